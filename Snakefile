@@ -1,0 +1,18 @@
+# The chain: pictures - index - pretext - features - cluster - label - student - evaluate - report.
+#   snakemake --cores all                                  the demo on embedded pictures
+#   snakemake --cores all --configfile config/mine.yaml    your own
+# A plain `include` of workflow/Snakefile would leave this file without a default target, silently.
+
+if "datasets" not in config:
+
+    configfile: "config/demo.yaml"
+
+
+module ssltransfer:
+    snakefile:
+        "workflow/Snakefile"
+    config:
+        config
+
+
+use rule * from ssltransfer

@@ -1,0 +1,88 @@
+"""Pseudo-labels of a dataset: one parquet row a picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssltransfer.artefacts.files import ArtefactError, replacing
+from ssltransfer.artefacts.index import Index
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The nearest centroid of each picture.
+
+    Attributes:
+        paths: relative path of each picture, in index order.
+        labels: int32 (N,), cluster of each picture.
+        distances: float32 (N,), squared Euclidean distance to its centroid.
+        k: number of clusters, empty ones counted.
+        index: fingerprint of the index that the pictures come from.
+        cluster: digest of the clustering's manifest.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+    distances: np.ndarray
+    k: int
+    index: str
+    cluster: str
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64 (k,), pictures in each cluster."""
+        return np.bincount(self.labels, minlength=self.k)
+
+    def check(self, index: Index, where: Path) -> None:
+        """Refuse labels of another index.
+
+        Raises:
+            ArtefactError: these labels were made for other pictures.
+        """
+        if self.index != index.fingerprint:
+            raise ArtefactError(
+                f"{where}: these labels belong to another index ({self.index[:8]}, not {index.fingerprint[:8]}): "
+                f"pictures were added, removed or changed; run the label stage again."
+            )
+
+
+def write_labels(path: Path, labels: Labels) -> None:
+    """Write labels, all or nothing."""
+    table = pa.table(
+        {
+            "sample": pa.array(range(len(labels.paths)), pa.int32()),
+            "path": pa.array(labels.paths, pa.string()),
+            "label": pa.array(labels.labels, pa.int32()),
+            "distance": pa.array(labels.distances, pa.float32()),
+        }
+    )
+    about = {"k": labels.k, "index": labels.index, "cluster": labels.cluster}
+    with replacing(path) as beside:
+        pq.write_table(table.replace_schema_metadata({"ssltransfer": json.dumps(about, sort_keys=True)}), beside)
+
+
+def read_labels(path: Path) -> Labels:
+    """Read labels.
+
+    Raises:
+        ArtefactError: missing, or no labels.
+    """
+    try:
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[b"ssltransfer"])
+        return Labels(
+            paths=table["path"].to_pylist(),
+            labels=table["label"].to_numpy(),
+            distances=table["distance"].to_numpy(),
+            **about,
+        )
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: missing; run the label stage.") from None
+    except (pa.ArrowInvalid, KeyError, TypeError):
+        raise ArtefactError(f"{path}: not a file of labels; remove it and run the label stage again.") from None

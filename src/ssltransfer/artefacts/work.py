@@ -1,0 +1,138 @@
+"""The work directory of a heavy stage: where it goes on after any interruption, and what keeps a second copy out.
+
+Snakemake sees only the manifest, which is written last. Checkpoints, stores and curves lie in
+`work/<key>/` beside it, keyed by the spec and the content of the inputs: a changed spec never finds an old
+checkpoint, an unchanged one always does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from ssltransfer import __version__
+from ssltransfer.artefacts.files import ArtefactError, digest_of, digest_of_text, write_json
+
+
+class Work:
+    """A stage at work on one output: a lock, a work directory, and at the end the manifest.
+
+    Use as a context manager; a second copy of the same job is refused at once.
+
+    Args:
+        stage: name of the stage.
+        output: the manifest to be written.
+        spec: canonical text of what is made.
+        inputs: role -> files that it is made from; their content is part of the key.
+
+    Attributes:
+        folder: output.parent / "work" / key, made when the block is entered.
+    """
+
+    def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]]):
+        self.stage, self.output, self.spec = stage, output, spec
+        self.inputs = {role: [self._digest(path) for path in paths] for role, paths in inputs.items() if paths}
+        self.key = digest_of_text(stage, spec, json.dumps(self.inputs, sort_keys=True))
+        self.folder = output.parent / "work" / self.key
+        self._lock: IO[str] | None = None
+        self._started = time.monotonic()
+
+    @staticmethod
+    def _digest(path: Path) -> str:
+        if not path.is_file():
+            raise ArtefactError(f"{path}: missing; run the stage that makes it.")
+        return digest_of(path)
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            raise ArtefactError(
+                f"{self.output}: another copy of this job is at work ({holder}); wait for it or end it, "
+                "then run the same command again: nothing of its work is lost."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"host {socket.gethostname()}, process {os.getpid()}{_slurm_job()}")
+        self._lock.flush()
+        for leftover in self.folder.glob(".*.partial"):
+            leftover.unlink()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._lock is not None
+        self._lock.close()
+
+    def finish(self, content: dict[str, Any], **measured: Any) -> None:
+        """Write run.json (what varies between equal runs), then the manifest (what does not)."""
+        run = {
+            "seconds": round(time.monotonic() - self._started, 2),
+            "peak_memory_mb": peak_memory_mb(),
+            **environment(),
+            **measured,
+        }
+        write_json(self.output.parent / "run.json", run)
+        manifest = {"stage": self.stage, "spec": json.loads(self.spec), "inputs": self.inputs, "work": self.key}
+        write_json(self.output, manifest | content)
+
+
+def _slurm_job() -> str:
+    job = os.environ.get("SLURM_JOB_ID")
+    return f", Slurm job {job}" if job else ""
+
+
+def peak_memory_mb() -> int:
+    """Largest resident memory of this process and of any finished child so far, in MB."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return int(max(own, child) // 1024)
+
+
+def environment() -> dict[str, str]:
+    """Versions and host, for run.json and the report."""
+    from importlib.metadata import version
+
+    versions = {name: version(name) for name in ("torch", "torchvision", "numpy", "zarr", "snakemake")}
+    return {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "ssltransfer": __version__,
+        **versions,
+    }
+
+
+def clean(results: Path) -> list[Path]:
+    """Remove work directories that no present manifest names; returns what was removed.
+
+    A directory whose lock is held stays.
+    """
+    removed = []
+    for folder in sorted(results.glob("*/**/work/*")):
+        manifest = folder.parent.parent / "manifest.json"
+        current = json.loads(manifest.read_text())["work"] if manifest.is_file() else None
+        if not manifest.is_file() or folder.name == current:
+            continue
+        with (folder / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(folder)
+            removed.append(folder)
+    return removed

@@ -1,0 +1,181 @@
+"""The command line: parse, call one function, and turn what went wrong into one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.config import ConfigError, read_config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    try:
+        given.call(given)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:
+        if not _expected(error):
+            raise
+        print(f"ssltransfer {given.command}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _expected(error: Exception) -> bool:
+    """Whether the error is one clear sentence already."""
+    names = {"ArtefactError", "ConfigError", "LayoutError", "LayerError", "TrainingError", "BadPicture", "DeviceError"}
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands; stages load their code only when they are called."""
+    parser = argparse.ArgumentParser(
+        prog="ssltransfer",
+        description="Move knowledge from any visual representation into any network, and measure what it is worth.",
+        epilog="The whole chain: snakemake --cores all --configfile CONFIG. Each stage below is one job of it.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    stage = _stage(commands, "index", "pictures of a dataset -> index/{dataset}.parquet and {dataset}.left_out.tsv")
+    stage.set_defaults(call=_index)
+
+    stage = _stage(commands, "pretext", "index -> a model: trunk.safetensors, trunk.json, curve.jsonl, manifest.json")
+    stage.add_argument("--data", type=Path, nargs="*", metavar="INDEX", help="index of the training pictures")
+    stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
+    stage.set_defaults(call=_run("pretext", "config.entities:Pretext", one=("data", "heldout")))
+
+    stage = _stage(commands, "features", "model and index -> a feature store (Zarr) and manifest.json")
+    stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
+    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the pictures")
+    stage.set_defaults(call=_run("features", "config.entities:Features", plain=("model", "data")))
+
+    stage = _stage(commands, "cluster", "features -> centroids, curve.jsonl, manifest.json")
+    stage.add_argument("--features", type=Path, required=True, metavar="MANIFEST", help="manifest of the features")
+    stage.set_defaults(call=_run("cluster", "config.entities:Cluster", plain=("features",)))
+
+    stage = _stage(commands, "label", "clustering and features of a dataset -> label/{cluster}/{dataset}.parquet")
+    stage.add_argument("--cluster", type=Path, required=True, metavar="MANIFEST", help="manifest of the clustering")
+    stage.add_argument("--features", type=Path, required=True, metavar="MANIFEST", help="the dataset's features")
+    stage.add_argument("--index", type=Path, required=True, metavar="INDEX", help="the dataset's index")
+    stage.set_defaults(call=_run("label", None, plain=("cluster", "features", "index")))
+
+    stage = _stage(commands, "student", "index (and labels) -> a model, as pretext")
+    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the training pictures")
+    stage.add_argument("--labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those pictures")
+    stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
+    stage.add_argument("--heldout-labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those")
+    stage.set_defaults(
+        call=_run("student", "config.entities:Student", plain=("data",), one=("labels", "heldout", "heldout_labels"))
+    )
+
+    stage = _stage(commands, "evaluate", "model, train and test -> metrics (one JSON form for all protocols)")
+    stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
+    stage.add_argument("--train", type=Path, required=True, metavar="INDEX", help="index of the training pictures")
+    stage.add_argument("--test", type=Path, required=True, metavar="INDEX", help="index of the test pictures")
+    stage.add_argument("--train-features", type=Path, nargs="*", metavar="MANIFEST", help="features of the former")
+    stage.add_argument("--test-features", type=Path, nargs="*", metavar="MANIFEST", help="features of the latter")
+    stage.set_defaults(
+        call=_run(
+            "evaluate",
+            "config.entities:Measurement",
+            plain=("model", "train", "test"),
+            one=("train_features", "test_features"),
+        )
+    )
+
+    stage = _stage(commands, "report", "everything that was made -> report/index.html, one file")
+    kinds = ("indexes", "models", "features", "clusters", "labels", "metrics")
+    for kind in kinds:
+        stage.add_argument(f"--{kind}", type=Path, nargs="*", metavar="FILE", help=f"the {kind} to show")
+    stage.set_defaults(call=_run("report", "config.entities:Report", many=kinds))
+
+    _house(commands)
+    return parser
+
+
+def _stage(commands: Any, name: str, does: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=does, description=does)
+    parser.add_argument("--spec", required=True, help="what is made, as one line of JSON (Snakemake prints it)")
+    parser.add_argument("--output", type=Path, required=True, help="what Snakemake waits for; written last")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    return parser
+
+
+def _run(
+    stage: str,
+    spec: str | None,
+    *,
+    plain: tuple[str, ...] = (),
+    one: tuple[str, ...] = (),
+    many: tuple[str, ...] = (),
+) -> Callable[..., None]:
+    """A call of stages.<stage>.run with its spec parsed and its paths as keywords.
+
+    `one` names arguments that a rule may leave empty: one path or none. An empty list arrives as an empty word.
+    """
+
+    def call(given: argparse.Namespace) -> None:
+        parsed: Any = given.spec
+        if spec:
+            module, name = spec.split(":")
+            parsed = getattr(import_module(f"ssltransfer.{module}"), name).parse(given.spec)
+        paths = {key: getattr(given, key) for key in plain}
+        listed = {key: [path for path in getattr(given, key) or [] if path != Path()] for key in (*one, *many)}
+        paths |= {key: next(iter(listed[key]), None) for key in one}
+        paths |= {key: listed[key] for key in many}
+        run = import_module(f"ssltransfer.stages.{stage}").run
+        run(parsed, output=given.output, threads=given.threads, **paths)
+
+    return call
+
+
+def _index(given: argparse.Namespace) -> None:
+    from ssltransfer.config.formats import AnyDataset
+    from ssltransfer.stages.index import run
+
+    try:
+        spec: Any = TypeAdapter(AnyDataset).validate_json(given.spec)
+    except ValidationError as error:
+        raise ConfigError(f"--spec is no dataset: {error.errors()[0]['msg']}.") from None
+    run(spec, output=given.output, threads=given.threads)
+
+
+def _house(commands: Any) -> None:
+    """Commands for finding one's way and for keeping house."""
+    parser = commands.add_parser("list", help="what there is: formats, trunks, tasks, methods, protocols")
+    parser.add_argument("what", choices=("formats", "trunks", "tasks", "methods", "protocols"))
+    parser.set_defaults(call=lambda given: import_module("ssltransfer.overview").print_list(given.what))
+
+    parser = commands.add_parser("plan", help="a configuration's named things, what they hang on, what they will cost")
+    parser.add_argument("config", type=Path)
+    parser.set_defaults(call=lambda given: import_module("ssltransfer.plan").print_plan(read_config(given.config)))
+
+    parser = commands.add_parser("clean", help="remove work directories that no present result was made in")
+    parser.add_argument("results", type=Path)
+    parser.set_defaults(call=_clean)
+
+
+def _clean(given: argparse.Namespace) -> None:
+    from ssltransfer.artefacts.work import clean
+
+    if not given.results.is_dir():
+        raise ArtefactError(f"{given.results}: there is no such folder of results.")
+    removed = clean(given.results)
+    for folder in removed:
+        print(f"removed {folder}")
+    print(f"{len(removed)} old work directories removed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

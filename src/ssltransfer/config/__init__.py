@@ -1,0 +1,6 @@
+"""What may be said, its defaults and its limits, once. Imports no torch: Snakemake reads it at every start."""
+
+from ssltransfer.config.base import ConfigError
+from ssltransfer.config.load import Config, Model, complete, read_config
+
+__all__ = ["Config", "ConfigError", "Model", "complete", "read_config"]

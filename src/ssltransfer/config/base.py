@@ -1,0 +1,132 @@
+"""What every spec has in common: no unknown keys, one canonical text, and errors that name the mend."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be meant; the message says what, where and what to do."""
+
+
+class Spec(BaseModel):
+    """A typed part of the configuration; equal content gives equal canonical text."""
+
+    version: ClassVar[int] = 1
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    def canonical(self) -> str:
+        """One JSON line: sorted keys, defaults left out, so that a new default reruns nothing.
+
+        Names and formats always stand, and so does a version number once it was raised.
+        """
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The spec that `canonical` wrote.
+
+        Raises:
+            ConfigError: the text is not such a spec.
+        """
+        try:
+            content = json.loads(text, object_pairs_hook=_without_version)
+            return cls.model_validate(content)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"--spec is not valid JSON: {error}.") from None
+        except ValidationError as error:
+            raise ConfigError(explain(error, "--spec", {cls.__name__: cls})) from None
+
+    @model_serializer(mode="wrap")
+    def _with_tag(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tags = {key: getattr(self, key) for key in ("name", "format") if key in type(self).model_fields}
+        version = {"version": self.version} if self.version != 1 else {}
+        return {**tags, **handler(self), **version}
+
+
+def _without_version(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if key != "version"}
+
+
+def name_alone(value: Any) -> Any:
+    """A plain string stands for the method of that name with its defaults."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Options(Spec):
+    """The options of one named method.
+
+    A subclass is what `ssltransfer list` shows: the first line of its docstring, and `source`.
+    `version` is raised on purpose when the method's code changes its results: only then does changed code rerun
+    what was made with it.
+    """
+
+    name: Any
+    source: ClassVar[str] = ""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """'; did you mean X? Allowed: ...' for a word that is not among `allowed`."""
+    names = sorted(map(str, allowed))
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    listed = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
+    return f"{hint} Allowed: {listed or 'nothing is declared'}."
+
+
+def explain(error: ValidationError, where: str, models: dict[str, type[BaseModel]]) -> str:
+    """The first fault of a pydantic error as one sentence.
+
+    Args:
+        error: what pydantic raised.
+        where: where the faulty part stands, e.g. 'students.cc'.
+        models: method name -> options class, to name the allowed keys inside a union.
+    """
+    fault = error.errors()[0]
+    steps = [str(step) for step in fault["loc"]]
+    place = ".".join([where, *(step for step in steps if step not in models)])
+    if fault["type"] == "extra_forbidden":
+        owner = _owner(error, steps[:-1], models)
+        key = steps[-1]
+        keys = list(owner.model_fields) if owner else []
+        return f"{place}: unknown key {key!r}{nearest(key, keys)}"
+    if fault["type"] == "union_tag_invalid":
+        tag = fault["ctx"]["tag"]
+        allowed = [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
+        return f"{place}: there is no {tag!r}{nearest(tag, allowed)}"
+    if fault["type"] == "union_tag_not_found":
+        return f"{place}: give a name, alone or as the key 'name' beside its options."
+    if fault["type"] == "missing":
+        return f"{place}: this key is required and missing."
+    message = fault["msg"].removeprefix("Value error, ")
+    given = fault.get("input")
+    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
+    return f"{place}: {message[0].lower()}{message[1:]}{shown}."
+
+
+def _owner(error: ValidationError, steps: list[str], models: dict[str, type[BaseModel]]) -> type[BaseModel] | None:
+    """The spec class that owns the key at the end of `steps`."""
+    owner: type[BaseModel] | None = models.get(error.title)
+    for step in steps:
+        if step in models:
+            owner = models[step]
+        elif owner is not None and step in owner.model_fields:
+            annotation = owner.model_fields[step].annotation
+            owner = _spec_in(annotation) or owner
+    return owner
+
+
+def _spec_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _spec_in(part)
+        if found:
+            return found
+    return None

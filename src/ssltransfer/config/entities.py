@@ -1,0 +1,142 @@
+"""The named things of a configuration: one class a section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ssltransfer.config.base import Spec
+from ssltransfer.config.formats import AnyDataset
+from ssltransfer.config.methods import AnyMethod
+from ssltransfer.config.protocols import AnyProtocol, Pool
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.tasks import AnyTask
+from ssltransfer.config.trunks import AnyTrunk
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+class Entity(Spec):
+    """Something with a name, a rule and a folder; `version` is the stage's own."""
+
+
+class Pretext(Entity):
+    """A model made without labels (or read from a file)."""
+
+    task: AnyTask
+    trunk: AnyTrunk
+    data: str | None = None
+    heldout: str | None = Field(None, description="Dataset on which the loss is also measured.")
+    schedule: Schedule | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> Pretext:
+        if self.task.trains and self.schedule is None:
+            raise ValueError(f"task {self.task.name} is trained: give a schedule")
+        if self.task.needs_data and self.data is None:
+            raise ValueError(f"task {self.task.name} learns from pictures: give data")
+        if (self.trunk.name == "hog-words") != (self.task.name == "hog"):
+            raise ValueError("task hog and trunk hog-words belong together")
+        return self
+
+
+class Features(Entity):
+    """What a layer of a model says of each picture."""
+
+    model: str
+    layer: str
+    pool: Pool | None = None
+    precision: Literal["float16", "float32"] = "float16"
+    compress: bool = Field(False, description="zstd level 1: half the disk, a third of the speed.")
+
+
+class Cluster(Entity):
+    """k-means of features over all pictures of a dataset."""
+
+    features: str
+    data: str
+    k: int = Field(ge=2)
+    iterations: int = Field(50, ge=1)
+    init: Literal["random", "k-means++"] = "random"
+    normalise: bool = Field(False, description="Divide each feature vector by its length first.")
+    tolerance: float = Field(1e-4, ge=0, description="Stop when a smaller share of the points moves.")
+    empty: Literal["farthest", "keep", "error"] = Field(
+        "farthest",
+        description="An empty cluster restarts at the farthest point, keeps its centre, or is an error.",
+    )
+    backend: Literal["torch", "faiss"] = "torch"
+    seed: int = 0
+
+
+class Student(Entity):
+    """A network that learns from labels made by a clustering, or from true ones."""
+
+    method: AnyMethod
+    data: str
+    trunk: AnyTrunk
+    schedule: Schedule
+    heldout: str | None = None
+    seed: int = 0
+
+
+class Measurement(Entity):
+    """One protocol on a training and a test set: what decides a number, whatever model it is taken of."""
+
+    protocol: AnyProtocol
+    train: str
+    test: str
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+
+
+class Evaluation(Measurement):
+    """A measurement of each model named; controls are added by themselves."""
+
+    models: tuple[str, ...] = Field(min_length=1, description="Names or patterns such as cc-k*.")
+    controls: tuple[Literal["random", "supervised"], ...] = ("random", "supervised")
+    supervised_on: str | None = Field(
+        None, description="Dataset of the supervised control; default: `train` where it has one label a picture."
+    )
+
+    @property
+    def measurement(self) -> Measurement:
+        """What is left without the list of models: another model more must not measure the others again."""
+        return Measurement(protocol=self.protocol, train=self.train, test=self.test, seeds=self.seeds)
+
+
+class Table(Spec):
+    """A table of the report: a row for each model, a column for each evaluation (or evaluation:value)."""
+
+    title: str
+    rows: tuple[str, ...] = Field((), description="Models or patterns; default: all with a number in a column.")
+    columns: tuple[str, ...]
+    reference: str | None = Field(None, description="A table of the papers, such as noroozi2018-table3.")
+    paper_rows: dict[str, str] = Field({}, description="Model -> row of the reference table.")
+    paper_columns: dict[str, str] = Field({}, description="Column -> column of the reference table.")
+
+
+class Report(Spec):
+    """What the report shows beyond the rest."""
+
+    title: str = "Transfer of self-supervised knowledge"
+    tables: tuple[Table, ...] = ()
+    montage_clusters: int = Field(12, ge=1, description="Clusters drawn for a montage.")
+    montage_pictures: int = Field(11, ge=1, description="Pictures nearest to the centre in each.")
+
+
+def _no_nones(value: object) -> object:
+    return {} if value is None else value
+
+
+class Document(Spec):
+    """A whole configuration file after its sweeps are expanded."""
+
+    results: str = Field("results", description="Folder of everything that is made.")
+    datasets: Annotated[dict[Name, AnyDataset], BeforeValidator(_no_nones)] = {}
+    pretexts: Annotated[dict[Name, Pretext], BeforeValidator(_no_nones)] = {}
+    features: Annotated[dict[Name, Features], BeforeValidator(_no_nones)] = {}
+    clusters: Annotated[dict[Name, Cluster], BeforeValidator(_no_nones)] = {}
+    students: Annotated[dict[Name, Student], BeforeValidator(_no_nones)] = {}
+    evaluations: Annotated[dict[Name, Evaluation], BeforeValidator(_no_nones)] = {}
+    report: Report = Report()

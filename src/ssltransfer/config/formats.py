@@ -1,0 +1,157 @@
+"""Datasets: which published folder layouts are read, and their options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.base import Spec
+
+
+class Dataset(Spec):
+    """What all formats share."""
+
+    format: Any
+    root: str = Field(description="Folder of the data set; relative paths start where the command is run.")
+    limit: int | None = Field(None, ge=1, description="Take only this many pictures, drawn evenly by a fixed seed.")
+    bad_pictures: Literal["leave-out", "error"] = Field(
+        "leave-out",
+        description="What an unreadable picture does: it is left out and listed, or it ends the run.",
+    )
+    minority: float = Field(
+        0.5, ge=0, le=1, description="More than this share of unreadable pictures ends the run all the same."
+    )
+    source: ClassVar[str] = ""
+    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "one"
+
+    @property
+    def labelled(self) -> Literal["none", "one", "many"]:
+        """How many true labels a picture of this set has."""
+        return self.labels_per_sample
+
+
+class Folder(Dataset):
+    """Any folder of pictures, nested as you like; unlabelled, or labelled by the first folder level."""
+
+    format: Literal["folder"] = "folder"
+    labels: Literal["none", "folder"] = "none"
+
+    @property
+    def labelled(self) -> Literal["none", "one", "many"]:
+        """One label a picture when the folders are classes."""
+        return "one" if self.labels == "folder" else "none"
+
+
+class ImageFolder(Dataset):
+    """root/[split/]CLASS/...: ImageNet's, Places' and torchvision's ImageFolder layout."""
+
+    format: Literal["imagefolder"] = "imagefolder"
+    source: ClassVar[str] = "torchvision.datasets.ImageFolder"
+    split: str | None = None
+
+
+class ImageNet(Dataset):
+    """ImageNet 2012: train/WNID/, val/WNID/, or a flat val/ with the devkit's ground truth."""
+
+    format: Literal["imagenet"] = "imagenet"
+    source: ClassVar[str] = "Russakovsky et al. 2015; torchvision.datasets.ImageNet"
+    split: Literal["train", "val"]
+
+
+class Torchvision(Dataset):
+    """What the self-downloading sets share: fetched and checked by torchvision into `root`."""
+
+    root: str = "data/torchvision"
+    download: bool = True
+
+
+class Cifar10(Torchvision):
+    """CIFAR-10, downloaded by torchvision, kept as PNG files."""
+
+    format: Literal["cifar10"] = "cifar10"
+    source: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR10"
+    split: Literal["train", "test"]
+
+
+class Cifar100(Torchvision):
+    """CIFAR-100, downloaded by torchvision, kept as PNG files."""
+
+    format: Literal["cifar100"] = "cifar100"
+    source: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR100"
+    split: Literal["train", "test"]
+
+
+class Stl10(Torchvision):
+    """STL-10 with its unlabelled part, downloaded by torchvision, kept as PNG files."""
+
+    format: Literal["stl10"] = "stl10"
+    source: ClassVar[str] = "Coates et al. 2011; torchvision.datasets.STL10"
+    split: Literal["train", "test", "unlabeled"]
+
+    @property
+    def labelled(self) -> Literal["none", "one", "many"]:
+        """The part called unlabeled has no labels."""
+        return "none" if self.split == "unlabeled" else "one"
+
+
+class Flowers102(Torchvision):
+    """Oxford Flowers-102, downloaded by torchvision."""
+
+    format: Literal["flowers102"] = "flowers102"
+    source: ClassVar[str] = "Nilsback & Zisserman 2008; torchvision.datasets.Flowers102"
+    split: Literal["train", "val", "test"]
+
+
+class Places365(Torchvision):
+    """Places365-Standard in 256 px files, downloaded by torchvision."""
+
+    format: Literal["places365"] = "places365"
+    source: ClassVar[str] = "Zhou et al. 2017; torchvision.datasets.Places365"
+    split: Literal["train", "val"]
+
+
+class Voc(Dataset):
+    """PASCAL VOC devkit (VOCdevkit/VOC2007): several labels a picture, difficult ones marked."""
+
+    format: Literal["voc"] = "voc"
+    source: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
+    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "many"
+    year: Literal["2007", "2012"] = "2007"
+    split: str = Field(description="A list of ImageSets/Main: train, val, trainval or test.")
+
+
+class World(Dataset):
+    """The embedded world: pictures drawn by a seeded program, no download."""
+
+    format: Literal["world"] = "world"
+    source: ClassVar[str] = "ssltransfer.data.world"
+    root: str = "data/world"
+    set: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
+    split: str
+    n: int = Field(ge=1, description="How many pictures (clips: how many clips).")
+    size: int = Field(96, ge=32, le=1024, description="Side of a picture in pixels.")
+    seed: int = 0
+
+    @property
+    def labelled(self) -> Literal["none", "one", "many"]:
+        """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
+        return {"voc": "many", "rgbd": "none", "clips": "none"}.get(self.set, "one")  # type: ignore[return-value]
+
+
+FORMATS: tuple[type[Dataset], ...] = (
+    Folder,
+    ImageFolder,
+    ImageNet,
+    Cifar10,
+    Cifar100,
+    Stl10,
+    Flowers102,
+    Places365,
+    Voc,
+    World,
+)
+AnyDataset = Annotated[
+    Folder | ImageFolder | ImageNet | Cifar10 | Cifar100 | Stl10 | Flowers102 | Places365 | Voc | World,
+    Field(discriminator="format"),
+]

@@ -1,0 +1,119 @@
+"""Evaluation protocols: what is measured of a model, and their options."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ssltransfer.config.base import Options, Spec, name_alone
+from ssltransfer.config.schedule import Schedule
+
+
+class Pool(Spec):
+    """Adaptive pooling of a convolutional map to a square of this side; one of both."""
+
+    max: int | None = Field(None, ge=1)
+    avg: int | None = Field(None, ge=1)
+
+    @property
+    def slug(self) -> str:
+        """max4, avg1, or whole."""
+        return f"max{self.max}" if self.max else f"avg{self.avg}" if self.avg else "whole"
+
+
+class ProtocolOptions(Options):
+    """What all protocols share. `module` in stages/evaluate/ holds the protocol.
+
+    `reads` says what a protocol works on: a model and pictures, or features that the features stage made.
+    """
+
+    module: ClassVar[str] = ""
+    reads: ClassVar[Literal["model", "features"]] = "model"
+    labels: ClassVar[Literal["one", "many"]] = "one"
+    headline: ClassVar[str] = "accuracy"
+    unit: ClassVar[str] = "%"
+
+
+class LinearLayers(ProtocolOptions):
+    """Linear classifier on each frozen convolutional layer, all layers in one pass."""
+
+    name: Literal["linear-layers"] = "linear-layers"
+    module: ClassVar[str] = "linear_layers"
+    source: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
+    headline: ClassVar[str] = "best"
+    layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the trunk.")
+    dims: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
+    resize: Literal["bilinear", "area", "max"] = "area"
+    crops: Literal[1, 10] = Field(1, description="1: centre crop; 10: corners and centre, mirrored too.")
+    schedule: Schedule = Schedule(steps=140_000, batch=256, lr=0.01, drop_every=40_000)
+
+
+class FeatureProtocol(ProtocolOptions):
+    """What protocols on cached features share: which layer, pooled how."""
+
+    reads: ClassVar[Literal["model", "features"]] = "features"
+    layer: str | None = Field(None, description="Default: the last layer that the model has.")
+    pool: Pool | None = Field(None, description="Default: the whole map; for convolutional layers give avg: 1, say.")
+
+
+class Neighbours(FeatureProtocol):
+    """Nearest neighbour by cosine on cached features (k = 1)."""
+
+    name: Literal["neighbours"] = "neighbours"
+    module: ClassVar[str] = "neighbours"
+    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
+
+
+class ClusterAlignment(FeatureProtocol):
+    """k-means on training features, clusters matched to classes by the Hungarian method."""
+
+    name: Literal["cluster-alignment"] = "cluster-alignment"
+    module: ClassVar[str] = "cluster_alignment"
+    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    k: int | None = Field(None, ge=2, description="Default: the number of classes (ImageNet: 1000).")
+    iterations: int = Field(20, ge=1)
+
+
+class Logistic(FeatureProtocol):
+    """L2-regularised logistic regression by L-BFGS on cached features."""
+
+    name: Literal["logistic"] = "logistic"
+    module: ClassVar[str] = "logistic"
+    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    penalty: float | None = Field(None, ge=0, description="lambda of lambda*||W||^2; default 100/(M*C).")
+    iterations: int = Field(800, ge=1)
+    standardise: bool = False
+
+
+class VocClassification(ProtocolOptions):
+    """VOC07 classification by fine-tuning: mean average precision over 20 classes."""
+
+    name: Literal["voc-classification"] = "voc-classification"
+    module: ClassVar[str] = "voc_classification"
+    source: ClassVar[str] = "Kraehenbuehl et al. 2016 (voc-classification); protocols 4.1"
+    labels: ClassVar[Literal["one", "many"]] = "many"
+    headline: ClassVar[str] = "map"
+    train: Literal["all", "fc6-8", "fc8"] = Field("all", description="Which layers learn; the others stay frozen.")
+    scale: tuple[float, float] = Field((0.5, 2.0), description="Random scale of the picture before the crop.")
+    crops: int = Field(10, ge=1, description="Random crops whose scores are summed at test time.")
+    dropout: float = Field(0.5, ge=0, lt=1)
+    loss_weight: float = Field(20.0, gt=0)
+    schedule: Schedule = Schedule(
+        steps=80_000, batch=16, lr=0.001, factor=0.5, drop_every=10_000, weight_decay=1e-6, clip=10.0
+    )
+
+
+PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
+    LinearLayers,
+    Neighbours,
+    ClusterAlignment,
+    Logistic,
+    VocClassification,
+)
+AnyProtocol = Annotated[
+    LinearLayers | Neighbours | ClusterAlignment | Logistic | VocClassification,
+    Field(discriminator="name"),
+    BeforeValidator(name_alone),
+]

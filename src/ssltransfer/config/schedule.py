@@ -1,0 +1,68 @@
+"""How long and how a network is trained; one form for pretexts, students, controls and probes."""
+
+from __future__ import annotations
+
+from math import cos, pi
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ssltransfer.config.base import Spec
+
+
+class Schedule(Spec):
+    """Everything is a function of the global step; lengths count in the unit that is given: epochs or steps.
+
+    The batch is the global one: fewer devices accumulate, more devices share it.
+    """
+
+    epochs: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1)
+    batch: int = Field(256, ge=2, description="Pictures an update, over all devices.")
+    optimiser: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(5e-4, ge=0)
+    norm_and_bias_decay: bool = Field(True, description="Whether weight decay also acts on biases and norms.")
+    bias_lr: float = Field(1.0, gt=0, description="Multiplies the learning rate of biases (Caffe: 2).")
+    decay: Literal["step", "cosine", "constant"] = "step"
+    drops: tuple[float, ...] = Field((), description="When a step decay multiplies lr by `factor`; same unit.")
+    drop_every: float | None = Field(None, gt=0, description="Instead of `drops`: at every multiple; same unit.")
+    factor: float = Field(0.1, gt=0, lt=1)
+    warmup: float = Field(0.0, ge=0, description="Linear warm-up; same unit.")
+    clip: float | None = Field(None, gt=0, description="Largest norm of the whole gradient.")
+    micro_batch: int | None = Field(None, ge=2, description="Pictures a pass; the rest of a batch accumulates.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Schedule:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        if self.drops and self.drop_every:
+            raise ValueError("give drops or drop_every, not both")
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"batch {self.batch} is no multiple of micro_batch {self.micro_batch}")
+        return self
+
+    def total_steps(self, samples: int) -> int:
+        """Number of updates on a data set of `samples` pictures."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * samples / self.batch))
+
+    def lr_at(self, step: int, samples: int) -> float:
+        """Learning rate of global step `step` (0-based)."""
+        unit = 1.0 if self.steps is not None else samples / self.batch
+        time, total = step / unit, self.total_steps(samples) / unit
+        if time < self.warmup:
+            return self.lr * (step + 1) / (self.warmup * unit)
+        if self.decay == "cosine":
+            return self.lr * 0.5 * (1.0 + cos(pi * time / total))
+        if self.decay == "constant":
+            return self.lr
+        # 1e-9: a drop at epoch 3 must fall on its first step although step / unit is not exact.
+        drops = sum(time + 1e-9 >= drop for drop in self.drops)
+        if self.drop_every:
+            drops = int((time + 1e-9) / self.drop_every)
+        return float(self.lr * self.factor**drops)

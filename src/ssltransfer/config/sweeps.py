@@ -1,0 +1,56 @@
+"""Sweeps: `name-k{k}: {for: {k: [500, 1000]}, ..., k: "{k}"}` becomes plain entries."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+from ssltransfer.config.base import ConfigError
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def expand(section: str, entries: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a section with every sweep written out, in the order of the product of its values.
+
+    A value that is exactly "{k}" keeps the type of k; inside longer text it is inserted as text.
+    """
+    plain: dict[str, Any] = {}
+    for name, entry in entries.items():
+        if not (isinstance(entry, dict) and "for" in entry):
+            variants = [(str(name), entry)]
+        else:
+            variants = list(_variants(f"{section}.{name}", str(name), entry))
+        for variant, content in variants:
+            if variant in plain:
+                raise ConfigError(f"{section}.{variant}: declared twice; a sweep's name must hold its variables.")
+            plain[variant] = content
+    return plain
+
+
+def _variants(where: str, name: str, entry: dict[str, Any]) -> Any:
+    sweep = entry["for"]
+    if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
+        raise ConfigError(f"{where}.for: give a list of values for each variable, such as {{k: [500, 1000]}}.")
+    rest = {key: value for key, value in entry.items() if key != "for"}
+    for values in itertools.product(*sweep.values()):
+        variables = dict(zip(sweep, values, strict=True))
+        yield _fill(name, variables, where), _fill(rest, variables, where)
+
+
+def _fill(value: Any, variables: dict[str, Any], where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(inner, variables, where) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_fill(inner, variables, where) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for variable in _PLACEHOLDER.findall(value):
+        if variable not in variables:
+            known = ", ".join(map(str, variables))
+            raise ConfigError(f"{where}: {{{variable}}} is no variable of this sweep; it has {known}.")
+    whole = _PLACEHOLDER.fullmatch(value)
+    if whole:
+        return variables[whole[1]]
+    return _PLACEHOLDER.sub(lambda match: str(variables[match[1]]), value)

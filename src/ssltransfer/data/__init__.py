@@ -1,0 +1,1 @@
+"""Published folder layouts -> samples -> batches of pixels; the embedded world."""

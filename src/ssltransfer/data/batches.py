@@ -1,0 +1,141 @@
+"""From an index to batches of uint8 pictures, the same at any number of loader workers and after any restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import Index
+from ssltransfer.data.draws import Draws, seed_of
+from ssltransfer.data.pictures import BadPicture, read
+from ssltransfer.data.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures on their way through a step.
+
+    Attributes:
+        pictures: uint8 (B, 3, S, S).
+        ids: int64 (B,), positions in the index.
+        epochs: int64 (B,), how often each picture has been seen before.
+    """
+
+    pictures: Tensor
+    ids: Tensor
+    epochs: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device, copied while the device works where memory is pinned."""
+        parts = (self.pictures, self.ids, self.epochs)
+        return Batch(*(part.to(device, non_blocking=True) for part in parts))
+
+    def split(self, size: int | None) -> list[Batch]:
+        """Micro-batches of at most `size`."""
+        if size is None or size >= len(self):
+            return [self]
+        parts = zip(self.pictures.split(size), self.ids.split(size), self.epochs.split(size), strict=True)
+        return [Batch(*part) for part in parts]
+
+    def draws(self, seed: int) -> Draws:
+        """Random numbers of each picture."""
+        return Draws(seed, self.epochs, self.ids)
+
+
+def training_keys(n: int, batch: int, start: int, stop: int, seed: int) -> Iterator[list[tuple[int, int]]]:
+    """(sample, epoch) of each picture of global steps start..stop-1.
+
+    All pictures in a fresh order, again and again: picture j of step s stands at place s*batch + j of that endless
+    row, so any step can be the first.
+    """
+    epoch, order = -1, torch.empty(0)
+    for step in range(start, stop):
+        keys = []
+        for place in range(step * batch, (step + 1) * batch):
+            if place // n != epoch:
+                epoch = place // n
+                order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed, "order", epoch)))
+            keys.append((int(order[place % n]), epoch))
+        yield keys
+
+
+def sequential_keys(ids: range | list[int], batch: int) -> Iterator[list[tuple[int, int]]]:
+    """Samples in the given order, all of epoch 0; the last batch may be smaller."""
+    ids = list(ids)
+    for start in range(0, len(ids), batch):
+        yield [(sample, 0) for sample in ids[start : start + batch]]
+
+
+def load_batches(
+    index: Index,
+    transform: Transform,
+    keys: Iterator[list[tuple[int, int]]],
+    *,
+    seed: int,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """Read, decode, resize and crop the pictures of each list of keys.
+
+    Args:
+        index: where the pictures lie.
+        transform: uint8 (3, H, W), Random -> uint8 (3, S, S); the Random is seeded by (seed, epoch, sample).
+        keys: lists of (sample, epoch).
+        seed: of the named thing that is made.
+        workers: loader processes; 0 reads in this one.
+        pin: page-locked memory, for copies to a CUDA device.
+
+    Raises:
+        ArtefactError: a picture that the index holds cannot be read any more.
+    """
+    loader: DataLoader[object] = DataLoader(
+        _Pictures(index, transform, seed),
+        batch_sampler=keys,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )
+    for batch in loader:
+        if isinstance(batch, str):
+            raise ArtefactError(batch)
+        assert isinstance(batch, Batch)
+        yield batch
+
+
+class _Pictures(Dataset[object]):
+    def __init__(self, index: Index, transform: Transform, seed: int):
+        self.index, self.transform, self.seed = index, transform, seed
+        self.min_short_side: int | None = getattr(transform, "min_short_side", None)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, Tensor] | str:
+        sample, epoch = key
+        try:
+            picture = read(self.index.path(sample), min_short_side=self.min_short_side)
+        except (BadPicture, OSError) as error:
+            # An exception would arrive from a worker wrapped in a traceback; one sentence is wanted.
+            return (
+                f"{self.index.path(sample)}: was readable when the index was made and is not any more ({error}); "
+                "restore it or run the index stage again."
+            )
+        return sample, epoch, self.transform(picture, Random(seed_of(self.seed, epoch, sample)))
+
+
+def _collate(items: list[tuple[int, int, Tensor] | str]) -> Batch | str:
+    pictures, ids, epochs = [], [], []
+    for item in items:
+        if isinstance(item, str):
+            return item
+        ids.append(item[0])
+        epochs.append(item[1])
+        pictures.append(item[2])
+    return Batch(torch.stack(pictures), torch.tensor(ids), torch.tensor(epochs))

@@ -1,0 +1,249 @@
+"""What happens to batches of pixels on the device: uint8 pictures in, float network inputs out.
+
+Every function takes (B, ..., C, H, W) on any device, uint8 or float on the scale 0 to 255, and is written so
+that the result for a sample depends neither on its batch nor on the device: decisions come from `Draws`,
+arithmetic is elementwise, and what must be summed is summed in float64 and rounded once. `...` are the tiles
+of a sample, if any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssltransfer.data.draws import Draws
+
+
+def to_float(x: Tensor) -> Tensor:
+    """float32 with the values of x: uint8 stays on the scale 0 to 255."""
+    return x.to(torch.float32)
+
+
+def _tiles_of(x: Tensor) -> int:
+    """How many (C, H, W) each sample of x has."""
+    return math.prod(x.shape[1:-3])
+
+
+def _per_tile(values: Tensor, x: Tensor) -> Tensor:
+    """(B, tiles) or (B, 1) values, shaped to broadcast over x (B, ..., C, H, W)."""
+    middle = x.shape[1:-3] if values.shape[1] == _tiles_of(x) else (1,) * (x.ndim - 4)
+    return values.reshape(x.shape[0], *middle, 1, 1, 1)
+
+
+def _some(x: Tensor, draws: Draws, purpose: str, probability: float, each: bool) -> Tensor:
+    """bool, broadcastable over x: one decision a sample, or one for `each` of its tiles."""
+    return _per_tile(draws.uniform(purpose, _tiles_of(x) if each else 1) < probability, x)
+
+
+def grey(x: Tensor) -> Tensor:
+    """The mean of R, G and B in all three channels: float32, same shape (protocols.md 1.2 and 1.4)."""
+    # A reduction kernel multiplies by 1/3 on one device and divides on the other; this rounds alike on both.
+    red, green, blue = to_float(x).unbind(dim=-3)
+    return ((red + green + blue) / 3).unsqueeze(-3).expand(x.shape).contiguous()
+
+
+def grey_some(x: Tensor, draws: Draws, probability: float, *, each: bool = False, purpose: str = "grey") -> Tensor:
+    """Grey with a probability: float32, same shape.
+
+    Decided once for all tiles of a sample, so that a mixture of grey and colour never tells an occluder
+    (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders under the same draws and
+    purpose. With `each`, decided tile by tile (Kolesnikov et al. 2019, section 3.2).
+    """
+    return torch.where(_some(x, draws, purpose, probability, each), grey(x), to_float(x))
+
+
+def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """float64 mean over dims, kept: the order of float64 sums does not show once rounded to float32."""
+    return x.sum(dim=dims, keepdim=True, dtype=torch.float64) / math.prod(x.shape[d] for d in dims)
+
+
+def standardise(x: Tensor, *, per_channel: bool = False, floor: float | None = None) -> Tensor:
+    """Zero mean and unit standard deviation for every tile: float32, same shape.
+
+    Args:
+        x: (B, ..., C, H, W).
+        per_channel: each channel by itself (Jigsaw, protocols.md 1.1, with floor 1e-5) instead of all jointly
+            (Jigsaw++, 1.2; Kolesnikov et al., 1.4).
+        floor: least standard deviation divided by, on the scale of x; default 1/sqrt(n) for n values, as in
+            Kolesnikov's code. A constant tile gives zeros.
+    """
+    dims = (-2, -1) if per_channel else (-3, -2, -1)
+    least = floor if floor is not None else 1.0 / math.sqrt(math.prod(x.shape[d] for d in dims))
+    values = to_float(x)
+    centred = values - _mean(values, dims).float()
+    return centred / _mean(centred.square(), dims).sqrt().float().clamp(min=least)
+
+
+def normalise_mean_std(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(x / 255 - mean) / std per channel: float32. Mean and std .5 give the range [-1, 1]."""
+    shape = (x.shape[-3], 1, 1)
+    centre = torch.tensor(mean, dtype=torch.float32, device=x.device).reshape(shape)
+    spread = torch.tensor(std, dtype=torch.float32, device=x.device).reshape(shape)
+    return (to_float(x) / 255.0 - centre) / spread
+
+
+def drop_colours(x: Tensor, draws: Draws, *, noise: float = 0.5, purpose: str = "drop_colours") -> Tensor:
+    """Colour dropping: one random channel of each patch, mean-subtracted; the others uniform noise.
+
+    Doersch et al. 2015, section 3.1; noise in (-noise, noise) on the scale 0 to 255 (protocols.md 1.3a).
+    float32, same shape. Follow with `scale_by_rms`.
+    """
+    patches = _tiles_of(x)
+    kept = _per_tile(draws.integers(f"{purpose}/channel", patches, 3), x)
+    is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
+    values = to_float(x)
+    centred = values - _mean(values, (-2, -1)).float()
+    # 17 bits are plenty for noise, and one draw of 53 serves a pixel's three channels.
+    bits = draws.bits(f"{purpose}/noise", patches * x.shape[-2] * x.shape[-1])
+    part = (17 * torch.arange(3, device=x.device)).reshape(3, 1, 1)
+    bits = (bits.reshape(*x.shape[:-3], 1, *x.shape[-2:]) >> part) & 0x1FFFF
+    random = (bits.float() + 0.5) * (2 * noise / 2**17) - noise
+    return torch.where(is_kept, centred, random)
+
+
+def project_colours(x: Tensor) -> Tensor:
+    """Colour projection: x B with B = I - a^T a / (a a^T), a = [-1, 2, -1]: no green against magenta.
+
+    Doersch et al. 2015, section 3.1; protocols.md 1.3(a). Channels R, G, B (or B, G, R); float32, same shape.
+    """
+    red, green, blue = to_float(x).unbind(dim=-3)
+    along = (2 * green - red - blue) / 6
+    return torch.stack((red + along, green - 2 * along, blue + along), dim=-3)
+
+
+def scale_by_rms(x: Tensor, *, scale: float = 50.0, centre: bool = False, floor: float = 1e-5) -> Tensor:
+    """Each patch divided by the root of its mean square, times `scale` (protocols.md 1.3a): float32.
+
+    Args:
+        x: (B, ..., C, H, W).
+        scale: the root mean square afterwards.
+        centre: first subtract each channel's mean. Doersch et al. 2015 subtract the mean before they project
+            the colours; the projection is linear, so the order does not matter.
+        floor: least root mean square divided by.
+    """
+    values = to_float(x)
+    if centre:
+        values = values - _mean(values, (-2, -1)).float()
+    return values / _mean(values.square(), (-3, -2, -1)).sqrt().float().clamp(min=floor) * scale
+
+
+def _resample_axis(x: Tensor, side: Tensor) -> Tensor:
+    """The last axis of x (N, R, L) linearly resized to side (N,) and back, without antialiasing.
+
+    Both steps are linear interpolation between pixel centres, so that each value is a sum of four pixels.
+    """
+    length = x.shape[-1]
+    small = side.float()[:, None]
+    place = torch.arange(length, device=x.device, dtype=torch.float32)[None]
+
+    def taps(at: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        at = at.clamp(min=0.0)
+        left = torch.minimum(at.floor(), limit)
+        return left, torch.minimum(left + 1, limit), (at - left).clamp(max=1.0)
+
+    last = torch.full_like(small, length - 1)
+    upper = taps((place + 0.5) * (small / length) - 0.5, small - 1)
+    halves = []
+    for node in upper[:2]:
+        left, right, weight = taps((node + 0.5) * (length / small) - 0.5, last)
+        from_left = x.gather(2, left.long()[:, None].expand(x.shape))
+        from_right = x.gather(2, right.long()[:, None].expand(x.shape))
+        halves.append(from_left + (from_right - from_left) * weight[:, None])
+    return halves[0] + (halves[1] - halves[0]) * upper[2][:, None]
+
+
+def downsample_some(
+    x: Tensor,
+    draws: Draws,
+    *,
+    probability: float = 0.33,
+    pixels: tuple[int, int] | None = None,
+    purpose: str = "downsample",
+) -> Tensor:
+    """Some patches reduced to a random number of pixels and enlarged again: float32, same shape.
+
+    So that no pretext can live on chromatic aberration or on how sharp a lens is (Doersch et al. 2015,
+    section 3.1). The side is floor(sqrt(uniform(pixels))); both resizes are bilinear, as in the authors'
+    code.
+
+    Args:
+        x: (B, ..., C, H, W), square patches.
+        draws: decided for each patch by itself.
+        probability: of a patch to be downsampled.
+        pixels: least and most; default 10^2 to (W-1)^2: 100 to 9025 for patches of 96 (protocols.md 1.3a).
+        purpose: of the draws.
+    """
+    channels, height, width = x.shape[-3:]
+    if height != width:
+        raise ValueError(f"downsample_some takes square patches, not {height}x{width}.")
+    low, high = pixels if pixels is not None else (min(100, (width - 1) ** 2), (width - 1) ** 2)
+    if not 1 <= low <= high <= width**2:
+        raise ValueError(f"Patches of {width}x{width} cannot be downsampled to {low}..{high} pixels.")
+    patches = _tiles_of(x)
+    chosen = draws.uniform(f"{purpose}/which", patches) < probability
+    side = draws.uniform(f"{purpose}/pixels", patches, low, high).sqrt().floor()
+    values = to_float(x).reshape(-1, channels, height, width).clone()
+    rows = chosen.flatten().nonzero()[:, 0]
+    some, sides = values[rows], side.flatten()[rows]
+    for _ in range(2):  # columns, then rows
+        flat = some.reshape(len(rows), channels * height, width)
+        some = _resample_axis(flat, sides).reshape(some.shape).transpose(-2, -1).contiguous()
+    values[rows] = some
+    return values.reshape(x.shape)
+
+
+def rotate4(x: Tensor) -> tuple[Tensor, Tensor]:
+    """All four rotations of each picture: (B, C, S, S) -> (4B, C, S, S) and labels int64 (4B,).
+
+    Row 4i+k is picture i turned by k * 90 degrees counter-clockwise: 1 = transpose then vertical flip, 2 =
+    both flips, 3 = vertical flip then transpose (Kolesnikov et al. 2019; protocols.md 1.5).
+    """
+    if x.shape[-1] != x.shape[-2]:
+        raise ValueError(f"rotate4 takes square pictures, not {x.shape[-2]}x{x.shape[-1]}.")
+    turned = torch.stack([torch.rot90(x, k, dims=(-2, -1)) for k in range(4)], dim=1)
+    return turned.flatten(0, 1), torch.arange(4, device=x.device).repeat(x.shape[0])
+
+
+def mirror_some(x: Tensor, draws: Draws, probability: float = 0.5, *, purpose: str = "mirror") -> Tensor:
+    """Left and right exchanged with a probability, alike for all tiles of a sample: dtype and shape of x."""
+    return torch.where(_some(x, draws, purpose, probability, each=False), x.flip(-1), x)
+
+
+def windows(x: Tensor, size: int) -> Tensor:
+    """All size x size windows of (B, C, H, W), as a view (B, C, H-size+1, W-size+1, size, size).
+
+    Raises:
+        ValueError: the pictures are smaller than the window.
+    """
+    if size < 1 or min(x.shape[-2:]) < size:
+        raise ValueError(f"Pictures of {x.shape[-2]}x{x.shape[-1]} have no window of {size}x{size}.")
+    return x.unfold(-2, size, 1).unfold(-2, size, 1)
+
+
+def random_corners(x: Tensor, draws: Draws | None, size: int, *, purpose: str = "crop") -> tuple[Tensor, Tensor]:
+    """Top and left, int64 (B,), of a size x size crop of each picture; the centre without draws."""
+    room = (x.shape[-2] - size, x.shape[-1] - size)
+    if min(room) < 0:
+        raise ValueError(f"Pictures of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
+    if draws is None:
+        top, left = (torch.full((x.shape[0],), r // 2, dtype=torch.int64, device=x.device) for r in room)
+    else:
+        top, left = (draws.integers(f"{purpose}/{a}", 1, r + 1)[:, 0] for a, r in zip("yx", room, strict=True))
+    return top, left
+
+
+def random_crop(x: Tensor, draws: Draws, size: int, *, purpose: str = "crop") -> Tensor:
+    """A square crop of each picture at a random place: (B, C, H, W) -> (B, C, size, size)."""
+    top, left = random_corners(x, draws, size, purpose=purpose)
+    return windows(x, size)[torch.arange(len(x), device=x.device), :, top, left]
+
+
+def centre_crop(x: Tensor, size: int) -> Tensor:
+    """The size x size centre of (..., H, W), rounded to the upper left: a view."""
+    top, left = (x.shape[-2] - size) // 2, (x.shape[-1] - size) // 2
+    if min(top, left) < 0:
+        raise ValueError(f"Pictures of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
+    return x[..., top : top + size, left : left + size]

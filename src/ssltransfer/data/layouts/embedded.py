@@ -1,0 +1,27 @@
+"""The embedded world: drawn once, then read like any published set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssltransfer.config.formats import Voc, World
+from ssltransfer.data import world
+from ssltransfer.data.layouts import Found, LayoutError, folders, voc
+
+
+def find(dataset: World, *, workers: int = 1) -> Found:
+    """Draw the pictures if they are not there yet; a folder of its own for each size and seed."""
+    root = Path(dataset.root) / f"{dataset.set}-{dataset.size}px-seed{dataset.seed}-n{dataset.n}"
+    try:
+        world.draw(
+            dataset.set, root, split=dataset.split, n=dataset.n, size=dataset.size, seed=dataset.seed, workers=workers
+        )
+    except ValueError as error:
+        raise LayoutError(str(error)) from None
+    if dataset.set == "voc":
+        return voc.find(Voc(root=str(root / "VOCdevkit"), split=dataset.split))
+    if dataset.set == "rgbd":
+        return folders.find_pictures(root / dataset.split / "rgb")
+    if dataset.set == "clips":
+        return folders.find_pictures(root / "JPEGImages")
+    return folders.find_classes(root / dataset.split)

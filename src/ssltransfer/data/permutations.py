@@ -1,0 +1,249 @@
+"""The sets of tile orders that jigsaw puzzles are drawn from (protocols.md 1.1 and 1.2).
+
+A permutation `p` of `cells` tiles says which tile each slot shows: slot i shows tile p[i]. In memory
+permutations are uint8 (n, cells), counted from 0. The distance of two is Hamming's: the number of slots in
+which they differ.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK = 1024  # candidates compared with the accepted ones at once
+
+
+class Statistics(TypedDict):
+    """What the papers say of a set: distances over all pairs, in slots."""
+
+    n: int
+    min: int
+    mean: float
+    mean_fraction: float
+    """Mean distance over the number of cells: the ".86" of Noroozi et al. 2018."""
+    histogram: dict[int, int]
+    """Distance -> number of pairs."""
+
+
+@functools.lru_cache(maxsize=2)
+def _all_permutations(cells: int) -> NDArray[np.uint8]:
+    """uint8 (cells!, cells) in lexicographic order, the identity first; read-only."""
+    if not 2 <= cells <= 9:
+        raise ValueError(f"Permutations of {cells} cells cannot be listed; use 2 to 9 cells (a grid up to 3x3).")
+    flat = itertools.chain.from_iterable(itertools.permutations(range(cells)))
+    out = np.fromiter(flat, dtype=np.uint8).reshape(-1, cells)
+    out.flags.writeable = False
+    return out
+
+
+def _agreements(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Number of slots in which each row of `a` equals each row of `b`: float32 (len(a), len(b)), exact."""
+    cells = a.shape[1]
+    one_hot = np.eye(cells, dtype=np.float32)
+    return one_hot[a].reshape(len(a), cells * cells) @ one_hot[b].reshape(len(b), cells * cells).T
+
+
+def _tilted_order(tilt: float, seed: int, cells: int) -> NDArray[np.intp]:
+    """All rows but the identity, drawn without replacement with weight exp(tilt * fixed points)."""
+    candidates = _all_permutations(cells)
+    fixed = (candidates == np.arange(cells, dtype=np.uint8)).sum(axis=1)
+    u = np.random.default_rng(seed).random(len(candidates))
+    # log weight + Gumbel noise, sorted, is sampling without replacement in proportion to the weights.
+    keys = tilt * fixed - np.log(-np.log(np.maximum(u, np.finfo(np.float64).tiny)))
+    order = np.argsort(-keys, kind="stable")
+    return order[order != 0]
+
+
+def _scan(order: NDArray[np.intp], n: int, min_distance: int, cells: int) -> NDArray[np.uint8]:
+    """The first n permutations of `order` that keep `min_distance` to all before them; fewer if it ends."""
+    accepted = np.empty((n, cells), dtype=np.uint8)
+    count = 0
+    for start in range(0, len(order), _BLOCK):
+        block = _all_permutations(cells)[order[start : start + _BLOCK]]
+        alive = (_agreements(block, accepted[:count]) <= cells - min_distance).all(axis=1)
+        while count < n and alive.any():
+            chosen = block[alive.argmax()]
+            accepted[count] = chosen
+            count += 1
+            alive &= (block != chosen).sum(axis=1) >= max(min_distance, 1)
+        if count == n:
+            break
+    return accepted[:count]
+
+
+def min_distance_set(
+    n: int = 701,
+    *,
+    min_distance: int = 3,
+    tilt: float = 0.0,
+    mean_target: float | None = None,
+    seed: int = 0,
+    cells: int = 9,
+) -> NDArray[np.uint8]:
+    """The set of Jigsaw++: random permutations that keep a least distance from each other.
+
+    All permutations but the identity are put in random order and scanned; one is accepted if it differs in at
+    least `min_distance` slots from each accepted one. With 2 occluded tiles, permutations that differ in 2
+    slots could not be told apart, hence 3 (Noroozi et al. 2018, section 4; protocols.md 1.2).
+
+    Args:
+        n: how many.
+        min_distance: slots.
+        tilt: the order favours permutations with many fixed points by exp(tilt * number), which lowers the
+            mean distance: 0 gives 8/9 = .889 as in the authors' released file, about 1.0 the .86 of the
+            paper.
+        mean_target: find the tilt in [0, 4] that gives this mean distance over `cells` to within .001, by
+            bisection; `tilt` must then be left at 0.
+        seed: of the random order.
+        cells: tiles in a puzzle, at most 9.
+
+    Returns:
+        uint8 (n, cells), from 0.
+
+    Raises:
+        ValueError: the set cannot be filled or the mean not reached.
+    """
+    if n < 1 or not 0 <= min_distance <= cells:
+        raise ValueError(
+            f"A set of {n} permutations at distance {min_distance} makes no sense; "
+            f"use n >= 1 and a distance of 0 to {cells}."
+        )
+
+    def made(beta: float) -> NDArray[np.uint8]:
+        perms = _scan(_tilted_order(beta, seed, cells), n, min_distance, cells)
+        if len(perms) < n:
+            raise ValueError(
+                f"Only {len(perms)} permutations of {cells} cells were found with distance >= {min_distance} "
+                f"between any two, not {n}; lower n or the distance, or take another seed."
+            )
+        return perms
+
+    if mean_target is None:
+        return made(tilt)
+    if tilt != 0.0 or n < 2:
+        raise ValueError("mean_target needs n >= 2 and finds the tilt by itself; leave tilt at 0.")
+    low, high, beta = 0.0, 4.0, 0.0
+    for _ in range(24):
+        perms = made(beta)
+        off = statistics(perms)["mean_fraction"] - mean_target
+        if abs(off) <= 0.001:
+            return perms
+        if beta == 0.0 and off < 0:
+            break
+        low, high = (beta, high) if off > 0 else (low, beta)
+        beta = (low + high) / 2
+    raise ValueError(
+        f"No tilt in [0, 4] gives {n} permutations with a mean distance of {mean_target} of the cells; "
+        f"use a value a little below {1 - 1 / cells:.3f}, or a smaller n."
+    )
+
+
+def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint8]:
+    """The set of Jigsaw: greedily the permutation that is farthest on average from those already chosen.
+
+    The first is uniformly random, ties are broken at random (protocols.md 1.1; Noroozi & Favaro 2016,
+    algorithm 1). The mean distance of 100 of 9 cells is .898 of the cells, of 1000 .890.
+
+    Returns:
+        uint8 (n, cells), from 0.
+
+    Raises:
+        ValueError: n is below 1 or above the number of permutations.
+    """
+    candidates = _all_permutations(cells)
+    if not 1 <= n <= len(candidates):
+        raise ValueError(f"{n} permutations of {cells} cells cannot be chosen; there are {len(candidates)}.")
+    rng = np.random.default_rng(seed)
+    columns = np.ascontiguousarray(candidates.T)
+    agreement = np.zeros(len(candidates), dtype=np.int32)
+    taken = np.iinfo(np.int32).max // 2  # above any sum of agreements, and room to add to
+    rows = [int(rng.integers(len(candidates)))]
+    while len(rows) < n:
+        for column, value in zip(columns, candidates[rows[-1]], strict=True):
+            agreement += column == value
+        agreement[rows[-1]] = taken
+        rows.append(int(rng.choice(np.flatnonzero(agreement == agreement.min()))))
+    return candidates[rows]
+
+
+def statistics(perms: NDArray[np.uint8]) -> Statistics:
+    """Distances over all pairs of (n, cells) permutations, n >= 2."""
+    n, cells = perms.shape
+    if n < 2:
+        raise ValueError(f"The distances of {n} permutation(s) are undefined; give at least 2.")
+    pairs = np.triu_indices(n, k=1)
+    distance = cells - _agreements(perms, perms)[pairs].astype(np.int64)
+    counts = np.bincount(distance, minlength=cells + 1)
+    mean = float(distance.mean())
+    return Statistics(
+        n=n,
+        min=int(distance.min()),
+        mean=mean,
+        mean_fraction=mean / cells,
+        histogram={d: int(c) for d, c in enumerate(counts) if c},
+    )
+
+
+def accept(
+    perms: NDArray[np.uint8],
+    *,
+    n: int = 701,
+    min_distance: int = 3,
+    mean_range: tuple[float, float] = (0.85, 0.90),
+) -> Statistics:
+    """The acceptance test of protocols.md 1.2; the statistics of the set if it passes.
+
+    Raises:
+        ValueError: not n permutations, an invalid or repeated one, two closer than `min_distance` slots, or a
+            mean distance over the number of cells outside `mean_range`.
+    """
+    if perms.ndim != 2 or len(perms) != n:
+        raise ValueError(f"The permutation set has shape {perms.shape}; it should hold {n} rows.")
+    wrong = np.flatnonzero((np.sort(perms, axis=1) != np.arange(perms.shape[1])).any(axis=1))
+    if len(wrong):
+        raise ValueError(f"Row {wrong[0]} of the permutation set, {perms[wrong[0]].tolist()}, is no permutation.")
+    if len(np.unique(perms, axis=0)) < n:
+        raise ValueError("The permutation set holds the same permutation twice; make or read it again.")
+    found = statistics(perms)
+    if found["min"] < min_distance:
+        raise ValueError(f"Two permutations of the set differ in only {found['min']} slots; {min_distance} are needed.")
+    if not mean_range[0] <= found["mean_fraction"] <= mean_range[1]:
+        raise ValueError(
+            f"The mean distance of the permutation set is {found['mean_fraction']:.4f} of the cells; "
+            f"it should lie in [{mean_range[0]}, {mean_range[1]}]."
+        )
+    return found
+
+
+def read(path: Path | str) -> NDArray[np.uint8]:
+    """Reads `.npy` (n, cells), or else the authors' `.bin`: int32 n, cells, then the values; from 0 or 1.
+
+    Raises:
+        ValueError: the file does not hold permutations.
+    """
+    path = Path(path)
+    if path.suffix == ".npy":
+        values = np.load(path, allow_pickle=False)
+    else:
+        raw = path.read_bytes()
+        numbers = np.frombuffer(raw[: len(raw) // 4 * 4], dtype="<i4")
+        if len(numbers) < 2 or len(raw) != 4 * (2 + int(numbers[0]) * int(numbers[1])):
+            raise ValueError(f"{path} is no permutation file: its length does not fit its header (n, cells).")
+        values = numbers[2:].reshape(numbers[0], numbers[1])
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "iu":
+        raise ValueError(f"{path} holds {values.dtype} {values.shape}; permutations are integers (n, cells).")
+    values = values.astype(np.int64) - int(values.min())
+    if (np.sort(values, axis=1) != np.arange(values.shape[1])).any():
+        raise ValueError(f"{path} holds a row that is no permutation of its {values.shape[1]} cells.")
+    return values.astype(np.uint8)
+
+
+def write_bin(path: Path | str, perms: NDArray[np.uint8]) -> None:
+    """Writes the authors' form (MehdiNoroozi/JigsawPuzzleSolver): int32 n, cells, then values from 1."""
+    header = np.array(perms.shape, dtype="<i4")
+    Path(path).write_bytes(header.tobytes() + (perms.astype("<i4") + 1).tobytes())

@@ -1,0 +1,246 @@
+"""Puzzles and pairs cut from batches of pictures: jigsaw tiles, occluders, relative patch locations.
+
+Pictures are (B, C, H, W) of any dtype on any device, all tiles of a batch are cut by one gather, and
+everything random comes from `Draws`: a sample's tiles are the same alone, in any batch, on any device. Slots
+and cells are counted row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssltransfer.data.device_ops import random_corners, windows
+from ssltransfer.data.draws import Draws
+
+# (dx, dy) of the second patch as seen from the first; the place in this row is the label
+# (pos2lbl of cdoersch/deepcontext).
+OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
+
+
+def cut_tiles(
+    pictures: Tensor,
+    draws: Draws | None,
+    *,
+    grid: int = 3,
+    crop: int = 255,
+    tile: int = 64,
+    jitter: int | None = None,
+    channel_shift: int = 2,
+    purpose: str = "tiles",
+) -> Tensor:
+    """The tiles of a jigsaw puzzle, in the picture's order.
+
+    A square crop at a random place, cells of crop/grid, in each a tile whose upper left corner lies 0..jitter
+    from the cell's in x and y, and each colour channel of a tile 0..channel_shift further, so that chromatic
+    aberration tells nothing (Noroozi & Favaro 2016; protocols.md 1.1, 1.2). Jigsaw++ uses jitter 18 and shift
+    2, Kolesnikov's Jigsaw 21 and 0, both with crop 255 and tiles of 64; small runs scale all of it, say crop
+    75 and tiles of 20.
+
+    Args:
+        pictures: (B, C, H, W), H and W at least `crop`.
+        draws: of the samples. None takes the centre crop and the centre of each cell, with no shift: for
+            features of tiles. A held-out pretext loss wants the puzzle as trained: draws of a fixed epoch.
+        grid: cells a side.
+        crop: side in pixels, a multiple of grid.
+        tile: side in pixels.
+        jitter: pixels; default the largest that fits, crop/grid - tile - channel_shift.
+        channel_shift: pixels.
+        purpose: of the draws; the occluders of a puzzle, cut under the same draws, need another.
+
+    Returns:
+        (B, grid * grid, C, tile, tile), dtype of the pictures.
+
+    Raises:
+        ValueError: pictures, crop, cells and tiles that do not fit in each other.
+    """
+    if crop % grid:
+        raise ValueError(f"A crop of {crop} cannot be cut in {grid}x{grid} equal cells; use a multiple of {grid}.")
+    room = crop // grid - tile
+    if jitter is None:
+        jitter = room - channel_shift
+    if jitter < 0 or channel_shift < 0 or jitter + channel_shift > room:
+        raise ValueError(
+            f"Tiles of {tile} with jitter {jitter} and channel shift {channel_shift} do not fit in cells of "
+            f"{crop // grid}; jitter + shift may be 0 to {room}."
+        )
+    batch, channels = pictures.shape[:2]
+    device = pictures.device
+    cells = grid * grid
+    corner = random_corners(pictures, draws, crop, purpose=f"{purpose}/crop")
+    cell = torch.arange(cells, device=device)
+    starts = []
+    for axis, base, index in zip("yx", corner, (cell // grid, cell % grid), strict=True):
+        start = (base[:, None] + index * (crop // grid))[:, :, None].expand(batch, cells, channels)
+        if draws is None:
+            start = start + room // 2
+        else:
+            offset = draws.integers(f"{purpose}/jitter/{axis}", cells, jitter + 1)
+            shift = draws.integers(f"{purpose}/channels/{axis}", cells * channels, channel_shift + 1)
+            start = start + offset[:, :, None] + shift.reshape(batch, cells, channels)
+        starts.append(start)
+    sample = torch.arange(batch, device=device)[:, None, None]
+    return windows(pictures, tile)[sample, torch.arange(channels, device=device), starts[0], starts[1]]
+
+
+def permute(tiles: Tensor, perms: Tensor, label: Tensor) -> Tensor:
+    """Tiles in the order of permutation `label`: slot i of the result shows tile perms[label][i].
+
+    Args:
+        tiles: (B, T, ...).
+        perms: integers (N, T), from 0.
+        label: int64 (B,), rows of perms.
+
+    Returns:
+        The shape and dtype of tiles.
+    """
+    order = perms.to(tiles.device)[label].long()
+    return tiles[torch.arange(len(tiles), device=tiles.device)[:, None], order]
+
+
+def occlude(
+    tiles: Tensor,
+    occluders: Tensor,
+    draws: Draws,
+    *,
+    counts: Sequence[int] = (0, 1, 2),
+    purpose: str = "occlude",
+) -> tuple[Tensor, Tensor]:
+    """Some slots of each puzzle covered by tiles of another picture (Noroozi et al. 2018, section 4).
+
+    How many is uniform over `counts`; the slots are distinct and random, each covered by a random and
+    distinct tile of the other picture (released merge_data_layer.cpp; protocols.md 1.2).
+
+    Args:
+        tiles: (B, T, C, H, W), before or after `permute`: the distribution is the same.
+        occluders: like tiles, row i from a picture other than row i of tiles.
+        draws: of the puzzles.
+        counts: the numbers of covered slots, each at most T.
+        purpose: of the draws.
+
+    Returns:
+        The puzzles, and which slots are covered: bool (B, T).
+    """
+    slots = tiles.shape[1]
+    if tiles.shape != occluders.shape:
+        raise ValueError(f"Tiles {tuple(tiles.shape)} and occluders {tuple(occluders.shape)} should be alike.")
+    if not counts or not all(0 <= c <= slots for c in counts):
+        raise ValueError(f"Of {slots} tiles, {list(counts)} cannot be occluded; use numbers from 0 to {slots}.")
+    which = draws.integers(f"{purpose}/count", 1, len(counts))
+    count = torch.tensor(counts, device=tiles.device)[which]
+    covered = draws.permutation(f"{purpose}/slots", slots) < count
+    source = draws.permutation(f"{purpose}/source", slots)
+    other = occluders[torch.arange(len(tiles), device=tiles.device)[:, None], source]
+    return torch.where(covered[:, :, None, None, None], other, tiles), covered
+
+
+@dataclass(frozen=True)
+class PatchPairs:
+    """N patches, each to be run through the trunk once, and M labelled pairs of them."""
+
+    patches: Tensor
+    """(N, C, patch, patch), dtype of the pictures, in the order of pictures, grids, rows and columns."""
+    corners: Tensor
+    """int64 (N, 3): picture, top, left."""
+    draws: Draws
+    """One stream of draws for each patch, for colour dropping and the like."""
+    first: Tensor
+    """int64 (M,), rows of patches."""
+    second: Tensor
+    """int64 (M,), rows of patches."""
+    label: Tensor
+    """int64 (M,), 0..7: where the second lies as seen from the first, a row of OFFSETS."""
+
+
+def patch_pairs(
+    pictures: Tensor,
+    draws: Draws,
+    *,
+    patch: int = 96,
+    gap: int = 48,
+    jitter: int = 7,
+    grids: int = 4,
+    pairs: int | None = None,
+    purpose: str = "pairs",
+) -> PatchPairs:
+    """Patches on random grids, with all neighbours among them in both orders (protocols.md 1.3a).
+
+    As cdoersch/deepcontext train.py: the grid starts at a random place in [0, patch + gap), has as many
+    columns and rows as fit, and each patch is moved by up to `jitter` in x and y, then clipped to the
+    picture. Where a picture is too small for two columns (rows) after the largest start, the start is drawn
+    from those that leave room for two, so that no grid is without pairs: 12 or more each.
+
+    Args:
+        pictures: (B, C, H, W), H and W at least 2 * patch + gap.
+        draws: of the pictures.
+        patch: side in pixels.
+        gap: pixels between the patches of a grid.
+        jitter: pixels, below half the gap and so never an overlap.
+        grids: how many for each picture.
+        pairs: take this many pairs of each picture at random, at most 12 * grids; default all.
+        purpose: of the draws.
+
+    Raises:
+        ValueError: the pictures are too small, or too many pairs are asked for.
+    """
+    batch, _, height, width = pictures.shape
+    device, pitch = pictures.device, patch + gap
+    if min(height, width) < patch + pitch:
+        raise ValueError(
+            f"Pictures of {height}x{width} do not hold two patches of {patch} with a gap of {gap}; "
+            f"make them {patch + pitch} or larger, or the patches smaller."
+        )
+    if pairs is not None and not 1 <= pairs <= 12 * grids:
+        raise ValueError(f"{pairs} pairs cannot be promised from {grids} grid(s); use 1 to {12 * grids}.")
+
+    rows, columns = (height + gap) // pitch, (width + gap) // pitch
+    places: list[Tensor] = []  # top, left: (B, grids, rows, columns)
+    fits: list[Tensor] = []  # likewise, bool: the cell is inside
+    for axis, size, shape in (("y", height, (rows, 1)), ("x", width, (1, columns))):
+        starts = min(pitch, size - patch - pitch + 1)
+        origin = draws.integers(f"{purpose}/origin/{axis}", grids, starts)[:, :, None, None]
+        moved = draws.integers(f"{purpose}/jitter/{axis}", grids * rows * columns, 2 * jitter + 1) - jitter
+        on_grid = origin + pitch * torch.arange(max(shape), device=device).reshape(shape)
+        places.append((on_grid + moved.reshape(batch, grids, rows, columns)).clamp(0, size - patch))
+        fits.append(on_grid + patch <= size)
+    inside = (fits[0] & fits[1]).reshape(batch, grids, rows * columns)
+
+    one, two, labels = (torch.tensor(t, device=device) for t in zip(*_neighbours(rows, columns), strict=True))
+    valid = (inside[:, :, one] & inside[:, :, two]).flatten(1)  # (B, grids * pairs of a grid)
+    if pairs is not None:
+        rank = draws.permutation(f"{purpose}/choice", valid.shape[1]).masked_fill(~valid, valid.shape[1])
+        last = rank.sort(dim=1).values[:, pairs - 1 : pairs]
+        valid = valid & (rank <= last)
+    sample, grid, pair = valid.reshape(batch, grids, -1).nonzero(as_tuple=True)
+
+    ends = [(sample * grids + grid) * rows * columns + cell[pair] for cell in (one, two)]
+    used = torch.zeros(batch * grids * rows * columns, dtype=torch.bool, device=device)
+    used[torch.cat(ends)] = True
+    kept = used.nonzero()[:, 0]
+    position = used.long().cumsum(0) - 1
+    cell_of = kept % (grids * rows * columns)
+    picture = kept // (grids * rows * columns)
+    top, left = (place.flatten()[kept] for place in places)
+    return PatchPairs(
+        patches=windows(pictures, patch)[picture, :, top, left],
+        corners=torch.stack((picture, top, left), dim=1),
+        # The sample's own draw is the patch's id and its cell the epoch: a stream that no other patch shares.
+        draws=Draws(draws.seed, cell_of, draws.bits(f"{purpose}/patch", 1)[picture, 0]),
+        first=position[ends[0]],
+        second=position[ends[1]],
+        label=labels[pair],
+    )
+
+
+def _neighbours(rows: int, columns: int) -> list[tuple[int, int, int]]:
+    """(cell, neighbour, label) for all ordered neighbours of a grid."""
+    return [
+        (y * columns + x, (y + dy) * columns + x + dx, label)
+        for y in range(rows)
+        for x in range(columns)
+        for label, (dx, dy) in enumerate(OFFSETS)
+        if 0 <= y + dy < rows and 0 <= x + dx < columns
+    ]

@@ -1,0 +1,98 @@
+"""What a CPU core does per picture after decoding: resize and crop to one fixed-size uint8 square.
+
+Everything else (tiles, mirror, grey, normalisation) is batched work on the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+Transform = Callable[[Tensor, Random], Tensor]
+
+
+def resize(picture: Tensor, height: int, width: int) -> Tensor:
+    """uint8 (3, H, W) -> uint8 (3, height, width), antialiased bilinear."""
+    if picture.shape[-2:] == (height, width):
+        return picture
+    return tv.resize(picture, [height, width], antialias=True)
+
+
+def resize_short(picture: Tensor, short: int) -> Tensor:
+    """Short side to `short` pixels, aspect kept."""
+    height, width = picture.shape[-2:]
+    if height <= width:
+        return resize(picture, short, max(short, round(width * short / height)))
+    return resize(picture, max(short, round(height * short / width)), short)
+
+
+@dataclass(frozen=True)
+class CentreSquare:
+    """Short side to `short`, then the central `size` x `size` (Noroozi: 256, then 255, 227 or 224)."""
+
+    short: int
+    size: int
+
+    @property
+    def min_short_side(self) -> int:
+        """What the decoder must deliver at least."""
+        return self.short
+
+    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+        """(3, H, W) -> (3, size, size)."""
+        return tv.center_crop(resize_short(picture, self.short), [self.size, self.size])
+
+
+@dataclass(frozen=True)
+class Warp:
+    """The whole picture squeezed to size x size, aspect lost (Caffe's ImageNet preparation)."""
+
+    size: int
+
+    @property
+    def min_short_side(self) -> int:
+        """What the decoder must deliver at least."""
+        return self.size
+
+    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+        """(3, H, W) -> (3, size, size)."""
+        return resize(picture, self.size, self.size)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A random box of the picture's area and aspect, resized (Szegedy et al. 2015; torchvision's defaults)."""
+
+    size: int
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    @property
+    def min_short_side(self) -> int:
+        """What the decoder must deliver at least: a small box must not be blown up from a small decoding."""
+        return round(self.size / math.sqrt(self.scale[0]))
+
+    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+        """(3, H, W) -> (3, size, size)."""
+        top, left, height, width = self.box(picture.shape[-2], picture.shape[-1], random)
+        return resize(picture[:, top : top + height, left : left + width], self.size, self.size)
+
+    def box(self, height: int, width: int, random: Random) -> tuple[int, int, int, int]:
+        """Top, left, height, width; after ten misses the largest central box of an allowed aspect."""
+        for _ in range(10):
+            area = height * width * random.uniform(*self.scale)
+            aspect = math.exp(random.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                return random.randint(0, height - h), random.randint(0, width - w), h, w
+        w, h = width, height
+        if width / height < self.ratio[0]:
+            h = min(height, round(width / self.ratio[0]))
+        elif width / height > self.ratio[1]:
+            w = min(width, round(height * self.ratio[1]))
+        return (height - h) // 2, (width - w) // 2, h, w

@@ -1,0 +1,1 @@
+"""Trunks, layer taps, reading and writing weights."""

@@ -1,0 +1,55 @@
+"""Trunks by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.models.alexnets import AlexNet, CaffeNet
+from ssltransfer.models.hog_words import HogWords
+from ssltransfer.models.resnets import ResNet
+from ssltransfer.models.trunk import Trunk, initialise
+from ssltransfer.models.vgg import Vgg16
+
+_BUILDERS: dict[str, Any] = {
+    "caffenet": CaffeNet,
+    "alexnet": AlexNet,
+    "vgg16": Vgg16,
+    "resnet18": ResNet,
+    "resnet50": ResNet,
+    "hog-words": HogWords,
+}
+
+
+def build_trunk(options: TrunkOptions, *, top: bool, seed: int = 0, dropout: float = 0.5) -> Trunk:
+    """A trunk with fresh weights that depend on the seed alone.
+
+    Args:
+        options: which one.
+        top: with its fully-connected layers, if it has any.
+        seed: of the weights.
+        dropout: probability in the fully-connected layers.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk: Trunk = _BUILDERS[options.name](options, top=top, dropout=dropout)
+        initialise(trunk)
+    return trunk
+
+
+def build_tile_trunk(options: TrunkOptions, *, seed: int, stem_stride: int | None = None) -> Trunk:
+    """The convolutions for small tiles: the same tensors, a finer stem (Noroozi & Favaro 2016: conv1 stride 2).
+
+    What is exported later is the trunk with its own stem: the tensors fit, the tile stem stays behind.
+    """
+    stride = stem_stride or options.tile_stem_stride
+    finer = {"stem_stride": stride} if stride else {}
+    trunk = build_trunk(options.model_copy(update=finer), top=False, seed=seed)
+    if options.name.startswith("resnet"):
+        # Kolesnikov et al. 2019: block strides 1, 2, 2, 1 on patches.
+        for module in trunk.get_submodule("layer4")[0].modules():  # type: ignore[index]
+            if isinstance(module, torch.nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (1, 1)
+    return trunk

@@ -1,0 +1,62 @@
+"""Bag of words of HOG descriptors, as a trunk with one layer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssltransfer.config.trunks import HogWords as HogWordsOptions
+from ssltransfer.models.trunk import Trunk
+
+ORIENTATIONS = 9
+BLOCK = 2
+DESCRIPTOR = ORIENTATIONS * BLOCK * BLOCK
+
+
+class HogWords(Trunk):
+    """HOG descriptors of a grey picture, each counted for its nearest word; the root of the shares.
+
+    Noroozi et al. 2018 state only "bag of words of HOG"; the choices are those of protocols 1.11.
+    """
+
+    def __init__(self, options: HogWordsOptions, *, top: bool = True, dropout: float = 0.0):
+        super().__init__(options, top=top)
+        self.register_buffer("vocabulary", torch.zeros(options.words, DESCRIPTOR))
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """float (B, 3, S, S) in [0, 1] -> float (B, words): roots of the words' shares."""
+        descriptors = hog(x.mean(1), self.options.cell)  # type: ignore[attr-defined]
+        vocabulary: Tensor = self.vocabulary  # type: ignore[assignment]
+        words = []
+        for one in descriptors:  # a picture at a time: 961 x 4096 distances
+            score = (vocabulary**2).sum(1) - 2 * one @ vocabulary.T
+            words.append(torch.bincount(score.argmin(1), minlength=len(vocabulary)))
+        return (torch.stack(words).float() / descriptors.shape[1]).sqrt()
+
+
+def hog(grey: Tensor, cell: int) -> Tensor:
+    """HOG descriptors (Dalal & Triggs 2005): 9 unsigned orientations, 2x2-cell blocks, L2-Hys, stride one cell.
+
+    Args:
+        grey: float (B, S, S).
+        cell: side of a cell in pixels.
+
+    Returns:
+        float32 (B, (S // cell - 1)^2, 36), as scikit-image's `hog` computes it.
+    """
+    rows, columns = torch.zeros_like(grey), torch.zeros_like(grey)
+    rows[:, 1:-1] = grey[:, 2:] - grey[:, :-2]
+    columns[:, :, 1:-1] = grey[:, :, 2:] - grey[:, :, :-2]
+    size = torch.hypot(columns, rows)
+    angle = torch.rad2deg(torch.atan2(rows, columns)) % 180
+    bins = (angle / (180 / ORIENTATIONS)).long().clamp(max=ORIENTATIONS - 1)
+    weighted = torch.zeros(grey.shape[0], ORIENTATIONS, *grey.shape[1:], device=grey.device)
+    weighted.scatter_(1, bins[:, None], size[:, None])
+    cells = F.avg_pool2d(weighted, cell)  # (B, 9, S/cell, S/cell)
+    blocks = cells.unfold(2, BLOCK, 1).unfold(3, BLOCK, 1)  # (B, 9, n, n, 2, 2)
+    blocks = blocks.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+    eps = 1e-5
+    blocks = blocks / torch.sqrt((blocks**2).sum(2, keepdim=True) + eps**2)
+    blocks = blocks.clamp(max=0.2)
+    return blocks / torch.sqrt((blocks**2).sum(2, keepdim=True) + eps**2)

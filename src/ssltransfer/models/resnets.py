@@ -1,0 +1,51 @@
+"""ResNet-18 and ResNet-50 (v1), with torchvision's blocks and tensor names."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from ssltransfer.config.trunks import ResNet18, ResNet50
+from ssltransfer.models.trunk import Trunk, scaled
+
+
+class ResNet(Trunk):
+    """Layers: conv1 (after ReLU, before pooling), block1..block4 (after ReLU), pool (global average, a vector)."""
+
+    def __init__(self, options: ResNet18 | ResNet50, *, top: bool = True, dropout: float = 0.0):
+        super().__init__(options, top=top)
+        block: type[BasicBlock | Bottleneck]
+        block, depths = (BasicBlock, (2, 2, 2, 2)) if options.name == "resnet18" else (Bottleneck, (3, 4, 6, 3))
+        stem = scaled(64, options.width)
+        self.conv1 = nn.Conv2d(3, stem, 7, stride=options.stem_stride or 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        channels = stem
+        for number, depth in enumerate(depths, 1):
+            planes = scaled(64 * 2 ** (number - 1), options.width)
+            units: list[nn.Module] = []
+            for unit in range(depth):
+                stride = 2 if number > 1 and unit == 0 else 1
+                out = planes * block.expansion
+                change = stride != 1 or channels != out
+                shortcut = (
+                    nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
+                    if change
+                    else None
+                )
+                units.append(block(channels, planes, stride, shortcut))
+                channels = out
+            self.add_module(f"layer{number}", nn.Sequential(*units))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.channels = channels
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        if layer == "conv1":
+            return self.relu(self.bn1(self.conv1(x)))
+        if layer == "pool":
+            return self.avgpool(x).flatten(1)
+        if layer == "block1":
+            x = self.maxpool(x)
+        return self.get_submodule(f"layer{layer[-1]}")(x)

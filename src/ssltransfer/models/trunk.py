@@ -1,0 +1,87 @@
+"""What every trunk is: named layers in order, computed only as far as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ssltransfer.config.trunks import TrunkOptions
+
+
+class LayerError(ValueError):
+    """A layer was asked for that the network does not have."""
+
+
+class Trunk(nn.Module):
+    """A network without its classifier.
+
+    Attributes:
+        options: what it was built from.
+        layers: names of the layers that can be asked for, in order.
+    """
+
+    def __init__(self, options: TrunkOptions, *, top: bool):
+        super().__init__()
+        self.options = options
+        self.layers: tuple[str, ...] = options.layers if top else options.convolutions
+
+    def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Activations of the layers asked for; nothing beyond the last of them is computed.
+
+        Args:
+            x: float (B, 3, S, S), normalised.
+            layers: names; the last layer when left out.
+
+        Raises:
+            LayerError: the network has no such layer.
+        """
+        wanted = list(layers) if layers is not None else [self.layers[-1]]
+        for layer in wanted:
+            if layer not in self.layers:
+                raise LayerError(f"{self.options.name} has no layer {layer!r}; it has {', '.join(self.layers)}.")
+        last = max(map(self.layers.index, wanted))
+        found = {}
+        for name in self.layers[: last + 1]:
+            x = self.step(name, x)
+            if name in wanted:
+                found[name] = x
+        return found
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
+        """Shape of each layer for one picture of the trunk's own size (or another), without the batch."""
+        size = size or self.options.size
+        copies = {name: torch.empty_like(t, device="meta") for name, t in self.state_dict().items()}
+        was = self.training
+        self.eval()
+        x = torch.empty(1, 3, size, size, device="meta")
+        found = torch.func.functional_call(self, copies, (x, self.layers))
+        self.train(was)
+        return {name: tuple(value.shape[1:]) for name, value in found.items()}
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels at a width: a multiple of 8, at least 8, so that groups and tensor cores divide it."""
+    return max(8, round(channels * width / 8) * 8)
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming's normal initialisation, biases zero, norms one: for every network that starts from nothing.
+
+    The released Caffe networks draw N(0, 0.01) and set some biases to 1; with that a small network stays at the loss
+    of a guess for long, and the choice makes no difference to what is learned at length.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d) and layer.affine:
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,101 @@
+"""Jigsaw++ (Noroozi et al. 2018, section 4): a puzzle in which up to two tiles come from another picture."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssltransfer.config.tasks import JigsawPP
+from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.device_ops import grey_some, project_colours, standardise
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.permutations import accept, min_distance_set
+from ssltransfer.data.tiles import cut_tiles, occlude, permute
+from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.models.normalise import Normalise
+from ssltransfer.stages.pretext.base import PretextTask
+from ssltransfer.stages.pretext.cfn import ContextFreeNetwork
+from ssltransfer.training.task import accuracy
+
+
+class JigsawPPTask(PretextTask):
+    """Which permutation were the tiles put in, whatever one or two of them show?
+
+    Pictures are taken in pairs: each one's occluders come from its neighbour in the batch (place p and p xor 1), a
+    random other picture since the order is random, and one that lies in the same micro-batch on the same device
+    however the batch is divided. Nothing is decoded twice.
+    """
+
+    rule: Normalise = "per-picture"
+
+    def __init__(self, options: JigsawPP, trunk: TrunkOptions, seed: int):
+        super().__init__()
+        self.options = options
+        # The set is part of the task, not of its seed: runs that differ in their seed stay comparable.
+        permutations = min_distance_set(
+            options.permutations, min_distance=options.min_distance, mean_target=options.mean_target
+        )
+        accept(permutations, n=options.permutations, min_distance=options.min_distance)
+        self.register_buffer("permutations", torch.from_numpy(permutations))
+        self.network = ContextFreeNetwork(
+            trunk,
+            options.tiles,
+            permutations=options.permutations,
+            hidden=options.hidden,
+            dropout=options.dropout,
+            seed=seed,
+        )
+        self.trunk = self.network.trunk
+        self.guess = math.log(options.permutations)
+
+    @property
+    def transform(self) -> CentreSquare:
+        """Short side to 256, central 255 x 255."""
+        return CentreSquare(self.options.resize, self.options.tiles.crop)
+
+    def puzzles(self, pictures: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 (B, 3, S, S) -> normalised tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
+        cut = self.options.tiles
+        tiles, others = (
+            cut_tiles(
+                source,
+                draws,
+                crop=cut.crop,
+                tile=cut.tile,
+                jitter=cut.jitter,
+                channel_shift=cut.channel_shift,
+                purpose=purpose,
+            )
+            for source, purpose in ((pictures, "tiles"), (pictures[_partners(len(pictures))], "occluders"))
+        )
+        label = draws.integers("permutation", 1, self.options.permutations)[:, 0]
+        permutations: Tensor = self.permutations  # type: ignore[assignment]
+        puzzle, _ = occlude(permute(tiles, permutations, label), others, draws, counts=self.options.occluders)
+        # Once for the whole puzzle, occluders alike: a difference in colour must not give them away.
+        puzzle = grey_some(puzzle, draws, self.options.grey)
+        if self.options.projection:
+            some = draws.uniform("projection", 1)[:, :, None, None, None] < self.options.projection
+            puzzle = torch.where(some, project_colours(puzzle), puzzle)
+        return standardise(puzzle), label
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy over the permutations."""
+        puzzles, label = self.puzzles(batch.pictures, draws)
+        logits = self.network(puzzles)
+        return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
+
+
+def _partners(n: int) -> Tensor:
+    """Places of the pictures that occlude: 1, 0, 3, 2, ..."""
+    if n % 2:
+        raise ValueError(f"jigsaw++ takes pictures in pairs; a batch of {n} has one left over.")
+    return torch.arange(n) ^ 1
+
+
+def build(options: JigsawPP, trunk: TrunkOptions, seed: int) -> JigsawPPTask:
+    """The task with fresh weights."""
+    return JigsawPPTask(options, trunk, seed)

@@ -1,0 +1,53 @@
+"""Student: a new network that learns from labels. A file a method; this one runs whichever is asked for."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+from ssltransfer.artefacts.files import digest_of, write_text
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.artefacts.work import Work
+from ssltransfer.config.entities import Student
+from ssltransfer.models.weights import write_model
+from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.fit import fit
+
+
+def run(
+    spec: Student,
+    *,
+    data: Path,
+    output: Path,
+    labels: Path | None = None,
+    heldout: Path | None = None,
+    heldout_labels: Path | None = None,
+    threads: int | None = None,
+) -> None:
+    """Train the student and write {output's folder}/trunk.safetensors, trunk.json, curve.jsonl and the manifest.
+
+    A method is a module with `build(spec, index, labels, heldout, heldout_labels) -> StudentTask`.
+
+    Args:
+        spec: what is trained.
+        data: index of the training pictures.
+        output: manifest.json.
+        labels: pseudo-labels of those pictures, where the method learns from them.
+        heldout, heldout_labels: pictures on which the loss is also measured.
+        threads: CPU threads.
+    """
+    inputs = {"data": data, "labels": labels, "heldout": heldout, "heldout_labels": heldout_labels}
+    given = {role: [path] if path else [] for role, path in inputs.items()}
+    with Work("student", output, spec.canonical(), given) as work:
+        devices = plan_devices(threads)
+        index = read_index(data)
+        held = read_index(heldout) if heldout else None
+        module = import_module(f"ssltransfer.stages.student.{spec.method.module}")
+        task = module.build(spec, index, labels, held, heldout_labels)
+        fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, heldout=held)
+        write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
+        content = write_model(output.parent, task.trunk, task.rule, json.loads(spec.canonical()))
+        content |= {"curve": digest_of(output.parent / "curve.jsonl"), "summary": fitted.summary(task.guess)}
+        work.finish(content, device=str(devices), **fitted.measured)
+        (work.folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""One fit loop, schedules, checkpoints, devices, progress."""

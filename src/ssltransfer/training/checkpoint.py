@@ -1,0 +1,75 @@
+"""Checkpoints: when they are written, and that they are whole."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ssltransfer.artefacts.files import replacing
+
+
+class Interrupted(SystemExit):
+    """The job was told to end (Slurm's time limit, scancel, Ctrl-C) and has saved its work."""
+
+
+class Checkpoint:
+    """A file that a killed job goes on from.
+
+    Written every SSLTRANSFER_CHECKPOINT_SECONDS (300) seconds, or every SSLTRANSFER_CHECKPOINT_STEPS steps where that
+    is set, and at once when the job is told to end. No more than that interval is ever computed twice.
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        self._seconds = float(os.environ.get("SSLTRANSFER_CHECKPOINT_SECONDS", "300"))
+        self._steps = int(os.environ.get("SSLTRANSFER_CHECKPOINT_STEPS", "0"))
+        self._last = time.monotonic()
+        self._signal: int | None = None
+
+    def load(self) -> dict[str, Any] | None:
+        """The last state, or None to start from nothing."""
+        try:
+            state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            print(f"{self.file}: not a whole checkpoint ({error}); starting from nothing.", flush=True)
+            return None
+        return state
+
+    def listen(self) -> None:
+        """From now on SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and an end."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._told)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+    def due(self, step: int) -> bool:
+        """Whether the state after `step` steps is to be saved."""
+        if self._signal is not None:
+            return True
+        if self._steps:
+            return step % self._steps == 0
+        return time.monotonic() - self._last >= self._seconds
+
+    def save(self, state: dict[str, Any], step: int) -> None:
+        """Write the state.
+
+        Raises:
+            Interrupted: the job was told to end; the state is on disk.
+        """
+        with replacing(self.file) as beside:
+            torch.save(state, beside)
+        self._last = time.monotonic()
+        if self._signal is not None:
+            name = signal.Signals(self._signal).name
+            print(f"{name}: saved after step {step}; the same command goes on from there.", flush=True)
+            raise Interrupted(128 + self._signal)

@@ -1,0 +1,72 @@
+"""What a person sees while it trains: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Throughput, share of time spent waiting for data, loss beside the loss of a guess, time left.
+
+    Args:
+        what: what is done, such as "train".
+        start, total: steps done before and steps altogether.
+        batch: pictures a step.
+    """
+
+    def __init__(self, what: str, start: int, total: int, batch: int):
+        self.what, self.start, self.total, self.batch = what, start, total, batch
+        self.begun = self._said = time.monotonic()
+        self.waited = 0.0
+        self.done = start
+        self._bar = (
+            tqdm(total=total, initial=start, desc=what, unit="step", leave=False) if sys.stderr.isatty() else None
+        )
+
+    def step(self, waited: float) -> None:
+        """A step is done, of which `waited` seconds went into waiting for data."""
+        self.done += 1
+        self.waited += waited
+        if self._bar:
+            self._bar.update()
+
+    @property
+    def rate(self) -> float:
+        """Pictures a second."""
+        return (self.done - self.start) * self.batch / max(time.monotonic() - self.begun, 1e-9)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time spent waiting for data."""
+        return self.waited / max(time.monotonic() - self.begun, 1e-9)
+
+    def say(self, text: str, *, always: bool = False) -> None:
+        """Show the state; in a log at most every ten seconds unless `always`."""
+        if self._bar:
+            self._bar.set_postfix_str(f"{text}, {self.waiting:.0%} waiting for data")
+            return
+        now = time.monotonic()
+        if not always and now - self._said < 10:
+            return
+        self._said = now
+        left = (self.total - self.done) * self.batch / self.rate if self.rate else 0.0
+        print(
+            f"{self.what}: step {self.done}/{self.total}, {text}, {self.rate:.0f} pictures/s, "
+            f"{self.waiting:.0%} waiting for data, {_clock(left)} left",
+            flush=True,
+        )
+
+    def close(self) -> dict[str, float]:
+        """End the display; returns what run.json keeps."""
+        if self._bar:
+            self._bar.close()
+        return {"pictures_per_second": round(self.rate, 1), "share_waiting_for_data": round(self.waiting, 3)}
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

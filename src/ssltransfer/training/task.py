@@ -1,0 +1,48 @@
+"""What is trained: one protocol for pretexts, students, controls and fine-tuned evaluations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import Transform
+
+
+class Task(nn.Module, ABC):
+    """A network with its head, its data and its loss.
+
+    `transform` is the CPU part: a decoded picture becomes a fixed-size uint8 square. `forward` is the device part: a
+    batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random numbers from `draws`
+    alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that must survive a restart
+    (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the held-out one.
+
+    Attributes:
+        guess: loss of a guess, such as ln K.
+    """
+
+    guess: float
+
+    @property
+    @abstractmethod
+    def transform(self) -> Transform:
+        """CPU part while training."""
+
+    @property
+    def heldout_transform(self) -> Transform:
+        """CPU part on held-out pictures; the same unless the training one cuts at random."""
+        return self.transform
+
+    @abstractmethod
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Scalars of a batch, each a mean over it: `loss`, and what else the curve shows, such as `accuracy`."""
+
+    def after_step(self, step: int) -> None:  # noqa: B027 - most tasks have nothing to do here
+        """Called after every update; momentum copies and the like."""
+
+
+def accuracy(logits: Tensor, target: Tensor) -> Tensor:
+    """Share of right answers, a scalar."""
+    return (logits.argmax(1) == target).float().mean()

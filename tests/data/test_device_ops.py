@@ -1,0 +1,222 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from ssltransfer.data import device_ops as ops
+from ssltransfer.data.draws import Draws
+
+
+def pixels(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def draws_of(n: int, seed: int = 0) -> Draws:
+    return Draws(seed, 0, torch.arange(n))
+
+
+def test_grey_is_the_mean_of_the_channels():
+    x = pixels(2, 9, 3, 5, 6)
+    expected = x.numpy().astype(np.float64).mean(axis=2, keepdims=True).repeat(3, axis=2)
+    found = ops.grey(x)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    assert torch.equal(found[:, :, 0], found[:, :, 2])
+
+
+def is_grey(x: Tensor) -> Tensor:
+    return (x[..., 0, :, :] == x[..., 1, :, :]).flatten(-2).all(-1)
+
+
+def test_grey_is_decided_once_a_puzzle_for_occluders_too():
+    main, other = pixels(2000, 9, 3, 2, 2), pixels(2000, 9, 3, 2, 2, seed=1)
+    draws = draws_of(2000)
+    found = is_grey(ops.grey_some(main, draws, 0.7))
+    assert torch.equal(found, found[:, :1].expand_as(found))
+    assert torch.equal(found, is_grey(ops.grey_some(other, draws, 0.7)))
+    assert stats.binomtest(int(found[:, 0].sum()), 2000, 0.7).pvalue > 1e-3
+    each = is_grey(ops.grey_some(main, draws, 2 / 3, each=True))
+    assert stats.binomtest(int(each.sum()), 18000, 2 / 3).pvalue > 1e-3
+    assert 0.05 < (each.float().mean(1) - 2 / 3).pow(2).mean().sqrt() < 0.3  # tile by tile, not by puzzle
+
+
+def test_what_is_not_made_grey_keeps_its_values():
+    x = pixels(40, 9, 3, 4, 4)
+    found = ops.grey_some(x, draws_of(40), 0.5)
+    made = is_grey(found)[:, 0]
+    assert 0 < made.sum() < 40
+    assert torch.equal(found[~made], x[~made].float())
+    assert torch.equal(found[made], ops.grey(x)[made])
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_standardise_is_numpys_mean_and_std_of_each_tile(per_channel: bool):
+    x = pixels(3, 9, 3, 8, 8)
+    axes = (-2, -1) if per_channel else (-3, -2, -1)
+    plain = x.numpy().astype(np.float64)
+    expected = (plain - plain.mean(axes, keepdims=True)) / plain.std(axes, keepdims=True)
+    np.testing.assert_allclose(ops.standardise(x, per_channel=per_channel).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 85.0 + 1 / 3, 255.0])
+@pytest.mark.parametrize("kw", [{}, {"per_channel": True, "floor": 1e-5}])
+def test_a_constant_tile_becomes_zeros(value: float, kw: dict):
+    assert torch.equal(ops.standardise(torch.full((2, 9, 3, 64, 64), value), **kw), torch.zeros(2, 9, 3, 64, 64))
+
+
+def test_the_floor_is_that_of_kolesnikovs_code():
+    x = torch.full((1, 3, 8, 8), 10.0)
+    x[0, 0, 0, 0] = 10.5
+    plain = x.numpy().astype(np.float64)
+    least = 1 / np.sqrt(192)
+    assert plain.std() < least
+    np.testing.assert_allclose(ops.standardise(x).numpy(), (plain - plain.mean()) / least, atol=1e-5)
+
+
+def test_normalise_is_torchvisions():
+    x = pixels(4, 3, 6, 6)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = v2.functional.normalize(v2.functional.to_dtype(x, torch.float32, scale=True), mean, std)
+    assert torch.allclose(ops.normalise_mean_std(x, mean, std), expected, atol=1e-6)
+
+
+def test_colour_dropping_keeps_one_channel_and_makes_noise_of_the_others():
+    x = pixels(600, 2, 3, 8, 8)
+    found = ops.drop_colours(x, draws_of(600))
+    plain = x.double() - x.double().mean(dim=(-2, -1), keepdim=True)
+    kept = (found - plain).abs().amax(dim=(-2, -1)) < 1e-4
+    assert (kept.sum(-1) == 1).all()
+    for patch in range(2):
+        assert stats.chisquare(kept[:, patch].sum(0).numpy()).pvalue > 1e-3
+    assert not torch.equal(kept[:, 0], kept[:, 1])
+    noise = found[~kept]
+    assert noise.abs().max() < 0.5
+    assert stats.kstest(noise.flatten()[::7].numpy(), "uniform", args=(-0.5, 1)).pvalue > 1e-3
+    two = noise.reshape(600, 2, 2, 64)
+    assert abs(np.corrcoef(two[:, :, 0].flatten(), two[:, :, 1].flatten())[0, 1]) < 0.02
+
+
+def test_colour_projection_is_the_matrix_of_the_paper():
+    a = np.array([[-1.0, 2.0, -1.0]])
+    matrix = np.eye(3) - a.T @ a / (a @ a.T)
+    np.testing.assert_allclose(
+        matrix, [[0.8333, 0.3333, -0.1667], [0.3333, 0.3333, 0.3333], [-0.1667, 0.3333, 0.8333]], atol=1e-4
+    )
+    x = pixels(2, 5, 3, 4, 4)
+    expected = np.einsum("dc,bpchw->bpdhw", matrix, x.numpy().astype(np.float64))
+    np.testing.assert_allclose(ops.project_colours(x).numpy(), expected, atol=1e-4)
+    once = ops.project_colours(x)
+    assert torch.allclose(ops.project_colours(once), once, atol=1e-3)  # a projection
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_scale_by_rms(centre: bool):
+    x = pixels(3, 2, 3, 6, 6)
+    plain = x.numpy().astype(np.float64)
+    plain -= plain.mean((-2, -1), keepdims=True) if centre else 0
+    expected = plain / np.sqrt((plain**2).mean((-3, -2, -1), keepdims=True)) * 50
+    np.testing.assert_allclose(ops.scale_by_rms(x, centre=centre).numpy(), expected, atol=1e-3)
+    assert torch.equal(ops.scale_by_rms(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(("size", "low", "high"), [(96, 100, 9025), (24, 100, 529)])
+def test_downsampling_is_interpolation_there_and_back(size: int, low: int, high: int):
+    x, draws = pixels(30, 4, 3, size, size), draws_of(30)
+    found = ops.downsample_some(x, draws)
+    chosen = draws.uniform("downsample/which", 4) < 0.33
+    sides = (low + (high - low) * draws.uniform("downsample/pixels", 4).double()).sqrt().long()
+    assert 20 < chosen.sum() < 60 and sides.min() >= 10 and sides.max() < size
+    assert torch.equal(found[~chosen], x[~chosen].float())
+    for patch, side, got in zip(x[chosen].float(), sides[chosen], found[chosen], strict=True):
+        small = functional.interpolate(patch[None], size=(int(side), int(side)), mode="bilinear")
+        back = functional.interpolate(small, size=(size, size), mode="bilinear")[0]
+        assert torch.allclose(got, back, atol=0.02)
+
+
+def test_a_third_of_the_patches_is_downsampled_and_a_given_size_is_used():
+    x = pixels(1500, 3, 12, 12)
+    found = ops.downsample_some(x, draws_of(1500), pixels=(9, 9))
+    changed = (found != x.float()).flatten(1).any(1)
+    assert stats.binomtest(int(changed.sum()), 1500, 0.33).pvalue > 1e-3
+    small = functional.interpolate(x.float(), size=(3, 3), mode="bilinear")
+    expected = functional.interpolate(small, size=(12, 12), mode="bilinear")
+    assert torch.allclose(found[changed], expected[changed], atol=1e-3)
+
+
+def test_impossible_downsampling_is_refused():
+    with pytest.raises(ValueError, match="square"):
+        ops.downsample_some(pixels(1, 3, 8, 9), draws_of(1))
+    with pytest.raises(ValueError, match="cannot be downsampled"):
+        ops.downsample_some(pixels(1, 3, 8, 8), draws_of(1), pixels=(1, 100))
+
+
+def test_rotations_are_those_of_the_protocol():
+    x = pixels(3, 3, 5, 5)
+    found, label = ops.rotate4(x)
+    assert found.shape == (12, 3, 5, 5) and label.tolist() == [0, 1, 2, 3] * 3
+    for i in range(3):
+        picture = x[i].numpy().transpose(1, 2, 0)
+        transposed = picture.transpose(1, 0, 2)
+        expected = [picture, transposed[::-1], picture[::-1, ::-1], picture[::-1].transpose(1, 0, 2)]
+        for k in range(4):
+            assert np.array_equal(found[4 * i + k].numpy().transpose(1, 2, 0), expected[k])
+    with pytest.raises(ValueError, match="square"):
+        ops.rotate4(pixels(1, 3, 4, 5))
+
+
+def test_mirror_turns_half_the_samples_with_all_their_tiles():
+    x = pixels(1000, 2, 3, 4, 5)
+    found = ops.mirror_some(x, draws_of(1000))
+    turned = (found == x.flip(-1)).flatten(1).all(1)
+    assert torch.equal(found[~turned], x[~turned])
+    assert stats.binomtest(int(turned.sum()), 1000, 0.5).pvalue > 1e-3
+
+
+def test_crops_are_slices_at_every_place():
+    x, draws = pixels(400, 3, 9, 12), draws_of(400)
+    found = ops.random_crop(x, draws, 7)
+    top, left = ops.random_corners(x, draws, 7)
+    for i in range(400):
+        assert torch.equal(found[i], x[i, :, top[i] : top[i] + 7, left[i] : left[i] + 7])
+    assert stats.chisquare(torch.bincount(top * 6 + left, minlength=18).numpy()).pvalue > 1e-3
+    assert torch.equal(ops.centre_crop(x, 7), x[:, :, 1:8, 2:9])
+    for crop in (lambda: ops.random_crop(x, draws, 10), lambda: ops.centre_crop(x, 10)):
+        with pytest.raises(ValueError, match="no crop of 10x10"):
+            crop()
+
+
+EVERY = {
+    "grey_some": lambda x, d: ops.grey_some(x, d, 0.5),
+    "grey_each": lambda x, d: ops.grey_some(x, d, 0.5, each=True),
+    "standardise": lambda x, d: ops.standardise(x),
+    "standardise_channels": lambda x, d: ops.standardise(ops.grey(x), per_channel=True, floor=1e-5),
+    "drop_colours": lambda x, d: ops.scale_by_rms(ops.drop_colours(x, d)),
+    "project_colours": lambda x, d: ops.scale_by_rms(ops.project_colours(x), centre=True),
+    "downsample": lambda x, d: ops.downsample_some(x, d, probability=0.8),
+    "mirror": lambda x, d: ops.mirror_some(x, d),
+    "crop": lambda x, d: ops.random_crop(x[:, 0], d, 20),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_sample_comes_out_the_same_alone_and_in_any_batch(name: str):
+    op: Callable[[Tensor, Draws], Tensor] = EVERY[name]
+    x, ids = pixels(12, 9, 3, 32, 32), torch.arange(100, 112)
+    batch = op(x, Draws(0, 3, ids))
+    order = torch.tensor([7, 2, 10])
+    assert torch.equal(op(x[order], Draws(0, 3, ids[order])), batch[order])
+    assert torch.equal(op(x[4:5], Draws(0, 3, ids[4:5])), batch[4:5])
+    assert batch.isfinite().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", EVERY)
+def test_cuda_gives_what_the_cpu_gives(name: str):
+    x, ids = pixels(12, 9, 3, 32, 32), torch.arange(12)
+    expected = EVERY[name](x, Draws(0, 3, ids))
+    assert torch.equal(EVERY[name](x.cuda(), Draws(0, 3, ids.cuda())).cpu(), expected)

@@ -1,0 +1,282 @@
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ssltransfer.data import permutations
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.tiles import OFFSETS, cut_tiles, occlude, patch_pairs, permute
+
+SMALL = {"crop": 75, "tile": 20}
+
+
+def coordinates(batch: int, height: int, width: int) -> Tensor:
+    """Pictures whose three channels hold picture, row and column: a tile says where it was cut."""
+    planes = torch.meshgrid(torch.arange(batch), torch.arange(height), torch.arange(width), indexing="ij")
+    one = torch.stack(planes, dim=1)
+    return torch.stack([one, one + 0, one * 1]).permute(1, 0, 2, 3, 4)  # (B, 3 colours, 3 planes, H, W)
+
+
+def places(batch: int, size: int, draws: Draws | None, **kw: int) -> tuple[Tensor, Tensor]:
+    """Row and column of the first pixel of each tile and colour, (B, 9, 3), told by the pixels themselves."""
+    planes = coordinates(batch, size, size)
+    rows, columns = (cut_tiles(planes[:, :, k], draws, **kw) for k in (1, 2))
+    side = kw["tile"]
+    steps = torch.arange(side)
+    assert torch.equal(rows - rows[..., :1, :1], steps[:, None].expand_as(rows))
+    assert torch.equal(columns - columns[..., :1, :1], steps.expand_as(columns))
+    return rows[..., 0, 0], columns[..., 0, 0]
+
+
+def plain_tiles(picture: Tensor, draws: Draws, crop: int, tile: int, jitter: int, shift: int) -> Tensor:
+    height, width = picture.shape[-2:]
+    top = int(draws.integers("tiles/crop/y", 1, height - crop + 1))
+    left = int(draws.integers("tiles/crop/x", 1, width - crop + 1))
+    jy, jx = (draws.integers(f"tiles/jitter/{a}", 9, jitter + 1)[0] for a in "yx")
+    sy, sx = (draws.integers(f"tiles/channels/{a}", 27, shift + 1)[0] for a in "yx")
+    out = torch.empty(9, 3, tile, tile, dtype=picture.dtype)
+    for k in range(9):
+        for c in range(3):
+            y = top + (k // 3) * (crop // 3) + int(jy[k]) + int(sy[3 * k + c])
+            x = left + (k % 3) * (crop // 3) + int(jx[k]) + int(sx[3 * k + c])
+            out[k, c] = picture[c, y : y + tile, x : x + tile]
+    return out
+
+
+@pytest.mark.parametrize(("crop", "tile", "jitter", "shift"), [(255, 64, 18, 2), (255, 64, 21, 0), (75, 20, 3, 2)])
+def test_tiles_are_those_of_a_plain_loop(crop: int, tile: int, jitter: int, shift: int):
+    pictures = torch.randint(0, 256, (3, 3, crop + 5, crop + 9), dtype=torch.uint8)
+    ids = torch.tensor([8, 3, 77])
+    found = cut_tiles(pictures, Draws(1, 2, ids), crop=crop, tile=tile, jitter=jitter, channel_shift=shift)
+    assert found.shape == (3, 9, 3, tile, tile) and found.dtype == torch.uint8
+    for row in range(3):
+        alone = Draws(1, 2, ids[row : row + 1])
+        assert torch.equal(found[row], plain_tiles(pictures[row], alone, crop, tile, jitter, shift))
+
+
+def test_places_fill_their_ranges_and_never_leave_the_cell():
+    rows, columns = places(600, 75, Draws(0, 0, torch.arange(600)), **SMALL)
+    for place, index in ((rows, torch.arange(9) // 3), (columns, torch.arange(9) % 3)):
+        offset = place - 25 * index[:, None]
+        assert offset.min() == 0 and offset.max() == 5  # cell 25, tile 20
+        spread = offset.max(dim=2).values - offset.min(dim=2).values
+        assert spread.min() == 0 and spread.max() == 2  # between the colours of a tile
+        # Jitter 0..3 plus a shift 0..2, both uniform.
+        counts = torch.bincount(offset[:, :, 0].flatten()).double()
+        expected = torch.tensor([1.0, 2, 3, 3, 2, 1]) / 12 * counts.sum()
+        assert stats.chisquare(counts.numpy(), expected.numpy()).pvalue > 1e-3
+
+
+def test_rows_columns_tiles_and_colours_move_independently():
+    rows, columns = places(400, 75, Draws(0, 0, torch.arange(400)), **SMALL)
+    moves = torch.stack([rows[:, 0, 0], rows[:, 4, 0], columns[:, 0, 0], columns[:, 4, 0]]).double()
+    assert (torch.corrcoef(moves) - torch.eye(4)).abs().max() < 0.2
+    shifts = torch.stack([rows[:, 0, 1] - rows[:, 0, 0], columns[:, 0, 1] - columns[:, 0, 0]]).double()
+    assert torch.corrcoef(shifts)[0, 1].abs() < 0.2
+
+
+def test_without_draws_everything_is_centred():
+    rows, columns = places(2, 81, None, **SMALL)
+    expected = 3 + 2 + 25 * torch.arange(3)
+    assert torch.equal(rows, expected.repeat_interleave(3)[None, :, None].expand(2, 9, 3))
+    assert torch.equal(columns, expected.repeat(3)[None, :, None].expand(2, 9, 3))
+
+
+def test_purpose_separates_the_occluders_cut_from_the_puzzles():
+    draws = Draws(0, 0, torch.arange(50))
+    pictures = torch.randint(0, 256, (50, 3, 90, 90), dtype=torch.uint8)
+    main, other = (cut_tiles(pictures, draws, purpose=p, **SMALL) for p in ("tiles", "occluders"))
+    assert (main != other).flatten(1).any(dim=1).float().mean() > 0.9
+
+
+def test_a_sample_gives_the_same_tiles_alone_and_in_any_batch():
+    pictures = torch.randint(0, 256, (6, 3, 96, 96), dtype=torch.uint8)
+    ids = torch.tensor([5, 1, 99, 4, 2, 12])
+    batch = cut_tiles(pictures, Draws(7, 1, ids), **SMALL)
+    order = torch.tensor([3, 0, 5])
+    assert torch.equal(cut_tiles(pictures[order], Draws(7, 1, ids[order]), **SMALL), batch[order])
+
+
+@pytest.mark.parametrize(
+    ("kw", "message"),
+    [
+        ({"crop": 76, "tile": 20}, "multiple of 3"),
+        ({"crop": 75, "tile": 20, "jitter": 4}, "jitter \\+ shift may be 0 to 5"),
+        ({"crop": 75, "tile": 26}, "do not fit"),
+        ({"crop": 99, "tile": 20}, "no crop of 99x99"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kw: dict[str, int], message: str):
+    with pytest.raises(ValueError, match=message):
+        cut_tiles(torch.zeros(1, 3, 96, 96), Draws(0, 0, torch.arange(1)), **kw)
+
+
+def test_slot_i_shows_tile_perm_i_and_the_inverse_restores_the_puzzle():
+    perms = torch.from_numpy(permutations.min_distance_set(50))
+    tiles = torch.randn(20, 9, 3, 4, 4)
+    label = Draws(0, 0, torch.arange(20)).integers("label", 1, 50)[:, 0]
+    shuffled = permute(tiles, perms, label)
+    for b in range(20):
+        for slot in range(9):
+            assert torch.equal(shuffled[b, slot], tiles[b, int(perms[label[b], slot])])
+    inverse = perms.long().argsort(dim=1)
+    assert torch.equal(permute(shuffled, inverse, label), tiles)
+
+
+def test_occluders_come_from_the_other_picture_in_the_published_numbers():
+    batch = 3000
+    here = torch.arange(9.0).reshape(1, 9, 1, 1, 1).expand(batch, 9, 3, 2, 2)
+    puzzles, covered = occlude(here, here + 100, Draws(2, 0, torch.arange(batch)))
+    shown = puzzles[:, :, 0, 0, 0]
+    assert torch.equal(covered, shown >= 100)
+    assert torch.equal(puzzles, shown[:, :, None, None, None].expand_as(puzzles))
+    assert torch.equal(shown[~covered], torch.arange(9.0).expand(batch, 9)[~covered])
+    counts = torch.bincount(covered.sum(1), minlength=3)
+    assert len(counts) == 3 and stats.chisquare(counts.numpy()).pvalue > 1e-3
+    assert stats.chisquare(covered.sum(0).numpy()).pvalue > 1e-3
+    sources = shown[covered] - 100
+    assert stats.chisquare(torch.bincount(sources.long(), minlength=9).numpy()).pvalue > 1e-3
+    double = shown[covered.sum(1) == 2]
+    pairs = double[double >= 100].reshape(-1, 2)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    same_slot = (sources.long() == covered.nonzero()[:, 1]).float().mean()
+    assert abs(same_slot - 1 / 9) < 0.03  # the slot says nothing of the source
+
+
+@pytest.mark.parametrize("counts", [(0,), (9,), (3, 5)])
+def test_occluder_counts_are_obeyed(counts: tuple[int, ...]):
+    tiles = torch.zeros(64, 9, 1, 1, 1)
+    puzzles, covered = occlude(tiles, tiles + 1, Draws(2, 0, torch.arange(64)), counts=counts)
+    assert set(covered.sum(1).tolist()) == set(counts) and puzzles.sum() == covered.sum()
+
+
+def test_impossible_occlusion_is_refused():
+    tiles = torch.zeros(2, 9, 1, 1, 1)
+    with pytest.raises(ValueError, match="cannot be occluded"):
+        occlude(tiles, tiles, Draws(0, 0, torch.arange(2)), counts=(0, 10))
+    with pytest.raises(ValueError, match="alike"):
+        occlude(tiles, tiles[:1], Draws(0, 0, torch.arange(2)))
+
+
+def test_puzzle_labels_are_uniform():
+    labels = Draws(0, 0, torch.arange(50_000)).integers("permutation", 1, 701)[:, 0]
+    assert stats.chisquare(torch.bincount(labels, minlength=701).numpy()).pvalue > 1e-3
+
+
+def plain_label(posx: int, posy: int) -> int:
+    """pos2lbl of cdoersch/deepcontext."""
+    return {-1: posx + 1, 0: (posx + 7) // 2, 1: posx + 6}[posy]
+
+
+def test_offsets_are_numbered_as_in_the_authors_code():
+    assert [plain_label(*o) for o in OFFSETS] == list(range(8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(383, 420), (600, 500)])
+def test_pairs_are_those_of_a_plain_loop(height: int, width: int):
+    ids = torch.tensor([3, 14])
+    planes = coordinates(2, height, width)
+    found = patch_pairs(planes[:, 0].to(torch.float32), Draws(1, 0, ids), grids=2)
+    pitch, kept, pairs = 144, [], []
+    for b in range(2):
+        alone = Draws(1, 0, ids[b : b + 1])
+        max_rows, max_columns = (height + 48) // pitch, (width + 48) // pitch
+        origins = [alone.integers(f"pairs/origin/{a}", 2, 144)[0] for a in "yx"]
+        jitter = [
+            alone.integers(f"pairs/jitter/{a}", 2 * max_rows * max_columns, 15)[0].reshape(2, max_rows, -1) - 7
+            for a in "yx"
+        ]
+        for g in range(2):
+            oy, ox = int(origins[0][g]), int(origins[1][g])
+            index = {}
+            for y in range((height + 48 - oy) // pitch):
+                for x in range((width + 48 - ox) // pitch):
+                    top = min(max(oy + y * pitch + int(jitter[0][g, y, x]), 0), height - 96)
+                    left = min(max(ox + x * pitch + int(jitter[1][g, y, x]), 0), width - 96)
+                    index[y, x] = len(kept)
+                    kept.append((b, top, left))
+            for (y, x), j in index.items():
+                for dx in (-1, 0, 1):
+                    for dy in (-1, 0, 1):
+                        if (dx or dy) and (y + dy, x + dx) in index:
+                            pairs.append((j, index[y + dy, x + dx], plain_label(dx, dy)))
+    assert found.corners.tolist() == [list(k) for k in kept]
+    assert sorted(zip(found.first.tolist(), found.second.tolist(), found.label.tolist(), strict=True)) == sorted(pairs)
+    # The pixels themselves: channels are picture, row and column.
+    assert torch.equal(found.patches[:, :, 0, 0].long(), found.corners)
+    assert torch.equal(found.patches[:, :, -1, -1].long(), found.corners + torch.tensor([0, 95, 95]))
+
+
+@pytest.mark.parametrize("size", [60, 75, 96])
+def test_the_label_says_where_the_second_patch_lies(size: int):
+    planes = coordinates(40, size, size)[:, 0].to(torch.float32)
+    kw = {"patch": 24, "gap": 12, "jitter": 2}
+    found = patch_pairs(planes, Draws(0, 0, torch.arange(40)), **kw)
+    one, two = found.corners[found.first], found.corners[found.second]
+    assert torch.equal(one[:, 0], two[:, 0])
+    expected = torch.tensor(OFFSETS)[found.label].flip(1)  # rows first
+    moved = two[:, 1:] - one[:, 1:]
+    assert torch.equal(torch.sign(moved) * (moved.abs() > 4), expected)
+    # Never closer than gap - 2 * jitter, so that no border can be matched.
+    assert moved[expected != 0].abs().min() >= 36 - 4
+    counts = torch.bincount(one[:, 0], minlength=40)
+    assert counts.min() >= 4 * 12
+    by_label = torch.bincount(found.label, minlength=8)
+    assert torch.equal(by_label, by_label.flip(0))  # both orders
+    assert found.corners[:, 1:].min() >= 0 and found.corners[:, 1:].max() <= size - 24
+
+
+def test_some_pairs_are_drawn_evenly_from_all_pairs():
+    planes = coordinates(300, 60, 60)[:, 0].to(torch.float32)
+    kw = {"patch": 24, "gap": 12, "jitter": 0, "grids": 1}
+    draws = Draws(0, 0, torch.arange(300))
+    everything, some = patch_pairs(planes, draws, **kw), patch_pairs(planes, draws, pairs=3, **kw)
+
+    def named(p) -> list[tuple]:
+        ends = zip(p.corners[p.first].tolist(), p.corners[p.second].tolist(), p.label.tolist(), strict=True)
+        return [(*a, *b, label) for a, b, label in ends]
+
+    assert set(named(some)) <= set(named(everything)) and len(set(named(some))) == 900
+    assert torch.bincount(some.corners[some.first][:, 0]).tolist() == [3] * 300
+    assert torch.cat([some.first, some.second]).unique().tolist() == list(range(len(some.patches)))
+    # Of the 12 pairs of a 2x2 grid, each side neighbour is there twice, each diagonal once.
+    weights = torch.tensor([1, 2, 1, 2, 2, 1, 2, 1]) / 12 * 900
+    assert stats.chisquare(torch.bincount(some.label, minlength=8).numpy(), weights.numpy()).pvalue > 1e-3
+
+
+def test_pairs_do_not_depend_on_the_batch_and_patches_draw_apart():
+    planes = coordinates(5, 96, 96)[:, 0].to(torch.float32)
+    ids = torch.tensor([9, 2, 31, 7, 0])
+    kw = {"patch": 24, "gap": 12, "jitter": 2}
+    batch = patch_pairs(planes, Draws(3, 1, ids), **kw)
+    alone = patch_pairs(planes[2:3], Draws(3, 1, ids[2:3]), **kw)
+    rows = batch.corners[:, 0] == 2
+    assert torch.equal(batch.patches[rows], alone.patches)
+    assert torch.equal(batch.draws.bits("x", 3)[rows], alone.draws.bits("x", 3))
+    mine = rows[batch.first]
+    assert torch.equal(batch.label[mine], alone.label)
+    assert torch.equal(batch.corners[batch.first[mine], 1:], alone.corners[alone.first, 1:])
+    assert batch.draws.bits("x", 1).unique().numel() == len(batch.patches)
+
+
+def test_impossible_pairs_are_refused():
+    draws = Draws(0, 0, torch.arange(1))
+    with pytest.raises(ValueError, match="make them 240"):
+        patch_pairs(torch.zeros(1, 3, 239, 400), draws)
+    with pytest.raises(ValueError, match="use 1 to 48"):
+        patch_pairs(torch.zeros(1, 3, 400, 400), draws, pairs=49)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_cuts_the_same():
+    pictures = torch.randint(0, 256, (8, 3, 300, 280), dtype=torch.uint8)
+    cpu, gpu = (Draws(0, 0, torch.arange(8, device=d)) for d in ("cpu", "cuda"))
+    perms, label = torch.from_numpy(permutations.min_distance_set(20)), torch.arange(8)
+    for some, draws in ((pictures, cpu), (pictures.cuda(), gpu)):
+        tiles = permute(cut_tiles(some, draws), perms, label.to(some.device))
+        puzzle = occlude(tiles, cut_tiles(some.flip(0), draws, purpose="other"), draws)[0]
+        pairs = patch_pairs(some, draws, pairs=10)
+        found = [t.cpu() for t in (puzzle, pairs.patches, pairs.first, pairs.second, pairs.label)]
+        if some is pictures:
+            expected = found
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

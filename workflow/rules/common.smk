@@ -1,0 +1,143 @@
+# What the rules need to know of the configuration: paths and specs of named things. No logic of a stage is here,
+# and no torch: this file is read at the start of every job.
+
+import sys
+from ssltransfer.config import ConfigError, complete
+
+try:
+    CONFIG = complete(dict(config))
+except ConfigError as error:
+    sys.exit(f"ssltransfer: {error}")
+
+RESULTS = CONFIG.results
+
+
+wildcard_constraints:
+    dataset=r"[^/]+",
+    pretext=r"[^/]+",
+    features=r"[^/]+",
+    cluster=r"[^/]+",
+    student=r"[^/]+",
+    evaluation=r"[^/]+",
+    model=r"[^/]+",
+
+
+def spec_of(section, wildcard):
+    """The canonical spec of the named thing that a job makes: the job's only parameter."""
+
+    def spec(wildcards):
+        return getattr(CONFIG, section)[wildcards[wildcard]].canonical()
+
+    return spec
+
+
+def index_of(dataset):
+    return f"{RESULTS}/index/{dataset}.parquet"
+
+
+def model_of(name):
+    return f"{RESULTS}/{CONFIG.model(name).stage}/{name}/manifest.json"
+
+
+def features_of(name, dataset):
+    return f"{RESULTS}/features/{name}/{dataset}/manifest.json"
+
+
+def labels_of(cluster, dataset):
+    return f"{RESULTS}/label/{cluster}/{dataset}.parquet"
+
+
+def some(path_of, *names):
+    """[path_of(*names)], or nothing where a name is not given."""
+    return [path_of(*names)] if all(names) else []
+
+
+def pretext_data(wildcards):
+    return some(index_of, CONFIG.pretexts[wildcards.pretext].data)
+
+
+def pretext_heldout(wildcards):
+    return some(index_of, CONFIG.pretexts[wildcards.pretext].heldout)
+
+
+def features_model(wildcards):
+    return model_of(CONFIG.features[wildcards.features].model)
+
+
+def cluster_features(wildcards):
+    cluster = CONFIG.clusters[wildcards.cluster]
+    return features_of(cluster.features, cluster.data)
+
+
+def label_features(wildcards):
+    return features_of(CONFIG.clusters[wildcards.cluster].features, wildcards.dataset)
+
+
+def student_data(wildcards):
+    return index_of(CONFIG.students[wildcards.student].data)
+
+
+def student_heldout(wildcards):
+    return some(index_of, CONFIG.students[wildcards.student].heldout)
+
+
+def student_labels(wildcards):
+    student = CONFIG.students[wildcards.student]
+    return some(labels_of, getattr(student.method, "cluster", None), student.data)
+
+
+def student_heldout_labels(wildcards):
+    student = CONFIG.students[wildcards.student]
+    return some(labels_of, getattr(student.method, "cluster", None), student.heldout)
+
+
+def evaluation_spec(wildcards):
+    return CONFIG.evaluations[wildcards.evaluation].measurement.canonical()
+
+
+def evaluated_model(wildcards):
+    return model_of(wildcards.model)
+
+
+def evaluated_index(part):
+    def path(wildcards):
+        return index_of(getattr(CONFIG.evaluations[wildcards.evaluation], part))
+
+    return path
+
+
+def evaluated_features(part):
+    def path(wildcards):
+        evaluation = CONFIG.evaluations[wildcards.evaluation]
+        if evaluation.protocol.reads != "features":
+            return []
+        name = CONFIG.evaluated_features(wildcards.evaluation, wildcards.model)
+        return features_of(name, getattr(evaluation, part))
+
+    return path
+
+
+def all_indexes(wildcards):
+    return [index_of(dataset) for dataset in CONFIG.datasets]
+
+
+def all_models(wildcards):
+    return [model_of(name) for name in [*CONFIG.pretexts, *CONFIG.students]]
+
+
+def all_features(wildcards):
+    return [features_of(name, data) for name in CONFIG.features for data in sorted(CONFIG.datasets_of_features(name))]
+
+
+def all_clusters(wildcards):
+    return [f"{RESULTS}/cluster/{name}/manifest.json" for name in CONFIG.clusters]
+
+
+def all_labels(wildcards):
+    return [labels_of(*pair) for pair in sorted(CONFIG.labels())]
+
+
+def all_metrics(wildcards):
+    return [
+        f"{RESULTS}/evaluate/{evaluation}/{model}.json" for evaluation, models in CONFIG.rows.items() for model in models
+    ]

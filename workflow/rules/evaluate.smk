@@ -1,0 +1,24 @@
+rule evaluate:
+    input:
+        model=evaluated_model,
+        train=evaluated_index("train"),
+        test=evaluated_index("test"),
+        train_features=evaluated_features("train"),
+        test_features=evaluated_features("test"),
+    output:
+        RESULTS + "/evaluate/{evaluation}/{model}.json",
+    log:
+        RESULTS + "/logs/evaluate/{evaluation}/{model}.log",
+    benchmark:
+        RESULTS + "/benchmarks/evaluate/{evaluation}/{model}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        spec=evaluation_spec,
+    shell:
+        "ssltransfer evaluate --spec {params.spec:q} --model {input.model:q} --train {input.train:q}"
+        " --test {input.test:q} --train-features {input.train_features:q} --test-features {input.test_features:q}"
+        " --output {output:q} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,20 @@
+rule features:
+    input:
+        model=features_model,
+        data=RESULTS + "/index/{dataset}.parquet",
+    output:
+        RESULTS + "/features/{features}/{dataset}/manifest.json",
+    log:
+        RESULTS + "/logs/features/{features}/{dataset}.log",
+    benchmark:
+        RESULTS + "/benchmarks/features/{features}/{dataset}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        spec=spec_of("features", "features"),
+    shell:
+        "ssltransfer features --spec {params.spec:q} --model {input.model:q} --data {input.data:q}"
+        " --output {output:q} --threads {threads} > {log:q} 2>&1"

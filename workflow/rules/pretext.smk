@@ -1,0 +1,20 @@
+rule pretext:
+    input:
+        data=pretext_data,
+        heldout=pretext_heldout,
+    output:
+        RESULTS + "/pretext/{pretext}/manifest.json",
+    log:
+        RESULTS + "/logs/pretext/{pretext}.log",
+    benchmark:
+        RESULTS + "/benchmarks/pretext/{pretext}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        spec=spec_of("pretexts", "pretext"),
+    shell:
+        "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --heldout {input.heldout:q}"
+        " --output {output:q} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,23 @@
+rule student:
+    input:
+        data=student_data,
+        labels=student_labels,
+        heldout=student_heldout,
+        heldout_labels=student_heldout_labels,
+    output:
+        RESULTS + "/student/{student}/manifest.json",
+    log:
+        RESULTS + "/logs/student/{student}.log",
+    benchmark:
+        RESULTS + "/benchmarks/student/{student}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        spec=spec_of("students", "student"),
+    shell:
+        "ssltransfer student --spec {params.spec:q} --data {input.data:q} --labels {input.labels:q}"
+        " --heldout {input.heldout:q} --heldout-labels {input.heldout_labels:q}"
+        " --output {output:q} --threads {threads} > {log:q} 2>&1"
