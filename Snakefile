@@ -3,7 +3,8 @@
 #   snakemake --cores all --configfile config/mine.yaml    your own
 # A plain `include` of workflow/Snakefile would leave this file without a default target, silently.
 
-if "datasets" not in config:
+# Your own file replaces the demo; Snakemake would merge the two.
+if not set(config) - {"results"}:
 
     configfile: "config/demo.yaml"
 

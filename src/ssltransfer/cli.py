@@ -135,7 +135,7 @@ def _run(
         paths |= {key: next(iter(listed[key]), None) for key in one}
         paths |= {key: listed[key] for key in many}
         run = import_module(f"ssltransfer.stages.{stage}").run
-        run(parsed, output=given.output, threads=given.threads, **paths)
+        run(spec=parsed, output=given.output, threads=given.threads, **paths)
 
     return call
 
@@ -159,11 +159,19 @@ def _house(commands: Any) -> None:
 
     parser = commands.add_parser("plan", help="a configuration's named things, what they hang on, what they will cost")
     parser.add_argument("config", type=Path)
-    parser.set_defaults(call=lambda given: import_module("ssltransfer.plan").print_plan(read_config(given.config)))
+    parser.add_argument("--tflops", type=float, default=30.0, help="what one device sustains (default: 30)")
+    parser.add_argument("--cores", type=int, default=16, help="CPU cores that decode (default: 16)")
+    parser.set_defaults(call=_plan)
 
     parser = commands.add_parser("clean", help="remove work directories that no present result was made in")
     parser.add_argument("results", type=Path)
     parser.set_defaults(call=_clean)
+
+
+def _plan(given: argparse.Namespace) -> None:
+    from ssltransfer.plan import Machine, print_plan
+
+    print_plan(read_config(given.config), Machine(given.tflops, given.cores))
 
 
 def _clean(given: argparse.Namespace) -> None:

@@ -2,11 +2,11 @@ rule cluster:
     input:
         features=cluster_features,
     output:
-        RESULTS + "/cluster/{cluster}/manifest.json",
+        f"{RESULTS}/cluster/{{cluster}}/manifest.json",
     log:
-        RESULTS + "/logs/cluster/{cluster}.log",
+        f"{RESULTS}/logs/cluster/{{cluster}}.log",
     benchmark:
-        RESULTS + "/benchmarks/cluster/{cluster}.tsv"
+        f"{RESULTS}/benchmarks/cluster/{{cluster}}.tsv"
     conda:
         "../../envs/gpu.yaml"
     threads: 8

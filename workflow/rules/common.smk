@@ -1,15 +1,28 @@
 # What the rules need to know of the configuration: paths and specs of named things. No logic of a stage is here,
 # and no torch: this file is read at the start of every job.
 
+import os
 import sys
+from pathlib import Path
+
 from ssltransfer.config import ConfigError, complete
 
 try:
     CONFIG = complete(dict(config))
+    if set("{}") & set(CONFIG.results):
+        raise ConfigError(
+            f"results: {CONFIG.results!r} holds a brace, which Snakemake reads as a wildcard; rename it."
+        )
 except ConfigError as error:
+    # No exception, of which Snakemake would show the lines of this file.
     sys.exit(f"ssltransfer: {error}")
 
 RESULTS = CONFIG.results
+
+# The command `ssltransfer` is found beside this Python even where its environment was not activated.
+os.environ.update(
+    PATH=os.pathsep.join([*os.get_exec_path(), str(Path(sys.executable).parent)])
+)
 
 
 wildcard_constraints:
@@ -29,6 +42,11 @@ def spec_of(section, wildcard):
         return getattr(CONFIG, section)[wildcards[wildcard]].canonical()
 
     return spec
+
+
+def report_spec(wildcards):
+    """A function, because Snakemake would look for wildcards in a plain text with braces."""
+    return CONFIG.report.canonical()
 
 
 def index_of(dataset):
@@ -126,7 +144,11 @@ def all_models(wildcards):
 
 
 def all_features(wildcards):
-    return [features_of(name, data) for name in CONFIG.features for data in sorted(CONFIG.datasets_of_features(name))]
+    return [
+        features_of(name, data)
+        for name in CONFIG.features
+        for data in sorted(CONFIG.datasets_of_features(name))
+    ]
 
 
 def all_clusters(wildcards):
@@ -139,5 +161,7 @@ def all_labels(wildcards):
 
 def all_metrics(wildcards):
     return [
-        f"{RESULTS}/evaluate/{evaluation}/{model}.json" for evaluation, models in CONFIG.rows.items() for model in models
+        f"{RESULTS}/evaluate/{evaluation}/{model}.json"
+        for evaluation, models in CONFIG.rows.items()
+        for model in models
     ]

@@ -6,11 +6,11 @@ rule evaluate:
         train_features=evaluated_features("train"),
         test_features=evaluated_features("test"),
     output:
-        RESULTS + "/evaluate/{evaluation}/{model}.json",
+        f"{RESULTS}/evaluate/{{evaluation}}/{{model}}.json",
     log:
-        RESULTS + "/logs/evaluate/{evaluation}/{model}.log",
+        f"{RESULTS}/logs/evaluate/{{evaluation}}/{{model}}.log",
     benchmark:
-        RESULTS + "/benchmarks/evaluate/{evaluation}/{model}.tsv"
+        f"{RESULTS}/benchmarks/evaluate/{{evaluation}}/{{model}}.tsv"
     conda:
         "../../envs/gpu.yaml"
     threads: 8

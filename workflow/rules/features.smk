@@ -1,13 +1,13 @@
 rule features:
     input:
         model=features_model,
-        data=RESULTS + "/index/{dataset}.parquet",
+        data=f"{RESULTS}/index/{{dataset}}.parquet",
     output:
-        RESULTS + "/features/{features}/{dataset}/manifest.json",
+        f"{RESULTS}/features/{{features}}/{{dataset}}/manifest.json",
     log:
-        RESULTS + "/logs/features/{features}/{dataset}.log",
+        f"{RESULTS}/logs/features/{{features}}/{{dataset}}.log",
     benchmark:
-        RESULTS + "/benchmarks/features/{features}/{dataset}.tsv"
+        f"{RESULTS}/benchmarks/features/{{features}}/{{dataset}}.tsv"
     conda:
         "../../envs/gpu.yaml"
     threads: 8

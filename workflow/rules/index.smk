@@ -1,11 +1,11 @@
 rule index:
     output:
-        index=RESULTS + "/index/{dataset}.parquet",
-        left_out=RESULTS + "/index/{dataset}.left_out.tsv",
+        index=f"{RESULTS}/index/{{dataset}}.parquet",
+        left_out=f"{RESULTS}/index/{{dataset}}.left_out.tsv",
     log:
-        RESULTS + "/logs/index/{dataset}.log",
+        f"{RESULTS}/logs/index/{{dataset}}.log",
     benchmark:
-        RESULTS + "/benchmarks/index/{dataset}.tsv"
+        f"{RESULTS}/benchmarks/index/{{dataset}}.tsv"
     conda:
         "../../envs/cpu.yaml"
     threads: 8

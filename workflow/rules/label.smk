@@ -1,14 +1,14 @@
 rule label:
     input:
-        cluster=RESULTS + "/cluster/{cluster}/manifest.json",
+        cluster=f"{RESULTS}/cluster/{{cluster}}/manifest.json",
         features=label_features,
-        index=RESULTS + "/index/{dataset}.parquet",
+        index=f"{RESULTS}/index/{{dataset}}.parquet",
     output:
-        RESULTS + "/label/{cluster}/{dataset}.parquet",
+        f"{RESULTS}/label/{{cluster}}/{{dataset}}.parquet",
     log:
-        RESULTS + "/logs/label/{cluster}/{dataset}.log",
+        f"{RESULTS}/logs/label/{{cluster}}/{{dataset}}.log",
     benchmark:
-        RESULTS + "/benchmarks/label/{cluster}/{dataset}.tsv"
+        f"{RESULTS}/benchmarks/label/{{cluster}}/{{dataset}}.tsv"
     conda:
         "../../envs/gpu.yaml"
     threads: 8

@@ -3,11 +3,11 @@ rule pretext:
         data=pretext_data,
         heldout=pretext_heldout,
     output:
-        RESULTS + "/pretext/{pretext}/manifest.json",
+        f"{RESULTS}/pretext/{{pretext}}/manifest.json",
     log:
-        RESULTS + "/logs/pretext/{pretext}.log",
+        f"{RESULTS}/logs/pretext/{{pretext}}.log",
     benchmark:
-        RESULTS + "/benchmarks/pretext/{pretext}.tsv"
+        f"{RESULTS}/benchmarks/pretext/{{pretext}}.tsv"
     conda:
         "../../envs/gpu.yaml"
     threads: 8

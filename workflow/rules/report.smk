@@ -12,19 +12,19 @@ rule report:
         metrics=all_metrics,
     output:
         report(
-            RESULTS + "/report/index.html",
+            f"{RESULTS}/report/index.html",
             caption="../captions/report.rst",
             category="Report",
         ),
     log:
-        RESULTS + "/logs/report.log",
+        f"{RESULTS}/logs/report.log",
     benchmark:
-        RESULTS + "/benchmarks/report.tsv"
+        f"{RESULTS}/benchmarks/report.tsv"
     conda:
         "../../envs/cpu.yaml"
     threads: 1
     params:
-        spec=CONFIG.report.canonical(),
+        spec=report_spec,
     shell:
         "ssltransfer report --spec {params.spec:q} --indexes {input.indexes:q} --models {input.models:q}"
         " --features {input.features:q} --clusters {input.clusters:q} --labels {input.labels:q}"

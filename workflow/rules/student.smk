@@ -5,11 +5,11 @@ rule student:
         heldout=student_heldout,
         heldout_labels=student_heldout_labels,
     output:
-        RESULTS + "/student/{student}/manifest.json",
+        f"{RESULTS}/student/{{student}}/manifest.json",
     log:
-        RESULTS + "/logs/student/{student}.log",
+        f"{RESULTS}/logs/student/{{student}}.log",
     benchmark:
-        RESULTS + "/benchmarks/student/{student}.tsv"
+        f"{RESULTS}/benchmarks/student/{{student}}.tsv"
     conda:
         "../../envs/gpu.yaml"
     threads: 8

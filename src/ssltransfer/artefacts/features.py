@@ -1,13 +1,15 @@
 """The feature store: Zarr 3, chunks of whole rows, one file each, rows in index order.
 
 A chunk is the unit of work and of resume. A missing chunk reads as NaN, never as zeros, and `missing` finds it.
-The default codec pipeline writes a chunk beside and renames it, so a chunk that has its name is whole.
+The default codec pipeline writes a chunk beside and renames it, so a chunk that has its name is whole. Several
+processes may write one store at once, each its own chunks.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of, digest_of_text, explained, read_json
+from ssltransfer.artefacts.files import ArtefactError, digest_of, digest_of_text, explained, read_json, sync
 
 CHUNK_BYTES = 24 << 20  # 16-32 MB a chunk: the fastest layout measured for writing and sequential reading
 
@@ -36,12 +38,23 @@ class FeatureStore:
 
     @classmethod
     def create(cls, path: Path, n: int, dims: int, dtype: str, *, compress: bool = False) -> FeatureStore:
-        """Open the store at `path`, making it if it is not there yet."""
+        """Open the store at `path`, making it if it is not there yet; another process may do the same.
+
+        Args:
+            path: folder of the store.
+            n: rows.
+            dims: dimensions of a row.
+            dtype: numpy's name of the type.
+            compress: zstd; for features with many zeros.
+
+        Raises:
+            ArtefactError: the disk is full, or a store of another shape or type is there.
+        """
         if (path / "zarr.json").is_file():
-            return cls.open(path)
+            return cls.open(path)._checked((n, dims), dtype)
         rows = max(1, min(n, CHUNK_BYTES // (dims * np.dtype(dtype).itemsize)))
-        with explained(path):
-            array = zarr.create_array(
+        with explained(path), suppress(zarr.errors.ContainsArrayError):
+            zarr.create_array(
                 path,
                 shape=(n, dims),
                 chunks=(rows, dims),
@@ -51,20 +64,29 @@ class FeatureStore:
                 # Otherwise every chunk is compared with the fill value, which is slow for float16.
                 config={"write_empty_chunks": True},
             )
-        return cls(path, array)
+        return cls.open(path)._checked((n, dims), dtype)
 
     @classmethod
     def open(cls, path: Path) -> FeatureStore:
         """Open an existing store.
 
         Raises:
-            ArtefactError: there is none.
+            ArtefactError: there is none, or its description is damaged.
         """
         try:
             array = zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
         except (FileNotFoundError, zarr.errors.BaseZarrError):
             raise ArtefactError(f"{path}: no feature store; run the features stage.") from None
+        except ValueError:
+            raise ArtefactError(f"{path}: zarr.json is damaged; remove this store, run the features stage.") from None
         return cls(path, array)
+
+    def _checked(self, shape: tuple[int, int], dtype: str) -> FeatureStore:
+        if self.shape != shape or self.dtype != np.dtype(dtype):
+            raise ArtefactError(
+                f"{self.path}: holds {self.shape} {self.dtype}, not {shape} {dtype}; remove it and run again."
+            )
+        return self
 
     @property
     def chunks(self) -> int:
@@ -80,19 +102,45 @@ class FeatureStore:
         return self.path / "c" / str(chunk) / "0"
 
     def missing(self) -> list[int]:
-        """Chunks that are not on disk yet; half-written files of a killed writer are removed."""
-        for leftover in self.path.glob("c/*/*.partial"):
-            leftover.unlink()
-        return [chunk for chunk in range(self.chunks) if not self.chunk_file(chunk).is_file()]
+        """Chunks that are not on disk yet, or were cut short there by a power failure."""
+        return [chunk for chunk in range(self.chunks) if not self._is_whole(chunk)]
+
+    def _is_whole(self, chunk: int) -> bool:
+        try:
+            size = self.chunk_file(chunk).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        # Zarr fills the last chunk up, so that all have one size; compressed ones say themselves when they are torn.
+        return size > 0 if self._array.compressors else size == self.rows * self.shape[1] * self.dtype.itemsize
 
     def write(self, chunk: int, values: np.ndarray) -> None:
-        """Write a whole chunk (rows, dims)."""
+        """Write a whole chunk (rows, dims), onto the disk before this returns.
+
+        Raises:
+            ArtefactError: the disk is full or must not be written; the chunk is missing then.
+        """
+        file = self.chunk_file(chunk)
+        # A chunk has one writer, so what lies half-written beside it is a dead one's.
+        for leftover in file.parent.glob("*.partial"):
+            leftover.unlink(missing_ok=True)
         with explained(self.path):
             self._array[self.span(chunk)] = values
+            for path in (file, file.parent, file.parent.parent):
+                sync(path)
 
     def read(self, span: slice) -> np.ndarray:
-        """Rows of the store, (rows, dims) in the stored dtype; whole chunks are fastest."""
-        return np.asarray(self._array[span])
+        """Rows of the store, (rows, dims) in the stored dtype; whole chunks are fastest.
+
+        Raises:
+            ArtefactError: a chunk is damaged.
+        """
+        try:
+            return np.asarray(self._array[span])
+        except (ValueError, RuntimeError) as error:
+            raise ArtefactError(
+                f"{self.path}: rows {span.start} to {span.stop} are damaged ({error}); remove this store and run the "
+                "features stage again."
+            ) from None
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """All rows in order, at most a chunk at a time (or `rows`, if fewer)."""

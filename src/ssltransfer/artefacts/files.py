@@ -34,12 +34,12 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with explained(path):
             yield beside
-            _sync(beside)
+            sync(beside)
             umask = os.umask(0)
             os.umask(umask)
             beside.chmod(0o666 & ~umask)
             beside.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -62,7 +62,8 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

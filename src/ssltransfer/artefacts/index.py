@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of_text, replacing, write_text
+from ssltransfer.artefacts.files import digest_of_text, replacing
+from ssltransfer.artefacts.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Index:
         presence: int8 (N, C) for sets with several labels a picture: 1 present, 0 difficult, -1 absent.
         sizes: int32 (N, 2), width and height in pixels, upright.
         digests: content digest of each file; equal pictures have equal ones.
+        remarks: relative path -> what reading does to this picture that its owner may not expect.
         left_out: relative path -> reason.
         spec: the dataset's spec as it was declared.
     """
@@ -38,6 +40,7 @@ class Index:
     sizes: np.ndarray
     digests: list[str]
     presence: np.ndarray | None = None
+    remarks: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
 
@@ -50,10 +53,14 @@ class Index:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of names, contents, labels and order: what everything made from this set depends on."""
-        rows = (f"{p}\t{d}\t{c}" for p, d, c in zip(self.paths, self.digests, self.labels.tolist(), strict=True))
+        """Digest of names, contents, labels and order: what everything made from this set depends on.
+
+        Not of the root: a folder that was moved holds the same pictures.
+        """
+        names = map(_one_line, self.paths)
+        rows = (f"{p}\t{d}\t{c}" for p, d, c in zip(names, self.digests, self.labels.tolist(), strict=True))
         presence = "" if self.presence is None else self.presence.tobytes().hex()
-        return digest_of_text("\n".join(rows), "\n".join(self.classes), presence)
+        return digest_of_text("\n".join(rows), "\n".join(map(_one_line, self.classes)), presence)
 
     def shared_with(self, other: Index) -> int:
         """How many of the other's pictures stand in this one too, by content."""
@@ -62,19 +69,15 @@ class Index:
 
 
 def write_index(path: Path, index: Index) -> None:
-    """Write the parquet file, and `<name>.left_out.tsv` beside it; all or nothing, equal content equal bytes."""
-    rows = "".join(f"{name}\t{reason}\n" for name, reason in sorted(index.left_out.items()))
-    write_text(path.with_suffix(".left_out.tsv"), "path\treason\n" + rows)
-    columns: dict[str, Any] = {
-        "sample": pa.array(range(len(index)), pa.int32()),
-        "path": pa.array(index.paths, pa.string()),
-        "label": pa.array(index.labels, pa.int32()),
-        "width": pa.array(index.sizes[:, 0], pa.int32()),
-        "height": pa.array(index.sizes[:, 1], pa.int32()),
-        "digest": pa.array(index.digests, pa.string()),
-    }
-    if index.presence is not None:
-        columns["presence"] = pa.array(list(index.presence), pa.list_(pa.int8()))
+    """Write the parquet file, and `<name>.left_out.tsv` beside it; all or nothing, equal content equal bytes.
+
+    A tab, a line break or a backslash in a name is written as \\t, \\n, \\r or \\\\ in the tsv, and as it is in the
+    parquet file.
+
+    Raises:
+        ArtefactError: the disk is full or must not be written.
+    """
+    lines = (f"{_one_line(name)}\t{_one_line(reason)}\n" for name, reason in sorted(index.left_out.items()))
     about = {
         "root": str(index.root),
         "classes": index.classes,
@@ -83,34 +86,59 @@ def write_index(path: Path, index: Index) -> None:
         "spec": index.spec,
     }
     metadata = {"ssltransfer": json.dumps(about, sort_keys=True, ensure_ascii=False)}
-    with replacing(path) as beside:
-        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), beside)
+    table = pa.table(_columns(index)).replace_schema_metadata(metadata)
+    # Both are written before either takes its name.
+    with replacing(path.with_suffix(".left_out.tsv")) as left_out, replacing(path) as beside:
+        left_out.write_text("path\treason\n" + "".join(lines), encoding="utf-8")
+        pq.write_table(table, beside, write_page_checksum=True)
+
+
+def _columns(index: Index) -> dict[str, pa.Array]:
+    labels = pa.array(index.labels, pa.int32())
+    named = pa.array(index.labels, pa.int32(), mask=index.labels < 0)
+    columns = {
+        "sample": pa.array(range(len(index)), pa.int32()),
+        "path": pa.array(index.paths, pa.string()),
+        "label": labels,
+        "class": pa.DictionaryArray.from_arrays(named, pa.array(index.classes, pa.string())),
+        "width": pa.array(index.sizes[:, 0], pa.int32()),
+        "height": pa.array(index.sizes[:, 1], pa.int32()),
+        "digest": pa.array(index.digests, pa.string()),
+    }
+    if index.remarks:
+        columns["remark"] = pa.array([index.remarks.get(path) for path in index.paths], pa.string())
+    if index.presence is not None:
+        columns["presence"] = pa.array(list(index.presence), pa.list_(pa.int8()))
+    return columns
+
+
+def _one_line(text: str) -> str:
+    if not any(sign in text for sign in "\\\t\n\r"):
+        return text
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def read_index(path: Path) -> Index:
     """Read an index.
 
     Raises:
-        ArtefactError: missing, or no index.
+        ArtefactError: missing, damaged, or no index.
     """
-    try:
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"ssltransfer"])
-    except FileNotFoundError:
-        raise ArtefactError(f"{path}: missing; run the index stage.") from None
-    except (pa.ArrowInvalid, KeyError, TypeError):
-        raise ArtefactError(f"{path}: not an index of pictures; remove it and run the index stage again.") from None
+    table, about = read_table(path, "index of pictures", "index")
+    paths = table["path"].to_pylist()
+    remarks = table["remark"].to_pylist() if "remark" in table.column_names else [None] * len(paths)
     presence = None
     if "presence" in table.column_names:
         presence = np.array(table["presence"].to_pylist(), np.int8).reshape(len(table), -1)
     return Index(
         root=Path(about["root"]),
-        paths=table["path"].to_pylist(),
+        paths=paths,
         labels=table["label"].to_numpy(),
         classes=about["classes"],
         sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1),
         digests=table["digest"].to_pylist(),
         presence=presence,
+        remarks={name: text for name, text in zip(paths, remarks, strict=True) if text},
         left_out=about["left_out"],
         spec=about["spec"],
     )

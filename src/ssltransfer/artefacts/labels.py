@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ssltransfer.artefacts.files import ArtefactError, replacing
 from ssltransfer.artefacts.index import Index
+from ssltransfer.artefacts.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -64,25 +65,23 @@ def write_labels(path: Path, labels: Labels) -> None:
     )
     about = {"k": labels.k, "index": labels.index, "cluster": labels.cluster}
     with replacing(path) as beside:
-        pq.write_table(table.replace_schema_metadata({"ssltransfer": json.dumps(about, sort_keys=True)}), beside)
+        about_text = {"ssltransfer": json.dumps(about, sort_keys=True)}
+        pq.write_table(table.replace_schema_metadata(about_text), beside, write_page_checksum=True)
 
 
 def read_labels(path: Path) -> Labels:
     """Read labels.
 
     Raises:
-        ArtefactError: missing, or no labels.
+        ArtefactError: missing, damaged, or no labels.
     """
+    table, about = read_table(path, "file of labels", "label")
     try:
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"ssltransfer"])
         return Labels(
             paths=table["path"].to_pylist(),
             labels=table["label"].to_numpy(),
             distances=table["distance"].to_numpy(),
             **about,
         )
-    except FileNotFoundError:
-        raise ArtefactError(f"{path}: missing; run the label stage.") from None
-    except (pa.ArrowInvalid, KeyError, TypeError):
+    except (KeyError, TypeError):
         raise ArtefactError(f"{path}: not a file of labels; remove it and run the label stage again.") from None

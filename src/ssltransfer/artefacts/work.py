@@ -2,7 +2,8 @@
 
 Snakemake sees only the manifest, which is written last. Checkpoints, stores and curves lie in
 `work/<key>/` beside it, keyed by the spec and the content of the inputs: a changed spec never finds an old
-checkpoint, an unchanged one always does.
+checkpoint, an unchanged one always does. An output that shares its folder with others (metrics of several models)
+has `work/<stem>/<key>/` and `<stem>.run.json` of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from ssltransfer import __version__
-from ssltransfer.artefacts.files import ArtefactError, digest_of, digest_of_text, write_json
+from ssltransfer.artefacts.files import ArtefactError, digest_of, digest_of_text, read_json, write_json
+
+MANIFEST = "manifest.json"
 
 
 class Work:
@@ -35,14 +38,17 @@ class Work:
         inputs: role -> files that it is made from; their content is part of the key.
 
     Attributes:
-        folder: output.parent / "work" / key, made when the block is entered.
+        folder: made when the block is entered; its path is a function of output and key.
+        run_file: what varies between equal runs goes here.
     """
 
     def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]]):
         self.stage, self.output, self.spec = stage, output, spec
         self.inputs = {role: [self._digest(path) for path in paths] for role, paths in inputs.items() if paths}
         self.key = digest_of_text(stage, spec, json.dumps(self.inputs, sort_keys=True))
-        self.folder = output.parent / "work" / self.key
+        alone = output.name == MANIFEST
+        self.folder = output.parent.joinpath("work", *([] if alone else [output.stem]), self.key)
+        self.run_file = run_file_of(output)
         self._lock: IO[str] | None = None
         self._started = time.monotonic()
 
@@ -80,15 +86,25 @@ class Work:
 
     def finish(self, content: dict[str, Any], **measured: Any) -> None:
         """Write run.json (what varies between equal runs), then the manifest (what does not)."""
+        self.record(**measured)
+        manifest = {"stage": self.stage, "spec": json.loads(self.spec), "inputs": self.inputs, "work": self.key}
+        write_json(self.output, manifest | content)
+
+    def record(self, **measured: Any) -> None:
+        """Write run.json alone, for a stage whose output has a form of its own and is written right after."""
         run = {
             "seconds": round(time.monotonic() - self._started, 2),
             "peak_memory_mb": peak_memory_mb(),
+            "work": self.key,
             **environment(),
             **measured,
         }
-        write_json(self.output.parent / "run.json", run)
-        manifest = {"stage": self.stage, "spec": json.loads(self.spec), "inputs": self.inputs, "work": self.key}
-        write_json(self.output, manifest | content)
+        write_json(self.run_file, run)
+
+
+def run_file_of(output: Path) -> Path:
+    """run.json beside a manifest, <stem>.run.json beside any other output."""
+    return output.with_name("run.json" if output.name == MANIFEST else f"{output.stem}.run.json")
 
 
 def _slurm_job() -> str:
@@ -118,17 +134,16 @@ def environment() -> dict[str, str]:
 
 
 def clean(results: Path) -> list[Path]:
-    """Remove work directories that no present manifest names; returns what was removed.
+    """Remove work directories of results that are there but were made in another one; returns what was removed.
 
-    A directory whose lock is held stays.
+    A directory whose lock is held stays, and so does one whose result is not there yet: it is gone on with.
     """
     removed = []
-    for folder in sorted(results.glob("*/**/work/*")):
-        manifest = folder.parent.parent / "manifest.json"
-        current = json.loads(manifest.read_text())["work"] if manifest.is_file() else None
-        if not manifest.is_file() or folder.name == current:
+    for file in sorted([*results.glob("*/**/work/*/lock"), *results.glob("*/**/work/*/*/lock")]):
+        folder = file.parent
+        if _current(folder) in (None, folder.name):
             continue
-        with (folder / "lock").open("a+") as lock:
+        with file.open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -136,3 +151,16 @@ def clean(results: Path) -> list[Path]:
             shutil.rmtree(folder)
             removed.append(folder)
     return removed
+
+
+def _current(folder: Path) -> str | None:
+    """Key of the work directory that the present result beside `folder` was made in; None without a result."""
+    if folder.parent.name == "work":
+        source = output = folder.parent.parent / MANIFEST
+    else:
+        output = folder.parent.parent.parent / f"{folder.parent.name}.json"
+        source = run_file_of(output)
+    if not output.is_file() or not source.is_file():
+        return None
+    key: str | None = read_json(source).get("work")
+    return key

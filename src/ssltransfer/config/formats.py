@@ -14,7 +14,9 @@ class Dataset(Spec):
 
     format: Any
     root: str = Field(description="Folder of the data set; relative paths start where the command is run.")
-    limit: int | None = Field(None, ge=1, description="Take only this many pictures, drawn evenly by a fixed seed.")
+    limit: int | None = Field(
+        None, ge=1, description="Take only this many pictures, drawn by a fixed seed in proportion to the classes."
+    )
     bad_pictures: Literal["leave-out", "error"] = Field(
         "leave-out",
         description="What an unreadable picture does: it is left out and listed, or it ends the run.",
@@ -24,11 +26,28 @@ class Dataset(Spec):
     )
     source: ClassVar[str] = ""
     labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "one"
+    published_sizes: ClassVar[dict[str, int]] = {}
 
     @property
     def labelled(self) -> Literal["none", "one", "many"]:
         """How many true labels a picture of this set has."""
         return self.labels_per_sample
+
+    @property
+    def published(self) -> int | None:
+        """Pictures in this split by its publishers' own count; None where nobody gives one."""
+        return self.published_sizes.get(getattr(self, "split", None) or "")
+
+    @property
+    def pictures(self) -> int | None:
+        """Pictures to reckon with before an index exists: the published (or expected) number, cut by `limit`."""
+        known = [number for number in (self.limit, self.published) if number is not None]
+        return min(known, default=None)
+
+
+_EXPECTED = Field(
+    None, ge=1, exclude=True, description="About how many pictures there are; `ssltransfer plan` reckons with it."
+)
 
 
 class Folder(Dataset):
@@ -36,11 +55,18 @@ class Folder(Dataset):
 
     format: Literal["folder"] = "folder"
     labels: Literal["none", "folder"] = "none"
+    # No part of the canonical text: a better guess must not make the index anew.
+    expected: int | None = _EXPECTED
 
     @property
     def labelled(self) -> Literal["none", "one", "many"]:
         """One label a picture when the folders are classes."""
         return "one" if self.labels == "folder" else "none"
+
+    @property
+    def published(self) -> int | None:
+        """What the configuration expects."""
+        return self.expected
 
 
 class ImageFolder(Dataset):
@@ -49,6 +75,12 @@ class ImageFolder(Dataset):
     format: Literal["imagefolder"] = "imagefolder"
     source: ClassVar[str] = "torchvision.datasets.ImageFolder"
     split: str | None = None
+    expected: int | None = _EXPECTED
+
+    @property
+    def published(self) -> int | None:
+        """What the configuration expects."""
+        return self.expected
 
 
 class ImageNet(Dataset):
@@ -56,6 +88,7 @@ class ImageNet(Dataset):
 
     format: Literal["imagenet"] = "imagenet"
     source: ClassVar[str] = "Russakovsky et al. 2015; torchvision.datasets.ImageNet"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 1_281_167, "val": 50_000}
     split: Literal["train", "val"]
 
 
@@ -71,6 +104,7 @@ class Cifar10(Torchvision):
 
     format: Literal["cifar10"] = "cifar10"
     source: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR10"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
     split: Literal["train", "test"]
 
 
@@ -79,6 +113,7 @@ class Cifar100(Torchvision):
 
     format: Literal["cifar100"] = "cifar100"
     source: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR100"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
     split: Literal["train", "test"]
 
 
@@ -87,6 +122,7 @@ class Stl10(Torchvision):
 
     format: Literal["stl10"] = "stl10"
     source: ClassVar[str] = "Coates et al. 2011; torchvision.datasets.STL10"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
     split: Literal["train", "test", "unlabeled"]
 
     @property
@@ -100,6 +136,7 @@ class Flowers102(Torchvision):
 
     format: Literal["flowers102"] = "flowers102"
     source: ClassVar[str] = "Nilsback & Zisserman 2008; torchvision.datasets.Flowers102"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 1_020, "val": 1_020, "test": 6_149}
     split: Literal["train", "val", "test"]
 
 
@@ -108,6 +145,16 @@ class Places365(Torchvision):
 
     format: Literal["places365"] = "places365"
     source: ClassVar[str] = "Zhou et al. 2017; torchvision.datasets.Places365"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 1_803_460, "val": 36_500}
+    split: Literal["train", "val"]
+
+
+class Places205(Dataset):
+    """Places205: images256/ and the lists train_places205.csv, val_places205.csv ("path label")."""
+
+    format: Literal["places205"] = "places205"
+    source: ClassVar[str] = "Zhou et al. 2014"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 2_448_873, "val": 20_500}
     split: Literal["train", "val"]
 
 
@@ -117,8 +164,17 @@ class Voc(Dataset):
     format: Literal["voc"] = "voc"
     source: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
     labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "many"
+    published_sizes: ClassVar[dict[str, int]] = {
+        **{"2007 train": 2_501, "2007 val": 2_510, "2007 trainval": 5_011, "2007 test": 4_952},
+        **{"2012 train": 5_717, "2012 val": 5_823, "2012 trainval": 11_540, "2012 test": 10_991},
+    }
     year: Literal["2007", "2012"] = "2007"
     split: str = Field(description="A list of ImageSets/Main: train, val, trainval or test.")
+
+    @property
+    def published(self) -> int | None:
+        """Pictures in the list of ImageSets/Main."""
+        return self.published_sizes.get(f"{self.year} {self.split}")
 
 
 class World(Dataset):
@@ -138,6 +194,11 @@ class World(Dataset):
         """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
         return {"voc": "many", "rgbd": "none", "clips": "none"}.get(self.set, "one")  # type: ignore[return-value]
 
+    @property
+    def published(self) -> int | None:
+        """As many as are drawn; a clip has 12 frames."""
+        return self.n * 12 if self.set == "clips" else self.n
+
 
 FORMATS: tuple[type[Dataset], ...] = (
     Folder,
@@ -148,10 +209,11 @@ FORMATS: tuple[type[Dataset], ...] = (
     Stl10,
     Flowers102,
     Places365,
+    Places205,
     Voc,
     World,
 )
 AnyDataset = Annotated[
-    Folder | ImageFolder | ImageNet | Cifar10 | Cifar100 | Stl10 | Flowers102 | Places365 | Voc | World,
+    Folder | ImageFolder | ImageNet | Cifar10 | Cifar100 | Stl10 | Flowers102 | Places365 | Places205 | Voc | World,
     Field(discriminator="format"),
 ]

@@ -127,12 +127,24 @@ def read_config(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            content = yaml.load(file, _NoDoubles)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such configuration file.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return complete(content, str(path))
+
+
+class _NoDoubles(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not silently the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        doubled = sorted({key for key in keys if keys.count(key) > 1 and key != "<<"})
+        if doubled:
+            raise ConfigError(f"{self.name}: line {node.start_mark.line + 1}: the key {doubled[0]!r} stands twice.")
+        return super().construct_mapping(node, deep)
 
 
 def complete(content: Any, where: str = "the configuration") -> Config:
@@ -188,21 +200,20 @@ def _add_controls(document: Document) -> Config:
     for name, evaluation in document.evaluations.items():
         models = list(_matching(evaluation.models, declared, f"evaluations.{name}.models"))
         for trunk in _distinct_trunks(document, models):
+            controls: dict[str, Pretext | Student] = {}
             if "random" in evaluation.controls:
-                control = f"random-{trunk.slug}"
-                if control not in declared:
-                    pretexts[control] = Pretext(task=RandomNetwork(), trunk=trunk)
-                    derived.add(control)
-                if control not in models:
-                    models.append(control)
+                controls[f"random-{trunk.slug}"] = Pretext(task=RandomNetwork(), trunk=trunk)
             data = _supervised_data(document, name, models)
             if "supervised" in evaluation.controls and data:
-                control = f"supervised-{trunk.slug}-{data}"
-                if control not in declared:
-                    students[control] = _supervised(document, trunk, data, models)
+                controls[f"supervised-{trunk.slug}-{data}"] = _supervised(document, trunk, data, models)
+            for control, entity in controls.items():
+                same = [model for model in declared if _entity(document, model) == entity]
+                row = same[0] if same else control
+                if not same:
+                    (pretexts if isinstance(entity, Pretext) else students)[control] = entity  # type: ignore[index]
                     derived.add(control)
-                if control not in models:
-                    models.append(control)
+                if row not in models:
+                    models.append(row)
         rows[name] = tuple(models)
     return Config(
         **{key: getattr(document, key) for key in Document.model_fields if key not in ("pretexts", "students")},

@@ -84,9 +84,11 @@ class RelativePosition(TaskOptions):
     jitter: int = Field(7, ge=0)
     low_resolution: float = Field(0.33, ge=0, le=1, description="Share of patches sent through a low resolution.")
     pixels: tuple[int, int] = Field((150_000, 450_000), description="Height x width after resizing, drawn between.")
-    canvas: int = Field(480, ge=24, description="Side of the square that the loader cuts from the resized picture.")
-    pairs: int = Field(8, ge=1, description="Pairs drawn from each picture.")
-    hidden: int = Field(4096, ge=1)
+    canvas: int = Field(320, ge=24, description="Side of the square that the loader cuts from the resized picture.")
+    grids: int = Field(4, ge=1, description="Grids of patches laid on each picture.")
+    pairs: int | None = Field(None, ge=1, description="Pairs drawn from each picture; default all neighbours.")
+    stem_stride: int | None = Field(None, ge=1, le=8, description="First stride on patches; default the trunk's own.")
+    hidden: int = Field(4096, ge=1, description="Width of fc6 (for each patch), fc7 and fc8.")
 
     @model_validator(mode="after")
     def _fits(self) -> RelativePosition:
@@ -96,6 +98,15 @@ class RelativePosition(TaskOptions):
                 f"two patches of {self.patch} with gap {self.gap} and jitter {self.jitter} need {need} pixels, "
                 f"more than the canvas of {self.canvas}"
             )
+        if 2 * self.jitter > self.gap:
+            raise ValueError(f"jitter {self.jitter} lets patches touch across a gap of {self.gap}: half of it at most")
+        if not self.canvas**2 <= self.pixels[0] <= self.pixels[1]:
+            raise ValueError(
+                f"pixels must rise, and begin at {self.canvas**2} at least: smaller pictures do not fill the canvas "
+                f"of {self.canvas} x {self.canvas}"
+            )
+        if self.pairs is not None and self.pairs > 12 * self.grids:
+            raise ValueError(f"{self.grids} grids promise {12 * self.grids} pairs of each picture, not {self.pairs}")
         return self
 
 
@@ -105,7 +116,11 @@ class Rotation(TaskOptions):
     name: Literal["rotation"] = "rotation"
     module: ClassVar[str] = "rotation"
     source: ClassVar[str] = "Gidaris et al. 2018; protocols 1.5"
-    augment: Literal["random-resized-crop", "inception", "crop"] = "random-resized-crop"
+    augment: Literal["random-resized-crop", "inception", "crop"] = Field(
+        "random-resized-crop",
+        description="RotNet's random box, Inception's (Kolesnikov 2019), or a random crop.",
+    )
+    hidden: int = Field(4096, ge=1, description="Width of fc6 and fc7 where the trunk is no residual network.")
 
 
 class RandomNetwork(TaskOptions):
@@ -134,10 +149,12 @@ class Imported(TaskOptions):
 
     name: Literal["imported"] = "imported"
     module: ClassVar[str] = "imported"
+    source: ClassVar[str] = "any file of weights; protocols 2.6 and 6"
     trains: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
-    normalise: Literal["imagenet", "half", "none", "per-picture", "caffe"] = "imagenet"
+    prefix: str | None = Field(None, description="What the tensors' names begin with, where several sets fit.")
+    normalise: Literal["imagenet", "half", "none", "per-picture", "per-channel", "caffe"] = "imagenet"
 
 
 TASKS: tuple[type[TaskOptions], ...] = (

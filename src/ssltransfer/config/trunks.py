@@ -46,6 +46,7 @@ class CaffeNet(TrunkOptions):
     name: Literal["caffenet"] = "caffenet"
     source: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
     size: int = Field(227, ge=16, le=2048)
+    bn: bool = Field(False, description="Batch normalisation instead of LRN: not the papers', but learns in minutes.")
     convolutions: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
     fully_connected: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
     tile_stem_stride: ClassVar[int | None] = 2

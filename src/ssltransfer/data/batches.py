@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -104,12 +105,20 @@ def load_batches(
         collate_fn=_collate,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_outlast,
     )
     for batch in loader:
         if isinstance(batch, str):
             raise ArtefactError(batch)
         assert isinstance(batch, Batch)
         yield batch
+
+
+def _outlast(worker: int) -> None:
+    # Slurm and a terminal send their signal to every process of a job. A worker that dies of it would take the
+    # checkpoint along that the main process is about to write; workers end when the main process does.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Pictures(Dataset[object]):

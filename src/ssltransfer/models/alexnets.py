@@ -11,11 +11,11 @@ from ssltransfer.config.trunks import CaffeNet as CaffeNetOptions
 from ssltransfer.models.trunk import Trunk, scaled
 
 _CAFFENET_STEPS = {
-    "conv1": ("conv1", "relu1"),
-    "conv2": ("pool1", "norm1", "conv2", "relu2"),
-    "conv3": ("pool2", "norm2", "conv3", "relu3"),
-    "conv4": ("conv4", "relu4"),
-    "conv5": ("conv5", "relu5"),
+    "conv1": ("conv1", "bn1", "relu1"),
+    "conv2": ("pool1", "norm1", "conv2", "bn2", "relu2"),
+    "conv3": ("pool2", "norm2", "conv3", "bn3", "relu3"),
+    "conv4": ("conv4", "bn4", "relu4"),
+    "conv5": ("conv5", "bn5", "relu5"),
     "fc6": ("pool5", "flatten", "fc6", "relu6"),
     "fc7": ("drop6", "fc7", "relu7"),
 }
@@ -25,7 +25,7 @@ class CaffeNet(Trunk):
     """bvlc_reference_caffenet up to fc7: convolution, ReLU, pooling, then LRN; two groups; ceil-mode pooling.
 
     Layers are after their ReLU, before pooling. Input 227: 55, 27, 13, 13, 13 pixels a side. fc7 is followed by
-    dropout in the classifier, not here.
+    dropout in the classifier, not here. With `bn`, each convolution is normalised over the batch and LRN is left out.
     """
 
     def __init__(self, options: CaffeNetOptions, *, top: bool = True, dropout: float = 0.5):
@@ -60,13 +60,16 @@ class CaffeNet(Trunk):
                 relu7=nn.ReLU(inplace=True),
             )
         for name, part in parts.items():
-            self.add_module(name, part)
-        self.channels = c5
+            if not (options.bn and name.startswith("norm")):
+                self.add_module(name, part)
+            if options.bn and name.startswith("conv"):
+                self.add_module(f"bn{name[-1]}", nn.BatchNorm2d(part.out_channels))  # type: ignore[arg-type]
 
     def step(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         for part in _CAFFENET_STEPS[layer]:
-            x = self.get_submodule(part)(x)
+            if part in self._modules:
+                x = self.get_submodule(part)(x)
         return x
 
 
@@ -102,7 +105,6 @@ class AlexNet(Trunk):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, 2),
         )
-        self.channels = c5
         if top:
             hidden = scaled(4096, options.width)
             self.avgpool = nn.AdaptiveAvgPool2d(6)

@@ -12,6 +12,7 @@ from ssltransfer.models.trunk import Trunk
 ORIENTATIONS = 9
 BLOCK = 2
 DESCRIPTOR = ORIENTATIONS * BLOCK * BLOCK
+DISTANCES = 1 << 24  # held at once, 64 MB
 
 
 class HogWords(Trunk):
@@ -26,13 +27,19 @@ class HogWords(Trunk):
 
     def step(self, layer: str, x: Tensor) -> Tensor:
         """float (B, 3, S, S) in [0, 1] -> float (B, words): roots of the words' shares."""
-        descriptors = hog(x.mean(1), self.options.cell)  # type: ignore[attr-defined]
         vocabulary: Tensor = self.vocabulary  # type: ignore[assignment]
-        words = []
-        for one in descriptors:  # a picture at a time: 961 x 4096 distances
-            score = (vocabulary**2).sum(1) - 2 * one @ vocabulary.T
-            words.append(torch.bincount(score.argmin(1), minlength=len(vocabulary)))
-        return (torch.stack(words).float() / descriptors.shape[1]).sqrt()
+        with torch.autocast(x.device.type, enabled=False):  # half precision takes the wrong word
+            descriptors = hog(x.float().mean(1), self.options.cell)  # type: ignore[attr-defined]
+            lengths = (vocabulary**2).sum(1)
+            pictures, each = descriptors.shape[:2]
+            counts = torch.zeros(pictures, len(vocabulary), device=x.device)
+            some = max(1, DISTANCES // (each * len(vocabulary)))
+            for start in range(0, pictures, some):
+                block = descriptors[start : start + some]
+                words = torch.addmm(lengths, block.flatten(0, 1), vocabulary.T, alpha=-2).argmin(1)
+                words = words.view(len(block), each)
+                counts[start : start + some].scatter_add_(1, words, torch.ones_like(words, dtype=torch.float32))
+            return (counts / each).sqrt()
 
 
 def hog(grey: Tensor, cell: int) -> Tensor:

@@ -38,7 +38,6 @@ class ResNet(Trunk):
                 channels = out
             self.add_module(f"layer{number}", nn.Sequential(*units))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.channels = channels
 
     def step(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""

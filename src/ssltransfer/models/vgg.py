@@ -31,7 +31,6 @@ class Vgg16(Trunk):
                 start = len(parts)
             parts.append(nn.MaxPool2d(2, 2))
         self.features = nn.Sequential(*parts)
-        self.channels = channels
         if top:
             hidden = scaled(4096, options.width)
             self.avgpool = nn.AdaptiveAvgPool2d(7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ssltransfer.models.normalise import Normalise, normalise
 from ssltransfer.models.trunk import Trunk
 
 _TRUNK: TypeAdapter[AnyTrunk] = TypeAdapter(AnyTrunk)
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -128,46 +130,76 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise ArtefactError(
             f"{file}: holds more than tensors and is not opened ({str(error).splitlines()[0]})."
         ) from None
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = dict(_flat(content))
     if not tensors:
         raise ArtefactError(f"{file}: holds no tensors.")
     return tensors
 
 
-def load_tensors(trunk: Trunk, tensors: dict[str, Tensor], where: Path | str) -> str:
+def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested dicts, named by its path: `teacher.backbone.conv1.weight`."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            # Containers that say nothing about what is in them.
+            inner = above if name in ("state_dict", "model", "model_state_dict") and not above else f"{above}{name}."
+            yield from _flat(value, inner)
+    elif isinstance(content, Tensor):
+        yield above.removesuffix("."), content
+
+
+def load_tensors(trunk: Trunk, tensors: dict[str, Tensor], where: Path | str, *, prefix: str | None = None) -> str:
     """Fill a trunk; every one of its tensors must be there in its shape.
 
-    Prefixes such as `module.encoder_q.` are found by the best match; what else the file holds (a head) is left.
+    Prefixes such as `module.encoder_q.` are found by the best match; what else the file holds (a head) is left. Where
+    a file holds the network twice, the one is taken that its authors publish: MoCo's query encoder, DINO's teacher.
+    Counters of batch normalisation may be missing.
+
+    Args:
+        trunk: filled in place.
+        tensors: by name.
+        where: the file, for messages.
+        prefix: given instead of found.
 
     Returns:
         One line: how many tensors matched, under which prefix, and what was left.
 
     Raises:
-        ArtefactError: a tensor is missing or has another shape.
+        ArtefactError: a tensor is missing or has another shape, or several sets of tensors fit alike.
     """
-    wanted = trunk.state_dict()
-    prefixes = {name[: -len(key)] for key in wanted for name in tensors if name.endswith(key)} or {""}
+    wanted = {key: value.shape for key, value in trunk.state_dict().items() if not key.endswith(_COUNTER)}
 
-    def fit(prefix: str) -> tuple[int, int]:
-        return sum(
-            prefix + key in tensors and tensors[prefix + key].shape == wanted[key].shape for key in wanted
-        ), -len(prefix)
+    def fit(prefix: str) -> int:
+        return sum(prefix + key in tensors and tensors[prefix + key].shape == wanted[key] for key in wanted)
 
-    prefix = max(sorted(prefixes), key=fit)
-    for key, value in wanted.items():
+    if prefix is None:
+        prefix = _prefix(wanted, tensors, fit, where)
+    for key, shape in wanted.items():
         given = tensors.get(prefix + key)
-        if given is None or given.shape != value.shape:
-            has = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(value.shape)}"
+        if given is None or given.shape != shape:
+            has = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(shape)}"
             raise ArtefactError(
                 f"{where}: not a {trunk.options.name} of this width and size: {prefix + key} {has} "
-                f"({fit(prefix)[0]} of {len(wanted)} tensors match)."
+                f"({fit(prefix)} of {len(wanted)} tensors match)."
             )
-    trunk.load_state_dict({key: tensors[prefix + key] for key in wanted})
-    left = len(tensors) - len(wanted)
-    return f"{len(wanted)} of {len(wanted)} tensors, prefix {prefix!r}, {left} left in the file"
+    filled = {key: tensors[prefix + key] for key in trunk.state_dict() if prefix + key in tensors}
+    trunk.load_state_dict(filled, strict=False)
+    return f"{len(wanted)} of {len(wanted)} tensors, prefix {prefix!r}, {len(tensors) - len(filled)} left in the file"
+
+
+def _prefix(wanted: Iterable[str], tensors: dict[str, Tensor], fit: Callable[[str], int], where: Path | str) -> str:
+    """What the names of the best matching tensors begin with."""
+    prefixes = {
+        name.removesuffix(key) for key in wanted for name in tensors if name == key or name.endswith("." + key)
+    } or {""}
+    best = max(map(fit, prefixes))
+    alike = sorted(prefix for prefix in prefixes if fit(prefix) == best)
+    published = [prefix for prefix in alike if "encoder_q." in prefix or "teacher." in prefix]
+    if len(alike) > 1 and best and len(published) != 1:
+        raise ArtefactError(
+            f"{where}: holds this network {len(alike)} times, under {', '.join(map(repr, alike[:4]))}; "
+            "say which by `prefix` of the task."
+        )
+    return published[0] if len(alike) > 1 and published else alike[0]
 
 
 @torch.no_grad()

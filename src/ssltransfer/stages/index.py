@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import os
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,97 +24,163 @@ from ssltransfer.data.pictures import BadPicture, Checked, check
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     """Find the pictures of a dataset, decode each one strictly, and write the index.
 
+    Equal files give equal bytes, whatever the number of threads. With `limit` the pictures are drawn first and
+    checked then: an unreadable one among them is left out and not replaced.
+
     Args:
         spec: the dataset.
         output: index/{dataset}.parquet; what was left out goes to {dataset}.left_out.tsv beside it.
-        threads: processes that decode.
+        threads: threads that decode (default: as many as there are processors).
 
     Raises:
         LayoutError: the folder is not as the format says.
-        ArtefactError: too many pictures are unreadable, or one is and that is to be an error.
+        ArtefactError: too many pictures are unreadable, or one is and that is to be an error; the storage failed.
     """
-    found = _limited(find(spec, workers=threads or 1), spec.limit)
+    threads = threads or len(os.sched_getaffinity(0))
+    found = _limited(find(spec, workers=threads), spec.limit)
     for note in found.notes:
         print(note, flush=True)
-    readable, left_out = _check_all(found, threads or 1)
-    share = 1 - len(readable) / len(found.paths)
-    if left_out and (share > spec.minority or spec.bad_pictures == "error"):
+    readable = _Readable(found, threads)
+    _judge(found, readable, spec)
+    labels = np.full(len(found.paths), -1, np.int32) if found.labels is None else np.array(found.labels, np.int32)
+    index = Index(
+        root=found.root,
+        paths=[found.paths[place] for place in readable.places],
+        labels=labels[readable.places],
+        classes=found.classes,
+        sizes=np.array(readable.sizes, np.int32).reshape(-1, 2),
+        digests=readable.digests,
+        presence=found.presence[readable.places] if found.presence is not None else None,
+        remarks=readable.remarks,
+        left_out=found.left_out | readable.left_out,
+        spec=json.loads(spec.canonical()),
+    )
+    write_index(output, index)
+    print("; ".join(_summary(index)), flush=True)
+
+
+class _Readable:
+    """What is left of the pictures after each was decoded.
+
+    Attributes:
+        places: positions in `found.paths`, ascending.
+        sizes: (width, height) of each.
+        digests: content digest of each.
+        remarks: path -> what reading does to this picture that its owner may not expect.
+        left_out: path -> reason, of the others.
+    """
+
+    def __init__(self, found: Found, threads: int):
+        self.places: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.digests: list[str] = []
+        self.remarks: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+        results = _check_all(found.root, found.paths, threads)
+        bar = tqdm(results, total=len(found.paths), unit="picture", disable=None, leave=False)
+        for place, result in enumerate(bar):
+            path = found.paths[place]
+            if isinstance(result, str):
+                self.left_out[path] = result
+                continue
+            self.places.append(place)
+            self.sizes.append((result.width, result.height))
+            self.digests.append(result.digest)
+            if result.note:
+                self.remarks[path] = result.note
+
+
+def _check_all(root: Path, paths: list[str], threads: int) -> Iterator[Checked | str]:
+    """What `check` says of each picture, or why it is left out, in order.
+
+    Threads rather than processes: decoders and digests work outside Python's lock, and a process would first spend
+    seconds and memory on imports. Only a few batches wait at a time, so that a million paths stay a list of names.
+    """
+    starts = iter(range(0, len(paths), 64))
+    waiting: deque[Future[list[Checked | str]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        while True:
+            while len(waiting) < 4 * threads and (start := next(starts, None)) is not None:
+                waiting.append(pool.submit(_check_some, root, paths[start : start + 64]))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_some(root: Path, paths: list[str]) -> list[Checked | str]:
+    results: list[Checked | str] = []
+    for path in paths:
+        try:
+            results.append(check(root / path))
+        except BadPicture as error:
+            results.append(str(error))
+        except OSError as error:
+            # No fault of the picture: an index of what happened to be reachable would be a wrong one.
+            raise ArtefactError(
+                f"{root / path}: the storage failed ({error.strerror or error}); see to it, then run the same command "
+                "again."
+            ) from error
+    return results
+
+
+def _judge(found: Found, readable: _Readable, spec: Dataset) -> None:
+    """Refuse a set of which too much is unreadable, or a class that would be lost."""
+    left_out = readable.left_out
+    share = len(left_out) / len(found.paths)
+    if left_out and (share > spec.minority or spec.bad_pictures == "error" or not readable.places):
         path, reason = next(iter(left_out.items()))
         raise ArtefactError(
             f"{found.root}: {len(left_out)} of {len(found.paths)} pictures cannot be read "
             f"(the first: {path}: {reason}); mend or remove them, or set bad_pictures and minority of this dataset."
         )
-    kept = [place for place, _ in readable]
-    labels = np.array(found.labels if found.labels is not None else [-1] * len(found.paths), np.int32)[kept]
-    if found.labels is not None:
-        emptied = sorted(set(found.labels) - set(labels.tolist()))
-        if emptied:
-            raise ArtefactError(
-                f"{found.root}: no picture of class {found.classes[emptied[0]]!r} can be read; mend or remove the class."
-            )
-    index = Index(
-        root=found.root,
-        paths=[found.paths[place] for place in kept],
-        labels=labels,
-        classes=found.classes,
-        sizes=np.array([(checked.width, checked.height) for _, checked in readable], np.int32).reshape(-1, 2),
-        digests=[checked.digest for _, checked in readable],
-        presence=found.presence[kept] if found.presence is not None else None,
-        left_out=found.left_out | left_out,
-        spec=json.loads(spec.canonical()),
-    )
-    write_index(output, index)
-    doubled = len(index) - len(set(index.digests))
-    print(
-        f"{len(index)} pictures, {len(index.classes)} classes, {len(index.left_out)} files left out"
-        + "".join(f"; {count} {reason}" for reason, count in Counter(index.left_out.values()).most_common(3))
-        + (f"; {doubled} pictures stand there twice" if doubled else ""),
-        flush=True,
-    )
+    if found.labels is None:
+        return
+    before = Counter(found.labels)
+    emptied = sorted(before.keys() - {found.labels[place] for place in readable.places})
+    if emptied:
+        path = next(path for path, label in zip(found.paths, found.labels, strict=True) if label == emptied[0])
+        raise ArtefactError(
+            f"{found.root}: none of the {before[emptied[0]]} pictures of class {found.classes[emptied[0]]!r} can be "
+            f"read (the first: {path}: {left_out[path]}); mend or remove the class."
+        )
 
 
 def _limited(found: Found, limit: int | None) -> Found:
-    """`limit` pictures drawn at random by a fixed seed, in their old order: a smaller limit takes a part of them."""
+    """`limit` pictures drawn at random by a fixed seed, in their old order, from each class in proportion to its size.
+
+    The draw goes by name, not by place: another picture in the folder does not draw all others anew. A smaller
+    limit takes a part of what a larger one takes. The shares are Adams's (every class has one picture before any has
+    two), so no class is lost while there are as many pictures as classes.
+    """
     if limit is None or limit >= len(found.paths):
         return found
-    # By name, not by place: another picture in the folder does not draw all others anew.
-    order = sorted(range(len(found.paths)), key=lambda place: seed_of("limit", found.paths[place]))
-    kept = sorted(order[:limit])
-    return Found(
-        found.root,
-        [found.paths[place] for place in kept],
-        [found.labels[place] for place in kept] if found.labels is not None else None,
-        found.classes,
-        found.presence[kept] if found.presence is not None else None,
-        found.left_out,
-        found.notes,
+    labels = found.labels or [0] * len(found.paths)
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    chance = [seed_of("limit", path) for path in found.paths]
+    for place in sorted(range(len(found.paths)), key=chance.__getitem__):
+        members[labels[place]].append(place)
+    turns = (
+        (rank / len(places), chance[place], place) for places in members.values() for rank, place in enumerate(places)
+    )
+    kept = sorted(place for _, _, place in sorted(turns)[:limit])
+    lost = len(members) - len({labels[place] for place in kept})
+    notes = [*found.notes, *([f"limit {limit} leaves {lost} classes without a picture."] if lost else [])]
+    return replace(
+        found,
+        paths=[found.paths[place] for place in kept],
+        labels=None if found.labels is None else [labels[place] for place in kept],
+        presence=None if found.presence is None else found.presence[kept],
+        notes=notes,
     )
 
 
-def _check_all(found: Found, threads: int) -> tuple[list[tuple[int, Checked]], dict[str, str]]:
-    paths = [found.root / path for path in found.paths]
-    readable: list[tuple[int, Checked]] = []
-    left_out: dict[str, str] = {}
-    results: Iterable[Checked | str]
-    # Spawned, not forked: the pool must not inherit the state of libraries that are already running threads.
-    pool = ProcessPoolExecutor(threads, mp_context=get_context("spawn")) if threads > 1 and len(paths) > 500 else None
-    try:
-        results = pool.map(_check, paths, chunksize=64) if pool else map(_check, paths)
-        for place, result in enumerate(tqdm(results, total=len(paths), unit="picture", disable=None, leave=False)):
-            if isinstance(result, str):
-                left_out[found.paths[place]] = result
-            else:
-                readable.append((place, result))
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-    return readable, left_out
-
-
-def _check(path: Path) -> Checked | str:
-    try:
-        return check(path)
-    except BadPicture as error:
-        return str(error)
-    except OSError as error:
-        return f"cannot be opened: {error.strerror}"
+def _summary(index: Index) -> Iterator[str]:
+    yield f"{len(index)} pictures, {len(index.classes)} classes, {len(index.left_out)} files left out"
+    for reason, count in Counter(index.left_out.values()).most_common(3):
+        yield f"{count} {reason}"
+    doubled = len(index) - len(set(index.digests))
+    if doubled:
+        yield f"{doubled} pictures repeat another's content"

@@ -15,7 +15,7 @@ from ssltransfer.data.world.things.wardrobe import Coat
 @pytest.mark.parametrize("module", [objects, scenes], ids=["objects", "scenes"])
 def test_mean_colour_does_not_tell_the_class(module) -> None:
     count = len(module.CLASSES)
-    each = 20
+    each = 14
     means = np.array(
         [
             np.asarray(module.picture(name, stream(0, "test", name, i), 24), np.float32).mean((0, 1))

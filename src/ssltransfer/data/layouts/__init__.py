@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -46,8 +47,9 @@ _MODULES = {
     "cifar10": "torchvision_sets",
     "cifar100": "torchvision_sets",
     "stl10": "torchvision_sets",
-    "flowers102": "torchvision_sets",
-    "places365": "torchvision_sets",
+    "flowers102": "flowers",
+    "places365": "places",
+    "places205": "places",
     "voc": "voc",
     "world": "embedded",
 }
@@ -56,12 +58,36 @@ _MODULES = {
 def find(dataset: Dataset, *, workers: int = 1) -> Found:
     """The pictures of a data set, fetched or drawn first where the format does that.
 
+    Args:
+        dataset: what to find; a root that begins with ~ lies in the user's home.
+        workers: threads or processes that may help where pictures are written first.
+
     Raises:
         LayoutError: the folder is missing, empty, or laid out otherwise.
+        ArtefactError: the disk is full where pictures are fetched or written.
     """
     module = import_module(f"ssltransfer.data.layouts.{_MODULES[dataset.format]}")
     finder: Callable[..., Found] = module.find
-    found = finder(dataset, workers=workers)
+    found = finder(dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())}), workers=workers)
     if not found.paths:
         raise LayoutError(f"{found.root}: no pictures here; check root and split of this dataset.")
+    if dataset.published not in (None, len(found.paths)):
+        found.notes.append(
+            f"{found.root}: {len(found.paths)} pictures are listed, the published number is {dataset.published}."
+        )
     return found
+
+
+def folder_of(root: Path) -> list[os.DirEntry[str]]:
+    """Entries of a folder, sorted by name.
+
+    Raises:
+        LayoutError: it is not there, or may not be opened: what it hides cannot be listed as left out.
+    """
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise LayoutError(f"{root}: there is no such folder; check root and split of this dataset.") from None
+    except OSError as error:
+        raise LayoutError(f"{root}: this folder cannot be opened ({error.strerror}); mend it or remove it.") from None

@@ -23,5 +23,11 @@ def find(dataset: World, *, workers: int = 1) -> Found:
     if dataset.set == "rgbd":
         return folders.find_pictures(root / dataset.split / "rgb")
     if dataset.set == "clips":
-        return folders.find_pictures(root / "JPEGImages")
+        return _clips(root, dataset.split)
     return folders.find_classes(root / dataset.split)
+
+
+def _clips(root: Path, split: str) -> Found:
+    """Frames of the split's clips; all splits lie in one folder, and a list says whose a clip is (DAVIS layout)."""
+    lines = (root / "ImageSets" / "480p" / f"{split}.txt").read_text().splitlines()
+    return Found(root, [line.split(" /Annotations/")[0].lstrip("/") for line in lines])

@@ -3,56 +3,122 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ssltransfer.config.formats import Folder, ImageFolder
-from ssltransfer.data.layouts import Found, LayoutError
+from ssltransfer.data.layouts import Found, LayoutError, folder_of
 from ssltransfer.data.pictures import EXTENSIONS
+
+_SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017", "val2017"})
 
 
 def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> Found:
     """All pictures below root (and split), sorted by path; the class is the first folder of the path.
 
     Raises:
-        LayoutError: the folder is missing, a class folder is empty, or pictures lie beside the class folders.
+        LayoutError: the folder is missing, a class folder is empty, there are none, or they are splits.
     """
     root = Path(dataset.root)
-    labelled = isinstance(dataset, ImageFolder) or dataset.labels == "folder"
-    if isinstance(dataset, ImageFolder) and dataset.split:
-        root = root / dataset.split
-    return find_classes(root) if labelled else find_pictures(root)
+    if isinstance(dataset, Folder):
+        return find_classes(root) if dataset.labels == "folder" else find_pictures(root)
+    if dataset.split:
+        if root.is_dir() and not (root / dataset.split).is_dir():
+            there = ", ".join(class_names(root)[:10]) or "no folders"
+            raise LayoutError(f"{root}: there is no split {dataset.split!r}; there are: {there}.")
+        return find_classes(root / dataset.split)
+    found = find_classes(root)
+    if _SPLITS.issuperset(found.classes):
+        raise LayoutError(
+            f"{root}: its folders {', '.join(found.classes)} are splits rather than classes; "
+            f"set split: {found.classes[0]}."
+        )
+    return found
 
 
 def find_pictures(root: Path) -> Found:
-    """Every picture below `root`, unlabelled."""
-    if not root.is_dir():
-        raise LayoutError(f"{root}: there is no such folder; check root and split of this dataset.")
+    """Every picture below `root`, unlabelled; links are followed, but never in a circle.
+
+    Raises:
+        LayoutError: a folder is missing or cannot be opened.
+    """
     paths: list[str] = []
     left_out: dict[str, str] = {}
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = (Path(folder) / name).relative_to(root).as_posix()
-            if name.startswith("."):
-                left_out[path] = "hidden file"
-            elif Path(name).suffix.lower() not in EXTENSIONS:
-                left_out[path] = "not a picture's file name"
-            else:
-                paths.append(path)
+    for path, reason in _walk(root, "", frozenset()):
+        if not _is_text(path):
+            left_out[_as_text(path)] = "the file name is not valid UTF-8; rename it"
+        elif reason:
+            left_out[path] = reason
+        else:
+            paths.append(path)
     return Found(root, sorted(paths), left_out=left_out)
 
 
 def find_classes(root: Path) -> Found:
-    """Every picture below a class folder; classes are the sorted names of root's folders, as torchvision's."""
+    """Every picture below a class folder; classes are the sorted names of root's folders, as torchvision's.
+
+    Raises:
+        LayoutError: a folder is missing, there is no class folder, or one holds no pictures.
+    """
     found = find_pictures(root)
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = class_names(root)
     if not classes:
         raise LayoutError(f"{root}: no class folders here; give labels: none (format: folder), or another root.")
     inside = [path for path in found.paths if "/" in path]
     left_out = found.left_out | {path: "beside the class folders" for path in found.paths if "/" not in path}
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[path.split("/", 1)[0]] for path in inside]
-    empty = sorted(set(classes) - {classes[label] for label in labels})
+    empty = sorted(set(range(len(classes))) - set(labels))
     if empty:
-        raise LayoutError(f"{root}: class folder {empty[0]!r} holds no pictures; fill it or remove it.")
+        raise LayoutError(f"{root}: class folder {_as_text(classes[empty[0]])!r} holds no pictures; fill or remove it.")
     return Found(root, inside, labels, classes, left_out=left_out)
+
+
+def class_names(root: Path) -> list[str]:
+    """Sorted names of the folders in `root` that are not hidden."""
+    return [entry.name for entry in folder_of(root) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _walk(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str | None]]:
+    """(relative path, reason to leave it out or None) of everything below a folder.
+
+    Args:
+        folder: where.
+        prefix: its path from the root, with a slash at the end.
+        above: device and inode of the folders that lead here.
+    """
+    entries = folder_of(Path(folder))
+    status = Path(folder).stat()
+    above |= {(status.st_dev, status.st_ino)}
+    for entry in entries:
+        path = prefix + entry.name
+        if entry.is_dir():
+            if entry.name.startswith("."):
+                yield path + "/", "hidden folder"
+            elif entry.is_symlink() and _identity(entry) in above:
+                yield path + "/", "a link back to a folder above it"
+            else:
+                yield from _walk(entry.path, path + "/", above)
+        elif entry.name.startswith("."):
+            yield path, "hidden file"
+        elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:  # noqa: PTH122 - a Path each is too slow
+            yield path, "not a picture's file name"
+        else:
+            yield path, None
+
+
+def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
+    status = entry.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _as_text(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

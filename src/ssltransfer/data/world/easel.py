@@ -120,7 +120,7 @@ def draw_numbers(
         _draw_chunk(set_name, folder, split, numbers, size, seed)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, initializer=None) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, initializer=_leave_with_parent) as pool:
         jobs = [pool.submit(_draw_chunk, set_name, folder, split, chunk, size, seed) for chunk in chunks]
         try:
             for job in jobs:

@@ -179,7 +179,9 @@ def millimetres(depth: Array, rng: np.random.Generator) -> NDArray[np.uint16]:
     lost = (rng.random(depth.shape) < 0.002) | (step & (rng.random(depth.shape) < 0.2))
     x = np.linspace(0, width / height, width, dtype=np.float32)[None, :]
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    lost |= noise(x * 0.8, y * 0.8, (rng.random(), rng.random())) > 0.975
+    for _ in range(int(rng.integers(0, 4))):
+        far = np.hypot(x - rng.uniform(0, width / height), (y - rng.uniform(0, 1)) * rng.uniform(0.5, 2))
+        lost |= far < rng.uniform(0.01, 0.05) * (0.5 + noise(x, y, (rng.random(), rng.random())))
     return np.where(lost, 0, np.clip(np.rint(depth * 1000), 1, 65535)).astype(np.uint16)
 
 

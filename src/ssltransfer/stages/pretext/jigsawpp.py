@@ -19,6 +19,7 @@ from ssltransfer.data.transforms import CentreSquare
 from ssltransfer.models.normalise import Normalise
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.cfn import ContextFreeNetwork
+from ssltransfer.training.fit import TrainingError
 from ssltransfer.training.task import accuracy
 
 
@@ -58,7 +59,11 @@ class JigsawPPTask(PretextTask):
         return CentreSquare(self.options.resize, self.options.tiles.crop)
 
     def puzzles(self, pictures: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, S, S) -> normalised tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
+        """uint8 (B, 3, S, S) -> normalised tiles float (B, 9, 3, t, t) and permutations int64 (B,).
+
+        Raises:
+            TrainingError: B is odd.
+        """
         cut = self.options.tiles
         tiles, others = (
             cut_tiles(
@@ -90,10 +95,10 @@ class JigsawPPTask(PretextTask):
 
 
 def _partners(n: int) -> Tensor:
-    """Places of the pictures that occlude: 1, 0, 3, 2, ..."""
-    if n % 2:
-        raise ValueError(f"jigsaw++ takes pictures in pairs; a batch of {n} has one left over.")
-    return torch.arange(n) ^ 1
+    """Places of the pictures that occlude: 1, 0, 3, 2, ...; a picture alone (held out) occludes itself."""
+    if n % 2 and n > 1:
+        raise TrainingError(f"Jigsaw++ takes pictures in pairs; make batch and micro_batch even (one has {n}).")
+    return torch.arange(n) ^ (n > 1)
 
 
 def build(options: JigsawPP, trunk: TrunkOptions, seed: int) -> JigsawPPTask:

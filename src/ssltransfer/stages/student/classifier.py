@@ -16,7 +16,6 @@ from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform, Warp
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise, normalise
-from ssltransfer.models.trunk import initialise
 from ssltransfer.training.task import Task, accuracy
 
 
@@ -46,7 +45,9 @@ class Classifier(Task):
             # torchvision's residual networks have no dropout before their classifier.
             before = nn.Dropout(dropout) if spec.trunk.fully_connected else nn.Identity()
             self.head = nn.Sequential(before, nn.Linear(self.trunk.shapes()[last][0], classes))
-            initialise(self.head)
+            # Caffe's fc8: N(0, 0.01), so that training starts at the loss of a guess.
+            nn.init.normal_(self.head[1].weight, std=0.01)
+            nn.init.zeros_(self.head[1].bias)
         # Not in the checkpoint: they come from the labels' file.
         self.register_buffer("labels", torch.from_numpy(labels.astype(np.int64)), persistent=False)
         held = labels[:0] if heldout is None else heldout

@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine (Python 3.11+, make, git):
+#   make demo    own environment, embedded pictures, the whole chain on the CPU, the report
+#   make test    the quick tests; make test-all adds the slow ones and Slurm
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test test-all check lock clean
+
+demo: .venv/ready
+	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml
+	@cat results/demo/report/summary.txt
+	@echo "The report: $(CURDIR)/results/demo/report/index.html"
+
+test: .venv/ready
+	$(BIN)/pytest
+
+test-all: check test
+	$(BIN)/pytest -m "slow and not slurm"
+	$(BIN)/pytest -m slurm
+
+check: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+# The environment, from the lock alone; made again when the lock changes. uv comes from PyPI, into the environment.
+.venv/ready: envs/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r envs/requirements.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+# Renew the lock: the newest versions that pyproject.toml allows, for Python 3.11 and later.
+lock: .venv/ready
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url --upgrade pyproject.toml -o envs/requirements.lock
+
+clean:
+	rm -rf results data .snakemake

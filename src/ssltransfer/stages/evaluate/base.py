@@ -1,0 +1,111 @@
+"""What all protocols are given, and what they give back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssltransfer.artefacts.features import FeatureStore
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.entities import Measurement
+from ssltransfer.training.devices import Devices
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a protocol works on.
+
+    Attributes:
+        spec: protocol and seeds.
+        model: manifest of the model.
+        train, test: pictures, with their labels.
+        folder: work directory, the same after an interruption.
+        devices: where it is computed.
+        features: those of the training and of the test pictures, for protocols that read features.
+    """
+
+    spec: Measurement
+    model: Path
+    train: Index
+    test: Index
+    folder: Path
+    devices: Devices
+    features: tuple[FeatureStore, FeatureStore] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a protocol found.
+
+    Attributes:
+        values: name -> a number for each seed, in the protocol's unit; one number where nothing is drawn.
+        chance: what a guess reaches for the headline value.
+        details: what the report draws; a function of spec and inputs.
+        measured: what varies between equal runs.
+    """
+
+    values: dict[str, list[float]]
+    chance: float
+    details: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One label a picture, numbered alike in both sets.
+
+    Attributes:
+        names: the training set's classes.
+        train, test: int64, class of each picture.
+    """
+
+    names: list[str]
+    train: np.ndarray
+    test: np.ndarray
+
+    @property
+    def chance(self) -> float:
+        """Percent right of a guess that always names the commonest training class."""
+        commonest = np.bincount(self.train, minlength=len(self.names)).argmax()
+        return percent((self.test == commonest).mean())
+
+
+def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
+    """Labels of both sets, those of the test set renumbered by the names of its classes.
+
+    Args:
+        train, test: the sets.
+        names: what they are called.
+
+    Raises:
+        ArtefactError: a picture has no label, the test set has a class of its own, or there is one class alone.
+    """
+    for index, name in zip((train, test), names, strict=True):
+        if (index.labels < 0).any():
+            raise ArtefactError(f"{name}: not every picture has a class label; name a labelled dataset.")
+    number = {name: place for place, name in enumerate(train.classes)}
+    present = [test.classes[label] for label in np.unique(test.labels)]
+    unknown = [name for name in present if name not in number]
+    if unknown:
+        raise ArtefactError(
+            f"{names[1]}: class {unknown[0]!r} does not stand in the training set {names[0]}; "
+            "name two splits of the same classes."
+        )
+    if len(np.unique(train.labels)) < 2:
+        raise ArtefactError(f"{names[0]}: all pictures have one class, there is nothing to tell apart.")
+    renumber = np.array([number.get(name, -1) for name in test.classes], np.int64)
+    return Classes(list(train.classes), train.labels.astype(np.int64), renumber[test.labels])
+
+
+def percent(share: float) -> float:
+    """A share as percent, to six digits: the rest is rounding that differs between machines."""
+    return round(100 * float(share), 6)
+
+
+def spread_ids(n: int, count: int) -> list[int]:
+    """At most `count` of 0..n-1, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int)).tolist()

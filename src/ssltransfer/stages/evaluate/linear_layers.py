@@ -1,0 +1,216 @@
+"""Linear classifiers on every frozen layer, trained side by side (Zhang et al. 2016, 2017; protocols 4.4)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as tv
+
+from ssltransfer.config.protocols import LinearLayers as Options
+from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.device_ops import centre_crop, mirror_some, random_crop
+from ssltransfer.data.draws import Draws, seed_of
+from ssltransfer.data.transforms import CentreSquare, Transform
+from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.weights import Model, read_model
+from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of
+from ssltransfer.stages.evaluate.scores import accuracy_of, answers
+from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.progress import Progress
+from ssltransfer.training.task import Task, accuracy
+
+TEST_BATCH = 64
+
+
+def evaluate(given: Given) -> Outcome:
+    """Accuracy of each layer, and of the layer that is best in the mean over seeds.
+
+    Training pictures: short side 256 and its central square, a random 227 crop, mirrored half the time. Test: the
+    centre crop, or the mean of the softmax over ten crops.
+
+    Raises:
+        LayerError: the model has no such layer.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Options)
+    devices = given.devices
+    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
+    model = read_model(given.model, devices.device)
+    layers = options.layers or tuple(name for name in model.trunk.layers if name in model.trunk.options.convolutions)
+    for layer in layers:
+        if layer not in model.trunk.layers:
+            raise LayerError(f"{given.model}: no layer {layer!r}; it has {', '.join(model.trunk.layers)}.")
+
+    values: dict[str, list[float]] = {layer: [] for layer in layers}
+    first: dict[str, np.ndarray] = {}
+    curves: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    task: Probes | None = None
+    for seed in given.spec.seeds:
+        task = Probes(model, layers, options, classes, seed)
+        print(f"seed {seed}: " + ", ".join(f"{layer} {shape}" for layer, shape in task.pooled.items()), flush=True)
+        folder = given.folder / f"seed-{seed}"
+        folder.mkdir(exist_ok=True)
+        fitted = fit(task, given.train, options.schedule, seed=seed, folder=folder, devices=devices, heldout=given.test)
+        predicted = task.predict(given)
+        for layer in layers:
+            values[layer].append(accuracy_of(classes, predicted[layer]))
+        print("test: " + ", ".join(f"{layer} {values[layer][-1]:.2f} %" for layer in layers), flush=True)
+        if not first:
+            first, curves, measured = predicted, _curves(fitted, layers), fitted.measured
+
+    assert task is not None
+    best = max(layers, key=lambda layer: sum(values[layer]))
+    details = {
+        "best_layer": best,
+        "layers": list(layers),
+        "pooled": {layer: list(shape) for layer, shape in task.pooled.items()},
+        "curves": curves,
+        "loss_of_a_guess": round(math.log(len(classes.names)), 6),
+        **answers(classes, first[best]),
+    }
+    return Outcome({"best": values[best], **values}, classes.chance, details, measured)
+
+
+class Probes(Task):
+    """A frozen trunk and one linear classifier a layer; the losses are independent and summed.
+
+    Each map is resized until channels x side^2 is at most `dims`, then normalised by batch statistics without
+    parameters, then classified. The classifiers start at N(0, 0.01) [chosen: Caffe's usual filler].
+
+    Args:
+        model: on its device, in evaluation mode; neither trained nor in the checkpoint.
+        layers: which.
+        options: of the protocol.
+        classes: labels.
+        seed: of the classifiers' weights.
+
+    Attributes:
+        pooled: layer -> shape of what is classified.
+    """
+
+    def __init__(self, model: Model, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
+        super().__init__()
+        self.model, self.layers, self.options = model, layers, options
+        shapes = model.trunk.shapes()
+        self.pooled = {layer: pooled_shape(shapes[layer], options.dims) for layer in layers}
+        count = len(classes.names)
+        self.probes = nn.ModuleDict({layer: _probe(shape, count, seed, layer) for layer, shape in self.pooled.items()})
+        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
+        self.register_buffer("heldout_labels", torch.from_numpy(classes.test), persistent=False)
+        self.guess = len(layers) * math.log(count)
+
+    @property
+    def transform(self) -> Transform:
+        """The square from which the device crops."""
+        trunk = self.model.trunk.options
+        return CentreSquare(trunk.short_side, trunk.short_side)
+
+    @property
+    def heldout_transform(self) -> Transform:
+        """The centre crop."""
+        return self.model.view
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy and accuracy of every layer."""
+        size = self.model.trunk.options.size
+        pictures = batch.pictures
+        if self.training:
+            pictures = mirror_some(random_crop(pictures, draws, size), draws)
+        labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
+        target = labels[batch.ids]
+        logits = self.logits(pictures)
+        losses = {layer: F.cross_entropy(value, target) for layer, value in logits.items()}
+        found = {"loss": torch.stack(list(losses.values())).sum()}
+        for layer in self.layers:
+            found |= {f"loss_{layer}": losses[layer], f"accuracy_{layer}": accuracy(logits[layer], target)}
+        return found
+
+    def logits(self, pictures: Tensor) -> dict[str, Tensor]:
+        """uint8 (B, 3, S, S) -> layer -> float (B, K)."""
+        with torch.no_grad():
+            maps = self.model.layers_of(pictures, list(self.layers))
+            maps = {layer: resized(maps[layer], self.pooled[layer], self.options.resize) for layer in self.layers}
+        return {layer: self.probes[layer](maps[layer]) for layer in self.layers}
+
+    @torch.inference_mode()
+    def predict(self, given: Given) -> dict[str, np.ndarray]:
+        """Layer -> class named for each test picture."""
+        self.eval()
+        devices, trunk, n = given.devices, self.model.trunk.options, len(given.test)
+        view = CentreSquare(trunk.short_side, trunk.short_side)
+        keys = sequential_keys(range(n), TEST_BATCH)
+        found: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
+        progress = Progress("test", 0, -(-n // TEST_BATCH), TEST_BATCH)
+        for batch in load_batches(given.test, view, keys, seed=0, workers=devices.workers):
+            pictures = batch.pictures.to(devices.device)
+            crops = (
+                [centre_crop(pictures, trunk.size)] if self.options.crops == 1 else tv.ten_crop(pictures, [trunk.size])
+            )
+            with devices.autocast():
+                answers = [self.logits(crop) for crop in crops]
+            for layer in self.layers:
+                mean = torch.stack([answer[layer].float().softmax(1) for answer in answers]).mean(0)
+                found[layer].append(mean.argmax(1).cpu())
+            progress.step(0.0)
+            progress.say(f"{len(crops)} crops a picture")
+        progress.close()
+        return {layer: torch.cat(parts).numpy() for layer, parts in found.items()}
+
+
+def pooled_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """(C, H, W) -> (C, n, n), n the largest with C n^2 <= dims, at least 1 and at most the map's own side."""
+    if len(shape) == 1:
+        return shape
+    side = max(1, min(math.isqrt(dims // shape[0]), *shape[1:]))
+    return (shape[0], side, side)
+
+
+def resized(x: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
+    """A map (B, C, H, W) brought to (B, *shape); vectors stay."""
+    if tuple(x.shape[1:]) == shape:
+        return x
+    side = shape[-1]
+    if how == "area":
+        return F.adaptive_avg_pool2d(x, side)
+    if how == "max":
+        return F.adaptive_max_pool2d(x, side)
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+
+
+def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Module:
+    norm = nn.BatchNorm2d(shape[0], affine=False) if len(shape) == 3 else nn.BatchNorm1d(shape[0], affine=False)
+    with torch.random.fork_rng(devices=[]):
+        # By layer, so that a probe does not hang on which others are trained beside it.
+        torch.manual_seed(seed_of(seed, "probe", layer))
+        linear = nn.Linear(math.prod(shape), classes)
+        nn.init.normal_(linear.weight, std=0.01)
+        nn.init.zeros_(linear.bias)
+    return nn.Sequential(norm, nn.Flatten(), linear)
+
+
+def _curves(fitted: Fitted, layers: tuple[str, ...]) -> dict[str, Any]:
+    """Columns of the first seed's learning curve, by layer; held-out values at fewer steps."""
+    held = [row for row in fitted.curve if "heldout_loss" in row]
+
+    def column(rows: list[dict[str, float]], name: str) -> list[float]:
+        return [round(row[name], 4) for row in rows]
+
+    return {
+        "step": [int(row["step"]) for row in fitted.curve],
+        "heldout_step": [int(row["step"]) for row in held],
+        "layers": {
+            layer: {
+                "loss": column(fitted.curve, f"loss_{layer}"),
+                "accuracy": column(fitted.curve, f"accuracy_{layer}"),
+                "heldout_loss": column(held, f"heldout_loss_{layer}"),
+                "heldout_accuracy": column(held, f"heldout_accuracy_{layer}"),
+            }
+            for layer in layers
+        },
+    }

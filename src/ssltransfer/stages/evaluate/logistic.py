@@ -1,0 +1,184 @@
+"""L2-regularised logistic regression by L-BFGS on cached features (Kolesnikov et al. 2019; protocols 4.5).
+
+Minimised is mean cross-entropy + lambda ||W||^2, W (C, M), the bias unpenalised; lambda = 100 / (M C) [recalled:
+the supplement gives the penalty, not whether the loss is a mean or a sum; with a sum it would vanish beside 1.2
+million losses, so it is a mean]. scikit-learn's C is 1 / (2 N lambda).
+
+The protocol says scipy's defaults; its L-BFGS-B keeps no history between calls and so cannot go on after a kill.
+Used is torch's L-BFGS with the same memory (10), gradient tolerance (1e-5), change tolerance (2.2e-9) and number of
+updates, a strong-Wolfe line search, float64 parameters and float32 products: the same minimum of a convex function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.config.protocols import Logistic
+from ssltransfer.stages.evaluate.base import Given, Outcome, classes_of, percent
+from ssltransfer.stages.evaluate.scores import accuracy_of, answers
+from ssltransfer.training.checkpoint import Checkpoint
+from ssltransfer.training.kmeans import Points, memory_budget
+
+SEGMENT = 10  # updates between two chances to save; each costs one evaluation more
+MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
+
+
+def evaluate(given: Given) -> Outcome:
+    """Accuracy of the classifier at the minimum; it starts at zero and nothing is drawn, so there is one number.
+
+    Raises:
+        ArtefactError: the features are not finite.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Logistic) and given.features is not None
+    device = given.devices.device
+    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
+    c = len(classes.names)
+    train, test = (
+        Points(store, c, normalise=False, device=device, budget=memory_budget(), where=name, keep=keep)
+        for store, name, keep in zip(given.features, (given.spec.train, given.spec.test), (True, False), strict=True)
+    )
+    m = train.shape[1]
+    penalty = 100 / (m * c) if options.penalty is None else options.penalty
+    print(f"{train}, {c} classes, lambda {penalty:g}; {given.devices}", flush=True)
+    centre, scale = standardisation(train) if options.standardise else (None, None)
+    objective = Objective(train, classes.train, c, penalty, centre, scale)
+    curve = minimise(objective, options.iterations, Checkpoint(given.folder / "checkpoint.pt"))
+    predicted = objective.predict(test)
+    details: dict[str, Any] = {
+        "penalty": penalty,
+        "curve": curve,
+        "converged": curve[-1]["update"] < options.iterations,
+        "train_accuracy": percent((objective.predict(train) == classes.train).mean()),
+        **answers(classes, predicted),
+    }
+    return Outcome({"accuracy": [accuracy_of(classes, predicted)]}, classes.chance, details)
+
+
+class Objective:
+    """mean cross-entropy + lambda ||W||^2 over features that need not fit in memory, and its gradient.
+
+    Args:
+        points: N features of M dimensions.
+        labels: int64 (N,).
+        classes: C.
+        penalty: lambda.
+        centre, scale: float32 (M,), by which features are standardised, or None.
+
+    Attributes:
+        parameters: float64 (C, M + 1), the bias in the last column; zero at first.
+    """
+
+    def __init__(
+        self,
+        points: Points,
+        labels: np.ndarray,
+        classes: int,
+        penalty: float,
+        centre: Tensor | None = None,
+        scale: Tensor | None = None,
+    ):
+        self.points, self.penalty, self.centre, self.scale = points, penalty, centre, scale
+        self.labels = torch.from_numpy(labels).to(points.device)
+        shape = (classes, points.shape[1] + 1)
+        self.parameters = torch.zeros(shape, dtype=torch.float64, device=points.device)
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        """The objective, float64, with its gradient in `parameters.grad`; sums run in a fixed order."""
+        weight, n = self.parameters[:, :-1], self.points.shape[0]
+        total = torch.zeros((), dtype=torch.float64, device=weight.device)
+        gradient = torch.zeros_like(self.parameters)
+        for span, x in self.points:
+            x = self._standard(x)
+            scores = self._scores(x).log_softmax(1)
+            rows, target = torch.arange(len(x), device=x.device), self.labels[span]
+            total -= scores[rows, target].double().sum()
+            residual = scores.exp_()
+            residual[rows, target] -= 1
+            gradient[:, :-1] += residual.T @ x
+            gradient[:, -1] += residual.double().sum(0)
+        gradient /= n
+        gradient[:, :-1] += 2 * self.penalty * weight
+        self.parameters.grad = gradient
+        return total / n + self.penalty * weight.square().sum()
+
+    @torch.inference_mode()
+    def predict(self, points: Points) -> np.ndarray:
+        """int64, the likeliest class of each point."""
+        return torch.cat([self._scores(self._standard(x)).argmax(1).cpu() for _, x in points]).numpy()
+
+    def _standard(self, x: Tensor) -> Tensor:
+        return x if self.centre is None or self.scale is None else (x - self.centre) / self.scale
+
+    def _scores(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.parameters[:, -1].float(), x, self.parameters[:, :-1].float().T)
+
+
+def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list[dict[str, float]]:
+    """Bring `objective.parameters` to the minimum; rows of {update, objective, gradient}, the last the end.
+
+    The optimiser runs in segments, alike whether it was interrupted or not, and its whole state is saved between
+    them: a killed run ends with the same bits.
+
+    Raises:
+        ArtefactError: the objective is not finite.
+        Interrupted: told to end; the state is saved.
+    """
+    parameters = objective.parameters
+    optimiser = torch.optim.LBFGS(
+        [parameters],
+        max_iter=SEGMENT,
+        max_eval=100 * SEGMENT,  # the default would cut the last line search of a segment short
+        history_size=MEMORY,
+        tolerance_grad=GRADIENT_TOLERANCE,
+        tolerance_change=CHANGE_TOLERANCE,
+        line_search_fn="strong_wolfe",
+    )
+    curve: list[dict[str, float]] = []
+    done, finished = 0, False
+    state = checkpoint.load()
+    if state:
+        parameters.copy_(state["parameters"])
+        optimiser.load_state_dict(state["optimiser"])
+        curve, done, finished = state["curve"], state["done"], state["finished"]
+        print(f"L-BFGS: going on after update {done}", flush=True)
+    checkpoint.listen()
+    while not finished:
+        optimiser.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
+        optimiser.step(objective)  # type: ignore[arg-type]
+        made = int(optimiser.state[parameters].get("n_iter", 0))
+        value, gradient = float(objective()), parameters.grad
+        assert gradient is not None
+        largest = float(gradient.abs().max())
+        if not np.isfinite(value):
+            raise ArtefactError(f"{objective.points.where}: the objective is not finite; set standardise: true.")
+        finished = made < done + SEGMENT or made >= updates or largest <= GRADIENT_TOLERANCE
+        done = made
+        curve.append({"update": done, "objective": float(f"{value:.9g}"), "gradient": float(f"{largest:.3g}")})
+        print(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}", flush=True)
+        if finished or checkpoint.due(len(curve)):
+            content = {"parameters": parameters, "optimiser": optimiser.state_dict(), "curve": curve}
+            checkpoint.save(content | {"done": done, "finished": finished}, done)
+    return curve
+
+
+def standardisation(points: Points) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each dimension, float32 (M,); a constant dimension is divided by 1."""
+    n, m = points.shape
+    total = torch.zeros(m, dtype=torch.float64, device=points.device)
+    for _, x in points:
+        total += x.double().sum(0)
+    mean = total / n
+    squares = torch.zeros_like(mean)
+    for _, x in points:
+        squares += (x.double() - mean).square_().sum(0)
+    deviation = (squares / n).sqrt()
+    # Below this a deviation is the rounding of a constant.
+    constant = deviation <= 1e-6 * mean.abs()
+    return mean.float(), deviation.where(~constant & (deviation > 0), 1.0).float()

@@ -1,0 +1,38 @@
+"""What is counted of a classifier's answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from ssltransfer.stages.evaluate.base import Classes, percent
+
+MATRIX_CLASSES = 50
+
+
+def accuracy_of(classes: Classes, predicted: np.ndarray) -> float:
+    """Percent of the test pictures whose class was named."""
+    return percent((predicted == classes.test).mean())
+
+
+def answers(classes: Classes, predicted: np.ndarray) -> dict[str, Any]:
+    """Accuracy of each class in percent (None without test pictures), and who is taken for whom.
+
+    Args:
+        classes: the true ones.
+        predicted: int (N,), class named for each test picture; -1 names none.
+
+    Returns:
+        per_class: class name -> percent. confusion, for up to 50 classes: rows are true classes, columns named ones.
+    """
+    right = np.bincount(classes.test[predicted == classes.test], minlength=len(classes.names))
+    there = np.bincount(classes.test, minlength=len(classes.names))
+    per_class = {name: percent(r / n) if n else None for name, r, n in zip(classes.names, right, there, strict=True)}
+    found: dict[str, Any] = {"classes": classes.names, "per_class": per_class}
+    if len(classes.names) <= MATRIX_CLASSES:
+        named = predicted >= 0
+        matrix = confusion_matrix(classes.test[named], predicted[named], labels=np.arange(len(classes.names)))
+        found["confusion"] = matrix.tolist()
+    return found

@@ -1,0 +1,100 @@
+"""Rotation (Gidaris et al. 2018): by how many quarter turns was the picture turned?"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.config.tasks import Rotation
+from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.colours import distort_colours
+from ssltransfer.data.device_ops import mirror_some, random_crop, rotate4
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.normalise import Normalise, normalise
+from ssltransfer.models.trunk import initialise
+from ssltransfer.stages.pretext.base import PretextTask
+from ssltransfer.stages.pretext.pooled import Pooled
+from ssltransfer.training.task import accuracy
+
+
+class RotationTask(PretextTask):
+    """All four rotations of each picture stand in the same batch (protocols 1.5).
+
+    Augmentation: a random box with ImageNet's mean and deviation (the AlexNet variant of Gidaris et al.), Inception's
+    (Kolesnikov et al. 2019: smaller boxes, distorted colours, range [-1, 1]; protocols 1.10), or a plain random crop.
+    Held-out pictures are the central crop, 87.5 % of the short side, neither mirrored nor distorted.
+
+    Head: a residual network has its global average and one linear layer. The others have pool5, fc6 and fc7 without
+    bias, each with batch normalisation (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer; the convolutions are
+    those of the trunk that was asked for, without batch normalisation unless it has its own.
+    """
+
+    def __init__(self, options: Rotation, trunk: TrunkOptions, seed: int):
+        super().__init__()
+        self.options = options
+        self.rule: Normalise = "half" if options.augment == "inception" else "imagenet"
+        self.trunk = build_trunk(trunk, top=False, seed=seed)
+        self.size, self.short = trunk.size, trunk.short_side
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            if "pool" in self.trunk.layers:
+                self.head: nn.Module = nn.Linear(self.trunk.shapes()["pool"][0], 4)
+            else:
+                pooled = Pooled(self.trunk, trunk.size, "Pictures")
+                hidden = options.hidden
+                self.head = nn.Sequential(
+                    pooled,
+                    *_block(pooled.features, hidden),
+                    *_block(hidden, hidden),
+                    nn.Linear(hidden, 4),
+                )
+            for layer in self.head.modules():
+                if isinstance(layer, nn.Linear):
+                    initialise(layer)
+        self.guess = math.log(4)
+
+    @property
+    def transform(self) -> Transform:
+        """A random box, or the square from which the device crops."""
+        if self.options.augment == "crop":
+            return CentreSquare(self.short, self.short)
+        return RandomResizedCrop(self.size, scale=(0.05 if self.options.augment == "inception" else 0.08, 1.0))
+
+    @property
+    def heldout_transform(self) -> Transform:
+        """The central crop."""
+        return CentreSquare(self.short, self.size)
+
+    def inputs(self, pictures: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 (B, 3, S, S) -> float (4B, 3, size, size), normalised, and quarter turns int64 (4B,)."""
+        if self.training:
+            if self.options.augment == "crop":
+                pictures = random_crop(pictures, draws, self.size)
+            pictures = mirror_some(pictures, draws)
+            if self.options.augment == "inception":
+                pictures = distort_colours(pictures, draws)
+        turned, label = rotate4(pictures)
+        return normalise(turned, self.rule), label
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy over the four rotations."""
+        inputs, label = self.inputs(batch.pictures, draws)
+        if "pool" in self.trunk.layers:
+            inputs = self.trunk(inputs, ["pool"])["pool"]
+        logits = self.head(inputs)
+        return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
+
+
+def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)
+
+
+def build(options: Rotation, trunk: TrunkOptions, seed: int) -> RotationTask:
+    """The task with fresh weights."""
+    return RotationTask(options, trunk, seed)

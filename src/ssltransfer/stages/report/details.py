@@ -1,0 +1,74 @@
+"""What a protocol left in `details`, for whichever of the known keys are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ssltransfer.artefacts.metrics import Metrics
+from ssltransfer.stages.report.gather import Pictures, Results
+from ssltransfer.stages.report.text import number
+from ssltransfer.stages.report.thumbs import strip
+
+EXAMPLES = 4  # test pictures whose neighbours are shown, of each model
+CLASSES = 30  # above which only the best and the worst are shown
+EXTREMES = 5
+SIDE = 48
+# Drawn elsewhere, or too long for a line.
+_DRAWN = {"per_class", "confusion", "classes", "examples", "curves", "layers"}
+
+
+def per_class(measured: Sequence[Metrics]) -> list[tuple[str, list[float | None]]]:
+    """(class, value of each model) where the protocol left one value a class, for up to CLASSES classes."""
+    tables = [_per_class(metrics) for metrics in measured]
+    names = list(dict.fromkeys(name for table in tables for name in table))
+    if not names or len(names) > CLASSES:
+        return []
+    return [(name, [table.get(name) for table in tables]) for name in names]
+
+
+def extremes(metrics: Metrics) -> dict[str, list[tuple[str, float]]]:
+    """The best and the worst classes, where there are too many for a table."""
+    values = {name: value for name, value in _per_class(metrics).items() if value is not None}
+    if len(values) <= CLASSES:
+        return {}
+    ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))
+    return {"best classes": ordered[:EXTREMES], "worst classes": ordered[::-1][:EXTREMES]}
+
+
+def _per_class(metrics: Metrics) -> dict[str, float | None]:
+    found = metrics.details.get("per_class")
+    return found if isinstance(found, dict) else {}
+
+
+def neighbours(results: Results, metrics: Metrics) -> list[dict[str, Any]]:
+    """Some test pictures with their nearest training pictures: a strip and the classes in words."""
+    test, train = (_pictures(results, metrics, role) for role in ("test", "train"))
+    examples = metrics.details.get("examples")
+    if test is None or train is None or not isinstance(examples, list):
+        return []
+    found = []
+    for example in examples[:EXAMPLES]:
+        near = example["neighbours"]
+        paths = [test.index.root / example["path"], *(train.index.root / one["path"] for one in near)]
+        found.append(
+            {
+                "uri": strip(paths, SIDE, lead=6),
+                "true": example["class"],
+                "near": [(one["class"], one["class"] == example["class"], one["similarity"]) for one in near],
+            }
+        )
+    return found
+
+
+def _pictures(results: Results, metrics: Metrics, role: str) -> Pictures | None:
+    return results.datasets.get(str(metrics.datasets.get(role, {}).get("name")))
+
+
+def other(metrics: Metrics) -> list[tuple[str, str]]:
+    """What is short enough to be written out and is not shown otherwise."""
+    found = []
+    for key, value in sorted(metrics.details.items()):
+        if key not in _DRAWN and isinstance(value, str | int | float | bool):
+            found.append((key.replace("_", " "), number(value, 3) if isinstance(value, float) else str(value)))
+    return found

@@ -1,0 +1,166 @@
+"""Plots as inline SVG that takes its ink and its font from the page, so that dark mode and print need no second one."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK, RULE, FAINT = "#010203", "#020304", "#030405"  # stand for the page's own colours
+_PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
+# Okabe & Ito 2008: told apart by colour-blind readers.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = "osD^vP"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ssltransfer",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+}
+
+
+class Plots:
+    """Draws figures with ids of their own, so that many of them stand in one page."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+
+    def learning(self, rows: Sequence[Mapping[str, float]], guess: float, title: str) -> Markup:
+        """Loss, and accuracy where there is one, over epochs; the guess (ln K, and 1/K) dashed."""
+        with matplotlib.rc_context(_STYLE):
+            accuracy = any("accuracy" in row for row in rows)
+            figure = Figure(figsize=(5.4 if accuracy else 2.9, 2.1), layout="constrained")
+            axes = np.atleast_1d(figure.subplots(1, 2 if accuracy else 1))
+            _curves(axes[0], rows, "loss", 1.0)
+            axes[0].axhline(guess, color=INK, linestyle="--", linewidth=0.9)
+            axes[0].set_title("loss")
+            _cut_peak(axes[0], [row["loss"] for row in rows if "loss" in row], guess)
+            if accuracy:
+                _curves(axes[1], rows, "accuracy", 100.0)
+                axes[1].axhline(100 * float(np.exp(-guess)), color=INK, linestyle="--", linewidth=0.9, label="guess")
+                axes[1].set_title("accuracy, %")
+                axes[1].set_ylim(bottom=0)
+            for one in axes:
+                one.set_xlabel("epoch")
+            axes[-1].legend(loc="best")
+            return self._svg(figure, title)
+
+    def layers(self, lines: Sequence[tuple[str, str, Sequence[str], Sequence[float]]], unit: str, title: str) -> Markup:
+        """Accuracy by layer: (model, kind, layers, values); controls dashed without markers."""
+        with matplotlib.rc_context(_STYLE):
+            longest = max((line[2] for line in lines), key=len)
+            figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+            axes = figure.subplots()
+            learned = 0
+            for name, kind, layers, values in lines:
+                if kind == "learned":
+                    style = {"color": COLOURS[learned % 6], "marker": MARKERS[learned % 6], "markersize": 4}
+                    learned += 1
+                else:
+                    style = {"color": INK if kind == "supervised" else FAINT, "linestyle": "--"}
+                places = [longest.index(layer) for layer in layers if layer in longest]
+                kept = [value for layer, value in zip(layers, values, strict=True) if layer in longest]
+                axes.plot(places, kept, label=name, **style)  # type: ignore[arg-type]
+            axes.set_xticks(range(len(longest)), longest, rotation=0 if len(longest) < 8 else 60)
+            axes.set_ylabel(f"accuracy, {unit}")
+            axes.set_ylim(bottom=0)
+            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16 if len(longest) < 8 else -0.3), borderaxespad=0)
+            return self._svg(figure, title)
+
+    def clustering(self, rows: Sequence[Mapping[str, float]], sizes: np.ndarray, points: int, title: str) -> Markup:
+        """k-means objective and moved points by iteration, and the histogram of cluster sizes."""
+        with matplotlib.rc_context(_STYLE):
+            figure = Figure(figsize=(8.1, 2.1), layout="constrained")
+            objective, moved, histogram = figure.subplots(1, 3)
+            iterations = [row["iteration"] for row in rows]
+            objective.plot(iterations, [row["objective"] / points for row in rows], color=COLOURS[0])
+            objective.set_title("mean squared distance")
+            moved.plot(iterations, [100 * row["moved"] / points for row in rows], color=COLOURS[0])
+            moved.set_title("points moved, %")
+            moved.set_ylim(bottom=0)
+            for axes in (objective, moved):
+                axes.set_xlabel("iteration")
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+            bins = min(30, max(5, len(np.unique(sizes))))
+            histogram.hist(sizes, bins=bins, color=COLOURS[0])
+            histogram.set_title("clusters by size")
+            histogram.set_xlabel("pictures in a cluster")
+            histogram.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+            return self._svg(figure, title)
+
+    def matrix(self, values: np.ndarray, title: str) -> Markup:
+        """A confusion matrix: rows true, columns predicted, shares of the true class."""
+        with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+            shares = values / np.maximum(values.sum(1, keepdims=True), 1)
+            figure = Figure(figsize=(3.2, 2.9), layout="constrained")
+            axes = figure.subplots()
+            image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_xlabel("predicted class")
+            axes.set_ylabel("true class")
+            figure.colorbar(image, ax=axes, shrink=0.8)
+            return self._svg(figure, title)
+
+    def _svg(self, figure: Figure, title: str) -> Markup:
+        """The figure as an <svg> element with a title for those who cannot see it."""
+        out = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        text = out.getvalue()
+        text = text[text.index("<svg") :]
+        mark = f"p{next(self._numbers)}-"
+        text = re.sub(r'\bid="', f'id="{mark}', text)
+        text = re.sub(r'(href="#|url\(#)', rf"\g<1>{mark}", text)
+        text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+        text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+        for colour, page in _PAGE.items():
+            text = text.replace(colour, page)
+        width, height = (float(side) for side in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])
+        text = re.sub(r'width="[\d.]+pt"', f'width="{width * 4 / 3:.0f}"', text, count=1)
+        text = re.sub(r'height="[\d.]+pt"', f'height="{height * 4 / 3:.0f}"', text, count=1)
+        text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
+        text = text.replace("<svg", '<svg class="plot" role="img"', 1)
+        opened = text.index(">") + 1
+        # A text of the page's own, made of escaped parts only.
+        return Markup(f"{text[:opened]}<title>{escape(title)}</title>{text[opened:]}")
+
+
+def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, scale: float) -> None:
+    for key, label, colour, marker in (
+        (name, "training", COLOURS[0], ""),
+        (f"heldout_{name}", "held out", COLOURS[1], "o"),
+    ):
+        points = [(row.get("epoch", row.get("step", 0.0)), scale * row[key]) for row in rows if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, markersize=2.6)
+
+
+def _cut_peak(axes: Axes, losses: Sequence[float], guess: float) -> None:
+    """The first steps of a training may be far above the guess; they must not flatten the rest."""
+    later = max(losses[len(losses) // 10 :] or losses, default=guess)
+    top = 1.08 * max(guess, min(later, 2 * guess))
+    if losses and max(losses) > top:
+        axes.set_ylim(top=top)

@@ -1,0 +1,111 @@
+"""The papers' tables, each number with where it was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+import yaml
+
+from ssltransfer.config import ConfigError
+from ssltransfer.config.base import nearest
+from ssltransfer.config.entities import Report, Table
+
+Provenance = Literal["verified", "second", "recalled"]
+_LETTERS: dict[str, Provenance] = {"v": "verified", "s": "second", "r": "recalled"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of a paper, as it is printed there.
+
+    Attributes:
+        provenance: read in the paper, printed in another source that was opened, or remembered only.
+    """
+
+    text: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A table of a paper.
+
+    Attributes:
+        rows: row name -> one value or None for each of `columns`.
+    """
+
+    name: str
+    source: str
+    title: str
+    unit: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[Value | None, ...]]
+    notes: tuple[str, ...] = ()
+
+    def value(self, row: str | None, column: str) -> Value | None:
+        """A cell; None where the paper has none, or where our row is not mapped to one of the paper's."""
+        return self.rows[row][self.columns.index(column)] if row is not None else None
+
+    @property
+    def provenances(self) -> set[Provenance]:
+        """Which marks its cells need explained."""
+        return {value.provenance for row in self.rows.values() for value in row if value}
+
+
+@cache
+def references() -> dict[str, Reference]:
+    """All tables of references.yaml."""
+    text = (files("ssltransfer.stages.report") / "references.yaml").read_text(encoding="utf-8")
+    return {
+        name: Reference(
+            name=name,
+            source=entry["source"],
+            title=entry["title"],
+            unit=entry["unit"],
+            columns=tuple(entry["columns"]),
+            rows={str(row): tuple(map(_value, cells)) for row, cells in entry["rows"].items()},
+            notes=tuple(entry.get("notes", ())),
+        )
+        for name, entry in yaml.safe_load(text).items()
+    }
+
+
+def _value(cell: str | None) -> Value | None:
+    return None if cell is None else Value(cell[:-1], _LETTERS[cell[-1]])
+
+
+def check_references(report: Report) -> None:
+    """Whether every table names a table, rows and columns that a paper has.
+
+    Raises:
+        ConfigError: it does not; the message names the nearest one.
+    """
+    for table in report.tables:
+        where = f"report.tables: {table.title!r}"
+        if table.reference is None:
+            if table.paper_rows or table.paper_columns:
+                raise ConfigError(f"{where}: paper_rows and paper_columns need a reference; name the paper's table.")
+            continue
+        _known(table.reference, references(), f"{where}: no reference is called")
+        reference = references()[table.reference]
+        for row in table.paper_rows.values():
+            _known(row, reference.rows, f"{where}: {table.reference} has no row")
+        for column in table.paper_columns.values():
+            _known(column, reference.columns, f"{where}: {table.reference} has no column")
+        for column in table.paper_columns:
+            _known(column, table.columns, f"{where}: paper_columns names no column of this table:")
+
+
+def _known(word: str, allowed: Iterable[str], says: str) -> None:
+    allowed = list(allowed)
+    if word not in allowed:
+        raise ConfigError(f"{says} {word!r}{nearest(word, allowed)}")
+
+
+def reference_of(table: Table) -> Reference | None:
+    """The paper's table that stands beside ours."""
+    return references()[table.reference] if table.reference else None

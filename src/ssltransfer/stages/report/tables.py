@@ -1,0 +1,231 @@
+"""Our tables: a row for each model, a column for each number, the paper's columns apart."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ssltransfer.artefacts.metrics import Metrics
+from ssltransfer.config import ConfigError
+from ssltransfer.config.base import nearest
+from ssltransfer.config.entities import Report
+from ssltransfer.config.entities import Table as TableSpec
+from ssltransfer.stages.report.gather import Kind, Results
+from ssltransfer.stages.report.references import Reference, Value, reference_of
+from ssltransfer.stages.report.text import NOTHING, number, with_spread
+
+GROUPS: tuple[tuple[Kind, str], ...] = (
+    ("supervised", "Supervised controls"),
+    ("learned", "Without labels"),
+    ("random", "Random controls"),
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of ours shows.
+
+    Attributes:
+        key: as the configuration writes it: evaluation, or evaluation:value.
+        paper: column of the reference that belongs to it.
+    """
+
+    key: str
+    evaluation: str
+    value: str | None
+    protocol: str
+    unit: str
+    train: str
+    test: str
+    chance: float | None
+    paper: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of ours: its text, and whether it is the best of its column but for supervised rows."""
+
+    text: str
+    mean: float | None = None
+    spread: float | None = None
+    seeds: int = 0
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model with its numbers and, beside them, the paper's."""
+
+    model: str
+    kind: Kind
+    cells: tuple[Cell, ...]
+    paper_row: str | None = None
+    paper: tuple[Value | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be shown."""
+
+    title: str
+    columns: tuple[Column, ...]
+    groups: tuple[tuple[str, Kind, tuple[Row, ...]], ...]
+    reference: Reference | None = None
+
+    @property
+    def paired(self) -> tuple[Column, ...]:
+        """Columns that have one of the paper's."""
+        return tuple(column for column in self.columns if column.paper)
+
+    @property
+    def chances(self) -> bool:
+        """Whether any column has a level of chance."""
+        return any(column.chance is not None for column in self.columns)
+
+
+def build_tables(report: Report, results: Results) -> list[Table]:
+    """The tables of the configuration; without any, one of all models under all evaluations.
+
+    Raises:
+        ConfigError: a table asks for an evaluation, a value or a model that there is not.
+    """
+    specs = report.tables
+    if not specs and results.evaluations:
+        specs = (TableSpec(title="All models under all evaluations", columns=tuple(results.evaluations)),)
+    return [_build(spec, results) for spec in specs]
+
+
+def _build(spec: TableSpec, results: Results) -> Table:
+    where = f"report.tables: {spec.title!r}"
+    columns = tuple(_column(key, spec, results, where) for key in spec.columns)
+    models = _rows(spec, columns, results, where)
+    reference = reference_of(spec)
+    found = {model: [_metrics(results, column, model) for column in columns] for model in models}
+    best = [_best(results, [(model, found[model][i]) for model in models], c) for i, c in enumerate(columns)]
+    rows = [
+        Row(
+            model,
+            results.kind(model),
+            tuple(_cell(metrics, columns[i], model in best[i]) for i, metrics in enumerate(found[model])),
+            spec.paper_rows.get(model),
+            tuple(reference.value(spec.paper_rows.get(model), c.paper) for c in columns if c.paper)
+            if reference
+            else (),
+        )
+        for model in models
+    ]
+    groups = tuple((title, kind, tuple(row for row in rows if row.kind == kind)) for kind, title in GROUPS)
+    return Table(spec.title, columns, tuple(group for group in groups if group[2]), reference)
+
+
+def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
+    evaluation, _, value = key.partition(":")
+    measured = results.evaluations.get(evaluation)
+    if not measured:
+        raise ConfigError(f"{where}: there are no numbers of {evaluation!r}{nearest(evaluation, results.evaluations)}")
+    if value and not any(value in metrics.values for metrics in measured):
+        known = sorted({name for metrics in measured for name in metrics.values})
+        raise ConfigError(f"{where}: {evaluation} has no value {value!r}{nearest(value, known)}")
+    first = measured[0]
+    headline = not value or value == first.headline
+    return Column(
+        key=key,
+        evaluation=evaluation,
+        value=value or None,
+        protocol=str(first.protocol.get("name", "")),
+        unit=first.unit,
+        train=str(first.datasets.get("train", {}).get("name", "")),
+        test=str(first.datasets.get("test", {}).get("name", "")),
+        chance=first.chance if headline else None,
+        paper=spec.paper_columns.get(key),
+    )
+
+
+def _rows(spec: TableSpec, columns: Sequence[Column], results: Results, where: str) -> list[str]:
+    measured = {column.evaluation for column in columns}
+    having = {m.model for name in measured for m in results.evaluations[name]}
+    ordered = [name for name in results.models if name in having] + sorted(having - set(results.models))
+    if not spec.rows:
+        return ordered
+    rows: list[str] = []
+    for pattern in spec.rows:
+        matching = [name for name in ordered if fnmatch.fnmatchcase(name, pattern)]
+        if not matching:
+            raise ConfigError(f"{where}: no model with a number is called {pattern!r}{nearest(pattern, ordered)}")
+        rows += [name for name in matching if name not in rows]
+    return rows
+
+
+def _metrics(results: Results, column: Column, model: str) -> Metrics | None:
+    for metrics in results.evaluations[column.evaluation]:
+        if metrics.model == model and (column.value is None or column.value in metrics.values):
+            return metrics
+    return None
+
+
+def _best(results: Results, found: list[tuple[str, Metrics | None]], column: Column) -> set[str]:
+    """The best row that saw no labels; equal means share the place, and one row alone is no best."""
+    means = {
+        model: round(metrics.mean(column.value), 6)
+        for model, metrics in found
+        if metrics and results.kind(model) != "supervised"
+    }
+    return {model for model, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
+
+
+def _cell(metrics: Metrics | None, column: Column, best: bool) -> Cell:
+    if metrics is None:
+        return Cell(NOTHING)
+    value = column.value
+    return Cell(with_spread(metrics, value), metrics.mean(value), metrics.spread(value), len(metrics.seeds), best)
+
+
+def as_text(tables: Sequence[Table]) -> str:
+    """The tables for a terminal: models down, evaluations across."""
+    return "\n\n".join(map(_as_text, tables)) + ("\n" if tables else "")
+
+
+def _as_text(table: Table) -> str:
+    head = [table.title, *(column.key for column in table.columns)]
+    body: list[list[str]] = []
+    for _, kind, rows in table.groups:
+        for row in rows:
+            mark = "" if kind == "learned" else f" ({kind})"
+            body.append([row.model + mark, *(cell.text + ("*" if cell.best else " ") for cell in row.cells)])
+    if table.chances:
+        body.append(["chance", *(number(column.chance) + " " for column in table.columns)])
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    lines = [_line(head, widths), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(_line(line, widths) for line in body)]
+    units = sorted({column.unit for column in table.columns})
+    lines.append(f"in {', '.join(units)}; * best without labels")
+    return "\n".join(lines)
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    first, *others = (
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([first, *others]).rstrip()
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """Every number of every table, one a line, with its spread and number of seeds."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["table", "model", "kind", "column", "unit", "mean", "spread", "seeds", "chance"])
+    for table in tables:
+        for _, kind, rows in table.groups:
+            for row in rows:
+                for column, cell in zip(table.columns, row.cells, strict=True):
+                    if cell.mean is not None:
+                        spread = "" if cell.spread is None else f"{cell.spread:.6g}"
+                        chance = "" if column.chance is None else f"{column.chance:.6g}"
+                        mean = f"{cell.mean:.6g}"
+                        writer.writerow(
+                            [table.title, row.model, kind, column.key, column.unit, mean, spread, cell.seeds, chance]
+                        )
+    return out.getvalue()

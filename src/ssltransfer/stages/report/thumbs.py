@@ -1,0 +1,88 @@
+"""Pictures of the report: thumbnails in strips, montages of clusters, filters of a first convolution."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import Index
+from ssltransfer.data.draws import seed_of
+from ssltransfer.data.pictures import BadPicture, read
+from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.models.weights import read_tensors
+
+SIDE = 64
+GREY = 128
+
+
+def thumbnail(path: Path, side: int = SIDE) -> np.ndarray:
+    """uint8 (side, side, 3); all grey where the picture is missing or broken."""
+    try:
+        square = CentreSquare(side, side)(read(path, min_short_side=side), Random(0))
+    except (BadPicture, OSError):
+        return np.full((side, side, 3), GREY, np.uint8)
+    return square.permute(1, 2, 0).contiguous().numpy()
+
+
+def strip(paths: Sequence[Path], side: int = SIDE, *, lead: int = 0, gap: int = 2) -> str:
+    """A data URI: the pictures side by side on white, as JPEG; `lead` pixels more after the first."""
+    out = np.full((side, len(paths) * (side + gap) - gap + lead, 3), 255, np.uint8)
+    for place, path in enumerate(paths):
+        left = place * (side + gap) + (lead if place else 0)
+        out[:, left : left + side] = thumbnail(path, side)
+    return data_uri(out, "JPEG")
+
+
+def sample_of(index: Index, wanted: int) -> list[int]:
+    """Pictures drawn by a fixed seed, spread over the classes where there are any."""
+    order = sorted(range(len(index)), key=lambda i: seed_of("report", index.paths[i]))
+    taken: dict[int, int] = {}
+    turns = []
+    for sample in order:
+        label = int(index.labels[sample])
+        taken[label] = taken.get(label, 0) + 1
+        turns.append((taken[label], len(turns), sample))
+    return [sample for _, _, sample in sorted(turns)[:wanted]]
+
+
+def filters(weights: Path) -> str | None:
+    """The first convolution as a data URI: a grid of kernels, each stretched to its own range; None without one.
+
+    Kernels of three channels are shown in colour, others as the mean over their channels.
+    """
+    try:
+        tensors = read_tensors(weights)
+    except ArtefactError:
+        return None
+    names = [name for name in ("conv1.weight", "features.0.weight", "conv1_1.weight") if name in tensors]
+    names += [name for name, tensor in tensors.items() if tensor.ndim == 4 and "conv1" in name]
+    if not names or tensors[names[0]].ndim != 4:
+        return None
+    kernels = tensors[names[0]].float().numpy()
+    kernels = kernels if kernels.shape[1] == 3 else kernels.mean(1, keepdims=True).repeat(3, 1)
+    low, high = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
+    shown = (255 * (kernels - low) / np.maximum(high - low, 1e-12)).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    n, side = len(shown), shown.shape[1]
+    zoom = max(1, round(24 / side))
+    cell = side * zoom + 2
+    columns = min(n, 16 if n > 32 else 12)
+    out = np.full((-(-n // columns) * cell - 2, columns * cell - 2, 3), 255, np.uint8)
+    for place, kernel in enumerate(shown):
+        top, left = place // columns * cell, place % columns * cell
+        out[top : top + side * zoom, left : left + side * zoom] = kernel.repeat(zoom, 0).repeat(zoom, 1)
+    return data_uri(out, "PNG")
+
+
+def data_uri(pixels: np.ndarray, form: str) -> str:
+    """uint8 (H, W, 3) as text that a page can carry."""
+    out = io.BytesIO()
+    options = {"quality": 82} if form == "JPEG" else {"optimize": True}
+    Image.fromarray(pixels).save(out, form, **options)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -1,0 +1,64 @@
+"""How much host memory a job may use."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def memory_budget() -> int:
+    """Bytes that a stage may use for data: SSLTRANSFER_MEMORY_MB, or half of what is free.
+
+    Free is the least of what the machine has available, what the control groups of this process (a Slurm job, a
+    container) still allow, and what is left below RLIMIT_AS and RLIMIT_DATA.
+    """
+    given = os.environ.get("SSLTRANSFER_MEMORY_MB")
+    if given:
+        return int(float(given) * 2**20)
+    free = [psutil.virtual_memory().available, *_left_in_groups(), *_left_in_limits()]
+    return max(0, min(free)) // 2
+
+
+def _left_in_limits() -> Iterator[int]:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield soft - int(status[used].split()[0]) * 1024
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Control groups of version 2 and 1; a limit may stand on any ancestor, as Slurm's stands on the job."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, limit, used = CGROUPS, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, used = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        folder = root / path.lstrip("/")
+        while folder.is_relative_to(root):
+            try:
+                allowed = (folder / limit).read_text().strip()
+                if allowed != "max":
+                    yield int(allowed) - int((folder / used).read_text()) + _cache(folder / "memory.stat")
+            except (OSError, ValueError):
+                pass  # no such group in this namespace, or no limit in it
+            folder = folder.parent
+
+
+def _cache(stat: Path) -> int:
+    """Page cache that the kernel takes back at need; it is counted as used."""
+    rows = dict(line.split() for line in stat.read_text().splitlines())
+    return int(rows.get("total_inactive_file", rows.get("inactive_file", 0)))

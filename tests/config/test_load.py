@@ -1,0 +1,194 @@
+"""The configuration: what is refused and in which words, what is completed by itself, what a change changes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ssltransfer.config import ConfigError, complete, read_config
+from ssltransfer.config.entities import Measurement, Pretext, Student
+
+REPOSITORY = Path(__file__).parents[2]
+
+BASE = yaml.safe_load("""
+datasets:
+  a-train: {format: imagefolder, root: a, split: train}
+  a-val: {format: imagefolder, root: a, split: val}
+  b: {format: folder, root: b}
+  voc-train: {format: voc, root: v, split: trainval}
+  voc-test: {format: voc, root: v, split: test}
+pretexts:
+  jig: {task: jigsaw++, trunk: caffenet, data: b, schedule: {steps: 10, batch: 8}}
+features:
+  jig-conv4: {model: jig, layer: conv4, pool: {max: 5}}
+clusters:
+  jig-k: {features: jig-conv4, data: b, k: 20}
+students:
+  cc: {method: {name: cluster-classification, cluster: jig-k}, data: a-train, trunk: caffenet, schedule: {epochs: 2}}
+evaluations:
+  nn: {protocol: {name: neighbours, layer: conv4, pool: {max: 5}}, models: [jig, cc], train: a-train, test: a-val}
+""")
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    content: dict[str, Any] = copy.deepcopy(BASE)
+    *steps, last = path.split("/")
+    part = content
+    for step in steps:
+        part = part[step]
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("dataset", {}, "unknown key 'dataset'; did you mean 'datasets'?"),
+        ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
+        ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
+        ("students/cc/method", "supervisd", "there is no 'supervisd'; did you mean 'supervised'?"),
+        ("students/cc/trunk", {"name": "caffenet", "with": 2}, "did you mean 'width'?"),
+        ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
+        ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
+        ("pretexts/jig/schedule/batch", 7, "pictures in pairs; give an even batch"),
+        ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
+        ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
+        ("pretexts/jig/heldout", "b", "are the same pictures"),
+        ("features/jig-conv4/layer", "conv6", "has no 'conv6'"),
+        ("features/jig-conv4/layer", "fc7", "(caffenet) has no 'fc7'"),
+        ("clusters/jig-k/k", "many", "valid integer"),
+        ("clusters/jig-k/k", 1, "greater than or equal to 2"),
+        ("clusters/jig-k/k", None, "clusters.jig-k.k: this key is required and missing"),
+        ("evaluations/nn/test", "a-train", "train and test are the same pictures"),
+        ("evaluations/nn/train", "b", "which dataset 'b' does not have"),
+        ("evaluations/nn/models", ["cd"], "no model is called 'cd'; did you mean 'cc'?"),
+        ("datasets/a b", {"format": "folder", "root": "x"}, "datasets.a b"),
+        ("datasets/x;y", {"format": "folder", "root": "x"}, "datasets.x;y"),
+        ("datasets/b/format", "foldr", "there is no 'foldr'; did you mean 'folder'?"),
+        ("pretexts/cc", {"task": "random", "trunk": "caffenet"}, "both a pretext and a student"),
+        ("report", {"tables": [{"title": "t", "columns": ["nm"]}]}, "no evaluation is called 'nm'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_sentence(path: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        complete(changed(path, value), "mine.yaml")
+    text = str(error.value)
+    assert said in text and text.startswith("mine.yaml: ") and "\n" not in text
+
+
+def test_more_clusters_than_pictures_is_said_before_anything_runs() -> None:
+    content = changed("datasets/b", {"format": "world", "set": "objects", "split": "train", "n": 19})
+    with pytest.raises(ConfigError, match="20 clusters of only 19 pictures"):
+        complete(content)
+
+
+def test_a_student_cannot_be_its_own_teacher() -> None:
+    with pytest.raises(ConfigError, match="hangs on itself: cc <- cc"):
+        complete(changed("features/jig-conv4/model", "cc"))
+
+
+def test_a_student_can_be_the_next_teacher() -> None:
+    content = changed("features/cc-conv5", {"model": "cc", "layer": "conv5"})
+    content["clusters"]["again"] = {"features": "cc-conv5", "data": "b", "k": 5}
+    method = {"name": "cluster-classification", "cluster": "again"}
+    content["students"]["cc2"] = {**content["students"]["cc"], "method": method}
+    assert complete(content).model("cc2").stage == "student"
+
+
+def test_controls_are_added_for_every_trunk() -> None:
+    content = changed("students/small", {**BASE["students"]["cc"], "trunk": {"name": "caffenet", "width": 0.5}})
+    content["evaluations"]["nn"]["models"] = ["jig", "small"]
+    rows = complete(content).rows["nn"]
+    assert rows == (
+        *("jig", "small", "random-caffenet", "supervised-caffenet-a-train"),
+        *("random-caffenet-width0.5", "supervised-caffenet-width0.5-a-train"),
+    )
+
+
+def test_a_supervised_control_learns_as_the_student_does() -> None:
+    config = complete(BASE)
+    control = config.students["supervised-caffenet-a-train"]
+    assert control.schedule == config.students["cc"].schedule and control.data == "a-train"
+
+
+def test_a_declared_control_is_not_made_twice() -> None:
+    content = changed("students/mine", {**BASE["students"]["cc"], "method": "supervised"})
+    assert complete(content).rows["nn"] == ("jig", "cc", "random-caffenet", "mine")
+
+
+def test_voc_has_its_supervised_control_from_labelled_pictures() -> None:
+    voc = {"protocol": "voc-classification", "models": ["cc"], "train": "voc-train", "test": "voc-test"}
+    rows = complete(changed("evaluations/voc", voc)).rows["voc"]
+    assert rows == ("cc", "random-caffenet", "supervised-caffenet-a-train")
+
+
+def test_features_for_an_evaluation_are_the_declared_ones_where_they_are_equal() -> None:
+    config = complete(BASE)
+    assert config.evaluated_features("nn", "jig") == "jig-conv4"
+    assert config.evaluated_features("nn", "cc") == "cc.conv4-max5"
+    assert config.datasets_of_features("jig-conv4") == {"a-train", "a-val", "b"}
+
+
+def test_sweeps() -> None:
+    content = changed("clusters/jig-k{k}", {"for": {"k": [3, 5]}, "features": "jig-conv4", "data": "b", "k": "{k}"})
+    clusters = complete(content).clusters
+    assert clusters["jig-k3"].k == 3 and clusters["jig-k5"].k == 5
+    with pytest.raises(ConfigError, match=r"clusters.jig-k: declared twice"):
+        complete(changed("clusters/jig{k}", {"for": {"k": ["-k"]}, "features": "jig-conv4", "data": "b", "k": 4}))
+    with pytest.raises(ConfigError, match="is no variable of this sweep; it has k"):
+        complete(changed("clusters/j{q}", {"for": {"k": [3]}, "features": "jig-conv4", "data": "b", "k": 3}))
+
+
+def test_equal_content_has_equal_text_and_defaults_are_left_out() -> None:
+    one = complete(BASE).students["cc"].canonical()
+    other = copy.deepcopy(BASE)
+    other["students"]["cc"] = dict(reversed(other["students"]["cc"].items())) | {"seed": 0, "schedule": {"epochs": 2.0}}
+    assert complete(other).students["cc"].canonical() == one
+    assert "seed" not in one and '"name":"caffenet"' in one
+    assert Student.parse(one) == complete(BASE).students["cc"]
+
+
+def test_a_raised_version_changes_the_text_and_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretext = complete(BASE).pretexts["jig"]
+    before = pretext.canonical()
+    monkeypatch.setattr(type(pretext.task), "version", 2)
+    assert pretext.canonical() != before and '"version":2' in pretext.canonical()
+    assert Pretext.parse(pretext.canonical()) == pretext
+
+
+def test_another_model_does_not_change_what_is_measured_of_the_others() -> None:
+    before = complete(BASE).evaluations["nn"].measurement
+    content = changed("evaluations/nn/models", ["cc"])
+    assert complete(content).evaluations["nn"].measurement.canonical() == before.canonical()
+    assert Measurement.parse(before.canonical()) == before
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    config = read_config(path)
+    assert config.rows
+    for section in ("datasets", "pretexts", "features", "clusters", "students"):
+        for entry in getattr(config, section).values():
+            text = entry.canonical()
+            assert yaml.safe_load(text) and "\n" not in text
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("datasets:\n  a: {format: folder, root: x}\n  a: {format: folder, root: y}\n")
+    with pytest.raises(ConfigError, match="line 2: the key 'a' stands twice"):
+        read_config(tmp_path / "c.yaml")
+
+
+def test_no_file_and_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        read_config(tmp_path / "none.yaml")
+    (tmp_path / "c.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_config(tmp_path / "c.yaml")

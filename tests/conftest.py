@@ -1,0 +1,50 @@
+"""What several tests share: a handful of embedded pictures and their index, made once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.config.formats import World
+from ssltransfer.stages import index as index_stage
+
+# Equal bytes are promised on a CPU; SSLTRANSFER_TEST_CUDA=1 lets the tests that compare devices see a GPU.
+if not os.environ.get("SSLTRANSFER_TEST_CUDA"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.setdefault("SSLTRANSFER_WORKERS", "0")
+
+
+@pytest.fixture(scope="session")
+def objects_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Index of 48 object pictures of 64 px, 12 classes."""
+    folder = tmp_path_factory.mktemp("objects")
+    spec = World(root=str(folder / "world"), set="objects", split="train", n=48, size=64)
+    index_stage.run(spec, output=folder / "objects.parquet", threads=1)
+    return folder / "objects.parquet"
+
+
+@pytest.fixture(scope="session")
+def objects(objects_path: Path) -> Index:
+    """The same, read."""
+    return read_index(objects_path)
+
+
+@pytest.fixture(scope="session")
+def objects_val_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Index of 24 other object pictures."""
+    folder = tmp_path_factory.mktemp("objects_val")
+    spec = World(root=str(folder / "world"), set="objects", split="val", n=24, size=64)
+    index_stage.run(spec, output=folder / "objects-val.parquet", threads=1)
+    return folder / "objects-val.parquet"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real pictures that $SSLTRANSFER_REAL_DATA names."""
+    folder = os.environ.get("SSLTRANSFER_REAL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real pictures here: set SSLTRANSFER_REAL_DATA")
+    return Path(folder)

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.models import AlexNet_Weights
+from torchvision.transforms.v2 import functional as tv
+
+from ssltransfer.models.normalise import normalise
+
+PICTURES = torch.randint(0, 256, (4, 3, 9, 11), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_imagenet_is_what_torchvisions_weights_ask_for():
+    preset = AlexNet_Weights.IMAGENET1K_V1.transforms()
+    expected = tv.normalize(PICTURES.float() / 255, preset.mean, preset.std)
+    assert torch.allclose(normalise(PICTURES, "imagenet"), expected, atol=1e-6)
+
+
+def test_half_is_minus_one_to_one_and_none_is_zero_to_one():
+    ends = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    assert normalise(ends, "half")[0, 0, 0].tolist() == [-1, 1]
+    assert normalise(ends, "none")[0, 0, 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("rule", "axes"), [("per-picture", (1, 2, 3)), ("per-channel", (2, 3))])
+def test_pictures_are_standardised_by_themselves(rule: str, axes: tuple[int, ...]):
+    found = normalise(PICTURES, rule)  # type: ignore[arg-type]
+    plain = PICTURES.numpy().astype(np.float64)
+    expected = (plain - plain.mean(axes, keepdims=True)) / plain.std(axes, keepdims=True)
+    assert np.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(normalise(PICTURES[2:3], rule), found[2:3], atol=1e-6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", ["per-picture", "per-channel"])
+def test_a_blank_picture_becomes_zeros(rule: str):
+    blank = torch.full((1, 3, 8, 8), 77, dtype=torch.uint8)
+    assert normalise(blank, rule).abs().max() < 1e-4  # type: ignore[arg-type]
+
+
+def test_caffe_is_blue_first_minus_the_published_means():
+    pixel = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert normalise(pixel, "caffe").flatten().tolist() == [30 - 104, 20 - 117, 10 - 123]

@@ -1,0 +1,225 @@
+"""Every trunk against torchvision's own network or the published numbers."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, ResNet50, TrunkOptions, Vgg16
+from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.models.trunk import LayerError, Trunk, scaled
+from ssltransfer.models.weights import load_tensors
+
+OPTIONS = [CaffeNet(), AlexNet(), Vgg16(), Vgg16(bn=False), ResNet18(), ResNet50()]
+SMALL = [option.model_copy(update={"width": 0.125, "size": 64}) for option in OPTIONS]
+names = pytest.mark.parametrize
+
+
+def meta(options: TrunkOptions) -> Trunk:
+    with torch.device("meta"):
+        return build_trunk(options, top=True)
+
+
+def theirs_on_meta(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return torchvision.models.get_model(name)
+
+
+def shake(module: nn.Module) -> None:
+    """Statistics and weights unlike those of a fresh network, so that a wrong order of layers shows."""
+    torch.manual_seed(5)
+    for name, value in module.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif value.is_floating_point() and value.ndim == 1:
+            value.add_(torch.randn_like(value) * 0.05)
+    module.eval()
+
+
+@names(
+    ("options", "name", "head"),
+    [
+        (AlexNet(), "alexnet", 4_097_000),
+        (Vgg16(bn=False), "vgg16", 4_097_000),
+        (Vgg16(), "vgg16_bn", 4_097_000),
+        (ResNet18(), "resnet18", 513_000),
+        (ResNet50(), "resnet50", 2_049_000),
+    ],
+)
+def test_tensors_are_named_and_shaped_as_torchvisions(options: TrunkOptions, name: str, head: int):
+    theirs = {key: value.shape for key, value in theirs_on_meta(name).state_dict().items()}
+    ours = {key: value.shape for key, value in meta(options).state_dict().items()}
+    assert ours.items() <= theirs.items()
+    assert {key.rsplit(".", 1)[0] for key in theirs.keys() - ours.keys()} in ({"fc"}, {"classifier.6"})
+    published = {"alexnet": 61_100_840, "vgg16": 138_357_544, "vgg16_bn": 138_365_992}
+    published |= {"resnet18": 11_689_512, "resnet50": 25_557_032}
+    assert sum(p.numel() for p in meta(options).parameters()) == published[name] - head
+
+
+def test_alexnet_computes_torchvisions_activations():
+    theirs = torchvision.models.alexnet()
+    shake(theirs)
+    ours = build_trunk(AlexNet(), top=True).eval()
+    assert "prefix ''" in load_tensors(ours, theirs.state_dict(), "x")
+    x = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        found = ours(x, ours.layers)
+        assert torch.equal(found["conv1"], theirs.features[:2](x))
+        assert torch.equal(found["conv4"], theirs.features[:10](x))
+        assert torch.equal(found["conv5"], theirs.features[:12](x))
+        flat = theirs.avgpool(theirs.features(x)).flatten(1)
+        assert torch.equal(found["fc6"], theirs.classifier[:3](flat))
+        assert torch.equal(found["fc7"], theirs.classifier[:6](flat))
+        assert torch.equal(theirs.classifier[6](found["fc7"]), theirs(x))
+
+
+@names("bn", [False, True])
+def test_vgg16_computes_torchvisions_convolutions(bn: bool):
+    vgg = torchvision.models.vgg
+    features = vgg.make_layers(vgg.cfgs["D"], batch_norm=bn)
+    shake(features)
+    ours = build_trunk(Vgg16(bn=bn), top=False).eval()
+    load_tensors(ours, {f"features.{key}": value for key, value in features.state_dict().items()}, "x")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        found = ours(x, ["conv4_3", "conv5_3"])
+        pools = [i for i, part in enumerate(features) if isinstance(part, nn.MaxPool2d)]
+        assert torch.equal(found["conv4_3"], features[: pools[3]](x))
+        assert torch.equal(found["conv5_3"], features[: pools[4]](x))
+
+
+@pytest.mark.slow
+@names("bn", [False, True])
+def test_vgg16_computes_torchvisions_logits(bn: bool):
+    theirs = torchvision.models.get_model("vgg16_bn" if bn else "vgg16")
+    shake(theirs)
+    ours = build_trunk(Vgg16(bn=bn), top=True).eval()
+    load_tensors(ours, theirs.state_dict(), "x")
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(theirs.classifier[6](ours(x)["fc7"]), theirs(x))
+
+
+@names(("options", "name"), [(ResNet18(), "resnet18"), (ResNet50(), "resnet50")])
+def test_resnets_compute_torchvisions_activations(options: TrunkOptions, name: str):
+    theirs = torchvision.models.get_model(name)
+    shake(theirs)
+    ours = build_trunk(options, top=True).eval()
+    load_tensors(ours, theirs.state_dict(), "x")
+    x = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        found = ours(x, ours.layers)
+        deep = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
+        for number in range(1, 5):
+            deep = theirs.get_submodule(f"layer{number}")(deep)
+            assert torch.equal(found[f"block{number}"], deep)
+        assert torch.equal(theirs.fc(found["pool"]), theirs(x))
+
+
+def test_caffenet_has_the_published_sizes():
+    trunk = meta(CaffeNet())
+    assert sum(p.numel() for p in trunk.parameters()) == 60_965_224 - 4_097_000
+    shapes = trunk.shapes()
+    sizes = {"conv1": (96, 55, 55), "conv2": (256, 27, 27), "conv3": (384, 13, 13), "conv4": (384, 13, 13)}
+    assert shapes == sizes | {"conv5": (256, 13, 13), "fc6": (4096,), "fc7": (4096,)}
+    assert trunk.get_submodule("fc6").in_features == 256 * 6 * 6
+
+
+def test_caffenet_on_tiles_has_the_published_sizes():
+    tiles = build_tile_trunk(CaffeNet(), seed=0)
+    sizes = {"conv1": (96, 27, 27), "conv2": (256, 13, 13), "conv3": (384, 6, 6), "conv4": (384, 6, 6)}
+    assert tiles.shapes(64) == sizes | {"conv5": (256, 6, 6)}
+
+
+def test_residual_tiles_have_kolesnikovs_strides():
+    shapes = build_tile_trunk(ResNet50(width=0.125), seed=0).shapes(64)
+    assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
+
+
+@names("options", SMALL, ids=lambda o: o.slug)
+def test_tile_trunk_has_the_tensors_of_the_trunk_itself(options: TrunkOptions):
+    tiles = build_tile_trunk(options, seed=3)
+    own = build_trunk(options, top=False, seed=4)
+    own.load_state_dict(tiles.state_dict())
+    assert own.options == options
+    again = build_trunk(options, top=False, seed=3)
+    assert all(torch.equal(own.state_dict()[key], value) for key, value in again.state_dict().items())
+    if options.tile_stem_stride:
+        stride = tiles.get_submodule(first_convolution(tiles)).stride
+        assert stride == (options.tile_stem_stride,) * 2 and stride != own.get_submodule(first_convolution(own)).stride
+
+
+def first_convolution(trunk: Trunk) -> str:
+    return next(name for name, part in trunk.named_modules() if isinstance(part, nn.Conv2d))
+
+
+@names("options", SMALL, ids=lambda o: o.slug)
+def test_nothing_beyond_the_layer_asked_for_is_computed(options: TrunkOptions):
+    trunk = build_trunk(options, top=True).eval()
+    ran: list[str] = []
+    for name, part in trunk.named_modules():
+        if not list(part.children()):
+            part.register_forward_hook(lambda _, __, ___, name=name: ran.append(name))
+    x = torch.randn(1, 3, 64, 64)
+    counts = []
+    for layer in trunk.layers:
+        ran.clear()
+        found = trunk(x, [layer])
+        assert list(found) == [layer]
+        counts.append(list(ran))
+    for before, after in pairwise(counts):
+        assert len(before) < len(after) and after[: len(before)] == before
+    leaves = [name for name, part in trunk.named_modules() if not list(part.children())]
+    assert set(leaves) - set(counts[-1]) <= {"avgpool"}
+
+
+@names("options", SMALL, ids=lambda o: o.slug)
+def test_a_layer_is_the_same_alone_or_among_others_and_has_the_shape_promised(options: TrunkOptions):
+    trunk = build_trunk(options, top=True).eval()
+    x = torch.randn(2, 3, 64, 64)
+    together = trunk(x, trunk.layers)
+    for layer, shape in trunk.shapes().items():
+        assert torch.equal(trunk(x, [layer])[layer], together[layer])
+        assert tuple(together[layer].shape[1:]) == shape
+        assert (together[layer] >= 0).all() and (together[layer] > 0).any()  # after its ReLU
+    assert torch.equal(trunk(x)[trunk.layers[-1]], together[trunk.layers[-1]])
+    assert trunk.training is False
+
+
+@names("options", OPTIONS, ids=lambda o: o.slug)
+def test_width_multiplies_every_layers_channels(options: TrunkOptions):
+    full, half = meta(options).shapes(), meta(options.model_copy(update={"width": 0.5})).shapes()
+    assert {name: (shape[0] // 2, *shape[1:]) for name, shape in full.items()} == half
+
+
+def test_channels_stay_multiples_of_eight():
+    assert [scaled(c, 0.1) for c in (64, 96, 384, 4096)] == [8, 8, 40, 408]
+    assert scaled(96, 0.01) == 8 and scaled(96, 1.0) == 96 and scaled(96, 4.0) == 384
+
+
+@names("size", [64, 95, 96, 227])
+@names("stride", [1, 2, 4])
+def test_caffenet_takes_any_size(size: int, stride: int):
+    options = CaffeNet(width=0.1, size=size, stem_stride=stride)
+    assert build_trunk(options, top=True)(torch.zeros(1, 3, size, size))["fc7"].shape == (1, 408)
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    one = build_trunk(SMALL[0], top=True, seed=7).state_dict()
+    state = torch.random.get_rng_state()
+    two = build_trunk(SMALL[0], top=True, seed=7).state_dict()
+    other = build_trunk(SMALL[0], top=True, seed=8).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+    assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
+
+
+def test_an_unknown_layer_is_refused_by_name():
+    trunk = build_trunk(SMALL[0], top=False)
+    with pytest.raises(LayerError, match="caffenet has no layer 'fc6'; it has conv1, conv2, conv3, conv4, conv5"):
+        trunk(torch.zeros(1, 3, 64, 64), ["fc6"])

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+
+from ssltransfer.artefacts.features import open_features
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.config.entities import Measurement
+from ssltransfer.config.protocols import Neighbours, Pool
+from ssltransfer.stages.evaluate import run
+from ssltransfer.stages.evaluate.neighbours import majority, nearest
+from ssltransfer.training.kmeans import Matrix, Points
+
+CPU = torch.device("cpu")
+
+
+def points(values: np.ndarray, rows: int | None = None, *, normalise: bool = True) -> Points:
+    source = Matrix(values)
+    source.rows = rows or len(values)
+    return Points(source, 4, normalise=normalise, device=CPU, budget=1 << 30, where="test")
+
+
+@pytest.mark.parametrize("rows", [7, 50, 300])
+@pytest.mark.parametrize("k", [1, 12])
+def test_equals_scikit_learn_however_the_gallery_is_cut(rng: np.random.Generator, k: int, rows: int) -> None:
+    gallery, queries = (rng.normal(size=(n, 16)).astype(np.float32) for n in (300, 40))
+    values, ids = nearest(points(gallery, rows), points(queries).take(np.arange(40)), k)
+    distances, expected = (
+        NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(gallery).kneighbors(queries)
+    )
+    assert np.array_equal(ids.numpy(), expected)
+    assert np.allclose(1 - values.numpy(), distances, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 5, 64])
+def test_equal_pictures_are_found_by_the_lowest_sample(rng: np.random.Generator, rows: int) -> None:
+    few = np.eye(4, dtype=np.float32)
+    which = rng.integers(0, 4, 64)
+    _, ids = nearest(points(few[which], rows), torch.from_numpy(few), 5)
+    for query in range(4):
+        assert ids[query].tolist() == np.flatnonzero(which == query)[:5].tolist()
+
+
+def test_majority_and_its_ties() -> None:
+    labels = np.array([[0, 1, 1, 2], [2, 0, 0, 2], [3, 4, 5, 6], [1, 0, 0, 0]])
+    assert majority(labels).tolist() == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, k: int) -> None:  # type: ignore[no-untyped-def]
+    output = tmp_path / "nn" / "tiny.json"
+    spec = Measurement(protocol=Neighbours(k=k, layer="conv4", pool=Pool(max=3)), train="a", test="b", seeds=(0, 1))
+    given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
+    run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, **given)
+    found = read_metrics(output)
+    train, test = read_index(chain.train), read_index(chain.test)
+    x, y = (
+        open_features(path)[0].read(slice(None)).astype(np.float64)
+        for path in (chain.train_features, chain.test_features)
+    )
+    if k == 1:
+        expected = (
+            KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(x, train.labels).score(y, test.labels)
+        )
+        assert found.values["accuracy"] == [pytest.approx(100 * expected, abs=1e-4)]
+    assert (found.model, found.evaluation, found.seeds, found.shared) == ("tiny", "nn", [0], 0)
+    assert found.datasets["test"] == {"name": "b", "samples": 30, "fingerprint": test.fingerprint}
+    assert np.sum(found.details["confusion"]) == 30
+    first = found.details["examples"][0]["neighbours"]
+    assert [near["similarity"] for near in first] == sorted((near["similarity"] for near in first), reverse=True)
+    assert all(near["path"] == train.paths[near["train"]] for near in first)
+    before = output.read_bytes()
+    run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, **given)
+    assert output.read_bytes() == before
+
+
+def test_refuses_what_does_not_belong_together(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def measure(**changed: object) -> None:
+        protocol = Neighbours(layer="conv4", pool=Pool(max=3), **changed.pop("options", {}))  # type: ignore[arg-type]
+        spec = Measurement(protocol=protocol, train="a", test="b")
+        given = {
+            "model": chain.model, "train": chain.train, "test": chain.test,
+            "train_features": chain.train_features, "test_features": chain.test_features,
+        }  # fmt: skip
+        run(spec, output=tmp_path / "nn" / "m.json", threads=1, **(given | changed))  # type: ignore[arg-type]
+
+    with pytest.raises(ArtefactError, match="belong to another index"):
+        measure(test_features=chain.train_features)
+    with pytest.raises(ArtefactError, match="other weights"):
+        measure(model=chain.full_model)
+    with pytest.raises(ArtefactError, match="stand in the training set a too"):
+        measure(test=chain.train, test_features=chain.train_features)
+    with pytest.raises(ArtefactError, match="k is 61 but there are 60"):
+        measure(options={"k": 61})
+    with pytest.raises(ArtefactError, match="give --train-features"):
+        measure(train_features=None)
+    assert not (tmp_path / "nn" / "m.json").exists()

@@ -1,0 +1,64 @@
+"""The command line: help that says what goes in and out, one sentence for what is wrong, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssltransfer.cli import build_parser, main
+
+STAGES = ("index", "pretext", "features", "cluster", "label", "student", "evaluate", "report")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_says_what_goes_in_and_out(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        build_parser().parse_args([stage, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "->" in text and "--spec" in text and "--output" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["index", "--spec", '{"format":"folder","root":"nowhere"}'], "nowhere: there is no such folder"),
+        (["index", "--spec", "{"], "--spec is no dataset"),
+        (["pretext", "--spec", "{"], "--spec is not valid JSON"),
+        (["pretext", "--spec", "{}"], "this key is required and missing"),
+        (
+            ["features", "--spec", '{"model":"m","layer":"conv1"}', "--model", "m.json", "--data", "i"],
+            "m.json: missing",
+        ),
+        (["cluster", "--spec", '{"features":"f","data":"d","k":5}', "--features", "f.json"], "f.json: missing"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--output", str(tmp_path / "out" / "manifest.json")]) == 1
+    text = capsys.readouterr().err
+    assert said in text and text.startswith(f"ssltransfer {words[0]}: ") and len(text.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("kind", ["formats", "trunks", "tasks", "methods", "protocols"])
+def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from ssltransfer.overview import KINDS, listed
+
+    assert main(["list", kind]) == 0
+    text = capsys.readouterr().out
+    rows = listed(kind)
+    assert len(rows) == len(KINDS[kind]) == len({name for name, _, _ in rows})
+    for name, line, _ in rows:
+        assert name in text and line.endswith((".", "?")), name
+
+
+def test_the_configuration_imports_no_torch() -> None:
+    """Snakemake reads it at the start of every job."""
+    code = "import sys, ssltransfer.config; print(sorted({'torch', 'numpy', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,42 @@
+"""The worked example of CONTRIBUTING.md does what it says."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ssltransfer.config.tasks as tasks
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.trunks import CaffeNet
+from ssltransfer.data.batches import Batch
+from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.fit import fit
+
+
+def example() -> Any:
+    """Run both code blocks as they stand; returns the module's names."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    options, method = re.findall(r"```python\n(.*?)```", text, re.S)
+    names = dict(vars(tasks))
+    exec(options, names)
+    tasks.Mirror = names["Mirror"]  # type: ignore[attr-defined]
+    module: dict[str, Any] = {"__name__": "example"}
+    try:
+        exec(method, module)
+    finally:
+        del tasks.Mirror  # type: ignore[attr-defined]
+    return module["build"](names["Mirror"](), CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), 0)
+
+
+def test_the_worked_example_trains(objects: Index, tmp_path: Path) -> None:
+    task = example()
+    pictures = torch.randint(0, 256, (64, 3, 64, 64), dtype=torch.uint8)
+    batch = Batch(pictures, torch.arange(64), torch.zeros(64, dtype=torch.int64))
+    assert abs(float(task(batch, batch.draws(0))["loss"]) - math.log(2)) < 0.5
+    fitted = fit(task, objects, Schedule(steps=3, batch=16), seed=0, folder=tmp_path, devices=plan_devices(1))
+    assert len(fitted.curve) == 3

@@ -1,0 +1,161 @@
+"""What the documents say exists, exists; what protocols.md says of an option is its default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from ssltransfer.cli import main
+from ssltransfer.config.entities import Cluster, Features
+from ssltransfer.config.methods import METHODS
+from ssltransfer.config.protocols import PROTOCOLS
+from ssltransfer.config.tasks import TASKS
+from ssltransfer.config.trunks import TRUNKS
+from ssltransfer.overview import KINDS, listed
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+READ = [ROOT / "README.md", *DOCS]
+PROTOCOLS_MD = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+HEADINGS = set(re.findall(r"^#+ (\d+\.\d+[a-z]?)\b", PROTOCOLS_MD, re.MULTILINE))
+# "protocols 1.2", "protocols.md 1.3(a)", "protocols 1.1 and 1.2": each number after the word.
+MENTION = re.compile(r"protocols(?:\.md)?((?:(?:,| and)? \d+\.\d+(?:\([a-z]\)|[a-z])?)+)")
+KEYED: dict[str, type[BaseModel]] = {
+    **{str(kind.model_fields["name"].default): kind for kind in (*TASKS, *TRUNKS, *METHODS, *PROTOCOLS)},
+    "clusters": Cluster,
+    "features": Features,
+}
+
+
+def sections_named(text: str) -> set[str]:
+    """Section numbers that a text refers to."""
+    found = (re.findall(r"\d+\.\d+\(?[a-z]?", group) for group in MENTION.findall(text))
+    return {number.replace("(", "") for group in found for number in group}
+
+
+def code_of(path: Path) -> list[str]:
+    """Code of a document: each code span and each line of a fenced block."""
+    text = path.read_text(encoding="utf-8")
+    fence = re.compile(r"^[ ]*```.*?\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
+    lines = [line for block in fence.findall(text) for line in block.splitlines()]
+    return lines + re.findall(r"`([^`\n]+)`", fence.sub("", text))
+
+
+def test_sections_are_found() -> None:
+    assert sections_named("see protocols.md 1.1 and 1.2; protocols 1.3(a), protocols 2.1c") == {
+        "1.1",
+        "1.2",
+        "1.3a",
+        "2.1c",
+    }
+
+
+def test_sources_name_sections_that_exist() -> None:
+    sources = [source for kind in KINDS for _, _, source in listed(kind)]
+    named = set().union(*map(sections_named, sources))
+    assert len(named) >= 10
+    assert named <= HEADINGS
+
+
+def test_docstrings_name_sections_that_exist() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)}: {number}"
+        for path in (ROOT / "src").rglob("*.py")
+        for number in sections_named(path.read_text(encoding="utf-8")) - HEADINGS
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_name_is_in_the_docs(kind: str) -> None:
+    said = {code for path in DOCS for code in code_of(path)}
+    assert {name for name, _, _ in listed(kind)} <= said
+
+
+def test_protocol_options_are_the_defaults() -> None:
+    claims = list(_claims())
+    assert len(claims) > 80
+    wrong = [f"{where}: {key} is {found!r}, not {said!r}" for where, key, said, found in claims if said != found]
+    assert not wrong
+
+
+def _claims() -> Iterator[tuple[str, str, Any, Any]]:
+    """(section, key, value said, value found) for every `key: value` of protocols.md."""
+    config = yaml.safe_load((ROOT / "config" / "noroozi2018.yaml").read_text(encoding="utf-8"))
+    for part in re.split(r"^(?=#+ \d)", PROTOCOLS_MD, flags=re.MULTILINE)[1:]:
+        heading = part.splitlines()[0]
+        owners = [KEYED[name] for name in re.findall(r"`([^`]+)`", part) if name in KEYED]
+        for key, text in re.findall(r"`([\w{}.+-]+): ([^`\n]+)`", part):
+            said = yaml.safe_load(text)
+            if heading.startswith("# 7."):
+                yield heading, key, said, _of_mapping(config, key)
+            else:
+                found = [value for owner in owners for value in _of_spec(owner, key)]
+                yield heading, key, said, said if said in found else (found or ["no such option"])[0]
+
+
+def _of_mapping(content: Any, key: str) -> Any:
+    for name in re.split(r"\.(?=[a-z{])", key):
+        content = content.get(name, f"no {name}") if isinstance(content, dict) else f"no {name}"
+    return content
+
+
+def _of_spec(owner: type[BaseModel], key: str) -> list[Any]:
+    """The default of a dotted option, in JSON's types; the owner's name may stand first."""
+    first, _, rest = key.partition(".")
+    if KEYED.get(first) is not None and rest:
+        return _of_spec(owner, rest) if KEYED[first] is owner else []
+    if first not in owner.model_fields:
+        return []
+    value = owner.model_fields[first].get_default()
+    for name in filter(None, rest.split(".")):
+        if not isinstance(value, BaseModel) or name not in type(value).model_fields:
+            return []
+        value = getattr(value, name)
+    return [list(value) if isinstance(value, tuple) else value]
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(<?([^)\s>]+)>?[^)]*\)", path.read_text(encoding="utf-8")):
+        if re.match(r"[a-z][a-z+.-]*:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        if not there.exists() or (anchor and there.suffix == ".md" and anchor not in _anchors(there)):
+            broken.append(target)
+    assert not broken
+
+
+def _anchors(path: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
+def test_make_targets_exist(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE))
+    assert "demo" in targets
+    said = {name for code in code_of(path) for name in re.findall(r"(?:^|&& |\$ )make ([a-z][\w-]*)", code)}
+    assert said <= targets
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
+def test_commands_exist(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = re.compile(r"(?:^|&& |\$ |bin/)ssltransfer ([a-z][\w-]*)((?: [\w|]+)?)")
+    for name, what in {found for code in code_of(path) for found in command.findall(code.strip())}:
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0, f"{path.name}: ssltransfer {name}"
+        if name == "list" and what:
+            assert set(what.strip().split("|")) <= set(KINDS), f"{path.name}: ssltransfer list{what}"
+    capsys.readouterr()

@@ -1,0 +1,74 @@
+"""Running the repository's workflow in a folder of one's own, and reading what Snakemake says."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, Any] = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+
+
+def tiny(**changes: Any) -> dict[str, Any]:
+    """The tiny configuration, with values put in at dotted paths: tiny(**{"clusters.puzzle-k4.k": 5})."""
+    config = copy.deepcopy(TINY)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place = config
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return config
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> Path:
+    """`config` as a file of `folder`, without YAML's references."""
+    file = folder / "config.yaml"
+    file.write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+    return file
+
+
+def command(*arguments: str, config: str = "config.yaml") -> list[str]:
+    """Snakemake on the repository's workflow."""
+    given = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", config, "--nocolor"]
+    return [sys.executable, "-m", "snakemake", *given, *arguments]
+
+
+def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in `folder`, whose config.yaml it reads; output and errors together."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env={**os.environ, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def planned(folder: Path, *arguments: str) -> set[str]:
+    """What a dry run would make, named by stage and name: pretext/puzzle, evaluate/nearest/pupil, ..."""
+    run = snakemake(folder, "--dry-run", *arguments)
+    assert run.returncode == 0, run.stdout
+    return made(run.stdout)
+
+
+def made(output: str) -> set[str]:
+    """The jobs that Snakemake announced in its output."""
+    firsts = re.findall(r"^    output: ([^,\n]+)", output, flags=re.MULTILINE)
+    return {re.sub(r"^results/|/manifest$", "", str(Path(first).with_suffix(""))) for first in firsts}
+
+
+def manifests(folder: Path) -> dict[str, bytes]:
+    """Every file that Snakemake compares: manifests, indexes, labels and metrics."""
+    kinds = ("*/*/manifest.json", "*/*/*/manifest.json", "index/*.parquet", "label/*/*.parquet", "evaluate/*/*.json")
+    found = sorted(file for kind in kinds for file in (folder / "results").glob(kind))
+    return {str(file.relative_to(folder / "results")): file.read_bytes() for file in found}
