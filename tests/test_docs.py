@@ -40,11 +40,12 @@ def sections_named(text: str) -> set[str]:
 
 
 def code_of(path: Path) -> list[str]:
-    """Code of a document: each code span and each line of a fenced block."""
+    """Code of a document: each code span and each line of a fenced or indented block."""
     text = path.read_text(encoding="utf-8")
     fence = re.compile(r"^[ ]*```.*?\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
     lines = [line for block in fence.findall(text) for line in block.splitlines()]
-    return lines + re.findall(r"`([^`\n]+)`", fence.sub("", text))
+    prose = fence.sub("", text)
+    return lines + re.findall(r"^ {4}(\S.*)$", prose, re.MULTILINE) + re.findall(r"`([^`\n]+)`", prose)
 
 
 def test_sections_are_found() -> None:

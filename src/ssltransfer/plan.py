@@ -208,7 +208,7 @@ def _task_flops(pretext: Pretext) -> float:
         return 9 * _tile_flops(trunk, task.tiles.tile, task.tiles.stem_stride)
     if isinstance(task, RelativePosition):
         across = max(2, task.canvas // (task.patch + task.gap))
-        return across**2 * _tile_flops(trunk, task.patch, trunk.stem_stride)
+        return task.grids * across**2 * _tile_flops(trunk, task.patch, task.stem_stride or trunk.stem_stride)
     return flops(trunk) * (4 if isinstance(task, Rotation) else 1)
 
 

@@ -56,19 +56,20 @@ def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.C
 
 def planned(folder: Path, *arguments: str) -> set[str]:
     """What a dry run would make, named by stage and name: pretext/puzzle, evaluate/nearest/pupil, ..."""
-    run = snakemake(folder, "--dry-run", *arguments)
+    run = snakemake(folder, "--dry-run", "--cores", "2", *arguments)
     assert run.returncode == 0, run.stdout
-    return made(run.stdout)
+    firsts = re.findall(r"^    output: (.*?)(?:, .*)?$", run.stdout, flags=re.MULTILINE)
+    return {re.sub(r"^.*?results/|/manifest$", "", str(Path(first).with_suffix(""))) for first in firsts}
 
 
-def made(output: str) -> set[str]:
-    """The jobs that Snakemake announced in its output."""
-    firsts = re.findall(r"^    output: ([^,\n]+)", output, flags=re.MULTILINE)
-    return {re.sub(r"^results/|/manifest$", "", str(Path(first).with_suffix(""))) for first in firsts}
+def results(folder: Path) -> Path:
+    """The folder of results of the configuration in `folder`."""
+    place: str = json.loads((folder / "config.yaml").read_text())["results"]
+    return folder / place
 
 
-def manifests(folder: Path) -> dict[str, bytes]:
-    """Every file that Snakemake compares: manifests, indexes, labels and metrics."""
+def compared(folder: Path) -> dict[str, bytes]:
+    """The content of every file that Snakemake compares: manifests, indexes, labels and metrics."""
     kinds = ("*/*/manifest.json", "*/*/*/manifest.json", "index/*.parquet", "label/*/*.parquet", "evaluate/*/*.json")
-    found = sorted(file for kind in kinds for file in (folder / "results").glob(kind))
-    return {str(file.relative_to(folder / "results")): file.read_bytes() for file in found}
+    found = sorted({file for kind in kinds for file in results(folder).glob(kind) if ".run." not in file.name})
+    return {str(file.relative_to(results(folder))): file.read_bytes() for file in found}

@@ -50,13 +50,16 @@ def test_a_bare_call_at_the_root_lists_the_demo():
 def test_ones_own_configuration_is_the_whole_of_it(tmp_path: Path):
     """Neither the demo's datasets nor its models are mixed in."""
     write_config(tmp_path, tiny())
-    assert planned(tmp_path, "--cores", "2") == WHOLE_CHAIN
+    assert planned(tmp_path) == WHOLE_CHAIN
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"clusters.puzzle-k4.itertions": 5}, "clusters.puzzle-k4: unknown key 'itertions'; did you mean 'iterations'?"),
+        (
+            {"clusters.puzzle-k4.itertions": 5},
+            "clusters.puzzle-k4.itertions: unknown key 'itertions'; did you mean 'iterations'?",
+        ),
         ({"results": "a{b}c"}, "results: 'a{b}c' holds a brace"),
     ],
 )
@@ -76,5 +79,7 @@ def test_the_slurm_profile_speaks_of_every_stage():
     assert set(profile["set-resources"]) == rules
     assert set(profile["set-threads"]) == rules
     assert {name for name, given in profile["set-resources"].items() if given.get("gpu")} == {
-        file.stem for file in (ROOT / "workflow/rules").glob("*.smk") if re.search(r"^\s+gpu=1,$", file.read_text(), re.M)
+        file.stem
+        for file in (ROOT / "workflow/rules").glob("*.smk")
+        if re.search(r"^\s+gpu=1,$", file.read_text(), re.M)
     }

@@ -259,7 +259,9 @@ def _supervised(document: Document, trunk: AnyTrunk, data: str, models: list[str
         if student.trunk == trunk:
             method = Supervised(augment=student.method.augment, dropout=student.method.dropout)
             return Student(method=method, data=data, trunk=trunk, schedule=student.schedule, seed=student.seed)
-    caffe = Schedule(steps=450_000, batch=256, lr=0.01, drop_every=100_000, bias_lr=2.0)
+    caffe = Schedule(
+        steps=450_000, batch=256, lr=0.01, drop_every=100_000, bias_lr=2.0, norm_and_bias_decay=False
+    )
     return Student(method=Supervised(), data=data, trunk=trunk, schedule=caffe)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ssltransfer.config.base import Options, Spec, name_alone
 from ssltransfer.config.schedule import Schedule
@@ -46,7 +46,9 @@ class LinearLayers(ProtocolOptions):
     dims: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
     resize: Literal["bilinear", "area", "max"] = "area"
     crops: Literal[1, 10] = Field(1, description="1: centre crop; 10: corners and centre, mirrored too.")
-    schedule: Schedule = Schedule(steps=140_000, batch=256, lr=0.01, drop_every=40_000)
+    schedule: Schedule = Schedule(
+        steps=140_000, batch=256, lr=0.01, drop_every=40_000, bias_lr=2.0, norm_and_bias_decay=False
+    )
 
 
 class FeatureProtocol(ProtocolOptions):
@@ -82,7 +84,7 @@ class Logistic(FeatureProtocol):
     name: Literal["logistic"] = "logistic"
     module: ClassVar[str] = "logistic"
     source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
-    penalty: float | None = Field(None, ge=0, description="lambda of lambda*||W||^2; default 100/(M*C).")
+    penalty: float | None = Field(None, ge=0, description="lambda of mean loss + lambda*||W||^2; default 100/(M*C).")
     iterations: int = Field(800, ge=1)
     standardise: bool = False
 
@@ -92,17 +94,34 @@ class VocClassification(ProtocolOptions):
 
     name: Literal["voc-classification"] = "voc-classification"
     module: ClassVar[str] = "voc_classification"
-    source: ClassVar[str] = "Kraehenbuehl et al. 2016 (voc-classification); protocols 4.1"
+    source: ClassVar[str] = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
     labels: ClassVar[Literal["one", "many"]] = "many"
     headline: ClassVar[str] = "map"
-    train: Literal["all", "fc6-8", "fc8"] = Field("all", description="Which layers learn; the others stay frozen.")
-    scale: tuple[float, float] = Field((0.5, 2.0), description="Random scale of the picture before the crop.")
+    train: Literal["all", "fc6-8", "fc8"] = Field(
+        "all", description="Which layers learn. all, fc6-8: fc6, fc7 and fc8 start afresh; fc8: it alone does."
+    )
+    scale: tuple[float, float] = Field(
+        (0.5, 2.0), description="Side of the random crop in the original picture, in sides of the input."
+    )
     crops: int = Field(10, ge=1, description="Random crops whose scores are summed at test time.")
     dropout: float = Field(0.5, ge=0, lt=1)
-    loss_weight: float = Field(20.0, gt=0)
+    loss_weight: float = Field(20.0, gt=0, description="Of the mean over classes: 20 is the sum over VOC's 20.")
     schedule: Schedule = Schedule(
-        steps=80_000, batch=16, lr=0.001, factor=0.5, drop_every=10_000, weight_decay=1e-6, clip=10.0
+        steps=80_000,
+        batch=16,
+        lr=0.001,
+        bias_lr=2.0,
+        factor=0.5,
+        drop_every=10_000,
+        weight_decay=1e-6,
+        clip=10.0,
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> VocClassification:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {self.scale} must be two positive numbers, the smaller first")
+        return self
 
 
 PROTOCOLS: tuple[type[ProtocolOptions], ...] = (

@@ -85,3 +85,13 @@ def initialise(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d) and layer.affine:
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def initialise_last(layer: nn.Linear) -> None:
+    """N(0, 0.01) for the layer that gives the logits (fc8 of the Caffe networks): the first loss is that of a guess.
+
+    Kaiming's deviation would begin with confident wrong answers, whose gradient silences much of a network without
+    batch normalisation.
+    """
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)

@@ -125,15 +125,19 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise ArtefactError(f"{file}: not a readable file of weights ({str(error).splitlines()[0]}).") from None
+        raise ArtefactError(f"{file}: not a readable file of weights ({_first_line(error)}).") from None
     except Exception as error:  # pickle.UnpicklingError and its kin: what weights_only refuses
         raise ArtefactError(
-            f"{file}: holds more than tensors and is not opened ({str(error).splitlines()[0]})."
+            f"{file}: holds more than tensors and is not opened ({_first_line(error)})."
         ) from None
     tensors = dict(_flat(content))
     if not tensors:
         raise ArtefactError(f"{file}: holds no tensors.")
     return tensors
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Tensor]]:

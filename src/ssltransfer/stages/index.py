@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,15 +65,15 @@ class _Readable:
 
     Attributes:
         places: positions in `found.paths`, ascending.
-        sizes: (width, height) of each.
+        sizes: width and height of each in turn.
         digests: content digest of each.
         remarks: path -> what reading does to this picture that its owner may not expect.
         left_out: path -> reason, of the others.
     """
 
     def __init__(self, found: Found, threads: int):
-        self.places: list[int] = []
-        self.sizes: list[tuple[int, int]] = []
+        self.places = array("q")
+        self.sizes = array("i")
         self.digests: list[str] = []
         self.remarks: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
@@ -84,7 +85,7 @@ class _Readable:
                 self.left_out[path] = result
                 continue
             self.places.append(place)
-            self.sizes.append((result.width, result.height))
+            self.sizes.extend((result.width, result.height))
             self.digests.append(result.digest)
             if result.note:
                 self.remarks[path] = result.note

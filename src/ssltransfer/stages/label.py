@@ -37,8 +37,8 @@ def run(*, spec: str, cluster: Path, features: Path, index: Path, output: Path, 
     pictures = read_index(index)
     clustering = read_json(cluster)
     store, about = open_features(features, index=pictures.fingerprint)
-    _check_trunk(cluster, clustering, features, about)
     centroids = read_centroids(cluster, clustering)
+    _check_trunk(cluster, clustering, features, about)
     points = Points(
         store,
         len(centroids),

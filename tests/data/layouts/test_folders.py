@@ -46,7 +46,15 @@ def test_every_file_is_found_or_left_out_with_a_reason(tmp_path: Path) -> None:
 
 
 def test_names_of_every_kind(tmp_path: Path) -> None:
-    names = ["a b/c d.jpg", "it's/\"so\".jpg", "x;y/$(z).jpg", "é/ü.jpg", "tab/a\tb.jpg", "line/a\nb.jpg", "back/a\\b.jpg"]
+    names = [
+        "a b/c d.jpg",
+        'it\'s/"so".jpg',
+        "x;y/$(z).jpg",
+        "é/ü.jpg",
+        "tab/a\tb.jpg",
+        "line/a\nb.jpg",
+        "back/a\\b.jpg",
+    ]
     for name in names:
         picture(tmp_path / name)
     assert find(Folder(root=str(tmp_path))).paths == sorted(names)

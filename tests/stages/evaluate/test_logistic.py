@@ -29,8 +29,8 @@ def blobs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return (rng.normal(size=(4, 9))[labels] + rng.normal(size=(200, 9))).astype(np.float32), labels
 
 
-def sklearn_minimum(x: np.ndarray, labels: np.ndarray, penalty: float) -> np.ndarray:
-    model = LogisticRegression(C=1 / (2 * len(x) * penalty), tol=1e-9, max_iter=5000)
+def sklearn_minimum(x: np.ndarray, labels: np.ndarray, penalty: float, tol: float = 1e-9) -> np.ndarray:
+    model = LogisticRegression(C=1 / (2 * len(x) * penalty), tol=tol, max_iter=5000)
     model.fit(x.astype(np.float64), labels)
     return np.concatenate([model.coef_, model.intercept_[:, None]], axis=1)
 
@@ -77,10 +77,10 @@ def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
     x, labels = blobs
     quiet = Objective(points(x), labels, 4, 1e-4)
     curve = minimise(quiet, 800, Checkpoint(tmp_path / "quiet.pt"))
-    assert len(curve) > 3
+    assert len(curve) > 2
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "1")
     resumed: list[dict[str, float]] = []
-    for stop_at in (1, 2, 4, 1000):
+    for stop_at in (1, 2, 1000):
         objective = Objective(points(x), labels, 4, 1e-4)
         checkpoint = Checkpoint(tmp_path / "cut.pt")
         save = checkpoint.save
@@ -100,14 +100,14 @@ def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
 
 
 def test_stops_at_the_limit(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    curve = minimise(Objective(points(blobs[0]), blobs[1], 4, 1e-6), 13, Checkpoint(tmp_path / "c.pt"))
-    assert [row["update"] for row in curve] == [10, 13]
+    curve = minimise(Objective(points(blobs[0]), blobs[1], 4, 1e-6), 25, Checkpoint(tmp_path / "c.pt"))
+    assert [row["update"] for row in curve] == [20, 25]
 
 
-@pytest.mark.parametrize("standardise", [False, True])
-def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, standardise: bool) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("standardise", "penalty"), [(False, 0.3), (True, None)])
+def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, standardise: bool, penalty: float | None) -> None:  # type: ignore[no-untyped-def]
     output = tmp_path / "lbfgs" / "tiny.json"
-    protocol = Logistic(layer="conv4", pool=Pool(max=3), standardise=standardise)
+    protocol = Logistic(layer="conv4", pool=Pool(max=3), standardise=standardise, penalty=penalty)
     run(
         Measurement(protocol=protocol, train="a", test="b", seeds=(3,)),
         model=chain.model,
@@ -125,9 +125,9 @@ def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, standardise: bool
     if standardise:
         scaler = StandardScaler().fit(x)
         x, y = scaler.transform(x), scaler.transform(y)
-    penalty = 100 / (x.shape[1] * 12)
+    penalty = penalty or 100 / (x.shape[1] * 12)
     assert found.details["penalty"] == pytest.approx(penalty)
-    expected = sklearn_minimum(x, train.labels, penalty)
+    expected = sklearn_minimum(x, train.labels, penalty, tol=1e-7)
     scores = y @ expected[:, :-1].T + expected[:, -1]
     assert found.values["accuracy"] == [pytest.approx(100 * (scores.argmax(1) == test.labels).mean(), abs=1e-4)]
     assert found.details["converged"]

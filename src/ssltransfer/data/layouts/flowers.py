@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from ssltransfer.config.formats import Flowers102
 from ssltransfer.data.layouts import Found, LayoutError
 from ssltransfer.data.layouts.fetch import alone, fetch
+from ssltransfer.data.layouts.matlab import read_mat
 
 _SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
@@ -18,7 +21,6 @@ def find(dataset: Flowers102, *, workers: int = 1) -> Found:
         LayoutError: the set is not here and may not or cannot be downloaded, or its lists are damaged.
         ArtefactError: the disk is full.
     """
-    from scipy.io import loadmat
     from torchvision import datasets
 
     root = Path(dataset.root)
@@ -28,16 +30,14 @@ def find(dataset: Flowers102, *, workers: int = 1) -> Found:
     if not (all(path.is_file() for path in lists) and (base / "jpg").is_dir()):
         with alone(root, dataset.format):
             fetch(dataset, root, lambda download: datasets.Flowers102(dataset.root, dataset.split, download=download))
+    labels, splits = (read_mat(path.read_bytes(), str(path)) for path in lists)
     try:
-        numbers = loadmat(lists[1], squeeze_me=True)[_SPLITS[dataset.split]].reshape(-1).tolist()
-        labels = loadmat(lists[0], squeeze_me=True)["labels"].reshape(-1) - 1
+        numbers = np.atleast_1d(splits[_SPLITS[dataset.split]]).tolist()
         return Found(
             base,
             [f"jpg/image_{number:05d}.jpg" for number in numbers],
-            [int(labels[number - 1]) for number in numbers],
+            [int(labels["labels"][number - 1]) - 1 for number in numbers],
             list(datasets.Flowers102.classes),
         )
-    except (ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
-        raise LayoutError(
-            f"{base}: setid.mat or imagelabels.mat cannot be read ({error}); remove them and run again."
-        ) from None
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise LayoutError(f"{base}: {lists[0].name} and {lists[1].name} do not fit ({error}); restore them.") from None

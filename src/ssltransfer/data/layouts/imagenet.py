@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import tarfile
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ssltransfer.config.formats import ImageNet
 from ssltransfer.data.layouts import Found, LayoutError, folders
+from ssltransfer.data.layouts.matlab import read_mat
 
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
@@ -71,16 +71,14 @@ def _flat(folder: Path, top: Path, train: list[str]) -> Found:
 
 def _devkit(root: Path) -> tuple[list[int], dict[int, str]]:
     """The class id of every validation picture, and the WordNet id of every class id (these are not in order)."""
-    from scipy.io import loadmat
-
     files = _devkit_files(root)
+    meta = read_mat(files[META], f"{root}: the devkit's {META}")
     try:
         truth = [int(line) for line in files[TRUTH].split()]
-        synsets = loadmat(io.BytesIO(files[META]), squeeze_me=True)["synsets"]
         # Columns: id, WordNet id, words, gloss, number of children; inner nodes of the hierarchy have children.
-        return truth, {int(row[0]): str(row[1]) for row in synsets if row[4] == 0}
-    except (ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
-        raise LayoutError(f"{root}: the devkit's {META} or {TRUTH} cannot be read ({error}); fetch it again.") from None
+        return truth, {int(row[0]): str(row[1]) for row in meta["synsets"] if row[4] == 0}
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise LayoutError(f"{root}: the devkit's {META} or {TRUTH} is damaged ({error}); fetch it again.") from None
 
 
 def _devkit_files(root: Path) -> dict[str, bytes]:

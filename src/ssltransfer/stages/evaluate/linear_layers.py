@@ -16,7 +16,7 @@ from ssltransfer.data.batches import Batch, load_batches, sequential_keys
 from ssltransfer.data.device_ops import centre_crop, mirror_some, random_crop
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import CentreSquare, Transform
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers
@@ -41,7 +41,7 @@ def evaluate(given: Given) -> Outcome:
     devices = given.devices
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
     model = read_model(given.model, devices.device)
-    layers = options.layers or tuple(name for name in model.trunk.layers if name in model.trunk.options.convolutions)
+    layers = options.layers or default_layers(model.trunk)
     for layer in layers:
         if layer not in model.trunk.layers:
             raise LayerError(f"{given.model}: no layer {layer!r}; it has {', '.join(model.trunk.layers)}.")
@@ -161,6 +161,13 @@ class Probes(Task):
             progress.say(f"{len(crops)} crops a picture")
         progress.close()
         return {layer: torch.cat(parts).numpy() for layer, parts in found.items()}
+
+
+def default_layers(trunk: Trunk) -> tuple[str, ...]:
+    """Every convolutional map; the vectors of a trunk that has no maps (HOG)."""
+    shapes = trunk.shapes()
+    names = tuple(name for name in trunk.layers if name in trunk.options.convolutions)
+    return tuple(name for name in names if len(shapes[name]) == 3) or names
 
 
 def pooled_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:

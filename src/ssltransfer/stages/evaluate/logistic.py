@@ -24,7 +24,7 @@ from ssltransfer.stages.evaluate.scores import accuracy_of, answers
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.kmeans import Points, memory_budget
 
-SEGMENT = 10  # updates between two chances to save; each costs one evaluation more
+SEGMENT = 20  # updates between two chances to save; each costs one evaluation more
 MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
 
 
@@ -151,7 +151,7 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
     checkpoint.listen()
     while not finished:
         optimiser.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
-        optimiser.step(objective)  # type: ignore[arg-type]
+        optimiser.step(objective)
         made = int(optimiser.state[parameters].get("n_iter", 0))
         value, gradient = float(objective()), parameters.grad
         assert gradient is not None

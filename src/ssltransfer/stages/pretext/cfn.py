@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ssltransfer.config.tasks import Tiles
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_tile_trunk
-from ssltransfer.models.trunk import initialise
+from ssltransfer.models.trunk import initialise, initialise_last
 from ssltransfer.stages.pretext.pooled import Pooled
 
 
@@ -32,8 +32,9 @@ class ContextFreeNetwork(nn.Module):
             self.fc6 = nn.Sequential(nn.Linear(self.pool5.features, shared), nn.ReLU(inplace=True), nn.Dropout(dropout))
             self.fc7 = nn.Sequential(nn.Linear(9 * shared, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout))
             self.fc8 = nn.Linear(hidden, permutations)
-            for part in (self.fc6, self.fc7, self.fc8):
+            for part in (self.fc6, self.fc7):
                 initialise(part)
+            initialise_last(self.fc8)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """float (B, 9, 3, t, t) -> logits (B, permutations)."""

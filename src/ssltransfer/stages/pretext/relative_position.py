@@ -19,7 +19,7 @@ from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise
-from ssltransfer.models.trunk import initialise
+from ssltransfer.models.trunk import initialise, initialise_last
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.pooled import Pooled
 from ssltransfer.training.task import accuracy
@@ -81,8 +81,9 @@ class RelativePositionTask(PretextTask):
             )
             self.fc8 = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(inplace=True))
             self.fc9 = nn.Linear(hidden, len(OFFSETS))
-            for part in (self.fc6, self.fc7, self.fc8, self.fc9):
+            for part in (self.fc6, self.fc7, self.fc8):
                 initialise(part)
+            initialise_last(self.fc9)
         self.guess = _entropy(label_shares(options))
 
     @property

@@ -17,7 +17,7 @@ from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise, normalise
-from ssltransfer.models.trunk import initialise
+from ssltransfer.models.trunk import initialise, initialise_last
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.pooled import Pooled
 from ssltransfer.training.task import accuracy
@@ -43,20 +43,17 @@ class RotationTask(PretextTask):
         self.size, self.short = trunk.size, trunk.short_side
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
+            last = nn.Linear(options.hidden, 4)
             if "pool" in self.trunk.layers:
-                self.head: nn.Module = nn.Linear(self.trunk.shapes()["pool"][0], 4)
+                last = nn.Linear(self.trunk.shapes()["pool"][0], 4)
+                self.head = nn.Sequential(last)
             else:
                 pooled = Pooled(self.trunk, trunk.size, "Pictures")
-                hidden = options.hidden
-                self.head = nn.Sequential(
-                    pooled,
-                    *_block(pooled.features, hidden),
-                    *_block(hidden, hidden),
-                    nn.Linear(hidden, 4),
-                )
-            for layer in self.head.modules():
-                if isinstance(layer, nn.Linear):
+                fc6, fc7 = _block(pooled.features, options.hidden), _block(options.hidden, options.hidden)
+                self.head = nn.Sequential(pooled, *fc6, *fc7, last)
+                for layer in (*fc6, *fc7):
                     initialise(layer)
+            initialise_last(last)
         self.guess = math.log(4)
 
     @property

@@ -103,7 +103,8 @@ def _nodes(results: Results) -> Iterator[Node]:
     for name, made in results.clusters.items():
         yield Node("cluster", name, [("features", str(made.spec.get("features")))])
     for name, labelled in results.labels.items():
-        yield Node("label", name, [("cluster", labelled.cluster), ("index", labelled.dataset)])
+        if labelled.cluster in results.clusters:
+            yield Node("label", name, [("cluster", labelled.cluster), ("index", labelled.dataset)])
     for name, measured in results.evaluations.items():
         models = [key for metrics in measured for key in _models(results, metrics.model)]
         yield Node("evaluate", name, models)

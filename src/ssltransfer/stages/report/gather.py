@@ -111,12 +111,12 @@ class Results:
 
     @property
     def evaluations(self) -> dict[str, list[Metrics]]:
-        """Evaluation -> the metrics of its models, in the order of the models."""
+        """Evaluation -> the metrics of its models, both in the order in which they were given."""
         order = {name: place for place, name in enumerate(self.models)}
         found: dict[str, list[Metrics]] = {}
         for measured in sorted(self.metrics, key=lambda m: order.get(m.metrics.model, len(order))):
             found.setdefault(measured.metrics.evaluation, []).append(measured.metrics)
-        return dict(sorted(found.items()))
+        return {name: found[name] for name in dict.fromkeys(m.metrics.evaluation for m in self.metrics)}
 
     def kind(self, model: str) -> Kind:
         """What a model is to a table; one whose manifest was not given counts as learned."""

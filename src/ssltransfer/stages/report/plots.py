@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import count
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,9 +20,10 @@ from matplotlib.ticker import MaxNLocator
 INK, RULE, FAINT = "#010203", "#020304", "#030405"  # stand for the page's own colours
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
 # Okabe & Ito 2008: told apart by colour-blind readers.
+SMALL = (2.75, 2.05)  # inches
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ssltransfer",
     "font.size": 9,
@@ -50,25 +53,29 @@ class Plots:
     def __init__(self) -> None:
         self._numbers = count(1)
 
-    def learning(self, rows: Sequence[Mapping[str, float]], guess: float, title: str) -> Markup:
+    def learning(self, rows: Sequence[Mapping[str, float]], guess: float, model: str) -> list[Markup]:
         """Loss, and accuracy where there is one, over epochs; the guess (ln K, and 1/K) dashed."""
+        drawn = []
         with matplotlib.rc_context(_STYLE):
-            accuracy = any("accuracy" in row for row in rows)
-            figure = Figure(figsize=(5.4 if accuracy else 2.9, 2.1), layout="constrained")
-            axes = np.atleast_1d(figure.subplots(1, 2 if accuracy else 1))
-            _curves(axes[0], rows, "loss", 1.0)
-            axes[0].axhline(guess, color=INK, linestyle="--", linewidth=0.9)
-            axes[0].set_title("loss")
-            _cut_peak(axes[0], [row["loss"] for row in rows if "loss" in row], guess)
-            if accuracy:
-                _curves(axes[1], rows, "accuracy", 100.0)
-                axes[1].axhline(100 * float(np.exp(-guess)), color=INK, linestyle="--", linewidth=0.9, label="guess")
-                axes[1].set_title("accuracy, %")
-                axes[1].set_ylim(bottom=0)
-            for one in axes:
-                one.set_xlabel("epoch")
-            axes[-1].legend(loc="best")
-            return self._svg(figure, title)
+            for name, title, scale, level in (
+                ("loss", "loss", 1.0, guess),
+                ("accuracy", "accuracy, %", 100.0, 100 * math.exp(-guess)),
+            ):
+                if not any(name in row for row in rows):
+                    continue
+                figure = Figure(figsize=SMALL, layout="constrained")
+                axes = figure.subplots()
+                _curves(axes, rows, name, scale)
+                axes.axhline(level, color=INK, linestyle="--", linewidth=0.9, label="a guess")
+                axes.set_title(title)
+                axes.set_xlabel("epoch")
+                if name == "loss":
+                    _cut_peak(axes, [row[name] for row in rows if name in row], guess)
+                else:
+                    axes.set_ylim(bottom=0)
+                axes.legend(loc="best")
+                drawn.append(self._svg(figure, f"{title} of {model} over epochs; a guess is at {level:.3g}"))
+        return drawn
 
     def layers(self, lines: Sequence[tuple[str, str, Sequence[str], Sequence[float]]], unit: str, title: str) -> Markup:
         """Accuracy by layer: (model, kind, layers, values); controls dashed without markers."""
@@ -92,26 +99,36 @@ class Plots:
             axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16 if len(longest) < 8 else -0.3), borderaxespad=0)
             return self._svg(figure, title)
 
-    def clustering(self, rows: Sequence[Mapping[str, float]], sizes: np.ndarray, points: int, title: str) -> Markup:
+    def clustering(
+        self, rows: Sequence[Mapping[str, float]], sizes: np.ndarray, points: int, cluster: str
+    ) -> list[Markup]:
         """k-means objective and moved points by iteration, and the histogram of cluster sizes."""
+        drawn = []
         with matplotlib.rc_context(_STYLE):
-            figure = Figure(figsize=(8.1, 2.1), layout="constrained")
-            objective, moved, histogram = figure.subplots(1, 3)
-            iterations = [row["iteration"] for row in rows]
-            objective.plot(iterations, [row["objective"] / points for row in rows], color=COLOURS[0])
-            objective.set_title("mean squared distance")
-            moved.plot(iterations, [100 * row["moved"] / points for row in rows], color=COLOURS[0])
-            moved.set_title("points moved, %")
-            moved.set_ylim(bottom=0)
-            for axes in (objective, moved):
+            for name, title, scale in (
+                ("objective", "mean squared distance", 1 / points),
+                ("moved", "points moved, %", 100 / points),
+            ):
+                figure = Figure(figsize=SMALL, layout="constrained")
+                axes = figure.subplots()
+                axes.plot([row["iteration"] for row in rows], [scale * row[name] for row in rows], color=COLOURS[0])
+                axes.set_title(title)
                 axes.set_xlabel("iteration")
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-            bins = min(30, max(5, len(np.unique(sizes))))
-            histogram.hist(sizes, bins=bins, color=COLOURS[0])
-            histogram.set_title("clusters by size")
-            histogram.set_xlabel("pictures in a cluster")
-            histogram.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-            return self._svg(figure, title)
+                if name == "moved":
+                    axes.set_ylim(bottom=0)
+                drawn.append(self._svg(figure, f"k-means of {cluster}: {title} by iteration"))
+            figure = Figure(figsize=SMALL, layout="constrained")
+            axes = figure.subplots()
+            low, high = int(sizes.min()), int(sizes.max())
+            step = max(1, -(-(high - low + 1) // 24))
+            axes.hist(sizes, bins=(np.arange(low, high + step + 1, step) - 0.5).tolist(), color=COLOURS[0])
+            axes.set_title("clusters by size")
+            axes.set_xlabel("pictures in a cluster")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+            drawn.append(self._svg(figure, f"Histogram of the cluster sizes of {cluster}: {low} to {high}"))
+        return drawn
 
     def matrix(self, values: np.ndarray, title: str) -> Markup:
         """A confusion matrix: rows true, columns predicted, shares of the true class."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from ssltransfer.stages.report.plots import Plots
 from ssltransfer.stages.report.thumbs import filters, sample_of, strip
 
 STRIP = 12  # thumbnails of a dataset
-_COST_KEYS = ("seconds", "peak_memory_mb", "pictures_per_second", "share_waiting_for_data", "device")
 _ENVIRONMENT = (
     "ssltransfer",
     "python",
@@ -42,10 +42,9 @@ def curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
         rows = made.curve()
         guess = made.content.get("summary", {}).get("guess")
         if rows and guess is not None:
-            title = f"Learning curves of {made.name}: loss and accuracy over epochs beside a guess of {guess:.2f}"
             yield {
                 "made": made,
-                "plot": plots.learning(rows, guess, title),
+                "plots": plots.learning(rows, guess, made.name),
                 "last": made.content["summary"],
                 "steps": int(rows[-1].get("step", len(rows))),
             }
@@ -90,7 +89,7 @@ def clusterings(report: Report, results: Results, plots: Plots) -> Iterator[dict
             "median": float(np.median(sizes)) if len(sizes) else 0.0,
             "stopped": made.content.get("stopped"),
             "iterations": made.content.get("iterations", len(rows)),
-            "plot": plots.clustering(rows, sizes, max(points, 1), f"k-means of {made.name}") if rows else None,
+            "plots": plots.clustering(rows, sizes, points, made.name) if rows and points else [],
             "datasets": [_labelled(report, results, entry) for entry in mine],
             "montage": _montage(report, results, made.name, sizes, mine),
         }
@@ -213,23 +212,56 @@ def _reason(text: str) -> str:
     return text.partition(":")[0].partition(" (")[0]
 
 
-def costs(results: Results) -> dict[str, Any]:
-    """Each run's cost in the order of the chain, and the totals."""
+@dataclass(frozen=True)
+class Cost:
+    """What one run took."""
+
+    stage: str
+    name: str
+    seconds: float
+    memory: int | None
+    rate: float | None
+    waiting: float | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Each run's cost in the order of the chain, and how many of each stage left no record."""
+
+    rows: list[Cost]
+    unknown: dict[str, int]
+
+    @property
+    def by_stage(self) -> dict[str, float]:
+        """Seconds of each stage."""
+        found: dict[str, float] = {}
+        for row in self.rows:
+            found[row.stage] = found.get(row.stage, 0.0) + row.seconds
+        return found
+
+    @property
+    def memory(self) -> int:
+        """The largest peak, in MB."""
+        return max((row.memory or 0 for row in self.rows), default=0)
+
+
+def costs(results: Results) -> Costs:
+    """From run.json of every run."""
     rows = [
-        {"stage": stage, "name": name, **{key: (run or {}).get(key) for key in _COST_KEYS}, "known": run is not None}
+        Cost(
+            stage,
+            name,
+            float(run.get("seconds", 0.0)),
+            run.get("peak_memory_mb"),
+            run.get("pictures_per_second"),
+            run.get("share_waiting_for_data"),
+            run.get("device"),
+        )
         for stage, name, run in results.runs()
+        if run is not None
     ]
-    known = [row for row in rows if row["known"]]
-    by_stage: dict[str, float] = {}
-    for row in known:
-        by_stage[row["stage"]] = by_stage.get(row["stage"], 0.0) + (row["seconds"] or 0.0)
-    return {
-        "rows": known,
-        "unknown": Counter(row["stage"] for row in rows if not row["known"]),
-        "seconds": sum(by_stage.values()),
-        "by_stage": by_stage,
-        "memory": max((row["peak_memory_mb"] or 0 for row in known), default=0),
-    }
+    return Costs(rows, Counter(stage for stage, _, run in results.runs() if run is None))
 
 
 def environment(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:

@@ -7,6 +7,7 @@ import fnmatch
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from ssltransfer.artefacts.metrics import Metrics
 from ssltransfer.config import ConfigError
@@ -30,12 +31,14 @@ class Column:
 
     Attributes:
         key: as the configuration writes it: evaluation, or evaluation:value.
+        value: None for the headline; `shown` is its name in any case.
         paper: column of the reference that belongs to it.
     """
 
     key: str
     evaluation: str
     value: str | None
+    shown: str
     protocol: str
     unit: str
     train: str
@@ -74,6 +77,12 @@ class Table:
     columns: tuple[Column, ...]
     groups: tuple[tuple[str, Kind, tuple[Row, ...]], ...]
     reference: Reference | None = None
+
+    @property
+    def spans(self) -> list[tuple[Column, int]]:
+        """Neighbouring columns of one evaluation share a head: its first column, and how many they are."""
+        runs = [list(run) for _, run in groupby(self.columns, key=lambda column: column.evaluation)]
+        return [(run[0], len(run)) for run in runs]
 
     @property
     def paired(self) -> tuple[Column, ...]:
@@ -130,16 +139,19 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
         known = sorted({name for metrics in measured for name in metrics.values})
         raise ConfigError(f"{where}: {evaluation} has no value {value!r}{nearest(value, known)}")
     first = measured[0]
-    headline = not value or value == first.headline
+    # The level of chance is the headline value's; accuracies of single layers share it.
+    layers = first.details.get("layers", ())
+    shares = not value or value == first.headline or (isinstance(layers, list) and value in layers)
     return Column(
         key=key,
         evaluation=evaluation,
         value=value or None,
+        shown=value or first.headline,
         protocol=str(first.protocol.get("name", "")),
         unit=first.unit,
         train=str(first.datasets.get("train", {}).get("name", "")),
         test=str(first.datasets.get("test", {}).get("name", "")),
-        chance=first.chance if headline else None,
+        chance=first.chance if shares else None,
         paper=spec.paper_columns.get(key),
     )
 

@@ -44,7 +44,7 @@ def sample_of(index: Index, wanted: int) -> list[int]:
     """Pictures drawn by a fixed seed, spread over the classes where there are any."""
     order = sorted(range(len(index)), key=lambda i: seed_of("report", index.paths[i]))
     taken: dict[int, int] = {}
-    turns = []
+    turns: list[tuple[int, int, int]] = []
     for sample in order:
         label = int(index.labels[sample])
         taken[label] = taken.get(label, 0) + 1
@@ -61,11 +61,11 @@ def filters(weights: Path) -> str | None:
         tensors = read_tensors(weights)
     except ArtefactError:
         return None
-    names = [name for name in ("conv1.weight", "features.0.weight", "conv1_1.weight") if name in tensors]
-    names += [name for name, tensor in tensors.items() if tensor.ndim == 4 and "conv1" in name]
-    if not names or tensors[names[0]].ndim != 4:
+    usual = {"conv1.weight", "features.0.weight", "conv1_1.weight"}
+    found = [name for name, tensor in tensors.items() if tensor.ndim == 4 and (name in usual or "conv1" in name)]
+    if not found:
         return None
-    kernels = tensors[names[0]].float().numpy()
+    kernels = tensors[min(found, key=lambda name: (name not in usual, name))].float().numpy()
     kernels = kernels if kernels.shape[1] == 3 else kernels.mean(1, keepdims=True).repeat(3, 1)
     low, high = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
     shown = (255 * (kernels - low) / np.maximum(high - low, 1e-12)).round().astype(np.uint8).transpose(0, 2, 3, 1)

@@ -42,8 +42,8 @@ class Classifier(Task):
         last = self.trunk.layers[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + 1)
-            # torchvision's residual networks have no dropout before their classifier.
-            before = nn.Dropout(dropout) if spec.trunk.fully_connected else nn.Identity()
+            # Caffe's and VGG's networks have dropout before their last layer; torchvision's others have not.
+            before = nn.Dropout(dropout) if spec.trunk.name in ("caffenet", "vgg16") else nn.Identity()
             self.head = nn.Sequential(before, nn.Linear(self.trunk.shapes()[last][0], classes))
             # Caffe's fc8: N(0, 0.01), so that training starts at the loss of a guess.
             nn.init.normal_(self.head[1].weight, std=0.01)

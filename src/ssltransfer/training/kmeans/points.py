@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssltransfer.artefacts.files import ArtefactError
 
-BLOCK_FLOATS = {"cpu": 2 << 20, "cuda": 64 << 20}  # 8 MB and 256 MB of float32
+BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 64 << 20}  # 16 MB and 256 MB of float32
 
 
 class Source(Protocol):

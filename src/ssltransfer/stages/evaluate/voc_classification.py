@@ -1,0 +1,248 @@
+"""VOC07 classification by fine-tuning (Krähenbühl et al. 2016, released voc-classification; protocols 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.config.protocols import VocClassification as Options
+from ssltransfer.data.batches import Batch, load_batches
+from ssltransfer.data.device_ops import mirror_some
+from ssltransfer.data.draws import Draws, seed_of
+from ssltransfer.data.transforms import resize
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.normalise import normalise
+from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.weights import Model, read_model
+from ssltransfer.stages.evaluate.average_precision import area, eleven_points
+from ssltransfer.stages.evaluate.base import Given, Outcome, percent
+from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.progress import Progress
+from ssltransfer.training.task import Task
+
+TEST_BATCH = 64
+
+
+def evaluate(given: Given) -> Outcome:
+    """Mean average precision over the classes that are in some test picture: `map` by area, `map11` by 11 points.
+
+    Scores of a test picture are summed over ten random crops, mirrored half the time, as the released code does.
+
+    Raises:
+        ArtefactError: a set does not have VOC's labels, or the two have other classes.
+        LayerError: the model lacks the fc layers that are to stay frozen.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Options)
+    presence = _presence(given)
+    values: dict[str, list[float]] = {"map": [], "map11": []}
+    details: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    for seed in given.spec.seeds:
+        task = FineTuned(read_model(given.model), given.model.as_posix(), options, *presence, seed)
+        trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
+        print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
+        folder = given.folder / f"seed-{seed}"
+        folder.mkdir(exist_ok=True)
+        fitted = fit(
+            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, heldout=given.test
+        )
+        scores = task.scores(given, seed)
+        found: dict[str, list[float | None]] = {
+            name: [measure(scores[:, c], presence[1][:, c]) for c in range(scores.shape[1])]
+            for name, measure in (("map", area), ("map11", eleven_points))
+        }
+        for name in values:
+            values[name].append(percent(float(np.mean([ap for ap in found[name] if ap is not None]))))
+        print(f"test: map {values['map'][-1]:.2f} %, map11 {values['map11'][-1]:.2f} %", flush=True)
+        if not details:
+            details, measured = _details(given, found, fitted, task), fitted.measured
+    return Outcome(values, _chance(presence[1]), details, measured)
+
+
+@dataclass(frozen=True)
+class ScaledCrop:
+    """A random square of the original picture, `scale` times `size` a side, resized to `size`.
+
+    As the released layer draws it: the factor is uniform between both scales, the larger lowered to what fits in the
+    picture (and the smaller to the larger), so that nothing is ever padded; the place is uniform. Resizing is
+    antialiased, which the released layer's is not [chosen].
+    """
+
+    size: int
+    scale: tuple[float, float]
+
+    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+        """(3, H, W) -> (3, size, size)."""
+        height, width = picture.shape[-2:]
+        high = min(self.scale[1], min(height, width) / self.size)
+        side = max(1, min(round(self.size * random.uniform(min(self.scale[0], high), high)), height, width))
+        top, left = random.randint(0, height - side), random.randint(0, width - side)
+        return resize(picture[:, top : top + side, left : left + side], self.size, self.size)
+
+
+class FineTuned(Task):
+    """A model with a classifier of its own for each class.
+
+    Convolutions are copied from the model. `all` and `fc6-8`: fc6, fc7 and fc8 start at N(0, 0.01) with bias 0.1, even
+    where the model has trained ones, so that every model starts alike; `fc8`: the model's fc6 and fc7 stay. A network
+    without fc layers (ResNet) has fc8 on its pooled features, and then fc6-8 means fc8. Frozen batch norms keep their
+    statistics; dropout stays on before all that learns, as in the released code. Normalisation is the model's own.
+
+    Args:
+        model: where weights come from.
+        where: what it is called in messages.
+        options: of the protocol.
+        train, test: int8 (N, C), 1 present, 0 difficult, -1 absent.
+        seed: of the fresh layers.
+    """
+
+    def __init__(self, model: Model, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int):
+        super().__init__()
+        self.rule, self.options, classes = model.rule, options, train.shape[1]
+        self.trunk, learning = _trunk(model, where, options, seed)
+        before = nn.Dropout(options.dropout) if self.trunk.options.fully_connected else nn.Identity()
+        self.head = nn.Sequential(before, nn.Linear(self.trunk.shapes()[self.trunk.layers[-1]][0], classes))
+        _afresh([self.head[1]], seed, "fc8")
+        for name, parameter in self.trunk.named_parameters():
+            parameter.requires_grad_(options.train == "all" or name in learning)
+        for name, labels in (("labels", train), ("heldout_labels", test)):
+            self.register_buffer(name, torch.from_numpy(labels), persistent=False)
+        share = (train != 0).mean(0)
+        p = np.clip((train > 0).sum(0) / np.maximum((train != 0).sum(0), 1), 1e-12, 1 - 1e-12)
+        entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
+        self.guess = float(options.loss_weight * (share * entropy).mean())
+
+    @property
+    def transform(self) -> ScaledCrop:
+        """Random scale and place."""
+        return ScaledCrop(self.trunk.options.size, self.options.scale)
+
+    def train(self, mode: bool = True) -> FineTuned:
+        """Frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        for module in self.trunk.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+    def logits(self, pictures: Tensor, draws: Draws) -> Tensor:
+        """uint8 (B, 3, S, S) -> float (B, C)."""
+        x = normalise(mirror_some(pictures, draws), self.rule)
+        found: Tensor = self.head(self.trunk(x)[self.trunk.layers[-1]])
+        return found
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """`loss_weight` times the mean over pictures and classes of the cross-entropy; difficult ones give zero.
+
+        With 20 classes and weight 20 that is the released code's sum over classes, mean over pictures.
+        """
+        labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
+        presence = labels[batch.ids]
+        logits = self.logits(batch.pictures, draws).float()
+        losses = F.binary_cross_entropy_with_logits(logits, (presence > 0).float(), reduction="none")
+        return {"loss": self.options.loss_weight * (losses * (presence != 0)).mean()}
+
+    @torch.inference_mode()
+    def scores(self, given: Given, seed: int) -> np.ndarray:
+        """float64 (N, C), the sum of each test picture's scores over its crops."""
+        self.eval()
+        devices, n, crops = given.devices, len(given.test), self.options.crops
+        keys = [
+            [(sample, crop) for sample in range(start, min(n, start + TEST_BATCH))]
+            for crop in range(crops)
+            for start in range(0, n, TEST_BATCH)
+        ]
+        seed = seed_of(seed, "test")
+        total = np.zeros((n, len(given.test.classes)))
+        progress = Progress("test", 0, len(keys), TEST_BATCH)
+        for batch in load_batches(given.test, self.transform, iter(keys), seed=seed, workers=devices.workers):
+            moved = batch.to(devices.device)
+            with devices.autocast():
+                found = self.logits(moved.pictures, moved.draws(seed))
+            total[batch.ids.numpy()] += found.double().cpu().numpy()
+            progress.step(0.0)
+            progress.say(f"{crops} crops a picture")
+        progress.close()
+        return total
+
+
+def _trunk(model: Model, where: str, options: Options, seed: int) -> tuple[Trunk, set[str]]:
+    """The network to train, and the names of its tensors that learn under fc6-8."""
+    fc = model.trunk.options.fully_connected
+    if not fc:
+        return model.trunk, set()
+    if options.train == "fc8":
+        missing = [layer for layer in fc if layer not in model.trunk.layers]
+        if missing:
+            raise LayerError(
+                f"{where}: no layer {missing[-1]!r}, which train: fc8 keeps frozen (it has "
+                f"{', '.join(model.trunk.layers)}); use train: fc6-8 or all."
+            )
+        for module in model.trunk.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = options.dropout
+        return model.trunk, set()
+    trunk = build_trunk(model.trunk.options, top=True, seed=seed, dropout=options.dropout)
+    convolutions = build_trunk(model.trunk.options, top=False).state_dict().keys()
+    given = model.trunk.state_dict()
+    trunk.load_state_dict({name: given[name] for name in convolutions}, strict=False)
+    fresh = {name for name in trunk.state_dict() if name not in convolutions}
+    _afresh([module for name, module in trunk.named_modules() if f"{name}.weight" in fresh], seed, "fc6-7")
+    return trunk, fresh
+
+
+def _afresh(layers: list[nn.Module], seed: int, purpose: str) -> None:
+    """N(0, 0.01), bias 0.1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, purpose))
+        for layer in layers:
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, 0.1)
+
+
+def _presence(given: Given) -> tuple[np.ndarray, np.ndarray]:
+    found = []
+    for index, name in ((given.train, given.spec.train), (given.test, given.spec.test)):
+        if index.presence is None:
+            raise ArtefactError(f"{name}: does not have VOC's labels (several a picture); name a set of format voc.")
+        found.append(index.presence)
+    if given.train.classes != given.test.classes:
+        raise ArtefactError(f"{given.spec.test}: its classes are not those of {given.spec.train}; name two VOC splits.")
+    if not (found[1] > 0).any():
+        raise ArtefactError(f"{given.spec.test}: no class is present in any picture, there is nothing to find.")
+    return found[0], found[1]
+
+
+def _chance(presence: np.ndarray) -> float:
+    """What scores drawn at random give in the mean: each class's share of pictures that have it."""
+    positive, counted = (presence > 0).sum(0), (presence != 0).sum(0)
+    return percent((positive / np.maximum(counted, 1))[positive > 0].mean())
+
+
+def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted, task: FineTuned) -> dict[str, Any]:
+    held = [row for row in fitted.curve if "heldout_loss" in row]
+    names = given.test.classes
+    return {
+        "classes": names,
+        "per_class": {name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map"], strict=True)},
+        "per_class_11": {
+            name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map11"], strict=True)
+        },
+        "without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
+        "loss_of_a_guess": round(task.guess, 6),
+        "curves": {
+            "step": [int(row["step"]) for row in fitted.curve],
+            "loss": [round(row["loss"], 4) for row in fitted.curve],
+            "heldout_step": [int(row["step"]) for row in held],
+            "heldout_loss": [round(row["heldout_loss"], 4) for row in held],
+        },
+    }

@@ -1,0 +1,123 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ssltransfer.artefacts.files import ArtefactError, write_json
+from ssltransfer.artefacts.work import Work, clean
+
+
+def manifest(root: Path, spec: str = '{"k":1}', inputs: dict[str, list[Path]] | None = None) -> Work:
+    return Work("cluster", root / "cluster" / "c" / "manifest.json", spec, inputs or {})
+
+
+def metrics(root: Path, model: str, spec: str = '{"k":1}') -> Work:
+    return Work("evaluate", root / "evaluate" / "e" / f"{model}.json", spec, {})
+
+
+def finish_metrics(work: Work) -> None:
+    work.record()
+    write_json(work.output, {"stage": "evaluate"})
+
+
+def test_a_second_copy_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    with manifest(tmp_path) as work:
+        (work.folder / "checkpoint").write_text("half")
+        with pytest.raises(
+            ArtefactError, match=f"another copy of this job is at work .*process {os.getpid()}"
+        ) as refusal:
+            manifest(tmp_path).__enter__()
+        assert "\n" not in str(refusal.value)
+        assert (work.folder / "checkpoint").read_text() == "half"
+        # Another spec, or another model of the same evaluation, is another job.
+        with manifest(tmp_path, '{"k":2}'), metrics(tmp_path, "a"), metrics(tmp_path, "b"):
+            pass
+    with manifest(tmp_path) as again:
+        assert (again.folder / "checkpoint").read_text() == "half"
+
+
+def test_a_killed_copy_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from ssltransfer.artefacts.work import Work\n"
+        "with Work('cluster', Path(sys.argv[1]), '{\"k\":1}', {}): print('in', flush=True); time.sleep(60)"
+    )
+    output = manifest(tmp_path).output
+    process = subprocess.Popen([sys.executable, "-c", code, str(output)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "in\n"
+    with pytest.raises(ArtefactError, match=f"process {process.pid}"):
+        manifest(tmp_path).__enter__()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with manifest(tmp_path):
+        pass
+    process.stdout.close()
+
+
+def test_key_is_a_function_of_spec_and_content(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for file in (first, second):
+        file.write_text("same")
+    key = manifest(tmp_path, inputs={"data": [first]}).key
+    assert manifest(tmp_path, inputs={"data": [second]}).key == key, "a name is no content"
+    assert manifest(tmp_path, '{"k":2}', {"data": [first]}).key != key
+    assert manifest(tmp_path, inputs={"heldout": [first]}).key != key
+    assert manifest(tmp_path, inputs={"data": [first, second]}).key != key
+    second.write_text("other")
+    assert manifest(tmp_path, inputs={"data": [second]}).key != key
+    with pytest.raises(ArtefactError, match="third: missing; run the stage"):
+        manifest(tmp_path, inputs={"data": [tmp_path / "third"]})
+
+
+def test_manifest_holds_nothing_that_varies(tmp_path: Path) -> None:
+    written = []
+    for _ in range(2):
+        with manifest(tmp_path) as work:
+            work.finish({"answer": 42}, device="some", images=3.5)
+        written.append(work.output.read_bytes())
+    assert written[0] == written[1]
+    content = json.loads(written[0])
+    assert content == {"stage": "cluster", "spec": {"k": 1}, "inputs": {}, "work": work.key, "answer": 42}
+    run = json.loads((work.output.parent / "run.json").read_text())
+    assert run["images"] == 3.5 and run["seconds"] >= 0 and run["peak_memory_mb"] > 0
+
+
+def test_metrics_in_one_folder_have_a_run_file_each(tmp_path: Path) -> None:
+    for model in ("a", "b.v2"):
+        with metrics(tmp_path, model) as work:
+            work.record(images=model)
+    folder = tmp_path / "evaluate" / "e"
+    assert sorted(path.name for path in folder.glob("*.run.json")) == ["a.run.json", "b.v2.run.json"]
+    assert json.loads((folder / "a.run.json").read_text())["images"] == "a"
+
+
+def test_clean_removes_what_no_present_result_was_made_in(tmp_path: Path) -> None:
+    folders: dict[str, Path] = {}
+    for spec in ("old", "new"):
+        with manifest(tmp_path, f'{{"k":"{spec}"}}') as work:
+            folders[f"cluster {spec}"] = work.folder
+            work.finish({})
+        with metrics(tmp_path, "a", f'{{"k":"{spec}"}}') as work:
+            folders[f"a {spec}"] = work.folder
+            finish_metrics(work)
+        with metrics(tmp_path, "b", f'{{"k":"{spec}"}}') as work:
+            folders[f"b {spec}"] = work.folder  # killed before it had a result
+    assert set(clean(tmp_path)) == {folders["cluster old"], folders["a old"]}
+    assert {name for name, folder in folders.items() if folder.is_dir()} == {"cluster new", "a new", "b old", "b new"}
+    assert clean(tmp_path) == []
+
+
+def test_clean_leaves_a_job_at_work_alone(tmp_path: Path) -> None:
+    with manifest(tmp_path, '{"k":"new"}') as work:
+        work.finish({})
+    with manifest(tmp_path, '{"k":"other"}') as busy:
+        removed: list[Path] = []
+        thread = threading.Thread(target=lambda: removed.extend(clean(tmp_path)))
+        thread.start()
+        thread.join()
+        assert removed == [] and busy.folder.is_dir()
+    assert clean(tmp_path) == [busy.folder]

@@ -1,0 +1,167 @@
+"""A real Slurm of one node on the loopback device, from Debian's packages slurm-wlm and munge, without accounting."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ETC = Path("/etc/slurm")
+SBIN = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
+GPUS = 2
+
+
+def why_not() -> str | None:
+    """Why no Slurm can be started here, or None."""
+    missing = [
+        name for name in ("slurmctld", "slurmd", "munged", "sbatch", "srun") if not shutil.which(name, path=SBIN)
+    ]
+    if missing:
+        return f"not installed: {', '.join(missing)} (apt-get install slurm-wlm munge)"
+    if os.geteuid() != 0:
+        return "a Slurm of its own must be started by root"
+    if (ETC / "slurm.conf").exists():
+        return f"{ETC}/slurm.conf is there already: this machine has a Slurm of its own"
+    return None
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[None]:
+    """A running Slurm with the partitions cpu and gpu and two GPUs that are only device files.
+
+    The step that runs a job inside Slurm forgets SLURM_CONF, so the configuration must lie where Slurm looks by
+    itself: links in /etc/slurm, removed at the end.
+    """
+    folder.mkdir()
+    links = _configure(folder)
+    socket_of_munge = folder / "munge.socket"
+    key = folder / "munge.key"
+    key.write_bytes(secrets.token_bytes(128))
+    key.chmod(0o400)
+    own = {"--key-file": key, "--socket": socket_of_munge, "--pid-file": folder / "munge.pid"}
+    own |= {"--log-file": folder / "munge.log", "--seed-file": folder / "munge.seed"}
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        options = [f"{option}={path}" for option, path in own.items()]
+        started.append(_start(folder, "munged", "--foreground", "--force", *options))
+        _wait(folder, socket_of_munge.exists, "munged")
+        started.append(_start(folder, "slurmctld", "-D"))
+        started.append(_start(folder, "slurmd", "-D"))
+        _wait(folder, lambda: "idle" in _ask("sinfo", "--noheader", "--format=%T"), "slurmctld and slurmd")
+        yield
+    finally:
+        _ask("scancel", "--full", "--user=root")
+        _stop(started)
+        for link in links:
+            link.unlink(missing_ok=True)
+
+
+def job_of(wanted: str, state: str = "RUNNING") -> str | None:
+    """Id of the job whose comment (rule and wildcards, written by the executor) holds `wanted`, in this state."""
+    for line in _ask("squeue", "--noheader", "--states=all", "--format=%i|%T|%k").splitlines():
+        number, has, comment = line.split("|", 2)
+        if has == state and wanted in comment:
+            return number
+    return None
+
+
+def said_of(job: str) -> str:
+    """All that Slurm knows of a job."""
+    return _ask("scontrol", "show", "job", job)
+
+
+def order(*words: str) -> None:
+    """A command to Slurm."""
+    subprocess.run(words, check=True, timeout=60)
+
+
+def _configure(folder: Path) -> list[Path]:
+    name = socket.gethostname().split(".")[0]
+    for gpu in range(GPUS):
+        os.mknod(folder / f"nvidia{gpu}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (folder / "state").mkdir()
+    (folder / "spool").mkdir()
+    (folder / "gres.conf").write_text(f"NodeName={name} Name=gpu File={folder}/nvidia[0-{GPUS - 1}]\n")
+    (folder / "slurm.conf").write_text(
+        f"""\
+ClusterName=test
+SlurmctldHost={name}(127.0.0.1)
+SlurmctldPort={_free_port()}
+SlurmdPort={_free_port()}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+GresTypes=gpu
+MinJobAge=900
+KillWait=20
+JobAcctGatherType=jobacct_gather/linux
+AccountingStorageType=accounting_storage/none
+NodeName={name} NodeAddr=127.0.0.1 CPUs={psutil.cpu_count()} RealMemory={psutil.virtual_memory().total >> 21} \
+Gres=gpu:{GPUS} State=UNKNOWN
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=1440 State=UP
+PartitionName=gpu Nodes=ALL MaxTime=1440 State=UP
+"""
+    )
+    ETC.mkdir(exist_ok=True)
+    links = [ETC / "slurm.conf", ETC / "gres.conf"]
+    for link in links:
+        link.unlink(missing_ok=True)  # left by a run that was killed; a live one was refused by why_not
+        link.symlink_to(folder / link.name)
+    return links
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _start(folder: Path, program: str, *options: str) -> subprocess.Popen[bytes]:
+    path = shutil.which(program, path=SBIN)
+    assert path is not None
+    with (folder / f"{program}.out").open("wb") as out:
+        return subprocess.Popen([path, *options], stdout=out, stderr=subprocess.STDOUT)
+
+
+def _stop(started: list[subprocess.Popen[bytes]]) -> None:
+    for process in reversed(started):
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(folder: Path, ready: Callable[[], bool], what: str) -> None:
+    for _ in range(120):
+        if ready():
+            return
+        time.sleep(0.5)
+    said = "\n".join(f"{file.name}:\n{file.read_text()[-2000:]}" for file in sorted(folder.glob("*.out")))
+    raise RuntimeError(f"{what} did not come up within a minute:\n{said}")
+
+
+def _ask(*words: str) -> str:
+    return subprocess.run(words, text=True, capture_output=True, timeout=60).stdout

@@ -1,0 +1,92 @@
+"""The cluster stage: what it writes and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+
+from ssltransfer.artefacts.files import ArtefactError, digest_of
+from ssltransfer.config.entities import Cluster
+from ssltransfer.stages import cluster
+
+
+def blobs(n=900, dims=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(15, dims))[rng.integers(15, size=n)] * 3 + rng.normal(size=(n, dims))).astype(np.float16)
+
+
+def spec(**options):
+    return Cluster(**({"features": "f", "data": "d", "k": 10} | options))
+
+
+def test_manifest_centroids_and_curve_belong_together(make_features, tmp_path):
+    x = blobs()
+    features, _ = make_features(x)
+    output = tmp_path / "cluster" / "c" / "manifest.json"
+    cluster.run(spec(), features=features, output=output, threads=1)
+    manifest = json.loads(output.read_text())
+    centroids = np.load(output.parent / "centroids.npy")
+    curve = [json.loads(line) for line in (output.parent / "curve.jsonl").read_text().splitlines()]
+    assert centroids.dtype == np.float32
+    assert centroids.shape == (10, 12)
+    distances = ((x[:, None].astype(np.float64) - centroids) ** 2).sum(2)
+    assert manifest["objective"] == pytest.approx(distances.min(1).sum(), rel=1e-6)
+    assert manifest["sizes"] == np.bincount(distances.argmin(1), minlength=10).tolist()
+    assert manifest["points"] == 900
+    assert (manifest["k"], manifest["dims"], manifest["empty"]) == (10, 12, 0)
+    assert manifest["iterations"] == len(curve)
+    assert manifest["stopped"] == "no point moved"
+    assert curve[-1]["objective"] == pytest.approx(manifest["objective"], rel=1e-5)
+    assert manifest["centroids"] == digest_of(output.parent / "centroids.npy")
+    assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
+    assert manifest["inputs"] == {"features": [digest_of(features)]}
+    made_of = json.loads(features.read_text())
+    assert all(manifest[key] == made_of[key] for key in ("index", "model", "layer", "layer_shape"))
+    assert manifest["pool"] == {"max": 2}
+    assert not list(output.parent.rglob("checkpoint.pt"))
+    refit = KMeans(10, init=centroids.astype(np.float64), n_init=1, tol=0).fit(x.astype(np.float64))
+    assert refit.inertia_ == pytest.approx(manifest["objective"], rel=1e-6)  # a fixed point of Lloyd's
+
+
+@pytest.mark.parametrize("backend", ["torch", "faiss"])
+def test_equal_runs_give_equal_bytes_and_seeds_matter(make_features, tmp_path, backend):
+    features, _ = make_features(blobs())
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        options = spec(backend=backend, seed=seed)
+        cluster.run(options, features=features, output=tmp_path / name / "manifest.json", threads=1)
+    for file in ("manifest.json", "centroids.npy", "curve.jsonl"):
+        a, b, c = ((tmp_path / name / file).read_bytes() for name in "abc")
+        assert a == b
+        assert a != c
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "said"),
+    [
+        (blobs(8), {}, "10 clusters of 8 points cannot be"),
+        (np.ones((90, 3), np.float16), {}, "of 90 points all are equal"),
+        (np.repeat(blobs(4), 20, axis=0), {}, "of 80 points only 4 differ"),
+        (np.where(np.arange(900)[:, None] == 77, np.inf, blobs()).astype(np.float16), {}, "sample 77 has a feature"),
+        (blobs(), {"backend": "faiss", "empty": "keep"}, "faiss cannot keep"),
+    ],
+)
+def test_what_cannot_be_clustered_is_refused_and_leaves_no_result(make_features, tmp_path, values, options, said):
+    features, _ = make_features(values)
+    output = tmp_path / "cluster" / "manifest.json"
+    with pytest.raises(ArtefactError, match=said) as refusal:
+        cluster.run(spec(**options), features=features, output=output, threads=1)
+    assert str(features) in str(refusal.value) or options
+    assert [path.name for path in output.parent.iterdir()] == ["work"]
+
+
+def test_a_missing_store_is_refused(tmp_path):
+    with pytest.raises(ArtefactError, match="missing; run the stage that makes it"):
+        cluster.run(spec(), features=tmp_path / "none.json", output=tmp_path / "manifest.json")
+
+
+def test_faiss_refuses_what_does_not_fit(make_features, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLTRANSFER_MEMORY_MB", "120")
+    features, _ = make_features(np.zeros((34_000, 1000), np.float16))
+    with pytest.raises(ArtefactError, match=r"needs all points in memory as float32, 129 MB, and the budget is 120"):
+        cluster.run(spec(backend="faiss"), features=features, output=tmp_path / "manifest.json", threads=1)

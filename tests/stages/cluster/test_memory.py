@@ -1,0 +1,36 @@
+"""A store four times larger than the budget is clustered and labelled within it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer.artefacts import features
+
+DRIVER = Path(__file__).with_name("memory_driver.py")
+BUDGET_MB = 96
+
+
+def test_four_times_the_budget(make_features, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "CHUNK_BYTES", 6 << 20)
+    rng = np.random.default_rng(0)
+    part = rng.normal(size=(4096, 1024)).astype(np.float32)
+    small = make_features(part, "small")
+    values = np.broadcast_to(part, (25, *part.shape)).reshape(-1, 1024)
+    large = make_features(values, "large")
+    del values
+    ended = subprocess.run(
+        [sys.executable, DRIVER, *small, *large, tmp_path / "results"],
+        env={**os.environ, "SSLTRANSFER_MEMORY_MB": str(BUDGET_MB)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    seen = json.loads(ended.stdout.splitlines()[-1])
+    assert seen["ratio"] > 4
+    assert seen["whole"] == "refused"  # so the limit was one
+    assert "read from the disk in each iteration" in ended.stdout

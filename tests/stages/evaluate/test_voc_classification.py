@@ -1,0 +1,161 @@
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artefacts.work import Work
+from ssltransfer.config.entities import Measurement
+from ssltransfer.config.formats import World
+from ssltransfer.config.protocols import VocClassification
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.trunks import ResNet18, Vgg16
+from ssltransfer.data.batches import Batch
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.stages.evaluate import run
+from ssltransfer.stages.evaluate.voc_classification import FineTuned, ScaledCrop
+from ssltransfer.stages.index import run as make_index
+
+PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("voc")
+    for split, n in (("trainval", 40), ("test", 24)):
+        spec = World(set="voc", split=split, n=n, size=80, root=str(root / "world"))
+        make_index(spec, output=root / f"{split}.parquet", threads=1)
+    return root / "trainval.parquet", root / "test.parquet"
+
+
+def tuned(model: Path, train: str, seed: int = 0) -> FineTuned:
+    options = VocClassification(train=train)  # type: ignore[arg-type]
+    return FineTuned(read_model(model), "it", options, PRESENCE, PRESENCE, seed)
+
+
+def test_the_published_constants() -> None:
+    schedule = VocClassification().schedule
+    assert (schedule.steps, schedule.batch, schedule.momentum, schedule.weight_decay) == (80_000, 16, 0.9, 1e-6)
+    assert schedule.clip == 10
+    assert [schedule.lr_at(step, 5011) for step in (0, 9_999, 10_000, 79_999)] == [0.001, 0.001, 0.0005, 0.001 / 2**7]
+
+
+def test_a_crop_always_fits_and_has_the_scales_asked_for() -> None:
+    picture = torch.zeros(3, 120, 150, dtype=torch.uint8)
+    picture[0] = torch.arange(150)
+    spans, crop = [], ScaledCrop(50, (0.5, 2.0))
+    for number in range(200):
+        found = crop(picture, Random(number))
+        assert found.shape == (3, 50, 50)
+        spans.append(float(found[0, 25].float().max() - found[0, 25].float().min()))
+    assert 20 <= min(spans) < 30 and 92 < max(spans) <= 100
+    small = crop(torch.full((3, 30, 20), 7, dtype=torch.uint8), Random(0))
+    assert small.shape == (3, 50, 50) and (small == 7).all(), "nothing is padded"
+
+
+@pytest.mark.parametrize(
+    ("train", "learning"),
+    [("all", {"conv1", "conv5", "fc6", "fc7"}), ("fc6-8", {"fc6", "fc7"}), ("fc8", set())],
+)
+def test_what_learns_and_what_starts_afresh(chain, train: str, learning: set[str]) -> None:  # type: ignore[no-untyped-def]
+    task = tuned(chain.full_model, train)
+    given = read_model(chain.full_model).trunk.state_dict()
+    found = {name.split(".")[0] for name, p in task.trunk.named_parameters() if p.requires_grad}
+    assert {name for name in ("conv1", "conv5", "fc6", "fc7") if name in found} == learning
+    for name, value in task.trunk.state_dict().items():
+        kept = name.startswith("conv") or train == "fc8"
+        assert torch.equal(value, given[name]) == kept, name
+    for layer in [task.head[1]] + ([task.trunk.fc6, task.trunk.fc7] if train != "fc8" else []):
+        assert (layer.bias == 0.1).all()
+        assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.15)
+    assert not torch.equal(task.head[1].weight, tuned(chain.full_model, train, seed=1).head[1].weight)
+
+
+def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert tuned(chain.model, "all").trunk.layers[-1] == "fc7"
+    with pytest.raises(LayerError, match="no layer 'fc7'"):
+        tuned(chain.model, "fc8")
+    with Work("pretext", tmp_path / "r" / "manifest.json", "{}", {}) as work:
+        trunk = build_trunk(ResNet18(width=0.125, size=32), top=True)
+        work.finish(write_model(tmp_path / "r", trunk, "imagenet", {}))
+    task = tuned(work.output, "fc8")
+    assert {name for name, p in task.named_parameters() if p.requires_grad} == {"head.1.weight", "head.1.bias"}
+    assert task.head[1].in_features == 64
+    task.train()
+    assert not any(module.training for module in task.trunk.modules() if isinstance(module, nn.BatchNorm2d))
+    assert all(m.training for m in tuned(work.output, "all").train().modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_frozen_batch_norms_of_vgg(tmp_path: Path) -> None:
+    with Work("pretext", tmp_path / "v" / "manifest.json", "{}", {}) as work:
+        work.finish(write_model(tmp_path / "v", build_trunk(Vgg16(width=0.03, size=32), top=False), "imagenet", {}))
+    task = tuned(work.output, "fc6-8").train()
+    norms = [module for module in task.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    dropouts = [module for module in task.modules() if isinstance(module, nn.Dropout)]
+    assert len(norms) == 13 and not any(module.training for module in norms)
+    assert len(dropouts) == 2 and all(module.training for module in dropouts)
+
+
+def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
+    task = tuned(chain.full_model, "fc8").eval()
+    batch = Batch(
+        torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)), torch.tensor([2, 0, 1]), torch.zeros(3).long()
+    )
+    draws = batch.draws(0)
+    with torch.no_grad():
+        loss = float(task(batch, draws)["loss"])
+        logits = task.logits(batch.pictures, draws)
+    total = 0.0
+    for row, sample in enumerate([2, 0, 1]):
+        for c in range(3):
+            if PRESENCE[sample, c] != 0:
+                p = 1 / (1 + math.exp(-float(logits[row, c])))
+                total -= math.log(p if PRESENCE[sample, c] > 0 else 1 - p)
+    # Sum over classes, mean over pictures, at 20 classes; here there are 3.
+    assert loss == pytest.approx(total / 3 * 20 / 3, rel=1e-5)
+
+
+def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
+    presence = rng.choice([-1, 0, 1], (40, 5), p=[0.6, 0.1, 0.3]).astype(np.int8)
+    task = FineTuned(read_model(chain.full_model), "it", VocClassification(train="fc8"), presence, presence, 0).eval()
+    share = torch.from_numpy((presence > 0).sum(0) / (presence != 0).sum(0))
+    with torch.no_grad():
+        task.head[1].weight.zero_()
+        task.head[1].bias.copy_(share.logit())
+        batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long())
+        assert float(task(batch, batch.draws(0))["loss"]) == pytest.approx(task.guess, rel=1e-5)
+
+
+def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    protocol = VocClassification(schedule=Schedule(steps=12, batch=8, lr=0.001, clip=10.0), crops=3)
+    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))
+    for name in ("one", "two"):
+        given = {"model": chain.model, "train": voc[0], "test": voc[1], "threads": 1}
+        run(spec, output=tmp_path / name / "voc" / "m.json", **given)
+    output = tmp_path / "one" / "voc" / "m.json"
+    assert output.read_bytes() == (tmp_path / "two" / "voc" / "m.json").read_bytes()
+    found = read_metrics(output)
+    presence = read_index(voc[1]).presence
+    assert presence is not None
+    there = (presence > 0).any(0)
+    aps = [ap for ap in found.details["per_class"].values() if ap is not None]
+    assert len(aps) == there.sum() < 20 and len(found.details["without_positives"]) == 20 - there.sum()
+    assert found.values["map"][0] == pytest.approx(np.mean(aps), abs=1e-4)
+    share = (presence > 0).sum(0) / (presence != 0).sum(0)
+    assert found.chance == pytest.approx(100 * share[there].mean(), abs=1e-4)
+    assert len(found.values["map"]) == len(found.values["map11"]) == 2
+    assert found.headline == "map"
+
+
+def test_refuses_sets_without_vocs_labels(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    spec = Measurement(protocol=VocClassification(), train="a", test="b")
+    with pytest.raises(ArtefactError, match="a: does not have VOC's labels"):
+        run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)

@@ -1,0 +1,155 @@
+"""What runs again after a change, on a finished run; its folders are named as badly as a file system allows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain import ROOT, compared, planned, results, snakemake, tiny, write_config
+
+pytestmark = pytest.mark.slow
+
+UGLY = 'été "d\'hier"; $HOME `x` & #1'
+PLACES = {"results": f"{UGLY}/results"} | {
+    f"datasets.{name}.root": f"{UGLY}/world" for name in ("objects-train", "objects-val", "scenes-train")
+}
+OF_THE_PUPIL = {
+    "features/pupil.conv4-max2/objects-train",
+    "features/pupil.conv4-max2/objects-val",
+    "evaluate/nearest/pupil",
+    "report/index",
+}
+OF_THE_CLUSTERING = {"label/puzzle-k4/objects-train", "label/puzzle-k4/scenes-train", "student/pupil", *OF_THE_PUPIL}
+OF_THE_PUZZLE = {
+    "features/puzzle-conv4/objects-train",
+    "features/puzzle-conv4/objects-val",
+    "features/puzzle-conv4/scenes-train",
+    "evaluate/nearest/puzzle",
+    "cluster/puzzle-k4",
+    *OF_THE_CLUSTERING,
+}
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    return tiny(**PLACES, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the whole chain has run."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_config(folder, config())
+    run = snakemake(folder, "--cores", "2")
+    assert run.returncode == 0, run.stdout
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "reruns"),
+    [
+        ({"clusters.puzzle-k4.k": 5}, {"cluster/puzzle-k4", *OF_THE_CLUSTERING}),
+        ({"students.pupil.schedule.epochs": 2}, {"student/pupil", *OF_THE_PUPIL}),
+        ({"pretexts.puzzle.seed": 1}, {"pretext/puzzle", *OF_THE_PUZZLE}),
+        (
+            {"datasets.scenes-train.n": 49},
+            {
+                "index/scenes-train",
+                "features/puzzle-conv4/scenes-train",
+                "label/puzzle-k4/scenes-train",
+                "student/pupil",
+                *OF_THE_PUPIL,
+            },
+        ),
+        # The evaluation reads conv4 of the puzzle too, and this was the entry that made it.
+        (
+            {"features.puzzle-conv4.layer": "conv3"},
+            {
+                "features/puzzle-conv4/objects-train",
+                "features/puzzle-conv4/scenes-train",
+                "features/puzzle.conv4-max2/objects-train",
+                "features/puzzle.conv4-max2/objects-val",
+                "evaluate/nearest/puzzle",
+                "cluster/puzzle-k4",
+                *OF_THE_CLUSTERING,
+            },
+        ),
+        # A model more in an evaluation: the others are not measured again.
+        (
+            {"evaluations.nearest.controls": ["random"]},
+            {
+                "pretext/random-caffenet-size64-stem2-width0.125",
+                "features/random-caffenet-size64-stem2-width0.125.conv4-max2/objects-train",
+                "features/random-caffenet-size64-stem2-width0.125.conv4-max2/objects-val",
+                "evaluate/nearest/random-caffenet-size64-stem2-width0.125",
+                "report/index",
+            },
+        ),
+        ({"report": {"title": "{braces} and 'quotes'"}}, {"report/index"}),
+    ],
+    ids=["k", "epochs", "seed", "pictures", "layer", "another model", "title"],
+)
+def test_a_change_reruns_what_was_changed_and_what_hangs_on_it(
+    finished: Path, changes: dict[str, Any], reruns: set[str]
+):
+    write_config(finished, config(**changes))
+    assert planned(finished) == reruns
+
+
+def test_another_spelling_of_the_same_reruns_nothing(finished: Path):
+    """Order of keys, 1 for 1.0, a default written out, and code that was only touched."""
+    same = config(
+        **{
+            "students.pupil.schedule": {"lr": 1e-2, "batch": 16, "epochs": 1.0, "momentum": 0.9},
+            "clusters.puzzle-k4.seed": 0,
+        }
+    )
+    reordered = {section: same[section] for section in reversed(same)}
+    reordered["datasets"] = dict(reversed(same["datasets"].items()))
+    write_config(finished, reordered)
+    for file in ("src/ssltransfer/stages/student/__init__.py", "workflow/rules/student.smk"):
+        (ROOT / file).touch()
+    assert planned(finished) == set()
+
+
+def test_a_printed_command_gives_the_same_bytes_by_hand(finished: Path):
+    """And Snakemake takes the result for its own: the same bytes upstream rerun nothing downstream."""
+    write_config(finished, config())
+    before = compared(finished)
+    output = snakemake(finished, "--dry-run", "--cores", "2", "--printshellcmds", "--forcerun", "student").stdout
+    printed = re.findall(
+        r"^Shell command: (ssltransfer student .*)$|^ +(ssltransfer student .*)$", output, re.MULTILINE
+    )
+    shutil.rmtree(results(finished) / "student")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-c", "".join(printed[0])],
+        cwd=finished,
+        env={**os.environ, "PATH": path},
+        check=True,
+    )
+    assert compared(finished) == before
+    assert planned(finished) == set()
+
+
+def test_early_cut_off(finished: Path):
+    """A stage that was made again with the same bytes leaves everything after it alone."""
+    write_config(finished, config())
+    before = compared(finished)
+    run = snakemake(finished, "--cores", "2", "--forcerun", "cluster", "--until", "cluster")
+    assert run.returncode == 0, run.stdout
+    assert compared(finished) == before
+    assert planned(finished) == set()
+
+
+def test_snakemakes_own_report_has_the_caption(finished: Path):
+    write_config(finished, config())
+    run = snakemake(finished, "--report", "report.html")
+    assert run.returncode == 0, run.stdout
+    caption = (ROOT / "workflow/captions/report.rst").read_text().strip()
+    assert caption in (finished / "report.html").read_text(encoding="utf-8")
