@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import textwrap
+from typing import Any
 
 from ssltransfer.config.formats import FORMATS
 from ssltransfer.config.methods import METHODS
@@ -12,13 +13,19 @@ from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.tasks import TASKS
 from ssltransfer.config.trunks import TRUNKS
 
-KINDS = {"formats": FORMATS, "trunks": TRUNKS, "tasks": TASKS, "methods": METHODS, "protocols": PROTOCOLS}
+KINDS: dict[str, Any] = {
+    "formats": FORMATS,
+    "trunks": TRUNKS,
+    "tasks": TASKS,
+    "methods": METHODS,
+    "protocols": PROTOCOLS,
+}
 
 
 def listed(kind: str) -> list[tuple[str, str, str]]:
     """(name, one line, source) of everything of a kind: formats, trunks, tasks, methods or protocols."""
     rows = []
-    for entry in KINDS[kind]:  # type: ignore[attr-defined]
+    for entry in KINDS[kind]:
         tag = "format" if kind == "formats" else "name"
         first = (inspect.getdoc(entry) or "").splitlines()[0]
         rows.append((str(entry.model_fields[tag].default), first, entry.source))

@@ -119,6 +119,11 @@ def test_cancelled_and_out_of_time_the_chain_ends_with_the_same_result(
     for pretext in ("puzzle", "turns"):
         log = (results(tmp_path) / f"logs/pretext/{pretext}.log").read_text()
         assert "going on after step" in log
+
+    # The profile's gpu reaches Slurm, and 0 of it asks for none.
+    index = job_of("index_wildcards_objects-train", "COMPLETED")
+    assert index is not None
+    assert "gres:gpu:1" in said_of(index)
     assert "gres:gpu" not in said_of(jobs["puzzle"])
 
     undisturbed = tmp_path_factory.mktemp("undisturbed")

@@ -100,7 +100,7 @@ def load_batches(
     """
     loader: DataLoader[object] = DataLoader(
         _Pictures(index, transform, seed),
-        batch_sampler=keys,  # type: ignore[arg-type]
+        batch_sampler=keys,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,

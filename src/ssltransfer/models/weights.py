@@ -127,9 +127,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise ArtefactError(f"{file}: not a readable file of weights ({_first_line(error)}).") from None
     except Exception as error:  # pickle.UnpicklingError and its kin: what weights_only refuses
-        raise ArtefactError(
-            f"{file}: holds more than tensors and is not opened ({_first_line(error)})."
-        ) from None
+        raise ArtefactError(f"{file}: holds more than tensors and is not opened ({_first_line(error)}).") from None
     tensors = dict(_flat(content))
     if not tensors:
         raise ArtefactError(f"{file}: holds no tensors.")

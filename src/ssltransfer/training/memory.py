@@ -17,10 +17,15 @@ def memory_budget() -> int:
 
     Free is the least of what the machine has available, what the control groups of this process (a Slurm job, a
     container) still allow, and what is left below RLIMIT_AS and RLIMIT_DATA.
+
+    Raises:
+        ValueError: SSLTRANSFER_MEMORY_MB is no number.
     """
     given = os.environ.get("SSLTRANSFER_MEMORY_MB")
     if given:
-        return int(float(given) * 2**20)
+        if not given.isdecimal():
+            raise ValueError(f"SSLTRANSFER_MEMORY_MB is {given!r}; give a whole number of megabytes.")
+        return int(given) << 20
     free = [psutil.virtual_memory().available, *_left_in_groups(), *_left_in_limits()]
     return max(0, min(free)) // 2
 

@@ -39,7 +39,7 @@ class Task(nn.Module, ABC):
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Scalars of a batch, each a mean over it: `loss`, and what else the curve shows, such as `accuracy`."""
 
-    def after_step(self, step: int) -> None:  # noqa: B027 - most tasks have nothing to do here
+    def after_step(self, step: int) -> None:
         """Called after every update; momentum copies and the like."""
 
 

@@ -26,14 +26,14 @@ SPEC = Cluster(features="f", data="d", k=12, iterations=5, tolerance=0.0, init="
 
 def dies_at_sync(n):
     """SIGKILL at the n-th sync: odd ones before a rename, even ones after it."""
-    real, count = files._sync, iter(range(1, 10_000))
+    real, count = os.fsync, iter(range(1, 10_000))
 
-    def sync(path):
+    def fsync(handle):
         if next(count) == n:
             os.kill(os.getpid(), signal.SIGKILL)
-        real(path)
+        real(handle)
 
-    files._sync = sync
+    os.fsync = fsync
 
 
 def dies_in_save(n):
@@ -66,11 +66,10 @@ def child(name, prepare, log):
     """Exit status of one run of the stage: 0, 128 + signal, or -signal if killed by it."""
     pid = os.fork()
     if pid == 0:
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(handle, 1)
-        prepare()
         status = 0
         try:
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+            prepare()
             cluster.run(SPEC, features=FEATURES, output=RESULTS / name / "manifest.json", threads=1)
         except SystemExit as end:
             status = int(end.code)
@@ -102,7 +101,7 @@ def main():
     began = time.monotonic()
     plans = [outcome("undisturbed")]
     n = 1
-    while (plan := outcome(f"sync{n}", partial(dies_at_sync, n)))["statuses"][0] != 0:
+    while (plan := outcome(f"sync{n}", partial(dies_at_sync, n)))["statuses"][0] == -signal.SIGKILL:
         plans.append(plan)
         n += 1
     plans += [outcome(f"save{n}", partial(dies_in_save, n)) for n in (1, 3)]

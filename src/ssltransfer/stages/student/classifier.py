@@ -16,6 +16,7 @@ from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform, Warp
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise, normalise
+from ssltransfer.models.trunk import initialise_last
 from ssltransfer.training.task import Task, accuracy
 
 
@@ -44,10 +45,9 @@ class Classifier(Task):
             torch.manual_seed(spec.seed + 1)
             # Caffe's and VGG's networks have dropout before their last layer; torchvision's others have not.
             before = nn.Dropout(dropout) if spec.trunk.name in ("caffenet", "vgg16") else nn.Identity()
-            self.head = nn.Sequential(before, nn.Linear(self.trunk.shapes()[last][0], classes))
-            # Caffe's fc8: N(0, 0.01), so that training starts at the loss of a guess.
-            nn.init.normal_(self.head[1].weight, std=0.01)
-            nn.init.zeros_(self.head[1].bias)
+            last_layer = nn.Linear(self.trunk.shapes()[last][0], classes)
+            initialise_last(last_layer)
+            self.head = nn.Sequential(before, last_layer)
         # Not in the checkpoint: they come from the labels' file.
         self.register_buffer("labels", torch.from_numpy(labels.astype(np.int64)), persistent=False)
         held = labels[:0] if heldout is None else heldout

@@ -1,0 +1,118 @@
+"""Everything that can be known to be wrong before the first job starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssltransfer.config.base import ConfigError, nearest
+from ssltransfer.config.config import Config, Model
+from ssltransfer.config.entities import Evaluation, Student
+from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.config.protocols import LinearLayers
+
+
+def check(config: Config) -> None:
+    """Everything that can be known to be wrong before the first job starts."""
+    for name, pretext in config.pretexts.items():
+        _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
+        _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
+        _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
+        pairs = pretext.task.name in ("jigsaw++",) and pretext.schedule
+        if pairs and (pretext.schedule.micro_batch or pretext.schedule.batch) % 2:  # type: ignore[union-attr]
+            raise ConfigError(f"pretexts.{name}.schedule.batch: jigsaw++ takes pictures in pairs; give an even batch.")
+    for name, features in config.features.items():
+        where = f"features.{name}"
+        _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")
+        _layer(config.model(features.model), features.layer, f"{where}.layer")
+        if features.pool and features.layer in config.model(features.model).trunk.fully_connected:
+            raise ConfigError(f"{where}.pool: {features.layer} is a vector; leave the pooling out.")
+    for name, cluster in config.clusters.items():
+        _known(config.features, cluster.features, f"clusters.{name}.features", "features entry")
+        _known(config.datasets, cluster.data, f"clusters.{name}.data", "dataset")
+        size = getattr(config.datasets[cluster.data], "n", None)
+        size = min(filter(None, (size, config.datasets[cluster.data].limit)), default=None)
+        if size is not None and cluster.k > size:
+            raise ConfigError(f"clusters.{name}.k: {cluster.k} clusters of only {size} pictures; lower k.")
+    for name, student in config.students.items():
+        where = f"students.{name}"
+        _known(config.datasets, student.data, f"{where}.data", "dataset")
+        _known(config.datasets, student.heldout, f"{where}.heldout", "dataset")
+        _apart(config, student.data, student.heldout, where, "data and heldout")
+        if isinstance(student.method, ClusterClassification):
+            _known(config.clusters, student.method.cluster, f"{where}.method.cluster", "cluster")
+        elif config.datasets[student.data].labelled != "one":
+            raise ConfigError(f"{where}.data: {student.data} has no class labels to learn; name a labelled dataset.")
+        if student.trunk.name == "hog-words":
+            raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
+    for name, evaluation in config.evaluations.items():
+        _check_evaluation(config, name, evaluation)
+    for table in config.report.tables:
+        for column in table.columns:
+            _known(
+                config.evaluations,
+                column.split(":")[0],
+                f"report.tables: column of {table.title!r}",
+                "evaluation",
+            )
+    _refuse_cycles(config)
+
+
+def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None:
+    where = f"evaluations.{name}"
+    for key, data in (("train", evaluation.train), ("test", evaluation.test)):
+        _known(config.datasets, data, f"{where}.{key}", "dataset")
+        has, needs = config.datasets[data].labelled, evaluation.protocol.labels
+        if has != needs:
+            wants = "one class label" if needs == "one" else "VOC's labels"
+            raise ConfigError(
+                f"{where}.{key}: {evaluation.protocol.name} needs {wants} a picture, "
+                f"which dataset {data!r} does not have; name another dataset."
+            )
+    _apart(config, evaluation.train, evaluation.test, where, "train and test")
+    _known(config.datasets, evaluation.supervised_on, f"{where}.supervised_on", "dataset")
+    if isinstance(evaluation.protocol, LinearLayers) and evaluation.protocol.layers:
+        for model in config.rows[name]:
+            for layer in evaluation.protocol.layers:
+                _layer(config.model(model), layer, f"{where}.protocol.layers")
+    if evaluation.protocol.name in ("voc-classification",):
+        for model in config.rows[name]:
+            if config.model(model).trunk.name == "hog-words":
+                raise ConfigError(f"{where}.models: {model} is no network and cannot be fine-tuned; leave it out.")
+
+
+def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:
+    if name is not None and name not in section:
+        raise ConfigError(f"{where}: no {kind} is called {name!r}{nearest(name, section)}")
+
+
+def _layer(model: Model, layer: str, where: str) -> None:
+    if layer not in model.layers:
+        raise ConfigError(
+            f"{where}: model {model.name!r} ({model.trunk.name}) has no {layer!r}{nearest(layer, model.layers)}"
+        )
+
+
+def _apart(config: Config, one: str | None, other: str | None, where: str, what: str) -> None:
+    """Two datasets that must not share pictures are not the same folder and split."""
+    if one is None or other is None:
+        return
+    same = one == other or config.datasets[one].model_copy(update={"limit": None}) == config.datasets[other].model_copy(
+        update={"limit": None}
+    )
+    if same:
+        raise ConfigError(f"{where}: {what} are the same pictures ({one}, {other}); name two splits.")
+
+
+def _refuse_cycles(config: Config) -> None:
+    def needs(model: str) -> list[str]:
+        entity = config.model(model).entity
+        if isinstance(entity, Student) and isinstance(entity.method, ClusterClassification):
+            return [config.features[config.clusters[entity.method.cluster].features].model]
+        return []
+
+    for start in config.students:
+        chain = [start]
+        while needs(chain[-1]):
+            chain.append(needs(chain[-1])[0])
+            if chain[-1] in chain[:-1]:
+                raise ConfigError(f"students.{start}: it hangs on itself: {' <- '.join(chain)}; break the circle.")

@@ -1,0 +1,104 @@
+"""A completed configuration, and the questions that the workflow asks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ssltransfer.config.base import ConfigError, nearest
+from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, Report, Student
+from ssltransfer.config.formats import AnyDataset
+from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.config.protocols import FeatureProtocol
+from ssltransfer.config.tasks import Imported, RandomNetwork
+from ssltransfer.config.trunks import AnyTrunk
+
+
+@dataclass(frozen=True)
+class Model:
+    """Any trunk with weights, however it came about.
+
+    Attributes:
+        stage: which stage makes it, and so where it lies: {stage}/{name}/manifest.json.
+        layers: the layers that it can be asked for.
+    """
+
+    name: str
+    stage: Literal["pretext", "student"]
+    entity: Pretext | Student
+
+    @property
+    def trunk(self) -> AnyTrunk:
+        """Options of its trunk."""
+        return self.entity.trunk
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """A pretext leaves convolutions; a student, a random and an imported network have fc layers too."""
+        full = isinstance(self.entity, Student) or isinstance(self.entity.task, RandomNetwork | Imported)
+        return self.trunk.layers if full else self.trunk.convolutions
+
+
+@dataclass(frozen=True)
+class Config:
+    """The completed configuration: declared things and those made by themselves (controls, features)."""
+
+    results: str
+    datasets: dict[str, AnyDataset]
+    pretexts: dict[str, Pretext]
+    features: dict[str, Features]
+    clusters: dict[str, Cluster]
+    students: dict[str, Student]
+    evaluations: dict[str, Evaluation]
+    report: Report
+    derived: frozenset[str] = frozenset()
+    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def model(self, name: str) -> Model:
+        """The pretext or student of that name."""
+        if name in self.pretexts:
+            return Model(name, "pretext", self.pretexts[name])
+        if name in self.students:
+            return Model(name, "student", self.students[name])
+        known = [*self.pretexts, *self.students]
+        raise ConfigError(f"there is no model {name!r}{nearest(name, known)}")
+
+    def evaluated_features(self, evaluation: str, model: str) -> str:
+        """Name of the features that a protocol on features reads of a model."""
+        protocol = self.evaluations[evaluation].protocol
+        assert isinstance(protocol, FeatureProtocol)
+        return features_name(self.features, protocol_features(protocol, self.model(model)))
+
+    def datasets_of_features(self, name: str) -> set[str]:
+        """Datasets on which anything needs these features."""
+        needed = {cluster.data for cluster in self.clusters.values() if cluster.features == name}
+        needed |= {data for cluster, data in self.labels() if self.clusters[cluster].features == name}
+        for evaluation, models in self.rows.items():
+            entry = self.evaluations[evaluation]
+            if isinstance(entry.protocol, FeatureProtocol):
+                for model in models:
+                    if self.evaluated_features(evaluation, model) == name:
+                        needed |= {entry.train, entry.test}
+        return needed
+
+    def labels(self) -> set[tuple[str, str]]:
+        """(cluster, dataset) pairs that some student learns or is measured on, and each cluster's own data."""
+        pairs = {(name, cluster.data) for name, cluster in self.clusters.items()}
+        for student in self.students.values():
+            if isinstance(student.method, ClusterClassification):
+                pairs |= {(student.method.cluster, data) for data in (student.data, student.heldout) if data}
+        return pairs
+
+
+def features_name(declared: dict[str, Features], wanted: Features) -> str:
+    """The declared name of features with this content, or one made of model, layer and pooling."""
+    for name, entry in declared.items():
+        if entry == wanted:
+            return name
+    pooled = f"-{wanted.pool.slug}" if wanted.pool else ""
+    return f"{wanted.model}.{wanted.layer}{pooled}"
+
+
+def protocol_features(protocol: FeatureProtocol, model: Model) -> Features:
+    """What a protocol on features wants of a model."""
+    return Features(model=model.name, layer=protocol.layer or model.layers[-1], pool=protocol.pool)

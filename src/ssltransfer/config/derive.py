@@ -1,0 +1,122 @@
+"""What a configuration makes by itself: controls for every trunk, features for every evaluation on features."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Iterator
+
+from ssltransfer.config.base import ConfigError, nearest
+from ssltransfer.config.config import Config, features_name, protocol_features
+from ssltransfer.config.entities import Document, Pretext, Student
+from ssltransfer.config.methods import Supervised
+from ssltransfer.config.protocols import FeatureProtocol
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.tasks import RandomNetwork
+from ssltransfer.config.trunks import AnyTrunk
+
+
+def _matching(patterns: Iterable[str], names: Iterable[str], where: str) -> Iterator[str]:
+    names = list(names)
+    seen = set()
+    for pattern in patterns:
+        found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        if not found:
+            raise ConfigError(f"{where}: no model is called {pattern!r}{nearest(pattern, names)}")
+        for name in found:
+            if name not in seen:
+                seen.add(name)
+                yield name
+
+
+def add_controls(document: Document) -> Config:
+    """Random and supervised rows for every trunk of every evaluation."""
+    pretexts, students = dict(document.pretexts), dict(document.students)
+    rows: dict[str, tuple[str, ...]] = {}
+    derived: set[str] = set()
+    declared = [*pretexts, *students]
+    doubled = set(pretexts) & set(students)
+    if doubled:
+        raise ConfigError(f"{min(doubled)!r} is both a pretext and a student; models need names of their own.")
+    for name, evaluation in document.evaluations.items():
+        models = list(_matching(evaluation.models, declared, f"evaluations.{name}.models"))
+        for trunk in _distinct_trunks(document, models):
+            controls: dict[str, Pretext | Student] = {}
+            if "random" in evaluation.controls:
+                controls[f"random-{trunk.slug}"] = Pretext(task=RandomNetwork(), trunk=trunk)
+            data = _supervised_data(document, name, models)
+            if "supervised" in evaluation.controls and data:
+                controls[f"supervised-{trunk.slug}-{data}"] = _supervised(document, trunk, data, models)
+            for control, entity in controls.items():
+                same = [model for model in declared if _entity(document, model) == entity]
+                row = same[0] if same else control
+                if not same:
+                    if isinstance(entity, Pretext):
+                        pretexts[control] = entity
+                    else:
+                        students[control] = entity
+                    derived.add(control)
+                if row not in models:
+                    models.append(row)
+        rows[name] = tuple(models)
+    return Config(
+        **{key: getattr(document, key) for key in Document.model_fields if key not in ("pretexts", "students")},
+        pretexts=pretexts,
+        students=students,
+        derived=frozenset(derived),
+        rows=rows,
+    )
+
+
+def _entity(document: Document, model: str) -> Pretext | Student:
+    return document.pretexts[model] if model in document.pretexts else document.students[model]
+
+
+def _distinct_trunks(document: Document, models: list[str]) -> list[AnyTrunk]:
+    trunks: list[AnyTrunk] = []
+    for model in models:
+        trunk = _entity(document, model).trunk
+        if trunk.name != "hog-words" and trunk not in trunks:
+            trunks.append(trunk)
+    return trunks
+
+
+def _supervised_data(document: Document, name: str, models: list[str]) -> str | None:
+    """Labels for the supervised control: as told, the evaluation's own, or the first labelled set of its models."""
+    evaluation = document.evaluations[name]
+    if evaluation.supervised_on:
+        return evaluation.supervised_on
+    candidates = [evaluation.train]
+    for model in models:
+        if model in document.students or model in document.pretexts:
+            candidates.append(_entity(document, model).data or "")
+    for candidate in candidates:
+        if candidate in document.datasets and document.datasets[candidate].labelled == "one":
+            return candidate
+    return None
+
+
+def _supervised(document: Document, trunk: AnyTrunk, data: str, models: list[str]) -> Student:
+    """The recipe of the evaluation's student on this trunk; without one, CaffeNet's published recipe."""
+    students = [document.students[model] for model in models if model in document.students]
+    for student in [*students, *document.students.values()]:
+        if student.trunk == trunk:
+            method = Supervised(augment=student.method.augment, dropout=student.method.dropout)
+            return Student(method=method, data=data, trunk=trunk, schedule=student.schedule, seed=student.seed)
+    caffe = Schedule(steps=450_000, batch=256, lr=0.01, drop_every=100_000, bias_lr=2.0, norm_and_bias_decay=False)
+    return Student(method=Supervised(), data=data, trunk=trunk, schedule=caffe)
+
+
+def add_features(config: Config) -> Config:
+    """Features of every model under every evaluation that reads features, unless they are declared."""
+    features = dict(config.features)
+    derived = set(config.derived)
+    for evaluation, models in config.rows.items():
+        protocol = config.evaluations[evaluation].protocol
+        if isinstance(protocol, FeatureProtocol):
+            for model in models:
+                wanted = protocol_features(protocol, config.model(model))
+                name = features_name(features, wanted)
+                if name not in features:
+                    features[name] = wanted
+                    derived.add(name)
+    return Config(**{**config.__dict__, "features": features, "derived": frozenset(derived)})
