@@ -121,3 +121,30 @@ def test_clean_leaves_a_job_at_work_alone(tmp_path: Path) -> None:
         thread.join()
         assert removed == [] and busy.folder.is_dir()
     assert clean(tmp_path) == [busy.folder]
+
+
+def test_a_job_that_outlived_its_snakemake_is_not_done_again(tmp_path: Path) -> None:
+    output = tmp_path / "x" / "manifest.json"
+    with Work("pretext", output, "{}", {}) as work:
+        (output.parent / "trunk").write_text("weights")
+        work.finish({"k": 1}, files=("trunk",))
+    before = output.read_bytes()
+    output.unlink()  # as Snakemake does with an output whose end it did not see
+    with Work("pretext", output, "{}", {}) as work:
+        assert work.already_made()
+    assert output.read_bytes() == before
+    with Work("pretext", output, '{"k":2}', {}) as work:
+        assert not work.already_made()
+
+
+def test_what_is_gone_or_changed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "x" / "manifest.json"
+    with Work("pretext", output, "{}", {}) as work:
+        (output.parent / "trunk").write_text("weights")
+        work.finish({}, files=("trunk",))
+        (output.parent / "trunk").write_text("other weights")
+        assert not work.already_made()
+        (output.parent / "trunk").write_text("weights")
+        assert work.already_made()
+        monkeypatch.setattr("ssltransfer.artefacts.work._code", lambda: "edited")
+        assert not work.already_made()

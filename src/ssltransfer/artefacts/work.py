@@ -16,14 +16,19 @@ import resource
 import shutil
 import socket
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from ssltransfer import __version__
-from ssltransfer.artefacts.files import ArtefactError, digest_of, digest_of_text, read_json, write_json
+from ssltransfer.artefacts.files import ArtefactError, digest_of, digest_of_text, read_json, write_json, write_text
 
 MANIFEST = "manifest.json"
+DONE = "done.json"
 
 
 class Work:
@@ -84,11 +89,37 @@ class Work:
         assert self._lock is not None
         self._lock.close()
 
-    def finish(self, content: dict[str, Any], **measured: Any) -> None:
-        """Write run.json (what varies between equal runs), then the manifest (what does not)."""
+    def finish(self, content: dict[str, Any], *, files: Sequence[str] = (), **measured: Any) -> None:
+        """Write run.json (what varies between equal runs), then the manifest (what does not).
+
+        `files` are the names of what else was made beside the manifest.
+        """
         self.record(**measured)
         manifest = {"stage": self.stage, "spec": json.loads(self.spec), "inputs": self.inputs, "work": self.key}
         write_json(self.output, manifest | content)
+        self.seal(files)
+
+    def seal(self, files: Sequence[str] = ()) -> None:
+        """Remember the output, so that a copy of this job that comes later has nothing to do."""
+        made = {name: digest_of(self.output.parent / name) for name in files}
+        write_json(self.folder / DONE, {"code": _code(), "output": self.output.read_text("utf-8"), "files": made})
+
+    def already_made(self) -> bool:
+        """Whether this job was done before, by this code, and all that it made is still there.
+
+        Snakemake removes the output of a job that outlived it, as it cannot know that the job ended well; and it
+        removes it when a rerun is forced. In both cases the output is written again and nothing is computed. Changed
+        code computes: that is what forcing a rerun is for.
+        """
+        done = read_json(self.folder / DONE) if (self.folder / DONE).is_file() else None
+        if done is None or done["code"] != _code():
+            return False
+        beside = {self.output.parent / name: digest for name, digest in done["files"].items()}
+        if not all(path.is_file() and digest_of(path) == digest for path, digest in beside.items()):
+            return False
+        write_text(self.output, done["output"])
+        print(f"{self.output}: made before by the same code from the same inputs; nothing to do.", flush=True)
+        return True
 
     def record(self, **measured: Any) -> None:
         """Write run.json alone, for a stage whose output has a form of its own and is written right after."""
@@ -107,6 +138,13 @@ def run_file_of(output: Path) -> Path:
     return output.with_name("run.json" if output.name == MANIFEST else f"{output.stem}.run.json")
 
 
+@cache
+def _code() -> str:
+    """Digest of this package's source."""
+    package = Path(__file__).parents[1]
+    return digest_of_text(*(path.read_text("utf-8") for path in sorted(package.rglob("*.py"))))
+
+
 def _slurm_job() -> str:
     job = os.environ.get("SLURM_JOB_ID")
     return f", Slurm job {job}" if job else ""
@@ -121,9 +159,10 @@ def peak_memory_mb() -> int:
 
 def environment() -> dict[str, str]:
     """Versions and host, for run.json and the report."""
-    from importlib.metadata import version
-
-    versions = {name: version(name) for name in ("torch", "torchvision", "numpy", "zarr", "snakemake")}
+    versions = {}
+    for name in ("torch", "torchvision", "numpy", "zarr", "snakemake"):
+        with suppress(PackageNotFoundError):  # a node's environment need not hold Snakemake
+            versions[name] = version(name)
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,9 @@ def run(spec: Features, *, model: Path, data: Path, output: Path, threads: int |
         ArtefactError: a value does not fit the precision, or an input is not what it should be.
     """
     with Work("features", output, spec.canonical(), {"model": [model], "data": [data]}) as work:
+        path = work.folder / "store.zarr"
+        if path.is_dir() and not FeatureStore.open(path).missing() and work.already_made():
+            return
         devices = plan_devices(threads)
         index = read_index(data)
         loaded = read_model(model, devices.device)
@@ -48,9 +52,7 @@ def run(spec: Features, *, model: Path, data: Path, output: Path, threads: int |
             raise LayerError(f"{model}: no layer {spec.layer!r}; it has {', '.join(loaded.trunk.layers)}.")
         shape = pooled_shape(loaded.trunk.shapes()[spec.layer], spec.pool)
         dims = int(np.prod(shape))
-        store = FeatureStore.create(
-            work.folder / "store.zarr", len(index), dims, spec.precision, compress=spec.compress
-        )
+        store = FeatureStore.create(path, len(index), dims, spec.precision, compress=spec.compress)
         missing = store.missing()
         print(
             f"{len(index)} pictures, {spec.layer} {shape} = {dims} dimensions, {len(missing)} of {store.chunks} chunks "
@@ -70,7 +72,7 @@ def run(spec: Features, *, model: Path, data: Path, output: Path, threads: int |
                 progress.step(0.0)
             store.write(chunk, _fitting(np.concatenate(rows), store.dtype, spec, model))
             progress.say(f"chunk {chunk + 1}/{store.chunks}")
-        measured = progress.close()
+        measured: dict[str, Any] = dict(progress.close())
         content = {
             "index": index.fingerprint,
             "model": loaded.digest,

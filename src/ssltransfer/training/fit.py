@@ -230,6 +230,6 @@ def _report_not_finite(task: Task, batch: Batch, step: int, lr: float, folder: P
     torch.save({"ids": batch.ids.cpu(), "pictures": batch.pictures.cpu()}, folder / "not_finite.pt")
     where = f"; not finite: {', '.join(bad[:3])}" if bad else ""
     raise TrainingError(
-        f"The loss is not finite at step {step} (learning rate {lr:g}{where}); lower the learning rate or add a warm-up. "
+        f"The loss is not finite at step {step} (learning rate {lr:g}{where}); lower the learning rate or warm up. "
         f"The batch is in {folder / 'not_finite.pt'}."
     )

@@ -83,12 +83,12 @@ def test_a_student_starts_at_the_loss_of_a_guess_and_learns(trunk: AnyTrunk, obj
 
     labels = (np.arange(len(objects)) % 3).astype(np.int32)
     method = ClusterClassification(cluster="x", augment="crop", dropout=0.0)
-    schedule = Schedule(steps=60, batch=16, lr=0.02, weight_decay=0)
+    schedule = Schedule(steps=80, batch=16, lr=0.002, weight_decay=0, optimiser="adam")
     task = Classifier(Student(method=method, data="o", trunk=trunk, schedule=schedule), labels, None, 3)
     fitted = fit(task, objects, schedule, seed=0, folder=tmp_path, devices=plan_devices(2))
     losses = [row["loss"] for row in fitted.curve]
-    assert losses[0] < 4 * math.log(3)
-    assert np.mean(losses[-5:]) < 0.6 * math.log(3)
+    assert losses[0] == pytest.approx(math.log(3), abs=0.2)
+    assert np.mean(losses[-5:]) < 0.7 * math.log(3)
 
 
 def test_labels_of_another_index_are_refused(objects_path: Path, objects_val_path: Path, labels_path: Path) -> None:

@@ -34,6 +34,8 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             empty where that is an error, or the memory is too small.
     """
     with Work("cluster", output, spec.canonical(), {"features": [features]}) as work:
+        if work.already_made():
+            return
         devices = plan_devices(threads)
         store, about = open_features(features)
         checkpoint = Checkpoint(work.folder / "checkpoint.pt")
@@ -82,5 +84,5 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             f"mean squared distance {found.objective / n:.6g}",
             flush=True,
         )
-        work.finish(content, device=str(devices), points_kept=found.tier)
+        work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), points_kept=found.tier)
         checkpoint.file.unlink(missing_ok=True)

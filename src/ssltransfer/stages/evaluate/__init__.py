@@ -56,6 +56,8 @@ def run(
         "test_features": [test_features] if test_features else [],
     }
     with Work("evaluate", output, spec.canonical(), inputs) as work:
+        if work.already_made():
+            return
         train_index, test_index = read_index(train), read_index(test)
         shared = _shared(spec, train_index, test_index)
         features = None
@@ -98,6 +100,7 @@ def run(
                 shutil.rmtree(leftover)
             elif leftover.name != "lock":
                 leftover.unlink()
+        work.seal()
 
 
 def _shared(spec: Measurement, train: Index, test: Index) -> int:

@@ -33,6 +33,8 @@ def run(
     """
     inputs = {"data": [data] if data else [], "heldout": [heldout] if heldout else []}
     with Work("pretext", output, spec.canonical(), inputs) as work:
+        if work.already_made():
+            return
         devices = plan_devices(threads)
         index = _index(data)
         module = import_module(f"ssltransfer.stages.pretext.{spec.task.module}")
@@ -57,7 +59,8 @@ def run(
             trunk, rule = made.trunk, made.rule
             content |= made.content
         content |= write_model(output.parent, trunk, rule, json.loads(spec.canonical()))
-        work.finish(content, **measured)
+        files = ("trunk.safetensors", "trunk.json", *(["curve.jsonl"] if spec.task.trains else []))
+        work.finish(content, files=files, **measured)
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 

@@ -45,10 +45,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Flow:
-    """A drawing: boxes, lines as SVG paths, column titles with their x."""
+    """A drawing: boxes, lines as SVG paths (true: past a column or more), column titles with their x."""
 
     nodes: list[Node]
-    lines: list[str]
+    lines: list[tuple[str, bool]]
     titles: list[tuple[float, str]]
     width: float
     height: float
@@ -147,8 +147,9 @@ def _fill(column: list[Node], x: float, nodes: dict[Key, Node]) -> None:
         node.x, node.y = x, TOP + place * STEP
 
 
-def _line(start: Node, end: Node) -> str:
+def _line(start: Node, end: Node) -> tuple[str, bool]:
     x, y = start.x + WIDTH, start.y + HEIGHT / 2
     to_x, to_y = end.x, end.y + HEIGHT / 2
     bend = (to_x - x) / 2
-    return f"M{x:g},{y:g}C{x + bend:g},{y:g} {to_x - bend:g},{to_y:g} {to_x:g},{to_y:g}"
+    path = f"M{x:g},{y:g}C{x + bend:g},{y:g} {to_x - bend:g},{to_y:g} {to_x:g},{to_y:g}"
+    return path, to_x - x > GAP

@@ -73,7 +73,8 @@ class Plots:
                     _cut_peak(axes, [row[name] for row in rows if name in row], guess)
                 else:
                     axes.set_ylim(bottom=0)
-                axes.legend(loc="best")
+                if name == "accuracy" or not any("accuracy" in row for row in rows):
+                    axes.legend(loc="best")
                 drawn.append(self._svg(figure, f"{title} of {model} over epochs; a guess is at {level:.3g}"))
         return drawn
 

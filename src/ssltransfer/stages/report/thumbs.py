@@ -70,9 +70,9 @@ def filters(weights: Path) -> str | None:
     low, high = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
     shown = (255 * (kernels - low) / np.maximum(high - low, 1e-12)).round().astype(np.uint8).transpose(0, 2, 3, 1)
     n, side = len(shown), shown.shape[1]
-    zoom = max(1, round(24 / side))
+    zoom = max(1, 22 // side)
     cell = side * zoom + 2
-    columns = min(n, 16 if n > 32 else 12)
+    columns = min(n, 12 if n > 32 else 8)
     out = np.full((-(-n // columns) * cell - 2, columns * cell - 2, 3), 255, np.uint8)
     for place, kernel in enumerate(shown):
         top, left = place // columns * cell, place % columns * cell

@@ -34,28 +34,26 @@ def _sentence(results: Results, name: str, measured: list[Metrics]) -> str:
     if not learned:
         return f"Under {name} there are controls only."
     best = max(learned, key=lambda metrics: round(metrics.mean(), 6))
-    unit = "" if best.unit == "%" else f" {best.unit}"
-    value = f"{number(best.mean())}{' %' if best.unit == '%' else unit}"
-    who = f"the best of {count(len(learned), 'model')}, {best.model}, reaches" if len(learned) > 1 else best.model
-    text = f"Under {name}, {who} {value}" if len(learned) > 1 else f"Under {name}, {who} reaches {value}"
+    who = f"the best of {count(len(learned), 'model')}, {best.model}," if len(learned) > 1 else best.model
+    text = f"Under {name}, {who} reaches {number(best.mean())} {best.unit}"
     seeds = len(best.seeds)
     if seeds > 1:
         text += f" (mean of {seeds} seeds, deviation {number(best.spread())})"
     beside = [
-        phrase
-        for kind, called in (("random", "the best random network"), ("supervised", "the best supervised one"))
-        if (phrase := _beside(results, best, measured, kind, called))  # type: ignore[arg-type]
+        f"a guess {number(best.chance)}" if best.chance is not None else "",
+        _beside(results, best, measured, "random", "the best random network"),
+        _beside(results, best, measured, "supervised", "the best supervised one"),
     ]
-    if best.chance is not None:
-        beside.insert(0, f"a guess {number(best.chance)}")
+    beside = [phrase for phrase in beside if phrase]
     return f"{text}; {', '.join(beside)}." if beside else f"{text}."
 
 
 def _beside(results: Results, best: Metrics, measured: list[Metrics], kind: Kind, called: str) -> str:
-    """'the best random network 12.0 (+3.4)': the control, and how far the model is above it."""
+    """'the best random network 12.0 (3.4 lower)': the control, and how far it is from the model."""
     controls = [metrics.mean() for metrics in measured if results.kind(metrics.model) == kind]
     if not controls:
         return ""
-    gap = best.mean() - max(controls)
+    # Of the numbers as they are shown, so that a reader who subtracts finds the same.
+    gap = round(best.mean(), 1) - round(max(controls), 1)
     words = "equal" if not round(gap, 1) else f"{number(abs(gap))} {'lower' if gap > 0 else 'higher'}"
     return f"{called} {number(max(controls))} ({words})"

@@ -40,6 +40,8 @@ def run(
     inputs = {"data": data, "labels": labels, "heldout": heldout, "heldout_labels": heldout_labels}
     given = {role: [path] if path else [] for role, path in inputs.items()}
     with Work("student", output, spec.canonical(), given) as work:
+        if work.already_made():
+            return
         devices = plan_devices(threads)
         index = read_index(data)
         held = read_index(heldout) if heldout else None
@@ -49,5 +51,6 @@ def run(
         write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
         content = write_model(output.parent, task.trunk, task.rule, json.loads(spec.canonical()))
         content |= {"curve": digest_of(output.parent / "curve.jsonl"), "summary": fitted.summary(task.guess)}
-        work.finish(content, device=str(devices), **fitted.measured)
+        files = ("trunk.safetensors", "trunk.json", "curve.jsonl")
+        work.finish(content, files=files, device=str(devices), **fitted.measured)
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)
