@@ -11,6 +11,7 @@ import yaml
 
 from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.entities import Measurement, Pretext, Student
+from ssltransfer.config.trunks import TRUNKS, TrunkOptions
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -108,8 +109,18 @@ def test_controls_are_added_for_every_trunk() -> None:
     rows = complete(content).rows["nn"]
     assert rows == (
         *("jig", "small", "random-caffenet", "supervised-caffenet-a-train"),
-        *("random-caffenet-width0.5", "supervised-caffenet-width0.5-a-train"),
+        *("random-caffenet-w0.5", "supervised-caffenet-w0.5-a-train"),
     )
+
+
+@pytest.mark.parametrize("kind", TRUNKS, ids=lambda kind: kind.__name__)
+def test_every_option_of_a_trunk_shows_in_the_names_of_its_controls(kind: type[TrunkOptions]) -> None:
+    """Two trunks that differ must not share a control."""
+    plain = kind()
+    for key, value in plain.model_dump().items():
+        if key != "name":
+            other = kind(**{key: not value if isinstance(value, bool) else 2 * value if value else 4})
+            assert other.slug != plain.slug, key
 
 
 def test_a_supervised_control_learns_as_the_student_does() -> None:

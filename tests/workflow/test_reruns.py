@@ -83,10 +83,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (
             {"evaluations.nearest.controls": ["random"]},
             {
-                "pretext/random-caffenet-size64-stem2-width0.125",
-                "features/random-caffenet-size64-stem2-width0.125.conv4-max2/objects-train",
-                "features/random-caffenet-size64-stem2-width0.125.conv4-max2/objects-val",
-                "evaluate/nearest/random-caffenet-size64-stem2-width0.125",
+                "pretext/random-caffenet-w0.125-64px-s2",
+                "features/random-caffenet-w0.125-64px-s2.conv4-max2/objects-train",
+                "features/random-caffenet-w0.125-64px-s2.conv4-max2/objects-val",
+                "evaluate/nearest/random-caffenet-w0.125-64px-s2",
                 "report/index",
             },
         ),

@@ -61,8 +61,6 @@ class FeatureStore:
                 dtype=dtype,
                 fill_value=float("nan"),
                 compressors=ZstdCodec(level=1) if compress else None,
-                # Otherwise every chunk is compared with the fill value, which is slow for float16.
-                config={"write_empty_chunks": True},
             )
         return cls.open(path)._checked((n, dims), dtype)
 
@@ -74,7 +72,8 @@ class FeatureStore:
             ArtefactError: there is none, or its description is damaged.
         """
         try:
-            array = zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
+            # Otherwise every chunk is compared with the fill value, which is slow for float16.
+            array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
         except (FileNotFoundError, zarr.errors.BaseZarrError):
             raise ArtefactError(f"{path}: no feature store; run the features stage.") from None
         except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 
 from ssltransfer.artefacts.files import digest_of_text, replacing
 from ssltransfer.artefacts.tables import read_table
+
+LEFT_OUT = ".left_out.tsv"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Index:
 def write_index(path: Path, index: Index) -> None:
     """Write the parquet file, and `<name>.left_out.tsv` beside it; all or nothing, equal content equal bytes.
 
+    What was left out stands in the tsv alone: a note put beside the pictures changes nothing that is made of them.
     A tab, a line break or a backslash in a name is written as \\t, \\n, \\r or \\\\ in the tsv, and as it is in the
     parquet file.
 
@@ -82,13 +86,12 @@ def write_index(path: Path, index: Index) -> None:
         "root": str(index.root),
         "classes": index.classes,
         "fingerprint": index.fingerprint,
-        "left_out": index.left_out,
         "spec": index.spec,
     }
     metadata = {"ssltransfer": json.dumps(about, sort_keys=True, ensure_ascii=False)}
     table = pa.table(_columns(index)).replace_schema_metadata(metadata)
     # Both are written before either takes its name.
-    with replacing(path.with_suffix(".left_out.tsv")) as left_out, replacing(path) as beside:
+    with replacing(path.with_suffix(LEFT_OUT)) as left_out, replacing(path) as beside:
         left_out.write_text("path\treason\n" + "".join(lines), encoding="utf-8")
         pq.write_table(table, beside, write_page_checksum=True)
 
@@ -112,14 +115,30 @@ def _columns(index: Index) -> dict[str, pa.Array]:
     return columns
 
 
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_TABLE = {ord(sign): escaped for sign, escaped in _ESCAPES.items()}
+
+
 def _one_line(text: str) -> str:
-    if not any(sign in text for sign in "\\\t\n\r"):
-        return text
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return text.translate(_TABLE)
+
+
+def _several_lines(text: str) -> str:
+    signs = {escaped: sign for sign, escaped in _ESCAPES.items()}
+    return re.sub(r"\\.", lambda match: signs.get(match[0], match[0]), text)
+
+
+def _read_left_out(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").split("\n")[1:-1]
+    return {
+        _several_lines(name): _several_lines(reason) for name, _, reason in (line.partition("\t") for line in lines)
+    }
 
 
 def read_index(path: Path) -> Index:
-    """Read an index.
+    """Read an index, and what was left out of it where that list lies beside it.
 
     Raises:
         ArtefactError: missing, damaged, or no index.
@@ -139,6 +158,6 @@ def read_index(path: Path) -> Index:
         digests=table["digest"].to_pylist(),
         presence=presence,
         remarks={name: text for name, text in zip(paths, remarks, strict=True) if text},
-        left_out=about["left_out"],
+        left_out=_read_left_out(path.with_suffix(LEFT_OUT)),
         spec=about["spec"],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,23 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
     Raises:
         ArtefactError: a number is not finite.
     """
-    for name, numbers in metrics.values.items():
-        if not all(math.isfinite(number) for number in numbers):
-            raise ArtefactError(f"{path}: {name} is not finite; the evaluation of {metrics.model} went wrong.")
-    write_json(path, {"stage": "evaluate", **asdict(metrics)})
+    content = asdict(metrics)
+    wrong = next(_not_finite(content, ""), None)
+    if wrong:
+        raise ArtefactError(f"{path}: {wrong} is not finite; the evaluation of {metrics.model} went wrong.")
+    write_json(path, {"stage": "evaluate", **content})
+
+
+def _not_finite(content: Any, name: str) -> Iterator[str]:
+    """Names of the numbers in nested content that JSON cannot hold."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield name
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _not_finite(value, f"{name}.{key}".lstrip("."))
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _not_finite(value, name)
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -72,6 +86,9 @@ def read_metrics(path: Path) -> Metrics:
         ArtefactError: missing, or no metrics.
     """
     content = read_json(path)
-    if content.pop("stage", None) != "evaluate":
-        raise ArtefactError(f"{path}: not a file of metrics.")
-    return Metrics(**content)
+    try:
+        if content.pop("stage", None) == "evaluate":
+            return Metrics(**content)
+    except (TypeError, AttributeError):
+        pass
+    raise ArtefactError(f"{path}: not a file of metrics; remove it and run the evaluate stage again.")

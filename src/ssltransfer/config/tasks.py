@@ -23,7 +23,7 @@ class Tiles(Spec):
 
     crop: int = Field(255, ge=12)
     tile: int = Field(64, ge=4)
-    jitter: int = Field(21, ge=0, description="Largest offset of a tile inside its cell.")
+    jitter: int | None = Field(None, ge=0, description="Largest offset of a tile in its cell; default all that fits.")
     channel_shift: int = Field(2, ge=0, description="Largest extra offset of each colour channel.")
     stem_stride: int | None = Field(None, ge=1, description="First stride on tiles; default the paper's (CaffeNet: 2).")
 
@@ -32,9 +32,10 @@ class Tiles(Spec):
         cell = self.crop // 3
         if self.tile > cell:
             raise ValueError(f"tile {self.tile} is larger than a cell of {cell} (crop {self.crop} / 3)")
-        if self.jitter + self.channel_shift > cell - self.tile:
+        jitter = self.jitter or 0
+        if jitter + self.channel_shift > cell - self.tile:
             raise ValueError(
-                f"jitter {self.jitter} + channel_shift {self.channel_shift} is more than the room in a cell "
+                f"jitter {jitter} + channel_shift {self.channel_shift} is more than the room in a cell "
                 f"({cell} - {self.tile} = {cell - self.tile})"
             )
         return self
@@ -47,7 +48,7 @@ class Jigsaw(TaskOptions):
     module: ClassVar[str] = "jigsaw"
     source: ClassVar[str] = "Noroozi & Favaro 2016; protocols 1.1"
     permutations: int = Field(1000, ge=2, le=40320)
-    tiles: Tiles = Tiles(jitter=19)
+    tiles: Tiles = Tiles()
     resize: int = Field(256, ge=12, description="Short side in pixels before the crop.")
     grey: float = Field(0.3, ge=0, le=1, description="Share of pictures turned grey.")
     hidden: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")

@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, Field
 from ssltransfer.config.base import Options, name_alone
 
 
+_SHORT = {"width": "w{}", "size": "{}px", "stem_stride": "s{}", "bn": "bn{:d}", "words": "{}words", "cell": "cell{}"}
+
+
 class TrunkOptions(Options):
     """What all trunks share.
 
@@ -35,9 +38,11 @@ class TrunkOptions(Options):
 
     @property
     def slug(self) -> str:
-        """A short name for controls: the trunk's name and what differs from its defaults."""
-        differing = {key: value for key, value in self.model_dump(exclude_defaults=True).items() if key != "name"}
-        return "-".join([self.name, *(f"{key.split('_')[0]}{value}" for key, value in sorted(differing.items()))])
+        """A short name for controls: the trunk's name and what differs from its defaults (caffenet-w0.25-64px)."""
+        differing = self.model_dump(exclude_defaults=True)
+        return "-".join(
+            [self.name, *(short.format(differing[key]) for key, short in _SHORT.items() if key in differing)]
+        )
 
 
 class CaffeNet(TrunkOptions):

@@ -28,7 +28,8 @@ class HogWords(Trunk):
     def step(self, layer: str, x: Tensor) -> Tensor:
         """float (B, 3, S, S) in [0, 1] -> float (B, words): roots of the words' shares."""
         vocabulary: Tensor = self.vocabulary  # type: ignore[assignment]
-        with torch.autocast(x.device.type, enabled=False):  # half precision takes the wrong word
+        # Half precision takes the wrong word. The meta device, on which shapes are found, knows no autocast.
+        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
             descriptors = hog(x.float().mean(1), self.options.cell)  # type: ignore[attr-defined]
             lengths = (vocabulary**2).sum(1)
             pictures, each = descriptors.shape[:2]

@@ -80,15 +80,15 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(Voc(root=str(tmp_path), split="test"))
     lists = home / "ImageSets" / "Main"
     (lists / "cat_trainval.txt").write_text("000001 yes\n")
-    with pytest.raises(LayoutError, match="cat_trainval.txt: line 1 is not a picture and -1, 0 or 1"):
+    with pytest.raises(LayoutError, match=r"cat_trainval.txt: line 1 is not a picture and -1, 0 or 1"):
         find(Voc(root=str(tmp_path), split="trainval"))
     (lists / "cat_trainval.txt").unlink()
-    with pytest.raises(LayoutError, match="cat_trainval.txt: missing; each of the 20 classes"):
+    with pytest.raises(LayoutError, match=r"cat_trainval.txt: missing; each of the 20 classes"):
         find(Voc(root=str(tmp_path), split="trainval"))
     for path in lists.glob("*_trainval.txt"):
         path.unlink()
     (home / "Annotations" / "000002.xml").write_text("<annotation>")
-    with pytest.raises(LayoutError, match="000002.xml: not valid XML"):
+    with pytest.raises(LayoutError, match=r"000002.xml: not valid XML"):
         find(Voc(root=str(tmp_path), split="trainval"))
     (home / "Annotations" / "000002.xml").unlink()
     with pytest.raises(LayoutError, match="no class lists in ImageSets/Main either"):

@@ -64,9 +64,14 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
             raise LayoutError(
                 f"{root}: {dataset.format} was downloaded but is damaged ({error}); remove it and run again."
             ) from None
-        raise LayoutError(
-            f"{root}: {dataset.format} is not here, or damaged; set download: true, or put its files here "
-            "(docs/datasets.md says which)."
-        ) from None
+        raise not_here(dataset, root) from None
     finally:
         socket.setdefaulttimeout(before)
+
+
+def not_here(dataset: Torchvision, root: Path) -> LayoutError:
+    """What to say where files are missing that may not be fetched."""
+    return LayoutError(
+        f"{root}: {dataset.format} is not here, or damaged; set download: true, or put its files here "
+        "(docs/datasets.md says which)."
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssltransfer.config.formats import Places205, Places365
 from ssltransfer.data.layouts import Found, LayoutError
-from ssltransfer.data.layouts.fetch import alone, fetch
+from ssltransfer.data.layouts.fetch import alone, fetch, not_here
 
 _LISTS_365 = {"train": "places365_train_standard.txt", "val": "places365_val.txt"}
 _FOLDERS_365 = {"train": ("data_256_standard", "data_256"), "val": ("val_256",)}
@@ -50,10 +50,7 @@ def _fetch(dataset: Places365, root: Path) -> None:
     if _folder365(root, dataset.split) is not None or not dataset.download:
         fetch(dataset, root, lambda download: Fetched(str(root), split, small=True, download=download))
         if _folder365(root, dataset.split) is None:
-            raise LayoutError(
-                f"{root}: the lists of places365 are here, its pictures ({_FOLDERS_365[dataset.split][0]}) are not; "
-                "set download: true, or put them here (docs/datasets.md says how)."
-            )
+            raise not_here(dataset, root)
         return
     beside = root / ".places365.partial"
     for name in ("data_256", "data_256_standard", "val_256"):

@@ -16,7 +16,7 @@ from ssltransfer.data.batches import Batch, load_batches, sequential_keys
 from ssltransfer.data.device_ops import centre_crop, mirror_some, random_crop
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import CentreSquare, Transform
-from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.trunk import LayerError, Trunk, initialise_last
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers
@@ -196,8 +196,7 @@ def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Mo
         # By layer, so that a probe does not hang on which others are trained beside it.
         torch.manual_seed(seed_of(seed, "probe", layer))
         linear = nn.Linear(math.prod(shape), classes)
-        nn.init.normal_(linear.weight, std=0.01)
-        nn.init.zeros_(linear.bias)
+        initialise_last(linear)
     return nn.Sequential(norm, nn.Flatten(), linear)
 
 

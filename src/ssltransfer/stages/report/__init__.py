@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ssltransfer.artefacts.files import write_text
 from ssltransfer.config.entities import Report
-from ssltransfer.stages.report import sections, text
+from ssltransfer.stages.report import clusterings, sections, text, traces
 from ssltransfer.stages.report.flow import lay_out
 from ssltransfer.stages.report.gather import Results, gather
 from ssltransfer.stages.report.plots import Plots
@@ -89,12 +89,12 @@ def render(spec: Report, results: Results, tables: list[Table]) -> str:
         tables=tables,
         curves=list(sections.curves(results, plots)),
         layer_curves=list(sections.layer_curves(results, plots)),
-        clusterings=list(sections.clusterings(spec, results, plots)),
+        clusterings=list(clusterings.clusterings(spec, results, plots)),
         filters=sections.first_filters(results),
         evaluations=list(sections.evaluation_details(results, plots)),
-        costs=sections.costs(results),
+        costs=traces.costs(results),
         datasets=list(sections.datasets(results)),
-        environment=sections.environment(results),
-        specs=sections.specs(results),
+        environment=traces.environment(results),
+        specs=traces.specs(results),
     )
     return page

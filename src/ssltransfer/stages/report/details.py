@@ -7,7 +7,6 @@ from typing import Any
 
 from ssltransfer.artefacts.metrics import Metrics
 from ssltransfer.stages.report.gather import Pictures, Results
-from ssltransfer.stages.report.text import number
 from ssltransfer.stages.report.thumbs import strip
 
 EXAMPLES = 4  # test pictures whose neighbours are shown, of each model
@@ -70,5 +69,5 @@ def other(metrics: Metrics) -> list[tuple[str, str]]:
     found = []
     for key, value in sorted(metrics.details.items()):
         if key not in _DRAWN and isinstance(value, str | int | float | bool):
-            found.append((key.replace("_", " "), number(value, 3) if isinstance(value, float) else str(value)))
+            found.append((key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)))
     return found

@@ -26,7 +26,10 @@ MARKERS = "osD^vP"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ssltransfer",
+    "text.parse_math": False,
     "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -82,7 +85,7 @@ class Plots:
         """Accuracy by layer: (model, kind, layers, values); controls dashed without markers."""
         with matplotlib.rc_context(_STYLE):
             longest = max((line[2] for line in lines), key=len)
-            figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+            figure = Figure(figsize=(4.4, 2.9), layout="constrained")
             axes = figure.subplots()
             learned = 0
             for name, kind, layers, values in lines:

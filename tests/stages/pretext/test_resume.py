@@ -1,0 +1,135 @@
+"""Killed at any moment, the same command ends with the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import runpy
+from pathlib import Path
+
+import pytest
+
+from ssltransfer.config.entities import Pretext
+
+EVERY = 3  # steps between checkpoints
+STEPS = 11
+SPEC = Pretext.model_validate(
+    {
+        "task": {
+            "name": "jigsaw++",
+            "permutations": 8,
+            "resize": 60,
+            "tiles": {"crop": 60, "tile": 16, "channel_shift": 1, "stem_stride": 1},
+            "hidden": 32,
+        },
+        "trunk": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2},
+        "data": "x",
+        "heldout": "y",
+        # Beyond an epoch of 48 pictures, with dropout, momentum and a learning rate that moves.
+        "schedule": {"steps": STEPS, "batch": 8, "lr": 0.02, "decay": "cosine", "warmup": 2, "micro_batch": 4},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Children are forks of a server that has torch loaded, so that a kill costs a second and not ten."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ssltransfer.stages.pretext", "runpy"])
+    return context
+
+
+class Job:
+    """One output, and how often it was tried."""
+
+    def __init__(self, context: multiprocessing.context.ForkServerContext, folder: Path, data: Path, heldout: Path):
+        self.context, self.folder, self.data, self.heldout = context, folder, data, heldout
+
+    def run(self, moment: str = "", count: int = 1) -> int | None:
+        """Start it and wait for its end; the exit code."""
+        given = {"spec": SPEC.canonical(), "data": str(self.data), "heldout": str(self.heldout)}
+        given |= {
+            "every": str(EVERY) if moment else "0",
+            "output": str(self.folder / "manifest.json"),
+            "log": str(self.folder / "log"),
+        }
+        self.folder.mkdir(exist_ok=True)
+        process = self.context.Process(
+            target=runpy.run_path,
+            args=(str(Path(__file__).with_name("killed.py")), {**given, "moment": moment, "count": count}),
+        )
+        process.start()
+        process.join(120)
+        return process.exitcode
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that were computed, in turn."""
+        return [int(line) for line in (self.folder / "log").read_text().split()]
+
+    def results(self) -> dict[str, bytes]:
+        """What equal runs must have equal."""
+        names = ("manifest.json", "trunk.safetensors", "trunk.json", "curve.jsonl")
+        return {name: (self.folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    processes: multiprocessing.context.ForkServerContext,
+    tmp_path_factory: pytest.TempPathFactory,
+    objects_path: Path,
+    objects_val_path: Path,
+) -> dict[str, bytes]:
+    job = Job(processes, tmp_path_factory.mktemp("undisturbed"), objects_path, objects_val_path)
+    assert job.run() == 0
+    assert job.steps == list(range(STEPS))
+    return job.results()
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        [("step", 2)],  # before any checkpoint
+        [("step", 5), ("step", 1), ("step", 4)],
+        [("half a checkpoint", 1), ("half a checkpoint", 2), ("half a checkpoint", 3)],
+        [("half a checkpoint", 4)],  # the one after the last step
+        [("before the weights", 1), ("before the manifest", 1)],
+    ],
+    ids=lambda kills: ", ".join(f"{moment} {count}" for moment, count in kills),
+)
+def test_killed_and_run_again_it_ends_with_the_same_bytes(
+    kills: list[tuple[str, int]],
+    undisturbed: dict[str, bytes],
+    processes: multiprocessing.context.ForkServerContext,
+    tmp_path: Path,
+    objects_path: Path,
+    objects_val_path: Path,
+):
+    job = Job(processes, tmp_path / "out", objects_path, objects_val_path)
+    for moment, count in kills:
+        before = len(job.steps) if (job.folder / "log").exists() else 0
+        assert job.run(moment, count) == -9
+        assert not (job.folder / "manifest.json").exists()
+        assert len(job.steps) >= before
+    assert job.run() == 0
+    assert job.results() == undisturbed
+    assert set(job.steps) == set(range(STEPS))
+    assert len(job.steps) - STEPS <= EVERY * len(kills)  # no kill costs more than one interval
+    if kills[0][0].startswith("before"):
+        assert len(job.steps) == STEPS  # a job killed while it exports does not train again
+    assert not list((job.folder / "work").glob("*/.*.partial"))
+
+
+def test_told_to_end_it_saves_and_says_so_by_its_exit_code(
+    undisturbed: dict[str, bytes],
+    processes: multiprocessing.context.ForkServerContext,
+    tmp_path: Path,
+    objects_path: Path,
+    objects_val_path: Path,
+):
+    job = Job(processes, tmp_path / "out", objects_path, objects_val_path)
+    assert job.run("told", 5) == 143
+    assert not (job.folder / "manifest.json").exists()
+    assert job.run("told", 2) == 143
+    assert job.run() == 0
+    assert job.steps == list(range(STEPS))  # nothing twice
+    assert job.results() == undisturbed

@@ -1,0 +1,193 @@
+"""Laws that every trained pretext task obeys, at tiny sizes."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.tasks import AnyTask
+from ssltransfer.config.trunks import CaffeNet, ResNet18, TrunkOptions, Vgg16
+from ssltransfer.data.batches import Batch, load_batches, sequential_keys, training_keys
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.trunk import LayerError
+from ssltransfer.stages.pretext.base import PretextTask
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import build_optimiser, update
+
+CPU = Devices(torch.device("cpu"), 0)
+SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
+TILES = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
+PATCHES = {"patch": 20, "gap": 8, "jitter": 3, "pixels": (4096, 5184), "canvas": 60, "grids": 2, "stem_stride": 1}
+TASKS: dict[str, dict[str, Any]] = {
+    "jigsaw": {"name": "jigsaw", "permutations": 8, "tiles": TILES, "resize": 60, "hidden": 64},
+    "jigsaw++": {"name": "jigsaw++", "permutations": 8, "tiles": TILES, "resize": 60, "hidden": 64},
+    "drop": {"name": "relative-position", "colour": "drop", "hidden": 64, **PATCHES},
+    "project": {"name": "relative-position", "colour": "project", "hidden": 64, **PATCHES},
+    "rotation": {"name": "rotation", "hidden": 64},
+    "rotation-inception": {"name": "rotation", "hidden": 64, "augment": "inception"},
+    "rotation-crop": {"name": "rotation", "hidden": 64, "augment": "crop"},
+}
+each = pytest.mark.parametrize("name", TASKS)
+
+
+def build(name: str, trunk: TrunkOptions = SMALL, seed: int = 0, **more: Any) -> PretextTask:
+    options: Any = TypeAdapter(AnyTask).validate_python(TASKS[name] | more)
+    task: PretextTask = import_module(f"ssltransfer.stages.pretext.{options.module}").build(options, trunk, seed)
+    return task
+
+
+def batch_of(task: PretextTask, index: Index, n: int, *, workers: int = 0) -> Batch:
+    return next(load_batches(index, task.transform, sequential_keys(range(n), n), seed=0, workers=workers))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Tiny networks gain nothing from threads, and lose much where others work beside them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@each
+def test_the_first_loss_is_that_of_a_guess(name: str, objects: Index):
+    task = build(name)
+    batch = batch_of(task, objects, 48)
+    with torch.no_grad():
+        loss = float(task(batch, batch.draws(0))["loss"])
+    assert abs(loss - task.guess) < 0.15
+    if name in ("drop", "project"):
+        assert 0 < math.log(8) - task.guess < 0.1
+    else:
+        assert task.guess == pytest.approx(math.log(8 if "jigsaw" in name else 4))
+
+
+@each
+def test_a_few_pictures_are_soon_learned_by_heart(name: str, objects: Index):
+    task = build(name, **({"dropout": 0.0} if "jigsaw" in name else {}))
+    schedule = Schedule(steps=25, batch=16, lr=0.003, optimiser="adam", weight_decay=0.0)
+    optimiser = build_optimiser(task, schedule)
+    batch = batch_of(task, objects, 16)
+    losses = [update(task, batch, optimiser, schedule, 0, CPU)["loss"] for _ in range(25)]
+    assert losses[-1] < 0.6 * task.guess
+
+
+@each
+def test_gradient_reaches_the_first_convolution(name: str, objects: Index):
+    task = build(name)
+    batch = batch_of(task, objects, 8)
+    task(batch, batch.draws(0))["loss"].backward()
+    gradient = task.trunk.get_parameter("conv1.weight").grad
+    assert gradient is not None and gradient.abs().max() > 0 and torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["jigsaw++", "drop", "rotation-inception"])
+def test_pictures_and_losses_are_the_same_at_any_number_of_workers(name: str, objects: Index):
+    task = build(name)
+    keys = list(training_keys(len(objects), 16, 2, 5, seed=9))  # beyond the first epoch
+    runs = []
+    for workers in (0, 1, 4):
+        batches = list(load_batches(objects, task.transform, iter(keys), seed=9, workers=workers))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            runs.append([(batch, float(task(batch, batch.draws(9))["loss"])) for batch in batches])
+    for run in runs[1:]:
+        for (one, loss), (other, loss_again) in zip(runs[0], run, strict=True):
+            assert torch.equal(one.pictures, other.pictures) and torch.equal(one.ids, other.ids)
+            assert torch.equal(one.epochs, other.epochs) and loss == loss_again
+
+
+@pytest.mark.parametrize("name", ["jigsaw", "jigsaw++"])
+def test_an_update_is_the_same_in_parts(name: str, objects: Index):
+    """Without dropout and batch normalisation, accumulation over micro-batches changes nothing but rounding."""
+    after = []
+    for micro_batch in (None, 4):
+        task = build(name, dropout=0.0)
+        schedule = Schedule(steps=1, batch=16, lr=0.1, micro_batch=micro_batch)
+        batch = batch_of(task, objects, 16)
+        values = update(task, batch, build_optimiser(task, schedule), schedule, 0, CPU)
+        after.append((values, task.state_dict()))
+    assert after[0][0] == pytest.approx(after[1][0], rel=1e-5)
+    start = build(name, dropout=0.0).state_dict()
+    for key, value in after[0][1].items():
+        if value.is_floating_point():
+            assert not torch.equal(value, start[key])
+            assert torch.allclose(value - start[key], after[1][1][key] - start[key], rtol=1e-3, atol=1e-7), key
+
+
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"jigsaw++"}))  # its occluders are the neighbour's
+def test_what_is_drawn_for_a_picture_does_not_hang_on_its_neighbours(name: str, objects: Index):
+    task = build(name)
+    batch = batch_of(task, objects, 6)
+    inputs = inputs_of(task, batch)
+    alone = [inputs_of(task, part) for part in batch.split(1)]
+    assert torch.equal(inputs, torch.cat(alone))
+
+
+def inputs_of(task: Any, batch: Batch) -> Tensor:
+    draws = batch.draws(3)
+    if hasattr(task, "puzzles"):
+        found: Tensor = task.puzzles(batch.pictures, draws)[0]
+    elif hasattr(task, "inputs"):
+        found = task.inputs(batch.pictures, draws)[0]
+    else:
+        found = task.prepare(task.patches(batch.pictures, draws))
+    return found
+
+
+@each
+def test_the_trunk_alone_is_what_leaves(name: str):
+    """Neither head nor tile stem: the tensors fit the trunk as it was asked for."""
+    task = build(name)
+    own = build_trunk(SMALL, top=False)
+    own.load_state_dict(task.trunk.state_dict())
+    assert set(own.state_dict()) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
+    assert own.options == SMALL and own.get_submodule("conv1").stride == (2, 2)
+    stride = task.trunk.get_submodule("conv1").stride
+    assert stride == ((2, 2) if name.startswith("rotation") else (1, 1))
+
+
+@each
+def test_weights_depend_on_the_seed(name: str):
+    one, same, other = (build(name, seed=seed) for seed in (1, 1, 2))
+    assert all(torch.equal(value, same.state_dict()[key]) for key, value in one.state_dict().items())
+    for module in ("trunk.conv1.weight", *(k for k, _ in one.named_parameters() if k.endswith("fc8.weight"))):
+        assert not torch.equal(one.state_dict()[module], other.state_dict()[module])
+
+
+@pytest.mark.parametrize("name", ["jigsaw++", "drop", "rotation"])
+@pytest.mark.parametrize("trunk", [ResNet18(width=0.125, size=48), Vgg16(width=0.125, size=48)], ids=lambda t: t.name)
+def test_other_trunks_learn_too(name: str, trunk: TrunkOptions, objects: Index):
+    task = build(name, trunk)
+    schedule = Schedule(steps=12, batch=8, lr=0.003, optimiser="adam", weight_decay=0.0)
+    optimiser = build_optimiser(task, schedule)
+    batch = batch_of(task, objects, 8)
+    losses = [update(task, batch, optimiser, schedule, 0, CPU)["loss"] for _ in range(12)]
+    assert losses[-1] < losses[0]
+    build_trunk(trunk, top=False).load_state_dict(task.trunk.state_dict())
+
+
+def test_tiles_that_vanish_in_the_trunk_are_refused():
+    with pytest.raises(LayerError, match="Tiles of 16 pixels vanish on the way through caffenet"):
+        build("jigsaw", tiles=TILES | {"stem_stride": 4})
+    with pytest.raises(LayerError, match="Patches of 20 pixels vanish"):
+        build("drop", stem_stride=4)
+
+
+def test_dropout_is_drawn_anew_each_step(objects: Index):
+    task = build("jigsaw")
+    assert any(isinstance(part, nn.Dropout) and part.p == 0.5 for part in task.modules())
+    batch = batch_of(task, objects, 8)
+    torch.manual_seed(1)
+    one = task(batch, batch.draws(0))["loss"]
+    assert not torch.equal(one, task(batch, batch.draws(0))["loss"])
+    torch.manual_seed(1)
+    assert torch.equal(one, task(batch, batch.draws(0))["loss"])

@@ -1,0 +1,142 @@
+"""What the sections compute and draw: flow, clusterings, thumbnails, filters, words."""
+
+from __future__ import annotations
+
+import base64
+import io
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save_file
+
+from ssltransfer.config.entities import Report
+from ssltransfer.stages.report.clusterings import clusterings
+from ssltransfer.stages.report.flow import lay_out
+from ssltransfer.stages.report.gather import gather
+from ssltransfer.stages.report.plots import Plots
+from ssltransfer.stages.report.sections import datasets
+from ssltransfer.stages.report.text import anchor, count, duration, number, shorten
+from ssltransfer.stages.report.thumbs import filters, sample_of, strip, thumbnail
+
+
+def picture(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
+
+
+def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:  # type: ignore[no-untyped-def]
+    flow = lay_out(gather(**filled.inputs))
+    nodes = {(node.stage, node.name): node for node in flow.nodes}
+    edges = [(nodes[key], node) for node in flow.nodes for key in node.parents]
+    assert len(edges) == len(flow.lines) > 10
+    assert all(parent.x < child.x for parent, child in edges)
+    assert len({(node.x, node.y) for node in flow.nodes}) == len(flow.nodes)
+    assert nodes["student", "cc-jig"].parents == [("label", "jig-k5/scenes_b")]
+
+
+def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:  # type: ignore[no-untyped-def]
+    chain.indexes = filled.indexes
+    chain.inputs = {kind: list(paths) for kind, paths in filled.inputs.items()}
+    chain.feature("second-fc7", "scenes_b", "cc-jig")
+    chain.cluster("second-k5", "second-fc7", "scenes_b")
+    flow = lay_out(gather(**chain.inputs))
+    nodes = {(node.stage, node.name): node for node in flow.nodes}
+    assert nodes["student", "cc-jig"].x < nodes["features", "second-fc7"].x < nodes["cluster", "second-k5"].x
+    assert "features, again" in [title for _, title in flow.titles]
+    assert max(node.x for node in flow.nodes) == nodes["evaluate", "nn"].x
+
+
+def test_purity_and_sizes_are_those_of_a_plain_count(filled) -> None:  # type: ignore[no-untyped-def]
+    (found,) = clusterings(Report(montage_clusters=2, montage_pictures=3), gather(**filled.inputs), Plots())
+    own, other = found["datasets"]
+    assert own["entry"].dataset == "objects.v1+x" and other["entry"].dataset == "scenes_b"
+    for row in (own, other):
+        true, labels = filled.indexes[row["entry"].dataset].labels, row["entry"].labels.labels
+        most = sum(max(int(((labels == k) & (true == c)).sum()) for c in range(5)) for k in range(5))
+        assert row["purity"] == pytest.approx(100 * most / len(true))
+        joint = [((labels == k) & (true == c)).mean() for k, c in product(range(5), range(5))]
+        entropy = [-sum(p * np.log(p) for p in ps if p) for ps in (joint, _shares(labels), _shares(true))]
+        mutual = entropy[1] + entropy[2] - entropy[0]
+        assert row["nmi"] == pytest.approx(mutual / ((entropy[1] + entropy[2]) / 2), abs=1e-9)
+    assert found["empty"] == 1 and found["points"] == 20
+    assert found["sizes"].tolist() == [5, 5, 5, 5, 0]
+
+
+def _shares(labels: np.ndarray) -> list[float]:
+    return [float((labels == k).mean()) for k in range(5)]
+
+
+def test_a_montage_shows_the_pictures_nearest_to_the_centre(filled) -> None:  # type: ignore[no-untyped-def]
+    (found,) = clusterings(Report(montage_clusters=9, montage_pictures=3), gather(**filled.inputs), Plots())
+    assert [entry["cluster"] for entry in found["montage"]] == [0, 1, 2, 3]
+    index = filled.indexes["objects.v1+x"]
+    # Distances fall with the sample id, so the nearest members of cluster 1 are its last ones.
+    assert found["montage"][1]["strips"][0]["uri"] == strip([index.path(i) for i in (17, 13, 9)])
+
+
+def test_a_broken_or_missing_picture_is_a_grey_tile(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red.png")
+    assert (thumbnail(tmp_path / "broken.jpg") == 128).all()
+    shown = picture(strip([tmp_path / "red.png", tmp_path / "missing.png"], 32))
+    assert shown.shape == (32, 66, 3)
+    assert np.abs(shown[8:24, 8:24].mean((0, 1)) - [255, 0, 0]).max() < 8
+    assert np.abs(shown[8:24, 42:58].mean((0, 1)) - 128).max() < 8
+
+
+def test_a_sample_spreads_over_the_classes(filled) -> None:  # type: ignore[no-untyped-def]
+    index = filled.indexes["objects.v1+x"]
+    taken = sample_of(index, 10)
+    assert np.bincount(index.labels[taken]).tolist() == [2] * 5
+    assert sample_of(index, 100) != list(range(20)) and sorted(sample_of(index, 100)) == list(range(20))
+
+
+def test_filters_are_stretched_to_their_own_range(tmp_path: Path) -> None:
+    kernels = torch.zeros(2, 3, 11, 11)
+    kernels[0, 0] = torch.linspace(-3, 5, 121).view(11, 11)
+    kernels[1, :, 0, 0] = 1e-3
+    save_file({"conv1.weight": kernels, "conv2.weight": torch.ones(4, 2, 3, 3)}, tmp_path / "trunk.safetensors")
+    shown = picture(filters(tmp_path / "trunk.safetensors") or "")
+    assert shown.shape == (22, 46, 3)
+    assert shown[0, 0].tolist()[0] == 0 and shown[21, 21].tolist()[0] == 255
+    assert shown[0, 24].tolist() == [255] * 3 and shown[10, 40].tolist() == [0] * 3
+
+
+def test_a_model_without_convolutions_or_weights_has_no_filters(tmp_path: Path) -> None:
+    save_file({"words": torch.ones(4, 2)}, tmp_path / "words.safetensors")
+    assert filters(tmp_path / "words.safetensors") is None
+    assert filters(tmp_path / "missing.safetensors") is None
+
+
+def test_left_out_files_are_counted_by_reason(chain) -> None:  # type: ignore[no-untyped-def]
+    chain.dataset("d", n=2, **{"a.jpg": "truncated: 10 bytes", "b.jpg": "truncated: 11 bytes", "c": "not a picture"})
+    (found,) = datasets(gather(**chain.inputs))
+    assert found["reasons"] == [("truncated", 2), ("not a picture", 1)]
+
+
+@given(st.text(), st.text())
+def test_no_two_names_share_an_anchor(one: str, other: str) -> None:
+    ids = anchor("student", one), anchor("student", other)
+    assert (ids[0] == ids[1]) == (one == other)
+    assert all(id.isascii() and not set(id) & set(" \"'<>&#%") for id in ids)
+
+
+@given(st.text(min_size=1), st.integers(5, 30))
+def test_a_shortened_name_fits_and_keeps_both_ends(name: str, length: int) -> None:
+    short = shorten(name, length)
+    assert len(short) == min(len(name), length)
+    assert short[0] == name[0] and short[-1] == name[-1]
+
+
+def test_numbers_in_words() -> None:
+    assert [duration(s) for s in (None, 0.44, 9.99, 59.4, 61, 7265)] == [
+        *("\u2013", "0.4 s", "10.0 s", "59 s"),
+        *("1 min 01 s", "2 h 01 min"),
+    ]
+    assert [number(x) for x in (None, 1.25, -3.14, -0.01)] == ["\u2013", "1.2", "\u22123.1", "0.0"]
+    assert [count(1, "picture"), count(12345, "picture")] == ["1 picture", "12,345 pictures"]

@@ -1,0 +1,271 @@
+"""The index stage: every picture is in it or left out with a reason, and bad sets are refused without a result."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Voc, World
+from ssltransfer.data.layouts import Found, LayoutError
+from ssltransfer.stages import index as stage
+
+
+def picture(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(path, format="PNG")
+
+
+def bad(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no picture")
+
+
+def made(spec: Dataset, output: Path, threads: int = 2) -> Index:
+    stage.run(spec, output=output, threads=threads)
+    return read_index(output)
+
+
+def refused(spec: Dataset, output: Path, kind: type[Exception], match: str) -> None:
+    with pytest.raises(kind, match=match) as refusal:
+        stage.run(spec, output=output, threads=2)
+    assert "\n" not in str(refusal.value)
+    assert not output.parent.exists() or not list(output.parent.iterdir())
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "set.parquet"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for place in range(8):
+        picture(tmp_path / "set" / f"c{place % 2}" / f"{place}.png", place, (12 + place, 10))
+    return tmp_path / "set"
+
+
+def test_every_picture_with_its_size_class_and_content(root: Path, output: Path) -> None:
+    index = made(Folder(root=str(root), labels="folder"), output)
+    assert index.paths == [
+        "c0/0.png",
+        "c0/2.png",
+        "c0/4.png",
+        "c0/6.png",
+        "c1/1.png",
+        "c1/3.png",
+        "c1/5.png",
+        "c1/7.png",
+    ]
+    assert index.labels.tolist() == [0] * 4 + [1] * 4
+    for path, (width, height) in zip(index.paths, index.sizes.tolist(), strict=True):
+        with Image.open(root / path) as image:
+            assert image.size == (width, height)
+    assert len(set(index.digests)) == 8
+    assert index.spec == {"format": "folder", "labels": "folder", "root": str(root)}
+
+
+def test_bytes_do_not_depend_on_threads(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in range(300):
+        picture(root / "c2" / f"{place}.png", place)
+    for place in range(0, 60, 7):
+        bad(root / "c3" / f"{place}.jpg")
+        picture(root / "c3" / f"{place}.png", place)
+    results = []
+    for threads in (1, 3, None):
+        stage.run(Folder(root=str(root), labels="folder"), output=output, threads=threads)
+        results.append((output.read_bytes(), output.with_suffix(".left_out.tsv").read_bytes()))
+    assert results[0] == results[1] == results[2]
+    assert len(read_index(output).left_out) == 9
+
+
+def test_a_minority_is_left_out_with_its_reasons(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bad(root / "c0" / "text.jpg")
+    (root / "c1" / "empty.jpg").touch()
+    (root / "c1" / "gone.jpg").symlink_to(root / "nowhere")
+    (root / "c1" / "notes.txt").touch()
+    index = made(Folder(root=str(root)), output)
+    assert len(index) == 8
+    assert index.left_out == {
+        "c0/text.jpg": "not a picture: text",
+        "c1/empty.jpg": "empty file",
+        "c1/gone.jpg": "cannot be opened: No such file or directory",
+        "c1/notes.txt": "not a picture's file name",
+    }
+    lines = output.with_suffix(".left_out.tsv").read_text().splitlines()
+    assert lines == ["path\treason", *(f"{path}\t{reason}" for path, reason in index.left_out.items())]
+    assert "8 pictures, 0 classes, 4 files left out" in capfd.readouterr().out
+
+
+def test_a_picture_read_in_an_unexpected_way_has_a_remark(root: Path, output: Path) -> None:
+    (root / "c0" / "0.png").rename(root / "c0" / "0.jpg")
+    index = made(Folder(root=str(root)), output)
+    assert index.remarks == {"c0/0.jpg": "content is PNG though the name ends in .jpg"}
+
+
+def test_equal_pictures_are_kept_and_counted(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (root / "c1" / "copy.png").write_bytes((root / "c0" / "0.png").read_bytes())
+    index = made(Folder(root=str(root)), output)
+    assert len(index) == 9
+    assert "1 pictures repeat another's content" in capfd.readouterr().out
+
+
+def test_a_moved_folder_is_the_same_set(root: Path, output: Path) -> None:
+    before = made(Folder(root=str(root)), output)
+    root.rename(root.with_name("moved"))
+    after = made(Folder(root=str(root.with_name("moved"))), output)
+    assert after.fingerprint == before.fingerprint
+    assert after.root != before.root
+    picture(root.with_name("moved") / "c0" / "0.png", 99)
+    assert made(Folder(root=str(root.with_name("moved"))), output).fingerprint != before.fingerprint
+
+
+def test_a_relative_root_starts_where_the_command_is_run(
+    root: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root.parent)
+    index = made(Folder(root="set"), output)
+    assert index.root == Path("set")
+    assert index.path(0).is_file()
+
+
+def test_one_class_is_fine(root: Path, output: Path) -> None:
+    for path in (root / "c1").iterdir():
+        path.unlink()
+    (root / "c1").rmdir()
+    assert made(Folder(root=str(root), labels="folder"), output).classes == ["c0"]
+
+
+def test_refusals_leave_no_result(root: Path, output: Path) -> None:
+    refused(Folder(root=str(root / "none")), output, LayoutError, "there is no such folder")
+    bad(root / "c0" / "bad.jpg")
+    refused(
+        Folder(root=str(root), bad_pictures="error"),
+        output,
+        ArtefactError,
+        r"1 of 9 pictures cannot be read \(the first: c0/bad.jpg: not a picture: text\); mend or remove them",
+    )
+    refused(Folder(root=str(root), minority=0.1), output, ArtefactError, "1 of 9 pictures cannot be read")
+    for place in range(8):
+        bad(root / "c0" / f"bad {place}.jpg")
+    refused(Folder(root=str(root)), output, ArtefactError, "9 of 17 pictures cannot be read")
+    bad(root / "c2" / "bad.jpg")
+    refused(
+        Folder(root=str(root), labels="folder", minority=1),
+        output,
+        ArtefactError,
+        r"none of the 1 pictures of class 'c2' can be read \(the first: c2/bad.jpg: not a picture: text\); mend",
+    )
+    refused(Folder(root=str(root / "c2"), minority=1), output, ArtefactError, "1 of 1 pictures cannot be read")
+
+
+def test_a_refusal_leaves_the_old_index(root: Path, output: Path) -> None:
+    before = made(Folder(root=str(root)), output).fingerprint
+    bad(root / "c0" / "bad.jpg")
+    with pytest.raises(ArtefactError):
+        stage.run(Folder(root=str(root), bad_pictures="error"), output=output, threads=1)
+    assert read_index(output).fingerprint == before
+
+
+def test_failing_storage_is_no_bad_picture(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_bytes = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "3.png":
+            raise OSError(5, "Input/output error")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    refused(Folder(root=str(root)), output, ArtefactError, r"3.png: the storage failed \(Input/output error\)")
+
+
+def test_several_labels_a_picture(tmp_path: Path, output: Path) -> None:
+    index = made(World(root=str(tmp_path / "world"), set="voc", split="trainval", n=6, size=32), output)
+    assert index.presence is not None
+    assert index.presence.shape == (6, 20)
+    assert (index.presence == 1).any(axis=1).all()
+    assert index.labels.tolist() == [-1] * 6
+
+
+def drawn(counts: dict[str, int], limit: int) -> list[str]:
+    paths = [f"{name}/{place}.jpg" for name, count in counts.items() for place in range(count)]
+    labels = [place for place, count in enumerate(counts.values()) for _ in range(count)]
+    found = stage._limited(Found(Path("x"), paths, labels, list(counts)), limit)
+    assert found.labels is not None
+    assert [found.classes[label] for label in found.labels] == [path.split("/")[0] for path in found.paths]
+    assert found.paths == [path for path in paths if path in set(found.paths)]
+    return found.paths
+
+
+def test_a_limit_takes_from_each_class_its_share() -> None:
+    counts = {"a": 400, "b": 200, "c": 100, "d": 3}
+    for limit in (4, 10, 71, 200, 702):
+        taken = Counter(path.split("/")[0] for path in drawn(counts, limit))
+        assert sum(taken.values()) == limit
+        for name, count in counts.items():
+            assert abs(taken[name] - limit * count / 703) < 1 + 1e-9 or taken[name] == 1
+
+
+def test_a_smaller_limit_takes_a_part_of_a_larger_one() -> None:
+    counts = {"a": 50, "b": 31, "c": 7}
+    parts = [set(drawn(counts, limit)) for limit in range(1, 89)]
+    assert all(small < large for small, large in pairwise(parts))
+
+
+def test_another_picture_draws_few_anew() -> None:
+    before = set(drawn({"a": 500, "b": 500}, 200))
+    after = set(drawn({"a": 501, "b": 500}, 200))
+    assert len(before & after) >= 198
+
+
+def test_what_is_drawn_is_spread_over_the_names() -> None:
+    """Were the first taken, all would be low: the mean of 300 of 0..2999 has a standard error of 47."""
+    places = [int(Path(path).stem) for path in drawn({"a": 3000}, 300)]
+    assert abs(np.mean(places) - 1499.5) < 4 * 50
+
+
+def test_a_limit_below_the_number_of_classes_is_said(
+    root: Path, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    index = made(Folder(root=str(root), labels="folder", limit=1), output)
+    assert (len(index), index.classes) == (1, ["c0", "c1"])
+    assert "limit 1 leaves 1 classes without a picture" in capfd.readouterr().out
+    assert len(made(Folder(root=str(root), limit=100), output)) == 8
+
+
+def test_a_limit_keeps_presence_in_step(tmp_path: Path) -> None:
+    presence = np.arange(20, dtype=np.int8)[:, None]
+    whole = Found(tmp_path, [f"{place}.jpg" for place in range(20)], classes=["x"], presence=presence)
+    part = stage._limited(whole, 7)
+    assert part.presence is not None
+    assert [f"{place}.jpg" for place in part.presence[:, 0]] == part.paths
+
+
+@pytest.mark.real
+def test_real_pictures(real_data: Path, output: Path) -> None:
+    sets: list[tuple[Dataset, int, int]] = [
+        (ImageFolder(root=str(real_data / "objects/tiny_imagenet"), split="train"), 4800, 16),
+        (ImageFolder(root=str(real_data / "objects/caltech101"), split="val"), 100, 10),
+        (ImageFolder(root=str(real_data / "scenes/intel"), split="train"), 1080, 6),
+        (ImageFolder(root=str(real_data / "retrieval/cars196"), split="test"), 144, 12),
+        (Voc(root=str(real_data / "voc_real"), year="2012", split="trainval"), 87, 20),
+        (Voc(root=str(real_data / "voc_coco" / "VOCdevkit"), split="trainval"), 58, 20),
+    ]
+    for spec, pictures, classes in sets:
+        index = made(spec, output)
+        assert (len(index), len(index.classes), len(index.left_out)) == (pictures, classes, 0)
+
+
+@pytest.mark.real
+def test_the_broken_collection(real_data: Path, output: Path) -> None:
+    index = made(Folder(root=str(real_data / "broken")), output)
+    files = {path.name for path in (real_data / "broken").iterdir()}
+    assert set(index.paths) | index.left_out.keys() == files
+    assert not set(index.paths) & index.left_out.keys()
+    assert {"truncated_half.jpg", "corrupt_middle.jpg", "bad_crc.png", "huge_header.png"} <= index.left_out.keys()
+    assert {"gray16.png", "cmyk.jpg", "UPPER.JPEG", "name with space é.jpg"} <= set(index.paths)
