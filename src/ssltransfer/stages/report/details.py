@@ -47,7 +47,7 @@ def neighbours(results: Results, metrics: Metrics) -> list[dict[str, Any]]:
     if test is None or train is None or not isinstance(examples, list):
         return []
     found = []
-    for example in examples[:EXAMPLES]:
+    for example in examples[:: max(1, len(examples) // EXAMPLES)][:EXAMPLES]:
         near = example["neighbours"]
         paths = [test.index.root / example["path"], *(train.index.root / one["path"] for one in near)]
         found.append(

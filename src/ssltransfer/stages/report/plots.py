@@ -17,9 +17,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ssltransfer.stages.report.text import shorten
+
 INK, RULE, FAINT = "#010203", "#020304", "#030405"  # stand for the page's own colours
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
 # Okabe & Ito 2008: told apart by colour-blind readers.
+NAMED = 20  # classes that a confusion matrix names
 SMALL = (2.75, 2.05)  # inches
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
@@ -134,15 +137,20 @@ class Plots:
             drawn.append(self._svg(figure, f"Histogram of the cluster sizes of {cluster}: {low} to {high}"))
         return drawn
 
-    def matrix(self, values: np.ndarray, title: str) -> Markup:
+    def matrix(self, values: np.ndarray, classes: Sequence[str], title: str) -> Markup:
         """A confusion matrix: rows true, columns predicted, shares of the true class."""
         with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
             shares = values / np.maximum(values.sum(1, keepdims=True), 1)
-            figure = Figure(figsize=(3.2, 2.9), layout="constrained")
+            figure = Figure(figsize=(3.9, 2.9), layout="constrained")
             axes = figure.subplots()
             image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
             axes.set_xlabel("predicted class")
             axes.set_ylabel("true class")
+            if len(classes) == len(values) <= NAMED:
+                axes.set_yticks(range(len(classes)), [shorten(name, 16) for name in classes])
+            else:
+                axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             figure.colorbar(image, ax=axes, shrink=0.8)
             return self._svg(figure, title)
 

@@ -75,7 +75,9 @@ def _details(results: Results, metrics: Metrics, plots: Plots) -> dict[str, Any]
     matrix = metrics.details.get("confusion")
     drawn: Markup | None = None
     if isinstance(matrix, list) and matrix and isinstance(matrix[0], list):
-        drawn = plots.matrix(np.asarray(matrix, float), f"Confusion matrix of {metrics.model}")
+        drawn = plots.matrix(
+            np.asarray(matrix, float), metrics.details.get("classes", ()), f"Confusion matrix of {metrics.model}"
+        )
     return {
         "metrics": metrics,
         "kind": results.kind(metrics.model),
