@@ -60,7 +60,7 @@ def test_ones_own_configuration_is_the_whole_of_it(tmp_path: Path):
             {"clusters.puzzle-k4.itertions": 5},
             "clusters.puzzle-k4.itertions: unknown key 'itertions'; did you mean 'iterations'?",
         ),
-        ({"results": "a{b}c"}, "results: 'a{b}c' holds a brace"),
+        ({"results": "a{b}c"}, "results: it holds a brace, which Snakemake reads as a wildcard; rename it"),
     ],
 )
 def test_a_fault_is_one_line_and_no_job_starts(tmp_path: Path, changes: dict[str, object], sentence: str):

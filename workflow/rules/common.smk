@@ -9,10 +9,6 @@ from ssltransfer.config import ConfigError, complete
 
 try:
     CONFIG = complete(dict(config))
-    if set("{}") & set(CONFIG.results):
-        raise ConfigError(
-            f"results: {CONFIG.results!r} holds a brace, which Snakemake reads as a wildcard; rename it."
-        )
 except ConfigError as error:
     # No exception, of which Snakemake would show the lines of this file.
     sys.exit(f"ssltransfer: {error}")

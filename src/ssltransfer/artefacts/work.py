@@ -44,7 +44,6 @@ class Work:
 
     Attributes:
         folder: made when the block is entered; its path is a function of output and key.
-        run_file: what varies between equal runs goes here.
     """
 
     def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]]):
@@ -53,7 +52,6 @@ class Work:
         self.key = digest_of_text(stage, spec, json.dumps(self.inputs, sort_keys=True))
         alone = output.name == MANIFEST
         self.folder = output.parent.joinpath("work", *([] if alone else [output.stem]), self.key)
-        self.run_file = run_file_of(output)
         self._lock: IO[str] | None = None
         self._started = time.monotonic()
 
@@ -123,14 +121,20 @@ class Work:
 
     def record(self, **measured: Any) -> None:
         """Write run.json alone, for a stage whose output has a form of its own and is written right after."""
-        run = {
-            "seconds": round(time.monotonic() - self._started, 2),
-            "peak_memory_mb": peak_memory_mb(),
-            "work": self.key,
-            **environment(),
-            **measured,
-        }
-        write_json(self.run_file, run)
+        record_run(self.output, self._started, work=self.key, **measured)
+
+
+def record_run(output: Path, started: float, **measured: Any) -> None:
+    """Write what varies between equal runs beside an output.
+
+    Args:
+        output: what is made.
+        started: time.monotonic() at the start.
+        measured: what else was measured.
+    """
+    seconds = round(time.monotonic() - started, 2)
+    run = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), **environment(), **measured}
+    write_json(run_file_of(output), run)
 
 
 def run_file_of(output: Path) -> Path:

@@ -9,6 +9,7 @@ from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
 from ssltransfer.config.protocols import LinearLayers
+from ssltransfer.config.references import check_references
 
 
 def check(config: Config) -> None:
@@ -46,6 +47,7 @@ def check(config: Config) -> None:
             raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, name, evaluation)
+    check_references(config.report)
     for table in config.report.tables:
         for column in table.columns:
             _known(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ssltransfer.config.base import Spec
 from ssltransfer.config.formats import AnyDataset
@@ -14,7 +14,15 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import AnyTask
 from ssltransfer.config.trunks import AnyTrunk
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+def _no_run(name: str) -> str:
+    """`<name>.run.json` is where the cost of a measurement lies."""
+    if name.endswith(".run"):
+        raise ValueError("a name must not end in .run")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterValidator(_no_run)]
 
 
 class Entity(Spec):
@@ -129,10 +137,18 @@ def _no_nones(value: object) -> object:
     return {} if value is None else value
 
 
+def _no_brace(path: str) -> str:
+    if set("{}") & set(path):
+        raise ValueError("it holds a brace, which Snakemake reads as a wildcard; rename it")
+    return path
+
+
 class Document(Spec):
     """A whole configuration file after its sweeps are expanded."""
 
-    results: str = Field("results", description="Folder of everything that is made.")
+    results: Annotated[str, AfterValidator(_no_brace)] = Field(
+        "results", min_length=1, description="Folder of everything that is made."
+    )
     datasets: Annotated[dict[Name, AnyDataset], BeforeValidator(_no_nones)] = {}
     pretexts: Annotated[dict[Name, Pretext], BeforeValidator(_no_nones)] = {}
     features: Annotated[dict[Name, Features], BeforeValidator(_no_nones)] = {}

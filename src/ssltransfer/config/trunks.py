@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import Options, name_alone
 
-
 _SHORT = {"width": "w{}", "size": "{}px", "stem_stride": "s{}", "bn": "bn{:d}", "words": "{}words", "cell": "cell{}"}
 
 

@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 Transform = Callable[[Tensor, Random], Tensor]
 
 
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
-    """uint8 (3, H, W) -> uint8 (3, height, width), antialiased bilinear."""
+    """uint8 (3, H, W) -> uint8 (3, height, width), antialiased bilinear, as torchvision's resize."""
     if picture.shape[-2:] == (height, width):
         return picture
-    return tv.resize(picture, [height, width], antialias=True)
+    return F.interpolate(picture[None], (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def resize_short(picture: Tensor, short: int) -> Tensor:
@@ -45,7 +45,9 @@ class CentreSquare:
 
     def __call__(self, picture: Tensor, random: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        return tv.center_crop(resize_short(picture, self.short), [self.size, self.size])
+        resized = resize_short(picture, self.short)
+        top, left = (resized.shape[-2] - self.size) // 2, (resized.shape[-1] - self.size) // 2
+        return resized[:, top : top + self.size, left : left + self.size]
 
 
 @dataclass(frozen=True)

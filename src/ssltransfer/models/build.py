@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
 
 import torch
 
 from ssltransfer.config.trunks import TrunkOptions
-from ssltransfer.models.alexnets import AlexNet, CaffeNet
-from ssltransfer.models.hog_words import HogWords
-from ssltransfer.models.resnets import ResNet
 from ssltransfer.models.trunk import Trunk, initialise
-from ssltransfer.models.vgg import Vgg16
 
-_BUILDERS: dict[str, Any] = {
-    "caffenet": CaffeNet,
-    "alexnet": AlexNet,
-    "vgg16": Vgg16,
-    "resnet18": ResNet,
-    "resnet50": ResNet,
-    "hog-words": HogWords,
+# Imported when asked for: torchvision, which the residual networks need, takes seconds at the start of a job.
+_TRUNKS = {
+    "caffenet": ("alexnets", "CaffeNet"),
+    "alexnet": ("alexnets", "AlexNet"),
+    "vgg16": ("vgg", "Vgg16"),
+    "resnet18": ("resnets", "ResNet"),
+    "resnet50": ("resnets", "ResNet"),
+    "hog-words": ("hog_words", "HogWords"),
 }
 
 
@@ -32,9 +29,11 @@ def build_trunk(options: TrunkOptions, *, top: bool, seed: int = 0, dropout: flo
         seed: of the weights.
         dropout: probability in the fully-connected layers.
     """
+    module, name = _TRUNKS[options.name]
+    kind = getattr(import_module(f"ssltransfer.models.{module}"), name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trunk: Trunk = _BUILDERS[options.name](options, top=top, dropout=dropout)
+        trunk: Trunk = kind(options, top=top, dropout=dropout)
         initialise(trunk)
     return trunk
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from ssltransfer.models.weights import Model, read_model
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.progress import Progress
 
-BATCH = 128
+BATCH = 128  # pictures a pass, at most
+ACTIVATIONS = 1 << 29  # bytes of a pass's largest layer: VGG16 at 224 pixels takes 41 pictures, CaffeNet all 128
 
 
 def run(spec: Features, *, model: Path, data: Path, output: Path, threads: int | None = None) -> None:
@@ -40,6 +43,7 @@ def run(spec: Features, *, model: Path, data: Path, output: Path, threads: int |
 
     Raises:
         ArtefactError: a value does not fit the precision, or an input is not what it should be.
+        LayerError: the model has no such layer, or it cannot be pooled.
     """
     with Work("features", output, spec.canonical(), {"model": [model], "data": [data]}) as work:
         path = work.folder / "store.zarr"
@@ -50,7 +54,10 @@ def run(spec: Features, *, model: Path, data: Path, output: Path, threads: int |
         loaded = read_model(model, devices.device)
         if spec.layer not in loaded.trunk.layers:
             raise LayerError(f"{model}: no layer {spec.layer!r}; it has {', '.join(loaded.trunk.layers)}.")
-        shape = pooled_shape(loaded.trunk.shapes()[spec.layer], spec.pool)
+        shapes = loaded.trunk.shapes()
+        if spec.pool and len(shapes[spec.layer]) != 3:
+            raise LayerError(f"{model}: {spec.layer} is a vector and cannot be pooled; leave `pool` out.")
+        shape = pooled_shape(shapes[spec.layer], spec.pool)
         dims = int(np.prod(shape))
         store = FeatureStore.create(path, len(index), dims, spec.precision, compress=spec.compress)
         missing = store.missing()
@@ -59,18 +66,24 @@ def run(spec: Features, *, model: Path, data: Path, output: Path, threads: int |
             f"to compute, {len(index) * dims * store.dtype.itemsize / 1e6:.0f} MB; {devices}",
             flush=True,
         )
-        keys = (key for chunk in missing for key in sequential_keys(_ids(store, chunk), BATCH))
+        # A function of the trunk alone: the size of a pass may show in the last bits.
+        size = max(1, min(BATCH, ACTIVATIONS // (4 * max(math.prod(one) for one in shapes.values()))))
+        keys = (key for chunk in missing for key in sequential_keys(_ids(store, chunk), size))
         pin = devices.device.type == "cuda"
         batches = load_batches(index, loaded.view, keys, seed=0, workers=devices.workers, pin=pin)
-        progress = Progress("features", 0, sum(len(_ids(store, c)) for c in missing) // BATCH + 1, BATCH)
+        progress = Progress("features", 0, sum(-(-len(_ids(store, chunk)) // size) for chunk in missing), size)
         for chunk in missing:
-            rows: list[np.ndarray] = []
-            while sum(map(len, rows)) < len(_ids(store, chunk)):
+            ids = _ids(store, chunk)
+            rows = np.empty((len(ids), dims), store.dtype)
+            for start in range(0, len(ids), size):
+                waiting = time.monotonic()
                 batch = next(batches).to(devices.device)
+                waited = time.monotonic() - waiting
                 with devices.autocast():
-                    rows.append(_extract(loaded, batch.pictures, spec))
-                progress.step(0.0)
-            store.write(chunk, _fitting(np.concatenate(rows), store.dtype, spec, model))
+                    values = _extract(loaded, batch.pictures, spec)
+                rows[start : start + len(values)] = _fitting(values, store.dtype, spec, model)
+                progress.step(waited)
+            store.write(chunk, rows)
             progress.say(f"chunk {chunk + 1}/{store.chunks}")
         measured: dict[str, Any] = dict(progress.close())
         content = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index, write_index
+from ssltransfer.artefacts.work import record_run
 from ssltransfer.config.formats import Dataset
 from ssltransfer.data.draws import seed_of
 from ssltransfer.data.layouts import Found, find
@@ -37,6 +39,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
         LayoutError: the folder is not as the format says.
         ArtefactError: too many pictures are unreadable, or one is and that is to be an error; the storage failed.
     """
+    started = time.monotonic()
     threads = threads or len(os.sched_getaffinity(0))
     found = _limited(find(spec, workers=threads), spec.limit)
     for note in found.notes:
@@ -57,6 +60,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
         spec=json.loads(spec.canonical()),
     )
     write_index(output, index)
+    record_run(output, started, device=f"CPU ({threads} threads)")
     print("; ".join(_summary(index)), flush=True)
 
 

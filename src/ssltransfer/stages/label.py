@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ssltransfer.artefacts.features import open_features
 from ssltransfer.artefacts.files import ArtefactError, digest_of, read_json
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.labels import Labels, write_labels
+from ssltransfer.artefacts.work import record_run
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.kmeans import Points, assign, memory_budget
 
@@ -33,6 +35,7 @@ def run(*, spec: str, cluster: Path, features: Path, index: Path, output: Path, 
         ArtefactError: the features come from another trunk, layer or pooling than the clustering's or belong to
             another index, or a value is not finite.
     """
+    started = time.monotonic()
     devices = plan_devices(threads)
     pictures = read_index(index)
     clustering = read_json(cluster)
@@ -63,6 +66,7 @@ def run(*, spec: str, cluster: Path, features: Path, index: Path, output: Path, 
         flush=True,
     )
     write_labels(output, found)
+    record_run(output, started, device=str(devices))
 
 
 def read_centroids(cluster: Path, clustering: dict[str, Any]) -> np.ndarray:

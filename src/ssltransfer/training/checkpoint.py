@@ -32,6 +32,7 @@ class Checkpoint:
         self._steps = int(os.environ.get("SSLTRANSFER_CHECKPOINT_STEPS", "0"))
         self._last = time.monotonic()
         self._signal: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def load(self) -> dict[str, Any] | None:
         """The last state, or None to start from nothing."""
@@ -47,7 +48,15 @@ class Checkpoint:
     def listen(self) -> None:
         """From now on SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and an end."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._told)
+            self._before[number] = signal.signal(number, self._told)
+
+    def close(self) -> None:
+        """The signals mean again what they meant before; one that came meanwhile is sent on."""
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before.clear()
+        if self._signal is not None:
+            signal.raise_signal(self._signal)
 
     def _told(self, number: int, frame: FrameType | None) -> None:
         self._signal = number

@@ -133,6 +133,7 @@ def fit(
     if start < total:
         # The state after the last step, so that a job killed while it exports does not train again.
         checkpoint.save(_state(task, optimiser, total, curve, sums), total)
+    checkpoint.close()
     write_text(folder / "curve.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in curve))
     return Fitted(curve, measured)
 

@@ -10,8 +10,8 @@ import pytest
 
 from ssltransfer.config import ConfigError
 from ssltransfer.config.entities import Report, Table
+from ssltransfer.config.references import references
 from ssltransfer.stages.report.gather import Results, gather
-from ssltransfer.stages.report.references import references
 from ssltransfer.stages.report.tables import as_text, build_tables
 from ssltransfer.stages.report.words import summary
 

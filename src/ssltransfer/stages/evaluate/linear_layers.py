@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as tv
 
 from ssltransfer.config.protocols import LinearLayers as Options
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
@@ -149,9 +148,7 @@ class Probes(Task):
         progress = Progress("test", 0, -(-n // TEST_BATCH), TEST_BATCH)
         for batch in load_batches(given.test, view, keys, seed=0, workers=devices.workers):
             pictures = batch.pictures.to(devices.device)
-            crops = (
-                [centre_crop(pictures, trunk.size)] if self.options.crops == 1 else tv.ten_crop(pictures, [trunk.size])
-            )
+            crops = [centre_crop(pictures, trunk.size)] if self.options.crops == 1 else ten_crops(pictures, trunk.size)
             with devices.autocast():
                 answers = [self.logits(crop) for crop in crops]
             for layer in self.layers:
@@ -161,6 +158,14 @@ class Probes(Task):
             progress.say(f"{len(crops)} crops a picture")
         progress.close()
         return {layer: torch.cat(parts).numpy() for layer, parts in found.items()}
+
+
+def ten_crops(pictures: Tensor, size: int) -> list[Tensor]:
+    """(B, C, H, W) -> the four corners and the centre, size x size, and their mirror images."""
+    top, left = pictures.shape[-2] - size, pictures.shape[-1] - size
+    five = [pictures[..., y : y + size, x : x + size] for y, x in ((0, 0), (0, left), (top, 0), (top, left))]
+    five.append(centre_crop(pictures, size))
+    return [*five, *(crop.flip(-1) for crop in five)]
 
 
 def default_layers(trunk: Trunk) -> tuple[str, ...]:

@@ -165,6 +165,7 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
         if finished or checkpoint.due(len(curve)):
             content = {"parameters": parameters, "optimiser": optimiser.state_dict(), "curve": curve}
             checkpoint.save(content | {"done": done, "finished": finished}, done)
+    checkpoint.close()
     return curve
 
 

@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from ssltransfer.artefacts.files import write_text
 from ssltransfer.config.entities import Report
+from ssltransfer.config.references import check_references
 from ssltransfer.stages.report import clusterings, sections, text, traces
 from ssltransfer.stages.report.flow import lay_out
 from ssltransfer.stages.report.gather import Results, gather
 from ssltransfer.stages.report.plots import Plots
-from ssltransfer.stages.report.references import check_references
 from ssltransfer.stages.report.tables import Table, as_csv, as_text, build_tables
 from ssltransfer.stages.report.words import summary
 

@@ -14,8 +14,8 @@ from ssltransfer.config import ConfigError
 from ssltransfer.config.base import nearest
 from ssltransfer.config.entities import Report
 from ssltransfer.config.entities import Table as TableSpec
+from ssltransfer.config.references import Reference, Value, reference_of
 from ssltransfer.stages.report.gather import Kind, Results
-from ssltransfer.stages.report.references import Reference, Value, reference_of
 from ssltransfer.stages.report.text import NOTHING, number, with_spread
 
 GROUPS: tuple[tuple[Kind, str], ...] = (

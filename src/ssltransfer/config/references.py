@@ -10,8 +10,7 @@ from typing import Literal
 
 import yaml
 
-from ssltransfer.config import ConfigError
-from ssltransfer.config.base import nearest
+from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.entities import Report, Table
 
 Provenance = Literal["verified", "second", "recalled"]
@@ -59,7 +58,7 @@ class Reference:
 @cache
 def references() -> dict[str, Reference]:
     """All tables of references.yaml."""
-    text = (files("ssltransfer.stages.report") / "references.yaml").read_text(encoding="utf-8")
+    text = (files("ssltransfer.config") / "references.yaml").read_text(encoding="utf-8")
     return {
         name: Reference(
             name=name,

@@ -1,0 +1,46 @@
+"""An extraction that is killed at a chosen moment; run by test_features.py in a process of its own.
+
+Globals given: spec (JSON), model, data, output, log (paths), chunk_bytes, workers and kill ("", "after N", "half N",
+"end"). The name of every chunk that is computed is written to the log.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer.artefacts import features as artefact
+from ssltransfer.artefacts.work import Work
+from ssltransfer.config.entities import Features
+from ssltransfer.stages import features
+
+given = globals()
+artefact.CHUNK_BYTES = given["chunk_bytes"]
+os.environ["SSLTRANSFER_WORKERS"] = str(given["workers"])
+write = artefact.FeatureStore.write
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killing(store: artefact.FeatureStore, chunk: int, values: np.ndarray) -> None:
+    with Path(given["log"]).open("a") as log:
+        log.write(f"{chunk}\n")
+    if given["kill"] == f"half {chunk}":
+        file = store.chunk_file(chunk)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # As the store's own writer leaves it: a file beside, under a name of its own.
+        file.with_name(f"{file.name}.0123.partial").write_bytes(values.tobytes()[: values.nbytes // 2])
+        die()
+    write(store, chunk, values)
+    if given["kill"] == f"after {chunk}":
+        die()
+
+
+artefact.FeatureStore.write = killing  # type: ignore[method-assign]
+if given["kill"] == "end":
+    Work.finish = lambda *_, **__: die()  # type: ignore[method-assign]
+spec = Features.parse(given["spec"])
+features.run(spec, model=Path(given["model"]), data=Path(given["data"]), output=Path(given["output"]), threads=1)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import multiprocessing
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ssltransfer.artefacts import features as artefact
+from ssltransfer.artefacts.features import open_features
+from ssltransfer.artefacts.files import ArtefactError, read_json, write_json
+from ssltransfer.artefacts.index import Index, read_index, write_index
+from ssltransfer.config.entities import Features
+from ssltransfer.config.protocols import Pool
+from ssltransfer.config.trunks import CaffeNet, HogWords, ResNet18, TrunkOptions, Vgg16
+from ssltransfer.data.pictures import read
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.stages import features
+
+SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
+CHUNK = 10 * 48 * 16 * 2  # bytes: ten pictures' conv4 pooled to 4x4
+
+
+def model_of(folder: Path, trunk: Trunk | TrunkOptions = SMALL, seed: int = 0) -> Path:
+    if isinstance(trunk, TrunkOptions):
+        trunk = build_trunk(trunk, top=True, seed=seed)
+    write_json(folder / "manifest.json", {"stage": "pretext", **write_model(folder, trunk, "per-picture", {})})
+    return folder / "manifest.json"
+
+
+def spec_of(layer: str = "conv4", **more: Any) -> Features:
+    return Features.model_validate({"model": "m", "layer": layer, "pool": {"max": 4}, **more})
+
+
+def values_of(output: Path) -> np.ndarray:
+    store, _ = open_features(output)
+    return store.read(slice(0, store.shape[0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "layer", "side", "dims"),
+    [(CaffeNet(), "conv4", 5, 9600), (Vgg16(), "conv4_3", 4, 8192), (Vgg16(bn=False), "conv4_3", 4, 8192)],
+)
+def test_the_published_features_have_the_published_lengths(options: TrunkOptions, layer: str, side: int, dims: int):
+    with torch.device("meta"):
+        shape = build_trunk(options, top=False).shapes()[layer]
+    assert np.prod(features.pooled_shape(shape, Pool(max=side))) == dims
+
+
+@pytest.mark.parametrize("pool", [{"max": 4}, {"avg": 3}, None], ids=["max", "avg", "whole"])
+def test_rows_are_the_pictures_in_the_order_of_the_index(
+    pool: dict[str, int] | None, tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(artefact, "CHUNK_BYTES", CHUNK)
+    model, output = model_of(tmp_path / "m"), tmp_path / "f" / "manifest.json"
+    features.run(spec_of(pool=pool, precision="float32"), model=model, data=objects_path, output=output, threads=1)
+    found = values_of(output)
+    index, loaded = read_index(objects_path), read_model(model)
+    assert len(found) == len(index)
+    for row in (0, 9, 10, 47):
+        # The published preparation, by hand: short side 54 for a crop of 48 (256 for 227), the centre of it.
+        picture = read(index.path(row))[None].float()
+        resized = F.interpolate(picture, (54, 54), mode="bilinear", antialias=True, align_corners=False).round()
+        view = resized[:, :, 3:51, 3:51]
+        view = (view - view.mean()) / view.std(correction=0)
+        layer = loaded.trunk(view, ["conv4"])["conv4"]
+        if pool and "max" in pool:
+            layer = F.adaptive_max_pool2d(layer, 4)
+        elif pool:
+            layer = F.adaptive_avg_pool2d(layer, 3)
+        assert np.allclose(found[row], layer.flatten(), atol=0.02 * float(layer.max()))
+    manifest = read_json(output)
+    assert manifest["index"] == index.fingerprint and manifest["model"] == loaded.digest
+    assert manifest["layer_shape"][0] == 48 and manifest["shape"] == list(found.shape)
+
+
+def test_half_precision_is_the_rounding_of_single(tmp_path: Path, objects_path: Path):
+    model = model_of(tmp_path / "m")
+    found = []
+    for precision in ("float16", "float32"):
+        output = tmp_path / precision / "manifest.json"
+        features.run(spec_of(precision=precision), model=model, data=objects_path, output=output, threads=1)
+        found.append(values_of(output))
+    assert found[0].dtype == np.float16 and np.array_equal(found[0], found[1].astype(np.float16))
+
+
+def test_a_bag_of_words_is_a_layer_like_any_other(tmp_path: Path, objects_path: Path):
+    trunk = build_trunk(HogWords(words=12, size=48), top=True)
+    trunk.load_state_dict({"vocabulary": torch.rand(12, 36)})
+    write_json(tmp_path / "manifest.json", {"stage": "pretext", **write_model(tmp_path, trunk, "none", {})})
+    output = tmp_path / "f" / "manifest.json"
+    features.run(
+        spec_of("words", pool=None), model=tmp_path / "manifest.json", data=objects_path, output=output, threads=1
+    )
+    assert np.allclose((values_of(output).astype(np.float64) ** 2).sum(1), 1, atol=1e-2)
+
+
+def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path, objects_path: Path):
+    trunk = build_trunk(SMALL, top=False)
+    trunk.get_parameter("conv4.weight").data *= 1e5
+    model, output = model_of(tmp_path / "m", trunk), tmp_path / "f" / "manifest.json"
+    with pytest.raises(ArtefactError, match=r"conv4 gives values up to \d+, which float16 cannot hold; set precision"):
+        features.run(spec_of(), model=model, data=objects_path, output=output, threads=1)
+    assert not output.exists()
+    features.run(spec_of(precision="float32"), model=model, data=objects_path, output=output, threads=1)
+    assert values_of(output).max() > 65504
+
+
+def test_layers_that_are_not_there_or_cannot_be_pooled_are_refused(tmp_path: Path, objects_path: Path):
+    model, output = model_of(tmp_path / "m"), tmp_path / "f" / "manifest.json"
+    with pytest.raises(LayerError, match="no layer 'conv6'; it has conv1, conv2"):
+        features.run(spec_of("conv6"), model=model, data=objects_path, output=output, threads=1)
+    with pytest.raises(LayerError, match="fc7 is a vector and cannot be pooled"):
+        features.run(spec_of("fc7"), model=model, data=objects_path, output=output, threads=1)
+    features.run(spec_of("fc7", pool=None), model=model, data=objects_path, output=output, threads=1)
+    assert values_of(output).shape == (48, 512)
+
+
+def test_a_store_of_another_trunk_or_of_other_pictures_is_not_taken(
+    tmp_path: Path, objects_path: Path, objects_val_path: Path
+):
+    """The same output, then another model: nothing of the first is found, and the manifest speaks of the second."""
+    output = tmp_path / "f" / "manifest.json"
+    found, models = [], []
+    for seed in (0, 1):
+        model = model_of(tmp_path / "m", seed=seed)
+        features.run(spec_of(), model=model, data=objects_path, output=output, threads=1)
+        found.append(values_of(output))
+        models.append(read_json(output)["model"])
+    assert models[0] != models[1] and not np.array_equal(found[0], found[1])
+    with pytest.raises(ArtefactError, match="belong to another index"):
+        open_features(output, index=read_index(objects_val_path).fingerprint)
+
+
+def test_a_model_that_is_none_is_refused(tmp_path: Path, objects_path: Path):
+    write_json(tmp_path / "x.json", {"stage": "cluster"})
+    with pytest.raises(ArtefactError, match="not a manifest of a model"):
+        features.run(
+            spec_of(), model=tmp_path / "x.json", data=objects_path, output=tmp_path / "f" / "m.json", threads=1
+        )
+
+
+def test_a_picture_that_is_gone_is_named(tmp_path: Path, objects: Index):
+    gone = Index(tmp_path, ["no.jpg"], objects.labels[:1], objects.classes, objects.sizes[:1], ["0"])
+    write_index(tmp_path / "gone.parquet", gone)
+    with pytest.raises(ArtefactError, match=r"no\.jpg: was readable when the index was made"):
+        features.run(
+            spec_of(),
+            model=model_of(tmp_path / "m"),
+            data=tmp_path / "gone.parquet",
+            output=tmp_path / "f" / "m.json",
+            threads=1,
+        )
+
+
+class Job:
+    """An extraction in processes of its own."""
+
+    def __init__(self, folder: Path, data: Path):
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext", "runpy"])
+        self.folder, self.log = folder, folder / "log"
+        self.paths = {"model": model_of(folder / "m"), "data": data, "output": folder / "manifest.json"}
+
+    def run(self, kill: str = "", workers: int = 0) -> int | None:
+        given = {key: str(path) for key, path in self.paths.items()} | {"log": str(self.log), "kill": kill}
+        settings = {"spec": spec_of().canonical(), "chunk_bytes": CHUNK, "workers": workers}
+        script = str(Path(__file__).with_name("killed_features.py"))
+        process = self.context.Process(target=runpy.run_path, args=(script, given | settings))
+        process.start()
+        process.join(120)
+        return process.exitcode
+
+    def results(self) -> dict[str, bytes]:
+        store, _ = open_features(self.folder / "manifest.json")
+        chunks = {str(chunk): store.chunk_file(chunk).read_bytes() for chunk in range(store.chunks)}
+        return chunks | {"manifest": (self.folder / "manifest.json").read_bytes()}
+
+
+def test_killed_and_run_again_it_goes_on_at_the_next_chunk(tmp_path: Path, objects_path: Path):
+    undisturbed = Job(tmp_path / "undisturbed", objects_path)
+    assert undisturbed.run() == 0
+    assert undisturbed.log.read_text().split() == ["0", "1", "2", "3", "4"]
+
+    job = Job(tmp_path / "killed", objects_path)
+    for kill in ("after 0", "half 2", "half 2", "after 3", "end"):
+        assert job.run(kill) == -9
+        assert not (job.folder / "manifest.json").exists()
+    assert job.run() == 0
+    # Only the chunk that was cut in half was computed again.
+    assert job.log.read_text().split() == ["0", "1", "2", "2", "2", "3", "4"]
+    assert job.results() == undisturbed.results()
+    assert not list(job.folder.rglob("*.partial"))
+
+
+def test_the_number_of_workers_does_not_show(tmp_path: Path, objects_path: Path):
+    found = []
+    for workers in (0, 1, 4):
+        job = Job(tmp_path / str(workers), objects_path)
+        assert job.run(workers=workers) == 0
+        found.append(job.results())
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
+def test_a_store_four_times_the_budget_is_made_within_it(tmp_path: Path, objects_path: Path):
+    budget = 128  # MB
+    objects = read_index(objects_path)
+    side = 48
+    bytes_a_picture = 64 * side * side * 2  # conv1 of a ResNet-18 with stride 1
+    n = -(-4 * (budget << 20) // bytes_a_picture)
+    places = [place % len(objects) for place in range(n)]
+    many = Index(
+        objects.root,
+        [objects.paths[place] for place in places],
+        objects.labels[places],
+        objects.classes,
+        objects.sizes[places],
+        [objects.digests[place] for place in places],
+    )
+    write_index(tmp_path / "many.parquet", many)
+    model = model_of(tmp_path / "m", ResNet18(size=side, stem_stride=1))
+    command = [sys.executable, str(Path(__file__).with_name("features_within.py"))]
+    command += [str(model), str(tmp_path / "many.parquet"), str(tmp_path / "f" / "manifest.json"), str(budget)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    made, held = map(int, done.stdout.split()[-2:])
+    assert made >= 4 * (budget << 20) and held < budget << 20
