@@ -11,7 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test test-all check lock clean
 
 demo: .venv/ready
-	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml
+	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
+		--set-threads index=1 features=1 cluster=1 label=1 evaluate=1
 	@cat results/demo/report/summary.txt
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 

@@ -53,6 +53,7 @@ class Jigsaw(TaskOptions):
     grey: float = Field(0.3, ge=0, le=1, description="Share of pictures turned grey.")
     hidden: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
     dropout: float = Field(0.5, ge=0, lt=1)
+    bn: bool = Field(False, description="Batch normalisation in fc6 and fc7: a small run leaves the guess sooner.")
 
 
 class JigsawPP(TaskOptions):
@@ -71,6 +72,7 @@ class JigsawPP(TaskOptions):
     projection: float = Field(0.0, ge=0, le=1, description="Share of the other puzzles with projected colour.")
     hidden: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
     dropout: float = Field(0.5, ge=0, lt=1)
+    bn: bool = Field(False, description="Batch normalisation in fc6 and fc7: a small run leaves the guess sooner.")
 
 
 class RelativePosition(TaskOptions):

@@ -124,7 +124,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ArtefactError(f"{file}: not a readable file of weights ({_first_line(error)}).") from None
     except Exception as error:  # pickle.UnpicklingError and its kin: what weights_only refuses
         raise ArtefactError(f"{file}: holds more than tensors and is not opened ({_first_line(error)}).") from None

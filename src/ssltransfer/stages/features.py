@@ -123,7 +123,7 @@ def _fitting(values: np.ndarray, dtype: np.dtype, spec: Features, model: Path) -
     if not np.isfinite(values).all():
         raise ArtefactError(f"{model}: layer {spec.layer} gives values that are not finite; the model is broken.")
     largest = float(np.abs(values).max())
-    if largest > np.finfo(dtype).max:
+    if largest > float(np.finfo(dtype).max):
         raise ArtefactError(
             f"{model}: layer {spec.layer} gives values up to {largest:.0f}, which float16 cannot hold; "
             "set precision: float32."

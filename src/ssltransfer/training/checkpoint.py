@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
@@ -40,7 +41,9 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # what torch says of a torn archive
+                raise
             print(f"{self.file}: not a whole checkpoint ({error}); starting from nothing.", flush=True)
             return None
         return state

@@ -43,6 +43,16 @@ def test_the_published_network_on_tiles_of_64():
     assert [(part.in_features, part.out_features) for part in linears] == [(2304, 1024), (9216, 4096), (4096, 701)]
 
 
+def test_batch_normalisation_in_the_head_is_asked_for():
+    """No paper has it, so it is off by default; the trunk never gets any."""
+    for bn in (False, True):
+        task = jigsawpp(bn=bn)
+        norms = [name for name, part in task.network.named_modules() if isinstance(part, torch.nn.BatchNorm1d)]
+        assert norms == (["fc6.1", "fc7.1"] if bn else [])
+        assert not any("fc" in name for name in task.trunk.state_dict())
+    assert not JigsawPP().bn and not Jigsaw().bn
+
+
 def test_the_chosen_network_of_vgg16_on_tiles_of_64():
     with torch.device("meta"):
         network = ContextFreeNetwork(Vgg16(), Tiles(), permutations=701, hidden=4096, dropout=0.5, seed=0)

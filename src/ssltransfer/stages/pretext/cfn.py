@@ -16,21 +16,37 @@ class ContextFreeNetwork(nn.Module):
     """Tiles -> permutation.
 
     Noroozi & Favaro 2016, section 3; released train_val_cfn_jps++.prototxt: fc6 shared by the tiles (2304 -> 1024 for
-    CaffeNet, 2048 -> 1024 for VGG16), their concatenation into fc7 (9216 -> 4096), fc8.
+    CaffeNet, 2048 -> 1024 for VGG16), their concatenation into fc7 (9216 -> 4096), fc8. With `bn` fc6 and fc7 are
+    batch-normalised, which no paper does: without it a network stays at the loss of a guess for thousands of steps.
 
     Raises:
         LayerError: tiles are too small for the trunk.
     """
 
-    def __init__(self, options: TrunkOptions, cut: Tiles, *, permutations: int, hidden: int, dropout: float, seed: int):
+    def __init__(
+        self,
+        options: TrunkOptions,
+        cut: Tiles,
+        *,
+        permutations: int,
+        hidden: int,
+        dropout: float,
+        seed: int,
+        bn: bool = False,
+    ):
         super().__init__()
         self.trunk = build_tile_trunk(options, seed=seed, stem_stride=cut.stem_stride)
         self.pool5 = Pooled(self.trunk, cut.tile, "Tiles")
         shared = max(1, hidden // 4)
+
+        def layer(inputs: int, outputs: int) -> nn.Sequential:
+            norm = [nn.BatchNorm1d(outputs)] if bn else []
+            return nn.Sequential(nn.Linear(inputs, outputs), *norm, nn.ReLU(inplace=True), nn.Dropout(dropout))
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            self.fc6 = nn.Sequential(nn.Linear(self.pool5.features, shared), nn.ReLU(inplace=True), nn.Dropout(dropout))
-            self.fc7 = nn.Sequential(nn.Linear(9 * shared, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout))
+            self.fc6 = layer(self.pool5.features, shared)
+            self.fc7 = layer(9 * shared, hidden)
             self.fc8 = nn.Linear(hidden, permutations)
             for part in (self.fc6, self.fc7):
                 initialise(part)

@@ -43,6 +43,7 @@ class JigsawTask(PretextTask):
             permutations=options.permutations,
             hidden=options.hidden,
             dropout=options.dropout,
+            bn=options.bn,
             seed=seed,
         )
         self.trunk = self.network.trunk

@@ -50,6 +50,7 @@ class JigsawPPTask(PretextTask):
             permutations=options.permutations,
             hidden=options.hidden,
             dropout=options.dropout,
+            bn=options.bn,
             seed=seed,
         )
         self.trunk = self.network.trunk
