@@ -24,7 +24,7 @@ def test_killed_anywhere_ends_with_the_same_bytes(make_features, tmp_path):
     undisturbed, *plans = json.loads(ended.stdout.splitlines()[-1])
     assert undisturbed["statuses"] == [0]
     assert undisturbed["iterations"] == 5
-    # 5 checkpoints, centroids, curve, run.json, manifest and done.json, each with a sync before its rename and one after.
+    # 5 checkpoints, centroids, curve, run.json, manifest and done.json: a sync before each rename and one after.
     assert sum(plan["name"].startswith("sync") for plan in plans) == 20
     for plan in plans:
         killed, last = plan["statuses"][:-1], plan["statuses"][-1]

@@ -1,0 +1,71 @@
+"""Both pretexts learn something of real pictures that holds for others: a few minutes each on two slow cores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.formats import ImageFolder
+from ssltransfer.stages import index as index_stage
+from ssltransfer.stages import pretext
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def tiny_imagenet(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Indexes of 4,800 pictures of 16 classes to learn on and 800 others."""
+    root = real_data / "objects" / "tiny_imagenet"
+    if not root.is_dir():
+        pytest.skip(f"{root} is missing")
+    folder = tmp_path_factory.mktemp("tiny")
+    found = {}
+    for split in ("train", "val"):
+        found[split] = folder / f"{split}.parquet"
+        index_stage.run(ImageFolder(root=str(root), split=split), output=found[split], threads=2)
+    return found
+
+
+def last_row(folder: Path, tiny_imagenet: dict[str, Path], **spec: Any) -> dict[str, float]:
+    model = Pretext.model_validate({"data": "train", "heldout": "val", **spec})
+    output = folder / "manifest.json"
+    pretext.run(model, output=output, data=tiny_imagenet["train"], heldout=tiny_imagenet["val"], threads=2)
+    row: dict[str, float] = json.loads((folder / "curve.jsonl").read_text().splitlines()[-1])
+    print(row)
+    return row
+
+
+def test_jigsawpp_falls_below_chance_on_pictures_it_never_saw(tmp_path: Path, tiny_imagenet: dict[str, Path]):
+    """All 701 permutations, up to two occluders; chance is ln 701 = 6.55 and 0.14 %."""
+    task = {
+        "name": "jigsaw++",
+        "resize": 84,
+        "tiles": {"crop": 84, "tile": 24, "channel_shift": 1, "stem_stride": 1},
+        "hidden": 1024,
+        "dropout": 0,
+        "bn": True,
+    }
+    row = last_row(
+        tmp_path,
+        tiny_imagenet,
+        task=task,
+        trunk={"name": "caffenet", "width": 0.25, "size": 96, "stem_stride": 2},
+        schedule={"steps": 400, "batch": 128, "lr": 0.1},
+    )
+    assert row["heldout_loss"] < 6.553 - 0.1 and row["heldout_accuracy"] > 0.003
+
+
+def test_rotation_falls_below_chance_on_pictures_it_never_saw(tmp_path: Path, tiny_imagenet: dict[str, Path]):
+    """Chance is ln 4 = 1.386 and 25 %."""
+    row = last_row(
+        tmp_path,
+        tiny_imagenet,
+        task={"name": "rotation", "augment": "crop", "hidden": 256},
+        trunk={"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2},
+        schedule={"epochs": 4, "batch": 32, "lr": 0.001, "optimiser": "adam", "weight_decay": 0},
+    )
+    assert row["heldout_loss"] < 1.386 - 0.1 and row["heldout_accuracy"] > 0.33
