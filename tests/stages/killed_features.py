@@ -1,7 +1,7 @@
 """An extraction that is killed at a chosen moment; run by test_features.py in a process of its own.
 
-Globals given: spec (JSON), model, data, output, log (paths), chunk_bytes, workers and kill ("", "after N", "half N",
-"end"). The name of every chunk that is computed is written to the log.
+Globals given: spec (JSON), model, data, output, log (paths), chunk_bytes and kill ("", "after N", "half N", "end").
+The number of every chunk that is computed is written to the log.
 """
 
 import os
@@ -17,7 +17,6 @@ from ssltransfer.stages import features
 
 given = globals()
 artefact.CHUNK_BYTES = given["chunk_bytes"]
-os.environ["SSLTRANSFER_WORKERS"] = str(given["workers"])
 write = artefact.FeatureStore.write
 
 

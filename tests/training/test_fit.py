@@ -180,7 +180,7 @@ def test_the_whole_gradient_is_clipped(tmp_path: Path, objects: Index):
     start = Small()
     schedule = Schedule(steps=1, batch=16, lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.01, micro_batch=4)
     task, _ = run(tmp_path, objects, schedule)
-    moved = [after - before for before, after in zip(start.parameters(), task.parameters(), strict=True)]
+    moved = [(after - before).detach() for before, after in zip(start.parameters(), task.parameters(), strict=True)]
     assert math.sqrt(sum(float(step.square().sum()) for step in moved)) == pytest.approx(0.01, rel=1e-3)
 
 
