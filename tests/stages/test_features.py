@@ -25,6 +25,9 @@ from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import features
 
+# Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
+multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
+
 SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
 CHUNK = 10 * 48 * 16 * 2  # bytes: ten pictures' conv4 pooled to 4x4
 
@@ -166,7 +169,6 @@ class Job:
 
     def __init__(self, folder: Path, data: Path):
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext", "runpy"])
         self.folder, self.log = folder, folder / "log"
         self.paths = {"model": model_of(folder / "m"), "data": data, "output": folder / "manifest.json"}
 

@@ -56,12 +56,11 @@ class Trunk(nn.Module):
     @torch.no_grad()
     def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
         """Shape of each layer for one picture of the trunk's own size (or another), without the batch."""
+        # A real pass: torch's shapes without values (the meta device) import compilers for four seconds.
         size = size or self.options.size
-        copies = {name: torch.empty_like(t, device="meta") for name, t in self.state_dict().items()}
         was = self.training
         self.eval()
-        x = torch.empty(1, 3, size, size, device="meta")
-        found = torch.func.functional_call(self, copies, (x, self.layers))
+        found = self(torch.zeros(1, 3, size, size, device=next(iter(self.state_dict().values())).device), self.layers)
         self.train(was)
         return {name: tuple(value.shape[1:]) for name, value in found.items()}
 

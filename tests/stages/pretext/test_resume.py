@@ -10,6 +10,9 @@ import pytest
 
 from ssltransfer.config.entities import Pretext
 
+# Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
+multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
+
 EVERY = 3  # steps between checkpoints
 STEPS = 11
 SPEC = Pretext.model_validate(
@@ -32,10 +35,7 @@ SPEC = Pretext.model_validate(
 
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.ForkServerContext:
-    """Children are forks of a server that has torch loaded, so that a kill costs a second and not ten."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ssltransfer.stages.pretext", "runpy"])
-    return context
+    return multiprocessing.get_context("forkserver")
 
 
 class Job:
