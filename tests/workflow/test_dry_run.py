@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chain import ROOT, planned, snakemake, tiny, write_config
+from chain import ROOT, command, planned, snakemake, tiny, write_config
+from standins import stand_in
+
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.config import read_config
 
 WHOLE_CHAIN = {
     "index/objects-train",
@@ -51,6 +55,45 @@ def test_ones_own_configuration_is_the_whole_of_it(tmp_path: Path):
     """Neither the demo's datasets nor its models are mixed in."""
     write_config(tmp_path, tiny())
     assert planned(tmp_path) == WHOLE_CHAIN
+
+
+@pytest.fixture(scope="module")
+def papers_setting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with stand-ins of the data that config/noroozi2018.yaml names."""
+    folder = tmp_path_factory.mktemp("noroozi2018")
+    stand_in(folder / "data")
+    return folder
+
+
+def of_the_paper(folder: Path, *arguments: str) -> str:
+    words = command(*arguments, config=str(ROOT / "config/noroozi2018.yaml"))
+    run = subprocess.run(words, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert run.returncode == 0, run.stdout
+    return run.stdout
+
+
+def test_a_papers_setting_lists_its_jobs(papers_setting: Path):
+    """Six data sets; two jigsaw and three context networks, HOG and random nets; 14 students and their measurements."""
+    said = of_the_paper(papers_setting, "--dry-run", "--cores", "2", "--quiet", "rules")
+    jobs = {name: int(count) for name, count in re.findall(r"^([a-z]+) +(\d+)$", said, re.MULTILINE)}
+    config = read_config(ROOT / "config/noroozi2018.yaml")
+    assert jobs["index"] == 6
+    assert jobs["cluster"] == len(config.clusters) == 12
+    assert jobs["student"] == len(config.students)
+    assert jobs["evaluate"] == sum(map(len, config.rows.values()))
+    assert jobs["total"] == sum(jobs.values()) - jobs["total"]
+
+
+@pytest.mark.slow
+def test_a_papers_setting_finds_its_pictures(papers_setting: Path):
+    of_the_paper(papers_setting, "--cores", "2", "--until", "index")
+    found = {file.stem: read_index(file) for file in (papers_setting / "results/noroozi2018/index").glob("*.parquet")}
+    assert {name: len(index) for name, index in found.items()} == dict.fromkeys(
+        ("imagenet-train", "imagenet-val", "places-train", "places-val", "voc07-trainval", "voc07-test"), 4
+    )
+    assert found["imagenet-val"].classes == ["n01440764", "n01443537"]
+    assert found["places-train"].classes == ["a/abbey", "y/yard"]
+    assert found["voc07-test"].presence is not None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ rule index:
         f"{RESULTS}/logs/index/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/index/{{dataset}}.tsv"
+    # Pictures that are missing are found before anything is trained.
+    priority: 1
     conda:
         "../../envs/cpu.yaml"
     threads: 8
