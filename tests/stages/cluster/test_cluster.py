@@ -24,7 +24,7 @@ def test_manifest_centroids_and_curve_belong_together(make_features, tmp_path):
     x = blobs()
     features, _ = make_features(x)
     output = tmp_path / "cluster" / "c" / "manifest.json"
-    cluster.run(spec(), features=features, output=output, threads=1)
+    cluster.run(spec(tolerance=0), features=features, output=output, threads=1)
     manifest = json.loads(output.read_text())
     centroids = np.load(output.parent / "centroids.npy")
     curve = [json.loads(line) for line in (output.parent / "curve.jsonl").read_text().splitlines()]
@@ -86,7 +86,7 @@ def test_a_missing_store_is_refused(tmp_path):
 
 
 def test_faiss_refuses_what_does_not_fit(make_features, tmp_path, monkeypatch):
-    monkeypatch.setenv("SSLTRANSFER_MEMORY_MB", "120")
-    features, _ = make_features(np.zeros((34_000, 1000), np.float16))
-    with pytest.raises(ArtefactError, match=r"needs all points in memory as float32, 129 MB, and the budget is 120"):
+    monkeypatch.setenv("SSLTRANSFER_MEMORY_MB", "160")
+    features, _ = make_features(np.zeros((45_000, 1000), np.float16))
+    with pytest.raises(ArtefactError, match=r"needs all points in memory as float32, 171 MB, and the budget is 160"):
         cluster.run(spec(backend="faiss"), features=features, output=tmp_path / "manifest.json", threads=1)

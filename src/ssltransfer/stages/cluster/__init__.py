@@ -38,7 +38,7 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             return
         devices = plan_devices(threads)
         store, about = open_features(features)
-        checkpoint = Checkpoint(work.folder / "checkpoint.pt")
+        checkpoint = Checkpoint(work.folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
         checkpoint.listen()
         found = kmeans(
             store,
@@ -53,7 +53,11 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             device=devices.device,
             checkpoint=checkpoint,
             where=str(features),
+            rank=devices.rank,
+            world=devices.world,
         )
+        if devices.rank:
+            return
         centroids, curve = output.parent / "centroids.npy", output.parent / "curve.jsonl"
         with replacing(centroids) as beside, beside.open("wb") as file:
             np.save(file, found.centroids)

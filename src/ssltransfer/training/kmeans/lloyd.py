@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,6 +14,7 @@ from ssltransfer.training.kmeans.nearest import Nearest
 from ssltransfer.training.kmeans.points import Points
 
 Empty = Literal["farthest", "keep", "error"]
+OFFSET_POINTS = 1024
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,13 @@ class Step(Protocol):
 
 
 class TorchStep:
-    """Assignment by one matrix product a block; sums in float32 in a block and float64 over blocks, in fixed order.
+    """Assignment by one matrix product a block; sums in float32 over some blocks and float64 beyond, in fixed order.
+
+    Points are shifted from the first iteration on, since products of centred values lose fewer digits. On CUDA points
+    and centroids are multiplied as float16 and summed in float32; lengths and sums are never halved.
 
     Args:
-        points: the points.
+        points: the points; they are shifted.
         k: clusters.
         empty: what becomes of a cluster without points.
     """
@@ -58,92 +61,129 @@ class TorchStep:
     def __init__(self, points: Points, k: int, empty: Empty):
         self.points, self.k, self.empty = points, k, empty
         self.labels: Tensor | None = None
+        self._half = points.device.type == "cuda" and points.source.dtype == np.float16
+        self._scale = 0.5 if self._half else 1.0
+        self._offset = self._squares = torch.empty(0)
+
+    def _shift(self) -> None:
+        # To a place amid the points, at the price of one chunk.
+        self._offset = self.points.take(np.arange(min(self.points.shape[0], OFFSET_POINTS))).mean(0)
+        self.points.shift(self._offset, torch.float16 if self._half else torch.float32, self._scale)
+        self._squares = torch.zeros(self.points.shape[0], device=self.points.device)
 
     @torch.inference_mode()
     def __call__(self, centroids: Tensor) -> Tally:
-        """One iteration.
+        """One iteration, by all ranks together.
 
         Raises:
             ArtefactError: a cluster is empty and that is an error.
         """
-        (n, dims), device = self.points.shape, self.points.device
-        nearest = Nearest(centroids, self.points.step)
-        labels = torch.empty(n, dtype=torch.int32, device=device)
-        distances = torch.empty(n, device=device)
-        sums = torch.zeros(self.k, dims, dtype=torch.float64, device=device)
-        for span, x in self.points:
-            found, distances[span], shifted = nearest(x)
+        points, (n, dims), device = self.points, self.points.shape, self.points.device
+        first = not len(self._squares)
+        if first:
+            self._shift()
+        inside = (centroids - self._offset) * self._scale
+        nearest = Nearest(inside, points.step, points.dtype)
+        labels = torch.zeros(n, dtype=torch.int32, device=device)
+        distances = torch.full((n,), -1.0, device=device)  # of other ranks' points: below any
+        sums = Sums(self.k, dims, device)
+        for span, x in points:
+            if first:
+                self._squares[span] = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32).square_()
+            found, distances[span] = nearest(x, self._squares[span])
             labels[span] = found
-            add_sums(sums, found, shifted)
-        counts = torch.bincount(labels, minlength=self.k)
-        moved = n if self.labels is None else int((labels != self.labels.to(device)).sum())
-        objective = float(distances.sum(dtype=torch.float64))
+            sums.add(found, x)
+            sums.objective += distances[span].sum(dtype=torch.float64)
+            sums.moved += len(found) if self.labels is None else (labels[span] != self.labels[span].to(device)).sum()
+        points.total(sums.whole())
+        counts = sums.counts
         empty = (counts == 0).nonzero()[:, 0]
         refilled = 0
         if len(empty) and self.empty == "error":
             raise ArtefactError(
-                f"{self.points.where}: {len(empty)} of {self.k} clusters have no points (the first is "
+                f"{points.where}: {len(empty)} of {self.k} clusters have no points (the first is "
                 f"{int(empty[0])}); use a smaller k, init: k-means++, or empty: farthest."
             )
         if len(empty) and self.empty == "farthest":
-            refilled = self._refill(empty.tolist(), labels, distances, sums, counts, nearest)
+            refilled = self._refill(empty.tolist(), labels, distances, sums, inside)
         full = counts > 0
         new = centroids.clone()
-        new[full] = (sums[full].div_(counts[full, None]).add_(nearest.offset)).float()
+        new[full] = (sums.rows[full].div_(counts[full, None] * self._scale).add_(self._offset)).float()
         self.labels = labels
-        return Tally(new, objective, moved, len(empty), refilled)
+        return Tally(new, float(sums.objective) / self._scale**2, int(sums.moved), len(empty), refilled)
 
-    def _refill(
-        self, empty: list[int], labels: Tensor, distances: Tensor, sums: Tensor, counts: Tensor, nearest: Nearest
-    ) -> int:
+    def _refill(self, empty: list[int], labels: Tensor, distances: Tensor, sums: Sums, inside: Tensor) -> int:
         """Move the farthest points into the empty clusters, ties by the lowest sample; returns how many.
 
         A point that is alone in its cluster, lies on its centroid, or equals one already moved is passed over.
         """
-        far = distances.argsort(descending=True, stable=True)[: 2 * len(empty) + 16].sort().values
-        rows = self.points.take(far.cpu().numpy())
-        exact = (rows.double() - nearest.centroids[labels[far].long()].double()).square_().sum(1)
+        most = 2 * len(empty) + 16
+        far = distances.argsort(descending=True, stable=True)[:most]
+        own = zip(distances[far].tolist(), far.tolist(), labels[far].tolist(), strict=True)
+        found = sorted(self.points.gather(list(own)), key=lambda point: (-point[0], point[1]))[:most]
+        found.sort(key=lambda point: point[1])
+        rows = self.points.take(np.array([sample for _, sample, _ in found]))
+        donors = [donor for _, _, donor in found]
+        exact = (rows.double() - inside[donors].double()).square_().sum(1)
         seen: set[bytes] = set()
         waiting = iter(empty)
         for position in exact.argsort(descending=True, stable=True).tolist():
-            donor, content = int(labels[far[position]]), rows[position].cpu().numpy().tobytes()
-            if exact[position] == 0 or counts[donor] <= 1 or content in seen:
+            donor, content = donors[position], rows[position].cpu().numpy().tobytes()
+            if exact[position] == 0 or sums.counts[donor] <= 1 or content in seen:
                 continue
             cluster = next(waiting, None)
             if cluster is None:
                 break
             seen.add(content)
-            shifted = rows[position] - nearest.offset
-            sums[donor] -= shifted
-            sums[cluster] = shifted.double()
-            counts[donor] -= 1
-            counts[cluster] = 1
+            sums.rows[donor] -= rows[position]
+            sums.rows[cluster] = rows[position].double()
+            sums.counts[donor] -= 1
+            sums.counts[cluster] = 1
         return len(seen)
 
 
-def add_sums(sums: Tensor, labels: Tensor, x: Tensor) -> None:
-    """Add the points of a block to the sums of their clusters, in an order that does not vary.
+class Sums:
+    """What an iteration adds up, in one float64 vector, so that ranks need one exchange.
 
-    Args:
-        sums: float64 (k, D), added to.
-        labels: int64 (B,).
-        x: float32 (B, D).
+    Attributes:
+        rows: (k, D), sums of the points of each cluster.
+        counts: (k,), points of each.
+        objective, moved: scalars.
     """
-    order = labels.argsort(stable=True)
-    present, lengths = torch.unique_consecutive(labels[order], return_counts=True)
-    if x.is_cuda:
-        parts = torch.segment_reduce(x[order], "sum", lengths=lengths, axis=0)
-    else:
-        rows = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        shape = (len(present), len(x))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*beta state.*")
-            one_hot = torch.sparse_csr_tensor(rows, order, torch.ones(len(x)), size=shape, check_invariants=False)
-        parts = one_hot @ x
-    if len(present) == len(sums):
-        sums += parts
-    else:
-        sums[present] = sums[present].add_(parts)
+
+    def __init__(self, k: int, dims: int, device: torch.device):
+        self._flat = torch.zeros(k * dims + k + 2, dtype=torch.float64, device=device)
+        self.rows = self._flat[: k * dims].view(k, dims)
+        self.counts = self._flat[k * dims : -2]
+        self.objective, self.moved = self._flat[-2], self._flat[-1]
+        self._part = torch.zeros(k, dims, device=device)
+        self._waiting, self._enough = 0, max(8192, 8 * k)
+
+    def add(self, labels: Tensor, x: Tensor) -> None:
+        """Add the points of a block to their clusters, in an order that does not vary.
+
+        Args:
+            labels: int64 (B,).
+            x: (B, D), float32 or float16.
+        """
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
+        if x.is_cuda:
+            order = labels.argsort(stable=True)
+            present, lengths = torch.unique_consecutive(labels[order], return_counts=True)
+            self._part[present] += torch.segment_reduce(x[order].float(), "sum", lengths=lengths, axis=0)
+        else:
+            self._part.index_add_(0, labels, x.float())
+        # k x D additions in float64 for each block would take longer than the block's own.
+        self._waiting += len(x)
+        if self._waiting >= self._enough:
+            self.whole()
+
+    def whole(self) -> Tensor:
+        """The vector with everything added so far."""
+        self.rows += self._part
+        self._part.zero_()
+        self._waiting = 0
+        return self._flat
 
 
 class FaissStep:
@@ -164,6 +204,8 @@ class FaissStep:
             raise ArtefactError("backend: faiss is not installed here; use backend: torch.") from None
         if empty == "keep":
             raise ArtefactError("backend: faiss cannot keep an empty cluster; use backend: torch or empty: farthest.")
+        if points.world > 1:
+            raise ArtefactError("backend: faiss works in one process; use backend: torch, or one device.")
         size = 4 * points.shape[0] * points.shape[1]
         if size > budget:
             raise ArtefactError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ssltransfer.artefacts.files import ArtefactError
@@ -49,7 +51,8 @@ class Matrix:
 class Points:
     """Rows of a source, float32 on the device, in blocks whose size depends on the shapes and the kind of device only.
 
-    So results do not depend on how much memory there was.
+    So results do not depend on how much memory there was. Of several ranks each has every world-th chunk to itself;
+    `take` and `digests` answer for all.
 
     Args:
         source: where the rows are read.
@@ -60,6 +63,7 @@ class Points:
         where: what the rows are called in messages.
         extra: bytes that the caller needs besides.
         keep: whether the rows are read more than once.
+        rank, world: this process and their number.
 
     Raises:
         ArtefactError: the work itself does not fit.
@@ -76,17 +80,21 @@ class Points:
         where: str,
         extra: int = 0,
         keep: bool = True,
+        rank: int = 0,
+        world: int = 1,
     ):
         self.source, self.normalise, self.device, self.where = source, normalise, device, where
+        self.rank, self.world = rank, world
         self.shape = source.shape
         n, dims = source.shape
         self.step = max(1, BLOCK_FLOATS[device.type] // max(k, dims))
-        size = n * dims * source.dtype.itemsize
+        mine = sum(len(range(*span.indices(n))) for span in self._spans()) * dims
+        size = mine * source.dtype.itemsize
         chunk = min(n, source.rows) * dims * source.dtype.itemsize
-        # A chunk is read and copied once; a block lives as raw, centred and compared; centroids as float32 three
-        # times and as float64 sums; labels and distances of each point.
+        # A chunk is read ahead while another is worked on and copied; a block lives as raw, centred and compared;
+        # centroids as float32 five times and as float64 sums twice; labels and distances of each point.
         on_host = device.type == "cpu"
-        work = 2 * chunk + 16 * n + extra + (4 * 4 * self.step * max(k, dims) + 32 * k * dims if on_host else 0)
+        work = 3 * chunk + 24 * n + extra + (4 * 4 * self.step * max(k, dims) + 40 * k * dims if on_host else 0)
         if work > budget:
             raise ArtefactError(
                 f"{where}: {k} clusters in {dims} dimensions need {work >> 20} MB of memory and the budget is "
@@ -97,8 +105,9 @@ class Points:
             self.home = device
         elif keep and size + work <= budget:
             self.home = torch.device("cpu")
-        # As float32 where that fits too: the conversion of float16 is a tenth of an iteration on a CPU.
-        self._float32 = on_host and n * dims * 4 + work <= budget
+        # As they are worked with where that fits too: conversion is a tenth of an iteration on a CPU.
+        self._ready = self.home == device and (not on_host or mine * 4 + work <= budget)
+        self.dtype, self._offset, self._scale = torch.float32, torch.zeros((), device=device), 1.0
         self._kept: dict[int, Tensor] = {}
         self._finite: set[int] = set()
         self._block = torch.empty(self.step, dims, device=device)
@@ -106,77 +115,144 @@ class Points:
     def __str__(self) -> str:
         where = f"kept on {self.home}" if self.home else "read from the disk in each iteration"
         n, dims = self.shape
-        return f"{n} points of {dims} dimensions, {n * dims * self.source.dtype.itemsize / 1e6:.0f} MB {where}"
+        shared = f", divided among {self.world}" if self.world > 1 else ""
+        return f"{n} points of {dims} dimensions, {n * dims * self.source.dtype.itemsize / 1e6:.0f} MB {where}{shared}"
+
+    def shift(self, offset: Tensor, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> None:
+        """From now on deliver (row - offset) x scale, as `dtype`.
+
+        Args:
+            offset: float32 (D,).
+            dtype: float16 halves memory and doubles products on a GPU.
+            scale: half for float16, whose range differences of its own numbers may leave.
+        """
+        self._kept.clear()
+        self._offset, self.dtype, self._scale = offset, dtype, scale
+        self._block = torch.empty(self.step, self.shape[1], device=self.device)
+
+    def release(self) -> None:
+        """Keep nothing, and deliver rows as they are again."""
+        self.shift(torch.zeros((), device=self.device))
+        self.home, self._ready = None, False
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, in place where there are several."""
+        if self.world > 1:
+            there = values.to(self.device)
+            dist.all_reduce(there)
+            values.copy_(there)
+        return values
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The items of all ranks, those of the first rank first."""
+        if self.world == 1:
+            return items
+        lists: list[list[Any]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(lists, items)
+        return [item for part in lists for item in part]
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        """All points in order: rows and float32 (rows, dimensions) on the device, overwritten by the next block.
+        """This rank's points in order: rows and (rows, dimensions) on the device, overwritten by the next block.
 
         Raises:
             ArtefactError: a value is not finite.
         """
-        for start in range(0, self.shape[0], self.source.rows):
-            chunk = self._chunk(start)
+        for start, chunk in self._chunks():
             for first in range(0, len(chunk), self.step):
                 part = chunk[first : first + self.step]
                 span = slice(start + first, start + first + len(part))
-                yield span, self._prepared(part, range(span.start, span.stop), self._block[: len(part)])
+                ids = range(span.start, span.stop)
+                yield span, part if start in self._kept and self._ready else self._prepared(part, ids)
             self._finite.add(start)
 
     def pick(self, ids: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Some points, a block at a time.
+        """Those of some points that are this rank's, a block at a time.
 
         Args:
             ids: int64, in any order.
 
         Yields:
-            Positions in `ids`, and float32 (rows, dimensions).
+            Positions in `ids`, and (rows, dimensions).
         """
         order = np.argsort(ids, kind="stable")
         for starts in np.split(order, np.flatnonzero(np.diff(ids[order] // self.source.rows)) + 1):
-            start = int(ids[starts[0]]) // self.source.rows * self.source.rows
+            if not len(starts) or not self._is_mine(number := int(ids[starts[0]]) // self.source.rows):
+                continue
+            start = number * self.source.rows
             chunk = self._chunk(start)
             for first in range(0, len(starts), self.step):
                 part = starts[first : first + self.step]
-                rows = torch.from_numpy(ids[part] - start).to(chunk.device)
-                yield part, self._prepared(chunk[rows], ids[part])
+                rows = chunk[torch.from_numpy(ids[part] - start).to(chunk.device)]
+                yield part, rows if start in self._kept and self._ready else self._prepared(rows, ids[part])
 
     def take(self, ids: np.ndarray) -> Tensor:
         """float32 (len(ids), dimensions), in the order of `ids`."""
-        taken = torch.empty(len(ids), self.shape[1], device=self.device)
+        taken = torch.zeros(len(ids), self.shape[1], device=self.device)
         for part, rows in self.pick(ids):
-            taken[torch.from_numpy(part).to(self.device)] = rows
-        return taken
+            taken[torch.from_numpy(part).to(self.device)] = rows.float()
+        return self.total(taken)
 
     def digests(self, ids: np.ndarray) -> list[bytes]:
         """A digest of each point; equal points have equal ones."""
-        found = [b""] * len(ids)
+        found = []
         for part, rows in self.pick(ids):
             for position, row in zip(part.tolist(), (rows + 0.0).cpu().numpy(), strict=True):  # -0 becomes 0
-                found[position] = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-        return found
+                found.append((position, hashlib.blake2b(row.tobytes(), digest_size=16).digest()))
+        return [digest for _, digest in sorted(self.gather(found))]
 
-    def _chunk(self, start: int) -> Tensor:
+    def _is_mine(self, number: int) -> bool:
+        return number % self.world == self.rank
+
+    def _spans(self) -> Iterator[slice]:
+        """This rank's chunks."""
+        for number, start in enumerate(range(0, self.shape[0], self.source.rows)):
+            if self._is_mine(number):
+                yield slice(start, min(self.shape[0], start + self.source.rows))
+
+    def _chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """First row and rows of each of this rank's chunks, the next one read while one is worked on."""
+        with ThreadPoolExecutor(1) as reader:
+            waiting: tuple[int, Future[np.ndarray] | None] | None = None
+            for span in [*self._spans(), None]:
+                read = None if span is None or span.start in self._kept else reader.submit(self._read, span.start)
+                if waiting is not None:
+                    start, raw = waiting
+                    yield start, self._chunk(start, raw.result() if raw else None)
+                waiting = None if span is None else (span.start, read)
+
+    def _read(self, start: int) -> np.ndarray:
+        return self.source.read(slice(start, min(self.shape[0], start + self.source.rows)))
+
+    def _chunk(self, start: int, raw: np.ndarray | None = None) -> Tensor:
         if start in self._kept:
             return self._kept[start]
-        raw = self.source.read(slice(start, min(self.shape[0], start + self.source.rows)))
-        chunk = torch.from_numpy(np.require(raw, requirements=["C", "W"]))
-        if self.home is not None:
-            dtype = torch.float32 if self._float32 else chunk.dtype
-            self._kept[start] = chunk = chunk.to(self.home, dtype)
+        chunk = torch.from_numpy(np.require(self._read(start) if raw is None else raw, requirements=["C", "W"]))
+        if self.home is None:
+            return chunk
+        if self._ready:
+            made = torch.empty(chunk.shape, dtype=self.dtype, device=self.home)
+            for first in range(0, len(chunk), self.step):
+                part = chunk[first : first + self.step]
+                made[first : first + self.step] = self._prepared(part, range(start + first, start + first + len(part)))
+            chunk = made
+        elif self.device.type == "cuda":
+            chunk = chunk.pin_memory()
+        self._kept[start] = chunk
         return chunk
 
-    def _prepared(self, part: Tensor, ids: range | np.ndarray, room: Tensor | None = None) -> Tensor:
-        here = part.device == self.device and part.dtype == torch.float32
-        x = part if here else part.to(self.device, torch.float32) if room is None else room.copy_(part)
-        known = ids[0] // self.source.rows * self.source.rows in self._finite
-        if known and not self.normalise:
-            return x
-        lengths = torch.linalg.vector_norm(x, dim=1)
-        bad = ~lengths.isfinite()
-        if bad.any():
-            sample = ids[int(bad.nonzero()[0])]
-            raise ArtefactError(
-                f"{self.where}: sample {sample} has a feature that is not a finite number; the model or the store is "
-                "broken: extract these features again."
-            )
-        return torch.div(x, lengths.where(lengths > 0, 1.0)[:, None], out=room) if self.normalise else x
+    def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
+        x = self._block[: len(part)].copy_(part, non_blocking=True)
+        if self.normalise or ids[0] // self.source.rows * self.source.rows not in self._finite:
+            lengths = torch.linalg.vector_norm(x, dim=1)
+            bad = ~lengths.isfinite()
+            if bad.any():
+                sample = ids[int(bad.nonzero()[0])]
+                raise ArtefactError(
+                    f"{self.where}: sample {sample} has a feature that is not a finite number; the model or the store "
+                    "is broken: extract these features again."
+                )
+            if self.normalise:
+                x.div_(lengths.where(lengths > 0, 1.0)[:, None])
+        if self._offset.ndim:
+            x.sub_(self._offset)
+        return x if self.dtype == torch.float32 else x.mul_(self._scale).to(self.dtype)
