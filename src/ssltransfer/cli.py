@@ -14,20 +14,35 @@ from pydantic import TypeAdapter, ValidationError
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.config import ConfigError, read_config
+from ssltransfer.training.launch import as_rank, enter, leave, leave_word, traceback_of
+
+# Stages whose work is divided over several devices, and for which of their specs; all others are one process.
+DIVIDED: dict[str, Callable[[Any], bool]] = {
+    "pretext": lambda spec: bool(spec.task.trains),
+    "features": lambda spec: True,
+    "cluster": lambda spec: True,
+    "student": lambda spec: True,
+    "evaluate": lambda spec: hasattr(spec.protocol, "schedule"),
+}
+ON_GPU = (*DIVIDED, "label")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     parser = build_parser()
     given = parser.parse_args(arguments)
+    given.words = sys.argv[1:] if arguments is None else arguments
     try:
         given.call(given)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        if not _expected(error):
-            raise
-        print(f"ssltransfer {given.command}: {error}", file=sys.stderr, flush=True)
+        expected = _expected(error)
+        said = f"ssltransfer {given.command}: {error}" if expected else traceback_of(error)
+        if not leave_word(said, expected=expected):
+            if not expected:
+                raise
+            print(said, file=sys.stderr, flush=True)
         return 1
     return 0
 
@@ -50,6 +65,10 @@ def build_parser() -> argparse.ArgumentParser:
     stage = _stage(commands, "index", "pictures of a dataset -> index/{dataset}.parquet and {dataset}.left_out.tsv")
     stage.set_defaults(call=_index)
 
+    stage = _stage(commands, "cache", "index -> its pictures decoded once: cache/{dataset}.parquet and packed files")
+    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the pictures")
+    stage.set_defaults(call=_run("cache", "config.formats:CacheOptions", plain=("data",)))
+
     stage = _stage(commands, "pretext", "index -> a model: trunk.safetensors, trunk.json, curve.jsonl, manifest.json")
     stage.add_argument("--data", type=Path, nargs="*", metavar="INDEX", help="index of the training pictures")
     stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
@@ -58,17 +77,19 @@ def build_parser() -> argparse.ArgumentParser:
     stage = _stage(commands, "features", "model and index -> a feature store (Zarr) and manifest.json")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the pictures")
-    stage.set_defaults(call=_run("features", "config.entities:Features", plain=("model", "data")))
+    stage.add_argument("--part", metavar="3/8", help="only this part of the work; --output is a file of its own then")
+    stage.set_defaults(call=_run("features", "config.entities:Features", plain=("model", "data", "part")))
 
     stage = _stage(commands, "cluster", "features -> centroids, curve.jsonl, manifest.json")
     stage.add_argument("--features", type=Path, required=True, metavar="MANIFEST", help="manifest of the features")
     stage.set_defaults(call=_run("cluster", "config.entities:Cluster", plain=("features",)))
 
-    stage = _stage(commands, "label", "clustering and features of a dataset -> label/{cluster}/{dataset}.parquet")
+    stage = _stage(commands, "label", "clustering and features or model -> label/{cluster}/{dataset}.parquet")
     stage.add_argument("--cluster", type=Path, required=True, metavar="MANIFEST", help="manifest of the clustering")
-    stage.add_argument("--features", type=Path, required=True, metavar="MANIFEST", help="the dataset's features")
+    stage.add_argument("--features", type=Path, nargs="*", metavar="MANIFEST", help="the dataset's features")
+    stage.add_argument("--model", type=Path, nargs="*", metavar="MANIFEST", help="or the model, to compute them")
     stage.add_argument("--index", type=Path, required=True, metavar="INDEX", help="the dataset's index")
-    stage.set_defaults(call=_run("label", None, plain=("cluster", "features", "index")))
+    stage.set_defaults(call=_run("label", None, plain=("cluster", "index"), one=("features", "model")))
 
     stage = _stage(commands, "student", "index (and labels) -> a model, as pretext")
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the training pictures")
@@ -109,6 +130,7 @@ def _stage(commands: Any, name: str, does: str) -> argparse.ArgumentParser:
     parser.add_argument("--spec", required=True, help="what is made, as one line of JSON (Snakemake prints it)")
     parser.add_argument("--output", type=Path, required=True, help="what Snakemake waits for; written last")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs; without any, processes (default: 1)")
     return parser
 
 
@@ -134,8 +156,15 @@ def _run(
         listed = {key: [path for path in getattr(given, key) or [] if path != Path()] for key in (*one, *many)}
         paths |= {key: next(iter(listed[key]), None) for key in one}
         paths |= {key: listed[key] for key in many}
-        run = import_module(f"ssltransfer.stages.{stage}").run
-        run(spec=parsed, output=given.output, threads=given.threads, **paths)
+        divided = stage in DIVIDED and DIVIDED[stage](parsed)
+        rank = enter(given.words, given.devices, divided=divided, gpu=stage in ON_GPU)
+        if rank and not divided:
+            return
+        with as_rank(rank):
+            run = import_module(f"ssltransfer.stages.{stage}").run
+            run(spec=parsed, output=given.output, threads=given.threads, **paths)
+            if divided:
+                leave()
 
     return call
 
@@ -148,7 +177,8 @@ def _index(given: argparse.Namespace) -> None:
         spec: Any = TypeAdapter(AnyDataset).validate_json(given.spec)
     except ValidationError as error:
         raise ConfigError(f"--spec is no dataset: {error.errors()[0]['msg']}.") from None
-    run(spec, output=given.output, threads=given.threads)
+    if enter(given.words, given.devices, divided=False, gpu=False) == 0:
+        run(spec, output=given.output, threads=given.threads)
 
 
 def _house(commands: Any) -> None:

@@ -41,6 +41,26 @@ def test_a_second_copy_is_refused_with_one_sentence(tmp_path: Path) -> None:
         assert (again.folder / "checkpoint").read_text() == "half"
 
 
+def test_parts_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Path) -> None:
+    output = manifest(tmp_path).output
+
+    def part(name: str) -> Work:
+        return Work("cluster", output, '{"k":1}', {}, part=name)
+
+    with part("1-of-2") as first, part("2-of-2") as second:
+        assert first.folder == second.folder == manifest(tmp_path).folder
+        for other in (part("1-of-2"), part("2-of-3"), part("1-of-12"), manifest(tmp_path)):
+            with pytest.raises(ArtefactError, match=f"another copy of this job is at work .*process {os.getpid()}"):
+                other.__enter__()
+        first.record(images=1)
+        assert not output.with_name("run.json").exists()
+        assert json.loads((first.folder / "1-of-2.run.json").read_text())["images"] == 1
+    with part("1-of-3"), part("3-of-3"), pytest.raises(ArtefactError, match="another copy"):
+        part("2-of-2").__enter__()
+    with manifest(tmp_path), pytest.raises(ArtefactError, match="another copy"):
+        part("1-of-2").__enter__()
+
+
 def test_a_killed_copy_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from ssltransfer.artefacts.work import Work\n"

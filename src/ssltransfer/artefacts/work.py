@@ -34,25 +34,28 @@ DONE = "done.json"
 class Work:
     """A stage at work on one output: a lock, a work directory, and at the end the manifest.
 
-    Use as a context manager; a second copy of the same job is refused at once.
+    Use as a context manager; a second copy of the same job is refused at once. Of several processes that do one job
+    together (RANK in the environment) the first holds the lock and writes; the others only find their folder here.
 
     Args:
         stage: name of the stage.
         output: the manifest to be written.
         spec: canonical text of what is made.
         inputs: role -> files that it is made from; their content is part of the key.
+        part: "3-of-8" where eight jobs share the folder, each one its own part of the work; they write no manifest.
 
     Attributes:
         folder: made when the block is entered; its path is a function of output and key.
     """
 
-    def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]]):
-        self.stage, self.output, self.spec = stage, output, spec
+    def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]], *, part: str = ""):
+        self.stage, self.output, self.spec, self.part = stage, output, spec, part
         self.inputs = {role: [self._digest(path) for path in paths] for role, paths in inputs.items() if paths}
         self.key = digest_of_text(stage, spec, json.dumps(self.inputs, sort_keys=True))
         alone = output.name == MANIFEST
         self.folder = output.parent.joinpath("work", *([] if alone else [output.stem]), self.key)
-        self._lock: IO[str] | None = None
+        self._first = os.environ.get("RANK", "0") == "0"
+        self._locks: list[IO[str]] = []
         self._started = time.monotonic()
 
     @staticmethod
@@ -63,29 +66,50 @@ class Work:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
-            self._lock.close()
-            raise ArtefactError(
-                f"{self.output}: another copy of this job is at work ({holder}); wait for it or end it, "
-                "then run the same command again: nothing of its work is lost."
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"host {socket.gethostname()}, process {os.getpid()}{_slurm_job()}")
-        self._lock.flush()
+        if not self._first:
+            return self
+        if self.part:
+            self._lock_part()
+            return self
+        self._lock("lock", fcntl.LOCK_EX)
         for leftover in self.folder.glob(".*.partial"):
             leftover.unlink()
         return self
 
+    def _lock_part(self) -> None:
+        """Beside other parts, but neither beside the whole, nor this part twice, nor parts of another division."""
+        self._lock("lock", fcntl.LOCK_SH)
+        self._lock(f"{self.part}.lock", fcntl.LOCK_EX)
+        _, _, division = self.part.partition("-")
+        for other in self.folder.glob("*-of-*.lock"):
+            if not other.name.endswith(f"-{division}.lock"):
+                self._lock(other.name, fcntl.LOCK_SH)
+
+    def _lock(self, name: str, how: int) -> None:
+        file = (self.folder / name).open("a+")
+        self._locks.append(file)
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            self._unlock()
+            raise ArtefactError(
+                f"{self.output}: another copy of this job is at work ({holder}); wait for it or end it, "
+                "then run the same command again: nothing of its work is lost."
+            ) from None
+        file.truncate(0)
+        file.write(f"host {socket.gethostname()}, process {os.getpid()}{_slurm_job()}")
+        file.flush()
+
+    def _unlock(self) -> None:
+        for file in self._locks:
+            file.close()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._lock is not None
-        self._lock.close()
+        self._unlock()
 
     def finish(self, content: dict[str, Any], *, files: Sequence[str] = (), **measured: Any) -> None:
         """Write run.json (what varies between equal runs), then the manifest (what does not).
@@ -115,13 +139,18 @@ class Work:
         beside = {self.output.parent / name: digest for name, digest in done["files"].items()}
         if not all(path.is_file() and digest_of(path) == digest for path, digest in beside.items()):
             return False
-        write_text(self.output, done["output"])
+        if self._first:
+            write_text(self.output, done["output"])
         print(f"{self.output}: made before by the same code from the same inputs; nothing to do.", flush=True)
         return True
 
     def record(self, **measured: Any) -> None:
-        """Write run.json alone, for a stage whose output has a form of its own and is written right after."""
-        record_run(self.output, self._started, work=self.key, **measured)
+        """Write run.json alone, for a stage whose output has a form of its own and is written right after.
+
+        A part's is `<part>.run.json` in the work directory.
+        """
+        output = self.folder / f"{self.part}.json" if self.part else self.output
+        record_run(output, self._started, work=self.key, **measured)
 
 
 def record_run(output: Path, started: float, **measured: Any) -> None:
@@ -201,7 +230,9 @@ def _current(folder: Path) -> str | None:
     if folder.parent.name == "work":
         source = output = folder.parent.parent / MANIFEST
     else:
-        output = folder.parent.parent.parent / f"{folder.parent.name}.json"
+        beside = folder.parent.parent.parent
+        named = (beside / f"{folder.parent.name}{suffix}" for suffix in (".json", ".parquet"))
+        output = next(filter(Path.is_file, named), beside / f"{folder.parent.name}.json")
         source = run_file_of(output)
     if not output.is_file() or not source.is_file():
         return None

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from ssltransfer.config.base import Spec
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 class Schedule(Spec):
     """Everything is a function of the global step; lengths count in the unit that is given: epochs or steps.
@@ -33,6 +35,9 @@ class Schedule(Spec):
     warmup: float = Field(0.0, ge=0, description="Linear warm-up; same unit.")
     clip: float | None = Field(None, gt=0, description="Largest norm of the whole gradient.")
     micro_batch: int | None = Field(None, ge=2, description="Pictures a pass; the rest of a batch accumulates.")
+    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU.")
+    compile: bool = Field(False, description="Whether torch.compile makes the network faster, after minutes.")
+    sync_bn: bool = Field(False, description="Batch normalisation over all devices, not over each one's share.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Schedule:

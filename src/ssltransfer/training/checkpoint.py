@@ -12,8 +12,11 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from ssltransfer.artefacts.files import replacing
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupted(SystemExit):
@@ -25,14 +28,22 @@ class Checkpoint:
 
     Written every SSLTRANSFER_CHECKPOINT_SECONDS (300) seconds, or every SSLTRANSFER_CHECKPOINT_STEPS steps where that
     is set, and at once when the job is told to end. No more than that interval is ever computed twice.
+
+    Of several processes the first one writes. A signal that one of them was sent counts when all of them know of it:
+    the loop sets `signal` in each.
+
+    Attributes:
+        heard: signal that this process was sent.
+        signal: signal that the job was sent.
     """
 
-    def __init__(self, file: Path):
-        self.file = file
+    def __init__(self, file: Path, *, rank: int = 0, world: int = 1):
+        self.file, self._rank, self._world = file, rank, world
+        self.heard: int | None = None
+        self.signal: int | None = None
         self._seconds = float(os.environ.get("SSLTRANSFER_CHECKPOINT_SECONDS", "300"))
         self._steps = int(os.environ.get("SSLTRANSFER_CHECKPOINT_STEPS", "0"))
         self._last = time.monotonic()
-        self._signal: int | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def load(self) -> dict[str, Any] | None:
@@ -50,7 +61,7 @@ class Checkpoint:
 
     def listen(self) -> None:
         """From now on SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and an end."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in SIGNALS:
             self._before[number] = signal.signal(number, self._told)
 
     def close(self) -> None:
@@ -58,15 +69,17 @@ class Checkpoint:
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before.clear()
-        if self._signal is not None:
-            signal.raise_signal(self._signal)
+        if self.heard is not None:
+            signal.raise_signal(self.heard)
 
     def _told(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
+        self.heard = number
+        if self._world == 1:
+            self.signal = number
 
     def due(self, step: int) -> bool:
         """Whether the state after `step` steps is to be saved."""
-        if self._signal is not None:
+        if self.signal is not None:
             return True
         if self._steps:
             return step % self._steps == 0
@@ -78,10 +91,13 @@ class Checkpoint:
         Raises:
             Interrupted: the job was told to end; the state is on disk.
         """
-        with replacing(self.file) as beside:
-            torch.save(state, beside)
+        if self._rank == 0:
+            with replacing(self.file) as beside:
+                torch.save(state, beside)
         self._last = time.monotonic()
-        if self._signal is not None:
-            name = signal.Signals(self._signal).name
+        if self.signal is not None:
+            if self._world > 1:
+                dist.barrier()  # a process that ends takes the others along
+            name = signal.Signals(self.signal).name
             print(f"{name}: saved after step {step}; the same command goes on from there.", flush=True)
-            raise Interrupted(128 + self._signal)
+            raise Interrupted(128 + self.signal)

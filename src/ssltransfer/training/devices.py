@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
+import torch.distributed as dist
+
+from ssltransfer.config.schedule import Precision
+from ssltransfer.training.gpus import DeviceError
+
+PATIENCE = timedelta(minutes=30)  # with a process that does something alone, such as writing a checkpoint
 
 
 @dataclass(frozen=True)
@@ -15,42 +22,66 @@ class Devices:
 
     Attributes:
         device: where the network lives.
-        workers: loader processes.
+        workers: loader processes of this process.
+        rank, world: this process among those that do the job together.
     """
 
     device: torch.device
     workers: int
+    rank: int = 0
+    world: int = 1
 
     def __str__(self) -> str:
         if self.device.type == "cuda":
-            name, memory = (
-                torch.cuda.get_device_name(self.device),
-                torch.cuda.get_device_properties(self.device).total_memory,
-            )
-            return f"1 GPU ({name}, {memory >> 30} GB, bfloat16 autocast), {self.workers} loader workers"
-        return f"CPU ({torch.get_num_threads()} threads, float32), {self.workers} loader workers"
+            name = torch.cuda.get_device_name(self.device)
+            memory = torch.cuda.get_device_properties(self.device).total_memory
+            plural = "" if self.world == 1 else "s"
+            where = f"{self.world} GPU{plural} ({name}, {memory >> 30} GB, bfloat16 autocast)"
+        else:
+            processes = "" if self.world == 1 else f"{self.world} processes, "
+            where = f"CPU ({processes}{torch.get_num_threads()} threads, float32)"
+        return f"{where}, {self.workers} loader workers{'' if self.world == 1 else ' each'}"
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16 on CUDA, float32 on CPU (where half precision is slower)."""
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return nullcontext()
+    def dtype(self, precision: Precision = "auto") -> torch.dtype:
+        """Of matrix products; auto: bfloat16 on CUDA, float32 on CPU (where half precision is slower)."""
+        if precision == "auto":
+            return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+    def autocast(self, precision: Precision = "auto") -> AbstractContextManager[object]:
+        """Mixed precision: matrix products in `dtype(precision)`, sums and weights in float32."""
+        dtype = self.dtype(precision)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
 
 def plan_devices(threads: int | None = None) -> Devices:
-    """The first CUDA device that is visible, or the CPU with this many threads.
+    """The CUDA device of this process, or the CPU with its share of this many threads.
 
     On a CPU the number of threads decides the order of floating-point sums and so the last bits of a result.
-    `SSLTRANSFER_WORKERS` sets the number of loader workers; results do not depend on it.
+    `SSLTRANSFER_WORKERS` sets the number of loader workers; results do not depend on it. RANK and WORLD_SIZE (from
+    torch's launcher) make this process one of several, which are connected here: by nccl on CUDA, by gloo on CPU.
+
+    Raises:
+        DeviceError: GPUs are named that cannot be used.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local, beside = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = max(1, (threads or len(os.sched_getaffinity(0))) // beside)
     torch.set_num_threads(threads)
     cuda = torch.cuda.is_available()
     if os.environ.get("CUDA_VISIBLE_DEVICES") and not cuda:
-        raise RuntimeError(
+        raise DeviceError(
             f"CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}, but torch finds no usable GPU; "
             "check the driver, or unset it to run on the CPU."
         )
+    device = torch.device("cpu")
+    if cuda:
+        # srun may show each of its tasks one GPU alone.
+        device = torch.device("cuda", local % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE, device_id=device if cuda else None)
     given = os.environ.get("SSLTRANSFER_WORKERS")
     workers = int(given) if given else (threads if cuda else min(1, threads - 1))
-    return Devices(torch.device("cuda" if cuda else "cpu"), workers)
+    return Devices(device, workers, rank, world)

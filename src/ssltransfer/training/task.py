@@ -19,6 +19,9 @@ class Task(nn.Module, ABC):
     alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that must survive a restart
     (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the held-out one.
 
+    Where several processes train together, each sees its share of a batch. `fit` makes gradients and the statistics of
+    batch norms equal in all; a task keeps its other buffers so (a queue gathers what all have seen).
+
     Attributes:
         guess: loss of a guess, such as ln K.
     """

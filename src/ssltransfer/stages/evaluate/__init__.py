@@ -70,6 +70,8 @@ def run(
         given = Given(spec, model, train_index, test_index, work.folder, devices, features)
         module = import_module(f"ssltransfer.stages.evaluate.{spec.protocol.module}")
         outcome: Outcome = module.evaluate(given)
+        if devices.rank:
+            return
         metrics = Metrics(
             protocol=json.loads(spec.protocol.canonical()),
             model=output.stem,

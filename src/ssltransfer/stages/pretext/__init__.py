@@ -46,6 +46,8 @@ def run(
             fitted = fit(
                 task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, heldout=_index(heldout)
             )
+            if devices.rank:
+                return
             # The convolutions under the trunk's own stem; head, jitter and tile stem stay behind.
             trunk = build_trunk(spec.trunk, top=False)
             trunk.load_state_dict(task.trunk.state_dict())

@@ -48,6 +48,8 @@ def run(
         module = import_module(f"ssltransfer.stages.student.{spec.method.module}")
         task = module.build(spec, index, labels, held, heldout_labels)
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, heldout=held)
+        if devices.rank:
+            return
         write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
         content = write_model(output.parent, task.trunk, task.rule, json.loads(spec.canonical()))
         content |= {"curve": digest_of(output.parent / "curve.jsonl"), "summary": fitted.summary(task.guess)}

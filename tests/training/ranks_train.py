@@ -1,0 +1,107 @@
+"""One of the processes of tests/training/test_ranks.py: trains each case and saves what came out of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.tasks import JigsawPP
+from ssltransfer.config.trunks import CaffeNet
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.stages.pretext.jigsawpp import build
+from ssltransfer.training import fit as module
+from ssltransfer.training import ranks
+from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.fit import TrainingError, fit
+from ssltransfer.training.launch import leave
+from ssltransfer.training.task import Task
+
+
+class Nine(Task):
+    """Which of nine classes; random numbers of each picture, an unused layer, norms and dropout as asked for."""
+
+    guess = math.log(9)
+
+    def __init__(self, *, norm: bool, dropout: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8) if norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Sequential(nn.Linear(8 * 36, 16), nn.BatchNorm1d(16) if norm else nn.Tanh(), nn.Linear(16, 9))
+        self.unused = nn.Linear(3, 3)
+        self.seen: list[list[int]] = []
+
+    @property
+    def transform(self) -> CentreSquare:
+        return CentreSquare(8, 8)
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        if self.training:
+            self.seen.append(batch.ids.tolist())
+        x = batch.pictures.float() / 255 + 0.1 * draws.normal("noise", 1)[:, :, None, None]
+        logits = self.last(self.dropout(self.norm(self.first(x))).flatten(1))
+        target = batch.ids % 9
+        return {"loss": F.cross_entropy(logits, target), "right": (logits.argmax(1) == target).float().mean()}
+
+
+def puzzles() -> Task:
+    tiles = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
+    given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden": 64, "dropout": 0.0}
+    return build(JigsawPP.model_validate(given), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
+
+
+def schedule(**kw: object) -> Schedule:
+    return Schedule.model_validate({"steps": 6, "batch": 16, "lr": 0.05, **kw})
+
+
+PLAIN = {"norm": False, "dropout": 0.0}
+NORM = {"norm": True, "dropout": 0.0}
+CASES = {
+    "plain": (PLAIN, schedule()),
+    "accumulated": (PLAIN, schedule(micro_batch=4)),
+    "small-packs": (PLAIN, schedule(clip=0.05, optimiser="adam")),
+    "half": (PLAIN, schedule(precision="bfloat16")),
+    "synced": (NORM, schedule(sync_bn=True)),
+    "shares": (NORM, schedule()),
+    "dropout": ({"norm": False, "dropout": 0.5}, schedule(steps=2)),
+    "pairs": ({"puzzles": True}, schedule()),
+    "odd": (PLAIN, schedule(batch=10)),
+    "broken": (PLAIN, schedule(lr=1e30)),
+}
+
+
+def main(train: Path, heldout: Path, folder: Path) -> None:
+    devices = plan_devices(1)
+    assert devices.device.type == "cpu"
+    for name, (options, how) in CASES.items():
+        ranks.BUCKET = 100 if name == "small-packs" else 25 << 20
+        module.ROWS = 6
+        task = puzzles() if "puzzles" in options else Nine(**options)  # type: ignore[arg-type]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        said, curve = "", []
+        try:
+            fitted = fit(
+                task, read_index(train), how, seed=5, folder=folder / name, devices=devices, heldout=read_index(heldout)
+            )
+            curve = fitted.curve
+        except TrainingError as error:
+            said = str(error)
+        state = {"weights": task.state_dict(), "curve": curve, "seen": getattr(task, "seen", []), "said": said}
+        torch.save(state, folder / f"{name}-{devices.rank}.pt")
+    leave()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("SSLTRANSFER_WORKERS", "0")
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""Precision, compilation and the start line, on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.schedule import Precision, Schedule
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.training.devices import Devices, plan_devices
+from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.gpus import DeviceError
+from ssltransfer.training.task import Task
+
+CPU = Devices(torch.device("cpu"), 0)
+
+
+class Wide(Task):
+    """Remembers in which precision its layer computed."""
+
+    guess = 2.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(48, 8)
+        self.dtypes: set[torch.dtype] = set()
+
+    @property
+    def transform(self) -> CentreSquare:
+        return CentreSquare(4, 4)
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        logits = self.linear(batch.pictures.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1))
+        if not torch.compiler.is_compiling():
+            self.dtypes.add(logits.dtype)
+        return {"loss": F.cross_entropy(logits.float(), batch.ids % 8)}
+
+
+def run(folder: Path, index: Index, **kw: object) -> tuple[Wide, Fitted]:
+    task = Wide()
+    schedule = Schedule.model_validate({"steps": 6, "batch": 8, "lr": 0.1, **kw})
+    return task, fit(task, index, schedule, seed=5, folder=folder, devices=CPU)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "tolerance"),
+    [
+        ("auto", torch.float32, 0.0),
+        ("float32", torch.float32, 0.0),
+        ("bfloat16", torch.bfloat16, 0.02),
+        ("float16", torch.float16, 0.002),
+    ],
+)
+def test_layers_compute_in_the_precision_that_was_asked_for(
+    precision: Precision, dtype: torch.dtype, tolerance: float, tmp_path: Path, objects: Index
+):
+    exact, _ = run(tmp_path / "exact", objects)
+    task, _ = run(tmp_path / "other", objects, precision=precision)
+    assert task.dtypes == {dtype} and task.linear.weight.dtype == torch.float32
+    difference = float((task.linear.weight - exact.linear.weight).abs().max().detach())
+    assert difference <= tolerance and (difference > 0) == (dtype != torch.float32)
+
+
+def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
+    """The first scale, 65536, is too large for steep losses; it is halved until the gradients are finite."""
+    monkeypatch.setattr(Wide, "forward", lambda self, batch, draws: {"loss": 3e4 * forward_of(self, batch, draws)})
+    monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "4")
+    options = {"precision": "float16", "lr": 1e-6, "steps": 9}
+    whole, curve = run(tmp_path / "whole", objects, **options)
+    monkeypatch.setattr(Wide, "after_step", stop_at_five)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", objects, **options)
+    state = torch.load(tmp_path / "cut" / "checkpoint.pt")
+    assert state["step"] == 4 and 0 < state["scaler"]["scale"] < 65536
+    monkeypatch.setattr(Wide, "after_step", Task.after_step)
+    resumed, again = run(tmp_path / "cut", objects, **options)
+    assert torch.equal(whole.linear.weight, resumed.linear.weight) and curve.curve == again.curve
+
+
+def forward_of(task: Wide, batch: Batch, draws: Draws) -> Tensor:
+    logits = task.linear(batch.pictures.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1))
+    return F.cross_entropy(logits.float(), batch.ids % 8)
+
+
+def stop_at_five(task: Task, step: int) -> None:
+    if step == 5:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_compiled_task_learns_the_same(tmp_path: Path, objects: Index):
+    plain, one = run(tmp_path / "plain", objects)
+    compiled, other = run(tmp_path / "compiled", objects, compile=True)
+    assert compiled._compiled_call_impl is not None and plain._compiled_call_impl is None
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert torch.allclose(plain.linear.weight, compiled.linear.weight, atol=1e-6)
+    assert [row["loss"] for row in one.curve] == pytest.approx([row["loss"] for row in other.curve], rel=1e-5)
+
+
+def test_the_start_line_says_how_many():
+    assert "processes" not in str(CPU)
+    assert "2 processes" in str(Devices(torch.device("cpu"), 3, rank=1, world=2))
+    assert str(Devices(torch.device("cpu"), 3, rank=1, world=2)).endswith("3 loader workers each")
+
+
+def test_gpus_that_cannot_be_used_are_refused(monkeypatch: pytest.MonkeyPatch):
+    if torch.cuda.is_available():
+        pytest.skip("the GPU can be used")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES is '3', but torch finds no usable GPU"):
+        plan_devices(1)
+
+
+def test_new_options_change_no_spec():
+    assert Schedule(steps=3).canonical() == '{"steps":3}'

@@ -1,0 +1,121 @@
+"""What is labelled while it is computed gets the labels of what was stored; rounding is numpy's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssltransfer.artefacts import features as artefact
+from ssltransfer.artefacts.features import chunk_rows
+from ssltransfer.artefacts.files import ArtefactError, write_json
+from ssltransfer.artefacts.labels import read_labels
+from ssltransfer.config.entities import Cluster, Features
+from ssltransfer.config.trunks import CaffeNet
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.weights import write_model
+from ssltransfer.stages import cluster, features, label
+from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.extraction import Extraction, _Chunk
+
+CHUNK = 10 * 48 * 16 * 2  # bytes: ten pictures' conv4 pooled to 4x4 in float16
+
+
+class Chain:
+    """A model and a clustering of its features of one dataset, made by the stages."""
+
+    def __init__(self, folder: Path, data: Path, **more: Any):
+        self.folder = folder
+        trunk = build_trunk(CaffeNet(width=0.125, size=48, stem_stride=2), top=True, seed=0)
+        made = {"stage": "pretext", **write_model(folder / "m", trunk, "per-picture", {})}
+        self.model = folder / "m" / "manifest.json"
+        write_json(self.model, made)
+        self.spec = Features.model_validate({"model": "m", "layer": "conv4", "pool": {"max": 4}, **more})
+        self.cluster = folder / "cluster" / "manifest.json"
+        spec = Cluster(features="f", data="d", k=6)
+        cluster.run(spec, features=self.stored(data), output=self.cluster, threads=1)
+
+    def stored(self, data: Path, threads: int = 1) -> Path:
+        output = self.folder / f"{data.stem}-{threads}" / "manifest.json"
+        features.run(self.spec, model=self.model, data=data, output=output, threads=threads)
+        return output
+
+    def labels(self, data: Path, name: str, threads: int = 1, **source: Any) -> Path:
+        output = self.folder / f"{name}.parquet"
+        spec = self.spec.canonical() if "model" in source else "label"
+        label.run(spec=spec, cluster=self.cluster, index=data, output=output, threads=threads, **source)
+        return output
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_labels_without_stored_features_are_those_with_them(
+    threads: int, precision: str, tmp_path: Path, objects_path: Path, objects_val_path: Path, monkeypatch: Any
+):
+    monkeypatch.setattr(artefact, "CHUNK_BYTES", CHUNK)  # three chunks in float16, five in float32
+    monkeypatch.setenv("SSLTRANSFER_WORKERS", str(threads - 1))
+    chain = Chain(tmp_path, objects_path, precision=precision)
+    stored = chain.labels(objects_val_path, "stored", threads, features=chain.stored(objects_val_path, threads))
+    passing = chain.labels(objects_val_path, "passing", threads, model=chain.model)
+    assert passing.read_bytes() == stored.read_bytes()
+    assert len(set(read_labels(passing).labels)) > 1 and len(read_labels(passing).labels) == 24
+    assert '"share_waiting_for_data"' in (tmp_path / "passing.run.json").read_text()
+
+
+def test_the_precision_of_the_store_shows_in_the_labels(tmp_path: Path, objects_path: Path, objects_val_path: Path):
+    """So that the test above can fail: distances of unrounded features are others."""
+    chain = Chain(tmp_path, objects_path)
+    rounded = read_labels(chain.labels(objects_val_path, "rounded", model=chain.model))
+    chain.spec = chain.spec.model_copy(update={"precision": "float32"})
+    exact = read_labels(chain.labels(objects_val_path, "exact", model=chain.model))
+    assert not np.array_equal(rounded.distances, exact.distances)
+    assert np.allclose(rounded.distances, exact.distances, rtol=1e-2)
+
+
+def test_a_model_that_was_not_clustered_is_refused(tmp_path: Path, objects_path: Path, objects_val_path: Path):
+    chain = Chain(tmp_path, objects_path)
+    chain.spec = chain.spec.model_copy(update={"layer": "conv3"})
+    with pytest.raises(ArtefactError, match=r"manifest.json: features of another trunk than .*another layer"):
+        chain.labels(objects_val_path, "x", model=chain.model)
+    for source in ({}, {"model": chain.model, "features": chain.model}):
+        with pytest.raises(ArtefactError, match=r"x.parquet: give either --features .* or --model"):
+            chain.labels(objects_val_path, "x", **source)
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_rounding_is_numpys_for_every_half():
+    """All finite halves and what lies between neighbours: ties, subnormals, both zeros."""
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = np.sort(halves[np.isfinite(halves)]).astype(np.float32)
+    values = np.concatenate([halves, (halves[1:] + halves[:-1]) / 2, np.nextafter(halves, np.float32(1))])
+    chunk = _Chunk(len(values), 1, "float16", torch.device("cpu"))
+    for part in torch.from_numpy(values)[:, None].split(1000):
+        chunk.add(part)
+    chunk.close()
+    rows, largest = chunk.result()
+    assert np.array_equal(rows[:, 0].view(np.uint16), values.astype(np.float16).view(np.uint16))
+    assert largest == 65504
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_found(bad: float):
+    chunk = _Chunk(6, 5, "float32", torch.device("cpu"))
+    for place in (0, 3):
+        values = torch.ones(3, 5)
+        values[1, 2] = bad if place == 0 else 7
+        chunk.add(values)
+    assert not np.isfinite(chunk.result()[1])
+
+
+def test_a_row_is_as_long_as_its_pooled_layer(tmp_path: Path, objects_path: Path):
+    chain = Chain(tmp_path, objects_path)
+    devices = plan_devices(1)
+    for layer, pool, shape in (("conv4", {"max": 4}, (48, 4, 4)), ("fc7", None, (512,))):
+        spec = Features.model_validate({"model": "m", "layer": layer, "pool": pool})
+        extraction = Extraction(spec, chain.model, devices)
+        assert extraction.shape == shape and extraction.dims == np.prod(shape)
+        assert chunk_rows(10**9, extraction.dims, extraction.dtype) == artefact.CHUNK_BYTES // (2 * extraction.dims)

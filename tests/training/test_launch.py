@@ -1,0 +1,163 @@
+"""A command on two devices that are processes of a CPU: kills, signals, errors, and processes started by others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ssltransfer.artefacts.files import digest_of
+from ssltransfer.artefacts.index import Index
+from ssltransfer.artefacts.labels import Labels, write_labels
+from ssltransfer.config.entities import Student
+from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.trunks import CaffeNet
+
+TRUNK = CaffeNet(width=0.125, size=64, stem_stride=2)
+
+
+@pytest.fixture
+def labels_path(objects: Index, tmp_path: Path) -> Path:
+    labels = (np.arange(len(objects)) % 3).astype(np.int32)
+    distances = np.zeros(len(objects), np.float32)
+    write_labels(tmp_path / "l.parquet", Labels(objects.paths, labels, distances, 3, objects.fingerprint, "x"))
+    return tmp_path / "l.parquet"
+
+
+def command(data: Path, labels: Path, output: Path, *, steps: int = 4, batch: int = 8, devices: int = 2) -> list[str]:
+    schedule = Schedule(steps=steps, batch=batch, lr=0.01)
+    spec = Student(method=ClusterClassification(cluster="k3"), data="objects", trunk=TRUNK, schedule=schedule)
+    given = {"--spec": spec.canonical(), "--data": data, "--labels": labels, "--output": output}
+    words = [str(word) for pair in given.items() for word in pair]
+    return [sys.executable, "-m", "ssltransfer.cli", "student", *words, "--threads", "2", "--devices", str(devices)]
+
+
+def start(words: list[str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "2"}
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {name: digest_of(folder / name) for name in ("manifest.json", "trunk.safetensors", "curve.jsonl")}
+
+
+def wait_for_checkpoint(folder: Path, *, after: float) -> float:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        times = [file.stat().st_mtime for file in folder.glob("work/*/checkpoint.pt")]
+        if times and times[0] > after:
+            return times[0]
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint was written")
+
+
+@pytest.mark.slow
+def test_killed_and_told_to_end_it_ends_with_the_same_bytes(objects_path: Path, labels_path: Path, tmp_path: Path):
+    """SIGKILL to all, SIGKILL to the launcher alone, SIGTERM to one of the processes, SIGUSR1 to the launcher."""
+    steps = 60
+    whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
+    subprocess.run(command(objects_path, labels_path, whole, steps=steps), check=True, capture_output=True)
+    last = 0.0
+    for kill in ("all", "launcher", "one", "usr1"):
+        process = start(command(objects_path, labels_path, broken, steps=steps))
+        last = wait_for_checkpoint(broken.parent, after=last)
+        ranks = psutil.Process(process.pid).children()
+        assert len(ranks) == 2
+        if kill == "one":
+            ranks[1].send_signal(signal.SIGTERM)
+        elif kill == "usr1":
+            process.send_signal(signal.SIGUSR1)
+        else:
+            for victim in [process, *(ranks if kill == "all" else [])]:
+                victim.kill()
+        said, errors = process.communicate(timeout=120)
+        psutil.wait_procs(ranks, timeout=60)
+        assert not any(rank.is_running() for rank in ranks)
+        assert process.returncode == {"all": -9, "launcher": -9, "one": 143, "usr1": 128 + signal.SIGUSR1}[kill]
+        if kill != "all":
+            assert said.count(": saved after step") == 1, errors
+            assert kill == "launcher" or errors == ""
+        last = max(file.stat().st_mtime for file in broken.parent.glob("work/*/checkpoint.pt"))
+    process = start(command(objects_path, labels_path, broken, steps=steps))
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert said.count("going on after step") == 1 and "2 processes" in said
+    assert bytes_of(broken.parent) == bytes_of(whole.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch": 6}, "A batch of 6 pictures cannot be shared"),
+        ({"labels": "nowhere"}, "nowhere: missing"),
+    ],
+)
+def test_what_is_wrong_is_said_once(change: dict, said: str, objects_path: Path, labels_path: Path, tmp_path: Path):
+    given = {"data": objects_path, "labels": labels_path, "output": tmp_path / "s" / "manifest.json"} | change
+    run = subprocess.run(command(**given), capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1
+    assert run.stderr.startswith("ssltransfer student: ") and said in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_fault_of_one_process_alone_is_said_and_ends_both(objects: Index, labels_path: Path, tmp_path: Path):
+    """A picture that has vanished is met by one of them; the other only loses its peer."""
+    import pyarrow.parquet
+
+    from ssltransfer.config.formats import World
+    from ssltransfer.stages import index as index_stage
+
+    folder = tmp_path / "own"
+    spec = World(root=str(folder / "world"), set="objects", split="train", n=48, size=64)
+    index_stage.run(spec, output=folder / "i.parquet", threads=1)
+    assert pyarrow.parquet.read_metadata(folder / "i.parquet").num_rows == 48
+    victim = sorted((folder / "world").rglob("*.jp*g"))[20]
+    victim.unlink()
+    output = tmp_path / "s" / "manifest.json"
+    run = subprocess.run(
+        command(folder / "i.parquet", labels_path, output, steps=12), capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 1
+    assert victim.name in run.stderr and "is not any more" in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["torchrun", "srun"])
+def test_processes_that_others_start_join(by: str, objects_path: Path, labels_path: Path, tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    running = []
+    for rank in range(2):
+        slurm = {"SLURM_PROCID": rank, "SLURM_NTASKS": 2, "SLURM_LOCALID": rank}
+        given = slurm if by == "srun" else {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank}
+        place = {name: str(value) for name, value in given.items()}
+        environment = {**os.environ, **place, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        words = command(objects_path, labels_path, tmp_path / "s" / "manifest.json", devices=1)
+        running.append(
+            subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    said = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert "2 processes" in said[0] and said[1] == ""
+    assert (tmp_path / "s" / "manifest.json").is_file()
+
+
+def test_a_stage_that_cannot_be_divided_is_done_once(tmp_path: Path):
+    words = ["index", "--spec", '{"format":"folder","root":"nowhere"}', "--output", str(tmp_path / "i.parquet")]
+    codes = []
+    for rank in "10":
+        environment = {**os.environ, "RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}
+        run = subprocess.run([sys.executable, "-m", "ssltransfer.cli", *words], env=environment, capture_output=True)
+        codes.append(run.returncode)
+    assert codes == [0, 1]  # the first one finds no folder, the other one does not look
