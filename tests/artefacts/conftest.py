@@ -1,24 +1,11 @@
-"""A disk that fills up at once, and an index without pictures behind it."""
+"""An index without pictures behind it."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssltransfer.artefacts.index import Index
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB; needs root."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.system(f"mount -t tmpfs -o size=1m tmpfs '{folder}' 2>/dev/null"):
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    os.system(f"umount '{folder}'")
 
 
 @pytest.fixture

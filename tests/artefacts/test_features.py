@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ssltransfer.artefacts import features
-from ssltransfer.artefacts.features import FeatureStore, open_features, store_digest
+from ssltransfer.artefacts.features import FeatureStore, Writer, open_features, store_digest
 from ssltransfer.artefacts.files import ArtefactError, digest_of, write_json
 
 N, DIMS = 10, 8
@@ -159,6 +159,32 @@ def test_a_full_disk_is_one_sentence_and_no_torn_chunk(small_disk: Path, monkeyp
     with pytest.raises(ArtefactError, match="the disk is full"):
         write_json(small_disk / "manifest.json", ["x" * 1000] * 1000)
     assert np.array_equal(store.read(store.span(0)), values)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2], ids=["at the end", "while one waits", "while more is made"])
+def test_a_disk_that_fills_behind_ones_back_is_the_same_sentence(
+    after: int, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer's thread has no one to tell: the error comes with the next chunk, or at the end."""
+    monkeypatch.setattr(features, "CHUNK_BYTES", 600_000)
+    store = FeatureStore.create(small_disk / "s", 6000, 100, "float32")
+    values = np.ones((1500, 100), np.float32)
+    told = 0
+    with pytest.raises(ArtefactError, match="the disk is full; free some space"), Writer(store) as writer:
+        for chunk in range(2 + after):
+            writer.write(chunk, values)
+            told = chunk
+    assert told <= 2  # at most one was taken after the one that failed
+    assert 0 not in store.missing() and {1, 2, 3} <= set(store.missing())
+
+
+def test_what_is_written_in_the_background_is_there_at_the_end(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s", N, DIMS, "float32")
+    with Writer(store) as writer:
+        for chunk in range(3):
+            writer.write(chunk, VALUES[store.span(chunk)])
+    assert store.missing() == [] and np.array_equal(store.read(slice(0, N)), VALUES)
+    assert 0 <= writer.waiting <= 1
 
 
 @pytest.mark.parametrize("content", [None, "", '{"zarr_format": 3', "{}"])

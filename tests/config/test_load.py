@@ -147,6 +147,19 @@ def test_features_for_an_evaluation_are_the_declared_ones_where_they_are_equal()
     assert config.datasets_of_features("jig-conv4") == {"a-train", "a-val", "b"}
 
 
+def test_whether_features_are_stored_is_no_property_of_the_clusters() -> None:
+    """The clustering is not made again; what is clustered is stored in any case, other data sets are not."""
+    alone = changed("evaluations", {})
+    stored = complete(alone)
+    alone["clusters"]["jig-k"]["stored"] = False
+    config = complete(alone)
+    assert config.clusters["jig-k"].canonical() == stored.clusters["jig-k"].canonical()
+    assert config.labels() == stored.labels() == {("jig-k", "a-train"), ("jig-k", "b")}
+    assert stored.datasets_of_features("jig-conv4") == {"a-train", "b"}
+    assert config.datasets_of_features("jig-conv4") == {"b"}
+    assert [config.reads_features("jig-k", data) for data in ("a-train", "b")] == [False, True]
+
+
 def test_sweeps() -> None:
     content = changed("clusters/jig-k{k}", {"for": {"k": [3, 5]}, "features": "jig-conv4", "data": "b", "k": "{k}"})
     clusters = complete(content).clusters

@@ -8,10 +8,14 @@ processes may write one store at once, each its own chunks.
 from __future__ import annotations
 
 import json
+import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -52,7 +56,7 @@ class FeatureStore:
         """
         if (path / "zarr.json").is_file():
             return cls.open(path)._checked((n, dims), dtype)
-        rows = max(1, min(n, CHUNK_BYTES // (dims * np.dtype(dtype).itemsize)))
+        rows = chunk_rows(n, dims, np.dtype(dtype))
         with explained(path), suppress(zarr.errors.ContainsArrayError):
             zarr.create_array(
                 path,
@@ -160,6 +164,58 @@ class FeatureStore:
         if missing:
             raise ArtefactError(f"{self.path}: chunk {missing[0]} is missing; run the features stage again.")
         return [digest_of(self.chunk_file(chunk)) for chunk in range(self.chunks)]
+
+
+class Writer:
+    """Writes chunks in a thread of its own while the next ones are computed; at most one waits for the thread.
+
+    Use as a context manager: its end waits for what is under way, and drops what waits if the block failed.
+
+    Args:
+        store: where they are written.
+    """
+
+    def __init__(self, store: FeatureStore):
+        self._store, self._thread = store, ThreadPoolExecutor(1, "writer")
+        self._under_way: deque[Future[None]] = deque()
+        self._begun, self._waited = time.monotonic(), 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._wait(0)
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def write(self, chunk: int, values: np.ndarray) -> None:
+        """Have a whole chunk written; `values` must not change any more.
+
+        Raises:
+            ArtefactError: this chunk or one before could not be written.
+        """
+        self._wait(1)
+        self._under_way.append(self._thread.submit(self._store.write, chunk, values))
+
+    def _wait(self, left: int) -> None:
+        started = time.monotonic()
+        while len(self._under_way) > left:
+            self._under_way.popleft().result()
+        self._waited += time.monotonic() - started
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time so far that the caller spent waiting for the disk."""
+        return self._waited / max(time.monotonic() - self._begun, 1e-9)
+
+
+def chunk_rows(n: int, dims: int, dtype: np.dtype) -> int:
+    """Rows in a chunk of a store of n rows."""
+    return max(1, min(n, CHUNK_BYTES // (dims * dtype.itemsize)))
 
 
 def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureStore, dict[str, Any]]:

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssltransfer.artefacts.files import digest_of_text, replacing
+from ssltransfer.artefacts.packed import ROW, Packed
 from ssltransfer.artefacts.tables import read_table
+from ssltransfer.config.formats import CacheOptions
 
 LEFT_OUT = ".left_out.tsv"
 
@@ -34,6 +36,7 @@ class Index:
         remarks: relative path -> what reading does to this picture that its owner may not expect.
         left_out: relative path -> reason.
         spec: the dataset's spec as it was declared.
+        packed: where the pixels lie, if they were cached; `data.cached.read_sample` gives them either way.
     """
 
     root: Path
@@ -46,6 +49,7 @@ class Index:
     remarks: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    packed: Packed | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -58,12 +62,14 @@ class Index:
     def fingerprint(self) -> str:
         """Digest of names, contents, labels and order: what everything made from this set depends on.
 
-        Not of the root: a folder that was moved holds the same pictures.
+        Not of the root: a folder that was moved holds the same pictures. Cached pixels differ from those of the
+        files, so what they are kept as counts too.
         """
         names = map(_one_line, self.paths)
         rows = (f"{p}\t{d}\t{c}" for p, d, c in zip(names, self.digests, self.labels.tolist(), strict=True))
         presence = "" if self.presence is None else self.presence.tobytes().hex()
-        return digest_of_text("\n".join(rows), "\n".join(map(_one_line, self.classes)), presence)
+        packed = [] if self.packed is None else [json.dumps(self.packed.shards), self.packed.options.canonical()]
+        return digest_of_text("\n".join(rows), "\n".join(map(_one_line, self.classes)), presence, *packed)
 
     def shared_with(self, other: Index) -> int:
         """How many of the other's pictures stand in this one too, by content."""
@@ -88,6 +94,13 @@ def write_index(path: Path, index: Index) -> None:
         "fingerprint": index.fingerprint,
         "spec": index.spec,
     }
+    if index.packed is not None:
+        about["packed"] = {
+            # Below the index, wherever the results are moved to.
+            "folder": index.packed.folder.relative_to(path.parent).as_posix(),
+            "options": index.packed.options.canonical(),
+            "shards": index.packed.shards,
+        }
     metadata = {"ssltransfer": json.dumps(about, sort_keys=True, ensure_ascii=False)}
     table = pa.table(_columns(index)).replace_schema_metadata(metadata)
     # Both are written before either takes its name.
@@ -112,6 +125,8 @@ def _columns(index: Index) -> dict[str, pa.Array]:
         columns["remark"] = pa.array([index.remarks.get(path) for path in index.paths], pa.string())
     if index.presence is not None:
         columns["presence"] = pa.array(list(index.presence), pa.list_(pa.int8()))
+    if index.packed is not None:
+        columns |= {name: pa.array(index.packed.rows[name]) for name in ROW.names or ()}
     return columns
 
 
@@ -160,4 +175,13 @@ def read_index(path: Path) -> Index:
         remarks={name: text for name, text in zip(paths, remarks, strict=True) if text},
         left_out=_read_left_out(path.with_suffix(LEFT_OUT)),
         spec=about["spec"],
+        packed=_read_packed(path, table, about["packed"]) if "packed" in about else None,
     )
+
+
+def _read_packed(path: Path, table: pa.Table, about: dict[str, Any]) -> Packed:
+    rows = np.empty(len(table), ROW)
+    for name in ROW.names or ():
+        rows[name] = table[name].to_numpy()
+    shards = [(size, digest) for size, digest in about["shards"]]
+    return Packed(path.parent / about["folder"], CacheOptions.parse(about["options"]), shards, rows)

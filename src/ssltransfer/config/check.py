@@ -98,10 +98,8 @@ def _apart(config: Config, one: str | None, other: str | None, where: str, what:
     """Two datasets that must not share pictures are not the same folder and split."""
     if one is None or other is None:
         return
-    same = one == other or config.datasets[one].model_copy(update={"limit": None}) == config.datasets[other].model_copy(
-        update={"limit": None}
-    )
-    if same:
+    whole = [config.datasets[name].model_copy(update={"limit": None, "cache": None}) for name in (one, other)]
+    if one == other or whole[0] == whole[1]:
         raise ConfigError(f"{where}: {what} are the same pictures ({one}, {other}); name two splits.")
 
 

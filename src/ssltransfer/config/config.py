@@ -72,7 +72,11 @@ class Config:
     def datasets_of_features(self, name: str) -> set[str]:
         """Datasets on which anything needs these features."""
         needed = {cluster.data for cluster in self.clusters.values() if cluster.features == name}
-        needed |= {data for cluster, data in self.labels() if self.clusters[cluster].features == name}
+        needed |= {
+            data
+            for cluster, data in self.labels()
+            if self.clusters[cluster].features == name and self.reads_features(cluster, data)
+        }
         for evaluation, models in self.rows.items():
             entry = self.evaluations[evaluation]
             if isinstance(entry.protocol, FeatureProtocol):
@@ -80,6 +84,10 @@ class Config:
                     if self.evaluated_features(evaluation, model) == name:
                         needed |= {entry.train, entry.test}
         return needed
+
+    def reads_features(self, cluster: str, dataset: str) -> bool:
+        """Whether a dataset is labelled from stored features, not while they are computed."""
+        return self.clusters[cluster].stored or dataset == self.clusters[cluster].data
 
     def labels(self) -> set[tuple[str, str]]:
         """(cluster, dataset) pairs that some student learns or is measured on, and each cluster's own data."""

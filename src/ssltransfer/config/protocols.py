@@ -83,6 +83,7 @@ class Logistic(FeatureProtocol):
 
     name: Literal["logistic"] = "logistic"
     module: ClassVar[str] = "logistic"
+    version: ClassVar[int] = 2
     source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     penalty: float | None = Field(None, ge=0, description="lambda of mean loss + lambda*||W||^2; default 100/(M*C).")
     iterations: int = Field(800, ge=1)

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
+from ssltransfer.data.cached import read_sample
 from ssltransfer.data.draws import Draws, seed_of
-from ssltransfer.data.pictures import BadPicture, read
 from ssltransfer.data.transforms import Transform
 
 
@@ -96,8 +96,10 @@ def load_batches(
         pin: page-locked memory, for copies to a CUDA device.
 
     Raises:
-        ArtefactError: a picture that the index holds cannot be read any more.
+        ArtefactError: a picture that the index holds, or its cached copy, cannot be read any more.
     """
+    if index.packed is not None:
+        index.packed.check()
     loader: DataLoader[object] = DataLoader(
         _Pictures(index, transform, seed),
         batch_sampler=keys,
@@ -129,13 +131,10 @@ class _Pictures(Dataset[object]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, Tensor] | str:
         sample, epoch = key
         try:
-            picture = read(self.index.path(sample), min_short_side=self.min_short_side)
-        except (BadPicture, OSError) as error:
+            picture = read_sample(self.index, sample, min_short_side=self.min_short_side)
+        except ArtefactError as error:
             # An exception would arrive from a worker wrapped in a traceback; one sentence is wanted.
-            return (
-                f"{self.index.path(sample)}: was readable when the index was made and is not any more ({error}); "
-                "restore it or run the index stage again."
-            )
+            return str(error)
         return sample, epoch, self.transform(picture, Random(seed_of(self.seed, epoch, sample)))
 
 

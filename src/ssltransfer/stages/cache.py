@@ -1,0 +1,168 @@
+"""Cache: every picture decoded and resized once, packed into a few large files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ssltransfer.artefacts.files import ArtefactError, digest_of
+from ssltransfer.artefacts.index import Index, read_index, write_index
+from ssltransfer.artefacts.packed import Packed, Shard, cut, read_shard, table_file, write_shard
+from ssltransfer.artefacts.work import Work
+from ssltransfer.config.formats import CacheOptions
+from ssltransfer.data.cached import pack, read_sample
+
+SAMPLED = 32  # pictures packed beforehand to know what the others will take
+
+
+def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = None) -> None:
+    """Pack the pictures of an index, and write an index of the same pictures that says where their pixels lie.
+
+    Equal files give equal bytes at any number of processes and after any interruption; only shards that are missing
+    or damaged are made.
+
+    Args:
+        spec: size and format.
+        data: index of the pictures.
+        output: cache/{dataset}.parquet; what was left out of the index is listed beside it.
+        threads: processes that decode (default: as many as there are processors).
+
+    Raises:
+        ArtefactError: a picture is not the one that was indexed, or the disk cannot hold them.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    with Work("cache", output, spec.canonical(), {"data": [data]}) as work:
+        index = read_index(data)
+        if index.packed is not None:
+            raise ArtefactError(f"{data}: is a cache already; give the index that it was made from.")
+        torch.set_num_threads(1)  # each process decodes pictures of its own
+        pixels = packed_pixels(index, spec)
+        job = _Shards(index, spec, work.folder, cut(pixels * spec.bytes_a_pixel))
+        _refuse_too_much(job, pixels)
+        shards = list(_make(job, threads))
+        rows = np.concatenate([shard.rows for shard in shards])
+        packed = Packed(work.folder, spec, [(shard.size, shard.digest) for shard in shards], rows)
+        total = sum(shard.size for shard in shards)
+        work.record(device=f"CPU ({threads} processes)", packed_bytes=total)
+        write_index(output, replace(index, packed=packed, spec=index.spec | {"cache": json.loads(spec.canonical())}))
+    print(f"{len(index)} pictures in {len(shards)} shards, {total / 1e6:.1f} MB", flush=True)
+
+
+def packed_pixels(index: Index, spec: CacheOptions) -> np.ndarray:
+    """Pixels that each picture will have, but for rounding; float64 (N,)."""
+    sides = index.sizes.astype(np.float64)
+    scale = np.minimum(1.0, spec.short / sides.min(axis=1))
+    return np.asarray(sides.prod(axis=1) * scale**2)
+
+
+class _Shards(Dataset[object]):
+    """Shard number -> the shard, made where it must be; or one sentence, since workers wrap exceptions."""
+
+    def __init__(self, index: Index, spec: CacheOptions, folder: Path, spans: list[range]):
+        self.index, self.spec, self.folder, self.spans = index, spec, folder, spans
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __getitem__(self, number: int) -> Shard | str:
+        span = self.spans[number]
+        try:
+            found = read_shard(self.folder, number, len(span))
+            return found or write_shard(self.folder, number, self._pictures(span))
+        except ArtefactError as error:
+            return str(error)
+
+    def _pictures(self, span: range) -> Iterator[tuple[bytes, int, int]]:
+        for sample in span:
+            yield packed_sample(self.index, sample, self.spec)
+
+
+def packed_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes, int, int]:
+    """A picture of the index as it is stored: bytes, width and height.
+
+    Raises:
+        ArtefactError: it is gone, broken, or not the one that was indexed.
+    """
+    # With the hint that a transform to this size gives, so that its pixels are equal to the last bit.
+    picture = read_sample(index, sample, min_short_side=spec.short)
+    if digest_of(index.path(sample)) != index.digests[sample]:
+        raise ArtefactError(f"{index.path(sample)}: has changed since the index was made; run the index stage again.")
+    return pack(picture, spec)
+
+
+def _make(job: _Shards, threads: int) -> Iterator[Shard]:
+    workers = min(threads, len(job)) if threads > 1 else 0
+    # Not forked from here: a worker that outlives a killed job must not hold its lock.
+    context = multiprocessing.get_context("forkserver") if workers else None
+    if context:
+        context.set_forkserver_preload([__name__])
+    loader: DataLoader[object] = DataLoader(
+        job,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=1 if workers else None,
+        multiprocessing_context=context,
+        worker_init_fn=_live_and_die_with_the_job,
+        collate_fn=_as_it_is,
+    )
+    with tqdm(total=len(job.index), unit="picture", disable=None, leave=False) as bar:
+        for shard in loader:
+            if isinstance(shard, str):
+                raise ArtefactError(shard)
+            assert isinstance(shard, Shard)
+            bar.update(len(shard.rows))
+            yield shard
+
+
+def _live_and_die_with_the_job(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the main process ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A killed main process ends nobody, and the server that workers come from lives as long as they do.
+    Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_after(main: BaseProcess) -> None:
+    main.join()
+    os._exit(1)
+
+
+def _as_it_is(shard: object) -> object:
+    return shard
+
+
+def _refuse_too_much(job: _Shards, pixels: np.ndarray) -> None:
+    """Say what will be written, and refuse it where the disk is too small."""
+    missing = [span for number, span in enumerate(job.spans) if not table_file(job.folder, number).is_file()]
+    each = _bytes_a_pixel(job, pixels) if missing else 0.0
+    needed = each * sum(float(pixels[span.start : span.stop].sum()) for span in missing)
+    free = shutil.disk_usage(job.folder).free
+    said = f"{needed / 1e6:.1f} MB to write ({each:.2f} bytes a pixel), {free / 1e6:.1f} MB free"
+    print(f"{len(job.index)} pictures, {len(missing)} of {len(job)} shards to make: {said}", flush=True)
+    if needed > free:
+        raise ArtefactError(
+            f"{job.folder}: the disk cannot hold the pictures: {said}; free some space, or take a smaller `short` or "
+            "`format: jpeg`."
+        )
+
+
+def _bytes_a_pixel(job: _Shards, pixels: np.ndarray) -> float:
+    """Exact for raw pixels; for JPEG from a few pictures spread over the set."""
+    if job.spec.format == "raw":
+        return job.spec.bytes_a_pixel
+    n = len(job.index)
+    sample = np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)
+    made = sum(len(packed_sample(job.index, int(place), job.spec)[0]) for place in sample)
+    return made / float(pixels[sample].sum())

@@ -1,0 +1,49 @@
+"""A cache that is killed at a chosen moment; run by test_cache.py in a process of its own.
+
+Globals given: spec (JSON), data, output, log (paths), threads and kill ("", "after N", "half N", "between N", "end").
+The number of every shard that is made is written to the log.
+"""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ssltransfer.artefacts import packed as artefact
+from ssltransfer.config.formats import CacheOptions
+from ssltransfer.stages import cache
+
+given = globals()
+artefact.SMALLEST_SHARD_BYTES = given["shard_bytes"]
+write = artefact.write_shard
+write_table = artefact.write_json
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half(pictures: Iterable[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, int, int]]:
+    for place, picture in enumerate(pictures):
+        if place == 3:
+            die()
+        yield picture
+
+
+def killing(folder: Path, number: int, pictures: Iterable[tuple[bytes, int, int]]) -> artefact.Shard:
+    with Path(given["log"]).open("a") as log:
+        log.write(f"{number}\n")
+    # Between the shard and its table.
+    artefact.write_json = die if given["kill"] == f"between {number}" else write_table
+    shard = write(folder, number, half(pictures) if given["kill"] == f"half {number}" else pictures)
+    if given["kill"] == f"after {number}":
+        die()
+    return shard
+
+
+if given["threads"] == 1:
+    cache.write_shard = killing  # type: ignore[attr-defined]
+if given["kill"] == "end":
+    cache.write_index = die  # type: ignore[attr-defined]
+spec = CacheOptions.parse(given["spec"])
+cache.run(spec, data=Path(given["data"]), output=Path(given["output"]), threads=given["threads"])

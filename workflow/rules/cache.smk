@@ -1,0 +1,20 @@
+# Only for datasets that say `cache:`; index_of in common.smk gives their cached index to everything that reads pictures.
+rule cache:
+    input:
+        index=f"{RESULTS}/index/{{dataset}}.parquet",
+        left_out=f"{RESULTS}/index/{{dataset}}.left_out.tsv",
+    output:
+        index=f"{RESULTS}/cache/{{dataset}}.parquet",
+        left_out=f"{RESULTS}/cache/{{dataset}}.left_out.tsv",
+    log:
+        f"{RESULTS}/logs/cache/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/cache/{{dataset}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 8
+    params:
+        spec=cache_spec,
+    shell:
+        "ssltransfer cache --spec {params.spec:q} --data {input.index:q} --output {output.index:q}"
+        " --threads {threads} > {log:q} 2>&1"
