@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all check lock clean
+.PHONY: demo test test-all check bench lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
@@ -30,6 +30,10 @@ check: .venv/ready
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+# Against what one would use instead, at full sizes (docs/performance.md): hours on two cores.
+bench: .venv/ready
+	$(BIN)/python -m benchmarks
 
 # The environment, from the lock alone; made again when the lock changes. uv comes from PyPI, into the environment.
 .venv/ready: envs/requirements.lock pyproject.toml

@@ -6,7 +6,8 @@ million losses, so it is a mean]. scikit-learn's C is 1 / (2 N lambda).
 
 The protocol says scipy's defaults; its L-BFGS-B keeps no history between calls and so cannot go on after a kill.
 Used is torch's L-BFGS with the same memory (10), gradient tolerance (1e-5), change tolerance (2.2e-9) and number of
-updates, a strong-Wolfe line search, float64 parameters and float32 products: the same minimum of a convex function.
+updates, a strong-Wolfe line search, float64 parameters and float32 products: the same minimum of a convex function,
+in coordinates in which it curves alike in all directions, which takes a third of the evaluations or less.
 """
 
 from __future__ import annotations
@@ -92,11 +93,12 @@ class Objective:
     def __call__(self) -> Tensor:
         """The objective, float64, with its gradient in `parameters.grad`; sums run in a fixed order."""
         weight, n = self.parameters[:, :-1], self.points.shape[0]
+        single = self.parameters.float()
         total = torch.zeros((), dtype=torch.float64, device=weight.device)
         gradient = torch.zeros_like(self.parameters)
         for span, x in self.points:
             x = self._standard(x)
-            scores = self._scores(x).log_softmax(1)
+            scores = _scores(single, x).log_softmax(1)
             rows, target = torch.arange(len(x), device=x.device), self.labels[span]
             total -= scores[rows, target].double().sum()
             residual = scores.exp_()
@@ -111,13 +113,56 @@ class Objective:
     @torch.inference_mode()
     def predict(self, points: Points) -> np.ndarray:
         """int64, the likeliest class of each point."""
-        return torch.cat([self._scores(self._standard(x)).argmax(1).cpu() for _, x in points]).numpy()
+        single = self.parameters.float()
+        return torch.cat([_scores(single, self._standard(x)).argmax(1).cpu() for _, x in points]).numpy()
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each dimension, float64 (M,), to few digits: a variance is at least 1e-4 mean^2."""
+        total, squares = (
+            torch.zeros(self.points.shape[1], dtype=torch.float64, device=self.labels.device) for _ in "ab"
+        )
+        for _, x in self.points:
+            x = self._standard(x)
+            total += x.sum(0)
+            squares += torch.linalg.vector_norm(x, dim=0).double().square_()
+        mean, square = total / len(self.labels), squares / len(self.labels)
+        return mean, torch.maximum(square - mean.square(), 1e-4 * square)
 
     def _standard(self, x: Tensor) -> Tensor:
         return x if self.centre is None or self.scale is None else (x - self.centre) / self.scale
 
-    def _scores(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.parameters[:, -1].float(), x, self.parameters[:, :-1].float().T)
+
+def _scores(parameters: Tensor, x: Tensor) -> Tensor:
+    return torch.addmm(parameters[:, -1], x, parameters[:, :-1].T)
+
+
+class Coordinates:
+    """A change of variables: where all is zero, the objective's second derivatives along them are about 1.
+
+    There every class has the probability 1/C, so that along a weight of dimension j, its feature centred by the bias,
+    the second derivative is h var_j + 2 lambda with h = (1 - 1/C) / C, and along a bias h (Jacobi preconditioning).
+
+    Args:
+        objective: read once, for the moments of its features.
+    """
+
+    def __init__(self, objective: Objective):
+        classes = len(objective.parameters)
+        share = (1 - 1 / classes) / classes
+        self.centre, variance = objective.moments()
+        self._weight = (share * variance + 2 * objective.penalty).rsqrt()
+        self._weight[self._weight.isinf()] = 1.0
+        self._bias = share**-0.5
+
+    def parameters(self, inner: Tensor) -> Tensor:
+        """float64 (C, M + 1) in these coordinates -> weights and bias."""
+        weight = inner[:, :-1] * self._weight
+        return torch.cat([weight, (inner[:, -1] * self._bias - weight @ self.centre)[:, None]], 1)
+
+    def gradient(self, outer: Tensor) -> Tensor:
+        """The gradient by weights and bias -> the gradient by these coordinates."""
+        weight, bias = outer[:, :-1], outer[:, -1:]
+        return torch.cat([(weight - bias * self.centre) * self._weight, bias * self._bias], 1)
 
 
 def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list[dict[str, float]]:
@@ -130,9 +175,18 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
         ArtefactError: the objective is not finite.
         Interrupted: told to end; the state is saved.
     """
-    parameters = objective.parameters
+    coordinates, inner = Coordinates(objective), torch.zeros_like(objective.parameters)
+
+    @torch.no_grad()
+    def evaluated() -> Tensor:
+        objective.parameters.copy_(coordinates.parameters(inner))
+        value = objective()
+        assert objective.parameters.grad is not None
+        inner.grad = coordinates.gradient(objective.parameters.grad)
+        return value
+
     optimiser = torch.optim.LBFGS(
-        [parameters],
+        [inner],
         max_iter=SEGMENT,
         max_eval=100 * SEGMENT,  # the default would cut the last line search of a segment short
         history_size=MEMORY,
@@ -144,16 +198,17 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
     done, finished = 0, False
     state = checkpoint.load()
     if state:
-        parameters.copy_(state["parameters"])
+        inner.copy_(state["inner"])
+        objective.parameters.copy_(coordinates.parameters(inner))
         optimiser.load_state_dict(state["optimiser"])
         curve, done, finished = state["curve"], state["done"], state["finished"]
         print(f"L-BFGS: going on after update {done}", flush=True)
     checkpoint.listen()
     while not finished:
         optimiser.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
-        optimiser.step(objective)
-        made = int(optimiser.state[parameters].get("n_iter", 0))
-        value, gradient = float(objective()), parameters.grad
+        optimiser.step(evaluated)
+        made = int(optimiser.state[inner].get("n_iter", 0))
+        value, gradient = float(evaluated()), objective.parameters.grad
         assert gradient is not None
         largest = float(gradient.abs().max())
         if not np.isfinite(value):
@@ -163,7 +218,7 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
         curve.append({"update": done, "objective": float(f"{value:.9g}"), "gradient": float(f"{largest:.3g}")})
         print(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}", flush=True)
         if finished or checkpoint.due(len(curve)):
-            content = {"parameters": parameters, "optimiser": optimiser.state_dict(), "curve": curve}
+            content = {"inner": inner, "optimiser": optimiser.state_dict(), "curve": curve}
             checkpoint.save(content | {"done": done, "finished": finished}, done)
     checkpoint.close()
     return curve

@@ -76,13 +76,29 @@ def nearest(gallery: Points, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     best = torch.empty(len(queries), 0, device=queries.device)
     ids = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    room = torch.empty(0, device=queries.device)  # taken once: fresh pages for each block would cost as much as topk
     for span, block in gallery:
-        values, found = _top(queries @ block.T, min(k, len(block)))
-        best, ids = torch.cat([best, values], 1), torch.cat([ids, found + span.start], 1)
-        # Blocks come in rising order, so a stable sort leaves equal values by the lowest sample.
-        best, order = best.sort(dim=1, descending=True, stable=True)
-        best, ids = best[:, :k], ids.gather(1, order[:, :k])
+        size = len(queries) * len(block)
+        room = room if len(room) >= size else torch.empty(size, device=queries.device)
+        scores = torch.mm(queries, block.T, out=room[:size].view(len(queries), len(block)))
+        if best.shape[1] < k:
+            best, ids = _merged(best, ids, scores, span.start, k)
+            continue
+        # What only equals the k-th best comes after it, since blocks come in rising order.
+        better = (scores.amax(1) > best[:, -1]).nonzero()[:, 0]
+        if len(better):
+            chosen = scores if len(better) == len(scores) else scores[better]
+            best[better], ids[better] = _merged(best[better], ids[better], chosen, span.start, k)
     return best, ids
+
+
+def _merged(best: Tensor, ids: Tensor, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of those that were there and of a later block's, whose first sample is `start`."""
+    values, found = _top(scores, min(k, scores.shape[1]))
+    values, found = torch.cat([best, values], 1), torch.cat([ids, found + start], 1)
+    # A stable sort leaves equal values by the lowest sample.
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    return values[:, :k].contiguous(), found.gather(1, order[:, :k])
 
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,75 @@
+"""The features stage, from files to a finished Zarr store, against the bare network on pictures in memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.harness import pictures
+from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
+from ssltransfer.artefacts.files import write_json
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.config.entities import Features
+from ssltransfer.config.trunks import CaffeNet, TrunkOptions, Vgg16
+from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.trunk import Trunk
+from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.stages import features
+from ssltransfer.training.devices import plan_devices
+
+DEVICES = ("cpu", "cuda")
+GOAL = 0.95
+BATCH, DRAWN = 64, 512
+BARE, LOADING = "bare forward", "loading alone"
+
+
+def run(setting: Setting) -> Iterator[Comparison]:
+    """The whole stage is timed: reading and proving the model, loading, pooling, writing with fsync, digests."""
+    drawn = pictures.draw(setting.folder, setting.size(DRAWN, BATCH))
+    width = 0.125 if setting.small else 1.0
+    for options, layer, side, full in (
+        (CaffeNet(width=width), "conv4", 5, 4096),
+        (Vgg16(width=width), "conv4_3", 4, 512),
+    ):
+        n = setting.size(full if setting.device == "cpu" else 8 * full, BATCH)
+        data = pictures.repeated(drawn, n, setting.folder / f"{layer}.parquet")
+        yield _compared(setting, options, layer, side, data, n)
+
+
+def _compared(setting: Setting, options: TrunkOptions, layer: str, side: int, data: Path, n: int) -> Comparison:
+    model = _model(setting.folder / f"{options.name}-model", build_trunk(options, top=False))
+    devices, index, loaded = plan_devices(setting.threads), read_index(data), read_model(model, setting.device)
+    spec = Features.model_validate({"model": "m", "layer": layer, "pool": {"max": side}})
+    output = setting.folder / "features" / layer / "manifest.json"
+    like = torch.channels_last if setting.device == "cuda" else torch.contiguous_format
+    trunk = loaded.trunk.to(memory_format=like)
+    resident = torch.rand(BATCH, 3, options.size, options.size, device=setting.device).to(memory_format=like)
+
+    def stage() -> None:
+        features.run(spec, model=model, data=data, output=output, threads=setting.threads)
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for _ in range(0, n, BATCH):
+            with devices.autocast():
+                trunk(resident, [layer])
+
+    def loading() -> None:
+        keys = sequential_keys(range(n), BATCH)
+        for _ in load_batches(index, loaded.view, keys, seed=0, workers=devices.workers):
+            pass
+
+    contenders = {OURS: stage, BARE: bare, LOADING: loading}
+    samples = in_turns(contenders, setting.rounds, lambda name: shutil.rmtree(output.parent, ignore_errors=True))
+    case = f"{options.slug} {layer}, {n} files of 500x375, {setting.threads} threads"
+    return Comparison(case, n, "pictures", samples, {BARE: GOAL}, (LOADING,))
+
+
+def _model(folder: Path, trunk: Trunk) -> Path:
+    manifest = folder / "manifest.json"
+    write_json(manifest, {"stage": "pretext", **write_model(folder, trunk, "imagenet", {})})
+    return manifest

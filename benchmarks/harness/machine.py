@@ -1,0 +1,42 @@
+"""What the numbers were taken on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+
+from ssltransfer.artefacts.work import environment
+
+RIVALS = ("faiss-gpu", "pillow", "scikit-learn", "scipy", "simplejpeg")
+
+
+def described(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
+    """Date, command, processor, memory, GPU and versions."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "sizes": "small (they show that a row works, not what it is worth)" if small else "full",
+        "rounds": rounds,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
+        "memory": f"{psutil.virtual_memory().total >> 30} GB",
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        **environment(),
+        **{name: version(name) for name in RIVALS},
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()

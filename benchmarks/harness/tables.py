@@ -1,0 +1,114 @@
+"""Results as a Markdown table, as a plot and in docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure as Drawing
+
+from benchmarks.harness.measure import OURS, Comparison, Figure, NotRun, Result
+from ssltransfer.stages.report.plots import COLOURS
+
+BEGIN, END = "<!-- results: written by python -m benchmarks --docs -->", "<!-- end of results -->"
+HEAD = ("row", "case", "ours, median (least)", "against", "theirs", "ours is", "goal", "met", "of the limit")
+Results = Mapping[str, Sequence[Result]]
+
+
+def markdown(machine: Mapping[str, Any], results: Results) -> str:
+    """The machine in a line, then a table with a line for each rival."""
+    lines = [", ".join(f"{key} {value}" for key, value in machine.items() if key != "host"), ""]
+    lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    for row, found in results.items():
+        lines += ["| " + " | ".join((row, *cells)) + " |" for result in found for cells in _cells(result)]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(result: Result) -> Iterator[tuple[str, ...]]:
+    none = "–"
+    if isinstance(result, NotRun):
+        yield (result.case, f"not run: {result.why}", *[none] * 6)
+    elif isinstance(result, Figure):
+        value, unit = median(result.samples), f" {result.unit}".rstrip()
+        ours = f"{value:.3g}{unit} ({min(result.samples):.3g})"
+        bound = none if result.goal is None else f"≤ {result.goal:g}{unit}"
+        yield result.case, ours, none, none, none, bound, _met(result.goal, value, at_most=True), none
+    else:
+        limits = ", ".join(
+            f"{median(result.samples[name]) / median(result.samples[OURS]):.0%} of {name}" for name in result.limits
+        )
+        for rival, goal in result.goals.items():
+            speed, low, high = result.speed(rival)
+            aim = none if goal is None else f"≥ {goal:.3g}x"
+            times = f"{speed:.2f}x as fast ({low:.2f}–{high:.2f})"
+            yield (
+                result.case,
+                _rate(result, OURS),
+                rival,
+                _rate(result, rival),
+                times,
+                aim,
+                _met(goal, speed),
+                limits or none,
+            )
+
+
+def _rate(result: Comparison, name: str) -> str:
+    """Units a second, or seconds where a call is one unit."""
+    seconds = result.samples[name]
+    if result.work == 1:
+        return f"{median(seconds):.3g} s ({min(seconds):.3g})"
+    return f"{result.work / median(seconds):,.0f} {result.unit}/s ({result.work / max(seconds):,.0f})"
+
+
+def _met(goal: float | None, value: float, *, at_most: bool = False) -> str:
+    if goal is None:
+        return "–"
+    return "yes" if (value <= goal if at_most else value >= goal) else "**no**"
+
+
+def as_json(machine: Mapping[str, Any], results: Results) -> str:
+    """Everything, with all samples."""
+    content = {row: [{"kind": type(one).__name__, **asdict(one)} for one in found] for row, found in results.items()}
+    return json.dumps({"machine": dict(machine), "results": content}, indent=1, ensure_ascii=False) + "\n"
+
+
+def plot(results: Results, path: Path) -> None:
+    """Times as fast as each rival, with the spread over rounds and the goals."""
+    lines = [
+        (f"{row}: {one.case.split(';')[0][:60]}, {rival}", one.speed(rival), goal)
+        for row, found in results.items()
+        for one in found
+        if isinstance(one, Comparison)
+        for rival, goal in one.goals.items()
+    ]
+    drawing = Drawing(figsize=(8, 1 + 0.3 * len(lines)), layout="constrained")
+    axes = drawing.subplots()
+    for place, (_, (speed, low, high), goal) in enumerate(reversed(lines)):
+        axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.4)
+        axes.plot(speed, place, "o", color=COLOURS[0], markersize=5, label="" if place else "ours")
+        if goal is not None:
+            axes.plot(goal, place, "|", color=COLOURS[1], markersize=11, label="" if place else "goal")
+    axes.axvline(1, color="0.5", linewidth=0.6)
+    axes.set_xscale("log")
+    axes.set_xlabel("times as fast; the line is the spread over rounds, the mark the goal")
+    axes.set_yticks(range(len(lines)), [name for name, _, _ in reversed(lines)], fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    drawing.savefig(path)
+
+
+def put_between_marks(file: Path, text: str) -> None:
+    """Replace what stands between the marks of a document.
+
+    Raises:
+        ValueError: it has no marks.
+    """
+    content = file.read_text("utf-8")
+    if BEGIN not in content or END not in content.split(BEGIN, 1)[1]:
+        raise ValueError(f"{file}: has no lines '{BEGIN}' and '{END}'; put them where the results shall stand.")
+    before, rest = content.split(BEGIN, 1)
+    file.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END, 1)[1]}", "utf-8")

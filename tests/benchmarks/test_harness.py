@@ -1,0 +1,98 @@
+"""The harness on contenders of known speed, and every row at tiny sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.__main__ import ROWS, main  # noqa: E402
+from benchmarks.harness import tables  # noqa: E402
+from benchmarks.harness.measure import OURS, Comparison, Figure, NotRun, alone, in_turns  # noqa: E402
+
+COMPARED = Comparison(
+    "sorting", 10, "rows", {OURS: [1.0, 2.0, 4.0], "them": [8.0, 6.0, 4.0]}, {"them": 3.5}, limits=("them",)
+)
+
+
+def test_contenders_are_called_in_turns_and_the_first_turn_is_not_counted() -> None:
+    said: list[str] = []
+
+    def call(name: str, seconds: float) -> float:
+        said.append(name)
+        return seconds + len(said)
+
+    samples = in_turns(
+        {OURS: lambda: call("a", 0.0), "them": lambda: call("b", 0.5)}, 2, lambda name: said.append("before " + name)
+    )
+    assert said == ["before ours", "a", "before them", "b"] * 3
+    assert samples == {OURS: [6.0, 10.0], "them": [8.5, 12.5]}
+
+
+def test_speed_is_the_ratio_of_medians_with_the_range_of_rounds() -> None:
+    assert COMPARED.speed("them") == (3.0, 1.0, 8.0)
+
+
+def test_the_table_says_what_was_met_missed_and_not_run() -> None:
+    results = {
+        "sort": [COMPARED, Comparison("again", 1, "fits", COMPARED.samples, {"them": 3.0, "nobody's goal": None})],
+        "start": [Figure("idle", "s", [4.0, 6.0, 5.0], 5.0, {}), NotRun("on a GPU", "no GPU")],
+    }
+    results["sort"][1].samples["nobody's goal"] = [1.0, 1.0, 1.0]
+    lines = tables.markdown({"processor": "abacus", "host": "secret"}, results).splitlines()
+    assert lines[0] == "processor abacus"
+    assert [line.count("|") for line in lines[2:]] == [len(tables.HEAD) + 1] * 7
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
+    assert [row[7] for row in cells] == ["**no**", "yes", "–", "yes", "–"]
+    assert cells[0][2:6] == ["5 rows/s (2)", "them", "2 rows/s (1)", "3.00x as fast (1.00–8.00)"]
+    assert cells[1][2] == "2 s (1)" and cells[3][2] == "5 s (4)" and cells[4][2] == "not run: no GPU"
+    assert json.loads(tables.as_json({}, results))["results"]["start"][0]["samples"] == [4.0, 6.0, 5.0]
+
+
+def test_results_are_put_between_the_marks_again_and_again(tmp_path: Path) -> None:
+    file = tmp_path / "page.md"
+    file.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    for text in ("one", "two"):
+        tables.put_between_marks(file, text)
+        assert file.read_text() == f"before\n{tables.BEGIN}\n\n{text}\n{tables.END}\nafter\n"
+    file.write_text("no marks")
+    with pytest.raises(ValueError, match=r"page\.md: has no lines"):
+        tables.put_between_marks(file, "one")
+    docs = (ROOT / "docs/performance.md").read_text()
+    assert docs.count(tables.BEGIN) == docs.count(tables.END) == 1
+    assert [row for row in ROWS if f"| `{row}` |" not in docs] == []
+
+
+def test_a_process_of_its_own_has_its_environment_and_hands_its_error_back() -> None:
+    assert alone(os.getenv, "BENCHED", environment={"BENCHED": "yes"}) == "yes"
+    assert "BENCHED" not in os.environ
+    with pytest.raises(FileNotFoundError):
+        alone(os.listdir, "/nowhere at all")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["stroe"], "no row is called 'stroe'"), (["--docs", "--small"], "all rows at full size")]
+)
+def test_a_wrong_call_is_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS)
+def test_rows_work(row: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", row, "--small", "--rounds", "1", "--threads", "1"]
+    run = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, text=True, capture_output=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["results"][row]
+    assert any(one["kind"] != "NotRun" for one in found)
+    assert all(len(samples) == 1 for one in found if one["kind"] == "Comparison" for samples in one["samples"].values())
+    assert row in (tmp_path / "results.md").read_text() and (tmp_path / "results.svg").is_file()
