@@ -1,8 +1,9 @@
-"""What several tests share: a handful of embedded pictures and their index, made once."""
+"""What several tests share: a handful of embedded pictures and their index, made once; a disk that fills up."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def objects_val_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = World(root=str(folder / "world"), set="objects", split="val", n=24, size=64)
     index_stage.run(spec, output=folder / "objects-val.parquet", threads=1)
     return folder / "objects-val.parquet"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB; needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs '{folder}' 2>/dev/null"):
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    os.system(f"umount '{folder}'")
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ssltransfer.config import read_config
 from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet50, Vgg16
-from ssltransfer.plan import Machine, estimate, flops, parameters, print_plan
+from ssltransfer.plan import Machine, enlarged, estimate, flops, parameters, print_plan
 
 REPOSITORY = Path(__file__).parents[1]
+PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,40 @@ def test_the_papers_plan() -> None:
     assert student.limit == "decoding" and student.hours == pytest.approx(450_000 * 256 / (350 * 16) / 3600)
 
 
+def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) -> None:
+    text = (REPOSITORY / "config/noroozi2018.yaml").read_text().replace('k: "{k}"}', 'k: "{k}", stored: false}', 1)
+    (tmp_path / "config.yaml").write_text(text)
+    stored, passing = (
+        {f"{cost.stage} {cost.name}": cost for cost in estimate(read_config(file), Machine(tflops=1))}
+        for file in (REPOSITORY / "config/noroozi2018.yaml", tmp_path / "config.yaml")
+    )
+    job = "label jigsawpp-k2000 on places-train"
+    assert stored[job].hours == 0 and stored[job].needs == ("jigsawpp-k2000", "jigsawpp-conv4")
+    assert passing[job].needs == ("jigsawpp-k2000", "jigsawpp")
+    # A pass over these pictures, whatever is done with its result.
+    assert passing[job].hours == stored["features jigsawpp-conv4 on places-train"].hours
+    assert passing["label jigsawpp-k2000 on imagenet-train"] == stored["label jigsawpp-k2000 on imagenet-train"]
+
+
 def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan(read_config(REPOSITORY / "config/noroozi2018.yaml"))
     text = capsys.readouterr().out
     assert "jigsawpp-conv4 on imagenet-train" in text and "24.6 GB" in text and "Assumed, not measured" in text
+
+
+def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: Path) -> None:
+    content = yaml.safe_load((REPOSITORY / "config/noroozi2018.yaml").read_text())
+    data = content["pretexts"]["jigsawpp"]["data"]
+    content["datasets"][data]["cache"] = {"format": "raw", "short": 128}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    config = read_config(tmp_path / "c.yaml")
+    costs = {(cost.stage, cost.name): cost for cost in estimate(config, Machine())}
+    plain = {(cost.stage, cost.name): cost for cost in estimate(PAPER, Machine())}
+    assert costs["cache", data].disk_gb == pytest.approx(1_281_167 * 3 * 128**2 * 4 / 3 / 1e9)
+    assert (set(costs) - set(plain)) == {("cache", data)}
+    of_data, other = ("features", f"jigsawpp-conv4 on {data}"), ("student", "cc-jigsawpp-k2000")
+    assert plain[of_data].limit == "decoding" and costs[of_data].hours < plain[of_data].hours  # type: ignore[operator]
+    assert config.students["cc-jigsawpp-k2000"].data == data or costs[other] == plain[other]
+    (line,) = enlarged(config)
+    assert line.startswith(f"The cache of {data} has a short side of 128 pixels and is enlarged by ")
+    assert "pretext/jigsawpp (256)" in line and not list(enlarged(PAPER))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,15 +16,20 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssltransfer.artefacts.index import read_index
 from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
+from ssltransfer.config.formats import Dataset
 from ssltransfer.config.protocols import ClusterAlignment, LinearLayers, Logistic, Neighbours, VocClassification
 from ssltransfer.config.tasks import Hog, Jigsaw, JigsawPP, RelativePosition, Rotation
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.stages.cache import packed_pixels
 
 DECODED_PER_CORE = 350.0  # pictures a second: 500x375 JPEG, decoded, resized and cropped to uint8
+CACHED_PER_CORE = {"jpeg": 1100.0, "raw": 5500.0}  # the same from a cache of short side 256
 CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
+ASPECT = 4 / 3  # long by short side of a picture that nobody has seen yet
 TRAINING = 3.0  # forward and backward, in forwards
 
 
@@ -35,10 +40,19 @@ class Machine:
     Attributes:
         tflops: of one device on convolutions, in 10^12 multiply-adds x 2 a second.
         cores: CPU cores that decode.
+        decoded: pictures a second that one of them gives.
     """
 
     tflops: float = 30.0
     cores: int = 16
+    decoded: float = DECODED_PER_CORE
+
+    def reading(self, dataset: Dataset) -> Machine:
+        """The same, at the pace of this dataset's files or of its cache."""
+        if dataset.cache is None:
+            return self
+        pace = CACHED_PER_CORE[dataset.cache.format] * (256 / dataset.cache.short) ** 2
+        return replace(self, decoded=max(DECODED_PER_CORE, min(pace, CACHED_PER_CORE["raw"])))
 
 
 @dataclass(frozen=True)
@@ -86,9 +100,12 @@ def print_plan(config: Config, machine: Machine | None = None) -> None:
     unknown = sorted({name for name in config.datasets if pictures(config, name) is None})
     if unknown:
         print(f"Not counted: jobs on {', '.join(unknown)} (unknown size: index them first, or give `expected`).")
+    for line in enlarged(config):
+        print(line)
     print(
         f"Assumed, not measured: one device at {machine.tflops:g} TFLOP/s, {machine.cores} cores decoding "
-        f"{DECODED_PER_CORE:g} pictures/s each; hours are of one device. Change with --tflops and --cores."
+        f"{DECODED_PER_CORE:g} pictures/s each (caches: more); hours are of one device. Change with --tflops and "
+        "--cores."
     )
 
 
@@ -108,6 +125,11 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         n = pictures(config, name)
         hours = n / CHECKED_PER_CORE / machine.cores / 3600 if n else None
         yield Cost("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
+    for name, dataset in config.datasets.items():
+        if dataset.cache:
+            n = pictures(config, name)
+            hours = n / DECODED_PER_CORE / machine.cores / 3600 if n else None
+            yield Cost("cache", name, (name,), hours, _packed_gb(config, name), None, "decoding")
     for name, pretext in config.pretexts.items():
         yield _pretext(config, machine, name, pretext)
     for name, features in config.features.items():
@@ -116,7 +138,8 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         size = 2 if features.precision == "float16" else 4
         for data in sorted(config.datasets_of_features(name)):
             n = pictures(config, data)
-            hours, limit = _passes(machine, n, flops(trunk), 1) if n else (None, "")
+            reading = machine.reading(config.datasets[data])
+            hours, limit = _passes(reading, n, flops(trunk), 1) if n else (None, "")
             disk = n * dims * size / 1e9 if n else None
             yield Cost("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
     for name, cluster in config.clusters.items():
@@ -132,18 +155,72 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         )
     for cluster_name, data in sorted(config.labels()):
         n = pictures(config, data)
-        needs = (cluster_name, config.clusters[cluster_name].features)
-        yield Cost("label", f"{cluster_name} on {data}", needs, 0.0 if n else None, n * 5e-8 if n else None, None)
+        made_of = config.clusters[cluster_name].features
+        hours, limit = (0.0, "") if n else (None, "")
+        if not config.reads_features(cluster_name, data):
+            made_of = config.features[made_of].model
+            reading = machine.reading(config.datasets[data])
+            hours, limit = _passes(reading, n, flops(config.model(made_of).trunk), 1) if n else (None, "")
+        disk = n * 5e-8 if n else None
+        yield Cost("label", f"{cluster_name} on {data}", (cluster_name, made_of), hours, disk, None, limit)
     for name, student in config.students.items():
         n = pictures(config, student.data)
         needs = tuple(filter(None, (getattr(student.method, "cluster", None), student.data)))
         seen = student.schedule.total_steps(n) * student.schedule.batch if n else None
-        hours, limit = _passes(machine, seen, flops(student.trunk, top=True), TRAINING) if seen else (None, "")
+        reading = machine.reading(config.datasets[student.data])
+        hours, limit = _passes(reading, seen, flops(student.trunk, top=True), TRAINING) if seen else (None, "")
         disk = parameters(student.trunk, top=True) * 4e-9
         yield Cost("student", name, needs, hours, disk, _training_memory(student.trunk, student.schedule.batch), limit)
     for name, models in config.rows.items():
         for model in models:
             yield _evaluation(config, machine, name, model)
+
+
+def enlarged(config: Config) -> Iterator[str]:
+    """A line for each cache whose pictures are smaller than somebody wants them, and so are enlarged again."""
+    for name, dataset in config.datasets.items():
+        # Where all pictures are that small, the files would be enlarged too.
+        if dataset.cache is None or getattr(dataset, "size", math.inf) <= dataset.cache.short:
+            continue
+        short = dataset.cache.short
+        wanted = dict.fromkeys(f"{who} ({side})" for who, data, side in _views(config) if data == name and side > short)
+        if wanted:
+            yield f"The cache of {name} has a short side of {short} pixels and is enlarged by {', '.join(wanted)}."
+
+
+def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
+    """(stage/name, dataset, short side in pixels) of everything that reads pictures."""
+    for name, pretext in config.pretexts.items():
+        side = getattr(pretext.task, "resize", pretext.trunk.short_side)
+        if isinstance(pretext.task, RelativePosition):
+            side = math.ceil(math.sqrt(pretext.task.pixels[1]))
+        yield from ((f"pretext/{name}", data, side) for data in (pretext.data, pretext.heldout))
+    for name, features in config.features.items():
+        side = config.model(features.model).trunk.short_side
+        yield from ((f"features/{name}", data, side) for data in sorted(config.datasets_of_features(name)))
+    for pair in sorted(config.labels()):
+        if not config.reads_features(*pair):
+            entry = config.features[config.clusters[pair[0]].features]
+            yield f"label/{pair[0]}", pair[1], config.model(entry.model).trunk.short_side
+    for name, student in config.students.items():
+        yield from ((f"student/{name}", data, student.trunk.short_side) for data in (student.data, student.heldout))
+    for name, models in config.rows.items():
+        evaluation = config.evaluations[name]
+        if evaluation.protocol.reads == "features":
+            continue
+        side = max(config.model(model).trunk.short_side for model in models)
+        yield from ((f"evaluate/{name}", data, side) for data in (evaluation.train, evaluation.test))
+
+
+def _packed_gb(config: Config, name: str) -> float | None:
+    """Of a dataset's cache: from its index if it was made, else from the usual shape of a picture."""
+    options, n = config.datasets[name].cache, pictures(config, name)
+    if options is None or n is None:
+        return None
+    path = Path(config.results) / "index" / f"{name}.parquet"
+    short = min(options.short, getattr(config.datasets[name], "size", options.short))
+    pixels = packed_pixels(read_index(path), options).sum() if path.is_file() else n * short**2 * ASPECT
+    return float(pixels) * options.bytes_a_pixel / 1e9
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
@@ -158,7 +235,8 @@ def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> C
     if n is None and pretext.schedule.steps is None:
         return Cost("pretext", name, needs, None, disk, None)
     seen = pretext.schedule.total_steps(n or 1) * pretext.schedule.batch
-    hours, limit = _passes(machine, seen, _task_flops(pretext), TRAINING)
+    reading = machine.reading(config.datasets[pretext.data]) if pretext.data else machine
+    hours, limit = _passes(reading, seen, _task_flops(pretext), TRAINING)
     return Cost("pretext", name, needs, hours, disk, _training_memory(pretext.trunk, pretext.schedule.batch), limit)
 
 
@@ -173,8 +251,9 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if isinstance(protocol, LinearLayers | VocClassification):
         factor = 1.0 if isinstance(protocol, LinearLayers) else TRAINING
         seen = protocol.schedule.total_steps(train) * protocol.schedule.batch
-        hours, limit = _passes(machine, seen * seeds, flops(trunk), factor)
-        more, _ = _passes(machine, test * protocol.crops * seeds, flops(trunk), 1)
+        reading = {data: machine.reading(config.datasets[data]) for data in (evaluation.train, evaluation.test)}
+        hours, limit = _passes(reading[evaluation.train], seen * seeds, flops(trunk), factor)
+        more, _ = _passes(reading[evaluation.test], test * protocol.crops * seeds, flops(trunk), 1)
         return Cost("evaluate", job, (model, evaluation.train, evaluation.test), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
     dims = _dims(trunk, config.features[features].layer, _side(config, features))
@@ -197,7 +276,7 @@ def _side(config: Config, features: str) -> int | None:
 def _passes(machine: Machine, seen: float, per_picture: float, factor: float) -> tuple[float, str]:
     """Hours for `seen` pictures, and whether the device or the decoding limits them."""
     compute = seen * per_picture * factor / (machine.tflops * 1e12) / 3600
-    decode = seen / (DECODED_PER_CORE * machine.cores) / 3600
+    decode = seen / (machine.decoded * machine.cores) / 3600
     return max(compute, decode), "device" if compute > decode else "decoding"
 
 

@@ -1,6 +1,7 @@
 """An extraction that is killed at a chosen moment; run by test_features.py in a process of its own.
 
-Globals given: spec (JSON), model, data, output, log (paths), chunk_bytes and kill ("", "after N", "half N", "end").
+Globals given: spec (JSON), model, data, output, log (paths), chunk_bytes, kill ("", "after N", "half N", "end"), and
+part ("" or such as "1-of-2").
 The number of every chunk that is computed is written to the log.
 """
 
@@ -41,5 +42,5 @@ def killing(store: artefact.FeatureStore, chunk: int, values: np.ndarray) -> Non
 artefact.FeatureStore.write = killing  # type: ignore[method-assign]
 if given["kill"] == "end":
     Work.finish = lambda *_, **__: die()  # type: ignore[method-assign]
-spec = Features.parse(given["spec"])
-features.run(spec, model=Path(given["model"]), data=Path(given["data"]), output=Path(given["output"]), threads=1)
+paths = {key: Path(given[key]) for key in ("model", "data", "output")}
+features.run(Features.parse(given["spec"]), **paths, part=given["part"] or None, threads=1)

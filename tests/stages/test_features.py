@@ -24,6 +24,7 @@ from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import features
+from ssltransfer.training import extraction
 
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
@@ -55,7 +56,7 @@ def values_of(output: Path) -> np.ndarray:
 def test_the_published_features_have_the_published_lengths(options: TrunkOptions, layer: str, side: int, dims: int):
     with torch.device("meta"):
         shape = build_trunk(options, top=False).shapes()[layer]
-    assert np.prod(features.pooled_shape(shape, Pool(max=side))) == dims
+    assert np.prod(extraction.pooled_shape(shape, Pool(max=side))) == dims
 
 
 @pytest.mark.parametrize("pool", [{"max": 4}, {"avg": 3}, None], ids=["max", "avg", "whole"])
@@ -172,14 +173,24 @@ class Job:
         self.folder, self.log = folder, folder / "log"
         self.paths = {"model": model_of(folder / "m"), "data": data, "output": folder / "manifest.json"}
 
-    def run(self, kill: str = "") -> int | None:
+    def start(self, kill: str = "", part: str = "") -> multiprocessing.process.BaseProcess:
         given = {key: str(path) for key, path in self.paths.items()} | {"log": str(self.log), "kill": kill}
-        settings = {"spec": spec_of().canonical(), "chunk_bytes": CHUNK}
+        if part:
+            given["output"] = str(self.folder / f"{part}.json")
+        settings = {"spec": spec_of().canonical(), "chunk_bytes": CHUNK, "part": part}
         script = str(Path(__file__).with_name("killed_features.py"))
         process = self.context.Process(target=runpy.run_path, args=(script, given | settings))
         process.start()
+        return process
+
+    def run(self, kill: str = "", part: str = "") -> int | None:
+        process = self.start(kill, part)
         process.join(120)
         return process.exitcode
+
+    def written(self) -> list[str]:
+        """Chunks in the order in which they were written."""
+        return self.log.read_text().split()
 
     def results(self) -> dict[str, bytes]:
         store, _ = open_features(self.folder / "manifest.json")
@@ -187,20 +198,77 @@ class Job:
         return chunks | {"manifest": (self.folder / "manifest.json").read_bytes()}
 
 
-def test_killed_and_run_again_it_goes_on_at_the_next_chunk(tmp_path: Path, objects_path: Path):
-    undisturbed = Job(tmp_path / "undisturbed", objects_path)
-    assert undisturbed.run() == 0
-    assert undisturbed.log.read_text().split() == ["0", "1", "2", "3", "4"]
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) -> Job:
+    job = Job(tmp_path_factory.mktemp("undisturbed"), objects_path)
+    assert job.run() == 0
+    assert job.written() == ["0", "1", "2", "3", "4"]
+    return job
 
+
+def test_killed_and_run_again_it_goes_on_at_the_next_chunk(tmp_path: Path, objects_path: Path, undisturbed: Job):
     job = Job(tmp_path / "killed", objects_path)
     for kill in ("after 0", "half 2", "end"):
         assert job.run(kill) == -9
         assert not (job.folder / "manifest.json").exists()
     assert job.run() == 0
     # Only the chunk that was cut in half was computed again.
-    assert job.log.read_text().split() == ["0", "1", "2", "2", "3", "4"]
+    assert job.written() == ["0", "1", "2", "2", "3", "4"]
     assert job.results() == undisturbed.results()
     assert not list(job.folder.rglob("*.partial"))
+
+
+def test_parts_at_the_same_time_make_the_store_of_one_job(tmp_path: Path, objects_path: Path, undisturbed: Job):
+    job = Job(tmp_path / "parts", objects_path)
+    running = [job.start(part=f"{number}-of-3") for number in (1, 2, 3)]
+    for process in running:
+        process.join(120)
+    assert [process.exitcode for process in running] == [0, 0, 0]
+    assert not (job.folder / "manifest.json").exists()
+    assert read_json(job.folder / "2-of-3.json")["chunks"].keys() == {"1", "4"}
+    # Neither the job that writes the manifest nor parts of another division compute anything again.
+    assert job.run() == 0 and job.run(part="1-of-2") == 0
+    assert sorted(job.written()) == ["0", "1", "2", "3", "4"]
+    assert job.results() == undisturbed.results()
+
+
+def test_a_killed_part_goes_on_and_the_last_job_makes_what_parts_did_not(
+    tmp_path: Path, objects_path: Path, undisturbed: Job
+):
+    job = Job(tmp_path / "killed-part", objects_path)
+    assert job.run("half 2", part="1-of-2") == -9
+    assert job.run("after 2", part="1-of-2") == -9
+    assert job.written() == ["0", "2", "2"]
+    assert job.run(part="1-of-2") == 0
+    assert job.written() == ["0", "2", "2", "4"]
+    assert job.run() == 0
+    assert job.written() == ["0", "2", "2", "4", "1", "3"]
+    assert job.results() == undisturbed.results()
+
+
+def test_parts_that_cannot_be_are_refused(tmp_path: Path, objects_path: Path):
+    for part in ("0/8", "9/8", "3", "a-of-b", "0-of-0"):
+        with pytest.raises(ArtefactError, match=f"--part {part}: there is no such part; give one such as 3/8"):
+            features.run(
+                spec_of(), model=model_of(tmp_path / "m"), data=objects_path, output=tmp_path / "p.json", part=part
+            )
+
+
+@pytest.mark.slow
+def test_two_processes_of_one_job_make_what_one_makes(tmp_path: Path, objects_path: Path):
+    """As `--devices 2` starts them without a GPU: connected by gloo, one thread each, two chunks."""
+    model = model_of(tmp_path / "m", ResNet18(size=48, stem_stride=1))
+    spec = spec_of("conv1", pool=None, precision="float32").canonical()
+    made = []
+    for devices in (1, 2):
+        output = tmp_path / str(devices) / "manifest.json"
+        words = ["--spec", spec, "--model", model, "--data", objects_path, "--output", output, "--threads", devices]
+        words = [sys.executable, "-m", "ssltransfer.cli", "features", *words, "--devices", devices]
+        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert ("2 processes" in done.stdout) == (devices == 2)
+        made.append(output.read_bytes())
+    assert made[0] == made[1] and read_json(output)["shape"] == [48, 147456] and len(read_json(output)["chunks"]) == 2
 
 
 def test_the_number_of_workers_does_not_show(tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -104,7 +104,7 @@ def test_equal_runs_give_equal_bytes(clustering, make_features, tmp_path):
 def test_features_of_another_trunk_are_refused(clustering, make_features, tmp_path, changed, said):
     features, index = make_features(np.ones((9, 6), np.float32), "other", **changed)
     output = tmp_path / "l.parquet"
-    with pytest.raises(ArtefactError, match=rf"a feature store of another trunk .*\({said}\)"):
+    with pytest.raises(ArtefactError, match=rf"features of another trunk .*\({said}\)"):
         labelled(clustering(), features, index, output)
     assert not output.exists()
 

@@ -57,6 +57,20 @@ def test_ones_own_configuration_is_the_whole_of_it(tmp_path: Path):
     assert planned(tmp_path) == WHOLE_CHAIN
 
 
+def test_an_extraction_is_scattered_as_asked(tmp_path: Path):
+    """With one part there are no part jobs, with three each store has three."""
+    write_config(tmp_path, tiny())
+    assert planned(tmp_path, "--set-scatter", "features=1") == WHOLE_CHAIN
+    stores = [name for name in WHOLE_CHAIN if name.startswith("features/")]
+    parts = {f"{store}/{part}-of-3" for store in stores for part in (1, 2, 3)}
+    assert planned(tmp_path, "--set-scatter", "features=3") == WHOLE_CHAIN | parts
+
+
+def test_labels_without_stored_features_extract_nothing_more(tmp_path: Path):
+    write_config(tmp_path, tiny(**{"clusters.puzzle-k4.stored": False}))
+    assert planned(tmp_path) == WHOLE_CHAIN - {"features/puzzle-conv4/scenes-train"}
+
+
 @pytest.fixture(scope="module")
 def papers_setting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with stand-ins of the data that config/noroozi2018.yaml names."""
@@ -118,11 +132,12 @@ def test_a_fault_is_one_line_and_no_job_starts(tmp_path: Path, changes: dict[str
 
 def test_the_slurm_profile_speaks_of_every_stage():
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
-    rules = {file.stem for file in (ROOT / "workflow/rules").glob("*.smk")} - {"common", "report"}
-    assert set(profile["set-resources"]) == rules
-    assert set(profile["set-threads"]) == rules
-    assert {name for name, given in profile["set-resources"].items() if given.get("gpu")} == {
-        file.stem
-        for file in (ROOT / "workflow/rules").glob("*.smk")
-        if re.search(r"^\s+gpu=1,$", file.read_text(), re.M)
-    }
+    texts = [file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk")]
+    rules = {name: body for text in texts for name, body in re.findall(r"^rule (\w+):\n((?:(?: .*)?\n)+)", text, re.M)}
+    del rules["report"]
+    assert set(profile["set-resources"]) == set(rules)
+    assert set(profile["set-threads"]) == set(rules)
+    on_gpu = {name for name, given in profile["set-resources"].items() if given.get("gpu")}
+    assert on_gpu == {name for name, body in rules.items() if re.search(r"^\s+gpu=1,$", body, re.M)}
+    assert profile["set-resources"]["features_part"] == profile["set-resources"]["features"]
+    assert profile["set-threads"]["features_part"] == profile["set-threads"]["features"]

@@ -16,4 +16,4 @@ rule cluster:
         spec=spec_of("clusters", "cluster"),
     shell:
         "ssltransfer cluster --spec {params.spec:q} --features {input.features:q}"
-        " --output {output:q} --threads {threads} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

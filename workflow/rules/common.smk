@@ -21,6 +21,11 @@ os.environ.update(
 )
 
 
+# How many jobs share the chunks of a feature store: --set-scatter features=8.
+scattergather:
+    features=1,
+
+
 wildcard_constraints:
     dataset=r"[^/]+",
     pretext=r"[^/]+",
@@ -45,16 +50,26 @@ def report_spec(wildcards):
     return CONFIG.report.canonical()
 
 
+def cache_spec(wildcards):
+    return CONFIG.datasets[wildcards.dataset].cache.canonical()
+
+
 def index_of(dataset):
-    return f"{RESULTS}/index/{dataset}.parquet"
+    """The index that every reader of pictures is given: of the files, or of the cache where there is one."""
+    made = "cache" if CONFIG.datasets[dataset].cache else "index"
+    return f"{RESULTS}/{made}/{dataset}.parquet"
+
+
+def dataset_index(wildcards):
+    return index_of(wildcards.dataset)
 
 
 def model_of(name):
     return f"{RESULTS}/{CONFIG.model(name).stage}/{name}/manifest.json"
 
 
-def features_of(name, dataset):
-    return f"{RESULTS}/features/{name}/{dataset}/manifest.json"
+def features_of(name, dataset, file="manifest.json"):
+    return f"{RESULTS}/features/{name}/{dataset}/{file}"
 
 
 def labels_of(cluster, dataset):
@@ -78,13 +93,38 @@ def features_model(wildcards):
     return model_of(CONFIG.features[wildcards.features].model)
 
 
+def features_parts(wildcards):
+    """What the parts of an extraction leave; nothing where the whole is one job."""
+    parts = gather.features(
+        features_of(wildcards.features, wildcards.dataset, "{scatteritem}.json")
+    )
+    return parts if len(parts) > 1 else []
+
+
 def cluster_features(wildcards):
     cluster = CONFIG.clusters[wildcards.cluster]
     return features_of(cluster.features, cluster.data)
 
 
+def labelled(wildcards):
+    """The features entry that a dataset is labelled by, and whether they are stored."""
+    name = CONFIG.clusters[wildcards.cluster].features
+    return name, CONFIG.reads_features(wildcards.cluster, wildcards.dataset)
+
+
 def label_features(wildcards):
-    return features_of(CONFIG.clusters[wildcards.cluster].features, wildcards.dataset)
+    name, stored = labelled(wildcards)
+    return [features_of(name, wildcards.dataset)] if stored else []
+
+
+def label_model(wildcards):
+    name, stored = labelled(wildcards)
+    return [] if stored else [model_of(CONFIG.features[name].model)]
+
+
+def label_spec(wildcards):
+    name, stored = labelled(wildcards)
+    return "label" if stored else CONFIG.features[name].canonical()
 
 
 def student_data(wildcards):

@@ -21,4 +21,4 @@ rule evaluate:
     shell:
         "ssltransfer evaluate --spec {params.spec:q} --model {input.model:q} --train {input.train:q}"
         " --test {input.test:q} --train-features {input.train_features:q} --test-features {input.test_features:q}"
-        " --output {output:q} --threads {threads} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

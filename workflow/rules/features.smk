@@ -1,7 +1,8 @@
 rule features:
     input:
         model=features_model,
-        data=f"{RESULTS}/index/{{dataset}}.parquet",
+        data=dataset_index,
+        parts=features_parts,
     output:
         f"{RESULTS}/features/{{features}}/{{dataset}}/manifest.json",
     log:
@@ -17,4 +18,28 @@ rule features:
         spec=spec_of("features", "features"),
     shell:
         "ssltransfer features --spec {params.spec:q} --model {input.model:q} --data {input.data:q}"
-        " --output {output:q} --threads {threads} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
+
+
+# A share of the chunks, into the store that `features` then finds filled; only with --set-scatter features=N, N > 1.
+rule features_part:
+    input:
+        model=features_model,
+        data=dataset_index,
+    output:
+        temp(f"{RESULTS}/features/{{features}}/{{dataset}}/{{scatteritem}}.json"),
+    log:
+        f"{RESULTS}/logs/features_part/{{features}}/{{dataset}}/{{scatteritem}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/features_part/{{features}}/{{dataset}}/{{scatteritem}}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        spec=spec_of("features", "features"),
+    shell:
+        "ssltransfer features --spec {params.spec:q} --model {input.model:q} --data {input.data:q}"
+        " --part {wildcards.scatteritem} --output {output:q} --threads {threads} --devices {resources.gpu}"
+        " > {log:q} 2>&1"

@@ -2,7 +2,8 @@ rule label:
     input:
         cluster=f"{RESULTS}/cluster/{{cluster}}/manifest.json",
         features=label_features,
-        index=f"{RESULTS}/index/{{dataset}}.parquet",
+        model=label_model,
+        index=dataset_index,
     output:
         f"{RESULTS}/label/{{cluster}}/{{dataset}}.parquet",
     log:
@@ -15,7 +16,8 @@ rule label:
     resources:
         gpu=1,
     params:
-        spec="label",
+        spec=label_spec,
     shell:
         "ssltransfer label --spec {params.spec:q} --cluster {input.cluster:q} --features {input.features:q}"
-        " --index {input.index:q} --output {output:q} --threads {threads} > {log:q} 2>&1"
+        " --model {input.model:q} --index {input.index:q} --output {output:q} --threads {threads}"
+        " --devices {resources.gpu} > {log:q} 2>&1"

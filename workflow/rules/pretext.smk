@@ -17,4 +17,4 @@ rule pretext:
         spec=spec_of("pretexts", "pretext"),
     shell:
         "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --heldout {input.heldout:q}"
-        " --output {output:q} --threads {threads} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

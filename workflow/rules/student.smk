@@ -20,4 +20,4 @@ rule student:
     shell:
         "ssltransfer student --spec {params.spec:q} --data {input.data:q} --labels {input.labels:q}"
         " --heldout {input.heldout:q} --heldout-labels {input.heldout_labels:q}"
-        " --output {output:q} --threads {threads} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
