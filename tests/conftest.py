@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artefacts.labels import Labels, write_labels
 from ssltransfer.config.formats import World
 from ssltransfer.stages import index as index_stage
 
@@ -40,6 +42,15 @@ def objects_val_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = World(root=str(folder / "world"), set="objects", split="val", n=24, size=64)
     index_stage.run(spec, output=folder / "objects-val.parquet", threads=1)
     return folder / "objects-val.parquet"
+
+
+@pytest.fixture
+def labels_path(objects: Index, tmp_path: Path) -> Path:
+    """Pseudo-labels of three clusters, in turns, for `objects`."""
+    labels = (np.arange(len(objects)) % 3).astype(np.int32)
+    distances = np.zeros(len(objects), np.float32)
+    write_labels(tmp_path / "l.parquet", Labels(objects.paths, labels, distances, 3, objects.fingerprint, "x"))
+    return tmp_path / "l.parquet"
 
 
 @pytest.fixture

@@ -10,27 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
 from ssltransfer.artefacts.files import digest_of
 from ssltransfer.artefacts.index import Index
-from ssltransfer.artefacts.labels import Labels, write_labels
 from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import ClusterClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.trunks import CaffeNet
 
 TRUNK = CaffeNet(width=0.125, size=64, stem_stride=2)
-
-
-@pytest.fixture
-def labels_path(objects: Index, tmp_path: Path) -> Path:
-    labels = (np.arange(len(objects)) % 3).astype(np.int32)
-    distances = np.zeros(len(objects), np.float32)
-    write_labels(tmp_path / "l.parquet", Labels(objects.paths, labels, distances, 3, objects.fingerprint, "x"))
-    return tmp_path / "l.parquet"
 
 
 def command(data: Path, labels: Path, output: Path, *, steps: int = 4, batch: int = 8, devices: int = 2) -> list[str]:

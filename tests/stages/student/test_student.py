@@ -37,14 +37,6 @@ def spec(trunk: AnyTrunk = TRUNK, *, steps: int = 4, supervised: bool = False, l
     return Student(method=method, data="objects", trunk=trunk, schedule=Schedule(steps=steps, batch=16, lr=lr))
 
 
-@pytest.fixture
-def labels_path(objects: Index, tmp_path: Path) -> Path:
-    labels = (np.arange(len(objects)) % 3).astype(np.int32)
-    distances = np.zeros(len(objects), np.float32)
-    write_labels(tmp_path / "l.parquet", Labels(objects.paths, labels, distances, 3, objects.fingerprint, "x"))
-    return tmp_path / "l.parquet"
-
-
 def test_what_is_written_is_the_trunk_alone(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "cc" / "manifest.json"
     student.run(spec(), data=objects_path, labels=labels_path, output=output, threads=1)
