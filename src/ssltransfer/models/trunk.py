@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ class LayerError(ValueError):
     """A layer was asked for that the network does not have."""
 
 
-class Trunk(nn.Module):
+class Trunk(nn.Module, ABC):
     """A network without its classifier.
 
     Attributes:
@@ -49,9 +50,9 @@ class Trunk(nn.Module):
                 found[name] = x
         return found
 
+    @abstractmethod
     def step(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
