@@ -53,7 +53,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
     def objective() -> Watched:
         points = Points(Matrix(features), c, normalise=False, device=device, budget=memory_budget(), where="drawn")
-        return Watched(points, labels, c, penalty)
+        return Watched(points, labels, c, (penalty,))
 
     best = objective()
     by_scipy(best, tolerance=1e-9)
@@ -78,14 +78,14 @@ def run(setting: Setting) -> Iterator[Comparison]:
     def reaches(iterations: int) -> bool:
         made = by_sklearn(iterations)
         full = objective()
-        full.parameters.copy_(torch.from_numpy(np.hstack([made.coef_, made.intercept_[:, None]])))
+        full.parameters.copy_(torch.from_numpy(np.hstack([made.coef_, made.intercept_[:, None]])[None]))
         return float(full()) <= target
 
     iterations = bisect_left(range(UPDATES), True, lo=1, key=reaches)
     counts = [to_target(solve).evaluations for solve in (ours, by_scipy)]
 
     def products() -> None:
-        x, y = best.points, best.parameters[:, :-1].float()
+        x, y = best.points, best.parameters[0, :, :-1].float()
         for _ in range(counts[0]):
             for _, block in x:
                 (block @ y.T).T @ block

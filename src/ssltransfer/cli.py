@@ -190,7 +190,8 @@ def _house(commands: Any) -> None:
     parser = commands.add_parser("plan", help="a configuration's named things, what they hang on, what they will cost")
     parser.add_argument("config", type=Path)
     parser.add_argument("--tflops", type=float, default=30.0, help="what one device sustains (default: 30)")
-    parser.add_argument("--cores", type=int, default=16, help="CPU cores that decode (default: 16)")
+    parser.add_argument("--cores", type=int, help="CPU cores that decode for a device (default: 16)")
+    parser.add_argument("--measured", type=Path, help="results.json of the benchmarks: paces instead of assumptions")
     parser.set_defaults(call=_plan)
 
     parser = commands.add_parser("clean", help="remove work directories that no present result was made in")
@@ -199,9 +200,10 @@ def _house(commands: Any) -> None:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from ssltransfer.plan import Machine, print_plan
+    from ssltransfer.plan import Machine, measured, print_plan
 
-    print_plan(read_config(given.config), Machine(given.tflops, given.cores))
+    machine = measured(given.measured, given.cores) if given.measured else Machine(given.tflops, given.cores or 16)
+    print_plan(read_config(given.config), machine)
 
 
 def _clean(given: argparse.Namespace) -> None:

@@ -78,6 +78,9 @@ class ClusterAlignment(FeatureProtocol):
     iterations: int = Field(20, ge=1)
 
 
+Penalty = Annotated[float, Field(ge=0)]
+
+
 class Logistic(FeatureProtocol):
     """L2-regularised logistic regression by L-BFGS on cached features."""
 
@@ -85,7 +88,11 @@ class Logistic(FeatureProtocol):
     module: ClassVar[str] = "logistic"
     version: ClassVar[int] = 2
     source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
-    penalty: float | None = Field(None, ge=0, description="lambda of mean loss + lambda*||W||^2; default 100/(M*C).")
+    penalty: Penalty | Annotated[tuple[Penalty, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="lambda of mean loss + lambda*||W||^2; default 100/(M*C). Of several the one is taken that names "
+        "most of a held-out tenth of each class, and then fitted to all.",
+    )
     iterations: int = Field(800, ge=1)
     standardise: bool = False
 

@@ -13,6 +13,7 @@ from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import Logistic, Pool
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.logistic import Objective, minimise, standardisation
+from ssltransfer.stages.evaluate.subsets import stratified
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.kmeans import Matrix, Points
 
@@ -38,29 +39,43 @@ def sklearn_minimum(x: np.ndarray, labels: np.ndarray, penalty: float, tol: floa
 @pytest.mark.parametrize("penalty", [1e-1, 1e-3])
 def test_minimum_is_scikit_learns(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path, penalty: float) -> None:
     x, labels = blobs
-    objective = Objective(points(x, 64), labels, 4, penalty)
+    objective = Objective(points(x, 64), labels, 4, (penalty,))
     curve = minimise(objective, 800, Checkpoint(tmp_path / "c.pt"))
-    found = objective.parameters.numpy().copy()
+    found = objective.parameters[0].numpy().copy()
     value = float(objective())
     expected = sklearn_minimum(x, labels, penalty)
     expected[:, -1] -= expected[:, -1].mean() - found[:, -1].mean()  # a common bias changes nothing
     assert np.allclose(found, expected, atol=2e-3 / penalty**0.25)
-    objective.parameters.copy_(torch.from_numpy(expected))
+    objective.parameters[0].copy_(torch.from_numpy(expected))
     assert value == pytest.approx(float(objective()), abs=1e-7)
     assert curve[-1]["update"] < 800 and curve[-1]["gradient"] < 1e-4
 
 
 def test_gradient_is_that_of_finite_differences(blobs: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
     x, labels = blobs
-    objective = Objective(points(x, 77), labels, 4, 0.05)
-    objective.parameters.copy_(torch.from_numpy(rng.normal(size=(4, 10))))
+    objective = Objective(points(x, 77), labels, 4, (0.05,))
+    objective.parameters.copy_(torch.from_numpy(rng.normal(size=(1, 4, 10))))
     objective()
-    gradient = objective.parameters.grad.clone()  # type: ignore[union-attr]
-    weights = objective.parameters.clone().requires_grad_()
+    gradient = objective.parameters.grad[0].clone()  # type: ignore[index]
+    weights = objective.parameters[0].clone().requires_grad_()
     scores = torch.from_numpy(x).double() @ weights[:, :-1].T + weights[:, -1]
     loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(labels)) + 0.05 * weights[:, :-1].square().sum()
     loss.backward()
     assert torch.allclose(gradient, weights.grad, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_a_grid_finds_each_minimum_without_the_held_out(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    x, labels = blobs
+    penalties, without = (1e-1, 1e-2, 1e-3), np.arange(0, 200, 10)
+    grid = Objective(points(x, 64), labels, 4, penalties, without=without)
+    minimise(grid, 800, Checkpoint(tmp_path / "grid.pt"))
+    left = np.delete(np.arange(200), without)
+    for place, penalty in enumerate(penalties):
+        alone = Objective(points(x[left]), labels[left], 4, (penalty,))
+        minimise(alone, 800, Checkpoint(tmp_path / f"{place}.pt"))
+        assert float(grid()[place]) == pytest.approx(float(alone()), abs=1e-7)
+        assert torch.allclose(grid.parameters[place], alone.parameters[0], atol=2e-3 / penalty**0.25)
+        assert (grid.predict(points(x))[place] == alone.predict(points(x))[0]).mean() > 0.98
 
 
 def test_standardising_is_scikit_learns(rng: np.random.Generator) -> None:
@@ -75,13 +90,13 @@ def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
     blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, labels = blobs
-    quiet = Objective(points(x), labels, 4, 1e-4)
+    quiet = Objective(points(x), labels, 4, (1e-4,))
     curve = minimise(quiet, 800, Checkpoint(tmp_path / "quiet.pt"))
     assert len(curve) > 2
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "1")
     resumed: list[dict[str, float]] = []
     for stop_at in (1, 2, 1000):
-        objective = Objective(points(x), labels, 4, 1e-4)
+        objective = Objective(points(x), labels, 4, (1e-4,))
         checkpoint = Checkpoint(tmp_path / "cut.pt")
         save = checkpoint.save
 
@@ -100,12 +115,14 @@ def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
 
 
 def test_stops_at_the_limit(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    curve = minimise(Objective(points(blobs[0]), blobs[1], 4, 1e-6), 25, Checkpoint(tmp_path / "c.pt"))
+    curve = minimise(Objective(points(blobs[0]), blobs[1], 4, (1e-6,)), 25, Checkpoint(tmp_path / "c.pt"))
     assert [row["update"] for row in curve] == [20, 25]
 
 
-@pytest.mark.parametrize(("standardise", "penalty"), [(False, 0.3), (True, None)])
-def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, standardise: bool, penalty: float | None) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("standardise", "penalty"), [(False, 0.3), (True, None), (False, (30.0, 0.3))])
+def test_of_a_model_equals_scikit_learn(  # type: ignore[no-untyped-def]
+    chain, tmp_path: Path, standardise: bool, penalty: float | tuple[float, ...] | None
+) -> None:
     output = tmp_path / "lbfgs" / "tiny.json"
     protocol = Logistic(layer="conv4", pool=Pool(max=3), standardise=standardise, penalty=penalty)
     run(
@@ -125,6 +142,14 @@ def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, standardise: bool
     if standardise:
         scaler = StandardScaler().fit(x)
         x, y = scaler.transform(x), scaler.transform(y)
+    if isinstance(penalty, tuple):
+        held = stratified(train.labels, 0.1, 3)
+        rest = np.setdiff1d(np.arange(len(x)), held)
+        for row, one in zip(found.details["grid"], penalty, strict=True):
+            fit = sklearn_minimum(x[rest], train.labels[rest], one, tol=1e-7)
+            right = (x[held] @ fit[:, :-1].T + fit[:, -1]).argmax(1) == train.labels[held]
+            assert row == {"penalty": one, "held_out": pytest.approx(100 * right.mean(), abs=1e-4)}
+        penalty = max(found.details["grid"], key=lambda row: row["held_out"])["penalty"]
     penalty = penalty or 100 / (x.shape[1] * 12)
     assert found.details["penalty"] == pytest.approx(penalty)
     expected = sklearn_minimum(x, train.labels, penalty, tol=1e-7)

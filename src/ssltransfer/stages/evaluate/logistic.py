@@ -12,6 +12,7 @@ in coordinates in which it curves alike in all directions, which takes a third o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.config.protocols import Logistic
 from ssltransfer.stages.evaluate.base import Given, Outcome, classes_of, percent
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers
+from ssltransfer.stages.evaluate.subsets import stratified
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.kmeans import Points, memory_budget
 
+HELD_OUT = 0.1  # of each class's training pictures: where a penalty is chosen
 SEGMENT = 20  # updates between two chances to save; each costs one evaluation more
 MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
 
@@ -32,8 +35,10 @@ MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
 def evaluate(given: Given) -> Outcome:
     """Accuracy of the classifier at the minimum; it starts at zero and nothing is drawn, so there is one number.
 
+    Of several penalties the one that names most of a held-out tenth of the training pictures is fitted to all again.
+
     Raises:
-        ArtefactError: the features are not finite.
+        ArtefactError: the features are not finite, or no class has two pictures to choose a penalty by.
     """
     options = given.spec.protocol
     assert isinstance(options, Logistic) and given.features is not None
@@ -45,17 +50,34 @@ def evaluate(given: Given) -> Outcome:
         for store, name, keep in zip(given.features, (given.spec.train, given.spec.test), (True, False), strict=True)
     )
     m = train.shape[1]
-    penalty = 100 / (m * c) if options.penalty is None else options.penalty
-    print(f"{train}, {c} classes, lambda {penalty:g}; {given.devices}", flush=True)
-    centre, scale = standardisation(train) if options.standardise else (None, None)
-    objective = Objective(train, classes.train, c, penalty, centre, scale)
+    standard = standardisation(train) if options.standardise else None
+    print(f"{train}, {c} classes; {given.devices}", flush=True)
+    details: dict[str, Any] = {}
+    penalty = options.penalty
+    if isinstance(penalty, tuple):
+        held = stratified(classes.train, HELD_OUT, given.spec.seeds[0])
+        if not len(held):
+            raise ArtefactError(
+                f"{given.spec.train}: no class has two pictures to choose a penalty by; give one penalty."
+            )
+        grid = Objective(train, classes.train, c, penalty, standard, without=held)
+        minimise(grid, options.iterations, Checkpoint(given.folder / "grid.pt"))
+        right = (grid.predict(train)[:, held] == classes.train[held]).mean(1)
+        details["grid"] = [
+            {"penalty": one, "held_out": percent(share)} for one, share in zip(penalty, right, strict=True)
+        ]
+        print(f"of {len(held)} held-out pictures: {details['grid']}", flush=True)
+        penalty = penalty[int(right.argmax())]
+    elif penalty is None:
+        penalty = 100 / (m * c)
+    objective = Objective(train, classes.train, c, (penalty,), standard)
     curve = minimise(objective, options.iterations, Checkpoint(given.folder / "checkpoint.pt"))
-    predicted = objective.predict(test)
-    details: dict[str, Any] = {
+    predicted = objective.predict(test)[0]
+    details |= {
         "penalty": penalty,
         "curve": curve,
         "converged": curve[-1]["update"] < options.iterations,
-        "train_accuracy": percent((objective.predict(train) == classes.train).mean()),
+        "train_accuracy": percent((objective.predict(train)[0] == classes.train).mean()),
         **answers(classes, predicted),
     }
     return Outcome({"accuracy": [accuracy_of(classes, predicted)]}, classes.chance, details)
@@ -64,15 +86,19 @@ def evaluate(given: Given) -> Outcome:
 class Objective:
     """mean cross-entropy + lambda ||W||^2 over features that need not fit in memory, and its gradient.
 
+    For G values of lambda, whose classifiers see the features in the same pass.
+
     Args:
         points: N features of M dimensions.
         labels: int64 (N,).
         classes: C.
-        penalty: lambda.
-        centre, scale: float32 (M,), by which features are standardised, or None.
+        penalties: G values of lambda.
+        standard: float32 (M,) and (M,), mean and deviation by which features are standardised, or None.
+        without: samples that are left out.
 
     Attributes:
-        parameters: float64 (C, M + 1), the bias in the last column; zero at first.
+        parameters: float64 (G, C, M + 1), the bias in the last column; zero at first.
+        penalty: float64 (G, 1, 1).
     """
 
     def __init__(
@@ -80,41 +106,52 @@ class Objective:
         points: Points,
         labels: np.ndarray,
         classes: int,
-        penalty: float,
-        centre: Tensor | None = None,
-        scale: Tensor | None = None,
+        penalties: Sequence[float],
+        standard: tuple[Tensor, Tensor] | None = None,
+        without: np.ndarray | None = None,
     ):
-        self.points, self.penalty, self.centre, self.scale = points, penalty, centre, scale
+        self.points, self._standardisation = points, standard
         self.labels = torch.from_numpy(labels).to(points.device)
-        shape = (classes, points.shape[1] + 1)
+        self._out = None if without is None else torch.zeros(len(labels), dtype=torch.bool, device=points.device)
+        if self._out is not None and without is not None:
+            self._out[torch.from_numpy(without).to(points.device)] = True
+        self._n = len(labels) - (0 if without is None else len(without))
+        shape = (len(penalties), classes, points.shape[1] + 1)
         self.parameters = torch.zeros(shape, dtype=torch.float64, device=points.device)
+        self.penalty = torch.tensor(penalties, dtype=torch.float64, device=points.device).view(-1, 1, 1)
 
     @torch.no_grad()
     def __call__(self) -> Tensor:
-        """The objective, float64, with its gradient in `parameters.grad`; sums run in a fixed order."""
-        weight, n = self.parameters[:, :-1], self.points.shape[0]
-        single = self.parameters.float()
-        total = torch.zeros((), dtype=torch.float64, device=weight.device)
+        """The objectives, float64 (G,), with their gradients in `parameters.grad`; sums run in a fixed order."""
+        weight = self.parameters[:, :, :-1]
+        single = self.parameters.flatten(0, 1).float()
+        total = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
         gradient = torch.zeros_like(self.parameters)
+        flat = gradient.flatten(0, 1)
         for span, x in self.points:
             x = self._standard(x)
-            scores = _scores(single, x).log_softmax(1)
+            scores = _scores(single, x).unflatten(1, weight.shape[:2]).log_softmax(2)
             rows, target = torch.arange(len(x), device=x.device), self.labels[span]
-            total -= scores[rows, target].double().sum()
+            losses = scores[rows, :, target].double()
             residual = scores.exp_()
-            residual[rows, target] -= 1
-            gradient[:, :-1] += residual.T @ x
-            gradient[:, -1] += residual.double().sum(0)
-        gradient /= n
-        gradient[:, :-1] += 2 * self.penalty * weight
+            residual[rows, :, target] -= 1
+            if self._out is not None:
+                losses[self._out[span]] = 0
+                residual[self._out[span]] = 0
+            total -= losses.sum(0)
+            flat[:, :-1] += residual.flatten(1).T @ x
+            flat[:, -1] += residual.flatten(1).double().sum(0)
+        gradient /= self._n
+        gradient[:, :, :-1] += 2 * self.penalty * weight
         self.parameters.grad = gradient
-        return total / n + self.penalty * weight.square().sum()
+        return total / self._n + self.penalty.flatten() * weight.square().sum((1, 2))
 
     @torch.inference_mode()
     def predict(self, points: Points) -> np.ndarray:
-        """int64, the likeliest class of each point."""
-        single = self.parameters.float()
-        return torch.cat([_scores(single, self._standard(x)).argmax(1).cpu() for _, x in points]).numpy()
+        """int64 (G, N), the likeliest class of each point."""
+        single, shape = self.parameters.flatten(0, 1).float(), self.parameters.shape[:2]
+        scores = (_scores(single, self._standard(x)).unflatten(1, shape) for _, x in points)
+        return torch.cat([one.argmax(2).cpu() for one in scores]).T.numpy()
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each dimension, float64 (M,), to few digits: a variance is at least 1e-4 mean^2."""
@@ -129,7 +166,7 @@ class Objective:
         return mean, torch.maximum(square - mean.square(), 1e-4 * square)
 
     def _standard(self, x: Tensor) -> Tensor:
-        return x if self.centre is None or self.scale is None else (x - self.centre) / self.scale
+        return x if self._standardisation is None else (x - self._standardisation[0]) / self._standardisation[1]
 
 
 def _scores(parameters: Tensor, x: Tensor) -> Tensor:
@@ -147,7 +184,7 @@ class Coordinates:
     """
 
     def __init__(self, objective: Objective):
-        classes = len(objective.parameters)
+        classes = objective.parameters.shape[1]
         share = (1 - 1 / classes) / classes
         self.centre, variance = objective.moments()
         self._weight = (share * variance + 2 * objective.penalty).rsqrt()
@@ -155,21 +192,21 @@ class Coordinates:
         self._bias = share**-0.5
 
     def parameters(self, inner: Tensor) -> Tensor:
-        """float64 (C, M + 1) in these coordinates -> weights and bias."""
-        weight = inner[:, :-1] * self._weight
-        return torch.cat([weight, (inner[:, -1] * self._bias - weight @ self.centre)[:, None]], 1)
+        """float64 (G, C, M + 1) in these coordinates -> weights and bias."""
+        weight = inner[..., :-1] * self._weight
+        return torch.cat([weight, (inner[..., -1] * self._bias - weight @ self.centre)[..., None]], -1)
 
     def gradient(self, outer: Tensor) -> Tensor:
         """The gradient by weights and bias -> the gradient by these coordinates."""
-        weight, bias = outer[:, :-1], outer[:, -1:]
-        return torch.cat([(weight - bias * self.centre) * self._weight, bias * self._bias], 1)
+        weight, bias = outer[..., :-1], outer[..., -1:]
+        return torch.cat([(weight - bias * self.centre) * self._weight, bias * self._bias], -1)
 
 
 def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list[dict[str, float]]:
     """Bring `objective.parameters` to the minimum; rows of {update, objective, gradient}, the last the end.
 
-    The optimiser runs in segments, alike whether it was interrupted or not, and its whole state is saved between
-    them: a killed run ends with the same bits.
+    Several objectives are minimised as their sum, which is least where each is. The optimiser runs in segments, alike
+    whether it was interrupted or not, and its whole state is saved between them: a killed run ends with the same bits.
 
     Raises:
         ArtefactError: the objective is not finite.
@@ -180,7 +217,7 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
     @torch.no_grad()
     def evaluated() -> Tensor:
         objective.parameters.copy_(coordinates.parameters(inner))
-        value = objective()
+        value = objective().sum()
         assert objective.parameters.grad is not None
         inner.grad = coordinates.gradient(objective.parameters.grad)
         return value

@@ -9,9 +9,11 @@ import yaml
 
 from ssltransfer.config import read_config
 from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet50, Vgg16
-from ssltransfer.plan import Machine, enlarged, estimate, flops, parameters, print_plan
+from ssltransfer.plan import Machine, estimate, print_plan
+from ssltransfer.plan.caches import enlarged
+from ssltransfer.plan.networks import flops, parameters
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
 
 
@@ -52,8 +54,8 @@ def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) 
         for file in (REPOSITORY / "config/noroozi2018.yaml", tmp_path / "config.yaml")
     )
     job = "label jigsawpp-k2000 on places-train"
-    assert stored[job].hours == 0 and stored[job].needs == ("jigsawpp-k2000", "jigsawpp-conv4")
-    assert passing[job].needs == ("jigsawpp-k2000", "jigsawpp")
+    assert stored[job].hours == 0 and stored[job].needs == ("jigsawpp-k2000", "jigsawpp-conv4", "places-train")
+    assert passing[job].needs == ("jigsawpp-k2000", "jigsawpp", "places-train")
     # A pass over these pictures, whatever is done with its result.
     assert passing[job].hours == stored["features jigsawpp-conv4 on places-train"].hours
     assert passing["label jigsawpp-k2000 on imagenet-train"] == stored["label jigsawpp-k2000 on imagenet-train"]

@@ -1,0 +1,186 @@
+"""What each job of a configuration costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.config import Config
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.protocols import ClusterAlignment, LinearLayers, Logistic, Neighbours, VocClassification
+from ssltransfer.config.tasks import Hog
+from ssltransfer.plan.machine import Machine
+from ssltransfer.plan.networks import dims_of, flops, parameters, task_flops, training_memory
+from ssltransfer.stages.cache import packed_pixels
+
+CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
+ASPECT = 4 / 3  # long by short side of a picture that nobody has seen yet
+TRAINING = 3.0  # forward and backward, in forwards
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one job; None where the number of pictures is unknown.
+
+    Attributes:
+        needs: names of models, clusterings, features and datasets.
+        hours: of one device (or of the CPU cores, if decoding is the limit).
+        disk_gb: kept on disk.
+        memory_gb: host or device memory for the data that the job keeps at hand.
+        limit: what the hours are spent on.
+    """
+
+    stage: str
+    name: str
+    needs: tuple[str, ...]
+    hours: float | None
+    disk_gb: float | None
+    memory_gb: float | None
+    limit: str = ""
+
+
+def pictures(config: Config, dataset: str) -> int | None:
+    """How many pictures a dataset has: as indexed, as limited, or as published."""
+    index = Path(config.results) / "index" / f"{dataset}.parquet"
+    if index.is_file():
+        return int(pq.read_metadata(index).num_rows)
+    entry = config.datasets[dataset]
+    known = entry.published
+    return min(filter(None, (known, entry.limit)), default=None)
+
+
+def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
+    """A cost for every job, in the order of the stages."""
+    for name in config.datasets:
+        n = pictures(config, name)
+        hours = n / CHECKED_PER_CORE / machine.cores / 3600 if n else None
+        yield Cost("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
+    for name, dataset in config.datasets.items():
+        if dataset.cache:
+            n = pictures(config, name)
+            hours = n / machine.pictures(None) / 3600 if n else None
+            yield Cost("cache", name, (name,), hours, _packed_gb(config, name), None, "decoding")
+    for name, pretext in config.pretexts.items():
+        yield _pretext(config, machine, name, pretext)
+    for name, features in config.features.items():
+        trunk = config.model(features.model).trunk
+        dims = dims_of(trunk, features.layer, features.pool.max or features.pool.avg if features.pool else None)
+        size = 2 if features.precision == "float16" else 4
+        for data in sorted(config.datasets_of_features(name)):
+            n = pictures(config, data)
+            reading = machine.pictures(config.datasets[data])
+            hours, limit = _passes(n, reading, flops(trunk), machine.rate("forward", trunk.name)) if n else (None, "")
+            disk = n * dims * size / 1e9 if n else None
+            yield Cost("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
+    for name, cluster in config.clusters.items():
+        source = config.features[cluster.features]
+        pool = source.pool
+        dims = dims_of(config.model(source.model).trunk, source.layer, pool.max or pool.avg if pool else None)
+        n = pictures(config, cluster.data)
+        work = 2.0 * n * dims * cluster.k * cluster.iterations if n else None
+        hours = work / machine.rate("products") / 3600 if work else None
+        memory = n * dims * 2 / 1e9 if n else None
+        yield Cost(
+            "cluster", name, (cluster.features, cluster.data), hours, cluster.k * dims * 4e-9, memory, "products"
+        )
+    for cluster_name, data in sorted(config.labels()):
+        n = pictures(config, data)
+        made_of = config.clusters[cluster_name].features
+        hours, limit = (0.0, "") if n else (None, "")
+        if not config.reads_features(cluster_name, data):
+            made_of = config.features[made_of].model
+            trunk, reading = config.model(made_of).trunk, machine.pictures(config.datasets[data])
+            hours, limit = _passes(n, reading, flops(trunk), machine.rate("forward", trunk.name)) if n else (None, "")
+        disk = n * 5e-8 if n else None
+        yield Cost("label", f"{cluster_name} on {data}", (cluster_name, made_of, data), hours, disk, None, limit)
+    for name, student in config.students.items():
+        n = pictures(config, student.data)
+        needs = tuple(filter(None, (getattr(student.method, "cluster", None), student.data)))
+        seen = student.schedule.total_steps(n) * student.schedule.batch if n else None
+        reading, work = machine.pictures(config.datasets[student.data]), TRAINING * flops(student.trunk, top=True)
+        hours, limit = (
+            _passes(seen, reading, work, machine.rate("training", student.trunk.name)) if seen else (None, "")
+        )
+        disk = parameters(student.trunk, top=True) * 4e-9
+        yield Cost("student", name, needs, hours, disk, training_memory(student.trunk, student.schedule.batch), limit)
+    for name, models in config.rows.items():
+        for model in models:
+            yield _evaluation(config, machine, name, model)
+
+
+def _packed_gb(config: Config, name: str) -> float | None:
+    """Of a dataset's cache: from its index if it was made, else from the usual shape of a picture."""
+    options, n = config.datasets[name].cache, pictures(config, name)
+    if options is None or n is None:
+        return None
+    path = Path(config.results) / "index" / f"{name}.parquet"
+    short = min(options.short, getattr(config.datasets[name], "size", options.short))
+    pixels = packed_pixels(read_index(path), options).sum() if path.is_file() else n * short**2 * ASPECT
+    return float(pixels) * options.bytes_a_pixel / 1e9
+
+
+def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
+    n = pictures(config, pretext.data) if pretext.data else None
+    disk = parameters(pretext.trunk, top=False) * 4e-9
+    needs = tuple(filter(None, (pretext.data,)))
+    if not pretext.task.trains:
+        sampled = pretext.task.sampled if isinstance(pretext.task, Hog) else 0
+        work = 2.0 * sampled * 36 * getattr(pretext.trunk, "words", 0) * 20
+        return Cost("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
+    assert pretext.schedule is not None
+    if n is None and pretext.schedule.steps is None:
+        return Cost("pretext", name, needs, None, disk, None)
+    seen = pretext.schedule.total_steps(n or 1) * pretext.schedule.batch
+    reading = machine.pictures(config.datasets[pretext.data] if pretext.data else None)
+    hours, limit = _passes(seen, reading, TRAINING * task_flops(pretext), machine.rate("training", pretext.trunk.name))
+    return Cost("pretext", name, needs, hours, disk, training_memory(pretext.trunk, pretext.schedule.batch), limit)
+
+
+def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost:
+    evaluation = config.evaluations[name]
+    protocol, trunk = evaluation.protocol, config.model(model).trunk
+    train, test = pictures(config, evaluation.train), pictures(config, evaluation.test)
+    job = f"{name} of {model}"
+    if train is None or test is None:
+        return Cost("evaluate", job, (model,), None, None, None)
+    seeds = len(evaluation.seeds)
+    if isinstance(protocol, LinearLayers | VocClassification):
+        seen = protocol.schedule.total_steps(train) * protocol.schedule.batch
+        from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
+        forward, work = machine.rate("forward", trunk.name), flops(trunk)
+        if isinstance(protocol, LinearLayers):
+            hours, limit = _passes(seen * seeds, from_train, work, forward)
+        else:
+            training = machine.rate("training", trunk.name)
+            hours, limit = _passes(seen * seeds, from_train, TRAINING * work, training)
+        more, _ = _passes(test * protocol.crops * seeds, from_test, work, forward)
+        return Cost("evaluate", job, (model, evaluation.train, evaluation.test), hours + more, None, None, limit)
+    features = config.evaluated_features(name, model)
+    dims = dims_of(trunk, config.features[features].layer, _side(config, features))
+    work = 2.0 * train * test * dims
+    if isinstance(protocol, ClusterAlignment):
+        work = 2.0 * train * dims * (protocol.k or 1000) * protocol.iterations
+    elif isinstance(protocol, Logistic):
+        fits = 1 + len(protocol.penalty) if isinstance(protocol.penalty, tuple) else 1
+        work = 4.0 * train * dims * 1000 * protocol.iterations * fits
+    else:
+        assert isinstance(protocol, Neighbours)
+    hours = work * seeds / machine.rate("products") / 3600
+    return Cost(
+        "evaluate", job, (features, evaluation.train, evaluation.test), hours, None, train * dims * 2 / 1e9, "products"
+    )
+
+
+def _side(config: Config, features: str) -> int | None:
+    pool = config.features[features].pool
+    return (pool.max or pool.avg) if pool else None
+
+
+def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:
+    """Hours for `seen` pictures read at `reading` a second, and whether the device or the decoding limits them."""
+    compute, decode = seen * flop / rate / 3600, seen / reading / 3600
+    return max(compute, decode), "device" if compute > decode else "decoding"
