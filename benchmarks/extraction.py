@@ -18,6 +18,7 @@ from ssltransfer.data.batches import load_batches, sequential_keys
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import Trunk
 from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.plan.networks import flops
 from ssltransfer.stages import features
 from ssltransfer.training.devices import plan_devices
 
@@ -32,8 +33,8 @@ def run(setting: Setting) -> Iterator[Comparison]:
     drawn = pictures.draw(setting.folder, setting.size(DRAWN, BATCH))
     width = 0.125 if setting.small else 1.0
     for options, layer, side, full in (
-        (CaffeNet(width=width), "conv4", 5, 4096),
-        (Vgg16(width=width), "conv4_3", 4, 512),
+        (CaffeNet(width=width), "conv4", 5, 2048),
+        (Vgg16(width=width), "conv4_3", 4, 128),
     ):
         n = setting.size(full if setting.device == "cpu" else 8 * full, BATCH)
         data = pictures.repeated(drawn, n, setting.folder / f"{layer}.parquet")
@@ -66,7 +67,8 @@ def _compared(setting: Setting, options: TrunkOptions, layer: str, side: int, da
     contenders = {OURS: stage, BARE: bare, LOADING: loading}
     samples = in_turns(contenders, setting.rounds, lambda name: shutil.rmtree(output.parent, ignore_errors=True))
     case = f"{options.slug} {layer}, {n} files of 500x375, {setting.threads} threads"
-    return Comparison(case, n, "pictures", samples, {BARE: GOAL}, (LOADING,))
+    paces = {f"forward/{options.name}": (BARE, n * flops(options))}
+    return Comparison(case, n, "pictures", samples, {BARE: GOAL}, (LOADING,), paces)
 
 
 def _model(folder: Path, trunk: Trunk) -> Path:

@@ -58,15 +58,16 @@ def run(setting: Setting) -> Iterator[Comparison]:
             simplejpeg.decode_jpeg(path.read_bytes())
 
     what = f"{n} JPEG files of 500x375, {pictures.kilobytes(index):.0f} KB, one core"
-    for case, found, tiles, goal in (
-        ("batches as loaded", index, False, GOAL),
-        ("batches as loaded, raw cache", cached("raw"), False, CACHED_GOAL),
-        ("batches as loaded, JPEG cache", cached("jpeg"), False, None),
-        ("batches, tiles and normalisation too", index, True, None),
+    for case, found, tiles, goal, pace in (
+        ("batches as loaded", index, False, GOAL, "decoding/files"),
+        ("batches as loaded, raw cache", cached("raw"), False, CACHED_GOAL, "decoding/raw"),
+        ("batches as loaded, JPEG cache", cached("jpeg"), False, None, "decoding/jpeg"),
+        ("batches, tiles and normalisation too", index, True, None, None),
     ):
         contenders: dict[str, Contender] = {OURS: partial(ours, found, tiles), NAIVE: naive, DECODING: decoding}
         samples = in_turns(contenders, setting.rounds)
-        yield Comparison(f"{case}; {what}", n, "pictures", samples, {NAIVE: goal}, (DECODING,))
+        paces = {pace: (OURS, float(n))} if pace else {}
+        yield Comparison(f"{case}; {what}", n, "pictures", samples, {NAIVE: goal}, (DECODING,), paces)
 
 
 def naive_tiles(path: Path) -> Tensor:

@@ -46,7 +46,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     """Each starts at zero. scikit-learn cannot be stopped at a loss, so it is told the number of iterations that
     it needs, found beforehand; the others are stopped at the first evaluation that is low enough.
     """
-    n, m, c = setting.size(20_000, 4000), setting.size(2048, 512), setting.size(100, 50)
+    n, m, c = setting.size(10_000, 4000), setting.size(2048, 512), setting.size(100, 50)
     features, labels = drawn(n, m, c)
     penalty = 100 / (m * c)
     device = torch.device(setting.device)

@@ -8,10 +8,10 @@ import torch
 from benchmarks.harness.measure import Contender
 
 
-def product(n: int, dims: int, k: int, device: str, block: int = 8192) -> Contender:
-    """The bare product (n, dims) x (dims, k) in float32, `block` rows at a time into the same memory."""
-    x, y = (torch.rand(shape, device=device) for shape in ((min(n, block), dims), (dims, k)))
-    room = torch.empty(len(x), k, device=device)
+def product(n: int, dims: int, k: int, device: str, block: int = 2048, dtype: torch.dtype = torch.float32) -> Contender:
+    """The bare product (n, dims) x (dims, k), `block` rows at a time into the same memory."""
+    x, y = (torch.rand(shape, device=device).to(dtype) for shape in ((min(n, block), dims), (dims, k)))
+    room = torch.empty(len(x), k, device=device, dtype=dtype)
 
     def call() -> None:
         for start in range(0, n, block):

@@ -6,11 +6,12 @@ import importlib
 import io
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -56,6 +57,7 @@ class Comparison:
         samples: seconds of each contender in each round, by name; `OURS` is one.
         goals: how many times as fast as each rival we want to be; None: no goal is set.
         limits: contenders that are no rivals but do the part that nobody can avoid.
+        paces: what `ssltransfer plan --measured` reckons with: name -> contender, and amount that one call of it does.
     """
 
     case: str
@@ -64,6 +66,7 @@ class Comparison:
     samples: dict[str, list[float]]
     goals: dict[str, float | None]
     limits: tuple[str, ...] = ()
+    paces: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
     def speed(self, rival: str) -> tuple[float, float, float]:
         """Times as fast as a rival: ratio of the medians, and the least and largest ratio within a round."""
@@ -141,7 +144,11 @@ def run_row(name: str, setting: Setting) -> list[Result]:
     """All results of a row; what the stages say meanwhile is not shown."""
     torch.set_num_threads(setting.threads)
     with redirect_stdout(io.StringIO()):
-        return list(importlib.import_module(f"benchmarks.{name}").run(setting))
+        results = []
+        for result in importlib.import_module(f"benchmarks.{name}").run(setting):
+            print(f"benchmarks: {name}: {result.case}", file=sys.stderr, flush=True)
+            results.append(result)
+        return results
 
 
 def alone(function: Callable[..., Value], *arguments: object, environment: Mapping[str, str] | None = None) -> Value:

@@ -17,7 +17,7 @@ from ssltransfer.training.progress import Progress
 
 EXAMPLES, SHOWN = 8, 5  # test pictures in the report, and neighbours of each
 QUERY_FLOATS = {"cpu": 8 << 20, "cuda": 64 << 20}
-MOST_QUERIES = 4096
+MOST_QUERIES = 2048
 
 
 def evaluate(given: Given) -> Outcome:
@@ -83,22 +83,41 @@ def nearest(gallery: Points, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         scores = torch.mm(queries, block.T, out=room[:size].view(len(queries), len(block)))
         if best.shape[1] < k:
             best, ids = _merged(best, ids, scores, span.start, k)
-            continue
-        # What only equals the k-th best comes after it, since blocks come in rising order.
-        better = (scores.amax(1) > best[:, -1]).nonzero()[:, 0]
-        if len(better):
-            chosen = scores if len(better) == len(scores) else scores[better]
-            best[better], ids[better] = _merged(best[better], ids[better], chosen, span.start, k)
+        else:
+            _improve(best, ids, scores, span.start)
     return best, ids
 
 
 def _merged(best: Tensor, ids: Tensor, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
     """The k best of those that were there and of a later block's, whose first sample is `start`."""
     values, found = _top(scores, min(k, scores.shape[1]))
-    values, found = torch.cat([best, values], 1), torch.cat([ids, found + start], 1)
-    # A stable sort leaves equal values by the lowest sample.
+    return _first(torch.cat([best, values], 1), torch.cat([ids, found + start], 1), k)
+
+
+def _improve(best: Tensor, ids: Tensor, scores: Tensor, start: int) -> None:
+    """Put what is better in a later block among the k best: a few of its scores, which topk would all look at."""
+    k = best.shape[1]
+    # What only equals the k-th best comes after it, since blocks come in rising order.
+    rows = (scores.amax(1) > best[:, -1]).nonzero()[:, 0]
+    if not len(rows):
+        return
+    chosen = scores if len(rows) > len(scores) / 4 else scores[rows]
+    if chosen is scores:
+        rows = torch.arange(len(scores), device=scores.device)
+    there, columns = (chosen > best[rows, -1:]).nonzero().unbind(1)
+    counts = torch.bincount(there, minlength=len(rows))
+    slots = k + torch.arange(len(there), device=there.device) - (counts.cumsum(0) - counts)[there]
+    values = torch.full((len(rows), k + int(counts.max())), -torch.inf, device=best.device)
+    found = torch.zeros(values.shape, dtype=torch.int64, device=best.device)
+    values[:, :k], found[:, :k] = best[rows], ids[rows]
+    values[there, slots], found[there, slots] = chosen[there, columns], columns + start
+    best[rows], ids[rows] = _first(values, found, k)
+
+
+def _first(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row; a stable sort leaves equal ones by the lowest sample."""
     values, order = values.sort(dim=1, descending=True, stable=True)
-    return values[:, :k].contiguous(), found.gather(1, order[:, :k])
+    return values[:, :k].contiguous(), ids.gather(1, order[:, :k])
 
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

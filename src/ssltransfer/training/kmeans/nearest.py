@@ -99,7 +99,7 @@ def assign(points: Points, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """
     offset = centroids.mean(0, dtype=torch.float64).float()
     nearest = Nearest(centroids - offset, points.step)
-    room = centroids.new_empty(points.step, centroids.shape[1])
+    room, near = (centroids.new_empty(points.step, centroids.shape[1]) for _ in "ab")
     labels = torch.zeros(points.shape[0], dtype=torch.int32)
     distances = torch.zeros(points.shape[0])
     for span, x in points:
@@ -107,6 +107,6 @@ def assign(points: Points, centroids: Tensor) -> tuple[Tensor, Tensor]:
         squares = torch.linalg.vector_norm(shifted, dim=1).square_()
         found, _ = nearest(shifted, squares, (x, centroids))
         labels[span] = found.int().cpu()
-        torch.sub(x, centroids[found], out=shifted)
+        torch.sub(x, torch.index_select(centroids, 0, found, out=near[: len(x)]), out=shifted)
         distances[span] = shifted.square_().sum(1).cpu()
     return points.total(labels), points.total(distances)

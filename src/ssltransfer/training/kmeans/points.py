@@ -15,6 +15,7 @@ from torch import Tensor
 from ssltransfer.artefacts.files import ArtefactError
 
 BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 64 << 20}  # 16 MB and 256 MB of float32
+BLOCK_ROWS = {"cpu": 2048, "cuda": 1 << 20}  # more rows multiply no faster, and leave the cache
 
 
 class Source(Protocol):
@@ -87,7 +88,7 @@ class Points:
         self.rank, self.world = rank, world
         self.shape = source.shape
         n, dims = source.shape
-        self.step = max(1, BLOCK_FLOATS[device.type] // max(k, dims))
+        self.step = max(1, min(BLOCK_ROWS[device.type], BLOCK_FLOATS[device.type] // max(k, dims)))
         mine = sum(len(range(*span.indices(n))) for span in self._spans()) * dims
         size = mine * source.dtype.itemsize
         chunk = min(n, source.rows) * dims * source.dtype.itemsize
@@ -98,19 +99,19 @@ class Points:
         if work > budget:
             raise ArtefactError(
                 f"{where}: {k} clusters in {dims} dimensions need {work >> 20} MB of memory and the budget is "
-                f"{budget >> 20} MB; give the job more, raise SSLTRANSFER_MEMORY_MB, or use fewer clusters."
+                f"{budget >> 20} MB; give the job more, raise SSLTRANSFER_MEMORY_MB, or use fewer clusters"
+                f"{' or init: random' if extra else ''}."
             )
         self.home: torch.device | None = None
-        if keep and not on_host and size < 0.6 * torch.cuda.mem_get_info(device)[0]:
-            self.home = device
-        elif keep and size + work <= budget:
+        self._numbers, self._room = mine, budget - work
+        if keep and not on_host and size <= (free := int(0.6 * torch.cuda.mem_get_info(device)[0])):
+            self.home, self._room = device, free
+        elif keep and size <= self._room:
             self.home = torch.device("cpu")
-        # As they are worked with where that fits too: conversion is a tenth of an iteration on a CPU.
-        self._ready = self.home == device and (not on_host or mine * 4 + work <= budget)
-        self.dtype, self._offset, self._scale = torch.float32, torch.zeros((), device=device), 1.0
         self._kept: dict[int, Tensor] = {}
+        self._ready: set[int] = set()  # those of them that are kept as they are delivered
         self._finite: set[int] = set()
-        self._block = torch.empty(self.step, dims, device=device)
+        self.shift(torch.zeros((), device=device))
 
     def __str__(self) -> str:
         where = f"kept on {self.home}" if self.home else "read from the disk in each iteration"
@@ -126,14 +127,18 @@ class Points:
             dtype: float16 halves memory and doubles products on a GPU.
             scale: half for float16, whose range differences of its own numbers may leave.
         """
-        self._kept.clear()
+        self._kept = {start: chunk for start, chunk in self._kept.items() if start not in self._ready}
+        self._ready.clear()
         self._offset, self.dtype, self._scale = offset, dtype, scale
+        # Conversion is a tenth of an iteration on a CPU: it is done once where its result fits too.
+        self._makes_ready = self.home == self.device and self._numbers * dtype.itemsize <= self._room
         self._block = torch.empty(self.step, self.shape[1], device=self.device)
 
     def release(self) -> None:
         """Keep nothing, and deliver rows as they are again."""
+        self.home = None
+        self._kept.clear()
         self.shift(torch.zeros((), device=self.device))
-        self.home, self._ready = None, False
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all ranks, in place where there are several."""
@@ -154,16 +159,27 @@ class Points:
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         """This rank's points in order: rows and (rows, dimensions) on the device, overwritten by the next block.
 
+        They may be the source's own memory: not to be written to.
+
         Raises:
             ArtefactError: a value is not finite.
         """
         for start, chunk in self._chunks():
-            for first in range(0, len(chunk), self.step):
-                part = chunk[first : first + self.step]
-                span = slice(start + first, start + first + len(part))
-                ids = range(span.start, span.stop)
-                yield span, part if start in self._kept and self._ready else self._prepared(part, ids)
+            if self._makes_ready and start not in self._ready:
+                made = torch.empty(chunk.shape, dtype=self.dtype, device=self.device)
+                for span, rows in self._blocks(start, chunk):
+                    made[span.start - start : span.stop - start] = rows
+                chunk = self._kept[start] = made
+                self._ready.add(start)
+            yield from self._blocks(start, chunk)
             self._finite.add(start)
+
+    def _blocks(self, start: int, chunk: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        for first in range(0, len(chunk), self.step):
+            part = chunk[first : first + self.step]
+            span = slice(start + first, start + first + len(part))
+            ids = range(span.start, span.stop)
+            yield span, part if start in self._ready else self._prepared(part, ids)
 
     def pick(self, ids: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Those of some points that are this rank's, a block at a time.
@@ -183,7 +199,7 @@ class Points:
             for first in range(0, len(starts), self.step):
                 part = starts[first : first + self.step]
                 rows = chunk[torch.from_numpy(ids[part] - start).to(chunk.device)]
-                yield part, rows if start in self._kept and self._ready else self._prepared(rows, ids[part])
+                yield part, rows if start in self._ready else self._prepared(rows, ids[part])
 
     def take(self, ids: np.ndarray) -> Tensor:
         """float32 (len(ids), dimensions), in the order of `ids`."""
@@ -229,19 +245,15 @@ class Points:
         chunk = torch.from_numpy(np.require(self._read(start) if raw is None else raw, requirements=["C", "W"]))
         if self.home is None:
             return chunk
-        if self._ready:
-            made = torch.empty(chunk.shape, dtype=self.dtype, device=self.home)
-            for first in range(0, len(chunk), self.step):
-                part = chunk[first : first + self.step]
-                made[first : first + self.step] = self._prepared(part, range(start + first, start + first + len(part)))
-            chunk = made
-        elif self.device.type == "cuda":
-            chunk = chunk.pin_memory()
+        if self.device.type == "cuda":
+            chunk = chunk.pin_memory() if self.home.type == "cpu" else chunk.to(self.device)
         self._kept[start] = chunk
         return chunk
 
     def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
-        x = self._block[: len(part)].copy_(part, non_blocking=True)
+        as_it_is = part.dtype == torch.float32 and part.device == self.device and not self.normalise
+        as_it_is = as_it_is and not self._offset.ndim and self.dtype == torch.float32
+        x = part if as_it_is else self._block[: len(part)].copy_(part, non_blocking=True)
         if self.normalise or ids[0] // self.source.rows * self.source.rows not in self._finite:
             lengths = torch.linalg.vector_norm(x, dim=1)
             bad = ~lengths.isfinite()

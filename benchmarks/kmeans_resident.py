@@ -1,0 +1,87 @@
+"""Iterations of k-means of the first paper's size, points on the GPU, against a plain loop and the bare products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from benchmarks.harness.limits import product
+from benchmarks.harness.measure import OURS, Comparison, Figure, Setting, in_turns
+from ssltransfer.training.kmeans import Points
+from ssltransfer.training.kmeans.lloyd import TorchStep
+
+DEVICES = ("cuda",)
+GOAL, SECONDS = 0.6, 15.0
+LOOP, PRODUCTS = "plain torch loop", "bare products"
+ITERATIONS = 5
+BLOCK = 8192
+
+
+class Drawn:
+    """Rectified float16 features around drawn centres, made on the device, chunk by chunk, alike in each reading."""
+
+    dtype = np.dtype(np.float16)
+    rows = 16384
+
+    def __init__(self, n: int, dims: int, device: str):
+        self.shape, self._device = (n, dims), device
+        self._centres = torch.rand(512, dims, generator=torch.Generator(device).manual_seed(0), device=device)
+
+    def read(self, span: slice) -> np.ndarray:
+        """Rows, float16."""
+        draw = torch.Generator(self._device).manual_seed(1 + span.start)
+        rows = span.stop - span.start
+        near = torch.randint(len(self._centres), (rows,), generator=draw, device=self._device)
+        noise = torch.randn(rows, self.shape[1], generator=draw, device=self._device)
+        drawn: np.ndarray = (self._centres[near] + noise).relu_().half().cpu().numpy()
+        return drawn
+
+
+def run(setting: Setting) -> Iterator[Comparison | Figure]:
+    """Loading the points is not timed; the loop has its own copy of them, float16 and not centred."""
+    n, dims, k = setting.size(1_280_000, 600), setting.size(9600, 64), setting.size(2000, 20)
+    device = torch.device(setting.device)
+    if device.type == "cuda":  # two copies and the blocks must fit
+        n = min(n, int(0.4 * torch.cuda.mem_get_info()[0] / (2 * dims)))
+    source = Drawn(n, dims, setting.device)
+    half = torch.float16 if device.type == "cuda" else torch.float32
+    x = torch.cat([torch.from_numpy(source.read(slice(s, min(n, s + source.rows)))) for s in range(0, n, source.rows)])
+    x = x.to(device, half)
+    points = Points(source, k, normalise=False, device=device, budget=8 * n * dims + (4 << 30), where="drawn")
+    start = x[:k].float()
+    step = TorchStep(points, k, "keep")
+
+    def ours() -> torch.Tensor:
+        centroids = start
+        for _ in range(ITERATIONS):
+            centroids = step(centroids).centroids
+        return centroids
+
+    @torch.inference_mode()
+    def loop() -> torch.Tensor:
+        centroids = start
+        for _ in range(ITERATIONS):
+            sums, counts = torch.zeros_like(start), torch.zeros(k, device=device)
+            operand, squares = centroids.to(half), centroids.square().sum(1)
+            for block in x.split(BLOCK):
+                labels = (squares - 2 * (block @ operand.T).float()).argmin(1)
+                sums.index_add_(0, labels, block.float())
+                counts += torch.bincount(labels, minlength=k)
+            centroids = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centroids)
+        return centroids
+
+    bare = product(n, dims, k, setting.device, BLOCK, half)
+
+    def products() -> None:
+        for _ in range(ITERATIONS):
+            bare()
+
+    samples = in_turns({OURS: ours, LOOP: loop, PRODUCTS: products}, setting.rounds)
+    case = f"{ITERATIONS} iterations, {n} x {dims} drawn on the device, k = {k}"
+    paces = {"products": (OURS, 2.0 * ITERATIONS * n * dims * k)}
+    yield Comparison(case, 1, "", samples, {LOOP: None, PRODUCTS: GOAL}, paces=paces)
+    yield Figure(
+        f"100 iterations, {case.split(', ', 1)[1]}", "s", [100 / ITERATIONS * s for s in samples[OURS]], SECONDS, {}
+    )
