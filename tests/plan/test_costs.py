@@ -47,7 +47,9 @@ def test_the_papers_plan() -> None:
 
 
 def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) -> None:
-    text = (REPOSITORY / "config/noroozi2018.yaml").read_text().replace('k: "{k}"\n', 'k: "{k}"\n    stored: false\n', 1)
+    text = (
+        (REPOSITORY / "config/noroozi2018.yaml").read_text().replace('k: "{k}"\n', 'k: "{k}"\n    stored: false\n', 1)
+    )
     (tmp_path / "config.yaml").write_text(text)
     stored, passing = (
         {f"{cost.stage} {cost.name}": cost for cost in estimate(read_config(file), Machine(tflops=1))}
