@@ -31,7 +31,7 @@ check: .venv/ready
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
-# Against what one would use instead, at full sizes (docs/performance.md): hours on two cores.
+# Against what one would use instead, at full sizes (docs/performance.md): an hour on two cores.
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import pkgutil
 import tempfile
+import textwrap
 import traceback
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -15,8 +18,12 @@ import torch
 import benchmarks
 from benchmarks.harness import machine, tables
 from benchmarks.harness.measure import NotRun, Result, Setting, alone, run_row
+from ssltransfer.config import read_config
+from ssltransfer.plan import Machine, measured, print_plan
 
-DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs" / "performance.md"
+PAPERS = ("noroozi2018",)
 ROWS = sorted(
     found.name for found in pkgutil.iter_modules(benchmarks.__path__) if found.name != "__main__" and not found.ispkg
 )
@@ -46,10 +53,25 @@ def main(arguments: list[str] | None = None) -> int:
     table = tables.markdown(about, results)
     print(f"\n{table}\n{given.out}/results.json, results.md, results.svg")
     if given.docs:
-        tables.put_between_marks(DOCS, table)
+        tables.put_between_marks(DOCS, "results", table)
+        tables.put_between_marks(DOCS, "plans", plans(given.out / "results.json"))
     return int(
         any(isinstance(one, NotRun) and one.why.startswith("failed") for found in results.values() for one in found)
     )
+
+
+def plans(results: Path) -> str:
+    """What the papers cost at the paces of these results, and at assumed ones."""
+    parts = []
+    for paper in PAPERS:
+        config = read_config(ROOT / "config" / f"{paper}.yaml")
+        for machine in (measured(results), Machine()):
+            said = io.StringIO()
+            with redirect_stdout(said):
+                print_plan(config, machine)
+            summary = said.getvalue()[said.getvalue().rindex("\nstage ") :].strip()
+            parts.append(f"`config/{paper}.yaml`:\n\n" + textwrap.indent(summary, "    ") + "\n")
+    return "\n".join(parts)
 
 
 def _on_each_device(row: str, small: bool, rounds: int, threads: int) -> list[Result]:

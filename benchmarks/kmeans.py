@@ -31,6 +31,7 @@ DEVICES = ("cpu", "cuda")
 FAISS, SKLEARN, PRODUCT = "faiss.Kmeans", "scikit-learn KMeans", "bare products"
 SIDE = 131  # pixels: the least whose conv4 is no smaller than the 5x5 that it is pooled to
 SAME = 10  # iterations from the same start
+SEEDS = 5
 DEFAULT = 25  # faiss's own number of iterations
 RANDOM = "ours, init: random"
 
@@ -91,7 +92,7 @@ def _same_start(setting: Setting, store: FeatureStore, k: int, case: str) -> Ite
 
 def _from_nothing(setting: Setting, store: FeatureStore, k: int, case: str) -> Iterator[Comparison]:
     device = torch.device(setting.device)
-    seeds = range(setting.rounds + 1)  # the first round is not counted
+    seeds = range(setting.size(max(setting.rounds, SEEDS - 1), setting.rounds) + 1)  # the first is not timed
     reached: dict[str, list[float]] = {OURS: [], FAISS: []}
 
     def ours(seed: int, iterations: int) -> float:
@@ -108,7 +109,7 @@ def _from_nothing(setting: Setting, store: FeatureStore, k: int, case: str) -> I
         OURS: lambda: reached[OURS].append(ours(next(turns[OURS]), iterations)),
         FAISS: lambda: reached[FAISS].append(theirs(next(turns[FAISS]))),
     }
-    samples = in_turns(contenders, setting.rounds)
+    samples = in_turns(contenders, len(seeds) - 1)
     share = np.array(reached[OURS]) / reached[FAISS]
     about = (
         f"from nothing, init: pca and {iterations} iterations against {DEFAULT}, to {share.mean():.4f} of faiss's "
@@ -120,14 +121,15 @@ def _from_nothing(setting: Setting, store: FeatureStore, k: int, case: str) -> I
 def _starts(setting: Setting, store: FeatureStore, k: int, case: str) -> Iterator[Comparison]:
     """Both starts of ours until the stage itself would stop."""
     found: dict[str, list[float]] = {OURS: [], RANDOM: []}
-    turns = {name: iter(range(setting.rounds + 1)) for name in found}
+    seeds = range(setting.size(max(setting.rounds, SEEDS - 1), setting.rounds) + 1)
+    turns = {name: iter(seeds) for name in found}
     device = torch.device(setting.device)
 
     def one(name: str, init: Init) -> None:
         found[name].append(kmeans(store, k, init=init, seed=next(turns[name]), device=device).objective)
 
     contenders = {OURS: lambda: one(OURS, "pca"), RANDOM: lambda: one(RANDOM, "random")}
-    samples = in_turns(contenders, setting.rounds)
+    samples = in_turns(contenders, len(seeds) - 1)
     share = np.array(found[OURS]) / found[RANDOM]
     about = (
         f"to the end, init: pca against init: random, {share.mean():.4f} of its objective "

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure as Drawing
 from benchmarks.harness.measure import OURS, Comparison, Figure, NotRun, Result
 from ssltransfer.stages.report.plots import COLOURS
 
-BEGIN, END = "<!-- results: written by python -m benchmarks --docs -->", "<!-- end of results -->"
 HEAD = ("row", "case", "ours, median (least)", "against", "theirs", "ours is", "goal", "met", "of the limit")
 Results = Mapping[str, Sequence[Result]]
 
@@ -101,14 +100,15 @@ def plot(results: Results, path: Path) -> None:
     drawing.savefig(path)
 
 
-def put_between_marks(file: Path, text: str) -> None:
-    """Replace what stands between the marks of a document.
+def put_between_marks(file: Path, what: str, text: str) -> None:
+    """Replace what stands between the marks for `what` of a document.
 
     Raises:
-        ValueError: it has no marks.
+        ValueError: it has no such marks.
     """
+    begin, end = f"<!-- {what}: written by python -m benchmarks --docs -->", f"<!-- end of {what} -->"
     content = file.read_text("utf-8")
-    if BEGIN not in content or END not in content.split(BEGIN, 1)[1]:
-        raise ValueError(f"{file}: has no lines '{BEGIN}' and '{END}'; put them where the results shall stand.")
-    before, rest = content.split(BEGIN, 1)
-    file.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END, 1)[1]}", "utf-8")
+    if begin not in content or end not in content.split(begin, 1)[1]:
+        raise ValueError(f"{file}: has no lines '{begin}' and '{end}'; put them where this shall stand.")
+    before, rest = content.split(begin, 1)
+    file.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.split(end, 1)[1]}", "utf-8")

@@ -58,15 +58,16 @@ def test_the_table_says_what_was_met_missed_and_not_run() -> None:
 
 def test_results_are_put_between_the_marks_again_and_again(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
-    file.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    begin, end = "<!-- sums: written by python -m benchmarks --docs -->", "<!-- end of sums -->"
+    file.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     for text in ("one", "two"):
-        tables.put_between_marks(file, text)
-        assert file.read_text() == f"before\n{tables.BEGIN}\n\n{text}\n{tables.END}\nafter\n"
-    file.write_text("no marks")
+        tables.put_between_marks(file, "sums", text)
+        assert file.read_text() == f"before\n{begin}\n\n{text}\n{end}\nafter\n"
     with pytest.raises(ValueError, match=r"page\.md: has no lines"):
-        tables.put_between_marks(file, "one")
+        tables.put_between_marks(file, "others", "one")
     docs = (ROOT / "docs/performance.md").read_text()
-    assert docs.count(tables.BEGIN) == docs.count(tables.END) == 1
+    for what in ("results", "plans"):
+        assert docs.count(f"<!-- {what}: written by") == docs.count(f"<!-- end of {what} -->") == 1
     assert [row for row in ROWS if f"| `{row}` |" not in docs] == []
 
 
