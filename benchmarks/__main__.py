@@ -65,10 +65,10 @@ def plans(results: Path) -> str:
     parts = []
     for paper in PAPERS:
         config = read_config(ROOT / "config" / f"{paper}.yaml")
-        for machine in (measured(results), Machine()):
+        for node in (measured(results), Machine()):
             said = io.StringIO()
             with redirect_stdout(said):
-                print_plan(config, machine)
+                print_plan(config, node)
             summary = said.getvalue()[said.getvalue().rindex("\nstage ") :].strip()
             parts.append(f"`config/{paper}.yaml`:\n\n" + textwrap.indent(summary, "    ") + "\n")
     return "\n".join(parts)
