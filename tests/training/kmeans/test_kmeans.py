@@ -55,6 +55,25 @@ def test_objective_is_that_of_scikit_learn_from_the_same_start(dims, k, seed):
     assert ours.sizes.tolist() == np.bincount(ours.labels, minlength=k).tolist()
 
 
+def test_points_that_are_kept_are_read_once_before_the_last_pass():
+    x = blobs(1000)
+    source = Chunks(x, 100)
+    kmeans(source, 30, init="random", iterations=3, tolerance=0)
+    assert source.reads == 2 * 10
+
+
+def test_what_was_converted_is_read_again_to_be_converted_otherwise():
+    x = blobs(1000)
+    source = Chunks(x, 100)
+    points = Points(source, 2, normalise=False, device=CPU, budget=1 << 30, where="x")
+    seen = [block.clone() for _ in range(2) for _, block in points]
+    points.shift(torch.ones(x.shape[1]))
+    seen += [block + 1 for _, block in points]
+    assert source.reads == 2 * 10
+    assert torch.equal(torch.cat(seen[:10]), torch.from_numpy(x)) and len(seen) == 30
+    assert torch.allclose(torch.cat(seen[20:]), torch.from_numpy(x), atol=1e-5)
+
+
 def test_every_iteration_is_lloyds():
     """Ten lines of float64 as the reference, for the curve and the centroids."""
     x = blobs(500, 8)
