@@ -26,7 +26,7 @@ from ssltransfer.training.kmeans import Points, assign, kmeans, memory_budget
 STEPS = (1, 2, 4, 8)
 EXPONENT, MEMORY = 1.05, 1.1
 DIMS, K, ITERATIONS = 256, 100, 5
-NOTHING_KEPT = 78 << 20  # bytes: enough for the work of a k-means of these sizes, too few for the points besides
+NOTHING_KEPT = 20 << 20  # bytes: enough for the work of a k-means of these sizes, too few for the points besides
 CHUNK_BYTES = 1 << 20  # so that the smallest store has several chunks
 
 
