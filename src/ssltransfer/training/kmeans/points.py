@@ -165,14 +165,21 @@ class Points:
             ArtefactError: a value is not finite.
         """
         for start, chunk in self._chunks():
-            if self._makes_ready and start not in self._ready:
-                made = torch.empty(chunk.shape, dtype=self.dtype, device=self.device)
-                for span, rows in self._blocks(start, chunk):
-                    made[span.start - start : span.stop - start] = rows
-                chunk = self._kept[start] = made
-                self._ready.add(start)
+            if self.home and start not in self._kept:
+                chunk = self._kept[start] = self._keepable(start, chunk)
             yield from self._blocks(start, chunk)
             self._finite.add(start)
+
+    def _keepable(self, start: int, chunk: Tensor) -> Tensor:
+        if self._makes_ready:
+            made = torch.empty(chunk.shape, dtype=self.dtype, device=self.device)
+            for span, rows in self._blocks(start, chunk):
+                made[span.start - start : span.stop - start] = rows
+            self._ready.add(start)
+            return made
+        if self.device.type == "cpu":
+            return chunk
+        return chunk.to(self.device) if self.home == self.device else chunk.pin_memory()
 
     def _blocks(self, start: int, chunk: Tensor) -> Iterator[tuple[slice, Tensor]]:
         for first in range(0, len(chunk), self.step):
@@ -242,13 +249,7 @@ class Points:
     def _chunk(self, start: int, raw: np.ndarray | None = None) -> Tensor:
         if start in self._kept:
             return self._kept[start]
-        chunk = torch.from_numpy(np.require(self._read(start) if raw is None else raw, requirements=["C", "W"]))
-        if self.home is None:
-            return chunk
-        if self.device.type == "cuda":
-            chunk = chunk.pin_memory() if self.home.type == "cpu" else chunk.to(self.device)
-        self._kept[start] = chunk
-        return chunk
+        return torch.from_numpy(np.require(self._read(start) if raw is None else raw, requirements=["C", "W"]))
 
     def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
         as_it_is = part.dtype == torch.float32 and part.device == self.device and not self.normalise
