@@ -37,18 +37,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="samples of each contender")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of results")
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/performance.md too")
+    parser.add_argument("--docs", action="store_true", help="write table and plans into docs/performance.md too")
     given = parser.parse_args(arguments)
     unknown = [row for row in given.rows if row not in ROWS]
     if unknown:
         parser.error(f"no row is called {unknown[0]!r}; there are {', '.join(ROWS)}.")
-    if given.docs and (given.small or given.rows):
-        parser.error("--docs publishes numbers: it wants all rows at full size.")
+    if given.docs and given.small:
+        parser.error("--docs publishes numbers: it wants full sizes.")
 
     about = machine.described(given.threads, given.rounds, small=given.small)
-    results: dict[str, list[Result]] = {}
+    results = tables.of_before(given.out / "results.json", about)
+    missing = sorted({*ROWS} - {*results} - {*given.rows}) if given.rows else []
+    if given.docs and missing:
+        parser.error(f"--docs wants all rows, run here one by one or at once; {given.out} lacks {', '.join(missing)}.")
     for row in given.rows or ROWS:
         results[row] = _on_each_device(row, given.small, given.rounds, given.threads)
+        results = {name: results[name] for name in ROWS if name in results}
         _write(given.out, about, results)
     table = tables.markdown(about, results)
     print(f"\n{table}\n{given.out}/results.json, results.md, results.svg")

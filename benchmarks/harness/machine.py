@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +17,9 @@ RIVALS = ("faiss-gpu", "pillow", "scikit-learn", "scipy", "simplejpeg")
 
 
 def described(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
-    """Date, command, processor, memory, GPU and versions."""
+    """Date, sizes, processor, memory, GPU and versions."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "sizes": "small (they show that a row works, not what it is worth)" if small else "full",
         "rounds": rounds,
         "processor": _processor(),

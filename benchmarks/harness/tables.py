@@ -76,6 +76,17 @@ def as_json(machine: Mapping[str, Any], results: Results) -> str:
     return json.dumps({"machine": dict(machine), "results": content}, indent=1, ensure_ascii=False) + "\n"
 
 
+def of_before(file: Path, machine: Mapping[str, Any]) -> dict[str, list[Result]]:
+    """Rows that stand in a file of results already, if machine, day, versions and rounds are the same."""
+    if not file.is_file():
+        return {}
+    content = json.loads(file.read_text("utf-8"))
+    if content["machine"] != json.loads(json.dumps(dict(machine))):
+        return {}
+    kinds = {kind.__name__: kind for kind in (Comparison, Figure, NotRun)}
+    return {row: [kinds[one.pop("kind")](**one) for one in found] for row, found in content["results"].items()}
+
+
 def plot(results: Results, path: Path) -> None:
     """Times as fast as each rival, with the spread over rounds and the goals."""
     lines = [

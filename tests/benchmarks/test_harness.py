@@ -56,6 +56,16 @@ def test_the_table_says_what_was_met_missed_and_not_run() -> None:
     assert json.loads(tables.as_json({}, results))["results"]["start"][0]["samples"] == [4.0, 6.0, 5.0]
 
 
+def test_rows_of_before_are_kept_on_the_same_machine(tmp_path: Path) -> None:
+    results = {"sort": [COMPARED], "start": [Figure("idle", "s", [4.0], 5.0, {}), NotRun("on a GPU", "no GPU")]}
+    file = tmp_path / "results.json"
+    assert tables.of_before(file, {"cores": 2}) == {}
+    file.write_text(tables.as_json({"cores": 2}, results))
+    kept = tables.of_before(file, {"cores": 2})
+    assert tables.markdown({}, kept) == tables.markdown({}, results)
+    assert tables.of_before(file, {"cores": 4}) == {}
+
+
 def test_results_are_put_between_the_marks_again_and_again(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
     begin, end = "<!-- sums: written by python -m benchmarks --docs -->", "<!-- end of sums -->"
@@ -79,7 +89,12 @@ def test_a_process_of_its_own_has_its_environment_and_hands_its_error_back() -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["stroe"], "no row is called 'stroe'"), (["--docs", "--small"], "all rows at full size")]
+    ("arguments", "said"),
+    [
+        (["stroe"], "no row is called 'stroe'"),
+        (["--docs", "--small"], "it wants full sizes"),
+        (["--docs", "store", "--out", "/none"], "/none lacks extraction"),
+    ],
 )
 def test_a_wrong_call_is_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
