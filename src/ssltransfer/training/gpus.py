@@ -55,7 +55,10 @@ def claim(ids: Sequence[str], count: int, folder: Path) -> list[str]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     said = False
     with (folder / "queue.lock").open("a") as queue:
-        first = _lock(queue)
+        began = time.monotonic()
+        # Jobs that start together pass through here in a moment, which is not worth a word.
+        while not (first := _lock(queue)) and time.monotonic() - began < POLL_SECONDS:
+            time.sleep(POLL_SECONDS / 20)
         if not first:
             said = _say_waiting(count, len(ids))
             fcntl.flock(queue, fcntl.LOCK_EX)
