@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
-from ssltransfer.stages.evaluate.neighbours import nearest, query_block
+from ssltransfer.stages.evaluate.search import nearest, query_block
 from ssltransfer.training.kmeans import Matrix, Points, memory_budget
 
 DEVICES = ("cpu", "cuda")

@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     stage = _stage(commands, "evaluate", "model, train and test -> metrics (one JSON form for all protocols)")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
-    stage.add_argument("--train", type=Path, required=True, metavar="INDEX", help="index of the training pictures")
+    stage.add_argument("--train", type=Path, nargs="*", metavar="INDEX", help="index of the training pictures")
     stage.add_argument("--test", type=Path, required=True, metavar="INDEX", help="index of the test pictures")
     stage.add_argument("--train-features", type=Path, nargs="*", metavar="MANIFEST", help="features of the former")
     stage.add_argument("--test-features", type=Path, nargs="*", metavar="MANIFEST", help="features of the latter")
@@ -110,8 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
         call=_run(
             "evaluate",
             "config.entities:Measurement",
-            plain=("model", "train", "test"),
-            one=("train_features", "test_features"),
+            plain=("model", "test"),
+            one=("train", "train_features", "test_features"),
         )
     )
 

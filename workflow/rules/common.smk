@@ -155,7 +155,8 @@ def evaluated_model(wildcards):
 
 def evaluated_index(part):
     def path(wildcards):
-        return index_of(getattr(CONFIG.evaluations[wildcards.evaluation], part))
+        dataset = getattr(CONFIG.evaluations[wildcards.evaluation], part)
+        return index_of(dataset) if dataset else []
 
     return path
 
@@ -163,7 +164,7 @@ def evaluated_index(part):
 def evaluated_features(part):
     def path(wildcards):
         evaluation = CONFIG.evaluations[wildcards.evaluation]
-        if evaluation.protocol.reads != "features":
+        if evaluation.protocol.reads != "features" or not getattr(evaluation, part):
             return []
         name = CONFIG.evaluated_features(wildcards.evaluation, wildcards.model)
         return features_of(name, getattr(evaluation, part))

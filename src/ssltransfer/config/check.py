@@ -61,7 +61,7 @@ def check(config: Config) -> None:
 
 def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None:
     where = f"evaluations.{name}"
-    for key, data in (("train", evaluation.train), ("test", evaluation.test)):
+    for key, data in zip(("test", "train"), reversed(evaluation.datasets), strict=False):
         _known(config.datasets, data, f"{where}.{key}", "dataset")
         has, needs = config.datasets[data].labelled, evaluation.protocol.labels
         if has != needs:
@@ -70,7 +70,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
                 f"{where}.{key}: {evaluation.protocol.name} needs {wants} a picture, "
                 f"which dataset {data!r} does not have; name another dataset."
             )
-    _apart(config, evaluation.train, evaluation.test, where, "train and test")
+    _apart(config, evaluation.train or None, evaluation.test, where, "train and test")
     _known(config.datasets, evaluation.supervised_on, f"{where}.supervised_on", "dataset")
     if isinstance(evaluation.protocol, LinearLayers) and evaluation.protocol.layers:
         for model in config.rows[name]:

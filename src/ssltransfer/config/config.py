@@ -82,7 +82,7 @@ class Config:
             if isinstance(entry.protocol, FeatureProtocol):
                 for model in models:
                     if self.evaluated_features(evaluation, model) == name:
-                        needed |= {entry.train, entry.test}
+                        needed |= set(entry.datasets)
         return needed
 
     def reads_features(self, cluster: str, dataset: str) -> bool:

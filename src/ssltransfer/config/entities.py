@@ -100,9 +100,21 @@ class Measurement(Entity):
     """One protocol on a training and a test set: what decides a number, whatever model it is taken of."""
 
     protocol: AnyProtocol
-    train: str
+    train: str = Field("", description="Dataset of the training pictures; none for protocols that do not train.")
     test: str
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Train, where the protocol does, and test."""
+        return (self.train, self.test) if self.train else (self.test,)
+
+    @model_validator(mode="after")
+    def _trains(self) -> Measurement:
+        if self.protocol.trains != bool(self.train):
+            what = "give `train`" if self.protocol.trains else "it looks at `test` alone; leave `train` out"
+            raise ValueError(f"{self.protocol.name}: {what}")
+        return self
 
 
 class Evaluation(Measurement):

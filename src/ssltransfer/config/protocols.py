@@ -25,11 +25,13 @@ class Pool(Spec):
 class ProtocolOptions(Options):
     """What all protocols share. `module` in stages/evaluate/ holds the protocol.
 
-    `reads` says what a protocol works on: a model and pictures, or features that the features stage made.
+    `reads` says what a protocol works on: a model and pictures, or features that the features stage made; `trains`
+    whether it looks at a training set at all.
     """
 
     module: ClassVar[str] = ""
     reads: ClassVar[Literal["model", "features"]] = "model"
+    trains: ClassVar[bool] = True
     labels: ClassVar[Literal["one", "many"]] = "one"
     headline: ClassVar[str] = "accuracy"
     unit: ClassVar[str] = "%"
@@ -51,21 +53,38 @@ class LinearLayers(ProtocolOptions):
     )
 
 
+class Labelled(Spec):
+    """Which training pictures keep their labels, drawn for each seed; one of both."""
+
+    share: float | None = Field(None, gt=0, lt=1, description="Of each class, rounded, one picture at least.")
+    each: int | None = Field(None, ge=1, description="Pictures of each class; 1: one-shot.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Labelled:
+        if (self.share is None) == (self.each is None):
+            raise ValueError("give one of share and each")
+        return self
+
+
 class FeatureProtocol(ProtocolOptions):
     """What protocols on cached features share: which layer, pooled how."""
 
     reads: ClassVar[Literal["model", "features"]] = "features"
     layer: str | None = Field(None, description="Default: the last layer that the model has.")
     pool: Pool | None = Field(None, description="Default: the whole map; for convolutional layers give avg: 1, say.")
+    labelled: Labelled | None = Field(None, description="Few labels: which training pictures have one. Default: all.")
 
 
 class Neighbours(FeatureProtocol):
-    """Nearest neighbour by cosine on cached features (k = 1)."""
+    """Nearest neighbour by cosine on cached features (k = 1), or a vote of several."""
 
     name: Literal["neighbours"] = "neighbours"
     module: ClassVar[str] = "neighbours"
     source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
+    temperature: float | None = Field(
+        None, gt=0, description="A vote weighs exp(cosine / temperature) then; DINO: k 20, temperature 0.07."
+    )
 
 
 class ClusterAlignment(FeatureProtocol):
@@ -95,6 +114,24 @@ class Logistic(FeatureProtocol):
     )
     iterations: int = Field(800, ge=1)
     standardise: bool = False
+
+
+class Retrieval(FeatureProtocol):
+    """Pictures of the same class among the nearest of the test set itself: recall at K."""
+
+    name: Literal["retrieval"] = "retrieval"
+    module: ClassVar[str] = "retrieval"
+    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    trains: ClassVar[bool] = False
+    headline: ClassVar[str] = "r@1"
+    labelled: None = None
+    at: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 4, 8), min_length=1, description="The values of K.")
+
+    @model_validator(mode="after")
+    def _has_headline(self) -> Retrieval:
+        if 1 not in self.at:
+            raise ValueError(f"at {list(self.at)} must hold 1, which is the headline")
+        return self
 
 
 class VocClassification(ProtocolOptions):
@@ -137,10 +174,11 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     Neighbours,
     ClusterAlignment,
     Logistic,
+    Retrieval,
     VocClassification,
 )
 AnyProtocol = Annotated[
-    LinearLayers | Neighbours | ClusterAlignment | Logistic | VocClassification,
+    LinearLayers | Neighbours | ClusterAlignment | Logistic | Retrieval | VocClassification,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

@@ -42,4 +42,4 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
         if evaluation.protocol.reads == "features":
             continue
         side = max(config.model(model).trunk.short_side for model in models)
-        yield from ((f"evaluate/{name}", data, side) for data in (evaluation.train, evaluation.test))
+        yield from ((f"evaluate/{name}", data, side) for data in evaluation.datasets)

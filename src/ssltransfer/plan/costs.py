@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.protocols import ClusterAlignment, LinearLayers, Logistic, Neighbours, VocClassification
+from ssltransfer.config.protocols import (
+    ClusterAlignment,
+    LinearLayers,
+    Logistic,
+    Neighbours,
+    Retrieval,
+    VocClassification,
+)
 from ssltransfer.config.tasks import Hog
 from ssltransfer.plan.machine import Machine
 from ssltransfer.plan.networks import dims_of, flops, parameters, task_flops, training_memory
@@ -143,7 +150,8 @@ def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> C
 def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost:
     evaluation = config.evaluations[name]
     protocol, trunk = evaluation.protocol, config.model(model).trunk
-    train, test = pictures(config, evaluation.train), pictures(config, evaluation.test)
+    test = pictures(config, evaluation.test)
+    train = pictures(config, evaluation.train) if evaluation.train else test
     job = f"{name} of {model}"
     if train is None or test is None:
         return Cost("evaluate", job, (model,), None, None, None)
@@ -158,7 +166,7 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
             training = machine.rate("training", trunk.name)
             hours, limit = _passes(seen * seeds, from_train, TRAINING * work, training)
         more, _ = _passes(test * protocol.crops * seeds, from_test, work, forward)
-        return Cost("evaluate", job, (model, evaluation.train, evaluation.test), hours + more, None, None, limit)
+        return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
     dims = dims_of(trunk, config.features[features].layer, _side(config, features))
     work = 2.0 * train * test * dims
@@ -168,11 +176,9 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         fits = 1 + len(protocol.penalty) if isinstance(protocol.penalty, tuple) else 1
         work = 4.0 * train * dims * 1000 * protocol.iterations * fits
     else:
-        assert isinstance(protocol, Neighbours)
+        assert isinstance(protocol, Neighbours | Retrieval)
     hours = work * seeds / machine.rate("products") / 3600
-    return Cost(
-        "evaluate", job, (features, evaluation.train, evaluation.test), hours, None, train * dims * 2 / 1e9, "products"
-    )
+    return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
 
 
 def _side(config: Config, features: str) -> int | None:

@@ -12,7 +12,8 @@ from ssltransfer.artefacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import Neighbours, Pool
 from ssltransfer.stages.evaluate import run
-from ssltransfer.stages.evaluate.neighbours import majority, nearest
+from ssltransfer.stages.evaluate.neighbours import vote
+from ssltransfer.stages.evaluate.search import nearest
 from ssltransfer.training.kmeans import Matrix, Points
 
 CPU = torch.device("cpu")
@@ -47,7 +48,16 @@ def test_equal_pictures_are_found_by_the_lowest_sample(rng: np.random.Generator,
 
 def test_majority_and_its_ties() -> None:
     labels = np.array([[0, 1, 1, 2], [2, 0, 0, 2], [3, 4, 5, 6], [1, 0, 0, 0]])
-    assert majority(labels).tolist() == [1, 2, 3, 0]
+    assert vote(labels, np.ones(labels.shape, np.float32), None).tolist() == [1, 2, 3, 0]
+
+
+def test_a_vote_with_temperature_is_dinos(rng: np.random.Generator) -> None:
+    labels, cosines = rng.integers(0, 5, (60, 20)), np.sort(rng.uniform(-1, 1, (60, 20)), 1)[:, ::-1].astype(np.float32)
+    weights = torch.from_numpy(cosines.copy()).double().div(0.07).exp()
+    onehot = torch.nn.functional.one_hot(torch.from_numpy(labels), 5)
+    expected = (onehot * weights[:, :, None]).sum(1).argmax(1)
+    assert vote(labels, cosines, 0.07).tolist() == expected.tolist()
+    assert vote(labels, cosines, 1e-9).tolist() == labels[:, 0].tolist()
 
 
 @pytest.mark.parametrize("k", [1, 5])

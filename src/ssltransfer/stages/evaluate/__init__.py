@@ -24,9 +24,9 @@ def run(
     spec: Measurement,
     *,
     model: Path,
-    train: Path,
     test: Path,
     output: Path,
+    train: Path | None = None,
     train_features: Path | None = None,
     test_features: Path | None = None,
     threads: int | None = None,
@@ -38,8 +38,9 @@ def run(
     Args:
         spec: protocol, names of the sets, seeds.
         model: manifest of the model.
-        train, test: indexes of the pictures.
+        test: index of the test pictures.
         output: evaluate/{evaluation}/{model}.json.
+        train: index of the training pictures, for protocols that train.
         train_features, test_features: manifests of features, for protocols that read them.
         threads: CPU threads.
 
@@ -50,7 +51,7 @@ def run(
     """
     inputs = {
         "model": [model],
-        "train": [train],
+        "train": [train] if train else [],
         "test": [test],
         "train_features": [train_features] if train_features else [],
         "test_features": [test_features] if test_features else [],
@@ -58,14 +59,15 @@ def run(
     with Work("evaluate", output, spec.canonical(), inputs) as work:
         if work.already_made():
             return
-        train_index, test_index = read_index(train), read_index(test)
-        shared = _shared(spec, train_index, test_index)
+        if bool(train) != spec.protocol.trains:
+            raise ArtefactError(f"{spec.protocol.name}: {'give' if spec.protocol.trains else 'leave out'} --train.")
+        test_index = read_index(test)
+        train_index = read_index(train) if train else test_index
+        shared = _shared(spec, train_index, test_index) if train else 0
         features = None
         if isinstance(spec.protocol, FeatureProtocol):
-            features = (
-                _features(spec.protocol, model, train_features, train_index),
-                _features(spec.protocol, model, test_features, test_index),
-            )
+            tested = _features(spec.protocol, model, test_features, test_index)
+            features = (_features(spec.protocol, model, train_features, train_index) if train else tested, tested)
         devices = plan_devices(threads)
         given = Given(spec, model, train_index, test_index, work.folder, devices, features)
         module = import_module(f"ssltransfer.stages.evaluate.{spec.protocol.module}")
@@ -83,6 +85,7 @@ def run(
             datasets={
                 role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
                 for role, name, index in (("train", spec.train, train_index), ("test", spec.test, test_index))
+                if name
             },
             chance=outcome.chance,
             shared=shared,
@@ -92,7 +95,7 @@ def run(
         unit = metrics.unit
         print(
             f"{metrics.headline} {metrics.mean():.2f} {unit} (chance {outcome.chance:.2f} {unit}), "
-            f"{len(train_index)} training and {len(test_index)} test pictures",
+            f"{len(train_index) if train else 'no'} training and {len(test_index)} test pictures",
             flush=True,
         )
         work.record(device=str(devices), **outcome.measured)

@@ -22,10 +22,10 @@ class Given:
     Attributes:
         spec: protocol and seeds.
         model: manifest of the model.
-        train, test: pictures, with their labels.
+        train, test: pictures, with their labels; for protocols that do not train the test pictures twice.
         folder: work directory, the same after an interruption.
         devices: where it is computed.
-        features: those of the training and of the test pictures, for protocols that read features.
+        features: those of the training and of the test pictures, for protocols that read features; likewise.
     """
 
     spec: Measurement

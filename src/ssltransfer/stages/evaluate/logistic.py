@@ -21,11 +21,11 @@ from torch import Tensor
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.config.protocols import Logistic
-from ssltransfer.stages.evaluate.base import Given, Outcome, classes_of, percent
+from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of, percent
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers
-from ssltransfer.stages.evaluate.subsets import stratified
+from ssltransfer.stages.evaluate.subsets import labelled, stratified
 from ssltransfer.training.checkpoint import Checkpoint
-from ssltransfer.training.kmeans import Points, memory_budget
+from ssltransfer.training.kmeans import Points, Rows, Source, memory_budget
 
 HELD_OUT = 0.1  # of each class's training pictures: where a penalty is chosen
 SEGMENT = 20  # updates between two chances to save; each costs one evaluation more
@@ -33,54 +33,70 @@ MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
 
 
 def evaluate(given: Given) -> Outcome:
-    """Accuracy of the classifier at the minimum; it starts at zero and nothing is drawn, so there is one number.
+    """Accuracy of the classifier at the minimum; it starts at zero.
 
-    Of several penalties the one that names most of a held-out tenth of the training pictures is fitted to all again.
+    With few labels a number for each draw of those that have one; else nothing is drawn, and there is one number. Of
+    several penalties the one that names most of a held-out tenth of the training pictures is fitted to all again.
 
     Raises:
         ArtefactError: the features are not finite, or no class has two pictures to choose a penalty by.
     """
     options = given.spec.protocol
     assert isinstance(options, Logistic) and given.features is not None
-    device = given.devices.device
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
-    c = len(classes.names)
+    accuracies: list[float] = []
+    details: dict[str, Any] = {}
+    for number, chosen in enumerate(labelled(classes.train, options.labelled, given.spec.seeds)):
+        source = Rows(given.features[0], chosen) if options.labelled else given.features[0]
+        fitted = _fitted(given, options, source, classes, chosen, number)
+        accuracies.append(accuracy_of(classes, fitted["predicted"]))
+        predicted = fitted.pop("predicted")
+        details = details or fitted | answers(classes, predicted)
+    return Outcome({"accuracy": accuracies}, classes.chance, details)
+
+
+def _fitted(
+    given: Given, options: Logistic, source: Source, classes: Classes, chosen: np.ndarray, number: int
+) -> dict[str, Any]:
+    """The classifier of the chosen training pictures: details, and `predicted`, the class of each test picture."""
+    assert given.features is not None
+    labels, c = classes.train[chosen], len(classes.names)
     train, test = (
-        Points(store, c, normalise=False, device=device, budget=memory_budget(), where=name, keep=keep)
-        for store, name, keep in zip(given.features, (given.spec.train, given.spec.test), (True, False), strict=True)
+        Points(one, c, normalise=False, device=given.devices.device, budget=memory_budget(), where=name, keep=keep)
+        for one, name, keep in (
+            (source, given.spec.train, True),
+            (given.features[1], given.spec.test, False),
+        )
     )
-    m = train.shape[1]
     standard = standardisation(train) if options.standardise else None
     print(f"{train}, {c} classes; {given.devices}", flush=True)
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = {"labelled": len(chosen)}
     penalty = options.penalty
     if isinstance(penalty, tuple):
-        held = stratified(classes.train, HELD_OUT, given.spec.seeds[0])
+        held = stratified(labels, HELD_OUT, given.spec.seeds[0], keep=1)
         if not len(held):
             raise ArtefactError(
                 f"{given.spec.train}: no class has two pictures to choose a penalty by; give one penalty."
             )
-        grid = Objective(train, classes.train, c, penalty, standard, without=held)
-        minimise(grid, options.iterations, Checkpoint(given.folder / "grid.pt"))
-        right = (grid.predict(train)[:, held] == classes.train[held]).mean(1)
+        grid = Objective(train, labels, c, penalty, standard, without=held)
+        minimise(grid, options.iterations, Checkpoint(given.folder / f"grid-{number}.pt"))
+        right = (grid.predict(train)[:, held] == labels[held]).mean(1)
         details["grid"] = [
             {"penalty": one, "held_out": percent(share)} for one, share in zip(penalty, right, strict=True)
         ]
         print(f"of {len(held)} held-out pictures: {details['grid']}", flush=True)
         penalty = penalty[int(right.argmax())]
     elif penalty is None:
-        penalty = 100 / (m * c)
-    objective = Objective(train, classes.train, c, (penalty,), standard)
-    curve = minimise(objective, options.iterations, Checkpoint(given.folder / "checkpoint.pt"))
-    predicted = objective.predict(test)[0]
-    details |= {
+        penalty = 100 / (train.shape[1] * c)
+    objective = Objective(train, labels, c, (penalty,), standard)
+    curve = minimise(objective, options.iterations, Checkpoint(given.folder / f"checkpoint-{number}.pt"))
+    return details | {
         "penalty": penalty,
         "curve": curve,
         "converged": curve[-1]["update"] < options.iterations,
-        "train_accuracy": percent((objective.predict(train)[0] == classes.train).mean()),
-        **answers(classes, predicted),
+        "train_accuracy": percent((objective.predict(train)[0] == labels).mean()),
+        "predicted": objective.predict(test)[0],
     }
-    return Outcome({"accuracy": [accuracy_of(classes, predicted)]}, classes.chance, details)
 
 
 class Objective:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from ssltransfer.config.protocols import Labelled
 from ssltransfer.data.draws import seed_of
 
 
-def stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+def stratified(labels: np.ndarray, count: float, seed: int, *, keep: int = 0) -> np.ndarray:
     """Samples drawn from each class alike.
 
     Args:
         labels: int (N,), class of each sample.
-        share: of a class's samples, rounded; of two and more samples at least one is drawn and one left.
+        count: below 1 a share of a class's samples, rounded and at least one; else so many samples, or all.
         seed: of the draw.
+        keep: samples of each class that are not drawn.
 
     Returns:
         int64, rising.
@@ -21,7 +25,22 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     chosen = []
     for label in np.unique(labels):
         there = np.flatnonzero(labels == label)
-        count = min(max(1, round(share * len(there))), len(there) - 1)
+        wanted = max(1, round(count * len(there))) if count < 1 else int(count)
         draw = np.random.default_rng(seed_of(seed, "stratified", int(label)))
-        chosen.append(draw.permutation(there)[:count])
+        chosen.append(draw.permutation(there)[: min(wanted, len(there) - keep)])
     return np.sort(np.concatenate(chosen))
+
+
+def labelled(labels: np.ndarray, options: Labelled | None, seeds: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The training pictures that have labels, int64 and rising, for each seed; where nothing is said all, once.
+
+    Args:
+        labels: int (N,), class of each training picture.
+        options: how many.
+        seeds: of the draws.
+    """
+    if options is None:
+        yield np.arange(len(labels))
+    else:
+        for seed in seeds:
+            yield stratified(labels, options.share or options.each or 0, seed)

@@ -41,8 +41,9 @@ def _per_class(metrics: Metrics) -> dict[str, float | None]:
 
 
 def neighbours(results: Results, metrics: Metrics) -> list[dict[str, Any]]:
-    """Some test pictures with their nearest training pictures: a strip and the classes in words."""
-    test, train = (_pictures(results, metrics, role) for role in ("test", "train"))
+    """Some test pictures with those nearest to them in the gallery: a strip and the classes in words."""
+    test = _pictures(results, metrics, "test")
+    train = _pictures(results, metrics, "train" if "train" in metrics.datasets else "test")
     examples = metrics.details.get("examples")
     if test is None or train is None or not isinstance(examples, list):
         return []

@@ -14,7 +14,7 @@ from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.kmeans.lloyd import Empty, FaissStep, Step, Tally, TorchStep
 from ssltransfer.training.kmeans.nearest import assign
-from ssltransfer.training.kmeans.points import Matrix, Points, Source
+from ssltransfer.training.kmeans.points import Matrix, Points, Rows, Source
 from ssltransfer.training.kmeans.start import first_centroids, sample_size
 from ssltransfer.training.kmeans.warm import lift, project, warm_bytes
 from ssltransfer.training.memory import memory_budget
@@ -22,7 +22,7 @@ from ssltransfer.training.memory import memory_budget
 Init = Literal["random", "k-means++", "pca"]
 WARM_ITERATIONS, WARM_TOLERANCE = 20, 1e-3  # among principal components, where an iteration costs next to nothing
 
-__all__ = ["Clustering", "Matrix", "Points", "Source", "assign", "kmeans", "memory_budget"]
+__all__ = ["Clustering", "Matrix", "Points", "Rows", "Source", "assign", "kmeans", "memory_budget"]
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,32 @@ class Matrix:
         return self._values[span]
 
 
+class Rows:
+    """Some rows of a source, as a source.
+
+    Args:
+        source: all rows.
+        ids: int64, rising.
+    """
+
+    def __init__(self, source: Source, ids: np.ndarray):
+        self._source, self._ids = source, ids
+        self.shape = (len(ids), source.shape[1])
+        self.dtype = source.dtype
+        self.rows = max(1, min(len(ids), source.rows))
+
+    def read(self, span: slice) -> np.ndarray:
+        """Rows, (rows, dimensions); each chunk that holds one of them is read once."""
+        ids = self._ids[span]
+        found = np.empty((len(ids), self.shape[1]), self.dtype)
+        size = self._source.rows
+        for number in np.unique(ids // size):
+            start = int(number) * size
+            mine = ids // size == number
+            found[mine] = self._source.read(slice(start, min(self._source.shape[0], start + size)))[ids[mine] - start]
+        return found
+
+
 class Points:
     """Rows of a source, float32 on the device, in blocks whose size depends on the shapes and the kind of device only.
 
