@@ -14,6 +14,7 @@ from ssltransfer.config.protocols import Neighbours, Pool
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.neighbours import vote
 from ssltransfer.stages.evaluate.search import nearest
+from ssltransfer.stages.evaluate.subsets import stratified
 from ssltransfer.training.kmeans import Matrix, Points
 
 CPU = torch.device("cpu")
@@ -109,3 +110,19 @@ def test_refuses_what_does_not_belong_together(chain, tmp_path: Path) -> None:  
     with pytest.raises(ArtefactError, match="give --train-features"):
         measure(train_features=None)
     assert not (tmp_path / "nn" / "m.json").exists()
+
+
+def test_few_labels_are_drawn_for_each_seed(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    protocol = Neighbours(layer="conv4", pool=Pool(max=3), labelled={"each": 1})  # type: ignore[arg-type]
+    given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
+    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1, 2))
+    run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "nn" / "t.json", **given)
+    found = read_metrics(tmp_path / "nn" / "t.json")
+    train, test = read_index(chain.train), read_index(chain.test)
+    x, y = (open_features(path)[0].read(slice(None)) for path in (chain.train_features, chain.test_features))
+    for seed, value in zip(found.seeds, found.values["accuracy"], strict=True):
+        chosen = stratified(train.labels, 1, seed)
+        assert sorted(train.labels[chosen]) == sorted(set(train.labels))
+        classifier = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(x[chosen], train.labels[chosen])
+        assert value == pytest.approx(100 * classifier.score(y, test.labels), abs=1e-4)
+    assert len(set(found.values["accuracy"])) > 1

@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.training.kmeans import Matrix, Points, kmeans
+from ssltransfer.training.kmeans import Matrix, Points, Rows, kmeans
 from ssltransfer.training.kmeans import points as points_module
 from ssltransfer.training.kmeans.lloyd import Sums
 from ssltransfer.training.kmeans.nearest import Nearest
@@ -72,6 +72,16 @@ def test_what_was_converted_is_read_again_to_be_converted_otherwise():
     assert source.reads == 2 * 10
     assert torch.equal(torch.cat(seen[:10]), torch.from_numpy(x)) and len(seen) == 30
     assert torch.allclose(torch.cat(seen[20:]), torch.from_numpy(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_some_rows_of_a_source_are_a_source(rows):
+    x = blobs(100)
+    ids = np.flatnonzero(np.random.default_rng(0).random(100) < 0.3)
+    some = Rows(Chunks(x, rows), ids)
+    assert some.shape == (len(ids), 24)
+    for start in range(0, len(ids), some.rows):
+        assert (some.read(slice(start, start + some.rows)) == x[ids[start : start + some.rows]]).all()
 
 
 def test_every_iteration_is_lloyds():

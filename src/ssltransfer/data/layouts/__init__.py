@@ -50,6 +50,8 @@ _MODULES = {
     "flowers102": "flowers",
     "places365": "places",
     "places205": "places",
+    "cub200": "birds_and_cars",
+    "cars196": "birds_and_cars",
     "voc": "voc",
     "world": "embedded",
 }
