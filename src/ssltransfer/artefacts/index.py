@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,19 @@ class Index:
         presence = "" if self.presence is None else self.presence.tobytes().hex()
         packed = [] if self.packed is None else [json.dumps(self.packed.shards), self.packed.options.canonical()]
         return digest_of_text("\n".join(rows), "\n".join(map(_one_line, self.classes)), presence, *packed)
+
+    def subset(self, ids: np.ndarray) -> Index:
+        """The index of some of the pictures, int64, numbered anew in this order."""
+        packed = None if self.packed is None else replace(self.packed, rows=self.packed.rows[ids])
+        return replace(
+            self,
+            paths=[self.paths[sample] for sample in ids],
+            labels=self.labels[ids],
+            sizes=self.sizes[ids],
+            digests=[self.digests[sample] for sample in ids],
+            presence=None if self.presence is None else self.presence[ids],
+            packed=packed,
+        )
 
     def shared_with(self, other: Index) -> int:
         """How many of the other's pictures stand in this one too, by content."""

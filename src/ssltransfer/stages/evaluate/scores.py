@@ -16,6 +16,12 @@ def accuracy_of(classes: Classes, predicted: np.ndarray) -> float:
     return percent((predicted == classes.test).mean())
 
 
+def top5_of(classes: Classes, scores: np.ndarray) -> float:
+    """Percent of the test pictures whose class is among the five likeliest, scores (N, C)."""
+    five = np.argpartition(-scores, min(5, scores.shape[1]) - 1, axis=1)[:, :5]
+    return percent((five == classes.test[:, None]).any(1).mean())
+
+
 def answers(classes: Classes, predicted: np.ndarray) -> dict[str, Any]:
     """Accuracy of each class in percent (None without test pictures), and who is taken for whom.
 

@@ -1,0 +1,180 @@
+"""Classifiers on one frozen layer by gradient descent: linear, or with a hidden layer.
+
+Abbasi Koohpayegani et al. 2020 (protocols 4.6): representations of unit length, standardised by the training
+pictures' centre crops, random resized crops and mirrors. Kolesnikov et al. 2019 (protocols 4.5): as they are, random
+crops, no mirrors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.protocols import Head as Options
+from ssltransfer.config.protocols import Pool
+from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
+from ssltransfer.models.trunk import LayerError, initialise_last
+from ssltransfer.models.weights import Model, read_model
+from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of
+from ssltransfer.stages.evaluate.scores import accuracy_of, answers, top5_of
+from ssltransfer.stages.evaluate.subsets import labelled
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import fit
+from ssltransfer.training.progress import Progress
+from ssltransfer.training.task import Task, accuracy
+
+BATCH = 64
+VARIANCE_FLOOR = 1e-5  # added to each dimension's variance, as CompRess's code does
+
+
+def evaluate(given: Given) -> Outcome:
+    """Accuracy and top-5 accuracy on centre crops, for each seed.
+
+    Raises:
+        LayerError: the model has no such layer, or it cannot be pooled.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Options)
+    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
+    model = read_model(given.model, given.devices.device)
+    values: dict[str, list[float]] = {"accuracy": [], "top5": []}
+    details: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    drawn = list(labelled(classes.train, options.labelled, given.spec.seeds))
+    for place, seed in enumerate(given.spec.seeds):
+        chosen = drawn[place if options.labelled else 0]
+        train = given.train.subset(chosen) if options.labelled else given.train
+        task = Head(model, options, replace(classes, train=classes.train[chosen]), seed, str(given.model))
+        folder = given.folder / f"seed-{seed}"
+        folder.mkdir(exist_ok=True)
+        if options.standardise:
+            task.standardise(train, given.devices)
+        fitted = fit(task, train, options.schedule, seed=seed, folder=folder, devices=given.devices, heldout=given.test)
+        scores = task.scores(given.test, given.devices)
+        predicted = scores.argmax(1)
+        values["accuracy"].append(accuracy_of(classes, predicted))
+        values["top5"].append(top5_of(classes, scores))
+        print(f"test: {values['accuracy'][-1]:.2f} %, top 5 {values['top5'][-1]:.2f} %", flush=True)
+        if not details:
+            details = {"labelled": len(chosen), "shape": list(task.shape), **answers(classes, predicted)}
+            measured = fitted.measured
+    return Outcome(values, classes.chance, details, measured)
+
+
+class Head(Task):
+    """A frozen layer and a classifier that starts at N(0, 0.01) [chosen: Caffe's usual filler].
+
+    Args:
+        model: on its device, in evaluation mode; neither trained nor in the checkpoint.
+        options: of the protocol.
+        classes: labels.
+        seed: of the classifier's weights.
+        where: what the model is called in messages.
+
+    Attributes:
+        shape: of the layer after pooling.
+    """
+
+    def __init__(self, model: Model, options: Options, classes: Classes, seed: int, where: str):
+        super().__init__()
+        self.model, self.options = model, options
+        self.layer = options.layer or model.trunk.layers[-1]
+        if self.layer not in model.trunk.layers:
+            raise LayerError(f"{where}: no layer {self.layer!r}; it has {', '.join(model.trunk.layers)}.")
+        shape = model.trunk.shapes()[self.layer]
+        if options.pool and len(shape) != 3:
+            raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
+        self.shape = (shape[0], _side(options.pool), _side(options.pool)) if options.pool else shape
+        dims, count = math.prod(self.shape), len(classes.names)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            last = nn.Linear(options.hidden or dims, count)
+            initialise_last(last)
+            hidden = [nn.Linear(dims, options.hidden), nn.ReLU(), nn.Dropout(options.dropout)] if options.hidden else []
+            self.classifier = nn.Sequential(*hidden, last)
+        self.register_buffer("mean", torch.zeros(dims))
+        self.register_buffer("deviation", torch.ones(dims))
+        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
+        self.register_buffer("heldout_labels", torch.from_numpy(classes.test), persistent=False)
+        self.guess = math.log(count)
+
+    @property
+    def transform(self) -> Transform:
+        """A random box, or the square from which the device crops."""
+        trunk = self.model.trunk.options
+        if self.options.augment == "random-resized-crop":
+            return RandomResizedCrop(trunk.size)
+        return CentreSquare(trunk.short_side, trunk.short_side)
+
+    @property
+    def heldout_transform(self) -> Transform:
+        """The centre crop."""
+        return self.model.view
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy of the labels."""
+        pictures = batch.pictures
+        if self.training:
+            pictures = random_crop(pictures, draws, self.model.trunk.options.size)
+            pictures = mirror_some(pictures, draws) if self.options.mirror else pictures
+        labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
+        target = labels[batch.ids]
+        logits = self.classifier((self.represented(pictures) - self.mean) / self.deviation)
+        return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
+
+    @torch.no_grad()
+    def represented(self, pictures: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) -> float32 (B, dims), pooled, of unit length if so wanted."""
+        x = self.model.layers_of(pictures, [self.layer])[self.layer].float()
+        if pool := self.options.pool:
+            x = F.adaptive_max_pool2d(x, pool.max) if pool.max else F.adaptive_avg_pool2d(x, pool.avg or 1)
+        x = x.flatten(1)
+        return F.normalize(x) if self.options.unit_length else x
+
+    def standardise(self, train: Index, devices: Devices) -> None:
+        """Set mean and deviation to those of the training pictures' centre crops."""
+        dims = math.prod(self.shape)
+        total, squares = (torch.zeros(dims, dtype=torch.float64, device=devices.device) for _ in "ab")
+        for batch in self._views(train, devices, "standardise"):
+            x = self.represented(batch).double()
+            total += x.sum(0)
+            squares += x.square().sum(0)
+        mean = total / len(train)
+        variance = (squares / len(train) - mean.square()).clamp(min=0)
+        self.mean, self.deviation = mean.float(), (variance + VARIANCE_FLOOR).sqrt().float()
+
+    @torch.inference_mode()
+    def scores(self, test: Index, devices: Devices) -> np.ndarray:
+        """float32 (N, C) of the centre crops."""
+        self.eval()
+        parts = [
+            self.classifier((self.represented(batch) - self.mean) / self.deviation).float().cpu()
+            for batch in self._views(test, devices, "test")
+        ]
+        return torch.cat(parts).numpy()
+
+    def _views(self, index: Index, devices: Devices, what: str) -> Iterator[Tensor]:
+        """uint8 (B, 3, S, S), centre crops of all pictures."""
+        progress = Progress(what, 0, -(-len(index) // BATCH), BATCH)
+        keys = sequential_keys(range(len(index)), BATCH)
+        for batch in load_batches(index, self.model.view, keys, seed=0, workers=devices.workers):
+            with devices.autocast():
+                yield batch.pictures.to(devices.device)
+            progress.step(0.0)
+            progress.say("centre crops")
+        progress.close()
+
+
+def _side(pool: Pool) -> int:
+    return pool.max or pool.avg or 1
