@@ -130,7 +130,7 @@ class Head(Task):
             pictures = mirror_some(pictures, draws) if self.options.mirror else pictures
         labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
         target = labels[batch.ids]
-        logits = self.classifier((self.represented(pictures) - self.mean) / self.deviation)
+        logits = self.classifier(self._seen(pictures))
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
 
     @torch.no_grad()
@@ -147,7 +147,8 @@ class Head(Task):
         dims = math.prod(self.shape)
         total, squares = (torch.zeros(dims, dtype=torch.float64, device=devices.device) for _ in "ab")
         for batch in self._views(train, devices, "standardise"):
-            x = self.represented(batch).double()
+            with devices.autocast():
+                x = self.represented(batch).double()
             total += x.sum(0)
             squares += x.square().sum(0)
         mean = total / len(train)
@@ -158,19 +159,22 @@ class Head(Task):
     def scores(self, test: Index, devices: Devices) -> np.ndarray:
         """float32 (N, C) of the centre crops."""
         self.eval()
-        parts = [
-            self.classifier((self.represented(batch) - self.mean) / self.deviation).float().cpu()
-            for batch in self._views(test, devices, "test")
-        ]
+        parts = []
+        for batch in self._views(test, devices, "test"):
+            with devices.autocast():
+                parts.append(self.classifier(self._seen(batch)).float().cpu())
         return torch.cat(parts).numpy()
+
+    def _seen(self, pictures: Tensor) -> Tensor:
+        """What the classifier is given, float32 (B, dims)."""
+        return (self.represented(pictures) - self.mean) / self.deviation
 
     def _views(self, index: Index, devices: Devices, what: str) -> Iterator[Tensor]:
         """uint8 (B, 3, S, S), centre crops of all pictures."""
         progress = Progress(what, 0, -(-len(index) // BATCH), BATCH)
         keys = sequential_keys(range(len(index)), BATCH)
         for batch in load_batches(index, self.model.view, keys, seed=0, workers=devices.workers):
-            with devices.autocast():
-                yield batch.pictures.to(devices.device)
+            yield batch.pictures.to(devices.device)
             progress.step(0.0)
             progress.say("centre crops")
         progress.close()

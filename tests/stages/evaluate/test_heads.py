@@ -1,0 +1,98 @@
+"""Heads on a frozen layer: what they see, against plain numpy, and whole runs at small size."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.config.entities import Measurement
+from ssltransfer.config.protocols import Head as Options
+from ssltransfer.config.protocols import Linear, LinearSgd, Mlp, Pool
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.draws import Draws
+from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.weights import read_model
+from ssltransfer.stages.evaluate import run
+from ssltransfer.stages.evaluate.base import Classes, classes_of
+from ssltransfer.stages.evaluate.heads import Head
+from ssltransfer.stages.evaluate.scores import top5_of
+from ssltransfer.training.devices import plan_devices
+
+SHORT = Schedule(steps=4, batch=16, lr=0.1)
+
+
+def head_of(chain, options: Options) -> Head:  # type: ignore[no-untyped-def]
+    classes = classes_of(read_index(chain.train), read_index(chain.test), ("a", "b"))
+    return Head(read_model(chain.model), options, classes, 0, "tiny")
+
+
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_it_is_standardised_by_the_training_pictures(chain, unit_length: bool) -> None:  # type: ignore[no-untyped-def]
+    options = Linear(layer="conv4", pool=Pool(max=3), unit_length=unit_length, schedule=SHORT)
+    task, train = head_of(chain, options), read_index(chain.train)
+    task.standardise(train, plan_devices(1))
+    (batch,) = load_batches(train, task.model.view, sequential_keys(range(len(train)), 60), seed=0)
+    maps = task.model.layers_of(batch.pictures, ["conv4"])["conv4"]
+    x = nn.functional.adaptive_max_pool2d(maps, 3).flatten(1).double().numpy()
+    if unit_length:
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    assert np.allclose(task.mean.numpy(), x.mean(0), atol=1e-5)
+    assert np.allclose(task.deviation.numpy(), np.sqrt(x.var(0) + 1e-5), atol=1e-5)
+    scores = task.scores(train, plan_devices(1))
+    linear = task.classifier[0]
+    assert isinstance(linear, nn.Linear)
+    weight = linear.weight.detach().double().numpy()
+    assert np.allclose(scores, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) @ weight.T, atol=1e-4)
+
+
+def test_a_hidden_layer_is_kolesnikovs() -> None:
+    assert (Mlp().hidden, Mlp().dropout) == (1000, 0.5)
+    with pytest.raises(ValueError, match="dropout needs a hidden layer"):
+        Linear(dropout=0.5)
+
+
+def test_only_the_classifier_learns(chain) -> None:  # type: ignore[no-untyped-def]
+    task = head_of(chain, Mlp(layer="conv4", pool=Pool(max=3), hidden=8, schedule=SHORT))
+    (batch,) = load_batches(read_index(chain.train), task.transform, sequential_keys(range(8), 8), seed=0)
+    task.train()
+    outputs = task(batch, Draws(0, batch.epochs, batch.ids))
+    assert float(outputs["loss"].detach()) == pytest.approx(math.log(12), abs=0.2)
+    outputs["loss"].backward()
+    assert {name for name, p in task.named_parameters() if p.grad is not None} == {
+        f"classifier.{layer}.{part}" for layer in (0, 3) for part in ("weight", "bias")
+    }
+    assert not [name for name in task.state_dict() if name.startswith("model")]
+
+
+@pytest.mark.parametrize("kind", [Linear, LinearSgd, Mlp])
+def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type: ignore[no-untyped-def]
+    protocol = kind(layer="conv4", pool=Pool(avg=1), labelled={"each": 2}, schedule=SHORT)  # type: ignore[call-arg]
+    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    output = tmp_path / "head" / "tiny.json"
+    run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
+    found = read_metrics(output)
+    assert len(found.values["accuracy"]) == len(found.values["top5"]) == 2
+    assert all(a <= b for a, b in zip(found.values["accuracy"], found.values["top5"], strict=True))
+    assert found.details["labelled"] == 2 * len(set(read_index(chain.train).labels))
+    right = np.trace(np.array(found.details["confusion"])) / found.datasets["test"]["samples"]
+    assert found.values["accuracy"][0] == pytest.approx(100 * right, abs=1e-4)
+
+
+def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
+    scores, truth = rng.normal(size=(50, 9)), rng.integers(0, 9, 50)
+    classes = Classes([str(n) for n in range(9)], truth, truth)
+    expected = np.mean([label in np.argsort(-row)[:5] for row, label in zip(scores, truth, strict=True)])
+    assert top5_of(classes, scores) == pytest.approx(100 * expected)
+    assert top5_of(Classes(["a", "b"], truth % 2, truth % 2), scores[:, :2]) == 100
+
+
+def test_a_layer_that_is_not_there_is_named(chain) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(LayerError, match="tiny: no layer 'fc9'; it has conv1"):
+        head_of(chain, Linear(layer="fc9"))
