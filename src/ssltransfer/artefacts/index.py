@@ -16,9 +16,24 @@ import pyarrow.parquet as pq
 from ssltransfer.artefacts.files import digest_of_text, replacing
 from ssltransfer.artefacts.packed import ROW, Packed
 from ssltransfer.artefacts.tables import read_table
-from ssltransfer.config.formats import CacheOptions
+from ssltransfer.config.formats import CacheOptions, TargetKind
 
 LEFT_OUT = ".left_out.tsv"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What each picture comes with beside labels, in a file of its own.
+
+    Attributes:
+        kind: boxes, masks or depth.
+        paths: relative path of each, below the index's root.
+        digests: content digest of each file.
+    """
+
+    kind: TargetKind
+    paths: list[str]
+    digests: list[str]
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class Index:
         left_out: relative path -> reason.
         spec: the dataset's spec as it was declared.
         packed: where the pixels lie, if they were cached; `data.cached.read_sample` gives them either way.
+        targets: boxes, masks or depth; `data.targets.read_target` reads them.
     """
 
     root: Path
@@ -50,6 +66,7 @@ class Index:
     left_out: dict[str, str] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     packed: Packed | None = None
+    targets: Targets | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -69,11 +86,16 @@ class Index:
         rows = (f"{p}\t{d}\t{c}" for p, d, c in zip(names, self.digests, self.labels.tolist(), strict=True))
         presence = "" if self.presence is None else self.presence.tobytes().hex()
         packed = [] if self.packed is None else [json.dumps(self.packed.shards), self.packed.options.canonical()]
-        return digest_of_text("\n".join(rows), "\n".join(map(_one_line, self.classes)), presence, *packed)
+        targets = [] if self.targets is None else [self.targets.kind, "\n".join(self.targets.digests)]
+        return digest_of_text("\n".join(rows), "\n".join(map(_one_line, self.classes)), presence, *packed, *targets)
 
     def subset(self, ids: np.ndarray) -> Index:
         """The index of some of the pictures, int64, numbered anew in this order."""
         packed = None if self.packed is None else replace(self.packed, rows=self.packed.rows[ids])
+        targets = self.targets
+        if targets is not None:
+            paths, digests = ([column[sample] for sample in ids] for column in (targets.paths, targets.digests))
+            targets = Targets(targets.kind, paths, digests)
         return replace(
             self,
             paths=[self.paths[sample] for sample in ids],
@@ -82,6 +104,7 @@ class Index:
             digests=[self.digests[sample] for sample in ids],
             presence=None if self.presence is None else self.presence[ids],
             packed=packed,
+            targets=targets,
         )
 
     def shared_with(self, other: Index) -> int:
@@ -114,6 +137,8 @@ def write_index(path: Path, index: Index) -> None:
             "options": index.packed.options.canonical(),
             "shards": index.packed.shards,
         }
+    if index.targets is not None:
+        about["targets"] = index.targets.kind
     metadata = {"ssltransfer": json.dumps(about, sort_keys=True, ensure_ascii=False)}
     table = pa.table(_columns(index)).replace_schema_metadata(metadata)
     # Both are written before either takes its name.
@@ -138,6 +163,9 @@ def _columns(index: Index) -> dict[str, pa.Array]:
         columns["remark"] = pa.array([index.remarks.get(path) for path in index.paths], pa.string())
     if index.presence is not None:
         columns["presence"] = pa.array(list(index.presence), pa.list_(pa.int8()))
+    if index.targets is not None:
+        columns["target"] = pa.array(index.targets.paths, pa.string())
+        columns["target_digest"] = pa.array(index.targets.digests, pa.string())
     if index.packed is not None:
         columns |= {name: pa.array(index.packed.rows[name]) for name in ROW.names or ()}
     return columns
@@ -189,6 +217,9 @@ def read_index(path: Path) -> Index:
         left_out=_read_left_out(path.with_suffix(LEFT_OUT)),
         spec=about["spec"],
         packed=_read_packed(path, table, about["packed"]) if "packed" in about else None,
+        targets=Targets(about["targets"], *(table[name].to_pylist() for name in ("target", "target_digest")))
+        if "targets" in about
+        else None,
     )
 
 

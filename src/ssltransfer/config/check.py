@@ -47,6 +47,11 @@ def check(config: Config) -> None:
             raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, name, evaluation)
+    for name, dataset in config.datasets.items():
+        if dataset.cache and dataset.target:
+            raise ConfigError(
+                f"datasets.{name}.cache: its {dataset.target} belong to pictures of full size; leave the cache out."
+            )
     check_references(config.report)
     for table in config.report.tables:
         for column in table.columns:
@@ -64,7 +69,13 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     for key, data in zip(("test", "train"), reversed(evaluation.datasets), strict=False):
         _known(config.datasets, data, f"{where}.{key}", "dataset")
         has, needs = config.datasets[data].labelled, evaluation.protocol.labels
-        if has != needs:
+        wanted = evaluation.protocol.targets
+        if wanted and config.datasets[data].target != wanted:
+            raise ConfigError(
+                f"{where}.{key}: {evaluation.protocol.name} needs {wanted} of every picture, which dataset {data!r} "
+                f"does not have; set `targets: {wanted}` of it, or name another dataset."
+            )
+        if needs and has != needs:
             wants = "one class label" if needs == "one" else "VOC's labels"
             raise ConfigError(
                 f"{where}.{key}: {evaluation.protocol.name} needs {wants} a picture, "

@@ -35,6 +35,10 @@ class CacheOptions(Spec):
         return low[1] + (high[1] - low[1]) * (self.quality - low[0]) / (high[0] - low[0])
 
 
+TargetKind = Literal["boxes", "masks", "depth"]
+"""What a picture may come with beside labels: boxes of things, a class a pixel, metres a pixel."""
+
+
 class Dataset(Spec):
     """What all formats share."""
 
@@ -60,6 +64,11 @@ class Dataset(Spec):
     def labelled(self) -> Literal["none", "one", "many"]:
         """How many true labels a picture of this set has."""
         return self.labels_per_sample
+
+    @property
+    def target(self) -> TargetKind | None:
+        """What each picture comes with beside labels."""
+        return None
 
     @property
     def published(self) -> int | None:
@@ -211,8 +220,11 @@ class Cars196(Dataset):
     split: Literal["train", "test", "zero-shot-train", "zero-shot-test"] = Field(description=_ZERO_SHOT)
 
 
+_VOC_TARGETS = "boxes: of Annotations. masks: of SegmentationClass, and the split is a list of ImageSets/Segmentation."
+
+
 class Voc(Dataset):
-    """PASCAL VOC devkit (VOCdevkit/VOC2007): several labels a picture, difficult ones marked."""
+    """PASCAL VOC devkit (VOCdevkit/VOC2007): several labels a picture, difficult ones marked; boxes or masks."""
 
     format: Literal["voc"] = "voc"
     source: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
@@ -220,14 +232,27 @@ class Voc(Dataset):
     published_sizes: ClassVar[dict[str, int]] = {
         **{"2007 train": 2_501, "2007 val": 2_510, "2007 trainval": 5_011, "2007 test": 4_952},
         **{"2012 train": 5_717, "2012 val": 5_823, "2012 trainval": 11_540, "2012 test": 10_991},
+        **{"2007 train masks": 209, "2007 val masks": 213, "2007 trainval masks": 422, "2007 test masks": 210},
+        **{"2012 train masks": 1_464, "2012 val masks": 1_449, "2012 trainval masks": 2_913},
     }
     year: Literal["2007", "2012"] = "2007"
-    split: str = Field(description="A list of ImageSets/Main: train, val, trainval or test.")
+    split: str = Field(description="A list of ImageSets: train, val, trainval, test, or a list of your own there.")
+    targets: Literal["boxes", "masks"] | None = Field(None, description=_VOC_TARGETS)
+
+    @property
+    def labelled(self) -> Literal["none", "one", "many"]:
+        """The classes of a set with masks stand in those alone."""
+        return "none" if self.targets == "masks" else "many"
+
+    @property
+    def target(self) -> TargetKind | None:
+        """Boxes or masks, where they were asked for."""
+        return self.targets
 
     @property
     def published(self) -> int | None:
-        """Pictures in the list of ImageSets/Main."""
-        return self.published_sizes.get(f"{self.year} {self.split}")
+        """Pictures in the list of ImageSets."""
+        return self.published_sizes.get(f"{self.year} {self.split}" + (" masks" if self.targets == "masks" else ""))
 
 
 class World(Dataset):
@@ -241,11 +266,26 @@ class World(Dataset):
     n: int = Field(ge=1, description="How many pictures (clips: how many clips).")
     size: int = Field(96, ge=32, le=1024, description="Side of a picture in pixels.")
     seed: int = 0
+    targets: TargetKind | None = Field(None, description="voc: boxes or masks; rgbd: depth.")
+
+    @model_validator(mode="after")
+    def _has_targets(self) -> World:
+        there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.set, ())
+        if self.targets and self.targets not in there:
+            raise ValueError(f"the set {self.set} has no {self.targets}; leave `targets` out, or take another set")
+        return self
 
     @property
     def labelled(self) -> Literal["none", "one", "many"]:
         """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
+        if self.targets == "masks":
+            return "none"
         return {"voc": "many", "rgbd": "none", "clips": "none"}.get(self.set, "one")  # type: ignore[return-value]
+
+    @property
+    def target(self) -> TargetKind | None:
+        """What was asked for."""
+        return self.targets
 
     @property
     def published(self) -> int | None:

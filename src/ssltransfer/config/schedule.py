@@ -20,7 +20,7 @@ class Schedule(Spec):
 
     epochs: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=1)
-    batch: int = Field(256, ge=2, description="Pictures an update, over all devices.")
+    batch: int = Field(256, ge=1, description="Pictures an update, over all devices.")
     optimiser: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -34,7 +34,7 @@ class Schedule(Spec):
     factor: float = Field(0.1, gt=0, lt=1)
     warmup: float = Field(0.0, ge=0, description="Linear warm-up; same unit.")
     clip: float | None = Field(None, gt=0, description="Largest norm of the whole gradient.")
-    micro_batch: int | None = Field(None, ge=2, description="Pictures a pass; the rest of a batch accumulates.")
+    micro_batch: int | None = Field(None, ge=1, description="Pictures a pass; the rest of a batch accumulates.")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU.")
     compile: bool = Field(False, description="Whether torch.compile makes the network faster, after minutes.")
     sync_bn: bool = Field(False, description="Batch normalisation over all devices, not over each one's share.")

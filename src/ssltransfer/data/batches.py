@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,7 +17,7 @@ from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
 from ssltransfer.data.cached import read_sample
 from ssltransfer.data.draws import Draws, seed_of
-from ssltransfer.data.transforms import Transform
+from ssltransfer.data.transforms import Paired, Transform
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,17 @@ class Batch:
     """Pictures on their way through a step.
 
     Attributes:
-        pictures: uint8 (B, 3, S, S).
+        pictures: uint8 (B, 3, S, S); of a `Paired` transform (B, 3, H, W), filled up to the largest of the batch.
         ids: int64 (B,), positions in the index.
         epochs: int64 (B,), how often each picture has been seen before.
+        others: what a `Paired` transform gives beside, (B, ...) each, and `sizes`, int64 (B, 2): height and width of
+            each picture before it was filled up.
     """
 
     pictures: Tensor
     ids: Tensor
     epochs: Tensor
+    others: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -38,14 +43,23 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, copied while the device works where memory is pinned."""
         parts = (self.pictures, self.ids, self.epochs)
-        return Batch(*(part.to(device, non_blocking=True) for part in parts))
+        others = {name: part.to(device, non_blocking=True) for name, part in self.others.items()}
+        return Batch(*(part.to(device, non_blocking=True) for part in parts), others)
 
     def split(self, size: int | None) -> list[Batch]:
         """Micro-batches of at most `size`."""
         if size is None or size >= len(self):
             return [self]
-        parts = zip(self.pictures.split(size), self.ids.split(size), self.epochs.split(size), strict=True)
-        return [Batch(*part) for part in parts]
+        spans = [slice(start, start + size) for start in range(0, len(self), size)]
+        return [
+            Batch(
+                self.pictures[span],
+                self.ids[span],
+                self.epochs[span],
+                {name: part[span] for name, part in self.others.items()},
+            )
+            for span in spans
+        ]
 
     def draws(self, seed: int) -> Draws:
         """Random numbers of each picture."""
@@ -89,7 +103,8 @@ def load_batches(
 
     Args:
         index: where the pictures lie.
-        transform: uint8 (3, H, W), Random -> uint8 (3, S, S); the Random is seeded by (seed, epoch, sample).
+        transform: uint8 (3, H, W), Random -> uint8 (3, S, S), or one of picture and target; the Random is seeded by
+            (seed, epoch, sample).
         keys: lists of (sample, epoch).
         seed: of the named thing that is made.
         workers: loader processes; 0 reads in this one.
@@ -104,7 +119,7 @@ def load_batches(
         _Pictures(index, transform, seed),
         batch_sampler=keys,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, padding=transform.padding if isinstance(transform, Paired) else None),
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_outlast,
@@ -123,27 +138,47 @@ def _outlast(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+_Item = tuple[int, int, dict[str, Tensor]]
+
+
 class _Pictures(Dataset[object]):
     def __init__(self, index: Index, transform: Transform, seed: int):
         self.index, self.transform, self.seed = index, transform, seed
         self.min_short_side: int | None = getattr(transform, "min_short_side", None)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, Tensor] | str:
+    def __getitem__(self, key: tuple[int, int]) -> _Item | str:
         sample, epoch = key
+        random = Random(seed_of(self.seed, epoch, sample))
         try:
             picture = read_sample(self.index, sample, min_short_side=self.min_short_side)
+            if isinstance(self.transform, Paired):
+                return sample, epoch, self.transform.pair(self.index, sample, picture, random)
         except ArtefactError as error:
             # An exception would arrive from a worker wrapped in a traceback; one sentence is wanted.
             return str(error)
-        return sample, epoch, self.transform(picture, Random(seed_of(self.seed, epoch, sample)))
+        return sample, epoch, {"picture": self.transform(picture, random)}
 
 
-def _collate(items: list[tuple[int, int, Tensor] | str]) -> Batch | str:
-    pictures, ids, epochs = [], [], []
+def _collate(items: list[_Item | str], padding: Mapping[str, float] | None) -> Batch | str:
+    ids, epochs, found = [], [], []
     for item in items:
         if isinstance(item, str):
             return item
         ids.append(item[0])
         epochs.append(item[1])
-        pictures.append(item[2])
-    return Batch(torch.stack(pictures), torch.tensor(ids), torch.tensor(epochs))
+        found.append(item[2])
+    tensors = {name: _stacked([one[name] for one in found], (padding or {}).get(name, 0.0)) for name in found[0]}
+    pictures = tensors.pop("picture")
+    if padding is not None:
+        tensors["sizes"] = torch.tensor([one["picture"].shape[-2:] for one in found])
+    return Batch(pictures, torch.tensor(ids), torch.tensor(epochs), tensors)
+
+
+def _stacked(parts: list[Tensor], filling: float) -> Tensor:
+    """(B, ...), each filled up at its ends to the largest."""
+    largest = [max(sides) for sides in zip(*(part.shape for part in parts), strict=True)]
+    if any(list(part.shape) != largest for part in parts):
+        # F.pad wants (before, after) from the last dimension to the first.
+        gaps = [[gap for a, b in zip(part.shape, largest, strict=True) for gap in (b - a, 0)][::-1] for part in parts]
+        parts = [F.pad(part, gap, value=filling) for part, gap in zip(parts, gaps, strict=True)]
+    return torch.stack(parts)

@@ -6,14 +6,37 @@ Everything else (tiles, mirror, grey, normalisation) is batched work on the devi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-Transform = Callable[[Tensor, Random], Tensor]
+from ssltransfer.artefacts.index import Index
+
+
+class Paired(ABC):
+    """A transform of a picture together with what it comes with; pictures may have different sizes.
+
+    Attributes:
+        padding: name of a tensor -> value that fills it up at its ends, where those of a batch differ in shape.
+    """
+
+    padding: ClassVar[Mapping[str, float]] = {}
+
+    @abstractmethod
+    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
+        """uint8 (3, H, W) -> `picture`, uint8 (3, h, w), and other tensors by name.
+
+        Raises:
+            ArtefactError: what the picture comes with cannot be read.
+        """
+
+
+Transform = Callable[[Tensor, Random], Tensor] | Paired
 
 
 def resize(picture: Tensor, height: int, width: int) -> Tensor:

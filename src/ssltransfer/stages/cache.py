@@ -48,6 +48,10 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
         index = read_index(data)
         if index.packed is not None:
             raise ArtefactError(f"{data}: is a cache already; give the index that it was made from.")
+        if index.targets is not None:
+            raise ArtefactError(
+                f"{data}: its {index.targets.kind} belong to pictures of full size; leave `cache` of this dataset out."
+            )
         torch.set_num_threads(1)  # each process decodes pictures of its own
         pixels = packed_pixels(index, spec)
         job = _Shards(index, spec, work.folder, cut(pixels * spec.bytes_a_pixel))

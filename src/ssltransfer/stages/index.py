@@ -16,12 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index, write_index
+from ssltransfer.artefacts.index import Index, Targets, write_index
 from ssltransfer.artefacts.work import record_run
 from ssltransfer.config.formats import Dataset
 from ssltransfer.data.draws import seed_of
 from ssltransfer.data.layouts import Found, find
 from ssltransfer.data.pictures import BadPicture, Checked, check
+from ssltransfer.data.targets import BadTarget, check_target
 
 
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
@@ -44,7 +45,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     found = _limited(find(spec, workers=threads), spec.limit)
     for note in found.notes:
         print(note, flush=True)
-    readable = _Readable(found, threads)
+    readable = _Readable(found, spec, threads)
     _judge(found, readable, spec)
     labels = np.full(len(found.paths), -1, np.int32) if found.labels is None else np.array(found.labels, np.int32)
     index = Index(
@@ -58,33 +59,49 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
         remarks=readable.remarks,
         left_out=found.left_out | readable.left_out,
         spec=json.loads(spec.canonical()),
+        targets=_targets(found, readable, spec),
     )
     write_index(output, index)
     record_run(output, started, device=f"CPU ({threads} threads)")
     print("; ".join(_summary(index)), flush=True)
 
 
+def _targets(found: Found, readable: _Readable, spec: Dataset) -> Targets | None:
+    if found.targets is None or spec.target is None:
+        return None
+    return Targets(spec.target, [found.targets[place] for place in readable.places], readable.target_digests)
+
+
 class _Readable:
-    """What is left of the pictures after each was decoded.
+    """What is left of the pictures after each was decoded, and its boxes, mask or depth read.
 
     Attributes:
         places: positions in `found.paths`, ascending.
         sizes: width and height of each in turn.
         digests: content digest of each.
+        target_digests: of what each comes with, where there is such.
         remarks: path -> what reading does to this picture that its owner may not expect.
         left_out: path -> reason, of the others.
     """
 
-    def __init__(self, found: Found, threads: int):
+    def __init__(self, found: Found, spec: Dataset, threads: int):
         self.places = array("q")
         self.sizes = array("i")
         self.digests: list[str] = []
+        self.target_digests: list[str] = []
         self.remarks: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
         results = _check_all(found.root, found.paths, threads)
         bar = tqdm(results, total=len(found.paths), unit="picture", disable=None, leave=False)
         for place, result in enumerate(bar):
             path = found.paths[place]
+            if isinstance(result, Checked) and found.targets and spec.target:
+                try:
+                    file = found.root / found.targets[place]
+                    size = (result.width, result.height)
+                    self.target_digests.append(check_target(spec.target, file, *size, found.classes))
+                except BadTarget as error:
+                    result = str(error)
             if isinstance(result, str):
                 self.left_out[path] = result
                 continue

@@ -28,6 +28,7 @@ class Found:
         classes: names of the classes.
         presence: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels a picture.
         left_out: path -> reason, for files that are no candidates.
+        targets: relative path of what each picture comes with, where the dataset was asked for it.
         notes: remarks to print, such as a size that differs from the published one.
     """
 
@@ -38,6 +39,7 @@ class Found:
     presence: np.ndarray | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    targets: list[str] | None = None
 
 
 _MODULES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ssltransfer.config.formats import Voc, World
 from ssltransfer.data import world
@@ -19,9 +20,15 @@ def find(dataset: World, *, workers: int = 1) -> Found:
     except ValueError as error:
         raise LayoutError(str(error)) from None
     if dataset.set == "voc":
-        return voc.find(Voc(root=str(root / "VOCdevkit"), split=dataset.split))
+        kind: Any = dataset.targets
+        return voc.find(Voc(root=str(root / "VOCdevkit"), split=dataset.split, targets=kind))
     if dataset.set == "rgbd":
-        return folders.find_pictures(root / dataset.split / "rgb")
+        found = folders.find_pictures(root / dataset.split / "rgb")
+        if not dataset.targets:
+            return found
+        names = [path.removesuffix(".jpg") for path in found.paths]
+        pictures, depth = [f"rgb/{name}.jpg" for name in names], [f"depth/{name}.png" for name in names]
+        return Found(root / dataset.split, pictures, targets=depth)
     if dataset.set == "clips":
         return _clips(root, dataset.split)
     return folders.find_classes(root / dataset.split)

@@ -1,4 +1,4 @@
-"""PASCAL VOC devkit: several labels a picture."""
+"""PASCAL VOC devkit: several labels a picture; boxes or masks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def find(dataset: Voc, *, workers: int = 1) -> Found:
     """Pictures of a split; presence of the 20 classes (1 present, 0 difficult, -1 absent).
 
     Presence comes from the lists ImageSets/Main/<class>_<split>.txt. Where all of them are missing it is read from
-    the boxes in Annotations, by the rule that the lists were made by: difficult where every object of it is.
+    the boxes in Annotations, by the rule that the lists were made by: difficult where every object of it is. A set with
+    `targets: masks` is a list of ImageSets/Segmentation and has no presence.
 
     Args:
         dataset: its root may be the folder above VOCdevkit, VOCdevkit, or VOC2007 itself.
@@ -32,25 +33,38 @@ def find(dataset: Voc, *, workers: int = 1) -> Found:
     top = Path(dataset.root)
     year = f"VOC{dataset.year}"
     places = (top / year, top / "VOCdevkit" / year, top) if top.name != year else (top,)
-    root = next((place for place in places if (place / "ImageSets" / "Main").is_dir()), None)
+    kind = "Segmentation" if dataset.targets == "masks" else "Main"
+    root = next((place for place in places if (place / "ImageSets" / kind).is_dir()), None)
     if root is None:
-        raise LayoutError(f"{top}: no {year}/ImageSets/Main here or in VOCdevkit; check root and year of this dataset.")
+        raise LayoutError(
+            f"{top}: no {year}/ImageSets/{kind} here or in VOCdevkit; check root and year of this dataset."
+        )
     main = root / "ImageSets" / "Main"
-    listing = main / f"{dataset.split}.txt"
+    listing = root / "ImageSets" / kind / f"{dataset.split}.txt"
     if not listing.is_file():
-        there = sorted(path.stem for path in main.glob("*.txt") if "_" not in path.stem)
+        there = sorted(path.stem for path in listing.parent.glob("*.txt") if "_" not in path.stem)
         hint = "; the test split comes in an archive of its own" if dataset.split == "test" else ""
         raise LayoutError(f"{listing}: missing; there are: {', '.join(there) or 'no lists'}{hint}.")
     ids = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
     lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
-    notes = []
-    if any(path.is_file() for path in lists.values()):
+    notes: list[str] = []
+    presence = None  # which classes a picture has is in its mask, if masks were asked for
+    if dataset.targets is None and any(path.is_file() for path in lists.values()):
         presence = _from_lists(ids, lists)
-    else:
+    elif dataset.targets != "masks":
         presence = _from_boxes(ids, root / "Annotations")
-        notes.append(f"{main}: no class lists of {dataset.split}; classes are read from Annotations.")
+        if dataset.targets is None:
+            notes.append(f"{main}: no class lists of {dataset.split}; classes are read from Annotations.")
+    folder, suffix = {"boxes": ("Annotations", "xml"), "masks": ("SegmentationClass", "png")}.get(
+        dataset.targets or "", ("", "")
+    )
     return Found(
-        root, [f"JPEGImages/{name}.jpg" for name in ids], classes=list(CLASSES), presence=presence, notes=notes
+        root,
+        [f"JPEGImages/{name}.jpg" for name in ids],
+        classes=list(CLASSES),
+        presence=presence,
+        notes=notes,
+        targets=[f"{folder}/{name}.{suffix}" for name in ids] if folder else None,
     )
 
 

@@ -14,7 +14,7 @@ CLASSES = 30  # above which only the best and the worst are shown
 EXTREMES = 5
 SIDE = 48
 # Drawn elsewhere, or too long for a line.
-_DRAWN = {"per_class", "confusion", "classes", "examples", "curves", "layers"}
+_DRAWN = {"per_class", "confusion", "classes", "examples", "curves", "layers", "drawn", "lines"}
 
 
 def per_class(measured: Sequence[Metrics]) -> list[tuple[str, list[float | None]]]:
@@ -63,6 +63,12 @@ def neighbours(results: Results, metrics: Metrics) -> list[dict[str, Any]]:
 
 def _pictures(results: Results, metrics: Metrics, role: str) -> Pictures | None:
     return results.datasets.get(str(metrics.datasets.get(role, {}).get("name")))
+
+
+def drawn(metrics: Metrics) -> list[dict[str, str]]:
+    """Pictures that the protocol drew itself: {title, uri} each, the uri holding the picture."""
+    found = metrics.details.get("drawn")
+    return [one for one in found if one["uri"].startswith("data:image/")] if isinstance(found, list) else []
 
 
 def other(metrics: Metrics) -> list[tuple[str, str]]:

@@ -154,6 +154,20 @@ class Plots:
             figure.colorbar(image, ax=axes, shrink=0.8)
             return self._svg(figure, title)
 
+    def lines(self, figure: Mapping[str, Any], model: str) -> Markup:
+        """What a protocol wants drawn: {title, x, y: labels, series: name -> [xs, ys]}."""
+        with matplotlib.rc_context(_STYLE):
+            drawn = Figure(figsize=SMALL, layout="constrained")
+            axes = drawn.subplots()
+            for place, (name, (xs, ys)) in enumerate(figure["series"].items()):
+                axes.plot(xs, ys, color=COLOURS[place % len(COLOURS)], label=shorten(name, 24))
+            axes.set_title(figure["title"])
+            axes.set_xlabel(figure["x"])
+            axes.set_ylabel(figure["y"])
+            if len(figure["series"]) > 1:
+                axes.legend(loc="best")
+            return self._svg(drawn, f"{figure['title']} of {model}")
+
     def _svg(self, figure: Figure, title: str) -> Markup:
         """The figure as an <svg> element with a title for those who cannot see it."""
         out = io.StringIO()

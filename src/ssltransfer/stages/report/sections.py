@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ssltransfer.artefacts.metrics import Metrics
-from ssltransfer.stages.report.details import extremes, neighbours, other, per_class
+from ssltransfer.stages.report.details import drawn, extremes, neighbours, other, per_class
 from ssltransfer.stages.report.gather import Made, Results
 from ssltransfer.stages.report.plots import Plots
 from ssltransfer.stages.report.thumbs import filters, sample_of, strip
@@ -73,15 +73,17 @@ def evaluation_details(results: Results, plots: Plots) -> Iterator[dict[str, Any
 
 def _details(results: Results, metrics: Metrics, plots: Plots) -> dict[str, Any]:
     matrix = metrics.details.get("confusion")
-    drawn: Markup | None = None
+    confusion: Markup | None = None
     if isinstance(matrix, list) and matrix and isinstance(matrix[0], list):
-        drawn = plots.matrix(
+        confusion = plots.matrix(
             np.asarray(matrix, float), metrics.details.get("classes", ()), f"Confusion matrix of {metrics.model}"
         )
     return {
         "metrics": metrics,
         "kind": results.kind(metrics.model),
-        "matrix": drawn,
+        "matrix": confusion,
+        "lines": [plots.lines(figure, metrics.model) for figure in metrics.details.get("lines", [])],
+        "drawn": drawn(metrics),
         "extremes": extremes(metrics),
         "neighbours": neighbours(results, metrics),
         "other": other(metrics),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import numpy as np
-from PIL import Image
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
+from ssltransfer.data.drawing import data_uri
 from ssltransfer.data.draws import seed_of
 from ssltransfer.data.pictures import BadPicture, read
 from ssltransfer.data.transforms import CentreSquare
@@ -78,11 +76,3 @@ def filters(weights: Path) -> str | None:
         top, left = place // columns * cell, place % columns * cell
         out[top : top + side * zoom, left : left + side * zoom] = kernel.repeat(zoom, 0).repeat(zoom, 1)
     return data_uri(out, "PNG")
-
-
-def data_uri(pixels: np.ndarray, form: str) -> str:
-    """uint8 (H, W, 3) as text that a page can carry."""
-    out = io.BytesIO()
-    options = {"quality": 82} if form == "JPEG" else {"optimize": True}
-    Image.fromarray(pixels).save(out, form, **options)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -1,0 +1,68 @@
+"""Protocols on cached features: neighbours, clusters, logistic regression, retrieval."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ssltransfer.config.protocols.base import FeatureProtocol
+
+
+class Neighbours(FeatureProtocol):
+    """Nearest neighbour by cosine on cached features (k = 1), or a vote of several."""
+
+    name: Literal["neighbours"] = "neighbours"
+    module: ClassVar[str] = "neighbours"
+    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
+    temperature: float | None = Field(
+        None, gt=0, description="A vote weighs exp(cosine / temperature) then; DINO: k 20, temperature 0.07."
+    )
+
+
+class ClusterAlignment(FeatureProtocol):
+    """k-means on training features, clusters matched to classes by the Hungarian method."""
+
+    name: Literal["cluster-alignment"] = "cluster-alignment"
+    module: ClassVar[str] = "cluster_alignment"
+    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    k: int | None = Field(None, ge=2, description="Default: the number of classes (ImageNet: 1000).")
+    iterations: int = Field(20, ge=1)
+
+
+Penalty = Annotated[float, Field(ge=0)]
+
+
+class Logistic(FeatureProtocol):
+    """L2-regularised logistic regression by L-BFGS on cached features."""
+
+    name: Literal["logistic"] = "logistic"
+    module: ClassVar[str] = "logistic"
+    version: ClassVar[int] = 2
+    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    penalty: Penalty | Annotated[tuple[Penalty, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="lambda of mean loss + lambda*||W||^2; default 100/(M*C). Of several the one is taken that names "
+        "most of a held-out tenth of each class, and then fitted to all.",
+    )
+    iterations: int = Field(800, ge=1)
+    standardise: bool = False
+
+
+class Retrieval(FeatureProtocol):
+    """Pictures of the same class among the nearest of the test set itself: recall at K."""
+
+    name: Literal["retrieval"] = "retrieval"
+    module: ClassVar[str] = "retrieval"
+    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    trains: ClassVar[bool] = False
+    headline: ClassVar[str] = "r@1"
+    labelled: None = None
+    at: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 4, 8), min_length=1, description="The values of K.")
+
+    @model_validator(mode="after")
+    def _has_headline(self) -> Retrieval:
+        if 1 not in self.at:
+            raise ValueError(f"at {list(self.at)} must hold 1, which is the headline")
+        return self

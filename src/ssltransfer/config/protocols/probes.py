@@ -1,0 +1,85 @@
+"""Classifiers on frozen layers, trained on augmented pictures."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ssltransfer.config.protocols.base import Labelled, Pool, ProtocolOptions
+from ssltransfer.config.schedule import Schedule
+
+
+class LinearLayers(ProtocolOptions):
+    """Linear classifier on each frozen convolutional layer, all layers in one pass."""
+
+    name: Literal["linear-layers"] = "linear-layers"
+    module: ClassVar[str] = "linear_layers"
+    source: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
+    headline: ClassVar[str] = "best"
+    layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the trunk.")
+    dims: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
+    resize: Literal["bilinear", "area", "max"] = "area"
+    crops: Literal[1, 10] = Field(1, description="1: centre crop; 10: corners and centre, mirrored too.")
+    schedule: Schedule = Schedule(
+        steps=140_000, batch=256, lr=0.01, drop_every=40_000, bias_lr=2.0, norm_and_bias_decay=False
+    )
+
+
+class Head(ProtocolOptions):
+    """What classifiers share that are trained by gradient descent on one frozen layer, of augmented pictures."""
+
+    module: ClassVar[str] = "heads"
+    layer: str | None = Field(None, description="Default: the last layer that the model has.")
+    pool: Pool | None = Field(None, description="Default: the whole map; for convolutional layers give avg: 1, say.")
+    labelled: Labelled | None = Field(None, description="Few labels: which training pictures have one. Default: all.")
+    unit_length: bool = Field(False, description="Divide each representation by its length.")
+    standardise: bool = Field(
+        False,
+        description="Then subtract the mean and divide by the deviation over the training pictures' centre crops.",
+    )
+    augment: Literal["random-resized-crop", "random-crop"]
+    mirror: bool
+    hidden: int | None = Field(None, ge=1, description="Units of a hidden layer with ReLU; null: a linear classifier.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="After the hidden layer.")
+    schedule: Schedule
+
+    @model_validator(mode="after")
+    def _hidden_drops(self) -> Head:
+        if self.dropout and self.hidden is None:
+            raise ValueError("dropout needs a hidden layer; give `hidden` too")
+        return self
+
+
+class Linear(Head):
+    """Linear classifier on the representation, of unit length and standardised, by SGD (CompRess)."""
+
+    name: Literal["linear"] = "linear"
+    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    unit_length: bool = True
+    standardise: bool = True
+    augment: Literal["random-resized-crop", "random-crop"] = "random-resized-crop"
+    mirror: bool = True
+    schedule: Schedule = Schedule(epochs=40, batch=256, lr=0.01, drops=(15, 30), weight_decay=1e-4)
+
+
+class LinearSgd(Head):
+    """Linear classifier on the representation by SGD (Kolesnikov et al. 2019, table 2 and figure 8)."""
+
+    name: Literal["linear-sgd"] = "linear-sgd"
+    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
+    mirror: bool = False
+    schedule: Schedule = Schedule(epochs=520, batch=2048, lr=0.8, drops=(480, 500), weight_decay=0.0)
+
+
+class Mlp(Head):
+    """Classifier with a hidden layer on the representation by SGD (Kolesnikov et al. 2019)."""
+
+    name: Literal["mlp"] = "mlp"
+    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
+    mirror: bool = False
+    hidden: int | None = 1000
+    dropout: float = 0.5
+    schedule: Schedule = Schedule(epochs=180, batch=512, lr=0.01, drops=(60, 120), weight_decay=0.0)

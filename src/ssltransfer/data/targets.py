@@ -1,0 +1,171 @@
+"""What a picture comes with beside labels: boxes of things, a class a pixel, metres a pixel.
+
+Files stay as they were published. `check_target` looks at one strictly, once, for the index; `read_target` reads it as
+often as it is wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.formats import TargetKind
+
+VOID = 255  # of masks: pixels that count for nothing
+
+
+class BadTarget(ValueError):  # noqa: N818
+    """A target that cannot be meant; its text is a short reason without the path."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Things in a picture.
+
+    Attributes:
+        corners: float32 (N, 4), x1, y1, x2, y2 in pixels, the first pixel from 0 to 1: a VOC box of 1-based inclusive
+            corners (xmin, ymin, xmax, ymax) is (xmin - 1, ymin - 1, xmax, ymax).
+        classes: int64 (N,), by the names of the index.
+        difficult: bool (N,).
+    """
+
+    corners: np.ndarray
+    classes: np.ndarray
+    difficult: np.ndarray
+
+
+Target = Boxes | np.ndarray
+
+
+def read_target(index: Index, sample: int) -> Target:
+    """The target of a sample.
+
+    Returns:
+        boxes: `Boxes`. masks: uint8 (H, W), 0 ground, 1.. the classes in the index's order, 255 void. depth: float32
+        (H, W) in metres, 0 where there is no value.
+
+    Raises:
+        ArtefactError: the index has none, or the file cannot be read any more.
+    """
+    targets = index.targets
+    if targets is None:
+        raise ArtefactError(f"{index.root}: this set was indexed without boxes, masks or depth; set its `targets`.")
+    path = index.root / targets.paths[sample]
+    try:
+        return _READERS[targets.kind](path.read_bytes(), path.suffix, index.classes)
+    except (BadTarget, OSError) as error:
+        raise ArtefactError(
+            f"{path}: was readable when the index was made and is not any more ({error}); "
+            "restore it or run the index stage again."
+        ) from error
+
+
+def check_target(kind: TargetKind, path: Path, width: int, height: int, classes: Sequence[str]) -> str:
+    """Digest of a target's file, after it was read and found to fit a picture of width x height pixels.
+
+    Raises:
+        BadTarget: it is missing or damaged, of another size, has boxes outside the picture or without extent, no pixel
+            that counts, or depth that is no number.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BadTarget(f"{path.name} is missing") from None
+    found = _READERS[kind](data, path.suffix, classes)
+    if isinstance(found, Boxes):
+        _check_boxes(found, width, height)
+    else:
+        _check_map(kind, found, width, height, len(classes))
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
+    for x1, y1, x2, y2 in boxes.corners.tolist():
+        if x1 < 0 or y1 < 0 or x2 > width or y2 > height or x2 <= x1 or y2 <= y1:
+            raise BadTarget(
+                f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) does not lie in the picture "
+                f"of {width} x {height}"
+            )
+
+
+def _check_map(kind: TargetKind, found: np.ndarray, width: int, height: int, classes: int) -> None:
+    if found.shape != (height, width):
+        raise BadTarget(
+            f"{'mask' if kind == 'masks' else 'depth map'} of {found.shape[1]} x {found.shape[0]} pixels, the picture "
+            f"has {width} x {height}"
+        )
+    if kind == "masks":
+        wrong = found[(found > classes) & (found != VOID)]
+        if wrong.size:
+            raise BadTarget(f"mask holds the value {wrong[0]}, there are {classes} classes and {VOID} for void")
+        if (found == VOID).all():
+            raise BadTarget("mask is void everywhere")
+    elif not np.isfinite(found).all() or (found < 0).any():
+        raise BadTarget("depth map holds values that are no distances (negative, infinite or NaN)")
+    elif not (found > 0).any():
+        raise BadTarget("depth map has no value anywhere (all zero)")
+
+
+def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
+    """Objects of a VOC annotation whose class the index knows."""
+    number = {name: place for place, name in enumerate(classes)}
+    corners, kinds, difficult = [], [], []
+    try:
+        for item in ElementTree.fromstring(data).iter("object"):
+            name = (item.findtext("name") or "").strip()
+            if name not in number:
+                continue
+            box = item.find("bndbox")
+            if box is None:
+                raise BadTarget(f"the annotation of a {name} has no bndbox")
+            # A few of VOC2007's corners are no whole numbers.
+            xmin, ymin, xmax, ymax = (float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            corners.append((xmin - 1, ymin - 1, xmax, ymax))
+            kinds.append(number[name])
+            difficult.append((item.findtext("difficult") or "0").strip() == "1")
+    except (ElementTree.ParseError, ValueError) as error:
+        raise error if isinstance(error, BadTarget) else BadTarget(f"annotation is damaged ({error})") from None
+    return Boxes(np.array(corners, np.float32).reshape(-1, 4), np.array(kinds, np.int64), np.array(difficult, bool))
+
+
+def _read_mask(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
+    image = _image(data, "mask")
+    if image.mode not in ("P", "L"):
+        raise BadTarget(f"mask has mode {image.mode}; a palette or grey picture of class numbers is wanted")
+    return np.asarray(image, np.uint8)
+
+
+def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
+    """A PNG of 16 bit in millimetres, or a .npy file of float32 metres."""
+    if suffix == ".npy":
+        try:
+            found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise BadTarget(f"depth map is damaged ({error})") from None
+        return found.astype(np.float32)
+    image = _image(data, "depth map")
+    if not image.mode.startswith("I"):
+        raise BadTarget(f"depth map has mode {image.mode}; 16 bit in millimetres are wanted")
+    return np.asarray(image).astype(np.float32) / 1000
+
+
+def _image(data: bytes, what: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadTarget(f"{what} is damaged ({error})") from None
+    return image
+
+
+_READERS: dict[TargetKind, Any] = {"boxes": _read_boxes, "masks": _read_mask, "depth": _read_depth}
