@@ -13,6 +13,9 @@ from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import (
     ClusterAlignment,
+    Detection,
+    FasterRcnn,
+    FastRcnn,
     LinearLayers,
     Logistic,
     Neighbours,
@@ -20,12 +23,14 @@ from ssltransfer.config.protocols import (
     VocClassification,
 )
 from ssltransfer.config.tasks import Hog
+from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.plan.machine import Machine
 from ssltransfer.plan.networks import dims_of, flops, parameters, task_flops, training_memory
 from ssltransfer.stages.cache import packed_pixels
 
 CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
 ASPECT = 4 / 3  # long by short side of a picture that nobody has seen yet
+USUAL_PROPOSALS = 2000  # a picture, of selective search
 TRAINING = 3.0  # forward and backward, in forwards
 
 
@@ -167,6 +172,8 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
             hours, limit = _passes(seen * seeds, from_train, TRAINING * work, training)
         more, _ = _passes(test * protocol.crops * seeds, from_test, work, forward)
         return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
+    if isinstance(protocol, Detection):
+        return _detection(config, machine, name, model, train, test)
     features = config.evaluated_features(name, model)
     dims = dims_of(trunk, config.features[features].layer, _side(config, features))
     work = 2.0 * train * test * dims
@@ -179,6 +186,37 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         assert isinstance(protocol, Neighbours | Retrieval)
     hours = work * seeds / machine.rate("products") / 3600
     return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
+
+
+def _detection(config: Config, machine: Machine, name: str, model: str, train: int, test: int) -> Cost:
+    """Of whole pictures by their area, and of the regions that are cut from their maps."""
+    evaluation = config.evaluations[name]
+    protocol, trunk = evaluation.protocol, config.model(model).trunk
+    assert isinstance(protocol, Detection)
+    seen = protocol.schedule.total_steps(train) * protocol.schedule.batch
+    area = sum(side**2 for side in protocol.scales) / len(protocol.scales)
+    learning = _whole(trunk, area) + protocol.rois * _region(trunk)
+    sides = (protocol.test_scale, *(protocol.test_scales or ())) if isinstance(protocol, FastRcnn) else ()
+    judged = protocol.proposals[1] if isinstance(protocol, FasterRcnn) else USUAL_PROPOSALS
+    testing = sum(_whole(trunk, side**2) for side in sides or (protocol.test_scale,))
+    testing += judged * _region(trunk) * (2 if len(sides) > 1 else 1)
+    reading = [machine.pictures(config.datasets[data]) for data in (evaluation.train, evaluation.test)]
+    hours, limit = _passes(seen, reading[0], TRAINING * learning, machine.rate("training", trunk.name))
+    more, _ = _passes(test, reading[1], testing, machine.rate("forward", trunk.name))
+    hours = (hours + more) * len(evaluation.seeds)
+    return Cost("evaluate", f"{name} of {model}", (model, *evaluation.datasets), hours, None, None, limit)
+
+
+def _whole(trunk: TrunkOptions, area: float) -> float:
+    """Floating-point operations on a picture of this short side, squared."""
+    return flops(trunk) * area * ASPECT / trunk.size**2
+
+
+def _region(trunk: TrunkOptions) -> float:
+    """The same on a region: fc6 and fc7, or block4, which is a fifth of a ResNet at 224."""
+    if trunk.fully_connected:
+        return 2.0 * (parameters(trunk, top=True) - parameters(trunk, top=False))
+    return flops(trunk) * 224**2 / trunk.size**2 / 5
 
 
 def _side(config: Config, features: str) -> int | None:

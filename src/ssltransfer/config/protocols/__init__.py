@@ -11,6 +11,8 @@ from ssltransfer.config.protocols.base import FeatureProtocol as FeatureProtocol
 from ssltransfer.config.protocols.base import Labelled as Labelled
 from ssltransfer.config.protocols.base import Pool as Pool
 from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.protocols.detection import Detection as Detection
+from ssltransfer.config.protocols.detection import FasterRcnn, FastRcnn
 from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbours, Retrieval
 from ssltransfer.config.protocols.probes import Head as Head
 from ssltransfer.config.protocols.probes import Linear, LinearLayers, LinearSgd, Mlp
@@ -26,9 +28,21 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     Mlp,
     Retrieval,
     VocClassification,
+    FastRcnn,
+    FasterRcnn,
 )
 AnyProtocol = Annotated[
-    LinearLayers | Neighbours | ClusterAlignment | Logistic | Linear | LinearSgd | Mlp | Retrieval | VocClassification,
+    LinearLayers
+    | Neighbours
+    | ClusterAlignment
+    | Logistic
+    | Linear
+    | LinearSgd
+    | Mlp
+    | Retrieval
+    | VocClassification
+    | FastRcnn
+    | FasterRcnn,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]
