@@ -204,6 +204,7 @@ def settle_norms(body: Body, pictures: Iterable[Tensor]) -> int:
     momenta = [norm.momentum for norm in new]
     body.eval()
     for norm in new:
+        norm.reset_running_stats()
         norm.train()
         norm.momentum = None  # the mean over all pictures
     for x in pictures:
