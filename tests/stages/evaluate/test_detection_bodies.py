@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch import nn
 
 from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, TrunkOptions, Vgg16
 from ssltransfer.models.build import build_trunk
