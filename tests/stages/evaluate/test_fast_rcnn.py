@@ -210,3 +210,22 @@ def test_real_pictures(real_data: Path, tmp_path: Path) -> None:
     assert 0 <= found.values["map"][0] < 100 and found.details["detections"] > 0
     assert 40 < found.details["things_with_a_proposal"] < 100
     assert len(found.details["drawn"]) == 6
+
+
+@pytest.mark.slow
+def test_learns_to_find_things_of_the_world(tmp_path: Path) -> None:
+    """A small network from nothing, far beyond what it finds before it has learnt (a minute or two on one core)."""
+    for split, n in (("trainval", 300), ("test", 80)):
+        dataset = World(set="voc", split=split, n=n, size=96, targets="boxes", root=str(tmp_path / "world"))
+        make_index(dataset, output=tmp_path / f"{split}.parquet", threads=1)
+    model = made(tmp_path / "m", CaffeNet(width=0.25, size=64, stem_stride=2, bn=True))
+    train, test = (tmp_path / f"{split}.parquet" for split in ("trainval", "test"))
+    found = {}
+    for steps in (1, 300):
+        schedule = Schedule(steps=steps, batch=4, optimiser="adam", lr=0.002, decay="cosine")
+        options = small(scales=(96,), test_scale=96, test_scales=None, frozen=0, dropout=0.0, schedule=schedule)
+        output = tmp_path / str(steps) / "m.json"
+        spec = Measurement(protocol=options, train="a", test="b")
+        run(spec, model=model, train=train, test=test, output=output, threads=1)
+        found[steps] = read_metrics(output).mean()
+    assert found[1] < 2 and found[300] > 7
