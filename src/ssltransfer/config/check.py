@@ -8,7 +8,6 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
-from ssltransfer.config.protocols import LinearLayers
 from ssltransfer.config.references import check_references
 
 
@@ -83,14 +82,14 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             )
     _apart(config, evaluation.train or None, evaluation.test, where, "train and test")
     _known(config.datasets, evaluation.supervised_on, f"{where}.supervised_on", "dataset")
-    if isinstance(evaluation.protocol, LinearLayers) and evaluation.protocol.layers:
-        for model in config.rows[name]:
-            for layer in evaluation.protocol.layers:
-                _layer(config.model(model), layer, f"{where}.protocol.layers")
-    if evaluation.protocol.name in ("voc-classification",):
-        for model in config.rows[name]:
-            if config.model(model).trunk.name == "hog-words":
-                raise ConfigError(f"{where}.models: {model} is no network and cannot be fine-tuned; leave it out.")
+    protocol = evaluation.protocol
+    for model in config.rows[name]:
+        for layer in getattr(protocol, "layers", None) or ():
+            _layer(config.model(model), layer, f"{where}.protocol.layers")
+        if getattr(protocol, "layer", None):
+            _layer(config.model(model), protocol.layer, f"{where}.protocol.layer")  # type: ignore[union-attr]
+        if protocol.tunes and config.model(model).trunk.name == "hog-words":
+            raise ConfigError(f"{where}.models: {model} is no network and cannot be fine-tuned; leave it out.")
 
 
 def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:

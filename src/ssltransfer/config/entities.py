@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from ssltransfer.config.base import Spec
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod
-from ssltransfer.config.protocols import AnyProtocol, Pool
+from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import AnyTask
 from ssltransfer.config.trunks import AnyTrunk
@@ -56,6 +56,7 @@ class Features(Entity):
     model: str
     layer: str
     pool: Pool | None = None
+    patches: bool = Field(False, description=PATCHES)
     precision: Literal["float16", "float32"] = "float16"
     compress: bool = Field(False, description="zstd level 1: half the disk, a third of the speed.")
 

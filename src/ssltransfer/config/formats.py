@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.base import Spec
+from ssltransfer.config.base import NameFile, Spec
 
 # JPEG quality, bytes a pixel at 4:4:4: 58 VOC and COCO photographs at short side 256; a line between them.
 _JPEG_BYTES = ((1, 0.04), (50, 0.15), (75, 0.23), (90, 0.39), (95, 0.58), (98, 0.87), (100, 1.37))
@@ -35,6 +35,14 @@ class CacheOptions(Spec):
         return low[1] + (high[1] - low[1]) * (self.quality - low[0]) / (high[0] - low[0])
 
 
+class Holdout(Spec):
+    """A validation set of one's own: some pictures drawn from a split, and the rest of it (protocols 4.5)."""
+
+    pictures: int = Field(ge=1, description="How many are held out, drawn by name.")
+    part: Literal["held-out", "rest"] = Field(description="Which of the two this dataset is.")
+    seed: int = 0
+
+
 TargetKind = Literal["boxes", "masks", "depth"]
 """What a picture may come with beside labels: boxes of things, a class a pixel, metres a pixel."""
 
@@ -47,6 +55,9 @@ class Dataset(Spec):
     limit: int | None = Field(
         None, ge=1, description="Take only this many pictures, drawn by a fixed seed in proportion to the classes."
     )
+    holdout: Holdout | None = Field(None, description="{pictures, part: held-out or rest}: a part of the split.")
+    only: NameFile | None = Field(None, description="A file of names, a line each: only these pictures.")
+    without: NameFile | None = Field(None, description="Likewise: these pictures are left out.")
     bad_pictures: Literal["leave-out", "error"] = Field(
         "leave-out",
         description="What an unreadable picture does: it is left out and listed, or it ends the run.",
@@ -78,7 +89,13 @@ class Dataset(Spec):
     @property
     def pictures(self) -> int | None:
         """Pictures to reckon with before an index exists: the published (or expected) number, cut by `limit`."""
-        known = [number for number in (self.limit, self.published) if number is not None]
+        published = self.published
+        if self.only:
+            published = len(self.only.names())
+        if self.holdout and published is not None:
+            held = min(self.holdout.pictures, published)
+            published = held if self.holdout.part == "held-out" else published - held
+        known = [number for number in (self.limit, published) if number is not None]
         return min(known, default=None)
 
 

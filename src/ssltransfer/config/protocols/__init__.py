@@ -7,17 +7,19 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import name_alone
+from ssltransfer.config.protocols.base import PATCHES as PATCHES
 from ssltransfer.config.protocols.base import FeatureProtocol as FeatureProtocol
 from ssltransfer.config.protocols.base import Labelled as Labelled
 from ssltransfer.config.protocols.base import Pool as Pool
 from ssltransfer.config.protocols.base import ProtocolOptions
 from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbours, Retrieval
 from ssltransfer.config.protocols.probes import Head as Head
-from ssltransfer.config.protocols.probes import Linear, LinearLayers, LinearSgd, Mlp
+from ssltransfer.config.protocols.probes import Linear, LinearLayers, LinearSgd, Mlp, NonlinearLayers
 from ssltransfer.config.protocols.voc import VocClassification
 
 PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     LinearLayers,
+    NonlinearLayers,
     Neighbours,
     ClusterAlignment,
     Logistic,
@@ -28,7 +30,16 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     VocClassification,
 )
 AnyProtocol = Annotated[
-    LinearLayers | Neighbours | ClusterAlignment | Logistic | Linear | LinearSgd | Mlp | Retrieval | VocClassification,
+    LinearLayers
+    | NonlinearLayers
+    | Neighbours
+    | ClusterAlignment
+    | Logistic
+    | Linear
+    | LinearSgd
+    | Mlp
+    | Retrieval
+    | VocClassification,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

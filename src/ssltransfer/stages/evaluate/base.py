@@ -101,6 +101,16 @@ def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
     return Classes(list(train.classes), train.labels.astype(np.int64), renumber[test.labels])
 
 
+def learning(curve: list[dict[str, float]], name: str) -> dict[str, Any]:
+    """A value along a training, and on held-out pictures where it was measured, for the report to draw."""
+    series: dict[str, list[list[float]]] = {}
+    for label, key in (("training", name), ("held out", f"heldout_{name}")):
+        rows = [row for row in curve if key in row]
+        if rows:
+            series[label] = [[row["step"] for row in rows], [round(row[key], 4) for row in rows]]
+    return {"title": name.replace("_", " "), "x": "step", "y": "", "series": series}
+
+
 def percent(share: float) -> float:
     """A share as percent, to six digits: the rest is rounding that differs between machines."""
     return round(100 * float(share), 6)

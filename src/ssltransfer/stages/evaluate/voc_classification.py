@@ -22,7 +22,7 @@ from ssltransfer.models.normalise import normalise
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.average_precision import area, eleven_points
-from ssltransfer.stages.evaluate.base import Given, Outcome, percent
+from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent
 from ssltransfer.training.fit import Fitted, fit
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
@@ -229,7 +229,6 @@ def _chance(presence: np.ndarray) -> float:
 
 
 def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted, task: FineTuned) -> dict[str, Any]:
-    held = [row for row in fitted.curve if "heldout_loss" in row]
     names = given.test.classes
     return {
         "classes": names,
@@ -239,10 +238,5 @@ def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted,
         },
         "without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
         "loss_of_a_guess": round(task.guess, 6),
-        "curves": {
-            "step": [int(row["step"]) for row in fitted.curve],
-            "loss": [round(row["loss"], 4) for row in fitted.curve],
-            "heldout_step": [int(row["step"]) for row in held],
-            "heldout_loss": [round(row["heldout_loss"], 4) for row in held],
-        },
+        "lines": [learning(fitted.curve, "loss")],
     }
