@@ -25,7 +25,6 @@ from ssltransfer.models.pooling import pooled_shape
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import features
-from ssltransfer.training import extraction
 
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])

@@ -29,8 +29,8 @@ from ssltransfer.data.targets import BadTarget, check_target
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     """Find the pictures of a dataset, decode each one strictly, and write the index.
 
-    Equal files give equal bytes, whatever the number of threads. With `limit` or `holdout` the pictures are drawn first and
-    checked then: an unreadable one among them is left out and not replaced.
+    Equal files give equal bytes, whatever the number of threads. With `limit` or `holdout` the pictures are drawn first
+    and checked then: an unreadable one among them is left out and not replaced.
 
     Args:
         spec: the dataset.

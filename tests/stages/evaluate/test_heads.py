@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from ssltransfer.artefacts.index import read_index
@@ -17,6 +18,7 @@ from ssltransfer.config.protocols import Linear, LinearSgd, Mlp, Pool
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.batches import load_batches, sequential_keys
 from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import CentreSquare
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
@@ -83,6 +85,43 @@ def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type
     assert found.details["labelled"] == 2 * len(set(read_index(chain.train).labels))
     right = np.trace(np.array(found.details["confusion"])) / found.datasets["test"]["samples"]
     assert found.values["accuracy"][0] == pytest.approx(100 * right, abs=1e-4)
+
+
+def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
+    task = head_of(chain, LinearSgd(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
+    assert (task.view.short, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
+    pictures = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
+    maps = [
+        task.model.layers_of(pictures[..., y : y + 64, x : x + 64].contiguous(), ["conv4"])["conv4"]
+        for y in (0, 64, 128)
+        for x in (0, 64, 128)
+    ]
+    mean = nn.functional.adaptive_max_pool2d(torch.stack(maps).mean(0), 2).flatten(1)
+    assert torch.allclose(task.represented(pictures), mean, atol=1e-5)
+    assert task.transform == CentreSquare(224, 224)
+
+
+def test_few_labels_learn_as_long_as_all() -> None:
+    whole = Schedule(epochs=40, batch=256, drops=(15, 30), warmup=2)
+    part = whole.of_all(100)
+    assert part.total_steps(12_811) == pytest.approx(whole.total_steps(1_281_100), abs=1)
+    for step in (0, 100, 75_000, 75_100, 150_200, 200_000):
+        assert part.lr_at(step, 12_811) == pytest.approx(whole.lr_at(step, 1_281_100))
+    assert SHORT.of_all(100) == SHORT
+
+
+def test_a_list_says_who_has_a_label(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    train = read_index(chain.train)
+    first = [int(np.flatnonzero(train.labels == label)[0]) for label in np.unique(train.labels)]
+    (tmp_path / "few.txt").write_text("".join(f"{train.paths[place]}\n" for place in first))
+    protocol = Mlp(layer="conv4", pool=Pool(avg=1), hidden=8, schedule=SHORT, labelled={"list": f"{tmp_path}/few.txt"})  # type: ignore[arg-type]
+    output = tmp_path / "head" / "tiny.json"
+    spec = Measurement(protocol=protocol, train="a", test="b")
+    run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
+    assert read_metrics(output).details["labelled"] == len(first)
+    (tmp_path / "few.txt").write_text("nobody.jpg\n")
+    with pytest.raises(ValueError, match="has changed since the configuration was read"):
+        Measurement.parse(spec.canonical())
 
 
 def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
