@@ -10,6 +10,7 @@ from PIL import Image
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.config.base import ConfigError
 from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Voc, World
 from ssltransfer.data.layouts import Found, LayoutError
 from ssltransfer.stages import index as stage
@@ -273,8 +274,9 @@ def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:
         spec = Folder(root=str(root), **{option: str(names)})  # type: ignore[arg-type]
         with pytest.raises(LayoutError, match=r"1 of its 1 pictures are not in .* \(the first: nobody.png\)"):
             stage.run(spec, output=output)
-    with pytest.raises(ValueError, match="cannot be read"):
-        Folder(root=str(root), only=str(tmp_path / "none.txt"))  # type: ignore[arg-type]
+    missing = Folder(root=str(root), only=str(tmp_path / "none.txt"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="there is no such file"):
+        stage.run(missing, output=output)
 
 
 @pytest.mark.real

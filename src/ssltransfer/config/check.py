@@ -83,6 +83,9 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     _apart(config, evaluation.train or None, evaluation.test, where, "train and test")
     _known(config.datasets, evaluation.supervised_on, f"{where}.supervised_on", "dataset")
     protocol = evaluation.protocol
+    listed = getattr(getattr(protocol, "labelled", None), "list", None)
+    if listed:
+        listed.names()
     for model in config.rows[name]:
         for layer in getattr(protocol, "layers", None) or ():
             _layer(config.model(model), layer, f"{where}.protocol.layers")

@@ -90,7 +90,7 @@ class Dataset(Spec):
     def pictures(self) -> int | None:
         """Pictures to reckon with before an index exists: the published (or expected) number, cut by `limit`."""
         published = self.published
-        if self.only:
+        if self.only and self.only.digest:
             published = len(self.only.names())
         if self.holdout and published is not None:
             held = min(self.holdout.pictures, published)
