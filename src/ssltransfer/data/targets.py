@@ -91,7 +91,7 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
 
 def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
     for x1, y1, x2, y2 in boxes.corners.tolist():
-        if x1 < 0 or y1 < 0 or x2 > width or y2 > height or x2 <= x1 or y2 <= y1:
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise BadTarget(
                 f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) does not lie in the picture "
                 f"of {width} x {height}"

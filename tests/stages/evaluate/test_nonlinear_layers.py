@@ -13,6 +13,8 @@ from ssltransfer.artefacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import NonlinearLayers
 from ssltransfer.config.schedule import Schedule
+from ssltransfer.data.pictures import read
+from ssltransfer.data.transforms import resize_short
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
@@ -38,14 +40,13 @@ def test_only_what_lies_behind_learns(chain, layer: str, frozen: int) -> None:  
 
 def test_the_lower_part_is_the_models_and_the_upper_one_is_not(chain) -> None:  # type: ignore[no-untyped-def]
     task = retrained(chain, "conv3").eval()
-    model = read_model(chain.full_model)  # the same seed below, with fc layers of its own
     pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     lower = task.model.layers_of(pictures, ["conv3"])["conv3"]
     x = lower
     for layer in ("conv4", "conv5", "fc6", "fc7"):
         x = task.trunk.step(layer, x.clone())
     assert torch.allclose(task.logits(pictures), task.head(x), atol=1e-6)
-    assert torch.equal(model.layers_of(pictures, ["conv3"])["conv3"], lower)
+    assert torch.equal(read_model(chain.model).layers_of(pictures, ["conv3"])["conv3"], lower)
     own = dict(task.model.trunk.named_parameters())["conv4.weight"]
     assert not torch.equal(own, dict(task.trunk.named_parameters())["conv4.weight"])
 
@@ -64,9 +65,13 @@ def test_ten_crops_are_the_mean_of_ten(chain, tmp_path: Path) -> None:  # type: 
     spec = Measurement(protocol=NonlinearLayers(), train="a", test="b")
     given = Given(spec, chain.model, read_index(chain.train), test, tmp_path, Devices(torch.device("cpu"), 0))
     torch.nn.init.normal_(task.head[2].weight)
-    ten = task.predict(given)
-    task.crops = 1
-    assert len(ten) == len(test) and (ten != task.predict(given)).any()
+    found = task.predict(given)
+    for sample in range(0, len(test), 7):
+        square = torch.stack([resize_short(read(test.path(sample)), 72)[:, :72, :72]])
+        crops = [square[..., y : y + 64, x : x + 64] for y, x in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 4))]
+        with torch.inference_mode():
+            shares = [task.logits(view).softmax(1) for crop in crops for view in (crop, crop.flip(-1))]
+        assert found[sample] == torch.stack(shares).mean(0).argmax()
 
 
 def test_whole_run_twice(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
