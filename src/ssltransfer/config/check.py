@@ -89,8 +89,9 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     for model in config.rows[name]:
         for layer in getattr(protocol, "layers", None) or ():
             _layer(config.model(model), layer, f"{where}.protocol.layers")
-        if getattr(protocol, "layer", None):
-            _layer(config.model(model), protocol.layer, f"{where}.protocol.layer")  # type: ignore[union-attr]
+        layer = getattr(protocol, "layer", None)
+        if layer:
+            _layer(config.model(model), layer, f"{where}.protocol.layer")
         if protocol.tunes and config.model(model).trunk.name == "hog-words":
             raise ConfigError(f"{where}.models: {model} is no network and cannot be fine-tuned; leave it out.")
 

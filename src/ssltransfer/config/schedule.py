@@ -53,10 +53,9 @@ class Schedule(Spec):
         """For a part of a set, `ratio` times smaller than it: as many updates as for the whole set."""
         if self.steps is not None or ratio == 1:
             return self
-        assert self.epochs is not None
-        longer = {"epochs": self.epochs * ratio, "warmup": self.warmup * ratio}
-        longer["drop_every"] = self.drop_every * ratio if self.drop_every else None
-        return self.model_copy(update=longer | {"drops": tuple(drop * ratio for drop in self.drops)})
+        longer = {"epochs": self.epochs, "warmup": self.warmup, "drop_every": self.drop_every}
+        update = {name: length * ratio for name, length in longer.items() if length is not None}
+        return self.model_copy(update=update | {"drops": tuple(drop * ratio for drop in self.drops)})
 
     def total_steps(self, samples: int) -> int:
         """Number of updates on a data set of `samples` pictures."""

@@ -81,8 +81,8 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         for data in sorted(config.datasets_of_features(name)):
             n = pictures(config, data)
             reading = machine.pictures(config.datasets[data])
-            work = flops(trunk) * (GRID**2 if features.patches else 1)
-            hours, limit = _passes(n, reading, work, machine.rate("forward", trunk.name)) if n else (None, "")
+            forward = flops(trunk) * (GRID**2 if features.patches else 1)
+            hours, limit = _passes(n, reading, forward, machine.rate("forward", trunk.name)) if n else (None, "")
             disk = n * dims * size / 1e9 if n else None
             yield Cost("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
     for name, cluster in config.clusters.items():

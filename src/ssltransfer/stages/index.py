@@ -182,10 +182,10 @@ def _chosen(found: Found, spec: Dataset) -> Found:
         if names is not None:
             named = _named(found, names, all_of_them=keep)
             places = places & named if keep else places - named
-    if spec.holdout:
-        order = sorted(places, key=lambda place: seed_of("holdout", spec.holdout.seed, found.paths[place]))
-        held = set(order[: spec.holdout.pictures])
-        places = held if spec.holdout.part == "held-out" else places - held
+    if holdout := spec.holdout:
+        order = sorted(places, key=lambda place: seed_of("holdout", holdout.seed, found.paths[place]))
+        held = set(order[: holdout.pictures])
+        places = held if holdout.part == "held-out" else places - held
     if not places:
         raise LayoutError(f"{found.root}: only, without and holdout of this dataset leave no picture.")
     return _limited(_part(found, sorted(places)), spec.limit)

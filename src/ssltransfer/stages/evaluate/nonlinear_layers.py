@@ -117,7 +117,7 @@ class Retrained(Task):
         """Parameters of the fresh trunk up to the frozen layer: those that no gradient reaches."""
         self.eval()
         x = torch.zeros(1, *self.trunk.shapes()[self.layer])
-        self._rest(x).sum().backward()  # type: ignore[no-untyped-call]
+        self._rest(x).sum().backward()
         unused = [parameter for parameter in self.parameters() if parameter.grad is None]
         self.zero_grad(set_to_none=True)
         return unused

@@ -234,7 +234,8 @@ def _precision_recall(
     scores: np.ndarray, presence: np.ndarray, classes: list[str], found: list[float | None]
 ) -> dict[str, Any]:
     """The mean curve over classes, and those of the best and the worst class."""
-    curves = {c: precisions(scores[:, c], presence[:, c], RECALLS) for c, ap in enumerate(found) if ap is not None}
+    every = (precisions(scores[:, c], presence[:, c], RECALLS) for c in range(len(classes)))
+    curves = {c: curve for c, curve in enumerate(every) if curve is not None}
     ordered = sorted(curves, key=lambda c: found[c] or 0.0)
     drawn = {
         "mean of the classes": np.mean(list(curves.values()), axis=0),
@@ -242,7 +243,7 @@ def _precision_recall(
         classes[ordered[0]]: curves[ordered[0]],
     }
     recalls = [percent(recall) for recall in np.linspace(0, 1, RECALLS)]
-    series = {name: [recalls, [percent(one) for one in curve]] for name, curve in drawn.items() if curve is not None}
+    series = {name: [recalls, [percent(one) for one in curve]] for name, curve in drawn.items()}
     return {"title": "precision, %", "x": "recall, %", "y": "", "series": series}
 
 
