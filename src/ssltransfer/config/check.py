@@ -8,7 +8,7 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
-from ssltransfer.config.protocols import LinearLayers
+from ssltransfer.config.protocols import FineTuning, LinearLayers
 from ssltransfer.config.references import check_references
 
 
@@ -87,10 +87,24 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
         for model in config.rows[name]:
             for layer in evaluation.protocol.layers:
                 _layer(config.model(model), layer, f"{where}.protocol.layers")
-    if evaluation.protocol.name in ("voc-classification",):
+    if isinstance(evaluation.protocol, FineTuning):
         for model in config.rows[name]:
-            if config.model(model).trunk.name == "hog-words":
-                raise ConfigError(f"{where}.models: {model} is no network and cannot be fine-tuned; leave it out.")
+            _fine_tuned(config.model(model), evaluation.protocol, where)
+
+
+def _fine_tuned(model: Model, protocol: FineTuning, where: str) -> None:
+    """Refuse what is no network, and scales that would mean nothing."""
+    if model.trunk.name == "hog-words":
+        raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
+    if protocol.rescale and model.trunk.name.startswith("resnet"):
+        raise ConfigError(
+            f"{where}.protocol.rescale: {model.name} is a residual network, whose layers have no scale of their own; "
+            "leave it out, or give it an evaluation of its own."
+        )
+    if protocol.rescale and getattr(model.trunk, "bn", False) and not protocol.absorb_bn:
+        raise ConfigError(
+            f"{where}.protocol.rescale: {model.name} has batch norms, which undo every scale; set absorb_bn: true too."
+        )
 
 
 def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:

@@ -238,6 +238,7 @@ class Voc(Dataset):
     year: Literal["2007", "2012"] = "2007"
     split: str = Field(description="A list of ImageSets: train, val, trainval, test, or a list of your own there.")
     targets: Literal["boxes", "masks"] | None = Field(None, description=_VOC_TARGETS)
+    without: str | None = Field(None, description="A list of ids that are left out, such as train.txt of SBD.")
 
     @property
     def labelled(self) -> Literal["none", "one", "many"]:
@@ -251,8 +252,26 @@ class Voc(Dataset):
 
     @property
     def published(self) -> int | None:
-        """Pictures in the list of ImageSets."""
+        """Pictures in the list of ImageSets; unknown where some of them are left out."""
+        if self.without:
+            return None
         return self.published_sizes.get(f"{self.year} {self.split}" + (" masks" if self.targets == "masks" else ""))
+
+
+class Sbd(Dataset):
+    """Semantic Boundaries Dataset: VOC 2011's pictures with a mask each, classes numbered as VOC's."""
+
+    format: Literal["sbd"] = "sbd"
+    source: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
+    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 8_498, "val": 2_857}
+    split: str = Field(description="train, val, or a list of your own beside them.")
+    targets: Literal["masks"] | None = "masks"
+
+    @property
+    def target(self) -> TargetKind | None:
+        """Masks, unless they are not wanted."""
+        return self.targets
 
 
 class World(Dataset):
@@ -306,6 +325,7 @@ FORMATS: tuple[type[Dataset], ...] = (
     Cub200,
     Cars196,
     Voc,
+    Sbd,
     World,
 )
 AnyDataset = Annotated[
@@ -321,6 +341,7 @@ AnyDataset = Annotated[
     | Cub200
     | Cars196
     | Voc
+    | Sbd
     | World,
     Field(discriminator="format"),
 ]

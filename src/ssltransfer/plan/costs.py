@@ -17,11 +17,12 @@ from ssltransfer.config.protocols import (
     Logistic,
     Neighbours,
     Retrieval,
+    Segmentation,
     VocClassification,
 )
 from ssltransfer.config.tasks import Hog
 from ssltransfer.plan.machine import Machine
-from ssltransfer.plan.networks import dims_of, flops, parameters, task_flops, training_memory
+from ssltransfer.plan.networks import dims_of, flops, parameters, segmentation_flops, task_flops, training_memory
 from ssltransfer.stages.cache import packed_pixels
 
 CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
@@ -156,16 +157,20 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if train is None or test is None:
         return Cost("evaluate", job, (model,), None, None, None)
     seeds = len(evaluation.seeds)
-    if isinstance(protocol, LinearLayers | VocClassification):
+    if isinstance(protocol, LinearLayers | VocClassification | Segmentation):
         seen = protocol.schedule.total_steps(train) * protocol.schedule.batch
         from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
-        forward, work = machine.rate("forward", trunk.name), flops(trunk)
+        forward, work, views = machine.rate("forward", trunk.name), flops(trunk), 1
+        if isinstance(protocol, Segmentation):
+            work = segmentation_flops(trunk, protocol.padding)
+        else:
+            views = protocol.crops
         if isinstance(protocol, LinearLayers):
             hours, limit = _passes(seen * seeds, from_train, work, forward)
         else:
             training = machine.rate("training", trunk.name)
             hours, limit = _passes(seen * seeds, from_train, TRAINING * work, training)
-        more, _ = _passes(test * protocol.crops * seeds, from_test, work, forward)
+        more, _ = _passes(test * views * seeds, from_test, work, forward)
         return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
     dims = dims_of(trunk, config.features[features].layer, _side(config, features))

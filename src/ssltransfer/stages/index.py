@@ -195,6 +195,7 @@ def _limited(found: Found, limit: int | None) -> Found:
         paths=[found.paths[place] for place in kept],
         labels=None if found.labels is None else [labels[place] for place in kept],
         presence=None if found.presence is None else found.presence[kept],
+        targets=None if found.targets is None else [found.targets[place] for place in kept],
         notes=notes,
     )
 

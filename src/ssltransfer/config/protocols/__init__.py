@@ -8,12 +8,14 @@ from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import name_alone
 from ssltransfer.config.protocols.base import FeatureProtocol as FeatureProtocol
+from ssltransfer.config.protocols.base import FineTuning as FineTuning
 from ssltransfer.config.protocols.base import Labelled as Labelled
 from ssltransfer.config.protocols.base import Pool as Pool
 from ssltransfer.config.protocols.base import ProtocolOptions
 from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbours, Retrieval
 from ssltransfer.config.protocols.probes import Head as Head
 from ssltransfer.config.protocols.probes import Linear, LinearLayers, LinearSgd, Mlp
+from ssltransfer.config.protocols.segmentation import Segmentation
 from ssltransfer.config.protocols.voc import VocClassification
 
 PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
@@ -26,9 +28,19 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     Mlp,
     Retrieval,
     VocClassification,
+    Segmentation,
 )
 AnyProtocol = Annotated[
-    LinearLayers | Neighbours | ClusterAlignment | Logistic | Linear | LinearSgd | Mlp | Retrieval | VocClassification,
+    LinearLayers
+    | Neighbours
+    | ClusterAlignment
+    | Logistic
+    | Linear
+    | LinearSgd
+    | Mlp
+    | Retrieval
+    | VocClassification
+    | Segmentation,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

@@ -13,6 +13,7 @@ from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.entities import Measurement
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import Fitted
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,14 @@ def percent(share: float) -> float:
 def spread_ids(n: int, count: int) -> list[int]:
     """At most `count` of 0..n-1, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int)).tolist()
+
+
+def curves_of(fitted: Fitted) -> dict[str, list[float]]:
+    """Loss in training and on the test pictures, over the steps: what the report draws."""
+    held = [row for row in fitted.curve if "heldout_loss" in row]
+    return {
+        "step": [int(row["step"]) for row in fitted.curve],
+        "loss": [round(row["loss"], 4) for row in fitted.curve],
+        "heldout_step": [int(row["step"]) for row in held],
+        "heldout_loss": [round(row["heldout_loss"], 4) for row in held],
+    }
