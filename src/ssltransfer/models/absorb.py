@@ -20,12 +20,13 @@ def absorb_norms(network: nn.Module) -> int:
     Returns:
         How many norms there were.
     """
-    convolution, count = nn.Conv2d(1, 1, 1), 0
+    convolution: nn.Conv2d | None = None
+    count = 0
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Conv2d):
             convolution = module
         elif isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
+            assert convolution is not None and module.running_mean is not None and module.running_var is not None
             learns = convolution.weight.requires_grad
             weight, bias = fuse_conv_bn_weights(
                 convolution.weight,
