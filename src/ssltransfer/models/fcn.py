@@ -108,6 +108,7 @@ class Fcn(nn.Module):
         options = trunk.options
         if options.fully_connected and trunk.layers != options.layers:
             raise LayerError(f"{options.name} without {', '.join(options.fully_connected)} gives no scores; add them.")
+        self.trunk = trunk
         self.layer = [name for name in options.convolutions if name != "pool"][-1]
         channels, side, _ = trunk.shapes()[self.layer]
         windowed = [
@@ -130,7 +131,6 @@ class Fcn(nn.Module):
             for module in windowed:
                 if isinstance(module, nn.MaxPool2d):
                     module.ceil_mode = True
-        self.trunk = trunk
         self.score = nn.Conv2d(channels, classes, 1)
         nn.init.zeros_(self.score.weight)
         assert self.score.bias is not None

@@ -211,9 +211,13 @@ def with_layers(model: Model, seed: int) -> Model:
 def class_shares(index: Index, classes: int) -> np.ndarray:
     """float64 (C,): the share that each class has of the pixels of a picture that are not void, in the mean."""
     total = np.zeros(classes)
+    progress = Progress("masks", 0, len(index), 1)
     for sample in range(len(index)):
         counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
         total += counts / counts.sum()
+        progress.step(0.0)
+        progress.say("pixels counted")
+    progress.close()
     return total / len(index)
 
 
