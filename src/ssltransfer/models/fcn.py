@@ -188,7 +188,6 @@ def _convolution(weight: Tensor, linear: nn.Linear) -> nn.Conv2d:
 def _window(module: nn.Module) -> Window:
     assert isinstance(module, nn.Conv2d | nn.MaxPool2d)
     kernel, stride, padding = (
-        value if isinstance(value, int) else value[0]
-        for value in (module.kernel_size, module.stride, module.padding)  # type: ignore[index]
+        value if isinstance(value, int) else value[0] for value in (module.kernel_size, module.stride, module.padding)
     )
     return Window(int(kernel), int(stride), int(padding), isinstance(module, nn.MaxPool2d) and module.ceil_mode)

@@ -108,8 +108,8 @@ def balance(chain: Chain, batches: Sequence[Tensor], seed: int) -> None:
     all r, which is one: where everything between the layers is homogeneous (ReLU, pooling), the network computes what
     it did. Local response normalisation is so only nearly; hence the rounds.
     """
-    for number in range(ROUNDS):
-        ratios = _ratios(chain, batches, seed + number)
+    for _ in range(ROUNDS):
+        ratios = _ratios(chain, batches, seed)
         for name, ratio in zip(chain.names(), ratios.tolist(), strict=True):
             if not 0 < ratio < float("inf"):
                 raise LayerError(f"{chain.trunk.options.name}: no gradient reaches {name}; leave `rescale` out.")
@@ -126,9 +126,9 @@ def balance(chain: Chain, batches: Sequence[Tensor], seed: int) -> None:
 
 
 def _ratios(chain: Chain, batches: Sequence[Tensor], seed: int) -> Tensor:
-    """Root of the mean square of each layer's gradient over that of its weights, for a random gradient of the output.
+    """Root of the mean square of each layer's gradient over that of its weights, float64 (layers,).
 
-    float64 (layers,).
+    For a random gradient of the output, the same one whenever it is asked: what is left to balance is then no chance.
     """
     weights = [layer.weight for layer in chain.layers]
     learned = [weight.requires_grad for weight in weights]

@@ -152,7 +152,7 @@ class Segmented(Task):
         """Mean over the pictures of the mean over their pixels."""
         losses = []
         for picture, mask in _cut(batch):
-            logits = self.network(normalise(picture[None], self.rule)).float()
+            logits = self.network(normalise(picture[None], self.rule))
             losses.append(F.cross_entropy(logits, mask[None].long(), ignore_index=VOID))
         return {"loss": torch.stack(losses).mean()}
 
