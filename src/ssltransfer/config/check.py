@@ -8,6 +8,7 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.config.protocols import FineTuning
 from ssltransfer.config.references import check_references
 
 
@@ -86,14 +87,29 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     listed = getattr(getattr(protocol, "labelled", None), "list", None)
     if listed:
         listed.names()
-    for model in config.rows[name]:
+    for model in map(config.model, config.rows[name]):
         for layer in getattr(protocol, "layers", None) or ():
-            _layer(config.model(model), layer, f"{where}.protocol.layers")
+            _layer(model, layer, f"{where}.protocol.layers")
         layer = getattr(protocol, "layer", None)
         if layer:
-            _layer(config.model(model), layer, f"{where}.protocol.layer")
-        if protocol.tunes and config.model(model).trunk.name == "hog-words":
-            raise ConfigError(f"{where}.models: {model} is no network and cannot be fine-tuned; leave it out.")
+            _layer(model, layer, f"{where}.protocol.layer")
+        if protocol.tunes and model.trunk.name == "hog-words":
+            raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
+        if isinstance(protocol, FineTuning) and protocol.rescale:
+            _refuse_rescaling(model, protocol, where)
+
+
+def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
+    """Of networks whose scales would mean nothing."""
+    if model.trunk.name.startswith("resnet"):
+        raise ConfigError(
+            f"{where}.protocol.rescale: {model.name} is a residual network, whose layers have no scale of their own; "
+            "leave it out, or give it an evaluation of its own."
+        )
+    if getattr(model.trunk, "bn", False) and not protocol.absorb_bn:
+        raise ConfigError(
+            f"{where}.protocol.rescale: {model.name} has batch norms, which undo every scale; set absorb_bn: true too."
+        )
 
 
 def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:

@@ -268,8 +268,24 @@ class Voc(Dataset):
 
     @property
     def published(self) -> int | None:
-        """Pictures in the list of ImageSets."""
+        """Pictures in the list of ImageSets; unknown where some of them are left out."""
         return self.published_sizes.get(f"{self.year} {self.split}" + (" masks" if self.targets == "masks" else ""))
+
+
+class Sbd(Dataset):
+    """Semantic Boundaries Dataset: VOC 2011's pictures with a mask each, classes numbered as VOC's."""
+
+    format: Literal["sbd"] = "sbd"
+    source: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
+    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 8_498, "val": 2_857}
+    split: str = Field(description="train, val, or a list of your own beside them.")
+    targets: Literal["masks"] | None = "masks"
+
+    @property
+    def target(self) -> TargetKind | None:
+        """Masks, unless they are not wanted."""
+        return self.targets
 
 
 class World(Dataset):
@@ -323,6 +339,7 @@ FORMATS: tuple[type[Dataset], ...] = (
     Cub200,
     Cars196,
     Voc,
+    Sbd,
     World,
 )
 AnyDataset = Annotated[
@@ -338,6 +355,7 @@ AnyDataset = Annotated[
     | Cub200
     | Cars196
     | Voc
+    | Sbd
     | World,
     Field(discriminator="format"),
 ]

@@ -20,6 +20,8 @@ from PIL import Image
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.formats import TargetKind
+from ssltransfer.data.layouts import LayoutError
+from ssltransfer.data.layouts.matlab import read_mat
 
 VOID = 255  # of masks: pixels that count for nothing
 
@@ -139,10 +141,25 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
 
 
 def _read_mask(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
+    """A picture of class numbers, or SBD's MATLAB file."""
+    if suffix == ".mat":
+        return _read_sbd(data)
     image = _image(data, "mask")
     if image.mode not in ("P", "L"):
         raise BadTarget(f"mask has mode {image.mode}; a palette or grey picture of class numbers is wanted")
     return np.asarray(image, np.uint8)
+
+
+def _read_sbd(data: bytes) -> np.ndarray:
+    try:
+        found = np.asarray(read_mat(data, "mask")["GTcls"]["Segmentation"][()])
+    except LayoutError:
+        raise BadTarget("mask is damaged (not a readable MATLAB file)") from None
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise BadTarget("mask has no GTcls.Segmentation, where SBD keeps the class of each pixel") from None
+    if found.ndim != 2 or found.dtype.kind not in "uif" or not ((found >= 0) & (found <= VOID)).all():
+        raise BadTarget("mask in GTcls.Segmentation is no matrix of class numbers")
+    return found.astype(np.uint8)
 
 
 def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:

@@ -38,6 +38,20 @@ def build_trunk(options: TrunkOptions, *, top: bool, seed: int = 0, dropout: flo
     return trunk
 
 
+def with_top(trunk: Trunk, *, seed: int, dropout: float = 0.5) -> Trunk:
+    """Another trunk with the convolutions of this one and fresh fully-connected layers.
+
+    Args:
+        trunk: with or without fully-connected layers; of an architecture that has them.
+        seed, dropout: as for `build_trunk`.
+    """
+    built = build_trunk(trunk.options, top=True, seed=seed, dropout=dropout)
+    given = trunk.state_dict()
+    names = build_trunk(trunk.options, top=False).state_dict().keys()
+    built.load_state_dict({name: given[name] for name in names}, strict=False)
+    return built
+
+
 def build_tile_trunk(options: TrunkOptions, *, seed: int, stem_stride: int | None = None) -> Trunk:
     """The convolutions for small tiles: the same tensors, a finer stem (Noroozi & Favaro 2016: conv1 stride 2).
 

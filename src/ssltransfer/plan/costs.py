@@ -17,12 +17,13 @@ from ssltransfer.config.protocols import (
     Neighbours,
     NonlinearLayers,
     Retrieval,
+    Segmentation,
 )
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog
 from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
-from ssltransfer.plan.networks import dims_of, flops, parameters, task_flops, training_memory
+from ssltransfer.plan.networks import dims_of, flops, parameters, segmentation_flops, task_flops, training_memory
 from ssltransfer.stages.cache import packed_pixels
 
 CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
@@ -162,7 +163,9 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         trainings = seeds * (len(protocol.layers or trunk.convolutions) if isinstance(protocol, NonlinearLayers) else 1)
         seen = schedule.total_steps(train) * schedule.batch * trainings
         from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
-        forward, work = machine.rate("forward", trunk.name), flops(trunk)
+        segmented = isinstance(protocol, Segmentation)
+        work = segmentation_flops(trunk, protocol.padding) if segmented else flops(trunk)  # type: ignore[union-attr]
+        forward = machine.rate("forward", trunk.name)
         rate = machine.rate("training", trunk.name) if protocol.tunes else forward
         hours, limit = _passes(seen, from_train, (TRAINING if protocol.tunes else 1.0) * work, rate)
         more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, work, forward)

@@ -13,7 +13,10 @@ from ssltransfer.config.protocols import Pool
 from ssltransfer.config.tasks import Jigsaw, JigsawPP, RelativePosition, Rotation
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.pooling import pooled_shape
+
+VOC_PICTURE = (375, 500)  # height and width of most of them
 
 
 def task_flops(pretext: Pretext) -> float:
@@ -36,6 +39,16 @@ def flops(trunk: TrunkOptions, top: bool = False) -> float:
     with torch.device("meta"):
         network = build_trunk(trunk, top=top)
     return _count(network, trunk.size)
+
+
+@lru_cache
+def segmentation_flops(trunk: TrunkOptions, padding: int) -> float:
+    """Forward cost of one picture of VOC's usual size through the fully convolutional network."""
+    with torch.device("meta"):
+        network = Fcn(build_trunk(trunk, top=True), 21, padding=padding).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.cells(torch.empty(1, 3, *VOC_PICTURE, device="meta"))
+    return float(counter.get_total_flops())
 
 
 @lru_cache

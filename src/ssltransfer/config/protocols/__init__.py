@@ -9,12 +9,14 @@ from pydantic import BeforeValidator, Field
 from ssltransfer.config.base import name_alone
 from ssltransfer.config.protocols.base import PATCHES as PATCHES
 from ssltransfer.config.protocols.base import FeatureProtocol as FeatureProtocol
+from ssltransfer.config.protocols.base import FineTuning as FineTuning
 from ssltransfer.config.protocols.base import Labelled as Labelled
 from ssltransfer.config.protocols.base import Pool as Pool
 from ssltransfer.config.protocols.base import ProtocolOptions
 from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbours, Retrieval
 from ssltransfer.config.protocols.probes import Head as Head
 from ssltransfer.config.protocols.probes import Linear, LinearLayers, LinearSgd, Mlp, NonlinearLayers
+from ssltransfer.config.protocols.segmentation import Segmentation
 from ssltransfer.config.protocols.voc import VocClassification
 
 PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
@@ -28,6 +30,7 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     Mlp,
     Retrieval,
     VocClassification,
+    Segmentation,
 )
 AnyProtocol = Annotated[
     LinearLayers
@@ -39,7 +42,8 @@ AnyProtocol = Annotated[
     | LinearSgd
     | Mlp
     | Retrieval
-    | VocClassification,
+    | VocClassification
+    | Segmentation,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

@@ -49,6 +49,20 @@ class ProtocolOptions(Options):
     unit: ClassVar[str] = "%"
 
 
+class FineTuning(ProtocolOptions):
+    """What protocols share that train the model itself further; what is done to it before."""
+
+    tunes: ClassVar[bool] = True
+    absorb_bn: bool = Field(
+        False, description="Fold each batch norm into the convolution before it; nothing where there are none."
+    )
+    rescale: bool = Field(
+        False,
+        description="Unit variance of every channel, then equal relative gradients of all layers "
+        "(Krähenbühl et al. 2016); not for residual networks.",
+    )
+
+
 class Labelled(Spec):
     """Which training pictures keep their labels: drawn for each seed, or listed; one of the three."""
 

@@ -6,18 +6,17 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.protocols.base import FineTuning
 from ssltransfer.config.schedule import Schedule
 
 
-class VocClassification(ProtocolOptions):
+class VocClassification(FineTuning):
     """VOC07 classification by fine-tuning: mean average precision over 20 classes."""
 
     name: Literal["voc-classification"] = "voc-classification"
     module: ClassVar[str] = "voc_classification"
     source: ClassVar[str] = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
     labels: ClassVar[Literal["one", "many"]] = "many"
-    tunes: ClassVar[bool] = True
     headline: ClassVar[str] = "map"
     train: Literal["all", "fc6-8", "fc8"] = Field(
         "all", description="Which layers learn. all, fc6-8: fc6, fc7 and fc8 start afresh; fc8: it alone does."

@@ -55,6 +55,7 @@ _MODULES = {
     "cub200": "birds_and_cars",
     "cars196": "birds_and_cars",
     "voc": "voc",
+    "sbd": "sbd",
     "world": "embedded",
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -17,12 +18,13 @@ from ssltransfer.data.batches import Batch, load_batches
 from ssltransfer.data.device_ops import mirror_some
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import resize
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import with_top
 from ssltransfer.models.normalise import normalise
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.average_precision import area, eleven_points, precisions
 from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent
+from ssltransfer.stages.evaluate.prepared import prepared
 from ssltransfer.training.fit import Fitted, fit
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
@@ -47,7 +49,10 @@ def evaluate(given: Given) -> Outcome:
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     for seed in given.spec.seeds:
-        task = FineTuned(read_model(given.model), given.model.as_posix(), options, *presence, seed)
+        model = read_model(given.model)
+        task = FineTuned(model, given.model.as_posix(), options, *presence, seed)
+        model = replace(model, trunk=task.trunk)
+        prepared(model, options, given.train, given.devices, seed, head=task.head)
         trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
         print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
         folder = given.folder / f"seed-{seed}"
@@ -192,16 +197,13 @@ def _trunk(model: Model, where: str, options: Options, seed: int) -> tuple[Trunk
             if isinstance(module, nn.Dropout):
                 module.p = options.dropout
         return model.trunk, set()
-    trunk = build_trunk(model.trunk.options, top=True, seed=seed, dropout=options.dropout)
-    convolutions = build_trunk(model.trunk.options, top=False).state_dict().keys()
-    given = model.trunk.state_dict()
-    trunk.load_state_dict({name: given[name] for name in convolutions}, strict=False)
-    fresh = {name for name in trunk.state_dict() if name not in convolutions}
-    _afresh([module for name, module in trunk.named_modules() if f"{name}.weight" in fresh], seed, "fc6-7")
-    return trunk, fresh
+    trunk = with_top(model.trunk, seed=seed, dropout=options.dropout)
+    linear = {name: module for name, module in trunk.named_modules() if isinstance(module, nn.Linear)}
+    _afresh(list(linear.values()), seed, "fc6-7")
+    return trunk, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}
 
 
-def _afresh(layers: list[nn.Module], seed: int, purpose: str) -> None:
+def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
     """N(0, 0.01), bias 0.1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, purpose))
