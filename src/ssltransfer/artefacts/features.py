@@ -150,10 +150,11 @@ class FeatureStore:
         Raises:
             ArtefactError: a chunk is damaged.
         """
-        chunk, start = divmod(span.start, self.rows)
-        if not self._array.compressors and span.stop <= (chunk + 1) * self.rows and self._is_whole(chunk):
+        first, stop, _ = span.indices(self.shape[0])
+        chunk, start = divmod(first, self.rows)
+        if not self._array.compressors and first < stop <= (chunk + 1) * self.rows and self._is_whole(chunk):
             # The bytes as they lie in the file: Zarr would copy them twice more.
-            dims, count = self.shape[1], span.stop - span.start
+            dims, count = self.shape[1], stop - first
             offset = start * dims * self.dtype.itemsize
             stored = self.dtype.newbyteorder("<")
             return np.fromfile(self.chunk_file(chunk), stored, count * dims, offset=offset).reshape(count, dims)
