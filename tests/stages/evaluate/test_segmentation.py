@@ -258,7 +258,6 @@ def test_blocks_are_found_where_they_are(
     schedule = Schedule(steps=60, batch=4, micro_batch=1, lr=0.002, drops=(45,), optimiser="adam")
     found = measured(tmp_path, written(tmp_path / "m", options), blocks, schedule=schedule)
     print(options.slug, {name: values[0] for name, values in found.values.items()}, "chance", found.chance)
-    # A map shifted by a quarter of a stride would lose more than the rest of the way to 100 %.
     assert found.chance is not None and found.chance < 35 and found.mean() > 60
     assert set(found.details["never_in_training"]) == set(found.details["classes"]) - {"background", "aeroplane", "bus"}
     said = capsys.readouterr().out
