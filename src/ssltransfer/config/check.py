@@ -10,6 +10,7 @@ from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
 from ssltransfer.config.protocols import FineTuning
 from ssltransfer.config.references import check_references
+from ssltransfer.config.trunks import can_be_rescaled
 
 
 def check(config: Config) -> None:
@@ -18,6 +19,11 @@ def check(config: Config) -> None:
         _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
         _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
         _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
+        if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
+            raise ConfigError(
+                f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
+                "have no scale of their own; leave it out."
+            )
         pairs = pretext.task.name in ("jigsaw++",) and pretext.schedule
         if pairs and (pretext.schedule.micro_batch or pretext.schedule.batch) % 2:  # type: ignore[union-attr]
             raise ConfigError(f"pretexts.{name}.schedule.batch: jigsaw++ takes pictures in pairs; give an even batch.")

@@ -118,6 +118,11 @@ class HogWords(TrunkOptions):
         return self.size
 
 
+def can_be_rescaled(trunk: TrunkOptions) -> bool:
+    """Whether a layer's scale is its own: in networks without shortcuts and without batch norms."""
+    return bool(trunk.fully_connected) and not getattr(trunk, "bn", False)
+
+
 TRUNKS: tuple[type[TrunkOptions], ...] = (CaffeNet, AlexNet, Vgg16, ResNet18, ResNet50, HogWords)
 AnyTrunk = Annotated[
     CaffeNet | AlexNet | Vgg16 | ResNet18 | ResNet50 | HogWords,
