@@ -8,7 +8,7 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
-from ssltransfer.config.protocols import LinearLayers
+from ssltransfer.config.protocols import Depth, Head, LinearLayers
 from ssltransfer.config.references import check_references
 
 
@@ -87,7 +87,10 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
         for model in config.rows[name]:
             for layer in evaluation.protocol.layers:
                 _layer(config.model(model), layer, f"{where}.protocol.layers")
-    if evaluation.protocol.name in ("voc-classification",):
+    if isinstance(evaluation.protocol, Head | Depth) and evaluation.protocol.layer:
+        for model in config.rows[name]:
+            _layer(config.model(model), evaluation.protocol.layer, f"{where}.protocol.layer")
+    if evaluation.protocol.name in ("voc-classification", "depth"):
         for model in config.rows[name]:
             if config.model(model).trunk.name == "hog-words":
                 raise ConfigError(f"{where}.models: {model} is no network and cannot be fine-tuned; leave it out.")

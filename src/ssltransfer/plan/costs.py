@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import (
     ClusterAlignment,
+    Depth,
+    Head,
     LinearLayers,
     Logistic,
     Neighbours,
@@ -156,16 +159,19 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if train is None or test is None:
         return Cost("evaluate", job, (model,), None, None, None)
     seeds = len(evaluation.seeds)
-    if isinstance(protocol, LinearLayers | VocClassification):
+    if isinstance(protocol, LinearLayers | Head | VocClassification | Depth):
         seen = protocol.schedule.total_steps(train) * protocol.schedule.batch
         from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
         forward, work = machine.rate("forward", trunk.name), flops(trunk)
-        if isinstance(protocol, LinearLayers):
+        if isinstance(protocol, Depth):  # the up-projections are not counted
+            work *= math.prod(protocol.crop) / trunk.size**2
+        if isinstance(protocol, LinearLayers | Head):
             hours, limit = _passes(seen * seeds, from_train, work, forward)
         else:
             training = machine.rate("training", trunk.name)
             hours, limit = _passes(seen * seeds, from_train, TRAINING * work, training)
-        more, _ = _passes(test * protocol.crops * seeds, from_test, work, forward)
+        crops = getattr(protocol, "crops", 1)
+        more, _ = _passes(test * crops * seeds, from_test, work, forward)
         return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
     dims = dims_of(trunk, config.features[features].layer, _side(config, features))

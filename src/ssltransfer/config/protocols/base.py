@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -26,7 +27,8 @@ class ProtocolOptions(Options):
     """What all protocols share. `module` in stages/evaluate/ holds the protocol.
 
     `reads` says what a protocol works on: a model and pictures, or features that the features stage made; `trains`
-    whether it looks at a training set at all; `labels` and `targets` what a picture must come with.
+    whether it looks at a training set at all; `labels` and `targets` what a picture must come with; `falling` which
+    values are better the lower they are, and in which unit, for they are not in `unit`.
     """
 
     module: ClassVar[str] = ""
@@ -36,6 +38,7 @@ class ProtocolOptions(Options):
     targets: ClassVar[TargetKind | None] = None
     headline: ClassVar[str] = "accuracy"
     unit: ClassVar[str] = "%"
+    falling: ClassVar[Mapping[str, str]] = {}
 
 
 class Labelled(Spec):

@@ -55,6 +55,9 @@ _MODULES = {
     "cub200": "birds_and_cars",
     "cars196": "birds_and_cars",
     "voc": "voc",
+    "nyu-depth-v2": "depth_sets",
+    "fastdepth": "depth_sets",
+    "rgbd": "depth_sets",
     "world": "embedded",
 }
 
