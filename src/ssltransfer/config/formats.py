@@ -288,6 +288,43 @@ class Sbd(Dataset):
         return self.targets
 
 
+class RoomsWithDepth(Dataset):
+    """What the sets of rooms with depth share."""
+
+    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    targets: Literal["depth"] | None = Field("depth", description="null: the pictures alone, which may be cached then.")
+
+    @property
+    def target(self) -> TargetKind | None:
+        """Depth, unless it was left out."""
+        return self.targets
+
+
+class NyuDepthV2(RoomsWithDepth):
+    """NYU Depth v2: nyu_depth_v2_labeled.mat and splits.mat, unpacked once beside them."""
+
+    format: Literal["nyu-depth-v2"] = "nyu-depth-v2"
+    source: ClassVar[str] = "Silberman et al. 2012"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 795, "test": 654}
+    split: Literal["train", "test"]
+
+
+class FastDepth(RoomsWithDepth):
+    """NYU Depth v2 in frames of Ma & Karaman: train/, val/ with .h5 files at any depth, unpacked once beside them."""
+
+    format: Literal["fastdepth"] = "fastdepth"
+    source: ClassVar[str] = "Ma & Karaman 2018; Wofk et al. 2019"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 47_584, "val": 654}
+    split: Literal["train", "val"]
+
+
+class Rgbd(RoomsWithDepth):
+    """Lists SPLIT.txt of "picture depth" lines; depth in 16-bit PNG files, millimetres (7-Scenes, for example)."""
+
+    format: Literal["rgbd"] = "rgbd"
+    split: str = Field(description="A list in `root`, without its ending.")
+
+
 class World(Dataset):
     """The embedded world: pictures drawn by a seeded program, no download."""
 
@@ -340,6 +377,9 @@ FORMATS: tuple[type[Dataset], ...] = (
     Cars196,
     Voc,
     Sbd,
+    NyuDepthV2,
+    FastDepth,
+    Rgbd,
     World,
 )
 AnyDataset = Annotated[
@@ -356,6 +396,9 @@ AnyDataset = Annotated[
     | Cars196
     | Voc
     | Sbd
+    | NyuDepthV2
+    | FastDepth
+    | Rgbd
     | World,
     Field(discriminator="format"),
 ]

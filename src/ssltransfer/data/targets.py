@@ -163,7 +163,7 @@ def _read_sbd(data: bytes) -> np.ndarray:
 
 
 def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """A PNG of 16 bit in millimetres, or a .npy file of float32 metres."""
+    """A PNG of 16 bit in millimetres, 65535 no value either (7-Scenes), or a .npy file of float32 metres."""
     if suffix == ".npy":
         try:
             found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
@@ -173,7 +173,8 @@ def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
     image = _image(data, "depth map")
     if not image.mode.startswith("I"):
         raise BadTarget(f"depth map has mode {image.mode}; 16 bit in millimetres are wanted")
-    return np.asarray(image).astype(np.float32) / 1000
+    millimetres = np.asarray(image)
+    return np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / 1000
 
 
 def _image(data: bytes, what: str) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,17 @@ from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import (
     ClusterAlignment,
+    Depth,
     Logistic,
     Neighbours,
     NonlinearLayers,
     Retrieval,
     Segmentation,
 )
+from ssltransfer.config.protocols.base import ProtocolOptions
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog
+from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
 from ssltransfer.plan.networks import dims_of, flops, parameters, segmentation_flops, task_flops, training_memory
@@ -163,9 +167,7 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         trainings = seeds * (len(protocol.layers or trunk.convolutions) if isinstance(protocol, NonlinearLayers) else 1)
         seen = schedule.total_steps(train) * schedule.batch * trainings
         from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
-        segmented = isinstance(protocol, Segmentation)
-        work = segmentation_flops(trunk, protocol.padding) if segmented else flops(trunk)  # type: ignore[union-attr]
-        forward = machine.rate("forward", trunk.name)
+        work, forward = _of_a_picture(protocol, trunk), machine.rate("forward", trunk.name)
         rate = machine.rate("training", trunk.name) if protocol.tunes else forward
         hours, limit = _passes(seen, from_train, (TRAINING if protocol.tunes else 1.0) * work, rate)
         more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, work, forward)
@@ -182,6 +184,15 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         assert isinstance(protocol, Neighbours | Retrieval)
     hours = work * seeds / machine.rate("products") / 3600
     return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
+
+
+def _of_a_picture(protocol: ProtocolOptions, trunk: TrunkOptions) -> float:
+    """Forward cost of a picture under a protocol, in floating-point operations, without what comes after the trunk."""
+    if isinstance(protocol, Segmentation):
+        return segmentation_flops(trunk, protocol.padding)
+    if isinstance(protocol, Depth):
+        return flops(trunk) * math.prod(protocol.crop) / trunk.size**2
+    return flops(trunk) * (GRID**2 if getattr(protocol, "patches", False) else 1)
 
 
 def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:

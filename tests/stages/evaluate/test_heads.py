@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,20 @@ from torch import nn
 
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
+from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearSgd, Mlp, Pool
 from ssltransfer.config.protocols import Head as Options
-from ssltransfer.config.protocols import Linear, LinearSgd, Mlp, Pool
 from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.trunks import ResNet101V2
 from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.colours import distort_colours
+from ssltransfer.data.device_ops import random_crop
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.models.build import build_trunk, rebuild
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import read_model
+from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.base import Classes, classes_of
 from ssltransfer.stages.evaluate.heads import Head
@@ -135,3 +141,55 @@ def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
 def test_a_layer_that_is_not_there_is_named(chain) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'fc9'; it has conv1"):
         head_of(chain, Linear(layer="fc9"))
+
+
+def test_frozen_block3_is_the_published_one() -> None:
+    options = FrozenBlock3()
+    schedule = options.schedule
+    assert (options.layer, options.pool, options.mirror, options.augment) == (
+        "block3",
+        Pool(max=3),
+        False,
+        "random-crop",
+    )
+    assert (schedule.optimiser, schedule.epochs) == ("rmsprop", 20)
+    rates = [schedule.lr_at(schedule.total_steps(256 * 20) * epoch // 20, 256 * 20) for epoch in (0, 1, 2, 4, 19)]
+    assert rates == pytest.approx([0.01, 0.01, 0.0094, 0.01 * 0.94**2, 0.01 * 0.94**9])
+    with torch.device("meta"):
+        shape = build_trunk(ResNet101V2(output_stride=16), top=True).shapes()["block3"]
+    assert shape == (1024, 14, 14) and 1024 * 3 * 3 == 9216
+
+
+def test_frozen_block3_sees_crops_in_distorted_colours_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    trunk = build_trunk(ResNet101V2(width=0.125, size=64), top=True)
+    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+        work.finish(write_model(tmp_path / "m", trunk, "imagenet", {}))
+    spec = Measurement(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
+    output = tmp_path / "frozen" / "m.json"
+    run(spec, model=work.output, train=chain.train, test=chain.test, output=output, threads=1)
+    found = read_metrics(output)
+    assert (found.headline, found.details["shape"]) == ("top5", [128, 3, 3])
+    train, test = read_index(chain.train), read_index(chain.test)
+    common = np.argsort(-np.bincount(train.labels), kind="stable")[:5]
+    assert found.chance == pytest.approx(100 * np.isin(test.labels, common).mean(), abs=1e-4)
+
+    options = FrozenBlock3(schedule=SHORT)
+    model = read_model(work.output)
+    model = replace(model, trunk=rebuild(model.trunk, output_stride=options.output_stride))
+    task = Head(model, options, classes_of(train, test, ("a", "b")), 0, "m")
+    assert model.trunk.shapes()["block3"] == (128, 4, 4) and trunk.shapes()["block3"] == (128, 8, 8)
+    (batch,) = load_batches(train, task.transform, sequential_keys(range(8), 8), seed=0)
+    draws = Draws(3, batch.epochs, batch.ids)
+    with torch.no_grad():
+        loss = task.train()(batch, draws)["loss"]
+        seen = distort_colours(random_crop(batch.pictures, draws, 64), draws)
+        maps = model.layers_of(seen, ["block3"])["block3"]
+        logits = task.classifier(nn.functional.adaptive_max_pool2d(maps, 3).flatten(1))
+    wanted = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[:8]).long())
+    assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_other_trunks_name_their_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(LayerError, match="tiny: no layer 'block3'; it has conv1"):
+        head_of(chain, FrozenBlock3())
+    assert head_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)

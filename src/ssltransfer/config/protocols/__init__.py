@@ -13,9 +13,10 @@ from ssltransfer.config.protocols.base import FineTuning as FineTuning
 from ssltransfer.config.protocols.base import Labelled as Labelled
 from ssltransfer.config.protocols.base import Pool as Pool
 from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.protocols.depth import Depth
 from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbours, Retrieval
+from ssltransfer.config.protocols.probes import FrozenBlock3, Linear, LinearLayers, LinearSgd, Mlp, NonlinearLayers
 from ssltransfer.config.protocols.probes import Head as Head
-from ssltransfer.config.protocols.probes import Linear, LinearLayers, LinearSgd, Mlp, NonlinearLayers
 from ssltransfer.config.protocols.segmentation import Segmentation
 from ssltransfer.config.protocols.voc import VocClassification
 
@@ -28,9 +29,11 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     Linear,
     LinearSgd,
     Mlp,
+    FrozenBlock3,
     Retrieval,
     VocClassification,
     Segmentation,
+    Depth,
 )
 AnyProtocol = Annotated[
     LinearLayers
@@ -41,9 +44,11 @@ AnyProtocol = Annotated[
     | Linear
     | LinearSgd
     | Mlp
+    | FrozenBlock3
     | Retrieval
     | VocClassification
-    | Segmentation,
+    | Segmentation
+    | Depth,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -36,7 +37,8 @@ class ProtocolOptions(Options):
 
     `reads` says what a protocol works on: a model and pictures, or features that the features stage made; `trains`
     whether it looks at a training set at all, `tunes` whether the network itself learns of it; `labels` and `targets`
-    what a picture must come with.
+    what a picture must come with; `falling` which values are better the lower they are, and in which unit, for they are
+    not in `unit`.
     """
 
     module: ClassVar[str] = ""
@@ -47,6 +49,7 @@ class ProtocolOptions(Options):
     tunes: ClassVar[bool] = False
     headline: ClassVar[str] = "accuracy"
     unit: ClassVar[str] = "%"
+    falling: ClassVar[Mapping[str, str]] = {}
 
 
 class FineTuning(ProtocolOptions):

@@ -59,6 +59,10 @@ class Head(ProtocolOptions):
     )
     augment: Literal["random-resized-crop", "random-crop"]
     mirror: bool
+    colours: bool = Field(
+        False, description="Distort colours as Inception does: brightness, contrast, saturation, hue."
+    )
+    output_stride: Literal[8, 16] | None = Field(None, description="Of trunks that can be told; null: as trained.")
     hidden: int | None = Field(None, ge=1, description="Units of a hidden layer with ReLU; null: a linear classifier.")
     dropout: float = Field(0.0, ge=0, lt=1, description="After the hidden layer.")
     schedule: Schedule
@@ -102,3 +106,20 @@ class Mlp(Head):
     hidden: int | None = 1000
     dropout: float = 0.5
     schedule: Schedule = Schedule(epochs=180, batch=512, lr=0.01, drops=(60, 120), weight_decay=0.0)
+
+
+class FrozenBlock3(Head):
+    """Linear classifier on block3, max-pooled to 3x3, by RMSProp (Doersch & Zisserman 2017): recall at 5."""
+
+    name: Literal["frozen-block3"] = "frozen-block3"
+    source: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
+    headline: ClassVar[str] = "top5"
+    layer: str | None = Field("block3", description="Trunks without one name their own, such as conv5; null: the last.")
+    pool: Pool | None = Pool(max=3)
+    augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
+    mirror: bool = False
+    colours: bool = True
+    output_stride: Literal[8, 16] | None = 16
+    schedule: Schedule = Schedule(
+        epochs=20, batch=256, optimiser="rmsprop", lr=0.01, drop_every=2, factor=0.94, weight_decay=4e-5
+    )

@@ -42,7 +42,8 @@ class Outcome:
     """What a protocol found.
 
     Attributes:
-        values: name -> a number for each seed, in the protocol's unit; one number where nothing is drawn.
+        values: name -> a number for each seed, in the protocol's unit or the one that its `falling` names; one number
+            where nothing is drawn.
         chance: what a guess reaches for the headline value.
         details: what the report draws; a function of spec and inputs.
         measured: what varies between equal runs.
@@ -70,8 +71,12 @@ class Classes:
     @property
     def chance(self) -> float:
         """Percent right of a guess that always names the commonest training class."""
-        commonest = np.bincount(self.train, minlength=len(self.names)).argmax()
-        return percent((self.test == commonest).mean())
+        return self.chance_among(1)
+
+    def chance_among(self, answers: int) -> float:
+        """The same of a guess that may name so many classes: always the commonest ones."""
+        seen = np.bincount(self.train, minlength=len(self.names))
+        return percent(np.isin(self.test, np.argsort(-seen, kind="stable")[:answers]).mean())
 
 
 def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:

@@ -2,7 +2,7 @@
 
 Abbasi Koohpayegani et al. 2020 (protocols 4.6): representations of unit length, standardised by the training
 pictures' centre crops, random resized crops and mirrors. Kolesnikov et al. 2019 (protocols 4.5): as they are, random
-crops, no mirrors.
+crops, no mirrors. Doersch & Zisserman 2017 (protocols 4.7): block3 pooled to 3x3, random crops and distorted colours.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import Head as Options
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
+from ssltransfer.models.build import rebuild
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.trunk import LayerError, initialise_last
 from ssltransfer.models.weights import Model, read_model
@@ -48,6 +50,8 @@ def evaluate(given: Given) -> Outcome:
     assert isinstance(options, Options)
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
     model = read_model(given.model, given.devices.device)
+    if options.output_stride:
+        model = replace(model, trunk=rebuild(model.trunk, output_stride=options.output_stride))
     values: dict[str, list[float]] = {"accuracy": [], "top5": []}
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
@@ -71,7 +75,8 @@ def evaluate(given: Given) -> Outcome:
             details = {"labelled": len(chosen), "shape": list(task.shape), **answers(classes, predicted)}
             details["lines"] = [learning(fitted.curve, "loss"), learning(fitted.curve, "accuracy")]
             measured = fitted.measured
-    return Outcome(values, classes.chance, details, measured)
+    chance = classes.chance_among(5 if options.headline == "top5" else 1)
+    return Outcome(values, chance, details, measured)
 
 
 class Head(Task):
@@ -134,6 +139,7 @@ class Head(Task):
         if self.training:
             pictures = random_crop(pictures, draws, self.view.size)
             pictures = mirror_some(pictures, draws) if self.options.mirror else pictures
+            pictures = distort_colours(pictures, draws) if self.options.colours else pictures
         labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.classifier(self._seen(pictures))
@@ -141,7 +147,7 @@ class Head(Task):
 
     @torch.no_grad()
     def represented(self, pictures: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) -> float32 (B, dims), pooled, of unit length if so wanted."""
+        """uint8 or float (B, 3, S, S), 0 to 255 -> float32 (B, dims), pooled, of unit length if so wanted."""
         layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
         x = pooled(layers_of(pictures, [self.layer])[self.layer].float(), self.options.pool).flatten(1)
         return F.normalize(x) if self.options.unit_length else x
