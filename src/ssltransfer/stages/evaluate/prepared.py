@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import FineTuning
@@ -19,10 +18,8 @@ from ssltransfer.training.devices import Devices
 PICTURES, BATCH = 160, 16  # magic_init's ten batches of sixteen
 
 
-def prepared(
-    model: Model, options: FineTuning, index: Index, devices: Devices, seed: int, *, head: nn.Module | None = None
-) -> Model:
-    """The model as `absorb_bn` and `rescale` want it; its trunk and the head are changed in place.
+def prepared(model: Model, options: FineTuning, index: Index, devices: Devices, seed: int) -> Model:
+    """The model as `absorb_bn` and `rescale` want it; its trunk is changed in place.
 
     Args:
         model: with all layers that will be fine-tuned, fresh ones too.
@@ -30,7 +27,6 @@ def prepared(
         index: training pictures, of which some are drawn; seen as for features, at the trunk's own size.
         devices: where it is computed; several processes end with the weights of the first.
         seed: of the draw.
-        head: what comes after the trunk's last layer, if it is to be rescaled too.
 
     Raises:
         LayerError: the network cannot be rescaled.
@@ -39,7 +35,7 @@ def prepared(
     if options.absorb_bn:
         print(f"{absorb_norms(trunk)} batch norms folded into the convolutions before them", flush=True)
     if options.rescale:
-        parts = [part.to(devices.device) for part in (trunk, head) if part is not None]
+        trunk.to(devices.device)
         order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed_of(seed, "rescale")))
         ids = sorted(order[:PICTURES].tolist())
         keys = sequential_keys(ids, BATCH)
@@ -47,11 +43,10 @@ def prepared(
             normalise(batch.pictures.to(devices.device), model.rule)
             for batch in load_batches(index, model.view, keys, seed=seed, workers=devices.workers)
         ]
-        rescale(trunk, batches, head=head, seed=seed_of(seed, "rescale"))
-        for part in parts:
-            if devices.world > 1:
-                for value in part.state_dict().values():
-                    dist.broadcast(value, 0)
-            part.cpu()
+        rescale(trunk, batches, seed=seed_of(seed, "rescale"))
+        if devices.world > 1:
+            for value in trunk.state_dict().values():
+                dist.broadcast(value, 0)
+        trunk.cpu()
         print(f"layers rescaled by {len(ids)} training pictures", flush=True)
     return model
