@@ -93,7 +93,7 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
 
 def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
     for x1, y1, x2, y2 in boxes.corners.tolist():
-        if x1 < 0 or y1 < 0 or x2 > width or y2 > height or x2 <= x1 or y2 <= y1:
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise BadTarget(
                 f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) does not lie in the picture "
                 f"of {width} x {height}"
@@ -163,7 +163,7 @@ def _read_sbd(data: bytes) -> np.ndarray:
 
 
 def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """A PNG of 16 bit in millimetres, or a .npy file of float32 metres."""
+    """A PNG of 16 bit in millimetres, 65535 no value either (7-Scenes), or a .npy file of float32 metres."""
     if suffix == ".npy":
         try:
             found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
@@ -173,7 +173,8 @@ def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
     image = _image(data, "depth map")
     if not image.mode.startswith("I"):
         raise BadTarget(f"depth map has mode {image.mode}; 16 bit in millimetres are wanted")
-    return np.asarray(image).astype(np.float32) / 1000
+    millimetres = np.asarray(image)
+    return np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / 1000
 
 
 def _image(data: bytes, what: str) -> Image.Image:

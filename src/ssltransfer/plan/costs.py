@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,18 @@ from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import (
     ClusterAlignment,
-    LinearLayers,
+    Depth,
     Logistic,
     Neighbours,
+    NonlinearLayers,
     Retrieval,
     Segmentation,
-    VocClassification,
 )
+from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog
+from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
 from ssltransfer.plan.networks import dims_of, flops, parameters, segmentation_flops, task_flops, training_memory
 from ssltransfer.stages.cache import packed_pixels
@@ -76,18 +81,18 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         yield _pretext(config, machine, name, pretext)
     for name, features in config.features.items():
         trunk = config.model(features.model).trunk
-        dims = dims_of(trunk, features.layer, features.pool.max or features.pool.avg if features.pool else None)
+        dims = dims_of(trunk, features.layer, features.pool)
         size = 2 if features.precision == "float16" else 4
         for data in sorted(config.datasets_of_features(name)):
             n = pictures(config, data)
             reading = machine.pictures(config.datasets[data])
-            hours, limit = _passes(n, reading, flops(trunk), machine.rate("forward", trunk.name)) if n else (None, "")
+            forward = flops(trunk) * (GRID**2 if features.patches else 1)
+            hours, limit = _passes(n, reading, forward, machine.rate("forward", trunk.name)) if n else (None, "")
             disk = n * dims * size / 1e9 if n else None
             yield Cost("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
     for name, cluster in config.clusters.items():
         source = config.features[cluster.features]
-        pool = source.pool
-        dims = dims_of(config.model(source.model).trunk, source.layer, pool.max or pool.avg if pool else None)
+        dims = dims_of(config.model(source.model).trunk, source.layer, source.pool)
         n = pictures(config, cluster.data)
         work = 2.0 * n * dims * cluster.k * cluster.iterations if n else None
         hours = work / machine.rate("products") / 3600 if work else None
@@ -157,23 +162,18 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if train is None or test is None:
         return Cost("evaluate", job, (model,), None, None, None)
     seeds = len(evaluation.seeds)
-    if isinstance(protocol, LinearLayers | VocClassification | Segmentation):
-        seen = protocol.schedule.total_steps(train) * protocol.schedule.batch
+    if protocol.reads == "model":
+        schedule: Schedule = protocol.schedule  # type: ignore[union-attr]
+        trainings = seeds * (len(protocol.layers or trunk.convolutions) if isinstance(protocol, NonlinearLayers) else 1)
+        seen = schedule.total_steps(train) * schedule.batch * trainings
         from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
-        forward, work, views = machine.rate("forward", trunk.name), flops(trunk), 1
-        if isinstance(protocol, Segmentation):
-            work = segmentation_flops(trunk, protocol.padding)
-        else:
-            views = protocol.crops
-        if isinstance(protocol, LinearLayers):
-            hours, limit = _passes(seen * seeds, from_train, work, forward)
-        else:
-            training = machine.rate("training", trunk.name)
-            hours, limit = _passes(seen * seeds, from_train, TRAINING * work, training)
-        more, _ = _passes(test * views * seeds, from_test, work, forward)
+        work, forward = _of_a_picture(protocol, trunk), machine.rate("forward", trunk.name)
+        rate = machine.rate("training", trunk.name) if protocol.tunes else forward
+        hours, limit = _passes(seen, from_train, (TRAINING if protocol.tunes else 1.0) * work, rate)
+        more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, work, forward)
         return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
-    dims = dims_of(trunk, config.features[features].layer, _side(config, features))
+    dims = dims_of(trunk, config.features[features].layer, config.features[features].pool)
     work = 2.0 * train * test * dims
     if isinstance(protocol, ClusterAlignment):
         work = 2.0 * train * dims * (protocol.k or 1000) * protocol.iterations
@@ -186,9 +186,13 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
 
 
-def _side(config: Config, features: str) -> int | None:
-    pool = config.features[features].pool
-    return (pool.max or pool.avg) if pool else None
+def _of_a_picture(protocol: ProtocolOptions, trunk: TrunkOptions) -> float:
+    """Forward cost of a picture under a protocol, in floating-point operations, without what comes after the trunk."""
+    if isinstance(protocol, Segmentation):
+        return segmentation_flops(trunk, protocol.padding)
+    if isinstance(protocol, Depth):
+        return flops(trunk) * math.prod(protocol.crop) / trunk.size**2
+    return flops(trunk) * (GRID**2 if getattr(protocol, "patches", False) else 1)
 
 
 def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:

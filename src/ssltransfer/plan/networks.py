@@ -9,10 +9,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssltransfer.config.entities import Pretext
+from ssltransfer.config.protocols import Pool
 from ssltransfer.config.tasks import Jigsaw, JigsawPP, RelativePosition, Rotation
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_tile_trunk, build_trunk
 from ssltransfer.models.fcn import Fcn
+from ssltransfer.models.pooling import pooled_shape
 
 VOC_PICTURE = (375, 500)  # height and width of most of them
 
@@ -77,10 +79,9 @@ def _shapes(trunk: TrunkOptions) -> dict[str, tuple[int, ...]]:
         return build_trunk(trunk, top=True).shapes()
 
 
-def dims_of(trunk: TrunkOptions, layer: str, side: int | None) -> int:
-    """Numbers that a layer gives for one picture, pooled to side x side where it is a map."""
-    shape = _shapes(trunk)[layer]
-    return shape[0] * side**2 if side and len(shape) == 3 else math.prod(shape)
+def dims_of(trunk: TrunkOptions, layer: str, pool: Pool | None) -> int:
+    """Numbers that a layer gives for one picture, pooled where it is a map."""
+    return math.prod(pooled_shape(_shapes(trunk)[layer], pool))
 
 
 def training_memory(trunk: TrunkOptions, batch: int) -> float:

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from ssltransfer.artefacts.index import read_index
+from ssltransfer.config.base import NameFile
 from ssltransfer.config.formats import Sbd, Voc
 from ssltransfer.data.layouts import LayoutError, find
 from ssltransfer.data.layouts.voc import CLASSES
@@ -98,18 +99,19 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_voc_without_sbds_pictures(tmp_path: Path) -> None:
-    sbd = release(tmp_path / "sbd", {"2008_1": 1, "2008_3": 2})
+    sbd = release(tmp_path / "sbd", {"2008_1": 1, "2008_3": 2, "2009_7": 3})
     home = tmp_path / "VOC2012"
-    (home / "ImageSets" / "Segmentation").mkdir(parents=True)
-    listing = home / "ImageSets" / "Segmentation" / "val.txt"
-    listing.write_text("2008_1\n2008_2\n2008_3\n2008_4\n")
-    spec = Voc(root=str(tmp_path), year="2012", split="val", targets="masks", without=str(sbd / "train.txt"))
-    assert spec.published is None and spec.model_copy(update={"without": None}).published == 1_449
-    found = find(spec)
-    assert found.paths == ["JPEGImages/2008_2.jpg", "JPEGImages/2008_4.jpg"]
-    assert found.targets == ["SegmentationClass/2008_2.png", "SegmentationClass/2008_4.png"]
-    assert found.notes == [f"{listing}: 2 of 4 pictures are left out, being listed in {sbd / 'train.txt'}."]
-    with pytest.raises(LayoutError, match="there is no such list; `without` names a file of ids"):
-        find(spec.model_copy(update={"without": str(tmp_path / "no.txt")}))
-    with pytest.raises(LayoutError, match="holds every picture of"):
-        find(spec.model_copy(update={"without": str(listing)}))
+    for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
+        (home / folder).mkdir(parents=True)
+    names = [f"2008_{number}" for number in range(1, 5)]
+    (home / "ImageSets/Segmentation/val.txt").write_text("".join(f"{name}\n" for name in names))
+    for number, name in enumerate(names):
+        Image.fromarray(np.full((12, 16, 3), number, np.uint8)).save(home / f"JPEGImages/{name}.jpg")
+        Image.fromarray(mask_of(5)).save(home / f"SegmentationClass/{name}.png")
+    without = NameFile(path=str(sbd / "train.txt"))
+    spec = Voc(root=str(tmp_path), year="2012", split="val", targets="masks", without=without)
+    make_index(spec, output=tmp_path / "val.parquet", threads=1)
+    index = read_index(tmp_path / "val.parquet")
+    assert index.paths == ["JPEGImages/2008_2.jpg", "JPEGImages/2008_4.jpg"]
+    assert index.targets is not None
+    assert index.targets.paths == ["SegmentationClass/2008_2.png", "SegmentationClass/2008_4.png"]

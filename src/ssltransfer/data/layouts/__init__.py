@@ -56,6 +56,9 @@ _MODULES = {
     "cars196": "birds_and_cars",
     "voc": "voc",
     "sbd": "sbd",
+    "nyu-depth-v2": "depth_sets",
+    "fastdepth": "depth_sets",
+    "rgbd": "depth_sets",
     "world": "embedded",
 }
 

@@ -47,8 +47,6 @@ def find(dataset: Voc, *, workers: int = 1) -> Found:
         raise LayoutError(f"{listing}: missing; there are: {', '.join(there) or 'no lists'}{hint}.")
     ids = ids_of(listing)
     notes: list[str] = []
-    if dataset.without:
-        ids = _left(ids, Path(dataset.without).expanduser(), listing, notes)
     lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
     presence = None  # which classes a picture has is in its mask, if masks were asked for
     if dataset.targets is None and any(path.is_file() for path in lists.values()):
@@ -73,18 +71,6 @@ def find(dataset: Voc, *, workers: int = 1) -> Found:
 def ids_of(listing: Path) -> list[str]:
     """The first word of each line: ids, whatever else stands behind them."""
     return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
-
-
-def _left(ids: list[str], without: Path, listing: Path, notes: list[str]) -> list[str]:
-    """What is left of a list without the ids of another one."""
-    if not without.is_file():
-        raise LayoutError(f"{without}: there is no such list; `without` names a file of ids, one a line.")
-    gone = set(ids_of(without))
-    left = [name for name in ids if name not in gone]
-    if not left:
-        raise LayoutError(f"{without}: holds every picture of {listing}; name another list in `without`.")
-    notes.append(f"{listing}: {len(ids) - len(left)} of {len(ids)} pictures are left out, being listed in {without}.")
-    return left
 
 
 def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:

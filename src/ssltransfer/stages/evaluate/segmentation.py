@@ -25,7 +25,7 @@ from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalise import Normalise, normalise
 from ssltransfer.models.weights import Model, read_model
-from ssltransfer.stages.evaluate.base import Given, Outcome, curves_of, percent, spread_ids
+from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent, spread_ids
 from ssltransfer.stages.evaluate.confusion import all_background, confusion, intersection_over_union, mean_iou, shares
 from ssltransfer.stages.evaluate.mask_drawing import beside
 from ssltransfer.stages.evaluate.prepared import prepared
@@ -79,7 +79,7 @@ def evaluate(given: Given) -> Outcome:
         if not details:
             chance, measured = percent(mean_iou(all_background(matrix))), fitted.measured
             details = {**_details(names, matrix), "never_in_training": unseen, "drawn": drawn}
-            details |= {"loss_of_a_guess": round(task.guess, 6), "curves": curves_of(fitted)}
+            details |= {"loss_of_a_guess": round(task.guess, 6), "lines": [learning(fitted.curve, "loss")]}
     return Outcome(values, chance, details, measured)
 
 

@@ -22,14 +22,15 @@ from ssltransfer.models.build import with_top
 from ssltransfer.models.normalise import normalise
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model, read_model
-from ssltransfer.stages.evaluate.average_precision import area, eleven_points
-from ssltransfer.stages.evaluate.base import Given, Outcome, curves_of, percent
+from ssltransfer.stages.evaluate.average_precision import area, eleven_points, precisions
+from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent
 from ssltransfer.stages.evaluate.prepared import prepared
 from ssltransfer.training.fit import Fitted, fit
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64
+RECALLS = 21  # points of a curve
 
 
 def evaluate(given: Given) -> Outcome:
@@ -68,6 +69,7 @@ def evaluate(given: Given) -> Outcome:
         print(f"test: map {values['map'][-1]:.2f} %, map11 {values['map11'][-1]:.2f} %", flush=True)
         if not details:
             details, measured = _details(given, found, fitted, task), fitted.measured
+            details["lines"].append(_precision_recall(scores, presence[1], given.test.classes, found["map"]))
     return Outcome(values, _chance(presence[1]), details, measured)
 
 
@@ -229,6 +231,23 @@ def _chance(presence: np.ndarray) -> float:
     return percent((positive / np.maximum(counted, 1))[positive > 0].mean())
 
 
+def _precision_recall(
+    scores: np.ndarray, presence: np.ndarray, classes: list[str], found: list[float | None]
+) -> dict[str, Any]:
+    """The mean curve over classes, and those of the best and the worst class."""
+    every = (precisions(scores[:, c], presence[:, c], RECALLS) for c in range(len(classes)))
+    curves = {c: curve for c, curve in enumerate(every) if curve is not None}
+    ordered = sorted(curves, key=lambda c: found[c] or 0.0)
+    drawn = {
+        "mean of the classes": np.mean(list(curves.values()), axis=0),
+        classes[ordered[-1]]: curves[ordered[-1]],
+        classes[ordered[0]]: curves[ordered[0]],
+    }
+    recalls = [percent(recall) for recall in np.linspace(0, 1, RECALLS)]
+    series = {name: [recalls, [percent(one) for one in curve]] for name, curve in drawn.items()}
+    return {"title": "precision, %", "x": "recall, %", "y": "", "series": series}
+
+
 def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted, task: FineTuned) -> dict[str, Any]:
     names = given.test.classes
     return {
@@ -239,5 +258,5 @@ def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted,
         },
         "without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
         "loss_of_a_guess": round(task.guess, 6),
-        "curves": curves_of(fitted),
+        "lines": [learning(fitted.curve, "loss")],
     }
