@@ -8,7 +8,7 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
-from ssltransfer.config.protocols import FineTuning
+from ssltransfer.config.protocols import FasterRcnn, FineTuning
 from ssltransfer.config.references import check_references
 from ssltransfer.config.trunks import can_be_rescaled
 
@@ -101,6 +101,8 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             _layer(model, layer, f"{where}.protocol.layer")
         if protocol.tunes and model.trunk.name == "hog-words":
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
+        if isinstance(protocol, FasterRcnn):
+            _layer(model, "block3", f"{where}.models")
         if isinstance(protocol, FineTuning) and protocol.rescale:
             _refuse_rescaling(model, protocol, where)
 

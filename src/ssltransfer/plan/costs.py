@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +13,19 @@ from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import (
     ClusterAlignment,
-    Depth,
     Logistic,
     Neighbours,
     NonlinearLayers,
     Retrieval,
-    Segmentation,
 )
-from ssltransfer.config.protocols.base import ProtocolOptions
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog
-from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
-from ssltransfer.plan.networks import dims_of, flops, parameters, segmentation_flops, task_flops, training_memory
+from ssltransfer.plan.networks import ASPECT, dims_of, flops, parameters, protocol_flops, task_flops, training_memory
 from ssltransfer.stages.cache import packed_pixels
 
 CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
-ASPECT = 4 / 3  # long by short side of a picture that nobody has seen yet
 TRAINING = 3.0  # forward and backward, in forwards
 
 
@@ -167,10 +161,11 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         trainings = seeds * (len(protocol.layers or trunk.convolutions) if isinstance(protocol, NonlinearLayers) else 1)
         seen = schedule.total_steps(train) * schedule.batch * trainings
         from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
-        work, forward = _of_a_picture(protocol, trunk), machine.rate("forward", trunk.name)
+        learning, testing = protocol_flops(protocol, trunk)
+        forward = machine.rate("forward", trunk.name)
         rate = machine.rate("training", trunk.name) if protocol.tunes else forward
-        hours, limit = _passes(seen, from_train, (TRAINING if protocol.tunes else 1.0) * work, rate)
-        more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, work, forward)
+        hours, limit = _passes(seen, from_train, (TRAINING if protocol.tunes else 1.0) * learning, rate)
+        more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, testing, forward)
         return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
     dims = dims_of(trunk, config.features[features].layer, config.features[features].pool)
@@ -184,15 +179,6 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         assert isinstance(protocol, Neighbours | Retrieval)
     hours = work * seeds / machine.rate("products") / 3600
     return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
-
-
-def _of_a_picture(protocol: ProtocolOptions, trunk: TrunkOptions) -> float:
-    """Forward cost of a picture under a protocol, in floating-point operations, without what comes after the trunk."""
-    if isinstance(protocol, Segmentation):
-        return segmentation_flops(trunk, protocol.padding)
-    if isinstance(protocol, Depth):
-        return flops(trunk) * math.prod(protocol.crop) / trunk.size**2
-    return flops(trunk) * (GRID**2 if getattr(protocol, "patches", False) else 1)
 
 
 def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:

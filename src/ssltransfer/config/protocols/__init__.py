@@ -14,6 +14,8 @@ from ssltransfer.config.protocols.base import Labelled as Labelled
 from ssltransfer.config.protocols.base import Pool as Pool
 from ssltransfer.config.protocols.base import ProtocolOptions
 from ssltransfer.config.protocols.depth import Depth
+from ssltransfer.config.protocols.detection import Detection as Detection
+from ssltransfer.config.protocols.detection import FasterRcnn, FastRcnn
 from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbours, Retrieval
 from ssltransfer.config.protocols.probes import FrozenBlock3, Linear, LinearLayers, LinearSgd, Mlp, NonlinearLayers
 from ssltransfer.config.protocols.probes import Head as Head
@@ -32,6 +34,8 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     FrozenBlock3,
     Retrieval,
     VocClassification,
+    FastRcnn,
+    FasterRcnn,
     Segmentation,
     Depth,
 )
@@ -47,6 +51,8 @@ AnyProtocol = Annotated[
     | FrozenBlock3
     | Retrieval
     | VocClassification
+    | FastRcnn
+    | FasterRcnn
     | Segmentation
     | Depth,
     Field(discriminator="name"),

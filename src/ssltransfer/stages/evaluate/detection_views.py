@@ -1,0 +1,138 @@
+"""Pictures as detectors see them: whole, at a short side, with boxes that follow; and how a batch of them is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssltransfer.artefacts.index import Index
+from ssltransfer.data.targets import Boxes, read_target
+from ssltransfer.data.transforms import Paired, resize
+from ssltransfer.models.normalise import Normalise, normalise
+from ssltransfer.stages.evaluate.detection_boxes import Sampling
+
+NOTHING = -1
+"""Class, or label, of a row that fills up a batch."""
+
+
+def fitted(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
+    """Height and width with this short side, or less where the long one would pass `longest`; aspect kept."""
+    factor = min(short / min(height, width), longest / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def things_of(index: Index, sample: int) -> Boxes:
+    """The things of a picture that are not difficult: those that are learnt (py-faster-rcnn leaves difficult ones).
+
+    Raises:
+        ArtefactError: they cannot be read.
+    """
+    boxes = read_target(index, sample)
+    assert isinstance(boxes, Boxes)
+    plain = ~boxes.difficult
+    return Boxes(boxes.corners[plain], boxes.classes[plain], boxes.difficult[plain])
+
+
+@dataclass(frozen=True)
+class TrainingView(Paired):
+    """A picture at a random scale, mirrored half the time, with `boxes` (N, 4) and `classes` (N,) of its things.
+
+    fast-rcnn and py-faster-rcnn show each picture both ways round in every pass instead.
+    """
+
+    padding: ClassVar[Mapping[str, float]] = {"boxes": 0.0, "classes": NOTHING}
+    scales: Sequence[int]
+    max_side: int
+
+    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
+        """See the class."""
+        view, _ = self.placed(index, sample, picture, random)
+        return view
+
+    def placed(self, index: Index, sample: int, picture: Tensor, random: Random) -> tuple[dict[str, Tensor], Placement]:
+        """The view, and where things of the picture are in it."""
+        things = things_of(index, sample)
+        height, width = fitted(*picture.shape[-2:], random.choice(self.scales), self.max_side)
+        where = Placement(width / picture.shape[-1], height / picture.shape[-2], width, random.random() < 0.5)
+        view = resize(picture, height, width)
+        return {
+            "picture": view.flip(-1) if where.mirrored else view,
+            "boxes": where(torch.from_numpy(things.corners)),
+            "classes": torch.from_numpy(things.classes),
+        }, where
+
+
+@dataclass(frozen=True)
+class Placement:
+    """From pixels of a picture to those of its view."""
+
+    across: float
+    down: float
+    width: int
+    mirrored: bool
+
+    def __call__(self, boxes: Tensor) -> Tensor:
+        """float (N, 4) -> float (N, 4)."""
+        boxes = boxes * boxes.new_tensor([self.across, self.down, self.across, self.down])
+        if self.mirrored:
+            left, top, right, bottom = boxes.unbind(-1)
+            boxes = torch.stack([self.width - right, top, self.width - left, bottom], dim=-1)
+        return boxes
+
+
+@dataclass(frozen=True)
+class RegionView(TrainingView):
+    """The same, with regions drawn from proposals instead of the things.
+
+    `regions` (R, 4), `labels` (R,) as `Sampling` draws them, `shown` (R, 4) the thing at each. The drawing is seeded
+    by the picture's own random numbers, as everything that the loader draws.
+    """
+
+    padding: ClassVar[Mapping[str, float]] = {"regions": 0.0, "labels": NOTHING, "shown": 0.0}
+    proposals: Sequence[np.ndarray]
+    sampling: Sampling
+
+    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
+        """See the class."""
+        view, where = self.placed(index, sample, picture, random)
+        generator = torch.Generator().manual_seed(random.getrandbits(63))
+        proposals = where(torch.from_numpy(self.proposals[sample]))
+        regions, labels, shown = self.sampling(proposals, view["boxes"], view["classes"], generator)
+        return {"picture": view["picture"], "regions": regions, "labels": labels, "shown": shown}
+
+
+@dataclass(frozen=True)
+class TestView(Paired):
+    """A picture at one or several short sides: `picture` the first, `scale-1`, ... the others."""
+
+    __test__: ClassVar[bool] = False  # no class of tests
+    padding: ClassVar[Mapping[str, float]] = {}
+    scales: Sequence[tuple[int, int]]
+
+    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
+        """See the class; `scales` are pairs of short side and longest side."""
+        views = [resize(picture, *fitted(*picture.shape[-2:], short, longest)) for short, longest in self.scales]
+        return {"picture": views[0], **{f"scale-{place}": view for place, view in enumerate(views[1:], 1)}}
+
+
+def prepared(pictures: Tensor, sizes: Tensor, rule: Normalise, multiple: int = 1) -> Tensor:
+    """float32 (B, 3, H, W), each picture normalised by itself, zeros beyond its edges as Caffe's blobs have them.
+
+    Args:
+        pictures: uint8 (B, 3, h, w), filled up.
+        sizes: int64 (B, 2), height and width of each.
+        rule: of the network.
+        multiple: H and W are the least multiples that hold all pictures.
+    """
+    height, width = (math.ceil(side / multiple) * multiple for side in pictures.shape[-2:])
+    x = torch.zeros(len(pictures), 3, height, width, device=pictures.device)
+    for place, (h, w) in enumerate(sizes.tolist()):
+        x[place, :, :h, :w] = normalise(pictures[place : place + 1, :, :h, :w], rule)[0]
+    return x

@@ -1,0 +1,61 @@
+"""What a configuration says of detectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from ssltransfer.config import Config, ConfigError, complete
+from ssltransfer.config.protocols import FasterRcnn, FastRcnn
+from ssltransfer.plan import Machine, estimate
+
+TEXT = """
+datasets:
+  voc-train: {format: voc, root: v, split: trainval, targets: boxes}
+  voc-test: {format: voc, root: v, split: test, targets: boxes}
+pretexts:
+  net: {task: random, trunk: TRUNK}
+evaluations:
+  det: {protocol: PROTOCOL, models: [net], controls: [], train: voc-train, test: voc-test}
+"""
+
+
+def config(protocol: str, trunk: str, **changes: Any) -> Config:
+    content = yaml.safe_load(TEXT.replace("PROTOCOL", protocol).replace("TRUNK", trunk))
+    for name, dataset in changes.items():
+        content["datasets"][name.replace("_", "-")] = dataset
+    return complete(content)
+
+
+@pytest.mark.parametrize(("protocol", "trunk"), [("fast-rcnn", "caffenet"), ("faster-rcnn", "resnet18")])
+def test_plan_knows_what_a_detector_costs(protocol: str, trunk: str) -> None:
+    costs = {cost.stage: cost for cost in estimate(config(protocol, trunk), Machine())}
+    hours = costs["evaluate"].hours
+    assert hours is not None and 0.5 < hours < 200
+
+
+def test_faster_rcnn_wants_blocks() -> None:
+    with pytest.raises(ConfigError, match=r"evaluations\.det\.models: model 'net' \(caffenet\) has no 'block3'"):
+        config("faster-rcnn", "caffenet")
+
+
+def test_detectors_want_boxes() -> None:
+    plain = {"format": "voc", "root": "v", "split": "test"}
+    with pytest.raises(ConfigError, match="fast-rcnn needs boxes of every picture"):
+        config("fast-rcnn", "caffenet", voc_test=plain)
+
+
+def test_background_ends_where_the_foreground_begins() -> None:
+    for background in ((0.5, 0.1), (0.1, 0.7)):
+        with pytest.raises(ValidationError, match=r"must rise and end at 0\.5"):
+            FastRcnn(background=background)
+    assert FasterRcnn().background == (0, 0.5)
+
+
+def test_files_of_proposals_are_a_list() -> None:
+    assert FastRcnn.model_validate({"proposals": ["a.mat", "b.mat"]}).proposals == ("a.mat", "b.mat")
+    with pytest.raises(ValidationError):
+        FastRcnn.model_validate({"proposals": "edge-boxes"})
