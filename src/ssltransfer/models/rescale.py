@@ -15,21 +15,21 @@ from ssltransfer.models.trunk import LayerError, Trunk
 
 ROUNDS = 10
 CLOSE = 0.01  # of the logarithms of the layers' ratios, when the balance is good enough
+CONSTANT = 1e-6  # deviation, in shares of the root mean square, of a channel that does not change
 
 
-def rescale(trunk: Trunk, batches: Sequence[Tensor], *, head: nn.Module | None = None, seed: int = 0) -> None:
+def rescale(trunk: Trunk, batches: Sequence[Tensor], *, seed: int = 0) -> None:
     """Normalise within the layers, then balance between them; in place.
 
     Args:
         trunk: convolutions and fully-connected layers in a row, without batch norms.
         batches: normalised float (B, 3, S, S) each, S the trunk's own size where it has fully-connected layers.
-        head: what comes after the trunk's last layer, with one linear layer; it is rescaled too.
         seed: of the gradients that `balance` sends back.
 
     Raises:
         LayerError: the network is residual or has batch norms, or no gradient reaches a layer.
     """
-    chain = Chain(trunk, head)
+    chain = Chain(trunk)
     unit_variance(chain, batches)
     balance(chain, batches, seed)
 
@@ -37,31 +37,19 @@ def rescale(trunk: Trunk, batches: Sequence[Tensor], *, head: nn.Module | None =
 class Chain:
     """Layers with weights in their order, and how to compute as far as one of them; in evaluation mode."""
 
-    def __init__(self, trunk: Trunk, head: nn.Module | None):
+    def __init__(self, trunk: Trunk):
         name = trunk.options.name
         if name.startswith("resnet"):
             raise LayerError(f"{name} is residual: a layer's scale is not its own there; leave `rescale` out.")
         if any(isinstance(module, nn.BatchNorm2d) for module in trunk.modules()):
             raise LayerError(f"{name} has batch norms, which undo every scale; fold them in first (`absorb_bn`).")
-        self.trunk, self.head = trunk.eval(), None if head is None else head.eval()
-        self.layers = [
-            module
-            for part in (trunk, head)
-            if part is not None
-            for module in part.modules()
-            if isinstance(module, nn.Conv2d | nn.Linear)
-        ]
-
-    def names(self) -> list[str]:
-        """As the trunk calls them, and `head`."""
-        return [*self.trunk.layers, *(["head"] if self.head else [])]
+        self.trunk = trunk.eval()
+        self.layers = [module for module in trunk.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
     def run(self, x: Tensor, place: int) -> Tensor:
         """float (B, 3, S, S) -> activations up to the layer at this place, after its ReLU."""
-        if place < len(self.trunk.layers):
-            return self.trunk(x, [self.trunk.layers[place]])[self.trunk.layers[place]]
-        assert self.head is not None
-        found: Tensor = self.head(self.trunk(x)[self.trunk.layers[-1]])
+        name = self.trunk.layers[place]
+        found: Tensor = self.trunk(x, [name])[name]
         return found
 
 
@@ -73,14 +61,13 @@ def unit_variance(chain: Chain, batches: Sequence[Tensor]) -> None:
     """
     for place, layer in enumerate(chain.layers):
         mean, deviation = _statistics(chain, place, batches)
-        deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
         assert layer.bias is not None
         layer.weight /= deviation.view(-1, *[1] * (layer.weight.ndim - 1))
         layer.bias.copy_((layer.bias - mean) / deviation)
 
 
 def _statistics(chain: Chain, place: int, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel before its ReLU."""
+    """Mean and deviation of each channel before its ReLU; of one that never changes, but for rounding, 1."""
     sums: list[Tensor] = []
 
     def note(layer: nn.Module, given: object, found: Tensor) -> None:
@@ -97,6 +84,7 @@ def _statistics(chain: Chain, place: int, batches: Sequence[Tensor]) -> tuple[Te
     count, total, squares = torch.stack(sums).sum(0)
     mean = total / count
     deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+    deviation = torch.where(deviation > CONSTANT * (squares / count).sqrt(), deviation, torch.ones_like(deviation))
     weight = chain.layers[place].weight
     return mean.to(weight), deviation.to(weight)
 
@@ -110,7 +98,7 @@ def balance(chain: Chain, batches: Sequence[Tensor], seed: int) -> None:
     """
     for _ in range(ROUNDS):
         ratios = _ratios(chain, batches, seed)
-        for name, ratio in zip(chain.names(), ratios.tolist(), strict=True):
+        for name, ratio in zip(chain.trunk.layers, ratios.tolist(), strict=True):
             if not 0 < ratio < float("inf"):
                 raise LayerError(f"{chain.trunk.options.name}: no gradient reaches {name}; leave `rescale` out.")
         apart = ratios.log() - ratios.log().mean()

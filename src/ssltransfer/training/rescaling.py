@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from ssltransfer.artefacts.index import Index
 from ssltransfer.data.batches import load_batches, sequential_keys
@@ -17,30 +16,28 @@ from ssltransfer.training.devices import Devices
 PICTURES, BATCH = 160, 16  # magic_init's ten batches of sixteen
 
 
-def rescale_by(model: Model, index: Index, devices: Devices, seed: int, *, head: nn.Module | None = None) -> None:
-    """Rescale the trunk and the head in place; they end on the CPU.
+def rescale_by(model: Model, index: Index, devices: Devices, seed: int) -> None:
+    """Rescale the trunk in place; it ends on the CPU.
 
     Args:
         model: with all layers that will be trained, fresh ones too.
         index: pictures, of which some are drawn; seen as for features, at the trunk's own size.
         devices: where it is computed; several processes end with the weights of the first.
         seed: of the draw.
-        head: what comes after the trunk's last layer, if it is to be rescaled too.
 
     Raises:
         LayerError: the network cannot be rescaled.
     """
-    parts = [part.to(devices.device) for part in (model.trunk, head) if part is not None]
+    trunk = model.trunk.to(devices.device)
     order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed_of(seed, "rescale")))
     ids = sorted(order[:PICTURES].tolist())
     batches = [
         normalise(batch.pictures.to(devices.device), model.rule)
         for batch in load_batches(index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers)
     ]
-    rescale(model.trunk, batches, head=head, seed=seed_of(seed, "rescale"))
-    for part in parts:
-        if devices.world > 1:
-            for value in part.state_dict().values():
-                dist.broadcast(value, 0)
-        part.cpu()
+    rescale(trunk, batches, seed=seed_of(seed, "rescale"))
+    if devices.world > 1:
+        for value in trunk.state_dict().values():
+            dist.broadcast(value, 0)
+    trunk.cpu()
     print(f"layers rescaled by {len(ids)} pictures", flush=True)

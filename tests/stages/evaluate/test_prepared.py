@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,8 @@ def test_what_stays_frozen_stays_frozen(model: Path, pictures: Index) -> None:
     options = VocClassification(train="fc6-8", absorb_bn=True, rescale=True)
     read = read_model(model)
     task = FineTuned(read, "it", options, presence, presence, 0)
-    prepared(Model(task.trunk, read.rule, read.digest, read.name), options, pictures, CPU, 0, head=task.head)
+    prepared(replace(read, trunk=task.trunk), options, pictures, CPU, 0)
+    assert float(task.head[1].weight.detach().std()) == pytest.approx(0.01, rel=0.1), "fc8 stays as it starts"
     learning = {name.split(".")[1] for name, p in task.named_parameters() if p.requires_grad}
     assert learning == {"fc6", "fc7", "1"}
 

@@ -279,7 +279,7 @@ def test_rescaled_and_absorbed(masks: tuple[Path, Path], tmp_path: Path, capsys:
     model = written(tmp_path / "m", CaffeNet(width=0.125, size=64, stem_stride=2, bn=True))
     measured(tmp_path, model, masks, absorb_bn=True, rescale=True)
     said = capsys.readouterr().out
-    assert "5 batch norms folded" in said and "layers rescaled by 72 training pictures" in said
+    assert "5 batch norms folded" in said and "layers rescaled by 72 pictures" in said
 
 
 def test_killed_it_ends_in_the_same_bytes(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import FineTuning
 from ssltransfer.models.absorb import absorb_norms
@@ -12,15 +10,13 @@ from ssltransfer.training.devices import Devices
 from ssltransfer.training.rescaling import rescale_by
 
 
-def prepared(
-    model: Model, options: FineTuning, index: Index, devices: Devices, seed: int, *, head: nn.Module | None = None
-) -> Model:
-    """The model as `absorb_bn` and `rescale` want it; its trunk and the head are changed in place.
+def prepared(model: Model, options: FineTuning, index: Index, devices: Devices, seed: int) -> Model:
+    """The model as `absorb_bn` and `rescale` want it; its trunk is changed in place.
 
     Arguments and errors are those of `rescale_by`; index: the training pictures.
     """
     if options.absorb_bn:
         print(f"{absorb_norms(model.trunk)} batch norms folded into the convolutions before them", flush=True)
     if options.rescale:
-        rescale_by(model, index, devices, seed, head=head)
+        rescale_by(model, index, devices, seed)
     return model

@@ -51,8 +51,7 @@ def evaluate(given: Given) -> Outcome:
     for seed in given.spec.seeds:
         model = read_model(given.model)
         task = FineTuned(model, given.model.as_posix(), options, *presence, seed)
-        model = replace(model, trunk=task.trunk)
-        prepared(model, options, given.train, given.devices, seed, head=task.head)
+        prepared(replace(model, trunk=task.trunk), options, given.train, given.devices, seed)
         trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
         print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
         folder = given.folder / f"seed-{seed}"
