@@ -218,9 +218,9 @@ def measure(
             found = task.detect(sets.test, scales, given.devices)
             at = {share: curves(found, sets.truth, len(sets.test.classes), overlap=share) for share in (0.5, 0.75)}
             scored = {
-                "map": [curve and curve.eleven_points() for curve in at[0.5]],
-                "map_area": [curve and curve.area() for curve in at[0.5]],
-                "map75": [curve and curve.eleven_points() for curve in at[0.75]],
+                "map": [curve.eleven_points() if curve else None for curve in at[0.5]],
+                "map_area": [curve.area() if curve else None for curve in at[0.5]],
+                "map75": [curve.eleven_points() if curve else None for curve in at[0.75]],
             }
             for name, aps in scored.items():
                 values.setdefault(f"{name}{ending}", []).append(percent(mean_of(aps)))

@@ -59,7 +59,7 @@ class TrainingView(Paired):
     def placed(self, index: Index, sample: int, picture: Tensor, random: Random) -> tuple[dict[str, Tensor], Placement]:
         """The view, and where things of the picture are in it."""
         things = things_of(index, sample)
-        height, width = fitted(*picture.shape[-2:], random.choice(self.scales), self.max_side)
+        height, width = fitted(picture.shape[-2], picture.shape[-1], random.choice(self.scales), self.max_side)
         where = Placement(width / picture.shape[-1], height / picture.shape[-2], width, random.random() < 0.5)
         view = resize(picture, height, width)
         return {
@@ -118,7 +118,10 @@ class TestView(Paired):
 
     def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
         """See the class; `scales` are pairs of short side and longest side."""
-        views = [resize(picture, *fitted(*picture.shape[-2:], short, longest)) for short, longest in self.scales]
+        views = [
+            resize(picture, *fitted(picture.shape[-2], picture.shape[-1], short, longest))
+            for short, longest in self.scales
+        ]
         return {"picture": views[0], **{f"scale-{place}": view for place, view in enumerate(views[1:], 1)}}
 
 

@@ -117,10 +117,16 @@ class _Arrays(pickle.Unpickler):
         """What a pickle may name."""
         if (module, name) == ("_codecs", "encode"):
             return _bytes  # how protocol 2 writes bytes
+        if (module, name) in {("builtins", "bytes"), ("__builtin__", "bytes")}:
+            return _no_bytes  # and empty ones
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which a file of boxes has no use for")
         # numpy 2 moved `core`; its own names for older pickles warn.
         return getattr(importlib.import_module(module.replace("numpy.core", "numpy._core")), name)
+
+
+def _no_bytes() -> bytes:
+    return b""
 
 
 def _bytes(text: str, encoding: str = "latin1") -> bytes:

@@ -82,7 +82,7 @@ def grid(width: int, height: int) -> np.ndarray:
             x, y = (axis.ravel() for axis in np.meshgrid(lefts, tops))
             found.append(np.stack([x, y, x + w, y + h], axis=1))
     # float32 may round an edge past the picture's.
-    return np.unique(np.concatenate(found), axis=0).astype(np.float32).clip(max=(width, height) * 2)
+    return np.unique(np.concatenate(found), axis=0).astype(np.float32).clip(max=_edges(width, height))
 
 
 def _starts(room: float, window: float) -> np.ndarray:
@@ -126,13 +126,17 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
 
 def _inside(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     """Cut to the picture; what then has no extent is left out."""
-    cut = boxes.clip(0, (width, height) * 2)
+    cut = boxes.clip(0, _edges(width, height))
     return cut[(cut[:, 2:] > cut[:, :2]).all(1)]
+
+
+def _edges(width: int, height: int) -> np.ndarray:
+    return np.array([width, height] * 2, np.float32)
 
 
 def _opencv() -> Any:
     try:
-        import cv2
+        import cv2  # type: ignore[import-not-found, unused-ignore]
 
         return cv2, cv2.ximgproc.segmentation
     except (ImportError, AttributeError):
