@@ -110,8 +110,8 @@ def test_nothing_is_done_where_nothing_is_asked_for() -> None:
 def test_picture_and_depth_go_together() -> None:
     pictures, depth = smooth(40)
     draws = draws_of(40)
-    seen, far = vary(pictures, depth, draws, crop=(34, 46), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
-    assert seen.shape == (40, 3, 34, 46) and far.shape == (40, 34, 46)
+    seen, far = vary(pictures, depth, draws, crop=(40, 52), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
+    assert seen.shape == (40, 3, 40, 52) and far.shape == (40, 40, 52)
     scale = draws.uniform("zoom", 1, 1.0, 1.5)[:, :, None]
     assert 1.0 <= scale.min() < 1.1 and 1.4 < scale.max() < 1.5
     inside = far > 0

@@ -11,7 +11,7 @@ import torch
 from matplotlib import colormaps
 
 from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artefacts.metrics import Metrics, read_metrics
 from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.formats import Rgbd, World
@@ -45,8 +45,8 @@ def made(folder: Path, options: TrunkOptions, *, top: bool = True, seed: int = 0
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("rooms")
-    for split, n in (("train", 48), ("test", 14)):
-        spec = World(set="rgbd", split=split, n=n, size=64, root=str(root / "world"), targets="depth")
+    for split, n in (("train", 160), ("test", 30)):
+        spec = World(set="rgbd", split=split, n=n, size=48, root=str(root / "world"), targets="depth")
         make_index(spec, output=root / f"{split}.parquet", threads=1)
     return root / "train.parquet", root / "test.parquet"
 
@@ -109,7 +109,7 @@ def test_published_up_projections() -> None:
         assert trunk(torch.empty(1, 3, 228, 304), ["block3"])["block3"].shape == (1, 1024, 15, 19)
     task = task_of(ResNet18(width=0.125))
     assert [block.shortcut[0].weight.shape[:2] for block in task.head[:-1]] == [(512, 32), (256, 512), (128, 256)]
-    assert task.head[-1].weight.shape == (1, 128, 3, 3) and float(task.head[-1].bias) == 3.0
+    assert task.head[-1].weight.shape == (1, 128, 3, 3) and task.head[-1].bias.item() == 3.0
 
 
 @pytest.mark.parametrize(
@@ -154,27 +154,53 @@ def test_the_first_loss_is_that_of_a_guess(rooms: tuple[Path, Path]) -> None:
     assert loss == pytest.approx(task.guess, rel=0.15) and task.guess == median.loss
 
 
-def test_it_learns_depth_and_gives_the_same_number_again(rooms: tuple[Path, Path], tmp_path: Path) -> None:
-    model = made(tmp_path / "m", NARROW)
-    schedule = Schedule(steps=60, batch=8, lr=0.02, drop_every=50, factor=0.5)
-    spec = Measurement(protocol=Depth(**FINE, schedule=schedule), train="a", test="b")  # type: ignore[arg-type]
-    given = {"model": model, "train": rooms[0], "test": rooms[1], "threads": 1}
-    for name in ("one", "two"):
-        run(spec, output=tmp_path / name / "depth" / "m.json", **given)  # type: ignore[arg-type]
-    output = tmp_path / "one" / "depth" / "m.json"
-    assert output.read_bytes() == (tmp_path / "two" / "depth" / "m.json").read_bytes()
-    found = read_metrics(output)
+def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
+    found = measured(tmp_path, CaffeNet(width=0.25, size=64, bn=True, stem_stride=2), rooms, steps=150, lr=0.05)
     assert (found.headline, set(found.values)) == ("d1", {"d1", "d2", "d3", "mae", "rel"})
+    guess = found.details["guess"]
     d1, d2, d3 = (found.mean(name) for name in ("d1", "d2", "d3"))
-    print(f"d1 {d1:.1f}, chance {found.chance:.1f}, mae {found.mean('mae'):.3f}, guess {found.details['guess']}")
-    assert found.chance == found.details["guess"]["d1"]
-    assert d1 > found.chance + 8 and d1 <= d2 <= d3 <= 100
-    assert found.mean("mae") < found.details["guess"]["mae"]
-    assert found.details["layer"] == "block3" and found.details["up_projections"] == 3
+    assert found.chance == guess["d1"]
+    assert guess["d1"] + 4 < d1 <= d2 <= d3 <= 100
+    assert found.mean("mae") < 0.9 * guess["mae"]
+    assert found.details["layer"] == "conv5" and found.details["up_projections"] == 2
+    assert found.details["median_depth"] == depth.median_depth(read_index(rooms[0])).metres
     drawn = found.details["drawn"]
     assert len(drawn) == 6 and all(len(one["uri"]) < 40_000 for one in drawn)
     assert drawn[0]["title"].startswith("rgb/00000.jpg: picture, measured depth, prediction, ")
     assert [figure["title"] for figure in found.details["lines"]] == ["berHu", "within a factor of 1.25"]
+
+
+@pytest.mark.slow
+def test_of_more_rooms_it_learns_more(tmp_path: Path) -> None:
+    for split, n in (("train", 300), ("test", 40)):
+        spec = World(set="rgbd", split=split, n=n, size=64, root=str(tmp_path / "world"), targets="depth")
+        make_index(spec, output=tmp_path / f"{split}.parquet", threads=1)
+    pictures = tmp_path / "train.parquet", tmp_path / "test.parquet"
+    found = measured(tmp_path, NARROW.model_copy(update={"width": 0.25}), pictures, steps=400, lr=0.1)
+    assert found.chance is not None and found.mean("d1") > found.chance + 10
+    assert found.mean("mae") < 0.8 * found.details["guess"]["mae"]
+
+
+def measured(folder: Path, trunk: TrunkOptions, pictures: tuple[Path, Path], *, steps: int, lr: float) -> Metrics:
+    """A run without turns and enlargements, which take more pictures and steps than a test has."""
+    schedule = Schedule(steps=steps, batch=8, lr=lr, drops=(0.7 * steps,))
+    protocol = Depth(**FINE, zoom=(1.0, 1.0), rotation=0.0, schedule=schedule)  # type: ignore[arg-type]
+    output = folder / "depth" / "m.json"
+    given = {"model": made(folder / "m", trunk), "train": pictures[0], "test": pictures[1], "threads": 1}
+    run(Measurement(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
+    found = read_metrics(output)
+    print({name: round(found.mean(name), 3) for name in found.values}, found.chance, found.details["guess"])
+    return found
+
+
+def test_measured_again_it_is_the_same(rooms: tuple[Path, Path], tmp_path: Path) -> None:
+    spec = Measurement(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    model = made(tmp_path / "m", NARROW)
+    for name in ("one", "two"):
+        output = tmp_path / name / "depth" / "m.json"
+        run(spec, model=model, train=rooms[0], test=rooms[1], output=output, threads=1)
+    one, two = ((tmp_path / name / "depth" / "m.json").read_bytes() for name in ("one", "two"))
+    assert one == two and len(read_metrics(output).values["d1"]) == 2
 
 
 class Cut(DepthTask):
@@ -217,9 +243,10 @@ def test_errors_do_not_hang_on_the_size_of_a_batch(
         errors, guessed, drawn = task.test(given)
         assert len(drawn) == 6 and errors.pixels == guessed.pixels
         found.append(errors.values())
-    assert found[0] == pytest.approx(found[1], abs=1e-3) and found[1] == pytest.approx(found[2], abs=1e-3)
-    # Every pixel that has a value and lies in the centre: 64 x 85 of which the crop sees 42 / 48 and 60 / 64.
-    assert 0.85 < errors.pixels / (len(test) * 64 * 85 * 42 / 48 * 60 / 64) < 1
+    # A pixel or two of 60,000 at the edge of a factor may fall to either side.
+    assert found[0] == pytest.approx(found[1], abs=0.01) and found[1] == pytest.approx(found[2], abs=0.01)
+    # Every pixel that has a value and lies in the centre.
+    assert 0.85 < errors.pixels / (len(test) * 42 * 60) < 1
 
 
 def test_depth_is_drawn_in_viridis_and_what_is_missing_is_grey() -> None:

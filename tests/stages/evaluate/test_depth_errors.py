@@ -46,7 +46,7 @@ def test_berhu_and_its_slope_are_continuous_at_c() -> None:
         predicted = torch.tensor([3.0 + error, 4.0], dtype=torch.float64, requires_grad=True)
         value = berhu(predicted, torch.full((2,), 3.0, dtype=torch.float64))
         (slope,) = torch.autograd.grad(value, predicted)
-        return float(value) * 2 - (1 + 0.04) / 0.4, float(slope[0]) * 2
+        return value.item() * 2 - (1 + 0.04) / 0.4, float(slope[0]) * 2
 
     for error in (0.1, 0.2 - 1e-6, 0.2 + 1e-6):
         value, slope = loss(error)
@@ -58,10 +58,10 @@ def test_a_batch_without_any_value_has_no_loss_and_no_gradient() -> None:
     predicted = torch.full((2, 3, 3), 2.0, requires_grad=True)
     value = berhu(predicted, torch.zeros(2, 3, 3))
     value.backward()
-    assert float(value) == 0 and predicted.grad is not None and not predicted.grad.any()
+    assert value.item() == 0 and predicted.grad is not None and not predicted.grad.any()
     exact = berhu(predicted, torch.full((2, 3, 3), 2.0))
     exact.backward()
-    assert float(exact) == 0 and predicted.grad.isfinite().all()
+    assert exact.item() == 0 and predicted.grad.isfinite().all()
     assert float(share_within(predicted, torch.zeros(2, 3, 3))) == 0
 
 

@@ -185,7 +185,7 @@ def test_frozen_block3_sees_crops_in_distorted_colours_at_stride_16(chain, tmp_p
         seen = distort_colours(random_crop(batch.pictures, draws, 64), draws)
         maps = model.layers_of(seen, ["block3"])["block3"]
         logits = task.classifier(nn.functional.adaptive_max_pool2d(maps, 3).flatten(1))
-    wanted = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[:8]).long())
+    wanted = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[:8].astype(np.int64)))
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
 
 
