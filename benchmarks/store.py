@@ -43,6 +43,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     def write() -> None:
         for chunk, span in enumerate(spans):
             store.write(chunk, block[: span.stop - span.start])
+        store.settle()
 
     def write_mapped() -> None:
         for span in spans:

@@ -216,3 +216,37 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
         read_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "trunk", "said"),
+    [
+        ({"name": "segmentation"}, "caffenet", "segmentation needs masks of every picture"),
+        ({"name": "voc-classification", "rescale": True}, "resnet18", "is a residual network"),
+        ({"name": "voc-classification", "rescale": True}, "vgg16", "has batch norms, which undo every scale"),
+        ({"name": "voc-classification", "rescale": True}, "caffenet", ""),
+        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg16", ""),
+    ],
+)
+def test_what_can_be_fine_tuned(protocol: dict[str, Any], trunk: str, said: str) -> None:
+    content = changed("pretexts/jig/trunk", trunk)
+    content |= {"features": {}, "clusters": {}, "students": {}}
+    content["evaluations"] = {
+        "fine": {"protocol": protocol, "models": ["jig"], "train": "voc-train", "test": "voc-test"}
+    }
+    if not said:
+        complete(content)
+        return
+    with pytest.raises(ConfigError, match=said):
+        complete(content)
+
+
+def test_masks_make_segmentation_possible() -> None:
+    content = changed("datasets/seg", {"format": "sbd", "root": "s", "split": "train"})
+    content["datasets"]["val"] = {"format": "voc", "root": "v", "year": "2012", "split": "val", "targets": "masks"}
+    content["datasets"]["val"]["without"] = "s/dataset/train.txt"
+    content["evaluations"] = {"seg": {"protocol": "segmentation", "models": ["jig"], "train": "seg", "test": "val"}}
+    assert set(complete(content).rows["seg"]) == {"jig", "random-caffenet"}
+    content["datasets"]["seg"]["cache"] = {}
+    with pytest.raises(ConfigError, match="belong to pictures of full size"):
+        complete(content)

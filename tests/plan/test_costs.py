@@ -11,7 +11,7 @@ from ssltransfer.config import read_config
 from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet50, Vgg16
 from ssltransfer.plan import Machine, estimate, print_plan
 from ssltransfer.plan.caches import enlarged
-from ssltransfer.plan.networks import flops, parameters
+from ssltransfer.plan.networks import flops, parameters, segmentation_flops
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
@@ -85,3 +85,21 @@ def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: P
     (line,) = enlarged(config)
     assert line.startswith(f"The cache of {data} has a short side of 128 pixels and is enlarged by ")
     assert "pretext/jigsawpp (256)" in line and not list(enlarged(PAPER))
+
+
+def test_segmentation_by_hand(tmp_path: Path) -> None:
+    """CaffeNet on 375 x 500 padded by 100: maps of 142 x 173, 71 x 86, 35 x 43, and 12 x 16 cells of fc6."""
+    convolutions = 142 * 173 * 96 * 363 + 71 * 86 * 256 * 1200 + 35 * 43 * (384 * 2304 + 384 * 1728 + 256 * 1728)
+    by_hand = convolutions + 12 * 16 * (9216 * 4096 + 4096**2 + 4096 * 21)
+    assert segmentation_flops(CaffeNet(), 100) / 2 == pytest.approx(by_hand)
+    (tmp_path / "config.yaml").write_text("""
+datasets:
+  sbd: {format: sbd, root: s, split: train}
+  val: {format: voc, root: v, year: "2012", split: val, targets: masks}
+evaluations:
+  seg: {protocol: segmentation, models: [r], train: sbd, test: val, controls: []}
+pretexts:
+  r: {task: random, trunk: caffenet}
+""")
+    costs = {cost.name: cost for cost in estimate(read_config(tmp_path / "config.yaml"), Machine())}
+    assert costs["seg of r"].hours is not None and costs["seg of r"].hours > 1

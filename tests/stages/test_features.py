@@ -21,10 +21,10 @@ from ssltransfer.config.protocols import Pool
 from ssltransfer.config.trunks import CaffeNet, HogWords, ResNet18, TrunkOptions, Vgg16
 from ssltransfer.data.pictures import read
 from ssltransfer.models.build import build_trunk
+from ssltransfer.models.pooling import pooled_shape
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import features
-from ssltransfer.training import extraction
 
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
@@ -56,7 +56,7 @@ def values_of(output: Path) -> np.ndarray:
 def test_the_published_features_have_the_published_lengths(options: TrunkOptions, layer: str, side: int, dims: int):
     with torch.device("meta"):
         shape = build_trunk(options, top=False).shapes()[layer]
-    assert np.prod(extraction.pooled_shape(shape, Pool(max=side))) == dims
+    assert np.prod(pooled_shape(shape, Pool(max=side))) == dims
 
 
 @pytest.mark.parametrize("pool", [{"max": 4}, {"avg": 3}, None], ids=["max", "avg", "whole"])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.config.base import ConfigError
 from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Voc, World
 from ssltransfer.data.layouts import Found, LayoutError
 from ssltransfer.stages import index as stage
@@ -244,6 +245,38 @@ def test_a_limit_keeps_presence_in_step(tmp_path: Path) -> None:
     part = stage._limited(whole, 7)
     assert part.presence is not None
     assert [f"{place}.jpg" for place in part.presence[:, 0]] == part.paths
+
+
+def test_a_holdout_and_the_rest_are_the_split(root: Path, output: Path) -> None:
+    whole = made(Folder(root=str(root), labels="folder"), output)
+
+    def part(name: str, seed: int = 0) -> Index:
+        holdout = {"pictures": 3, "part": name, "seed": seed}
+        return made(Folder(root=str(root), labels="folder", holdout=holdout), output)  # type: ignore[arg-type]
+
+    held, rest = part("held-out"), part("rest")
+    assert len(held) == 3 and sorted(held.paths + rest.paths) == sorted(whole.paths)
+    assert held.classes == rest.classes == whole.classes
+    assert held.shared_with(rest) == 0
+    assert any(part("held-out", seed).paths != held.paths for seed in range(1, 5))
+
+
+def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:
+    whole = made(Folder(root=str(root)), output)
+    names = tmp_path / "names.txt"
+    names.write_text(f"{whole.paths[1]}\n{whole.paths[4]}\n")
+    only = made(Folder(root=str(root), only=str(names)), output)  # type: ignore[arg-type]
+    without = made(Folder(root=str(root), without=str(names)), output)  # type: ignore[arg-type]
+    assert only.paths == [whole.paths[1], whole.paths[4]]
+    assert without.paths == [path for path in whole.paths if path not in only.paths]
+    names.write_text("nobody.png\n")
+    for option in ("only", "without"):
+        spec = Folder(root=str(root), **{option: str(names)})  # type: ignore[arg-type]
+        with pytest.raises(LayoutError, match=r"1 of its 1 pictures are not in .* \(the first: nobody.png\)"):
+            stage.run(spec, output=output)
+    missing = Folder(root=str(root), only=str(tmp_path / "none.txt"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="there is no such file"):
+        stage.run(missing, output=output)
 
 
 @pytest.mark.real

@@ -1,4 +1,4 @@
-"""Tiny stand-ins for ImageNet, Places205 and VOC2007, in the folders that config/noroozi2018.yaml names."""
+"""Tiny stand-ins for ImageNet, Places205, VOC2007, VOC2012 and SBD, in the folders that config/noroozi2018.yaml names."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 from ssltransfer.data.layouts.voc import CLASSES
+
+BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 def stand_in(data: Path) -> None:
@@ -28,9 +31,34 @@ def stand_in(data: Path) -> None:
         for name in names:
             _picture(home / "JPEGImages" / f"{name}.jpg")
         (home / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+        (home / "Annotations").mkdir(exist_ok=True)
+        for number, name in enumerate(names):
+            box = "".join(f"<{side}>{value}</{side}>" for side, value in zip(BOX, (3, 4, 30, 31), strict=True))
+            thing = f"<object><name>{CLASSES[number]}</name><bndbox>{box}</bndbox></object>"
+            (home / "Annotations" / f"{name}.xml").write_text(f"<annotation>{thing}</annotation>")
         for place, kind in enumerate(CLASSES):
             lines = [f"{name} {1 if place % 4 == number else -1:2d}\n" for number, name in enumerate(names)]
             (home / "ImageSets" / "Main" / f"{kind}_{split}.txt").write_text("".join(lines))
+    _segmented(data)
+
+
+def _segmented(data: Path) -> None:
+    """Two pictures of SBD, and three of VOC2012, of which SBD has one."""
+    sbd, voc = data / "sbd" / "dataset", data / "VOCdevkit" / "VOC2012"
+    mask = np.zeros((40, 48), np.uint8)
+    mask[5:20, 8:30] = 9
+    for name in ("2008_000001", "2008_000002"):
+        _picture(sbd / "img" / f"{name}.jpg")
+        (sbd / "cls").mkdir(exist_ok=True)
+        savemat(sbd / "cls" / f"{name}.mat", {"GTcls": {"Segmentation": mask}})
+    (sbd / "train.txt").write_text("2008_000001\n2008_000002\n")
+    (voc / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (voc / "SegmentationClass").mkdir()
+    names = ("2008_000002", "2009_000003", "2009_000004")
+    for name in names:
+        _picture(voc / "JPEGImages" / f"{name}.jpg")
+        Image.fromarray(mask).save(voc / "SegmentationClass" / f"{name}.png")
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text("".join(f"{name}\n" for name in names))
 
 
 def _picture(path: Path) -> None:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 
 class ConfigError(ValueError):
@@ -52,6 +62,48 @@ class Spec(BaseModel):
 
 def _without_version(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in pairs if key != "version"}
+
+
+class NameFile(Spec):
+    """A text file with a name a line; another content is another spec.
+
+    Lines that are empty or begin with # count for nothing; of a line with several words the first counts. A
+    configuration may be read (to plan, say) where the file is not; what reads the names refuses then.
+    """
+
+    path: str
+    digest: str = Field("", description="Filled in by itself.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_digest(cls, value: Any) -> Any:
+        given = {"path": value} if isinstance(value, str) else value
+        if not isinstance(given, dict) or not isinstance(given.get("path"), str):
+            return given
+        content = _bytes_of(given["path"])
+        digest = "" if content is None else hashlib.blake2b(content, digest_size=16).hexdigest()
+        if given.get("digest") not in (None, "", digest):
+            raise ValueError(f"{given['path']} has changed since the configuration was read; run snakemake again")
+        return given | {"digest": digest}
+
+    def names(self) -> list[str]:
+        """The first word of each line.
+
+        Raises:
+            ConfigError: there is no such file.
+        """
+        content = _bytes_of(self.path)
+        if content is None:
+            raise ConfigError(f"{self.path}: there is no such file; a text file with a name a line is wanted.")
+        lines = content.decode("utf-8").splitlines()
+        return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _bytes_of(path: str) -> bytes | None:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError:
+        return None
 
 
 def name_alone(value: Any) -> Any:

@@ -8,8 +8,9 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
-from ssltransfer.config.protocols import FasterRcnn, LinearLayers
+from ssltransfer.config.protocols import FasterRcnn, FineTuning
 from ssltransfer.config.references import check_references
+from ssltransfer.config.trunks import can_be_rescaled
 
 
 def check(config: Config) -> None:
@@ -18,6 +19,11 @@ def check(config: Config) -> None:
         _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
         _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
         _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
+        if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
+            raise ConfigError(
+                f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
+                "have no scale of their own; leave it out."
+            )
         pairs = pretext.task.name in ("jigsaw++",) and pretext.schedule
         if pairs and (pretext.schedule.micro_batch or pretext.schedule.batch) % 2:  # type: ignore[union-attr]
             raise ConfigError(f"pretexts.{name}.schedule.batch: jigsaw++ takes pictures in pairs; give an even batch.")
@@ -83,17 +89,35 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             )
     _apart(config, evaluation.train or None, evaluation.test, where, "train and test")
     _known(config.datasets, evaluation.supervised_on, f"{where}.supervised_on", "dataset")
-    if isinstance(evaluation.protocol, LinearLayers) and evaluation.protocol.layers:
-        for model in config.rows[name]:
-            for layer in evaluation.protocol.layers:
-                _layer(config.model(model), layer, f"{where}.protocol.layers")
-    if isinstance(evaluation.protocol, FasterRcnn):
-        for model in config.rows[name]:
-            _layer(config.model(model), "block3", f"{where}.models")
-    if evaluation.protocol.name in ("voc-classification", "fast-rcnn"):
-        for model in config.rows[name]:
-            if config.model(model).trunk.name == "hog-words":
-                raise ConfigError(f"{where}.models: {model} is no network and cannot be fine-tuned; leave it out.")
+    protocol = evaluation.protocol
+    listed = getattr(getattr(protocol, "labelled", None), "list", None)
+    if listed:
+        listed.names()
+    for model in map(config.model, config.rows[name]):
+        for layer in getattr(protocol, "layers", None) or ():
+            _layer(model, layer, f"{where}.protocol.layers")
+        layer = getattr(protocol, "layer", None)
+        if layer:
+            _layer(model, layer, f"{where}.protocol.layer")
+        if protocol.tunes and model.trunk.name == "hog-words":
+            raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
+        if isinstance(protocol, FasterRcnn):
+            _layer(model, "block3", f"{where}.models")
+        if isinstance(protocol, FineTuning) and protocol.rescale:
+            _refuse_rescaling(model, protocol, where)
+
+
+def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
+    """Of networks whose scales would mean nothing."""
+    if model.trunk.name.startswith("resnet"):
+        raise ConfigError(
+            f"{where}.protocol.rescale: {model.name} is a residual network, whose layers have no scale of their own; "
+            "leave it out, or give it an evaluation of its own."
+        )
+    if getattr(model.trunk, "bn", False) and not protocol.absorb_bn:
+        raise ConfigError(
+            f"{where}.protocol.rescale: {model.name} has batch norms, which undo every scale; set absorb_bn: true too."
+        )
 
 
 def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:

@@ -104,9 +104,10 @@ def features_name(declared: dict[str, Features], wanted: Features) -> str:
         if entry == wanted:
             return name
     pooled = f"-{wanted.pool.slug}" if wanted.pool else ""
-    return f"{wanted.model}.{wanted.layer}{pooled}"
+    return f"{wanted.model}.{wanted.layer}{'-patches' if wanted.patches else ''}{pooled}"
 
 
 def protocol_features(protocol: FeatureProtocol, model: Model) -> Features:
     """What a protocol on features wants of a model."""
-    return Features(model=model.name, layer=protocol.layer or model.layers[-1], pool=protocol.pool)
+    layer = protocol.layer or model.layers[-1]
+    return Features(model=model.name, layer=layer, pool=protocol.pool, patches=protocol.patches)

@@ -12,7 +12,7 @@ from ssltransfer.config.methods import Supervised
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import RandomNetwork
-from ssltransfer.config.trunks import AnyTrunk
+from ssltransfer.config.trunks import AnyTrunk, can_be_rescaled
 
 
 def _matching(patterns: Iterable[str], names: Iterable[str], where: str) -> Iterator[str]:
@@ -43,6 +43,9 @@ def add_controls(document: Document) -> Config:
             controls: dict[str, Pretext | Student] = {}
             if "random" in evaluation.controls:
                 controls[f"random-{trunk.slug}"] = Pretext(task=RandomNetwork(), trunk=trunk)
+            if "rescaled" in evaluation.controls and evaluation.train and can_be_rescaled(trunk):
+                control = f"rescaled-{trunk.slug}-{evaluation.train}"
+                controls[control] = Pretext(task=RandomNetwork(rescale=True), trunk=trunk, data=evaluation.train)
             data = _supervised_data(document, name, models)
             if "supervised" in evaluation.controls and data:
                 controls[f"supervised-{trunk.slug}-{data}"] = _supervised(document, trunk, data, models)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from ssltransfer.config.base import Spec
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod
-from ssltransfer.config.protocols import AnyProtocol, Pool
+from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import AnyTask
 from ssltransfer.config.trunks import AnyTrunk
@@ -43,7 +43,7 @@ class Pretext(Entity):
     def _complete(self) -> Pretext:
         if self.task.trains and self.schedule is None:
             raise ValueError(f"task {self.task.name} is trained: give a schedule")
-        if self.task.needs_data and self.data is None:
+        if (self.task.needs_data or getattr(self.task, "rescale", False)) and self.data is None:
             raise ValueError(f"task {self.task.name} learns from pictures: give data")
         if (self.trunk.name == "hog-words") != (self.task.name == "hog"):
             raise ValueError("task hog and trunk hog-words belong together")
@@ -56,6 +56,7 @@ class Features(Entity):
     model: str
     layer: str
     pool: Pool | None = None
+    patches: bool = Field(False, description=PATCHES)
     precision: Literal["float16", "float32"] = "float16"
     compress: bool = Field(False, description="zstd level 1: half the disk, a third of the speed.")
 
@@ -121,7 +122,10 @@ class Evaluation(Measurement):
     """A measurement of each model named; controls are added by themselves."""
 
     models: tuple[str, ...] = Field(min_length=1, description="Names or patterns such as cc-k*.")
-    controls: tuple[Literal["random", "supervised"], ...] = ("random", "supervised")
+    controls: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
+        ("random", "supervised"),
+        description="rescaled: a random network rescaled by the training pictures; for trunks that can be.",
+    )
     supervised_on: str | None = Field(
         None, description="Dataset of the supervised control; default: `train` where it has one label a picture."
     )

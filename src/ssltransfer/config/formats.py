@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.base import Spec
+from ssltransfer.config.base import NameFile, Spec
 
 # JPEG quality, bytes a pixel at 4:4:4: 58 VOC and COCO photographs at short side 256; a line between them.
 _JPEG_BYTES = ((1, 0.04), (50, 0.15), (75, 0.23), (90, 0.39), (95, 0.58), (98, 0.87), (100, 1.37))
@@ -35,6 +35,14 @@ class CacheOptions(Spec):
         return low[1] + (high[1] - low[1]) * (self.quality - low[0]) / (high[0] - low[0])
 
 
+class Holdout(Spec):
+    """A validation set of one's own: some pictures drawn from a split, and the rest of it (protocols 4.5)."""
+
+    pictures: int = Field(ge=1, description="How many are held out, drawn by name.")
+    part: Literal["held-out", "rest"] = Field(description="Which of the two this dataset is.")
+    seed: int = 0
+
+
 TargetKind = Literal["boxes", "masks", "depth"]
 """What a picture may come with beside labels: boxes of things, a class a pixel, metres a pixel."""
 
@@ -47,6 +55,9 @@ class Dataset(Spec):
     limit: int | None = Field(
         None, ge=1, description="Take only this many pictures, drawn by a fixed seed in proportion to the classes."
     )
+    holdout: Holdout | None = Field(None, description="{pictures, part: held-out or rest}: a part of the split.")
+    only: NameFile | None = Field(None, description="A file of names, a line each: only these pictures.")
+    without: NameFile | None = Field(None, description="Likewise: these pictures are left out.")
     bad_pictures: Literal["leave-out", "error"] = Field(
         "leave-out",
         description="What an unreadable picture does: it is left out and listed, or it ends the run.",
@@ -78,7 +89,13 @@ class Dataset(Spec):
     @property
     def pictures(self) -> int | None:
         """Pictures to reckon with before an index exists: the published (or expected) number, cut by `limit`."""
-        known = [number for number in (self.limit, self.published) if number is not None]
+        published = self.published
+        if self.only and self.only.digest:
+            published = len(self.only.names())
+        if self.holdout and published is not None:
+            held = min(self.holdout.pictures, published)
+            published = held if self.holdout.part == "held-out" else published - held
+        known = [number for number in (self.limit, published) if number is not None]
         return min(known, default=None)
 
 
@@ -251,8 +268,61 @@ class Voc(Dataset):
 
     @property
     def published(self) -> int | None:
-        """Pictures in the list of ImageSets."""
+        """Pictures in the list of ImageSets; unknown where some of them are left out."""
         return self.published_sizes.get(f"{self.year} {self.split}" + (" masks" if self.targets == "masks" else ""))
+
+
+class Sbd(Dataset):
+    """Semantic Boundaries Dataset: VOC 2011's pictures with a mask each, classes numbered as VOC's."""
+
+    format: Literal["sbd"] = "sbd"
+    source: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
+    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 8_498, "val": 2_857}
+    split: str = Field(description="train, val, or a list of your own beside them.")
+    targets: Literal["masks"] | None = "masks"
+
+    @property
+    def target(self) -> TargetKind | None:
+        """Masks, unless they are not wanted."""
+        return self.targets
+
+
+class RoomsWithDepth(Dataset):
+    """What the sets of rooms with depth share."""
+
+    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    targets: Literal["depth"] | None = Field("depth", description="null: the pictures alone, which may be cached then.")
+
+    @property
+    def target(self) -> TargetKind | None:
+        """Depth, unless it was left out."""
+        return self.targets
+
+
+class NyuDepthV2(RoomsWithDepth):
+    """NYU Depth v2: nyu_depth_v2_labeled.mat and splits.mat, unpacked once beside them."""
+
+    format: Literal["nyu-depth-v2"] = "nyu-depth-v2"
+    source: ClassVar[str] = "Silberman et al. 2012"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 795, "test": 654}
+    split: Literal["train", "test"]
+
+
+class FastDepth(RoomsWithDepth):
+    """NYU Depth v2 in frames of Ma & Karaman: train/, val/ with .h5 files at any depth, unpacked once beside them."""
+
+    format: Literal["fastdepth"] = "fastdepth"
+    source: ClassVar[str] = "Ma & Karaman 2018; Wofk et al. 2019"
+    published_sizes: ClassVar[dict[str, int]] = {"train": 47_584, "val": 654}
+    split: Literal["train", "val"]
+
+
+class Rgbd(RoomsWithDepth):
+    """Lists SPLIT.txt of "picture depth" lines; depth in 16-bit PNG files, millimetres (7-Scenes, for example)."""
+
+    format: Literal["rgbd"] = "rgbd"
+    split: str = Field(description="A list in `root`, without its ending.")
 
 
 class World(Dataset):
@@ -306,6 +376,10 @@ FORMATS: tuple[type[Dataset], ...] = (
     Cub200,
     Cars196,
     Voc,
+    Sbd,
+    NyuDepthV2,
+    FastDepth,
+    Rgbd,
     World,
 )
 AnyDataset = Annotated[
@@ -321,6 +395,10 @@ AnyDataset = Annotated[
     | Cub200
     | Cars196
     | Voc
+    | Sbd
+    | NyuDepthV2
+    | FastDepth
+    | Rgbd
     | World,
     Field(discriminator="format"),
 ]

@@ -49,6 +49,14 @@ class Schedule(Spec):
             raise ValueError(f"batch {self.batch} is no multiple of micro_batch {self.micro_batch}")
         return self
 
+    def of_all(self, ratio: float) -> Schedule:
+        """For a part of a set, `ratio` times smaller than it: as many updates as for the whole set."""
+        if self.steps is not None or ratio == 1:
+            return self
+        longer = {"epochs": self.epochs, "warmup": self.warmup, "drop_every": self.drop_every}
+        update = {name: length * ratio for name, length in longer.items() if length is not None}
+        return self.model_copy(update=update | {"drops": tuple(drop * ratio for drop in self.drops)})
+
     def total_steps(self, samples: int) -> int:
         """Number of updates on a data set of `samples` pictures."""
         if self.steps is not None:

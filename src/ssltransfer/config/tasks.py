@@ -134,6 +134,9 @@ class RandomNetwork(TaskOptions):
     source: ClassVar[str] = "Noroozi et al. 2018, section 5 (5); protocols 1.12"
     trains: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
+    rescale: bool = Field(
+        False, description="By pictures: unit variance, equal relative gradients (Krähenbühl et al. 2016); needs data."
+    )
 
 
 class Hog(TaskOptions):

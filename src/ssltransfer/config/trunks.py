@@ -8,7 +8,10 @@ from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import Options, name_alone
 
-_SHORT = {"width": "w{}", "size": "{}px", "stem_stride": "s{}", "bn": "bn{:d}", "words": "{}words", "cell": "cell{}"}
+_SHORT = {
+    **{"width": "w{}", "size": "{}px", "stem_stride": "s{}", "bn": "bn{:d}", "words": "{}words", "cell": "cell{}"},
+    **{"output_stride": "os{}", "block4": "block4"},
+}
 
 
 class TrunkOptions(Options):
@@ -102,6 +105,29 @@ class ResNet50(TrunkOptions):
     tile_stem_stride: ClassVar[int | None] = 1
 
 
+class ResNetV2(TrunkOptions):
+    """What residual networks of the second form share."""
+
+    output_stride: Literal[8, 16] = Field(
+        8, description="Input pixels a pixel of block3; 8: block3 is dilated. The weights are those of either."
+    )
+    block4: bool = Field(False, description="Go on to block4, which halves the map; else the network ends with block3.")
+    depths: ClassVar[tuple[int, int, int, int]]
+
+    @property
+    def convolutions(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Named layers without fully-connected ones, of which there are none."""
+        return ("conv1", "block1", "block2", "block3", *(("block4",) if self.block4 else ()), "pool")
+
+
+class ResNet101V2(ResNetV2):
+    """ResNet-101 v2 (pre-activation) up to the end of block3, at output stride 8 or 16."""
+
+    name: Literal["resnet101-v2"] = "resnet101-v2"
+    source: ClassVar[str] = "He et al. 2016, identity mappings; Doersch & Zisserman 2017; protocols 2.5"
+    depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 23, 3)
+
+
 class HogWords(TrunkOptions):
     """Bag of words of HOG descriptors: no network, but a model like any other to what follows."""
 
@@ -118,9 +144,14 @@ class HogWords(TrunkOptions):
         return self.size
 
 
-TRUNKS: tuple[type[TrunkOptions], ...] = (CaffeNet, AlexNet, Vgg16, ResNet18, ResNet50, HogWords)
+def can_be_rescaled(trunk: TrunkOptions) -> bool:
+    """Whether a layer's scale is its own: in networks without shortcuts and without batch norms."""
+    return bool(trunk.fully_connected) and not getattr(trunk, "bn", False)
+
+
+TRUNKS: tuple[type[TrunkOptions], ...] = (CaffeNet, AlexNet, Vgg16, ResNet18, ResNet50, ResNet101V2, HogWords)
 AnyTrunk = Annotated[
-    CaffeNet | AlexNet | Vgg16 | ResNet18 | ResNet50 | HogWords,
+    CaffeNet | AlexNet | Vgg16 | ResNet18 | ResNet50 | ResNet101V2 | HogWords,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

@@ -42,9 +42,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, copied while the device works where memory is pinned."""
-        parts = (self.pictures, self.ids, self.epochs)
+        pictures, ids, epochs = (part.to(device, non_blocking=True) for part in (self.pictures, self.ids, self.epochs))
         others = {name: part.to(device, non_blocking=True) for name, part in self.others.items()}
-        return Batch(*(part.to(device, non_blocking=True) for part in parts), others)
+        return Batch(pictures, ids, epochs, others)
 
     def split(self, size: int | None) -> list[Batch]:
         """Micro-batches of at most `size`."""

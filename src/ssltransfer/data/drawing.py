@@ -46,3 +46,14 @@ def with_boxes(
             draw.rectangle(place, fill=colour)
             draw.text((x1 + width, y1 + width), text, fill=(255, 255, 255))
     return np.asarray(image)
+
+
+def depth_colours(depth: np.ndarray, near: float, far: float) -> np.ndarray:
+    """uint8 (H, W, 3) of float (H, W) metres: matplotlib's viridis from yellow (near) to violet (far), grey for 0."""
+    from matplotlib import colormaps
+
+    table = (colormaps["viridis"](np.linspace(1, 0, 256))[:, :3] * 255).round().astype(np.uint8)
+    place = (depth - near) / max(far - near, 1e-6) * 255
+    colours = table[place.clip(0, 255).round().astype(int)]
+    colours[depth == 0] = 128
+    return colours

@@ -20,6 +20,8 @@ from PIL import Image
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.formats import TargetKind
+from ssltransfer.data.layouts import LayoutError
+from ssltransfer.data.layouts.matlab import read_mat
 
 VOID = 255  # of masks: pixels that count for nothing
 
@@ -91,7 +93,7 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
 
 def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
     for x1, y1, x2, y2 in boxes.corners.tolist():
-        if x1 < 0 or y1 < 0 or x2 > width or y2 > height or x2 <= x1 or y2 <= y1:
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise BadTarget(
                 f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) does not lie in the picture "
                 f"of {width} x {height}"
@@ -139,14 +141,29 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
 
 
 def _read_mask(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
+    """A picture of class numbers, or SBD's MATLAB file."""
+    if suffix == ".mat":
+        return _read_sbd(data)
     image = _image(data, "mask")
     if image.mode not in ("P", "L"):
         raise BadTarget(f"mask has mode {image.mode}; a palette or grey picture of class numbers is wanted")
     return np.asarray(image, np.uint8)
 
 
+def _read_sbd(data: bytes) -> np.ndarray:
+    try:
+        found = np.asarray(read_mat(data, "mask")["GTcls"]["Segmentation"][()])
+    except LayoutError:
+        raise BadTarget("mask is damaged (not a readable MATLAB file)") from None
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise BadTarget("mask has no GTcls.Segmentation, where SBD keeps the class of each pixel") from None
+    if found.ndim != 2 or found.dtype.kind not in "uif" or not ((found >= 0) & (found <= VOID)).all():
+        raise BadTarget("mask in GTcls.Segmentation is no matrix of class numbers")
+    return found.astype(np.uint8)
+
+
 def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """A PNG of 16 bit in millimetres, or a .npy file of float32 metres."""
+    """A PNG of 16 bit in millimetres, 65535 no value either (7-Scenes), or a .npy file of float32 metres."""
     if suffix == ".npy":
         try:
             found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
@@ -156,7 +173,8 @@ def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
     image = _image(data, "depth map")
     if not image.mode.startswith("I"):
         raise BadTarget(f"depth map has mode {image.mode}; 16 bit in millimetres are wanted")
-    return np.asarray(image).astype(np.float32) / 1000
+    millimetres = np.asarray(image)
+    return np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / 1000
 
 
 def _image(data: bytes, what: str) -> Image.Image:

@@ -22,6 +22,7 @@ from ssltransfer.models.normalise import Normalise, normalise
 from ssltransfer.models.trunk import Trunk
 
 _TRUNK: TypeAdapter[AnyTrunk] = TypeAdapter(AnyTrunk)
+GRID = 3  # patches a side
 _COUNTER = "num_batches_tracked"
 
 
@@ -46,10 +47,24 @@ class Model:
         """Preparation of a picture for features: short side 256, centre crop 227 or 224, or in proportion."""
         return CentreSquare(self.trunk.options.short_side, self.trunk.options.size)
 
+    @property
+    def patches_view(self) -> CentreSquare:
+        """The same for a grid of patches: for patches of 64 short side 224, centre crop 192 (protocols 4.5)."""
+        size = self.trunk.options.size
+        return CentreSquare(round(GRID * size * 7 / 6), GRID * size)
+
     def layers_of(self, pictures: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """uint8 (B, 3, S, S) -> activations of layers."""
         found: dict[str, Tensor] = self.trunk(normalise(pictures, self.rule), layers)
         return found
+
+    def layers_of_patches(self, pictures: Tensor, layers: list[str]) -> dict[str, Tensor]:
+        """uint8 (B, 3, 3S, 3S) -> activations of layers, the mean over the nine patches (protocols 4.5)."""
+        size = self.trunk.options.size
+        grid = pictures.unfold(2, size, size).unfold(3, size, size)  # B, 3, 3, 3, S, S: channel, row, column
+        patches = grid.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        found = self.layers_of(patches, layers)
+        return {name: value.float().unflatten(0, (-1, GRID**2)).mean(1) for name, value in found.items()}
 
 
 def write_model(folder: Path, trunk: Trunk, rule: Normalise, made: dict[str, Any]) -> dict[str, Any]:

@@ -13,24 +13,19 @@ from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import (
     ClusterAlignment,
-    Detection,
-    FasterRcnn,
-    FastRcnn,
-    LinearLayers,
     Logistic,
     Neighbours,
+    NonlinearLayers,
     Retrieval,
-    VocClassification,
 )
+from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog
-from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
-from ssltransfer.plan.networks import dims_of, flops, parameters, task_flops, training_memory
+from ssltransfer.plan.networks import ASPECT, dims_of, flops, parameters, protocol_flops, task_flops, training_memory
 from ssltransfer.stages.cache import packed_pixels
 
 CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
-ASPECT = 4 / 3  # long by short side of a picture that nobody has seen yet
-USUAL_PROPOSALS = 2000  # a picture, of selective search
 TRAINING = 3.0  # forward and backward, in forwards
 
 
@@ -80,18 +75,18 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         yield _pretext(config, machine, name, pretext)
     for name, features in config.features.items():
         trunk = config.model(features.model).trunk
-        dims = dims_of(trunk, features.layer, features.pool.max or features.pool.avg if features.pool else None)
+        dims = dims_of(trunk, features.layer, features.pool)
         size = 2 if features.precision == "float16" else 4
         for data in sorted(config.datasets_of_features(name)):
             n = pictures(config, data)
             reading = machine.pictures(config.datasets[data])
-            hours, limit = _passes(n, reading, flops(trunk), machine.rate("forward", trunk.name)) if n else (None, "")
+            forward = flops(trunk) * (GRID**2 if features.patches else 1)
+            hours, limit = _passes(n, reading, forward, machine.rate("forward", trunk.name)) if n else (None, "")
             disk = n * dims * size / 1e9 if n else None
             yield Cost("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
     for name, cluster in config.clusters.items():
         source = config.features[cluster.features]
-        pool = source.pool
-        dims = dims_of(config.model(source.model).trunk, source.layer, pool.max or pool.avg if pool else None)
+        dims = dims_of(config.model(source.model).trunk, source.layer, source.pool)
         n = pictures(config, cluster.data)
         work = 2.0 * n * dims * cluster.k * cluster.iterations if n else None
         hours = work / machine.rate("products") / 3600 if work else None
@@ -161,21 +156,19 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if train is None or test is None:
         return Cost("evaluate", job, (model,), None, None, None)
     seeds = len(evaluation.seeds)
-    if isinstance(protocol, LinearLayers | VocClassification):
-        seen = protocol.schedule.total_steps(train) * protocol.schedule.batch
+    if protocol.reads == "model":
+        schedule: Schedule = protocol.schedule  # type: ignore[union-attr]
+        trainings = seeds * (len(protocol.layers or trunk.convolutions) if isinstance(protocol, NonlinearLayers) else 1)
+        seen = schedule.total_steps(train) * schedule.batch * trainings
         from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
-        forward, work = machine.rate("forward", trunk.name), flops(trunk)
-        if isinstance(protocol, LinearLayers):
-            hours, limit = _passes(seen * seeds, from_train, work, forward)
-        else:
-            training = machine.rate("training", trunk.name)
-            hours, limit = _passes(seen * seeds, from_train, TRAINING * work, training)
-        more, _ = _passes(test * protocol.crops * seeds, from_test, work, forward)
+        learning, testing = protocol_flops(protocol, trunk)
+        forward = machine.rate("forward", trunk.name)
+        rate = machine.rate("training", trunk.name) if protocol.tunes else forward
+        hours, limit = _passes(seen, from_train, (TRAINING if protocol.tunes else 1.0) * learning, rate)
+        more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, testing, forward)
         return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
-    if isinstance(protocol, Detection):
-        return _detection(config, machine, name, model, train, test)
     features = config.evaluated_features(name, model)
-    dims = dims_of(trunk, config.features[features].layer, _side(config, features))
+    dims = dims_of(trunk, config.features[features].layer, config.features[features].pool)
     work = 2.0 * train * test * dims
     if isinstance(protocol, ClusterAlignment):
         work = 2.0 * train * dims * (protocol.k or 1000) * protocol.iterations
@@ -186,42 +179,6 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         assert isinstance(protocol, Neighbours | Retrieval)
     hours = work * seeds / machine.rate("products") / 3600
     return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
-
-
-def _detection(config: Config, machine: Machine, name: str, model: str, train: int, test: int) -> Cost:
-    """Of whole pictures by their area, and of the regions that are cut from their maps."""
-    evaluation = config.evaluations[name]
-    protocol, trunk = evaluation.protocol, config.model(model).trunk
-    assert isinstance(protocol, Detection)
-    seen = protocol.schedule.total_steps(train) * protocol.schedule.batch
-    area = sum(side**2 for side in protocol.scales) / len(protocol.scales)
-    learning = _whole(trunk, area) + protocol.rois * _region(trunk)
-    sides = (protocol.test_scale, *(protocol.test_scales or ())) if isinstance(protocol, FastRcnn) else ()
-    judged = protocol.proposals[1] if isinstance(protocol, FasterRcnn) else USUAL_PROPOSALS
-    testing = sum(_whole(trunk, side**2) for side in sides or (protocol.test_scale,))
-    testing += judged * _region(trunk) * (2 if len(sides) > 1 else 1)
-    reading = [machine.pictures(config.datasets[data]) for data in (evaluation.train, evaluation.test)]
-    hours, limit = _passes(seen, reading[0], TRAINING * learning, machine.rate("training", trunk.name))
-    more, _ = _passes(test, reading[1], testing, machine.rate("forward", trunk.name))
-    hours = (hours + more) * len(evaluation.seeds)
-    return Cost("evaluate", f"{name} of {model}", (model, *evaluation.datasets), hours, None, None, limit)
-
-
-def _whole(trunk: TrunkOptions, area: float) -> float:
-    """Floating-point operations on a picture of this short side, squared."""
-    return flops(trunk) * area * ASPECT / trunk.size**2
-
-
-def _region(trunk: TrunkOptions) -> float:
-    """The same on a region: fc6 and fc7, or block4, which is a fifth of a ResNet at 224."""
-    if trunk.fully_connected:
-        return 2.0 * (parameters(trunk, top=True) - parameters(trunk, top=False))
-    return flops(trunk) * 224**2 / trunk.size**2 / 5
-
-
-def _side(config: Config, features: str) -> int | None:
-    pool = config.features[features].pool
-    return (pool.max or pool.avg) if pool else None
 
 
 def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:

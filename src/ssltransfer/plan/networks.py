@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssltransfer.config.entities import Pretext
+from ssltransfer.config.protocols import Depth, Detection, FasterRcnn, FastRcnn, Pool, Segmentation
+from ssltransfer.config.protocols.base import ProtocolOptions
 from ssltransfer.config.tasks import Jigsaw, JigsawPP, RelativePosition, Rotation
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.models.fcn import Fcn
+from ssltransfer.models.pooling import pooled_shape
+from ssltransfer.models.weights import GRID
+
+VOC_PICTURE = (375, 500)  # height and width of most of them
+ASPECT = 4 / 3  # long by short side of a picture that nobody has seen yet
+USUAL_PROPOSALS = 2000  # a picture, of selective search
 
 
 def task_flops(pretext: Pretext) -> float:
@@ -34,6 +43,47 @@ def flops(trunk: TrunkOptions, top: bool = False) -> float:
     with torch.device("meta"):
         network = build_trunk(trunk, top=top)
     return _count(network, trunk.size)
+
+
+@lru_cache
+def protocol_flops(protocol: ProtocolOptions, trunk: TrunkOptions) -> tuple[float, float]:
+    """Forward cost of a picture in an evaluation that trains and in its test, heads of its own left out.
+
+    Detectors see whole pictures, at one of several sizes, and a number of regions of each.
+    """
+    if isinstance(protocol, Segmentation):
+        return (segmentation_flops(trunk, protocol.padding),) * 2
+    if isinstance(protocol, Depth):
+        return (flops(trunk) * math.prod(protocol.crop) / trunk.size**2,) * 2
+    if isinstance(protocol, Detection):
+        learning = sum(map(partial(_whole, trunk), protocol.scales)) / len(protocol.scales)
+        more = (protocol.test_scales or ()) if isinstance(protocol, FastRcnn) else ()
+        testing = sum(map(partial(_whole, trunk), (protocol.test_scale, *more)))
+        judged = protocol.proposals[1] if isinstance(protocol, FasterRcnn) else USUAL_PROPOSALS
+        of_a_region = _region(trunk)
+        return learning + protocol.rois * of_a_region, testing + judged * of_a_region * (2 if more else 1)
+    return (flops(trunk) * (GRID**2 if getattr(protocol, "patches", False) else 1),) * 2
+
+
+def _whole(trunk: TrunkOptions, short: int) -> float:
+    """On a picture of this short side and a usual aspect."""
+    return flops(trunk) * short**2 * ASPECT / trunk.size**2
+
+
+def _region(trunk: TrunkOptions) -> float:
+    """On a region: fc6 and fc7, or block4, which is a fifth of a ResNet at 224."""
+    if trunk.fully_connected:
+        return 2.0 * (parameters(trunk, top=True) - parameters(trunk, top=False))
+    return flops(trunk) * 224**2 / trunk.size**2 / 5
+
+
+def segmentation_flops(trunk: TrunkOptions, padding: int) -> float:
+    """Forward cost of one picture of VOC's usual size through the fully convolutional network."""
+    with torch.device("meta"):
+        network = Fcn(build_trunk(trunk, top=True), 21, padding=padding).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.cells(torch.empty(1, 3, *VOC_PICTURE, device="meta"))
+    return float(counter.get_total_flops())
 
 
 @lru_cache
@@ -64,10 +114,9 @@ def _shapes(trunk: TrunkOptions) -> dict[str, tuple[int, ...]]:
         return build_trunk(trunk, top=True).shapes()
 
 
-def dims_of(trunk: TrunkOptions, layer: str, side: int | None) -> int:
-    """Numbers that a layer gives for one picture, pooled to side x side where it is a map."""
-    shape = _shapes(trunk)[layer]
-    return shape[0] * side**2 if side and len(shape) == 3 else math.prod(shape)
+def dims_of(trunk: TrunkOptions, layer: str, pool: Pool | None) -> int:
+    """Numbers that a layer gives for one picture, pooled where it is a map."""
+    return math.prod(pooled_shape(_shapes(trunk)[layer], pool))
 
 
 def training_memory(trunk: TrunkOptions, batch: int) -> float:

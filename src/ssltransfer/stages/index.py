@@ -18,9 +18,10 @@ from tqdm import tqdm
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index, Targets, write_index
 from ssltransfer.artefacts.work import record_run
+from ssltransfer.config.base import NameFile
 from ssltransfer.config.formats import Dataset
 from ssltransfer.data.draws import seed_of
-from ssltransfer.data.layouts import Found, find
+from ssltransfer.data.layouts import Found, LayoutError, find
 from ssltransfer.data.pictures import BadPicture, Checked, check
 from ssltransfer.data.targets import BadTarget, check_target
 
@@ -28,8 +29,8 @@ from ssltransfer.data.targets import BadTarget, check_target
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     """Find the pictures of a dataset, decode each one strictly, and write the index.
 
-    Equal files give equal bytes, whatever the number of threads. With `limit` the pictures are drawn first and
-    checked then: an unreadable one among them is left out and not replaced.
+    Equal files give equal bytes, whatever the number of threads. With `limit` or `holdout` the pictures are drawn first
+    and checked then: an unreadable one among them is left out and not replaced.
 
     Args:
         spec: the dataset.
@@ -42,7 +43,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     """
     started = time.monotonic()
     threads = threads or len(os.sched_getaffinity(0))
-    found = _limited(find(spec, workers=threads), spec.limit)
+    found = _chosen(find(spec, workers=threads), spec)
     for note in found.notes:
         print(note, flush=True)
     readable = _Readable(found, spec, threads)
@@ -170,6 +171,46 @@ def _judge(found: Found, readable: _Readable, spec: Dataset) -> None:
         )
 
 
+def _chosen(found: Found, spec: Dataset) -> Found:
+    """The pictures that lists, holdout and limit leave, in their old order.
+
+    Raises:
+        LayoutError: a listed picture is not there, or nothing is left.
+    """
+    places = set(range(len(found.paths)))
+    for names, keep in ((spec.only, True), (spec.without, False)):
+        if names is not None:
+            named = _named(found, names, all_of_them=keep)
+            places = places & named if keep else places - named
+    if holdout := spec.holdout:
+        order = sorted(places, key=lambda place: seed_of("holdout", holdout.seed, found.paths[place]))
+        held = set(order[: holdout.pictures])
+        places = held if holdout.part == "held-out" else places - held
+    if not places:
+        raise LayoutError(f"{found.root}: only, without and holdout of this dataset leave no picture.")
+    return _limited(_part(found, sorted(places)), spec.limit)
+
+
+def _named(found: Found, names: NameFile, *, all_of_them: bool) -> set[int]:
+    """Places of the pictures of a list: by path, by file name, or by file name without its ending (VOC's ids)."""
+    known: defaultdict[str, list[int]] = defaultdict(list)
+    for place, path in enumerate(found.paths):
+        name = path.rpartition("/")[2]
+        for called in {path, name, name.rpartition(".")[0]}:
+            known[called].append(place)
+    listed = names.names()
+    missing = [name for name in listed if name not in known]
+    if missing and (all_of_them or len(missing) == len(listed)):
+        raise LayoutError(
+            f"{names.path}: {len(missing)} of its {len(listed)} pictures are not in {found.root} (the first: "
+            f"{missing[0]}); give the list that belongs to this dataset."
+        )
+    several = next((name for name in listed if len(known.get(name, ())) > 1), None)
+    if several:
+        raise LayoutError(f"{names.path}: {several} names several pictures of {found.root}; give their paths.")
+    return {known[name][0] for name in listed if name in known}
+
+
 def _limited(found: Found, limit: int | None) -> Found:
     """`limit` pictures drawn at random by a fixed seed, in their old order, from each class in proportion to its size.
 
@@ -190,12 +231,18 @@ def _limited(found: Found, limit: int | None) -> Found:
     kept = sorted(place for _, _, place in sorted(turns)[:limit])
     lost = len(members) - len({labels[place] for place in kept})
     notes = [*found.notes, *([f"limit {limit} leaves {lost} classes without a picture."] if lost else [])]
+    return replace(_part(found, kept), notes=notes)
+
+
+def _part(found: Found, places: list[int]) -> Found:
+    if len(places) == len(found.paths):
+        return found
     return replace(
         found,
-        paths=[found.paths[place] for place in kept],
-        labels=None if found.labels is None else [labels[place] for place in kept],
-        presence=None if found.presence is None else found.presence[kept],
-        notes=notes,
+        paths=[found.paths[place] for place in places],
+        labels=None if found.labels is None else [found.labels[place] for place in places],
+        presence=None if found.presence is None else found.presence[places],
+        targets=None if found.targets is None else [found.targets[place] for place in places],
     )
 
 

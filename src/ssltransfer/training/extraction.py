@@ -10,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssltransfer.artefacts.features import chunk_rows
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.entities import Features
-from ssltransfer.config.protocols import Pool
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import read_model
+from ssltransfer.models.weights import GRID, read_model
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
@@ -33,6 +32,7 @@ class Extraction:
 
     Pictures are prepared as the model's own evaluation view: short side 256, centre crop 227 or 224 (or in
     proportion), the normalisation it was trained with (Noroozi et al. 2018, implementation details; protocols 3.1).
+    With `patches` the layer is the mean over nine patches, pooled after that (Kolesnikov et al. 2019; protocols 4.5).
 
     Args:
         spec: layer, pooling and precision.
@@ -63,7 +63,8 @@ class Extraction:
         if self._cuda:
             trunk.to(memory_format=torch.channels_last)
         # A function of the trunk alone: the size of a pass may show in the last bits.
-        self._batch = max(1, min(BATCH, ACTIVATIONS // (4 * max(math.prod(one) for one in shapes.values()))))
+        passes = GRID**2 if spec.patches else 1
+        self._batch = max(1, min(BATCH, ACTIVATIONS // (4 * passes * max(math.prod(one) for one in shapes.values()))))
         self.digest = self._model.digest
         self.shape = pooled_shape(shapes[spec.layer], spec.pool)
         self.dims = math.prod(self.shape)
@@ -83,7 +84,8 @@ class Extraction:
         """
         keys = (key for span in spans for key in sequential_keys(range(span.start, span.stop), self._batch))
         workers = self._devices.workers
-        batches = load_batches(index, self._model.view, keys, seed=0, workers=workers, pin=self._cuda)
+        view = self._model.patches_view if self._spec.patches else self._model.view
+        batches = load_batches(index, view, keys, seed=0, workers=workers, pin=self._cuda)
         # The loader's processes start here: those that a thread of k-means had started would end with an error.
         begun = time.monotonic()
         first = list(islice(batches, 1 if spans else 0))
@@ -114,13 +116,10 @@ class Extraction:
         pictures = pictures.to(self._devices.device, non_blocking=True)
         if self._cuda:
             pictures = pictures.contiguous(memory_format=torch.channels_last)
+        layers_of = self._model.layers_of_patches if self._spec.patches else self._model.layers_of
         with self._devices.autocast():
-            found = self._model.layers_of(pictures, [self._spec.layer])[self._spec.layer].float()
-        if self._spec.pool and self._spec.pool.max:
-            found = F.adaptive_max_pool2d(found, self._spec.pool.max)
-        elif self._spec.pool and self._spec.pool.avg:
-            found = F.adaptive_avg_pool2d(found, self._spec.pool.avg)
-        return found.flatten(1)
+            found = layers_of(pictures, [self._spec.layer])[self._spec.layer].float()
+        return pooled(found, self._spec.pool).flatten(1)
 
     def _fitting(self, chunk: _Chunk) -> np.ndarray:
         rows, largest = chunk.result()
@@ -193,9 +192,3 @@ class _Chunk:
         if self._copied:
             self._copied.synchronize()
         return self._rows.numpy(), float(self._largest)
-
-
-def pooled_shape(shape: tuple[int, ...], pool: Pool | None) -> tuple[int, ...]:
-    """Shape of a layer after pooling: (C, H, W) -> (C, n, n)."""
-    side = (pool.max or pool.avg) if pool else None
-    return (shape[0], side, side) if side and len(shape) == 3 else shape

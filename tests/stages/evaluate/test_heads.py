@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
+from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearSgd, Mlp, Pool
 from ssltransfer.config.protocols import Head as Options
-from ssltransfer.config.protocols import Linear, LinearSgd, Mlp, Pool
 from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.trunks import ResNet101V2
 from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.colours import distort_colours
+from ssltransfer.data.device_ops import random_crop
 from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.models.build import build_trunk, rebuild
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import read_model
+from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.base import Classes, classes_of
 from ssltransfer.stages.evaluate.heads import Head
@@ -85,6 +93,43 @@ def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type
     assert found.values["accuracy"][0] == pytest.approx(100 * right, abs=1e-4)
 
 
+def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
+    task = head_of(chain, LinearSgd(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
+    assert (task.view.short, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
+    pictures = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
+    maps = [
+        task.model.layers_of(pictures[..., y : y + 64, x : x + 64].contiguous(), ["conv4"])["conv4"]
+        for y in (0, 64, 128)
+        for x in (0, 64, 128)
+    ]
+    mean = nn.functional.adaptive_max_pool2d(torch.stack(maps).mean(0), 2).flatten(1)
+    assert torch.allclose(task.represented(pictures), mean, atol=1e-5)
+    assert task.transform == CentreSquare(224, 224)
+
+
+def test_few_labels_learn_as_long_as_all() -> None:
+    whole = Schedule(epochs=40, batch=256, drops=(15, 30), warmup=2)
+    part = whole.of_all(100)
+    assert part.total_steps(12_811) == pytest.approx(whole.total_steps(1_281_100), abs=1)
+    for step in (0, 100, 75_000, 75_100, 150_200, 200_000):
+        assert part.lr_at(step, 12_811) == pytest.approx(whole.lr_at(step, 1_281_100))
+    assert SHORT.of_all(100) == SHORT
+
+
+def test_a_list_says_who_has_a_label(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    train = read_index(chain.train)
+    first = [int(np.flatnonzero(train.labels == label)[0]) for label in np.unique(train.labels)]
+    (tmp_path / "few.txt").write_text("".join(f"{train.paths[place]}\n" for place in first))
+    protocol = Mlp(layer="conv4", pool=Pool(avg=1), hidden=8, schedule=SHORT, labelled={"list": f"{tmp_path}/few.txt"})  # type: ignore[arg-type]
+    output = tmp_path / "head" / "tiny.json"
+    spec = Measurement(protocol=protocol, train="a", test="b")
+    run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
+    assert read_metrics(output).details["labelled"] == len(first)
+    (tmp_path / "few.txt").write_text("nobody.jpg\n")
+    with pytest.raises(ValueError, match="has changed since the configuration was read"):
+        Measurement.parse(spec.canonical())
+
+
 def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
     scores, truth = rng.normal(size=(50, 9)), rng.integers(0, 9, 50)
     classes = Classes([str(n) for n in range(9)], truth, truth)
@@ -96,3 +141,55 @@ def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
 def test_a_layer_that_is_not_there_is_named(chain) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'fc9'; it has conv1"):
         head_of(chain, Linear(layer="fc9"))
+
+
+def test_frozen_block3_is_the_published_one() -> None:
+    options = FrozenBlock3()
+    schedule = options.schedule
+    assert (options.layer, options.pool, options.mirror, options.augment) == (
+        "block3",
+        Pool(max=3),
+        False,
+        "random-crop",
+    )
+    assert (schedule.optimiser, schedule.epochs) == ("rmsprop", 20)
+    rates = [schedule.lr_at(schedule.total_steps(256 * 20) * epoch // 20, 256 * 20) for epoch in (0, 1, 2, 4, 19)]
+    assert rates == pytest.approx([0.01, 0.01, 0.0094, 0.01 * 0.94**2, 0.01 * 0.94**9])
+    with torch.device("meta"):
+        shape = build_trunk(ResNet101V2(output_stride=16), top=True).shapes()["block3"]
+    assert shape == (1024, 14, 14) and 1024 * 3 * 3 == 9216
+
+
+def test_frozen_block3_sees_crops_in_distorted_colours_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    trunk = build_trunk(ResNet101V2(width=0.125, size=64), top=True)
+    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+        work.finish(write_model(tmp_path / "m", trunk, "imagenet", {}))
+    spec = Measurement(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
+    output = tmp_path / "frozen" / "m.json"
+    run(spec, model=work.output, train=chain.train, test=chain.test, output=output, threads=1)
+    found = read_metrics(output)
+    assert (found.headline, found.details["shape"]) == ("top5", [128, 3, 3])
+    train, test = read_index(chain.train), read_index(chain.test)
+    common = np.argsort(-np.bincount(train.labels), kind="stable")[:5]
+    assert found.chance == pytest.approx(100 * np.isin(test.labels, common).mean(), abs=1e-4)
+
+    options = FrozenBlock3(schedule=SHORT)
+    model = read_model(work.output)
+    model = replace(model, trunk=rebuild(model.trunk, output_stride=options.output_stride))
+    task = Head(model, options, classes_of(train, test, ("a", "b")), 0, "m")
+    assert model.trunk.shapes()["block3"] == (128, 4, 4) and trunk.shapes()["block3"] == (128, 8, 8)
+    (batch,) = load_batches(train, task.transform, sequential_keys(range(8), 8), seed=0)
+    draws = Draws(3, batch.epochs, batch.ids)
+    with torch.no_grad():
+        loss = task.train()(batch, draws)["loss"]
+        seen = distort_colours(random_crop(batch.pictures, draws, 64), draws)
+        maps = model.layers_of(seen, ["block3"])["block3"]
+        logits = task.classifier(nn.functional.adaptive_max_pool2d(maps, 3).flatten(1))
+    wanted = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[:8].astype(np.int64)))
+    assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_other_trunks_name_their_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(LayerError, match="tiny: no layer 'block3'; it has conv1"):
+        head_of(chain, FrozenBlock3())
+    assert head_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)

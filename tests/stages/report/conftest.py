@@ -120,10 +120,9 @@ class Chain:
         return path
 
     def measure(self, evaluation: str, model: str, values: dict[str, list[float]], **more: Any) -> Path:
-        headline = "best" if "best" in values else "accuracy"
+        headline = next(iter(values))
         roles = list(self.indexes.items())[:2]
         metrics = Metrics(
-            protocol={"name": "linear-layers" if headline == "best" else "neighbours"},
             model=model,
             evaluation=evaluation,
             headline=headline,
@@ -134,7 +133,7 @@ class Chain:
                 role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
                 for role, (name, index) in zip(("train", "test"), roles, strict=False)
             },
-            **{"chance": 10.0, **more},
+            **{"protocol": {"name": "linear-layers" if headline == "best" else "neighbours"}, "chance": 10.0, **more},
         )
         path = self.root / "evaluate" / evaluation / f"{model}.json"
         write_metrics(path, metrics)

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ssltransfer.config.entities import Report
+from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
 from ssltransfer.stages.report.clusterings import clusterings
 from ssltransfer.stages.report.flow import lay_out
 from ssltransfer.stages.report.gather import gather
@@ -131,6 +132,19 @@ def test_a_shortened_name_fits_and_keeps_both_ends(name: str, length: int) -> No
     short = shorten(name, length)
     assert len(short) == min(len(name), length)
     assert short[0] == name[0] and short[-1] == name[-1]
+
+
+def test_what_a_protocol_draws_is_shown() -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, 15:] = (10, 200, 30)
+    framed = with_boxes(pixels, np.array([[2, 3, 12, 17]]), [""], [(255, 0, 0)])
+    assert (framed[3, 2:12] == (255, 0, 0)).all() and (framed[16, 2:12] == (255, 0, 0)).all()
+    assert (framed[5, 14] == 0).all() and (pixels[:, :15] == 0).all()
+    beside = side_by_side([pixels, framed[:10]], 40)
+    assert beside.shape == (40, 60 + 4 + 120, 3) and (beside[:, 60:64] == 255).all()
+    assert (picture(data_uri(beside, "PNG")) == beside).all()
+    svg = Plots().lines({"title": "loss", "x": "step", "y": "", "series": {"training": [[1, 2], [3.0, 1.0]]}}, "net")
+    assert svg.startswith("<svg") and "loss of net" in svg
 
 
 def test_numbers_in_words() -> None:

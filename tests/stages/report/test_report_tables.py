@@ -143,3 +143,21 @@ def test_every_reference_is_a_whole_table_of_numbers_with_provenance() -> None:
 def test_numbers_of_the_papers(name: str, row: str, column: str, text: str, provenance: str) -> None:
     value = references()[name].value(row, column)
     assert value is not None and (value.text, value.provenance) == (text, provenance)
+
+
+def test_of_errors_the_least_is_the_best_in_a_unit_of_its_own(chain) -> None:  # type: ignore[no-untyped-def]
+    chain.dataset("d")
+    for model, d1, mae in (("near", 70.0, 0.4126), ("far", 60.0, 0.6)):
+        chain.model(model, "pretext", {"task": {"name": "rotation"}}, trained=False)
+        chain.measure("rooms", model, {"d1": [d1], "mae": [mae], "rel": [mae / 3]}, protocol={"name": "depth"})
+    spec = Report(tables=(Table(title="T", columns=("rooms", "rooms:mae", "rooms:rel")),))
+    (built,) = build_tables(spec, gather(**chain.inputs))
+    rows = {row.model: row.cells for _, _, group in built.groups for row in group}
+    assert [cell.best for cell in rows["near"]] == [True, True, True] and not any(cell.best for cell in rows["far"])
+    assert [cell.text for cell in rows["near"]] == ["70.0", "0.413", "0.138"]
+    assert [(column.unit, column.common, column.falls) for column in built.columns] == [
+        ("%", "%", False),
+        ("m", "%", True),
+        ("", "%", True),
+    ]
+    assert "in %, m; * best without labels" in as_text([built])

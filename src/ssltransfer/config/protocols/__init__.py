@@ -7,42 +7,54 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import name_alone
+from ssltransfer.config.protocols.base import PATCHES as PATCHES
 from ssltransfer.config.protocols.base import FeatureProtocol as FeatureProtocol
+from ssltransfer.config.protocols.base import FineTuning as FineTuning
 from ssltransfer.config.protocols.base import Labelled as Labelled
 from ssltransfer.config.protocols.base import Pool as Pool
 from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.protocols.depth import Depth
 from ssltransfer.config.protocols.detection import Detection as Detection
 from ssltransfer.config.protocols.detection import FasterRcnn, FastRcnn
 from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbours, Retrieval
+from ssltransfer.config.protocols.probes import FrozenBlock3, Linear, LinearLayers, LinearSgd, Mlp, NonlinearLayers
 from ssltransfer.config.protocols.probes import Head as Head
-from ssltransfer.config.protocols.probes import Linear, LinearLayers, LinearSgd, Mlp
+from ssltransfer.config.protocols.segmentation import Segmentation
 from ssltransfer.config.protocols.voc import VocClassification
 
 PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     LinearLayers,
+    NonlinearLayers,
     Neighbours,
     ClusterAlignment,
     Logistic,
     Linear,
     LinearSgd,
     Mlp,
+    FrozenBlock3,
     Retrieval,
     VocClassification,
     FastRcnn,
     FasterRcnn,
+    Segmentation,
+    Depth,
 )
 AnyProtocol = Annotated[
     LinearLayers
+    | NonlinearLayers
     | Neighbours
     | ClusterAlignment
     | Logistic
     | Linear
     | LinearSgd
     | Mlp
+    | FrozenBlock3
     | Retrieval
     | VocClassification
     | FastRcnn
-    | FasterRcnn,
+    | FasterRcnn
+    | Segmentation
+    | Depth,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

@@ -19,6 +19,7 @@ class Detection(ProtocolOptions):
 
     labels: ClassVar[Literal["one", "many"] | None] = None
     targets: ClassVar[TargetKind | None] = "boxes"
+    tunes: ClassVar[bool] = True
     headline: ClassVar[str] = "map"
     scales: tuple[Side, ...] = Field(min_length=1, description="Short sides of training pictures, one drawn for each.")
     max_side: Side = Field(description="Longest side of a training picture; the short one gives way.")

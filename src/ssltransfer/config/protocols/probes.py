@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.protocols.base import Labelled, Pool, ProtocolOptions
+from ssltransfer.config.protocols.base import LABELLED, LAYER, PATCHES, POOL, Labelled, Pool, ProtocolOptions
 from ssltransfer.config.schedule import Schedule
 
 
@@ -26,13 +26,32 @@ class LinearLayers(ProtocolOptions):
     )
 
 
+class NonlinearLayers(ProtocolOptions):
+    """The network up to each convolutional layer frozen, the rest started afresh and trained with labels."""
+
+    name: Literal["nonlinear-layers"] = "nonlinear-layers"
+    module: ClassVar[str] = "nonlinear_layers"
+    source: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
+    tunes: ClassVar[bool] = True
+    headline: ClassVar[str] = "best"
+    layers: tuple[str, ...] | None = Field(
+        None, description="The last frozen layer of each training. Default: every convolutional map of the trunk."
+    )
+    crops: Literal[1, 10] = Field(10, description="1: centre crop; 10: corners and centre, mirrored too.")
+    dropout: float = Field(0.5, ge=0, lt=1, description="In fc6 and fc7 of the networks that have it.")
+    schedule: Schedule = Schedule(
+        steps=450_000, batch=256, lr=0.01, drop_every=100_000, bias_lr=2.0, norm_and_bias_decay=False
+    )
+
+
 class Head(ProtocolOptions):
     """What classifiers share that are trained by gradient descent on one frozen layer, of augmented pictures."""
 
     module: ClassVar[str] = "heads"
-    layer: str | None = Field(None, description="Default: the last layer that the model has.")
-    pool: Pool | None = Field(None, description="Default: the whole map; for convolutional layers give avg: 1, say.")
-    labelled: Labelled | None = Field(None, description="Few labels: which training pictures have one. Default: all.")
+    layer: str | None = Field(None, description=LAYER)
+    pool: Pool | None = Field(None, description=POOL)
+    patches: bool = Field(False, description=PATCHES)
+    labelled: Labelled | None = Field(None, description=LABELLED + " `schedule.epochs` stay those of all pictures.")
     unit_length: bool = Field(False, description="Divide each representation by its length.")
     standardise: bool = Field(
         False,
@@ -40,6 +59,10 @@ class Head(ProtocolOptions):
     )
     augment: Literal["random-resized-crop", "random-crop"]
     mirror: bool
+    colours: bool = Field(
+        False, description="Distort colours as Inception does: brightness, contrast, saturation, hue."
+    )
+    output_stride: Literal[8, 16] | None = Field(None, description="Of trunks that can be told; null: as trained.")
     hidden: int | None = Field(None, ge=1, description="Units of a hidden layer with ReLU; null: a linear classifier.")
     dropout: float = Field(0.0, ge=0, lt=1, description="After the hidden layer.")
     schedule: Schedule
@@ -83,3 +106,20 @@ class Mlp(Head):
     hidden: int | None = 1000
     dropout: float = 0.5
     schedule: Schedule = Schedule(epochs=180, batch=512, lr=0.01, drops=(60, 120), weight_decay=0.0)
+
+
+class FrozenBlock3(Head):
+    """Linear classifier on block3, max-pooled to 3x3, by RMSProp (Doersch & Zisserman 2017): recall at 5."""
+
+    name: Literal["frozen-block3"] = "frozen-block3"
+    source: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
+    headline: ClassVar[str] = "top5"
+    layer: str | None = Field("block3", description="Trunks without one name their own, such as conv5; null: the last.")
+    pool: Pool | None = Pool(max=3)
+    augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
+    mirror: bool = False
+    colours: bool = True
+    output_stride: Literal[8, 16] | None = 16
+    schedule: Schedule = Schedule(
+        epochs=20, batch=256, optimiser="rmsprop", lr=0.01, drop_every=2, factor=0.94, weight_decay=4e-5
+    )

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.protocols.base import FineTuning
 from ssltransfer.config.schedule import Schedule
 
 
-class VocClassification(ProtocolOptions):
+class VocClassification(FineTuning):
     """VOC07 classification by fine-tuning: mean average precision over 20 classes."""
 
     name: Literal["voc-classification"] = "voc-classification"

@@ -55,6 +55,10 @@ _MODULES = {
     "cub200": "birds_and_cars",
     "cars196": "birds_and_cars",
     "voc": "voc",
+    "sbd": "sbd",
+    "nyu-depth-v2": "depth_sets",
+    "fastdepth": "depth_sets",
+    "rgbd": "depth_sets",
     "world": "embedded",
 }
 

@@ -45,9 +45,9 @@ def find(dataset: Voc, *, workers: int = 1) -> Found:
         there = sorted(path.stem for path in listing.parent.glob("*.txt") if "_" not in path.stem)
         hint = "; the test split comes in an archive of its own" if dataset.split == "test" else ""
         raise LayoutError(f"{listing}: missing; there are: {', '.join(there) or 'no lists'}{hint}.")
-    ids = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
-    lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
+    ids = ids_of(listing)
     notes: list[str] = []
+    lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
     presence = None  # which classes a picture has is in its mask, if masks were asked for
     if dataset.targets is None and any(path.is_file() for path in lists.values()):
         presence = _from_lists(ids, lists)
@@ -66,6 +66,11 @@ def find(dataset: Voc, *, workers: int = 1) -> Found:
         notes=notes,
         targets=[f"{folder}/{name}.{suffix}" for name in ids] if folder else None,
     )
+
+
+def ids_of(listing: Path) -> list[str]:
+    """The first word of each line: ids, whatever else stands behind them."""
+    return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
 
 
 def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:

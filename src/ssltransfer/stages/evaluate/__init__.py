@@ -134,10 +134,11 @@ def _features(protocol: FeatureProtocol, model: Path, manifest: Path | None, ind
             f"{manifest}: these features were made by other weights than those of {model}; run the features "
             "stage again."
         )
-    pool = json.loads(protocol.canonical()).get("pool")
-    if protocol.layer not in (None, content["layer"]) or pool != content["spec"].get("pool"):
+    asked = json.loads(protocol.canonical())
+    wanted, has = (" ".join(f"{key} {one.get(key)}" for key in ("pool", "patches")) for one in (asked, content["spec"]))
+    if protocol.layer not in (None, content["layer"]) or wanted != has:
         raise ArtefactError(
-            f"{manifest}: features of layer {content['layer']} (pool {content['spec'].get('pool')}), but the protocol "
-            f"asks for {protocol.layer or content['layer']} (pool {pool}); give the features of that layer."
+            f"{manifest}: features of layer {content['layer']} ({has}), but the protocol asks for "
+            f"{protocol.layer or content['layer']} ({wanted}); give the features of that layer."
         )
     return store

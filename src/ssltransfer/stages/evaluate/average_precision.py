@@ -25,6 +25,12 @@ def eleven_points(scores: np.ndarray, presence: np.ndarray) -> float | None:
 
     Arguments and result are those of `area`. Equal scores form one step: their order decides nothing.
     """
+    found = precisions(scores, presence, 11)
+    return None if found is None else float(found.mean())
+
+
+def precisions(scores: np.ndarray, presence: np.ndarray, levels: int) -> np.ndarray | None:
+    """The largest precision at each of `levels` even recalls from 0 to 1 or more, float64; None as in `area`."""
     scores, positive = _counted(scores, presence)
     if not positive.any():
         return None
@@ -32,7 +38,7 @@ def eleven_points(scores: np.ndarray, presence: np.ndarray) -> float | None:
     # The last point (precision 1 at recall 0) is scikit-learn's convention, not a measurement.
     precision, recall = precision[:-1], recall[:-1]
     # A recall of 3/10 reaches the level .3, whatever rounding makes of it.
-    return float(np.mean([precision[recall >= level / 10 - 1e-9].max() for level in range(11)]))
+    return np.array([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, levels)])
 
 
 def _counted(scores: np.ndarray, presence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

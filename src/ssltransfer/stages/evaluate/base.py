@@ -42,7 +42,8 @@ class Outcome:
     """What a protocol found.
 
     Attributes:
-        values: name -> a number for each seed, in the protocol's unit; one number where nothing is drawn.
+        values: name -> a number for each seed, in the protocol's unit or the one that its `falling` names; one number
+            where nothing is drawn.
         chance: what a guess reaches for the headline value.
         details: what the report draws; a function of spec and inputs.
         measured: what varies between equal runs.
@@ -70,8 +71,12 @@ class Classes:
     @property
     def chance(self) -> float:
         """Percent right of a guess that always names the commonest training class."""
-        commonest = np.bincount(self.train, minlength=len(self.names)).argmax()
-        return percent((self.test == commonest).mean())
+        return self.chance_among(1)
+
+    def chance_among(self, answers: int) -> float:
+        """The same of a guess that may name so many classes: always the commonest ones."""
+        seen = np.bincount(self.train, minlength=len(self.names))
+        return percent(np.isin(self.test, np.argsort(-seen, kind="stable")[:answers]).mean())
 
 
 def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
@@ -99,6 +104,16 @@ def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
         raise ArtefactError(f"{names[0]}: all pictures have one class, there is nothing to tell apart.")
     renumber = np.array([number.get(name, -1) for name in test.classes], np.int64)
     return Classes(list(train.classes), train.labels.astype(np.int64), renumber[test.labels])
+
+
+def learning(curve: list[dict[str, float]], name: str) -> dict[str, Any]:
+    """A value along a training, and on held-out pictures where it was measured, for the report to draw."""
+    series: dict[str, list[list[float]]] = {}
+    for label, key in (("training", name), ("held out", f"heldout_{name}")):
+        rows = [row for row in curve if key in row]
+        if rows:
+            series[label] = [[row["step"] for row in rows], [round(row[key], 4) for row in rows]]
+    return {"title": name.replace("_", " "), "x": "step", "y": "", "series": series}
 
 
 def percent(share: float) -> float:

@@ -2,7 +2,7 @@
 
 Abbasi Koohpayegani et al. 2020 (protocols 4.6): representations of unit length, standardised by the training
 pictures' centre crops, random resized crops and mirrors. Kolesnikov et al. 2019 (protocols 4.5): as they are, random
-crops, no mirrors.
+crops, no mirrors. Doersch & Zisserman 2017 (protocols 4.7): block3 pooled to 3x3, random crops and distorted colours.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import Head as Options
-from ssltransfer.config.protocols import Pool
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
+from ssltransfer.models.build import rebuild
+from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.trunk import LayerError, initialise_last
 from ssltransfer.models.weights import Model, read_model
-from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of
+from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of, learning
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers, top5_of
 from ssltransfer.stages.evaluate.subsets import labelled
 from ssltransfer.training.devices import Devices
@@ -48,10 +50,12 @@ def evaluate(given: Given) -> Outcome:
     assert isinstance(options, Options)
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
     model = read_model(given.model, given.devices.device)
+    if options.output_stride:
+        model = replace(model, trunk=rebuild(model.trunk, output_stride=options.output_stride))
     values: dict[str, list[float]] = {"accuracy": [], "top5": []}
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
-    drawn = list(labelled(classes.train, options.labelled, given.spec.seeds))
+    drawn = list(labelled(given.train.paths, classes.train, options.labelled, given.spec.seeds))
     for place, seed in enumerate(given.spec.seeds):
         chosen = drawn[place if options.labelled else 0]
         train = given.train.subset(chosen) if options.labelled else given.train
@@ -60,7 +64,8 @@ def evaluate(given: Given) -> Outcome:
         folder.mkdir(exist_ok=True)
         if options.standardise:
             task.standardise(train, given.devices)
-        fitted = fit(task, train, options.schedule, seed=seed, folder=folder, devices=given.devices, heldout=given.test)
+        schedule = options.schedule.of_all(len(given.train) / len(train))
+        fitted = fit(task, train, schedule, seed=seed, folder=folder, devices=given.devices, heldout=given.test)
         scores = task.scores(given.test, given.devices)
         predicted = scores.argmax(1)
         values["accuracy"].append(accuracy_of(classes, predicted))
@@ -68,8 +73,10 @@ def evaluate(given: Given) -> Outcome:
         print(f"test: {values['accuracy'][-1]:.2f} %, top 5 {values['top5'][-1]:.2f} %", flush=True)
         if not details:
             details = {"labelled": len(chosen), "shape": list(task.shape), **answers(classes, predicted)}
+            details["lines"] = [learning(fitted.curve, "loss"), learning(fitted.curve, "accuracy")]
             measured = fitted.measured
-    return Outcome(values, classes.chance, details, measured)
+    chance = classes.chance_among(5 if options.headline == "top5" else 1)
+    return Outcome(values, chance, details, measured)
 
 
 class Head(Task):
@@ -95,7 +102,7 @@ class Head(Task):
         shape = model.trunk.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
-        self.shape = (shape[0], _side(options.pool), _side(options.pool)) if options.pool else shape
+        self.shape = pooled_shape(shape, options.pool)
         dims, count = math.prod(self.shape), len(classes.names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -112,22 +119,27 @@ class Head(Task):
     @property
     def transform(self) -> Transform:
         """A random box, or the square from which the device crops."""
-        trunk = self.model.trunk.options
         if self.options.augment == "random-resized-crop":
-            return RandomResizedCrop(trunk.size)
-        return CentreSquare(trunk.short_side, trunk.short_side)
+            return RandomResizedCrop(self.view.size)
+        return CentreSquare(self.view.short, self.view.short)
 
     @property
     def heldout_transform(self) -> Transform:
         """The centre crop."""
-        return self.model.view
+        return self.view
+
+    @property
+    def view(self) -> CentreSquare:
+        """The centre crop that the model wants, for one pass or for nine patches."""
+        return self.model.patches_view if self.options.patches else self.model.view
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
         pictures = batch.pictures
         if self.training:
-            pictures = random_crop(pictures, draws, self.model.trunk.options.size)
+            pictures = random_crop(pictures, draws, self.view.size)
             pictures = mirror_some(pictures, draws) if self.options.mirror else pictures
+            pictures = distort_colours(pictures, draws) if self.options.colours else pictures
         labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.classifier(self._seen(pictures))
@@ -135,11 +147,9 @@ class Head(Task):
 
     @torch.no_grad()
     def represented(self, pictures: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) -> float32 (B, dims), pooled, of unit length if so wanted."""
-        x = self.model.layers_of(pictures, [self.layer])[self.layer].float()
-        if pool := self.options.pool:
-            x = F.adaptive_max_pool2d(x, pool.max) if pool.max else F.adaptive_avg_pool2d(x, pool.avg or 1)
-        x = x.flatten(1)
+        """uint8 or float (B, 3, S, S), 0 to 255 -> float32 (B, dims), pooled, of unit length if so wanted."""
+        layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
+        x = pooled(layers_of(pictures, [self.layer])[self.layer].float(), self.options.pool).flatten(1)
         return F.normalize(x) if self.options.unit_length else x
 
     def standardise(self, train: Index, devices: Devices) -> None:
@@ -173,12 +183,8 @@ class Head(Task):
         """uint8 (B, 3, S, S), centre crops of all pictures."""
         progress = Progress(what, 0, -(-len(index) // BATCH), BATCH)
         keys = sequential_keys(range(len(index)), BATCH)
-        for batch in load_batches(index, self.model.view, keys, seed=0, workers=devices.workers):
+        for batch in load_batches(index, self.view, keys, seed=0, workers=devices.workers):
             yield batch.pictures.to(devices.device)
             progress.step(0.0)
             progress.say("centre crops")
         progress.close()
-
-
-def _side(pool: Pool) -> int:
-    return pool.max or pool.avg or 1

@@ -11,19 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import LinearLayers as Options
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
-from ssltransfer.data.device_ops import centre_crop, mirror_some, random_crop
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import CentreSquare, Transform
 from ssltransfer.models.trunk import LayerError, Trunk, initialise_last
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of
+from ssltransfer.stages.evaluate.crops import crops_of_test
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers
 from ssltransfer.training.fit import Fitted, fit
-from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task, accuracy
-
-TEST_BATCH = 64
 
 
 def evaluate(given: Given) -> Outcome:
@@ -141,31 +139,14 @@ class Probes(Task):
     def predict(self, given: Given) -> dict[str, np.ndarray]:
         """Layer -> class named for each test picture."""
         self.eval()
-        devices, trunk, n = given.devices, self.model.trunk.options, len(given.test)
-        view = CentreSquare(trunk.short_side, trunk.short_side)
-        keys = sequential_keys(range(n), TEST_BATCH)
         found: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
-        progress = Progress("test", 0, -(-n // TEST_BATCH), TEST_BATCH)
-        for batch in load_batches(given.test, view, keys, seed=0, workers=devices.workers):
-            pictures = batch.pictures.to(devices.device)
-            crops = [centre_crop(pictures, trunk.size)] if self.options.crops == 1 else ten_crops(pictures, trunk.size)
-            with devices.autocast():
+        for crops in crops_of_test(given, self.model.trunk.options, self.options.crops):
+            with given.devices.autocast():
                 answers = [self.logits(crop) for crop in crops]
             for layer in self.layers:
                 mean = torch.stack([answer[layer].float().softmax(1) for answer in answers]).mean(0)
                 found[layer].append(mean.argmax(1).cpu())
-            progress.step(0.0)
-            progress.say(f"{len(crops)} crops a picture")
-        progress.close()
         return {layer: torch.cat(parts).numpy() for layer, parts in found.items()}
-
-
-def ten_crops(pictures: Tensor, size: int) -> list[Tensor]:
-    """(B, C, H, W) -> the four corners and the centre, size x size, and their mirror images."""
-    top, left = pictures.shape[-2] - size, pictures.shape[-1] - size
-    five = [pictures[..., y : y + size, x : x + size] for y, x in ((0, 0), (0, left), (top, 0), (top, left))]
-    five.append(centre_crop(pictures, size))
-    return [*five, *(crop.flip(-1) for crop in five)]
 
 
 def default_layers(trunk: Trunk) -> tuple[str, ...]:

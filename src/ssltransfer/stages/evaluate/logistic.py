@@ -46,7 +46,7 @@ def evaluate(given: Given) -> Outcome:
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
     accuracies: list[float] = []
     details: dict[str, Any] = {}
-    for number, chosen in enumerate(labelled(classes.train, options.labelled, given.spec.seeds)):
+    for number, chosen in enumerate(labelled(given.train.paths, classes.train, options.labelled, given.spec.seeds)):
         source = Rows(given.features[0], chosen) if options.labelled else given.features[0]
         fitted = _fitted(given, options, source, classes, chosen, number)
         accuracies.append(accuracy_of(classes, fitted["predicted"]))

@@ -32,7 +32,7 @@ def evaluate(given: Given) -> Outcome:
     accuracies: list[float] = []
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
-    for chosen in labelled(classes.train, options.labelled, given.spec.seeds):
+    for chosen in labelled(given.train.paths, classes.train, options.labelled, given.spec.seeds):
         if options.k > len(chosen):
             raise ArtefactError(
                 f"{given.spec.train}: k is {options.k} but there are {len(chosen)} pictures with labels; lower k."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.config.base import NameFile
 from ssltransfer.config.protocols import Labelled
 from ssltransfer.data.draws import seed_of
 
@@ -31,16 +33,42 @@ def stratified(labels: np.ndarray, count: float, seed: int, *, keep: int = 0) ->
     return np.sort(np.concatenate(chosen))
 
 
-def labelled(labels: np.ndarray, options: Labelled | None, seeds: tuple[int, ...]) -> Iterator[np.ndarray]:
+def labelled(
+    paths: Sequence[str], labels: np.ndarray, options: Labelled | None, seeds: tuple[int, ...]
+) -> Iterator[np.ndarray]:
     """The training pictures that have labels, int64 and rising, for each seed; where nothing is said all, once.
 
     Args:
-        labels: int (N,), class of each training picture.
-        options: how many.
+        paths: of the training pictures.
+        labels: int (N,), class of each.
+        options: how many, or which list.
         seeds: of the draws.
+
+    Raises:
+        ArtefactError: a listed picture is not there, or its name stands for several.
     """
     if options is None:
         yield np.arange(len(labels))
-    else:
-        for seed in seeds:
-            yield stratified(labels, options.share or options.each or 0, seed)
+        return
+    for seed in seeds:
+        yield (
+            _listed(paths, options.list)
+            if options.list
+            else stratified(labels, options.share or options.each or 0, seed)
+        )
+
+
+def _listed(paths: Sequence[str], listing: NameFile) -> np.ndarray:
+    """Places of the pictures that a list names by path, or by file name as SimCLR's lists do."""
+    place = {path: number for number, path in enumerate(paths)}
+    by_name: dict[str, list[int]] = {}
+    for number, path in enumerate(paths):
+        by_name.setdefault(path.rpartition("/")[2], []).append(number)
+    found = set()
+    for name in listing.names():
+        places = [place[name]] if name in place else by_name.get(name, [])
+        if len(places) != 1:
+            fault = "names several pictures of the training set; give paths" if places else "is not in the training set"
+            raise ArtefactError(f"{listing.path}: {name} {fault}; give the list that belongs to this set.")
+        found.add(places[0])
+    return np.array(sorted(found), np.int64)

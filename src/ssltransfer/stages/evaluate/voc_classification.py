@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -17,17 +18,19 @@ from ssltransfer.data.batches import Batch, load_batches
 from ssltransfer.data.device_ops import mirror_some
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import resize
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import with_top
 from ssltransfer.models.normalise import normalise
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model, read_model
-from ssltransfer.stages.evaluate.average_precision import area, eleven_points
-from ssltransfer.stages.evaluate.base import Given, Outcome, percent
+from ssltransfer.stages.evaluate.average_precision import area, eleven_points, precisions
+from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent
+from ssltransfer.stages.evaluate.prepared import prepared
 from ssltransfer.training.fit import Fitted, fit
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64
+RECALLS = 21  # points of a curve
 
 
 def evaluate(given: Given) -> Outcome:
@@ -46,7 +49,9 @@ def evaluate(given: Given) -> Outcome:
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     for seed in given.spec.seeds:
-        task = FineTuned(read_model(given.model), given.model.as_posix(), options, *presence, seed)
+        model = read_model(given.model)
+        task = FineTuned(model, given.model.as_posix(), options, *presence, seed)
+        prepared(replace(model, trunk=task.trunk), options, given.train, given.devices, seed)
         trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
         print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
         folder = given.folder / f"seed-{seed}"
@@ -64,6 +69,7 @@ def evaluate(given: Given) -> Outcome:
         print(f"test: map {values['map'][-1]:.2f} %, map11 {values['map11'][-1]:.2f} %", flush=True)
         if not details:
             details, measured = _details(given, found, fitted, task), fitted.measured
+            details["lines"].append(_precision_recall(scores, presence[1], given.test.classes, found["map"]))
     return Outcome(values, _chance(presence[1]), details, measured)
 
 
@@ -190,16 +196,13 @@ def _trunk(model: Model, where: str, options: Options, seed: int) -> tuple[Trunk
             if isinstance(module, nn.Dropout):
                 module.p = options.dropout
         return model.trunk, set()
-    trunk = build_trunk(model.trunk.options, top=True, seed=seed, dropout=options.dropout)
-    convolutions = build_trunk(model.trunk.options, top=False).state_dict().keys()
-    given = model.trunk.state_dict()
-    trunk.load_state_dict({name: given[name] for name in convolutions}, strict=False)
-    fresh = {name for name in trunk.state_dict() if name not in convolutions}
-    _afresh([module for name, module in trunk.named_modules() if f"{name}.weight" in fresh], seed, "fc6-7")
-    return trunk, fresh
+    trunk = with_top(model.trunk, seed=seed, dropout=options.dropout)
+    linear = {name: module for name, module in trunk.named_modules() if isinstance(module, nn.Linear)}
+    _afresh(list(linear.values()), seed, "fc6-7")
+    return trunk, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}
 
 
-def _afresh(layers: list[nn.Module], seed: int, purpose: str) -> None:
+def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
     """N(0, 0.01), bias 0.1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, purpose))
@@ -228,8 +231,24 @@ def _chance(presence: np.ndarray) -> float:
     return percent((positive / np.maximum(counted, 1))[positive > 0].mean())
 
 
+def _precision_recall(
+    scores: np.ndarray, presence: np.ndarray, classes: list[str], found: list[float | None]
+) -> dict[str, Any]:
+    """The mean curve over classes, and those of the best and the worst class."""
+    every = (precisions(scores[:, c], presence[:, c], RECALLS) for c in range(len(classes)))
+    curves = {c: curve for c, curve in enumerate(every) if curve is not None}
+    ordered = sorted(curves, key=lambda c: found[c] or 0.0)
+    drawn = {
+        "mean of the classes": np.mean(list(curves.values()), axis=0),
+        classes[ordered[-1]]: curves[ordered[-1]],
+        classes[ordered[0]]: curves[ordered[0]],
+    }
+    recalls = [percent(recall) for recall in np.linspace(0, 1, RECALLS)]
+    series = {name: [recalls, [percent(one) for one in curve]] for name, curve in drawn.items()}
+    return {"title": "precision, %", "x": "recall, %", "y": "", "series": series}
+
+
 def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted, task: FineTuned) -> dict[str, Any]:
-    held = [row for row in fitted.curve if "heldout_loss" in row]
     names = given.test.classes
     return {
         "classes": names,
@@ -239,10 +258,5 @@ def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted,
         },
         "without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
         "loss_of_a_guess": round(task.guess, 6),
-        "curves": {
-            "step": [int(row["step"]) for row in fitted.curve],
-            "loss": [round(row["loss"], 4) for row in fitted.curve],
-            "heldout_step": [int(row["step"]) for row in held],
-            "heldout_loss": [round(row["heldout_loss"], 4) for row in held],
-        },
+        "lines": [learning(fitted.curve, "loss")],
     }

@@ -22,7 +22,7 @@ from ssltransfer.stages.report.text import shorten
 INK, RULE, FAINT = "#010203", "#020304", "#030405"  # stand for the page's own colours
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
 # Okabe & Ito 2008: told apart by colour-blind readers.
-NAMED = 20  # classes that a confusion matrix names
+NAMED = 21  # classes that a confusion matrix names
 SMALL = (2.75, 2.05)  # inches
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"

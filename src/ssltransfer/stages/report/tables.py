@@ -14,6 +14,7 @@ from ssltransfer.config import ConfigError
 from ssltransfer.config.base import nearest
 from ssltransfer.config.entities import Report
 from ssltransfer.config.entities import Table as TableSpec
+from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.references import Reference, Value, reference_of
 from ssltransfer.stages.report.gather import Kind, Results
 from ssltransfer.stages.report.text import NOTHING, number, with_spread
@@ -23,6 +24,8 @@ GROUPS: tuple[tuple[Kind, str], ...] = (
     ("learned", "Without labels"),
     ("random", "Random controls"),
 )
+# Protocol -> the values of which less is better, with their units.
+_FALLING = {str(kind.model_fields["name"].default): kind.falling for kind in PROTOCOLS}
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Column:
     Attributes:
         key: as the configuration writes it: evaluation, or evaluation:value.
         value: None for the headline; `shown` is its name in any case.
+        unit: of the value; `common` is that of most of the protocol's values.
+        falls: whether less is better.
         paper: column of the reference that belongs to it.
     """
 
@@ -45,6 +50,13 @@ class Column:
     test: str
     chance: float | None
     paper: str | None = None
+    falls: bool = False
+    common: str = ""
+
+    @property
+    def digits(self) -> int:
+        """Behind the point: metres and shares of one need more than percent."""
+        return 3 if self.falls else 1
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,7 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
         known = sorted({name for metrics in measured for name in metrics.values})
         raise ConfigError(f"{where}: {evaluation} has no value {value!r}{nearest(value, known)}")
     first = measured[0]
+    falling = _FALLING.get(str(first.protocol.get("name")), {})
     # The level of chance is the headline value's; accuracies of single layers share it.
     layers = first.details.get("layers", ())
     shares = not value or value == first.headline or (isinstance(layers, list) and value in layers)
@@ -148,11 +161,13 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
         value=value or None,
         shown=value or first.headline,
         protocol=str(first.protocol.get("name", "")),
-        unit=first.unit,
+        unit=falling.get(value, first.unit),
         train=str(first.datasets.get("train", {}).get("name", "")),
         test=str(first.datasets.get("test", {}).get("name", "")),
         chance=first.chance if shares else None,
         paper=spec.paper_columns.get(key),
+        falls=value in falling,
+        common=first.unit,
     )
 
 
@@ -185,14 +200,18 @@ def _best(results: Results, found: list[tuple[str, Metrics | None]], column: Col
         for model, metrics in found
         if metrics and results.kind(model) != "supervised"
     }
-    return {model for model, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
+    if len(means) < 2:
+        return set()
+    best = min(means.values()) if column.falls else max(means.values())
+    return {model for model, mean in means.items() if mean == best}
 
 
 def _cell(metrics: Metrics | None, column: Column, best: bool) -> Cell:
     if metrics is None:
         return Cell(NOTHING)
     value = column.value
-    return Cell(with_spread(metrics, value), metrics.mean(value), metrics.spread(value), len(metrics.seeds), best)
+    text = with_spread(metrics, value, column.digits)
+    return Cell(text, metrics.mean(value), metrics.spread(value), len(metrics.seeds), best)
 
 
 def as_text(tables: Sequence[Table]) -> str:
@@ -211,7 +230,7 @@ def _as_text(table: Table) -> str:
         body.append(["chance", *(number(column.chance) + " " for column in table.columns)])
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     lines = [_line(head, widths), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(_line(line, widths) for line in body)]
-    units = sorted({column.unit for column in table.columns})
+    units = sorted({column.unit for column in table.columns} - {""})
     lines.append(f"in {', '.join(units)}; * best without labels")
     return "\n".join(lines)
 

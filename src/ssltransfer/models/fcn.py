@@ -1,0 +1,193 @@
+"""Fully convolutional networks: a score of each class for each pixel, from any trunk (protocols 4.3).
+
+Long, Shelhamer & Darrell 2015 and their voc-fcn-alexnet, voc-fcn32s: the stream of stride 32, whose scores are
+enlarged by fixed bilinear weights and cropped so that each lies where its cell looks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.models.trunk import LayerError, Trunk
+
+
+@dataclass(frozen=True)
+class Window:
+    """A convolution or pooling along one side; `ceil`: a last window that is not full counts too."""
+
+    kernel: int
+    stride: int
+    padding: int
+    ceil: bool = False
+
+    def cells(self, length: int) -> int:
+        """Outputs for an input of this length, as torch counts them; 0 or less where the window does not fit."""
+        room = length + 2 * self.padding - self.kernel
+        last = -(-room // self.stride) if self.ceil else room // self.stride
+        if self.ceil and last * self.stride >= length + self.padding:  # would begin behind the picture
+            last -= 1
+        return last + 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the cells of a map lie in the picture, along one side: cell i is centred on pixel `first + i * stride`.
+
+    Attributes:
+        windows: what makes the map of the picture, in order.
+    """
+
+    windows: tuple[Window, ...]
+
+    @property
+    def stride(self) -> int:
+        """Pixels from cell to cell."""
+        return math.prod(window.stride for window in self.windows)
+
+    @property
+    def first(self) -> float:
+        """Centre of the first cell, the first pixel's centre being 0; whole or half a pixel, negative outside."""
+        first, step = 0.0, 1
+        for window in self.windows:
+            first += step * ((window.kernel - 1) / 2 - window.padding)
+            step *= window.stride
+        return first
+
+    @property
+    def kernel(self) -> int:
+        """Side of the bilinear kernel: 2 strides, or one pixel less where cells are centred on pixels.
+
+        So that the crop is a whole number of pixels: 64 for the published VGG, 63 for the published AlexNet.
+        """
+        return 2 * self.stride - int(self.first.is_integer())
+
+    @property
+    def crop(self) -> int:
+        """Pixels before the picture in what the kernel gives: 19 for the published VGG, 18 for the AlexNet."""
+        return int((self.kernel - 1) / 2 - self.first)
+
+    def covers(self, length: int) -> bool:
+        """Whether every pixel of a side of this length lies under a kernel."""
+        cells = length
+        for window in self.windows:
+            cells = window.cells(cells)
+            if cells < 1:
+                return False
+        return self.crop >= 0 and self.crop + length <= (cells - 1) * self.stride + self.kernel
+
+
+class Fcn(nn.Module):
+    """FCN-32s of a trunk: scores of pixels, (B, 3, H, W) -> (B, classes, H, W), for pictures of any size.
+
+    With fully-connected layers (CaffeNet, AlexNet, VGG16): the picture is padded by `padding`, pooling rounds up as
+    Caffe's does, fc6 becomes a convolution over as many cells as it sees of a picture of the trunk's own size (6x6,
+    VGG 7x7, if that is the published one), fc7 one of 1x1, dropout after each. Where the trunk averages its map to
+    6x6 or 7x7 cells first, that average goes into fc6's weights. Without (ResNets): the last block's map.
+
+    The score starts at zero. Beyond the outermost cells all scores fade alike, so that the answer is that of the edge.
+
+    Args:
+        trunk: with its fully-connected layers, if it may have any; taken apart, not copied.
+        classes: scores of a pixel.
+        padding: of the first convolution, for trunks with fully-connected layers.
+        dropout: probability.
+
+    Raises:
+        LayerError: fc6 is missing, or some pixels would lie outside of the map.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, trunk: Trunk, classes: int, *, padding: int = 100, dropout: float = 0.5):
+        super().__init__()
+        options = trunk.options
+        if options.fully_connected and trunk.layers != options.layers:
+            raise LayerError(f"{options.name} without {', '.join(options.fully_connected)} gives no scores; add them.")
+        self.trunk = trunk
+        self.layer = [name for name in options.convolutions if name != "pool"][-1]
+        channels, side, _ = trunk.shapes()[self.layer]
+        windowed = [
+            module
+            for name, module in trunk.named_modules()
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d) and "downsample" not in name
+        ]
+        self.head = nn.Sequential()
+        if options.fully_connected:
+            last = windowed[-1]
+            seen = last(torch.zeros(1, 1, side, side)).shape[-1]
+            fc6, fc7 = _as_convolutions(trunk, channels, seen)
+            self.head.append(last)
+            for layer in (fc6, fc7):
+                self.head.extend([layer, nn.ReLU(inplace=True), nn.Dropout(dropout)])
+            windowed += [fc6, fc7]
+            channels = fc7.out_channels
+            stem = windowed[0]
+            stem.padding = (padding, padding)
+            for module in windowed:
+                if isinstance(module, nn.MaxPool2d):
+                    module.ceil_mode = True
+        self.score = nn.Conv2d(channels, classes, 1)
+        nn.init.zeros_(self.score.weight)
+        assert self.score.bias is not None
+        nn.init.zeros_(self.score.bias)
+        self.grid = Grid(tuple(map(_window, windowed)))
+        if not all(map(self.grid.covers, range(1, 2 * self.grid.stride + 1))):
+            raise LayerError(
+                f"{options.name}: no cell of its map stands for the pixels at the edges of a picture; raise `padding` "
+                f"({padding}) of the segmentation, or lower the trunk's stem_stride."
+            )
+        line = 1 - (torch.arange(self.grid.kernel) - (self.grid.kernel - 1) / 2).abs() / self.grid.stride
+        self.register_buffer("kernel", line.outer(line)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised float (B, 3, H, W) -> logits, at least float32, (B, classes, H, W)."""
+        return self.enlarge(self.cells(x), *x.shape[-2:])
+
+    def cells(self, x: Tensor) -> Tensor:
+        """Normalised float (B, 3, H, W) -> scores of the map's cells (B, classes, h, w)."""
+        found: Tensor = self.score(self.head(self.trunk(x, [self.layer])[self.layer]))
+        return found
+
+    def enlarge(self, scores: Tensor, height: int, width: int) -> Tensor:
+        """Scores of cells (B, C, h, w) -> of the pixels of a picture (B, C, height, width)."""
+        with torch.autocast(scores.device.type, enabled=False):
+            planes = scores.flatten(0, 1)[:, None].to(self.kernel.dtype)
+            found = F.conv_transpose2d(planes, self.kernel, stride=self.grid.stride)
+        rows, columns = (slice(self.grid.crop, self.grid.crop + side) for side in (height, width))
+        return found[:, 0, rows, columns].unflatten(0, scores.shape[:2])
+
+
+def _as_convolutions(trunk: Trunk, channels: int, side: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """fc6 as a convolution over side x side cells, fc7 over one; taken out of the trunk."""
+    linear = [(name, module) for name, module in trunk.named_modules() if isinstance(module, nn.Linear)]
+    for name, _ in linear:
+        trunk.set_submodule(name, nn.Identity())
+    trunk.layers = trunk.options.convolutions
+    (_, fc6), (_, fc7) = linear
+    cells = math.isqrt(fc6.in_features // channels)
+    # What an adaptive average over the map's side gives: column i is the share of each cell in average i.
+    shares = F.adaptive_avg_pool1d(torch.eye(side)[None], cells)[0].to(fc6.weight)
+    over_map = fc6.weight.detach().unflatten(1, (channels, cells, cells))
+    return (
+        _convolution(torch.einsum("ocij,hi,wj->ochw", over_map, shares, shares), fc6),
+        _convolution(fc7.weight.detach()[:, :, None, None], fc7),
+    )
+
+
+def _convolution(weight: Tensor, linear: nn.Linear) -> nn.Conv2d:
+    layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[-1])
+    layer.weight, layer.bias = nn.Parameter(weight.contiguous()), nn.Parameter(linear.bias.detach())
+    return layer
+
+
+def _window(module: nn.Module) -> Window:
+    assert isinstance(module, nn.Conv2d | nn.MaxPool2d)
+    kernel, stride, padding = (
+        value if isinstance(value, int) else value[0] for value in (module.kernel_size, module.stride, module.padding)
+    )
+    return Window(int(kernel), int(stride), int(padding), isinstance(module, nn.MaxPool2d) and module.ceil_mode)

@@ -1,0 +1,40 @@
+"""Pooling of a layer before it is used as a representation."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssltransfer.config.protocols import Pool
+
+
+def pooled(x: Tensor, pool: Pool | None) -> Tensor:
+    """A map (B, C, H, W) as `pool` says, or a vector (B, C) as it is."""
+    if pool is None:
+        return x
+    if pool.max:
+        return F.adaptive_max_pool2d(x, pool.max)
+    if pool.avg:
+        return F.adaptive_avg_pool2d(x, pool.avg)
+    stride = _stride(tuple(x.shape[1:]), pool)
+    # Windows that do not fit are left out, as they must be for the number of dimensions to hold.
+    return F.max_pool2d(x, stride) if stride > 1 else x
+
+
+def pooled_shape(shape: tuple[int, ...], pool: Pool | None) -> tuple[int, ...]:
+    """Shape of a layer (C, H, W), or (C,), after pooling."""
+    if pool is None or len(shape) != 3:
+        return shape
+    if pool.dims:
+        stride = _stride(shape, pool)
+        return (shape[0], max(1, shape[1] // stride), max(1, shape[2] // stride))
+    side = pool.max or pool.avg or 1
+    return (shape[0], side, side)
+
+
+def _stride(shape: tuple[int, ...], pool: Pool) -> int:
+    """ceil(sqrt(dims / limit)), at most the map's own side (Kolesnikov et al. 2019; protocols 4.5)."""
+    assert pool.dims is not None
+    return min(math.ceil(math.sqrt(math.prod(shape) / pool.dims)), *shape[1:])

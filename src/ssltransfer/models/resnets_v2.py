@@ -1,0 +1,87 @@
+"""Residual networks v2, whose norms and ReLUs stand before the convolutions: ResNet-101 up to block3 or block4."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ssltransfer.config.trunks import ResNetV2 as Options
+from ssltransfer.models.trunk import Trunk, scaled
+
+
+class ResNetV2(Trunk):
+    """He et al. 2016 (identity mappings in deep residual networks); protocols 2.5.
+
+    Layers: conv1, the bare convolution before pooling, which nothing normalises; block1, block2, block3 (and block4),
+    the sums of the residual branches after batch norm and ReLU: what the next block reads, or, after the last block,
+    the norm with which such a network ends; pool, the global average of the last block, a vector.
+
+    At output stride 8 block3 has no stride, and all its 3x3 convolutions but the first reach twice as far, so that its
+    map has the values of stride 16 at every second place. block4 halves the map in any case.
+    """
+
+    def __init__(self, options: Options, *, top: bool = True, dropout: float = 0.0):
+        super().__init__(options, top=top)
+        channels = scaled(64, options.width)
+        self.conv1 = nn.Conv2d(3, channels, 7, stride=options.stem_stride or 2, padding=3, bias=False)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.norm0 = nn.BatchNorm2d(channels)
+        reach = 1
+        for number, depth in enumerate(options.depths[: 4 if options.block4 else 3], 1):
+            dense = number == 3 and options.output_stride == 8
+            stride = 1 if number == 1 or dense else 2
+            planes = scaled(64 * 2 ** (number - 1), options.width)
+            # What the first unit of the block reads has not been thinned out by a stride of the block yet.
+            first = Unit(channels, planes, stride=stride, dilation=reach, first=True)
+            reach *= 2 if dense else 1
+            channels = 4 * planes
+            others = (Unit(channels, planes, dilation=reach) for _ in range(depth - 1))
+            self.add_module(f"block{number}", nn.Sequential(first, *others))
+            self.add_module(f"norm{number}", nn.BatchNorm2d(channels))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        if layer == "conv1":
+            return self.conv1(x)
+        if layer == "pool":
+            return self.avgpool(x).flatten(1)
+        if layer == "block1":
+            x = self.relu(self.norm0(self.maxpool(x)))
+        x = self.get_submodule(layer)(x)
+        return self.relu(self.get_submodule(f"norm{layer[-1]}")(x))
+
+
+class Unit(nn.Module):
+    """A bottleneck: 1x1, 3x3 and 1x1 convolutions, norm and ReLU before each, and the sum with what came in.
+
+    The first unit of a block is given its input after norm and ReLU, and adds a projection of that.
+
+    Args:
+        channels: of the input.
+        planes: of the 3x3 convolution; the output has four times as many.
+        stride, dilation: of the 3x3 convolution.
+        first: of its block.
+    """
+
+    def __init__(self, channels: int, planes: int, *, stride: int = 1, dilation: int = 1, first: bool = False):
+        super().__init__()
+        self.before = None if first else nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        self.shortcut = nn.Conv2d(channels, 4 * planes, 1, stride=stride, bias=False) if first else None
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels, planes, 1, bias=False),
+            nn.BatchNorm2d(planes),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(planes, planes, 3, stride=stride, padding=dilation, dilation=dilation, bias=False),
+            nn.BatchNorm2d(planes),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(planes, 4 * planes, 1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float (B, channels, H, W) -> (B, 4 * planes, H / stride, W / stride)."""
+        if self.shortcut is not None:
+            return self.shortcut(x) + self.branch(x)
+        assert self.before is not None
+        total: Tensor = x + self.branch(self.before(x))
+        return total

@@ -1,0 +1,100 @@
+"""How far predicted depth is from measured depth: the loss that is learned and the numbers that are reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssltransfer.artefacts.index import Index
+from ssltransfer.data.targets import read_target
+from ssltransfer.stages.evaluate.base import percent, spread_ids
+
+FACTORS = {"d1": 1.25, "d2": 1.25**2, "d3": 1.25**3}
+LARGEST_SHARE = 0.2  # of the batch's largest error: from there on berHu is quadratic
+MEDIAN_PICTURES = 1000  # of the training set, evenly spaced
+FARTHEST = 1000  # metres that are told apart for the median
+
+
+def berhu(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Reverse Huber loss (Laina et al. 2016, equation 1), the mean over pixels that have a value; 0 where none has.
+
+    |e| up to c, (e^2 + c^2) / (2 c) beyond; c is a fifth of the largest |e| of the batch, and no part of the gradient.
+
+    Args:
+        predicted, truth: float32 of one shape, metres; truth 0 where there is no value.
+    """
+    valid = truth > 0
+    error = torch.where(valid, (predicted - truth).abs(), 0.0)
+    # The floor is below any depth's rounding; it keeps an empty batch from dividing zero by zero.
+    c = (LARGEST_SHARE * error.detach().max()).clamp(min=1e-6)
+    losses = torch.where(error <= c, error, (error.square() + c.square()) / (2 * c))
+    return losses.sum() / valid.sum().clamp(min=1)
+
+
+def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"]) -> Tensor:
+    """Share of the pixels with a value whose prediction is at most `factor` times too near or too far, a scalar."""
+    valid = truth > 0
+    right = valid & (predicted < factor * truth) & (truth < factor * predicted)
+    return right.sum() / valid.sum().clamp(min=1)
+
+
+class Errors:
+    """Sums over pixels, from which the metrics of Eigen et al. 2014 are computed at the end (protocols 4.7)."""
+
+    def __init__(self) -> None:
+        self.pixels, self.within = 0, dict.fromkeys(FACTORS, 0)
+        self.absolute = self.relative = 0.0
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Count pixels with a value: positive predictions and truth in metres, of one shape."""
+        valid = truth > 0
+        d, p = truth[valid].double(), predicted[valid].double()
+        ratio, error = torch.maximum(d / p, p / d), (d - p).abs()
+        self.pixels += len(d)
+        for name, factor in FACTORS.items():
+            self.within[name] += int((ratio < factor).sum())
+        self.absolute += float(error.sum())
+        self.relative += float((error / d).sum())
+
+    def values(self) -> dict[str, float]:
+        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3; mae in metres; rel, a share."""
+        count = max(1, self.pixels)
+        shares = {name: percent(right / count) for name, right in self.within.items()}
+        return shares | {"mae": round(self.absolute / count, 6), "rel": round(self.relative / count, 6)}
+
+
+@dataclass(frozen=True)
+class Median:
+    """The constant that is as often too near as too far.
+
+    Attributes:
+        metres: the median of the training set's pixels, to a millimetre.
+        loss: berHu of naming it everywhere.
+    """
+
+    metres: float
+    loss: float
+
+
+def median_depth(train: Index) -> Median:
+    """Median over all pixels that have a value, of at most 1000 pictures that stand evenly spaced in the set.
+
+    Raises:
+        ArtefactError: a depth map cannot be read any more.
+    """
+    counts = np.zeros(1, np.int64)
+    for sample in spread_ids(len(train), MEDIAN_PICTURES):
+        depth = read_target(train, sample)
+        assert isinstance(depth, np.ndarray)
+        found = np.bincount(np.rint(depth[depth > 0].clip(max=FARTHEST) * 1000).astype(np.int64), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    metres = np.arange(len(counts)) / 1000
+    median = float(metres[np.searchsorted(counts.cumsum(), counts.sum() / 2)])
+    error = np.abs(metres - median)
+    c = max(LARGEST_SHARE * error[counts > 0].max(), 1e-6)
+    losses = np.where(error <= c, error, (error**2 + c**2) / (2 * c))
+    return Median(median, float((losses * counts).sum() / counts.sum()))

@@ -1,0 +1,167 @@
+"""The network frozen up to a layer, all behind it trained afresh (Noroozi & Favaro 2016, table 2; protocols 4.4)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.config.protocols import NonlinearLayers as Options
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.draws import Draws, seed_of
+from ssltransfer.data.transforms import CentreSquare, Transform
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.trunk import LayerError, initialise_last
+from ssltransfer.models.weights import Model, read_model
+from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of, learning
+from ssltransfer.stages.evaluate.crops import crops_of_test
+from ssltransfer.stages.evaluate.linear_layers import default_layers
+from ssltransfer.stages.evaluate.scores import accuracy_of, answers
+from ssltransfer.training.fit import fit
+from ssltransfer.training.task import Task, accuracy
+
+
+def evaluate(given: Given) -> Outcome:
+    """Accuracy with each layer as the last frozen one, and of the layer that is best in the mean over seeds.
+
+    Each layer is a training of its own. Pictures as for linear classifiers: short side 256 and its central square, a
+    random 227 crop, mirrored half the time; test: the mean of the softmax over ten crops.
+
+    Raises:
+        LayerError: the model has no such layer.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Options)
+    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
+    model = read_model(given.model, given.devices.device)
+    layers = options.layers or default_layers(model.trunk)
+    for layer in layers:
+        if layer not in model.trunk.layers:
+            raise LayerError(f"{given.model}: no layer {layer!r}; it has {', '.join(model.trunk.layers)}.")
+    values: dict[str, list[float]] = {layer: [] for layer in layers}
+    first: dict[str, np.ndarray] = {}
+    lines: list[dict[str, Any]] = []
+    measured: dict[str, Any] = {}
+    for seed in given.spec.seeds:
+        for layer in layers:
+            task = Retrained(model, layer, options, classes, seed)
+            learning_ones = sum(p.numel() for p in task.parameters() if p.requires_grad)
+            print(f"seed {seed}: frozen up to {layer}, {learning_ones} parameters learn", flush=True)
+            folder = given.folder / f"seed-{seed}-{layer}"
+            folder.mkdir(exist_ok=True)
+            fitted = fit(
+                task,
+                given.train,
+                options.schedule,
+                seed=seed,
+                folder=folder,
+                devices=given.devices,
+                heldout=given.test,
+            )
+            predicted = task.predict(given)
+            values[layer].append(accuracy_of(classes, predicted))
+            print(f"test: {layer} {values[layer][-1]:.2f} %", flush=True)
+            if layer not in first:
+                first[layer], measured = predicted, fitted.measured
+                lines.append(learning(fitted.curve, "loss") | {"title": f"loss, frozen up to {layer}"})
+    best = max(layers, key=lambda layer: sum(values[layer]))
+    details = {
+        "best_layer": best,
+        "layers": list(layers),
+        "lines": lines,
+        "loss_of_a_guess": round(math.log(len(classes.names)), 6),
+        **answers(classes, first[best]),
+    }
+    return Outcome({"best": values[best], **values}, classes.chance, details, measured)
+
+
+class Retrained(Task):
+    """A frozen lower part, and the rest of the same architecture from nothing with a classifier.
+
+    A network without fully-connected layers (ResNet) is classified from its pooled features.
+
+    Args:
+        model: on its device, in evaluation mode; neither trained nor in the checkpoint.
+        layer: the last frozen one.
+        options: of the protocol.
+        classes: labels.
+        seed: of the fresh weights.
+    """
+
+    def __init__(self, model: Model, layer: str, options: Options, classes: Classes, seed: int):
+        super().__init__()
+        self.model, self.layer = model, layer
+        self.crops = options.crops
+        # By layer, so that a training does not hang on which others there are.
+        seed = seed_of(seed, "retrained", layer)
+        self.trunk = build_trunk(model.trunk.options, top=True, seed=seed, dropout=options.dropout)
+        self.later = self.trunk.layers[self.trunk.layers.index(layer) + 1 :]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            last = nn.Linear(math.prod(self.trunk.shapes()[self.trunk.layers[-1]]), len(classes.names))
+            initialise_last(last)
+        before = nn.Dropout(options.dropout) if self.trunk.options.fully_connected else nn.Identity()
+        self.head = nn.Sequential(before, nn.Flatten(), last)
+        for parameter in self._never_used():
+            parameter.requires_grad_(False)
+        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
+        self.register_buffer("heldout_labels", torch.from_numpy(classes.test), persistent=False)
+        self.guess = math.log(len(classes.names))
+
+    def _never_used(self) -> list[nn.Parameter]:
+        """Parameters of the fresh trunk up to the frozen layer: those that no gradient reaches."""
+        self.eval()
+        x = torch.zeros(1, *self.trunk.shapes()[self.layer])
+        self._rest(x).sum().backward()
+        unused = [parameter for parameter in self.parameters() if parameter.grad is None]
+        self.zero_grad(set_to_none=True)
+        return unused
+
+    @property
+    def transform(self) -> Transform:
+        """The square from which the device crops."""
+        trunk = self.trunk.options
+        return CentreSquare(trunk.short_side, trunk.short_side)
+
+    @property
+    def heldout_transform(self) -> Transform:
+        """The centre crop."""
+        return self.model.view
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy of the labels."""
+        pictures = batch.pictures
+        if self.training:
+            pictures = mirror_some(random_crop(pictures, draws, self.trunk.options.size), draws)
+        labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
+        target, logits = labels[batch.ids], self.logits(pictures)
+        return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
+
+    def logits(self, pictures: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) -> float (B, K)."""
+        with torch.no_grad():
+            frozen = self.model.layers_of(pictures, [self.layer])[self.layer]
+        # A copy, since the next step may work in place on what inference mode or the frozen trunk still hold.
+        return self._rest(frozen.clone())
+
+    def _rest(self, x: Tensor) -> Tensor:
+        for layer in self.later:
+            x = self.trunk.step(layer, x)
+        found: Tensor = self.head(x)
+        return found
+
+    @torch.inference_mode()
+    def predict(self, given: Given) -> np.ndarray:
+        """Class named for each test picture."""
+        self.eval()
+        found = []
+        for crops in crops_of_test(given, self.trunk.options, self.crops):
+            with given.devices.autocast():
+                shares = [self.logits(crop).float().softmax(1) for crop in crops]
+            found.append(torch.stack(shares).mean(0).argmax(1).cpu())
+        return torch.cat(found).numpy()

@@ -1,0 +1,22 @@
+"""What is done to a model before it is fine-tuned: batch norms folded in, layers rescaled (protocols 4.1)."""
+
+from __future__ import annotations
+
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.protocols import FineTuning
+from ssltransfer.models.absorb import absorb_norms
+from ssltransfer.models.weights import Model
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.rescaling import rescale_by
+
+
+def prepared(model: Model, options: FineTuning, index: Index, devices: Devices, seed: int) -> Model:
+    """The model as `absorb_bn` and `rescale` want it; its trunk is changed in place.
+
+    Arguments and errors are those of `rescale_by`; index: the training pictures.
+    """
+    if options.absorb_bn:
+        print(f"{absorb_norms(model.trunk)} batch norms folded into the convolutions before them", flush=True)
+    if options.rescale:
+        rescale_by(model, index, devices, seed)
+    return model

@@ -1,0 +1,253 @@
+"""A class a pixel by fine-tuning FCN-32s on any trunk (Long et al. 2015, voc-fcn-alexnet; protocols 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.protocols import Segmentation as Options
+from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.draws import Draws, seed_of
+from ssltransfer.data.targets import VOID, read_target
+from ssltransfer.data.transforms import Paired
+from ssltransfer.models.build import with_top
+from ssltransfer.models.fcn import Fcn
+from ssltransfer.models.normalise import Normalise, normalise
+from ssltransfer.models.weights import Model, read_model
+from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent, spread_ids
+from ssltransfer.stages.evaluate.confusion import all_background, confusion, intersection_over_union, mean_iou, shares
+from ssltransfer.stages.evaluate.mask_drawing import beside
+from ssltransfer.stages.evaluate.prepared import prepared
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import fit
+from ssltransfer.training.progress import Progress
+from ssltransfer.training.task import Task
+
+BACKGROUND = "background"
+DRAWN = 6  # test pictures
+
+
+def evaluate(given: Given) -> Outcome:
+    """Mean intersection over union of the classes and the background, from one confusion matrix of all test pictures.
+
+    A class that no test pixel has or is given is left out of the mean. Test pictures keep their size and go through
+    the network one at a time.
+
+    Raises:
+        ArtefactError: a set has no masks, or one class alone in them, or the two have other classes.
+        LayerError: the network cannot be made fully convolutional, or cannot be rescaled.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Options)
+    names = _classes(given)
+    parts, _ = (_parts(index, name, names) for index, name in _sets(given))
+    unseen = [name for name, part in zip(names, parts, strict=True) if not part]
+    if unseen:
+        print(f"{given.spec.train}: no pixel of {', '.join(unseen)}; a class without any cannot be learned", flush=True)
+    values: dict[str, list[float]] = {}
+    details: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    chance = 0.0
+    for seed in given.spec.seeds:
+        model = prepared(
+            with_layers(read_model(given.model), seed), options, given.train, given.devices, seed_of(seed, "prepare")
+        )
+        task = Segmented(model, options, parts)
+        trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
+        print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
+        folder = given.folder / f"seed-{seed}"
+        folder.mkdir(exist_ok=True)
+        fitted = fit(
+            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, heldout=given.test
+        )
+        shown = set() if details else set(spread_ids(len(given.test), DRAWN))
+        matrix, drawn = task.tested(given.test, given.devices, shown)
+        for name, share in shares(matrix).items():
+            values.setdefault(name, []).append(percent(share))
+        print(f"test: miou {values['miou'][-1]:.2f} %, pixels {values['pixel_accuracy'][-1]:.2f} %", flush=True)
+        if not details:
+            chance, measured = percent(mean_iou(all_background(matrix))), fitted.measured
+            details = {**_details(names, matrix), "never_in_training": unseen, "drawn": drawn}
+            details |= {"loss_of_a_guess": round(task.guess, 6), "lines": [learning(fitted.curve, "loss")]}
+    return Outcome(values, chance, details, measured)
+
+
+@dataclass(frozen=True)
+class WithMask(Paired):
+    """A picture as it is and its mask: neither resized nor cut nor mirrored."""
+
+    padding: ClassVar[Mapping[str, float]] = {"mask": VOID}
+
+    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
+        """uint8 (3, H, W) -> the same and `mask`, uint8 (H, W)."""
+        return {"picture": picture, "mask": mask_of(index, sample)}
+
+
+def mask_of(index: Index, sample: int) -> Tensor:
+    """uint8 (H, W), 0 background, 1.. the classes, 255 void.
+
+    Raises:
+        ArtefactError: it cannot be read any more.
+    """
+    mask = read_target(index, sample)
+    assert isinstance(mask, np.ndarray)
+    return torch.from_numpy(mask.copy())
+
+
+class Segmented(Task):
+    """FCN-32s of a model, and softmax cross-entropy over the pixels that are not void.
+
+    Every picture goes through the network alone, in its own size, and its loss is the mean over its pixels: neither
+    batch nor micro-batch changes what is computed. Batch norms therefore keep the statistics that the model came
+    with; their scales and shifts learn.
+
+    Args:
+        model: with fully-connected layers, if its trunk may have any; taken apart.
+        options: of the protocol.
+        parts: float64 (C,), share of each class in a training picture, in the mean; gives the loss of a guess.
+    """
+
+    def __init__(self, model: Model, options: Options, parts: np.ndarray):
+        super().__init__()
+        self.rule: Normalise = model.rule
+        self.options, self.classes = options, len(parts)
+        self.network = Fcn(model.trunk, len(parts), padding=options.padding, dropout=options.dropout)
+        network = self.network
+        frozen: dict[str, list[nn.Module]] = {
+            "all": [],
+            "fc6-8": [network.trunk],
+            "score": [network.trunk, network.head],
+        }
+        self.requires_grad_(True)
+        for part in frozen[options.train]:
+            part.requires_grad_(False)
+        there = parts[parts > 0]
+        self.guess = float(-(there * np.log(there)).sum())
+
+    @property
+    def transform(self) -> WithMask:
+        """Pictures and masks as they are."""
+        return WithMask()
+
+    def train(self, mode: bool = True) -> Segmented:
+        """Batch norms stay in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Mean over the pictures of the mean over their pixels."""
+        losses = []
+        for picture, mask in _cut(batch):
+            logits = self.network(normalise(picture[None], self.rule))
+            losses.append(F.cross_entropy(logits, mask[None].long(), ignore_index=VOID))
+        return {"loss": torch.stack(losses).mean()}
+
+    @torch.inference_mode()
+    def tested(self, test: Index, devices: Devices, shown: set[int]) -> tuple[np.ndarray, list[dict[str, str]]]:
+        """Confusion matrix, int64 (C, C), of all test pictures, and drawings of those that are shown.
+
+        Several processes take the pictures in turns.
+        """
+        self.eval()
+        total = np.zeros((self.classes, self.classes), np.int64)
+        drawn: dict[int, dict[str, str]] = {}
+        mine = islice(sequential_keys(range(len(test)), 1), devices.rank, None, devices.world)
+        progress = Progress("test", 0, -(-len(test) // devices.world), 1)
+        for batch in load_batches(test, self.transform, mine, seed=0, workers=devices.workers):
+            with devices.autocast(self.options.schedule.precision):
+                logits = self.network(normalise(batch.pictures.to(devices.device), self.rule))
+            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.others["mask"][0].numpy()
+            total += confusion(truth, predicted, self.classes)
+            sample = int(batch.ids)
+            if sample in shown:
+                picture = batch.pictures[0].permute(1, 2, 0).numpy()
+                drawn[sample] = beside(test.paths[sample], picture, truth, predicted, test.classes)
+            progress.step(0.0)
+            progress.say("whole pictures")
+        progress.close()
+        if devices.world > 1:
+            found: list[Any] = [None] * devices.world
+            dist.all_gather_object(found, (total, drawn))
+            total = np.sum([matrix for matrix, _ in found], axis=0)
+            drawn = {sample: one for _, some in found for sample, one in some.items()}
+        return total, [drawn[sample] for sample in sorted(drawn)]
+
+
+def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    """Each picture (3, H, W) and its mask (H, W), without what filled up the batch."""
+    return [
+        (picture[:, :height, :width], mask[:height, :width])
+        for picture, mask, (height, width) in zip(
+            batch.pictures, batch.others["mask"], batch.others["sizes"].tolist(), strict=True
+        )
+    ]
+
+
+def with_layers(model: Model, seed: int) -> Model:
+    """The model, with fresh fully-connected layers where its trunk may have them and it does not.
+
+    Fresh ones start by Kaiming's rule and depend on the seed alone; those that a model has are kept.
+    """
+    options = model.trunk.options
+    if model.trunk.layers == options.layers or not options.fully_connected:
+        return model
+    return replace(model, trunk=with_top(model.trunk, seed=seed_of(seed, "fc6-7")))
+
+
+def class_shares(index: Index, classes: int) -> np.ndarray:
+    """float64 (C,): the share that each class has of the pixels of a picture that are not void, in the mean."""
+    total = np.zeros(classes)
+    progress = Progress("masks", 0, len(index), 1)
+    for sample in range(len(index)):
+        counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
+        total += counts / counts.sum()
+        progress.step(0.0)
+        progress.say("pixels counted")
+    progress.close()
+    return total / len(index)
+
+
+def _sets(given: Given) -> tuple[tuple[Index, str], tuple[Index, str]]:
+    return (given.train, given.spec.train), (given.test, given.spec.test)
+
+
+def _parts(index: Index, name: str, names: list[str]) -> np.ndarray:
+    """`class_shares`, of a set that has something to tell apart."""
+    parts = class_shares(index, len(names))
+    if (parts > 0).sum() < 2:
+        raise ArtefactError(f"{name}: its masks hold {names[int(parts.argmax())]} alone; name a set of other pictures.")
+    return parts
+
+
+def _classes(given: Given) -> list[str]:
+    """Background, and the classes of both sets."""
+    for index, name in _sets(given):
+        if index.targets is None or index.targets.kind != "masks":
+            raise ArtefactError(f"{name}: has no class for each pixel; name a set of format voc or sbd with masks.")
+    if given.train.classes != given.test.classes:
+        raise ArtefactError(f"{given.spec.test}: its classes are not those of {given.spec.train}; name two VOC sets.")
+    return [BACKGROUND, *given.test.classes]
+
+
+def _details(names: list[str], matrix: np.ndarray) -> dict[str, Any]:
+    each = intersection_over_union(matrix)
+    return {
+        "classes": names,
+        "per_class": {n: None if np.isnan(iou) else percent(iou) for n, iou in zip(names, each, strict=True)},
+        "left_out_of_the_mean": [n for n, iou in zip(names, each, strict=True) if np.isnan(iou)],
+        "confusion": matrix.tolist(),
+    }

@@ -1,0 +1,160 @@
+"""Scores of pixels lie where the picture is: against the published numbers, ramps, and torch's own interpolation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, TrunkOptions, Vgg16
+from ssltransfer.models.absorb import absorb_norms
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.fcn import Fcn, Grid, Window
+from ssltransfer.models.trunk import LayerError
+
+SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
+
+
+def made(options: TrunkOptions, classes: int = 3, padding: int = 100) -> Fcn:
+    return Fcn(build_trunk(options, top=True, seed=4), classes, padding=padding).eval()
+
+
+@pytest.mark.parametrize(
+    ("options", "stride", "kernel", "crop"),
+    [
+        # voc-fcn-alexnet/train.prototxt and voc-fcn32s/train.prototxt.
+        (CaffeNet(width=0.125), 32, 63, 18),
+        (AlexNet(width=0.125), 32, 63, 18),
+        (Vgg16(width=0.125, bn=False), 32, 64, 19),
+        (ResNet18(width=0.125), 32, 63, 31),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_strides_kernels_and_crops_are_the_published_ones(
+    options: TrunkOptions, stride: int, kernel: int, crop: int
+) -> None:
+    grid = made(options).grid
+    assert (grid.stride, grid.kernel, grid.crop) == (stride, kernel, crop)
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+def test_cells_are_counted_as_torch_counts_them(ceil: bool) -> None:
+    for kernel, stride, padding in ((3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 2, 1), (5, 3, 2), (1, 1, 0)):
+        pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
+        for length in range(kernel, 20):
+            found = pool(torch.zeros(1, 1, length, length)).shape[-1]
+            assert Window(kernel, stride, padding, ceil).cells(length) == found
+
+
+def averaging(net: Fcn) -> None:
+    """Make every layer a mean over its window: what comes out for a ramp is where its window's centre lies."""
+    absorb_norms(net)
+    for name, module in list(net.named_modules(remove_duplicate=False)):
+        if isinstance(module, nn.MaxPool2d):
+            mean = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
+            net.set_submodule(name, mean)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        CaffeNet(width=0.02, bn=True),
+        CaffeNet(width=0.02, size=64, stem_stride=2, bn=True),
+        AlexNet(width=0.02),
+        Vgg16(width=0.02),
+        ResNet18(width=0.02),
+        ResNet18(width=0.02, stem_stride=1),
+    ],
+    ids=lambda options: options.slug,
+)
+def test_a_ramp_comes_back_as_that_ramp(options: TrunkOptions) -> None:
+    net = made(options).double()
+    averaging(net)
+    height, width = 560, 600
+    across = torch.arange(width, dtype=torch.float64).expand(height, width)
+    down = torch.arange(height, dtype=torch.float64)[:, None].expand(height, width)
+    with torch.no_grad():
+        even, *ramps = (net(x.expand(1, 3, height, width))[0, 0] for x in (torch.ones_like(across), across, down))
+    reach = 255  # half of the largest receptive field, and a stride
+    inner = (slice(reach, height - reach), slice(reach, width - reach))
+    assert even[inner].numel() > 1000 and float(even[inner].std()) < 1e-9 * float(even[inner].mean())
+    for found, ramp in zip(ramps, (across, down), strict=True):
+        torch.testing.assert_close((found / even)[inner], ramp[inner], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        CaffeNet(width=0.125),
+        SMALL,
+        AlexNet(width=0.125),
+        AlexNet(width=0.125, size=96),
+        Vgg16(width=0.125, size=64, bn=False),
+        Vgg16(width=0.06, size=256),
+    ],
+    ids=lambda options: options.slug,
+)
+def test_fc7_of_a_picture_of_the_trunks_own_size_is_the_trunks(options: TrunkOptions) -> None:
+    trunk = build_trunk(options, top=True, seed=4).eval()
+    net = made(options, padding=120 if options.size > 240 else 100)
+    own, padded = (next(m for m in one.modules() if isinstance(m, nn.Conv2d)) for one in (trunk, net))
+    padded.padding = own.padding
+    x = torch.randn(2, 3, options.size, options.size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted, found = trunk(x)["fc7"], net.head(net.trunk(x)[net.layer])
+    assert found.shape == (*wanted.shape, 1, 1) and float(wanted.std()) > 0.01
+    torch.testing.assert_close(found[:, :, 0, 0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_an_even_kernel_interpolates_as_torch_does() -> None:
+    net = made(Vgg16(width=0.02, bn=False))
+    scores = torch.randn(1, 3, 6, 7, generator=torch.Generator().manual_seed(1))
+    found = net.enlarge(scores, 170, 200)
+    wanted = F.interpolate(scores, scale_factor=32, mode="bilinear", align_corners=False)
+    # Half a stride lies before the first cell's centre there, 63 / 2 pixels here, of which 19 are cropped.
+    inner = slice(30, 150)
+    torch.testing.assert_close(found[..., inner, inner], wanted[..., 33:153, 33:153])
+
+
+def test_an_odd_kernel_meets_each_score_and_halves_the_way_between() -> None:
+    net = made(ResNet18(width=0.02))
+    scores: Tensor = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    found = net.enlarge(scores, 128, 128)
+    torch.testing.assert_close(found[..., ::32, ::32], scores)
+    torch.testing.assert_close(found[..., ::32, 16:112:32], (scores[..., 1:] + scores[..., :-1]) / 2)
+    # Behind the last cell all scores fade alike.
+    torch.testing.assert_close(found[..., 96, 96 + 16], scores[..., 3, 3] / 2)
+
+
+@pytest.mark.parametrize("options", [SMALL, AlexNet(width=0.02), Vgg16(width=0.02, bn=False), ResNet18(width=0.02)])
+def test_a_picture_of_any_size_has_scores_of_that_size(options: TrunkOptions) -> None:
+    net = made(options, classes=2)
+    for height, width in ((1, 1), (33, 64), (70, 31)):
+        with torch.no_grad():
+            assert net(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
+
+
+def test_scores_start_at_zero_and_only_layers_of_the_network_learn() -> None:
+    net = made(SMALL)
+    assert not net(torch.randn(1, 3, 40, 40)).any()
+    assert "kernel" not in net.state_dict() and "kernel" not in dict(net.named_parameters())
+    assert not any(isinstance(module, nn.Linear) for module in net.modules())
+
+
+def test_too_little_padding_is_refused() -> None:
+    with pytest.raises(LayerError, match=r"at the edges of a picture; raise `padding` \(60\)"):
+        made(CaffeNet(width=0.02), padding=60)
+    with pytest.raises(LayerError, match="caffenet without fc6, fc7"):
+        Fcn(build_trunk(SMALL, top=False), 3)
+
+
+def test_what_covers_all_lengths_of_two_strides_covers_all() -> None:
+    for padding in (76, 82, 100):
+        grid = Grid((Window(11, 4, padding), *[Window(3, 2, 0, True)] * 3, Window(6, 1, 0)))
+        few = all(map(grid.covers, range(1, 65)))
+        assert few == all(map(grid.covers, range(1, 1500)))
