@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, TrunkOptions, Vgg16
+from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, ResNet101V2, TrunkOptions, Vgg16
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import Model
@@ -113,6 +113,22 @@ def test_blocks_are_the_residual_networks() -> None:
     for align in (found, Blocks(given, "pool", 0).eval()):
         near = align.regions(found(x), torch.tensor([[0.0, 0, 224, 224]]), torch.zeros(1).long())
         assert float(torch.cosine_similarity(near, wanted)[0].detach()) > 0.95
+
+
+def test_a_trunk_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4() -> None:
+    """Dilation goes: the map of stride 16 is every second value of that of stride 8 (ResNet-101 v2)."""
+    given = model(ResNet101V2(width=0.125, size=32))
+    assert given.trunk.layers[-2:] == ("block3", "pool")
+    found = Blocks(given, "align", 0).eval()
+    assert (found.stride, found.side, found.dims) == (16, 14, 256)
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), given.trunk(x, ["block3"])["block3"][..., ::2, ::2], rtol=1e-3, atol=1e-3)
+        settled = settle_norms(found, [x])
+        assert settled == len(norms_of(found)) and torch.isfinite(found(x)).all()
+    assert not torch.equal(
+        Blocks(given, "align", 1).trunk.block4[0].shortcut.weight, found.trunk.block4[0].shortcut.weight
+    )
 
 
 def test_blocks_want_a_residual_network() -> None:

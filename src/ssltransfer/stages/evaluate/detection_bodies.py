@@ -123,7 +123,7 @@ class FullyConnected(Body):
 class Blocks(Body):
     """Map of block3, RoI pooling to 14 x 14, block4 on each region and its mean (He et al. 2016, on VOC).
 
-    A trunk that was made without block4 gets a fresh one.
+    A trunk that was made without block4 gets a fresh one, and a dilated block3 goes back to stride 16.
 
     Raises:
         LayerError: the trunk has no such blocks.
@@ -142,8 +142,11 @@ class Blocks(Body):
 def _with_block4(model: Model, seed: int) -> Trunk:
     """The trunk up to block4."""
     options, given = model.trunk.options, model.trunk.state_dict()
-    if "block4" not in options.layers and "block4" in type(options).model_fields:
-        options = options.model_copy(update={"block4": True})
+    # A block4 where there was none, and stride 16 where block3 was dilated: the weights are the same.
+    wanted = {"block4": True, "output_stride": 16}
+    options = options.model_copy(
+        update={name: wanted[name] for name in wanted.keys() & type(options).model_fields.keys()}
+    )
     if not {"block3", "block4"} <= set(options.layers):
         raise LayerError(
             f"{model.name}: a {options.name} has no block3 and block4 to detect with; name a residual network, or use "
