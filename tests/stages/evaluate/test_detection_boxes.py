@@ -82,7 +82,7 @@ def test_loss_without_a_thing_has_a_gradient() -> None:
     deltas = torch.zeros(2, 3, 4, requires_grad=True)
     _, placed = region_loss(torch.zeros(2, 4), deltas, boxes(2, 0), torch.zeros(2).long(), boxes(2, 1))
     placed.backward()  # type: ignore[no-untyped-call]
-    assert float(placed) == 0 and deltas.grad is not None and not deltas.grad.any()
+    assert placed.item() == 0 and deltas.grad is not None and not deltas.grad.any()
 
 
 def kept(scores: torch.Tensor, where: torch.Tensor, **changes: float) -> tuple[list[float], list[int]]:
