@@ -71,3 +71,16 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("no real pictures here: set SSLTRANSFER_REAL_DATA")
     return Path(folder)
+
+
+@pytest.fixture
+def kitchen(real_data: Path, tmp_path: Path) -> Path:
+    """A folder with lists train.txt and test.txt of 44 and 12 frames of one real room, and their depth."""
+    source = real_data / "rgbd" / "seven_scenes_redkitchen"
+    (tmp_path / "kitchen").mkdir()
+    (tmp_path / "kitchen" / "frames").symlink_to(source)
+    for split in ("train", "test"):
+        names = (source / f"{split}.txt").read_text().split()
+        lines = (f"frames/{name}.color.jpg frames/{name}.depth.png\n" for name in names)
+        (tmp_path / "kitchen" / f"{split}.txt").write_text("".join(lines))
+    return tmp_path / "kitchen"

@@ -161,12 +161,12 @@ def test_published_sizes() -> None:
 
 
 @pytest.mark.real
-def test_real_frames_in_both_layouts(real_data: Path, tmp_path: Path) -> None:
-    kitchen, layout = real_data / "rgbd" / "seven_scenes_redkitchen", real_data / "rgbd" / "nyu_layout"
+def test_real_frames_in_every_layout(real_data: Path, kitchen: Path, tmp_path: Path) -> None:
+    layout = real_data / "rgbd" / "nyu_layout"
     for split, n in (("train", 44), ("test", 12)):
         make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)
         assert len(read_index(tmp_path / f"{split}.parquet")) == n
-    known = [np.asarray(Image.open(file)) / np.float32(1000) for file in kitchen.glob("*.depth.png")]
+    known = [np.asarray(Image.open(file)) / np.float32(1000) for file in kitchen.glob("frames/*.depth.png")]
     (tmp_path / "nyu_depth_v2_labeled.mat").symlink_to(layout / "nyu_depth_v2_labeled_like.mat")
     savemat(tmp_path / "splits.mat", {"trainNdxs": [[1], [2], [4]], "testNdxs": [[3]]})
     make_index(NyuDepthV2(root=str(tmp_path), split="train"), output=tmp_path / "nyu.parquet", threads=1)

@@ -261,10 +261,9 @@ def test_depth_is_drawn_in_viridis_and_what_is_missing_is_grey() -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_a_real_kitchen(real_data: Path, tmp_path: Path) -> None:
+def test_a_real_kitchen(kitchen: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
-        spec = Rgbd(root=str(real_data / "rgbd" / "seven_scenes_redkitchen"), split=split)
-        make_index(spec, output=tmp_path / f"{split}.parquet", threads=1)
+        make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)
     model = made(tmp_path / "m", NARROW.model_copy(update={"width": 0.25}))
     protocol = Depth(resize=(60, 80), crop=(57, 76), channels=32, schedule=Schedule(steps=150, batch=8, lr=0.02))
     output = tmp_path / "depth" / "m.json"

@@ -1,0 +1,61 @@
+"""What a configuration may ask of depth and of frozen block3, said before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from ssltransfer.config import Config, ConfigError, complete
+from ssltransfer.plan import Machine, estimate
+
+BASE = """
+datasets:
+  rooms: {format: world, set: rgbd, split: train, n: 40, targets: depth}
+  others: {format: nyu-depth-v2, root: nyu, split: test}
+  plain: {format: world, set: rgbd, split: train, n: 40}
+  a-train: {format: world, set: objects, split: train, n: 60}
+  a-val: {format: world, set: objects, split: val, n: 60}
+pretexts:
+  res: {task: random, trunk: {name: resnet101-v2, block4: true}}
+  caffe: {task: random, trunk: caffenet}
+  hog: {task: hog, trunk: hog-words, data: a-train}
+evaluations:
+  depth: {protocol: depth, models: [res, caffe], train: rooms, test: others, controls: [random]}
+  frozen: {protocol: frozen-block3, models: [res], train: a-train, test: a-val}
+"""
+
+
+def completed(evaluation: str = "depth", **changes: Any) -> Config:
+    content = yaml.safe_load(BASE)
+    content["evaluations"][evaluation] |= changes
+    return complete(content)
+
+
+def test_it_can_be_meant_and_costs_something() -> None:
+    config = completed()
+    assert config.model("res").layers == ("conv1", "block1", "block2", "block3", "block4", "pool")
+    costs = {f"{cost.stage} {cost.name}": cost for cost in estimate(config, Machine())}
+    for job in ("depth of res", "depth of caffe", "frozen of res"):
+        hours = costs[f"evaluate {job}"].hours
+        assert hours is not None and hours > 0
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "changes", "said"),
+    [
+        ("depth", {"train": "plain"}, "depth needs depth of every picture, which dataset 'plain' does not have"),
+        ("depth", {"models": ["hog"]}, "evaluations.depth.models: hog is no network and cannot be fine-tuned"),
+        ("depth", {"protocol": {"name": "depth", "layer": "block5"}}, "has no 'block5'; did you mean 'block"),
+        (
+            "frozen",
+            {"models": ["caffe"]},
+            "frozen.protocol.layer: model 'caffe' (caffenet) has no 'block3'",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(evaluation: str, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        completed(evaluation, **changes)
+    assert said in str(refusal.value)
