@@ -20,9 +20,9 @@ from ssltransfer.data.targets import Boxes
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.weights import Model, write_model
 from ssltransfer.stages.evaluate import run
-from ssltransfer.stages.evaluate.detection_bodies import settle_norms
+from ssltransfer.stages.evaluate.detection.bodies import settle_norms
+from ssltransfer.stages.evaluate.detection.proposals import grid
 from ssltransfer.stages.evaluate.fast_rcnn import FastRcnn, covered
-from ssltransfer.stages.evaluate.proposals import grid
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit

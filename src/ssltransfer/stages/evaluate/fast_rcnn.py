@@ -15,12 +15,12 @@ from ssltransfer.data.targets import Boxes
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate.base import Given, Outcome, percent
-from ssltransfer.stages.evaluate.detection import Detector, measure, sets_of
-from ssltransfer.stages.evaluate.detection_ap import overlaps
-from ssltransfer.stages.evaluate.detection_bodies import Blocks, Body, FullyConnected
-from ssltransfer.stages.evaluate.detection_boxes import FOREGROUND, region_loss
-from ssltransfer.stages.evaluate.detection_views import NOTHING, RegionView
-from ssltransfer.stages.evaluate.proposals import find_proposals
+from ssltransfer.stages.evaluate.detection.ap import overlaps
+from ssltransfer.stages.evaluate.detection.bodies import Blocks, Body, FullyConnected
+from ssltransfer.stages.evaluate.detection.boxes import FOREGROUND, region_loss
+from ssltransfer.stages.evaluate.detection.detector import Detector, measure, sets_of
+from ssltransfer.stages.evaluate.detection.proposals import find_proposals
+from ssltransfer.stages.evaluate.detection.views import NOTHING, RegionView
 
 REGION = 224.0**2  # pixels of a region that is seen at its right scale: the pictures that networks were trained on
 

@@ -18,10 +18,10 @@ from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import Paired
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate.base import Given, Outcome
-from ssltransfer.stages.evaluate.detection import Detector, measure, sets_of
-from ssltransfer.stages.evaluate.detection_bodies import Blocks
-from ssltransfer.stages.evaluate.detection_boxes import region_loss
-from ssltransfer.stages.evaluate.detection_views import NOTHING, TrainingView
+from ssltransfer.stages.evaluate.detection.bodies import Blocks
+from ssltransfer.stages.evaluate.detection.boxes import region_loss
+from ssltransfer.stages.evaluate.detection.detector import Detector, measure, sets_of
+from ssltransfer.stages.evaluate.detection.views import NOTHING, TrainingView
 
 
 def evaluate(given: Given) -> Outcome:

@@ -16,7 +16,7 @@ from ssltransfer.artefacts.files import ArtefactError, digest_of, replacing
 from ssltransfer.artefacts.index import Index
 from ssltransfer.data.batches import load_batches, sequential_keys
 from ssltransfer.data.transforms import Paired, resize
-from ssltransfer.stages.evaluate.proposal_files import read_proposals, stem_of
+from ssltransfer.stages.evaluate.detection.proposal_files import read_proposals, stem_of
 from ssltransfer.training.progress import Progress
 
 GRID_SIDES = (0.2, 0.3, 0.45, 0.67, 1.0)  # of a square of the picture's area

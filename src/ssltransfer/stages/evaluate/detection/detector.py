@@ -20,11 +20,11 @@ from ssltransfer.data.draws import seed_of
 from ssltransfer.data.targets import Boxes, read_target
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Given, Outcome, percent, spread_ids
-from ssltransfer.stages.evaluate.detection_ap import Curve, curves, mean_of
-from ssltransfer.stages.evaluate.detection_bodies import Body, settle_norms
-from ssltransfer.stages.evaluate.detection_boxes import Detections, Sampling, decode, detections
-from ssltransfer.stages.evaluate.detection_drawings import draw, precision_lines
-from ssltransfer.stages.evaluate.detection_views import TestView, prepared, things_of
+from ssltransfer.stages.evaluate.detection.ap import Curve, curves, mean_of
+from ssltransfer.stages.evaluate.detection.bodies import Body, settle_norms
+from ssltransfer.stages.evaluate.detection.boxes import Detections, Sampling, decode, detections
+from ssltransfer.stages.evaluate.detection.drawings import draw, precision_lines
+from ssltransfer.stages.evaluate.detection.views import TestView, prepared, things_of
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import Fitted, fit
 from ssltransfer.training.progress import Progress

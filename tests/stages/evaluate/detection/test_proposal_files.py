@@ -6,7 +6,7 @@ import pytest
 from scipy.io import savemat
 
 from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.stages.evaluate.proposal_files import read_proposals, stem_of
+from ssltransfer.stages.evaluate.detection.proposal_files import read_proposals, stem_of
 
 
 def cells(*parts: object) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, box_iou
 
-from ssltransfer.stages.evaluate.detection_boxes import Sampling, decode, detections, encode, region_loss
+from ssltransfer.stages.evaluate.detection.boxes import Sampling, decode, detections, encode, region_loss
 
 
 def boxes(n: int, seed: int, size: float = 200.0) -> torch.Tensor:

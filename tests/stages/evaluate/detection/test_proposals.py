@@ -10,8 +10,8 @@ from torchvision.ops import box_iou
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
-from ssltransfer.stages.evaluate import proposals as module
-from ssltransfer.stages.evaluate.proposals import find_proposals, grid
+from ssltransfer.stages.evaluate.detection import proposals as module
+from ssltransfer.stages.evaluate.detection.proposals import find_proposals, grid
 
 
 def index_of(names: list[str], width: int = 40, height: int = 30) -> Index:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssltransfer.data.targets import Boxes
-from ssltransfer.stages.evaluate.detection_boxes import Detections
+from ssltransfer.stages.evaluate.detection.boxes import Detections
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ssltransfer.data.targets import Boxes
-from ssltransfer.stages.evaluate.detection_ap import curves, mean_of, overlaps
-from ssltransfer.stages.evaluate.detection_boxes import Detections
+from ssltransfer.stages.evaluate.detection.ap import curves, mean_of, overlaps
+from ssltransfer.stages.evaluate.detection.boxes import Detections
 
 
 def found(*rows: tuple[int, float, tuple[float, float, float, float]]) -> Detections:

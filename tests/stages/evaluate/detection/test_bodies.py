@@ -5,7 +5,7 @@ from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, ResNet101V2, 
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import Model
-from ssltransfer.stages.evaluate.detection_bodies import Blocks, FullyConnected, norms_of, settle_norms
+from ssltransfer.stages.evaluate.detection.bodies import Blocks, FullyConnected, norms_of, settle_norms
 
 
 def model(options: TrunkOptions, *, top: bool = True, seed: int = 0) -> Model:

@@ -14,7 +14,7 @@ from ssltransfer.data.draws import seed_of
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model
-from ssltransfer.stages.evaluate.proposals import grid
+from ssltransfer.stages.evaluate.detection.proposals import grid
 
 SETTLED_REGIONS = 64  # of a picture, for the norms of a region's layers
 

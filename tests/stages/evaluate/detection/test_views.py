@@ -11,8 +11,9 @@ from ssltransfer.data.batches import load_batches
 from ssltransfer.data.cached import read_sample
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.normalise import normalise
-from ssltransfer.stages.evaluate.detection_boxes import Sampling
-from ssltransfer.stages.evaluate.detection_views import (
+from ssltransfer.stages.evaluate.detection.boxes import Sampling
+from ssltransfer.stages.evaluate.detection.proposals import grid
+from ssltransfer.stages.evaluate.detection.views import (
     Placement,
     RegionView,
     TestView,
@@ -21,7 +22,6 @@ from ssltransfer.stages.evaluate.detection_views import (
     prepared,
     things_of,
 )
-from ssltransfer.stages.evaluate.proposals import grid
 from ssltransfer.stages.index import run as make_index
 
 

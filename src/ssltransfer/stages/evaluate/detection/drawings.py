@@ -13,8 +13,8 @@ from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
 from ssltransfer.data.targets import Boxes
 from ssltransfer.data.transforms import resize
 from ssltransfer.stages.evaluate.base import spread_ids
-from ssltransfer.stages.evaluate.detection_ap import Curve
-from ssltransfer.stages.evaluate.detection_boxes import Detections
+from ssltransfer.stages.evaluate.detection.ap import Curve
+from ssltransfer.stages.evaluate.detection.boxes import Detections
 
 PICTURES = 6
 HEIGHT = 180  # pixels; two pictures beside each other stay below 40 kB

@@ -16,7 +16,7 @@ from ssltransfer.artefacts.index import Index
 from ssltransfer.data.targets import Boxes, read_target
 from ssltransfer.data.transforms import Paired, resize
 from ssltransfer.models.normalise import Normalise, normalise
-from ssltransfer.stages.evaluate.detection_boxes import Sampling
+from ssltransfer.stages.evaluate.detection.boxes import Sampling
 
 NOTHING = -1
 """Class, or label, of a row that fills up a batch."""
