@@ -154,3 +154,11 @@ def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.trunk(x)["pool"], trunk(x)["pool"])
+
+
+def test_a_random_network_has_values_of_a_usual_size() -> None:
+    trunk = build_trunk(SMALL.model_copy(update={"block4": True}), top=True).eval()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for layer, value in trunk(x, trunk.layers).items():
+            assert layer == "pool" or 0.3 < float(value.std()) < 10, layer

@@ -36,6 +36,7 @@ def build_trunk(options: TrunkOptions, *, top: bool, seed: int = 0, dropout: flo
         torch.manual_seed(seed)
         trunk: Trunk = kind(options, top=top, dropout=dropout)
         initialise(trunk)
+        trunk.settle()
     return trunk
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ssltransfer.config.trunks import ResNetV2 as Options
@@ -50,6 +51,19 @@ class ResNetV2(Trunk):
             x = self.relu(self.norm0(self.maxpool(x)))
         x = self.get_submodule(layer)(x)
         return self.relu(self.get_submodule(f"norm{layer[-1]}")(x))
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Each residual branch begins smaller by the root of their number.
+
+        Before any statistics are learned a norm changes nothing, and every unit would double the variance: 30 of them
+        give a random network values in the ten thousands, which no head learns from and float16 does not hold.
+        """
+        units = [module for module in self.modules() if isinstance(module, Unit)]
+        for unit in units:
+            last = unit.branch[-1]
+            assert isinstance(last, nn.Conv2d)
+            last.weight *= len(units) ** -0.5
 
 
 class Unit(nn.Module):

@@ -54,6 +54,9 @@ class Trunk(nn.Module, ABC):
     def step(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
 
+    def settle(self) -> None:
+        """Called once fresh weights are drawn, for networks whose form asks for more than Kaiming's initialisation."""
+
     @torch.no_grad()
     def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
         """Shape of each layer for one picture of the trunk's own size (or another), without the batch."""
