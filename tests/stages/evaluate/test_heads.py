@@ -66,6 +66,17 @@ def test_a_hidden_layer_is_kolesnikovs() -> None:
         Linear(dropout=0.5)
 
 
+def test_the_penalty_is_that_of_logistic_regression(chain) -> None:  # type: ignore[no-untyped-def]
+    """SGD's decay is the gradient of lambda ||W||^2, lambda = 100 / (M C)."""
+    task = head_of(chain, Mlp(layer="conv4", pool=Pool(max=3), hidden=8, schedule=SHORT))
+    dims = math.prod(task.shape)
+    weight = torch.randn(3, 5, requires_grad=True)
+    (100 / (dims * 12) * weight.square().sum()).backward()
+    assert torch.allclose(weight.grad, task.schedule.weight_decay * weight.detach())
+    assert not task.schedule.norm_and_bias_decay
+    assert head_of(chain, LinearSgd(layer="conv4", schedule=SHORT)).schedule == SHORT
+
+
 def test_only_the_classifier_learns(chain) -> None:  # type: ignore[no-untyped-def]
     task = head_of(chain, Mlp(layer="conv4", pool=Pool(max=3), hidden=8, schedule=SHORT))
     (batch,) = load_batches(read_index(chain.train), task.transform, sequential_keys(range(8), 8), seed=0)

@@ -82,6 +82,14 @@ def test_end_to_end(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-d
     assert alone.details["curves"]["layers"]["conv3"] == curve, "a probe hangs on the others beside it"
 
 
+def test_fully_connected_layers_are_vectors(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    given = {"model": chain.full_model, "train": chain.train, "test": chain.test, "threads": 1}
+    run(spec(layers=("conv5", "fc6", "fc7")), output=tmp_path / "fc" / "m.json", **given)
+    found = read_metrics(tmp_path / "fc" / "m.json")
+    assert set(found.values) == {"best", "conv5", "fc6", "fc7"}
+    assert found.details["pooled"]["fc6"] == found.details["pooled"]["fc7"] == [512]
+
+
 def test_only_the_probes_learn_and_are_saved(chain) -> None:  # type: ignore[no-untyped-def]
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)

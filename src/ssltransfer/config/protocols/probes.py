@@ -65,6 +65,11 @@ class Head(ProtocolOptions):
     output_stride: Literal[8, 16] | None = Field(None, description="Of trunks that can be told; null: as trained.")
     hidden: int | None = Field(None, ge=1, description="Units of a hidden layer with ReLU; null: a linear classifier.")
     dropout: float = Field(0.0, ge=0, lt=1, description="After the hidden layer.")
+    l2_rule: bool = Field(
+        False,
+        description="The penalty of `logistic`, 100 / (M C) ||W||^2 for M dimensions and C classes, on all weights, "
+        "instead of the schedule's weight decay.",
+    )
     schedule: Schedule
 
     @model_validator(mode="after")
@@ -105,6 +110,7 @@ class Mlp(Head):
     mirror: bool = False
     hidden: int | None = 1000
     dropout: float = 0.5
+    l2_rule: bool = True
     schedule: Schedule = Schedule(epochs=180, batch=512, lr=0.01, drops=(60, 120), weight_decay=0.0)
 
 

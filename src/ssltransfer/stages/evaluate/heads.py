@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import Head as Options
+from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
 from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import mirror_some, random_crop
@@ -64,7 +65,7 @@ def evaluate(given: Given) -> Outcome:
         folder.mkdir(exist_ok=True)
         if options.standardise:
             task.standardise(train, given.devices)
-        schedule = options.schedule.of_all(len(given.train) / len(train))
+        schedule = task.schedule.of_all(len(given.train) / len(train))
         fitted = fit(task, train, schedule, seed=seed, folder=folder, devices=given.devices, heldout=given.test)
         scores = task.scores(given.test, given.devices)
         predicted = scores.argmax(1)
@@ -103,10 +104,10 @@ class Head(Task):
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
         self.shape = pooled_shape(shape, options.pool)
-        dims, count = math.prod(self.shape), len(classes.names)
+        dims, self.classes = math.prod(self.shape), len(classes.names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(options.hidden or dims, count)
+            last = nn.Linear(options.hidden or dims, self.classes)
             initialise_last(last)
             hidden = [nn.Linear(dims, options.hidden), nn.ReLU(), nn.Dropout(options.dropout)] if options.hidden else []
             self.classifier = nn.Sequential(*hidden, last)
@@ -114,7 +115,15 @@ class Head(Task):
         self.register_buffer("deviation", torch.ones(dims))
         self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
         self.register_buffer("heldout_labels", torch.from_numpy(classes.test), persistent=False)
-        self.guess = math.log(count)
+        self.guess = math.log(self.classes)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The protocol's, with the weight decay that `l2_rule` is: half the gradient of ||W||^2 is W."""
+        if not self.options.l2_rule:
+            return self.options.schedule
+        penalty = 100 / (math.prod(self.shape) * self.classes)
+        return self.options.schedule.model_copy(update={"weight_decay": 2 * penalty, "norm_and_bias_decay": False})
 
     @property
     def transform(self) -> Transform:
