@@ -272,7 +272,8 @@ def test_it_learns_more_of_the_world_than_a_guess(masks: tuple[Path, Path], tmp_
     found = measured(tmp_path, model, masks, schedule=schedule)
     print({name: values[0] for name, values in found.values.items()}, "chance", found.chance)
     assert found.chance is not None and found.mean() > 1.4 * found.chance
-    assert found.details["curves"]["loss"][-1] < 0.5 * found.details["loss_of_a_guess"]
+    losses = found.details["lines"][0]["series"]["training"][1]
+    assert losses[-1] < 0.5 * found.details["loss_of_a_guess"]
 
 
 def test_rescaled_and_absorbed(masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
