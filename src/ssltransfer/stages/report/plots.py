@@ -159,7 +159,9 @@ class Plots:
         with matplotlib.rc_context(_STYLE):
             drawn = Figure(figsize=SMALL, layout="constrained")
             axes = drawn.subplots()
-            for place, (name, (xs, ys)) in enumerate(figure["series"].items()):
+            # Files keep names sorted; what is learned from comes first, in the colour that it has in other figures.
+            for place, name in enumerate(sorted(figure["series"], key=lambda name: name != "training")):
+                xs, ys = figure["series"][name]
                 axes.plot(xs, ys, color=COLOURS[place % len(COLOURS)], label=shorten(name, 24))
             axes.set_title(figure["title"])
             axes.set_xlabel(figure["x"])

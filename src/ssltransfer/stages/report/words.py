@@ -22,17 +22,21 @@ def summary(results: Results) -> list[str]:
         f"{count(len(results.evaluations), 'evaluation')}",
     ]
     sentences = [f"{listed(parts)}."]
-    evaluations = list(results.evaluations.items())
-    sentences += [_sentence(results, name, measured) for name, measured in evaluations[:SENTENCES]]
-    if len(evaluations) > SENTENCES:
-        sentences.append(f"{count(len(evaluations) - SENTENCES, 'evaluation')} more stand in the tables.")
+    said = [
+        sentence for name, measured in results.evaluations.items() if (sentence := _sentence(results, name, measured))
+    ]
+    sentences += said[:SENTENCES]
+    more = len(results.evaluations) - len(said[:SENTENCES])
+    if more:
+        sentences.append(f"{count(more, 'evaluation')} {'more ' if said else ''}stand in the tables.")
     return sentences
 
 
 def _sentence(results: Results, name: str, measured: list[Metrics]) -> str:
+    """The best model without labels; empty where there are controls only."""
     learned = [metrics for metrics in measured if results.kind(metrics.model) == "learned"]
     if not learned:
-        return f"Under {name} there are controls only."
+        return ""
     best = max(learned, key=lambda metrics: round(metrics.mean(), 6))
     who = f"the best of {count(len(learned), 'model')}, {best.model}," if len(learned) > 1 else best.model
     text = f"Under {name}, {who} reaches {number(best.mean())} {best.unit}"
