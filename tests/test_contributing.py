@@ -22,7 +22,7 @@ def example() -> Any:
     """Run both code blocks as they stand; returns the module's names."""
     text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
     options, method = re.findall(r"```python\n(.*?)```", text, re.S)
-    names = dict(vars(tasks))
+    names: dict[str, Any] = {"__name__": "example_options"}
     exec(options, names)
     tasks.Mirror = names["Mirror"]  # type: ignore[attr-defined]
     module: dict[str, Any] = {"__name__": "example"}

@@ -1,0 +1,30 @@
+"""Pretext tasks: what makes a model without labels, and its options. A file a family."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from ssltransfer.config.base import name_alone
+from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.tasks.positions import RelativePosition
+from ssltransfer.config.tasks.puzzles import Jigsaw, JigsawPP
+from ssltransfer.config.tasks.puzzles import Tiles as Tiles
+from ssltransfer.config.tasks.rotation import Rotation
+from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork
+
+TASKS: tuple[type[TaskOptions], ...] = (
+    Jigsaw,
+    JigsawPP,
+    RelativePosition,
+    Rotation,
+    RandomNetwork,
+    Hog,
+    Imported,
+)
+AnyTask = Annotated[
+    Jigsaw | JigsawPP | RelativePosition | Rotation | RandomNetwork | Hog | Imported,
+    Field(discriminator="name"),
+    BeforeValidator(name_alone),
+]

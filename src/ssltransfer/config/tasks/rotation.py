@@ -1,0 +1,22 @@
+"""Rotation."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.tasks.base import TaskOptions
+
+
+class Rotation(TaskOptions):
+    """Rotation: by how many quarter turns was the picture turned?"""
+
+    name: Literal["rotation"] = "rotation"
+    module: ClassVar[str] = "rotation"
+    source: ClassVar[str] = "Gidaris et al. 2018; protocols 1.5"
+    augment: Literal["random-resized-crop", "inception", "crop"] = Field(
+        "random-resized-crop",
+        description="RotNet's random box, Inception's (Kolesnikov 2019), or a random crop.",
+    )
+    hidden: int = Field(4096, ge=1, description="Width of fc6 and fc7 where the trunk is no residual network.")
