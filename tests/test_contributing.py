@@ -23,7 +23,7 @@ def example() -> Any:
     text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
     options, method = re.findall(r"```python\n(.*?)```", text, re.S)
     names: dict[str, Any] = {"__name__": "example_options"}
-    exec(options, names)
+    exec(compile(options, "mirror.py", "exec", dont_inherit=True), names)  # not this file's postponed annotations
     tasks.Mirror = names["Mirror"]  # type: ignore[attr-defined]
     module: dict[str, Any] = {"__name__": "example"}
     try:
