@@ -128,7 +128,7 @@ class Detector(Task):
         """
 
     def judged(self, maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (N, 4) of the picture of maps (1, D, h, w) -> logits (N, C + 1), background first; deltas (N, C, 4)."""
+        """Regions (N, 4) of the picture of maps (1, D, h, w) -> logits (N, C + 1), deltas (N, C, 4)."""
         owners = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
         x = self.body.regions(maps, regions, owners)
         return self.scores(x), self.boxes(x).unflatten(1, (self.classes, 4))
