@@ -8,7 +8,7 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.methods import ClusterClassification
-from ssltransfer.config.protocols import FasterRcnn, FineTuning
+from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
 from ssltransfer.config.references import check_references
 from ssltransfer.config.trunks import can_be_rescaled
 
@@ -31,7 +31,8 @@ def check(config: Config) -> None:
         where = f"features.{name}"
         _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")
         _layer(config.model(features.model), features.layer, f"{where}.layer")
-        if features.pool and features.layer in config.model(features.model).trunk.fully_connected:
+        trunk = config.model(features.model).trunk
+        if features.pool and features.layer in (*trunk.fully_connected, *trunk.vectors):
             raise ConfigError(f"{where}.pool: {features.layer} is a vector; leave the pooling out.")
     for name, cluster in config.clusters.items():
         _known(config.features, cluster.features, f"clusters.{name}.features", "features entry")
@@ -103,18 +104,28 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
         if isinstance(protocol, FasterRcnn):
             _layer(model, "block3", f"{where}.models")
+        if isinstance(protocol, FineTuning) and protocol.absorb_bn and not model.trunk.foldable:
+            raise ConfigError(
+                f"{where}.protocol.absorb_bn: {model.name} ({model.trunk.name}) has batch norms elsewhere than "
+                "right after layers with weights; leave it out, or give it an evaluation of its own."
+            )
         if isinstance(protocol, FineTuning) and protocol.rescale:
             _refuse_rescaling(model, protocol, where)
+        if isinstance(protocol, NonlinearLayers | Segmentation | Detection) and not model.trunk.stepwise:
+            raise ConfigError(
+                f"{where}.models: {model.name} is a {model.trunk.name} network, which cannot be taken apart for "
+                f"{protocol.name}; leave it out."
+            )
 
 
 def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
     """Of networks whose scales would mean nothing."""
-    if model.trunk.name.startswith("resnet"):
+    if not model.trunk.rescalable:
         raise ConfigError(
-            f"{where}.protocol.rescale: {model.name} is a residual network, whose layers have no scale of their own; "
-            "leave it out, or give it an evaluation of its own."
+            f"{where}.protocol.rescale: layers of {model.name} ({model.trunk.name}) have no scale of their own, "
+            "as those of a residual network; leave it out, or give it an evaluation of its own."
         )
-    if getattr(model.trunk, "bn", False) and not protocol.absorb_bn:
+    if model.trunk.normed and not protocol.absorb_bn:
         raise ConfigError(
             f"{where}.protocol.rescale: {model.name} has batch norms, which undo every scale; set absorb_bn: true too."
         )

@@ -187,7 +187,7 @@ class DepthTask(Task):
 def _default_layer(trunk: Trunk) -> str:
     if "block3" in trunk.layers:
         return "block3"
-    return [name for name in trunk.layers if name != "pool"][-1]
+    return trunk.options.maps[-1]
 
 
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:

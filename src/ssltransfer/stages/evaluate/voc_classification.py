@@ -18,9 +18,10 @@ from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import mirror_some
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import resize
+from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.build import with_top
 from ssltransfer.models.normalise import normalise
-from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.trunk import BATCH_NORMS, LayerError, Trunk
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.average_precision import area, eleven_points, precisions
 from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent
@@ -135,7 +136,7 @@ class FineTuned(Task):
         """Frozen batch norms stay in evaluation mode."""
         super().train(mode)
         for module in self.trunk.modules():
-            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            if isinstance(module, BATCH_NORMS) and not module.weight.requires_grad:
                 module.eval()
         return self
 
@@ -190,6 +191,7 @@ def _trunk(model: Model, where: str, options: Options, seed: int) -> tuple[Trunk
                 module.p = options.dropout
         return model.trunk, set()
     trunk = with_top(model.trunk, seed=seed, dropout=options.dropout)
+    absorb_norms(trunk, linear_only=True)
     linear = {name: module for name, module in trunk.named_modules() if isinstance(module, nn.Linear)}
     _afresh(list(linear.values()), seed, "fc6-7")
     return trunk, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}

@@ -12,7 +12,8 @@ class Pooled(nn.Module):
     """Last convolution, pooled 3/2 rounding up (VGG: 2/2), flattened: pool5 of the papers' heads.
 
     CaffeNet's 6x6 on 64-pixel tiles become 3x3, its 13x13 on 227 pixels 6x6. Where the map is smaller than the window,
-    nothing is pooled. A residual network has no pooling here: its last map is read as it is.
+    nothing is pooled. A residual network has no pooling here: its last map is read as it is. Where the trunk ends with
+    a vector that it learns (`representation`, fc7 of vgg19-bn), that is what is read.
 
     Args:
         trunk: whose convolutions are read.
@@ -30,18 +31,22 @@ class Pooled(nn.Module):
         super().__init__()
         self.trunk = trunk
         options = trunk.options
-        self.layer = [name for name in trunk.layers if name != "pool"][-1]
+        self.layer = options.maps[-1] if options.vector in (None, "pool") else options.convolutions[-1]
         try:
-            channels, rows = trunk.shapes(side)[self.layer][:2]
+            channels, *sides = trunk.shapes(side)[self.layer]
         except RuntimeError:
             raise LayerError(
                 f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
-                "or the stride of the first convolution smaller (stem_stride: 1)."
+                "or the stride of the first convolution smaller (stem_stride: 1)"
+                + (
+                    f"; or its fc6 wants another size: give the trunk size: {side}."
+                    if "fc6" in options.vectors
+                    else "."
+                )
             ) from None
-        window = 2 if options.name == "vgg16" else 3
-        pools = rows >= window and not options.name.startswith("resnet")
-        self.pool = nn.MaxPool2d(window, 2, ceil_mode=True) if pools else nn.Identity()
-        self.features = channels * int(self.pool(torch.zeros(1, 1, rows, rows)).shape[-1]) ** 2
+        pools = options.pool5 and sides and sides[0] >= options.pool5
+        self.pool = nn.MaxPool2d(options.pool5, 2, ceil_mode=True) if pools else nn.Identity()
+        self.features = channels * (int(self.pool(torch.zeros(1, 1, *sides)).shape[-1]) ** 2 if sides else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """float (N, 3, side, side) -> (N, features)."""

@@ -44,7 +44,7 @@ class Classifier(Task):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + 1)
             # Caffe's and VGG's networks have dropout before their last layer; torchvision's others have not.
-            before = nn.Dropout(dropout) if spec.trunk.name in ("caffenet", "vgg16") else nn.Identity()
+            before = nn.Dropout(dropout) if spec.trunk.dropout_before_classifier else nn.Identity()
             last_layer = nn.Linear(self.trunk.shapes()[last][0], classes)
             initialise_last(last_layer)
             self.head = nn.Sequential(before, last_layer)
