@@ -13,6 +13,7 @@ from ssltransfer.artefacts.index import Index
 from ssltransfer.config.tasks import Exemplar
 from ssltransfer.config.trunks import CaffeNet
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.stages.pretext.exemplar import ExemplarTask, semi_hard_loss, squared_distances
@@ -173,3 +174,12 @@ def test_one_picture_has_nothing_to_be_told_from():
     with pytest.raises(TrainingError, match="make batch and micro_batch 2 or more"):
         network.train()(batch, batch.draws(0))
     assert float(network.eval()(batch, batch.draws(0))["loss"]) == 0.5
+
+
+def test_what_is_shown_is_what_the_network_sees():
+    network = task().eval()
+    batch = Batch(views(3), torch.arange(3), torch.zeros(3, dtype=torch.int64))
+    shown = network.show(batch, draws(3))
+    assert [caption for caption, _ in shown] == ["first box", "view 1", "view 2", "view 3", "view 4"]
+    inputs, _ = network.inputs(batch.pictures, draws(3))
+    assert torch.equal(torch.stack([one for _, one in shown[1:]], 1)[:, 2], visible(inputs)[2::4])

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ssltransfer.config.tasks import JigsawKolesnikov, RelativePatchLocation, Tiles
 from ssltransfer.config.trunks import ResNet18
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.permutations import statistics
 from ssltransfer.data.tiles import OFFSETS
@@ -56,14 +58,15 @@ def test_the_published_settings():
         assert options.tiles == Tiles(crop=255, tile=64, jitter=21, channel_shift=0)
         assert (options.resize, options.grey, options.embedding, options.hidden) == (292, 0.66, 1000, 4096)
         kind = JigsawKolesnikovTask if isinstance(options, JigsawKolesnikov) else RelativePatchLocationTask
-        network = kind(options, ResNet18(width=0.125, size=64), 0)  # type: ignore[arg-type]
+        small = options.model_copy(update={"embedding": 50, "hidden": 40})
+        network = kind(small, ResNet18(width=0.125, size=64), 0)  # type: ignore[arg-type]
         assert network.transform == Warp(292)
         joined, answers = (9, 100) if isinstance(options, JigsawKolesnikov) else (2, 8)
         head = network.network
         assert [tuple(part.weight.shape) for part in head.modules() if isinstance(part, nn.Linear)] == [
-            (1000, 64),
-            (4096, joined * 1000),
-            (answers, 4096),
+            (50, 64),
+            (40, joined * 50),
+            (answers, 40),
         ]
         norm = head.fc7[1]
         assert isinstance(norm, nn.BatchNorm1d) and (norm.eps, norm.momentum) == (1e-5, pytest.approx(1 - 0.997))
@@ -204,3 +207,15 @@ def test_blank_patches_stay_finite():
 def test_what_does_not_fit_is_said(kind: Any, given: dict[str, Any], says: str):
     with pytest.raises(ValidationError, match=says):
         kind.model_validate(given)
+
+
+def test_what_is_shown_is_what_the_network_sees():
+    batch = Batch(pictures(3), torch.arange(3), torch.zeros(3, dtype=torch.int64))
+    puzzle = task().eval()
+    (_, whole), (_, first), (_, second), (_, back) = puzzle.show(batch, draws(3))  # type: ignore[operator]
+    assert torch.equal(whole, batch.pictures)
+    patches, _ = puzzle.inputs(batch.pictures, draws(3))
+    assert torch.equal(back, mosaic(visible(patches))) and not torch.equal(first, second)
+    columns = task("location").eval().show(batch, draws(3))  # type: ignore[operator]
+    assert [caption for caption, _ in columns] == ["picture", "centre", *(f"answer: {n}" for n in range(8))]
+    assert torch.equal(columns[2][1], visible(patches[:, 0])) and torch.equal(columns[1][1], visible(patches[:, 4]))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssltransfer.models.trunk import Trunk, initialise
-from ssltransfer.stages.pretext.pooled import Pooled, vector_layer
+from ssltransfer.stages.pretext.pooled import Pooled
 
 
 class Embedding(nn.Module):
@@ -27,7 +27,9 @@ class Embedding(nn.Module):
 
     def __init__(self, trunk: Trunk, side: int, what: str, size: int, *, seed: int):
         super().__init__()
-        self.trunk, self.layer = trunk, vector_layer(trunk)
+        self.trunk = trunk
+        # What follows the global average, if anything does, is a vector too.
+        self.layer = trunk.layers[-1] if "pool" in trunk.layers else None
         self.pool5 = None if self.layer else Pooled(trunk, side, what)
         features = self.pool5.features if self.pool5 else trunk.shapes(side)[self.layer or ""][0]
         with torch.random.fork_rng(devices=[]):

@@ -11,6 +11,7 @@ from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import grey_some, mirror_some, standardise
+from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_trunk
@@ -75,6 +76,11 @@ class ExemplarTask(PretextTask):
         else:
             loss = semi_hard_loss(distance, same, self.options.margin)
         return {"loss": loss, "accuracy": (picture[nearest] == picture).float().mean()}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """A box as it was cut, and all views as the network sees them."""
+        seen = visible(self.inputs(batch.pictures, draws)[0]).unflatten(0, (len(batch), -1)).unbind(1)
+        return [("first box", batch.pictures[:, 0]), *((f"view {n}", view) for n, view in enumerate(seen, 1))]
 
 
 def squared_distances(x: Tensor) -> Tensor:

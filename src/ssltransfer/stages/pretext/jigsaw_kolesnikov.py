@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ssltransfer.config.tasks import JigsawKolesnikov
 from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.permutations import max_hamming_set
 from ssltransfer.stages.pretext.patches import PatchNetwork, PatchTask
@@ -36,6 +38,16 @@ class JigsawKolesnikovTask(PatchTask):
         """Slot i shows patch permutations[label][i]."""
         permutations: Tensor = self.permutations  # type: ignore[assignment]
         return permutations[labels].long()
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The patches in two of the orders, and the first put back by the permutation that is the answer."""
+        patches, labels = self.inputs(batch.pictures, draws)
+        orders = self.orders(labels[:, :2])
+        picture = torch.arange(len(patches), device=patches.device)[:, None, None]
+        shown = visible(patches)[picture, orders]  # (B, orders, 9, 3, t, t)
+        back = shown[:, 0][picture[:, 0], orders[:, 0].argsort(dim=1)]
+        joined = [(f"input: order {number}", mosaic(one)) for number, one in enumerate(shown.unbind(1), 1)]
+        return [("picture", batch.pictures), *joined, ("order 1 put back by the answer", mosaic(back))]
 
 
 def build(options: JigsawKolesnikov, trunk: TrunkOptions, seed: int) -> JigsawKolesnikovTask:

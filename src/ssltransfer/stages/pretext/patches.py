@@ -1,4 +1,4 @@
-"""Tasks on nine patches as Kolesnikov et al. (2019) set them: jigsaw and relative patch location share all but the question."""
+"""Tasks on nine patches (Kolesnikov et al. 2019): jigsaw and relative patch location share all but the question."""
 
 from __future__ import annotations
 

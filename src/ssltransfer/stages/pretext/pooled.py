@@ -8,11 +8,6 @@ from torch import Tensor, nn
 from ssltransfer.models.trunk import LayerError, Trunk
 
 
-def vector_layer(trunk: Trunk) -> str | None:
-    """The last layer of a trunk that ends in a vector: its global average, or what follows it; None of the others."""
-    return trunk.layers[-1] if "pool" in trunk.layers else None
-
-
 class Pooled(nn.Module):
     """Last convolution, pooled 3/2 rounding up (VGG: 2/2), flattened: pool5 of the papers' heads.
 

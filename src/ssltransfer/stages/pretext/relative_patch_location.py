@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ssltransfer.config.tasks import RelativePatchLocation
 from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.tiles import OFFSETS
 from ssltransfer.stages.pretext.patches import PatchNetwork, PatchTask
@@ -31,6 +33,12 @@ class RelativePatchLocationTask(PatchTask):
         """The outer patch, then the centre one."""
         outer = torch.tensor(AROUND, device=labels.device)[labels]
         return torch.stack([outer, torch.full_like(outer, CENTRE)], dim=2)
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The centre patch, and the others with their answers."""
+        patches = visible(self.inputs(batch.pictures, draws)[0])
+        outer = [(f"answer: {answer}", patches[:, cell]) for answer, cell in enumerate(AROUND)]
+        return [("picture", batch.pictures), ("centre", patches[:, CENTRE]), *outer]
 
 
 def build(options: RelativePatchLocation, trunk: TrunkOptions, seed: int) -> RelativePatchLocationTask:

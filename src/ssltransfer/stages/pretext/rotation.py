@@ -19,7 +19,7 @@ from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise, normalise
 from ssltransfer.models.trunk import initialise, initialise_last
 from ssltransfer.stages.pretext.base import PretextTask
-from ssltransfer.stages.pretext.pooled import Pooled, vector_layer
+from ssltransfer.stages.pretext.pooled import Pooled
 from ssltransfer.training.task import accuracy
 
 
@@ -30,7 +30,7 @@ class RotationTask(PretextTask):
     (Kolesnikov et al. 2019: smaller boxes, distorted colours, range [-1, 1]; protocols 1.10), or a plain random crop.
     Held-out pictures are the central crop, 87.5 % of the short side, neither mirrored nor distorted.
 
-    Head: a residual network has its global average (or the representation after it) and one linear layer. The others have pool5, fc6 and fc7 without
+    Head: a residual network has its global average and one linear layer. The others have pool5, fc6 and fc7 without
     bias, each with batch normalisation (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer; the convolutions are
     those of the trunk that was asked for, without batch normalisation unless it has its own.
     """
@@ -41,12 +41,11 @@ class RotationTask(PretextTask):
         self.rule: Normalise = "half" if options.augment == "inception" else "imagenet"
         self.trunk = build_trunk(trunk, top=False, seed=seed)
         self.size, self.short = trunk.size, trunk.short_side
-        self.vector = vector_layer(self.trunk)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Linear(options.hidden, 4)
-            if self.vector:
-                last = nn.Linear(self.trunk.shapes()[self.vector][0], 4)
+            if "pool" in self.trunk.layers:
+                last = nn.Linear(self.trunk.shapes()["pool"][0], 4)
                 self.head = nn.Sequential(last)
             else:
                 pooled = Pooled(self.trunk, trunk.size, "Pictures")
@@ -83,8 +82,8 @@ class RotationTask(PretextTask):
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy over the four rotations."""
         inputs, label = self.inputs(batch.pictures, draws)
-        if self.vector:
-            inputs = self.trunk(inputs, [self.vector])[self.vector]
+        if "pool" in self.trunk.layers:
+            inputs = self.trunk(inputs, ["pool"])["pool"]
         logits = self.head(inputs)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
 
