@@ -14,10 +14,11 @@ from ssltransfer.data.transforms import Transform
 class Task(nn.Module, ABC):
     """A network with its head, its data and its loss.
 
-    `transform` is the CPU part: a decoded picture becomes a fixed-size uint8 square. `forward` is the device part: a
-    batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random numbers from `draws`
-    alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that must survive a restart
-    (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the held-out one.
+    `transform` is the CPU part: a decoded picture becomes a fixed-size uint8 square, or several (`Views`). `forward` is
+    the device part: a batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random
+    numbers from `draws` alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that
+    must survive a restart (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the
+    held-out one.
 
     Where several processes train together, each sees its share of a batch. `fit` makes gradients and the statistics of
     batch norms equal in all; a task keeps its other buffers so (a queue gathers what all have seen).

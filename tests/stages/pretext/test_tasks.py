@@ -25,10 +25,16 @@ from ssltransfer.training.fit import build_optimiser, update
 CPU = Devices(torch.device("cpu"), 0)
 SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
 TILES = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
+NINE = {"tiles": {**TILES, "channel_shift": 0}, "resize": 66, "hidden": 64, "embedding": 32, "bn_momentum": 0.1}
 PATCHES = {"patch": 20, "gap": 8, "jitter": 3, "pixels": (4096, 5184), "canvas": 60, "grids": 2, "stem_stride": 1}
 TASKS: dict[str, dict[str, Any]] = {
     "jigsaw": {"name": "jigsaw", "permutations": 8, "tiles": TILES, "resize": 60, "hidden": 64},
     "jigsaw++": {"name": "jigsaw++", "permutations": 8, "tiles": TILES, "resize": 60, "hidden": 64},
+    "jigsaw-kolesnikov": {"name": "jigsaw-kolesnikov", "permutations": 8, "shown": 4, **NINE},
+    "grey patches": {"name": "jigsaw-kolesnikov", "permutations": 8, "shown": 4, "grey_each": True, **NINE},
+    "relative-patch-location": {"name": "relative-patch-location", **NINE},
+    "exemplar": {"name": "exemplar", "views": 4, "embedding": 32, "least_area": 0.3},
+    "exemplar-batch": {"name": "exemplar", "views": 4, "embedding": 32, "least_area": 0.3, "norm_axis": "batch"},
     "drop": {"name": "relative-position", "colour": "drop", "hidden": 64, **PATCHES},
     "project": {"name": "relative-position", "colour": "project", "hidden": 64, **PATCHES},
     "rotation": {"name": "rotation", "hidden": 64},
@@ -66,8 +72,10 @@ def test_the_first_loss_is_that_of_a_guess(name: str, objects: Index):
     assert abs(loss - task.guess) < 0.15
     if name in ("drop", "project"):
         assert 0 < math.log(8) - task.guess < 0.1
+    elif name.startswith("exemplar"):
+        assert task.guess == 0.5
     else:
-        assert task.guess == pytest.approx(math.log(8 if "jigsaw" in name else 4))
+        assert task.guess == pytest.approx(math.log(4 if "rotation" in name else 8))
 
 
 @each
@@ -89,7 +97,7 @@ def test_gradient_reaches_the_first_convolution(name: str, objects: Index):
     assert gradient is not None and gradient.abs().max() > 0 and torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("name", ["jigsaw++", "drop", "rotation-inception"])
+@pytest.mark.parametrize("name", ["jigsaw++", "jigsaw-kolesnikov", "exemplar", "drop", "rotation-inception"])
 def test_pictures_and_losses_are_the_same_at_any_number_of_workers(name: str, objects: Index):
     task = build(name)
     keys = list(training_keys(len(objects), 16, 2, 5, seed=9))  # beyond the first epoch
@@ -152,7 +160,7 @@ def test_the_trunk_alone_is_what_leaves(name: str):
     assert set(own.state_dict()) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
     assert own.options == SMALL and own.get_submodule("conv1").stride == (2, 2)
     stride = task.trunk.get_submodule("conv1").stride
-    assert stride == ((2, 2) if name.startswith("rotation") else (1, 1))
+    assert stride == ((2, 2) if name.startswith(("rotation", "exemplar")) else (1, 1))
 
 
 @each
@@ -163,7 +171,7 @@ def test_weights_depend_on_the_seed(name: str):
         assert not torch.equal(one.state_dict()[module], other.state_dict()[module])
 
 
-@pytest.mark.parametrize("name", ["jigsaw++", "drop", "rotation"])
+@pytest.mark.parametrize("name", ["jigsaw++", "jigsaw-kolesnikov", "exemplar", "drop", "rotation"])
 @pytest.mark.parametrize("trunk", [ResNet18(width=0.125, size=48), Vgg16(width=0.125, size=48)], ids=lambda t: t.name)
 def test_other_trunks_learn_too(name: str, trunk: TrunkOptions, objects: Index):
     task = build(name, trunk)

@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import name_alone
 from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.tasks.exemplar import Exemplar
+from ssltransfer.config.tasks.patches import JigsawKolesnikov, RelativePatchLocation
+from ssltransfer.config.tasks.patches import PatchOptions as PatchOptions
 from ssltransfer.config.tasks.positions import RelativePosition
 from ssltransfer.config.tasks.puzzles import Jigsaw, JigsawPP
 from ssltransfer.config.tasks.puzzles import Tiles as Tiles
@@ -17,14 +20,26 @@ from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork
 TASKS: tuple[type[TaskOptions], ...] = (
     Jigsaw,
     JigsawPP,
+    JigsawKolesnikov,
     RelativePosition,
+    RelativePatchLocation,
     Rotation,
+    Exemplar,
     RandomNetwork,
     Hog,
     Imported,
 )
 AnyTask = Annotated[
-    Jigsaw | JigsawPP | RelativePosition | Rotation | RandomNetwork | Hog | Imported,
+    Jigsaw
+    | JigsawPP
+    | JigsawKolesnikov
+    | RelativePosition
+    | RelativePatchLocation
+    | Rotation
+    | Exemplar
+    | RandomNetwork
+    | Hog
+    | Imported,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]
