@@ -6,6 +6,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from ssltransfer.config.schedule import Precision
 from ssltransfer.training.gpus import DeviceError
 
+T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)  # with a process that does something alone, such as writing a checkpoint
 
 
@@ -52,6 +54,13 @@ class Devices:
         """Mixed precision: matrix products in `dtype(precision)`, sums and weights in float32."""
         dtype = self.dtype(precision)
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
+
+    def gathered(self, value: T) -> list[T]:
+        """The value of every process, in their order."""
+        found = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(found, value)
+        return found
 
 
 def plan_devices(threads: int | None = None) -> Devices:

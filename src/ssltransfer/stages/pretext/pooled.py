@@ -1,4 +1,4 @@
-"""The convolutions of a trunk as far as a fully-connected layer reads them."""
+"""The convolutions of a trunk as far as a head reads them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,28 @@ import torch
 from torch import Tensor, nn
 
 from ssltransfer.models.trunk import LayerError, Trunk
+
+
+def last_map(trunk: Trunk, side: int, what: str) -> tuple[str, tuple[int, int, int]]:
+    """The trunk's last layer that is no pool, and its channels, height and width for one input.
+
+    Args:
+        trunk: whose convolutions are read.
+        side: of the square inputs, in pixels.
+        what: the inputs' name for the error message.
+
+    Raises:
+        LayerError: inputs of this side vanish on the way.
+    """
+    layer = [name for name in trunk.layers if name != "pool"][-1]
+    try:
+        channels, rows, columns = trunk.shapes(side)[layer]
+    except RuntimeError:
+        raise LayerError(
+            f"{what} of {side} pixels vanish on the way through {trunk.options.name}: make them larger, "
+            "or the stride of the first convolution smaller (stem_stride: 1)."
+        ) from None
+    return layer, (channels, rows, columns)
 
 
 class Pooled(nn.Module):
@@ -29,17 +51,9 @@ class Pooled(nn.Module):
     def __init__(self, trunk: Trunk, side: int, what: str):
         super().__init__()
         self.trunk = trunk
-        options = trunk.options
-        self.layer = [name for name in trunk.layers if name != "pool"][-1]
-        try:
-            channels, rows = trunk.shapes(side)[self.layer][:2]
-        except RuntimeError:
-            raise LayerError(
-                f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
-                "or the stride of the first convolution smaller (stem_stride: 1)."
-            ) from None
-        window = 2 if options.name == "vgg16" else 3
-        pools = rows >= window and not options.name.startswith("resnet")
+        self.layer, (channels, rows, _) = last_map(trunk, side, what)
+        window = 2 if trunk.options.name == "vgg16" else 3
+        pools = rows >= window and not trunk.options.name.startswith("resnet")
         self.pool = nn.MaxPool2d(window, 2, ceil_mode=True) if pools else nn.Identity()
         self.features = channels * int(self.pool(torch.zeros(1, 1, rows, rows)).shape[-1]) ** 2
 
