@@ -112,7 +112,7 @@ class RelativePositionTask(PretextTask):
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
     def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
-        """The first pair of each picture."""
+        """A pair of each picture."""
         pairs = self.patches(batch.pictures, draws)
         return show_pairs(batch.pictures, pairs, self.prepare(pairs))
 
@@ -149,14 +149,15 @@ def guess_of(options: PatchGrid) -> float:
 
 
 def show_pairs(pictures: Tensor, pairs: PatchPairs, inputs: Tensor) -> list[tuple[str, Tensor]]:
-    """The first pair of each picture: where its patches lie, and what the network is given.
+    """A pair of each picture, with various answers: where its patches lie, and what the network is given.
 
     Args:
         pictures: uint8 (B, 3, S, S).
         pairs: cut from them.
         inputs: float (N, 3, patch, patch), their patches as the network sees them.
     """
-    chosen = torch.stack([(pairs.corners[pairs.first, 0] == row).nonzero()[0, 0] for row in range(len(pictures))])
+    found = [(pairs.corners[pairs.first, 0] == row).nonzero()[:, 0] for row in range(len(pictures))]
+    chosen = torch.stack([rows[7 * place % len(rows)] for place, rows in enumerate(found)])
     ends = torch.stack([pairs.first[chosen], pairs.second[chosen]], dim=1)
     side = inputs.shape[-1]
     left_top = pairs.corners[ends][..., [2, 1]] - 0.5

@@ -78,7 +78,7 @@ class RelativePositionResidualTask(PretextTask):
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
     def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
-        """The first pair of each picture."""
+        """A pair of each picture."""
         pairs = self.patches(batch.pictures, draws)
         return show_pairs(batch.pictures, pairs, self.prepare(pairs))
 
