@@ -30,9 +30,11 @@ def check(config: Config) -> None:
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
                 "have no scale of their own; leave it out."
             )
-        pairs = pretext.task.name in ("jigsaw++",) and pretext.schedule
+        pairs = pretext.task.name in ("jigsaw++", "exemplar-patches") and pretext.schedule
         if pairs and (pretext.schedule.micro_batch or pretext.schedule.batch) % 2:  # type: ignore[union-attr]
-            raise ConfigError(f"pretexts.{name}.schedule.batch: jigsaw++ takes pictures in pairs; give an even batch.")
+            raise ConfigError(
+                f"pretexts.{name}.schedule.batch: {pretext.task.name} takes pictures in pairs; give an even batch."
+            )
     for name, features in config.features.items():
         where = f"features.{name}"
         _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")

@@ -99,6 +99,8 @@ def fit(
         training.load(state)
         start, curve, sums = state["step"], state["curve"], state["sums"]
     _check_alike(folder, start, devices)
+    if not start:
+        task.survey(index, devices)
     checkpoint.listen()
     origin = f"going on after step {start}" if start else "from nothing"
     print(f"{len(index)} pictures, {total} steps of {schedule.batch}, {origin}; {devices}", flush=True)

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from ssltransfer.artefacts.index import Index
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import Transform
+from ssltransfer.training.devices import Devices
 
 
 class Task(nn.Module, ABC):
@@ -42,6 +44,17 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Scalars of a batch, each a mean over it: `loss`, and what else the curve shows, such as `accuracy`."""
+
+    def survey(self, index: Index, devices: Devices) -> None:
+        """What the task must know of all training pictures; called once, before a training's first step.
+
+        The task is on its device. What is found belongs in buffers: the checkpoint holds them, and a training that
+        goes on from one is not surveyed again. Every process calls this and must come to the same.
+
+        Args:
+            index: the training pictures.
+            devices: where; `gathered` gives what all processes have found.
+        """
 
     def after_step(self, step: int) -> None:
         """Called after every update; momentum copies and the like."""
