@@ -19,14 +19,22 @@ def check(config: Config) -> None:
         _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
         _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
         _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
+        if pretext.task.name == "exemplar" and pretext.schedule:
+            if (pretext.schedule.micro_batch or pretext.schedule.batch) < 2:
+                raise ConfigError(
+                    f"pretexts.{name}.schedule: exemplar compares the pictures of a pass with each other; give batch and "
+                    "micro_batch 2 or more."
+                )
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
                 "have no scale of their own; leave it out."
             )
-        pairs = pretext.task.name in ("jigsaw++",) and pretext.schedule
+        pairs = pretext.task.name in ("jigsaw++", "exemplar-patches") and pretext.schedule
         if pairs and (pretext.schedule.micro_batch or pretext.schedule.batch) % 2:  # type: ignore[union-attr]
-            raise ConfigError(f"pretexts.{name}.schedule.batch: jigsaw++ takes pictures in pairs; give an even batch.")
+            raise ConfigError(
+                f"pretexts.{name}.schedule.batch: {pretext.task.name} takes pictures in pairs; give an even batch."
+            )
     for name, features in config.features.items():
         where = f"features.{name}"
         _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")

@@ -85,15 +85,26 @@ class Unit(nn.Module):
 
     Args:
         channels: of the input.
-        planes: of the 3x3 convolution; the output has four times as many.
+        planes: of the 3x3 convolution; the output has four times as many, unless `out` says otherwise.
         stride, dilation: of the 3x3 convolution.
         first: of its block.
+        out: channels of the output, of a first unit.
     """
 
-    def __init__(self, channels: int, planes: int, *, stride: int = 1, dilation: int = 1, first: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        planes: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        first: bool = False,
+        out: int | None = None,
+    ):
         super().__init__()
+        out = out or 4 * planes
         self.before = None if first else nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-        self.shortcut = nn.Conv2d(channels, 4 * planes, 1, stride=stride, bias=False) if first else None
+        self.shortcut = nn.Conv2d(channels, out, 1, stride=stride, bias=False) if first else None
         self.branch = nn.Sequential(
             nn.Conv2d(channels, planes, 1, bias=False),
             nn.BatchNorm2d(planes),
@@ -101,11 +112,11 @@ class Unit(nn.Module):
             nn.Conv2d(planes, planes, 3, stride=stride, padding=dilation, dilation=dilation, bias=False),
             nn.BatchNorm2d(planes),
             nn.ReLU(inplace=True),
-            nn.Conv2d(planes, 4 * planes, 1, bias=False),
+            nn.Conv2d(planes, out, 1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """float (B, channels, H, W) -> (B, 4 * planes, H / stride, W / stride)."""
+        """float (B, channels, H, W) -> (B, out, H / stride, W / stride)."""
         if self.shortcut is not None:
             return self.shortcut(x) + self.branch(x)
         assert self.before is not None

@@ -104,7 +104,7 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def initialise_last(layer: nn.Linear) -> None:
+def initialise_last(layer: nn.Linear | nn.Conv2d) -> None:
     """N(0, 0.01) for the layer that gives the logits (fc8 of the Caffe networks): the first loss is that of a guess.
 
     Kaiming's deviation would begin with confident wrong answers, whose gradient silences much of a network without

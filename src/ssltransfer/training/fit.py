@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssltransfer.artefacts.files import write_text
@@ -30,8 +29,6 @@ from ssltransfer.training.task import Task
 ROWS = 100  # of a learning curve
 HELDOUT_MEASUREMENTS = 20  # along a training
 HELDOUT_PICTURES = 2048  # of the held-out set, evenly spaced
-
-T = TypeVar("T")
 
 
 class TrainingError(RuntimeError):
@@ -102,6 +99,8 @@ def fit(
         training.load(state)
         start, curve, sums = state["step"], state["curve"], state["sums"]
     _check_alike(folder, start, devices)
+    if not start:
+        task.survey(index, devices)
     checkpoint.listen()
     origin = f"going on after step {start}" if start else "from nothing"
     print(f"{len(index)} pictures, {total} steps of {schedule.batch}, {origin}; {devices}", flush=True)
@@ -258,7 +257,7 @@ def _check_share(schedule: Schedule, world: int) -> None:
 
 def _check_alike(folder: Path, start: int, devices: Devices) -> None:
     """Refuse to go on from different checkpoints: a shared file system may show an old one for a while."""
-    starts = _gathered(start, devices)
+    starts = devices.gathered(start)
     if len(set(starts)) > 1:
         raise TrainingError(
             f"{folder}: the processes see checkpoints of different steps ({', '.join(map(str, starts))}); this folder "
@@ -285,17 +284,9 @@ def measure(task: Task, heldout: Index, schedule: Schedule, *, seed: int, device
         for name, value in outputs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
     task.train(was)
-    for other in _gathered(sums, devices):
+    for other in devices.gathered(sums):
         total |= {name: total.get(name, 0.0) + value for name, value in other.items()}
     return {f"heldout_{name}": value / len(ids) for name, value in total.items()}
-
-
-def _gathered(value: T, devices: Devices) -> list[T]:
-    """The value of every process."""
-    found = [value] * devices.world
-    if devices.world > 1:
-        dist.all_gather_object(found, value)
-    return found
 
 
 def build_optimiser(task: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

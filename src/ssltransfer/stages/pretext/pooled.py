@@ -1,4 +1,4 @@
-"""The convolutions of a trunk as far as a fully-connected layer reads them."""
+"""The convolutions of a trunk as far as a head reads them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,36 @@ import torch
 from torch import Tensor, nn
 
 from ssltransfer.models.trunk import LayerError, Trunk
+
+
+def last_map(trunk: Trunk, side: int, what: str) -> tuple[str, tuple[int, int, int]]:
+    """The trunk's last layer that is no pool, and its channels, height and width for one input.
+
+    Args:
+        trunk: whose convolutions are read.
+        side: of the square inputs, in pixels.
+        what: the inputs' name for the error message.
+
+    Raises:
+        LayerError: inputs of this side vanish on the way.
+    """
+    layer = trunk.options.maps[-1]
+    channels, rows, columns = _shape(trunk, layer, side, what)
+    return layer, (channels, rows, columns)
+
+
+def _shape(trunk: Trunk, layer: str, side: int, what: str) -> tuple[int, ...]:
+    options = trunk.options
+    try:
+        return trunk.shapes(side)[layer]
+    except RuntimeError:
+        or_another = (
+            f"; or its fc6 wants another size: give the trunk size: {side}." if "fc6" in options.vectors else "."
+        )
+        raise LayerError(
+            f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
+            f"or the stride of the first convolution smaller (stem_stride: 1){or_another}"
+        ) from None
 
 
 class Pooled(nn.Module):
@@ -32,18 +62,7 @@ class Pooled(nn.Module):
         self.trunk = trunk
         options = trunk.options
         self.layer = options.maps[-1] if options.vector in (None, "pool") else options.convolutions[-1]
-        try:
-            channels, *sides = trunk.shapes(side)[self.layer]
-        except RuntimeError:
-            raise LayerError(
-                f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
-                "or the stride of the first convolution smaller (stem_stride: 1)"
-                + (
-                    f"; or its fc6 wants another size: give the trunk size: {side}."
-                    if "fc6" in options.vectors
-                    else "."
-                )
-            ) from None
+        channels, *sides = _shape(trunk, self.layer, side, what)
         pools = options.pool5 and sides and sides[0] >= options.pool5
         self.pool = nn.MaxPool2d(options.pool5, 2, ceil_mode=True) if pools else nn.Identity()
         self.features = channels * (int(self.pool(torch.zeros(1, 1, *sides)).shape[-1]) ** 2 if sides else 1)

@@ -13,6 +13,7 @@ from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import mirror_some, random_crop, rotate4
+from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
 from ssltransfer.models.build import build_trunk
@@ -88,6 +89,14 @@ class RotationTask(PretextTask):
             inputs = self.trunk(inputs, [vector])[vector]
         logits = self.head(inputs)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """Each of the four."""
+        turned = visible(self.inputs(batch.pictures, draws)[0]).unflatten(0, (-1, 4)).unbind(1)
+        return [
+            ("picture", batch.pictures),
+            *((f"answer: {turns * 90} degrees", one) for turns, one in enumerate(turned)),
+        ]
 
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
