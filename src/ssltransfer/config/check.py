@@ -16,9 +16,11 @@ from ssltransfer.config.trunks import can_be_rescaled
 def check(config: Config) -> None:
     """Everything that can be known to be wrong before the first job starts."""
     for name, pretext in config.pretexts.items():
-        _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
-        _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
-        _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
+        for member, part in pretext.parts.items():
+            where = f"pretexts.{name}.task.tasks.{member}" if member else f"pretexts.{name}"
+            _known(config.datasets, part.data, f"{where}.data", "dataset")
+            _known(config.datasets, part.heldout, f"{where}.heldout", "dataset")
+            _apart(config, part.data, part.heldout, where, "data and heldout")
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "

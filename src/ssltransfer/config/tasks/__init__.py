@@ -12,6 +12,7 @@ from ssltransfer.config.tasks.positions import RelativePosition
 from ssltransfer.config.tasks.puzzles import Jigsaw, JigsawPP
 from ssltransfer.config.tasks.puzzles import Tiles as Tiles
 from ssltransfer.config.tasks.rotation import Rotation
+from ssltransfer.config.tasks.several import Member, Several
 from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork
 
 TASKS: tuple[type[TaskOptions], ...] = (
@@ -19,12 +20,17 @@ TASKS: tuple[type[TaskOptions], ...] = (
     JigsawPP,
     RelativePosition,
     Rotation,
+    Several,
     RandomNetwork,
     Hog,
     Imported,
 )
 AnyTask = Annotated[
-    Jigsaw | JigsawPP | RelativePosition | Rotation | RandomNetwork | Hog | Imported,
+    Jigsaw | JigsawPP | RelativePosition | Rotation | Several | RandomNetwork | Hog | Imported,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]
+
+# The tasks of several are any of these, which only now are known.
+Member.model_rebuild()
+Several.model_rebuild()

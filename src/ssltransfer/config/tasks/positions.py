@@ -15,6 +15,7 @@ class RelativePosition(TaskOptions):
     name: Literal["relative-position"] = "relative-position"
     module: ClassVar[str] = "relative_position"
     source: ClassVar[str] = "Doersch et al. 2015; protocols 1.3a"
+    shares: ClassVar[bool] = True
     colour: Literal["drop", "project"] = Field("drop", description="Against the chromatic aberration shortcut.")
     patch: int = Field(96, ge=8)
     gap: int = Field(48, ge=0)
