@@ -138,6 +138,8 @@ def _entropy(shares: list[float]) -> float:
     return -sum(share * math.log(share) for share in shares)
 
 
-def build(options: RelativePosition, trunk: TrunkOptions, seed: int, shared: Trunk | None = None) -> RelativePositionTask:
+def build(
+    options: RelativePosition, trunk: TrunkOptions, seed: int, shared: Trunk | None = None
+) -> RelativePositionTask:
     """The task with fresh weights; on a trunk that others train too, if `shared` is given."""
     return RelativePositionTask(options, trunk, seed, shared)
