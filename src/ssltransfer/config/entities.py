@@ -63,7 +63,7 @@ class Pretext(Entity):
         try:
             return Pretext.model_validate(content)
         except ValidationError as error:
-            raise ValueError(explain(error, f"tasks.{name}", {}).rstrip(".")) from None
+            raise ValueError(explain(error, f"tasks.{name}", {"Pretext": Pretext}).rstrip(".")) from None
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ssltransfer.config.protocols import (
     Retrieval,
 )
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import Hog
+from ssltransfer.config.tasks import Hog, Several
 from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
 from ssltransfer.plan.networks import ASPECT, dims_of, flops, parameters, protocol_flops, task_flops, training_memory
@@ -138,13 +138,29 @@ def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> C
         sampled = pretext.task.sampled if isinstance(pretext.task, Hog) else 0
         work = 2.0 * sampled * 36 * getattr(pretext.trunk, "words", 0) * 20
         return Cost("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
-    assert pretext.schedule is not None
-    if n is None and pretext.schedule.steps is None:
-        return Cost("pretext", name, needs, None, disk, None)
-    seen = pretext.schedule.total_steps(n or 1) * pretext.schedule.batch
-    reading = machine.pictures(config.datasets[pretext.data] if pretext.data else None)
-    hours, limit = _passes(seen, reading, TRAINING * task_flops(pretext), machine.rate("training", pretext.trunk.name))
-    return Cost("pretext", name, needs, hours, disk, training_memory(pretext.trunk, pretext.schedule.batch), limit)
+    return _training(config, machine, name, pretext, disk)
+
+
+def _training(config: Config, machine: Machine, name: str, pretext: Pretext, disk: float) -> Cost:
+    """Of a task, or of several with their shares of the steps."""
+    parts = pretext.parts
+    needs = tuple(dict.fromkeys(part.data for part in parts.values() if part.data))
+    schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
+    shares = dict.fromkeys(parts, 1.0)
+    if isinstance(pretext.task, Several):
+        shares = pretext.task.shares_of({member: schedule.batch for member, schedule in schedules.items()})
+    hours, memory, limits = 0.0, 0.0, []
+    for member, part in parts.items():
+        schedule, n = schedules[member], pictures(config, part.data) if part.data else None
+        memory = max(memory, training_memory(part.trunk, schedule.batch))
+        if n is None and schedule.steps is None:
+            return Cost("pretext", name, needs, None, disk, None)
+        seen = schedule.total_steps(n or 1) * schedule.batch * shares[member] / sum(shares.values())
+        reading = machine.pictures(config.datasets[part.data] if part.data else None)
+        passes, limit = _passes(seen, reading, TRAINING * task_flops(part), machine.rate("training", part.trunk.name))
+        hours += passes
+        limits.append((passes, limit))
+    return Cost("pretext", name, needs, hours, disk, memory, max(limits)[1])
 
 
 def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost:
