@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import name_alone
 from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.tasks.motion import MotionSegmentation
 from ssltransfer.config.tasks.positions import RelativePosition
 from ssltransfer.config.tasks.puzzles import Jigsaw, JigsawPP
 from ssltransfer.config.tasks.puzzles import Tiles as Tiles
@@ -19,12 +20,13 @@ TASKS: tuple[type[TaskOptions], ...] = (
     JigsawPP,
     RelativePosition,
     Rotation,
+    MotionSegmentation,
     RandomNetwork,
     Hog,
     Imported,
 )
 AnyTask = Annotated[
-    Jigsaw | JigsawPP | RelativePosition | Rotation | RandomNetwork | Hog | Imported,
+    Jigsaw | JigsawPP | RelativePosition | Rotation | MotionSegmentation | RandomNetwork | Hog | Imported,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]
