@@ -69,9 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the pictures")
     stage.set_defaults(call=_run("cache", "config.formats:CacheOptions", plain=("data",)))
 
-    stage = _stage(
-        commands, "motion", "index of videos -> first frames of clips and what moves: motion/{dataset}.parquet"
-    )
+    stage = _stage(commands, "motion", "index of videos -> first frames and what moves: motion/{dataset}.parquet")
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the videos")
     stage.set_defaults(call=_run("motion", "config.formats:MotionOptions", plain=("data",)))
 

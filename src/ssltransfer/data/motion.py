@@ -185,4 +185,5 @@ def label(first: np.ndarray, motions: Sequence[Motion], options: MotionOptions) 
         motions: from each frame to the next.
         options: what the clip is to be taken for.
     """
-    return paint(follow(first, motions), *first.shape, options.unpainted)
+    height, width = first.shape
+    return paint(follow(first, motions), height, width, options.unpainted)

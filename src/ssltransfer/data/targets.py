@@ -1,7 +1,7 @@
 """What a picture comes with beside labels: boxes of things, a class a pixel, metres a pixel, what moves by itself.
 
-Files stay as they were published; what moves was found by the motion stage and is packed with the pictures. `check_target` looks at one strictly, once, for the index; `read_target` reads it as
-often as it is wanted.
+Files stay as they were published; what moves was found by the motion stage and is packed with the pictures.
+`check_target` looks at one strictly, once, for the index; `read_target` reads it as often as it is wanted.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class _Shards:
 
 
 def _digest(values: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest()
+    return hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
 
 
 def clips_of(

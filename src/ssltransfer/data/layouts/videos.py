@@ -48,7 +48,7 @@ def _of_split(root: Path, split: str, paths: list[str]) -> list[str]:
         there = ", ".join(sorted(path.stem for path in (root / _LISTS).glob("*.txt"))) or "none"
         raise LayoutError(f"{file}: there is no such list (there are: {there}); correct or leave out `split`.")
     known = {path.rpartition("/")[2]: path for path in paths}
-    named = {}
+    named: dict[str, None] = {}
     for line in filter(None, map(str.strip, file.read_text("utf-8").splitlines())):
         first = Path(line.split()[0])
         named[first.parent.name if is_candidate(first) else first.name] = None
