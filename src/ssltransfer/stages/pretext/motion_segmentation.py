@@ -76,7 +76,7 @@ class MotionSegmentationTask(PretextTask):
                 last,
             )
             initialise(self.head)
-            nn.init.normal_(last.weight, std=0.01 * min(1.0, (4096 / hidden) ** 0.5))
+            nn.init.normal_(last.weight, std=0.01)
 
     @torch.no_grad()
     def _channels(self) -> int:
