@@ -69,6 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the pictures")
     stage.set_defaults(call=_run("cache", "config.formats:CacheOptions", plain=("data",)))
 
+    stage = _stage(commands, "motion", "index of videos -> first frames and what moves: motion/{dataset}.parquet")
+    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the videos")
+    stage.set_defaults(call=_run("motion", "config.formats:MotionOptions", plain=("data",)))
+
     stage = _stage(commands, "pretext", "index -> a model: trunk.safetensors, trunk.json, curve.jsonl, manifest.json")
     stage.add_argument("--data", type=Path, nargs="*", metavar="INDEX", help="index of the training pictures")
     stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")

@@ -54,9 +54,14 @@ def cache_spec(wildcards):
     return CONFIG.datasets[wildcards.dataset].cache.canonical()
 
 
+def motion_spec(wildcards):
+    return CONFIG.datasets[wildcards.dataset].motion.canonical()
+
+
 def index_of(dataset):
-    """The index that every reader of pictures is given: of the files, or of the cache where there is one."""
-    made = "cache" if CONFIG.datasets[dataset].cache else "index"
+    """The index that every reader of pictures is given: of the files, of the cache, or of the clips of videos."""
+    entry = CONFIG.datasets[dataset]
+    made = "motion" if entry.format == "video" else "cache" if entry.cache else "index"
     return f"{RESULTS}/{made}/{dataset}.parquet"
 
 

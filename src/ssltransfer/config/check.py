@@ -7,6 +7,7 @@ from typing import Any
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
+from ssltransfer.config.formats import TargetKind, Video
 from ssltransfer.config.methods import ClusterClassification
 from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
 from ssltransfer.config.references import check_references
@@ -19,12 +20,14 @@ def check(config: Config) -> None:
         _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
         _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
         _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
-        if pretext.task.name == "exemplar" and pretext.schedule:
-            if (pretext.schedule.micro_batch or pretext.schedule.batch) < 2:
-                raise ConfigError(
-                    f"pretexts.{name}.schedule: exemplar compares the pictures of a pass with each other; give batch and "
-                    "micro_batch 2 or more."
-                )
+        for key in ("data", "heldout"):
+            _targets(config, getattr(pretext, key), pretext.task.name, pretext.task.targets, f"pretexts.{name}.{key}")
+        compares = pretext.task.name in ("exemplar", "exemplar-patches") and pretext.schedule
+        if compares and (pretext.schedule.micro_batch or pretext.schedule.batch) < 2:  # type: ignore[union-attr]
+            raise ConfigError(
+                f"pretexts.{name}.schedule: {pretext.task.name} compares the pictures of a pass with each other; give "
+                "batch and micro_batch 2 or more."
+            )
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
@@ -63,6 +66,11 @@ def check(config: Config) -> None:
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, name, evaluation)
     for name, dataset in config.datasets.items():
+        if dataset.cache and isinstance(dataset, Video):
+            raise ConfigError(
+                f"datasets.{name}.cache: the frames of videos are packed by the motion stage; leave the cache out, and "
+                "say `motion: {format, quality}`."
+            )
         if dataset.cache and dataset.target:
             raise ConfigError(
                 f"datasets.{name}.cache: its {dataset.target} belong to pictures of full size; leave the cache out."
@@ -84,12 +92,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     for key, data in zip(("test", "train"), reversed(evaluation.datasets), strict=False):
         _known(config.datasets, data, f"{where}.{key}", "dataset")
         has, needs = config.datasets[data].labelled, evaluation.protocol.labels
-        wanted = evaluation.protocol.targets
-        if wanted and config.datasets[data].target != wanted:
-            raise ConfigError(
-                f"{where}.{key}: {evaluation.protocol.name} needs {wanted} of every picture, which dataset {data!r} "
-                f"does not have; set `targets: {wanted}` of it, or name another dataset."
-            )
+        _targets(config, data, evaluation.protocol.name, evaluation.protocol.targets, f"{where}.{key}")
         if needs and has != needs:
             wants = "one class label" if needs == "one" else "VOC's labels"
             raise ConfigError(
@@ -139,6 +142,16 @@ def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
         )
 
 
+def _targets(config: Config, data: str | None, who: str, wanted: TargetKind | None, where: str) -> None:
+    """What a task or a protocol needs beside the pictures, these have."""
+    if data is None or wanted is None or config.datasets[data].target == wanted:
+        return
+    mend = (
+        "name one of format video" if wanted == "motion" else f"set `targets: {wanted}` of it, or name another dataset"
+    )
+    raise ConfigError(f"{where}: {who} needs {wanted} of every picture, which dataset {data!r} does not have; {mend}.")
+
+
 def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:
     if name is not None and name not in section:
         raise ConfigError(f"{where}: no {kind} is called {name!r}{nearest(name, section)}")
@@ -155,7 +168,7 @@ def _apart(config: Config, one: str | None, other: str | None, where: str, what:
     """Two datasets that must not share pictures are not the same folder and split."""
     if one is None or other is None:
         return
-    whole = [config.datasets[name].model_copy(update={"limit": None, "cache": None}) for name in (one, other)]
+    whole = [config.datasets[name].model_copy(update={"limit": None}).canonical() for name in (one, other)]
     if one == other or whole[0] == whole[1]:
         raise ConfigError(f"{where}: {what} are the same pictures ({one}, {other}); name two splits.")
 

@@ -10,6 +10,7 @@ from ssltransfer.config.base import name_alone
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.config.tasks.colorization import Colorization
 from ssltransfer.config.tasks.exemplar import Exemplar
+from ssltransfer.config.tasks.motion import MotionSegmentation
 from ssltransfer.config.tasks.patches import JigsawKolesnikov, RelativePatchLocation
 from ssltransfer.config.tasks.patches import PatchOptions as PatchOptions
 from ssltransfer.config.tasks.positions import PatchGrid as PatchGrid
@@ -27,11 +28,12 @@ TASKS: tuple[type[TaskOptions], ...] = (
     JigsawKolesnikov,
     RelativePosition,
     RelativePatchLocation,
+    RelativePositionResidual,
     Rotation,
     Exemplar,
-    RelativePositionResidual,
-    Colorization,
     ExemplarPatches,
+    Colorization,
+    MotionSegmentation,
     RandomNetwork,
     Hog,
     Imported,
@@ -42,11 +44,12 @@ AnyTask = Annotated[
     | JigsawKolesnikov
     | RelativePosition
     | RelativePatchLocation
+    | RelativePositionResidual
     | Rotation
     | Exemplar
-    | RelativePositionResidual
-    | Colorization
     | ExemplarPatches
+    | Colorization
+    | MotionSegmentation
     | RandomNetwork
     | Hog
     | Imported,
