@@ -94,6 +94,11 @@ def pretext_heldout(wildcards):
     return some(index_of, CONFIG.pretexts[wildcards.pretext].heldout)
 
 
+def pretext_members(wildcards):
+    """Pictures of several tasks that are not the pretext's own."""
+    return [index_of(name) for name in CONFIG.pretexts[wildcards.pretext].members_data]
+
+
 def features_model(wildcards):
     return model_of(CONFIG.features[wildcards.features].model)
 

@@ -17,17 +17,18 @@ from ssltransfer.config.trunks import can_be_rescaled
 def check(config: Config) -> None:
     """Everything that can be known to be wrong before the first job starts."""
     for name, pretext in config.pretexts.items():
-        _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
-        _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
-        _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
-        for key in ("data", "heldout"):
-            _targets(config, getattr(pretext, key), pretext.task.name, pretext.task.targets, f"pretexts.{name}.{key}")
-        compares = pretext.task.name in ("exemplar", "exemplar-patches") and pretext.schedule
-        if compares and (pretext.schedule.micro_batch or pretext.schedule.batch) < 2:  # type: ignore[union-attr]
-            raise ConfigError(
-                f"pretexts.{name}.schedule: {pretext.task.name} compares the pictures of a pass with each other; give "
-                "batch and micro_batch 2 or more."
-            )
+        for member, part in pretext.parts.items():
+            where = f"pretexts.{name}.task.tasks.{member}" if member else f"pretexts.{name}"
+            for key in ("data", "heldout"):
+                _known(config.datasets, getattr(part, key), f"{where}.{key}", "dataset")
+                _targets(config, getattr(part, key), part.task.name, part.task.targets, f"{where}.{key}")
+            _apart(config, part.data, part.heldout, where, "data and heldout")
+            compares = part.task.name in ("exemplar", "exemplar-patches") and part.schedule
+            if compares and (part.schedule.micro_batch or part.schedule.batch) < 2:  # type: ignore[union-attr]
+                raise ConfigError(
+                    f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
+                    "and micro_batch 2 or more."
+                )
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "

@@ -20,6 +20,7 @@ from ssltransfer.config.tasks.puzzles import Tiles as Tiles
 from ssltransfer.config.tasks.residual import ExemplarPatches, RelativePositionResidual
 from ssltransfer.config.tasks.residual import ResidualHead as ResidualHead
 from ssltransfer.config.tasks.rotation import Rotation
+from ssltransfer.config.tasks.several import Member, Several
 from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork
 
 TASKS: tuple[type[TaskOptions], ...] = (
@@ -34,6 +35,7 @@ TASKS: tuple[type[TaskOptions], ...] = (
     ExemplarPatches,
     Colorization,
     MotionSegmentation,
+    Several,
     RandomNetwork,
     Hog,
     Imported,
@@ -50,9 +52,14 @@ AnyTask = Annotated[
     | ExemplarPatches
     | Colorization
     | MotionSegmentation
+    | Several
     | RandomNetwork
     | Hog
     | Imported,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]
+
+# The tasks of several are any of these, which only now are known.
+Member.model_rebuild()
+Several.model_rebuild()
