@@ -91,14 +91,16 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument("--index", type=Path, required=True, metavar="INDEX", help="the dataset's index")
     stage.set_defaults(call=_run("label", None, plain=("cluster", "index"), one=("features", "model")))
 
-    stage = _stage(commands, "student", "index (and labels) -> a model, as pretext")
+    stage = _stage(commands, "student", "index (and labels, or a teacher) -> a model, as pretext")
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the training pictures")
     stage.add_argument("--labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those pictures")
     stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
     stage.add_argument("--heldout-labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those")
-    stage.set_defaults(
-        call=_run("student", "config.entities:Student", plain=("data",), one=("labels", "heldout", "heldout_labels"))
-    )
+    stage.add_argument("--teacher", type=Path, nargs="*", metavar="MANIFEST", help="model that is asked meanwhile")
+    stage.add_argument("--features", type=Path, nargs="*", metavar="MANIFEST", help="or what it said of the pictures")
+    stage.add_argument("--heldout-features", type=Path, nargs="*", metavar="MANIFEST", help="the same of held-out ones")
+    learned = ("labels", "heldout", "heldout_labels", "teacher", "features", "heldout_features")
+    stage.set_defaults(call=_run("student", "config.entities:Student", plain=("data",), one=learned))
 
     stage = _stage(commands, "evaluate", "model, train and test -> metrics (one JSON form for all protocols)")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
