@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field
 from ssltransfer.config.base import name_alone
 from ssltransfer.config.methods.base import MethodOptions
 from ssltransfer.config.methods.distillation import Compress as Compress
-from ssltransfer.config.methods.distillation import Compress1q, Compress2q, Crd, Regression
+from ssltransfer.config.methods.distillation import Compress1q, Crd, Regression
+from ssltransfer.config.methods.distillation import Compress2q as Compress2q
 from ssltransfer.config.methods.distillation import Distillation as Distillation
 from ssltransfer.config.methods.labels import ClusterClassification, Supervised
 
