@@ -7,7 +7,7 @@ from typing import Any
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
-from ssltransfer.config.methods import ClusterClassification, Distillation
+from ssltransfer.config.methods import ClusterClassification, Distillation, LayerRegression
 from ssltransfer.config.protocols import FasterRcnn, FineTuning
 from ssltransfer.config.references import check_references
 from ssltransfer.config.trunks import can_be_rescaled
@@ -79,13 +79,16 @@ def _check_distillation(config: Config, student: Student, where: str) -> None:
     teacher = config.model(method.teacher)
     layer = method.teacher_layer or teacher.layers[-1]
     _layer(teacher, layer, f"{where}.method.teacher_layer")
+    if isinstance(method, LayerRegression):
+        for name in method.teacher_layers or method.layers:
+            _layer(teacher, name, f"{where}.method.teacher_layers")
     if method.teacher_pool and layer in teacher.trunk.fully_connected:
         raise ConfigError(f"{where}.method.teacher_pool: {layer} is a vector; leave the pooling out.")
-    if method.layer and method.layer not in student.trunk.layers:
-        raise ConfigError(
-            f"{where}.method.layer: {student.trunk.name} has no {method.layer!r}"
-            f"{nearest(method.layer, student.trunk.layers)}"
-        )
+    for name in getattr(method, "layers", None) or filter(None, (method.layer,)):
+        if name not in student.trunk.layers:
+            raise ConfigError(
+                f"{where}.method: {student.trunk.name} has no layer {name!r}{nearest(name, student.trunk.layers)}"
+            )
 
 
 def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None:

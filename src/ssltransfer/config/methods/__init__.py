@@ -12,6 +12,7 @@ from ssltransfer.config.methods.distillation import Compress as Compress
 from ssltransfer.config.methods.distillation import Compress1q, Crd, Regression
 from ssltransfer.config.methods.distillation import Compress2q as Compress2q
 from ssltransfer.config.methods.distillation import Distillation as Distillation
+from ssltransfer.config.methods.distillation import LayerRegression as LayerRegression
 from ssltransfer.config.methods.labels import ClusterClassification, Supervised
 
 METHODS: tuple[type[MethodOptions], ...] = (
@@ -20,10 +21,11 @@ METHODS: tuple[type[MethodOptions], ...] = (
     Compress1q,
     Compress2q,
     Regression,
+    LayerRegression,
     Crd,
 )
 AnyMethod = Annotated[
-    ClusterClassification | Supervised | Compress1q | Compress2q | Regression | Crd,
+    ClusterClassification | Supervised | Compress1q | Compress2q | Regression | LayerRegression | Crd,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

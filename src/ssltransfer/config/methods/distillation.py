@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssltransfer.config.methods.base import MethodOptions
 from ssltransfer.config.protocols.base import Pool
@@ -58,6 +58,30 @@ class Regression(Distillation):
     module: ClassVar[str] = "regression"
     source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020, section 4; protocols 3.4"
     bn: bool = Field(False, description="Batch normalisation without parameters on both sides: Reg-BN.")
+
+
+class LayerRegression(Distillation):
+    """Regression of a teacher's maps, layer by layer: Noroozi's first distillation baseline, or hints (FitNets)."""
+
+    name: Literal["layer-regression"] = "layer-regression"
+    module: ClassVar[str] = "layer_regression"
+    source: ClassVar[str] = "Noroozi et al. 2018, section 5 (6 i); Romero et al. 2015; protocols 3.2"
+    layers: tuple[str, ...] = Field(("conv4", "conv5"), min_length=1, description="Of the student.")
+    teacher_layers: tuple[str, ...] | None = Field(None, description="One for each of those; default the same names.")
+
+    @model_validator(mode="after")
+    def _paired(self) -> LayerRegression:
+        if self.teacher_layers and len(self.teacher_layers) != len(self.layers):
+            raise ValueError(
+                f"{len(self.layers)} layers of the student and {len(self.teacher_layers)} of the teacher: name a "
+                "teacher's layer for each"
+            )
+        if self.cached:
+            raise ValueError("the maps of several layers are not kept in a store; leave `cached` out")
+        for key in ("layer", "teacher_layer", "teacher_pool"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"`{key}` says nothing here; name layers in `layers` and `teacher_layers`")
+        return self
 
 
 class Crd(Distillation):

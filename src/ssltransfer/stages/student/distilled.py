@@ -127,14 +127,18 @@ class Live:
             raise LayerError(f"{manifest}: no layer {self.layer!r}; it has {', '.join(trunk.layers)}.")
         self.dims = int(torch.Size(pooled_shape(trunk.shapes()[self.layer], pool)).numel())
 
-    @torch.no_grad()
     def __call__(self, views: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) -> float32 (B, dims)."""
+        return pooled(self.maps(views, [self.layer])[self.layer].float(), self.pool).flatten(1)
+
+    @torch.no_grad()
+    def maps(self, views: Tensor, layers: list[str]) -> dict[str, Tensor]:
+        """Layers as they are, of uint8 (B, 3, S, S) views."""
         trunk = self.model.trunk.to(views.device)
         size = trunk.options.size
         if views.shape[-1] != size:
             views = F.interpolate(views, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        return pooled(self.model.layers_of(views, [self.layer])[self.layer].float(), self.pool).flatten(1)
+        return self.model.layers_of(views, layers)
 
 
 @dataclass(frozen=True)
