@@ -196,6 +196,15 @@ def _house(commands: Any) -> None:
     parser.add_argument("--measured", type=Path, help="results.json of the benchmarks: paces instead of assumptions")
     parser.set_defaults(call=_plan)
 
+    parser = commands.add_parser(
+        "export", help="a model for use without this package, with a card that says what it is"
+    )
+    parser.add_argument("model", type=Path, metavar="MANIFEST", help="manifest of the model")
+    parser.add_argument("output", type=Path, help="NAME.pth, .safetensors, .pt2 (torch.export) or .onnx")
+    parser.add_argument("--layer", help="of .pt2 and .onnx (default: the last)")
+    parser.add_argument("--metrics", type=Path, nargs="*", default=[], metavar="FILE", help="evaluations, for the card")
+    parser.set_defaults(call=_export)
+
     parser = commands.add_parser("clean", help="remove work directories that no present result was made in")
     parser.add_argument("results", type=Path)
     parser.set_defaults(call=_clean)
@@ -206,6 +215,12 @@ def _plan(given: argparse.Namespace) -> None:
 
     machine = measured(given.measured, given.cores) if given.measured else Machine(given.tflops, given.cores or 16)
     print_plan(read_config(given.config), machine)
+
+
+def _export(given: argparse.Namespace) -> None:
+    from ssltransfer.models.export import export
+
+    print(export(given.model, given.output, layer=given.layer, metrics=given.metrics))
 
 
 def _clean(given: argparse.Namespace) -> None:
