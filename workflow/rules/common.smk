@@ -155,6 +155,25 @@ def student_heldout_labels(wildcards):
     return some(labels_of, getattr(student.method, "cluster", None), student.heldout)
 
 
+def student_teacher(wildcards):
+    """The model that is asked while the student trains."""
+    if CONFIG.taught_features(wildcards.student):
+        return []
+    return some(
+        model_of, getattr(CONFIG.students[wildcards.student].method, "teacher", None)
+    )
+
+
+def student_features(part):
+    """What the teacher said before, of the training pictures (data) or the held-out ones."""
+
+    def path(wildcards):
+        dataset = getattr(CONFIG.students[wildcards.student], part)
+        return some(features_of, CONFIG.taught_features(wildcards.student), dataset)
+
+    return path
+
+
 def evaluation_spec(wildcards):
     return CONFIG.evaluations[wildcards.evaluation].measurement.canonical()
 

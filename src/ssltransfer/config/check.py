@@ -8,7 +8,7 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.formats import TargetKind, Video
-from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.config.methods import ClusterClassification, Distillation, LayerRegression
 from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
 from ssltransfer.config.references import check_references
 from ssltransfer.config.trunks import can_be_rescaled
@@ -60,7 +60,9 @@ def check(config: Config) -> None:
         _apart(config, student.data, student.heldout, where, "data and heldout")
         if isinstance(student.method, ClusterClassification):
             _known(config.clusters, student.method.cluster, f"{where}.method.cluster", "cluster")
-        elif config.datasets[student.data].labelled != "one":
+        elif isinstance(student.method, Distillation):
+            _check_distillation(config, student, where)
+        elif student.method.from_labels and config.datasets[student.data].labelled != "one":
             raise ConfigError(f"{where}.data: {student.data} has no class labels to learn; name a labelled dataset.")
         if student.trunk.name == "hog-words":
             raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
@@ -86,6 +88,25 @@ def check(config: Config) -> None:
                 "evaluation",
             )
     _refuse_cycles(config)
+
+
+def _check_distillation(config: Config, student: Student, where: str) -> None:
+    method = student.method
+    assert isinstance(method, Distillation)
+    _known({**config.pretexts, **config.students}, method.teacher, f"{where}.method.teacher", "model")
+    teacher = config.model(method.teacher)
+    layer = method.teacher_layer or teacher.layers[-1]
+    _layer(teacher, layer, f"{where}.method.teacher_layer")
+    if isinstance(method, LayerRegression):
+        for name in method.teacher_layers or method.layers:
+            _layer(teacher, name, f"{where}.method.teacher_layers")
+    if method.teacher_pool and layer in teacher.trunk.fully_connected:
+        raise ConfigError(f"{where}.method.teacher_pool: {layer} is a vector; leave the pooling out.")
+    for name in getattr(method, "layers", None) or filter(None, (method.layer,)):
+        if name not in student.trunk.layers:
+            raise ConfigError(
+                f"{where}.method: {student.trunk.name} has no layer {name!r}{nearest(name, student.trunk.layers)}"
+            )
 
 
 def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None:
@@ -177,8 +198,11 @@ def _apart(config: Config, one: str | None, other: str | None, where: str, what:
 def _refuse_cycles(config: Config) -> None:
     def needs(model: str) -> list[str]:
         entity = config.model(model).entity
-        if isinstance(entity, Student) and isinstance(entity.method, ClusterClassification):
-            return [config.features[config.clusters[entity.method.cluster].features].model]
+        method = entity.method if isinstance(entity, Student) else None
+        if isinstance(method, ClusterClassification):
+            return [config.features[config.clusters[method.cluster].features].model]
+        if isinstance(method, Distillation):
+            return [method.teacher]
         return []
 
     for start in config.students:
