@@ -12,6 +12,7 @@ import yaml
 from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.entities import Measurement, Pretext, Student
 from ssltransfer.config.trunks import TRUNKS, TrunkOptions
+from ssltransfer.config.trunks.libraries import LibraryModel
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -116,10 +117,19 @@ def test_controls_are_added_for_every_trunk() -> None:
 @pytest.mark.parametrize("kind", TRUNKS, ids=lambda kind: kind.__name__)
 def test_every_option_of_a_trunk_shows_in_the_names_of_its_controls(kind: type[TrunkOptions]) -> None:
     """Two trunks that differ must not share a control."""
-    plain = kind()
+    library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
+    plain = kind(**library)
+    swapped = {8: 16, 16: 8}
+    others = {
+        "block4_stride": 1,
+        "output_stride": swapped[getattr(plain, "output_stride", 8)],
+        "model": "resnet34",
+        "endpoints": ("layer4",),
+    }
     for key, value in plain.model_dump().items():
-        if key != "name":
-            other = kind(**{key: not value if isinstance(value, bool) else 2 * value if value else 4})
+        if key != "name" and not (library and key in ("width", "stem_stride")):
+            usual = not value if isinstance(value, bool) else 2 * value if value else 4
+            other = kind(**library | {key: others.get(key, usual)})
             assert other.slug != plain.slug, key
 
 
@@ -222,7 +232,11 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
     ("protocol", "trunk", "said"),
     [
         ({"name": "segmentation"}, "caffenet", "segmentation needs masks of every picture"),
-        ({"name": "voc-classification", "rescale": True}, "resnet18", "is a residual network"),
+        (
+            {"name": "voc-classification", "rescale": True},
+            "resnet18",
+            "no scale of their own",
+        ),
         ({"name": "voc-classification", "rescale": True}, "vgg16", "has batch norms, which undo every scale"),
         ({"name": "voc-classification", "rescale": True}, "caffenet", ""),
         ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg16", ""),

@@ -7,7 +7,15 @@ import torch
 import torchvision
 from torch import nn
 
-from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, ResNet50, ResNet101V2, TrunkOptions, Vgg16
+from ssltransfer.config.trunks import (
+    AlexNet,
+    CaffeNet,
+    ResNet18,
+    ResNet50,
+    ResNet101V2,
+    TrunkOptions,
+    Vgg16,
+)
 from ssltransfer.models.build import build_tile_trunk, build_trunk
 from ssltransfer.models.trunk import LayerError, Trunk, scaled
 from ssltransfer.models.weights import load_tensors
@@ -148,9 +156,11 @@ def test_tile_trunk_has_the_tensors_of_the_trunk_itself(options: TrunkOptions):
     assert own.options == options
     again = build_trunk(options, top=False, seed=3)
     assert all(torch.equal(own.state_dict()[key], value) for key, value in again.state_dict().items())
-    if options.tile_stem_stride:
+    if options.tile:
         stride = tiles.get_submodule(first_convolution(tiles)).stride
-        assert stride == (options.tile_stem_stride,) * 2 and stride != own.get_submodule(first_convolution(own)).stride
+        assert (
+            stride == (options.tile["stem_stride"],) * 2 and stride != own.get_submodule(first_convolution(own)).stride
+        )
 
 
 def first_convolution(trunk: Trunk) -> str:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import JigsawPP
+from ssltransfer.config.tasks import Colorization, JigsawPP
 from ssltransfer.config.trunks import CaffeNet
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.stages.pretext import colorization
 from ssltransfer.stages.pretext.jigsawpp import build
 from ssltransfer.training import fit as module
 from ssltransfer.training import ranks
@@ -61,6 +62,10 @@ def puzzles() -> Task:
     return build(JigsawPP.model_validate(given), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
 
 
+def colours() -> Task:
+    return colorization.build(Colorization(resize=48, hidden=16), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
+
+
 def schedule(**kw: object) -> Schedule:
     return Schedule.model_validate({"steps": 6, "batch": 16, "lr": 0.05, **kw})
 
@@ -76,6 +81,7 @@ CASES = {
     "shares": (NORM, schedule()),
     "dropout": ({"norm": False, "dropout": 0.5}, schedule(steps=2)),
     "pairs": ({"puzzles": True}, schedule()),
+    "surveyed": ({"colours": True}, schedule()),
     "odd": (PLAIN, schedule(batch=10)),
     "broken": (PLAIN, schedule(lr=1e30)),
 }
@@ -87,7 +93,8 @@ def main(train: Path, heldout: Path, folder: Path) -> None:
     for name, (options, how) in CASES.items():
         ranks.BUCKET = 100 if name == "small-packs" else 25 << 20
         module.ROWS = 6
-        task = puzzles() if "puzzles" in options else Nine(**options)  # type: ignore[arg-type]
+        made = {"puzzles": puzzles, "colours": colours}
+        task = next((made[key]() for key in options if key in made), None) or Nine(**options)  # type: ignore[arg-type]
         (folder / name).mkdir(parents=True, exist_ok=True)
         said, curve = "", []
         try:

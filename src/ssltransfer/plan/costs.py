@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
+from ssltransfer.config.methods import Compress2q
 from ssltransfer.config.protocols import (
     ClusterAlignment,
     Logistic,
@@ -106,9 +107,14 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         yield Cost("label", f"{cluster_name} on {data}", (cluster_name, made_of, data), hours, disk, None, limit)
     for name, student in config.students.items():
         n = pictures(config, student.data)
-        needs = tuple(filter(None, (getattr(student.method, "cluster", None), student.data)))
+        learned = getattr(student.method, "cluster", None) or config.taught_features(name)
+        teacher = None if learned else getattr(student.method, "teacher", None)
+        needs = tuple(filter(None, (learned or teacher, student.data)))
         seen = student.schedule.total_steps(n) * student.schedule.batch if n else None
         reading, work = machine.pictures(config.datasets[student.data]), TRAINING * flops(student.trunk, top=True)
+        # A slow copy sees every view once more.
+        work += flops(student.trunk) if isinstance(student.method, Compress2q) else 0.0
+        work += flops(config.model(teacher).trunk) if teacher else 0.0
         hours, limit = (
             _passes(seen, reading, work, machine.rate("training", student.trunk.name)) if seen else (None, "")
         )

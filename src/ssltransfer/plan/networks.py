@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import Depth, Detection, FasterRcnn, FastRcnn, Pool, Segmentation
 from ssltransfer.config.protocols.base import ProtocolOptions
-from ssltransfer.config.tasks import Jigsaw, JigsawPP, RelativePosition, Rotation
+from ssltransfer.config.tasks import Exemplar, Jigsaw, JigsawPP, PatchOptions, RelativePosition, Rotation
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_tile_trunk, build_trunk
 from ssltransfer.models.fcn import Fcn
@@ -26,11 +26,13 @@ USUAL_PROPOSALS = 2000  # a picture, of selective search
 def task_flops(pretext: Pretext) -> float:
     """Forward cost of one picture under a task, in floating-point operations."""
     task, trunk = pretext.task, pretext.trunk
-    if isinstance(task, Jigsaw | JigsawPP):
+    if isinstance(task, Jigsaw | JigsawPP | PatchOptions):
         return 9 * _tile_flops(trunk, task.tiles.tile, task.tiles.stem_stride)
     if isinstance(task, RelativePosition):
         across = max(2, task.canvas // (task.patch + task.gap))
         return task.grids * across**2 * _tile_flops(trunk, task.patch, task.stem_stride or trunk.stem_stride)
+    if isinstance(task, Exemplar):
+        return task.views * flops(trunk)
     return flops(trunk) * (4 if isinstance(task, Rotation) else 1)
 
 

@@ -9,10 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ssltransfer.artefacts.files import write_text
 from ssltransfer.artefacts.index import Index
@@ -33,8 +32,6 @@ from ssltransfer.training.updates import update as update
 ROWS = 100  # of a learning curve
 HELDOUT_MEASUREMENTS = 20  # along a training
 HELDOUT_PICTURES = 2048  # of the held-out set, evenly spaced
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,6 +126,9 @@ def fit_members(
         training.load(state)
         start, curve, sums = state["step"], state["curve"], Sums(state["sums"])
     _check_alike(folder, start, devices)
+    if not start:
+        for member in members:
+            member.task.survey(member.index, devices)
     checkpoint.listen()
     origin = f"going on after step {start}" if start else "from nothing"
     print(f"{_said_of(members, total)}, {origin}; {devices}", flush=True)
@@ -223,7 +223,7 @@ def _losses(members: Sequence[Member], row: dict[str, float]) -> str:
 
 def _check_alike(folder: Path, start: int, devices: Devices) -> None:
     """Refuse to go on from different checkpoints: a shared file system may show an old one for a while."""
-    starts = _gathered(start, devices)
+    starts = devices.gathered(start)
     if len(set(starts)) > 1:
         raise TrainingError(
             f"{folder}: the processes see checkpoints of different steps ({', '.join(map(str, starts))}); this folder "
@@ -250,17 +250,9 @@ def measure(task: Task, heldout: Index, schedule: Schedule, *, seed: int, device
         for name, value in outputs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
     task.train(was)
-    for other in _gathered(sums, devices):
+    for other in devices.gathered(sums):
         total |= {name: total.get(name, 0.0) + value for name, value in other.items()}
     return {f"heldout_{name}": value / len(ids) for name, value in total.items()}
-
-
-def _gathered(value: T, devices: Devices) -> list[T]:
-    """The value of every process."""
-    found = [value] * devices.world
-    if devices.world > 1:
-        dist.all_gather_object(found, value)
-    return found
 
 
 def _report_not_finite(member: Member, batch: Batch | None, step: int, folder: Path, devices: Devices) -> None:

@@ -23,7 +23,9 @@ class SyncedBatchNorm(nn.SyncBatchNorm):
         mean = _Mean.apply(x.mean(dims))
         centred = x - mean.view(shape)
         variance = _Mean.apply(centred.square().mean(dims))
-        self._remember(mean.detach(), variance.detach(), dist.get_world_size() * input.numel() // input.shape[1])
+        if self.track_running_stats:
+            count = dist.get_world_size() * input.numel() // input.shape[1]
+            self._remember(mean.detach(), variance.detach(), count)
         found = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             found = found * self.weight.view(shape) + self.bias.view(shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -41,23 +41,34 @@ def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"]
     return right.sum() / valid.sum().clamp(min=1)
 
 
+@dataclass(frozen=True)
 class Errors:
-    """Sums over pixels, from which the metrics of Eigen et al. 2014 are computed at the end (protocols 4.7)."""
+    """Sums over pixels, from which the metrics of Eigen et al. 2014 are computed at the end (protocols 4.7).
 
-    def __init__(self) -> None:
-        self.pixels, self.within = 0, dict.fromkeys(FACTORS, 0)
-        self.absolute = self.relative = 0.0
+    Attributes:
+        pixels: that have a value.
+        within: how many of them are within each of the factors.
+        absolute, relative: sums of the errors in metres, and over the depth.
+    """
 
-    def add(self, predicted: Tensor, truth: Tensor) -> None:
-        """Count pixels with a value: positive predictions and truth in metres, of one shape."""
+    pixels: int = 0
+    within: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FACTORS, 0))
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    @classmethod
+    def of(cls, predicted: Tensor, truth: Tensor) -> Errors:
+        """Of the pixels with a value: positive predictions and truth in metres, of one shape."""
         valid = truth > 0
         d, p = truth[valid].double(), predicted[valid].double()
         ratio, error = torch.maximum(d / p, p / d), (d - p).abs()
-        self.pixels += len(d)
-        for name, factor in FACTORS.items():
-            self.within[name] += int((ratio < factor).sum())
-        self.absolute += float(error.sum())
-        self.relative += float((error / d).sum())
+        within = {name: int((ratio < factor).sum()) for name, factor in FACTORS.items()}
+        return cls(len(d), within, float(error.sum()), float((error / d).sum()))
+
+    def __add__(self, other: Errors) -> Errors:
+        within = {name: count + other.within[name] for name, count in self.within.items()}
+        sums = (a + b for a, b in ((self.absolute, other.absolute), (self.relative, other.relative)))
+        return Errors(self.pixels + other.pixels, within, *sums)
 
     def values(self) -> dict[str, float]:
         """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3; mae in metres; rel, a share."""

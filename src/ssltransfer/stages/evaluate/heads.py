@@ -8,7 +8,6 @@ crops, no mirrors. Doersch & Zisserman 2017 (protocols 4.7): block3 pooled to 3x
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import Head as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.batches import Batch
 from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws
@@ -32,9 +31,9 @@ from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of, learning
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers, top5_of
 from ssltransfer.stages.evaluate.subsets import labelled
+from ssltransfer.stages.evaluate.turns import in_turns
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
-from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task, accuracy
 
 BATCH = 64
@@ -165,35 +164,30 @@ class Head(Task):
         """Set mean and deviation to those of the training pictures' centre crops."""
         dims = math.prod(self.shape)
         total, squares = (torch.zeros(dims, dtype=torch.float64, device=devices.device) for _ in "ab")
-        for batch in self._views(train, devices, "standardise"):
+
+        def add(batch: Batch) -> None:
             with devices.autocast():
-                x = self.represented(batch).double()
-            total += x.sum(0)
-            squares += x.square().sum(0)
-        mean = total / len(train)
-        variance = (squares / len(train) - mean.square()).clamp(min=0)
+                x = self.represented(batch.pictures).double()
+            total.add_(x.sum(0))
+            squares.add_(x.square().sum(0))
+
+        in_turns(train, self.view, BATCH, add, devices, what="standardise")
+        mean = devices.summed(total) / len(train)
+        variance = (devices.summed(squares) / len(train) - mean.square()).clamp(min=0)
         self.mean, self.deviation = mean.float(), (variance + VARIANCE_FLOOR).sqrt().float()
 
     @torch.inference_mode()
     def scores(self, test: Index, devices: Devices) -> np.ndarray:
         """float32 (N, C) of the centre crops."""
         self.eval()
-        parts = []
-        for batch in self._views(test, devices, "test"):
+
+        def scored(batch: Batch) -> np.ndarray:
             with devices.autocast():
-                parts.append(self.classifier(self._seen(batch)).float().cpu())
-        return torch.cat(parts).numpy()
+                found: np.ndarray = self.classifier(self._seen(batch.pictures)).float().cpu().numpy()
+            return found
+
+        return np.concatenate(in_turns(test, self.view, BATCH, scored, devices))
 
     def _seen(self, pictures: Tensor) -> Tensor:
         """What the classifier is given, float32 (B, dims)."""
         return (self.represented(pictures) - self.mean) / self.deviation
-
-    def _views(self, index: Index, devices: Devices, what: str) -> Iterator[Tensor]:
-        """uint8 (B, 3, S, S), centre crops of all pictures."""
-        progress = Progress(what, 0, -(-len(index) // BATCH), BATCH)
-        keys = sequential_keys(range(len(index)), BATCH)
-        for batch in load_batches(index, self.view, keys, seed=0, workers=devices.workers):
-            yield batch.pictures.to(devices.device)
-            progress.step(0.0)
-            progress.say("centre crops")
-        progress.close()

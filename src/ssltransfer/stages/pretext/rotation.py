@@ -13,6 +13,7 @@ from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import mirror_some, random_crop, rotate4
+from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
 from ssltransfer.models.build import build_trunk
@@ -30,7 +31,8 @@ class RotationTask(PretextTask):
     (Kolesnikov et al. 2019: smaller boxes, distorted colours, range [-1, 1]; protocols 1.10), or a plain random crop.
     Held-out pictures are the central crop, 87.5 % of the short side, neither mirrored nor distorted.
 
-    Head: a residual network has its global average and one linear layer. The others have pool5, fc6 and fc7 without
+    Head: a residual network has its global average and one linear layer, and so has any that ends with a vector
+    (`TrunkOptions.vector`). The others have pool5, fc6 and fc7 without
     bias, each with batch normalisation (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer; the convolutions are
     those of the trunk that was asked for, without batch normalisation unless it has its own.
     """
@@ -44,8 +46,8 @@ class RotationTask(PretextTask):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Linear(options.hidden, 4)
-            if "pool" in self.trunk.layers:
-                last = nn.Linear(self.trunk.shapes()["pool"][0], 4)
+            if trunk.vector:
+                last = nn.Linear(self.trunk.shapes()[trunk.vector][0], 4)
                 self.head = nn.Sequential(last)
             else:
                 pooled = Pooled(self.trunk, trunk.size, "Pictures")
@@ -82,10 +84,19 @@ class RotationTask(PretextTask):
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy over the four rotations."""
         inputs, label = self.inputs(batch.pictures, draws)
-        if "pool" in self.trunk.layers:
-            inputs = self.trunk(inputs, ["pool"])["pool"]
+        vector = self.trunk.options.vector
+        if vector:
+            inputs = self.trunk(inputs, [vector])[vector]
         logits = self.head(inputs)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """Each of the four."""
+        turned = visible(self.inputs(batch.pictures, draws)[0]).unflatten(0, (-1, 4)).unbind(1)
+        return [
+            ("picture", batch.pictures),
+            *((f"answer: {turns * 90} degrees", one) for turns, one in enumerate(turned)),
+        ]
 
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -19,6 +19,7 @@ from ssltransfer.models.mix import MixedTrunk
 from ssltransfer.models.normalise import Normalise
 from ssltransfer.models.trunk import Trunk
 from ssltransfer.stages.pretext.base import PretextTask, Trainable
+from ssltransfer.training.devices import Devices
 from ssltransfer.training.members import Member
 from ssltransfer.training.task import Task
 
@@ -96,6 +97,10 @@ class Penalised(Task):
             return values
         penalty = self.mix.penalty
         return values | {"loss": values["loss"] + self.strength * penalty, "l1": penalty}
+
+    def survey(self, index: Index, devices: Devices) -> None:
+        """The task's."""
+        self.task.survey(index, devices)
 
     def after_step(self, step: int) -> None:
         """The task's."""
