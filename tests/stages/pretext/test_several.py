@@ -182,7 +182,9 @@ def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index
         optimisers = [build_optimiser(task, Schedule.model_validate(schedule)) for task in tasks_made]
         batch = Batch(torch.randint(256, (2, 3, 36, 36), dtype=torch.uint8), torch.arange(2), torch.zeros(2).long())
         for task in tasks_made:
-            task.mix.v.data += 0.3 * torch.randn(23, generator=torch.Generator().manual_seed(1))  # equal parts: no slope
+            task.mix.v.data += 0.3 * torch.randn(
+                23, generator=torch.Generator().manual_seed(1)
+            )  # equal parts: no slope
         for _ in range(12):
             for task, optimiser in zip(tasks_made, optimisers, strict=True):
                 update(task, batch, optimiser, Schedule.model_validate(schedule), 0, Devices(torch.device("cpu"), 0))
@@ -198,7 +200,9 @@ def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index
 
 
 def test_a_mixed_training_is_resumed_and_heldout_loss_has_no_penalty(tmp_path: Path, objects: Index):
-    spec = spec_of({"a": {"task": ROTATION}, "b": {"task": ROTATION}}, DEEP, {**RMSPROP, "steps": 2, "batch": 2}, lasso=5.0)
+    spec = spec_of(
+        {"a": {"task": ROTATION}, "b": {"task": ROTATION}}, DEEP, {**RMSPROP, "steps": 2, "batch": 2}, lasso=5.0
+    )
     made = together(spec, {"d": objects.subset(range(4)), "h": objects.subset(range(2))})
     fitted = fit_members(made.members, 2, folder=tmp_path, devices=Devices(torch.device("cpu"), 0))
     last = fitted.curve[-1]
