@@ -54,7 +54,7 @@ def test_a_faulty_shard_is_found_before_its_pixels_are_used(packed: Packed, faul
     else:
         path.write_bytes(shard_file(packed.folder, 1).read_bytes())
     if fault in ("torn", "gone"):
-        with pytest.raises(ArtefactError, match=r"00000\.shard: missing or torn; run the cache stage"):
+        with pytest.raises(ArtefactError, match=r"00000\.shard: missing or torn; run the stage that packs"):
             packed.check()
     else:
         packed.check()  # of its full length

@@ -54,9 +54,14 @@ def cache_spec(wildcards):
     return CONFIG.datasets[wildcards.dataset].cache.canonical()
 
 
+def motion_spec(wildcards):
+    return CONFIG.datasets[wildcards.dataset].motion.canonical()
+
+
 def index_of(dataset):
-    """The index that every reader of pictures is given: of the files, or of the cache where there is one."""
-    made = "cache" if CONFIG.datasets[dataset].cache else "index"
+    """The index that every reader of pictures is given: of the files, of the cache, or of the clips of videos."""
+    entry = CONFIG.datasets[dataset]
+    made = "motion" if entry.format == "video" else "cache" if entry.cache else "index"
     return f"{RESULTS}/{made}/{dataset}.parquet"
 
 
@@ -87,6 +92,11 @@ def pretext_data(wildcards):
 
 def pretext_heldout(wildcards):
     return some(index_of, CONFIG.pretexts[wildcards.pretext].heldout)
+
+
+def pretext_members(wildcards):
+    """Pictures of several tasks that are not the pretext's own."""
+    return [index_of(name) for name in CONFIG.pretexts[wildcards.pretext].members_data]
 
 
 def features_model(wildcards):
@@ -143,6 +153,25 @@ def student_labels(wildcards):
 def student_heldout_labels(wildcards):
     student = CONFIG.students[wildcards.student]
     return some(labels_of, getattr(student.method, "cluster", None), student.heldout)
+
+
+def student_teacher(wildcards):
+    """The model that is asked while the student trains."""
+    if CONFIG.taught_features(wildcards.student):
+        return []
+    return some(
+        model_of, getattr(CONFIG.students[wildcards.student].method, "teacher", None)
+    )
+
+
+def student_features(part):
+    """What the teacher said before, of the training pictures (data) or the held-out ones."""
+
+    def path(wildcards):
+        dataset = getattr(CONFIG.students[wildcards.student], part)
+        return some(features_of, CONFIG.taught_features(wildcards.student), dataset)
+
+    return path
 
 
 def evaluation_spec(wildcards):

@@ -2,6 +2,7 @@ rule pretext:
     input:
         data=pretext_data,
         heldout=pretext_heldout,
+        members=pretext_members,
     output:
         f"{RESULTS}/pretext/{{pretext}}/manifest.json",
     log:
@@ -17,4 +18,4 @@ rule pretext:
         spec=spec_of("pretexts", "pretext"),
     shell:
         "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --heldout {input.heldout:q}"
-        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
+        " --members {input.members:q} --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

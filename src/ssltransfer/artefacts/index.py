@@ -23,17 +23,19 @@ LEFT_OUT = ".left_out.tsv"
 
 @dataclass(frozen=True)
 class Targets:
-    """What each picture comes with beside labels, in a file of its own.
+    """What each picture comes with beside labels, in a file of its own or packed beside the picture.
 
     Attributes:
-        kind: boxes, masks or depth.
-        paths: relative path of each, below the index's root.
-        digests: content digest of each file.
+        kind: boxes, masks, depth or motion.
+        paths: relative path of each, below the index's root; of packed ones what they were made from.
+        digests: content digest of each.
+        packed: where they lie in the shards of the index's packed pictures.
     """
 
     kind: TargetKind
     paths: list[str]
     digests: list[str]
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ class Index:
 
     def subset(self, ids: np.ndarray) -> Index:
         """The index of some of the pictures, int64, numbered anew in this order."""
-        packed = None if self.packed is None else replace(self.packed, rows=self.packed.rows[ids])
+        packed = _some(self.packed, ids)
         targets = self.targets
         if targets is not None:
             paths, digests = ([column[sample] for sample in ids] for column in (targets.paths, targets.digests))
-            targets = Targets(targets.kind, paths, digests)
+            targets = Targets(targets.kind, paths, digests, _some(targets.packed, ids))
         return replace(
             self,
             paths=[self.paths[sample] for sample in ids],
@@ -111,6 +113,10 @@ class Index:
         """How many of the other's pictures stand in this one too, by content."""
         mine = set(self.digests)
         return sum(digest in mine for digest in other.digests)
+
+
+def _some(packed: Packed | None, ids: np.ndarray) -> Packed | None:
+    return None if packed is None else replace(packed, rows=packed.rows[ids])
 
 
 def write_index(path: Path, index: Index) -> None:
@@ -166,9 +172,15 @@ def _columns(index: Index) -> dict[str, pa.Array]:
     if index.targets is not None:
         columns["target"] = pa.array(index.targets.paths, pa.string())
         columns["target_digest"] = pa.array(index.targets.digests, pa.string())
+        if index.targets.packed is not None:
+            columns |= _placed(index.targets.packed, "target_")
     if index.packed is not None:
-        columns |= {name: pa.array(index.packed.rows[name]) for name in ROW.names or ()}
+        columns |= _placed(index.packed, "")
     return columns
+
+
+def _placed(packed: Packed, prefix: str) -> dict[str, pa.Array]:
+    return {prefix + name: pa.array(packed.rows[name]) for name in ROW.names or ()}
 
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -217,15 +229,20 @@ def read_index(path: Path) -> Index:
         left_out=_read_left_out(path.with_suffix(LEFT_OUT)),
         spec=about["spec"],
         packed=_read_packed(path, table, about["packed"]) if "packed" in about else None,
-        targets=Targets(about["targets"], *(table[name].to_pylist() for name in ("target", "target_digest")))
-        if "targets" in about
-        else None,
+        targets=_read_targets(path, table, about) if "targets" in about else None,
     )
 
 
-def _read_packed(path: Path, table: pa.Table, about: dict[str, Any]) -> Packed:
+def _read_targets(path: Path, table: pa.Table, about: dict[str, Any]) -> Targets:
+    packed = None
+    if "target_shard" in table.column_names:
+        packed = _read_packed(path, table, about["packed"], "target_")
+    return Targets(about["targets"], table["target"].to_pylist(), table["target_digest"].to_pylist(), packed)
+
+
+def _read_packed(path: Path, table: pa.Table, about: dict[str, Any], prefix: str = "") -> Packed:
     rows = np.empty(len(table), ROW)
     for name in ROW.names or ():
-        rows[name] = table[name].to_numpy()
+        rows[name] = table[prefix + name].to_numpy()
     shards = [(size, digest) for size, digest in about["shards"]]
     return Packed(path.parent / about["folder"], CacheOptions.parse(about["options"]), shards, rows)

@@ -95,7 +95,7 @@ class Packed:
 
 def _unusable(path: Path, why: str) -> ArtefactError:
     return ArtefactError(
-        f"{path}: {why}; run the cache stage of this dataset again (snakemake -R cache): it makes what is missing."
+        f"{path}: {why}; run the stage that packs this dataset again (snakemake -R cache motion): it makes what is missing."
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
-from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.config.formats import TargetKind, Video
+from ssltransfer.config.methods import ClusterClassification, Distillation, LayerRegression
 from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
 from ssltransfer.config.references import check_references
 from ssltransfer.config.trunks import can_be_rescaled
@@ -16,14 +17,17 @@ from ssltransfer.config.trunks import can_be_rescaled
 def check(config: Config) -> None:
     """Everything that can be known to be wrong before the first job starts."""
     for name, pretext in config.pretexts.items():
-        _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
-        _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
-        _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
-        if pretext.task.name == "exemplar" and pretext.schedule:
-            if (pretext.schedule.micro_batch or pretext.schedule.batch) < 2:
+        for member, part in pretext.parts.items():
+            where = f"pretexts.{name}.task.tasks.{member}" if member else f"pretexts.{name}"
+            for key in ("data", "heldout"):
+                _known(config.datasets, getattr(part, key), f"{where}.{key}", "dataset")
+                _targets(config, getattr(part, key), part.task.name, part.task.targets, f"{where}.{key}")
+            _apart(config, part.data, part.heldout, where, "data and heldout")
+            compares = part.task.name in ("exemplar", "exemplar-patches") and part.schedule
+            if compares and (part.schedule.micro_batch or part.schedule.batch) < 2:  # type: ignore[union-attr]
                 raise ConfigError(
-                    f"pretexts.{name}.schedule: exemplar compares the pictures of a pass with each other; give batch and "
-                    "micro_batch 2 or more."
+                    f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
+                    "and micro_batch 2 or more."
                 )
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
@@ -56,13 +60,20 @@ def check(config: Config) -> None:
         _apart(config, student.data, student.heldout, where, "data and heldout")
         if isinstance(student.method, ClusterClassification):
             _known(config.clusters, student.method.cluster, f"{where}.method.cluster", "cluster")
-        elif config.datasets[student.data].labelled != "one":
+        elif isinstance(student.method, Distillation):
+            _check_distillation(config, student, where)
+        elif student.method.from_labels and config.datasets[student.data].labelled != "one":
             raise ConfigError(f"{where}.data: {student.data} has no class labels to learn; name a labelled dataset.")
         if student.trunk.name == "hog-words":
             raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, name, evaluation)
     for name, dataset in config.datasets.items():
+        if dataset.cache and isinstance(dataset, Video):
+            raise ConfigError(
+                f"datasets.{name}.cache: the frames of videos are packed by the motion stage; leave the cache out, and "
+                "say `motion: {format, quality}`."
+            )
         if dataset.cache and dataset.target:
             raise ConfigError(
                 f"datasets.{name}.cache: its {dataset.target} belong to pictures of full size; leave the cache out."
@@ -79,17 +90,31 @@ def check(config: Config) -> None:
     _refuse_cycles(config)
 
 
+def _check_distillation(config: Config, student: Student, where: str) -> None:
+    method = student.method
+    assert isinstance(method, Distillation)
+    _known({**config.pretexts, **config.students}, method.teacher, f"{where}.method.teacher", "model")
+    teacher = config.model(method.teacher)
+    layer = method.teacher_layer or teacher.layers[-1]
+    _layer(teacher, layer, f"{where}.method.teacher_layer")
+    if isinstance(method, LayerRegression):
+        for name in method.teacher_layers or method.layers:
+            _layer(teacher, name, f"{where}.method.teacher_layers")
+    if method.teacher_pool and layer in teacher.trunk.fully_connected:
+        raise ConfigError(f"{where}.method.teacher_pool: {layer} is a vector; leave the pooling out.")
+    for name in getattr(method, "layers", None) or filter(None, (method.layer,)):
+        if name not in student.trunk.layers:
+            raise ConfigError(
+                f"{where}.method: {student.trunk.name} has no layer {name!r}{nearest(name, student.trunk.layers)}"
+            )
+
+
 def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None:
     where = f"evaluations.{name}"
     for key, data in zip(("test", "train"), reversed(evaluation.datasets), strict=False):
         _known(config.datasets, data, f"{where}.{key}", "dataset")
         has, needs = config.datasets[data].labelled, evaluation.protocol.labels
-        wanted = evaluation.protocol.targets
-        if wanted and config.datasets[data].target != wanted:
-            raise ConfigError(
-                f"{where}.{key}: {evaluation.protocol.name} needs {wanted} of every picture, which dataset {data!r} "
-                f"does not have; set `targets: {wanted}` of it, or name another dataset."
-            )
+        _targets(config, data, evaluation.protocol.name, evaluation.protocol.targets, f"{where}.{key}")
         if needs and has != needs:
             wants = "one class label" if needs == "one" else "VOC's labels"
             raise ConfigError(
@@ -139,6 +164,16 @@ def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
         )
 
 
+def _targets(config: Config, data: str | None, who: str, wanted: TargetKind | None, where: str) -> None:
+    """What a task or a protocol needs beside the pictures, these have."""
+    if data is None or wanted is None or config.datasets[data].target == wanted:
+        return
+    mend = (
+        "name one of format video" if wanted == "motion" else f"set `targets: {wanted}` of it, or name another dataset"
+    )
+    raise ConfigError(f"{where}: {who} needs {wanted} of every picture, which dataset {data!r} does not have; {mend}.")
+
+
 def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:
     if name is not None and name not in section:
         raise ConfigError(f"{where}: no {kind} is called {name!r}{nearest(name, section)}")
@@ -155,7 +190,7 @@ def _apart(config: Config, one: str | None, other: str | None, where: str, what:
     """Two datasets that must not share pictures are not the same folder and split."""
     if one is None or other is None:
         return
-    whole = [config.datasets[name].model_copy(update={"limit": None, "cache": None}) for name in (one, other)]
+    whole = [config.datasets[name].model_copy(update={"limit": None}).canonical() for name in (one, other)]
     if one == other or whole[0] == whole[1]:
         raise ConfigError(f"{where}: {what} are the same pictures ({one}, {other}); name two splits.")
 
@@ -163,8 +198,11 @@ def _apart(config: Config, one: str | None, other: str | None, where: str, what:
 def _refuse_cycles(config: Config) -> None:
     def needs(model: str) -> list[str]:
         entity = config.model(model).entity
-        if isinstance(entity, Student) and isinstance(entity.method, ClusterClassification):
-            return [config.features[config.clusters[entity.method.cluster].features].model]
+        method = entity.method if isinstance(entity, Student) else None
+        if isinstance(method, ClusterClassification):
+            return [config.features[config.clusters[method.cluster].features].model]
+        if isinstance(method, Distillation):
+            return [method.teacher]
         return []
 
     for start in config.students:

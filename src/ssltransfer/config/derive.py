@@ -6,9 +6,9 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 
 from ssltransfer.config.base import ConfigError, nearest
-from ssltransfer.config.config import Config, features_name, protocol_features
-from ssltransfer.config.entities import Document, Pretext, Student
-from ssltransfer.config.methods import Supervised
+from ssltransfer.config.config import Config, features_name, protocol_features, teacher_features
+from ssltransfer.config.entities import Document, Features, Pretext, Student
+from ssltransfer.config.methods import Distillation, Supervised
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import RandomNetwork
@@ -110,16 +110,25 @@ def _supervised(document: Document, trunk: AnyTrunk, data: str, models: list[str
 
 
 def add_features(config: Config) -> Config:
-    """Features of every model under every evaluation that reads features, unless they are declared."""
+    """Features of every model that an evaluation or a student reads features of, unless they are declared."""
     features = dict(config.features)
     derived = set(config.derived)
-    for evaluation, models in config.rows.items():
+    for wanted in _read_features(config):
+        name = features_name(features, wanted)
+        if name not in features:
+            features[name] = wanted
+            derived.add(name)
+    return Config(**{**config.__dict__, "features": features, "derived": frozenset(derived)})
+
+
+def _read_features(config: Config) -> Iterator[Features]:
+    models = {*config.pretexts, *config.students}
+    for student in config.students.values():
+        method = student.method
+        if isinstance(method, Distillation) and method.cached and method.teacher in models:
+            yield teacher_features(method, config.model(method.teacher))
+    for evaluation, row in config.rows.items():
         protocol = config.evaluations[evaluation].protocol
         if isinstance(protocol, FeatureProtocol):
-            for model in models:
-                wanted = protocol_features(protocol, config.model(model))
-                name = features_name(features, wanted)
-                if name not in features:
-                    features[name] = wanted
-                    derived.add(name)
-    return Config(**{**config.__dict__, "features": features, "derived": frozenset(derived)})
+            for model in row:
+                yield protocol_features(protocol, config.model(model))

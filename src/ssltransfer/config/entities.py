@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from ssltransfer.config.base import Spec
+from ssltransfer.config.base import Spec, explain
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import AnyTask
+from ssltransfer.config.tasks import AnyTask, Member, Several
 from ssltransfer.config.trunks import AnyTrunk
 
 
@@ -39,6 +39,43 @@ class Pretext(Entity):
     schedule: Schedule | None = None
     seed: int = 0
 
+    @property
+    def parts(self) -> dict[str, Pretext]:
+        """What is trained: each of several tasks as a pretext of its own, by name; or this one alone, without one.
+
+        Raises:
+            ValueError: a task lacks data, or its schedule cannot be.
+        """
+        if not isinstance(self.task, Several):
+            return {"": self}
+        return {name: self._part(name, member) for name, member in self.task.tasks.items()}
+
+    def _part(self, name: str, member: Member) -> Pretext:
+        schedule = self.schedule.model_dump(exclude_unset=True) if self.schedule else {}
+        content = {
+            "task": member.task,
+            "trunk": self.trunk,
+            "data": member.data or self.data,
+            "heldout": member.heldout or (None if member.data else self.heldout),
+            "schedule": schedule | member.schedule,
+            "seed": self.seed,
+        }
+        try:
+            return Pretext.model_validate(content)
+        except ValidationError as error:
+            raise ValueError(explain(error, f"tasks.{name}", {"Pretext": Pretext}).rstrip(".")) from None
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Every dataset that is trained or measured on."""
+        named = (data for part in self.parts.values() for data in (part.data, part.heldout) if data)
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def members_data(self) -> tuple[str, ...]:
+        """Datasets of several tasks that are not the pretext's own."""
+        return tuple(name for name in self.datasets if name not in (self.data, self.heldout))
+
     @model_validator(mode="after")
     def _complete(self) -> Pretext:
         if self.task.trains and self.schedule is None:
@@ -47,7 +84,21 @@ class Pretext(Entity):
             raise ValueError(f"task {self.task.name} learns from pictures: give data")
         if (self.trunk.name == "hog-words") != (self.task.name == "hog"):
             raise ValueError("task hog and trunk hog-words belong together")
+        if isinstance(self.task, Several):
+            self._check_several(self.task)
         return self
+
+    def _check_several(self, task: Several) -> None:
+        assert self.schedule is not None
+        if self.schedule.steps is None:
+            raise ValueError("several tasks have no epochs in common: give the length of the schedule in steps")
+        parts = self.parts
+        if task.at_once and self.schedule.steps % len(parts):
+            raise ValueError(f"at_once: {self.schedule.steps} steps are no multiple of {len(parts)} tasks")
+        if task.at_once and any(part.schedule and part.schedule.sync_bn for part in parts.values()):
+            raise ValueError("at_once: tasks on devices of their own have norms of their own; leave sync_bn out")
+        if task.lasso is not None and (not self.trunk.name.endswith("-v2") or getattr(self.trunk, "block4", False)):
+            raise ValueError("lasso mixes the units of block3, with which resnet101-v2 ends: name that trunk")
 
 
 class Features(Entity):

@@ -43,8 +43,43 @@ class Holdout(Spec):
     seed: int = 0
 
 
-TargetKind = Literal["boxes", "masks", "depth"]
-"""What a picture may come with beside labels: boxes of things, a class a pixel, metres a pixel."""
+class MotionOptions(Spec):
+    """How clips of a video become a picture each, with a map of what moves by itself (protocols 1.8)."""
+
+    frames: int = Field(10, ge=2, le=100, description="Of a clip; points are followed from its first to its last.")
+    every: int = Field(10, ge=1, description="A clip begins at frame 0 and at every so many after it.")
+    size: tuple[Annotated[int, Field(ge=32, le=2048)], Annotated[int, Field(ge=32, le=2048)]] = Field(
+        (240, 320), description="Height and width in pixels that frames are brought to, multiples of 8."
+    )
+    flow: Literal["dis", "farneback"] = Field("dis", description="Dense flow between two frames, of OpenCV.")
+    unpainted: Literal["background", "foreground"] = Field(
+        "background", description="What a cell is that no followed point says anything of."
+    )
+    foreground: tuple[float, float] = Field(
+        (0.02, 0.8), description="Least and greatest share of the cells; clips with less or more are left out."
+    )
+    format: Literal["jpeg", "raw"] = "jpeg"
+    quality: int = Field(95, ge=1, le=100, description="Of JPEG, 4:4:4.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> MotionOptions:
+        if any(side % 8 for side in self.size):
+            raise ValueError(f"size {list(self.size)} is not of whole cells; give multiples of 8")
+        if not 0 <= self.foreground[0] < self.foreground[1] <= 1:
+            raise ValueError("foreground is no span of shares; give two numbers between 0 and 1, the smaller first")
+        if self.format == "raw" and "quality" in self.model_fields_set:
+            raise ValueError("raw pixels have no quality; leave `quality` out")
+        return self
+
+    @property
+    def packed(self) -> CacheOptions:
+        """How the pictures are kept."""
+        quality = {"quality": self.quality} if self.format == "jpeg" else {}
+        return CacheOptions(short=min(self.size), format=self.format, **quality)
+
+
+TargetKind = Literal["boxes", "masks", "depth", "motion"]
+"""What a picture may come with beside labels: boxes of things, a class a pixel, metres a pixel, what moves."""
 
 
 class Dataset(Spec):
@@ -325,6 +360,30 @@ class Rgbd(RoomsWithDepth):
     split: str = Field(description="A list in `root`, without its ending.")
 
 
+class Video(Dataset):
+    """Videos at any depth, files or folders of frames; the first frame of each clip and what moves in it by itself."""
+
+    format: Literal["video"] = "video"
+    source: ClassVar[str] = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
+    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    split: str | None = Field(None, description="A list of DAVIS's ImageSets/480p: only its clips.")
+    # No part of the canonical text: the index holds the videos, whatever is made of them.
+    motion: MotionOptions = Field(
+        MotionOptions(), exclude=True, description="{frames, every, size, flow, ...}: how clips are labelled."
+    )
+    expected: int | None = _EXPECTED
+
+    @property
+    def target(self) -> TargetKind | None:
+        """What moves."""
+        return "motion"
+
+    @property
+    def published(self) -> int | None:
+        """What the configuration expects, of videos."""
+        return self.expected
+
+
 class World(Dataset):
     """The embedded world: pictures drawn by a seeded program, no download."""
 
@@ -380,6 +439,7 @@ FORMATS: tuple[type[Dataset], ...] = (
     NyuDepthV2,
     FastDepth,
     Rgbd,
+    Video,
     World,
 )
 AnyDataset = Annotated[
@@ -399,6 +459,7 @@ AnyDataset = Annotated[
     | NyuDepthV2
     | FastDepth
     | Rgbd
+    | Video
     | World,
     Field(discriminator="format"),
 ]

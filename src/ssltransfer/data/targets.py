@@ -1,7 +1,7 @@
-"""What a picture comes with beside labels: boxes of things, a class a pixel, metres a pixel.
+"""What a picture comes with beside labels: boxes of things, a class a pixel, metres a pixel, what moves by itself.
 
-Files stay as they were published. `check_target` looks at one strictly, once, for the index; `read_target` reads it as
-often as it is wanted.
+Files stay as they were published; what moves was found by the motion stage and is packed with the pictures.
+`check_target` looks at one strictly, once, for the index; `read_target` reads it as often as it is wanted.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_target(index: Index, sample: int) -> Target:
 
     Returns:
         boxes: `Boxes`. masks: uint8 (H, W), 0 ground, 1.. the classes in the index's order, 255 void. depth: float32
-        (H, W) in metres, 0 where there is no value.
+        (H, W) in metres, 0 where there is no value. motion: uint8 (H / 8, W / 8), 1 what moves by itself.
 
     Raises:
         ArtefactError: the index has none, or the file cannot be read any more.
@@ -62,6 +62,10 @@ def read_target(index: Index, sample: int) -> Target:
     targets = index.targets
     if targets is None:
         raise ArtefactError(f"{index.root}: this set was indexed without boxes, masks or depth; set its `targets`.")
+    if targets.packed is not None:
+        row = targets.packed.rows[sample]
+        cells = np.frombuffer(targets.packed.read(sample), np.uint8)
+        return cells.reshape(int(row["packed_height"]), int(row["packed_width"]))
     path = index.root / targets.paths[sample]
     try:
         return _READERS[targets.kind](path.read_bytes(), path.suffix, index.classes)

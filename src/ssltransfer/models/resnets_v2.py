@@ -63,6 +63,21 @@ class ResNetV2(Trunk):
         x = self.get_submodule(f"norm{layer[-1]}")(self.get_submodule(layer)(x))
         return x if layer in self._ends_bare else self.relu(x)
 
+    @property
+    def units(self) -> nn.Sequential:
+        """The units of block3."""
+        block = self.get_submodule("block3")
+        assert isinstance(block, nn.Sequential)
+        return block
+
+    def units_of(self, x: Tensor) -> list[Tensor]:
+        """What each unit of block3 makes of block2's map (B, C, H, W): the raw sums."""
+        found = []
+        for unit in self.units:
+            x = unit(x)
+            found.append(x)
+        return found
+
     @torch.no_grad()
     def settle(self) -> None:
         """Kaiming's weights, and each residual branch begins smaller by the root of their number.

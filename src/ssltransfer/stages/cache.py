@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from ssltransfer.artefacts.files import ArtefactError, digest_of
 from ssltransfer.artefacts.index import Index, read_index, write_index
@@ -24,6 +18,7 @@ from ssltransfer.artefacts.packed import Packed, Shard, cut, read_shard, table_f
 from ssltransfer.artefacts.work import Work
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.cached import pack, read_sample
+from ssltransfer.data.parts import made_by_processes
 
 SAMPLED = 32  # pictures packed beforehand to know what the others will take
 
@@ -56,7 +51,7 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
         pixels = packed_pixels(index, spec)
         job = _Shards(index, spec, work.folder, cut(pixels * spec.bytes_a_pixel))
         _refuse_too_much(job, pixels)
-        shards = list(_make(job, threads))
+        shards = list(made_by_processes(job, map(len, job.spans), threads=threads, unit="picture", preload=__name__))
         rows = np.concatenate([shard.rows for shard in shards])
         packed = Packed(work.folder, spec, [(shard.size, shard.digest) for shard in shards], rows)
         total = sum(shard.size for shard in shards)
@@ -72,8 +67,8 @@ def packed_pixels(index: Index, spec: CacheOptions) -> np.ndarray:
     return np.asarray(sides.prod(axis=1) * scale**2)
 
 
-class _Shards(Dataset[object]):
-    """Shard number -> the shard, made where it must be; or one sentence, since workers wrap exceptions."""
+class _Shards:
+    """Shard number -> the shard, made where it must be."""
 
     def __init__(self, index: Index, spec: CacheOptions, folder: Path, spans: list[range]):
         self.index, self.spec, self.folder, self.spans = index, spec, folder, spans
@@ -81,13 +76,9 @@ class _Shards(Dataset[object]):
     def __len__(self) -> int:
         return len(self.spans)
 
-    def __getitem__(self, number: int) -> Shard | str:
+    def __getitem__(self, number: int) -> Shard:
         span = self.spans[number]
-        try:
-            found = read_shard(self.folder, number, len(span))
-            return found or write_shard(self.folder, number, self._pictures(span))
-        except ArtefactError as error:
-            return str(error)
+        return read_shard(self.folder, number, len(span)) or write_shard(self.folder, number, self._pictures(span))
 
     def _pictures(self, span: range) -> Iterator[tuple[bytes, int, int]]:
         for sample in span:
@@ -105,46 +96,6 @@ def packed_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes,
     if digest_of(index.path(sample)) != index.digests[sample]:
         raise ArtefactError(f"{index.path(sample)}: has changed since the index was made; run the index stage again.")
     return pack(picture, spec)
-
-
-def _make(job: _Shards, threads: int) -> Iterator[Shard]:
-    workers = min(threads, len(job)) if threads > 1 else 0
-    # Not forked from here: a worker that outlives a killed job must not hold its lock.
-    context = multiprocessing.get_context("forkserver") if workers else None
-    if context:
-        context.set_forkserver_preload([__name__])
-    loader: DataLoader[object] = DataLoader(
-        job,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=1 if workers else None,
-        multiprocessing_context=context,
-        worker_init_fn=_live_and_die_with_the_job,
-        collate_fn=_as_it_is,
-    )
-    with tqdm(total=len(job.index), unit="picture", disable=None, leave=False) as bar:
-        for shard in loader:
-            if isinstance(shard, str):
-                raise ArtefactError(shard)
-            assert isinstance(shard, Shard)
-            bar.update(len(shard.rows))
-            yield shard
-
-
-def _live_and_die_with_the_job(worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal; the main process ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A killed main process ends nobody, and the server that workers come from lives as long as they do.
-    Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
-
-
-def _end_after(main: BaseProcess) -> None:
-    main.join()
-    os._exit(1)
-
-
-def _as_it_is(shard: object) -> object:
-    return shard
 
 
 def _refuse_too_much(job: _Shards, pixels: np.ndarray) -> None:

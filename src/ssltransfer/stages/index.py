@@ -7,7 +7,7 @@ import os
 import time
 from array import array
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,12 @@ from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index, Targets, write_index
 from ssltransfer.artefacts.work import record_run
 from ssltransfer.config.base import NameFile
-from ssltransfer.config.formats import Dataset
+from ssltransfer.config.formats import Dataset, Video
 from ssltransfer.data.draws import seed_of
 from ssltransfer.data.layouts import Found, LayoutError, find
 from ssltransfer.data.pictures import BadPicture, Checked, check
 from ssltransfer.data.targets import BadTarget, check_target
+from ssltransfer.data.videos import check_video
 
 
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
@@ -92,7 +93,7 @@ class _Readable:
         self.target_digests: list[str] = []
         self.remarks: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
-        results = _check_all(found.root, found.paths, threads)
+        results = _check_all(found.root, found.paths, threads, check_video if isinstance(spec, Video) else check)
         bar = tqdm(results, total=len(found.paths), unit="picture", disable=None, leave=False)
         for place, result in enumerate(bar):
             path = found.paths[place]
@@ -113,7 +114,7 @@ class _Readable:
                 self.remarks[path] = result.note
 
 
-def _check_all(root: Path, paths: list[str], threads: int) -> Iterator[Checked | str]:
+def _check_all(root: Path, paths: list[str], threads: int, check: Callable[[Path], Checked]) -> Iterator[Checked | str]:
     """What `check` says of each picture, or why it is left out, in order.
 
     Threads rather than processes: decoders and digests work outside Python's lock, and a process would first spend
@@ -125,7 +126,7 @@ def _check_all(root: Path, paths: list[str], threads: int) -> Iterator[Checked |
     try:
         while True:
             while len(waiting) < 4 * threads and (start := next(starts, None)) is not None:
-                waiting.append(pool.submit(_check_some, root, paths[start : start + 64]))
+                waiting.append(pool.submit(_check_some, root, paths[start : start + 64], check))
             if not waiting:
                 return
             yield from waiting.popleft().result()
@@ -133,7 +134,7 @@ def _check_all(root: Path, paths: list[str], threads: int) -> Iterator[Checked |
         pool.shutdown(cancel_futures=True)
 
 
-def _check_some(root: Path, paths: list[str]) -> list[Checked | str]:
+def _check_some(root: Path, paths: list[str], check: Callable[[Path], Checked]) -> list[Checked | str]:
     results: list[Checked | str] = []
     for path in paths:
         try:

@@ -10,6 +10,7 @@ from ssltransfer.config.base import name_alone
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.config.tasks.colorization import Colorization
 from ssltransfer.config.tasks.exemplar import Exemplar
+from ssltransfer.config.tasks.motion import MotionSegmentation
 from ssltransfer.config.tasks.patches import JigsawKolesnikov, RelativePatchLocation
 from ssltransfer.config.tasks.patches import PatchOptions as PatchOptions
 from ssltransfer.config.tasks.positions import PatchGrid as PatchGrid
@@ -19,6 +20,7 @@ from ssltransfer.config.tasks.puzzles import Tiles as Tiles
 from ssltransfer.config.tasks.residual import ExemplarPatches, RelativePositionResidual
 from ssltransfer.config.tasks.residual import ResidualHead as ResidualHead
 from ssltransfer.config.tasks.rotation import Rotation
+from ssltransfer.config.tasks.several import Member, Several
 from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork
 
 TASKS: tuple[type[TaskOptions], ...] = (
@@ -27,11 +29,13 @@ TASKS: tuple[type[TaskOptions], ...] = (
     JigsawKolesnikov,
     RelativePosition,
     RelativePatchLocation,
+    RelativePositionResidual,
     Rotation,
     Exemplar,
-    RelativePositionResidual,
-    Colorization,
     ExemplarPatches,
+    Colorization,
+    MotionSegmentation,
+    Several,
     RandomNetwork,
     Hog,
     Imported,
@@ -42,14 +46,20 @@ AnyTask = Annotated[
     | JigsawKolesnikov
     | RelativePosition
     | RelativePatchLocation
+    | RelativePositionResidual
     | Rotation
     | Exemplar
-    | RelativePositionResidual
-    | Colorization
     | ExemplarPatches
+    | Colorization
+    | MotionSegmentation
+    | Several
     | RandomNetwork
     | Hog
     | Imported,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]
+
+# The tasks of several are any of these, which only now are known.
+Member.model_rebuild()
+Several.model_rebuild()

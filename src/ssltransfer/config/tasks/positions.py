@@ -46,6 +46,7 @@ class RelativePosition(PatchGrid):
 
     name: Literal["relative-position"] = "relative-position"
     module: ClassVar[str] = "relative_position"
+    shares: ClassVar[bool] = True
     source: ClassVar[str] = "Doersch et al. 2015; protocols 1.3a"
     colour: Literal["drop", "project"] = Field("drop", description="Against the chromatic aberration shortcut.")
     stem_stride: int | None = Field(None, ge=1, le=8, description="First stride on patches; default the trunk's own.")

@@ -59,6 +59,7 @@ _MODULES = {
     "nyu-depth-v2": "depth_sets",
     "fastdepth": "depth_sets",
     "rgbd": "depth_sets",
+    "video": "videos",
     "world": "embedded",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
 from ssltransfer.models.normalise import Normalise
 from ssltransfer.models.trunk import Trunk
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.members import Member, TrainingError
 from ssltransfer.training.task import Task
 
 
@@ -36,6 +37,24 @@ class PretextTask(Task):
             Columns of a table that has a row for each picture of the batch: a caption, and (B, 3, h, w) RGB, uint8 or
             float on the scale 0 to 255. The first column is the picture.
         """
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What a pretext trains: a task, or several.
+
+    Attributes:
+        trunk: what all members train, and what is exported.
+        rule: how pictures are normalised when the trunk is used afterwards.
+        guess: loss of a guess; of several tasks the mean over the steps.
+        content: what the manifest says of it beyond the weights, once it is trained.
+    """
+
+    members: Sequence[Member]
+    trunk: Trunk
+    rule: Normalise
+    guess: float
+    content: Callable[[], dict[str, Any]] = dict
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.embedding import Embedding
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.members import TrainingError
 
 
 class ExemplarTask(PretextTask):

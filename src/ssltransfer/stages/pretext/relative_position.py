@@ -20,7 +20,7 @@ from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise
-from ssltransfer.models.trunk import initialise, initialise_last
+from ssltransfer.models.trunk import Trunk, initialise, initialise_last
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.pooled import Pooled
 from ssltransfer.training.task import accuracy
@@ -65,11 +65,12 @@ class RelativePositionTask(PretextTask):
 
     rule: Normalise = "per-picture"
 
-    def __init__(self, options: RelativePosition, trunk: TrunkOptions, seed: int):
+    def __init__(self, options: RelativePosition, trunk: TrunkOptions, seed: int, shared: Trunk | None = None):
         super().__init__()
         self.options = options
         stem = {"stem_stride": options.stem_stride} if options.stem_stride else {}
-        self.trunk = build_trunk(trunk.model_copy(update=stem), top=False, seed=seed)
+        own = trunk.model_copy(update=stem)
+        self.trunk = shared if shared is not None else build_trunk(own, top=False, seed=seed)
         self.pool5 = Pooled(self.trunk, options.patch, "Patches")
         hidden = options.hidden
         with torch.random.fork_rng(devices=[]):
@@ -167,6 +168,8 @@ def show_pairs(pictures: Tensor, pairs: PatchPairs, inputs: Tensor) -> list[tupl
     return [("picture", torch.stack(marked)), ("a patch (blue)", first), ("where is this one? (orange)", second)]
 
 
-def build(options: RelativePosition, trunk: TrunkOptions, seed: int) -> RelativePositionTask:
-    """The task with fresh weights."""
-    return RelativePositionTask(options, trunk, seed)
+def build(
+    options: RelativePosition, trunk: TrunkOptions, seed: int, shared: Trunk | None = None
+) -> RelativePositionTask:
+    """The task with fresh weights; on a trunk that others train too, if `shared` is given."""
+    return RelativePositionTask(options, trunk, seed, shared)

@@ -18,7 +18,7 @@ from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise, normalise
-from ssltransfer.models.trunk import initialise, initialise_last
+from ssltransfer.models.trunk import Trunk, initialise, initialise_last
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.pooled import Pooled
 from ssltransfer.training.task import accuracy
@@ -37,11 +37,11 @@ class RotationTask(PretextTask):
     those of the trunk that was asked for, without batch normalisation unless it has its own.
     """
 
-    def __init__(self, options: Rotation, trunk: TrunkOptions, seed: int):
+    def __init__(self, options: Rotation, trunk: TrunkOptions, seed: int, shared: Trunk | None = None):
         super().__init__()
         self.options = options
         self.rule: Normalise = "half" if options.augment == "inception" else "imagenet"
-        self.trunk = build_trunk(trunk, top=False, seed=seed)
+        self.trunk = shared if shared is not None else build_trunk(trunk, top=False, seed=seed)
         self.size, self.short = trunk.size, trunk.short_side
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
@@ -103,6 +103,6 @@ def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)
 
 
-def build(options: Rotation, trunk: TrunkOptions, seed: int) -> RotationTask:
-    """The task with fresh weights."""
-    return RotationTask(options, trunk, seed)
+def build(options: Rotation, trunk: TrunkOptions, seed: int, shared: Trunk | None = None) -> RotationTask:
+    """The task with fresh weights; on a trunk that others train too, if `shared` is given."""
+    return RotationTask(options, trunk, seed, shared)

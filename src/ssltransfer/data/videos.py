@@ -1,0 +1,183 @@
+"""Video reading: a file that FFmpeg decodes, or a folder of frames -> frames in order.
+
+`check_video` looks at a video once, strictly, for the index; `read_frames` gives its frames as often as they are
+wanted. Files are decoded by OpenCV's FFmpeg; it paints over damage within a frame without a word, so what is found is
+a file that ends early, frames that are missing and containers that cannot be opened. Frames of a folder are read by
+`pictures`, strictly. Nothing seeks: where a frame lies in a compressed file is known only once those before it were
+decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssltransfer.artefacts.files import ArtefactError, digest_of
+from ssltransfer.data.pictures import MAX_PIXELS, MIN_SIDE, BadPicture, Checked, check, is_candidate, read
+
+VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
+"""Lower-case endings of the names that a folder scan takes for videos."""
+
+_QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "ERROR"}
+
+
+def is_video(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder scan takes this name for a video: a known ending in any case, and not hidden."""
+    name = Path(path)
+    return name.suffix.lower() in VIDEO_EXTENSIONS and not name.name.startswith(".")
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, in the order of the numbers in their names: 2.jpg before 10.jpg."""
+    return sorted(filter(is_candidate, folder.iterdir()), key=_by_numbers)
+
+
+def _by_numbers(path: Path) -> tuple[list[tuple[int, str]], str]:
+    parts = re.split(r"([0-9]+)", path.stem)
+    return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts)], path.name
+
+
+def read_frames(path: Path) -> Iterator[np.ndarray]:
+    """The frames of a video from the first on, uint8 (H, W, 3), RGB, upright.
+
+    Raises:
+        BadPicture: it cannot be read faithfully, which may show after frames that could be.
+        OSError: the storage failed, which says nothing about the video.
+        ArtefactError: OpenCV is not installed.
+    """
+    if path.is_dir():
+        yield from _of_folder(path)
+    else:
+        yield from _of_file(path)
+
+
+def check_video(path: Path) -> Checked:
+    """Decode a video from its first frame to its last, and say what it holds.
+
+    The digest of a folder is that of its frames' names and digests.
+
+    Raises:
+        BadPicture, OSError, ArtefactError: as `read_frames`.
+    """
+    if path.is_dir():
+        return _check_folder(path)
+    height = width = 0
+    for frame in _of_file(path):
+        height, width = frame.shape[:2]
+    return Checked(width, height, path.suffix[1:].upper(), "RGB", digest_of(path), None)
+
+
+def digest_of_video(path: Path) -> str:
+    """The digest that `check_video` found.
+
+    Raises:
+        OSError: it cannot be read any more.
+    """
+    if not path.is_dir():
+        return digest_of(path)
+    return _digest([(file.name, digest_of(file)) for file in frame_files(path)])
+
+
+def _digest(frames: list[tuple[str, str]]) -> str:
+    text = "".join(f"{name}\n{digest}\n" for name, digest in frames)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _check_folder(path: Path) -> Checked:
+    frames, first = [], None
+    for file in frame_files(path):
+        with _named(file):
+            found = check(file)
+        first = first or found
+        if (found.width, found.height) != (first.width, first.height):
+            raise _another_size(file.name, found.width, found.height, first.width, first.height)
+        frames.append((file.name, found.digest))
+    if first is None:
+        raise BadPicture("no frames")
+    return Checked(first.width, first.height, first.format, first.mode, _digest(frames), None)
+
+
+def _of_folder(path: Path) -> Iterator[np.ndarray]:
+    size: tuple[int, ...] | None = None
+    for file in frame_files(path):
+        with _named(file):
+            frame = np.ascontiguousarray(read(file).permute(1, 2, 0).numpy())
+        size = size or frame.shape
+        if frame.shape != size:
+            raise _another_size(file.name, frame.shape[1], frame.shape[0], size[1], size[0])
+        yield frame
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except BadPicture as error:
+        raise BadPicture(f"{file.name}: {error}") from error
+
+
+def _another_size(name: str, width: int, height: int, first_width: int, first_height: int) -> BadPicture:
+    return BadPicture(f"{name}: {width}x{height}, the frames before have {first_width}x{first_height}")
+
+
+def _of_file(path: Path) -> Iterator[np.ndarray]:
+    cv2 = opencv()
+    try:
+        status = path.stat()
+        with path.open("rb"):
+            pass
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise BadPicture(f"cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BadPicture("not a file")
+    if not status.st_size:
+        raise BadPicture("empty file")
+    capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    try:
+        if not capture.isOpened():
+            raise BadPicture("no video that FFmpeg can open (truncated, damaged or of another kind)")
+        promised = round(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        width, height = (round(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
+            raise BadPicture(f"frames of {width}x{height}, the short side must have {MIN_SIDE} pixels and all of them "
+                             f"{MAX_PIXELS} at most")  # fmt: skip
+        count, (there, frame) = 0, capture.read()
+        while there:
+            count += 1
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            there, frame = capture.read()
+    finally:
+        capture.release()
+    if count == 0:
+        raise BadPicture("no frame can be decoded")
+    # Containers without a table of their frames promise what duration and rate give, which may be one or two more.
+    if count < promised - max(2, promised // 50):
+        raise BadPicture(f"truncated or damaged: {count} of {promised} frames can be decoded")
+
+
+@cache
+def opencv() -> Any:
+    """OpenCV, on one thread.
+
+    Raises:
+        ArtefactError: it is not installed.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import cv2
+    except ImportError:
+        raise ArtefactError(
+            "OpenCV is not installed, which reads videos and finds what moves; install opencv-contrib-python-headless."
+        ) from None
+    cv2.setNumThreads(1)
+    return cv2

@@ -1,0 +1,20 @@
+# Only for datasets of format video; index_of in common.smk gives their clips to everything that reads pictures.
+rule motion:
+    input:
+        index=f"{RESULTS}/index/{{dataset}}.parquet",
+        left_out=f"{RESULTS}/index/{{dataset}}.left_out.tsv",
+    output:
+        index=f"{RESULTS}/motion/{{dataset}}.parquet",
+        left_out=f"{RESULTS}/motion/{{dataset}}.left_out.tsv",
+    log:
+        f"{RESULTS}/logs/motion/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/motion/{{dataset}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 8
+    params:
+        spec=motion_spec,
+    shell:
+        "ssltransfer motion --spec {params.spec:q} --data {input.index:q} --output {output.index:q}"
+        " --threads {threads} > {log:q} 2>&1"
