@@ -137,7 +137,6 @@ def _packed_gb(config: Config, name: str) -> float | None:
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
-    n = pictures(config, pretext.data) if pretext.data else None
     disk = parameters(pretext.trunk, top=False) * 4e-9
     needs = tuple(filter(None, (pretext.data,)))
     if not pretext.task.trains:
