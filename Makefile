@@ -16,11 +16,14 @@ demo: .venv/ready
 	@cat results/demo/report/summary.txt
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
+# A process for each core, a file of tests at a time; each test computes on one thread.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
+
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-all: check test
-	$(BIN)/pytest -m "slow and not slurm"
+	$(BIN)/pytest $(PARALLEL) -m "slow and not slurm"
 	$(BIN)/pytest -m slurm
 
 check: .venv/ready

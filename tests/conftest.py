@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ssltransfer.artefacts.index import Index, read_index
 from ssltransfer.artefacts.labels import Labels, write_labels
@@ -18,6 +19,10 @@ from ssltransfer.stages import index as index_stage
 if not os.environ.get("SSLTRANSFER_TEST_CUDA"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("SSLTRANSFER_WORKERS", "0")
+# Two threads beside another busy process run many times slower than one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
