@@ -48,7 +48,7 @@ TABLE: dict[str, tuple[str, str, dict[str, Any], float | None]] = {
     "voc-classification": ("voc", "plain", {"crops": 2, "schedule": FEW}, None),
     "fast-rcnn": ("boxes", "plain", {**PICTURES, "proposals": "grid", "test_scales": None, "schedule": FEW}, 0),
     "faster-rcnn": ("boxes", "residual", {**PICTURES, "rois": 32, "anchor_scales": [1, 2, 4], "schedule": FEW}, None),
-    "segmentation": ("masks", "plain", {"padding": 40, "schedule": {**FEW, "steps": 10, "micro_batch": 1}}, None),
+    "segmentation": ("masks", "plain", {"padding": 40, "schedule": {**FEW, "steps": 2, "batch": 2}}, None),
     "depth": (
         "kitchen",
         "residual",

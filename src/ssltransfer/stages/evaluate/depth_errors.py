@@ -31,22 +31,32 @@ def berhu(predicted: Tensor, truth: Tensor, *, together: bool = False) -> Tensor
     """
     valid = truth > 0
     error = torch.where(valid, (predicted - truth).abs(), 0.0)
-    largest, count = error.detach().max(), valid.sum().float()
+    largest = error.detach().max()
     if together and dist.is_initialized():
         dist.all_reduce(largest, dist.ReduceOp.MAX)
-        dist.all_reduce(count)
-        count /= dist.get_world_size()
     # The floor is below any depth's rounding; it keeps an empty batch from dividing zero by zero.
     c = (LARGEST_SHARE * largest).clamp(min=1e-6)
     losses = torch.where(error <= c, error, (error.square() + c.square()) / (2 * c))
-    return losses.sum() / count.clamp(min=1)
+    return losses.sum() / _count(valid, together)
 
 
-def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"]) -> Tensor:
-    """Share of the pixels with a value whose prediction is at most `factor` times too near or too far, a scalar."""
+def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"], *, together: bool = False) -> Tensor:
+    """Share of the pixels with a value whose prediction is at most `factor` times too near or too far, a scalar.
+
+    `together` as for `berhu`.
+    """
     valid = truth > 0
     right = valid & (predicted < factor * truth) & (truth < factor * predicted)
-    return right.sum() / valid.sum().clamp(min=1)
+    return right.sum() / _count(valid, together)
+
+
+def _count(valid: Tensor, together: bool) -> Tensor:
+    """Pixels with a value, a scalar of at least 1; of several processes their mean."""
+    count = valid.sum().float()
+    if together and dist.is_initialized():
+        dist.all_reduce(count)
+        count /= dist.get_world_size()
+    return count.clamp(min=1)
 
 
 @dataclass(frozen=True)
