@@ -78,14 +78,14 @@ def real_data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
-def kitchen(real_data: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def kitchen(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with lists train.txt and test.txt of 44 and 12 frames of one real room, and their depth."""
     source = real_data / "rgbd" / "seven_scenes_redkitchen"
-    (tmp_path / "kitchen").mkdir()
-    (tmp_path / "kitchen" / "frames").symlink_to(source)
+    folder = tmp_path_factory.mktemp("kitchen")
+    (folder / "frames").symlink_to(source)
     for split in ("train", "test"):
         names = (source / f"{split}.txt").read_text().split()
         lines = (f"frames/{name}.color.jpg frames/{name}.depth.png\n" for name in names)
-        (tmp_path / "kitchen" / f"{split}.txt").write_text("".join(lines))
-    return tmp_path / "kitchen"
+        (folder / f"{split}.txt").write_text("".join(lines))
+    return folder

@@ -139,7 +139,10 @@ class DepthTask(Task):
             predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
             predicted, truth = self._measured(batch), batch.others["depth"]
-        return {"loss": berhu(predicted, truth), "d1": share_within(predicted, truth)}
+        return {
+            "loss": berhu(predicted, truth, together=self.training),
+            "d1": share_within(predicted, truth, together=self.training),
+        }
 
     @torch.inference_mode()
     def test(self, given: Given) -> tuple[Errors, Errors, list[dict[str, str]]]:
