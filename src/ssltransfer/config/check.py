@@ -19,12 +19,12 @@ def check(config: Config) -> None:
         _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
         _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
         _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
-        if pretext.task.name == "exemplar" and pretext.schedule:
-            if (pretext.schedule.micro_batch or pretext.schedule.batch) < 2:
-                raise ConfigError(
-                    f"pretexts.{name}.schedule: exemplar compares the pictures of a pass with each other; give batch and "
-                    "micro_batch 2 or more."
-                )
+        schedule = pretext.schedule
+        if pretext.task.name == "exemplar" and schedule and (schedule.micro_batch or schedule.batch) < 2:
+            raise ConfigError(
+                f"pretexts.{name}.schedule: exemplar compares the pictures of a pass with each other; give batch and "
+                "micro_batch 2 or more."
+            )
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
