@@ -26,10 +26,29 @@ def curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
         if rows and guess is not None:
             yield {
                 "made": made,
-                "plots": plots.learning(rows, guess, made.name),
+                "plots": [plot for of in _tasks(made, rows, guess) for plot in plots.learning(*of)],
                 "last": made.content["summary"],
                 "steps": int(rows[-1].get("step", len(rows))),
             }
+
+
+def _tasks(
+    made: Made, rows: list[dict[str, float]], guess: float
+) -> Iterator[tuple[list[dict[str, float]], float, str]]:
+    """(rows, guess, name) of each of several tasks, whose values are called `task.value`; or of the only one."""
+    guesses: dict[str, float] = made.content.get("guesses", {})
+    if not guesses:
+        yield rows, guess, made.name
+    for task, of_task in guesses.items():
+        own = [
+            {key.removeprefix(f"{task}."): value for key, value in row.items() if key.startswith(f"{task}.")}
+            for row in rows
+        ]
+        yield (
+            [row for row in own if "loss" in row],
+            of_task,
+            f"{task} of {made.name}" if len(guesses) > 1 else made.name,
+        )
 
 
 def layer_curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
