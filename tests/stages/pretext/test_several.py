@@ -116,7 +116,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     [
         ({"tasks": {"a": {"task": "jigsaw"}}}, "jigsaw cannot share its trunk"),
         ({"tasks": {"a": {"task": "rotation", "schedule": {"steps": 3}}}}, "belong to the whole training"),
-        ({"tasks": {"a": {"task": "rotation", "schedule": {"bach": 3}}}}, "tasks.a.schedule: unknown key 'bach'"),
+        (
+            {"tasks": {"a": {"task": "rotation", "schedule": {"bach": 3}}}},
+            "tasks.a.schedule.bach: unknown key 'bach'; did you mean 'batch'",
+        ),
         ({"tasks": {"a": {"task": {**POSITION, "stem_stride": 1}}}}, "set stem_stride of the trunk"),
         ({"tasks": {"a": {"task": "rotation"}}, "lasso": 0.01}, "lasso mixes the units of block3"),
         ({"tasks": {"a": {"task": "rotation"}}, "rule_of": "b"}, "no task is called 'b'"),
