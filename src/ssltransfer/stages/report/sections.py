@@ -51,6 +51,28 @@ def _tasks(
         )
 
 
+def snapshot_curves(results: Results, plots: Plots) -> list[Any]:
+    """Quality against steps: a plot for each evaluation in which snapshots of trainings were measured."""
+    drawn = []
+    for name, measured in results.evaluations.items():
+        series: dict[str, list[tuple[int, float]]] = {}
+        models = {
+            metrics.model: results.models[metrics.model] for metrics in measured if metrics.model in results.models
+        }
+        copied = {made.spec["task"]["of"] for made in models.values() if made.copy_of}
+        for metrics in measured:
+            made = models.get(metrics.model)
+            step = made and (made.spec["task"]["step"] if made.copy_of else made.content.get("summary", {}).get("step"))
+            if made and step and (made.copy_of or made.name in copied):
+                series.setdefault(made.copy_of or made.name, []).append((int(step), metrics.mean()))
+        if series:
+            lines = {model: list(zip(*sorted(points), strict=True)) for model, points in series.items()}
+            axis = f"{measured[0].headline}, {measured[0].unit}"
+            figure = {"title": name, "x": "step", "y": axis, "series": lines}
+            drawn.append(plots.lines(figure, "snapshots"))
+    return drawn
+
+
 def layer_curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
     """Accuracy by layer of every evaluation that probes several layers."""
     for name, measured in results.evaluations.items():
