@@ -29,15 +29,15 @@ def check(config: Config) -> None:
                     f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
                     "and micro_batch 2 or more."
                 )
+            pairs = part.task.name in ("jigsaw++", "exemplar-patches") and part.schedule
+            if pairs and (part.schedule.micro_batch or part.schedule.batch) % 2:  # type: ignore[union-attr]
+                raise ConfigError(
+                    f"{where}.schedule.batch: {part.task.name} takes pictures in pairs; give an even batch."
+                )
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
                 "have no scale of their own; leave it out."
-            )
-        pairs = pretext.task.name in ("jigsaw++", "exemplar-patches") and pretext.schedule
-        if pairs and (pretext.schedule.micro_batch or pretext.schedule.batch) % 2:  # type: ignore[union-attr]
-            raise ConfigError(
-                f"pretexts.{name}.schedule.batch: {pretext.task.name} takes pictures in pairs; give an even batch."
             )
     for name, features in config.features.items():
         where = f"features.{name}"
@@ -135,6 +135,12 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             _layer(model, layer, f"{where}.protocol.layer")
         if protocol.tunes and model.trunk.name == "hog-words":
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
+        if getattr(protocol, "lasso", None) is not None and not model.trunk.name.endswith("-v2"):
+            raise ConfigError(
+                f"{where}.protocol.lasso: {model.name} has no units of block3 to mix; resnet101-v2 has; leave it out."
+            )
+        if getattr(protocol, "lasso", None) is not None and (layer or "block3") != "block3":
+            raise ConfigError(f"{where}.protocol.lasso: it mixes the units of block3; leave `layer` out.")
         if isinstance(protocol, FasterRcnn):
             _layer(model, "block3", f"{where}.models")
         if isinstance(protocol, FineTuning) and protocol.absorb_bn and not model.trunk.foldable:

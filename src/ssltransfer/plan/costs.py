@@ -137,8 +137,8 @@ def _packed_gb(config: Config, name: str) -> float | None:
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
-    disk = parameters(pretext.trunk, top=False) * 4e-9
-    needs = tuple(filter(None, (pretext.data,)))
+    disk = parameters(pretext.trunk, top=False) * 4e-9 * (1 + len(pretext.snapshots))
+    needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
     if not pretext.task.trains:
         sampled = pretext.task.sampled if isinstance(pretext.task, Hog) else 0
         work = 2.0 * sampled * 36 * getattr(pretext.trunk, "words", 0) * 20

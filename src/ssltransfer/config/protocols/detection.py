@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.protocols.base import LASSO, ProtocolOptions
 from ssltransfer.config.schedule import Schedule
 
 Side = Annotated[int, Field(ge=16)]
@@ -84,6 +84,7 @@ class FasterRcnn(Detection):
     background: tuple[Share, Share] = (0.0, 0.5)
     pooling: Literal["pool", "align"] = "align"
     frozen: int = Field(0, ge=0)
+    lasso: float | None = Field(None, ge=0, description=LASSO)
     anchor_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (8, 16, 32), min_length=1, description="Sides of anchors in strides of the map."
     )

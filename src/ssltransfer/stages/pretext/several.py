@@ -52,8 +52,7 @@ def together(spec: Pretext, pictures: Mapping[str, Index]) -> Trainable:
     guess = sum(one.task.guess * one.share for one in members) / sum(shares.values())
 
     def content() -> dict[str, Any]:
-        mixed = {one.name: one.task.mix for one in members if isinstance(one.task, Penalised)}
-        mixes = {name: [round(share, 6) for share in mix.alpha.tolist()] for name, mix in mixed.items()}
+        mixes = {one.name: one.task.mix.rounded for one in members if isinstance(one.task, Penalised)}
         guesses = {one.name: one.task.guess for one in members}
         return {"guesses": guesses} | ({"mixes": mixes} if mixes else {})
 
