@@ -25,10 +25,7 @@ def rgb_to_lab(x: Tensor) -> Tensor:
     linear = torch.where(value > 0.04045, ((value + 0.055) / 1.055).clamp(min=0).pow(2.4), value / 12.92)
     # Sums of products by hand: a matrix product may be rounded to TF32 or bfloat16.
     xyz = (part / white for part, white in zip(_mixed(linear, _XYZ), _WHITE, strict=True))
-    fx, fy, fz = (
-        torch.where(t > _KNEE, t.clamp(min=_KNEE).pow(1 / 3), _SLOPE * t + _FOOT)
-        for t in xyz
-    )
+    fx, fy, fz = (torch.where(t > _KNEE, t.clamp(min=_KNEE).pow(1 / 3), _SLOPE * t + _FOOT) for t in xyz)
     return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=1)
 
 

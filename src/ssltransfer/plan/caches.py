@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ssltransfer.config import Config
-from ssltransfer.config.tasks import RelativePosition
+from ssltransfer.config.tasks import PatchGrid
 
 
 def enlarged(config: Config) -> Iterator[str]:
@@ -25,7 +25,7 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
     """(stage/name, dataset, short side in pixels) of everything that reads pictures."""
     for name, pretext in config.pretexts.items():
         side = getattr(pretext.task, "resize", pretext.trunk.short_side)
-        if isinstance(pretext.task, RelativePosition):
+        if isinstance(pretext.task, PatchGrid):
             side = math.ceil(math.sqrt(pretext.task.pixels[1]))
         yield from ((f"pretext/{name}", data, side) for data in (pretext.data, pretext.heldout))
     for name, features in config.features.items():

@@ -42,7 +42,7 @@ def test_the_published_sizes():
     """Doersch & Zisserman 2017: 256 pixels give 32x32x1024; 2x2x4096, 1x1x4096, 1x1x313; about 35M parameters."""
     with torch.device("meta"):
         network = ColorizationTask(Colorization(), ResNet101V2(), 0)
-        assert network.places == [32, 32]
+        assert network.places == (32, 32)
         assert network.head(torch.empty(1, 1024, 32, 32)).shape == (1, 313, 32, 32)
     convolutions = [part for part in network.head if isinstance(part, torch.nn.Conv2d)]
     assert [(part.in_channels, part.out_channels, part.kernel_size) for part in convolutions] == [

@@ -47,7 +47,8 @@ class ColorizationTask(PretextTask):
         super().__init__()
         self.options = options
         self.trunk = shared if shared is not None else build_trunk(trunk, top=False, seed=seed)
-        self.layer, (channels, *self.places) = last_map(self.trunk, options.resize, "Pictures")
+        self.layer, (channels, *places) = last_map(self.trunk, options.resize, "Pictures")
+        self.places = (places[0], places[1])
         self.register_buffer("weights", torch.ones(len(BINS)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
