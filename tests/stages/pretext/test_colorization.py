@@ -151,6 +151,35 @@ def test_the_prior_is_that_of_the_training_pictures(objects: Index):
     flat = task(prior="uniform")
     flat.survey(objects, CPU)
     assert torch.equal(flat.weights, torch.ones(313))
+    assert flat.guess == pytest.approx(float(-torch.xlogy(prior, prior / prior.sum()).sum() / prior.sum()), rel=1e-5)
+
+
+def test_a_guess_is_the_best_constant_answer(objects: Index):
+    """Found by descent on the loss itself; it is what a network learns that sees nothing."""
+    network = task().eval()
+    assert network.guess == pytest.approx(math.log(313))
+    network.survey(objects, CPU)
+    (batch,) = load_batches(objects, network.transform, sequential_keys(range(48), 48), seed=0)
+    last = network.head[-1]
+    torch.nn.init.zeros_(last.weight)
+    code, coloured = network.targets(rgb_to_lab(batch.pictures))
+    optimiser = torch.optim.LBFGS([answer := torch.zeros(313, requires_grad=True)], max_iter=100)
+
+    def loss() -> torch.Tensor:
+        weight = network.weights[code.argmax(1)] * coloured[:, None, None]
+        logits = answer.view(1, -1, 1, 1).expand_as(code)
+        return (F.cross_entropy(logits, code, reduction="none") * weight).mean()
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss().backward()
+        return loss()
+
+    optimiser.step(closure)
+    assert network.guess == pytest.approx(loss().item(), abs=0.02) and network.guess <= loss().item() + 1e-5
+    last.bias.data.copy_(answer.detach())
+    assert network(batch, batch.draws(0))["loss"].item() == pytest.approx(loss().item(), rel=1e-4)
+    assert network.guess < math.log(313) - 1
 
 
 def test_cut_off_and_gone_on_with_the_prior_of_the_checkpoint(
