@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import Depth, Detection, FasterRcnn, FastRcnn, Pool, Segmentation
 from ssltransfer.config.protocols.base import ProtocolOptions
-from ssltransfer.config.tasks import Jigsaw, JigsawPP, RelativePosition, Rotation
+from ssltransfer.config.tasks import Jigsaw, JigsawPP, MotionSegmentation, RelativePosition, Rotation
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_tile_trunk, build_trunk
 from ssltransfer.models.fcn import Fcn
@@ -31,6 +31,8 @@ def task_flops(pretext: Pretext) -> float:
     if isinstance(task, RelativePosition):
         across = max(2, task.canvas // (task.patch + task.gap))
         return task.grids * across**2 * _tile_flops(trunk, task.patch, task.stem_stride or trunk.stem_stride)
+    if isinstance(task, MotionSegmentation):
+        return flops(trunk) * math.prod(task.input) / trunk.size**2
     return flops(trunk) * (4 if isinstance(task, Rotation) else 1)
 
 
