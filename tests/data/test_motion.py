@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def filmed(frames: int, pan: tuple[float, float], zoom: float = 1.0, square: tup
 
 
 def labelled(frames: list[np.ndarray], options: MotionOptions = SMALL) -> np.ndarray:
-    pairs = zip(frames[:9], frames[1:10], strict=True)
+    pairs = itertools.pairwise(frames)
     return motion.label(frames[0], [motion.motion_between(*pair, options.flow) for pair in pairs], options)
 
 
@@ -157,7 +158,7 @@ def test_cells_are_painted_by_majority():
     start = np.array([[2.0, 2.0], [7.0, 2.0], [2.0, 7.0], [42.0, 42.0], [47.0, 42.0]])
     found = motion.paint(motion.Tracks(start, np.array([True, False, False, True, False])), 64, 64, "background")
     assert found.shape == (8, 8)
-    # Of the first 8x8: 25 pixels move, 15 + 15 do not. At (5, 5): 25 pixels of 40..44 in 40..47, and 3 x 5 of the other.
+    # In the first cell 25 pixels move and 30 do not; in the one at (5, 5) 25 do and 15 do not.
     assert found[0, 0] == 0 and found[5, 5] == 1 and found.sum() == 1
     literal = motion.paint(motion.Tracks(start, np.array([True, False, False, True, False])), 64, 64, "foreground")
     assert literal[0, 0] == 0 and literal[0, 1] == 0 and literal[3, 3] == 1 and literal.sum() == 64 - 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_real_files_hold_what_their_frames_hold(real_data: Path):
         frames = list(read_frames(path))
         assert len(frames) == 24
         grey = [motion.grey(motion.prepare(frame, options.size)) for frame in frames[:10]]
-        pairs = zip(grey[:-1], grey[1:], strict=True)
+        pairs = itertools.pairwise(grey)
         found[path.suffix] = motion.label(grey[0], [motion.motion_between(*pair, "dis") for pair in pairs], options)
     for suffix in (".mp4", ".avi"):
         both = (found[""] & found[suffix]).sum() / (found[""] | found[suffix]).sum()
