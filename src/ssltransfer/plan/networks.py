@@ -17,6 +17,7 @@ from ssltransfer.config.tasks import (
     ExemplarPatches,
     Jigsaw,
     JigsawPP,
+    MotionSegmentation,
     PatchGrid,
     PatchOptions,
     Rotation,
@@ -46,6 +47,8 @@ def task_flops(pretext: Pretext) -> float:
         return 2 * _patch_flops(trunk, task.patch)
     if isinstance(task, Colorization):
         return _patch_flops(trunk, task.resize)
+    if isinstance(task, MotionSegmentation):
+        return flops(trunk) * math.prod(task.input) / trunk.size**2
     return flops(trunk) * (4 if isinstance(task, Rotation) else 1)
 
 
