@@ -97,8 +97,7 @@ class Head(Task):
         super().__init__()
         self.model, self.options = model, options
         self.layer = options.layer or model.trunk.layers[-1]
-        if self.layer not in model.trunk.layers:
-            raise LayerError(f"{where}: no layer {self.layer!r}; it has {', '.join(model.trunk.layers)}.")
+        model.trunk.require([self.layer], where)
         shape = model.trunk.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
