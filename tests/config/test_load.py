@@ -240,6 +240,13 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
         ({"name": "voc-classification", "rescale": True}, "vgg16", "has batch norms, which undo every scale"),
         ({"name": "voc-classification", "rescale": True}, "caffenet", ""),
         ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg16", ""),
+        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "alexnet-bn", ""),
+        ({"name": "voc-classification", "rescale": True}, "alexnet-bn", "has batch norms, which undo every scale"),
+        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg19-bn", "no scale of their own"),
+        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "mobilenet-v2", "no scale of their own"),
+        ({"name": "voc-classification", "absorb_bn": True}, "mobilenet-v2", ""),
+        ({"name": "voc-classification", "absorb_bn": True}, "revnet50", "batch norms elsewhere than right after"),
+        ({"name": "voc-classification", "absorb_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
     ],
 )
 def test_what_can_be_fine_tuned(protocol: dict[str, Any], trunk: str, said: str) -> None:
@@ -253,6 +260,22 @@ def test_what_can_be_fine_tuned(protocol: dict[str, Any], trunk: str, said: str)
         return
     with pytest.raises(ConfigError, match=said):
         complete(content)
+
+
+def test_networks_of_libraries_are_not_cut() -> None:
+    trunk: dict[str, Any] = {"name": "torchvision", "model": "resnet18"}
+    content = changed("pretexts/jig/trunk", trunk)
+    content |= {"features": {}, "clusters": {}, "students": {}}
+    content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
+    by_layer = {"protocol": "nonlinear-layers", "models": ["jig"], "train": "a-train", "test": "c"}
+    content["evaluations"] = {"by-layer": by_layer}
+    with pytest.raises(ConfigError, match="jig is a torchvision network, which cannot be taken apart for nonlinear-l"):
+        complete(content)
+    by_layer["protocol"] = {"name": "neighbours", "layer": "layer4", "pool": {"avg": 1}}
+    with pytest.raises(ConfigError, match=r"model 'jig' \(torchvision\) has no 'layer4'"):
+        complete(content)
+    trunk["endpoints"] = ["layer4"]
+    assert complete(content).features["jig.layer4-avg1"].layer == "layer4"
 
 
 def test_masks_make_segmentation_possible() -> None:

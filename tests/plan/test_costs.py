@@ -9,7 +9,18 @@ import yaml
 
 from ssltransfer.config import read_config
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet50, Vgg16
+from ssltransfer.config.trunks import (
+    AlexNet,
+    AlexNetBN,
+    CaffeNet,
+    MobileNetV2,
+    ResNet50,
+    ResNet50V2,
+    RevNet50,
+    Torchvision,
+    Vgg16,
+    Vgg19BN,
+)
 from ssltransfer.plan import Machine, estimate, print_plan
 from ssltransfer.plan.caches import enlarged
 from ssltransfer.plan.networks import flops, parameters, segmentation_flops, task_flops
@@ -21,7 +32,10 @@ PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
 @pytest.mark.parametrize(
     ("trunk", "giga"),
     # Multiply-adds as published for 1000-way networks (fvcore's and torchvision's tables), without the last layer.
-    [(AlexNet(), 0.71), (Vgg16(bn=False), 15.47), (ResNet50(), 4.09)],
+    [
+        *((AlexNet(), 0.71), (AlexNetBN(), 0.71), (Vgg16(bn=False), 15.47), (Vgg19BN(), 19.63), (ResNet50(), 4.09)),
+        *((ResNet50V2(), 4.09), (MobileNetV2(), 0.30), (Torchvision(model="regnet_y_400mf"), 0.40)),
+    ],
 )
 def test_multiply_adds_are_the_published_ones(trunk: object, giga: float) -> None:
     assert flops(trunk, top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
@@ -30,6 +44,10 @@ def test_multiply_adds_are_the_published_ones(trunk: object, giga: float) -> Non
 def test_parameters_are_caffes() -> None:
     """60,965,224 with the 1000-way fc8 (bvlc_reference_caffenet)."""
     assert parameters(CaffeNet(), top=True) + 4096 * 1000 + 1000 == 60_965_224
+
+
+def test_computing_again_costs_no_forward_pass() -> None:
+    assert flops(RevNet50()) == flops(RevNet50(recompute=True)) > 1e9
 
 
 def test_the_papers_plan() -> None:

@@ -43,8 +43,7 @@ def check(config: Config) -> None:
         where = f"features.{name}"
         _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")
         _layer(config.model(features.model), features.layer, f"{where}.layer")
-        trunk = config.model(features.model).trunk
-        if features.pool and features.layer in (*trunk.fully_connected, *trunk.vectors):
+        if features.pool and features.layer in config.model(features.model).trunk.fully_connected:
             raise ConfigError(f"{where}.pool: {features.layer} is a vector; leave the pooling out.")
     for name, cluster in config.clusters.items():
         _known(config.features, cluster.features, f"clusters.{name}.features", "features entry")
