@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from ssltransfer.config import read_config
-from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet50, Vgg16
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet50, ResNet101V2, Vgg16
 from ssltransfer.plan import Machine, estimate, print_plan
 from ssltransfer.plan.caches import enlarged
-from ssltransfer.plan.networks import flops, parameters, segmentation_flops
+from ssltransfer.plan.networks import flops, parameters, segmentation_flops, task_flops
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
@@ -103,3 +104,16 @@ pretexts:
 """)
     costs = {cost.name: cost for cost in estimate(read_config(tmp_path / "config.yaml"), Machine())}
     assert costs["seg of r"].hours is not None and costs["seg of r"].hours > 1
+
+
+def test_tasks_on_patches_cost_their_patches() -> None:
+    """At output stride 8 a network of convolutions costs by the pixel."""
+
+    def cost(task: dict[str, object]) -> float:
+        spec = {"task": task, "trunk": "resnet101-v2", "data": "d", "schedule": {"steps": 1}}
+        return task_flops(Pretext.model_validate(spec)) / flops(ResNet101V2())
+
+    pixels = 224**2
+    assert cost({"name": "colorization"}) == pytest.approx(256**2 / pixels, rel=0.02)
+    assert cost({"name": "exemplar-patches"}) == pytest.approx(2 * 96**2 / pixels, rel=0.05)
+    assert cost({"name": "relative-position-residual"}) == pytest.approx(16 * 96**2 / pixels, rel=0.05)
