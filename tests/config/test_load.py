@@ -65,6 +65,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
             {"task": "exemplar", "trunk": "resnet18", "data": "b", "schedule": {"steps": 9, "batch": 1}},
             "compares the pictures of a pass with each other; give batch and micro_batch 2 or more",
         ),
+        (
+            "pretexts/jig",
+            {"task": "exemplar-patches", "trunk": "caffenet", "data": "b", "schedule": {"steps": 1, "batch": 7}},
+            "exemplar-patches takes pictures in pairs; give an even batch",
+        ),
         ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
         ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
         ("pretexts/jig/heldout", "b", "are the same pictures"),

@@ -16,6 +16,7 @@ from ssltransfer.config.trunks import (
     MobileNetV2,
     ResNet50,
     ResNet50V2,
+    ResNet101V2,
     RevNet50,
     Torchvision,
     Vgg16,
@@ -133,3 +134,16 @@ pretexts:
 """)
     costs = {cost.name: cost for cost in estimate(read_config(tmp_path / "config.yaml"), Machine())}
     assert costs["seg of r"].hours is not None and costs["seg of r"].hours > 1
+
+
+def test_tasks_on_patches_cost_their_patches() -> None:
+    """At output stride 8 a network of convolutions costs by the pixel."""
+
+    def cost(task: dict[str, object]) -> float:
+        spec = {"task": task, "trunk": "resnet101-v2", "data": "d", "schedule": {"steps": 1}}
+        return task_flops(Pretext.model_validate(spec)) / flops(ResNet101V2())
+
+    pixels = 224**2
+    assert cost({"name": "colorization"}) == pytest.approx(256**2 / pixels, rel=0.02)
+    assert cost({"name": "exemplar-patches"}) == pytest.approx(2 * 96**2 / pixels, rel=0.05)
+    assert cost({"name": "relative-position-residual"}) == pytest.approx(16 * 96**2 / pixels, rel=0.05)
