@@ -128,7 +128,9 @@ def _targets(config: Config, data: str | None, who: str, wanted: TargetKind | No
     if data is None or wanted is None or config.datasets[data].target == wanted:
         return
     mend = (
-        "name one of format video" if wanted == "motion" else f"set `targets: {wanted}` of it, or name another dataset"
+        "name a dataset of format video"
+        if wanted == "motion"
+        else f"set `targets: {wanted}` of it, or name another dataset"
     )
     raise ConfigError(f"{where}: {who} needs {wanted} of every picture, which dataset {data!r} does not have; {mend}.")
 
