@@ -76,7 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
     stage = _stage(commands, "pretext", "index -> a model: trunk.safetensors, trunk.json, curve.jsonl, manifest.json")
     stage.add_argument("--data", type=Path, nargs="*", metavar="INDEX", help="index of the training pictures")
     stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
-    stage.set_defaults(call=_run("pretext", "config.entities:Pretext", one=("data", "heldout")))
+    stage.add_argument("--members", type=Path, nargs="*", metavar="INDEX", help="indexes of several tasks' own data")
+    stage.add_argument("--model", type=Path, nargs="*", metavar="MANIFEST", help="the pretext that a snapshot is of")
+    stage.set_defaults(
+        call=_run("pretext", "config.entities:Pretext", one=("data", "heldout", "model"), many=("members",))
+    )
 
     stage = _stage(commands, "features", "model and index -> a feature store (Zarr) and manifest.json")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
@@ -95,14 +99,16 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument("--index", type=Path, required=True, metavar="INDEX", help="the dataset's index")
     stage.set_defaults(call=_run("label", None, plain=("cluster", "index"), one=("features", "model")))
 
-    stage = _stage(commands, "student", "index (and labels) -> a model, as pretext")
+    stage = _stage(commands, "student", "index (and labels, or a teacher) -> a model, as pretext")
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the training pictures")
     stage.add_argument("--labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those pictures")
     stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
     stage.add_argument("--heldout-labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those")
-    stage.set_defaults(
-        call=_run("student", "config.entities:Student", plain=("data",), one=("labels", "heldout", "heldout_labels"))
-    )
+    stage.add_argument("--teacher", type=Path, nargs="*", metavar="MANIFEST", help="model that is asked meanwhile")
+    stage.add_argument("--features", type=Path, nargs="*", metavar="MANIFEST", help="or what it said of the pictures")
+    stage.add_argument("--heldout-features", type=Path, nargs="*", metavar="MANIFEST", help="the same of held-out ones")
+    learned = ("labels", "heldout", "heldout_labels", "teacher", "features", "heldout_features")
+    stage.set_defaults(call=_run("student", "config.entities:Student", plain=("data",), one=learned))
 
     stage = _stage(commands, "evaluate", "model, train and test -> metrics (one JSON form for all protocols)")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
@@ -198,6 +204,15 @@ def _house(commands: Any) -> None:
     parser.add_argument("--measured", type=Path, help="results.json of the benchmarks: paces instead of assumptions")
     parser.set_defaults(call=_plan)
 
+    parser = commands.add_parser(
+        "export", help="a model for use without this package, with a card that says what it is"
+    )
+    parser.add_argument("model", type=Path, metavar="MANIFEST", help="manifest of the model")
+    parser.add_argument("output", type=Path, help="NAME.pth, .safetensors, .pt2 (torch.export) or .onnx")
+    parser.add_argument("--layer", help="of .pt2 and .onnx (default: the last)")
+    parser.add_argument("--metrics", type=Path, nargs="*", default=[], metavar="FILE", help="evaluations, for the card")
+    parser.set_defaults(call=_export)
+
     parser = commands.add_parser("clean", help="remove work directories that no present result was made in")
     parser.add_argument("results", type=Path)
     parser.set_defaults(call=_clean)
@@ -208,6 +223,12 @@ def _plan(given: argparse.Namespace) -> None:
 
     machine = measured(given.measured, given.cores) if given.measured else Machine(given.tflops, given.cores or 16)
     print_plan(read_config(given.config), machine)
+
+
+def _export(given: argparse.Namespace) -> None:
+    from ssltransfer.models.export import export
+
+    print(export(given.model, given.output, layer=given.layer, metrics=given.metrics))
 
 
 def _clean(given: argparse.Namespace) -> None:

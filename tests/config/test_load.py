@@ -12,6 +12,7 @@ import yaml
 from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.entities import Measurement, Pretext, Student
 from ssltransfer.config.trunks import TRUNKS, TrunkOptions
+from ssltransfer.config.trunks.libraries import LibraryModel
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -59,6 +60,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
         ("pretexts/jig/schedule/batch", 7, "pictures in pairs; give an even batch"),
+        (
+            "pretexts/exemplar",
+            {"task": "exemplar", "trunk": "resnet18", "data": "b", "schedule": {"steps": 9, "batch": 1}},
+            "compares the pictures of a pass with each other; give batch and micro_batch 2 or more",
+        ),
         ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
         ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
         ("pretexts/jig/heldout", "b", "are the same pictures"),
@@ -116,10 +122,14 @@ def test_controls_are_added_for_every_trunk() -> None:
 @pytest.mark.parametrize("kind", TRUNKS, ids=lambda kind: kind.__name__)
 def test_every_option_of_a_trunk_shows_in_the_names_of_its_controls(kind: type[TrunkOptions]) -> None:
     """Two trunks that differ must not share a control."""
-    plain = kind()
+    library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
+    plain = kind(**library)
+    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "endpoints": ("layer4",)}
+    others["output_stride"] = 16 if getattr(plain, "output_stride", 16) == 8 else 8
     for key, value in plain.model_dump().items():
-        if key != "name":
-            other = kind(**{key: not value if isinstance(value, bool) else 2 * value if value else 4})
+        if key != "name" and not (library and key in ("width", "stem_stride")):
+            usual = not value if isinstance(value, bool) else 2 * value if value else 4
+            other = kind(**library | {key: others.get(key, usual)})
             assert other.slug != plain.slug, key
 
 
@@ -222,7 +232,11 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
     ("protocol", "trunk", "said"),
     [
         ({"name": "segmentation"}, "caffenet", "segmentation needs masks of every picture"),
-        ({"name": "voc-classification", "rescale": True}, "resnet18", "is a residual network"),
+        (
+            {"name": "voc-classification", "rescale": True},
+            "resnet18",
+            "no scale of their own",
+        ),
         ({"name": "voc-classification", "rescale": True}, "vgg16", "has batch norms, which undo every scale"),
         ({"name": "voc-classification", "rescale": True}, "caffenet", ""),
         ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg16", ""),

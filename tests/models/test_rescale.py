@@ -143,7 +143,7 @@ def test_equal_seeds_equal_weights() -> None:
 
 
 def test_what_has_no_scale_of_its_own_is_refused() -> None:
-    with pytest.raises(LayerError, match="resnet18 is residual"):
+    with pytest.raises(LayerError, match="resnet18: a layer's scale is not its own"):
         rescale(build_trunk(ResNet18(width=0.125, size=32), top=True), [])
     normed = build_trunk(CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), top=True)
     with pytest.raises(LayerError, match=r"caffenet has batch norms.*\(`absorb_bn`\)"):

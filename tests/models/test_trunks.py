@@ -7,12 +7,30 @@ import torch
 import torchvision
 from torch import nn
 
-from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, ResNet50, ResNet101V2, TrunkOptions, Vgg16
+from ssltransfer.config.trunks import (
+    AlexNet,
+    AlexNetBig,
+    AlexNetBN,
+    CaffeNet,
+    MobileNetV2,
+    ResNet18,
+    ResNet50,
+    ResNet50V2,
+    ResNet101V2,
+    RevNet50,
+    TrunkOptions,
+    Vgg16,
+    Vgg19BN,
+)
 from ssltransfer.models.build import build_tile_trunk, build_trunk
 from ssltransfer.models.trunk import LayerError, Trunk, scaled
 from ssltransfer.models.weights import load_tensors
 
-OPTIONS = [CaffeNet(), AlexNet(), Vgg16(), Vgg16(bn=False), ResNet18(), ResNet50(), ResNet101V2()]
+OPTIONS = [
+    *(CaffeNet(), AlexNet(), AlexNetBN(), AlexNetBig(), AlexNetBig(sobel=True), Vgg16(), Vgg16(bn=False), Vgg19BN()),
+    *(ResNet18(), ResNet50(), ResNet50V2(), ResNet50V2(representation=64), ResNet101V2(), RevNet50()),
+    MobileNetV2(),
+]
 SMALL = [option.model_copy(update={"width": 0.125, "size": 64}) for option in OPTIONS]
 names = pytest.mark.parametrize
 
@@ -48,15 +66,20 @@ def shake(module: nn.Module) -> None:
         (Vgg16(), "vgg16_bn", 4_097_000),
         (ResNet18(), "resnet18", 513_000),
         (ResNet50(), "resnet50", 2_049_000),
+        (MobileNetV2(), "mobilenet_v2", 1_281_000),
     ],
 )
 def test_tensors_are_named_and_shaped_as_torchvisions(options: TrunkOptions, name: str, head: int):
     theirs = {key: value.shape for key, value in theirs_on_meta(name).state_dict().items()}
     ours = {key: value.shape for key, value in meta(options).state_dict().items()}
     assert ours.items() <= theirs.items()
-    assert {key.rsplit(".", 1)[0] for key in theirs.keys() - ours.keys()} in ({"fc"}, {"classifier.6"})
+    assert {key.rsplit(".", 1)[0] for key in theirs.keys() - ours.keys()} in (
+        {"fc"},
+        {"classifier.6"},
+        {"classifier.1"},
+    )
     published = {"alexnet": 61_100_840, "vgg16": 138_357_544, "vgg16_bn": 138_365_992}
-    published |= {"resnet18": 11_689_512, "resnet50": 25_557_032}
+    published |= {"resnet18": 11_689_512, "resnet50": 25_557_032, "mobilenet_v2": 3_504_872}
     assert sum(p.numel() for p in meta(options).parameters()) == published[name] - head
 
 
@@ -135,8 +158,9 @@ def test_caffenet_on_tiles_has_the_published_sizes():
     assert tiles.shapes(64) == sizes | {"conv5": (256, 6, 6)}
 
 
-def test_residual_tiles_have_kolesnikovs_strides():
-    shapes = build_tile_trunk(ResNet50(width=0.125), seed=0).shapes(64)
+@names("kind", [ResNet18, ResNet50, ResNet50V2, RevNet50])
+def test_residual_tiles_have_kolesnikovs_strides(kind: type[TrunkOptions]):
+    shapes = build_tile_trunk(kind(width=0.125), seed=0).shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
 
 
@@ -148,9 +172,11 @@ def test_tile_trunk_has_the_tensors_of_the_trunk_itself(options: TrunkOptions):
     assert own.options == options
     again = build_trunk(options, top=False, seed=3)
     assert all(torch.equal(own.state_dict()[key], value) for key, value in again.state_dict().items())
-    if options.tile_stem_stride:
+    if options.tile:
         stride = tiles.get_submodule(first_convolution(tiles)).stride
-        assert stride == (options.tile_stem_stride,) * 2 and stride != own.get_submodule(first_convolution(own)).stride
+        assert (
+            stride == (options.tile["stem_stride"],) * 2 and stride != own.get_submodule(first_convolution(own)).stride
+        )
 
 
 def first_convolution(trunk: Trunk) -> str:
@@ -177,6 +203,15 @@ def test_nothing_beyond_the_layer_asked_for_is_computed(options: TrunkOptions):
     assert set(leaves) - set(counts[-1]) <= {"avgpool"}
 
 
+# Layers that no ReLU ends: their ReLU comes after pooling, in the next unit, or not at all.
+BARE = {
+    "resnet101-v2": ("conv1",),
+    "resnet50-v2": ("conv1", "representation"),
+    "revnet50": ("conv1", "block1", "block2", "block3"),
+    "mobilenet-v2": ("block1", "block2", "block3", "block4"),
+}
+
+
 @names("options", SMALL, ids=lambda o: o.slug)
 def test_a_layer_is_the_same_alone_or_among_others_and_has_the_shape_promised(options: TrunkOptions):
     trunk = build_trunk(options, top=True).eval()
@@ -185,7 +220,7 @@ def test_a_layer_is_the_same_alone_or_among_others_and_has_the_shape_promised(op
     for layer, shape in trunk.shapes().items():
         assert torch.equal(trunk(x, [layer])[layer], together[layer])
         assert tuple(together[layer].shape[1:]) == shape
-        if (options.name, layer) != ("resnet101-v2", "conv1"):  # whose ReLU comes after pooling
+        if layer not in BARE.get(options.name, ()):
             assert (together[layer] >= 0).all() and (together[layer] > 0).any()  # after its ReLU
     assert torch.equal(trunk(x)[trunk.layers[-1]], together[trunk.layers[-1]])
     assert trunk.training is False
@@ -194,7 +229,24 @@ def test_a_layer_is_the_same_alone_or_among_others_and_has_the_shape_promised(op
 @names("options", OPTIONS, ids=lambda o: o.slug)
 def test_width_multiplies_every_layers_channels(options: TrunkOptions):
     full, half = meta(options).shapes(), meta(options.model_copy(update={"width": 0.5})).shapes()
-    assert {name: (shape[0] // 2, *shape[1:]) for name, shape in full.items()} == half
+    kept = {"representation": 1}
+    if options.name == "mobilenet-v2":
+        # torchvision's rounding never takes off more than a tenth; 1280 stay 1280.
+        assert half.pop("block1")[0] == 16 and full.pop("block1")[0] == 24
+        kept = {"conv18": 1, "pool": 1}
+    assert {name: (shape[0] // kept.get(name, 2), *shape[1:]) for name, shape in full.items()} == half
+
+
+@names("size", [64, 96, 224, 227, 256])
+@names("options", OPTIONS, ids=lambda o: o.slug)
+def test_sides_are_those_of_the_strides(options: TrunkOptions, size: int):
+    shapes = meta(options.model_copy(update={"width": 0.125, "size": size})).shapes()
+    assert set(options.maps) == {name for name, shape in shapes.items() if len(shape) == 3}
+    if "block4" in shapes:
+        halved = {"vgg19-bn": (1, 2, 4, 8, 16)}.get(options.name, (2, 4, 8, 16, 32))
+        floor = options.name == "vgg19-bn"
+        for name, stride in zip(("conv1", "block1", "block2", "block3", "block4"), halved, strict=True):
+            assert shapes[name][1:] == (size // stride if floor else -(-size // stride),) * 2
 
 
 def test_channels_stay_multiples_of_eight():

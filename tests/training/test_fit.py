@@ -130,6 +130,27 @@ def test_cut_off_and_resumed_it_is_the_same(stop: int, tmp_path: Path, objects: 
     assert len(resumed.parts) == 9 - (stop // 2) * 2
 
 
+def test_training_pictures_are_surveyed_once(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
+    seen: list[int] = []
+
+    class Surveying(Small):
+        def survey(self, index: Index, devices: Devices) -> None:
+            assert self.training and not self.parts and devices is CPU
+            seen.append(len(index))
+
+        def after_step(self, step: int) -> None:
+            if step == 3 and len(self.parts) == 4:
+                raise KeyboardInterrupt
+
+    schedule = Schedule(steps=5, batch=8, lr=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, objects, schedule, Surveying())
+    run(tmp_path, objects, schedule, Surveying())
+    run(tmp_path, objects, schedule, Surveying())
+    assert seen == [len(objects)]
+
+
 def test_a_finished_training_is_not_repeated(tmp_path: Path, objects: Index):
     schedule = Schedule(steps=3, batch=8, lr=0.1)
     one, curve = run(tmp_path, objects, schedule)

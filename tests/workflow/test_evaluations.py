@@ -12,8 +12,8 @@ from ssltransfer.artefacts.metrics import Metrics, read_metrics
 from ssltransfer.config import read_config
 from ssltransfer.config.protocols import PROTOCOLS
 
-# Some ten minutes on two cores: each protocol by itself is in the quick suite, so CI leaves this out.
-pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
+# Some ten minutes on two cores.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CONFIG = ROOT / "config" / "evaluations_small.yaml"
 # Where a few hundred pictures and steps hardly tell a supervised network from a random one.

@@ -94,6 +94,16 @@ def pretext_heldout(wildcards):
     return some(index_of, CONFIG.pretexts[wildcards.pretext].heldout)
 
 
+def pretext_members(wildcards):
+    """Pictures of several tasks that are not the pretext's own."""
+    return [index_of(name) for name in CONFIG.pretexts[wildcards.pretext].members_data]
+
+
+def pretext_model(wildcards):
+    """What a snapshot is of."""
+    return some(model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "of", None))
+
+
 def features_model(wildcards):
     return model_of(CONFIG.features[wildcards.features].model)
 
@@ -148,6 +158,25 @@ def student_labels(wildcards):
 def student_heldout_labels(wildcards):
     student = CONFIG.students[wildcards.student]
     return some(labels_of, getattr(student.method, "cluster", None), student.heldout)
+
+
+def student_teacher(wildcards):
+    """The model that is asked while the student trains."""
+    if CONFIG.taught_features(wildcards.student):
+        return []
+    return some(
+        model_of, getattr(CONFIG.students[wildcards.student].method, "teacher", None)
+    )
+
+
+def student_features(part):
+    """What the teacher said before, of the training pictures (data) or the held-out ones."""
+
+    def path(wildcards):
+        dataset = getattr(CONFIG.students[wildcards.student], part)
+        return some(features_of, CONFIG.taught_features(wildcards.student), dataset)
+
+    return path
 
 
 def evaluation_spec(wildcards):

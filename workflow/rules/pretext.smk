@@ -2,6 +2,8 @@ rule pretext:
     input:
         data=pretext_data,
         heldout=pretext_heldout,
+        members=pretext_members,
+        model=pretext_model,
     output:
         f"{RESULTS}/pretext/{{pretext}}/manifest.json",
     log:
@@ -17,4 +19,5 @@ rule pretext:
         spec=spec_of("pretexts", "pretext"),
     shell:
         "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --heldout {input.heldout:q}"
+        " --members {input.members:q} --model {input.model:q}"
         " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

@@ -8,8 +8,8 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Student
 from ssltransfer.config.formats import TargetKind, Video
-from ssltransfer.config.methods import ClusterClassification
-from ssltransfer.config.protocols import FasterRcnn, FineTuning
+from ssltransfer.config.methods import ClusterClassification, Distillation, LayerRegression
+from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
 from ssltransfer.config.references import check_references
 from ssltransfer.config.trunks import can_be_rescaled
 
@@ -17,24 +17,34 @@ from ssltransfer.config.trunks import can_be_rescaled
 def check(config: Config) -> None:
     """Everything that can be known to be wrong before the first job starts."""
     for name, pretext in config.pretexts.items():
-        _known(config.datasets, pretext.data, f"pretexts.{name}.data", "dataset")
-        _known(config.datasets, pretext.heldout, f"pretexts.{name}.heldout", "dataset")
-        _apart(config, pretext.data, pretext.heldout, f"pretexts.{name}", "data and heldout")
-        for key in ("data", "heldout"):
-            _targets(config, getattr(pretext, key), pretext.task.name, pretext.task.targets, f"pretexts.{name}.{key}")
+        for member, part in pretext.parts.items():
+            where = f"pretexts.{name}.task.tasks.{member}" if member else f"pretexts.{name}"
+            for key in ("data", "heldout"):
+                _known(config.datasets, getattr(part, key), f"{where}.{key}", "dataset")
+                _targets(config, getattr(part, key), part.task.name, part.task.targets, f"{where}.{key}")
+            _apart(config, part.data, part.heldout, where, "data and heldout")
+            compares = part.task.name in ("exemplar", "exemplar-patches") and part.schedule
+            if compares and (part.schedule.micro_batch or part.schedule.batch) < 2:  # type: ignore[union-attr]
+                raise ConfigError(
+                    f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
+                    "and micro_batch 2 or more."
+                )
+            pairs = part.task.name in ("jigsaw++", "exemplar-patches") and part.schedule
+            if pairs and (part.schedule.micro_batch or part.schedule.batch) % 2:  # type: ignore[union-attr]
+                raise ConfigError(
+                    f"{where}.schedule.batch: {part.task.name} takes pictures in pairs; give an even batch."
+                )
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
                 "have no scale of their own; leave it out."
             )
-        pairs = pretext.task.name in ("jigsaw++",) and pretext.schedule
-        if pairs and (pretext.schedule.micro_batch or pretext.schedule.batch) % 2:  # type: ignore[union-attr]
-            raise ConfigError(f"pretexts.{name}.schedule.batch: jigsaw++ takes pictures in pairs; give an even batch.")
     for name, features in config.features.items():
         where = f"features.{name}"
         _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")
         _layer(config.model(features.model), features.layer, f"{where}.layer")
-        if features.pool and features.layer in config.model(features.model).trunk.fully_connected:
+        trunk = config.model(features.model).trunk
+        if features.pool and features.layer in (*trunk.fully_connected, *trunk.vectors):
             raise ConfigError(f"{where}.pool: {features.layer} is a vector; leave the pooling out.")
     for name, cluster in config.clusters.items():
         _known(config.features, cluster.features, f"clusters.{name}.features", "features entry")
@@ -50,7 +60,9 @@ def check(config: Config) -> None:
         _apart(config, student.data, student.heldout, where, "data and heldout")
         if isinstance(student.method, ClusterClassification):
             _known(config.clusters, student.method.cluster, f"{where}.method.cluster", "cluster")
-        elif config.datasets[student.data].labelled != "one":
+        elif isinstance(student.method, Distillation):
+            _check_distillation(config, student, where)
+        elif student.method.from_labels and config.datasets[student.data].labelled != "one":
             raise ConfigError(f"{where}.data: {student.data} has no class labels to learn; name a labelled dataset.")
         if student.trunk.name == "hog-words":
             raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
@@ -76,6 +88,25 @@ def check(config: Config) -> None:
                 "evaluation",
             )
     _refuse_cycles(config)
+
+
+def _check_distillation(config: Config, student: Student, where: str) -> None:
+    method = student.method
+    assert isinstance(method, Distillation)
+    _known({**config.pretexts, **config.students}, method.teacher, f"{where}.method.teacher", "model")
+    teacher = config.model(method.teacher)
+    layer = method.teacher_layer or teacher.layers[-1]
+    _layer(teacher, layer, f"{where}.method.teacher_layer")
+    if isinstance(method, LayerRegression):
+        for name in method.teacher_layers or method.layers:
+            _layer(teacher, name, f"{where}.method.teacher_layers")
+    if method.teacher_pool and layer in teacher.trunk.fully_connected:
+        raise ConfigError(f"{where}.method.teacher_pool: {layer} is a vector; leave the pooling out.")
+    for name in getattr(method, "layers", None) or filter(None, (method.layer,)):
+        if name not in student.trunk.layers:
+            raise ConfigError(
+                f"{where}.method: {student.trunk.name} has no layer {name!r}{nearest(name, student.trunk.layers)}"
+            )
 
 
 def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None:
@@ -104,20 +135,36 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             _layer(model, layer, f"{where}.protocol.layer")
         if protocol.tunes and model.trunk.name == "hog-words":
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
+        if getattr(protocol, "lasso", None) is not None and not model.trunk.name.endswith("-v2"):
+            raise ConfigError(
+                f"{where}.protocol.lasso: {model.name} has no units of block3 to mix; resnet101-v2 has; leave it out."
+            )
+        if getattr(protocol, "lasso", None) is not None and (layer or "block3") != "block3":
+            raise ConfigError(f"{where}.protocol.lasso: it mixes the units of block3; leave `layer` out.")
         if isinstance(protocol, FasterRcnn):
             _layer(model, "block3", f"{where}.models")
+        if isinstance(protocol, FineTuning) and protocol.absorb_bn and not model.trunk.foldable:
+            raise ConfigError(
+                f"{where}.protocol.absorb_bn: {model.name} ({model.trunk.name}) has batch norms elsewhere than "
+                "right after layers with weights; leave it out, or give it an evaluation of its own."
+            )
         if isinstance(protocol, FineTuning) and protocol.rescale:
             _refuse_rescaling(model, protocol, where)
+        if isinstance(protocol, NonlinearLayers | Segmentation | Detection) and not model.trunk.stepwise:
+            raise ConfigError(
+                f"{where}.models: {model.name} is a {model.trunk.name} network, which cannot be taken apart for "
+                f"{protocol.name}; leave it out."
+            )
 
 
 def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
     """Of networks whose scales would mean nothing."""
-    if model.trunk.name.startswith("resnet"):
+    if not model.trunk.rescalable:
         raise ConfigError(
-            f"{where}.protocol.rescale: {model.name} is a residual network, whose layers have no scale of their own; "
-            "leave it out, or give it an evaluation of its own."
+            f"{where}.protocol.rescale: layers of {model.name} ({model.trunk.name}) have no scale of their own, "
+            "as those of a residual network; leave it out, or give it an evaluation of its own."
         )
-    if getattr(model.trunk, "bn", False) and not protocol.absorb_bn:
+    if model.trunk.normed and not protocol.absorb_bn:
         raise ConfigError(
             f"{where}.protocol.rescale: {model.name} has batch norms, which undo every scale; set absorb_bn: true too."
         )
@@ -159,8 +206,11 @@ def _apart(config: Config, one: str | None, other: str | None, where: str, what:
 def _refuse_cycles(config: Config) -> None:
     def needs(model: str) -> list[str]:
         entity = config.model(model).entity
-        if isinstance(entity, Student) and isinstance(entity.method, ClusterClassification):
-            return [config.features[config.clusters[entity.method.cluster].features].model]
+        method = entity.method if isinstance(entity, Student) else None
+        if isinstance(method, ClusterClassification):
+            return [config.features[config.clusters[method.cluster].features].model]
+        if isinstance(method, Distillation):
+            return [method.teacher]
         return []
 
     for start in config.students:

@@ -8,7 +8,7 @@ from typing import Literal
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, Report, Student
 from ssltransfer.config.formats import AnyDataset
-from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.tasks import Imported, RandomNetwork
 from ssltransfer.config.trunks import AnyTrunk
@@ -69,6 +69,13 @@ class Config:
         assert isinstance(protocol, FeatureProtocol)
         return features_name(self.features, protocol_features(protocol, self.model(model)))
 
+    def taught_features(self, student: str) -> str | None:
+        """Name of the features that a student reads instead of asking its teacher."""
+        method = self.students[student].method
+        if not isinstance(method, Distillation) or not method.cached:
+            return None
+        return features_name(self.features, teacher_features(method, self.model(method.teacher)))
+
     def datasets_of_features(self, name: str) -> set[str]:
         """Datasets on which anything needs these features."""
         needed = {cluster.data for cluster in self.clusters.values() if cluster.features == name}
@@ -77,6 +84,9 @@ class Config:
             for cluster, data in self.labels()
             if self.clusters[cluster].features == name and self.reads_features(cluster, data)
         }
+        for student, entity in self.students.items():
+            if self.taught_features(student) == name:
+                needed |= {data for data in (entity.data, entity.heldout) if data}
         for evaluation, models in self.rows.items():
             entry = self.evaluations[evaluation]
             if isinstance(entry.protocol, FeatureProtocol):
@@ -105,6 +115,12 @@ def features_name(declared: dict[str, Features], wanted: Features) -> str:
             return name
     pooled = f"-{wanted.pool.slug}" if wanted.pool else ""
     return f"{wanted.model}.{wanted.layer}{'-patches' if wanted.patches else ''}{pooled}"
+
+
+def teacher_features(method: Distillation, teacher: Model) -> Features:
+    """What a method that reads its teacher's features wants of it."""
+    layer = method.teacher_layer or teacher.layers[-1]
+    return Features(model=teacher.name, layer=layer, pool=method.teacher_pool)
 
 
 def protocol_features(protocol: FeatureProtocol, model: Model) -> Features:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from ssltransfer.config.base import Spec
+from ssltransfer.config.base import Spec, explain
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import AnyTask
+from ssltransfer.config.tasks import AnyTask, Member, Several
 from ssltransfer.config.trunks import AnyTrunk
 
 
@@ -38,6 +38,46 @@ class Pretext(Entity):
     heldout: str | None = Field(None, description="Dataset on which the loss is also measured.")
     schedule: Schedule | None = None
     seed: int = 0
+    snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Steps after which a copy of the trunk is kept: a model of its own, called NAME@STEP."
+    )
+
+    @property
+    def parts(self) -> dict[str, Pretext]:
+        """What is trained: each of several tasks as a pretext of its own, by name; or this one alone, without one.
+
+        Raises:
+            ValueError: a task lacks data, or its schedule cannot be.
+        """
+        if not isinstance(self.task, Several):
+            return {"": self}
+        return {name: self._part(name, member) for name, member in self.task.tasks.items()}
+
+    def _part(self, name: str, member: Member) -> Pretext:
+        schedule = self.schedule.model_dump(exclude_unset=True) if self.schedule else {}
+        content = {
+            "task": member.task,
+            "trunk": self.trunk,
+            "data": member.data or self.data,
+            "heldout": member.heldout or (None if member.data else self.heldout),
+            "schedule": schedule | member.schedule,
+            "seed": self.seed,
+        }
+        try:
+            return Pretext.model_validate(content)
+        except ValidationError as error:
+            raise ValueError(explain(error, f"tasks.{name}", {"Pretext": Pretext}).rstrip(".")) from None
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Every dataset that is trained or measured on."""
+        named = (data for part in self.parts.values() for data in (part.data, part.heldout) if data)
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def members_data(self) -> tuple[str, ...]:
+        """Datasets of several tasks that are not the pretext's own."""
+        return tuple(name for name in self.datasets if name not in (self.data, self.heldout))
 
     @model_validator(mode="after")
     def _complete(self) -> Pretext:
@@ -47,7 +87,35 @@ class Pretext(Entity):
             raise ValueError(f"task {self.task.name} learns from pictures: give data")
         if (self.trunk.name == "hog-words") != (self.task.name == "hog"):
             raise ValueError("task hog and trunk hog-words belong together")
+        if isinstance(self.task, Several):
+            self._check_several(self.task)
+        self._check_snapshots()
         return self
+
+    def _check_snapshots(self) -> None:
+        if not self.snapshots:
+            return
+        if not self.task.trains:
+            raise ValueError(f"task {self.task.name} has no steps to keep snapshots of")
+        if list(self.snapshots) != sorted(set(self.snapshots)):
+            raise ValueError("snapshots must rise")
+        last = self.schedule.steps if self.schedule else None
+        if last is not None and self.snapshots[-1] >= last:
+            raise ValueError(f"snapshots must be taken before the last step, {last}: that is the model itself")
+        if getattr(self.task, "at_once", False) and any(step % len(self.parts) for step in self.snapshots):
+            raise ValueError(f"at_once: a snapshot is taken after a whole round, a multiple of {len(self.parts)} steps")
+
+    def _check_several(self, task: Several) -> None:
+        assert self.schedule is not None
+        if self.schedule.steps is None:
+            raise ValueError("several tasks have no epochs in common: give the length of the schedule in steps")
+        parts = self.parts
+        if task.at_once and self.schedule.steps % len(parts):
+            raise ValueError(f"at_once: {self.schedule.steps} steps are no multiple of {len(parts)} tasks")
+        if task.at_once and any(part.schedule and part.schedule.sync_bn for part in parts.values()):
+            raise ValueError("at_once: tasks on devices of their own have norms of their own; leave sync_bn out")
+        if task.lasso is not None and (not self.trunk.name.endswith("-v2") or getattr(self.trunk, "block4", False)):
+            raise ValueError("lasso mixes the units of block3, with which resnet101-v2 ends: name that trunk")
 
 
 class Features(Entity):

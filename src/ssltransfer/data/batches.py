@@ -25,7 +25,8 @@ class Batch:
     """Pictures on their way through a step.
 
     Attributes:
-        pictures: uint8 (B, 3, S, S); of a `Paired` transform (B, 3, H, W), filled up to the largest of the batch.
+        pictures: uint8 (B, 3, S, S); of `Views` (B, V, 3, S, S); of a `Paired` transform (B, 3, H, W), filled up to the
+            largest of the batch.
         ids: int64 (B,), positions in the index.
         epochs: int64 (B,), how often each picture has been seen before.
         others: what a `Paired` transform gives beside, (B, ...) each, and `sizes`, int64 (B, 2): height and width of
@@ -103,8 +104,8 @@ def load_batches(
 
     Args:
         index: where the pictures lie.
-        transform: uint8 (3, H, W), Random -> uint8 (3, S, S), or one of picture and target; the Random is seeded by
-            (seed, epoch, sample).
+        transform: uint8 (3, H, W), Random -> uint8 (3, S, S) or (V, 3, S, S), or one of picture and target;
+            the Random is seeded by (seed, epoch, sample).
         keys: lists of (sample, epoch).
         seed: of the named thing that is made.
         workers: loader processes; 0 reads in this one.

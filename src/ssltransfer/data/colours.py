@@ -15,9 +15,9 @@ def distort_colours(
     x: Tensor,
     draws: Draws,
     *,
-    brightness: float = 0.125,
-    contrast: float = 0.5,
-    saturation: float = 0.5,
+    brightness: float | tuple[float, float] = 0.125,
+    contrast: float | tuple[float, float] = 0.5,
+    saturation: float | tuple[float, float] = 0.5,
     hue: float = 0.2,
     purpose: str = "colours",
 ) -> Tensor:
@@ -28,7 +28,7 @@ def distort_colours(
     Args:
         x: uint8 or float (B, 3, H, W) RGB on the scale 0 to 255.
         draws: of the pictures.
-        brightness, contrast, saturation: factors are uniform in 1 -+ this.
+        brightness, contrast, saturation: factors are uniform in 1 -+ this, or between these two.
         hue: shift is uniform in -+ this, in turns of the colour circle.
         purpose: of the draws.
 
@@ -36,8 +36,9 @@ def distort_colours(
         float32 (B, 3, H, W), 0 to 255.
     """
     values = to_float(x) / 255
-    spread = torch.tensor([brightness, contrast, saturation, hue], device=x.device)
-    centre = torch.tensor([1.0, 1.0, 1.0, 0.0], device=x.device)
+    ends = [f if isinstance(f, tuple) else (1 - f, 1 + f) for f in (brightness, contrast, saturation)]
+    low, high = torch.tensor([*ends, (-hue, hue)], dtype=torch.float64).unbind(1)
+    centre, spread = (((high + sign * low) / 2).float().to(x.device) for sign in (1, -1))
     factors = centre + spread * draws.uniform(f"{purpose}/factors", 4, -1.0, 1.0)
     order = draws.permutation(f"{purpose}/order", 4)
     steps = (_brighten, _contrast, _saturate, _turn)

@@ -7,7 +7,12 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from torch import Tensor
+
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 
 
 def data_uri(pixels: np.ndarray, form: str) -> str:
@@ -57,3 +62,31 @@ def depth_colours(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     colours = table[place.clip(0, 255).round().astype(int)]
     colours[depth == 0] = 128
     return colours
+
+
+def visible(x: Tensor) -> Tensor:
+    """Normalised network inputs (..., 3, H, W) as pixels: uint8, each stretched from its least to its largest value.
+
+    All three channels alike, so that hues stay; the outermost half per cent at either end is cut off.
+    """
+    flat = x.float().flatten(-3)
+    low, high = (flat.quantile(q, dim=-1)[..., None, None, None] for q in (0.005, 0.995))
+    return ((x - low) / (high - low).clamp(min=1e-6) * 255).clamp(0, 255).to(torch.uint8)
+
+
+def mosaic(tiles: Tensor, *, gap: int = 4) -> Tensor:
+    """uint8 (B, n * n, 3, h, w), row by row -> (B, 3, H, W) with white between the tiles."""
+    side = round(tiles.shape[1] ** 0.5)
+    framed = F.pad(tiles, (0, gap, 0, gap), value=255).unflatten(1, (side, side))
+    return framed.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)[..., :-gap, :-gap]
+
+
+def outlined(picture: Tensor, corners: Tensor) -> Tensor:
+    """A copy of uint8 (3, H, W) with outlines: (N, k, 2), x and y of k corners each; blue, then orange."""
+    image = Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
+    draw = ImageDraw.Draw(image)
+    width = max(2, round(min(picture.shape[1:]) / 80))
+    for place, polygon in enumerate(corners.tolist()):
+        ends = [tuple(corner) for corner in (*polygon, polygon[0])]
+        draw.line(ends, fill=(BLUE, ORANGE)[place % 2], width=width, joint="curve")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""What a CPU core does per picture after decoding: resize and crop to one fixed-size uint8 square.
+"""What a CPU core does per picture after decoding: resize and crop to one fixed-size uint8 square (or a few).
 
 Everything else (tiles, mirror, grey, normalisation) is batched work on the device.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -121,3 +122,20 @@ class RandomResizedCrop:
         elif width / height > self.ratio[1]:
             w = min(width, round(height * self.ratio[1]))
         return (height - h) // 2, (width - w) // 2, h, w
+
+
+@dataclass(frozen=True)
+class Views:
+    """Several views of one picture, each cut by itself: the device sees (B, count, 3, S, S)."""
+
+    cut: RandomResizedCrop
+    count: int
+
+    @property
+    def min_short_side(self) -> int:
+        """What the decoder must deliver at least."""
+        return self.cut.min_short_side
+
+    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+        """(3, H, W) -> (count, 3, size, size)."""
+        return torch.stack([self.cut(picture, random) for _ in range(self.count)])

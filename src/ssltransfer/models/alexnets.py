@@ -1,13 +1,18 @@
-"""The two AlexNets that must not be mixed: CaffeNet and torchvision's."""
+"""AlexNets, which must not be mixed: CaffeNet, torchvision's, DeepCluster's and RotNet's."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import AlexNet as AlexNetOptions
+from ssltransfer.config.trunks import AlexNetBig as AlexNetBigOptions
+from ssltransfer.config.trunks import AlexNetBN as AlexNetBNOptions
 from ssltransfer.config.trunks import CaffeNet as CaffeNetOptions
+from ssltransfer.config.trunks.alexnets import AlexNetOptions
 from ssltransfer.models.trunk import Trunk, scaled
 
 _CAFFENET_STEPS = {
@@ -87,43 +92,122 @@ class AlexNet(Trunk):
     Layers are after their ReLU; conv1..conv5 before pooling. Input 224: 55, 27, 13, 13, 13 pixels a side.
     """
 
+    channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)
+    normed: ClassVar[bool] = False
+
     def __init__(self, options: AlexNetOptions, *, top: bool = True, dropout: float = 0.5):
         super().__init__(options, top=top)
-        c1, c2, c3, c4, c5 = (scaled(c, options.width) for c in (64, 192, 384, 256, 256))
-        self.features = nn.Sequential(
-            nn.Conv2d(3, c1, 11, stride=options.stem_stride or 4, padding=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(c1, c2, 5, padding=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(c2, c3, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(c3, c4, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(c4, c5, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2),
-        )
+        parts: list[nn.Module] = []
+        self._spans: dict[str, tuple[int, int]] = {}
+        given = self.sees
+        shapes = zip(options.convolutions, self.channels, ((11, 2), (5, 2), (3, 1), (3, 1), (3, 1)), strict=True)
+        for layer, width, (kernel, padding) in shapes:
+            start, channels = len(parts), scaled(width, options.width)
+            if layer in ("conv2", "conv3"):
+                parts.append(nn.MaxPool2d(3, 2))
+            stride = options.stem_stride or 4 if layer == "conv1" else 1
+            parts.append(nn.Conv2d(given, channels, kernel, stride=stride, padding=padding))
+            if self.normed:
+                parts.append(nn.BatchNorm2d(channels))
+            parts.append(nn.ReLU(inplace=True))
+            self._spans[layer], given = (start, len(parts)), channels
+        self.features = nn.Sequential(*parts, nn.MaxPool2d(3, 2))
         if top:
             hidden = scaled(4096, options.width)
             self.avgpool = nn.AdaptiveAvgPool2d(6)
             self.classifier = nn.Sequential(
                 nn.Dropout(dropout),
-                nn.Linear(c5 * 36, hidden),
+                nn.Linear(given * 36, hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(dropout),
                 nn.Linear(hidden, hidden),
                 nn.ReLU(inplace=True),
             )
 
-    _SPANS = {"conv1": (0, 2), "conv2": (2, 5), "conv3": (5, 8), "conv4": (8, 10), "conv5": (10, 12)}
+    @property
+    def sees(self) -> int:
+        """Channels that conv1 is given."""
+        return 3
 
     def step(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer == "fc6":
-            return self.classifier[:3](self.avgpool(self.features[12](x)).flatten(1))
+            return self.classifier[:3](self.avgpool(self.features[-1](x)).flatten(1))
         if layer == "fc7":
             return self.classifier[3:](x)
-        start, stop = self._SPANS[layer]
+        start, stop = self._spans[layer]
         return self.features[start:stop](x)
+
+
+class AlexNetBig(AlexNet):
+    """DeepCluster's AlexNet, with its tensor names; protocols 2.1d. Pictures of 224: 55, 27, 13, 13, 13 a side.
+
+    With `sobel` conv1 sees the horizontal and the vertical gradient of the mean of the channels.
+    """
+
+    channels = (96, 256, 384, 384, 256)
+    normed = True
+    kernels: Tensor
+
+    def __init__(self, options: AlexNetBigOptions, *, top: bool = True, dropout: float = 0.5):
+        self.sobel = options.sobel
+        super().__init__(options, top=top, dropout=dropout)
+        across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
+        self.register_buffer("kernels", torch.stack([across, across.T])[:, None], persistent=False)
+
+    @property
+    def sees(self) -> int:
+        """Two gradients or three colours."""
+        return 2 if self.sobel else 3
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        if layer == "conv1" and self.sobel:
+            x = F.conv2d(x.mean(1, keepdim=True), self.kernels.to(x.dtype), padding=1)
+        return super().step(layer, x)
+
+
+class AlexNetBN(Trunk):
+    """RotNet's AlexNet up to fc7, with its tensor names; protocols 2.1c.
+
+    torchvision's channels, batch norm between every layer and its ReLU, fully-connected layers without bias and
+    without dropout. Layers are after their ReLU; conv1..conv5 before pooling.
+    """
+
+    _CONVOLUTIONS = {"conv1": (0, 1), "conv2": (1, 3), "conv3": (3, 5), "conv4": (5, 6), "conv5": (6, 7)}
+
+    def __init__(self, options: AlexNetBNOptions, *, top: bool = True, dropout: float = 0.0):
+        super().__init__(options, top=top)
+        c1, c2, c3, c4, c5 = (scaled(c, options.width) for c in AlexNet.channels)
+        blocks: list[nn.Module] = [
+            _normed(nn.Conv2d(3, c1, 11, stride=options.stem_stride or 4, padding=2)),
+            nn.MaxPool2d(3, 2),
+            _normed(nn.Conv2d(c1, c2, 5, padding=2)),
+            nn.MaxPool2d(3, 2),
+            _normed(nn.Conv2d(c2, c3, 3, padding=1)),
+            _normed(nn.Conv2d(c3, c4, 3, padding=1)),
+            _normed(nn.Conv2d(c4, c5, 3, padding=1)),
+            nn.MaxPool2d(3, 2),
+        ]
+        if top:
+            hidden = scaled(4096, options.width)
+            # Of a map of 6x6, which pictures of 224 have, the average is the map.
+            self.avgpool = nn.AdaptiveAvgPool2d(6)
+            fc6 = (nn.Linear(c5 * 36, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
+            fc7 = (nn.Linear(hidden, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
+            blocks.append(nn.Sequential(nn.Flatten(), *fc6, *fc7))
+        self._feature_blocks = nn.ModuleList(blocks)
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        if layer == "fc6":
+            return self.get_submodule("_feature_blocks.8")[:4](self.avgpool(self._feature_blocks[7](x)))  # type: ignore[index]
+        if layer == "fc7":
+            return self.get_submodule("_feature_blocks.8")[4:](x)  # type: ignore[index]
+        for block in self._feature_blocks[slice(*self._CONVOLUTIONS[layer])]:
+            x = block(x)
+        return x
+
+
+def _normed(convolution: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True))

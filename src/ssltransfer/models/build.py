@@ -7,16 +7,24 @@ from importlib import import_module
 import torch
 
 from ssltransfer.config.trunks import TrunkOptions
-from ssltransfer.models.trunk import Trunk, initialise
+from ssltransfer.models.trunk import Trunk
 
 # Imported when asked for: torchvision, which the residual networks need, takes seconds at the start of a job.
 _TRUNKS = {
     "caffenet": ("alexnets", "CaffeNet"),
     "alexnet": ("alexnets", "AlexNet"),
-    "vgg16": ("vgg", "Vgg16"),
+    "alexnet-bn": ("alexnets", "AlexNetBN"),
+    "alexnet-big": ("alexnets", "AlexNetBig"),
+    "vgg16": ("vggs", "Vgg16"),
+    "vgg19-bn": ("vggs", "Vgg19BN"),
     "resnet18": ("resnets", "ResNet"),
     "resnet50": ("resnets", "ResNet"),
+    "resnet50-v2": ("resnets_v2", "ResNetV2"),
     "resnet101-v2": ("resnets_v2", "ResNetV2"),
+    "revnet50": ("revnets", "RevNet"),
+    "mobilenet-v2": ("mobilenets", "MobileNetV2"),
+    "torchvision": ("libraries", "Torchvision"),
+    "timm": ("libraries", "Timm"),
     "hog-words": ("hog_words", "HogWords"),
 }
 
@@ -35,7 +43,6 @@ def build_trunk(options: TrunkOptions, *, top: bool, seed: int = 0, dropout: flo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk: Trunk = kind(options, top=top, dropout=dropout)
-        initialise(trunk)
         trunk.settle()
     return trunk
 
@@ -72,16 +79,15 @@ def rebuild(trunk: Trunk, *, top: bool | None = None, output_stride: int | None 
 
 
 def build_tile_trunk(options: TrunkOptions, *, seed: int, stem_stride: int | None = None) -> Trunk:
-    """The convolutions for small tiles: the same tensors, a finer stem (Noroozi & Favaro 2016: conv1 stride 2).
+    """The convolutions for small tiles: the same tensors, finer strides.
 
-    What is exported later is the trunk with its own stem: the tensors fit, the tile stem stays behind.
+    Noroozi & Favaro 2016: conv1 stride 2. Kolesnikov et al. 2019: no stride in the stem nor in the last block. What is
+    exported later is the trunk with its own strides: the tensors fit, those of the tiles stay behind.
+
+    Args:
+        options: of the trunk that is exported.
+        seed: as for `build_trunk`.
+        stem_stride: given instead of the published one.
     """
-    stride = stem_stride or options.tile_stem_stride
-    finer = {"stem_stride": stride} if stride else {}
-    trunk = build_trunk(options.model_copy(update=finer), top=False, seed=seed)
-    if options.name in ("resnet18", "resnet50"):
-        # Kolesnikov et al. 2019: block strides 1, 2, 2, 1 on patches.
-        for module in trunk.get_submodule("layer4")[0].modules():  # type: ignore[index]
-            if isinstance(module, torch.nn.Conv2d) and module.stride == (2, 2):
-                module.stride = (1, 1)
-    return trunk
+    given = {"stem_stride": stem_stride} if stem_stride else {}
+    return build_trunk(options.model_copy(update={**options.tile, **given}), top=False, seed=seed)

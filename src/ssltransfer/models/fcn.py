@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.trunk import LayerError, Trunk
+
+WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,18 @@ class Grid:
 class Fcn(nn.Module):
     """FCN-32s of a trunk: scores of pixels, (B, 3, H, W) -> (B, classes, H, W), for pictures of any size.
 
-    With fully-connected layers (CaffeNet, AlexNet, VGG16): the picture is padded by `padding`, pooling rounds up as
-    Caffe's does, fc6 becomes a convolution over as many cells as it sees of a picture of the trunk's own size (6x6,
-    VGG 7x7, if that is the published one), fc7 one of 1x1, dropout after each. Where the trunk averages its map to
-    6x6 or 7x7 cells first, that average goes into fc6's weights. Without (ResNets): the last block's map.
+    Where poolings have no border (AlexNets, VGGs) the picture is padded by `padding`, and they round up as Caffe's do.
+    With fully-connected layers (CaffeNet, AlexNet, VGG16) fc6 becomes a convolution over as many cells as it sees of a
+    picture of the trunk's own size (6x6, VGG 7x7, if that is the published one), fc7 one of 1x1, dropout after each.
+    Where the trunk averages its map to 6x6 or 7x7 cells first, that average goes into fc6's weights, and so do batch
+    norms of both. Without (ResNets): the last block's map.
 
     The score starts at zero. Beyond the outermost cells all scores fade alike, so that the answer is that of the edge.
 
     Args:
         trunk: with its fully-connected layers, if it may have any; taken apart, not copied.
         classes: scores of a pixel.
-        padding: of the first convolution, for trunks with fully-connected layers.
+        padding: of the first convolution, for trunks whose poolings have no border.
         dropout: probability.
 
     Raises:
@@ -109,16 +113,16 @@ class Fcn(nn.Module):
         if options.fully_connected and trunk.layers != options.layers:
             raise LayerError(f"{options.name} without {', '.join(options.fully_connected)} gives no scores; add them.")
         self.trunk = trunk
-        self.layer = [name for name in options.convolutions if name != "pool"][-1]
+        if not options.stepwise:
+            raise LayerError(f"{options.name}: where its cells lie in a picture is not known; name another trunk.")
+        self.layer = options.maps[-1]
         channels, side, _ = trunk.shapes()[self.layer]
-        windowed = [
-            module
-            for name, module in trunk.named_modules()
-            if isinstance(module, nn.Conv2d | nn.MaxPool2d) and "downsample" not in name
-        ]
+        windowed = _on_the_way(trunk, self.layer)
         self.head = nn.Sequential()
         if options.fully_connected:
-            last = windowed[-1]
+            absorb_norms(trunk, linear_only=True)
+            last = [module for module in trunk.modules() if isinstance(module, nn.MaxPool2d)][-1]
+            windowed.append(last)
             seen = last(torch.zeros(1, 1, side, side)).shape[-1]
             fc6, fc7 = _as_convolutions(trunk, channels, seen)
             self.head.append(last)
@@ -126,11 +130,13 @@ class Fcn(nn.Module):
                 self.head.extend([layer, nn.ReLU(inplace=True), nn.Dropout(dropout)])
             windowed += [fc6, fc7]
             channels = fc7.out_channels
+        poolings = [module for module in windowed if isinstance(module, nn.MaxPool2d)]
+        if not all(module.padding for module in poolings):
             stem = windowed[0]
+            assert isinstance(stem, nn.Conv2d)
             stem.padding = (padding, padding)
-            for module in windowed:
-                if isinstance(module, nn.MaxPool2d):
-                    module.ceil_mode = True
+            for module in poolings:
+                module.ceil_mode = True
         self.score = nn.Conv2d(channels, classes, 1)
         nn.init.zeros_(self.score.weight)
         assert self.score.bias is not None
@@ -162,6 +168,23 @@ class Fcn(nn.Module):
         return found[:, 0, rows, columns].unflatten(0, scores.shape[:2])
 
 
+@torch.no_grad()
+def _on_the_way(trunk: Trunk, layer: str) -> list[nn.Module]:
+    """Convolutions and poolings that make a layer, in order; those of shortcuts, beside others, left out."""
+    found: list[nn.Module] = []
+    hooks = [
+        module.register_forward_hook(lambda module, given, out: found.append(module))
+        for name, module in trunk.named_modules()
+        if isinstance(module, WINDOWED) and not {"downsample", "shortcut"} & set(name.split("."))
+    ]
+    was, size = trunk.training, trunk.options.size
+    trunk.eval()(torch.zeros(1, 3, size, size).to(next(trunk.parameters())), [layer])
+    trunk.train(was)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
 def _as_convolutions(trunk: Trunk, channels: int, side: int) -> tuple[nn.Conv2d, nn.Conv2d]:
     """fc6 as a convolution over side x side cells, fc7 over one; taken out of the trunk."""
     linear = [(name, module) for name, module in trunk.named_modules() if isinstance(module, nn.Linear)]
@@ -186,8 +209,11 @@ def _convolution(weight: Tensor, linear: nn.Linear) -> nn.Conv2d:
 
 
 def _window(module: nn.Module) -> Window:
-    assert isinstance(module, nn.Conv2d | nn.MaxPool2d)
-    kernel, stride, padding = (
-        value if isinstance(value, int) else value[0] for value in (module.kernel_size, module.stride, module.padding)
+    assert isinstance(module, WINDOWED)
+    reach = 1 if isinstance(module, nn.AvgPool2d) else module.dilation
+    kernel, stride, padding, dilation = (
+        int(value if isinstance(value, int) else value[0])
+        for value in (module.kernel_size, module.stride, module.padding, reach)
     )
-    return Window(int(kernel), int(stride), int(padding), isinstance(module, nn.MaxPool2d) and module.ceil_mode)
+    ceil = not isinstance(module, nn.Conv2d) and module.ceil_mode
+    return Window((kernel - 1) * dilation + 1, stride, padding, ceil)

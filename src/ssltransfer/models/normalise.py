@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Normalise = Literal["imagenet", "half", "none", "per-picture", "per-channel", "caffe"]
+from ssltransfer.data.lab import lightness_alone, rgb_to_lab
+
+Normalise = Literal["imagenet", "half", "none", "per-picture", "per-channel", "caffe", "lab-lightness"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_BGR = (104.0, 117.0, 123.0)
@@ -20,8 +22,11 @@ def normalise(pictures: Tensor, rule: Normalise) -> Tensor:
         pictures: RGB.
         rule: imagenet (mean and deviation of [0, 1] values), half ([-1, 1]), none ([0, 1]), per-picture (zero mean,
             unit deviation over all pixels and channels: what the tiles of jigsaw++ are given), per-channel (the same
-            for each channel by itself: the tiles of jigsaw), caffe (BGR 0..255 minus its mean).
+            for each channel by itself: the tiles of jigsaw), caffe (BGR 0..255 minus its mean),
+            lab-lightness ((L - 50) / 50 of CIE Lab three times, what colorization is given).
     """
+    if rule == "lab-lightness":
+        return lightness_alone(rgb_to_lab(pictures))
     x = pictures.float()
     if rule == "caffe":
         return x.flip(1) - torch.tensor(_CAFFE_BGR, device=x.device).view(1, 3, 1, 1)

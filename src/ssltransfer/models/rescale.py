@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.trunk import BATCH_NORMS, LayerError, Trunk
 
 ROUNDS = 10
 CLOSE = 0.01  # of the logarithms of the layers' ratios, when the balance is good enough
@@ -39,9 +39,9 @@ class Chain:
 
     def __init__(self, trunk: Trunk):
         name = trunk.options.name
-        if name.startswith("resnet"):
-            raise LayerError(f"{name} is residual: a layer's scale is not its own there; leave `rescale` out.")
-        if any(isinstance(module, nn.BatchNorm2d) for module in trunk.modules()):
+        if not trunk.options.rescalable:
+            raise LayerError(f"{name}: a layer's scale is not its own, as in residual networks; leave `rescale` out.")
+        if any(isinstance(module, BATCH_NORMS) for module in trunk.modules()):
             raise LayerError(f"{name} has batch norms, which undo every scale; fold them in first (`absorb_bn`).")
         self.trunk = trunk.eval()
         self.layers = [module for module in trunk.modules() if isinstance(module, nn.Conv2d | nn.Linear)]

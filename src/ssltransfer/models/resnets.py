@@ -5,28 +5,28 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ssltransfer.config.trunks import ResNet18, ResNet50
+from ssltransfer.config.trunks.residual import ResNet as Options
 from ssltransfer.models.trunk import Trunk, scaled
 
 
 class ResNet(Trunk):
     """Layers: conv1 (after ReLU, before pooling), block1..block4 (after ReLU), pool (global average, a vector)."""
 
-    def __init__(self, options: ResNet18 | ResNet50, *, top: bool = True, dropout: float = 0.0):
+    def __init__(self, options: Options, *, top: bool = True, dropout: float = 0.0):
         super().__init__(options, top=top)
-        block: type[BasicBlock | Bottleneck]
-        block, depths = (BasicBlock, (2, 2, 2, 2)) if options.name == "resnet18" else (Bottleneck, (3, 4, 6, 3))
+        block: type[BasicBlock | Bottleneck] = BasicBlock if options.name == "resnet18" else Bottleneck
         stem = scaled(64, options.width)
         self.conv1 = nn.Conv2d(3, stem, 7, stride=options.stem_stride or 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         channels = stem
-        for number, depth in enumerate(depths, 1):
+        for number, depth in enumerate(options.depths, 1):
             planes = scaled(64 * 2 ** (number - 1), options.width)
+            first = (1, 2, 2, options.block4_stride)[number - 1]
             units: list[nn.Module] = []
             for unit in range(depth):
-                stride = 2 if number > 1 and unit == 0 else 1
+                stride = first if unit == 0 else 1
                 out = planes * block.expansion
                 change = stride != 1 or channels != out
                 shortcut = (

@@ -1,4 +1,4 @@
-"""Residual networks v2, whose norms and ReLUs stand before the convolutions: ResNet-101 up to block3 or block4."""
+"""Residual networks v2, whose norms and ReLUs stand before the convolutions: ResNet-50 and ResNet-101."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from ssltransfer.config.trunks import ResNetV2 as Options
-from ssltransfer.models.trunk import Trunk, scaled
+from ssltransfer.config.trunks.norms import TensorFlowNorms
+from ssltransfer.models.norms import as_in_tensorflow
+from ssltransfer.models.trunk import Trunk, ZeroPaddedMaxPool, scaled
 
 
 class ResNetV2(Trunk):
-    """He et al. 2016 (identity mappings in deep residual networks); protocols 2.5.
+    """He et al. 2016 (identity mappings in deep residual networks); protocols 2.3b and 2.5.
 
     Layers: conv1, the bare convolution before pooling, which nothing normalises; block1, block2, block3 (and block4),
     the sums of the residual branches after batch norm and ReLU: what the next block reads, or, after the last block,
-    the norm with which such a network ends; pool, the global average of the last block, a vector.
+    the norm with which such a network ends; pool, the global average of the last block, a vector; representation, a
+    linear function of that, if it was asked for. Without `last_relu` the last block ends with the norm.
 
     At output stride 8 block3 has no stride, and all its 3x3 convolutions but the first reach twice as far, so that its
     map has the values of stride 16 at every second place. block4 halves the map in any case.
@@ -24,13 +27,14 @@ class ResNetV2(Trunk):
         super().__init__(options, top=top)
         channels = scaled(64, options.width)
         self.conv1 = nn.Conv2d(3, channels, 7, stride=options.stem_stride or 2, padding=3, bias=False)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        tensorflow = isinstance(options, TensorFlowNorms)
+        self.maxpool = (ZeroPaddedMaxPool if tensorflow else nn.MaxPool2d)(3, 2, padding=1)
         self.relu = nn.ReLU(inplace=True)
         self.norm0 = nn.BatchNorm2d(channels)
         reach = 1
         for number, depth in enumerate(options.depths[: 4 if options.block4 else 3], 1):
             dense = number == 3 and options.output_stride == 8
-            stride = 1 if number == 1 or dense else 2
+            stride = 1 if dense else (1, 2, 2, options.block4_stride)[number - 1]
             planes = scaled(64 * 2 ** (number - 1), options.width)
             # What the first unit of the block reads has not been thinned out by a stride of the block yet.
             first = Unit(channels, planes, stride=stride, dilation=reach, first=True)
@@ -40,6 +44,11 @@ class ResNetV2(Trunk):
             self.add_module(f"block{number}", nn.Sequential(first, *others))
             self.add_module(f"norm{number}", nn.BatchNorm2d(channels))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        if options.representation:
+            self.representation = nn.Linear(channels, options.representation)
+        if isinstance(options, TensorFlowNorms):
+            as_in_tensorflow(self, options)
+        self._ends_bare = () if options.last_relu else (options.maps[-1],)
 
     def step(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
@@ -47,18 +56,36 @@ class ResNetV2(Trunk):
             return self.conv1(x)
         if layer == "pool":
             return self.avgpool(x).flatten(1)
+        if layer == "representation":
+            return self.representation(x)
         if layer == "block1":
             x = self.relu(self.norm0(self.maxpool(x)))
-        x = self.get_submodule(layer)(x)
-        return self.relu(self.get_submodule(f"norm{layer[-1]}")(x))
+        x = self.get_submodule(f"norm{layer[-1]}")(self.get_submodule(layer)(x))
+        return x if layer in self._ends_bare else self.relu(x)
+
+    @property
+    def units(self) -> nn.Sequential:
+        """The units of block3."""
+        block = self.get_submodule("block3")
+        assert isinstance(block, nn.Sequential)
+        return block
+
+    def units_of(self, x: Tensor) -> list[Tensor]:
+        """What each unit of block3 makes of block2's map (B, C, H, W): the raw sums."""
+        found = []
+        for unit in self.units:
+            x = unit(x)
+            found.append(x)
+        return found
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Each residual branch begins smaller by the root of their number.
+        """Kaiming's weights, and each residual branch begins smaller by the root of their number.
 
         Before any statistics are learned a norm changes nothing, and every unit would double the variance: 30 of them
         give a random network values in the ten thousands, which no head learns from and float16 does not hold.
         """
+        super().settle()
         units = [module for module in self.modules() if isinstance(module, Unit)]
         for unit in units:
             last = unit.branch[-1]
@@ -73,15 +100,26 @@ class Unit(nn.Module):
 
     Args:
         channels: of the input.
-        planes: of the 3x3 convolution; the output has four times as many.
+        planes: of the 3x3 convolution; the output has four times as many, unless `out` says otherwise.
         stride, dilation: of the 3x3 convolution.
         first: of its block.
+        out: channels of the output, of a first unit.
     """
 
-    def __init__(self, channels: int, planes: int, *, stride: int = 1, dilation: int = 1, first: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        planes: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        first: bool = False,
+        out: int | None = None,
+    ):
         super().__init__()
+        out = out or 4 * planes
         self.before = None if first else nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-        self.shortcut = nn.Conv2d(channels, 4 * planes, 1, stride=stride, bias=False) if first else None
+        self.shortcut = nn.Conv2d(channels, out, 1, stride=stride, bias=False) if first else None
         self.branch = nn.Sequential(
             nn.Conv2d(channels, planes, 1, bias=False),
             nn.BatchNorm2d(planes),
@@ -89,11 +127,11 @@ class Unit(nn.Module):
             nn.Conv2d(planes, planes, 3, stride=stride, padding=dilation, dilation=dilation, bias=False),
             nn.BatchNorm2d(planes),
             nn.ReLU(inplace=True),
-            nn.Conv2d(planes, 4 * planes, 1, bias=False),
+            nn.Conv2d(planes, out, 1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """float (B, channels, H, W) -> (B, 4 * planes, H / stride, W / stride)."""
+        """float (B, channels, H, W) -> (B, out, H / stride, W / stride)."""
         if self.shortcut is not None:
             return self.shortcut(x) + self.branch(x)
         assert self.before is not None

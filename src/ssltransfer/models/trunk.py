@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.trunks import TrunkOptions
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class LayerError(ValueError):
@@ -55,7 +58,8 @@ class Trunk(nn.Module, ABC):
         """From the layer before to this one."""
 
     def settle(self) -> None:
-        """Called once fresh weights are drawn, for networks whose form asks for more than Kaiming's initialisation."""
+        """Draw fresh weights: Kaiming's, and more in networks whose form asks for it."""
+        initialise(self)
 
     @torch.no_grad()
     def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
@@ -67,6 +71,16 @@ class Trunk(nn.Module, ABC):
         found = self(torch.zeros(1, 3, size, size, device=next(iter(self.state_dict().values())).device), self.layers)
         self.train(was)
         return {name: tuple(value.shape[1:]) for name, value in found.items()}
+
+
+class ZeroPaddedMaxPool(nn.MaxPool2d):
+    """Maximum pooling whose border is zeros, so that none of its values there is below zero: TensorFlow's padding."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """float (B, C, H, W) -> (B, C, about H / stride, about W / stride)."""
+        assert isinstance(self.padding, int)
+        padded = F.pad(input, [self.padding] * 4)
+        return F.max_pool2d(padded, self.kernel_size, self.stride)
 
 
 def scaled(channels: int, width: float) -> int:
@@ -85,16 +99,17 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d) and layer.affine:
+        elif isinstance(layer, BATCH_NORMS) and layer.affine:
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
 
 
-def initialise_last(layer: nn.Linear) -> None:
+def initialise_last(layer: nn.Linear | nn.Conv2d) -> None:
     """N(0, 0.01) for the layer that gives the logits (fc8 of the Caffe networks): the first loss is that of a guess.
 
     Kaiming's deviation would begin with confident wrong answers, whose gradient silences much of a network without
     batch normalisation.
     """
+    assert layer.bias is not None
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

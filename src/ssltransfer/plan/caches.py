@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ssltransfer.config import Config
-from ssltransfer.config.tasks import RelativePosition
+from ssltransfer.config.tasks import PatchGrid
 
 
 def enlarged(config: Config) -> Iterator[str]:
@@ -24,10 +24,11 @@ def enlarged(config: Config) -> Iterator[str]:
 def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
     """(stage/name, dataset, short side in pixels) of everything that reads pictures."""
     for name, pretext in config.pretexts.items():
-        side = getattr(pretext.task, "resize", pretext.trunk.short_side)
-        if isinstance(pretext.task, RelativePosition):
-            side = math.ceil(math.sqrt(pretext.task.pixels[1]))
-        yield from ((f"pretext/{name}", data, side) for data in (pretext.data, pretext.heldout))
+        for part in pretext.parts.values():
+            side = getattr(part.task, "resize", part.trunk.short_side)
+            if isinstance(part.task, PatchGrid):
+                side = math.ceil(math.sqrt(part.task.pixels[1]))
+            yield from ((f"pretext/{name}", data, side) for data in (part.data, part.heldout))
     for name, features in config.features.items():
         side = config.model(features.model).trunk.short_side
         yield from ((f"features/{name}", data, side) for data in sorted(config.datasets_of_features(name)))

@@ -13,6 +13,7 @@ from ssltransfer.artefacts.index import read_index
 from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import Video
+from ssltransfer.config.methods import Compress2q
 from ssltransfer.config.protocols import (
     ClusterAlignment,
     Logistic,
@@ -21,7 +22,7 @@ from ssltransfer.config.protocols import (
     Retrieval,
 )
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import Hog
+from ssltransfer.config.tasks import Hog, Several
 from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
 from ssltransfer.plan.networks import ASPECT, dims_of, flops, parameters, protocol_flops, task_flops, training_memory
@@ -119,9 +120,14 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         yield Cost("label", f"{cluster_name} on {data}", (cluster_name, made_of, data), hours, disk, None, limit)
     for name, student in config.students.items():
         n = pictures(config, student.data)
-        needs = tuple(filter(None, (getattr(student.method, "cluster", None), student.data)))
+        learned = getattr(student.method, "cluster", None) or config.taught_features(name)
+        teacher = None if learned else getattr(student.method, "teacher", None)
+        needs = tuple(filter(None, (learned or teacher, student.data)))
         seen = student.schedule.total_steps(n) * student.schedule.batch if n else None
         reading, work = machine.pictures(config.datasets[student.data]), TRAINING * flops(student.trunk, top=True)
+        # A slow copy sees every view once more.
+        work += flops(student.trunk) if isinstance(student.method, Compress2q) else 0.0
+        work += flops(config.model(teacher).trunk) if teacher else 0.0
         hours, limit = (
             _passes(seen, reading, work, machine.rate("training", student.trunk.name)) if seen else (None, "")
         )
@@ -144,20 +150,35 @@ def _packed_gb(config: Config, name: str) -> float | None:
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
-    n = pictures(config, pretext.data) if pretext.data else None
-    disk = parameters(pretext.trunk, top=False) * 4e-9
-    needs = tuple(filter(None, (pretext.data,)))
+    disk = parameters(pretext.trunk, top=False) * 4e-9 * (1 + len(pretext.snapshots))
+    needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
     if not pretext.task.trains:
         sampled = pretext.task.sampled if isinstance(pretext.task, Hog) else 0
         work = 2.0 * sampled * 36 * getattr(pretext.trunk, "words", 0) * 20
         return Cost("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
-    assert pretext.schedule is not None
-    if n is None and pretext.schedule.steps is None:
-        return Cost("pretext", name, needs, None, disk, None)
-    seen = pretext.schedule.total_steps(n or 1) * pretext.schedule.batch
-    reading = machine.pictures(config.datasets[pretext.data] if pretext.data else None)
-    hours, limit = _passes(seen, reading, TRAINING * task_flops(pretext), machine.rate("training", pretext.trunk.name))
-    return Cost("pretext", name, needs, hours, disk, training_memory(pretext.trunk, pretext.schedule.batch), limit)
+    return _training(config, machine, name, pretext, disk)
+
+
+def _training(config: Config, machine: Machine, name: str, pretext: Pretext, disk: float) -> Cost:
+    """Of a task, or of several with their shares of the steps."""
+    parts = pretext.parts
+    needs = tuple(dict.fromkeys(part.data for part in parts.values() if part.data))
+    schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
+    shares = dict.fromkeys(parts, 1.0)
+    if isinstance(pretext.task, Several):
+        shares = pretext.task.shares_of({member: schedule.batch for member, schedule in schedules.items()})
+    hours, memory, limits = 0.0, 0.0, []
+    for member, part in parts.items():
+        schedule, n = schedules[member], pictures(config, part.data) if part.data else None
+        memory = max(memory, training_memory(part.trunk, schedule.batch))
+        if n is None and schedule.steps is None:
+            return Cost("pretext", name, needs, None, disk, None)
+        seen = schedule.total_steps(n or 1) * schedule.batch * shares[member] / sum(shares.values())
+        reading = machine.pictures(config.datasets[part.data] if part.data else None)
+        passes, limit = _passes(seen, reading, TRAINING * task_flops(part), machine.rate("training", part.trunk.name))
+        hours += passes
+        limits.append((passes, limit))
+    return Cost("pretext", name, needs, hours, disk, memory, max(limits)[1])
 
 
 def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost:

@@ -6,14 +6,18 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from ssltransfer.config.schedule import Precision
 from ssltransfer.training.gpus import DeviceError
 
 PATIENCE = timedelta(minutes=30)  # with a process that does something alone, such as writing a checkpoint
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,25 @@ class Devices:
         """Mixed precision: matrix products in `dtype(precision)`, sums and weights in float32."""
         dtype = self.dtype(precision)
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
+
+    def gathered(self, value: T) -> list[T]:
+        """The value of every process, by rank: anything that can be pickled."""
+        found = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(found, value)
+        return found
+
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum over all processes of a tensor on the device, which is changed in place."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+    def as_the_first(self, module: nn.Module) -> None:
+        """Give a module on the device the state that it has in the first process: GPUs may differ in last bits."""
+        if self.world > 1:
+            for value in module.state_dict().values():
+                dist.broadcast(value, 0)
 
 
 def plan_devices(threads: int | None = None) -> Devices:

@@ -5,37 +5,33 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
 
 from ssltransfer.artefacts.files import write_text
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys, training_keys
+from ssltransfer.data.batches import Batch, load_batches, sequential_keys
 from ssltransfer.data.draws import seed_of
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.members import Member, Streams, plan_of
+from ssltransfer.training.members import TrainingError as TrainingError
 from ssltransfer.training.progress import Progress
-from ssltransfer.training.ranks import Ranks
-from ssltransfer.training.sync_norms import synchronise_norms
 from ssltransfer.training.task import Task
+from ssltransfer.training.updates import Training
+from ssltransfer.training.updates import build_optimiser as build_optimiser
+from ssltransfer.training.updates import set_lr as set_lr
+from ssltransfer.training.updates import update as update
 
 ROWS = 100  # of a learning curve
 HELDOUT_MEASUREMENTS = 20  # along a training
 HELDOUT_PICTURES = 2048  # of the held-out set, evenly spaced
-
-T = TypeVar("T")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: one clear sentence."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,8 @@ class Fitted:
     """What a training leaves besides the weights.
 
     Attributes:
-        curve: rows of {step, epoch, lr, loss, ...}, held-out values as heldout_*.
+        curve: rows of {step, epoch, lr, loss, ...}, held-out values as heldout_*; of several tasks each has its own, as
+            `name.loss`, and `loss` is the mean over the steps.
         measured: what varies between equal runs, for run.json.
     """
 
@@ -70,11 +67,6 @@ def fit(
 ) -> Fitted:
     """Train `task` on the pictures of `index`; go on from `folder` where an earlier run was cut off.
 
-    Pictures, random numbers and learning rate are functions of the global step, so an interrupted training ends with
-    the same bytes as an undisturbed one (on a CPU with the same number of threads, and of processes). Several processes
-    take equal shares of each batch and come to the weights that one would come to, up to rounding; batch norms see a
-    share unless `sync_bn`, and dropout differs.
-
     Args:
         task: network, head and loss; moved to the device and trained in place.
         index: training pictures.
@@ -88,56 +80,100 @@ def fit(
         TrainingError: the loss is not finite, there is nothing to train on, or a batch cannot be shared.
         Interrupted: told to end; the work is saved.
     """
-    if not len(index):
-        raise TrainingError("There are no pictures to train on; check the dataset's left-out list.")
-    _check_share(schedule, devices.world)
-    total = schedule.total_steps(len(index))
+    steps = schedule.total_steps(len(index)) if len(index) else 0
+    return fit_members([Member(task, index, schedule, seed, heldout)], steps, folder=folder, devices=devices)
+
+
+def fit_members(
+    members: Sequence[Member],
+    total: int,
+    *,
+    folder: Path,
+    devices: Devices,
+    at_once: bool = False,
+    keep: Callable[[int], None] = lambda step: None,
+    kept: Collection[int] = (),
+) -> Fitted:
+    """Train tasks that have modules in common, such as a trunk; go on from `folder` where a run was cut off.
+
+    Whose turn it is, pictures, random numbers and learning rate are functions of the global step, so an interrupted
+    training ends with the same bytes as an undisturbed one (on a CPU with the same number of threads, and of
+    processes). Several processes take equal shares of each batch and come to the weights that one would come to, up to
+    rounding; batch norms see a share unless `sync_bn`, and dropout differs. A task has the optimiser and the state of
+    one to itself, over its head and what is common; norms in what is common, with their statistics, belong to all.
+
+    Args:
+        members: one or several; moved to the device and trained in place.
+        total: steps altogether: updates, of whichever task.
+        folder, devices: as for `fit`.
+        at_once: all members take their gradients at the same weights; then their updates follow one another. Processes
+            that can be divided among the members do this side by side.
+        keep: called after each of the steps `kept` (or, at once, after the round that it belongs to), in every process.
+
+    Raises:
+        TrainingError, Interrupted: as for `fit`.
+    """
+    for member in members:
+        if not len(member.index):
+            raise TrainingError("There are no pictures to train on; check the dataset's left-out list.")
     checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
-    training = Training(task, schedule, seed, devices, checkpoint)
+    training = Training(members, devices, checkpoint, at_once=at_once)
     curve: list[dict[str, float]] = []
-    sums: dict[str, float] = {}
+    sums = Sums()
     start = 0
     state = checkpoint.load()
     if state:
         training.load(state)
-        start, curve, sums = state["step"], state["curve"], state["sums"]
+        start, curve, sums = state["step"], state["curve"], Sums(state["sums"])
     _check_alike(folder, start, devices)
+    if not start:
+        for member in members:
+            member.task.survey(member.index, devices)
     checkpoint.listen()
     origin = f"going on after step {start}" if start else "from nothing"
-    print(f"{len(index)} pictures, {total} steps of {schedule.batch}, {origin}; {devices}", flush=True)
+    print(f"{_said_of(members, total)}, {origin}; {devices}", flush=True)
 
     every = max(1, total // ROWS)
     measure_every = every * max(1, ROWS // HELDOUT_MEASUREMENTS)
-    batches = _batches(task, index, schedule, seed, start, total, devices)
-    progress = Progress("train", start, total, schedule.batch)
-    for step in range(start, total):
+    plan = plan_of(members, total, at_once=at_once)
+    size = len(members) if at_once else 1
+    streams = Streams(members, plan, start, training.parts, devices)
+    progress = Progress("train", start, total, members[0].schedule.batch)
+    for first in range(start, total, size):
+        turns, done = plan[first : first + size], min(first + size, total)
         waiting = time.monotonic()
-        batch = next(batches).to(devices.device)
+        batches = {turn: streams.next(turn).to(devices.device) for turn in turns if training.parts[turn]}
         waited = time.monotonic() - waiting
-        lr = schedule.lr_at(step, len(index))
-        values = training.step(batch, step, lr)
-        if not math.isfinite(values["loss"]):
-            _report_not_finite(task, batch, step, lr, folder, devices)
-        task.after_step(step)
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value
-        sums["n"] = sums.get("n", 0.0) + 1
-        progress.step(waited)
-        done = step + 1
-        if done % every == 0 or done == total:
-            row = {"step": done, "epoch": round(done * schedule.batch / len(index), 4), "lr": lr}
-            row |= {name: value / sums["n"] for name, value in sums.items() if name != "n"}
-            if heldout is not None and (done % measure_every == 0 or done == total):
-                row |= measure(task, heldout, schedule, seed=seed, devices=devices)
+        found = training.round(batches, turns, first)
+        for step, (turn, values) in enumerate(zip(turns, found, strict=True), start=first):
+            member = members[turn]
+            if not math.isfinite(values["loss"]):
+                _report_not_finite(member, batches.get(turn), step, folder, devices)
+            member.task.after_step(step)
+            sums.add(member, values)
+            progress.step(waited / size, member.schedule.batch)
+
+        def reached(interval: int, first: int = first, done: int = done) -> bool:
+            return done // interval > first // interval or done == total
+
+        if reached(every):
+            row = _row(members, plan, first, done) | sums.means()
+            for member in members:
+                if member.heldout is not None and reached(measure_every):
+                    row |= member.values(
+                        measure(member.task, member.heldout, member.schedule, seed=member.seed, devices=devices)
+                    )
             curve.append(row)
-            sums = {}
-            progress.say(f"loss {row['loss']:.3f} (guess {task.guess:.3f})")
+            sums = Sums()
+            progress.say(_losses(members, row))
+        if any(first < step <= done for step in kept):
+            keep(done)
         if checkpoint.due(done) and done < total:
-            checkpoint.save(training.state() | {"step": done, "curve": curve, "sums": sums}, done)
+            checkpoint.save(training.state() | {"step": done, "curve": curve, "sums": sums.state}, done)
     measured = progress.close()
     if start < total:
         # The state after the last step, so that a job killed while it exports does not train again.
-        checkpoint.save(training.state() | {"step": total, "curve": curve, "sums": sums}, total)
+        checkpoint.save(training.state() | {"step": total, "curve": curve, "sums": sums.state}, total)
     checkpoint.close()
     training.close()
     if devices.rank == 0:
@@ -145,120 +181,49 @@ def fit(
     return Fitted(curve, measured)
 
 
-def _batches(
-    task: Task, index: Index, schedule: Schedule, seed: int, start: int, total: int, devices: Devices
-) -> Iterator[Batch]:
-    share = schedule.batch // devices.world
-    mine = slice(devices.rank * share, (devices.rank + 1) * share)
-    keys = (batch[mine] for batch in training_keys(len(index), schedule.batch, start, total, seed))
-    pin = devices.device.type == "cuda"
-    return load_batches(index, task.transform, keys, seed=seed, workers=devices.workers, pin=pin)
+class Sums:
+    """Values since the last row of the curve, with how often each was there."""
+
+    def __init__(self, state: dict[str, list[float]] | None = None):
+        self.state = state or {}
+
+    def add(self, member: Member, values: dict[str, float]) -> None:
+        """Those of one step."""
+        shown = member.values(values) | {"loss": values["loss"]}
+        for name, value in shown.items():
+            total, times = self.state.get(name, [0.0, 0])
+            self.state[name] = [total + value, times + 1]
+
+    def means(self) -> dict[str, float]:
+        """Each over the steps at which it was there."""
+        return {name: total / times for name, (total, times) in self.state.items()}
 
 
-class Training:
-    """A task with what changes its weights.
-
-    Args:
-        task: moved to the device, and into training mode.
-        schedule: optimiser, precision, accumulation.
-        seed: of augmentation and dropout.
-        devices: where.
-        checkpoint: learns of signals that other processes were sent.
-    """
-
-    def __init__(self, task: Task, schedule: Schedule, seed: int, devices: Devices, checkpoint: Checkpoint):
-        self.task, self.schedule, self.seed, self.devices = task, schedule, seed, devices
-        task.to(devices.device)
-        if devices.device.type == "cuda":
-            task.to(memory_format=torch.channels_last)
-        task.train()
-        if schedule.sync_bn and devices.world > 1:
-            synchronise_norms(task)
-        if schedule.compile:
-            task.compile()
-        self.optimiser = build_optimiser(task, schedule)
-        self.scaler = torch.amp.GradScaler(devices.device.type, enabled=schedule.precision == "float16")
-        self.ranks = Ranks(task, devices.world, checkpoint) if devices.world > 1 else None
-
-    def step(self, batch: Batch, step: int, lr: float) -> dict[str, float]:
-        """The update of global step `step` from this process's share of its batch; mean values of the whole batch."""
-        set_lr(self.optimiser, lr)
-        torch.manual_seed(seed_of(self.seed, "step", step, *([self.devices.rank] if self.devices.rank else [])))
-        return update(self.task, batch, self.optimiser, self.schedule, self.seed, self.devices, self.scaler, self.ranks)
-
-    def state(self) -> dict[str, Any]:
-        """What a restart needs, beside the step."""
-        scaler = {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
-        return {"task": self.task.state_dict(), "optimiser": self.optimiser.state_dict(), **scaler}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self.task.load_state_dict(state["task"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if "scaler" in state:
-            self.scaler.load_state_dict(state["scaler"])
-
-    def close(self) -> None:
-        """Leave the task as an ordinary module."""
-        if self.ranks:
-            self.ranks.close()
+def _said_of(members: Sequence[Member], total: int) -> str:
+    if len(members) == 1:
+        return f"{len(members[0].index)} pictures, {total} steps of {members[0].schedule.batch}"
+    each = (f"{one.name} ({len(one.index)} pictures, batches of {one.schedule.batch})" for one in members)
+    return f"{total} steps of {', '.join(each)} in turns"
 
 
-def update(
-    task: Task,
-    batch: Batch,
-    optimiser: torch.optim.Optimizer,
-    schedule: Schedule,
-    seed: int,
-    devices: Devices,
-    scaler: torch.amp.GradScaler | None = None,
-    ranks: Ranks | None = None,
-) -> dict[str, float]:
-    """One update from one batch (with `ranks`: from all their shares), accumulated over micro-batches.
-
-    Returns:
-        Mean values of the batch.
-    """
-    scaler = scaler or torch.amp.GradScaler(devices.device.type, enabled=False)
-    optimiser.zero_grad(set_to_none=True)
-    values: dict[str, Tensor] = {}
-    parts = batch.split(schedule.micro_batch)
-    for place, part in enumerate(parts, start=1):
-        with devices.autocast(schedule.precision):
-            outputs = task(part, part.draws(seed))
-        share = len(part) / len(batch)
-        if ranks and place == len(parts):
-            ranks.expect()
-        scaler.scale(outputs["loss"] * share).backward()
-        for name, value in outputs.items():
-            values[name] = values.get(name, torch.zeros((), device=value.device)) + value.detach().float() * share
-    means = torch.stack(list(values.values()))
-    if ranks:
-        ranks.collect()
-        means = ranks.agree(means)
-    if schedule.clip:
-        scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(task.parameters(), schedule.clip)
-    scaler.step(optimiser)
-    scaler.update()
-    return dict(zip(values, means.tolist(), strict=True))
+def _row(members: Sequence[Member], plan: Sequence[int], first: int, done: int) -> dict[str, float]:
+    """Where the training is: epochs, and learning rate of each member's last step."""
+    row: dict[str, float] = {"step": done}
+    for place, member in enumerate(members):
+        seen = plan[:done].count(place) * member.schedule.batch / len(member.index)
+        row |= member.values({"epoch": round(seen, 4), "lr": member.schedule.lr_at(done - 1, len(member.index))})
+    return row
 
 
-def _check_share(schedule: Schedule, world: int) -> None:
-    """Refuse a batch that does not divide: every process has as many pictures, in pairs and in whole micro-batches."""
-    share, micro = schedule.batch // world, schedule.micro_batch
-    whole = schedule.batch % world == 0 and not (micro and share > micro and share % micro)
-    if world > 1 and (not whole or share % 2):
-        passes = f" in passes of {micro}" if micro else ""
-        raise TrainingError(
-            f"A batch of {schedule.batch} pictures{passes} cannot be shared by {world} devices, each with the same even"
-            " number; change the number of devices (--devices), batch or micro_batch."
-        )
+def _losses(members: Sequence[Member], row: dict[str, float]) -> str:
+    values = ((one, one.values({"loss": 0.0})) for one in members)
+    shown = ((one, key) for one, keys in values for key in keys if key in row)
+    return ", ".join(f"{key.replace('.', ' ')} {row[key]:.3f} (guess {one.task.guess:.3f})" for one, key in shown)
 
 
 def _check_alike(folder: Path, start: int, devices: Devices) -> None:
     """Refuse to go on from different checkpoints: a shared file system may show an old one for a while."""
-    starts = _gathered(start, devices)
+    starts = devices.gathered(start)
     if len(set(starts)) > 1:
         raise TrainingError(
             f"{folder}: the processes see checkpoints of different steps ({', '.join(map(str, starts))}); this folder "
@@ -285,55 +250,20 @@ def measure(task: Task, heldout: Index, schedule: Schedule, *, seed: int, device
         for name, value in outputs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
     task.train(was)
-    for other in _gathered(sums, devices):
+    for other in devices.gathered(sums):
         total |= {name: total.get(name, 0.0) + value for name, value in other.items()}
     return {f"heldout_{name}": value / len(ids) for name, value in total.items()}
 
 
-def _gathered(value: T, devices: Devices) -> list[T]:
-    """The value of every process."""
-    found = [value] * devices.world
-    if devices.world > 1:
-        dist.all_gather_object(found, value)
-    return found
-
-
-def build_optimiser(task: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """The optimiser of a schedule; biases and norms may have a learning rate and a decay of their own."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in task.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        factor = schedule.bias_lr if name.endswith("bias") else 1.0
-        decay = 0.0 if parameter.ndim < 2 and not schedule.norm_and_bias_decay else schedule.weight_decay
-        groups.setdefault((factor, decay), []).append(parameter)
-    settings = [
-        {"params": parameters, "weight_decay": decay, "factor": factor}
-        for (factor, decay), parameters in groups.items()
-    ]
-    fused = next(task.parameters()).is_cuda or None  # one kernel a step; None: as torch does it on a CPU
-    if schedule.optimiser == "sgd":
-        return torch.optim.SGD(
-            settings, lr=schedule.lr, momentum=schedule.momentum, nesterov=schedule.nesterov, fused=fused
-        )
-    if schedule.optimiser == "rmsprop":
-        return torch.optim.RMSprop(settings, lr=schedule.lr, alpha=0.9, eps=1e-3, momentum=schedule.momentum)
-    kind = torch.optim.Adam if schedule.optimiser == "adam" else torch.optim.AdamW
-    return kind(settings, lr=schedule.lr, betas=(schedule.momentum, 0.999), fused=fused)
-
-
-def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """The learning rate of this step, times each group's factor."""
-    for group in optimiser.param_groups:
-        group["lr"] = lr * group["factor"]
-
-
-def _report_not_finite(task: Task, batch: Batch, step: int, lr: float, folder: Path, devices: Devices) -> None:
-    bad = [name for name, p in task.named_parameters() if not torch.isfinite(p).all()]
+def _report_not_finite(member: Member, batch: Batch | None, step: int, folder: Path, devices: Devices) -> None:
+    bad = [name for name, p in member.task.named_parameters() if not torch.isfinite(p).all()]
     file = folder / (f"not_finite-{devices.rank}.pt" if devices.world > 1 else "not_finite.pt")
-    torch.save({"ids": batch.ids.cpu(), "pictures": batch.pictures.cpu()}, file)
+    if batch is not None:
+        torch.save({"ids": batch.ids.cpu(), "pictures": batch.pictures.cpu()}, file)
     where = f"; not finite: {', '.join(bad[:3])}" if bad else ""
+    whose = f" of {member.name}" if member.name else ""
+    lr = member.schedule.lr_at(step, len(member.index))
     raise TrainingError(
-        f"The loss is not finite at step {step} (learning rate {lr:g}{where}); lower the learning rate or warm up. "
-        f"The batch is in {folder / 'not_finite-*.pt' if devices.world > 1 else file}."
+        f"The loss{whose} is not finite at step {step} (learning rate {lr:g}{where}); lower the learning rate or warm "
+        f"up. The batch is in {folder / 'not_finite-*.pt' if devices.world > 1 else file}."
     )

@@ -22,13 +22,15 @@ class Progress:
         self.begun = self._said = time.monotonic()
         self.waited = 0.0
         self.done = start
+        self.pictures = 0
         self._bar = (
             tqdm(total=total, initial=start, desc=what, unit="step", leave=False) if sys.stderr.isatty() else None
         )
 
-    def step(self, waited: float) -> None:
-        """A step is done, of which `waited` seconds went into waiting for data."""
+    def step(self, waited: float, pictures: int | None = None) -> None:
+        """A step is done, of `pictures` if not of `batch`; `waited` seconds of it went into waiting for data."""
         self.done += 1
+        self.pictures += self.batch if pictures is None else pictures
         self.waited += waited
         if self._bar:
             self._bar.update()
@@ -36,7 +38,7 @@ class Progress:
     @property
     def rate(self) -> float:
         """Pictures a second."""
-        return (self.done - self.start) * self.batch / max(time.monotonic() - self.begun, 1e-9)
+        return self.pictures / max(time.monotonic() - self.begun, 1e-9)
 
     @property
     def waiting(self) -> float:
@@ -52,7 +54,8 @@ class Progress:
         if not always and now - self._said < 10:
             return
         self._said = now
-        left = (self.total - self.done) * self.batch / self.rate if self.rate else 0.0
+        done = self.done - self.start
+        left = (self.total - self.done) * (now - self.begun) / done if done else 0.0
         print(
             f"{self.what}: step {self.done}/{self.total}, {text}, {self.rate:.0f} pictures/s, "
             f"{self.waiting:.0%} waiting for data, {_clock(left)} left",

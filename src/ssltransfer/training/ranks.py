@@ -28,7 +28,7 @@ class Ranks:
 
     def __init__(self, task: nn.Module, world: int, checkpoint: Checkpoint):
         self.world, self.checkpoint = world, checkpoint
-        self._packs = _packs([parameter for parameter in task.parameters() if parameter.requires_grad])
+        self._packs = packs([parameter for parameter in task.parameters() if parameter.requires_grad])
         self._pack_of = {parameter: place for place, pack in enumerate(self._packs) for parameter in pack}
         norms = [module for module in task.modules() if isinstance(module, _BatchNorm)]
         self._statistics = [
@@ -86,14 +86,14 @@ class Ranks:
             hook.remove()
 
 
-def _packs(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+def packs(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Neighbours of about BUCKET bytes, those first whose gradients are there first: the last layers."""
-    packs: list[list[nn.Parameter]] = []
+    found: list[list[nn.Parameter]] = []
     room = 0
     for parameter in reversed(parameters):
         if room <= 0:
-            packs.append([])
+            found.append([])
             room = BUCKET
-        packs[-1].append(parameter)
+        found[-1].append(parameter)
         room -= parameter.numel() * parameter.element_size()
-    return packs
+    return found

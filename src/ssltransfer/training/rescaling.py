@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 
 from ssltransfer.artefacts.index import Index
 from ssltransfer.data.batches import load_batches, sequential_keys
@@ -36,8 +35,6 @@ def rescale_by(model: Model, index: Index, devices: Devices, seed: int) -> None:
         for batch in load_batches(index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers)
     ]
     rescale(trunk, batches, seed=seed_of(seed, "rescale"))
-    if devices.world > 1:
-        for value in trunk.state_dict().values():
-            dist.broadcast(value, 0)
+    devices.as_the_first(trunk)
     trunk.cpu()
     print(f"layers rescaled by {len(ids)} pictures", flush=True)

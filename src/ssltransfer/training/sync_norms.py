@@ -23,7 +23,9 @@ class SyncedBatchNorm(nn.SyncBatchNorm):
         mean = _Mean.apply(x.mean(dims))
         centred = x - mean.view(shape)
         variance = _Mean.apply(centred.square().mean(dims))
-        self._remember(mean.detach(), variance.detach(), dist.get_world_size() * input.numel() // input.shape[1])
+        if self.track_running_stats:
+            count = dist.get_world_size() * input.numel() // input.shape[1]
+            self._remember(mean.detach(), variance.detach(), count)
         found = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             found = found * self.weight.view(shape) + self.bias.view(shape)
@@ -59,11 +61,12 @@ def _mean(value: Tensor) -> Tensor:
 def synchronise_norms(task: nn.Module) -> None:
     """Put synchronised norms in the place of those that learn statistics; frozen ones stay as they are.
 
-    Names of parameters and buffers do not change, so checkpoints and models fit both.
+    Names of parameters and buffers do not change, so checkpoints and models fit both. A trunk that several tasks share
+    is changed once.
     """
     for parent in list(task.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, _BatchNorm) and child.training:
+            if isinstance(child, _BatchNorm) and not isinstance(child, SyncedBatchNorm) and child.training:
                 synced = SyncedBatchNorm(
                     child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
                 )

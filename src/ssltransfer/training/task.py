@@ -6,18 +6,21 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from ssltransfer.artefacts.index import Index
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import Transform
+from ssltransfer.training.devices import Devices
 
 
 class Task(nn.Module, ABC):
     """A network with its head, its data and its loss.
 
-    `transform` is the CPU part: a decoded picture becomes a fixed-size uint8 square. `forward` is the device part: a
-    batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random numbers from `draws`
-    alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that must survive a restart
-    (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the held-out one.
+    `transform` is the CPU part: a decoded picture becomes a fixed-size uint8 square, or several (`Views`). `forward` is
+    the device part: a batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random
+    numbers from `draws` alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that
+    must survive a restart (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the
+    held-out one.
 
     Where several processes train together, each sees its share of a batch. `fit` makes gradients and the statistics of
     batch norms equal in all; a task keeps its other buffers so (a queue gathers what all have seen).
@@ -41,6 +44,17 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Scalars of a batch, each a mean over it: `loss`, and what else the curve shows, such as `accuracy`."""
+
+    def survey(self, index: Index, devices: Devices) -> None:
+        """What the task must know of all training pictures; called once, before a training's first step.
+
+        The task is on its device. What is found belongs in buffers: the checkpoint holds them, and a training that
+        goes on from one is not surveyed again. Every process calls this and must come to the same.
+
+        Args:
+            index: the training pictures.
+            devices: where; `gathered` gives what all processes have found.
+        """
 
     def after_step(self, step: int) -> None:
         """Called after every update; momentum copies and the like."""

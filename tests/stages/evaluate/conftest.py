@@ -1,25 +1,21 @@
-"""A small chain up to the evaluations: pictures of the world, an index, a random trunk, its features."""
+"""A small chain up to the evaluations, and sets with boxes, masks and depth; makes `inputs` importable."""
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Features
-from ssltransfer.config.formats import World
 from ssltransfer.config.protocols import Pool
-from ssltransfer.config.trunks import CaffeNet
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.weights import write_model
 from ssltransfer.stages.features import run as extract
-from ssltransfer.stages.index import run as make_index
 
-TRUNK = CaffeNet(width=0.125, size=64, stem_stride=2)
+sys.path.insert(0, str(Path(__file__).parent))
+from inputs import make_model, make_sets
 
 
 @dataclass(frozen=True)
@@ -35,22 +31,12 @@ class Chain:
     test_features: Path
 
 
-def make_model(folder: Path, seed: int = 0, *, top: bool = False) -> Path:
-    """A random network, written as any other model."""
-    manifest = folder / "manifest.json"
-    with Work("pretext", manifest, "{}", {}) as work:
-        work.finish(write_model(folder, build_trunk(TRUNK, top=top, seed=seed), "imagenet", {}))
-    return manifest
-
-
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     root = tmp_path_factory.mktemp("chain")
     os.environ["SSLTRANSFER_WORKERS"] = "0"
-    for split, n in (("train", 60), ("val", 30)):
-        spec = World(set="objects", split=split, n=n, size=64, root=str(root / "world"))
-        make_index(spec, output=root / "index" / f"{split}.parquet", threads=1)
-    model = make_model(root / "pretext" / "tiny")
+    train, test = make_sets(root / "index", "objects", {"train": 60, "val": 30}, 64)
+    model = make_model(root / "pretext" / "tiny", top=False)
     for split in ("train", "val"):
         extract(
             Features(model="tiny", layer="conv4", pool=Pool(max=3)),
@@ -61,13 +47,37 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
         )
     return Chain(
         root,
-        root / "index" / "train.parquet",
-        root / "index" / "val.parquet",
+        train,
+        test,
         model,
-        make_model(root / "pretext" / "full", top=True),
+        make_model(root / "pretext" / "full"),
         root / "features" / "conv4" / "train" / "manifest.json",
         root / "features" / "conv4" / "val" / "manifest.json",
     )
+
+
+@pytest.fixture(scope="session")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """40 training and 24 test pictures with VOC's labels, the short side 80."""
+    return make_sets(tmp_path_factory.mktemp("voc"), "voc", {"trainval": 40, "test": 24}, 80)
+
+
+@pytest.fixture(scope="session")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """16 and 8 with boxes, the short side 64."""
+    return make_sets(tmp_path_factory.mktemp("boxes"), "voc", {"trainval": 16, "test": 8}, 64, targets="boxes")
+
+
+@pytest.fixture(scope="session")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """72 and 24 with masks, the short side 64."""
+    return make_sets(tmp_path_factory.mktemp("masks"), "voc", {"trainval": 72, "test": 24}, 64, targets="masks")
+
+
+@pytest.fixture(scope="session")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """160 and 30 rooms with depth, the short side 48."""
+    return make_sets(tmp_path_factory.mktemp("rooms"), "rgbd", {"train": 160, "test": 30}, 48, targets="depth")
 
 
 @pytest.fixture

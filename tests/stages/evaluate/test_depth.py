@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inputs import make_model, make_sets
 from matplotlib import colormaps
 
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.metrics import Metrics, read_metrics
-from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.formats import Rgbd, World
+from ssltransfer.config.formats import Rgbd
 from ssltransfer.config.protocols import Depth
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.trunks import CaffeNet, HogWords, ResNet18, ResNet101V2, TrunkOptions, Vgg16
@@ -23,7 +23,7 @@ from ssltransfer.data.drawing import depth_colours
 from ssltransfer.data.draws import Draws
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import Model, write_model
+from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate import depth, run
 from ssltransfer.stages.evaluate.base import Given
 from ssltransfer.stages.evaluate.depth import DepthTask
@@ -34,21 +34,6 @@ from ssltransfer.training.devices import plan_devices
 NARROW = ResNet18(width=0.125, size=64)
 FINE = {"resize": (48, 64), "crop": (42, 60), "channels": 32}
 SHORT = Schedule(steps=7, batch=4, lr=0.01)
-
-
-def made(folder: Path, options: TrunkOptions, *, top: bool = True, seed: int = 0) -> Path:
-    with Work("pretext", folder / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(folder, build_trunk(options, top=top, seed=seed), "imagenet", {}))
-    return work.output
-
-
-@pytest.fixture(scope="module")
-def rooms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("rooms")
-    for split, n in (("train", 160), ("test", 30)):
-        spec = World(set="rgbd", split=split, n=n, size=48, root=str(root / "world"), targets="depth")
-        make_index(spec, output=root / f"{split}.parquet", threads=1)
-    return root / "train.parquet", root / "test.parquet"
 
 
 def task_of(options: TrunkOptions, *, top: bool = True, **protocol: object) -> DepthTask:
@@ -172,10 +157,7 @@ def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_of_more_rooms_it_learns_more(tmp_path: Path) -> None:
-    for split, n in (("train", 300), ("test", 40)):
-        spec = World(set="rgbd", split=split, n=n, size=64, root=str(tmp_path / "world"), targets="depth")
-        make_index(spec, output=tmp_path / f"{split}.parquet", threads=1)
-    pictures = tmp_path / "train.parquet", tmp_path / "test.parquet"
+    pictures = make_sets(tmp_path, "rgbd", {"train": 300, "test": 40}, 64, targets="depth")
     found = measured(tmp_path, NARROW.model_copy(update={"width": 0.25}), pictures, steps=400, lr=0.1)
     assert found.chance is not None and found.mean("d1") > found.chance + 10
     assert found.mean("mae") < 0.8 * found.details["guess"]["mae"]
@@ -186,7 +168,7 @@ def measured(folder: Path, trunk: TrunkOptions, pictures: tuple[Path, Path], *, 
     schedule = Schedule(steps=steps, batch=8, lr=lr, drops=(0.7 * steps,))
     protocol = Depth(**FINE, zoom=(1.0, 1.0), rotation=0.0, schedule=schedule)  # type: ignore[arg-type]
     output = folder / "depth" / "m.json"
-    given = {"model": made(folder / "m", trunk), "train": pictures[0], "test": pictures[1], "threads": 1}
+    given = {"model": make_model(folder / "m", trunk), "train": pictures[0], "test": pictures[1], "threads": 1}
     run(Measurement(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
     found = read_metrics(output)
     print({name: round(found.mean(name), 3) for name in found.values}, found.chance, found.details["guess"])
@@ -195,7 +177,7 @@ def measured(folder: Path, trunk: TrunkOptions, pictures: tuple[Path, Path], *, 
 
 def test_measured_again_it_is_the_same(rooms: tuple[Path, Path], tmp_path: Path) -> None:
     spec = Measurement(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
-    model = made(tmp_path / "m", NARROW)
+    model = make_model(tmp_path / "m", NARROW)
     for name in ("one", "two"):
         output = tmp_path / name / "depth" / "m.json"
         run(spec, model=model, train=rooms[0], test=rooms[1], output=output, threads=1)
@@ -218,7 +200,7 @@ def test_cut_off_and_resumed_it_is_the_same(
     rooms: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
-    model = made(tmp_path / "m", NARROW)
+    model = make_model(tmp_path / "m", NARROW)
     spec = Measurement(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b")  # type: ignore[arg-type]
     given = {"model": model, "train": rooms[0], "test": rooms[1], "threads": 1}
     run(spec, output=tmp_path / "whole" / "m.json", **given)  # type: ignore[arg-type]
@@ -264,7 +246,7 @@ def test_depth_is_drawn_in_viridis_and_what_is_missing_is_grey() -> None:
 def test_a_real_kitchen(kitchen: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)
-    model = made(tmp_path / "m", NARROW.model_copy(update={"width": 0.25}))
+    model = make_model(tmp_path / "m", NARROW.model_copy(update={"width": 0.25}))
     protocol = Depth(resize=(60, 80), crop=(57, 76), channels=32, schedule=Schedule(steps=150, batch=8, lr=0.02))
     output = tmp_path / "depth" / "m.json"
     given = {"model": model, "train": tmp_path / "train.parquet", "test": tmp_path / "test.parquet"}

@@ -67,9 +67,7 @@ def test_a_batch_without_any_value_has_no_loss_and_no_gradient() -> None:
 
 def test_metrics_are_numpys_over_all_pixels_of_all_batches() -> None:
     predicted, truth = maps(1)
-    errors = Errors()
-    for rows in (slice(0, 1), slice(1, 4)):
-        errors.add(predicted[rows], truth[rows])
+    errors = sum((Errors.of(predicted[rows], truth[rows]) for rows in (slice(0, 1), slice(1, 4))), Errors())
     valid = truth.numpy() > 0
     d, p = truth.numpy()[valid].astype(float), predicted.numpy()[valid].astype(float)
     ratio = np.maximum(d / p, p / d)

@@ -5,20 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inputs import make_model, make_sets
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.metrics import read_metrics
-from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.formats import Voc, World
+from ssltransfer.config.formats import Voc
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.trunks import CaffeNet, ResNet18, TrunkOptions
 from ssltransfer.data.batches import load_batches, training_keys
 from ssltransfer.data.targets import Boxes
 from ssltransfer.models.build import build_trunk
-from ssltransfer.models.weights import Model, write_model
+from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.detection.bodies import settle_norms
 from ssltransfer.stages.evaluate.detection.proposals import grid
@@ -44,24 +44,9 @@ def small(steps: int = 4, **changes: object) -> Options:
     return Options(**{**given, **changes})  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def voc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("voc")
-    for split, n in (("trainval", 16), ("test", 8)):
-        spec = World(set="voc", split=split, n=n, size=64, targets="boxes", root=str(root / "world"))
-        make_index(spec, output=root / f"{split}.parquet", threads=1)
-    return root / "trainval.parquet", root / "test.parquet"
-
-
-def made(folder: Path, options: TrunkOptions, *, top: bool = True) -> Path:
-    with Work("pretext", folder / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(folder, build_trunk(options, top=top), "imagenet", {}))
-    return folder / "manifest.json"
-
-
-def detector(voc: tuple[Path, Path], options: Options, trunk: TrunkOptions = TRUNK) -> FastRcnn:
+def detector(boxes: tuple[Path, Path], options: Options, trunk: TrunkOptions = TRUNK) -> FastRcnn:
     model = Model(build_trunk(trunk, top=True).eval(), "imagenet", "", "it")
-    train, test = ([grid(*size) for size in read_index(path).sizes.tolist()] for path in voc)
+    train, test = ([grid(*size) for size in read_index(path).sizes.tolist()] for path in boxes)
     return FastRcnn(model, "it", options, 20, 0, train, test)
 
 
@@ -78,16 +63,16 @@ def test_the_published_constants() -> None:
     assert options.nms == 0.3
 
 
-def test_new_layers_start_as_released(voc: tuple[Path, Path]) -> None:
-    task = detector(voc, small(), CaffeNet(width=0.25, size=64, stem_stride=2))
+def test_new_layers_start_as_released(boxes: tuple[Path, Path]) -> None:
+    task = detector(boxes, small(), CaffeNet(width=0.25, size=64, stem_stride=2))
     assert float(task.scores.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
     assert float(task.boxes.weight.detach().std()) == pytest.approx(0.001, rel=0.1)
     assert not task.scores.bias.any() and not task.boxes.bias.any()
     assert task.scores.out_features == 21 and task.boxes.out_features == 80
 
 
-def test_first_loss_is_that_of_a_guess(voc: tuple[Path, Path]) -> None:
-    task, index = detector(voc, small()), read_index(voc[0])
+def test_first_loss_is_that_of_a_guess(boxes: tuple[Path, Path]) -> None:
+    task, index = detector(boxes, small()), read_index(boxes[0])
     settle_norms(task.body, task.examples(index, CPU))
     task.train()
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
@@ -96,17 +81,17 @@ def test_first_loss_is_that_of_a_guess(voc: tuple[Path, Path]) -> None:
     assert float(found["loss"].detach()) == pytest.approx(float((found["loss_class"] + found["loss_box"]).detach()))
 
 
-def test_conv1_stays_and_the_rest_learns(voc: tuple[Path, Path], tmp_path: Path) -> None:
-    task = detector(voc, small())
+def test_conv1_stays_and_the_rest_learns(boxes: tuple[Path, Path], tmp_path: Path) -> None:
+    task = detector(boxes, small())
     before = {name: value.clone() for name, value in task.state_dict().items()}
-    fit(task, read_index(voc[0]), small().schedule, seed=0, folder=tmp_path, devices=CPU)
+    fit(task, read_index(boxes[0]), small().schedule, seed=0, folder=tmp_path, devices=CPU)
     same = {name for name, value in task.state_dict().items() if torch.equal(value, before[name])}
     norms = {name for name in before if ".bn" in name}
     assert same == {"body.trunk.conv1.weight", "body.trunk.conv1.bias"} | norms
 
 
-def test_each_region_at_the_scale_that_brings_it_nearest_to_224(voc: tuple[Path, Path]) -> None:
-    task = detector(voc, small()).eval()
+def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Path, Path]) -> None:
+    task = detector(boxes, small()).eval()
     asked: list[tuple[int, list[list[float]]]] = []
     answers = task.answers
 
@@ -119,19 +104,19 @@ def test_each_region_at_the_scale_that_brings_it_nearest_to_224(voc: tuple[Path,
     sides = np.array([[0, 0, s, s] for s in (100, 200, 400)], np.float32)
     task.tested = [sides]
     views = [torch.zeros(1, 3, 400, 400, dtype=torch.uint8), torch.zeros(1, 3, 800, 800, dtype=torch.uint8)]
-    _, boxes = task.seen(0, views, 400, 400)
+    _, found = task.seen(0, views, 400, 400)
     (small_map, at_one), (large_map, at_two) = asked
     assert large_map == 2 * small_map - 1 or large_map == 2 * small_map
     assert at_one == [[0, 0, 200, 200], [0, 0, 400, 400]] and at_two == [[0, 0, 200, 200]]
-    sizes = (boxes[..., 2:] - boxes[..., :2]).mean((1, 2)).tolist()
+    sizes = (found[..., 2:] - found[..., :2]).mean((1, 2)).tolist()
     assert sorted(sizes) == pytest.approx([100, 200, 400], rel=0.05), "in pixels of the picture again"
     task.tested = [sides[:0]]
     assert task.seen(0, views, 400, 400)[0].shape == (0, 21)
 
 
-def test_a_residual_network_and_share_of_things_covered(voc: tuple[Path, Path]) -> None:
-    task = detector(voc, small(), ResNet18(width=0.125, size=32)).train()
-    index = read_index(voc[0])
+def test_a_residual_network_and_share_of_things_covered(boxes: tuple[Path, Path]) -> None:
+    task = detector(boxes, small(), ResNet18(width=0.125, size=32)).train()
+    index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
     task(batch, batch.draws(0))["loss"].backward()
     assert all(p.grad is not None for p in task.parameters() if p.requires_grad)
@@ -142,11 +127,11 @@ def test_a_residual_network_and_share_of_things_covered(voc: tuple[Path, Path]) 
 
 
 def test_end_to_end_again_and_after_an_interruption(
-    voc: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boxes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = made(tmp_path / "m", TRUNK)
+    model = make_model(tmp_path / "m", TRUNK)
     spec = Measurement(protocol=small(least_score=0.0), train="a", test="b", seeds=(0, 1))
-    given = {"model": model, "train": voc[0], "test": voc[1], "threads": 1}
+    given = {"model": model, "train": boxes[0], "test": boxes[1], "threads": 1}
     run(spec, output=tmp_path / "one" / "voc" / "m.json", **given)  # type: ignore[arg-type]
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "1")
     original = FastRcnn.after_step
@@ -177,12 +162,12 @@ def test_end_to_end_again_and_after_an_interruption(
     assert found.details["lines"][0]["title"] == "precision over recall"
 
 
-def test_refuses_sets_without_boxes(voc: tuple[Path, Path], chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_refuses_sets_without_boxes(boxes: tuple[Path, Path], chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     spec = Measurement(protocol=small(), train="a", test="b")
     with pytest.raises(ArtefactError, match=r"a: was indexed without boxes; set `targets: boxes`"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)
     with pytest.raises(ArtefactError, match="b: its classes are not those of a"):
-        run(spec, model=chain.model, train=voc[0], test=chain.test, output=tmp_path / "m.json", threads=1)
+        run(spec, model=chain.model, train=boxes[0], test=chain.test, output=tmp_path / "m.json", threads=1)
 
 
 @pytest.mark.real
@@ -201,7 +186,7 @@ def test_real_pictures(real_data: Path, tmp_path: Path) -> None:
     spec = Measurement(protocol=options.model_copy(update={"least_score": 0.0}), train="a", test="b")
     output = tmp_path / "voc" / "m.json"
     given = {
-        "model": made(tmp_path / "m", TRUNK),
+        "model": make_model(tmp_path / "m", TRUNK),
         "train": tmp_path / "train.parquet",
         "test": tmp_path / "val.parquet",
     }
@@ -215,11 +200,8 @@ def test_real_pictures(real_data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_learns_to_find_things_of_the_world(tmp_path: Path) -> None:
     """A small network from nothing, far beyond what it finds before it has learnt (a minute or two on one core)."""
-    for split, n in (("trainval", 300), ("test", 80)):
-        dataset = World(set="voc", split=split, n=n, size=96, targets="boxes", root=str(tmp_path / "world"))
-        make_index(dataset, output=tmp_path / f"{split}.parquet", threads=1)
-    model = made(tmp_path / "m", CaffeNet(width=0.25, size=64, stem_stride=2, bn=True))
-    train, test = (tmp_path / f"{split}.parquet" for split in ("trainval", "test"))
+    train, test = make_sets(tmp_path, "voc", {"trainval": 300, "test": 80}, 96, targets="boxes")
+    model = make_model(tmp_path / "m", CaffeNet(width=0.25, size=64, stem_stride=2, bn=True))
     found = {}
     for steps in (1, 400):
         schedule = Schedule(steps=steps, batch=4, optimiser="adam", lr=0.001, decay="cosine")

@@ -2,22 +2,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from inputs import make_model
 
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.metrics import read_metrics
-from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.formats import World
 from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.trunks import ResNet18
 from ssltransfer.data.batches import load_batches, training_keys
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import Model, write_model
+from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.faster_rcnn import FasterRcnn
-from ssltransfer.stages.index import run as make_index
 
 TRUNK = ResNet18(width=0.125, size=32)
 
@@ -34,15 +32,6 @@ def small(steps: int = 4, **changes: object) -> Options:
         "schedule": Schedule(steps=steps, batch=2, lr=0.01, bias_lr=2.0),
     }
     return Options(**{**given, **changes})  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def voc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("voc")
-    for split, n in (("trainval", 12), ("test", 6)):
-        spec = World(set="voc", split=split, n=n, size=64, targets="boxes", root=str(root / "world"))
-        make_index(spec, output=root / f"{split}.parquet", threads=1)
-    return root / "trainval.parquet", root / "test.parquet"
 
 
 def detector(options: Options) -> FasterRcnn:
@@ -75,9 +64,9 @@ def test_anchors_are_the_published_ones() -> None:
     assert centres[1].tolist() == [16, 0] and centres[-1].tolist() == [49 * 16, 37 * 16]
 
 
-def test_all_weights_learn_but_norms(voc: tuple[Path, Path]) -> None:
+def test_all_weights_learn_but_norms(boxes: tuple[Path, Path]) -> None:
     task = detector(small()).train()
-    index = read_index(voc[0])
+    index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
     torch.manual_seed(0)
     found = task(batch, batch.draws(0))
@@ -96,13 +85,12 @@ def test_wants_a_residual_network(chain) -> None:  # type: ignore[no-untyped-def
         FasterRcnn(read_model(chain.model), small(), 20, 0)
 
 
-def test_end_to_end_and_again(voc: tuple[Path, Path], tmp_path: Path) -> None:
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(tmp_path / "m", build_trunk(TRUNK, top=True), "imagenet", {}))
+def test_end_to_end_and_again(boxes: tuple[Path, Path], tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", TRUNK)
     spec = Measurement(protocol=small(least_score=0.0), train="a", test="b")
     for name in ("one", "two"):
         output = tmp_path / name / "voc" / "m.json"
-        run(spec, model=work.output, train=voc[0], test=voc[1], output=output, threads=1)
+        run(spec, model=model, train=boxes[0], test=boxes[1], output=output, threads=1)
     assert output.read_bytes() == (tmp_path / "one" / "voc" / "m.json").read_bytes()
     found = read_metrics(output)
     assert set(found.values) == {"map", "map_area", "map75"} and found.chance == 0

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inputs import make_model
 from torch import nn
 
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.metrics import read_metrics
-from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearSgd, Mlp, Pool
 from ssltransfer.config.protocols import Head as Options
@@ -26,7 +26,7 @@ from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare
 from ssltransfer.models.build import build_trunk, rebuild
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.base import Classes, classes_of
 from ssltransfer.stages.evaluate.heads import Head
@@ -172,12 +172,10 @@ def test_frozen_block3_is_the_published_one() -> None:
 
 
 def test_frozen_block3_sees_crops_in_distorted_colours_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    trunk = build_trunk(ResNet101V2(width=0.125, size=64), top=True)
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(tmp_path / "m", trunk, "imagenet", {}))
+    manifest = make_model(tmp_path / "m", ResNet101V2(width=0.125, size=64))
     spec = Measurement(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
     output = tmp_path / "frozen" / "m.json"
-    run(spec, model=work.output, train=chain.train, test=chain.test, output=output, threads=1)
+    run(spec, model=manifest, train=chain.train, test=chain.test, output=output, threads=1)
     found = read_metrics(output)
     assert (found.headline, found.details["shape"]) == ("top5", [128, 3, 3])
     train, test = read_index(chain.train), read_index(chain.test)
@@ -185,7 +183,8 @@ def test_frozen_block3_sees_crops_in_distorted_colours_at_stride_16(chain, tmp_p
     assert found.chance == pytest.approx(100 * np.isin(test.labels, common).mean(), abs=1e-4)
 
     options = FrozenBlock3(schedule=SHORT)
-    model = read_model(work.output)
+    model = read_model(manifest)
+    trunk = model.trunk
     model = replace(model, trunk=rebuild(model.trunk, output_stride=options.output_stride))
     task = Head(model, options, classes_of(train, test, ("a", "b")), 0, "m")
     assert model.trunk.shapes()["block3"] == (128, 4, 4) and trunk.shapes()["block3"] == (128, 8, 8)

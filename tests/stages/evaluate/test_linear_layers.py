@@ -24,7 +24,8 @@ from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.base import Given, classes_of
-from ssltransfer.stages.evaluate.linear_layers import Probes, default_layers, pooled_shape, resized
+from ssltransfer.stages.evaluate.layers import default_layers
+from ssltransfer.stages.evaluate.linear_layers import Probes, pooled_shape, resized
 from ssltransfer.training.devices import Devices
 
 SCHEDULE = Schedule(steps=24, batch=20, lr=0.05, drop_every=16)

@@ -8,23 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inputs import make_model, make_sets
 from torch import nn
 
 from ssltransfer.artefacts.index import Index, read_index
-from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.formats import World
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.trunks import CaffeNet
 from ssltransfer.data.batches import load_batches, sequential_keys
-from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import normalise
-from ssltransfer.models.weights import Model, read_model, write_model
+from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.prepared import prepared
 from ssltransfer.stages.evaluate.voc_classification import FineTuned
-from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -33,10 +30,7 @@ NORMED = CaffeNet(width=0.125, size=64, stem_stride=2, bn=True)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("normed")
-    with Work("pretext", folder / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(folder, build_trunk(NORMED, top=True, seed=1), "imagenet", {}))
-    return folder / "manifest.json"
+    return make_model(tmp_path_factory.mktemp("normed"), NORMED, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +80,14 @@ def test_what_stays_frozen_stays_frozen(model: Path, pictures: Index) -> None:
 
 
 def test_voc_classification_with_both(model: Path, tmp_path: Path) -> None:
-    for split, n in (("trainval", 24), ("test", 12)):
-        spec = World(set="voc", split=split, n=n, size=64, root=str(tmp_path / "world"))
-        make_index(spec, output=tmp_path / f"{split}.parquet", threads=1)
+    train, test = make_sets(tmp_path, "voc", {"trainval": 24, "test": 12}, 64)
     protocol = VocClassification(schedule=Schedule(steps=3, batch=8, lr=0.001), crops=1, absorb_bn=True, rescale=True)
     for name in ("one", "two"):
         run(
             Measurement(protocol=protocol, train="a", test="b"),
             model=model,
-            train=tmp_path / "trainval.parquet",
-            test=tmp_path / "test.parquet",
+            train=train,
+            test=test,
             output=tmp_path / name / "voc" / "m.json",
             threads=1,
         )

@@ -16,22 +16,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from inputs import make_model
 from PIL import Image
 from torch import nn
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index, read_index
 from ssltransfer.artefacts.metrics import Metrics, read_metrics
-from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.formats import Voc, World
+from ssltransfer.config.formats import Voc
 from ssltransfer.config.protocols import Segmentation
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.trunks import CaffeNet, ResNet18, TrunkOptions
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
 from ssltransfer.data.targets import read_target
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.mask_drawing import coloured
 from ssltransfer.stages.evaluate.segmentation import Segmented, class_shares, mask_of, with_layers
@@ -43,25 +42,9 @@ SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
 SHORT = Schedule(steps=4, batch=4, micro_batch=1, lr=0.01, bias_lr=2.0, norm_and_bias_decay=False)
 
 
-def written(folder: Path, options: TrunkOptions, *, top: bool = False) -> Path:
-    with Work("pretext", folder / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(folder, build_trunk(options, top=top, seed=1), "imagenet", {}))
-    return folder / "manifest.json"
-
-
-@pytest.fixture(scope="module")
-def masks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """72 training and 24 test pictures, the short side 64, with masks."""
-    root = tmp_path_factory.mktemp("masks")
-    for split, n in (("trainval", 72), ("test", 24)):
-        spec = World(set="voc", split=split, n=n, size=64, root=str(root / "world"), targets="masks")
-        make_index(spec, output=root / f"{split}.parquet", threads=1)
-    return root / "trainval.parquet", root / "test.parquet"
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("model"), SMALL)
+    return make_model(tmp_path_factory.mktemp("model"), SMALL, top=False, seed=1)
 
 
 def tuned(model: Path, train: str = "all", classes: int = 21) -> Segmented:
@@ -96,7 +79,7 @@ def test_what_learns(model: Path, train: str, learning: set[str]) -> None:
 
 
 def test_what_it_starts_from(model: Path, tmp_path: Path) -> None:
-    full = written(tmp_path / "full", SMALL, top=True)
+    full = make_model(tmp_path / "full", SMALL, seed=1)
     given = read_model(full).trunk.state_dict()
     kept = tuned(full).network
     assert torch.equal(kept.head[4].weight.flatten(1), given["fc7.weight"])
@@ -108,7 +91,7 @@ def test_what_it_starts_from(model: Path, tmp_path: Path) -> None:
 
 
 def test_batch_norms_keep_their_statistics_and_learn_scales(tmp_path: Path, masks: tuple[Path, Path]) -> None:
-    task = tuned(written(tmp_path / "r", ResNet18(width=0.125, size=64))).train()
+    task = tuned(make_model(tmp_path / "r", ResNet18(width=0.125, size=64), top=False, seed=1)).train()
     norms = {name: part for name, part in task.named_modules() if isinstance(part, nn.BatchNorm2d)}
     before = {name: part.running_mean.clone() for name, part in norms.items()}  # type: ignore[union-attr]
     nn.init.normal_(task.network.score.weight, std=0.1)
@@ -256,7 +239,7 @@ def test_blocks_are_found_where_they_are(
     options: TrunkOptions, blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     schedule = Schedule(steps=60, batch=4, micro_batch=1, lr=0.002, drops=(45,), optimiser="adam")
-    found = measured(tmp_path, written(tmp_path / "m", options), blocks, schedule=schedule)
+    found = measured(tmp_path, make_model(tmp_path / "m", options, top=False, seed=1), blocks, schedule=schedule)
     print(options.slug, {name: values[0] for name, values in found.values.items()}, "chance", found.chance)
     assert found.chance is not None and found.chance < 35 and found.mean() > 60
     assert set(found.details["never_in_training"]) == set(found.details["classes"]) - {"background", "aeroplane", "bus"}
@@ -267,7 +250,7 @@ def test_blocks_are_found_where_they_are(
 
 @pytest.mark.slow
 def test_it_learns_more_of_the_world_than_a_guess(masks: tuple[Path, Path], tmp_path: Path) -> None:
-    model = written(tmp_path / "m", ResNet18(width=0.125, size=64, stem_stride=1))
+    model = make_model(tmp_path / "m", ResNet18(width=0.125, size=64, stem_stride=1), top=False, seed=1)
     schedule = Schedule(steps=300, batch=8, micro_batch=1, lr=0.003, drops=(240,), optimiser="adam")
     found = measured(tmp_path, model, masks, schedule=schedule)
     print({name: values[0] for name, values in found.values.items()}, "chance", found.chance)
@@ -277,7 +260,7 @@ def test_it_learns_more_of_the_world_than_a_guess(masks: tuple[Path, Path], tmp_
 
 
 def test_rescaled_and_absorbed(masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = written(tmp_path / "m", CaffeNet(width=0.125, size=64, stem_stride=2, bn=True))
+    model = make_model(tmp_path / "m", CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), top=False, seed=1)
     measured(tmp_path, model, masks, absorb_bn=True, rescale=True)
     said = capsys.readouterr().out
     assert "5 batch norms folded" in said and "layers rescaled by 72 pictures" in said
@@ -330,7 +313,7 @@ def test_real_pictures(real_data: Path, tmp_path: Path) -> None:
     index = read_index(tmp_path / "val.parquet")
     assert len(index) > 20 and not index.left_out
     schedule = SHORT.model_copy(update={"steps": 3, "batch": 2})
-    model = written(tmp_path / "m", CaffeNet(width=0.125, bn=True))
+    model = make_model(tmp_path / "m", CaffeNet(width=0.125, bn=True), top=False, seed=1)
     found = measured(
         tmp_path, model, (tmp_path / "train.parquet", tmp_path / "val.parquet"), schedule=schedule, padding=100
     )

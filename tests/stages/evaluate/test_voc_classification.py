@@ -5,35 +5,23 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from inputs import make_model
 from torch import nn
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.metrics import read_metrics
-from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.formats import World
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.trunks import ResNet18, Vgg16
 from ssltransfer.data.batches import Batch
-from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.voc_classification import FineTuned, ScaledCrop
-from ssltransfer.stages.index import run as make_index
 
 PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
-
-
-@pytest.fixture(scope="module")
-def voc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("voc")
-    for split, n in (("trainval", 40), ("test", 24)):
-        spec = World(set="voc", split=split, n=n, size=80, root=str(root / "world"))
-        make_index(spec, output=root / f"{split}.parquet", threads=1)
-    return root / "trainval.parquet", root / "test.parquet"
 
 
 def tuned(model: Path, train: str, seed: int = 0) -> FineTuned:
@@ -83,21 +71,18 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
     assert tuned(chain.model, "all").trunk.layers[-1] == "fc7"
     with pytest.raises(LayerError, match="no layer 'fc7'"):
         tuned(chain.model, "fc8")
-    with Work("pretext", tmp_path / "r" / "manifest.json", "{}", {}) as work:
-        trunk = build_trunk(ResNet18(width=0.125, size=32), top=True)
-        work.finish(write_model(tmp_path / "r", trunk, "imagenet", {}))
-    task = tuned(work.output, "fc8")
+    residual = make_model(tmp_path / "r", ResNet18(width=0.125, size=32))
+    task = tuned(residual, "fc8")
     assert {name for name, p in task.named_parameters() if p.requires_grad} == {"head.1.weight", "head.1.bias"}
     assert task.head[1].in_features == 64
     task.train()
     assert not any(module.training for module in task.trunk.modules() if isinstance(module, nn.BatchNorm2d))
-    assert all(m.training for m in tuned(work.output, "all").train().modules() if isinstance(m, nn.BatchNorm2d))
+    assert all(m.training for m in tuned(residual, "all").train().modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_frozen_batch_norms_of_vgg(tmp_path: Path) -> None:
-    with Work("pretext", tmp_path / "v" / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(tmp_path / "v", build_trunk(Vgg16(width=0.03, size=32), top=False), "imagenet", {}))
-    task = tuned(work.output, "fc6-8").train()
+    model = make_model(tmp_path / "v", Vgg16(width=0.03, size=32), top=False)
+    task = tuned(model, "fc6-8").train()
     norms = [module for module in task.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
     dropouts = [module for module in task.modules() if isinstance(module, nn.Dropout)]
     assert len(norms) == 13 and not any(module.training for module in norms)

@@ -71,4 +71,11 @@ pretext.write_model = killing("before the weights", pretext.write_model)  # type
 Work.finish = killing("before the manifest", Work.finish)  # type: ignore[method-assign]
 
 spec = Pretext.parse(given["spec"])
-pretext.run(spec, output=Path(given["output"]), data=Path(given["data"]), heldout=Path(given["heldout"]), threads=1)
+pretext.run(
+    spec,
+    output=Path(given["output"]),
+    data=Path(given["data"]),
+    heldout=Path(given["heldout"]),
+    members=[Path(path) for path in given.get("members", ())],
+    threads=1,
+)

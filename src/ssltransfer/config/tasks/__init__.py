@@ -8,25 +8,60 @@ from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import name_alone
 from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.tasks.colorization import Colorization
+from ssltransfer.config.tasks.exemplar import Exemplar
 from ssltransfer.config.tasks.motion import MotionSegmentation
+from ssltransfer.config.tasks.patches import JigsawKolesnikov, RelativePatchLocation
+from ssltransfer.config.tasks.patches import PatchOptions as PatchOptions
+from ssltransfer.config.tasks.positions import PatchGrid as PatchGrid
 from ssltransfer.config.tasks.positions import RelativePosition
 from ssltransfer.config.tasks.puzzles import Jigsaw, JigsawPP
 from ssltransfer.config.tasks.puzzles import Tiles as Tiles
+from ssltransfer.config.tasks.residual import ExemplarPatches, RelativePositionResidual
+from ssltransfer.config.tasks.residual import ResidualHead as ResidualHead
 from ssltransfer.config.tasks.rotation import Rotation
-from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork
+from ssltransfer.config.tasks.several import Member, Several
+from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork, Snapshot
 
 TASKS: tuple[type[TaskOptions], ...] = (
     Jigsaw,
     JigsawPP,
+    JigsawKolesnikov,
     RelativePosition,
+    RelativePatchLocation,
+    RelativePositionResidual,
     Rotation,
+    Exemplar,
+    ExemplarPatches,
+    Colorization,
     MotionSegmentation,
+    Several,
     RandomNetwork,
     Hog,
     Imported,
+    Snapshot,
 )
 AnyTask = Annotated[
-    Jigsaw | JigsawPP | RelativePosition | Rotation | MotionSegmentation | RandomNetwork | Hog | Imported,
+    Jigsaw
+    | JigsawPP
+    | JigsawKolesnikov
+    | RelativePosition
+    | RelativePatchLocation
+    | RelativePositionResidual
+    | Rotation
+    | Exemplar
+    | ExemplarPatches
+    | Colorization
+    | MotionSegmentation
+    | Several
+    | RandomNetwork
+    | Hog
+    | Imported
+    | Snapshot,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]
+
+# The tasks of several are any of these, which only now are known.
+Member.model_rebuild()
+Several.model_rebuild()

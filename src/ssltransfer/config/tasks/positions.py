@@ -9,13 +9,9 @@ from pydantic import Field, model_validator
 from ssltransfer.config.tasks.base import TaskOptions
 
 
-class RelativePosition(TaskOptions):
-    """Context: where does the second patch lie relative to the first (eight neighbours)?"""
+class PatchGrid(TaskOptions):
+    """How pairs of neighbouring patches are cut from a picture (Doersch et al. 2015)."""
 
-    name: Literal["relative-position"] = "relative-position"
-    module: ClassVar[str] = "relative_position"
-    source: ClassVar[str] = "Doersch et al. 2015; protocols 1.3a"
-    colour: Literal["drop", "project"] = Field("drop", description="Against the chromatic aberration shortcut.")
     patch: int = Field(96, ge=8)
     gap: int = Field(48, ge=0)
     jitter: int = Field(7, ge=0)
@@ -24,11 +20,9 @@ class RelativePosition(TaskOptions):
     canvas: int = Field(320, ge=24, description="Side of the square that the loader cuts from the resized picture.")
     grids: int = Field(4, ge=1, description="Grids of patches laid on each picture.")
     pairs: int | None = Field(None, ge=1, description="Pairs drawn from each picture; default all neighbours.")
-    stem_stride: int | None = Field(None, ge=1, le=8, description="First stride on patches; default the trunk's own.")
-    hidden: int = Field(4096, ge=1, description="Width of fc6 (for each patch), fc7 and fc8.")
 
     @model_validator(mode="after")
-    def _fits(self) -> RelativePosition:
+    def _fits(self) -> PatchGrid:
         need = 2 * self.patch + self.gap + 2 * self.jitter
         if need > self.canvas:
             raise ValueError(
@@ -45,3 +39,15 @@ class RelativePosition(TaskOptions):
         if self.pairs is not None and self.pairs > 12 * self.grids:
             raise ValueError(f"{self.grids} grids promise {12 * self.grids} pairs of each picture, not {self.pairs}")
         return self
+
+
+class RelativePosition(PatchGrid):
+    """Context: where does the second patch lie relative to the first (eight neighbours)?"""
+
+    name: Literal["relative-position"] = "relative-position"
+    module: ClassVar[str] = "relative_position"
+    shares: ClassVar[bool] = True
+    source: ClassVar[str] = "Doersch et al. 2015; protocols 1.3a"
+    colour: Literal["drop", "project"] = Field("drop", description="Against the chromatic aberration shortcut.")
+    stem_stride: int | None = Field(None, ge=1, le=8, description="First stride on patches; default the trunk's own.")
+    hidden: int = Field(4096, ge=1, description="Width of fc6 (for each patch), fc7 and fc8.")

@@ -21,6 +21,8 @@ class Tiles(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> Tiles:
+        if self.crop % 3:
+            raise ValueError(f"crop {self.crop} is no multiple of 3")
         cell = self.crop // 3
         if self.tile > cell:
             raise ValueError(f"tile {self.tile} is larger than a cell of {cell} (crop {self.crop} / 3)")

@@ -15,6 +15,7 @@ class Rotation(TaskOptions):
     name: Literal["rotation"] = "rotation"
     module: ClassVar[str] = "rotation"
     source: ClassVar[str] = "Gidaris et al. 2018; protocols 1.5"
+    shares: ClassVar[bool] = True
     augment: Literal["random-resized-crop", "inception", "crop"] = Field(
         "random-resized-crop",
         description="RotNet's random box, Inception's (Kolesnikov 2019), or a random crop.",

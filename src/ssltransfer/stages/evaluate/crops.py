@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
 
 from ssltransfer.config.trunks import TrunkOptions
-from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import centre_crop
 from ssltransfer.data.transforms import CentreSquare
 from ssltransfer.stages.evaluate.base import Given
-from ssltransfer.training.progress import Progress
+from ssltransfer.stages.evaluate.turns import in_turns
 
 BATCH = 64
 
+T = TypeVar("T")
 
-def crops_of_test(given: Given, trunk: TrunkOptions, crops: int) -> Iterator[list[Tensor]]:
-    """The test pictures in order, a batch at a time: one or ten uint8 (B, 3, S, S) on the device."""
-    n, devices = len(given.test), given.devices
+
+def of_crops(given: Given, trunk: TrunkOptions, crops: int, measure: Callable[[list[Tensor]], T]) -> list[T]:
+    """What is found of one or ten crops, uint8 (B, 3, S, S) on the device, of each batch of test pictures, in order."""
+
+    def cut(batch: Batch) -> T:
+        pictures = batch.pictures
+        return measure([centre_crop(pictures, trunk.size)] if crops == 1 else ten_crops(pictures, trunk.size))
+
     view = CentreSquare(trunk.short_side, trunk.short_side)
-    progress = Progress("test", 0, -(-n // BATCH), BATCH)
-    for batch in load_batches(given.test, view, sequential_keys(range(n), BATCH), seed=0, workers=devices.workers):
-        pictures = batch.pictures.to(devices.device)
-        yield [centre_crop(pictures, trunk.size)] if crops == 1 else ten_crops(pictures, trunk.size)
-        progress.step(0.0)
-        progress.say(f"{crops} crops a picture")
-    progress.close()
+    return in_turns(given.test, view, BATCH, cut, given.devices)
 
 
 def ten_crops(pictures: Tensor, size: int) -> list[Tensor]:

@@ -11,19 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import Depth as Options
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.batches import Batch
 from ssltransfer.data.depth_pairs import CentrePair, WholePair, at_places, tint, vary
 from ssltransfer.data.drawing import data_uri, depth_colours, side_by_side
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.models.build import rebuild
+from ssltransfer.models.mix import MixedTrunk
 from ssltransfer.models.normalise import normalise
 from ssltransfer.models.trunk import LayerError, Trunk, initialise
 from ssltransfer.models.up_projection import UpProjection
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Given, Outcome, spread_ids
 from ssltransfer.stages.evaluate.depth_errors import Errors, Median, berhu, median_depth, share_within
+from ssltransfer.stages.evaluate.turns import in_turns
 from ssltransfer.training.fit import Fitted, fit
-from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16
@@ -85,7 +86,8 @@ class DepthTask(Task):
     def __init__(self, model: Model, options: Options, median: Median, seed: int, where: str):
         super().__init__()
         self.options, self.rule, self.median = options, model.rule, median
-        self.trunk = rebuild(model.trunk, top=False, output_stride=options.output_stride).requires_grad_(True)
+        trunk = rebuild(model.trunk, top=False, output_stride=options.output_stride)
+        self.trunk = (trunk if options.lasso is None else MixedTrunk(trunk)).requires_grad_(True)
         self.layer = options.layer or _default_layer(self.trunk)
         channels, stride = self._map(where)
         ups = round(math.log2(stride)) - 1
@@ -139,31 +141,32 @@ class DepthTask(Task):
             predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
             predicted, truth = self._measured(batch), batch.others["depth"]
-        return {"loss": berhu(predicted, truth), "d1": share_within(predicted, truth)}
+        loss = berhu(predicted, truth, together=self.training)
+        if isinstance(self.trunk, MixedTrunk) and self.options.lasso is not None and self.training:
+            loss = loss + self.options.lasso * self.trunk.mix.penalty
+        return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
 
     @torch.inference_mode()
     def test(self, given: Given) -> tuple[Errors, Errors, list[dict[str, str]]]:
         """Errors of the predictions, errors of the training set's median, and some test pictures as drawings."""
         self.eval()
-        devices, n = given.devices, len(given.test)
-        found, guessed, drawn = Errors(), Errors(), []
-        shown = set(spread_ids(n, DRAWN))
-        progress = Progress("test", 0, -(-n // TEST_BATCH), TEST_BATCH)
-        keys = sequential_keys(range(n), TEST_BATCH)
-        for batch in load_batches(given.test, self.heldout_transform, keys, seed=0, workers=devices.workers):
-            moved = batch.to(devices.device)
-            truth = moved.others["depth"]
-            with devices.autocast():
-                predicted = self._measured(moved).clamp(*self.options.clip)
-            found.add(predicted, truth)
-            guessed.add(torch.full_like(truth, self.median.metres).clamp(*self.options.clip), truth)
-            for row, sample in enumerate(batch.ids.tolist()):
-                if sample in shown:
-                    drawn.append(_drawing(given.test.paths[sample], moved, row, predicted[row]))
-            progress.step(0.0)
-            progress.say("centre crops")
-        progress.close()
-        return found, guessed, drawn
+        shown = set(spread_ids(len(given.test), DRAWN))
+
+        def compared(batch: Batch) -> tuple[Errors, Errors, list[dict[str, str]]]:
+            truth = batch.others["depth"]
+            with given.devices.autocast():
+                predicted = self._measured(batch).clamp(*self.options.clip)
+            guess = torch.full_like(truth, self.median.metres).clamp(*self.options.clip)
+            drawn = [
+                _drawing(given.test.paths[sample], batch, row, predicted[row])
+                for row, sample in enumerate(batch.ids.tolist())
+                if sample in shown
+            ]
+            return Errors.of(predicted, truth), Errors.of(guess, truth), drawn
+
+        parts = in_turns(given.test, self.heldout_transform, TEST_BATCH, compared, given.devices)
+        found, guessed, drawn = zip(*parts, strict=True)
+        return sum(found, Errors()), sum(guessed, Errors()), [one for some in drawn for one in some]
 
     def _measured(self, batch: Batch) -> Tensor:
         """Metres at the pixels of the measured depth, float32 (B, H, W)."""
@@ -189,15 +192,14 @@ class DepthTask(Task):
 def _default_layer(trunk: Trunk) -> str:
     if "block3" in trunk.layers:
         return "block3"
-    return [name for name in trunk.layers if name != "pool"][-1]
+    return trunk.options.maps[-1]
 
 
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:
     """A test picture, its depth and the prediction, both depths in the colours of the true one's range."""
     height, width = (int((batch.others[name][row] <= 1).sum()) for name in ("rows", "columns"))
     truth = batch.others["depth"][row]
-    errors = Errors()
-    errors.add(predicted, truth)
+    errors = Errors.of(predicted, truth)
     true, guess = (one[:height, :width].cpu().numpy() for one in (truth, predicted))
     near, far = float(true[true > 0].min(initial=np.inf)), float(true.max(initial=0.0))
     near = min(near, far)
@@ -220,7 +222,8 @@ def _details(task: DepthTask, fitted: Fitted, guessed: Errors, median: Median) -
         {"title": title, "x": "step", "y": y, "series": {"training": series(key), "held out": series(f"heldout_{key}")}}
         for title, y, key in (("berHu", "loss", "loss"), ("within a factor of 1.25", "share of pixels", "d1"))
     ]
-    return {
+    mixed = {"mix": task.trunk.mix.rounded} if isinstance(task.trunk, MixedTrunk) else {}
+    return mixed | {
         "layer": task.layer,
         "up_projections": len(task.head) - 1,
         "median_depth": median.metres,

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from ssltransfer.config.protocols import FastRcnn as Options
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
 from ssltransfer.data.targets import Boxes
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate.base import Given, Outcome, percent
 from ssltransfer.stages.evaluate.detection.ap import overlaps
 from ssltransfer.stages.evaluate.detection.bodies import Blocks, Body, FullyConnected
-from ssltransfer.stages.evaluate.detection.boxes import FOREGROUND, region_loss
+from ssltransfer.stages.evaluate.detection.boxes import FOREGROUND
 from ssltransfer.stages.evaluate.detection.detector import Detector, measure, sets_of
 from ssltransfer.stages.evaluate.detection.proposals import find_proposals
 from ssltransfer.stages.evaluate.detection.views import NOTHING, RegionView
@@ -88,16 +86,12 @@ class FastRcnn(Detector):
         """Whole pictures with regions to learn from."""
         return RegionView(self.choices.scales, self.choices.max_side, self.proposals, self.sampling)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Loss of class and box, means over the batch's regions; accuracy of the class."""
-        regions, labels, shown = (batch.others[name] for name in ("regions", "labels", "shown"))
-        there = labels != NOTHING
-        owners = torch.arange(len(batch), device=labels.device)[:, None].expand_as(labels)[there]
-        maps = self.body(self.inputs(batch.pictures, batch.others["sizes"]))
-        logits, deltas = self.judged(maps, regions[there], owners)
-        named, placed = region_loss(logits, deltas, regions[there], labels[there], shown[there])
-        right = (logits.argmax(1) == labels[there]).float().mean()
-        return {"loss": named + placed, "loss_class": named, "loss_box": placed, "accuracy": right}
+    def learnt(self, picture: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """See `Detector`: loss of class and box, means over the picture's regions, which the loader drew."""
+        there = others["labels"] != NOTHING
+        regions, labels, shown = (others[name][there] for name in ("regions", "labels", "shown"))
+        found = self.region_losses(self.body(self.inputs(picture)), regions, labels, shown)
+        return {"loss": found["loss_class"] + found["loss_box"], **found}
 
     def seen(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
         """See `Detector`: each region in the view that brings its area nearest to 224 x 224 (fast-rcnn's test.py)."""
@@ -110,7 +104,7 @@ class FastRcnn(Detector):
             mine = proposals[chosen == place]
             factor = factors[place].repeat(2)
             if len(mine):
-                maps = self.body(self.inputs(view, torch.tensor([view.shape[-2:]])))
+                maps = self.body(self.inputs(view))
                 likely, found = self.answers(maps, mine * factor)
                 probabilities.append(likely)
                 boxes.append(found / factor)

@@ -8,18 +8,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from ssltransfer.config.protocols import FasterRcnn as Options
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws, seed_of
+from ssltransfer.data.draws import seed_of
 from ssltransfer.data.transforms import Paired
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate.base import Given, Outcome
 from ssltransfer.stages.evaluate.detection.bodies import Blocks
-from ssltransfer.stages.evaluate.detection.boxes import region_loss
+from ssltransfer.stages.evaluate.detection.boxes import some
 from ssltransfer.stages.evaluate.detection.detector import Detector, measure, sets_of
 from ssltransfer.stages.evaluate.detection.views import NOTHING, TrainingView
 
@@ -42,6 +42,21 @@ def evaluate(given: Given) -> Outcome:
     return measure(given, sets, build, tests, {})
 
 
+class Anchors(BalancedPositiveNegativeSampler):
+    """Which anchors of a picture are learnt from, as torchvision draws them, but by a generator of their own."""
+
+    generator: torch.Generator | None = None
+
+    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels of each picture's anchors, 1 thing, 0 nothing, -1 neither -> masks uint8 of those of the first two."""
+        drawn = []
+        for labels in matched_idxs:
+            things = some(labels >= 1, int(self.batch_size_per_image * self.positive_fraction), self.generator)
+            rest = some(labels == 0, self.batch_size_per_image - len(things), self.generator)
+            drawn.append([torch.zeros_like(labels, dtype=torch.uint8).index_fill(0, one, 1) for one in (things, rest)])
+        return [things for things, _ in drawn], [rest for _, rest in drawn]
+
+
 class FasterRcnn(Detector):
     """A residual trunk whose block3 proposes regions and whose block4 judges them.
 
@@ -50,7 +65,7 @@ class FasterRcnn(Detector):
 
     Args:
         model: where weights come from.
-        options: of the protocol.
+        options: of the protocol; with `lasso` the map is a mix of block3's units.
         classes: how many.
         seed: of the fresh layers.
     """
@@ -58,7 +73,9 @@ class FasterRcnn(Detector):
     multiple: ClassVar[int] = 32  # so that the anchors' spacing, a whole number to torchvision, is the map's
 
     def __init__(self, model: Model, options: Options, classes: int, seed: int):
-        super().__init__(model, Blocks(model, options.pooling, seed), options, classes, seed)
+        body = Blocks(model, options.pooling, seed, mixed=options.lasso is not None)
+        super().__init__(model, body, options, classes, seed)
+        self.mix, self.strength = body.mix, options.lasso
         sides = tuple(scale * self.body.stride for scale in options.anchor_scales)
         anchors = AnchorGenerator((sides,), (options.anchor_ratios,))
         with torch.random.fork_rng(devices=[]):
@@ -76,6 +93,7 @@ class FasterRcnn(Detector):
             post_nms_top_n=dict(zip(("training", "testing"), options.proposals, strict=True)),
             nms_thresh=options.rpn_nms,
         )
+        self.anchors = self.rpn.fg_bg_sampler = Anchors(options.rpn_samples, options.rpn_foreground)
         self.guess += math.log(2)  # thing or not, of an anchor
 
     @property
@@ -83,46 +101,34 @@ class FasterRcnn(Detector):
         """Whole pictures with their boxes."""
         return TrainingView(self.choices.scales, self.choices.max_side)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Losses of anchors and of regions, summed; regions and anchors are drawn by torch's generator."""
-        things = []
-        for boxes, classes in zip(batch.others["boxes"], batch.others["classes"], strict=True):
-            there = classes != NOTHING
-            things.append({"boxes": boxes[there], "classes": classes[there]})
-        sizes = batch.others["sizes"]
-        x = self.inputs(batch.pictures, sizes)
-        maps = self.body(x)
-        proposals, losses = self._proposed(x, maps, sizes, things)
-        drawn = [
-            self.sampling(regions, one["boxes"], one["classes"]) for regions, one in zip(proposals, things, strict=True)
-        ]
-        regions, labels, shown = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        owners = torch.arange(len(batch), device=labels.device).repeat_interleave(
-            torch.tensor([len(one[1]) for one in drawn], device=labels.device)
-        )
-        logits, deltas = self.judged(maps, regions, owners)
-        named, placed = region_loss(logits, deltas, regions, labels, shown)
-        found = {"loss_class": named, "loss_box": placed, **{f"rpn_{key}": value for key, value in losses.items()}}
-        right = (logits.argmax(1) == labels).float().mean()
-        return {"loss": torch.stack(list(found.values())).sum(), **found, "accuracy": right}
+    def learnt(self, picture: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """See `Detector`: losses of anchors and of regions, summed, means over those that are drawn by the seed."""
+        there = others["classes"] != NOTHING
+        boxes, classes = others["boxes"][there], others["classes"][there]
+        generator = torch.Generator(picture.device).manual_seed(seed)
+        self.anchors.generator = generator
+        maps, regions, losses = self._proposed(picture, boxes)
+        found = self.region_losses(maps, *self.sampling(regions, boxes, classes, generator))
+        found |= {f"rpn_{name}": value for name, value in losses.items()}
+        loss = torch.stack([found[name] for name in found if name != "accuracy"]).sum()
+        if self.mix is not None and self.strength is not None and self.training:
+            loss = loss + self.strength * self.mix.penalty
+        return {"loss": loss, **found}
 
-    def _proposed(
-        self, x: Tensor, maps: Tensor, sizes: Tensor, things: list[dict[str, Tensor]] | None = None
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Regions of each picture, without gradient, and in training the losses."""
-        images = ImageList(x, [(height, width) for height, width in sizes.tolist()])
+    def _proposed(self, picture: Tensor, things: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Map of a picture, regions (N, 4) without gradient, and in training, with its things (M, 4), the losses."""
+        x = self.inputs(picture)
+        maps = self.body(x)
+        images = ImageList(x, [(picture.shape[-2], picture.shape[-1])])
         # Half precision is too coarse for corners.
         with torch.autocast(x.device.type, enabled=False):
-            regions, losses = self.rpn(images, {"0": maps.float()}, things)
-        return [one.detach() for one in regions], losses
+            (regions,), losses = self.rpn(images, {"0": maps.float()}, None if things is None else [{"boxes": things}])
+        return maps, regions.detach(), losses
 
     def seen(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
         """See `Detector`."""
         (view,) = views
-        sizes = torch.tensor([view.shape[-2:]])
-        x = self.inputs(view, sizes)
-        maps = self.body(x)
-        (regions,), _ = self._proposed(x, maps, sizes)
+        maps, regions, _ = self._proposed(view)
         probabilities, boxes = self.answers(maps, regions)
         factor = boxes.new_tensor([view.shape[-1] / width, view.shape[-2] / height] * 2)
         return probabilities, boxes / factor

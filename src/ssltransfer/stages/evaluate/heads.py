@@ -8,7 +8,6 @@ crops, no mirrors. Doersch & Zisserman 2017 (protocols 4.7): block3 pooled to 3x
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,21 +19,22 @@ from torch import Tensor, nn
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import Head as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.batches import Batch
 from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
 from ssltransfer.models.build import rebuild
+from ssltransfer.models.mix import Mix, units_of
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.trunk import LayerError, initialise_last
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of, learning
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers, top5_of
 from ssltransfer.stages.evaluate.subsets import labelled
+from ssltransfer.stages.evaluate.turns import in_turns
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
-from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task, accuracy
 
 BATCH = 64
@@ -74,6 +74,8 @@ def evaluate(given: Given) -> Outcome:
         print(f"test: {values['accuracy'][-1]:.2f} %, top 5 {values['top5'][-1]:.2f} %", flush=True)
         if not details:
             details = {"labelled": len(chosen), "shape": list(task.shape), **answers(classes, predicted)}
+            if task.mix is not None:
+                details["mix"] = task.mix.rounded
             details["lines"] = [learning(fitted.curve, "loss"), learning(fitted.curve, "accuracy")]
             measured = fitted.measured
     chance = classes.chance_among(5 if options.headline == "top5" else 1)
@@ -100,6 +102,9 @@ class Head(Task):
         self.layer = options.layer or model.trunk.layers[-1]
         if self.layer not in model.trunk.layers:
             raise LayerError(f"{where}: no layer {self.layer!r}; it has {', '.join(model.trunk.layers)}.")
+        lasso: float | None = getattr(options, "lasso", None)
+        self.strength = lasso
+        self.mix = None if lasso is None else Mix(model.trunk)
         shape = model.trunk.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
@@ -152,48 +157,53 @@ class Head(Task):
         labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.classifier(self._seen(pictures))
-        return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
+        loss = F.cross_entropy(logits, target)
+        if self.mix is not None and self.strength is not None and self.training:
+            loss = loss + self.strength * self.mix.penalty
+        return {"loss": loss, "accuracy": accuracy(logits, target)}
 
-    @torch.no_grad()
     def represented(self, pictures: Tensor) -> Tensor:
         """uint8 or float (B, 3, S, S), 0 to 255 -> float32 (B, dims), pooled, of unit length if so wanted."""
-        layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
-        x = pooled(layers_of(pictures, [self.layer])[self.layer].float(), self.options.pool).flatten(1)
+        with torch.no_grad():
+            if self.mix is not None:
+                units = units_of(self.model, pictures)
+            else:
+                layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
+                maps = layers_of(pictures, [self.layer])[self.layer]
+        if self.mix is not None:
+            maps = self.mix(units)  # what is frozen ends with the units
+        x = pooled(maps.float(), self.options.pool).flatten(1)
         return F.normalize(x) if self.options.unit_length else x
 
+    @torch.no_grad()
     def standardise(self, train: Index, devices: Devices) -> None:
         """Set mean and deviation to those of the training pictures' centre crops."""
         dims = math.prod(self.shape)
         total, squares = (torch.zeros(dims, dtype=torch.float64, device=devices.device) for _ in "ab")
-        for batch in self._views(train, devices, "standardise"):
+
+        def add(batch: Batch) -> None:
             with devices.autocast():
-                x = self.represented(batch).double()
-            total += x.sum(0)
-            squares += x.square().sum(0)
-        mean = total / len(train)
-        variance = (squares / len(train) - mean.square()).clamp(min=0)
+                x = self.represented(batch.pictures).double()
+            total.add_(x.sum(0))
+            squares.add_(x.square().sum(0))
+
+        in_turns(train, self.view, BATCH, add, devices, what="standardise")
+        mean = devices.summed(total) / len(train)
+        variance = (devices.summed(squares) / len(train) - mean.square()).clamp(min=0)
         self.mean, self.deviation = mean.float(), (variance + VARIANCE_FLOOR).sqrt().float()
 
     @torch.inference_mode()
     def scores(self, test: Index, devices: Devices) -> np.ndarray:
         """float32 (N, C) of the centre crops."""
         self.eval()
-        parts = []
-        for batch in self._views(test, devices, "test"):
+
+        def scored(batch: Batch) -> np.ndarray:
             with devices.autocast():
-                parts.append(self.classifier(self._seen(batch)).float().cpu())
-        return torch.cat(parts).numpy()
+                found: np.ndarray = self.classifier(self._seen(batch.pictures)).float().cpu().numpy()
+            return found
+
+        return np.concatenate(in_turns(test, self.view, BATCH, scored, devices))
 
     def _seen(self, pictures: Tensor) -> Tensor:
         """What the classifier is given, float32 (B, dims)."""
         return (self.represented(pictures) - self.mean) / self.deviation
-
-    def _views(self, index: Index, devices: Devices, what: str) -> Iterator[Tensor]:
-        """uint8 (B, 3, S, S), centre crops of all pictures."""
-        progress = Progress(what, 0, -(-len(index) // BATCH), BATCH)
-        keys = sequential_keys(range(len(index)), BATCH)
-        for batch in load_batches(index, self.view, keys, seed=0, workers=devices.workers):
-            yield batch.pictures.to(devices.device)
-            progress.step(0.0)
-            progress.say("centre crops")
-        progress.close()

@@ -15,10 +15,11 @@ from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import CentreSquare, Transform
-from ssltransfer.models.trunk import LayerError, Trunk, initialise_last
+from ssltransfer.models.trunk import initialise_last
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of
-from ssltransfer.stages.evaluate.crops import crops_of_test
+from ssltransfer.stages.evaluate.crops import of_crops
+from ssltransfer.stages.evaluate.layers import layers_to_measure
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers
 from ssltransfer.training.fit import Fitted, fit
 from ssltransfer.training.task import Task, accuracy
@@ -38,11 +39,7 @@ def evaluate(given: Given) -> Outcome:
     devices = given.devices
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
     model = read_model(given.model, devices.device)
-    layers = options.layers or default_layers(model.trunk)
-    for layer in layers:
-        if layer not in model.trunk.layers:
-            raise LayerError(f"{given.model}: no layer {layer!r}; it has {', '.join(model.trunk.layers)}.")
-
+    layers = layers_to_measure(model.trunk, options.layers, given.model)
     values: dict[str, list[float]] = {layer: [] for layer in layers}
     first: dict[str, np.ndarray] = {}
     curves: dict[str, Any] = {}
@@ -139,21 +136,18 @@ class Probes(Task):
     def predict(self, given: Given) -> dict[str, np.ndarray]:
         """Layer -> class named for each test picture."""
         self.eval()
-        found: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
-        for crops in crops_of_test(given, self.model.trunk.options, self.options.crops):
+
+        def named(crops: list[Tensor]) -> dict[str, np.ndarray]:
             with given.devices.autocast():
                 answers = [self.logits(crop) for crop in crops]
-            for layer in self.layers:
-                mean = torch.stack([answer[layer].float().softmax(1) for answer in answers]).mean(0)
-                found[layer].append(mean.argmax(1).cpu())
-        return {layer: torch.cat(parts).numpy() for layer, parts in found.items()}
+            means = {
+                layer: torch.stack([answer[layer].float().softmax(1) for answer in answers]).mean(0)
+                for layer in self.layers
+            }
+            return {layer: mean.argmax(1).cpu().numpy() for layer, mean in means.items()}
 
-
-def default_layers(trunk: Trunk) -> tuple[str, ...]:
-    """Every convolutional map; the vectors of a trunk that has no maps (HOG)."""
-    shapes = trunk.shapes()
-    names = tuple(name for name in trunk.layers if name in trunk.options.convolutions)
-    return tuple(name for name in names if len(shapes[name]) == 3) or names
+        parts = of_crops(given, self.model.trunk.options, self.options.crops, named)
+        return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
 
 
 def pooled_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:

@@ -16,11 +16,11 @@ from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import CentreSquare, Transform
 from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import LayerError, initialise_last
+from ssltransfer.models.trunk import initialise_last
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of, learning
-from ssltransfer.stages.evaluate.crops import crops_of_test
-from ssltransfer.stages.evaluate.linear_layers import default_layers
+from ssltransfer.stages.evaluate.crops import of_crops
+from ssltransfer.stages.evaluate.layers import layers_to_measure
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers
 from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task, accuracy
@@ -39,10 +39,7 @@ def evaluate(given: Given) -> Outcome:
     assert isinstance(options, Options)
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
     model = read_model(given.model, given.devices.device)
-    layers = options.layers or default_layers(model.trunk)
-    for layer in layers:
-        if layer not in model.trunk.layers:
-            raise LayerError(f"{given.model}: no layer {layer!r}; it has {', '.join(model.trunk.layers)}.")
+    layers = layers_to_measure(model.trunk, options.layers, given.model)
     values: dict[str, list[float]] = {layer: [] for layer in layers}
     first: dict[str, np.ndarray] = {}
     lines: list[dict[str, Any]] = []
@@ -159,9 +156,11 @@ class Retrained(Task):
     def predict(self, given: Given) -> np.ndarray:
         """Class named for each test picture."""
         self.eval()
-        found = []
-        for crops in crops_of_test(given, self.trunk.options, self.crops):
+
+        def named(crops: list[Tensor]) -> np.ndarray:
             with given.devices.autocast():
                 shares = [self.logits(crop).float().softmax(1) for crop in crops]
-            found.append(torch.stack(shares).mean(0).argmax(1).cpu())
-        return torch.cat(found).numpy()
+            found: np.ndarray = torch.stack(shares).mean(0).argmax(1).cpu().numpy()
+            return found
+
+        return np.concatenate(of_crops(given, self.trunk.options, self.crops, named))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from random import Random
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import Segmentation as Options
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.targets import VOID, read_target
 from ssltransfer.data.transforms import Paired
@@ -29,6 +27,7 @@ from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent, 
 from ssltransfer.stages.evaluate.confusion import all_background, confusion, intersection_over_union, mean_iou, shares
 from ssltransfer.stages.evaluate.mask_drawing import beside
 from ssltransfer.stages.evaluate.prepared import prepared
+from ssltransfer.stages.evaluate.turns import in_turns
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.progress import Progress
@@ -164,27 +163,20 @@ class Segmented(Task):
         """
         self.eval()
         total = np.zeros((self.classes, self.classes), np.int64)
-        drawn: dict[int, dict[str, str]] = {}
-        mine = islice(sequential_keys(range(len(test)), 1), devices.rank, None, devices.world)
-        progress = Progress("test", 0, -(-len(test) // devices.world), 1)
-        for batch in load_batches(test, self.transform, mine, seed=0, workers=devices.workers):
+
+        def counted(batch: Batch) -> dict[str, str] | None:
             with devices.autocast(self.options.schedule.precision):
-                logits = self.network(normalise(batch.pictures.to(devices.device), self.rule))
-            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.others["mask"][0].numpy()
-            total += confusion(truth, predicted, self.classes)
+                logits = self.network(normalise(batch.pictures, self.rule))
+            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.others["mask"][0].cpu().numpy()
+            np.add(total, confusion(truth, predicted, self.classes), out=total)
             sample = int(batch.ids)
-            if sample in shown:
-                picture = batch.pictures[0].permute(1, 2, 0).numpy()
-                drawn[sample] = beside(test.paths[sample], picture, truth, predicted, test.classes)
-            progress.step(0.0)
-            progress.say("whole pictures")
-        progress.close()
-        if devices.world > 1:
-            found: list[Any] = [None] * devices.world
-            dist.all_gather_object(found, (total, drawn))
-            total = np.sum([matrix for matrix, _ in found], axis=0)
-            drawn = {sample: one for _, some in found for sample, one in some.items()}
-        return total, [drawn[sample] for sample in sorted(drawn)]
+            if sample not in shown:
+                return None
+            picture = batch.pictures[0].permute(1, 2, 0).cpu().numpy()
+            return beside(test.paths[sample], picture, truth, predicted, test.classes)
+
+        drawn = in_turns(test, self.transform, 1, counted, devices)
+        return np.sum(devices.gathered(total), axis=0), [one for one in drawn if one]
 
 
 def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:

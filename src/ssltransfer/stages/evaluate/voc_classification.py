@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.config.protocols import VocClassification as Options
-from ssltransfer.data.batches import Batch, load_batches
+from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import mirror_some
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import resize
+from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.build import with_top
 from ssltransfer.models.normalise import normalise
-from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.trunk import BATCH_NORMS, LayerError, Trunk
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.average_precision import area, eleven_points, precisions
 from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent
 from ssltransfer.stages.evaluate.prepared import prepared
+from ssltransfer.stages.evaluate.turns import in_turns
 from ssltransfer.training.fit import Fitted, fit
-from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64
@@ -135,7 +136,7 @@ class FineTuned(Task):
         """Frozen batch norms stay in evaluation mode."""
         super().train(mode)
         for module in self.trunk.modules():
-            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            if isinstance(module, BATCH_NORMS) and not module.weight.requires_grad:
                 module.eval()
         return self
 
@@ -160,24 +161,17 @@ class FineTuned(Task):
     def scores(self, given: Given, seed: int) -> np.ndarray:
         """float64 (N, C), the sum of each test picture's scores over its crops."""
         self.eval()
-        devices, n, crops = given.devices, len(given.test), self.options.crops
-        keys = [
-            [(sample, crop) for sample in range(start, min(n, start + TEST_BATCH))]
-            for crop in range(crops)
-            for start in range(0, n, TEST_BATCH)
-        ]
+        devices, crops = given.devices, self.options.crops
         seed = seed_of(seed, "test")
-        total = np.zeros((n, len(given.test.classes)))
-        progress = Progress("test", 0, len(keys), TEST_BATCH)
-        for batch in load_batches(given.test, self.transform, iter(keys), seed=seed, workers=devices.workers):
-            moved = batch.to(devices.device)
+
+        def scored(batch: Batch) -> np.ndarray:
             with devices.autocast():
-                found = self.logits(moved.pictures, moved.draws(seed))
-            total[batch.ids.numpy()] += found.double().cpu().numpy()
-            progress.step(0.0)
-            progress.say(f"{crops} crops a picture")
-        progress.close()
-        return total
+                found = self.logits(batch.pictures, batch.draws(seed))
+            rows: np.ndarray = found.double().cpu().numpy()
+            return rows
+
+        parts = in_turns(given.test, self.transform, TEST_BATCH, scored, devices, seed=seed, times=crops)
+        return np.concatenate(parts).reshape(crops, len(given.test), -1).sum(0)
 
 
 def _trunk(model: Model, where: str, options: Options, seed: int) -> tuple[Trunk, set[str]]:
@@ -197,6 +191,7 @@ def _trunk(model: Model, where: str, options: Options, seed: int) -> tuple[Trunk
                 module.p = options.dropout
         return model.trunk, set()
     trunk = with_top(model.trunk, seed=seed, dropout=options.dropout)
+    absorb_norms(trunk, linear_only=True)
     linear = {name: module for name, module in trunk.named_modules() if isinstance(module, nn.Linear)}
     _afresh(list(linear.values()), seed, "fc6-7")
     return trunk, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}

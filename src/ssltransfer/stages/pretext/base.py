@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.draws import Draws
 from ssltransfer.models.normalise import Normalise
 from ssltransfer.models.trunk import Trunk
+from ssltransfer.training.members import Member, TrainingError
 from ssltransfer.training.task import Task
 
 
@@ -21,6 +29,33 @@ class PretextTask(Task):
     trunk: Trunk
     rule: Normalise
 
+    @abstractmethod
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
+
+        Returns:
+            Columns of a table that has a row for each picture of the batch: a caption, and (B, 3, h, w) RGB, uint8 or
+            float on the scale 0 to 255. The first column is the picture.
+        """
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What a pretext trains: a task, or several.
+
+    Attributes:
+        trunk: what all members train, and what is exported.
+        rule: how pictures are normalised when the trunk is used afterwards.
+        guess: loss of a guess; of several tasks the mean over the steps.
+        content: what the manifest says of it beyond the weights, once it is trained.
+    """
+
+    members: Sequence[Member]
+    trunk: Trunk
+    rule: Normalise
+    guess: float
+    content: Callable[[], dict[str, Any]] = dict
+
 
 @dataclass(frozen=True)
 class Made:
@@ -33,3 +68,17 @@ class Made:
     trunk: Trunk
     rule: Normalise
     content: dict[str, Any] = field(default_factory=dict)
+
+
+def partners(n: int, task: str) -> Tensor:
+    """The places of each picture's other picture in a batch: 1, 0, 3, 2, ...; a picture alone (held out) is its own.
+
+    A random other picture, since the order is random, and the same one however a batch is divided over micro-batches
+    and devices.
+
+    Raises:
+        TrainingError: n is odd.
+    """
+    if n % 2 and n > 1:
+        raise TrainingError(f"{task} takes pictures in pairs; make batch and micro_batch even (one has {n}).")
+    return torch.arange(n) ^ (n > 1)

@@ -12,6 +12,7 @@ from ssltransfer.config.tasks import Jigsaw
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import grey_some, standardise
+from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.permutations import max_hamming_set
 from ssltransfer.data.tiles import cut_tiles, permute
@@ -70,6 +71,17 @@ class JigsawTask(PretextTask):
         puzzles, label = self.puzzles(batch.pictures, draws)
         logits = self.network(puzzles)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The puzzle, and its tiles put back by the permutation that is the answer."""
+        puzzles, label = self.puzzles(batch.pictures, draws)
+        permutations: Tensor = self.permutations  # type: ignore[assignment]
+        solved = permute(puzzles, permutations.argsort(dim=1), label)
+        return [
+            ("picture", batch.pictures),
+            ("input: nine tiles", mosaic(visible(puzzles))),
+            ("put back by the answer", mosaic(visible(solved))),
+        ]
 
 
 def build(options: Jigsaw, trunk: TrunkOptions, seed: int) -> JigsawTask:

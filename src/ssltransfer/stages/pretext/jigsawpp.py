@@ -12,14 +12,14 @@ from ssltransfer.config.tasks import JigsawPP
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import grey_some, project_colours, standardise
+from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.permutations import accept, min_distance_set
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.data.transforms import CentreSquare
 from ssltransfer.models.normalise import Normalise
-from ssltransfer.stages.pretext.base import PretextTask
+from ssltransfer.stages.pretext.base import PretextTask, partners
 from ssltransfer.stages.pretext.cfn import ContextFreeNetwork
-from ssltransfer.training.fit import TrainingError
 from ssltransfer.training.task import accuracy
 
 
@@ -78,7 +78,7 @@ class JigsawPPTask(PretextTask):
                 channel_shift=cut.channel_shift,
                 purpose=purpose,
             )
-            for source, purpose in ((pictures, "tiles"), (pictures[_partners(len(pictures))], "occluders"))
+            for source, purpose in ((pictures, "tiles"), (pictures[partners(len(pictures), "Jigsaw++")], "occluders"))
         )
         label = draws.integers("permutation", 1, self.options.permutations)[:, 0]
         permutations: Tensor = self.permutations  # type: ignore[assignment]
@@ -96,12 +96,16 @@ class JigsawPPTask(PretextTask):
         logits = self.network(puzzles)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
 
-
-def _partners(n: int) -> Tensor:
-    """Places of the pictures that occlude: 1, 0, 3, 2, ...; a picture alone (held out) occludes itself."""
-    if n % 2 and n > 1:
-        raise TrainingError(f"Jigsaw++ takes pictures in pairs; make batch and micro_batch even (one has {n}).")
-    return torch.arange(n) ^ (n > 1)
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The puzzle, and its tiles put back by the permutation that is the answer."""
+        puzzles, label = self.puzzles(batch.pictures, draws)
+        permutations: Tensor = self.permutations  # type: ignore[assignment]
+        solved = permute(puzzles, permutations.argsort(dim=1), label)
+        return [
+            ("picture", batch.pictures),
+            ("input: nine tiles", mosaic(visible(puzzles))),
+            ("put back by the answer", mosaic(visible(solved))),
+        ]
 
 
 def build(options: JigsawPP, trunk: TrunkOptions, seed: int) -> JigsawPPTask:

@@ -15,6 +15,7 @@ from ssltransfer.artefacts.index import Index
 from ssltransfer.config.tasks import MotionSegmentation
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
+from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.transforms import Paired, resize
@@ -118,6 +119,17 @@ class MotionSegmentationTask(PretextTask):
             "iou": overlap(logits > 0, truth > 0),
             "foreground": truth.mean(),
         }
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The first frame, its map, and what moves in the frame."""
+        inputs, cells = self.inputs(batch, draws)
+        seen, size = visible(inputs), inputs.shape[-2:]
+        moving = F.interpolate(cells[:, None].float(), size)
+        return [
+            ("picture", batch.pictures),
+            ("target: what moves", 255 * moving.expand(-1, 3, -1, -1)),
+            ("both", seen * (0.25 + 0.75 * moving)),
+        ]
 
 
 def at_places(cells: Tensor, size: tuple[int, int]) -> Tensor:

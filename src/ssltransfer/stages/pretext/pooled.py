@@ -1,4 +1,4 @@
-"""The convolutions of a trunk as far as a fully-connected layer reads them."""
+"""The convolutions of a trunk as far as a head reads them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,42 @@ from torch import Tensor, nn
 from ssltransfer.models.trunk import LayerError, Trunk
 
 
+def last_map(trunk: Trunk, side: int, what: str) -> tuple[str, tuple[int, int, int]]:
+    """The trunk's last layer that is no pool, and its channels, height and width for one input.
+
+    Args:
+        trunk: whose convolutions are read.
+        side: of the square inputs, in pixels.
+        what: the inputs' name for the error message.
+
+    Raises:
+        LayerError: inputs of this side vanish on the way.
+    """
+    layer = trunk.options.maps[-1]
+    channels, rows, columns = _shape(trunk, layer, side, what)
+    return layer, (channels, rows, columns)
+
+
+def _shape(trunk: Trunk, layer: str, side: int, what: str) -> tuple[int, ...]:
+    options = trunk.options
+    try:
+        return trunk.shapes(side)[layer]
+    except RuntimeError:
+        or_another = (
+            f"; or its fc6 wants another size: give the trunk size: {side}." if "fc6" in options.vectors else "."
+        )
+        raise LayerError(
+            f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
+            f"or the stride of the first convolution smaller (stem_stride: 1){or_another}"
+        ) from None
+
+
 class Pooled(nn.Module):
     """Last convolution, pooled 3/2 rounding up (VGG: 2/2), flattened: pool5 of the papers' heads.
 
     CaffeNet's 6x6 on 64-pixel tiles become 3x3, its 13x13 on 227 pixels 6x6. Where the map is smaller than the window,
-    nothing is pooled. A residual network has no pooling here: its last map is read as it is.
+    nothing is pooled. A residual network has no pooling here: its last map is read as it is. Where the trunk ends with
+    a vector that it learns (`representation`, fc7 of vgg19-bn), that is what is read.
 
     Args:
         trunk: whose convolutions are read.
@@ -30,18 +61,11 @@ class Pooled(nn.Module):
         super().__init__()
         self.trunk = trunk
         options = trunk.options
-        self.layer = [name for name in trunk.layers if name != "pool"][-1]
-        try:
-            channels, rows = trunk.shapes(side)[self.layer][:2]
-        except RuntimeError:
-            raise LayerError(
-                f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
-                "or the stride of the first convolution smaller (stem_stride: 1)."
-            ) from None
-        window = 2 if options.name == "vgg16" else 3
-        pools = rows >= window and not options.name.startswith("resnet")
-        self.pool = nn.MaxPool2d(window, 2, ceil_mode=True) if pools else nn.Identity()
-        self.features = channels * int(self.pool(torch.zeros(1, 1, rows, rows)).shape[-1]) ** 2
+        self.layer = options.maps[-1] if options.vector in (None, "pool") else options.convolutions[-1]
+        channels, *sides = _shape(trunk, self.layer, side, what)
+        pools = options.pool5 and sides and sides[0] >= options.pool5
+        self.pool = nn.MaxPool2d(options.pool5, 2, ceil_mode=True) if pools else nn.Identity()
+        self.features = channels * (int(self.pool(torch.zeros(1, 1, *sides)).shape[-1]) ** 2 if sides else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """float (N, 3, side, side) -> (N, features)."""

@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.tasks import RelativePosition
+from ssltransfer.config.tasks import PatchGrid, RelativePosition
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import downsample_some, drop_colours, project_colours, scale_by_rms
+from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise
-from ssltransfer.models.trunk import initialise, initialise_last
+from ssltransfer.models.trunk import Trunk, initialise, initialise_last
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.pooled import Pooled
 from ssltransfer.training.task import accuracy
@@ -64,11 +65,12 @@ class RelativePositionTask(PretextTask):
 
     rule: Normalise = "per-picture"
 
-    def __init__(self, options: RelativePosition, trunk: TrunkOptions, seed: int):
+    def __init__(self, options: RelativePosition, trunk: TrunkOptions, seed: int, shared: Trunk | None = None):
         super().__init__()
         self.options = options
         stem = {"stem_stride": options.stem_stride} if options.stem_stride else {}
-        self.trunk = build_trunk(trunk.model_copy(update=stem), top=False, seed=seed)
+        own = trunk.model_copy(update=stem)
+        self.trunk = shared if shared is not None else build_trunk(own, top=False, seed=seed)
         self.pool5 = Pooled(self.trunk, options.patch, "Patches")
         hidden = options.hidden
         with torch.random.fork_rng(devices=[]):
@@ -84,7 +86,7 @@ class RelativePositionTask(PretextTask):
             for part in (self.fc6, self.fc7, self.fc8):
                 initialise(part)
             initialise_last(self.fc9)
-        self.guess = _entropy(label_shares(options))
+        self.guess = guess_of(options)
 
     @property
     def transform(self) -> Transform:
@@ -93,16 +95,7 @@ class RelativePositionTask(PretextTask):
 
     def patches(self, pictures: Tensor, draws: Draws) -> PatchPairs:
         """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
-        options = self.options
-        return patch_pairs(
-            pictures,
-            draws,
-            patch=options.patch,
-            gap=options.gap,
-            jitter=options.jitter,
-            grids=options.grids,
-            pairs=options.pairs,
-        )
+        return pairs_of(self.options, pictures, draws)
 
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Patches as the network sees them: float (N, 3, patch, patch), root mean square 1."""
@@ -119,8 +112,26 @@ class RelativePositionTask(PretextTask):
         logits = self.fc9(self.fc8(self.fc7(both)))
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """A pair of each picture."""
+        pairs = self.patches(batch.pictures, draws)
+        return show_pairs(batch.pictures, pairs, self.prepare(pairs))
 
-def label_shares(options: RelativePosition) -> list[float]:
+
+def pairs_of(options: PatchGrid, pictures: Tensor, draws: Draws) -> PatchPairs:
+    """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
+    return patch_pairs(
+        pictures,
+        draws,
+        patch=options.patch,
+        gap=options.gap,
+        jitter=options.jitter,
+        grids=options.grids,
+        pairs=options.pairs,
+    )
+
+
+def label_shares(options: PatchGrid) -> list[float]:
     """How often each of the eight places is the answer; they sum to 1.
 
     A small grid has fewer diagonal neighbours than straight ones, so that a guess is right more often than ln 8 says.
@@ -133,10 +144,32 @@ def label_shares(options: RelativePosition) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
-def _entropy(shares: list[float]) -> float:
-    return -sum(share * math.log(share) for share in shares)
+def guess_of(options: PatchGrid) -> float:
+    """Loss of a guess: the entropy of the labels' shares."""
+    return -sum(share * math.log(share) for share in label_shares(options))
 
 
-def build(options: RelativePosition, trunk: TrunkOptions, seed: int) -> RelativePositionTask:
-    """The task with fresh weights."""
-    return RelativePositionTask(options, trunk, seed)
+def show_pairs(pictures: Tensor, pairs: PatchPairs, inputs: Tensor) -> list[tuple[str, Tensor]]:
+    """A pair of each picture, with various answers: where its patches lie, and what the network is given.
+
+    Args:
+        pictures: uint8 (B, 3, S, S).
+        pairs: cut from them.
+        inputs: float (N, 3, patch, patch), their patches as the network sees them.
+    """
+    found = [(pairs.corners[pairs.first, 0] == row).nonzero()[:, 0] for row in range(len(pictures))]
+    chosen = torch.stack([rows[7 * place % len(rows)] for place, rows in enumerate(found)])
+    ends = torch.stack([pairs.first[chosen], pairs.second[chosen]], dim=1)
+    side = inputs.shape[-1]
+    left_top = pairs.corners[ends][..., [2, 1]] - 0.5
+    square = side * torch.tensor([(0, 0), (1, 0), (1, 1), (0, 1)])
+    marked = [outlined(picture, at[:, None] + square) for picture, at in zip(pictures, left_top, strict=True)]
+    first, second = visible(inputs[ends]).unbind(1)
+    return [("picture", torch.stack(marked)), ("a patch (blue)", first), ("where is this one? (orange)", second)]
+
+
+def build(
+    options: RelativePosition, trunk: TrunkOptions, seed: int, shared: Trunk | None = None
+) -> RelativePositionTask:
+    """The task with fresh weights; on a trunk that others train too, if `shared` is given."""
+    return RelativePositionTask(options, trunk, seed, shared)

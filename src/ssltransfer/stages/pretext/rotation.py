@@ -13,11 +13,12 @@ from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.colours import distort_colours
 from ssltransfer.data.device_ops import mirror_some, random_crop, rotate4
+from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise, normalise
-from ssltransfer.models.trunk import initialise, initialise_last
+from ssltransfer.models.trunk import Trunk, initialise, initialise_last
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.pooled import Pooled
 from ssltransfer.training.task import accuracy
@@ -30,22 +31,23 @@ class RotationTask(PretextTask):
     (Kolesnikov et al. 2019: smaller boxes, distorted colours, range [-1, 1]; protocols 1.10), or a plain random crop.
     Held-out pictures are the central crop, 87.5 % of the short side, neither mirrored nor distorted.
 
-    Head: a residual network has its global average and one linear layer. The others have pool5, fc6 and fc7 without
+    Head: a residual network has its global average and one linear layer, and so has any that ends with a vector
+    (`TrunkOptions.vector`). The others have pool5, fc6 and fc7 without
     bias, each with batch normalisation (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer; the convolutions are
     those of the trunk that was asked for, without batch normalisation unless it has its own.
     """
 
-    def __init__(self, options: Rotation, trunk: TrunkOptions, seed: int):
+    def __init__(self, options: Rotation, trunk: TrunkOptions, seed: int, shared: Trunk | None = None):
         super().__init__()
         self.options = options
         self.rule: Normalise = "half" if options.augment == "inception" else "imagenet"
-        self.trunk = build_trunk(trunk, top=False, seed=seed)
+        self.trunk = shared if shared is not None else build_trunk(trunk, top=False, seed=seed)
         self.size, self.short = trunk.size, trunk.short_side
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Linear(options.hidden, 4)
-            if "pool" in self.trunk.layers:
-                last = nn.Linear(self.trunk.shapes()["pool"][0], 4)
+            if trunk.vector:
+                last = nn.Linear(self.trunk.shapes()[trunk.vector][0], 4)
                 self.head = nn.Sequential(last)
             else:
                 pooled = Pooled(self.trunk, trunk.size, "Pictures")
@@ -82,16 +84,25 @@ class RotationTask(PretextTask):
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy over the four rotations."""
         inputs, label = self.inputs(batch.pictures, draws)
-        if "pool" in self.trunk.layers:
-            inputs = self.trunk(inputs, ["pool"])["pool"]
+        vector = self.trunk.options.vector
+        if vector:
+            inputs = self.trunk(inputs, [vector])[vector]
         logits = self.head(inputs)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """Each of the four."""
+        turned = visible(self.inputs(batch.pictures, draws)[0]).unflatten(0, (-1, 4)).unbind(1)
+        return [
+            ("picture", batch.pictures),
+            *((f"answer: {turns * 90} degrees", one) for turns, one in enumerate(turned)),
+        ]
 
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)
 
 
-def build(options: Rotation, trunk: TrunkOptions, seed: int) -> RotationTask:
-    """The task with fresh weights."""
-    return RotationTask(options, trunk, seed)
+def build(options: Rotation, trunk: TrunkOptions, seed: int, shared: Trunk | None = None) -> RotationTask:
+    """The task with fresh weights; on a trunk that others train too, if `shared` is given."""
+    return RotationTask(options, trunk, seed, shared)

@@ -11,6 +11,7 @@ from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Student
 from ssltransfer.models.weights import write_model
+from ssltransfer.stages.student.base import Given
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
@@ -23,11 +24,14 @@ def run(
     labels: Path | None = None,
     heldout: Path | None = None,
     heldout_labels: Path | None = None,
+    teacher: Path | None = None,
+    features: Path | None = None,
+    heldout_features: Path | None = None,
     threads: int | None = None,
 ) -> None:
     """Train the student and write {output's folder}/trunk.safetensors, trunk.json, curve.jsonl and the manifest.
 
-    A method is a module with `build(spec, index, labels, heldout, heldout_labels) -> StudentTask`.
+    A method is a module with `build(given) -> StudentTask`.
 
     Args:
         spec: what is trained.
@@ -35,9 +39,13 @@ def run(
         output: manifest.json.
         labels: pseudo-labels of those pictures, where the method learns from them.
         heldout, heldout_labels: pictures on which the loss is also measured.
+        teacher: manifest of the model that the method learns from, where it is asked while the student trains.
+        features, heldout_features: manifests of what it said of those pictures, where that is read instead.
         threads: CPU threads.
     """
-    inputs = {"data": data, "labels": labels, "heldout": heldout, "heldout_labels": heldout_labels}
+    learned = {"labels": labels, "heldout_labels": heldout_labels}
+    learned |= {"teacher": teacher, "features": features, "heldout_features": heldout_features}
+    inputs = {"data": data, "heldout": heldout, **learned}
     given = {role: [path] if path else [] for role, path in inputs.items()}
     with Work("student", output, spec.canonical(), given) as work:
         if work.already_made():
@@ -46,7 +54,7 @@ def run(
         index = read_index(data)
         held = read_index(heldout) if heldout else None
         module = import_module(f"ssltransfer.stages.student.{spec.method.module}")
-        task = module.build(spec, index, labels, held, heldout_labels)
+        task = module.build(Given(spec, index, held, **learned))
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, heldout=held)
         if devices.rank:
             return

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align, roi_pool
 
 from ssltransfer.data.draws import seed_of
+from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.build import build_trunk
+from ssltransfer.models.mix import MixedTrunk
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate.detection.proposals import grid
@@ -106,6 +108,8 @@ class FullyConnected(Body):
         whole = build_trunk(options, top=True, seed=seed_of(seed, "fc"))
         if fc == "model":
             whole.load_state_dict(given, strict=False)
+        # As all norms of a detector, those of fc6 and fc7 stay as they are.
+        absorb_norms(whole, linear_only=True)
         first, second = (module for module in whole.modules() if isinstance(module, nn.Linear))
         _pad(trunk)
         layer = options.convolutions[-1]
@@ -121,22 +125,34 @@ class FullyConnected(Body):
 
 
 class Blocks(Body):
-    """Map of block3, RoI pooling to 14 x 14, block4 on each region and its mean (He et al. 2016, on VOC).
+    """Map of block3, RoI pooling to 14 x 14, block4 on each region and the average (He et al. 2016, on VOC).
 
-    A trunk that was made without block4 gets a fresh one, and a dilated block3 goes back to stride 16.
+    A trunk that was made without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the
+    map is a mix of block3's units, whose norm has seen no picture yet, and block4 reads that.
 
     Raises:
-        LayerError: the trunk has no such blocks.
+        LayerError: the trunk has no such blocks, or no units to mix.
     """
 
-    def __init__(self, model: Model, pooling: Literal["pool", "align"], seed: int):
-        super().__init__(_with_block4(model, seed), "block3", 14, pooling)
+    def __init__(self, model: Model, pooling: Literal["pool", "align"], seed: int, *, mixed: bool = False):
+        trunk = _with_block4(model, seed)
+        if mixed:
+            trunk = MixedTrunk(trunk)
+            trunk.mix.norm.reset_running_stats()
+        super().__init__(trunk, "block3", 14, pooling)
+        self.mix = trunk.mix if isinstance(trunk, MixedTrunk) else None
+        # Up to the average; a network without one (VGG) is averaged after its last map.
+        layers = self.trunk.layers
+        end = layers.index("pool") if "pool" in layers else layers.index("block4")
+        self.later = layers[layers.index("block4") : end + 1]
         with torch.no_grad():
             self.dims = self.eval().vectors(torch.zeros(1, self.channels, self.side, self.side)).shape[1]
 
     def vectors(self, cut: Tensor) -> Tensor:
         """See `Body`."""
-        return self.trunk.step("block4", cut).mean((2, 3))
+        for layer in self.later:
+            cut = self.trunk.step(layer, cut)
+        return cut.mean((2, 3)) if cut.ndim == 4 else cut
 
 
 def _with_block4(model: Model, seed: int) -> Trunk:
@@ -159,7 +175,7 @@ def _with_block4(model: Model, seed: int) -> Trunk:
 
 def _pad(trunk: Trunk) -> None:
     """Widen the edges of an AlexNet's convolutions so that its map is aligned with the picture."""
-    if trunk.options.name in ("caffenet", "alexnet"):
+    if trunk.options.padded_by_detectors:
         stem = next(module for module in trunk.modules() if isinstance(module, nn.Conv2d))
         stem.padding = (5, 5)
         for module in trunk.modules():

@@ -90,15 +90,15 @@ class Sampling:
         regions = torch.cat([boxes, regions])
         overlap, nearest = box_iou(boxes, regions).max(dim=0)
         low, high = self.background
-        things = _some(overlap >= FOREGROUND, round(self.count * self.foreground), generator)
-        rest = _some((overlap >= low) & (overlap < high), self.count - len(things), generator)
+        things = some(overlap >= FOREGROUND, round(self.count * self.foreground), generator)
+        rest = some((overlap >= low) & (overlap < high), self.count - len(things), generator)
         chosen = torch.cat([things, rest])
         labels = classes[nearest[chosen]] + 1
         labels[len(things) :] = 0
         return regions[chosen], labels, boxes[nearest[chosen]]
 
 
-def _some(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def some(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """Places of at most `count` of those that are true, drawn without replacement."""
     places = mask.nonzero()[:, 0]
     return places[torch.randperm(len(places), generator=generator, device=places.device)[:count]]
@@ -118,7 +118,9 @@ def region_loss(
     shown = labels > 0
     wanted = encode(boxes[shown], regions[shown])
     given = deltas[shown, labels[shown] - 1].float()
-    return F.cross_entropy(logits.float(), labels), F.smooth_l1_loss(given, wanted, reduction="sum") / len(labels)
+    named = F.cross_entropy(logits.float(), labels, reduction="sum")
+    count = max(1, len(labels))  # a picture may have no region that qualifies
+    return named / count, F.smooth_l1_loss(given, wanted, reduction="sum") / count
 
 
 def detections(

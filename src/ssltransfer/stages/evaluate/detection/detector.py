@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.protocols import Detection as Options
-from ssltransfer.data.batches import load_batches, sequential_keys
-from ssltransfer.data.draws import seed_of
+from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.targets import Boxes, read_target
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Given, Outcome, percent, spread_ids
 from ssltransfer.stages.evaluate.detection.ap import Curve, curves, mean_of
 from ssltransfer.stages.evaluate.detection.bodies import Body, settle_norms
-from ssltransfer.stages.evaluate.detection.boxes import Detections, Sampling, decode, detections
+from ssltransfer.stages.evaluate.detection.boxes import Detections, Sampling, decode, detections, region_loss
 from ssltransfer.stages.evaluate.detection.drawings import draw, precision_lines
 from ssltransfer.stages.evaluate.detection.views import TestView, prepared, things_of
+from ssltransfer.stages.evaluate.turns import in_turns
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import Fitted, fit
-from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
 REGIONS = 256  # judged in one pass
@@ -77,6 +77,9 @@ class Detector(Task):
     The last two start at N(0, 0.01) and N(0, 0.001), biases at 0 (fast-rcnn's train.prototxt). Batch norms stay as
     they are. The held-out loss is not measured: what counts is measured on test pictures as such.
 
+    A picture goes through the network alone and in its own size, in training as in the test, and its loss is that of
+    its own regions: neither what stands beside it in a batch nor how a batch is divided has a part in it.
+
     Args:
         model: where weights come from.
         body: made of it.
@@ -101,20 +104,47 @@ class Detector(Task):
         self.sampling = Sampling(options.rois, options.foreground, options.background)
         self.guess = math.log(classes + 1)
 
-    def inputs(self, pictures: Tensor, sizes: Tensor) -> Tensor:
-        """uint8 (B, 3, h, w) and their heights and widths int64 (B, 2) -> float (B, 3, H, W)."""
-        return prepared(pictures, sizes, self.rule, self.multiple)
+    def inputs(self, picture: Tensor) -> Tensor:
+        """uint8 (1, 3, h, w) -> float (1, 3, H, W)."""
+        return prepared(picture, self.rule, self.multiple)
 
-    def judged(self, maps: Tensor, regions: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (N, 4) of pictures owners (N,) -> logits (N, C + 1), background first, and deltas (N, C, 4)."""
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """The mean over the pictures of what `learnt` says of each."""
+        seeds = draws.bits("regions", 1)[:, 0].tolist()
+        found = []
+        for row, ((height, width), seed) in enumerate(zip(batch.others["sizes"].tolist(), seeds, strict=True)):
+            others = {name: part[row] for name, part in batch.others.items()}
+            found.append(self.learnt(batch.pictures[row : row + 1, :, :height, :width], others, seed))
+        return {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
+
+    @abstractmethod
+    def learnt(self, picture: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """Losses of a training picture and their sum `loss`, and what else the curve shows; all scalars.
+
+        Args:
+            picture: uint8 (1, 3, h, w).
+            others: its own part of what the transform gave, filled up with rows of class or label `NOTHING`.
+            seed: of what is drawn for it on the device.
+        """
+
+    def judged(self, maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Regions (N, 4) of the picture of maps (1, D, h, w) -> logits (N, C + 1), deltas (N, C, 4)."""
+        owners = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
         x = self.body.regions(maps, regions, owners)
         return self.scores(x), self.boxes(x).unflatten(1, (self.classes, 4))
+
+    def region_losses(self, maps: Tensor, regions: Tensor, labels: Tensor, shown: Tensor) -> dict[str, Tensor]:
+        """`loss_class` and `loss_box` of a picture's regions, and the `accuracy` of their class."""
+        logits, deltas = self.judged(maps, regions)
+        named, placed = region_loss(logits, deltas, regions, labels, shown)
+        right = (logits.argmax(1) == labels).sum() / max(1, len(labels))
+        return {"loss_class": named, "loss_box": placed, "accuracy": right}
 
     def answers(self, maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Regions (N, 4) of one picture -> probabilities float32 (N, C + 1) and boxes float32 (N, C, 4)."""
         probabilities, boxes = [], []
         for part in regions.split(REGIONS):
-            logits, deltas = self.judged(maps, part, torch.zeros(len(part), dtype=torch.int64, device=part.device))
+            logits, deltas = self.judged(maps, part)
             probabilities.append(logits.float().softmax(1))
             boxes.append(decode(deltas.float(), part[:, None]))
         return torch.cat(probabilities), torch.cat(boxes)
@@ -142,39 +172,32 @@ class Detector(Task):
             devices: where.
         """
         self.eval()
-        options, found = self.choices, []
-        progress = Progress("test", 0, len(test), 1)
-        keys = sequential_keys(range(len(test)), 1)
-        for batch in load_batches(test, TestView(scales), keys, seed=0, workers=devices.workers):
-            batch = batch.to(devices.device)
+        options = self.choices
+
+        def found(batch: Batch) -> Detections:
             views = [batch.pictures, *(batch.others[f"scale-{place}"] for place in range(1, len(scales)))]
             sample = int(batch.ids[0])
             width, height = test.sizes[sample].tolist()
             with devices.autocast(options.schedule.precision):
                 probabilities, boxes = self.seen(sample, views, width, height)
-            found.append(
-                detections(
-                    probabilities,
-                    boxes,
-                    width=width,
-                    height=height,
-                    overlap=options.nms,
-                    least=options.least_score,
-                    most=options.most,
-                )
+            return detections(
+                probabilities,
+                boxes,
+                width=width,
+                height=height,
+                overlap=options.nms,
+                least=options.least_score,
+                most=options.most,
             )
-            progress.step(0.0)
-            progress.say("one picture a pass")
-        progress.close()
-        return found
+
+        return in_turns(test, TestView(scales), 1, found, devices)
 
     def examples(self, train: Index, devices: Devices) -> Iterator[Tensor]:
         """A few training pictures at the middle scale, prepared, one at a time."""
         scales = sorted(self.choices.scales)
         view = TestView([(scales[len(scales) // 2], self.choices.max_side)])
         for batch in load_batches(train, view, sequential_keys(spread_ids(len(train), SETTLING), 1), seed=0):
-            batch = batch.to(devices.device)
-            yield self.inputs(batch.pictures, batch.others["sizes"])
+            yield self.inputs(batch.pictures.to(devices.device))
 
 
 def measure(
@@ -206,6 +229,7 @@ def measure(
         task = build(read_model(given.model), seed).to(given.devices.device)
         learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
         settled = settle_norms(task.body, task.examples(sets.train, given.devices))
+        given.devices.as_the_first(task)
         print(
             f"seed {seed}: {len(sets.train)} pictures with things to learn, {learning} parameters learn"
             + (f", {settled} batch norms take their statistics from training pictures" if settled else ""),

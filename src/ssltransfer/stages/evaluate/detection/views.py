@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -10,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssltransfer.artefacts.index import Index
@@ -125,17 +125,13 @@ class TestView(Paired):
         return {"picture": views[0], **{f"scale-{place}": view for place, view in enumerate(views[1:], 1)}}
 
 
-def prepared(pictures: Tensor, sizes: Tensor, rule: Normalise, multiple: int = 1) -> Tensor:
-    """float32 (B, 3, H, W), each picture normalised by itself, zeros beyond its edges as Caffe's blobs have them.
+def prepared(picture: Tensor, rule: Normalise, multiple: int = 1) -> Tensor:
+    """float32 (1, 3, H, W), a picture normalised by itself, zeros beyond its edges as Caffe's blobs have them.
 
     Args:
-        pictures: uint8 (B, 3, h, w), filled up.
-        sizes: int64 (B, 2), height and width of each.
+        picture: uint8 (1, 3, h, w).
         rule: of the network.
-        multiple: H and W are the least multiples that hold all pictures.
+        multiple: H and W are the least multiples that hold the picture.
     """
-    height, width = (math.ceil(side / multiple) * multiple for side in pictures.shape[-2:])
-    x = torch.zeros(len(pictures), 3, height, width, device=pictures.device)
-    for place, (h, w) in enumerate(sizes.tolist()):
-        x[place, :, :h, :w] = normalise(pictures[place : place + 1, :, :h, :w], rule)[0]
-    return x
+    height, width = picture.shape[-2:]
+    return F.pad(normalise(picture, rule), (0, -width % multiple, 0, -height % multiple))

@@ -1,0 +1,99 @@
+"""Pictures of the documents: inputs and targets of every trained pretext task, made by the tasks' own code.
+
+Run from the repository root as `python -m docs.draw` (`make docs-pictures`). The tasks cut, turn and colour pictures of
+the embedded world at their published sizes; a small trunk stands for the real one, as no network is run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.config.formats import World
+from ssltransfer.config.tasks import TASKS
+from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.trunks import CaffeNet
+from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.stages import index as index_stage
+
+FOLDER = Path(__file__).parent / "pictures"
+PICTURES = 4
+SIDE, GAP, HEADER = 150, 6, 22  # pixels: the longer side of a picture, between pictures, above a column
+TRUNK = CaffeNet(width=0.125)
+QUALITY = 80  # of WebP
+
+
+def trained() -> list[type[TaskOptions]]:
+    """The tasks that have something to show."""
+    return [task for task in TASKS if task.trains]
+
+
+def file_of(task: type[TaskOptions]) -> Path:
+    """Where a task's picture lies."""
+    return FOLDER / f"{task.module}.webp"
+
+
+def world(folder: Path) -> Path:
+    """The index of a few embedded pictures, which are drawn into the folder."""
+    index = folder / "scenes.parquet"
+    spec = World(root=str(folder), set="scenes", split="docs", n=PICTURES, size=512)
+    index_stage.run(spec, output=index, threads=1)
+    return index
+
+
+def columns_of(task: type[TaskOptions], index: Path) -> list[tuple[str, Tensor]]:
+    """What a task shows of the first pictures of an index."""
+    options: Any = task(**({"hidden": 8} if "hidden" in task.model_fields else {}))
+    made = import_module(f"ssltransfer.stages.pretext.{task.module}").build(options, TRUNK, 0)
+    keys = sequential_keys(range(PICTURES), PICTURES)
+    batch = next(load_batches(read_index(index), made.transform, keys, seed=0))
+    with torch.no_grad():
+        return list(made.show(batch, batch.draws(0)))
+
+
+def montage(columns: Sequence[tuple[str, Tensor]]) -> Image.Image:
+    """Columns of (B, 3, h, w) pictures on white, each under its caption."""
+    shown = [(caption, _fitted(pictures)) for caption, pictures in columns]
+    width = sum(pictures.shape[3] + GAP for _, pictures in shown) - GAP
+    height = max(pictures.shape[2] for _, pictures in shown) + GAP
+    image = Image.new("RGB", (width, HEADER + height * len(shown[0][1]) - GAP), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
+    left = 0
+    for caption, pictures in shown:
+        draw.text((left, 3), caption, fill="black", font=font)
+        for row, picture in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
+            image.paste(Image.fromarray(np.ascontiguousarray(picture)), (left, HEADER + row * height))
+        left += pictures.shape[3] + GAP
+    return image
+
+
+def _fitted(pictures: Tensor) -> Tensor:
+    """uint8, the longer side SIDE."""
+    scale = SIDE / max(pictures.shape[2:])
+    size = [round(side * scale) for side in pictures.shape[2:]]
+    resized = F.interpolate(pictures.float(), size, mode="bilinear", antialias=scale < 1, align_corners=False)
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def main() -> None:
+    """Draw them all."""
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        index = world(Path(folder))
+        for task in trained():
+            montage(columns_of(task, index)).save(file_of(task), quality=QUALITY, method=6)
+            print(f"{file_of(task)}: {file_of(task).stat().st_size >> 10} kB")
+
+
+if __name__ == "__main__":
+    main()

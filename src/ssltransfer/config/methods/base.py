@@ -1,0 +1,23 @@
+"""What all student methods share."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.base import Options
+
+
+class MethodOptions(Options):
+    """What all methods share. `module` in stages/student/ holds the method.
+
+    `from_labels`: whether the true labels of the pictures are learned.
+    """
+
+    module: ClassVar[str] = ""
+    from_labels: ClassVar[bool] = False
+    augment: Literal["warp-crop", "random-resized-crop", "crop", "none"] = Field(
+        "warp-crop", description="warp-crop: 256x256 warp, random crop, mirror (CaffeNet's recipe); none: centre."
+    )
+    dropout: float = Field(0.5, ge=0, lt=1)

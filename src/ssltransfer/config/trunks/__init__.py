@@ -1,0 +1,44 @@
+"""Trunks: which networks there are, and what may be said of them. A file a family."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from ssltransfer.config.base import name_alone
+from ssltransfer.config.trunks.alexnets import AlexNet, AlexNetBig, AlexNetBN, CaffeNet
+from ssltransfer.config.trunks.base import TrunkOptions
+from ssltransfer.config.trunks.base import can_be_rescaled as can_be_rescaled
+from ssltransfer.config.trunks.libraries import Timm, Torchvision
+from ssltransfer.config.trunks.residual import MobileNetV2, ResNet18, ResNet50, ResNet50V2, ResNet101V2, RevNet50
+from ssltransfer.config.trunks.residual import ResNetV2 as ResNetV2
+from ssltransfer.config.trunks.vggs import Vgg16, Vgg19BN
+from ssltransfer.config.trunks.words import HogWords
+
+TRUNKS: tuple[type[TrunkOptions], ...] = (
+    *(CaffeNet, AlexNet, AlexNetBN, AlexNetBig),
+    *(Vgg16, Vgg19BN),
+    *(ResNet18, ResNet50, ResNet50V2, ResNet101V2, RevNet50, MobileNetV2),
+    *(Torchvision, Timm),
+    HogWords,
+)
+AnyTrunk = Annotated[
+    CaffeNet
+    | AlexNet
+    | AlexNetBN
+    | AlexNetBig
+    | Vgg16
+    | Vgg19BN
+    | ResNet18
+    | ResNet50
+    | ResNet50V2
+    | ResNet101V2
+    | RevNet50
+    | MobileNetV2
+    | Torchvision
+    | Timm
+    | HogWords,
+    Field(discriminator="name"),
+    BeforeValidator(name_alone),
+]

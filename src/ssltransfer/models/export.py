@@ -1,0 +1,162 @@
+"""Models for others: plain state dicts, exported programs and ONNX files, each with a card that says what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ssltransfer.artefacts.files import ArtefactError, read_json, replacing, write_text
+from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.models.normalise import normalise
+from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.weights import Model, read_model
+
+SUFFIXES = (".pth", ".safetensors", ".pt2", ".onnx")
+TOLERANCE = 1e-3  # of an exported network's outputs, relative to the largest
+
+
+class Network(nn.Module):
+    """Pictures in, one layer's values out: what others call a feature extractor.
+
+    Args:
+        model: a trunk and the normalisation that it was trained with, which becomes a part of the network.
+        layer: whose values come out; maps are averaged.
+    """
+
+    def __init__(self, model: Model, layer: str):
+        super().__init__()
+        self.trunk, self.rule, self.layer = model.trunk, model.rule, layer
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """float32 (B, 3, S, S), RGB from 0 to 255 -> float32 (B, dims)."""
+        found: Tensor = self.trunk(normalise(pictures, self.rule), [self.layer])[self.layer]
+        return found.mean((2, 3)) if found.ndim == 4 else found
+
+
+def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: list[Path] | None = None) -> str:
+    """Write a model for use without this package, and {output}.md, its card, beside it.
+
+    .pth and .safetensors hold the trunk's state dict, in torchvision's names where the architecture is theirs. .pt2
+    (torch.export) and .onnx hold a network of any batch size: RGB pictures of the trunk's size, float32 from 0 to 255,
+    to one layer; normalisation is inside. The written network must give what the trunk gives.
+
+    Args:
+        manifest: of the model.
+        output: its suffix says which form.
+        layer: of .pt2 and .onnx; default the last.
+        metrics: files of the evaluate stage, for the card.
+
+    Returns:
+        One line: what was written and how it was checked.
+
+    Raises:
+        ArtefactError: an unknown suffix, a package that is missing, or outputs that differ.
+        LayerError: there is no such layer.
+    """
+    if output.suffix not in SUFFIXES:
+        raise ArtefactError(f"{output}: the suffix says the form; name one of {', '.join(SUFFIXES)}.")
+    model = read_model(manifest)
+    layer = layer or model.trunk.layers[-1]
+    if layer not in model.trunk.layers:
+        raise LayerError(f"{manifest}: no layer {layer!r}; it has {', '.join(model.trunk.layers)}.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.suffix in (".pth", ".safetensors"):
+        said = _write_tensors(model, output)
+    else:
+        said = _write_network(Network(model, layer).eval(), output, model.trunk.options.size)
+    write_text(output.with_suffix(output.suffix + ".md"), card(manifest, model, layer, output, said, metrics or []))
+    return f"{output}: {said}"
+
+
+def _write_tensors(model: Model, output: Path) -> str:
+    tensors = {name: value.contiguous() for name, value in model.trunk.state_dict().items()}
+    with replacing(output) as beside:
+        if output.suffix == ".pth":
+            torch.save(tensors, beside)
+        else:
+            safetensors.torch.save_file(tensors, beside)
+    return f"{len(tensors)} tensors of {model.trunk.options.name}"
+
+
+def _write_network(network: Network, output: Path, size: int) -> str:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(3, 3, size, size, generator=generator) * 255
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad(), replacing(output) as beside:
+        expected = network(pictures)
+        if output.suffix == ".pt2":
+            torch.export.save(torch.export.export(network, (pictures,), dynamic_shapes=({0: batch},)), beside)
+            found = torch.export.load(beside).module()(pictures)
+        else:
+            found = _through_onnx(network, pictures, batch, beside)
+        error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+        if not error <= TOLERANCE:
+            raise ArtefactError(
+                f"{output}: the exported network's outputs differ by {error:.1e} of the largest; nothing was written."
+            )
+    return f"layer {network.layer}, {expected.shape[1]} numbers a picture, outputs equal to {error:.0e}"
+
+
+def _through_onnx(network: Network, pictures: Tensor, batch: Any, file: Path) -> Tensor:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch's exporter needs it, and says so at length
+    except ImportError as error:
+        raise ArtefactError(f"ONNX needs {error.name}: pip install onnx onnxscript onnxruntime.") from None
+    program = torch.onnx.export(
+        network,
+        (pictures,),
+        input_names=["pictures"],
+        output_names=["features"],
+        dynamic_shapes=({0: batch},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(file), include_initializers=True, external_data=False)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    # Another batch size than it was traced with.
+    parts = [session.run(None, {"pictures": part.numpy()})[0] for part in (pictures[:1], pictures[1:])]
+    return torch.cat([torch.from_numpy(part) for part in parts])
+
+
+def card(manifest: Path, model: Model, layer: str, output: Path, said: str, metrics: list[Path]) -> str:
+    """The model card, as Markdown: what it is, of what it was made, how to use it, what it reached."""
+    about, options = read_json(manifest.parent / "trunk.json"), model.trunk.options
+    view, made = model.view, about["made"]
+    learned = (made.get("task") or made.get("method") or {}).get("name", "unknown")
+    lines = [
+        f"# {model.name}",
+        "",
+        f"`{output.name}`: {said}.",
+        "",
+        f"- Network: {options.name}, {about['parameters']:,} parameters, layers {', '.join(model.trunk.layers)}",
+        f"- Made by: `{learned}` on {made.get('data') or 'no pictures'}",
+        f"- Pictures: short side to {view.short}, central {view.size} x {view.size}, RGB; normalisation "
+        f"`{model.rule}`{', inside the network' if output.suffix in ('.pt2', '.onnx') else ''}",
+        f"- Weights: {model.digest} (BLAKE2b of trunk.safetensors)",
+        "",
+        "## How it was made",
+        "",
+        "```json",
+        json.dumps(made, indent=2, sort_keys=True),
+        "```",
+    ]
+    if metrics:
+        lines += [
+            "",
+            "## What it reached",
+            "",
+            "| evaluation | protocol | value | chance | unit |",
+            "|---|---|---|---|---|",
+        ]
+        for found in map(read_metrics, metrics):
+            chance = "" if found.chance is None else f"{found.chance:.2f}"
+            protocol = found.protocol["name"]
+            lines.append(f"| {found.evaluation} | {protocol} | {found.mean():.2f} | {chance} | {found.unit} |")
+    return "\n".join(lines) + "\n"

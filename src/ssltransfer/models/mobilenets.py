@@ -1,0 +1,42 @@
+"""MobileNetV2, with torchvision's blocks and tensor names."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import mobilenet_v2
+
+from ssltransfer.config.trunks import MobileNetV2 as Options
+from ssltransfer.models.trunk import Trunk
+
+# Places among torchvision's features: blocks end where the map is next halved.
+_SPANS = {
+    "conv1": (0, 1),
+    "block1": (1, 4),
+    "block2": (4, 7),
+    "block3": (7, 14),
+    "block4": (14, 18),
+    "conv18": (18, 19),
+}
+
+
+class MobileNetV2(Trunk):
+    """Sandler et al. 2018; protocols 2.7.
+
+    Layers: conv1 (after ReLU6), block1..block4 (the last unit of 24, 32, 96 and 320 channels at strides 4, 8, 16 and
+    32, linear), conv18 (1280 channels after ReLU6), pool (global average, a vector). As torchvision rounds them, widths
+    are multiples of 8, and a thinner network keeps its 1280 (Sandler et al. 2018, section 4).
+    """
+
+    def __init__(self, options: Options, *, top: bool = True, dropout: float = 0.0):
+        super().__init__(options, top=top)
+        self.features: nn.Sequential = mobilenet_v2(weights=None, width_mult=options.width).features
+        if options.stem_stride:
+            self.features[0][0].stride = (options.stem_stride,) * 2
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        if layer == "pool":
+            return self.avgpool(x).flatten(1)
+        start, stop = _SPANS[layer]
+        return self.features[start:stop](x)

@@ -1,0 +1,91 @@
+"""VGG16 with torchvision's tensor names, and Kolesnikov's VGG19."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ssltransfer.config.trunks import Vgg16 as Vgg16Options
+from ssltransfer.config.trunks import Vgg19BN as Vgg19BNOptions
+from ssltransfer.models.norms import as_in_tensorflow
+from ssltransfer.models.trunk import Trunk, scaled
+
+_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+_BLOCKS_19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
+
+
+class Vgg16(Trunk):
+    """Thirteen 3x3 convolutions; layers are after their ReLU, before pooling (224: 224, 112, 56, 28, 14 a side)."""
+
+    def __init__(self, options: Vgg16Options, *, top: bool = True, dropout: float = 0.5):
+        super().__init__(options, top=top)
+        parts: list[nn.Module] = []
+        self._spans: dict[str, tuple[int, int]] = {}
+        channels, start = 3, 0
+        for block, (width, convolutions) in enumerate(_BLOCKS, 1):
+            for number in range(1, convolutions + 1):
+                out = scaled(width, options.width)
+                stride = options.stem_stride or 1 if not parts else 1
+                parts.append(nn.Conv2d(channels, out, 3, stride=stride, padding=1))
+                if options.bn:
+                    parts.append(nn.BatchNorm2d(out))
+                parts.append(nn.ReLU(inplace=True))
+                channels = out
+                self._spans[f"conv{block}_{number}"] = (start, len(parts))
+                start = len(parts)
+            parts.append(nn.MaxPool2d(2, 2))
+        self.features = nn.Sequential(*parts)
+        if top:
+            hidden = scaled(4096, options.width)
+            self.avgpool = nn.AdaptiveAvgPool2d(7)
+            self.classifier = nn.Sequential(
+                nn.Linear(channels * 49, hidden),
+                nn.ReLU(inplace=True),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, hidden),
+                nn.ReLU(inplace=True),
+            )
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        if layer == "fc6":
+            return self.classifier[:2](self.avgpool(self.features[-1](x)).flatten(1))
+        if layer == "fc7":
+            return self.classifier[2:](x)
+        start, stop = self._spans[layer]
+        return self.features[start:stop](x)
+
+
+class Vgg19BN(Trunk):
+    """Kolesnikov et al. 2019, released vggnet.py; protocols 2.2b. Width 1 is their k = 8.
+
+    Layers: conv1, the input of the first pooling; block1, block2, block3, block4, the inputs of the four others; fc6
+    and fc7 (the vector that the logits are linear in), all after batch norm and ReLU. fc6 reads the whole map of a
+    picture of the trunk's own size: 7x7 of 224, 2x2 of 64.
+    """
+
+    def __init__(self, options: Vgg19BNOptions, *, top: bool = True, dropout: float = 0.0):
+        super().__init__(options, top=top)
+        channels = 3
+        for layer, (width, convolutions) in zip(options.maps, _BLOCKS_19, strict=True):
+            parts: list[nn.Module] = []
+            out = scaled(width, options.width)
+            for _ in range(convolutions):
+                stride = options.stem_stride or 1 if channels == 3 else 1
+                convolution = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
+                parts += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+                channels = out
+            self.add_module(layer, nn.Sequential(*parts))
+        self.maxpool = nn.MaxPool2d(2, 2)
+        # A strided stem gives ceil(size / stride) places.
+        side = -(-options.size // (options.stem_stride or 1)) // 32
+        hidden = scaled(4096, options.width)
+        for layer, features in (("fc6", channels * side**2), ("fc7", hidden)):
+            linear = nn.Linear(features, hidden, bias=False)
+            self.add_module(layer, nn.Sequential(linear, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)))
+        as_in_tensorflow(self, options)
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        if layer.startswith("block") or layer == "fc6":
+            x = self.maxpool(x)
+        return self.get_submodule(layer)(x.flatten(1) if layer == "fc6" else x)

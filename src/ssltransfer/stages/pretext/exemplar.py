@@ -1,0 +1,114 @@
+"""Exemplar (Dosovitskiy et al. 2014; Kolesnikov et al. 2019): views of one picture belong together."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssltransfer.config.tasks import Exemplar
+from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.colours import distort_colours
+from ssltransfer.data.device_ops import grey_some, mirror_some, standardise
+from ssltransfer.data.drawing import visible
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import RandomResizedCrop, Views
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.normalise import Normalise
+from ssltransfer.stages.pretext.base import PretextTask
+from ssltransfer.stages.pretext.embedding import Embedding
+from ssltransfer.training.members import TrainingError
+
+
+class ExemplarTask(PretextTask):
+    """Each picture is a class of its own views, told from the others by a triplet loss (protocols 1.6a).
+
+    The picture is turned grey with probability .66; then eight boxes of it, each mirrored and distorted in colour by
+    itself as Inception does (1.10), get zero mean and unit deviation. A box and the mean of three channels may be taken
+    in either order, so grey is decided on the device, once for a picture. The loss compares the pictures of one pass
+    with each other: of a micro-batch, and of a device's share, where a batch is divided.
+
+    `guess` is the margin: the loss of a network that says the same of all pictures, and about that of any whose
+    distances have nothing to do with who is on them. Held-out pictures are seen in views too, the same each time.
+    """
+
+    rule: Normalise = "per-picture"
+
+    def __init__(self, options: Exemplar, trunk: TrunkOptions, seed: int):
+        super().__init__()
+        self.options, self.size = options, trunk.size
+        self.trunk = build_trunk(trunk, top=False, seed=seed)
+        self.embedding = Embedding(self.trunk, trunk.size, "Pictures", options.embedding, seed=seed + 1)
+        self.guess = options.margin
+
+    @property
+    def transform(self) -> Views:
+        """Independent random boxes of one picture."""
+        return Views(RandomResizedCrop(self.size, scale=(self.options.least_area, 1.0)), self.options.views)
+
+    def inputs(self, pictures: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 (B, V, 3, S, S) -> views float (B * V, 3, S, S), normalised, and their picture int64 (B * V,)."""
+        count, views = pictures.shape[:2]
+        picture = torch.arange(count, device=pictures.device).repeat_interleave(views)
+        # The picture's own draw is the view's id and its number the epoch: a stream that no other view shares.
+        number = torch.arange(views, device=pictures.device).repeat(count)
+        each = Draws(draws.seed, number, draws.bits("views", 1)[picture, 0])
+        seen = mirror_some(grey_some(pictures, draws, self.options.grey).flatten(0, 1), each)
+        return standardise(distort_colours(seen, each)), picture
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """The triplet loss; `accuracy`: how often the nearest other view is of the same picture.
+
+        Raises:
+            TrainingError: there is one picture only, which has no others to be told from.
+        """
+        if len(batch) == 1 and self.training:
+            raise TrainingError("Exemplar compares pictures with each other; make batch and micro_batch 2 or more.")
+        views, picture = self.inputs(batch.pictures, draws)
+        embedded = F.normalize(self.embedding(views).float(), dim=1 if self.options.norm_axis == "view" else 0)
+        distance = squared_distances(embedded)
+        itself = torch.eye(len(picture), dtype=torch.bool, device=picture.device)
+        nearest = distance.detach().masked_fill(itself, torch.inf).argmin(1)
+        same = picture[:, None] == picture
+        # The last of the held-out ones may be alone.
+        alone = len(batch) == 1
+        loss = distance.new_tensor(self.guess) if alone else semi_hard_loss(distance, same, self.options.margin)
+        return {"loss": loss, "accuracy": (picture[nearest] == picture).float().mean()}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """A box as it was cut, and all views as the network sees them."""
+        seen = visible(self.inputs(batch.pictures, draws)[0]).unflatten(0, (len(batch), -1)).unbind(1)
+        return [("first box", batch.pictures[:, 0]), *((f"view {n}", view) for n, view in enumerate(seen, 1))]
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    """float32 (N, D) -> squared Euclidean distances (N, N); in float32 under autocast too."""
+    with torch.autocast(x.device.type, enabled=False):
+        square = x.square().sum(1)
+        return (square[:, None] + square - 2 * x @ x.T).clamp(min=0)
+
+
+def semi_hard_loss(distance: Tensor, same: Tensor, margin: float) -> Tensor:
+    """Triplet loss with semi-hard negatives (Schroff et al. 2015), as tf.contrib's triplet_semihard_loss.
+
+    For each pair of an anchor and another of its class, the negative is the nearest one that is farther from the anchor
+    than the positive, or the farthest of all where none is; mean of max(0, d(a, p) + margin - d(a, n)) over the pairs.
+
+    Args:
+        distance: float32 (N, N), squared.
+        same: bool (N, N), of one class; each row has others too.
+        margin: of squared distances.
+    """
+    negatives = distance.masked_fill(same, torch.inf).sort(dim=1).values
+    farther = torch.searchsorted(negatives.detach(), distance.detach(), right=True)
+    count = (~same).sum(1, keepdim=True)
+    negative = negatives.gather(1, torch.minimum(farther, count - 1))
+    pairs = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    hinges = (distance + margin - negative).clamp(min=0).masked_fill(~pairs, 0)
+    return hinges.sum() / pairs.sum()
+
+
+def build(options: Exemplar, trunk: TrunkOptions, seed: int) -> ExemplarTask:
+    """The task with fresh weights."""
+    return ExemplarTask(options, trunk, seed)

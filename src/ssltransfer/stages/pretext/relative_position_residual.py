@@ -1,0 +1,90 @@
+"""Relative position in Doersch & Zisserman's form: eight places, a residual head, colours dropped or harmonised."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.config.tasks import RelativePositionResidual
+from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.data.batches import Batch
+from ssltransfer.data.device_ops import downsample_some, drop_colours, scale_by_rms
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.lab import lightness_alone, rgb_to_lab
+from ssltransfer.data.tiles import OFFSETS, PatchPairs
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.normalise import Normalise
+from ssltransfer.models.trunk import Trunk, initialise, initialise_last
+from ssltransfer.stages.pretext.base import PretextTask
+from ssltransfer.stages.pretext.relative_position import Canvas, guess_of, pairs_of, show_pairs
+from ssltransfer.stages.pretext.residual_head import ConnectedUnit, PatchVectors
+from ssltransfer.training.task import accuracy
+
+_UNITS = 3  # fully-connected ones
+
+
+class RelativePositionResidualTask(PretextTask):
+    """Eight-way question on pairs of patches, which are cut as Doersch et al. 2015 do (protocols 1.3a, 1.3c).
+
+    The vectors of both patches are joined and go through three fully-connected residual units, a norm, a ReLU and a
+    linear layer. Patches keep one random colour channel; harmonised ones have their lightness in all three, as
+    colorization has it, so that tasks which share a trunk give it the same kind of picture.
+    """
+
+    def __init__(self, options: RelativePositionResidual, trunk: TrunkOptions, seed: int, shared: Trunk | None = None):
+        super().__init__()
+        self.options = options
+        self.rule: Normalise = "lab-lightness" if options.harmonised else "per-picture"
+        self.trunk = shared if shared is not None else build_trunk(trunk, top=False, seed=seed)
+        self.vectors = PatchVectors(self.trunk, options.head, patch=options.patch, seed=seed + 1)
+        both = 2 * self.vectors.features
+        width = options.width or both
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 2)
+            last = nn.Linear(width, len(OFFSETS))
+            self.head = nn.Sequential(
+                *([nn.Linear(both, width, bias=False)] if options.width else []),
+                *(ConnectedUnit(width, options.hidden) for _ in range(_UNITS)),
+                nn.BatchNorm1d(width),
+                nn.ReLU(inplace=True),
+                last,
+            )
+            initialise(self.head)
+            initialise_last(last)
+        self.guess = guess_of(options)
+
+    @property
+    def transform(self) -> Canvas:
+        """Resize by area, cut a square."""
+        return Canvas(self.options.pixels, self.options.canvas)
+
+    def patches(self, pictures: Tensor, draws: Draws) -> PatchPairs:
+        """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
+        return pairs_of(self.options, pictures, draws)
+
+    def prepare(self, pairs: PatchPairs) -> Tensor:
+        """Patches as the network sees them: float (N, 3, patch, patch)."""
+        x = downsample_some(pairs.patches, pairs.draws, probability=self.options.low_resolution)
+        if self.options.harmonised:
+            return lightness_alone(rgb_to_lab(x))
+        return scale_by_rms(drop_colours(x, pairs.draws), scale=1.0)
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy over the eight places, a mean over the pairs."""
+        pairs = self.patches(batch.pictures, draws)
+        each = self.vectors(self.prepare(pairs))
+        logits = self.head(torch.cat([each[pairs.first], each[pairs.second]], dim=1))
+        return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """A pair of each picture."""
+        pairs = self.patches(batch.pictures, draws)
+        return show_pairs(batch.pictures, pairs, self.prepare(pairs))
+
+
+def build(
+    options: RelativePositionResidual, trunk: TrunkOptions, seed: int, shared: Trunk | None = None
+) -> RelativePositionResidualTask:
+    """The task with a fresh head, and a fresh trunk unless one is `shared`."""
+    return RelativePositionResidualTask(options, trunk, seed, shared)

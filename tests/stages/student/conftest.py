@@ -1,0 +1,64 @@
+"""A teacher, what it said of the pictures, and a student that is given either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.artefacts.work import Work
+from ssltransfer.config.entities import Features, Student
+from ssltransfer.config.methods import AnyMethod
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.trunks import AnyTrunk, CaffeNet, ResNet18
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.weights import write_model
+from ssltransfer.stages import features
+from ssltransfer.stages.student.base import Given
+
+TEACHER = ResNet18(width=0.125, size=64)
+SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
+GivenMaker = Callable[..., Given]
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest of a random ResNet-18 of width 1/8: 64 numbers a picture."""
+    manifest = tmp_path_factory.mktemp("teacher") / "teacher" / "manifest.json"
+    with Work("pretext", manifest, "{}", {}) as work:
+        work.finish(write_model(manifest.parent, build_trunk(TEACHER, top=True, seed=5), "half", {}))
+    return manifest
+
+
+@pytest.fixture(scope="session")
+def said(teacher: Path, objects_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest of what the teacher says of the central crops of `objects`."""
+    output = tmp_path_factory.mktemp("said") / "manifest.json"
+    features.run(Features(model="t", layer="pool"), model=teacher, data=objects_path, output=output, threads=1)
+    return output
+
+
+@pytest.fixture
+def make_given(teacher: Path, said: Path, objects_path: Path) -> GivenMaker:
+    """make_given({"name": "compress-1q", ...}, trunk=..., schedule=...) -> what the stage would give the method."""
+
+    def make(method: dict[str, Any], trunk: AnyTrunk = SMALL, seed: int = 0, **schedule: Any) -> Given:
+        return Given(
+            spec_of(method, trunk, seed, **schedule),
+            read_index(objects_path),
+            **({"features": said} if method.get("cached") else {"teacher": teacher}),
+        )
+
+    return make
+
+
+def spec_of(method: dict[str, Any], trunk: AnyTrunk = SMALL, seed: int = 0, **schedule: Any) -> Student:
+    """A student of that method, learning from `objects`."""
+    options: Any = TypeAdapter(AnyMethod).validate_python({"teacher": "t", **method})
+    return Student(
+        method=options, data="o", trunk=trunk, seed=seed, schedule=Schedule(**{"steps": 4, "batch": 16, **schedule})
+    )
