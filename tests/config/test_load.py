@@ -283,6 +283,31 @@ def test_networks_of_libraries_are_not_cut() -> None:
     assert complete(content).features["jig.layer4-avg1"].layer == "layer4"
 
 
+def test_videos_make_motion_segmentation_possible() -> None:
+    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"every": 20}})
+    schedule = {"steps": 10, "batch": 4, "lr": 0.01}
+    moves = {"task": "motion-segmentation", "trunk": "resnet101-v2", "data": "films", "schedule": schedule}
+    content["pretexts"]["moves"] = moves
+    config = complete(content)
+    # The index is the same whatever is made of the videos.
+    assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
+    assert config.datasets["films"].motion.canonical() == '{"every":20,"format":"jpeg"}'  # type: ignore[union-attr]
+    moves["heldout"] = "again"
+    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"every": 5}}
+    with pytest.raises(ConfigError, match="data and heldout are the same pictures"):
+        complete(content)
+    content["datasets"]["again"] |= {"split": "val"}
+    complete(content)
+    content["datasets"]["again"]["cache"] = {}
+    with pytest.raises(ConfigError, match="the frames of videos are packed by the motion stage; leave the cache out"):
+        complete(content)
+    moves["heldout"] = None
+    moves["data"] = next(name for name in content["datasets"] if name not in ("films", "again"))
+    del content["datasets"]["again"]
+    with pytest.raises(ConfigError, match=r"needs motion of every picture.*name a dataset of format"):
+        complete(content)
+
+
 def test_masks_make_segmentation_possible() -> None:
     content = changed("datasets/seg", {"format": "sbd", "root": "s", "split": "train"})
     content["datasets"]["val"] = {"format": "voc", "root": "v", "year": "2012", "split": "val", "targets": "masks"}
