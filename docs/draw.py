@@ -43,6 +43,14 @@ def file_of(task: type[TaskOptions]) -> Path:
     return FOLDER / f"{task.module}.webp"
 
 
+def world(folder: Path) -> Path:
+    """The index of a few embedded pictures, which are drawn into the folder."""
+    index = folder / "scenes.parquet"
+    spec = World(root=str(folder), set="scenes", split="docs", n=PICTURES, size=512)
+    index_stage.run(spec, output=index, threads=1)
+    return index
+
+
 def columns_of(task: type[TaskOptions], index: Path) -> list[tuple[str, Tensor]]:
     """What a task shows of the first pictures of an index."""
     options: Any = task(**({"hidden": 8} if "hidden" in task.model_fields else {}))
@@ -81,9 +89,7 @@ def main() -> None:
     """Draw them all."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        index = Path(folder) / "scenes.parquet"
-        world = World(root=folder, set="scenes", split="docs", n=PICTURES, size=512)
-        index_stage.run(world, output=index, threads=1)
+        index = world(Path(folder))
         for task in trained():
             montage(columns_of(task, index)).save(file_of(task), quality=QUALITY, method=6)
             print(f"{file_of(task)}: {file_of(task).stat().st_size >> 10} kB")

@@ -60,6 +60,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
         ("pretexts/jig/schedule/batch", 7, "pictures in pairs; give an even batch"),
+        (
+            "pretexts/exemplar",
+            {"task": "exemplar", "trunk": "resnet18", "data": "b", "schedule": {"steps": 9, "batch": 1}},
+            "compares the pictures of a pass with each other; give batch and micro_batch 2 or more",
+        ),
         ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
         ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
         ("pretexts/jig/heldout", "b", "are the same pictures"),

@@ -102,6 +102,7 @@ def test_deepclusters_channels_and_size() -> None:
     with torch.device("meta"):
         plain, sobel = (build_trunk(AlexNetBig(sobel=sobel), top=True) for sobel in (False, True))
     convolutions = [part for part in plain.modules() if isinstance(part, nn.Conv2d)]
+    assert {c.groups for c in convolutions} == {1}
     assert [c.out_channels for c in convolutions] == [96, 256, 384, 384, 256] and {c.groups for c in convolutions} == {
         1
     }

@@ -7,7 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, TrunkOptions, Vgg16
+from ssltransfer.config.trunks import (
+    AlexNet,
+    AlexNetBig,
+    AlexNetBN,
+    CaffeNet,
+    MobileNetV2,
+    ResNet18,
+    ResNet50V2,
+    ResNet101V2,
+    RevNet50,
+    TrunkOptions,
+    Vgg16,
+    Vgg19BN,
+)
 from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.fcn import Fcn, Grid, Window
@@ -28,6 +41,8 @@ def made(options: TrunkOptions, classes: int = 3, padding: int = 100) -> Fcn:
         (AlexNet(width=0.125), 32, 63, 18),
         (Vgg16(width=0.125, bn=False), 32, 64, 19),
         (ResNet18(width=0.125), 32, 63, 31),
+        (ResNet50V2(width=0.125), 32, 63, 31),
+        (ResNet101V2(width=0.125), 8, 15, 7),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -49,15 +64,20 @@ def test_cells_are_counted_as_torch_counts_them(ceil: bool) -> None:
 
 def averaging(net: Fcn) -> None:
     """Make every layer a mean over its window: what comes out for a ramp is where its window's centre lies."""
-    absorb_norms(net)
+    for norm in [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]:
+        norm.eps = 0.0  # fresh ones change nothing then
+    if net.trunk.options.foldable:
+        absorb_norms(net)
     for name, module in list(net.named_modules(remove_duplicate=False)):
         if isinstance(module, nn.MaxPool2d):
             mean = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
             net.set_submodule(name, mean)
         elif isinstance(module, nn.Conv2d):
             nn.init.constant_(module.weight, 1 / module.weight[0].numel())
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.ReLU6):
+            net.set_submodule(name, nn.ReLU())
 
 
 @pytest.mark.parametrize(
@@ -69,18 +89,27 @@ def averaging(net: Fcn) -> None:
         Vgg16(width=0.02),
         ResNet18(width=0.02),
         ResNet18(width=0.02, stem_stride=1),
+        AlexNetBN(width=0.02),
+        AlexNetBig(width=0.02),
+        Vgg19BN(width=0.02),
+        ResNet50V2(width=0.02),
+        ResNet50V2(width=0.02, output_stride=8, block4=False),
+        RevNet50(width=0.02),
+        RevNet50(width=0.02, block4_stride=1),
+        MobileNetV2(width=0.05),
     ],
     ids=lambda options: options.slug,
 )
 def test_a_ramp_comes_back_as_that_ramp(options: TrunkOptions) -> None:
     net = made(options).double()
     averaging(net)
-    height, width = 560, 600
+    # Half of the largest receptive field, and a stride.
+    reach = 300 if options.name == "revnet50" else 255
+    height, width = 2 * reach + 50, 2 * reach + 90
     across = torch.arange(width, dtype=torch.float64).expand(height, width)
     down = torch.arange(height, dtype=torch.float64)[:, None].expand(height, width)
     with torch.no_grad():
         even, *ramps = (net(x.expand(1, 3, height, width))[0, 0] for x in (torch.ones_like(across), across, down))
-    reach = 255  # half of the largest receptive field, and a stride
     inner = (slice(reach, height - reach), slice(reach, width - reach))
     assert even[inner].numel() > 1000 and float(even[inner].std()) < 1e-9 * float(even[inner].mean())
     for found, ramp in zip(ramps, (across, down), strict=True):
@@ -96,6 +125,7 @@ def test_a_ramp_comes_back_as_that_ramp(options: TrunkOptions) -> None:
         AlexNet(width=0.125, size=96),
         Vgg16(width=0.125, size=64, bn=False),
         Vgg16(width=0.06, size=256),
+        AlexNetBN(width=0.125, size=96),
     ],
     ids=lambda options: options.slug,
 )

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from ssltransfer.config import read_config
+from ssltransfer.config.entities import Pretext
 from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet50, Vgg16
 from ssltransfer.plan import Machine, estimate, print_plan
 from ssltransfer.plan.caches import enlarged
-from ssltransfer.plan.networks import flops, parameters, segmentation_flops
+from ssltransfer.plan.networks import flops, parameters, segmentation_flops, task_flops
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
@@ -85,6 +86,17 @@ def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: P
     (line,) = enlarged(config)
     assert line.startswith(f"The cache of {data} has a short side of 128 pixels and is enlarged by ")
     assert "pretext/jigsawpp (256)" in line and not list(enlarged(PAPER))
+
+
+def test_what_a_picture_costs_counts_what_is_made_of_it() -> None:
+    """Four rotations, eight views; nine tiles, however many orders they are shown in."""
+    given = {"trunk": "resnet18", "data": "x", "schedule": {"steps": 1}}
+    costs = {
+        name: task_flops(Pretext.model_validate({"task": name, **given}))
+        for name in ("rotation", "exemplar", "jigsaw", "jigsaw-kolesnikov", "relative-patch-location")
+    }
+    assert costs["exemplar"] == 2 * costs["rotation"]
+    assert costs["jigsaw-kolesnikov"] == costs["relative-patch-location"] == costs["jigsaw"]
 
 
 def test_segmentation_by_hand(tmp_path: Path) -> None:

@@ -87,18 +87,18 @@ class Grid:
 class Fcn(nn.Module):
     """FCN-32s of a trunk: scores of pixels, (B, 3, H, W) -> (B, classes, H, W), for pictures of any size.
 
-    With fully-connected layers (CaffeNet, AlexNet, VGG16): the picture is padded by `padding`, pooling rounds up as
-    Caffe's does, fc6 becomes a convolution over as many cells as it sees of a picture of the trunk's own size (6x6,
-    VGG 7x7, if that is the published one), fc7 one of 1x1, dropout after each. Where the trunk averages its map to
-    6x6 or 7x7 cells first, that average goes into fc6's weights, and so do batch norms of both. Without (ResNets): the
-    last block's map.
+    Where poolings have no border (AlexNets, VGGs) the picture is padded by `padding`, and they round up as Caffe's do.
+    With fully-connected layers (CaffeNet, AlexNet, VGG16) fc6 becomes a convolution over as many cells as it sees of a
+    picture of the trunk's own size (6x6, VGG 7x7, if that is the published one), fc7 one of 1x1, dropout after each.
+    Where the trunk averages its map to 6x6 or 7x7 cells first, that average goes into fc6's weights, and so do batch
+    norms of both. Without (ResNets): the last block's map.
 
     The score starts at zero. Beyond the outermost cells all scores fade alike, so that the answer is that of the edge.
 
     Args:
         trunk: with its fully-connected layers, if it may have any; taken apart, not copied.
         classes: scores of a pixel.
-        padding: of the first convolution, for trunks with fully-connected layers.
+        padding: of the first convolution, for trunks whose poolings have no border.
         dropout: probability.
 
     Raises:
@@ -130,12 +130,13 @@ class Fcn(nn.Module):
                 self.head.extend([layer, nn.ReLU(inplace=True), nn.Dropout(dropout)])
             windowed += [fc6, fc7]
             channels = fc7.out_channels
+        poolings = [module for module in windowed if isinstance(module, nn.MaxPool2d)]
+        if not all(module.padding for module in poolings):
             stem = windowed[0]
             assert isinstance(stem, nn.Conv2d)
             stem.padding = (padding, padding)
-            for module in windowed:
-                if isinstance(module, nn.MaxPool2d):
-                    module.ceil_mode = True
+            for module in poolings:
+                module.ceil_mode = True
         self.score = nn.Conv2d(channels, classes, 1)
         nn.init.zeros_(self.score.weight)
         assert self.score.bias is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from typing import Any
 
+import torch
 import torchvision.models
 from torch import Tensor, nn
 
@@ -98,6 +101,12 @@ class Library(Trunk):
             f"{self.options.name}: {layer} cannot be computed from the layer before; name a trunk in blocks."
         )
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch does it; tensors that come without a version of their layout are taken for those of this library."""
+        given = OrderedDict(state_dict)
+        given._metadata = getattr(state_dict, "_metadata", self.state_dict()._metadata)  # type: ignore[attr-defined]
+        return super().load_state_dict(given, strict, assign)
+
     def settle(self) -> None:
         """The library has drawn the weights."""
 
@@ -129,7 +138,10 @@ class Torchvision(Library):
         more: dict[str, Any] = {"image_size": options.size} if model.startswith("vit_") else {}
         more |= {"input_size": (options.size,) * 2} if model.startswith("maxvit") else {}
         more |= {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
-        network = torchvision.models.get_model(model, weights=None, **more)
+        # RegNets count their channels in tensors, which would hold nothing on the meta device.
+        place = torch.get_default_device()
+        with torch.device("cpu") if model.startswith("regnet") else nullcontext():
+            network = torchvision.models.get_model(model, weights=None, **more).to(place)
         super().__init__(options, _without_classifier(network, model), top=top)
         self.channels_last = model.startswith("swin")
 

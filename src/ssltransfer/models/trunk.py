@@ -110,5 +110,6 @@ def initialise_last(layer: nn.Linear | nn.Conv2d) -> None:
     Kaiming's deviation would begin with confident wrong answers, whose gradient silences much of a network without
     batch normalisation.
     """
+    assert layer.bias is not None
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

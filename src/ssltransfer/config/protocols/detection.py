@@ -48,6 +48,7 @@ class FastRcnn(Detection):
 
     name: Literal["fast-rcnn"] = "fast-rcnn"
     module: ClassVar[str] = "fast_rcnn"
+    version: ClassVar[int] = 2
     source: ClassVar[str] = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
     proposals: Literal["selective-search", "grid"] | tuple[str, ...] = Field(
         "selective-search",
@@ -75,6 +76,7 @@ class FasterRcnn(Detection):
 
     name: Literal["faster-rcnn"] = "faster-rcnn"
     module: ClassVar[str] = "faster_rcnn"
+    version: ClassVar[int] = 2
     source: ClassVar[str] = "Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b"
     scales: tuple[Side, ...] = Field((480, 576, 688, 864), min_length=1)
     max_side: Side = 1400

@@ -56,4 +56,5 @@ class Imported(TaskOptions):
     needs_data: ClassVar[bool] = False
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="What the tensors' names begin with, where several sets fit.")
+    fresh: tuple[str, ...] = Field((), description="Patterns of tensors that the file may lack; they stay random.")
     normalise: Literal["imagenet", "half", "none", "per-picture", "per-channel", "caffe", "lab-lightness"] = "imagenet"

@@ -141,10 +141,10 @@ class DepthTask(Task):
             predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
             predicted, truth = self._measured(batch), batch.others["depth"]
-        loss = berhu(predicted, truth)
+        loss = berhu(predicted, truth, together=self.training)
         if isinstance(self.trunk, MixedTrunk) and self.options.lasso is not None and self.training:
             loss = loss + self.options.lasso * self.trunk.mix.penalty
-        return {"loss": loss, "d1": share_within(predicted, truth)}
+        return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
 
     @torch.inference_mode()
     def test(self, given: Given) -> tuple[Errors, Errors, list[dict[str, str]]]:

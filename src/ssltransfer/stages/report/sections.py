@@ -13,7 +13,7 @@ from ssltransfer.artefacts.metrics import Metrics
 from ssltransfer.stages.report.details import drawn, extremes, neighbours, other, per_class
 from ssltransfer.stages.report.gather import Made, Results
 from ssltransfer.stages.report.plots import Plots
-from ssltransfer.stages.report.thumbs import filters, sample_of, strip
+from ssltransfer.stages.report.thumbs import filters, sample_of, shown, strip
 
 STRIP = 12  # thumbnails of a dataset
 
@@ -148,7 +148,7 @@ def datasets(results: Results) -> Iterator[dict[str, Any]]:
             "smallest": index.sizes.min(0).tolist() if len(index) else None,
             "largest": index.sizes.max(0).tolist() if len(index) else None,
             "class_counts": (int(per_class_counts.min()), int(per_class_counts.max())) if index.classes else None,
-            "uri": strip([index.path(i) for i in sample]) if sample else None,
+            "uri": strip([shown(index, i) for i in sample]) if sample else None,
             "shown": len(sample),
         }
 

@@ -1,7 +1,21 @@
 import pytest
 import torch
 
-from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet18, ResNet101V2, TrunkOptions, Vgg16
+from ssltransfer.config.trunks import (
+    AlexNet,
+    AlexNetBig,
+    AlexNetBN,
+    CaffeNet,
+    MobileNetV2,
+    ResNet18,
+    ResNet50V2,
+    ResNet101V2,
+    RevNet50,
+    Torchvision,
+    TrunkOptions,
+    Vgg16,
+    Vgg19BN,
+)
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import Model
@@ -26,6 +40,8 @@ def body(options: TrunkOptions, fc: str = "model", **given: object) -> FullyConn
     [
         (CaffeNet(width=0.1), 16, 6),
         (AlexNet(width=0.1), 16, 6),
+        (AlexNetBN(width=0.1), 16, 6),
+        (AlexNetBig(width=0.1), 16, 6),
         (Vgg16(width=0.05, bn=False), 16, 7),
         (CAFFE, 8, 3),
     ],
@@ -36,7 +52,7 @@ def test_strides_and_sides_are_the_published_ones(options: TrunkOptions, stride:
     assert found.fc6.in_features == found.channels * side**2 and found.dims == found.fc7.out_features
 
 
-@pytest.mark.parametrize("options", [CaffeNet(width=0.1), AlexNet(width=0.1)])
+@pytest.mark.parametrize("options", [CaffeNet(width=0.1), AlexNet(width=0.1), AlexNetBN(width=0.1)])
 def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: TrunkOptions) -> None:
     """With kernels that are their own mirror images, a mirrored picture of 16 k + 1 pixels gives the mirrored map."""
     found = body(options).eval()
@@ -129,6 +145,49 @@ def test_a_trunk_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4() 
     assert not torch.equal(
         Blocks(given, "align", 1).trunk.block4[0].shortcut.weight, found.trunk.block4[0].shortcut.weight
     )
+
+
+def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
+    given = model(AlexNetBN(width=0.1))
+    generator = torch.Generator().manual_seed(2)
+    for part in given.trunk.modules():
+        if isinstance(part, torch.nn.BatchNorm1d):
+            part.running_mean.normal_(0, 0.2, generator=generator)  # type: ignore[union-attr]
+            part.running_var.uniform_(0.3, 2, generator=generator)  # type: ignore[union-attr]
+            torch.nn.init.uniform_(part.bias, -0.5, 0.5)
+    found = FullyConnected(given, "model", 0.5, "pool", 0).eval()
+    x = torch.randn(2, 3, 224, 224, generator=generator)
+    with torch.no_grad():
+        cells = given.trunk._feature_blocks[7](given.trunk(x, ["conv5"])["conv5"])  # type: ignore[index]
+        torch.testing.assert_close(found.vectors(cells), given.trunk(x)["fc7"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "stride", "dims"),
+    [
+        (ResNet50V2(width=0.125, size=32), 16, 256),
+        (ResNet50V2(width=0.125, size=32, last_relu=False, representation=5), 16, 256),
+        (RevNet50(width=0.125, size=32), 16, 256),
+        (MobileNetV2(width=0.25, size=32), 16, 1280),
+        (Vgg19BN(width=0.1, size=32), 8, 48),
+    ],
+    ids=lambda value: getattr(value, "slug", None),
+)
+def test_blocks_of_other_networks(options: TrunkOptions, stride: int, dims: int) -> None:
+    """What the network itself gives of a picture whose map is not resampled, before any representation."""
+    given = model(options)
+    found = Blocks(given, "align", 0).eval()
+    assert (found.stride, found.side, found.dims) == (stride, 14, dims)
+    x = torch.randn(1, 3, 14 * stride, 14 * stride, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        layer = "pool" if "pool" in options.layers else "block4"
+        wanted = given.trunk(x, [layer])[layer]
+        torch.testing.assert_close(found.vectors(found(x)), wanted if wanted.ndim == 2 else wanted.mean((2, 3)))
+
+
+def test_a_library_has_no_blocks() -> None:
+    with pytest.raises(LayerError, match="a torchvision has no block3 and block4"):
+        Blocks(model(Torchvision(model="resnet18", size=32)), "align", 0)
 
 
 def test_blocks_want_a_residual_network() -> None:

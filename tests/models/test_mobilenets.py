@@ -1,0 +1,47 @@
+"""MobileNetV2 against torchvision's own."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torchvision
+
+from ssltransfer.config.trunks import MobileNetV2
+from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.models.weights import load_tensors
+
+
+@pytest.mark.parametrize("width", [0.35, 1.0, 1.4])
+def test_computes_torchvisions_values(width: float) -> None:
+    torch.manual_seed(1)
+    theirs = torchvision.models.mobilenet_v2(width_mult=width)
+    for part in theirs.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(part.weight, 0.7, 1.3)
+            torch.nn.init.normal_(part.bias, 0, 0.1)
+    theirs.eval()
+    ours = build_trunk(MobileNetV2(width=width, size=64), top=True).eval()
+    assert load_tensors(ours, theirs.state_dict(), "x").endswith("prefix '', 2 left in the file")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found = ours(x, ours.layers)
+        # Where torchvision's own features are halved next, or end.
+        each = [theirs.features[: place + 1](x) for place in range(19)]
+        ends = [value for value, after in pairwise(each) if after.shape[-1] < value.shape[-1]]
+        # conv1 is followed by a unit of its own side, which belongs to block1.
+        for layer, value in zip(("block1", "block2", "block3"), ends[-3:], strict=True):
+            assert torch.equal(found[layer], value), layer
+        for layer, place in (("conv1", 0), ("block4", 17), ("conv18", 18)):
+            assert torch.equal(found[layer], each[place])
+        assert torch.equal(theirs.classifier(found["pool"]), theirs(x))
+    assert (found["conv1"] >= 0).all() and float(found["conv18"].max()) <= 6 and (found["block4"] < 0).any()
+
+
+def test_layers_and_tiles() -> None:
+    with torch.device("meta"):
+        shapes = build_trunk(MobileNetV2(), top=True).shapes()
+    assert shapes == {
+        **{"conv1": (32, 112, 112), "block1": (24, 56, 56), "block2": (32, 28, 28), "block3": (96, 14, 14)},
+        **{"block4": (320, 7, 7), "conv18": (1280, 7, 7), "pool": (1280,)},
+    }
+    assert build_tile_trunk(MobileNetV2(width=0.25), seed=0).shapes(64)["block4"][1:] == (4, 4)
