@@ -109,7 +109,7 @@ def _trainable(spec: Pretext, pictures: dict[str, Index]) -> Trainable:
     task: PretextTask = module.build(spec.task, spec.trunk, spec.seed)
     heldout = pictures.get(spec.heldout or "")
     member = Member(task, pictures[spec.data], spec.schedule, spec.seed, heldout)
-    return Trainable([member], task.trunk, task.rule, task.guess)
+    return Trainable([member], task.trunk, task.rule)
 
 
 def _module(spec: Pretext) -> Any:
