@@ -22,8 +22,8 @@ class Library(Trunk):
     """A network of a library, whole but for its classifier.
 
     Layers: modules by their paths, each a map (B, C, H, W) or a vector (B, C), as it is when first called; pool,
-    what the network gives without its classifier. Tensors have the library's names. Weights start as the library starts them,
-    for its networks need not be ones that Kaiming's rule suits.
+    what the network gives without its classifier. Tensors have the library's names. Weights start as the library starts
+    them, for its networks need not be ones that Kaiming's rule suits.
 
     Args:
         options: of the trunk.
