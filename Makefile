@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all check bench lock clean
+.PHONY: demo test test-all check bench docs-pictures lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
@@ -16,11 +16,14 @@ demo: .venv/ready
 	@cat results/demo/report/summary.txt
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
+# A process for each core, a file of tests at a time; each test computes on one thread.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
+
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-all: check test
-	$(BIN)/pytest -m "slow and not slurm"
+	$(BIN)/pytest $(PARALLEL) -m "slow and not slurm"
 	$(BIN)/pytest -m slurm
 
 check: .venv/ready
@@ -34,6 +37,10 @@ check: .venv/ready
 # Against what one would use instead, at full sizes (docs/performance.md): an hour on two cores.
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
+
+# What the pretext tasks are given and asked, drawn by their own code for docs/protocols.md.
+docs-pictures: .venv/ready
+	$(BIN)/python -m docs.draw
 
 # The environment, from the lock alone; made again when the lock changes. uv comes from PyPI, into the environment.
 .venv/ready: envs/requirements.lock pyproject.toml

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ssltransfer.artefacts.index import Index, read_index
 from ssltransfer.artefacts.labels import Labels, write_labels
@@ -18,6 +19,10 @@ from ssltransfer.stages import index as index_stage
 if not os.environ.get("SSLTRANSFER_TEST_CUDA"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("SSLTRANSFER_WORKERS", "0")
+# Two threads beside another busy process run many times slower than one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -73,14 +78,14 @@ def real_data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
-def kitchen(real_data: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def kitchen(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with lists train.txt and test.txt of 44 and 12 frames of one real room, and their depth."""
     source = real_data / "rgbd" / "seven_scenes_redkitchen"
-    (tmp_path / "kitchen").mkdir()
-    (tmp_path / "kitchen" / "frames").symlink_to(source)
+    folder = tmp_path_factory.mktemp("kitchen")
+    (folder / "frames").symlink_to(source)
     for split in ("train", "test"):
         names = (source / f"{split}.txt").read_text().split()
         lines = (f"frames/{name}.color.jpg frames/{name}.depth.png\n" for name in names)
-        (tmp_path / "kitchen" / f"{split}.txt").write_text("".join(lines))
-    return tmp_path / "kitchen"
+        (folder / f"{split}.txt").write_text("".join(lines))
+    return folder

@@ -77,7 +77,10 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument("--data", type=Path, nargs="*", metavar="INDEX", help="index of the training pictures")
     stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
     stage.add_argument("--members", type=Path, nargs="*", metavar="INDEX", help="indexes of several tasks' own data")
-    stage.set_defaults(call=_run("pretext", "config.entities:Pretext", one=("data", "heldout"), many=("members",)))
+    stage.add_argument("--model", type=Path, nargs="*", metavar="MANIFEST", help="the pretext that a snapshot is of")
+    stage.set_defaults(
+        call=_run("pretext", "config.entities:Pretext", one=("data", "heldout", "model"), many=("members",))
+    )
 
     stage = _stage(commands, "features", "model and index -> a feature store (Zarr) and manifest.json")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")

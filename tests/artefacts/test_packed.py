@@ -58,7 +58,7 @@ def test_a_faulty_shard_is_found_before_its_pixels_are_used(packed: Packed, faul
             packed.check()
     else:
         packed.check()  # of its full length
-        with pytest.raises(ArtefactError, match=r"00000\.shard: torn, damaged or of other pictures; run the cache"):
+        with pytest.raises(ArtefactError, match=r"00000\.shard: torn, damaged or of other pictures; run the stage"):
             packed.read(0)
     assert read_shard(packed.folder, 0, len(PICTURES)) is None
     assert read_shard(packed.folder, 1, len(PICTURES)) is not None

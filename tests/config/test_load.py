@@ -60,6 +60,16 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
         ("pretexts/jig/schedule/batch", 7, "pictures in pairs; give an even batch"),
+        (
+            "pretexts/exemplar",
+            {"task": "exemplar", "trunk": "resnet18", "data": "b", "schedule": {"steps": 9, "batch": 1}},
+            "compares the pictures of a pass with each other; give batch and micro_batch 2 or more",
+        ),
+        (
+            "pretexts/jig",
+            {"task": "exemplar-patches", "trunk": "caffenet", "data": "b", "schedule": {"steps": 1, "batch": 7}},
+            "exemplar-patches takes pictures in pairs; give an even batch",
+        ),
         ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
         ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
         ("pretexts/jig/heldout", "b", "are the same pictures"),
@@ -271,6 +281,31 @@ def test_networks_of_libraries_are_not_cut() -> None:
         complete(content)
     trunk["endpoints"] = ["layer4"]
     assert complete(content).features["jig.layer4-avg1"].layer == "layer4"
+
+
+def test_videos_make_motion_segmentation_possible() -> None:
+    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"every": 20}})
+    schedule = {"steps": 10, "batch": 4, "lr": 0.01}
+    moves = {"task": "motion-segmentation", "trunk": "resnet101-v2", "data": "films", "schedule": schedule}
+    content["pretexts"]["moves"] = moves
+    config = complete(content)
+    # The index is the same whatever is made of the videos.
+    assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
+    assert config.datasets["films"].motion.canonical() == '{"every":20,"format":"jpeg"}'  # type: ignore[union-attr]
+    moves["heldout"] = "again"
+    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"every": 5}}
+    with pytest.raises(ConfigError, match="data and heldout are the same pictures"):
+        complete(content)
+    content["datasets"]["again"] |= {"split": "val"}
+    complete(content)
+    content["datasets"]["again"]["cache"] = {}
+    with pytest.raises(ConfigError, match="the frames of videos are packed by the motion stage; leave the cache out"):
+        complete(content)
+    moves["heldout"] = None
+    moves["data"] = next(name for name in content["datasets"] if name not in ("films", "again"))
+    del content["datasets"]["again"]
+    with pytest.raises(ConfigError, match=r"needs motion of every picture.*name a dataset of format"):
+        complete(content)
 
 
 def test_masks_make_segmentation_possible() -> None:

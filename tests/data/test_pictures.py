@@ -459,11 +459,8 @@ def documented() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def broken() -> Path:
-    folder = Path(os.environ.get("SSLTRANSFER_REAL_DATA", "missing")) / "broken"
-    if not folder.is_dir():
-        pytest.skip("SSLTRANSFER_REAL_DATA names no folder with broken/ in it")
-    return folder
+def broken(real_data: Path) -> Path:
+    return real_data / "broken"
 
 
 @pytest.mark.real

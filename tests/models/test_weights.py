@@ -106,7 +106,12 @@ def twice(one: str, two: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("taken", "other"), [("module.encoder_q.", "module.encoder_k."), ("teacher.backbone.", "student.backbone.")]
+    ("taken", "other"),
+    [
+        ("module.encoder_q.", "module.encoder_k."),
+        ("module.base_encoder.", "module.momentum_encoder."),
+        ("teacher.backbone.", "student.backbone."),
+    ],
 )
 def test_of_two_networks_the_published_one_is_taken(taken: str, other: str):
     trunk = build_trunk(AlexNet(**SMALL), top=True)
@@ -131,6 +136,36 @@ def test_another_width_and_a_missing_tensor_are_named():
     del tensors["m.features.3.bias"]
     with pytest.raises(ArtefactError, match=r"m\.features\.3\.bias is missing \(13 of 14 tensors match\)"):
         load_tensors(trunk, tensors, "f")
+
+
+def test_what_may_stay_fresh_is_named() -> None:
+    """A file of convolutions alone fills a whole network where that is allowed, and the rest stays as it was."""
+    source = build_trunk(AlexNet(**SMALL), top=True, seed=1).state_dict()
+    tensors = {f"m.{key}": value for key, value in source.items() if key.startswith("features.")}
+    trunk = build_trunk(AlexNet(**SMALL), top=True, seed=2)
+    before = {key: value.clone() for key, value in trunk.state_dict().items()}
+    with pytest.raises(ArtefactError, match="is missing"):
+        load_tensors(trunk, tensors, "f", fresh=["features.*"])
+    said = load_tensors(trunk, tensors, "f", fresh=["classifier.*"])
+    convolutions = sum(value.numel() for key, value in source.items() if key.startswith("features."))
+    share = 100 * convolutions / sum(value.numel() for value in source.values())
+    assert said.startswith(f"10 of 14 tensors ({share:.3g} % of the numbers), prefix 'm.'")
+    for key, value in trunk.state_dict().items():
+        assert torch.equal(value, source[key] if key.startswith("features.") else before[key])
+    tensors["m.classifier.1.weight"] = torch.zeros(3)
+    with pytest.raises(ArtefactError, match=r"classifier\.1\.weight has shape \(3,\)"):
+        load_tensors(trunk, tensors, "f", fresh=["classifier.*"])
+
+
+def test_a_network_that_was_wrapped_inside_is_found(tmp_path: Path) -> None:
+    """DeepCluster's files: `features.module.0.weight`, beside a classifier that was not wrapped."""
+    source = build_trunk(AlexNet(**SMALL), top=True, seed=1).state_dict()
+    torch.save(
+        {"state_dict": {key.replace("features.", "features.module."): v for key, v in source.items()}},
+        tmp_path / "d.pth",
+    )
+    trunk = build_trunk(AlexNet(**SMALL), top=True)
+    assert "prefix ''" in load_tensors(trunk, read_tensors(tmp_path / "d.pth"), "f")
 
 
 def test_old_files_without_counters_of_batch_norm_are_taken():

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ssltransfer.config import read_config
+from ssltransfer.config.entities import Pretext
 from ssltransfer.config.trunks import (
     AlexNet,
     AlexNetBN,
@@ -15,6 +16,7 @@ from ssltransfer.config.trunks import (
     MobileNetV2,
     ResNet50,
     ResNet50V2,
+    ResNet101V2,
     RevNet50,
     Torchvision,
     Vgg16,
@@ -22,7 +24,7 @@ from ssltransfer.config.trunks import (
 )
 from ssltransfer.plan import Machine, estimate, print_plan
 from ssltransfer.plan.caches import enlarged
-from ssltransfer.plan.networks import flops, parameters, segmentation_flops
+from ssltransfer.plan.networks import flops, parameters, segmentation_flops, task_flops
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
@@ -105,6 +107,17 @@ def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: P
     assert "pretext/jigsawpp (256)" in line and not list(enlarged(PAPER))
 
 
+def test_what_a_picture_costs_counts_what_is_made_of_it() -> None:
+    """Four rotations, eight views; nine tiles, however many orders they are shown in."""
+    given = {"trunk": "resnet18", "data": "x", "schedule": {"steps": 1}}
+    costs = {
+        name: task_flops(Pretext.model_validate({"task": name, **given}))
+        for name in ("rotation", "exemplar", "jigsaw", "jigsaw-kolesnikov", "relative-patch-location")
+    }
+    assert costs["exemplar"] == 2 * costs["rotation"]
+    assert costs["jigsaw-kolesnikov"] == costs["relative-patch-location"] == costs["jigsaw"]
+
+
 def test_segmentation_by_hand(tmp_path: Path) -> None:
     """CaffeNet on 375 x 500 padded by 100: maps of 142 x 173, 71 x 86, 35 x 43, and 12 x 16 cells of fc6."""
     convolutions = 142 * 173 * 96 * 363 + 71 * 86 * 256 * 1200 + 35 * 43 * (384 * 2304 + 384 * 1728 + 256 * 1728)
@@ -121,3 +134,16 @@ pretexts:
 """)
     costs = {cost.name: cost for cost in estimate(read_config(tmp_path / "config.yaml"), Machine())}
     assert costs["seg of r"].hours is not None and costs["seg of r"].hours > 1
+
+
+def test_tasks_on_patches_cost_their_patches() -> None:
+    """At output stride 8 a network of convolutions costs by the pixel."""
+
+    def cost(task: dict[str, object]) -> float:
+        spec = {"task": task, "trunk": "resnet101-v2", "data": "d", "schedule": {"steps": 1}}
+        return task_flops(Pretext.model_validate(spec)) / flops(ResNet101V2())
+
+    pixels = 224**2
+    assert cost({"name": "colorization"}) == pytest.approx(256**2 / pixels, rel=0.02)
+    assert cost({"name": "exemplar-patches"}) == pytest.approx(2 * 96**2 / pixels, rel=0.05)
+    assert cost({"name": "relative-position-residual"}) == pytest.approx(16 * 96**2 / pixels, rel=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -49,10 +50,8 @@ def main(train: Path, heldout: Path, folder: Path) -> None:
                     raise TrainingError("cut off")
 
             Modulo.after_step = cut  # type: ignore[method-assign, assignment]
-            try:
+            with contextlib.suppress(TrainingError):
                 train_all()
-            except TrainingError:
-                pass
             del Modulo.after_step
         train_all()
     leave()

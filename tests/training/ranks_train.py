@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import Colorization, JigsawPP
+from ssltransfer.config.tasks import Colorization, Exemplar, JigsawKolesnikov, JigsawPP
 from ssltransfer.config.trunks import CaffeNet
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare
 from ssltransfer.stages.pretext import colorization
+from ssltransfer.stages.pretext.exemplar import ExemplarTask
+from ssltransfer.stages.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
 from ssltransfer.stages.pretext.jigsawpp import build
 from ssltransfer.training import fit as module
 from ssltransfer.training import ranks
@@ -56,10 +58,23 @@ class Nine(Task):
         return {"loss": F.cross_entropy(logits, target), "right": (logits.argmax(1) == target).float().mean()}
 
 
+TRUNK = CaffeNet(width=0.125, size=48, stem_stride=2)
+
+
 def puzzles() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
     given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden": 64, "dropout": 0.0}
-    return build(JigsawPP.model_validate(given), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
+    return build(JigsawPP.model_validate(given), TRUNK, 0)
+
+
+def patches() -> Task:
+    tiles = {"crop": 60, "tile": 16, "jitter": 4, "channel_shift": 0, "stem_stride": 1}
+    given = {"permutations": 8, "shown": 4, "tiles": tiles, "resize": 66, "hidden": 64, "embedding": 16, "dropout": 0.0}
+    return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), TRUNK, 0)
+
+
+def exemplar() -> Task:
+    return ExemplarTask(Exemplar(views=3, embedding=16), TRUNK, 0)
 
 
 def colours() -> Task:
@@ -80,8 +95,10 @@ CASES = {
     "synced": (NORM, schedule(sync_bn=True)),
     "shares": (NORM, schedule()),
     "dropout": ({"norm": False, "dropout": 0.5}, schedule(steps=2)),
-    "pairs": ({"puzzles": True}, schedule()),
-    "surveyed": ({"colours": True}, schedule()),
+    "pairs": ({"task": puzzles}, schedule()),
+    "patches": ({"task": patches}, schedule(sync_bn=True)),
+    "views": ({"task": exemplar}, schedule(micro_batch=8)),
+    "surveyed": ({"task": colours}, schedule()),
     "odd": (PLAIN, schedule(batch=10)),
     "broken": (PLAIN, schedule(lr=1e30)),
 }
@@ -93,8 +110,8 @@ def main(train: Path, heldout: Path, folder: Path) -> None:
     for name, (options, how) in CASES.items():
         ranks.BUCKET = 100 if name == "small-packs" else 25 << 20
         module.ROWS = 6
-        made = {"puzzles": puzzles, "colours": colours}
-        task = next((made[key]() for key in options if key in made), None) or Nine(**options)  # type: ignore[arg-type]
+        make = options.get("task")
+        task = make() if callable(make) else Nine(**options)  # type: ignore[arg-type]
         (folder / name).mkdir(parents=True, exist_ok=True)
         said, curve = "", []
         try:

@@ -78,5 +78,5 @@ def test_a_process_sees_the_pictures_of_its_task_alone(folder: Path):
             size = world // 2
             parts = [result(folder, world, "at-once", task * size + rank)["seen"] for rank in range(size)]
             assert all(one == k for part in parts for one, _ in part)
-            joined = [sum((ids for _, ids in step), []) for step in zip(*parts, strict=True)]
+            joined = [[one for _, ids in step for one in ids] for step in zip(*parts, strict=True)]
             assert joined == batches

@@ -59,6 +59,8 @@ def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
         ("synced", 1e-4),
         ("surveyed", 1e-4),  # colorization, which measures the training pictures first
         ("pairs", 1e-4),  # jigsaw++, whose occluders come from the neighbour in the batch
+        ("patches", 1e-3),  # several questions a picture, and a normalised head
+        ("views", 1e-3),  # exemplar, whose loss compares the pictures of a micro-batch: a share here
     ],
 )
 def test_two_processes_come_to_what_one_comes_to(case: str, tolerance: float, folder: Path):

@@ -99,6 +99,11 @@ def pretext_members(wildcards):
     return [index_of(name) for name in CONFIG.pretexts[wildcards.pretext].members_data]
 
 
+def pretext_model(wildcards):
+    """What a snapshot is of."""
+    return some(model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "of", None))
+
+
 def features_model(wildcards):
     return model_of(CONFIG.features[wildcards.features].model)
 

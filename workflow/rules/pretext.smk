@@ -3,6 +3,7 @@ rule pretext:
         data=pretext_data,
         heldout=pretext_heldout,
         members=pretext_members,
+        model=pretext_model,
     output:
         f"{RESULTS}/pretext/{{pretext}}/manifest.json",
     log:
@@ -18,4 +19,5 @@ rule pretext:
         spec=spec_of("pretexts", "pretext"),
     shell:
         "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --heldout {input.heldout:q}"
-        " --members {input.members:q} --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
+        " --members {input.members:q} --model {input.model:q}"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

@@ -95,7 +95,8 @@ class Packed:
 
 def _unusable(path: Path, why: str) -> ArtefactError:
     return ArtefactError(
-        f"{path}: {why}; run the stage that packs this dataset again (snakemake -R cache motion): it makes what is missing."
+        f"{path}: {why}; run the stage that packs this dataset again (snakemake -R cache, for videos -R motion): it "
+        "makes what is missing."
     )
 
 

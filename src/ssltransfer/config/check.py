@@ -23,21 +23,21 @@ def check(config: Config) -> None:
                 _known(config.datasets, getattr(part, key), f"{where}.{key}", "dataset")
                 _targets(config, getattr(part, key), part.task.name, part.task.targets, f"{where}.{key}")
             _apart(config, part.data, part.heldout, where, "data and heldout")
-            compares = part.task.name in ("exemplar", "exemplar-patches") and part.schedule
+            compares = part.task.name == "exemplar" and part.schedule
             if compares and (part.schedule.micro_batch or part.schedule.batch) < 2:  # type: ignore[union-attr]
                 raise ConfigError(
                     f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
                     "and micro_batch 2 or more."
                 )
+            pairs = part.task.name in ("jigsaw++", "exemplar-patches") and part.schedule
+            if pairs and (part.schedule.micro_batch or part.schedule.batch) % 2:  # type: ignore[union-attr]
+                raise ConfigError(
+                    f"{where}.schedule.batch: {part.task.name} takes pictures in pairs; give an even batch."
+                )
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
                 "have no scale of their own; leave it out."
-            )
-        pairs = pretext.task.name in ("jigsaw++", "exemplar-patches") and pretext.schedule
-        if pairs and (pretext.schedule.micro_batch or pretext.schedule.batch) % 2:  # type: ignore[union-attr]
-            raise ConfigError(
-                f"pretexts.{name}.schedule.batch: {pretext.task.name} takes pictures in pairs; give an even batch."
             )
     for name, features in config.features.items():
         where = f"features.{name}"
@@ -134,6 +134,12 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             _layer(model, layer, f"{where}.protocol.layer")
         if protocol.tunes and model.trunk.name == "hog-words":
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
+        if getattr(protocol, "lasso", None) is not None and not model.trunk.name.endswith("-v2"):
+            raise ConfigError(
+                f"{where}.protocol.lasso: {model.name} has no units of block3 to mix; resnet101-v2 has; leave it out."
+            )
+        if getattr(protocol, "lasso", None) is not None and (layer or "block3") != "block3":
+            raise ConfigError(f"{where}.protocol.lasso: it mixes the units of block3; leave `layer` out.")
         if isinstance(protocol, FasterRcnn):
             _layer(model, "block3", f"{where}.models")
         if isinstance(protocol, FineTuning) and protocol.absorb_bn and not model.trunk.foldable:
@@ -168,7 +174,9 @@ def _targets(config: Config, data: str | None, who: str, wanted: TargetKind | No
     if data is None or wanted is None or config.datasets[data].target == wanted:
         return
     mend = (
-        "name one of format video" if wanted == "motion" else f"set `targets: {wanted}` of it, or name another dataset"
+        "name a dataset of format video"
+        if wanted == "motion"
+        else f"set `targets: {wanted}` of it, or name another dataset"
     )
     raise ConfigError(f"{where}: {who} needs {wanted} of every picture, which dataset {data!r} does not have; {mend}.")
 

@@ -11,7 +11,7 @@ from ssltransfer.config.entities import Document, Features, Pretext, Student
 from ssltransfer.config.methods import Distillation, Supervised
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import RandomNetwork
+from ssltransfer.config.tasks import RandomNetwork, Snapshot
 from ssltransfer.config.trunks import AnyTrunk, can_be_rescaled
 
 
@@ -19,7 +19,8 @@ def _matching(patterns: Iterable[str], names: Iterable[str], where: str) -> Iter
     names = list(names)
     seen = set()
     for pattern in patterns:
-        found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        # Snapshots, NAME@STEP, are many: a pattern must say that it means them.
+        found = [name for name in names if fnmatch.fnmatchcase(name, pattern) and ("@" in pattern or "@" not in name)]
         if not found:
             raise ConfigError(f"{where}: no model is called {pattern!r}{nearest(pattern, names)}")
         for name in found:
@@ -28,11 +29,23 @@ def _matching(patterns: Iterable[str], names: Iterable[str], where: str) -> Iter
                 yield name
 
 
+def add_snapshots(document: Document) -> Document:
+    """A model for each snapshot of a pretext."""
+    pretexts = dict(document.pretexts)
+    for name, pretext in document.pretexts.items():
+        if isinstance(pretext.task, Snapshot):
+            raise ConfigError(f"pretexts.{name}.task: snapshots are made by themselves; give `snapshots` of a pretext.")
+        for step in pretext.snapshots:
+            task = Snapshot(of=name, step=step)
+            pretexts[f"{name}@{step}"] = Pretext(task=task, trunk=pretext.trunk)
+    return document.model_copy(update={"pretexts": pretexts})
+
+
 def add_controls(document: Document) -> Config:
     """Random and supervised rows for every trunk of every evaluation."""
     pretexts, students = dict(document.pretexts), dict(document.students)
     rows: dict[str, tuple[str, ...]] = {}
-    derived: set[str] = set()
+    derived = {name for name, pretext in pretexts.items() if isinstance(pretext.task, Snapshot)}
     declared = [*pretexts, *students]
     doubled = set(pretexts) & set(students)
     if doubled:

@@ -38,6 +38,9 @@ class Pretext(Entity):
     heldout: str | None = Field(None, description="Dataset on which the loss is also measured.")
     schedule: Schedule | None = None
     seed: int = 0
+    snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Steps after which a copy of the trunk is kept: a model of its own, called NAME@STEP."
+    )
 
     @property
     def parts(self) -> dict[str, Pretext]:
@@ -86,7 +89,21 @@ class Pretext(Entity):
             raise ValueError("task hog and trunk hog-words belong together")
         if isinstance(self.task, Several):
             self._check_several(self.task)
+        self._check_snapshots()
         return self
+
+    def _check_snapshots(self) -> None:
+        if not self.snapshots:
+            return
+        if not self.task.trains:
+            raise ValueError(f"task {self.task.name} has no steps to keep snapshots of")
+        if list(self.snapshots) != sorted(set(self.snapshots)):
+            raise ValueError("snapshots must rise")
+        last = self.schedule.steps if self.schedule else None
+        if last is not None and self.snapshots[-1] >= last:
+            raise ValueError(f"snapshots must be taken before the last step, {last}: that is the model itself")
+        if getattr(self.task, "at_once", False) and any(step % len(self.parts) for step in self.snapshots):
+            raise ValueError(f"at_once: a snapshot is taken after a whole round, a multiple of {len(self.parts)} steps")
 
     def _check_several(self, task: Several) -> None:
         assert self.schedule is not None

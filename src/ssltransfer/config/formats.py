@@ -371,17 +371,14 @@ class Video(Dataset):
     motion: MotionOptions = Field(
         MotionOptions(), exclude=True, description="{frames, every, size, flow, ...}: how clips are labelled."
     )
-    expected: int | None = _EXPECTED
+    expected: int | None = Field(
+        None, ge=1, exclude=True, description="About how many clips there will be; `ssltransfer plan` reckons with it."
+    )
 
     @property
     def target(self) -> TargetKind | None:
         """What moves."""
         return "motion"
-
-    @property
-    def published(self) -> int | None:
-        """What the configuration expects, of videos."""
-        return self.expected
 
 
 class World(Dataset):

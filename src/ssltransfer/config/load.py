@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from ssltransfer.config.base import ConfigError, explain
 from ssltransfer.config.check import check
 from ssltransfer.config.config import Config
-from ssltransfer.config.derive import add_controls, add_features
+from ssltransfer.config.derive import add_controls, add_features, add_snapshots
 from ssltransfer.config.entities import Document
 from ssltransfer.config.formats import FORMATS
 from ssltransfer.config.methods import METHODS
@@ -64,7 +64,7 @@ def complete(content: Any, where: str = "the configuration") -> Config:
         raise ConfigError(f"{where}: a configuration is a mapping with the sections {', '.join(SECTIONS)}.")
     try:
         document = _parse(content)
-        config = add_controls(document)
+        config = add_controls(add_snapshots(document))
         config = add_features(config)
         check(config)
     except ConfigError as error:

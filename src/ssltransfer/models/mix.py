@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssltransfer.models.normalise import normalise
 from ssltransfer.models.resnets_v2 import ResNetV2
 from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.weights import Model
 
 MIXED = "block3"
 
@@ -45,6 +47,11 @@ class Mix(nn.Module):
         """sum |alpha|: 1 for a single unit, sqrt(M) for equal parts of all."""
         return self.alpha.abs().sum()
 
+    @property
+    def rounded(self) -> list[float]:
+        """alpha, for what is written down."""
+        return [round(share, 6) for share in self.alpha.tolist()]
+
     def forward(self, units: list[Tensor]) -> Tensor:
         """M maps float (B, C, H, W) -> (B, C, H, W)."""
         total = torch.zeros((), device=units[0].device)
@@ -79,3 +86,10 @@ class MixedTrunk(Trunk):
                 self.base.get_submodule("norm3")(units[-1])
         mixed: Tensor = self.mix(units)
         return mixed
+
+
+def units_of(model: Model, pictures: Tensor) -> list[Tensor]:
+    """uint8 or float (B, 3, S, S), 0 to 255 -> what each unit of block3 makes of them."""
+    trunk = model.trunk
+    assert isinstance(trunk, ResNetV2)
+    return trunk.units_of(trunk(normalise(pictures, model.rule), ["block2"])["block2"])

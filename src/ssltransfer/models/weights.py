@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ssltransfer.models.trunk import Trunk
 
 _TRUNK: TypeAdapter[AnyTrunk] = TypeAdapter(AnyTrunk)
 GRID = 3  # patches a side
+_PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # of networks that a file holds twice
 _COUNTER = "num_batches_tracked"
 
 
@@ -159,26 +161,36 @@ def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Tensor]]:
         for name, value in content.items():
             # Containers that say nothing about what is in them.
             inner = above if name in ("state_dict", "model", "model_state_dict") and not above else f"{above}{name}."
+            # What DataParallel wrapped inside a network: DeepCluster's features.module.0.weight.
+            inner = inner.replace(".module.", ".")
             yield from _flat(value, inner)
     elif isinstance(content, Tensor):
         yield above.removesuffix("."), content
 
 
-def load_tensors(trunk: Trunk, tensors: dict[str, Tensor], where: Path | str, *, prefix: str | None = None) -> str:
-    """Fill a trunk; every one of its tensors must be there in its shape.
+def load_tensors(
+    trunk: Trunk,
+    tensors: dict[str, Tensor],
+    where: Path | str,
+    *,
+    prefix: str | None = None,
+    fresh: Sequence[str] = (),
+) -> str:
+    """Fill a trunk; every one of its tensors must be there in its shape, but for those that may stay fresh.
 
     Prefixes such as `module.encoder_q.` are found by the best match; what else the file holds (a head) is left. Where
-    a file holds the network twice, the one is taken that its authors publish: MoCo's query encoder, DINO's teacher.
-    Counters of batch normalisation may be missing.
+    a file holds the network twice, the one is taken that its authors publish: MoCo's query encoder (base encoder in
+    its third version), DINO's teacher. Counters of batch normalisation may be missing.
 
     Args:
         trunk: filled in place.
         tensors: by name.
         where: the file, for messages.
         prefix: given instead of found.
+        fresh: patterns of the trunk's tensors that the file may lack, such as `classifier.*`.
 
     Returns:
-        One line: how many tensors matched, under which prefix, and what was left.
+        One line: how many tensors and parameters matched, under which prefix, and what was left.
 
     Raises:
         ArtefactError: a tensor is missing or has another shape, or several sets of tensors fit alike.
@@ -190,8 +202,12 @@ def load_tensors(trunk: Trunk, tensors: dict[str, Tensor], where: Path | str, *,
 
     if prefix is None:
         prefix = _prefix(wanted, tensors, fit, where)
+    matched: dict[str, int] = {}
     for key, shape in wanted.items():
         given = tensors.get(prefix + key)
+        if given is None and any(fnmatchcase(key, pattern) for pattern in fresh):
+            continue
+        matched[key] = shape.numel()
         if given is None or given.shape != shape:
             has = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(shape)}"
             raise ArtefactError(
@@ -200,7 +216,11 @@ def load_tensors(trunk: Trunk, tensors: dict[str, Tensor], where: Path | str, *,
             )
     filled = {key: tensors[prefix + key] for key in trunk.state_dict() if prefix + key in tensors}
     trunk.load_state_dict(filled, strict=False)
-    return f"{len(wanted)} of {len(wanted)} tensors, prefix {prefix!r}, {len(tensors) - len(filled)} left in the file"
+    share = sum(matched.values()) / sum(shape.numel() for shape in wanted.values())
+    return (
+        f"{len(matched)} of {len(wanted)} tensors ({100 * share:.3g} % of the numbers), prefix {prefix!r}, "
+        f"{len(tensors) - len(filled)} left in the file"
+    )
 
 
 def _prefix(wanted: Iterable[str], tensors: dict[str, Tensor], fit: Callable[[str], int], where: Path | str) -> str:
@@ -210,7 +230,7 @@ def _prefix(wanted: Iterable[str], tensors: dict[str, Tensor], fit: Callable[[st
     } or {""}
     best = max(map(fit, prefixes))
     alike = sorted(prefix for prefix in prefixes if fit(prefix) == best)
-    published = [prefix for prefix in alike if "encoder_q." in prefix or "teacher." in prefix]
+    published = [prefix for prefix in alike if any(name in prefix for name in _PUBLISHED)]
     if len(alike) > 1 and best and len(published) != 1:
         raise ArtefactError(
             f"{where}: holds this network {len(alike)} times, under {', '.join(map(repr, alike[:4]))}; "

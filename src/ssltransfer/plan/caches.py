@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ssltransfer.config import Config
-from ssltransfer.config.tasks import RelativePosition
+from ssltransfer.config.tasks import PatchGrid
 
 
 def enlarged(config: Config) -> Iterator[str]:
@@ -26,7 +26,7 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
     for name, pretext in config.pretexts.items():
         for part in pretext.parts.values():
             side = getattr(part.task, "resize", part.trunk.short_side)
-            if isinstance(part.task, RelativePosition):
+            if isinstance(part.task, PatchGrid):
                 side = math.ceil(math.sqrt(part.task.pixels[1]))
             yield from ((f"pretext/{name}", data, side) for data in (part.data, part.heldout))
     for name, features in config.features.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.config import Config
 from ssltransfer.config.entities import Pretext
+from ssltransfer.config.formats import Video
 from ssltransfer.config.methods import Compress2q
 from ssltransfer.config.protocols import (
     ClusterAlignment,
@@ -27,6 +29,7 @@ from ssltransfer.plan.networks import ASPECT, dims_of, flops, parameters, protoc
 from ssltransfer.stages.cache import packed_pixels
 
 CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
+FLOW_PIXELS = 7e6  # a second and core: dense flow, camera and tracks between two frames
 TRAINING = 3.0  # forward and backward, in forwards
 
 
@@ -52,22 +55,32 @@ class Cost:
 
 
 def pictures(config: Config, dataset: str) -> int | None:
-    """How many pictures a dataset has: as indexed, as limited, or as published."""
-    index = Path(config.results) / "index" / f"{dataset}.parquet"
+    """How many pictures (of videos: clips) a dataset has: as indexed, as limited, or as published."""
+    entry = config.datasets[dataset]
+    index = Path(config.results) / ("motion" if isinstance(entry, Video) else "index") / f"{dataset}.parquet"
     if index.is_file():
         return int(pq.read_metadata(index).num_rows)
-    entry = config.datasets[dataset]
+    if isinstance(entry, Video):
+        return entry.expected
     known = entry.published
     return min(filter(None, (known, entry.limit)), default=None)
 
 
 def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
     """A cost for every job, in the order of the stages."""
-    for name in config.datasets:
+    for name, dataset in config.datasets.items():
         n = pictures(config, name)
-        hours = n / CHECKED_PER_CORE / machine.cores / 3600 if n else None
+        decoded = n * dataset.motion.every if n and isinstance(dataset, Video) else n
+        hours = decoded / CHECKED_PER_CORE / machine.cores / 3600 if decoded else None
         yield Cost("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
     for name, dataset in config.datasets.items():
+        if isinstance(dataset, Video):
+            n = pictures(config, name)
+            flows = min(dataset.motion.every, dataset.motion.frames - 1)
+            pixels = math.prod(dataset.motion.size)
+            hours = n * flows * pixels / FLOW_PIXELS / machine.cores / 3600 if n else None
+            disk = n * pixels * dataset.motion.packed.bytes_a_pixel / 1e9 if n else None
+            yield Cost("motion", name, (name,), hours, disk, None, "optical flow")
         if dataset.cache:
             n = pictures(config, name)
             hours = n / machine.pictures(None) / 3600 if n else None
@@ -137,9 +150,8 @@ def _packed_gb(config: Config, name: str) -> float | None:
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
-    n = pictures(config, pretext.data) if pretext.data else None
-    disk = parameters(pretext.trunk, top=False) * 4e-9
-    needs = tuple(filter(None, (pretext.data,)))
+    disk = parameters(pretext.trunk, top=False) * 4e-9 * (1 + len(pretext.snapshots))
+    needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
     if not pretext.task.trains:
         sampled = pretext.task.sampled if isinstance(pretext.task, Hog) else 0
         work = 2.0 * sampled * 36 * getattr(pretext.trunk, "words", 0) * 20

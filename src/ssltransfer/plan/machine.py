@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.config.formats import Dataset
+from ssltransfer.config.formats import Dataset, Video
 
 FILES = 350.0  # pictures a second of one core: 500x375 JPEG, decoded, resized and cropped to uint8
 CACHES = {"jpeg": 1100.0, "raw": 5500.0}  # the same from a cache of short side 256
@@ -40,11 +40,14 @@ class Machine:
     def pictures(self, dataset: Dataset | None) -> float:
         """Pictures a second that the cores read from this dataset's files, or from its cache."""
         files = self.paces.get("decoding/files", FILES)
-        if dataset is None or dataset.cache is None:
+        packed = dataset.cache if dataset else None
+        if isinstance(dataset, Video):
+            packed = dataset.motion.packed
+        if packed is None:
             return self.cores * files
         fastest = self.paces.get("decoding/raw", CACHES["raw"])
-        pace = self.paces.get(f"decoding/{dataset.cache.format}", CACHES[dataset.cache.format])
-        return self.cores * max(files, min(pace * (256 / dataset.cache.short) ** 2, fastest))
+        pace = self.paces.get(f"decoding/{packed.format}", CACHES[packed.format])
+        return self.cores * max(files, min(pace * (256 / packed.short) ** 2, fastest))
 
     def __str__(self) -> str:
         if self.where:

@@ -11,7 +11,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import Depth, Detection, FasterRcnn, FastRcnn, Pool, Segmentation
 from ssltransfer.config.protocols.base import ProtocolOptions
-from ssltransfer.config.tasks import Exemplar, Jigsaw, JigsawPP, PatchOptions, RelativePosition, Rotation
+from ssltransfer.config.tasks import (
+    Colorization,
+    Exemplar,
+    ExemplarPatches,
+    Jigsaw,
+    JigsawPP,
+    MotionSegmentation,
+    PatchGrid,
+    PatchOptions,
+    Rotation,
+)
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_tile_trunk, build_trunk
 from ssltransfer.models.fcn import Fcn
@@ -28,11 +38,17 @@ def task_flops(pretext: Pretext) -> float:
     task, trunk = pretext.task, pretext.trunk
     if isinstance(task, Jigsaw | JigsawPP | PatchOptions):
         return 9 * _tile_flops(trunk, task.tiles.tile, task.tiles.stem_stride)
-    if isinstance(task, RelativePosition):
+    if isinstance(task, PatchGrid):
         across = max(2, task.canvas // (task.patch + task.gap))
-        return task.grids * across**2 * _tile_flops(trunk, task.patch, task.stem_stride or trunk.stem_stride)
+        return task.grids * across**2 * _patch_flops(trunk, task.patch, getattr(task, "stem_stride", None))
     if isinstance(task, Exemplar):
         return task.views * flops(trunk)
+    if isinstance(task, ExemplarPatches):
+        return 2 * _patch_flops(trunk, task.patch)
+    if isinstance(task, Colorization):
+        return _patch_flops(trunk, task.resize)
+    if isinstance(task, MotionSegmentation):
+        return flops(trunk) * math.prod(task.input) / trunk.size**2
     return flops(trunk) * (4 if isinstance(task, Rotation) else 1)
 
 
@@ -93,6 +109,15 @@ def _tile_flops(trunk: TrunkOptions, tile: int, stem_stride: int | None) -> floa
     with torch.device("meta"):
         network = build_tile_trunk(trunk, seed=0, stem_stride=stem_stride)
     return _count(network, tile)
+
+
+@lru_cache
+def _patch_flops(trunk: TrunkOptions, side: int, stem_stride: int | None = None) -> float:
+    """With all strides of the trunk, but for the first where another one is given."""
+    with torch.device("meta"):
+        stem = {"stem_stride": stem_stride} if stem_stride else {}
+        network = build_trunk(trunk.model_copy(update=stem), top=False)
+    return _count(network, side)
 
 
 def _count(network: torch.nn.Module, size: int) -> float:

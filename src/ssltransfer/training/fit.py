@@ -152,14 +152,10 @@ def fit_members(
             member.task.after_step(step)
             sums.add(member, values)
             progress.step(waited / size, member.schedule.batch)
-
-        def reached(interval: int, first: int = first, done: int = done) -> bool:
-            return done // interval > first // interval or done == total
-
-        if reached(every):
+        if _reached(every, first, done, total):
             row = _row(members, plan, first, done) | sums.means()
             for member in members:
-                if member.heldout is not None and reached(measure_every):
+                if member.heldout is not None and _reached(measure_every, first, done, total):
                     row |= member.values(
                         measure(member.task, member.heldout, member.schedule, seed=member.seed, devices=devices)
                     )
@@ -179,6 +175,11 @@ def fit_members(
     if devices.rank == 0:
         write_text(folder / "curve.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in curve))
     return Fitted(curve, measured)
+
+
+def _reached(interval: int, first: int, done: int, total: int) -> bool:
+    """Whether a multiple of the interval, or the end, lies among steps first + 1 to done."""
+    return done // interval > first // interval or done == total
 
 
 class Sums:

@@ -2,6 +2,7 @@
 
     laws_driver.py kill PLAN.json    each whole, then killed and run again; prints a JSON line, what became of each
     laws_driver.py pair PLAN.json    all of them, as the process that RANK and WORLD_SIZE say
+    laws_driver.py devices PLAN.json    all of them, by the command for two devices
 
 For kills one process imports torch and forks before it computes: an evaluation then costs a second, not five.
 """
@@ -19,26 +20,39 @@ from typing import Any
 
 import torch
 
+from ssltransfer import cli
 from ssltransfer.artefacts import features as stores
 from ssltransfer.config.entities import Features, Measurement
 from ssltransfer.stages import evaluate, features
-from ssltransfer.stages.evaluate import logistic
+from ssltransfer.stages.evaluate import crops, heads, logistic
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.launch import leave
 
 Job = dict[str, Any]
 
 
-def measure(job: Job, output: Path) -> None:
-    """One evaluation, with the features that it reads."""
-    spec = Measurement.parse(job["spec"])
+def given(job: Job, output: Path) -> dict[str, Path]:
+    """Inputs of an evaluation, with the features that it reads."""
     inputs = {role: Path(path) for role, path in job["inputs"].items()}
     for role in inputs.keys() & {"train", "test"} if "features" in job else ():
         stored = output.parent / "features" / role / "manifest.json"
-        given = {"model": inputs["model"], "data": inputs[role], "output": stored}
-        features.run(Features.parse(job["features"]), threads=1, **given)
+        paths = {"model": inputs["model"], "data": inputs[role], "output": stored}
+        features.run(Features.parse(job["features"]), threads=1, **paths)
         inputs[f"{role}_features"] = stored
-    evaluate.run(spec, output=output, threads=int(os.environ.get("LOCAL_WORLD_SIZE", "1")), **inputs)
+    return inputs
+
+
+def measure(job: Job, output: Path) -> None:
+    """One evaluation."""
+    threads = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    evaluate.run(Measurement.parse(job["spec"]), output=output, threads=threads, **given(job, output))
+
+
+def command(job: Job, output: Path) -> None:
+    """One evaluation by the command for two devices."""
+    words = {"--spec": job["spec"], "--output": output, "--threads": 1, "--devices": 2}
+    words |= {f"--{role.replace('_', '-')}": path for role, path in given(job, output).items()}
+    assert cli.main(["evaluate", *(str(word) for pair in words.items() for word in pair)]) == 0
 
 
 def counted(counter: Path, last: int) -> None:
@@ -99,8 +113,10 @@ def killed(job: Job) -> Job:
 def main(mode: str, plan: Path) -> None:
     jobs = json.loads(plan.read_text())
     if mode == "pair":
+        crops.BATCH = heads.BATCH = 7  # so that both have batches to test, in turns
+    if mode != "kill":
         for job in jobs:
-            measure(job, Path(job["output"]))
+            (measure if mode == "pair" else command)(job, Path(job["output"]))
         leave()
         return
     assert Checkpoint(Path("x")).due(1), "set SSLTRANSFER_CHECKPOINT_STEPS=1"

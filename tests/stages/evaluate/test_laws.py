@@ -18,7 +18,6 @@ import pytest
 from inputs import make_model
 
 from ssltransfer.artefacts.index import read_index, write_index
-from ssltransfer.artefacts.metrics import read_metrics
 from ssltransfer.config.entities import Features, Measurement
 from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
 from ssltransfer.config.trunks import ResNet18
@@ -62,7 +61,7 @@ CROPS = (f"{EVALUATE}.crops", "BATCH", 7)
 REGIONS = (f"{EVALUATE}.detection.detector", "REGIONS", 16)
 HEAD = {**FEATURES, "schedule": schedule()}
 HEADS = (f"{EVALUATE}.heads", "BATCH", 7)
-PICTURES = {"scales": [64, 80], "max_side": 200, "test_scale": 64, "rois": 16, "least_score": 0.0}
+PICTURES = {"scales": [64, 80], "max_side": 200, "test_scale": 64, "rois": 16, "least_score": 0.0, "most": 1000}
 
 CASES = {
     "linear-layers": Case({"dims": 400, "schedule": schedule(sync_bn=True)}, constant=CROPS, passes=False),
@@ -103,7 +102,7 @@ CASES = {
         near=0.01,
     ),
     "segmentation": Case(
-        {"padding": 40, "dropout": 0, "schedule": schedule(batch=4, micro_batch=2)}, sets="masks", near=0.01
+        {"padding": 40, "dropout": 0, "schedule": schedule(micro_batch=2, lr=0.05)}, sets="masks", near=0.01
     ),
     "depth": Case(
         {"resize": [48, 64], "crop": [42, 60], "channels": 16, "schedule": schedule(sync_bn=True)},
@@ -180,13 +179,28 @@ def bench(chain, voc, boxes, masks, rooms, tmp_path_factory: pytest.TempPathFact
     return Bench(root, sets, models)
 
 
+SHOWN = ("drawn", "examples")  # which test pictures the report shows hangs on their order
+
+
 def assert_near(one: Path, other: Path, near: float) -> None:
-    """Equal up to rounding: every value, and chance."""
-    a, b = read_metrics(one), read_metrics(other)
-    assert a.values.keys() == b.values.keys()
-    for name, numbers in a.values.items():
-        assert numbers == pytest.approx(b.values[name], abs=near), name
-    assert a.chance == pytest.approx(b.chance, abs=1e-6)
+    """Equal up to rounding: every value, chance, learning curves, matrices, values of each class."""
+    parts = ("values", "chance", "details")
+    a, b = (numbers_of({part: json.loads(path.read_text())[part] for part in parts}) for path in (one, other))
+    assert a.keys() == b.keys() and len(a) > 3
+    for name, value in a.items():
+        number = isinstance(value, int | float)
+        assert (pytest.approx(value, abs=near, rel=1e-3) if number else value) == b[name], name
+
+
+def numbers_of(content: Any, name: str = "") -> dict[str, Any]:
+    """Place in nested content -> what stands there."""
+    if isinstance(content, dict):
+        rows = [(key, value) for key, value in content.items() if key not in SHOWN]
+    elif isinstance(content, list | tuple):
+        rows = list(enumerate(content))
+    else:
+        return {name: content}
+    return {place: one for key, value in rows for place, one in numbers_of(value, f"{name}.{key}").items()}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -211,6 +225,13 @@ def test_how_many_are_tested_at_once_has_no_part_in_it(
 @pytest.mark.parametrize("name", [name for name in TRAINED if CASES[name].passes])
 def test_passes_of_a_batch_have_no_part_in_it(name: str, bench: Bench) -> None:
     assert_near(bench.measured(name, "passes", micro_batch=1), bench.once(name), CASES[name].near)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if not CASES[name].passes])
+def test_where_norms_take_statistics_they_have(name: str, bench: Bench) -> None:
+    """So that the test above can fail."""
+    with pytest.raises(AssertionError):
+        assert_near(bench.measured(name, "passes", micro_batch=2), bench.once(name), CASES[name].near)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.ordered])
@@ -283,15 +304,15 @@ def test_two_processes_find_what_one_finds(name: str, bench: Bench, pair: None) 
     assert_near(bench.root / "pair" / name / "m.json", bench.once(name), CASES[name].near)
 
 
+@pytest.fixture(scope="session")
+def devices(bench: Bench) -> None:
+    """Every protocol on features, by the command that is given two devices."""
+    process = start("devices", planned(bench, "devices", OF_FEATURES))
+    assert process.communicate(timeout=500) and process.returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_FEATURES)
-def test_on_features_two_devices_are_one(name: str, bench: Bench) -> None:
+def test_on_features_two_devices_are_one(name: str, bench: Bench, devices: None) -> None:
     """Nothing is divided: the command on two devices is that on one."""
-    folder = bench.root / "devices" / name
-    inputs = bench.inputs(name)
-    inputs |= bench.features(name, inputs, folder / "features")
-    given = {"--spec": bench.spec(name).canonical(), "--output": folder / "m.json", "--threads": 1, "--devices": 2}
-    given |= {f"--{role.replace('_', '-')}": path for role, path in inputs.items()}
-    words = [str(word) for pair in given.items() for word in pair]
-    subprocess.run([sys.executable, "-m", "ssltransfer.cli", "evaluate", *words], check=True, capture_output=True)
-    assert (folder / "m.json").read_bytes() == bench.once(name).read_bytes()
+    assert (bench.root / "devices" / name / "m.json").read_bytes() == bench.once(name).read_bytes()

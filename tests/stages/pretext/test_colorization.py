@@ -42,7 +42,7 @@ def test_the_published_sizes():
     """Doersch & Zisserman 2017: 256 pixels give 32x32x1024; 2x2x4096, 1x1x4096, 1x1x313; about 35M parameters."""
     with torch.device("meta"):
         network = ColorizationTask(Colorization(), ResNet101V2(), 0)
-        assert network.places == [32, 32]
+        assert network.places == (32, 32)
         assert network.head(torch.empty(1, 1024, 32, 32)).shape == (1, 313, 32, 32)
     convolutions = [part for part in network.head if isinstance(part, torch.nn.Conv2d)]
     assert [(part.in_channels, part.out_channels, part.kernel_size) for part in convolutions] == [
@@ -151,11 +151,38 @@ def test_the_prior_is_that_of_the_training_pictures(objects: Index):
     flat = task(prior="uniform")
     flat.survey(objects, CPU)
     assert torch.equal(flat.weights, torch.ones(313))
+    assert flat.guess == pytest.approx(float(-torch.xlogy(prior, prior / prior.sum()).sum() / prior.sum()), rel=1e-5)
 
 
-def test_cut_off_and_gone_on_with_the_prior_of_the_checkpoint(
-    objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_guess_is_the_best_constant_answer(objects: Index):
+    """Found by descent on the loss itself; it is what a network learns that sees nothing."""
+    network = task().eval()
+    assert network.guess == pytest.approx(math.log(313))
+    network.survey(objects, CPU)
+    (batch,) = load_batches(objects, network.transform, sequential_keys(range(48), 48), seed=0)
+    last = network.head[-1]
+    torch.nn.init.zeros_(last.weight)
+    code, coloured = network.targets(rgb_to_lab(batch.pictures))
+    optimiser = torch.optim.LBFGS([answer := torch.zeros(313, requires_grad=True)], max_iter=100)
+
+    def loss() -> torch.Tensor:
+        weight = network.weights[code.argmax(1)] * coloured[:, None, None]
+        logits = answer.view(1, -1, 1, 1).expand_as(code)
+        return (F.cross_entropy(logits, code, reduction="none") * weight).mean()
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss().backward()
+        return loss()
+
+    optimiser.step(closure)
+    assert network.guess == pytest.approx(loss().item(), abs=0.02) and network.guess <= loss().item() + 1e-5
+    last.bias.data.copy_(answer.detach())
+    assert network(batch, batch.draws(0))["loss"].item() == pytest.approx(loss().item(), rel=1e-4)
+    assert network.guess < math.log(313) - 1
+
+
+def test_gone_on_with_the_prior_of_the_checkpoint(objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     schedule = Schedule(steps=5, batch=8, lr=0.01)
 

@@ -1,4 +1,4 @@
-"""Both pretexts learn something of real pictures that holds for others: a few minutes each on two slow cores."""
+"""Pretexts learn something of real pictures that holds for others: a few minutes each on two slow cores."""
 
 from __future__ import annotations
 
@@ -69,3 +69,71 @@ def test_rotation_falls_below_chance_on_pictures_it_never_saw(tmp_path: Path, ti
         schedule={"epochs": 4, "batch": 32, "lr": 0.001, "optimiser": "adam", "weight_decay": 0},
     )
     assert row["heldout_loss"] < 1.386 - 0.07 and row["heldout_accuracy"] > 0.33
+
+
+NINE = {
+    "resize": 96,
+    "tiles": {"crop": 84, "tile": 24, "jitter": 4, "channel_shift": 0, "stem_stride": 1},
+    "embedding": 128,
+    "hidden": 512,
+    "dropout": 0,
+    "bn_momentum": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "loss", "accuracy"),
+    [
+        ({"name": "jigsaw-kolesnikov", "permutations": 24, **NINE}, 3.178 - 0.1, 0.07),  # ln 24, 4 %
+        ({"name": "relative-patch-location", **NINE}, 2.079 - 0.05, 0.17),  # ln 8, 12.5 %
+        ({"name": "exemplar", "views": 4, "embedding": 128, "least_area": 0.2}, 0.5 - 0.03, 0.1),  # the margin, 2.4 %
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_kolesnikovs_tasks_fall_below_chance_on_pictures_they_never_saw(
+    task: dict[str, Any], loss: float, accuracy: float, tmp_path: Path, tiny_imagenet: dict[str, Path]
+):
+    row = last_row(
+        tmp_path,
+        tiny_imagenet,
+        task=task,
+        trunk={"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True},
+        schedule={"steps": 300, "batch": 32, "lr": 0.02, "decay": "cosine", "weight_decay": 0.0001},
+    )
+    assert row["heldout_loss"] < loss and row["heldout_accuracy"] > accuracy
+
+
+SMALL: dict[str, Any] = {
+    "trunk": {"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True},
+    "schedule": {"steps": 300, "batch": 32, "lr": 0.001, "optimiser": "adam", "weight_decay": 0, "decay": "cosine"},
+}
+HEAD = {"channels": (128, 64), "mid": 32}
+
+
+def guess(folder: Path) -> float:
+    found: float = json.loads((folder / "manifest.json").read_text())["summary"]["guess"]
+    return found
+
+
+def test_colorization_falls_below_one_answer_for_all_places(tmp_path: Path, tiny_imagenet: dict[str, Path]):
+    """The best constant has 4.10; the first loss is ln 313 = 5.75."""
+    row = last_row(tmp_path, tiny_imagenet, task={"name": "colorization", "resize": 64, "hidden": 256}, **SMALL)
+    assert 3.9 < guess(tmp_path) < 4.3 and row["heldout_loss"] < guess(tmp_path) - 0.2
+
+
+def test_exemplar_on_patches_knows_views_of_places_it_never_saw(tmp_path: Path, tiny_imagenet: dict[str, Path]):
+    """Unrelated vectors have 0.5; a random network knows 72 % of the views."""
+    task = {"name": "exemplar-patches", "resize": 64, "patch": 32, "head": HEAD}
+    row = last_row(tmp_path, tiny_imagenet, task=task, **SMALL)
+    assert row["heldout_loss"] < 0.22 and row["heldout_accuracy"] > 0.83
+
+
+@pytest.mark.parametrize("harmonised", [False, True])
+def test_relative_position_falls_below_chance_on_pictures_it_never_saw(
+    harmonised: bool, tmp_path: Path, tiny_imagenet: dict[str, Path]
+):
+    """Chance is 2.02 and about 17 %."""
+    cut = {"patch": 28, "gap": 12, "jitter": 3, "pixels": (5476, 7000), "canvas": 74, "grids": 1, "low_resolution": 0.0}
+    task = {"name": "relative-position-residual", "harmonised": harmonised, "hidden": 128, "head": HEAD, **cut}
+    row = last_row(tmp_path, tiny_imagenet, task=task, **SMALL)
+    assert row["heldout_loss"] < guess(tmp_path) - 0.06 and row["heldout_accuracy"] > 0.21

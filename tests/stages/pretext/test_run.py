@@ -145,7 +145,10 @@ def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, cap
     else:
         safetensors.torch.save_file(tensors, file)
     pretext.run(imported(file, normalise="half"), output=tmp_path / "m" / "manifest.json", threads=1)
-    assert f"{file}: 14 of 14 tensors, prefix 'module.', 1 left in the file" in capsys.readouterr().out
+    assert (
+        f"{file}: 14 of 14 tensors (100 % of the numbers), prefix 'module.', 1 left in the file"
+        in capsys.readouterr().out
+    )
     model = read_model(tmp_path / "m" / "manifest.json")
     assert model.rule == "half" and model.trunk.layers[-1] == "fc7"
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.trunk.state_dict().items())

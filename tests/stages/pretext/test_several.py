@@ -116,12 +116,15 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     [
         ({"tasks": {"a": {"task": "jigsaw"}}}, "jigsaw cannot share its trunk"),
         ({"tasks": {"a": {"task": "rotation", "schedule": {"steps": 3}}}}, "belong to the whole training"),
-        ({"tasks": {"a": {"task": "rotation", "schedule": {"bach": 3}}}}, "tasks.a.schedule: unknown key 'bach'"),
+        (
+            {"tasks": {"a": {"task": "rotation", "schedule": {"bach": 3}}}},
+            "tasks.a.schedule.bach: unknown key 'bach'; did you mean 'batch'",
+        ),
         ({"tasks": {"a": {"task": {**POSITION, "stem_stride": 1}}}}, "set stem_stride of the trunk"),
         ({"tasks": {"a": {"task": "rotation"}}, "lasso": 0.01}, "lasso mixes the units of block3"),
         ({"tasks": {"a": {"task": "rotation"}}, "rule_of": "b"}, "no task is called 'b'"),
         (
-            {"tasks": dict.fromkeys("abc", {"task": "rotation"}), "at_once": True},
+            {"tasks": {key: {"task": "rotation"} for key in "abc"}, "at_once": True},
             "10 steps are no multiple of 3 tasks",
         ),
     ],
@@ -182,9 +185,8 @@ def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index
         optimisers = [build_optimiser(task, Schedule.model_validate(schedule)) for task in tasks_made]
         batch = Batch(torch.randint(256, (2, 3, 36, 36), dtype=torch.uint8), torch.arange(2), torch.zeros(2).long())
         for task in tasks_made:
-            task.mix.v.data += 0.3 * torch.randn(
-                23, generator=torch.Generator().manual_seed(1)
-            )  # equal parts: no slope
+            # Away from equal parts, where the penalty has no slope.
+            task.mix.v.data += 0.3 * torch.randn(23, generator=torch.Generator().manual_seed(1))
         for _ in range(12):
             for task, optimiser in zip(tasks_made, optimisers, strict=True):
                 update(task, batch, optimiser, Schedule.model_validate(schedule), 0, Devices(torch.device("cpu"), 0))
@@ -200,9 +202,8 @@ def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index
 
 
 def test_a_mixed_training_is_resumed_and_heldout_loss_has_no_penalty(tmp_path: Path, objects: Index):
-    spec = spec_of(
-        {"a": {"task": ROTATION}, "b": {"task": ROTATION}}, DEEP, {**RMSPROP, "steps": 2, "batch": 2}, lasso=5.0
-    )
+    tasks = {"a": {"task": ROTATION}, "b": {"task": ROTATION}}
+    spec = spec_of(tasks, DEEP, {**RMSPROP, "steps": 2, "batch": 2}, lasso=5.0)
     made = together(spec, {"d": objects.subset(range(4)), "h": objects.subset(range(2))})
     fitted = fit_members(made.members, 2, folder=tmp_path, devices=Devices(torch.device("cpu"), 0))
     last = fitted.curve[-1]

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from ssltransfer.artefacts.metrics import Metrics
 from ssltransfer.config.entities import Report
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
 from ssltransfer.stages.report.clusterings import clusterings
 from ssltransfer.stages.report.flow import lay_out
-from ssltransfer.stages.report.gather import gather
+from ssltransfer.stages.report.gather import Made, Measured, Results, gather
 from ssltransfer.stages.report.plots import Plots
-from ssltransfer.stages.report.sections import datasets
+from ssltransfer.stages.report.sections import curves, datasets, snapshot_curves
 from ssltransfer.stages.report.text import anchor, count, duration, number, shorten
 from ssltransfer.stages.report.thumbs import filters, sample_of, strip, thumbnail
 
@@ -154,3 +155,40 @@ def test_numbers_in_words() -> None:
     ]
     assert [number(x) for x in (None, 1.25, -3.14, -0.01)] == ["\u2013", "1.2", "\u22123.1", "0.0"]
     assert [count(1, "picture"), count(12345, "picture")] == ["1 picture", "12,345 pictures"]
+
+
+def models(folder: Path) -> dict[str, Made]:
+    """A pretext of two tasks, a snapshot of it, and another network."""
+    rows = [
+        '{"step": 1, "a.epoch": 0.1, "a.loss": 2.0, "loss": 2.0}',
+        '{"step": 4, "a.loss": 1.0, "b.loss": 3.0, "loss": 2.0}',
+    ]
+    (folder / "curve.jsonl").write_text("\n".join(rows))
+    content = {"summary": {"step": 4, "loss": 2.0, "guess": 2.5}, "guesses": {"a": 2.0, "b": 3.0}}
+    snapshot = {"spec": {"task": {"name": "snapshot", "of": "rp", "step": 2}}}
+    made = {"rp": content, "rp@2": snapshot, "other": {}}
+    paths = {"rp": folder, "rp@2": folder / "x", "other": folder / "x"}
+    return {name: Made("pretext", name, paths[name] / "manifest.json", one, None) for name, one in made.items()}
+
+
+def test_snapshots_are_a_line_to_the_end_of_their_training(tmp_path: Path):
+    metrics = [
+        Measured(Metrics({"name": "knn"}, model, "near", "accuracy", "%", {"accuracy": [value]}, [0], {}), None)
+        for model, value in (("rp", 60.0), ("rp@2", 40.0), ("other", 10.0))
+    ]
+    drawn: list[dict[str, object]] = []
+
+    class Kept(Plots):
+        def lines(self, figure, model):  # type: ignore[no-untyped-def]
+            drawn.append(figure["series"])
+            return super().lines(figure, model)
+
+    found = snapshot_curves(Results({}, models(tmp_path), {}, {}, {}, metrics), Kept())
+    assert len(found) == 1 and drawn == [{"rp": [(2, 4), (40.0, 60.0)]}]
+    assert snapshot_curves(Results({}, models(tmp_path), {}, {}, {}, metrics[2:]), Kept()) == []
+
+
+def test_each_of_several_tasks_has_its_curve(tmp_path: Path):
+    (found,) = curves(Results({}, models(tmp_path), {}, {}, {}), Plots())
+    assert len(found["plots"]) == 2
+    assert "loss of a of rp" in found["plots"][0] and "loss of b of rp" in found["plots"][1]

@@ -85,6 +85,7 @@ POOL = "Default: the whole map; for convolutional layers give avg: 1, say."
 PATCHES = (
     "The mean over the 3 x 3 patches of a central square, each of the trunk's size: for models that learned of patches."
 )
+LASSO = "The head reads its own mix of the units of block3, at this L1 penalty; of resnet101-v2 alone."
 LABELLED = "Few labels: which training pictures have one. Default: all."
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.protocols.base import LASSO, ProtocolOptions
 from ssltransfer.config.schedule import Schedule
 
 
@@ -27,6 +27,7 @@ class Depth(ProtocolOptions):
     output_stride: Literal[8, 16] | None = Field(16, description="Of trunks that can be told; null: as trained.")
     resize: tuple[int, int] = Field((240, 320), description="Height and width in pixels that a picture is brought to.")
     crop: tuple[int, int] = Field((228, 304), description="Height and width of what the network sees of that.")
+    lasso: float | None = Field(None, ge=0, description=LASSO)
     channels: int = Field(512, ge=8, description="Of the first up-projection; each further one has half as many.")
     zoom: tuple[float, float] = Field((1.0, 1.5), description="Pictures are enlarged so much, and depth divided by it.")
     rotation: float = Field(5.0, ge=0, le=45, description="Pictures are turned by up to so many degrees either way.")

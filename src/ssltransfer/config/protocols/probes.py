@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.protocols.base import LABELLED, LAYER, PATCHES, POOL, Labelled, Pool, ProtocolOptions
+from ssltransfer.config.protocols.base import LABELLED, LASSO, LAYER, PATCHES, POOL, Labelled, Pool, ProtocolOptions
 from ssltransfer.config.schedule import Schedule
 
 
@@ -125,6 +125,7 @@ class FrozenBlock3(Head):
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     mirror: bool = False
     colours: bool = True
+    lasso: float | None = Field(None, ge=0, description=LASSO)
     output_stride: Literal[8, 16] | None = 16
     schedule: Schedule = Schedule(
         epochs=20, batch=256, optimiser="rmsprop", lr=0.01, drop_every=2, factor=0.94, weight_decay=4e-5

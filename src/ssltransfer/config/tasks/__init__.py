@@ -21,7 +21,7 @@ from ssltransfer.config.tasks.residual import ExemplarPatches, RelativePositionR
 from ssltransfer.config.tasks.residual import ResidualHead as ResidualHead
 from ssltransfer.config.tasks.rotation import Rotation
 from ssltransfer.config.tasks.several import Member, Several
-from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork
+from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork, Snapshot
 
 TASKS: tuple[type[TaskOptions], ...] = (
     Jigsaw,
@@ -39,6 +39,7 @@ TASKS: tuple[type[TaskOptions], ...] = (
     RandomNetwork,
     Hog,
     Imported,
+    Snapshot,
 )
 AnyTask = Annotated[
     Jigsaw
@@ -55,7 +56,8 @@ AnyTask = Annotated[
     | Several
     | RandomNetwork
     | Hog
-    | Imported,
+    | Imported
+    | Snapshot,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

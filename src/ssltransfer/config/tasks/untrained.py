@@ -34,6 +34,18 @@ class Hog(TaskOptions):
     iterations: int = Field(20, ge=1)
 
 
+class Snapshot(TaskOptions):
+    """A copy of a pretext's trunk from before its end; made by itself for each of its `snapshots`."""
+
+    name: Literal["snapshot"] = "snapshot"
+    module: ClassVar[str] = "snapshot"
+    source: ClassVar[str] = "Doersch & Zisserman 2017, figure 3; protocols 1.9"
+    trains: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = False
+    of: str = Field(description="Name of the pretext.")
+    step: int = Field(ge=1, description="After how many of its steps.")
+
+
 class Imported(TaskOptions):
     """A state dict from elsewhere, in torchvision's names; prefixes are found, every tensor must match."""
 
@@ -44,4 +56,5 @@ class Imported(TaskOptions):
     needs_data: ClassVar[bool] = False
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="What the tensors' names begin with, where several sets fit.")
+    fresh: tuple[str, ...] = Field((), description="Patterns of tensors that the file may lack; they stay random.")
     normalise: Literal["imagenet", "half", "none", "per-picture", "per-channel", "caffe", "lab-lightness"] = "imagenet"

@@ -10,6 +10,7 @@ from ssltransfer.config.formats import Folder, ImageFolder
 from ssltransfer.data.layouts import Found, LayoutError, folder_of
 from ssltransfer.data.pictures import EXTENSIONS
 
+NO_PICTURE = "not a picture's file name"
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017", "val2017"})
 
 
@@ -102,7 +103,7 @@ def _walk(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) ->
         elif entry.name.startswith("."):
             yield path, "hidden file"
         elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:  # noqa: PTH122 - a Path each is too slow
-            yield path, "not a picture's file name"
+            yield path, NO_PICTURE
         else:
             yield path, None
 

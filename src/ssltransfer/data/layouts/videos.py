@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssltransfer.config.formats import Video
 from ssltransfer.data.layouts import Found, LayoutError, folder_of
-from ssltransfer.data.layouts.folders import find_pictures
+from ssltransfer.data.layouts.folders import NO_PICTURE, find_pictures
 from ssltransfer.data.pictures import is_candidate
 from ssltransfer.data.videos import VIDEO_EXTENSIONS, is_video
 
@@ -28,8 +28,10 @@ def find(dataset: Video, *, workers: int = 1) -> Found:
     found = find_pictures(root / start)
     prefix = f"{start}/" if start else ""
     left_out = {prefix + path: reason for path, reason in found.left_out.items()}
-    files = {path for path in left_out if is_video(path) and left_out[path] == "not a picture's file name"}
+    others = {path for path, reason in left_out.items() if reason == NO_PICTURE}
+    files = set(filter(is_video, others))
     folders = {prefix + os.path.dirname(path) for path in found.paths if "/" in path}  # noqa: PTH120 - a Path is slow
+    left_out |= dict.fromkeys(others, "not a video's file name")
     left_out = {path: reason for path, reason in left_out.items() if path not in files}
     left_out |= {prefix + path: "a picture that lies in no folder of frames" for path in found.paths if "/" not in path}
     paths = sorted(files | folders)

@@ -16,6 +16,7 @@ from ssltransfer.data.depth_pairs import CentrePair, WholePair, at_places, tint,
 from ssltransfer.data.drawing import data_uri, depth_colours, side_by_side
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.models.build import rebuild
+from ssltransfer.models.mix import MixedTrunk
 from ssltransfer.models.normalise import normalise
 from ssltransfer.models.trunk import LayerError, Trunk, initialise
 from ssltransfer.models.up_projection import UpProjection
@@ -85,7 +86,8 @@ class DepthTask(Task):
     def __init__(self, model: Model, options: Options, median: Median, seed: int, where: str):
         super().__init__()
         self.options, self.rule, self.median = options, model.rule, median
-        self.trunk = rebuild(model.trunk, top=False, output_stride=options.output_stride).requires_grad_(True)
+        trunk = rebuild(model.trunk, top=False, output_stride=options.output_stride)
+        self.trunk = (trunk if options.lasso is None else MixedTrunk(trunk)).requires_grad_(True)
         self.layer = options.layer or _default_layer(self.trunk)
         channels, stride = self._map(where)
         ups = round(math.log2(stride)) - 1
@@ -139,7 +141,10 @@ class DepthTask(Task):
             predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
             predicted, truth = self._measured(batch), batch.others["depth"]
-        return {"loss": berhu(predicted, truth), "d1": share_within(predicted, truth)}
+        loss = berhu(predicted, truth, together=self.training)
+        if isinstance(self.trunk, MixedTrunk) and self.options.lasso is not None and self.training:
+            loss = loss + self.options.lasso * self.trunk.mix.penalty
+        return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
 
     @torch.inference_mode()
     def test(self, given: Given) -> tuple[Errors, Errors, list[dict[str, str]]]:
@@ -217,7 +222,8 @@ def _details(task: DepthTask, fitted: Fitted, guessed: Errors, median: Median) -
         {"title": title, "x": "step", "y": y, "series": {"training": series(key), "held out": series(f"heldout_{key}")}}
         for title, y, key in (("berHu", "loss", "loss"), ("within a factor of 1.25", "share of pixels", "d1"))
     ]
-    return {
+    mixed = {"mix": task.trunk.mix.rounded} if isinstance(task.trunk, MixedTrunk) else {}
+    return mixed | {
         "layer": task.layer,
         "up_projections": len(task.head) - 1,
         "median_depth": median.metres,

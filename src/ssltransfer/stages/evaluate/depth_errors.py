@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ssltransfer.artefacts.index import Index
@@ -18,27 +19,44 @@ MEDIAN_PICTURES = 1000  # of the training set, evenly spaced
 FARTHEST = 1000  # metres that are told apart for the median
 
 
-def berhu(predicted: Tensor, truth: Tensor) -> Tensor:
+def berhu(predicted: Tensor, truth: Tensor, *, together: bool = False) -> Tensor:
     """Reverse Huber loss (Laina et al. 2016, equation 1), the mean over pixels that have a value; 0 where none has.
 
     |e| up to c, (e^2 + c^2) / (2 c) beyond; c is a fifth of the largest |e| of the batch, and no part of the gradient.
 
     Args:
         predicted, truth: float32 of one shape, metres; truth 0 where there is no value.
+        together: several processes have shares of one batch, if there are several: c is that of the whole, and the
+            mean of what they give is the mean over its pixels.
     """
     valid = truth > 0
     error = torch.where(valid, (predicted - truth).abs(), 0.0)
+    largest = error.detach().max()
+    if together and dist.is_initialized():
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
     # The floor is below any depth's rounding; it keeps an empty batch from dividing zero by zero.
-    c = (LARGEST_SHARE * error.detach().max()).clamp(min=1e-6)
+    c = (LARGEST_SHARE * largest).clamp(min=1e-6)
     losses = torch.where(error <= c, error, (error.square() + c.square()) / (2 * c))
-    return losses.sum() / valid.sum().clamp(min=1)
+    return losses.sum() / _count(valid, together)
 
 
-def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"]) -> Tensor:
-    """Share of the pixels with a value whose prediction is at most `factor` times too near or too far, a scalar."""
+def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"], *, together: bool = False) -> Tensor:
+    """Share of the pixels with a value whose prediction is at most `factor` times too near or too far, a scalar.
+
+    `together` as for `berhu`.
+    """
     valid = truth > 0
     right = valid & (predicted < factor * truth) & (truth < factor * predicted)
-    return right.sum() / valid.sum().clamp(min=1)
+    return right.sum() / _count(valid, together)
+
+
+def _count(valid: Tensor, together: bool) -> Tensor:
+    """Pixels with a value, a scalar of at least 1; of several processes their mean."""
+    count = valid.sum().float()
+    if together and dist.is_initialized():
+        dist.all_reduce(count)
+        count /= dist.get_world_size()
+    return count.clamp(min=1)
 
 
 @dataclass(frozen=True)

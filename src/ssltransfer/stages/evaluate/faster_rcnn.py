@@ -65,7 +65,7 @@ class FasterRcnn(Detector):
 
     Args:
         model: where weights come from.
-        options: of the protocol.
+        options: of the protocol; with `lasso` the map is a mix of block3's units.
         classes: how many.
         seed: of the fresh layers.
     """
@@ -73,7 +73,9 @@ class FasterRcnn(Detector):
     multiple: ClassVar[int] = 32  # so that the anchors' spacing, a whole number to torchvision, is the map's
 
     def __init__(self, model: Model, options: Options, classes: int, seed: int):
-        super().__init__(model, Blocks(model, options.pooling, seed), options, classes, seed)
+        body = Blocks(model, options.pooling, seed, mixed=options.lasso is not None)
+        super().__init__(model, body, options, classes, seed)
+        self.mix, self.strength = body.mix, options.lasso
         sides = tuple(scale * self.body.stride for scale in options.anchor_scales)
         anchors = AnchorGenerator((sides,), (options.anchor_ratios,))
         with torch.random.fork_rng(devices=[]):
@@ -108,7 +110,10 @@ class FasterRcnn(Detector):
         maps, regions, losses = self._proposed(picture, boxes)
         found = self.region_losses(maps, *self.sampling(regions, boxes, classes, generator))
         found |= {f"rpn_{name}": value for name, value in losses.items()}
-        return {"loss": torch.stack([found[name] for name in found if name != "accuracy"]).sum(), **found}
+        loss = torch.stack([found[name] for name in found if name != "accuracy"]).sum()
+        if self.mix is not None and self.strength is not None and self.training:
+            loss = loss + self.strength * self.mix.penalty
+        return {"loss": loss, **found}
 
     def _proposed(self, picture: Tensor, things: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Map of a picture, regions (N, 4) without gradient, and in training, with its things (M, 4), the losses."""

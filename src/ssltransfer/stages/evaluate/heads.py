@@ -25,6 +25,7 @@ from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform
 from ssltransfer.models.build import rebuild
+from ssltransfer.models.mix import Mix, units_of
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.trunk import LayerError, initialise_last
 from ssltransfer.models.weights import Model, read_model
@@ -73,6 +74,8 @@ def evaluate(given: Given) -> Outcome:
         print(f"test: {values['accuracy'][-1]:.2f} %, top 5 {values['top5'][-1]:.2f} %", flush=True)
         if not details:
             details = {"labelled": len(chosen), "shape": list(task.shape), **answers(classes, predicted)}
+            if task.mix is not None:
+                details["mix"] = task.mix.rounded
             details["lines"] = [learning(fitted.curve, "loss"), learning(fitted.curve, "accuracy")]
             measured = fitted.measured
     chance = classes.chance_among(5 if options.headline == "top5" else 1)
@@ -97,8 +100,10 @@ class Head(Task):
         super().__init__()
         self.model, self.options = model, options
         self.layer = options.layer or model.trunk.layers[-1]
-        if self.layer not in model.trunk.layers:
-            raise LayerError(f"{where}: no layer {self.layer!r}; it has {', '.join(model.trunk.layers)}.")
+        model.trunk.require([self.layer], where)
+        lasso: float | None = getattr(options, "lasso", None)
+        self.strength = lasso
+        self.mix = None if lasso is None else Mix(model.trunk)
         shape = model.trunk.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
@@ -151,15 +156,25 @@ class Head(Task):
         labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.classifier(self._seen(pictures))
-        return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
+        loss = F.cross_entropy(logits, target)
+        if self.mix is not None and self.strength is not None and self.training:
+            loss = loss + self.strength * self.mix.penalty
+        return {"loss": loss, "accuracy": accuracy(logits, target)}
 
-    @torch.no_grad()
     def represented(self, pictures: Tensor) -> Tensor:
         """uint8 or float (B, 3, S, S), 0 to 255 -> float32 (B, dims), pooled, of unit length if so wanted."""
-        layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
-        x = pooled(layers_of(pictures, [self.layer])[self.layer].float(), self.options.pool).flatten(1)
+        with torch.no_grad():
+            if self.mix is not None:
+                units = units_of(self.model, pictures)
+            else:
+                layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
+                maps = layers_of(pictures, [self.layer])[self.layer]
+        if self.mix is not None:
+            maps = self.mix(units)  # what is frozen ends with the units
+        x = pooled(maps.float(), self.options.pool).flatten(1)
         return F.normalize(x) if self.options.unit_length else x
 
+    @torch.no_grad()
     def standardise(self, train: Index, devices: Devices) -> None:
         """Set mean and deviation to those of the training pictures' centre crops."""
         dims = math.prod(self.shape)

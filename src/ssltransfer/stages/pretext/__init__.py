@@ -12,10 +12,11 @@ from ssltransfer.artefacts.files import digest_of, write_text
 from ssltransfer.artefacts.index import Index, read_index
 from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.tasks import Several
+from ssltransfer.config.tasks import Several, Snapshot
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages.pretext.base import PretextTask, Trainable
+from ssltransfer.stages.pretext.snapshot import file_of, keep
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit_members
 from ssltransfer.training.members import Member
@@ -28,6 +29,7 @@ def run(
     data: Path | None = None,
     heldout: Path | None = None,
     members: Sequence[Path] = (),
+    model: Path | None = None,
     threads: int | None = None,
 ) -> None:
     """Make the model and write {output's folder}/trunk.safetensors, trunk.json, curve.jsonl and the manifest.
@@ -41,11 +43,14 @@ def run(
         data: index of the training pictures, where the task needs any.
         heldout: index of pictures on which the loss is also measured.
         members: indexes of `spec.members_data`, which several tasks have beside.
+        model: manifest of the pretext that a snapshot is of.
         threads: CPU threads.
     """
     inputs = {"data": [data] if data else [], "heldout": [heldout] if heldout else []}
     if members:
         inputs["members"] = list(members)
+    if model:
+        inputs["model"] = [model]
     with Work("pretext", output, spec.canonical(), inputs) as work:
         if work.already_made():
             return
@@ -60,7 +65,15 @@ def run(
             first = len(trained.members[0].index)
             total = spec.schedule.total_steps(first) if first else 0
             at_once = isinstance(spec.task, Several) and spec.task.at_once
-            fitted = fit_members(trained.members, total, folder=work.folder, devices=devices, at_once=at_once)
+            fitted = fit_members(
+                trained.members,
+                total,
+                folder=work.folder,
+                devices=devices,
+                at_once=at_once,
+                keep=lambda step: keep(trained.trunk, work.folder, step) if devices.rank == 0 else None,
+                kept=spec.snapshots,
+            )
             if devices.rank:
                 return
             # The convolutions under the trunk's own stem; head, jitter and tile stem stay behind.
@@ -71,13 +84,17 @@ def run(
             write_text(output.parent / "curve.jsonl", curve)
             content |= {"curve": digest_of(output.parent / "curve.jsonl"), "summary": fitted.summary(trained.guess)}
             content |= trained.content()
+            if spec.snapshots:
+                content["snapshots"] = {str(step): digest_of(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured
         else:
-            made = _module(spec).make(spec, index, devices, work.folder)
+            taken = {"model": model} if isinstance(spec.task, Snapshot) else {}
+            made = _module(spec).make(spec, index, devices, work.folder, **taken)
             trunk, rule = made.trunk, made.rule
             content |= made.content
         content |= write_model(output.parent, trunk, rule, json.loads(spec.canonical()))
-        files = ("trunk.safetensors", "trunk.json", *(["curve.jsonl"] if spec.task.trains else []))
+        files = ["trunk.safetensors", "trunk.json", *(["curve.jsonl"] if spec.task.trains else [])]
+        files += [str(file_of(work.folder, step).relative_to(output.parent)) for step in spec.snapshots]
         work.finish(content, files=files, **measured)
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -92,7 +109,7 @@ def _trainable(spec: Pretext, pictures: dict[str, Index]) -> Trainable:
     task: PretextTask = module.build(spec.task, spec.trunk, spec.seed)
     heldout = pictures.get(spec.heldout or "")
     member = Member(task, pictures[spec.data], spec.schedule, spec.seed, heldout)
-    return Trainable([member], task.trunk, task.rule, task.guess)
+    return Trainable([member], task.trunk, task.rule)
 
 
 def _module(spec: Pretext) -> Any:

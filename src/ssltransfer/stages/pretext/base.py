@@ -46,15 +46,18 @@ class Trainable:
     Attributes:
         trunk: what all members train, and what is exported.
         rule: how pictures are normalised when the trunk is used afterwards.
-        guess: loss of a guess; of several tasks the mean over the steps.
         content: what the manifest says of it beyond the weights, once it is trained.
     """
 
     members: Sequence[Member]
     trunk: Trunk
     rule: Normalise
-    guess: float
     content: Callable[[], dict[str, Any]] = dict
+
+    @property
+    def guess(self) -> float:
+        """Loss of a guess; of several the mean over the steps. Some know it once they have seen their pictures."""
+        return sum(one.task.guess * one.share for one in self.members) / sum(one.share for one in self.members)
 
 
 @dataclass(frozen=True)

@@ -38,17 +38,21 @@ class ColorizationTask(PretextTask):
 
     Attributes:
         weights: buffer, float (313,): of each bin's places in the loss; ones until training pictures are surveyed.
+        constant: buffer, float (): loss of the best answer that is the same for all places; ln 313 until then.
     """
 
     rule: Normalise = "lab-lightness"
     weights: Tensor
+    constant: Tensor
 
     def __init__(self, options: Colorization, trunk: TrunkOptions, seed: int, shared: Trunk | None = None):
         super().__init__()
         self.options = options
         self.trunk = shared if shared is not None else build_trunk(trunk, top=False, seed=seed)
-        self.layer, (channels, *self.places) = last_map(self.trunk, options.resize, "Pictures")
+        self.layer, (channels, *places) = last_map(self.trunk, options.resize, "Pictures")
+        self.places = (places[0], places[1])
         self.register_buffer("weights", torch.ones(len(BINS)))
+        self.register_buffer("constant", torch.tensor(math.log(len(BINS))))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Conv2d(options.hidden, len(BINS), 1)
@@ -62,7 +66,11 @@ class ColorizationTask(PretextTask):
             )
             initialise(self.head)
             initialise_last(last)
-        self.guess = math.log(len(BINS))
+
+    @property
+    def guess(self) -> float:  # type: ignore[override]
+        """Loss of one answer for all places: what is below it has been learned from the pictures."""
+        return float(self.constant)
 
     @property
     def transform(self) -> Warp:
@@ -72,21 +80,23 @@ class ColorizationTask(PretextTask):
     @torch.no_grad()
     def survey(self, index: Index, devices: Devices) -> None:
         """Measure how often each colour is, over coloured pictures at the resolution of the targets."""
-        if self.options.prior == "uniform":
-            return
         ids = list(range(0, len(index), -(-len(index) // self.options.prior_pictures)))
-        mine = ids[devices.rank :: devices.world]
         if devices.rank == 0:
             print(f"colours of {len(ids)} training pictures are measured", flush=True)
-        total = torch.zeros(len(BINS), dtype=torch.float64)
-        batches = sequential_keys(mine, _SURVEYED_AT_ONCE)
-        for batch in load_batches(index, self.heldout_transform, batches, seed=0, workers=devices.workers):
+        # Row: the nearest bin; column: the bin. In float64 on the CPU: a GPU adds in any order, with other last bits.
+        table = torch.zeros(len(BINS), len(BINS), dtype=torch.float64)
+        keys = sequential_keys(ids[devices.rank :: devices.world], _SURVEYED_AT_ONCE)
+        for batch in load_batches(index, self.heldout_transform, keys, seed=0, workers=devices.workers):
             code, coloured = self.targets(rgb_to_lab(batch.pictures.to(devices.device)))
-            # Summed in float64 on the CPU: on a GPU the order of sums, and so the last bits, may change.
-            total += code[coloured].cpu().sum((0, 2, 3), dtype=torch.float64)
-        prior = torch.stack(devices.gathered(total)).sum(0)
-        if prior.sum() > 0:
-            self.weights.copy_(balance(prior, uniform=self.options.uniform))
+            rows = code[coloured].permute(0, 2, 3, 1).flatten(0, 2).cpu().double()
+            table.index_add_(0, rows.argmax(1), rows)
+        table = torch.stack(devices.gathered(table)).sum(0)
+        if not table.any():  # all pictures are grey: nothing will be learned
+            return
+        if self.options.prior == "training":
+            self.weights.copy_(balance(table.sum(0), uniform=self.options.uniform))
+        weighted = (self.weights.cpu().double()[:, None] * table).sum(0) / (len(ids) * math.prod(self.places))
+        self.constant.fill_(-torch.xlogy(weighted, weighted / weighted.sum()).sum())
 
     def targets(self, lab: Tensor) -> tuple[Tensor, Tensor]:
         """float (B, 3, H, W) Lab -> codes float (B, 313, h, w) of the map's places; whether a picture has any colour.

@@ -71,10 +71,9 @@ class ExemplarTask(PretextTask):
         itself = torch.eye(len(picture), dtype=torch.bool, device=picture.device)
         nearest = distance.detach().masked_fill(itself, torch.inf).argmin(1)
         same = picture[:, None] == picture
-        if len(batch) == 1:  # the last of the held-out ones
-            loss = distance.new_tensor(self.guess)
-        else:
-            loss = semi_hard_loss(distance, same, self.options.margin)
+        # The last of the held-out ones may be alone.
+        alone = len(batch) == 1
+        loss = distance.new_tensor(self.guess) if alone else semi_hard_loss(distance, same, self.options.margin)
         return {"loss": loss, "accuracy": (picture[nearest] == picture).float().mean()}
 
     def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
@@ -106,7 +105,8 @@ def semi_hard_loss(distance: Tensor, same: Tensor, margin: float) -> Tensor:
     count = (~same).sum(1, keepdim=True)
     negative = negatives.gather(1, torch.minimum(farther, count - 1))
     pairs = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-    return (distance + margin - negative).clamp(min=0)[pairs].mean()
+    hinges = (distance + margin - negative).clamp(min=0).masked_fill(~pairs, 0)
+    return hinges.sum() / pairs.sum()
 
 
 def build(options: Exemplar, trunk: TrunkOptions, seed: int) -> ExemplarTask:

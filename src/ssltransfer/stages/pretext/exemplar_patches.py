@@ -67,7 +67,7 @@ class ExemplarPatchesTask(PretextTask):
     def views(self, pictures: Tensor, places: Tensor) -> Tensor:
         """What lies there, without distorted colours: float (B, 2, 3, patch, patch), 0 to 255, bilinear."""
         patch = self.options.patch
-        batch, _, height, width = pictures.shape
+        height, width = pictures.shape[-2:]
         offset = torch.arange(patch, device=pictures.device) - (patch - 1) / 2
         y, x = torch.meshgrid(offset, offset, indexing="ij")
         # Sums of products by hand: a matrix product may be rounded to TF32 or bfloat16.
@@ -112,9 +112,8 @@ class ExemplarPatchesTask(PretextTask):
         inputs, places = self.inputs(batch.pictures, draws)
         end = self.options.patch / 2
         corners = torch.tensor([(-end, -end, 1), (end, -end, 1), (end, end, 1), (-end, end, 1)])
-        marked = [
-            outlined(one, (where @ corners.T).mT) for one, where in zip(batch.pictures, places.cpu(), strict=True)
-        ]
+        outlines = (places.cpu() @ corners.T).mT
+        marked = [outlined(picture, outline) for picture, outline in zip(batch.pictures, outlines, strict=True)]
         first, second = (visible(view) for view in inputs.unbind(1))
         other = first[partners(len(first), "Exemplar on patches")]
         return [

@@ -32,6 +32,6 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     if full and not any(name == key or name.endswith("." + key) for name in tensors for key in full):
         trunk = convolutions
         print(f"{file}: holds no fully-connected layers; the layers are {', '.join(trunk.layers)}.", flush=True)
-    matched = load_tensors(trunk, tensors, file, prefix=spec.task.prefix)
+    matched = load_tensors(trunk, tensors, file, prefix=spec.task.prefix, fresh=spec.task.fresh)
     print(f"{file}: {matched}", flush=True)
     return Made(trunk, spec.task.normalise, {"file": digest_of(file), "matched": matched})

@@ -49,15 +49,13 @@ def together(spec: Pretext, pictures: Mapping[str, Index]) -> Trainable:
         heldout = pictures[part.heldout] if part.heldout else None
         learned = task if several.lasso is None else Penalised(task, several.lasso)
         members.append(Member(learned, pictures[part.data], part.schedule, seed, heldout, name, shares[name]))
-    guess = sum(one.task.guess * one.share for one in members) / sum(shares.values())
 
     def content() -> dict[str, Any]:
-        mixed = {one.name: one.task.mix for one in members if isinstance(one.task, Penalised)}
-        mixes = {name: [round(share, 6) for share in mix.alpha.tolist()] for name, mix in mixed.items()}
+        mixes = {one.name: one.task.mix.rounded for one in members if isinstance(one.task, Penalised)}
         guesses = {one.name: one.task.guess for one in members}
         return {"guesses": guesses} | ({"mixes": mixes} if mixes else {})
 
-    return Trainable(members, trunk, rules[several.rule_of or members[0].name], guess, content)
+    return Trainable(members, trunk, rules[several.rule_of or members[0].name], content)
 
 
 def _task(part: Pretext, trunk: Trunk, seed: int) -> PretextTask:
@@ -78,7 +76,11 @@ class Penalised(Task):
         super().__init__()
         assert isinstance(task.trunk, MixedTrunk)
         self.task, self.mix, self.strength = task, task.trunk.mix, strength
-        self.guess = task.guess
+
+    @property
+    def guess(self) -> float:  # type: ignore[override]
+        """The task's."""
+        return self.task.guess
 
     @property
     def transform(self) -> Transform:

@@ -88,6 +88,7 @@ def render(spec: Report, results: Results, tables: list[Table]) -> str:
         flow=lay_out(results),
         tables=tables,
         curves=list(sections.curves(results, plots)),
+        snapshot_curves=sections.snapshot_curves(results, plots),
         layer_curves=list(sections.layer_curves(results, plots)),
         clusterings=list(clusterings.clusterings(spec, results, plots)),
         filters=sections.first_filters(results),

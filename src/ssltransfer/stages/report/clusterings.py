@@ -14,7 +14,7 @@ from ssltransfer.config.entities import Report
 from ssltransfer.data.draws import seed_of
 from ssltransfer.stages.report.gather import Labelled, Made, Pictures, Results
 from ssltransfer.stages.report.plots import Plots
-from ssltransfer.stages.report.thumbs import strip
+from ssltransfer.stages.report.thumbs import shown, strip
 
 
 def clusterings(report: Report, results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
@@ -94,5 +94,5 @@ def _nearest(report: Report, pictures: Pictures, entry: Labelled, cluster: int) 
         "members": len(members),
         "shown": len(nearest),
         "classes": classes.most_common(3),
-        "uri": strip([pictures.index.path(int(sample)) for sample in nearest]) if len(nearest) else None,
+        "uri": strip([shown(pictures.index, int(sample)) for sample in nearest]) if len(nearest) else None,
     }

@@ -47,6 +47,12 @@ class Made:
             return "random"
         return "supervised" if self.spec.get("method", {}).get("name") == "supervised" else "learned"
 
+    @property
+    def copy_of(self) -> str | None:
+        """The pretext that it is a snapshot of."""
+        task = self.spec.get("task", {})
+        return str(task["of"]) if task.get("name") == "snapshot" else None
+
     def curve(self) -> list[dict[str, float]]:
         """Rows of curve.jsonl beside the manifest (or in its work directory); none where there is none."""
         places = (self.path.parent, self.path.parent / "work" / str(self.content.get("work", "")))

@@ -13,7 +13,7 @@ from ssltransfer.artefacts.metrics import Metrics
 from ssltransfer.stages.report.details import drawn, extremes, neighbours, other, per_class
 from ssltransfer.stages.report.gather import Made, Results
 from ssltransfer.stages.report.plots import Plots
-from ssltransfer.stages.report.thumbs import filters, sample_of, strip
+from ssltransfer.stages.report.thumbs import filters, sample_of, shown, strip
 
 STRIP = 12  # thumbnails of a dataset
 
@@ -26,10 +26,51 @@ def curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
         if rows and guess is not None:
             yield {
                 "made": made,
-                "plots": plots.learning(rows, guess, made.name),
+                "plots": [plot for of in _tasks(made, rows, guess) for plot in plots.learning(*of)],
                 "last": made.content["summary"],
                 "steps": int(rows[-1].get("step", len(rows))),
             }
+
+
+def _tasks(
+    made: Made, rows: list[dict[str, float]], guess: float
+) -> Iterator[tuple[list[dict[str, float]], float, str]]:
+    """(rows, guess, name) of each of several tasks, whose values are called `task.value`; or of the only one."""
+    guesses: dict[str, float] = made.content.get("guesses", {})
+    if not guesses:
+        yield rows, guess, made.name
+    for task, of_task in guesses.items():
+        own = [
+            {key.removeprefix(f"{task}."): value for key, value in row.items() if key.startswith(f"{task}.")}
+            for row in rows
+        ]
+        yield (
+            [row for row in own if "loss" in row],
+            of_task,
+            f"{task} of {made.name}" if len(guesses) > 1 else made.name,
+        )
+
+
+def snapshot_curves(results: Results, plots: Plots) -> list[Any]:
+    """Quality against steps: a plot for each evaluation in which snapshots of trainings were measured."""
+    drawn = []
+    for name, measured in results.evaluations.items():
+        series: dict[str, list[tuple[int, float]]] = {}
+        models = {
+            metrics.model: results.models[metrics.model] for metrics in measured if metrics.model in results.models
+        }
+        copied = {made.spec["task"]["of"] for made in models.values() if made.copy_of}
+        for metrics in measured:
+            made = models.get(metrics.model)
+            step = made and (made.spec["task"]["step"] if made.copy_of else made.content.get("summary", {}).get("step"))
+            if made and step and (made.copy_of or made.name in copied):
+                series.setdefault(made.copy_of or made.name, []).append((int(step), metrics.mean()))
+        if series:
+            lines = {model: list(zip(*sorted(points), strict=True)) for model, points in series.items()}
+            axis = f"{measured[0].headline}, {measured[0].unit}"
+            figure = {"title": name, "x": "step", "y": axis, "series": lines}
+            drawn.append(plots.lines(figure, "snapshots"))
+    return drawn
 
 
 def layer_curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
@@ -107,7 +148,7 @@ def datasets(results: Results) -> Iterator[dict[str, Any]]:
             "smallest": index.sizes.min(0).tolist() if len(index) else None,
             "largest": index.sizes.max(0).tolist() if len(index) else None,
             "class_counts": (int(per_class_counts.min()), int(per_class_counts.max())) if index.classes else None,
-            "uri": strip([index.path(i) for i in sample]) if sample else None,
+            "uri": strip([shown(index, i) for i in sample]) if sample else None,
             "shown": len(sample),
         }
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from torch import Tensor
 
 from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.index import Index
+from ssltransfer.data.cached import read_sample
 from ssltransfer.data.drawing import data_uri
 from ssltransfer.data.draws import seed_of
 from ssltransfer.data.pictures import BadPicture, read
@@ -20,16 +22,33 @@ SIDE = 64
 GREY = 128
 
 
-def thumbnail(path: Path, side: int = SIDE) -> np.ndarray:
-    """uint8 (side, side, 3); all grey where the picture is missing or broken."""
+def shown(index: Index, sample: int) -> Path | Tensor:
+    """Where a thumbnail comes from: the picture's file, or its packed pixels where it has none (a frame of a video)."""
+    path = index.path(sample)
+    if index.packed is None or path.exists():
+        return path
     try:
-        square = CentreSquare(side, side)(read(path, min_short_side=side), Random(0))
+        return read_sample(index, sample)
+    except ArtefactError:
+        return path
+
+
+def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
+    """uint8 (side, side, 3); all grey where the picture is missing or broken.
+
+    Args:
+        source: of `shown`.
+        side: in pixels.
+    """
+    try:
+        picture = source if isinstance(source, Tensor) else read(source, min_short_side=side)
+        square = CentreSquare(side, side)(picture, Random(0))
     except (BadPicture, OSError):
         return np.full((side, side, 3), GREY, np.uint8)
     return square.permute(1, 2, 0).contiguous().numpy()
 
 
-def strip(paths: Sequence[Path], side: int = SIDE, *, lead: int = 0, gap: int = 2) -> str:
+def strip(paths: Sequence[Path | Tensor], side: int = SIDE, *, lead: int = 0, gap: int = 2) -> str:
     """A data URI: the pictures side by side on white, as JPEG; `lead` pixels more after the first."""
     out = np.full((side, len(paths) * (side + gap) - gap + lead, 3), 255, np.uint8)
     for place, path in enumerate(paths):

@@ -13,6 +13,7 @@ from torchvision.ops import roi_align, roi_pool
 from ssltransfer.data.draws import seed_of
 from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.build import build_trunk
+from ssltransfer.models.mix import MixedTrunk
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate.detection.proposals import grid
@@ -126,14 +127,20 @@ class FullyConnected(Body):
 class Blocks(Body):
     """Map of block3, RoI pooling to 14 x 14, block4 on each region and the average (He et al. 2016, on VOC).
 
-    A trunk that was made without block4 gets a fresh one, and a dilated block3 goes back to stride 16.
+    A trunk that was made without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the
+    map is a mix of block3's units, whose norm has seen no picture yet, and block4 reads that.
 
     Raises:
-        LayerError: the trunk has no such blocks.
+        LayerError: the trunk has no such blocks, or no units to mix.
     """
 
-    def __init__(self, model: Model, pooling: Literal["pool", "align"], seed: int):
-        super().__init__(_with_block4(model, seed), "block3", 14, pooling)
+    def __init__(self, model: Model, pooling: Literal["pool", "align"], seed: int, *, mixed: bool = False):
+        trunk = _with_block4(model, seed)
+        if mixed:
+            trunk = MixedTrunk(trunk)
+            trunk.mix.norm.reset_running_stats()
+        super().__init__(trunk, "block3", 14, pooling)
+        self.mix = trunk.mix if isinstance(trunk, MixedTrunk) else None
         # Up to the average; a network without one (VGG) is averaged after its last map.
         layers = self.trunk.layers
         end = layers.index("pool") if "pool" in layers else layers.index("block4")

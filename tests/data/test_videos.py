@@ -1,0 +1,179 @@
+"""Videos: files and folders give the same frames; what is broken is said."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssltransfer.config.formats import MotionOptions, Video
+from ssltransfer.data import motion
+from ssltransfer.data.layouts import LayoutError, find
+from ssltransfer.data.pictures import BadPicture
+from ssltransfer.data.videos import check_video, digest_of_video, frame_files, is_video, opencv, read_frames
+
+RNG = np.random.default_rng(0)
+FRAMES = [np.kron(RNG.integers(0, 255, (6, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(12)]
+
+
+def written(path: Path, frames: list[np.ndarray] = FRAMES) -> Path:
+    """A video of a code that keeps each frame by itself."""
+    cv2 = opencv()
+    height, width = frames[0].shape[:2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = "MJPG" if path.suffix == ".avi" else "mp4v"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), 10.0, (width, height))
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+def folder(path: Path, frames: list[np.ndarray] = FRAMES) -> Path:
+    path.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(path / f"frame{number}.png")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_a_file_gives_the_frames_that_were_written(suffix: str, tmp_path: Path):
+    path = written(tmp_path / f"a{suffix}")
+    found = list(read_frames(path))
+    assert len(found) == len(FRAMES) and found[0].dtype == np.uint8
+    assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(found, FRAMES, strict=True)]) < 12
+    checked = check_video(path)
+    assert (checked.width, checked.height) == (128, 96) and checked.digest == digest_of_video(path)
+
+
+def test_a_folder_gives_its_frames_by_number(tmp_path: Path):
+    path = folder(tmp_path / "clip")
+    assert [file.name for file in frame_files(path)][8:] == [f"frame{n}.png" for n in (8, 9, 10, 11)]
+    assert all(np.array_equal(a, b) for a, b in zip(read_frames(path), FRAMES, strict=True))
+    before = check_video(path).digest
+    assert before == digest_of_video(path)
+    (path / "frame3.png").rename(path / "frame12.png")
+    assert digest_of_video(path) != before
+
+
+def faulty(kind: str, path: Path) -> Path:
+    if kind in ("truncated", "headless", "empty", "text"):
+        file = written(path / "a.avi" if kind == "truncated" else path / "a.mp4")
+        data = file.read_bytes()
+        contents = {
+            "truncated": data[: len(data) // 2],
+            "headless": data[: len(data) // 2],
+            "empty": b"",
+            "text": b"x" * 99,
+        }
+        file.write_bytes(contents[kind])
+        return file
+    clip = folder(path / "clip")
+    if kind == "broken":
+        (clip / "frame4.png").write_bytes((clip / "frame4.png").read_bytes()[:60])
+    else:
+        Image.fromarray(FRAMES[0][:32]).save(clip / "frame4.png")
+    return clip
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("truncated", "truncated or damaged: .* of 12 frames can be decoded"),
+        ("headless", "no video that FFmpeg can open"),
+        ("empty", "empty file"),
+        ("text", "no video that FFmpeg can open"),
+        ("broken", "frame4.png: "),
+        ("size", "frame4.png: 128x32, the frames before have 128x96"),
+    ],
+)
+def test_what_is_broken_is_refused_with_a_reason(kind: str, said: str, tmp_path: Path):
+    path = faulty(kind, tmp_path)
+    with pytest.raises(BadPicture, match=said):
+        check_video(path)
+    with pytest.raises(BadPicture, match=said):
+        list(read_frames(path))
+
+
+def test_all_videos_below_a_folder_are_found(tmp_path: Path):
+    written(tmp_path / "b" / "c" / "2.MP4".lower())
+    written(tmp_path / "1.avi")
+    folder(tmp_path / "b" / "clip")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "cover.png").write_bytes(b"x")
+    (tmp_path / ".hidden.mp4").write_bytes(b"x")
+    found = find(Video(root=str(tmp_path)))
+    assert found.paths == ["1.avi", "b/c/2.mp4", "b/clip"]
+    assert found.left_out == {
+        "notes.txt": "not a video's file name",
+        "cover.png": "a picture that lies in no folder of frames",
+        ".hidden.mp4": "hidden file",
+    }
+    assert is_video("A.WEBM") and not is_video("a.txt") and not is_video(".a.mp4")
+
+
+def davis(root: Path) -> None:
+    for clip in ("dog", "car"):
+        for kind in ("JPEGImages", "Annotations"):
+            folder(root / kind / "480p" / clip, FRAMES[:2])
+    lists = root / "ImageSets" / "480p"
+    lists.mkdir(parents=True)
+    lines = [f"/JPEGImages/480p/dog/frame{n}.png /Annotations/480p/dog/frame{n}.png\n" for n in (0, 1)]
+    (lists / "val.txt").write_text("".join(lines))
+    (lists / "plain.txt").write_text("car\ndog\n")
+    (lists / "wrong.txt").write_text("cat\n")
+
+
+def test_davis_has_masks_that_are_no_videos_and_lists(tmp_path: Path):
+    davis(tmp_path)
+    assert find(Video(root=str(tmp_path))).paths == ["JPEGImages/480p/car", "JPEGImages/480p/dog"]
+    assert find(Video(root=str(tmp_path), split="val")).paths == ["JPEGImages/480p/dog"]
+    assert len(find(Video(root=str(tmp_path), split="plain")).paths) == 2
+    with pytest.raises(LayoutError, match=r"wrong.txt: 1 of its 1 clips are not below .* \(the first: cat\)"):
+        find(Video(root=str(tmp_path), split="wrong"))
+    with pytest.raises(LayoutError, match=r"no such list \(there are: plain, val, wrong\)"):
+        find(Video(root=str(tmp_path), split="train"))
+
+
+def test_a_folder_without_videos_is_one_sentence(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(LayoutError, match=r"no videos here: neither files \(\.avi, .*\) nor folders of frames\.$"):
+        find(Video(root=str(tmp_path)))
+    with pytest.raises(LayoutError, match="there is no such folder"):
+        find(Video(root=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.real
+def test_real_files_hold_what_their_frames_hold(real_data: Path):
+    """The dog as frames, as MPEG-4 and as Motion JPEG: as many frames, and nearly the same cells."""
+    options = MotionOptions()
+    root = real_data / "video"
+    found = {}
+    for path in (
+        root / "DAVIS/JPEGImages/480p/dog",
+        root / "encoded/dog_24f_427x240.mp4",
+        root / "encoded/dog_24f_427x240.avi",
+    ):
+        frames = list(read_frames(path))
+        assert len(frames) == 24
+        grey = [motion.grey(motion.prepare(frame, options.size)) for frame in frames[:10]]
+        pairs = itertools.pairwise(grey)
+        found[path.suffix] = motion.label(grey[0], [motion.motion_between(*pair, "dis") for pair in pairs], options)
+    for suffix in (".mp4", ".avi"):
+        both = (found[""] & found[suffix]).sum() / (found[""] | found[suffix]).sum()
+        print(suffix, both)
+        assert both > 0.7
+
+
+@pytest.mark.real
+def test_a_copy_of_a_real_file_that_was_cut_is_left_out(real_data: Path, tmp_path: Path):
+    for name in ("dog_24f_427x240.mp4", "dog_24f_427x240.avi"):
+        cut = tmp_path / name
+        shutil.copyfile(real_data / "video" / "encoded" / name, cut)
+        cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
+        with pytest.raises(BadPicture):
+            check_video(cut)

@@ -1,0 +1,40 @@
+"""A motion stage that is killed at a chosen moment; run by test_motion.py in a process of its own.
+
+Globals given: spec (JSON), data, output (paths) and kill ("", "half N", "between N", "end").
+"""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ssltransfer.artefacts import packed as artefact
+from ssltransfer.config.formats import MotionOptions
+from ssltransfer.stages import motion
+
+given = globals()
+write = artefact.write_shard
+write_notes = motion.write_json  # type: ignore[attr-defined]
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half(pictures: Iterable[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, int, int]]:
+    for place, picture in enumerate(pictures):
+        if place == 1:
+            die()
+        yield picture
+
+
+def killing(folder: Path, number: int, pictures: Iterable[tuple[bytes, int, int]]) -> artefact.Shard:
+    # Between the shard and the notes of its clips.
+    motion.write_json = die if given["kill"] == f"between {number}" else write_notes  # type: ignore[attr-defined]
+    return write(folder, number, half(pictures) if given["kill"] == f"half {number}" else pictures)
+
+
+motion.write_shard = killing  # type: ignore[attr-defined]
+if given["kill"] == "end":
+    motion.write_index = die  # type: ignore[attr-defined]
+motion.run(MotionOptions.parse(given["spec"]), data=Path(given["data"]), output=Path(given["output"]), threads=1)

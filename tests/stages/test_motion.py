@@ -1,0 +1,191 @@
+"""The motion stage: videos in, first frames with maps out; nothing depends on processes or on interruptions."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import runpy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.artefacts.packed import shard_file
+from ssltransfer.artefacts.work import clean
+from ssltransfer.config.formats import CacheOptions, MotionOptions, Video
+from ssltransfer.data import motion as algorithm
+from ssltransfer.data.cached import read_sample
+from ssltransfer.data.targets import read_target
+from ssltransfer.data.videos import read_frames
+from ssltransfer.data.world import draw
+from ssltransfer.stages import cache, motion
+from ssltransfer.stages import index as index_stage
+
+SMALL = MotionOptions(size=(96, 128), format="raw", foreground=(0.01, 0.9))
+N = 5
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Index of five clips of twelve frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    draw("clips", folder / "world", split="train", n=N, size=64)
+    index_stage.run(Video(root=str(folder / "world")), output=folder / "clips.parquet", threads=1)
+    return folder / "clips.parquet"
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    files = [file for file in folder.rglob("*") if file.suffix in (".parquet", ".shard", ".json", ".tsv")]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if ".run." not in file.name}
+
+
+def run(data: Path, folder: Path, spec: MotionOptions = SMALL, threads: int = 1) -> Path:
+    motion.run(spec, data=data, output=folder / "c.parquet", threads=threads)
+    return folder / "c.parquet"
+
+
+def test_first_frames_and_what_moves_in_them(videos: Path, tmp_path: Path):
+    index, plain = read_index(run(videos, tmp_path)), read_index(videos)
+    assert len(plain) == N and plain.paths[0] == "JPEGImages/480p/train-00000"
+    assert index.paths == [f"{path}#0" for path in plain.paths] and index.targets and index.targets.kind == "motion"
+    assert (index.sizes == (128, 96)).all() and (index.labels == -1).all() and index.root == plain.root
+    assert index.spec == plain.spec | {"motion": {"format": "raw", "foreground": [0.01, 0.9], "size": [96, 128]}}
+    for sample in (0, 3):
+        frames = [algorithm.prepare(frame, SMALL.size) for frame in read_frames(plain.path(sample))][:10]
+        assert np.array_equal(read_sample(index, sample).permute(1, 2, 0).numpy(), frames[0])
+        grey = list(map(algorithm.grey, frames))
+        motions = [algorithm.motion_between(*pair, "dis") for pair in itertools.pairwise(grey)]
+        cells = read_target(index, sample)
+        assert np.array_equal(cells, algorithm.label(grey[0], motions, SMALL)) and cells.shape == (12, 16)  # type: ignore[union-attr]
+    some = index.subset(np.array([3, 0]))
+    assert np.array_equal(read_target(some, 1), read_target(index, 0))  # type: ignore[arg-type]
+    assert some.fingerprint != index.fingerprint
+
+
+def test_the_number_of_processes_does_not_show(videos: Path, tmp_path: Path):
+    one, three = (run(videos, tmp_path / str(threads), threads=threads).parent for threads in (1, 3))
+    assert made(one) == made(three) and len(made(one)) >= 2 + 3 * N
+
+
+def test_clips_overlap_as_asked_and_motions_are_found_once(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    counted: list[int] = []
+    real = motion.motion_between
+    monkeypatch.setattr(motion, "motion_between", lambda *given: counted.append(1) or real(*given))
+    wide = {"foreground": (0.0, 1.0), "frames": 4}
+    index = read_index(run(videos, tmp_path, SMALL.model_copy(update=wide | {"every": 3})))
+    assert index.paths[:3] == [f"JPEGImages/480p/train-00000#{start}" for start in (0, 3, 6)]
+    assert len(counted) == 11 * N
+    counted.clear()
+    other = read_index(run(videos, tmp_path / "b", SMALL.model_copy(update=wide | {"every": 6})))
+    assert other.paths[:2] == [f"JPEGImages/480p/train-00000#{start}" for start in (0, 6)]
+    assert len(counted) == 6 * N
+    both = [read_target(given, given.paths.index(other.paths[1])) for given in (index, other)]
+    assert np.array_equal(*both)
+
+
+class Job:
+    """The stage in processes of its own."""
+
+    def __init__(self, folder: Path, data: Path):
+        self.folder = folder
+        self.given = {"data": str(data), "output": str(folder / "c.parquet"), "spec": SMALL.canonical()}
+
+    def run(self, kill: str = "") -> int | None:
+        script = str(Path(__file__).with_name("killed_motion.py"))
+        process = multiprocessing.get_context("forkserver").Process(
+            target=runpy.run_path, args=(script, self.given | {"kill": kill})
+        )
+        process.start()
+        process.join(120)
+        return process.exitcode
+
+
+def test_killed_and_run_again_it_goes_on_at_the_next_shard(videos: Path, tmp_path: Path):
+    undisturbed = run(videos, tmp_path / "undisturbed").parent
+    job = Job(tmp_path / "killed", videos)
+    for kill, shards in (("half 1", 1), ("between 2", 3), ("end", N)):
+        assert job.run(kill) == -9
+        assert not (job.folder / "c.parquet").exists()
+        assert len(list(job.folder.rglob("*.shard"))) == shards
+    assert job.run() == 0
+    assert made(job.folder) == made(undisturbed) and not list(job.folder.rglob("*.partial"))
+
+
+def test_a_torn_shard_is_made_again_and_alone(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    output = run(videos, tmp_path)
+    before, packed = made(tmp_path), read_index(output).packed
+    assert packed is not None
+    torn = shard_file(packed.folder, 1)
+    torn.write_bytes(torn.read_bytes()[:-7])
+    with pytest.raises(ArtefactError, match="missing or torn; run the stage that packs this dataset again"):
+        packed.check()
+    labelled: list[Any] = []
+    real = motion.label
+    monkeypatch.setattr(motion, "label", lambda *given: labelled.append(given) or real(*given))
+    run(videos, tmp_path)
+    assert made(tmp_path) == before and len(labelled) == 1
+
+
+def test_what_cannot_be_used_is_listed(videos: Path, tmp_path: Path):
+    root = read_index(videos).root
+    mine = tmp_path / "mine"
+    shutil.copytree(root / "JPEGImages" / "480p" / "train-00000", mine / "short")
+    for file in sorted((mine / "short").iterdir())[9:]:
+        file.unlink()
+    shutil.copytree(root / "JPEGImages" / "480p" / "train-00001", mine / "good")
+    first = sorted((mine / "good").iterdir())[0]
+    for place in range(10):
+        (mine / "still").mkdir(exist_ok=True)
+        shutil.copyfile(first, mine / "still" / f"{place}.jpg")
+    (mine / "broken.mp4").write_bytes(b"no video at all")
+    index_stage.run(Video(root=str(mine)), output=tmp_path / "v.parquet", threads=1)
+    index = read_index(run(tmp_path / "v.parquet", tmp_path / "m"))
+    assert index.paths == ["good#0"]
+    assert index.left_out == {
+        "broken.mp4": "no video that FFmpeg can open (truncated, damaged or of another kind)",
+        "short": "has less than the 10 frames of a clip",
+        "still#0": "less than 1% of it moves by itself",
+    }
+    shutil.rmtree(mine / "good")
+    (mine / "broken.mp4").unlink()
+    index_stage.run(Video(root=str(mine)), output=tmp_path / "v.parquet", threads=1)
+    with pytest.raises(ArtefactError, match=r"none of the 2 clips of its 2 videos can be used .*; give other"):
+        run(tmp_path / "v.parquet", tmp_path / "m2")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("fault", ["changed", "gone"])
+def test_videos_that_are_not_the_indexed_ones_are_refused(fault: str, threads: int, videos: Path, tmp_path: Path):
+    shutil.copytree(read_index(videos).root / "JPEGImages" / "480p", tmp_path / "mine")
+    index_stage.run(Video(root=str(tmp_path / "mine")), output=tmp_path / "v.parquet", threads=1)
+    frame = tmp_path / "mine" / "train-00002" / "00004.jpg"
+    if fault == "changed":
+        frame.write_bytes(frame.with_name("00005.jpg").read_bytes())
+    else:
+        shutil.rmtree(frame.parent)
+    said = {"changed": "has changed since the index was made; run the index", "gone": "was readable when the index was"}
+    with pytest.raises(ArtefactError, match=f"train-00002: {said[fault]}"):
+        run(tmp_path / "v.parquet", tmp_path / "m", threads=threads)
+    assert not (tmp_path / "m" / "c.parquet").exists()
+
+
+def test_pictures_are_no_videos_and_clips_are_not_cached(videos: Path, tmp_path: Path, objects_path: Path):
+    with pytest.raises(ArtefactError, match="holds pictures, and motion is found in videos"):
+        run(objects_path, tmp_path)
+    clips = run(videos, tmp_path / "m")
+    with pytest.raises(ArtefactError, match="is a cache already"):
+        cache.run(CacheOptions(), data=clips, output=tmp_path / "cached.parquet", threads=1)
+
+
+def test_old_ones_are_cleaned_away(videos: Path, tmp_path: Path):
+    for spec in (SMALL, SMALL.model_copy(update={"frames": 9})):
+        run(videos, tmp_path / "motion", spec)
+    folders = set((tmp_path / "motion" / "work" / "c").iterdir())
+    packed = read_index(tmp_path / "motion" / "c.parquet").packed
+    assert packed is not None and set(clean(tmp_path)) == folders - {packed.folder} and len(folders) == 2

@@ -1,0 +1,61 @@
+"""From videos to a trained pretext through Snakemake: what is planned, what is made, what a change reruns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain import planned, results, snakemake, write_config
+
+from ssltransfer.artefacts.files import digest_of, read_json
+from ssltransfer.artefacts.index import read_index
+from ssltransfer.data.world import draw
+
+LABELS = {"size": [96, 128], "foreground": [0.01, 0.9]}
+CHAIN = {"index/films", "index/more-films", "motion/films", "motion/more-films", "pretext/moves", "report/index"}
+
+
+def of_videos(**motion: Any) -> dict[str, Any]:
+    videos = {"format": "video", "root": "world", "motion": LABELS | motion}
+    return {
+        "results": "results",
+        "datasets": {"films": videos | {"split": "train"}, "more-films": videos | {"split": "val"}},
+        "pretexts": {
+            "moves": {
+                "task": {"name": "motion-segmentation", "input": [96, 128], "hidden": 16},
+                "trunk": {"name": "caffenet", "width": 0.125, "size": 64, "stem_stride": 2, "bn": True},
+                "data": "films",
+                "heldout": "more-films",
+                "schedule": {"steps": 6, "batch": 4, "lr": 0.01},
+            }
+        },
+    }
+
+
+def test_videos_are_labelled_before_they_are_learned_from(tmp_path: Path):
+    write_config(tmp_path, of_videos())
+    (tmp_path / "world").mkdir()
+    assert planned(tmp_path) == CHAIN
+
+
+@pytest.mark.slow
+def test_from_videos_to_a_model(tmp_path: Path):
+    for split, number in (("train", 6), ("val", 3)):
+        draw("clips", tmp_path / "world", split=split, n=number, size=48)
+    write_config(tmp_path, of_videos())
+    run = snakemake(tmp_path, "--cores", "2")
+    assert run.returncode == 0, run.stdout
+    made = results(tmp_path)
+    clips = read_index(made / "motion/films.parquet")
+    assert clips.targets is not None and clips.targets.kind == "motion" and 4 <= len(clips) <= 6
+    manifest = read_json(made / "pretext/moves/manifest.json")
+    assert manifest["inputs"]["data"] == [digest_of(made / "motion/films.parquet")]
+    assert manifest["summary"].keys() >= {"loss", "iou", "heldout_loss", "heldout_iou", "guess"}
+    assert (made / "report/index.html").is_file()
+    assert planned(tmp_path) == set()
+    # Labels of another kind are found in the same index, and nothing else of the same labels runs again.
+    write_config(tmp_path, of_videos(unpainted="foreground"))
+    assert planned(tmp_path) == {"motion/films", "motion/more-films", "pretext/moves", "report/index"}
+    write_config(tmp_path, of_videos(frames=10, flow="dis"))
+    assert planned(tmp_path) == set()
