@@ -9,6 +9,7 @@ import yaml
 
 from ssltransfer.config import read_config
 from ssltransfer.config.entities import Pretext
+from ssltransfer.config.formats import CacheOptions
 from ssltransfer.config.trunks import (
     AlexNet,
     AlexNetBN,
@@ -24,7 +25,9 @@ from ssltransfer.config.trunks import (
 )
 from ssltransfer.plan import Machine, estimate, print_plan
 from ssltransfer.plan.caches import enlarged
+from ssltransfer.plan.costs import FLOW_PIXELS
 from ssltransfer.plan.networks import flops, parameters, segmentation_flops, task_flops
+from ssltransfer.plan.wall import jobs_before
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
@@ -116,6 +119,26 @@ def test_what_a_picture_costs_counts_what_is_made_of_it() -> None:
     }
     assert costs["exemplar"] == 2 * costs["rotation"]
     assert costs["jigsaw-kolesnikov"] == costs["relative-patch-location"] == costs["jigsaw"]
+
+
+def test_videos_are_costed_by_their_clips(tmp_path: Path) -> None:
+    """1000 clips of nine flows each; the trunk sees 240 x 320 pixels of a frame."""
+    (tmp_path / "c.yaml").write_text("""
+datasets: {films: {format: video, root: films, expected: 1000}}
+pretexts:
+  moves:
+    task: motion-segmentation
+    trunk: {name: caffenet, size: 240}
+    data: films
+    schedule: {epochs: 2, batch: 10, lr: 0.1}
+""")
+    config = read_config(tmp_path / "c.yaml")
+    costs = {cost.stage: cost for cost in estimate(config, Machine(cores=2))}
+    assert costs["motion"].needs == ("films",) and costs["motion"].limit == "optical flow"
+    assert costs["motion"].hours == pytest.approx(1000 * 9 * 240 * 320 / FLOW_PIXELS / 2 / 3600)
+    assert costs["motion"].disk_gb == pytest.approx(1000 * 240 * 320 * CacheOptions().bytes_a_pixel / 1e9)
+    assert task_flops(config.pretexts["moves"]) == pytest.approx(flops(CaffeNet(size=240)) * 320 / 240)
+    assert list(jobs_before(list(estimate(config, Machine()))).values())[2] == {0, 1}
 
 
 def test_segmentation_by_hand(tmp_path: Path) -> None:
