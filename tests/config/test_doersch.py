@@ -1,0 +1,53 @@
+"""config/doersch2017.yaml says what the paper ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ssltransfer.config import Config, read_config
+from ssltransfer.config.references import references
+from ssltransfer.config.tasks import Several
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return read_config(CONFIG / "doersch2017.yaml")
+
+
+def test_every_combination_of_the_tables_is_there(config: Config):
+    found = {
+        name: "+".join(pretext.task.tasks)
+        for name, pretext in config.pretexts.items()
+        if isinstance(pretext.task, Several) and name not in ("rp-h", "rp-col-h", "all-lasso")
+    }
+    assert sorted(found.values()) == [
+        *("col", "col+ex+ms+rp", "col+ex+rp", "col+rp"),
+        *("ex", "ex+rp", "ms", "ms+rp", "rp"),
+    ]
+    tables = {table.reference for table in config.report.tables if table.reference}
+    assert tables == {name for name in references() if name.startswith("doersch2017-")}
+    for table in config.report.tables:
+        if table.reference and "4" not in table.title and "5" not in table.title:
+            assert set(table.paper_rows.values()) == set(references()[table.reference].rows)
+
+
+def test_all_tasks_get_the_same_compute(config: Config):
+    task = config.pretexts["all"].task
+    assert isinstance(task, Several)
+    shares = task.shares_of(dict.fromkeys(task.tasks, 64))
+    costs = {"rp": 350, "col": 90, "ex": 60, "ms": 400}
+    assert [round(shares[name] * 64 * cost, 6) for name, cost in costs.items()] == [1, 1, 1, 1]
+
+
+def test_videos_are_an_input_of_what_learns_from_them(config: Config):
+    assert config.pretexts["all"].members_data == ("videos",) and config.pretexts["rp-col"].members_data == ()
+    parts = config.pretexts["all"].parts
+    assert parts["ms"].data == "videos" and parts["ms"].heldout is None and parts["rp"].heldout == "imagenet-val"
+
+
+def test_the_small_one_reads_too():
+    assert {"together@20", "together@40", "lasso"} <= set(read_config(CONFIG / "doersch2017_small.yaml").pretexts)
