@@ -7,7 +7,7 @@ the embedded world at their published sizes; a small trunk stands for the real o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,26 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ssltransfer.artefacts.index import read_index
-from ssltransfer.config.formats import World
-from ssltransfer.config.tasks import TASKS
+from ssltransfer.config.formats import MotionOptions, Video, World
+from ssltransfer.config.tasks import TASKS, Several
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.config.trunks import CaffeNet
 from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.world import draw
 from ssltransfer.stages import index as index_stage
+from ssltransfer.stages import motion
 
 FOLDER = Path(__file__).parent / "pictures"
 PICTURES = 4
 SIDE, GAP, HEADER = 150, 6, 22  # pixels: the longer side of a picture, between pictures, above a column
+WIDTH = 950  # pixels: of all columns, whose pictures are smaller where there are many
 TRUNK = CaffeNet(width=0.125)
-QUALITY = 80  # of WebP
+QUALITY = 72  # of WebP
 
 
 def trained() -> list[type[TaskOptions]]:
-    """The tasks that have something to show."""
-    return [task for task in TASKS if task.trains]
+    """The tasks that have something to show: several of them on one trunk show what each does."""
+    return [task for task in TASKS if task.trains and task is not Several]
 
 
 def file_of(task: type[TaskOptions]) -> Path:
@@ -43,43 +46,48 @@ def file_of(task: type[TaskOptions]) -> Path:
     return FOLDER / f"{task.module}.webp"
 
 
-def world(folder: Path) -> Path:
-    """The index of a few embedded pictures, which are drawn into the folder."""
-    index = folder / "scenes.parquet"
+def world(folder: Path) -> dict[str | None, Path]:
+    """Indexes of a few embedded pictures, and of clips (`motion`), which are drawn into the folder."""
+    pictures, videos, clips = (folder / f"{name}.parquet" for name in ("pictures", "videos", "clips"))
     spec = World(root=str(folder), set="scenes", split="docs", n=PICTURES, size=512)
-    index_stage.run(spec, output=index, threads=1)
-    return index
+    index_stage.run(spec, output=pictures, threads=1)
+    draw("clips", folder / "films", split="docs", n=PICTURES, size=240)
+    video = Video(root=str(folder / "films"), split="docs", motion=MotionOptions(every=12))
+    index_stage.run(video, output=videos, threads=1)
+    motion.run(video.motion, data=videos, output=clips, threads=1)
+    return {None: pictures, "motion": clips}
 
 
-def columns_of(task: type[TaskOptions], index: Path) -> list[tuple[str, Tensor]]:
-    """What a task shows of the first pictures of an index."""
+def columns_of(task: type[TaskOptions], indexes: Mapping[str | None, Path]) -> list[tuple[str, Tensor]]:
+    """What a task shows of the first pictures of an index that it can learn from."""
     options: Any = task(**({"hidden": 8} if "hidden" in task.model_fields else {}))
     made = import_module(f"ssltransfer.stages.pretext.{task.module}").build(options, TRUNK, 0)
     keys = sequential_keys(range(PICTURES), PICTURES)
-    batch = next(load_batches(read_index(index), made.transform, keys, seed=0))
+    batch = next(load_batches(read_index(indexes[task.targets]), made.transform, keys, seed=0))
     with torch.no_grad():
         return list(made.show(batch, batch.draws(0)))
 
 
 def montage(columns: Sequence[tuple[str, Tensor]]) -> Image.Image:
     """Columns of (B, 3, h, w) pictures on white, each under its caption."""
-    shown = [(caption, _fitted(pictures)) for caption, pictures in columns]
+    side = min(SIDE, WIDTH // len(columns))
+    shown = [(caption, _fitted(pictures, side)) for caption, pictures in columns]
     width = sum(pictures.shape[3] + GAP for _, pictures in shown) - GAP
     height = max(pictures.shape[2] for _, pictures in shown) + GAP
     image = Image.new("RGB", (width, HEADER + height * len(shown[0][1]) - GAP), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(12)
     left = 0
     for caption, pictures in shown:
-        draw.text((left, 3), caption, fill="black", font=font)
+        pen.text((left, 3), caption, fill="black", font=font)
         for row, picture in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
             image.paste(Image.fromarray(np.ascontiguousarray(picture)), (left, HEADER + row * height))
         left += pictures.shape[3] + GAP
     return image
 
 
-def _fitted(pictures: Tensor) -> Tensor:
-    """uint8, the longer side SIDE."""
-    scale = SIDE / max(pictures.shape[2:])
+def _fitted(pictures: Tensor, side: int) -> Tensor:
+    """uint8, the longer side as given."""
+    scale = side / max(pictures.shape[2:])
     size = [round(side * scale) for side in pictures.shape[2:]]
     resized = F.interpolate(pictures.float(), size, mode="bilinear", antialias=scale < 1, align_corners=False)
     return resized.round().clamp(0, 255).to(torch.uint8)
@@ -89,9 +97,9 @@ def main() -> None:
     """Draw them all."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        index = world(Path(folder))
+        indexes = world(Path(folder))
         for task in trained():
-            montage(columns_of(task, index)).save(file_of(task), quality=QUALITY, method=6)
+            montage(columns_of(task, indexes)).save(file_of(task), quality=QUALITY, method=6)
             print(f"{file_of(task)}: {file_of(task).stat().st_size >> 10} kB")
 
 

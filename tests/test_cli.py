@@ -10,7 +10,7 @@ import pytest
 
 from ssltransfer.cli import build_parser, main
 
-STAGES = ("index", "cache", "pretext", "features", "cluster", "label", "student", "evaluate", "report")
+STAGES = ("index", "cache", "motion", "pretext", "features", "cluster", "label", "student", "evaluate", "report")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -29,6 +29,8 @@ def test_help_says_what_goes_in_and_out(stage: str, capsys: pytest.CaptureFixtur
         (["index", "--spec", "{"], "--spec is no dataset"),
         (["cache", "--spec", '{"quality":0}', "--data", "i"], "quality: input should be greater than or equal to 1"),
         (["cache", "--spec", "{}", "--data", "i.parquet"], "i.parquet: missing"),
+        (["motion", "--spec", '{"size":[240,321]}', "--data", "i"], "is not of whole cells; give multiples of 8"),
+        (["motion", "--spec", "{}", "--data", "i.parquet"], "i.parquet: missing"),
         (["pretext", "--spec", "{"], "--spec is not valid JSON"),
         (["pretext", "--spec", "{}"], "this key is required and missing"),
         (

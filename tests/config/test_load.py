@@ -65,6 +65,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
             {"task": "exemplar", "trunk": "resnet18", "data": "b", "schedule": {"steps": 9, "batch": 1}},
             "compares the pictures of a pass with each other; give batch and micro_batch 2 or more",
         ),
+        (
+            "pretexts/jig",
+            {"task": "exemplar-patches", "trunk": "caffenet", "data": "b", "schedule": {"steps": 1, "batch": 7}},
+            "exemplar-patches takes pictures in pairs; give an even batch",
+        ),
         ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
         ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
         ("pretexts/jig/heldout", "b", "are the same pictures"),
@@ -240,6 +245,13 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
         ({"name": "voc-classification", "rescale": True}, "vgg16", "has batch norms, which undo every scale"),
         ({"name": "voc-classification", "rescale": True}, "caffenet", ""),
         ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg16", ""),
+        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "alexnet-bn", ""),
+        ({"name": "voc-classification", "rescale": True}, "alexnet-bn", "has batch norms, which undo every scale"),
+        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg19-bn", "no scale of their own"),
+        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "mobilenet-v2", "no scale of their own"),
+        ({"name": "voc-classification", "absorb_bn": True}, "mobilenet-v2", ""),
+        ({"name": "voc-classification", "absorb_bn": True}, "revnet50", "batch norms elsewhere than right after"),
+        ({"name": "voc-classification", "absorb_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
     ],
 )
 def test_what_can_be_fine_tuned(protocol: dict[str, Any], trunk: str, said: str) -> None:
@@ -252,6 +264,47 @@ def test_what_can_be_fine_tuned(protocol: dict[str, Any], trunk: str, said: str)
         complete(content)
         return
     with pytest.raises(ConfigError, match=said):
+        complete(content)
+
+
+def test_networks_of_libraries_are_not_cut() -> None:
+    trunk: dict[str, Any] = {"name": "torchvision", "model": "resnet18"}
+    content = changed("pretexts/jig/trunk", trunk)
+    content |= {"features": {}, "clusters": {}, "students": {}}
+    content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
+    by_layer = {"protocol": "nonlinear-layers", "models": ["jig"], "train": "a-train", "test": "c"}
+    content["evaluations"] = {"by-layer": by_layer}
+    with pytest.raises(ConfigError, match="jig is a torchvision network, which cannot be taken apart for nonlinear-l"):
+        complete(content)
+    by_layer["protocol"] = {"name": "neighbours", "layer": "layer4", "pool": {"avg": 1}}
+    with pytest.raises(ConfigError, match=r"model 'jig' \(torchvision\) has no 'layer4'"):
+        complete(content)
+    trunk["endpoints"] = ["layer4"]
+    assert complete(content).features["jig.layer4-avg1"].layer == "layer4"
+
+
+def test_videos_make_motion_segmentation_possible() -> None:
+    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"every": 20}})
+    schedule = {"steps": 10, "batch": 4, "lr": 0.01}
+    moves = {"task": "motion-segmentation", "trunk": "resnet101-v2", "data": "films", "schedule": schedule}
+    content["pretexts"]["moves"] = moves
+    config = complete(content)
+    # The index is the same whatever is made of the videos.
+    assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
+    assert config.datasets["films"].motion.canonical() == '{"every":20,"format":"jpeg"}'  # type: ignore[union-attr]
+    moves["heldout"] = "again"
+    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"every": 5}}
+    with pytest.raises(ConfigError, match="data and heldout are the same pictures"):
+        complete(content)
+    content["datasets"]["again"] |= {"split": "val"}
+    complete(content)
+    content["datasets"]["again"]["cache"] = {}
+    with pytest.raises(ConfigError, match="the frames of videos are packed by the motion stage; leave the cache out"):
+        complete(content)
+    moves["heldout"] = None
+    moves["data"] = next(name for name in content["datasets"] if name not in ("films", "again"))
+    del content["datasets"]["again"]
+    with pytest.raises(ConfigError, match=r"needs motion of every picture.*name a dataset of format"):
         complete(content)
 
 

@@ -43,6 +43,19 @@ def test_nothing_happens_at_zero_strength():
     assert torch.allclose(still, source.float(), atol=1e-3)
 
 
+def test_a_range_of_its_own_is_filled():
+    """Brightness alone, of pictures so dark that nothing is clipped."""
+    source = torch.full((2000, 3, 1, 1), 100, dtype=torch.uint8)
+    draws = Draws(0, 0, torch.arange(2000))
+    factor = distort_colours(source, draws, brightness=(0.7, 1.4), contrast=0, saturation=0, hue=0)[:, 0, 0, 0] / 100
+    assert 0.7 <= factor.min() < 0.71 and 1.39 < factor.max() <= 1.4 + 1e-6
+    assert float(factor.mean()) == pytest.approx(1.05, abs=0.01)
+    about_one = distort_colours(source, draws, brightness=(0.6, 1.4), contrast=0.5, saturation=0.2)
+    assert torch.allclose(
+        about_one, distort_colours(source, draws, brightness=0.4, contrast=(0.5, 1.5), saturation=(0.8, 1.2)), atol=1e-3
+    )
+
+
 @pytest.mark.parametrize("row", [0, 4])
 def test_a_picture_is_the_same_in_any_batch(row: int):
     source = pictures(6)

@@ -14,7 +14,7 @@ from ssltransfer.artefacts.files import ArtefactError
 from ssltransfer.artefacts.metrics import Metrics, write_metrics
 from ssltransfer.artefacts.work import Work
 from ssltransfer.cli import main
-from ssltransfer.config.trunks import CaffeNet, ResNet18, TrunkOptions
+from ssltransfer.config.trunks import CaffeNet, ResNet18, ResNet50V2, RevNet50, Torchvision, TrunkOptions, Vgg19BN
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.export import export
 from ssltransfer.models.trunk import LayerError
@@ -78,6 +78,27 @@ def test_an_exported_program_gives_the_same_in_plain_torch(tmp_path: Path) -> No
     network = torch.export.load(tmp_path / "net.pt2").module()
     pictures = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
     assert torch.allclose(network(pictures.float()), features(manifest, pictures), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        RevNet50(width=0.125, size=64, recompute=True, representation=5),
+        ResNet50V2(width=0.125, size=64),
+        Vgg19BN(width=0.06, size=64),
+        Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64),
+    ],
+    ids=lambda options: options.name,
+)
+def test_an_exported_program_of_other_networks(options: TrunkOptions, tmp_path: Path) -> None:
+    manifest = model(tmp_path, options)
+    export(manifest, tmp_path / "net.pt2")
+    pictures = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    found = torch.export.load(tmp_path / "net.pt2").module()(pictures.float())
+    assert torch.allclose(found, features(manifest, pictures), rtol=1e-3, atol=1e-4)
+    inner = options.convolutions[0]
+    assert "outputs equal to" in export(manifest, tmp_path / "inner.pt2", layer=inner)
 
 
 def test_the_card_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,14 @@ def test_a_layer_is_not_changed_by_what_works_in_place_behind_it() -> None:
     assert (found["bn1"] < 0).any()  # ReLU follows
 
 
+def test_of_a_module_that_is_called_twice_the_first_call_counts() -> None:
+    path = "layer1.0.relu"
+    trunk = build_trunk(Torchvision(model="resnet18", endpoints=(path, "layer1.0"), size=64), top=True).eval()
+    x = noise(1, 3, 64, 64)
+    alone, among = trunk(x, [path])[path], trunk(x, [path, "layer1.0", "pool"])
+    assert torch.equal(alone, among[path]) and not torch.equal(alone, among["layer1.0"])
+
+
 def test_swin_maps_have_their_channels_first() -> None:
     trunk = build_trunk(Torchvision(model="swin_t", endpoints=("features.1",), size=64), top=True).eval()
     shapes = trunk.shapes()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from skimage import color
 from torchvision.models import AlexNet_Weights
 from torchvision.transforms.v2 import functional as tv
 
@@ -39,3 +40,11 @@ def test_a_blank_picture_becomes_zeros(rule: str):
 def test_caffe_is_blue_first_minus_the_published_means():
     pixel = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 3, 1, 1)
     assert normalise(pixel, "caffe").flatten().tolist() == [30 - 104, 20 - 117, 10 - 123]
+
+
+def test_lab_lightness_is_minus_one_to_one_and_has_no_colour():
+    found = normalise(PICTURES, "lab-lightness")
+    expected = color.rgb2lab(PICTURES.permute(0, 2, 3, 1).numpy())[..., 0] / 50 - 1
+    assert np.abs(found.numpy() - expected[:, None]).max() < 1e-4
+    ends = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    assert normalise(ends, "lab-lightness")[0, 0, 0].tolist() == pytest.approx([-1, 1], abs=1e-5)

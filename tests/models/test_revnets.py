@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from ssltransfer.models.reversible import Reversible
 from ssltransfer.models.revnets import branch
 from ssltransfer.models.trunk import Trunk, initialise
 from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.training.sync_norms import SyncedBatchNorm, synchronise_norms
 
 SMALL = RevNet50(width=0.125, size=64, norm_momentum=0.1)
 
@@ -269,6 +271,24 @@ def test_memory_while_the_backward_pass_runs_does_not_grow_with_depth() -> None:
         return peak
 
     assert most(2) == most(16) > 0
+
+
+def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        alone, common = row(3, recompute=True), row(3, recompute=True)
+        synchronise_norms(common)
+        assert any(isinstance(part, SyncedBatchNorm) for part in common.modules())
+        x = noise(4, 32, 6, 6)
+        for block in (alone, common):
+            block(x).square().sum().backward()
+        for (name, value), other in zip(alone.state_dict().items(), common.state_dict().values(), strict=True):
+            torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-5, msg=name)
+        for (name, one), two in zip(alone.named_parameters(), common.parameters(), strict=True):
+            assert one.grad is not None
+            torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-3 * float(one.grad.abs().max()), msg=name)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_random_network_has_values_of_a_usual_size() -> None:

@@ -274,5 +274,5 @@ def test_weights_depend_on_the_seed_alone():
 
 def test_an_unknown_layer_is_refused_by_name():
     trunk = build_trunk(SMALL[0], top=False)
-    with pytest.raises(LayerError, match="caffenet has no layer 'fc6'; it has conv1, conv2, conv3, conv4, conv5"):
+    with pytest.raises(LayerError, match="caffenet: no layer 'fc6'; it has conv1, conv2, conv3, conv4, conv5"):
         trunk(torch.zeros(1, 3, 64, 64), ["fc6"])

@@ -9,10 +9,25 @@ import yaml
 
 from ssltransfer.config import read_config
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.trunks import AlexNet, CaffeNet, ResNet50, Vgg16
+from ssltransfer.config.formats import CacheOptions
+from ssltransfer.config.trunks import (
+    AlexNet,
+    AlexNetBN,
+    CaffeNet,
+    MobileNetV2,
+    ResNet50,
+    ResNet50V2,
+    ResNet101V2,
+    RevNet50,
+    Torchvision,
+    Vgg16,
+    Vgg19BN,
+)
 from ssltransfer.plan import Machine, estimate, print_plan
 from ssltransfer.plan.caches import enlarged
+from ssltransfer.plan.costs import FLOW_PIXELS
 from ssltransfer.plan.networks import flops, parameters, segmentation_flops, task_flops
+from ssltransfer.plan.wall import jobs_before
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
@@ -21,7 +36,10 @@ PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
 @pytest.mark.parametrize(
     ("trunk", "giga"),
     # Multiply-adds as published for 1000-way networks (fvcore's and torchvision's tables), without the last layer.
-    [(AlexNet(), 0.71), (Vgg16(bn=False), 15.47), (ResNet50(), 4.09)],
+    [
+        *((AlexNet(), 0.71), (AlexNetBN(), 0.71), (Vgg16(bn=False), 15.47), (Vgg19BN(), 19.63), (ResNet50(), 4.09)),
+        *((ResNet50V2(), 4.09), (MobileNetV2(), 0.30), (Torchvision(model="regnet_y_400mf"), 0.40)),
+    ],
 )
 def test_multiply_adds_are_the_published_ones(trunk: object, giga: float) -> None:
     assert flops(trunk, top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
@@ -30,6 +48,10 @@ def test_multiply_adds_are_the_published_ones(trunk: object, giga: float) -> Non
 def test_parameters_are_caffes() -> None:
     """60,965,224 with the 1000-way fc8 (bvlc_reference_caffenet)."""
     assert parameters(CaffeNet(), top=True) + 4096 * 1000 + 1000 == 60_965_224
+
+
+def test_computing_again_costs_no_forward_pass() -> None:
+    assert flops(RevNet50()) == flops(RevNet50(recompute=True)) > 1e9
 
 
 def test_the_papers_plan() -> None:
@@ -99,6 +121,26 @@ def test_what_a_picture_costs_counts_what_is_made_of_it() -> None:
     assert costs["jigsaw-kolesnikov"] == costs["relative-patch-location"] == costs["jigsaw"]
 
 
+def test_videos_are_costed_by_their_clips(tmp_path: Path) -> None:
+    """1000 clips of nine flows each; the trunk sees 240 x 320 pixels of a frame."""
+    (tmp_path / "c.yaml").write_text("""
+datasets: {films: {format: video, root: films, expected: 1000}}
+pretexts:
+  moves:
+    task: motion-segmentation
+    trunk: {name: caffenet, size: 240}
+    data: films
+    schedule: {epochs: 2, batch: 10, lr: 0.1}
+""")
+    config = read_config(tmp_path / "c.yaml")
+    costs = {cost.stage: cost for cost in estimate(config, Machine(cores=2))}
+    assert costs["motion"].needs == ("films",) and costs["motion"].limit == "optical flow"
+    assert costs["motion"].hours == pytest.approx(1000 * 9 * 240 * 320 / FLOW_PIXELS / 2 / 3600)
+    assert costs["motion"].disk_gb == pytest.approx(1000 * 240 * 320 * CacheOptions().bytes_a_pixel / 1e9)
+    assert task_flops(config.pretexts["moves"]) == pytest.approx(flops(CaffeNet(size=240)) * 320 / 240)
+    assert list(jobs_before(list(estimate(config, Machine()))).values())[2] == {0, 1}
+
+
 def test_segmentation_by_hand(tmp_path: Path) -> None:
     """CaffeNet on 375 x 500 padded by 100: maps of 142 x 173, 71 x 86, 35 x 43, and 12 x 16 cells of fc6."""
     convolutions = 142 * 173 * 96 * 363 + 71 * 86 * 256 * 1200 + 35 * 43 * (384 * 2304 + 384 * 1728 + 256 * 1728)
@@ -115,3 +157,16 @@ pretexts:
 """)
     costs = {cost.name: cost for cost in estimate(read_config(tmp_path / "config.yaml"), Machine())}
     assert costs["seg of r"].hours is not None and costs["seg of r"].hours > 1
+
+
+def test_tasks_on_patches_cost_their_patches() -> None:
+    """At output stride 8 a network of convolutions costs by the pixel."""
+
+    def cost(task: dict[str, object]) -> float:
+        spec = {"task": task, "trunk": "resnet101-v2", "data": "d", "schedule": {"steps": 1}}
+        return task_flops(Pretext.model_validate(spec)) / flops(ResNet101V2())
+
+    pixels = 224**2
+    assert cost({"name": "colorization"}) == pytest.approx(256**2 / pixels, rel=0.02)
+    assert cost({"name": "exemplar-patches"}) == pytest.approx(2 * 96**2 / pixels, rel=0.05)
+    assert cost({"name": "relative-position-residual"}) == pytest.approx(16 * 96**2 / pixels, rel=0.05)

@@ -23,7 +23,7 @@ def check(config: Config) -> None:
                 _known(config.datasets, getattr(part, key), f"{where}.{key}", "dataset")
                 _targets(config, getattr(part, key), part.task.name, part.task.targets, f"{where}.{key}")
             _apart(config, part.data, part.heldout, where, "data and heldout")
-            compares = part.task.name in ("exemplar", "exemplar-patches") and part.schedule
+            compares = part.task.name == "exemplar" and part.schedule
             if compares and (part.schedule.micro_batch or part.schedule.batch) < 2:  # type: ignore[union-attr]
                 raise ConfigError(
                     f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
@@ -43,8 +43,7 @@ def check(config: Config) -> None:
         where = f"features.{name}"
         _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")
         _layer(config.model(features.model), features.layer, f"{where}.layer")
-        trunk = config.model(features.model).trunk
-        if features.pool and features.layer in (*trunk.fully_connected, *trunk.vectors):
+        if features.pool and features.layer in config.model(features.model).trunk.fully_connected:
             raise ConfigError(f"{where}.pool: {features.layer} is a vector; leave the pooling out.")
     for name, cluster in config.clusters.items():
         _known(config.features, cluster.features, f"clusters.{name}.features", "features entry")
@@ -175,7 +174,9 @@ def _targets(config: Config, data: str | None, who: str, wanted: TargetKind | No
     if data is None or wanted is None or config.datasets[data].target == wanted:
         return
     mend = (
-        "name one of format video" if wanted == "motion" else f"set `targets: {wanted}` of it, or name another dataset"
+        "name a dataset of format video"
+        if wanted == "motion"
+        else f"set `targets: {wanted}` of it, or name another dataset"
     )
     raise ConfigError(f"{where}: {who} needs {wanted} of every picture, which dataset {data!r} does not have; {mend}.")
 

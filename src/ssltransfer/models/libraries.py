@@ -21,9 +21,9 @@ from ssltransfer.models.trunk import LayerError, Trunk
 class Library(Trunk):
     """A network of a library, whole but for its classifier.
 
-    Layers: modules by their paths, each a map (B, C, H, W) or a vector (B, C) when it is last called; pool, what the
-    network gives without its classifier. Tensors have the library's names. Weights start as the library starts them,
-    for its networks need not be ones that Kaiming's rule suits.
+    Layers: modules by their paths, each a map (B, C, H, W) or a vector (B, C), as it is when first called; pool, what
+    the network gives without its classifier. Tensors have the library's names. Weights start as the library starts
+    them, for its networks need not be ones that Kaiming's rule suits.
 
     Args:
         options: of the trunk.
@@ -79,6 +79,8 @@ class Library(Trunk):
     def _note(
         self, found: dict[str, Tensor], layer: str, wanted: list[str], module: nn.Module, given: Any, out: Any
     ) -> None:
+        if layer in found:  # a module may be called again
+            return
         if not isinstance(out, Tensor) or out.ndim not in (2, 4):
             shape = f"a tensor of {out.ndim} axes" if isinstance(out, Tensor) else f"a {type(out).__name__}"
             raise LayerError(
@@ -88,7 +90,8 @@ class Library(Trunk):
             out = out.permute(0, 3, 1, 2)
         # A copy: what comes next may work in place.
         found[layer] = out.clone()
-        if set(wanted) <= found.keys():
+        # What traces the network cannot follow it out of its middle, and drops what nothing reads anyway.
+        if set(wanted) <= found.keys() and not torch.compiler.is_compiling():
             raise _Enough
 
     def step(self, layer: str, x: Tensor) -> Tensor:

@@ -31,6 +31,20 @@ class Trunk(nn.Module, ABC):
         self.options = options
         self.layers: tuple[str, ...] = options.layers if top else options.convolutions
 
+    def require(self, layers: Sequence[str], where: object) -> None:
+        """Refuse layers that are not there.
+
+        Args:
+            layers: names.
+            where: what the model is called in the message.
+
+        Raises:
+            LayerError: the network has no such layer.
+        """
+        for layer in layers:
+            if layer not in self.layers:
+                raise LayerError(f"{where}: no layer {layer!r}; it has {', '.join(self.layers)}.")
+
     def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Activations of the layers asked for; nothing beyond the last of them is computed.
 
@@ -42,9 +56,7 @@ class Trunk(nn.Module, ABC):
             LayerError: the network has no such layer.
         """
         wanted = list(layers) if layers is not None else [self.layers[-1]]
-        for layer in wanted:
-            if layer not in self.layers:
-                raise LayerError(f"{self.options.name} has no layer {layer!r}; it has {', '.join(self.layers)}.")
+        self.require(wanted, self.options.name)
         last = max(map(self.layers.index, wanted))
         found = {}
         for name in self.layers[: last + 1]:

@@ -248,7 +248,10 @@ def _part(found: Found, places: list[int]) -> Found:
 
 
 def _summary(index: Index) -> Iterator[str]:
-    yield f"{len(index)} pictures, {len(index.classes)} classes, {len(index.left_out)} files left out"
+    if index.spec.get("format") == "video":
+        yield f"{len(index)} videos, {len(index.left_out)} files left out"
+    else:
+        yield f"{len(index)} pictures, {len(index.classes)} classes, {len(index.left_out)} files left out"
     for reason, count in Counter(index.left_out.values()).most_common(3):
         yield f"{count} {reason}"
     doubled = len(index) - len(set(index.digests))

@@ -54,8 +54,7 @@ class Extraction:
         self._spec, self._manifest, self._devices = spec, manifest, devices
         self._model = read_model(manifest, devices.device)
         trunk = self._model.trunk
-        if spec.layer not in trunk.layers:
-            raise LayerError(f"{manifest}: no layer {spec.layer!r}; it has {', '.join(trunk.layers)}.")
+        trunk.require([spec.layer], manifest)
         shapes = trunk.shapes()
         if spec.pool and len(shapes[spec.layer]) != 3:
             raise LayerError(f"{manifest}: {spec.layer} is a vector and cannot be pooled; leave `pool` out.")

@@ -24,7 +24,7 @@ from ssltransfer import cli
 from ssltransfer.artefacts import features as stores
 from ssltransfer.config.entities import Features, Measurement
 from ssltransfer.stages import evaluate, features
-from ssltransfer.stages.evaluate import logistic
+from ssltransfer.stages.evaluate import crops, heads, logistic
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.launch import leave
 
@@ -112,6 +112,8 @@ def killed(job: Job) -> Job:
 
 def main(mode: str, plan: Path) -> None:
     jobs = json.loads(plan.read_text())
+    if mode == "pair":
+        crops.BATCH = heads.BATCH = 7  # so that both have batches to test, in turns
     if mode != "kill":
         for job in jobs:
             (measure if mode == "pair" else command)(job, Path(job["output"]))

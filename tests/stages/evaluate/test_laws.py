@@ -230,7 +230,7 @@ def test_passes_of_a_batch_have_no_part_in_it(name: str, bench: Bench) -> None:
 @pytest.mark.parametrize("name", [name for name in TRAINED if not CASES[name].passes])
 def test_where_norms_take_statistics_they_have(name: str, bench: Bench) -> None:
     """So that the test above can fail."""
-    with pytest.raises(AssertionError, match="lines|curves"):
+    with pytest.raises(AssertionError):
         assert_near(bench.measured(name, "passes", micro_batch=2), bench.once(name), CASES[name].near)
 
 

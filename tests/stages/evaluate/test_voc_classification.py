@@ -14,10 +14,12 @@ from ssltransfer.artefacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import ResNet18, Vgg16
+from ssltransfer.config.trunks import AlexNetBN, ResNet18, Vgg16
 from ssltransfer.data.batches import Batch
+from ssltransfer.models.absorb import absorb_norms
+from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import read_model
+from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.voc_classification import FineTuned, ScaledCrop
 
@@ -117,6 +119,24 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Gen
         task.head[1].bias.copy_(share.logit())
         batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long())
         assert float(task(batch, batch.draws(0))["loss"]) == pytest.approx(task.guess, rel=1e-5)
+
+
+@pytest.mark.parametrize("absorb", [False, True])
+def test_norms_of_fully_connected_layers_give_way_to_fresh_layers(absorb: bool) -> None:
+    trunk = build_trunk(AlexNetBN(width=0.06, size=64), top=True)
+    model = Model(trunk.eval(), "imagenet", "", "it")
+    task = FineTuned(model, "it", VocClassification(train="fc6-8"), PRESENCE, PRESENCE, 0)
+    assert not any(isinstance(part, nn.BatchNorm1d) for part in task.modules())
+    learning = [p for p in task.trunk.parameters() if p.requires_grad]
+    assert [p.ndim for p in learning] == [2, 1, 2, 1] and all((p == 0.1).all() for p in learning if p.ndim == 1)
+    if absorb:
+        assert absorb_norms(task.trunk) == 5
+    batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
+    task.train()(batch, batch.draws(0))["loss"].backward()
+    assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
+    frozen = FineTuned(model, "it", VocClassification(train="fc8"), PRESENCE, PRESENCE, 0).train()
+    norms = [part for part in frozen.trunk.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert len(norms) == 7 and not any(norm.training for norm in norms)
 
 
 def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -182,9 +182,7 @@ def test_a_guess_is_the_best_constant_answer(objects: Index):
     assert network.guess < math.log(313) - 1
 
 
-def test_cut_off_and_gone_on_with_the_prior_of_the_checkpoint(
-    objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_gone_on_with_the_prior_of_the_checkpoint(objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     schedule = Schedule(steps=5, batch=8, lr=0.01)
 

@@ -23,6 +23,7 @@ from ssltransfer.data.batches import Batch, load_batches, sequential_keys, train
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.world import draw
 from ssltransfer.models.build import build_trunk
+from ssltransfer.models.mix import MixedTrunk
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
@@ -166,6 +167,8 @@ def test_a_shared_trunk_is_the_one_that_was_given():
     trunk = build_trunk(SMALL, top=False, seed=5)
     task = build(TINY, SMALL, 0, shared=trunk)
     assert task.trunk is trunk and MotionSegmentation.shares
+    mixed = MixedTrunk(build_trunk(ResNet101V2(width=0.125), top=False))
+    assert build(TINY, ResNet101V2(width=0.125), 0, shared=mixed).layer == "block3" and mixed.training
     alone = build(TINY, SMALL, 0)
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
 

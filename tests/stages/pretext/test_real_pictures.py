@@ -105,7 +105,7 @@ def test_kolesnikovs_tasks_fall_below_chance_on_pictures_they_never_saw(
 
 SMALL: dict[str, Any] = {
     "trunk": {"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True},
-    "schedule": {"steps": 400, "batch": 32, "lr": 0.001, "optimiser": "adam", "weight_decay": 0, "decay": "cosine"},
+    "schedule": {"steps": 300, "batch": 32, "lr": 0.001, "optimiser": "adam", "weight_decay": 0, "decay": "cosine"},
 }
 HEAD = {"channels": (128, 64), "mid": 32}
 

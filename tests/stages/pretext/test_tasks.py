@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimiser, update
+from ssltransfer.training.fit import build_optimiser, fit, update
 
 CPU = Devices(torch.device("cpu"), 0)
 SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
@@ -173,6 +174,24 @@ def test_what_is_shown_is_a_table_of_pictures(name: str, objects: Index):
     for column in columns:
         assert column.shape[:2] == (2, 3) and column.min() >= 0 and column.max() <= 255
         assert column.float().std() > 5  # something is to be seen
+
+
+@pytest.mark.parametrize("name", ["residual", "colorization", "exemplar-patches"])
+def test_cut_off_and_gone_on_it_ends_alike(name: str, objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
+    schedule = Schedule(steps=5, batch=8, lr=0.01)
+
+    def run(task: PretextTask, folder: Path) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+        fitted = fit(task, objects, schedule, seed=0, folder=folder, devices=CPU, heldout=objects)
+        return task.state_dict(), fitted.curve
+
+    whole, curve = run(build(name), tmp_path / "whole")
+    cut = build(name)
+    monkeypatch.setattr(cut, "after_step", lambda step: 1 // (3 - step))
+    with pytest.raises(ZeroDivisionError):
+        run(cut, tmp_path / "cut")
+    again, same_curve = run(build(name), tmp_path / "cut")
+    assert all(torch.equal(value, again[key]) for key, value in whole.items()) and curve == same_curve
 
 
 SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name"]].shares})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,16 +16,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.metrics import Metrics
 from ssltransfer.config.entities import Report
+from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
+from ssltransfer.stages import cache
 from ssltransfer.stages.report.clusterings import clusterings
 from ssltransfer.stages.report.flow import lay_out
 from ssltransfer.stages.report.gather import Made, Measured, Results, gather
 from ssltransfer.stages.report.plots import Plots
 from ssltransfer.stages.report.sections import curves, datasets, snapshot_curves
 from ssltransfer.stages.report.text import anchor, count, duration, number, shorten
-from ssltransfer.stages.report.thumbs import filters, sample_of, strip, thumbnail
+from ssltransfer.stages.report.thumbs import filters, sample_of, shown, strip, thumbnail
 
 
 def picture(uri: str) -> np.ndarray:
@@ -85,10 +89,20 @@ def test_a_broken_or_missing_picture_is_a_grey_tile(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red.png")
     assert (thumbnail(tmp_path / "broken.jpg") == 128).all()
-    shown = picture(strip([tmp_path / "red.png", tmp_path / "missing.png"], 32))
-    assert shown.shape == (32, 66, 3)
-    assert np.abs(shown[8:24, 8:24].mean((0, 1)) - [255, 0, 0]).max() < 8
-    assert np.abs(shown[8:24, 42:58].mean((0, 1)) - 128).max() < 8
+    tiles = picture(strip([tmp_path / "red.png", tmp_path / "missing.png"], 32))
+    assert tiles.shape == (32, 66, 3)
+    assert np.abs(tiles[8:24, 8:24].mean((0, 1)) - [255, 0, 0]).max() < 8
+    assert np.abs(tiles[8:24, 42:58].mean((0, 1)) - 128).max() < 8
+
+
+def test_packed_pixels_are_shown_where_there_is_no_file(objects_path: Path, tmp_path: Path) -> None:
+    """As of a frame of a video."""
+    cache.run(CacheOptions(format="raw", short=64), data=objects_path, output=tmp_path / "c.parquet", threads=1)
+    index = read_index(tmp_path / "c.parquet")
+    from_file = thumbnail(shown(index, 3))
+    assert shown(index, 3) == index.path(3)
+    elsewhere = replace(index, root=tmp_path / "gone")
+    assert np.array_equal(thumbnail(shown(elsewhere, 3)), from_file)
 
 
 def test_a_sample_spreads_over_the_classes(filled) -> None:  # type: ignore[no-untyped-def]

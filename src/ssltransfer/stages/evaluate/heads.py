@@ -100,8 +100,7 @@ class Head(Task):
         super().__init__()
         self.model, self.options = model, options
         self.layer = options.layer or model.trunk.layers[-1]
-        if self.layer not in model.trunk.layers:
-            raise LayerError(f"{where}: no layer {self.layer!r}; it has {', '.join(model.trunk.layers)}.")
+        model.trunk.require([self.layer], where)
         lasso: float | None = getattr(options, "lasso", None)
         self.strength = lasso
         self.mix = None if lasso is None else Mix(model.trunk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.trunk import Trunk
 
 
 def layers_to_measure(trunk: Trunk, asked: tuple[str, ...] | None, where: Path) -> tuple[str, ...]:
@@ -19,9 +19,7 @@ def layers_to_measure(trunk: Trunk, asked: tuple[str, ...] | None, where: Path) 
         LayerError: the model has no such layer.
     """
     layers = asked or default_layers(trunk)
-    missing = next((layer for layer in layers if layer not in trunk.layers), None)
-    if missing is not None:
-        raise LayerError(f"{where}: no layer {missing!r}; it has {', '.join(trunk.layers)}.")
+    trunk.require(layers, where)
     return layers
 
 
