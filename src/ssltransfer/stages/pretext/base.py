@@ -56,11 +56,7 @@ class Trainable:
 
     @property
     def guess(self) -> float:
-<<<<<<< HEAD
-        """Loss of a guess; of several tasks the mean over the steps. Some know it once they saw their pictures."""
-=======
         """Loss of a guess; of several the mean over the steps. Some know it once they have seen their pictures."""
->>>>>>> turns
         return sum(one.task.guess * one.share for one in self.members) / sum(one.share for one in self.members)
 
 
