@@ -147,6 +147,7 @@ def test_told_to_end_it_saves_and_says_so_by_its_exit_code(
     assert job.results() == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["jigsaw-kolesnikov", "exemplar"])
 def test_other_tasks_end_with_the_same_bytes(
     task: str,
