@@ -79,7 +79,7 @@ def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index,
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", objects, **options)
     state = torch.load(tmp_path / "cut" / "checkpoint.pt")
-    assert state["step"] == 4 and 0 < state["scaler"]["scale"] < 65536
+    assert state["step"] == 4 and 0 < state["members"][0]["scaler"]["scale"] < 65536
     monkeypatch.setattr(Wide, "after_step", Task.after_step)
     resumed, again = run(tmp_path / "cut", objects, **options)
     assert torch.equal(whole.linear.weight, resumed.linear.weight) and curve.curve == again.curve

@@ -170,7 +170,7 @@ def test_what_is_shown_is_a_table_of_pictures(name: str, objects: Index):
     task = build(name)
     batch = batch_of(task, objects, 2)
     captions, columns = zip(*task.show(batch, batch.draws(0)), strict=True)
-    assert captions[0] == "picture" and len(set(captions)) == len(captions) >= 3
+    assert captions[0] in ("picture", "first box") and len(set(captions)) == len(captions) >= 3
     for column in columns:
         assert column.shape[:2] == (2, 3) and column.min() >= 0 and column.max() <= 255
         assert column.float().std() > 5  # something is to be seen
@@ -201,9 +201,11 @@ SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name
 def test_tasks_can_share_a_trunk(name: str, objects: Index):
     """Its weights are the shared ones, and learn; the heads are those that an own trunk would have."""
     options: Any = TypeAdapter(AnyTask).validate_python(TASKS[name])
-    shared = build_trunk(SMALL, top=False, seed=7)
+    # A stem of the task's own would not be the shared one.
+    trunk = SMALL.model_copy(update={"stem_stride": 1}) if getattr(options, "stem_stride", None) else SMALL
+    shared = build_trunk(trunk, top=False, seed=7)
     module = import_module(f"ssltransfer.stages.pretext.{options.module}")
-    task, alone = module.build(options, SMALL, 0, shared), build(name)
+    task, alone = module.build(options, trunk, 0, shared), build(name, trunk)
     assert task.trunk is shared
     names = {key.rpartition("trunk.")[2]: parameter for key, parameter in task.named_parameters()}
     for key, parameter in alone.named_parameters():

@@ -192,7 +192,7 @@ class DepthTask(Task):
 def _default_layer(trunk: Trunk) -> str:
     if "block3" in trunk.layers:
         return "block3"
-    return trunk.options.maps[-1]
+    return (trunk.options.maps or trunk.layers)[-1]
 
 
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:
