@@ -1,4 +1,4 @@
-"""A student's job that is killed after a step; run by test_distilled.py in a process of its own.
+"""A student's job that is killed before a step; run by test_distilled.py in a process of its own.
 
 Arguments: those of the command. $SSLTRANSFER_TEST_DIE_AT: the step.
 """
@@ -8,16 +8,16 @@ import signal
 import sys
 
 from ssltransfer.cli import main
-from ssltransfer.training.fit import Training
+from ssltransfer.training.updates import Training
 
-step = Training.step
+a_round = Training.round
 
 
-def killing(training, batch, number, lr):  # type: ignore[no-untyped-def]
-    if number == int(os.environ["SSLTRANSFER_TEST_DIE_AT"]):
+def killing(training, batches, turns, first):  # type: ignore[no-untyped-def]
+    if first == int(os.environ["SSLTRANSFER_TEST_DIE_AT"]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(training, batch, number, lr)
+    return a_round(training, batches, turns, first)
 
 
-Training.step = killing  # type: ignore[method-assign]
+Training.round = killing  # type: ignore[method-assign]
 sys.exit(main())
