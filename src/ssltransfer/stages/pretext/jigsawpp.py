@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssltransfer.config.tasks import JigsawPP
 from ssltransfer.config.trunks import TrunkOptions
-from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import grey_some, project_colours, standardise
-from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.permutations import accept, min_distance_set
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
-from ssltransfer.data.transforms import CentreSquare
 from ssltransfer.models.normalise import Normalise
-from ssltransfer.stages.pretext.base import PretextTask, partners
-from ssltransfer.stages.pretext.cfn import ContextFreeNetwork
-from ssltransfer.training.task import accuracy
+from ssltransfer.stages.pretext.base import partners
+from ssltransfer.stages.pretext.puzzle import PuzzleTask
 
 
-class JigsawPPTask(PretextTask):
+class JigsawPPTask(PuzzleTask):
     """Which permutation were the tiles put in, whatever one or two of them show?
 
     Pictures are taken in pairs: each one's occluders come from its neighbour in the batch (place p and p xor 1), a
@@ -34,32 +27,14 @@ class JigsawPPTask(PretextTask):
     rule: Normalise = "per-picture"
 
     def __init__(self, options: JigsawPP, trunk: TrunkOptions, seed: int):
-        super().__init__()
-        self.options = options
-        # The set is part of the task, not of its seed: runs that differ in their seed stay comparable.
         permutations = min_distance_set(
             options.permutations, min_distance=options.min_distance, mean_target=options.mean_target
         )
         # The mean of a handful scatters widely; the published range is one for hundreds.
         mean_range = (0.85, 0.90) if options.permutations >= 100 else (0.0, 1.0)
         accept(permutations, n=options.permutations, min_distance=options.min_distance, mean_range=mean_range)
-        self.register_buffer("permutations", torch.from_numpy(permutations))
-        self.network = ContextFreeNetwork(
-            trunk,
-            options.tiles,
-            permutations=options.permutations,
-            hidden=options.hidden,
-            dropout=options.dropout,
-            bn=options.bn,
-            seed=seed,
-        )
-        self.trunk = self.network.trunk
-        self.guess = math.log(options.permutations)
-
-    @property
-    def transform(self) -> CentreSquare:
-        """Short side to 256, central 255 x 255."""
-        return CentreSquare(self.options.resize, self.options.tiles.crop)
+        super().__init__(options, trunk, seed, permutations)
+        self.options = options
 
     def puzzles(self, pictures: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalised tiles float (B, 9, 3, t, t) and permutations int64 (B,).
@@ -81,31 +56,13 @@ class JigsawPPTask(PretextTask):
             for source, purpose in ((pictures, "tiles"), (pictures[partners(len(pictures), "Jigsaw++")], "occluders"))
         )
         label = draws.integers("permutation", 1, self.options.permutations)[:, 0]
-        permutations: Tensor = self.permutations  # type: ignore[assignment]
-        puzzle, _ = occlude(permute(tiles, permutations, label), others, draws, counts=self.options.occluders)
+        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, draws, counts=self.options.occluders)
         # Once for the whole puzzle, occluders alike: a difference in colour must not give them away.
         puzzle = grey_some(puzzle, draws, self.options.grey)
         if self.options.projection:
             some = draws.uniform("projection", 1)[:, :, None, None, None] < self.options.projection
             puzzle = torch.where(some, project_colours(puzzle), puzzle)
         return standardise(puzzle), label
-
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Cross-entropy over the permutations."""
-        puzzles, label = self.puzzles(batch.pictures, draws)
-        logits = self.network(puzzles)
-        return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
-
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
-        """The puzzle, and its tiles put back by the permutation that is the answer."""
-        puzzles, label = self.puzzles(batch.pictures, draws)
-        permutations: Tensor = self.permutations  # type: ignore[assignment]
-        solved = permute(puzzles, permutations.argsort(dim=1), label)
-        return [
-            ("picture", batch.pictures),
-            ("input: nine tiles", mosaic(visible(puzzles))),
-            ("put back by the answer", mosaic(visible(solved))),
-        ]
 
 
 def build(options: JigsawPP, trunk: TrunkOptions, seed: int) -> JigsawPPTask:
