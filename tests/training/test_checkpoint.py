@@ -68,12 +68,33 @@ def test_it_is_due_after_so_many_seconds(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_told_to_end_it_saves_first(number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     checkpoint = Checkpoint(tmp_path / "c.pt")
-    checkpoint.listen()
-    assert not checkpoint.due(7)
-    signal.raise_signal(number)
-    assert checkpoint.due(7)
-    with pytest.raises(Interrupted) as caught:
-        checkpoint.save(STATE, 7)
+    with checkpoint:
+        assert not checkpoint.due(7)
+        signal.raise_signal(number)
+        assert checkpoint.due(7)
+        with pytest.raises(Interrupted) as caught:
+            checkpoint.save(STATE, 7)
+        checkpoint.heard = None  # it has been answered here
     assert caught.value.code == 128 + number
     assert f"{number.name}: saved after step 7" in capsys.readouterr().out
     assert checkpoint.load() is not None
+
+
+def test_afterwards_signals_mean_what_they_meant(tmp_path: Path):
+    """Also where a training breaks off; one that came too late to be answered is sent on."""
+    sent: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: sent.append(number))
+    with pytest.raises(ValueError, match="broken"), Checkpoint(tmp_path / "c.pt"):
+        raise ValueError("broken")
+    signal.raise_signal(signal.SIGTERM)
+    assert sent == [signal.SIGTERM]
+    with Checkpoint(tmp_path / "c.pt"):
+        signal.raise_signal(signal.SIGTERM)
+        assert len(sent) == 1
+    assert len(sent) == 2
+
+
+def test_a_state_of_another_version_is_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    torch.save(STATE, tmp_path / "c.pt")
+    assert Checkpoint(tmp_path / "c.pt").load() is None
+    assert "another version" in capsys.readouterr().out

@@ -8,8 +8,8 @@ import pickle
 import signal
 import time
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ import torch.distributed as dist
 from ssltransfer.artefacts.files import replacing
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+VERSION = 2  # of what states look like; a checkpoint of another one is not read
 
 
 class Interrupted(SystemExit):
@@ -28,6 +29,9 @@ class Checkpoint:
 
     Written every SSLTRANSFER_CHECKPOINT_SECONDS (300) seconds, or every SSLTRANSFER_CHECKPOINT_STEPS steps where that
     is set, and at once when the job is told to end. No more than that interval is ever computed twice.
+
+    Within `with checkpoint:`, SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and an end; after it they mean again
+    what they meant before, and one that came too late to be answered is sent on.
 
     Of several processes the first one writes. A signal that one of them was sent counts when all of them know of it:
     the loop sets `signal` in each.
@@ -57,19 +61,21 @@ class Checkpoint:
                 raise
             print(f"{self.file}: not a whole checkpoint ({error}); starting from nothing.", flush=True)
             return None
+        if state.get("version") != VERSION:
+            print(f"{self.file}: written by another version of ssltransfer; starting from nothing.", flush=True)
+            return None
         return state
 
-    def listen(self) -> None:
-        """From now on SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and an end."""
+    def __enter__(self) -> Self:
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._told)
+        return self
 
-    def close(self) -> None:
-        """The signals mean again what they meant before; one that came meanwhile is sent on."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before.clear()
-        if self.heard is not None:
+        if self.heard is not None and kind is None:
             signal.raise_signal(self.heard)
 
     def _told(self, number: int, frame: FrameType | None) -> None:
@@ -93,7 +99,7 @@ class Checkpoint:
         """
         if self._rank == 0:
             with replacing(self.file) as beside:
-                torch.save(state, beside)
+                torch.save(state | {"version": VERSION}, beside)
         self._last = time.monotonic()
         if self.signal is not None:
             if self._world > 1:

@@ -129,7 +129,6 @@ def fit_members(
     if not start:
         for member in members:
             member.task.survey(member.index, devices)
-    checkpoint.listen()
     origin = f"going on after step {start}" if start else "from nothing"
     print(f"{_said_of(members, total)}, {origin}; {devices}", flush=True)
 
@@ -138,39 +137,39 @@ def fit_members(
     plan = plan_of(members, total, at_once=at_once)
     size = len(members) if at_once else 1
     streams = Streams(members, plan, start, training.parts, devices)
-    progress = Progress("train", start, total, members[0].schedule.batch)
-    for first in range(start, total, size):
-        turns, done = plan[first : first + size], min(first + size, total)
-        waiting = time.monotonic()
-        batches = {turn: streams.next(turn).to(devices.device) for turn in turns if training.parts[turn]}
-        waited = time.monotonic() - waiting
-        found = training.round(batches, turns, first)
-        for step, (turn, values) in enumerate(zip(turns, found, strict=True), start=first):
-            member = members[turn]
-            if not math.isfinite(values["loss"]):
-                _report_not_finite(member, batches.get(turn), step, folder, devices)
-            member.task.after_step(step)
-            sums.add(member, values)
-            progress.step(waited / size, member.schedule.batch)
-        if _reached(every, first, done, total):
-            row = _row(members, plan, first, done) | sums.means()
-            for member in members:
-                if member.heldout is not None and _reached(measure_every, first, done, total):
-                    row |= member.values(
-                        measure(member.task, member.heldout, member.schedule, seed=member.seed, devices=devices)
-                    )
-            curve.append(row)
-            sums = Sums()
-            progress.say(_losses(members, row))
-        if any(first < step <= done for step in kept):
-            keep(done)
-        if checkpoint.due(done) and done < total:
-            checkpoint.save(training.state() | {"step": done, "curve": curve, "sums": sums.state}, done)
-    measured = progress.close()
-    if start < total:
-        # The state after the last step, so that a job killed while it exports does not train again.
-        checkpoint.save(training.state() | {"step": total, "curve": curve, "sums": sums.state}, total)
-    checkpoint.close()
+    with checkpoint:
+        progress = Progress("train", start, total, members[0].schedule.batch)
+        for first in range(start, total, size):
+            turns, done = plan[first : first + size], min(first + size, total)
+            waiting = time.monotonic()
+            batches = {turn: streams.next(turn).to(devices.device) for turn in turns if training.parts[turn]}
+            waited = time.monotonic() - waiting
+            found = training.round(batches, turns, first)
+            for step, (turn, values) in enumerate(zip(turns, found, strict=True), start=first):
+                member = members[turn]
+                if not math.isfinite(values["loss"]):
+                    _report_not_finite(member, batches.get(turn), step, folder, devices)
+                member.task.after_step(step)
+                sums.add(member, values)
+                progress.step(waited / size, member.schedule.batch)
+            if _reached(every, first, done, total):
+                row = _row(members, plan, first, done) | sums.means()
+                for member in members:
+                    if member.heldout is not None and _reached(measure_every, first, done, total):
+                        row |= member.values(
+                            measure(member.task, member.heldout, member.schedule, seed=member.seed, devices=devices)
+                        )
+                curve.append(row)
+                sums = Sums()
+                progress.say(_losses(members, row))
+            if any(first < step <= done for step in kept):
+                keep(done)
+            if checkpoint.due(done) and done < total:
+                checkpoint.save(training.state() | {"step": done, "curve": curve, "sums": sums.state}, done)
+        measured = progress.close()
+        if start < total:
+            # The state after the last step, so that a job killed while it exports does not train again.
+            checkpoint.save(training.state() | {"step": total, "curve": curve, "sums": sums.state}, total)
     training.close()
     if devices.rank == 0:
         write_text(folder / "curve.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in curve))

@@ -39,23 +39,23 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
         devices = plan_devices(threads)
         store, about = open_features(features)
         checkpoint = Checkpoint(work.folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
-        checkpoint.listen()
-        found = kmeans(
-            store,
-            spec.k,
-            init=spec.init,
-            iterations=spec.iterations,
-            tolerance=spec.tolerance,
-            empty=spec.empty,
-            normalise=spec.normalise,
-            backend=spec.backend,
-            seed=spec.seed,
-            device=devices.device,
-            checkpoint=checkpoint,
-            where=str(features),
-            rank=devices.rank,
-            world=devices.world,
-        )
+        with checkpoint:
+            found = kmeans(
+                store,
+                spec.k,
+                init=spec.init,
+                iterations=spec.iterations,
+                tolerance=spec.tolerance,
+                empty=spec.empty,
+                normalise=spec.normalise,
+                backend=spec.backend,
+                seed=spec.seed,
+                device=devices.device,
+                checkpoint=checkpoint,
+                where=str(features),
+                rank=devices.rank,
+                world=devices.world,
+            )
         if devices.rank:
             return
         centroids, curve = output.parent / "centroids.npy", output.parent / "curve.jsonl"

@@ -256,24 +256,23 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
         optimiser.load_state_dict(state["optimiser"])
         curve, done, finished = state["curve"], state["done"], state["finished"]
         print(f"L-BFGS: going on after update {done}", flush=True)
-    checkpoint.listen()
-    while not finished:
-        optimiser.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
-        optimiser.step(evaluated)
-        made = int(optimiser.state[inner].get("n_iter", 0))
-        value, gradient = float(evaluated()), objective.parameters.grad
-        assert gradient is not None
-        largest = float(gradient.abs().max())
-        if not np.isfinite(value):
-            raise ArtefactError(f"{objective.points.where}: the objective is not finite; set standardise: true.")
-        finished = made < done + SEGMENT or made >= updates or largest <= GRADIENT_TOLERANCE
-        done = made
-        curve.append({"update": done, "objective": float(f"{value:.9g}"), "gradient": float(f"{largest:.3g}")})
-        print(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}", flush=True)
-        if finished or checkpoint.due(len(curve)):
-            content = {"inner": inner, "optimiser": optimiser.state_dict(), "curve": curve}
-            checkpoint.save(content | {"done": done, "finished": finished}, done)
-    checkpoint.close()
+    with checkpoint:
+        while not finished:
+            optimiser.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
+            optimiser.step(evaluated)
+            made = int(optimiser.state[inner].get("n_iter", 0))
+            value, gradient = float(evaluated()), objective.parameters.grad
+            assert gradient is not None
+            largest = float(gradient.abs().max())
+            if not np.isfinite(value):
+                raise ArtefactError(f"{objective.points.where}: the objective is not finite; set standardise: true.")
+            finished = made < done + SEGMENT or made >= updates or largest <= GRADIENT_TOLERANCE
+            done = made
+            curve.append({"update": done, "objective": float(f"{value:.9g}"), "gradient": float(f"{largest:.3g}")})
+            print(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}", flush=True)
+            if finished or checkpoint.due(len(curve)):
+                content = {"inner": inner, "optimiser": optimiser.state_dict(), "curve": curve}
+                checkpoint.save(content | {"done": done, "finished": finished}, done)
     return curve
 
 

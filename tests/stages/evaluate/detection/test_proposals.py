@@ -80,10 +80,7 @@ def test_without_opencv_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_searched_proposals_are_kept(objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With OpenCV: things of the embedded world are proposed, and what was searched is not searched again."""
-    cv2 = pytest.importorskip("cv2")
-    if not hasattr(cv2, "ximgproc"):
-        pytest.skip("OpenCV without its contributed modules")
+    """Things of the embedded world are proposed, and what was searched is not searched again."""
     monkeypatch.setattr(module, "CHUNK", 4)
     few = objects.subset(np.arange(6))
     found = find_proposals([("few", few)], "selective-search", folder=tmp_path, workers=0).sets[0]
