@@ -1,0 +1,97 @@
+"""Every pair of task and network that the papers' configurations name is built from them and learns, in small."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config import read_config
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.tasks import Tiles
+from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.models.build import build_trunk
+from ssltransfer.stages.pretext.base import PretextTask
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import build_optimiser, update
+
+pytestmark = pytest.mark.slow
+
+CONFIG = Path(__file__).parents[3] / "config"
+CPU = Devices(torch.device("cpu"), 0)
+TILE = 48
+CUT = Tiles(crop=3 * TILE + 6, tile=TILE, jitter=1, channel_shift=0)
+SMALL: dict[str, dict[str, Any]] = {
+    "jigsaw++": {"tiles": CUT, "resize": 160, "hidden": 16, "permutations": 6},
+    "jigsaw-kolesnikov": {"tiles": CUT, "resize": 160, "hidden": 16, "permutations": 6, "shown": 2, "embedding": 8},
+    "relative-patch-location": {"tiles": CUT, "resize": 160, "hidden": 16, "embedding": 8},
+    "relative-position": {"grids": 1, "hidden": 16},
+    "relative-position-residual": {"grids": 1, "hidden": 16, "pairs": 4},
+    "rotation": {"hidden": 16},
+    "exemplar": {"views": 2, "embedding": 8},
+    "exemplar-patches": {},
+    "colorization": {"resize": 64, "hidden": 16},
+    "motion-segmentation": {"input": (64, 96), "hidden": 16},
+}
+
+
+def rows() -> dict[str, Pretext]:
+    """One for each task, network and form of it: widths and seeds apart."""
+    found: dict[str, Pretext] = {}
+    for name in ("noroozi2018", "kolesnikov2019", "doersch2017"):
+        for pretext in read_config(CONFIG / f"{name}.yaml").pretexts.values():
+            for part in pretext.parts.values():
+                if part.task.trains:
+                    forms = ("last_relu", "representation", "bn", "output_stride", "block4")
+                    form = [f"{key} {getattr(part.trunk, key)}" for key in forms if getattr(part.trunk, key, None)]
+                    key = f"{name}: {part.task.name}, {part.trunk.name}, {', '.join(form)}".rstrip(", ")
+                    found.setdefault(key.replace(str(getattr(part.trunk, "representation", None)), "N"), part)
+    return found
+
+
+ROWS = rows()
+
+
+def test_the_papers_are_all_here() -> None:
+    tasks = {row.task.name for row in ROWS.values()}
+    assert tasks == set(SMALL) and len(ROWS) > 30
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_row_learns(name: str, objects: Index) -> None:
+    row = ROWS[name]
+    tiles = "tiles" in SMALL[row.task.name]
+    smaller: dict[str, Any] = {"width": 0.06 if row.trunk.name.startswith("vgg") else 0.125}
+    smaller["size"] = TILE if tiles else 96
+    if getattr(row.trunk, "representation", None):
+        smaller["representation"] = 16
+    trunk = row.trunk.model_copy(update=smaller)
+    options = row.task.model_copy(update=SMALL[row.task.name])
+    module = import_module(f"ssltransfer.stages.pretext.{row.task.module}")
+    task: PretextTask = module.build(options, trunk, 0)
+    schedule = Schedule(steps=2, batch=4, lr=1e-3)
+    if row.task.name == "motion-segmentation":
+        rng = np.random.default_rng(0)
+        pictures, cells = (
+            torch.from_numpy(rng.integers(0, top, shape, np.uint8))
+            for top, shape in ((256, (4, 3, 64, 96)), (2, (4, 8, 12)))
+        )
+        batch = Batch(pictures, torch.arange(4), torch.zeros(4, dtype=torch.int64), {"motion": cells})
+    else:
+        batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
+    task.train()
+    task.survey(objects, CPU)
+    optimiser = build_optimiser(task, schedule)
+    before = {key: value.clone() for key, value in task.trunk.state_dict().items()}
+    for _ in range(2):
+        assert np.isfinite(update(task, batch, optimiser, schedule, 0, CPU)["loss"])
+    after = task.trunk.state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before if key.endswith("weight"))
+    # What is exported: the same tensors in the network that the configuration names.
+    build_trunk(trunk, top=False).load_state_dict(after)
