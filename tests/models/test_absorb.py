@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import shaken_trunk
 from torch import nn
 
 from ssltransfer.config.trunks import (
@@ -22,24 +23,7 @@ from ssltransfer.config.trunks import (
 )
 from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import BATCH_NORMS, LayerError, Trunk
-
-
-def shaken(options: TrunkOptions) -> Trunk:
-    """Norms with statistics, scales and shifts that all matter."""
-    trunk = build_trunk(options, top=True, seed=2).double().eval()
-    generator = torch.Generator().manual_seed(3)
-    for module in trunk.modules():
-        if isinstance(module, BATCH_NORMS):
-            for value, low, high in (
-                (module.running_mean, -0.3, 0.3),
-                (module.running_var, 0.5, 2.0),
-                (module.weight.data, 0.5, 1.5),
-                (module.bias.data, -0.3, 0.3),
-            ):
-                assert value is not None
-                value.uniform_(low, high, generator=generator)
-    return trunk
+from ssltransfer.models.trunk import BATCH_NORMS, LayerError
 
 
 @pytest.mark.parametrize(
@@ -58,7 +42,7 @@ def shaken(options: TrunkOptions) -> Trunk:
     ids=lambda value: getattr(value, "name", None),
 )
 def test_the_function_stays(options: TrunkOptions, count: int) -> None:
-    trunk = shaken(options)
+    trunk = shaken_trunk(options)
     x = torch.randn(2, 3, options.size, options.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         before = trunk(x, trunk.layers)
@@ -93,7 +77,7 @@ def test_norms_before_convolutions_are_refused(options: TrunkOptions) -> None:
 
 
 def test_norms_of_fully_connected_layers_alone() -> None:
-    trunk = shaken(AlexNetBN(width=0.06, size=64))
+    trunk = shaken_trunk(AlexNetBN(width=0.06, size=64))
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         before = trunk(x)["fc7"]

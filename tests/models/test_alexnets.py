@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from networks import shaken
 from torch import Tensor, nn
 
 from ssltransfer.config.trunks import AlexNet, AlexNetBig, AlexNetBN
 from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import BATCH_NORMS, Trunk
+from ssltransfer.models.trunk import Trunk
 from ssltransfer.models.weights import load_tensors
-
-
-def shaken(network: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(2)
-    for part in network.modules():
-        if isinstance(part, BATCH_NORMS):
-            assert part.running_mean is not None and part.running_var is not None
-            part.running_mean.normal_(0, 0.1, generator=generator)
-            part.running_var.uniform_(0.5, 1.5, generator=generator)
-    return network.eval()
 
 
 def rotnet() -> nn.Module:
@@ -51,7 +42,7 @@ def rotnet() -> nn.Module:
 
 def test_rotnets_file_is_read_and_computes_the_same() -> None:
     torch.manual_seed(0)
-    theirs = shaken(rotnet())
+    theirs = shaken(rotnet()).eval()
     ours = build_trunk(AlexNetBN(), top=True).eval()
     said = load_tensors(ours, theirs.state_dict(), "rotnet.pth")
     assert said.endswith("prefix '', 2 left in the file")  # the classifier

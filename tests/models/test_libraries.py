@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from networks import noise
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -20,10 +21,6 @@ from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import load_tensors, read_model, write_model
 from ssltransfer.plan.networks import flops, parameters
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
 def classifier_input(network: nn.Module, classifier: str, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import noise, shaken_trunk
 from torch import Tensor, nn
 
 from ssltransfer.artefacts.work import Work
@@ -18,26 +19,6 @@ from ssltransfer.models.trunk import Trunk
 from ssltransfer.models.weights import read_model, write_model
 
 SMALL = ResNet50V2(width=0.125, size=64)
-
-
-def shaken(options: ResNet50V2) -> Trunk:
-    trunk = build_trunk(options, top=True).double().eval()
-    generator = torch.Generator().manual_seed(5)
-    for part in trunk.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            for value, low, high in (
-                (part.running_mean, -0.3, 0.3),
-                (part.running_var, 0.5, 1.5),
-                (part.weight, 0.7, 1.3),
-                (part.bias, -0.2, 0.2),
-            ):
-                assert value is not None
-                value.data.uniform_(low, high, generator=generator)
-    return trunk
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def parameters(width: int) -> int:
@@ -92,7 +73,7 @@ def textbook(trunk: Trunk, x: Tensor, strides: tuple[int, ...] = (1, 2, 2, 2)) -
 
 @pytest.mark.parametrize("last_relu", [True, False])
 def test_computes_what_was_released(last_relu: bool) -> None:
-    trunk, x = shaken(SMALL.model_copy(update={"last_relu": last_relu})), noise(2, 3, 64, 64)
+    trunk, x = shaken_trunk(SMALL.model_copy(update={"last_relu": last_relu})), noise(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         found, wanted = trunk(x, trunk.layers), textbook(trunk, x)
     assert found.keys() == wanted.keys()
@@ -102,7 +83,7 @@ def test_computes_what_was_released(last_relu: bool) -> None:
 
 
 def test_patches_have_the_released_strides() -> None:
-    usual, x = shaken(SMALL), noise(2, 3, 64, 64)
+    usual, x = shaken_trunk(SMALL), noise(2, 3, 64, 64, dtype=torch.float64)
     tiles = build_tile_trunk(SMALL, seed=0).double().eval()
     tiles.load_state_dict(usual.state_dict())
     with torch.no_grad():
@@ -125,7 +106,7 @@ def test_a_representation_is_a_linear_function_of_the_average() -> None:
     missing, unexpected = plain.load_state_dict(trunk.state_dict(), strict=False)
     assert not missing and sorted(unexpected) == ["representation.bias", "representation.weight"]
     nn.init.normal_(trunk.get_submodule("representation").bias)  # type: ignore[arg-type]
-    x = noise(20, 3, 64, 64)
+    x = noise(20, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         found, pool = trunk(x, ["pool", "representation"]), plain(x)["pool"]
     assert torch.equal(found["pool"], pool) and found["representation"].shape == (20, 12)
@@ -144,7 +125,7 @@ def test_ends_with_block3_and_dilated_if_told() -> None:
 
 def test_a_random_network_has_values_of_a_usual_size_and_learns() -> None:
     trunk = build_trunk(SMALL, top=True)
-    x = noise(4, 3, 64, 64).float()
+    x = noise(4, 3, 64, 64)
     with torch.no_grad():
         for layer, value in trunk.eval()(x, trunk.layers).items():
             assert layer == "pool" or 0.2 < float(value.std()) < 10, layer
@@ -154,11 +135,11 @@ def test_a_random_network_has_values_of_a_usual_size_and_learns() -> None:
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
-    trunk = shaken(SMALL.model_copy(update={"representation": 12, "last_relu": False})).float()
+    trunk = shaken_trunk(SMALL.model_copy(update={"representation": 12, "last_relu": False})).float()
     with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", trunk, "half", {}))
     model = read_model(work.output)
     assert model.trunk.options == trunk.options
-    x = noise(1, 3, 64, 64).float()
+    x = noise(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.trunk(x)["representation"], trunk(x)["representation"])

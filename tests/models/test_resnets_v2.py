@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from networks import noise, shaken_trunk
 from torch import Tensor, nn
 
 from ssltransfer.artefacts.work import Work
@@ -22,23 +23,6 @@ SMALL = ResNet101V2(width=0.125, size=64)
 def meta(**options: object) -> Trunk:
     with torch.device("meta"):
         return build_trunk(ResNet101V2(**options), top=True)  # type: ignore[arg-type]
-
-
-def shaken(options: ResNet101V2) -> Trunk:
-    """Statistics and scales unlike those of a fresh network, in float64: what they do not normalise grows."""
-    trunk = build_trunk(options, top=True).double().eval()
-    generator = torch.Generator().manual_seed(5)
-    for module in trunk.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for value, low, high in (
-                (module.running_mean, -0.3, 0.3),
-                (module.running_var, 0.5, 1.5),
-                (module.weight, 0.7, 1.3),
-                (module.bias, -0.2, 0.2),
-            ):
-                assert value is not None
-                value.data.uniform_(low, high, generator=generator)
-    return trunk
 
 
 def test_convolutions_are_those_of_torchvisions_resnet101() -> None:
@@ -84,11 +68,11 @@ def test_layers() -> None:
 
 @pytest.mark.parametrize("sides", [(64, 64), (75, 102)])
 def test_the_dilated_network_holds_the_strided_one(sides: tuple[int, int]) -> None:
-    dense = shaken(SMALL.model_copy(update={"block4": True}))
+    dense = shaken_trunk(SMALL.model_copy(update={"block4": True}))
     strided = rebuild(dense, output_stride=16).double()
     strided.load_state_dict(dense.state_dict())  # rebuilding rounds to float32
     assert strided.options == SMALL.model_copy(update={"block4": True, "output_stride": 16})
-    x = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = noise(2, 3, *sides, dtype=torch.float64)
     with torch.no_grad():
         one, other = dense(x, dense.layers), strided(x, strided.layers)
     for layer in ("block3", "block4"):
@@ -127,8 +111,8 @@ def textbook(trunk: Trunk, x: Tensor) -> dict[str, Tensor]:
 
 
 def test_units_are_the_textbooks() -> None:
-    trunk = shaken(SMALL.model_copy(update={"output_stride": 16}))
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    trunk = shaken_trunk(SMALL.model_copy(update={"output_stride": 16}))
+    x = noise(2, 3, 64, 64, seed=2, dtype=torch.float64)
     with torch.no_grad():
         found, wanted = trunk(x, trunk.layers), textbook(trunk, x)
     for layer, value in wanted.items():
@@ -138,7 +122,7 @@ def test_units_are_the_textbooks() -> None:
 
 def test_everything_learns() -> None:
     trunk = build_trunk(SMALL, top=True).train()
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    x = noise(2, 3, 64, 64, seed=3)
     trunk(x)["pool"].square().sum().backward()
     for name, parameter in trunk.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
@@ -146,7 +130,7 @@ def test_everything_learns() -> None:
 
 @pytest.mark.parametrize("block4", [False, True])
 def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
-    trunk = shaken(SMALL.model_copy(update={"block4": block4, "output_stride": 16})).float()
+    trunk = shaken_trunk(SMALL.model_copy(update={"block4": block4, "output_stride": 16})).float()
     with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", trunk, "imagenet", {}))
     model = read_model(work.output)
@@ -158,7 +142,7 @@ def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
 
 def test_a_random_network_has_values_of_a_usual_size() -> None:
     trunk = build_trunk(SMALL.model_copy(update={"block4": True}), top=True).eval()
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    x = noise(2, 3, 64, 64, seed=3)
     with torch.no_grad():
         for layer, value in trunk(x, trunk.layers).items():
             assert layer == "pool" or 0.3 < float(value.std()) < 10, layer

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from networks import noise, shaken
 from torch import Tensor, nn
 
 from ssltransfer.artefacts.work import Work
@@ -27,26 +28,6 @@ SMALL = RevNet50(width=0.125, size=64, norm_momentum=0.1)
 def meta(**options: Any) -> Trunk:
     with torch.device("meta"):
         return build_trunk(RevNet50(**options), top=True)
-
-
-def shaken(module: nn.Module) -> Any:
-    """Statistics and scales unlike those of a fresh network."""
-    generator = torch.Generator().manual_seed(5)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            for value, low, high in (
-                (part.running_mean, -0.3, 0.3),
-                (part.running_var, 0.5, 1.5),
-                (part.weight, 0.7, 1.3),
-                (part.bias, -0.2, 0.2),
-            ):
-                assert value is not None
-                value.data.uniform_(low, high, generator=generator)
-    return module
-
-
-def noise(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def row(units: int, channels: int = 32, *, recompute: bool) -> Reversible:

@@ -1,21 +1,18 @@
-"""A small chain up to the evaluations, and sets with boxes, masks and depth; makes `inputs` importable."""
+"""A small chain up to the evaluations, and sets with boxes, masks and depth."""
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from inputs import make_model, make_sets
 
 from ssltransfer.config.entities import Features
 from ssltransfer.config.protocols import Pool
 from ssltransfer.stages.features import run as extract
-
-sys.path.insert(0, str(Path(__file__).parent))
-from inputs import make_model, make_sets
 
 
 @dataclass(frozen=True)

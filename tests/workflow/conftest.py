@@ -1,8 +1,0 @@
-"""Makes `chain` importable for the tests of the workflow, here and under Slurm."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
