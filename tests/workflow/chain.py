@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from ssltransfer.artefacts.metrics import Metrics, read_metrics
+from ssltransfer.config import read_config
+
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
 
@@ -73,3 +76,16 @@ def compared(folder: Path) -> dict[str, bytes]:
     kinds = ("*/*/manifest.json", "*/*/*/manifest.json", "index/*.parquet", "label/*/*.parquet", "evaluate/*/*.json")
     found = sorted({file for kind in kinds for file in results(folder).glob(kind) if ".run." not in file.name})
     return {str(file.relative_to(results(folder))): file.read_bytes() for file in found}
+
+
+def measured(name: str, folder: Path) -> dict[str, dict[str, Metrics]]:
+    """Run config/NAME.yaml in `folder`, on one core as other tests run beside it; evaluation -> model -> metrics."""
+    config = ROOT / "config" / f"{name}.yaml"
+    words = command("--cores", "1", config=str(config))
+    run = subprocess.run(words, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert run.returncode == 0, run.stdout[-6000:]
+    found: dict[str, dict[str, Metrics]] = {}
+    for file in sorted((folder / read_config(config).results / "evaluate").glob("*/*.json")):
+        if not file.name.endswith(".run.json"):
+            found.setdefault(file.parent.name, {})[file.stem] = read_metrics(file)
+    return found

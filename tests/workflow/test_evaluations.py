@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from chain import ROOT, command
+from chain import ROOT, measured
 
-from ssltransfer.artefacts.metrics import Metrics, read_metrics
+from ssltransfer.artefacts.metrics import Metrics
 from ssltransfer.config import read_config
 from ssltransfer.config.protocols import PROTOCOLS
 
@@ -20,43 +20,41 @@ CONFIG = ROOT / "config" / "evaluations_small.yaml"
 CLOSE = {"cluster-alignment", "depth", "fast-rcnn", "faster-rcnn", "segmentation", "voc-classification"}
 
 
+@dataclass(frozen=True)
+class Run:
+    """Where it ran, and evaluation -> model -> metrics."""
+
+    folder: Path
+    found: dict[str, dict[str, Metrics]]
+
+
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Metrics]]]:
-    """The folder, and evaluation -> model -> metrics."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("evaluations")
-    words = command("--cores", "1", config=str(CONFIG))
-    run = subprocess.run(words, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert run.returncode == 0, run.stdout[-6000:]
-    found: dict[str, dict[str, Metrics]] = {}
-    for file in sorted((folder / "results/evaluations-small/evaluate").glob("*/*.json")):
-        if not file.name.endswith(".run.json"):
-            found.setdefault(file.parent.name, {})[file.stem] = read_metrics(file)
-    return folder, found
+    return Run(folder, measured("evaluations_small", folder))
 
 
-def test_every_protocol_is_there(measured) -> None:  # type: ignore[no-untyped-def]
-    _, found = measured
+def test_every_protocol_is_there(run: Run) -> None:
     config = read_config(CONFIG)
-    assert set(found) == set(config.evaluations)
+    assert set(run.found) == set(config.evaluations)
     assert {evaluation.protocol.name for evaluation in config.evaluations.values()} == {
         kind.model_fields["name"].default for kind in PROTOCOLS
     }
 
 
 @pytest.mark.parametrize("evaluation", sorted(read_config(CONFIG).evaluations))
-def test_a_supervised_network_beats_chance_and_a_random_one(measured, evaluation: str) -> None:  # type: ignore[no-untyped-def]
-    _, found = measured
-    random = next(metrics for model, metrics in found[evaluation].items() if model.startswith("random-"))
-    supervised = next(metrics for model, metrics in found[evaluation].items() if not model.startswith("random-"))
+def test_a_supervised_network_beats_chance_and_a_random_one(run: Run, evaluation: str) -> None:
+    models = run.found[evaluation]
+    random = next(metrics for model, metrics in models.items() if model.startswith("random-"))
+    supervised = next(metrics for model, metrics in models.items() if not model.startswith("random-"))
     assert supervised.chance is not None
     assert supervised.mean() > 1.1 * supervised.chance
     if evaluation not in CLOSE:
         assert supervised.mean() > random.mean()
 
 
-def test_the_report_shows_what_they_draw(measured) -> None:  # type: ignore[no-untyped-def]
-    folder, found = measured
-    page = (folder / "results/evaluations-small/report/index.html").read_text("utf-8")
-    drawings = [one for models in found.values() for metrics in models.values() for one in metrics.details.get("drawn", ())]
+def test_the_report_shows_what_they_draw(run: Run) -> None:
+    page = (run.folder / "results/evaluations-small/report/index.html").read_text("utf-8")
+    drawings = [one for models in run.found.values() for metrics in models.values() for one in metrics.details.get("drawn", ())]
     assert drawings and all(one["uri"] in page for one in drawings)
     assert len(page) < 12_000_000
