@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,9 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument("--features", type=Path, nargs="*", metavar="MANIFEST", help="or what it said of the pictures")
     stage.add_argument("--heldout-features", type=Path, nargs="*", metavar="MANIFEST", help="the same of held-out ones")
     learned = ("labels", "heldout", "heldout_labels", "teacher", "features", "heldout_features")
-    stage.set_defaults(call=_run("student", "config.entities:Student", plain=("data",), one=learned))
+    # A method may learn a pretext task's loss; stages do not import each other.
+    tasks = {"build_task": "stages.pretext:build_task"}
+    stage.set_defaults(call=_run("student", "config.entities:Student", plain=("data",), one=learned, parts=tasks))
 
     stage = _stage(commands, "evaluate", "model, train and test -> metrics (one JSON form for all protocols)")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
@@ -151,17 +153,18 @@ def _run(
     plain: tuple[str, ...] = (),
     one: tuple[str, ...] = (),
     many: tuple[str, ...] = (),
+    parts: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
     """A call of stages.<stage>.run with its spec parsed and its paths as keywords.
 
     `one` names arguments that a rule may leave empty: one path or none. An empty list arrives as an empty word.
+    `parts` are functions of other stages that this one is given, as module:name.
     """
 
     def call(given: argparse.Namespace) -> None:
         parsed: Any = given.spec
         if spec:
-            module, name = spec.split(":")
-            parsed = getattr(import_module(f"ssltransfer.{module}"), name).parse(given.spec)
+            parsed = _named(spec).parse(given.spec)
         paths = {key: getattr(given, key) for key in plain}
         listed = {key: [path for path in getattr(given, key) or [] if path != Path()] for key in (*one, *many)}
         paths |= {key: next(iter(listed[key]), None) for key in one}
@@ -172,11 +175,18 @@ def _run(
             return
         with as_rank(rank):
             run = import_module(f"ssltransfer.stages.{stage}").run
-            run(spec=parsed, output=given.output, threads=given.threads, **paths)
+            found = {key: _named(where) for key, where in (parts or {}).items()}
+            run(spec=parsed, output=given.output, threads=given.threads, **paths, **found)
             if divided:
                 leave()
 
     return call
+
+
+def _named(where: str) -> Any:
+    """What `module:name` says, within the package."""
+    module, name = where.split(":")
+    return getattr(import_module(f"ssltransfer.{module}"), name)
 
 
 def _index(given: argparse.Namespace) -> None:

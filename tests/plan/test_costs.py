@@ -67,6 +67,12 @@ def test_the_papers_plan() -> None:
     assert cluster.hours == pytest.approx(49.15 * 50 / 30 / 3600, rel=0.01)
     student = costs["student cc-jigsawpp-k2000"]
     assert student.limit == "decoding" and student.hours == pytest.approx(450_000 * 256 / (350 * 16) / 3600)
+    # Nine tiles of each picture: forward and backward in the student, forward in its teacher.
+    beside = costs["student kd-jigsawpp-vgg16"]
+    flop = 3 * task_flops(PAPER.pretexts["jigsawpp"]) + task_flops(PAPER.pretexts["jigsawpp-vgg16"])
+    assert beside.limit == "device" and beside.hours == pytest.approx(350_000 * 256 * flop / 30e12 / 3600)
+    assert beside.needs == ("jigsawpp-vgg16", "imagenet-train")
+    assert beside.disk_gb == pytest.approx(costs["pretext jigsawpp"].disk_gb)
 
 
 def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) -> None:

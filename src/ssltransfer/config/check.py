@@ -6,9 +6,9 @@ from typing import Any
 
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
-from ssltransfer.config.entities import Evaluation, Student
+from ssltransfer.config.entities import Evaluation, Pretext, Student
 from ssltransfer.config.formats import TargetKind, Video
-from ssltransfer.config.methods import ClusterClassification, Distillation, LayerRegression
+from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, OfLayers
 from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
 from ssltransfer.config.references import check_references
 from ssltransfer.config.trunks import can_be_rescaled
@@ -19,21 +19,7 @@ def check(config: Config) -> None:
     for name, pretext in config.pretexts.items():
         for member, part in pretext.parts.items():
             where = f"pretexts.{name}.task.tasks.{member}" if member else f"pretexts.{name}"
-            for key in ("data", "heldout"):
-                _known(config.datasets, getattr(part, key), f"{where}.{key}", "dataset")
-                _targets(config, getattr(part, key), part.task.name, part.task.targets, f"{where}.{key}")
-            _apart(config, part.data, part.heldout, where, "data and heldout")
-            compares = part.task.name == "exemplar" and part.schedule
-            if compares and (part.schedule.micro_batch or part.schedule.batch) < 2:  # type: ignore[union-attr]
-                raise ConfigError(
-                    f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
-                    "and micro_batch 2 or more."
-                )
-            pairs = part.task.name in ("jigsaw++", "exemplar-patches") and part.schedule
-            if pairs and (part.schedule.micro_batch or part.schedule.batch) % 2:  # type: ignore[union-attr]
-                raise ConfigError(
-                    f"{where}.schedule.batch: {part.task.name} takes pictures in pairs; give an even batch."
-                )
+            _check_task(config, part, where)
         if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
             raise ConfigError(
                 f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
@@ -57,14 +43,16 @@ def check(config: Config) -> None:
         _known(config.datasets, student.data, f"{where}.data", "dataset")
         _known(config.datasets, student.heldout, f"{where}.heldout", "dataset")
         _apart(config, student.data, student.heldout, where, "data and heldout")
+        if student.trunk.name == "hog-words":
+            raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
         if isinstance(student.method, ClusterClassification):
             _known(config.clusters, student.method.cluster, f"{where}.method.cluster", "cluster")
         elif isinstance(student.method, Distillation):
+            if student.pretext:
+                _check_task(config, student.pretext, where)
             _check_distillation(config, student, where)
         elif student.method.from_labels and config.datasets[student.data].labelled != "one":
             raise ConfigError(f"{where}.data: {student.data} has no class labels to learn; name a labelled dataset.")
-        if student.trunk.name == "hog-words":
-            raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, name, evaluation)
     for name, dataset in config.datasets.items():
@@ -89,6 +77,23 @@ def check(config: Config) -> None:
     _refuse_cycles(config)
 
 
+def _check_task(config: Config, part: Pretext, where: str) -> None:
+    """One task with its data and schedule."""
+    for key in ("data", "heldout"):
+        _known(config.datasets, getattr(part, key), f"{where}.{key}", "dataset")
+        _targets(config, getattr(part, key), part.task.name, part.task.targets, f"{where}.{key}")
+    _apart(config, part.data, part.heldout, where, "data and heldout")
+    compares = part.task.name == "exemplar" and part.schedule
+    if compares and (part.schedule.micro_batch or part.schedule.batch) < 2:  # type: ignore[union-attr]
+        raise ConfigError(
+            f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
+            "and micro_batch 2 or more."
+        )
+    pairs = part.task.name in ("jigsaw++", "exemplar-patches") and part.schedule
+    if pairs and (part.schedule.micro_batch or part.schedule.batch) % 2:  # type: ignore[union-attr]
+        raise ConfigError(f"{where}.schedule.batch: {part.task.name} takes pictures in pairs; give an even batch.")
+
+
 def _check_distillation(config: Config, student: Student, where: str) -> None:
     method = student.method
     assert isinstance(method, Distillation)
@@ -96,7 +101,7 @@ def _check_distillation(config: Config, student: Student, where: str) -> None:
     teacher = config.model(method.teacher)
     layer = method.teacher_layer or teacher.layers[-1]
     _layer(teacher, layer, f"{where}.method.teacher_layer")
-    if isinstance(method, LayerRegression):
+    if isinstance(method, OfLayers):
         for name in method.teacher_layers or method.layers:
             _layer(teacher, name, f"{where}.method.teacher_layers")
     if method.teacher_pool and layer in teacher.trunk.fully_connected:
@@ -106,6 +111,14 @@ def _check_distillation(config: Config, student: Student, where: str) -> None:
             raise ConfigError(
                 f"{where}.method: {student.trunk.name} has no layer {name!r}{nearest(name, student.trunk.layers)}"
             )
+    if isinstance(method, AttentionTransfer):
+        for trunk, names in ((student.trunk, method.layers), (teacher.trunk, method.teacher_layers or method.layers)):
+            for name in names:
+                if name not in trunk.maps:
+                    raise ConfigError(
+                        f"{where}.method: {name} of {trunk.name} is a vector, which attends to no place; name maps: "
+                        f"{', '.join(trunk.maps)}."
+                    )
 
 
 def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None:

@@ -34,8 +34,9 @@ class Model:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """A pretext leaves convolutions; a student, a random and an imported network have fc layers too."""
-        full = isinstance(self.entity, Student) or isinstance(self.entity.task, RandomNetwork | Imported)
+        """A pretext leaves convolutions; most students, a random and an imported network have fc layers too."""
+        entity = self.entity
+        full = entity.method.whole if isinstance(entity, Student) else isinstance(entity.task, RandomNetwork | Imported)
         return self.trunk.layers if full else self.trunk.convolutions
 
 

@@ -115,7 +115,7 @@ def _supervised(document: Document, trunk: AnyTrunk, data: str, models: list[str
     """The recipe of the evaluation's student on this trunk; without one, CaffeNet's published recipe."""
     students = [document.students[model] for model in models if model in document.students]
     for student in [*students, *document.students.values()]:
-        if student.trunk == trunk:
+        if student.trunk == trunk and student.method.whole:
             method = Supervised(augment=student.method.augment, dropout=student.method.dropout)
             return Student(method=method, data=data, trunk=trunk, schedule=student.schedule, seed=student.seed)
     caffe = Schedule(steps=450_000, batch=256, lr=0.01, drop_every=100_000, bias_lr=2.0, norm_and_bias_decay=False)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from ssltransfer.config.base import Spec, explain
 from ssltransfer.config.formats import AnyDataset
-from ssltransfer.config.methods import AnyMethod
+from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import AnyTask, Member, Several
@@ -163,6 +163,14 @@ class Student(Entity):
     schedule: Schedule
     heldout: str | None = None
     seed: int = 0
+
+    @property
+    def pretext(self) -> Pretext | None:
+        """The pretext that it is beside its teacher, where it learns a task's own loss."""
+        if not isinstance(self.method, AttentionTransfer):
+            return None
+        same = {key: getattr(self, key) for key in ("data", "trunk", "schedule", "heldout", "seed")}
+        return Pretext(task=self.method.task, **same)
 
 
 class Measurement(Entity):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ssltransfer.config import Config
+from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import PatchGrid
 
 
@@ -25,10 +26,7 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
     """(stage/name, dataset, short side in pixels) of everything that reads pictures."""
     for name, pretext in config.pretexts.items():
         for part in pretext.parts.values():
-            side = getattr(part.task, "resize", part.trunk.short_side)
-            if isinstance(part.task, PatchGrid):
-                side = math.ceil(math.sqrt(part.task.pixels[1]))
-            yield from ((f"pretext/{name}", data, side) for data in (part.data, part.heldout))
+            yield from ((f"pretext/{name}", data, _side(part)) for data in (part.data, part.heldout))
     for name, features in config.features.items():
         side = config.model(features.model).trunk.short_side
         yield from ((f"features/{name}", data, side) for data in sorted(config.datasets_of_features(name)))
@@ -37,10 +35,18 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
             entry = config.features[config.clusters[pair[0]].features]
             yield f"label/{pair[0]}", pair[1], config.model(entry.model).trunk.short_side
     for name, student in config.students.items():
-        yield from ((f"student/{name}", data, student.trunk.short_side) for data in (student.data, student.heldout))
+        side = _side(student.pretext) if student.pretext else student.trunk.short_side
+        yield from ((f"student/{name}", data, side) for data in (student.data, student.heldout))
     for name, models in config.rows.items():
         evaluation = config.evaluations[name]
         if evaluation.protocol.reads == "features":
             continue
         side = max(config.model(model).trunk.short_side for model in models)
         yield from ((f"evaluate/{name}", data, side) for data in evaluation.datasets)
+
+
+def _side(part: Pretext) -> int:
+    """Short side of the pictures that a task reads."""
+    if isinstance(part.task, PatchGrid):
+        return math.ceil(math.sqrt(part.task.pixels[1]))
+    return int(getattr(part.task, "resize", part.trunk.short_side))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ssltransfer.artefacts.index import read_index
 from ssltransfer.config import Config
-from ssltransfer.config.entities import Pretext
+from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.formats import Video
 from ssltransfer.config.methods import Compress2q
 from ssltransfer.config.protocols import (
@@ -23,6 +23,7 @@ from ssltransfer.config.protocols import (
 )
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog, Several
+from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
 from ssltransfer.plan.networks import ASPECT, dims_of, flops, parameters, protocol_flops, task_flops, training_memory
@@ -124,18 +125,27 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         teacher = None if learned else getattr(student.method, "teacher", None)
         needs = tuple(filter(None, (learned or teacher, student.data)))
         seen = student.schedule.total_steps(n) * student.schedule.batch if n else None
-        reading, work = machine.pictures(config.datasets[student.data]), TRAINING * flops(student.trunk, top=True)
-        # A slow copy sees every view once more.
-        work += flops(student.trunk) if isinstance(student.method, Compress2q) else 0.0
-        work += flops(config.model(teacher).trunk) if teacher else 0.0
+        reading = machine.pictures(config.datasets[student.data])
+        work = _student_flops(student, config.model(teacher).trunk if teacher else None)
         hours, limit = (
             _passes(seen, reading, work, machine.rate("training", student.trunk.name)) if seen else (None, "")
         )
-        disk = parameters(student.trunk, top=True) * 4e-9
+        disk = parameters(student.trunk, top=student.method.whole) * 4e-9
         yield Cost("student", name, needs, hours, disk, training_memory(student.trunk, student.schedule.batch), limit)
     for name, models in config.rows.items():
         for model in models:
             yield _evaluation(config, machine, name, model)
+
+
+def _student_flops(student: Student, teacher: TrunkOptions | None) -> float:
+    """Cost of a picture in training: the student's own, and what is computed beside it."""
+    part = student.pretext
+    if part is not None and teacher is not None:  # both see the task's inputs
+        return TRAINING * task_flops(part) + task_flops(part.model_copy(update={"trunk": teacher}))
+    work = TRAINING * flops(student.trunk, top=True)
+    # A slow copy sees every view once more.
+    work += flops(student.trunk) if isinstance(student.method, Compress2q) else 0.0
+    return work + (flops(teacher) if teacher else 0.0)
 
 
 def _packed_gb(config: Config, name: str) -> float | None:

@@ -10,6 +10,8 @@ from ssltransfer.artefacts.index import Index
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import Transform
+from ssltransfer.models.normalise import Normalise
+from ssltransfer.models.trunk import Trunk
 from ssltransfer.training.devices import Devices
 
 
@@ -58,6 +60,18 @@ class Task(nn.Module, ABC):
 
     def after_step(self, step: int) -> None:
         """Called after every update; momentum copies and the like."""
+
+
+class TrunkTask(Task):
+    """A task with a trunk that is worth keeping.
+
+    Attributes:
+        trunk: what is exported.
+        rule: how pictures are normalised when the trunk is used afterwards.
+    """
+
+    trunk: Trunk
+    rule: Normalise
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:

@@ -14,15 +14,29 @@ from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Features, Student
 from ssltransfer.config.methods import AnyMethod
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import AnyTrunk, CaffeNet, ResNet18
+from ssltransfer.config.trunks import AnyTrunk, CaffeNet, ResNet18, Vgg16
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.weights import write_model
-from ssltransfer.stages import features
+from ssltransfer.stages import features, pretext
 from ssltransfer.stages.student.base import Given
 
 TEACHER = ResNet18(width=0.125, size=64)
 SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
 GivenMaker = Callable[..., Given]
+# A small puzzle, without dropout, which differs by micro-batches and devices; maps of other sides than the teacher's.
+ATTENTION: dict[str, Any] = {
+    "name": "attention-transfer",
+    "task": {
+        "name": "jigsaw++",
+        "permutations": 6,
+        "resize": 96,
+        "tiles": {"crop": 84, "tile": 24, "jitter": 3, "channel_shift": 1, "stem_stride": 1},
+        "hidden": 16,
+        "dropout": 0,
+    },
+    "layers": ["conv4", "conv5"],
+    "teacher_layers": ["conv3_3", "conv3_2"],
+}
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +45,16 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = tmp_path_factory.mktemp("teacher") / "teacher" / "manifest.json"
     with Work("pretext", manifest, "{}", {}) as work:
         work.finish(write_model(manifest.parent, build_trunk(TEACHER, top=True, seed=5), "half", {}))
+    return manifest
+
+
+@pytest.fixture(scope="session")
+def solver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest of a random VGG16, which might have solved puzzles."""
+    manifest = tmp_path_factory.mktemp("solver") / "solver" / "manifest.json"
+    trunk = build_trunk(Vgg16(width=0.125, size=64), top=True, seed=5)
+    with Work("pretext", manifest, "{}", {}) as work:
+        work.finish(write_model(manifest.parent, trunk, "per-picture", {}))
     return manifest
 
 
@@ -46,11 +70,16 @@ def said(teacher: Path, objects_path: Path, tmp_path_factory: pytest.TempPathFac
 def make_given(teacher: Path, said: Path, objects_path: Path) -> GivenMaker:
     """make_given({"name": "compress-1q", ...}, trunk=..., schedule=...) -> what the stage would give the method."""
 
-    def make(method: dict[str, Any], trunk: AnyTrunk = SMALL, seed: int = 0, **schedule: Any) -> Given:
+    standing = teacher
+
+    def make(
+        method: dict[str, Any], trunk: AnyTrunk = SMALL, seed: int = 0, teacher: Path = standing, **schedule: Any
+    ) -> Given:
         return Given(
             spec_of(method, trunk, seed, **schedule),
             read_index(objects_path),
             **({"features": said} if method.get("cached") else {"teacher": teacher}),
+            build_task=pretext.build_task,
         )
 
     return make

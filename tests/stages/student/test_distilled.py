@@ -24,7 +24,7 @@ from ssltransfer.stages.student.compress import build
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
-from .conftest import GivenMaker, spec_of
+from .conftest import ATTENTION, GivenMaker, spec_of
 
 METHODS: dict[str, dict[str, Any]] = {
     "compress-1q": {"name": "compress-1q", "queue": 40},
@@ -34,6 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "crd": {"name": "crd", "dims": 8, "negatives": 20},
 }
 each = pytest.mark.parametrize("name", METHODS)
+TRAINED = {**METHODS, "attention-transfer": ATTENTION}  # which has no features, and a teacher of its own
 
 
 def module_of(name: str) -> Any:
@@ -104,21 +105,27 @@ def test_a_teacher_of_another_size_sees_the_same_view(make_given: GivenMaker) ->
     assert views.shape[-1] == 48 and task.teach(batch, views).shape == (4, 64)
 
 
+@pytest.fixture
+def teacher_of(name: str, teacher: Path, solver: Path) -> Path:
+    """One that the method can learn from."""
+    return solver if name == "attention-transfer" else teacher
+
+
 def command(name: str, teacher: Path, data: Path, output: Path, *more: str, **schedule: Any) -> list[str]:
-    spec = spec_of(METHODS[name], **schedule)
+    spec = spec_of(TRAINED[name], **schedule)
     words = ["--spec", spec.canonical(), "--data", str(data), "--teacher", str(teacher), "--output", str(output)]
     return [sys.executable, "-m", "ssltransfer.cli", "student", *words, "--threads", "1", *more]
 
 
 @pytest.mark.slow
-@each
-def test_killed_it_ends_with_the_same_bytes(name: str, teacher: Path, objects_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", TRAINED)
+def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects_path: Path, tmp_path: Path) -> None:
     """Queues, slow copies, memories and constants are in the checkpoint."""
     whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
-    subprocess.run(command(name, teacher, objects_path, whole, steps=12), check=True, capture_output=True)
+    subprocess.run(command(name, teacher_of, objects_path, whole, steps=12), check=True, capture_output=True)
     environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "5", "SSLTRANSFER_TEST_DIE_AT": "7"}
     driver = Path(__file__).with_name("killed_student.py")
-    words = command(name, teacher, objects_path, broken, steps=12)
+    words = command(name, teacher_of, objects_path, broken, steps=12)
     process = subprocess.run([sys.executable, str(driver), *words[3:]], env=environment, capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert list(broken.parent.glob("work/*/checkpoint.pt")) and not broken.exists()
@@ -129,13 +136,15 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher: Path, objects_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["compress-1q", "compress-2q", "crd", "regression"])
-def test_two_processes_come_to_the_weights_of_one(name: str, teacher: Path, objects_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["compress-1q", "compress-2q", "crd", "regression", "attention-transfer"])
+def test_two_processes_come_to_the_weights_of_one(
+    name: str, teacher_of: Path, objects_path: Path, tmp_path: Path
+) -> None:
     """Queues are filled by both, in the order of the whole batch."""
     found = []
     for devices in ("1", "2"):
         output = tmp_path / devices / "manifest.json"
-        words = command(name, teacher, objects_path, output, "--devices", devices, steps=8, lr=0.001)
+        words = command(name, teacher_of, objects_path, output, "--devices", devices, steps=8, lr=0.001)
         run = subprocess.run(words, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
         found.append(safetensors.torch.load_file(output.parent / "trunk.safetensors"))

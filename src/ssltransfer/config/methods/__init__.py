@@ -8,11 +8,13 @@ from pydantic import BeforeValidator, Field
 
 from ssltransfer.config.base import name_alone
 from ssltransfer.config.methods.base import MethodOptions
+from ssltransfer.config.methods.distillation import AttentionTransfer as AttentionTransfer
 from ssltransfer.config.methods.distillation import Compress as Compress
 from ssltransfer.config.methods.distillation import Compress1q, Crd, Regression
 from ssltransfer.config.methods.distillation import Compress2q as Compress2q
 from ssltransfer.config.methods.distillation import Distillation as Distillation
 from ssltransfer.config.methods.distillation import LayerRegression as LayerRegression
+from ssltransfer.config.methods.distillation import OfLayers as OfLayers
 from ssltransfer.config.methods.labels import ClusterClassification, Supervised
 
 METHODS: tuple[type[MethodOptions], ...] = (
@@ -22,10 +24,18 @@ METHODS: tuple[type[MethodOptions], ...] = (
     Compress2q,
     Regression,
     LayerRegression,
+    AttentionTransfer,
     Crd,
 )
 AnyMethod = Annotated[
-    ClusterClassification | Supervised | Compress1q | Compress2q | Regression | LayerRegression | Crd,
+    ClusterClassification
+    | Supervised
+    | Compress1q
+    | Compress2q
+    | Regression
+    | LayerRegression
+    | AttentionTransfer
+    | Crd,
     Field(discriminator="name"),
     BeforeValidator(name_alone),
 ]

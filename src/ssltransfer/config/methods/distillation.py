@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssltransfer.config.methods.base import MethodOptions
 from ssltransfer.config.protocols.base import Pool
+from ssltransfer.config.tasks import AnyTask, Several
 
 
 class Distillation(MethodOptions):
@@ -60,17 +61,14 @@ class Regression(Distillation):
     bn: bool = Field(False, description="Batch normalisation without parameters on both sides: Reg-BN.")
 
 
-class LayerRegression(Distillation):
-    """Regression of a teacher's maps, layer by layer: Noroozi's first distillation baseline, or hints (FitNets)."""
+class OfLayers(Distillation):
+    """What methods share that learn from several layers of a live teacher."""
 
-    name: Literal["layer-regression"] = "layer-regression"
-    module: ClassVar[str] = "layer_regression"
-    source: ClassVar[str] = "Noroozi et al. 2018, section 5 (6 i); Romero et al. 2015; protocols 3.2"
     layers: tuple[str, ...] = Field(("conv4", "conv5"), min_length=1, description="Of the student.")
     teacher_layers: tuple[str, ...] | None = Field(None, description="One for each of those; default the same names.")
 
     @model_validator(mode="after")
-    def _paired(self) -> LayerRegression:
+    def _paired(self) -> OfLayers:
         if self.teacher_layers and len(self.teacher_layers) != len(self.layers):
             raise ValueError(
                 f"{len(self.layers)} layers of the student and {len(self.teacher_layers)} of the teacher: name a "
@@ -81,6 +79,42 @@ class LayerRegression(Distillation):
         for key in ("layer", "teacher_layer", "teacher_pool"):
             if getattr(self, key) is not None:
                 raise ValueError(f"`{key}` says nothing here; name layers in `layers` and `teacher_layers`")
+        return self
+
+
+class LayerRegression(OfLayers):
+    """Regression of a teacher's maps, layer by layer: Noroozi's first distillation baseline, or hints (FitNets)."""
+
+    name: Literal["layer-regression"] = "layer-regression"
+    module: ClassVar[str] = "layer_regression"
+    source: ClassVar[str] = "Noroozi et al. 2018, section 5 (6 i); Romero et al. 2015; protocols 3.2"
+
+
+class AttentionTransfer(OfLayers):
+    """A pretext task's own loss, and attention where the teacher's lies: Noroozi's second distillation baseline."""
+
+    name: Literal["attention-transfer"] = "attention-transfer"
+    module: ClassVar[str] = "attention_transfer"
+    source: ClassVar[str] = "Noroozi et al. 2018, section 5 (6 ii); Zagoruyko & Komodakis 2017; protocols 3.2"
+    whole: ClassVar[bool] = False
+    task: AnyTask = Field(description="Whose loss the student learns beside; any that is trained by itself.")
+    layers: tuple[str, ...] = Field(("conv3", "conv4", "conv5"), min_length=1, description="Of the student: maps.")
+    beta: float = Field(1000.0, ge=0, description="Twice the weight of each layer, times the places of its map.")
+
+    @field_validator("task")
+    @classmethod
+    def _trained(cls, task: Any) -> Any:
+        if isinstance(task, Several) or not task.trains:
+            raise ValueError(f"task {task.name} has no loss of its own; name one that is trained by itself")
+        return task
+
+    @model_validator(mode="after")
+    def _own_inputs(self) -> AttentionTransfer:
+        for key in ("augment", "dropout"):
+            if key in self.model_fields_set:
+                raise ValueError(
+                    f"`{key}` says nothing here: the task makes its own inputs and head; set options of it"
+                )
         return self
 
 

@@ -13,6 +13,8 @@ from ssltransfer.artefacts.index import Index, read_index
 from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Several, Snapshot
+from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages.pretext.base import PretextTask, Trainable
@@ -89,7 +91,7 @@ def run(
             measured |= fitted.measured
         else:
             taken = {"model": model} if isinstance(spec.task, Snapshot) else {}
-            made = _module(spec).make(spec, index, devices, work.folder, **taken)
+            made = _module(spec.task).make(spec, index, devices, work.folder, **taken)
             trunk, rule = made.trunk, made.rule
             content |= made.content
         content |= write_model(output.parent, trunk, rule, json.loads(spec.canonical()))
@@ -99,21 +101,26 @@ def run(
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
+def build_task(options: TaskOptions, trunk: TrunkOptions, seed: int) -> PretextTask:
+    """A task that is trained by itself, with fresh weights."""
+    task: PretextTask = _module(options).build(options, trunk, seed)
+    return task
+
+
 def _trainable(spec: Pretext, pictures: dict[str, Index]) -> Trainable:
     """The task on its pictures, or several."""
-    module = _module(spec)
     if isinstance(spec.task, Several):
-        found: Trainable = module.together(spec, pictures)
+        found: Trainable = _module(spec.task).together(spec, pictures)
         return found
     assert spec.data is not None and spec.schedule is not None
-    task: PretextTask = module.build(spec.task, spec.trunk, spec.seed)
+    task = build_task(spec.task, spec.trunk, spec.seed)
     heldout = pictures.get(spec.heldout or "")
     member = Member(task, pictures[spec.data], spec.schedule, spec.seed, heldout)
     return Trainable([member], task.trunk, task.rule)
 
 
-def _module(spec: Pretext) -> Any:
-    return import_module(f"ssltransfer.stages.pretext.{spec.task.module}")
+def _module(options: TaskOptions) -> Any:
+    return import_module(f"ssltransfer.stages.pretext.{options.module}")
 
 
 def _named(name: str | None, index: Index | None) -> dict[str, Index]:

@@ -15,19 +15,11 @@ from ssltransfer.data.draws import Draws
 from ssltransfer.models.normalise import Normalise
 from ssltransfer.models.trunk import Trunk
 from ssltransfer.training.members import Member, TrainingError
-from ssltransfer.training.task import Task
+from ssltransfer.training.task import TrunkTask
 
 
-class PretextTask(Task):
-    """A task with a trunk that is worth keeping.
-
-    Attributes:
-        trunk: what is exported.
-        rule: how pictures are normalised when the trunk is used afterwards.
-    """
-
-    trunk: Trunk
-    rule: Normalise
+class PretextTask(TrunkTask):
+    """A task that needs no labels, and shows what it asks."""
 
     @abstractmethod
     def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:

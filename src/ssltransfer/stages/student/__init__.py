@@ -11,7 +11,7 @@ from ssltransfer.artefacts.index import read_index
 from ssltransfer.artefacts.work import Work
 from ssltransfer.config.entities import Student
 from ssltransfer.models.weights import write_model
-from ssltransfer.stages.student.base import Given
+from ssltransfer.stages.student.base import BuildTask, Given
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
@@ -27,6 +27,7 @@ def run(
     teacher: Path | None = None,
     features: Path | None = None,
     heldout_features: Path | None = None,
+    build_task: BuildTask | None = None,
     threads: int | None = None,
 ) -> None:
     """Train the student and write {output's folder}/trunk.safetensors, trunk.json, curve.jsonl and the manifest.
@@ -41,6 +42,8 @@ def run(
         heldout, heldout_labels: pictures on which the loss is also measured.
         teacher: manifest of the model that the method learns from, where it is asked while the student trains.
         features, heldout_features: manifests of what it said of those pictures, where that is read instead.
+        build_task: `stages.pretext.build_task`, for methods that learn a pretext task's loss: stages do not import
+            each other.
         threads: CPU threads.
     """
     learned = {"labels": labels, "heldout_labels": heldout_labels}
@@ -54,12 +57,12 @@ def run(
         index = read_index(data)
         held = read_index(heldout) if heldout else None
         module = import_module(f"ssltransfer.stages.student.{spec.method.module}")
-        task = module.build(Given(spec, index, held, **learned))
+        task = module.build(Given(spec, index, held, **learned, build_task=build_task))
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, heldout=held)
         if devices.rank:
             return
         write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
-        content = write_model(output.parent, task.trunk, task.rule, json.loads(spec.canonical()))
+        content = write_model(output.parent, task.written(), task.rule, json.loads(spec.canonical()))
         content |= {"curve": digest_of(output.parent / "curve.jsonl"), "summary": fitted.summary(task.guess)}
         files = ("trunk.safetensors", "trunk.json", "curve.jsonl")
         work.finish(content, files=files, device=str(devices), **fitted.measured)

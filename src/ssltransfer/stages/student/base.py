@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,18 @@ from torch import Tensor
 
 from ssltransfer.artefacts.index import Index
 from ssltransfer.config.entities import Student
+from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import centre_crop, mirror_some, random_crop
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Transform, Warp
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise
-from ssltransfer.training.task import Task
+from ssltransfer.models.trunk import Trunk
+from ssltransfer.training.task import TrunkTask
+
+BuildTask = Callable[[TaskOptions, TrunkOptions, int], TrunkTask]
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Given:
         labels, heldout_labels: pseudo-labels of those, where the method learns from them.
         teacher: manifest of the model that is asked about each view.
         features, heldout_features: manifests of what it said of the whole pictures, where that is read instead.
+        build_task: makes the pretext task of these options and this seed on such a trunk, where its loss is learned.
     """
 
     spec: Student
@@ -39,10 +46,15 @@ class Given:
     teacher: Path | None = None
     features: Path | None = None
     heldout_features: Path | None = None
+    build_task: BuildTask | None = None
 
 
-class StudentTask(Task):
+class StudentTask(TrunkTask):
     """A fresh trunk, and the views of pictures that it learns on.
+
+    Args:
+        spec: what is trained.
+        trunk: default: that of `spec`, with its fully-connected layers.
 
     Attributes:
         trunk: what is written in the end; heads, queues and slow copies stay behind.
@@ -51,10 +63,16 @@ class StudentTask(Task):
 
     rule: Normalise = "imagenet"
 
-    def __init__(self, spec: Student):
+    def __init__(self, spec: Student, trunk: Trunk | None = None):
         super().__init__()
         self.spec = spec
-        self.trunk = build_trunk(spec.trunk, top=True, seed=spec.seed, dropout=spec.method.dropout)
+        if trunk is None:
+            trunk = build_trunk(spec.trunk, top=True, seed=spec.seed, dropout=spec.method.dropout)
+        self.trunk = trunk
+
+    def written(self) -> Trunk:
+        """The trunk as other stages read it."""
+        return self.trunk
 
     @property
     def transform(self) -> Transform:

@@ -1,0 +1,201 @@
+"""A task's own loss and a teacher's attention: the second distillation baseline of Noroozi et al. 2018."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artefacts.index import Index
+from ssltransfer.config.methods import AttentionTransfer
+from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.draws import Draws
+from ssltransfer.data.transforms import Transform
+from ssltransfer.models.build import build_trunk
+from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.weights import read_model
+from ssltransfer.stages.student.base import Given, StudentTask
+from ssltransfer.stages.student.distilled import PICTURES
+from ssltransfer.stages.student.layer_regression import alike
+from ssltransfer.training.devices import Devices
+
+Call = tuple[Tensor, dict[str, Tensor]]  # inputs float (N, 3, S, S), and layers of them
+
+
+class AttentionTransferTask(StudentTask):
+    """A pretext task's loss, and how far the student's attention lies from the teacher's, layer by layer.
+
+    Noroozi et al. 2018, section 5 (6 ii), after Zagoruyko & Komodakis 2017, equation 2 (protocols 3.2):
+
+        L = L_task + sum over layers of beta / (2 places) * || Qs / ||Qs|| - Qt / ||Qt|| ||
+
+    Q is a map's squared activations, summed over channels. The transfer is a mean over all that the student's trunk is
+    given, such as the nine tiles of each puzzle; the teacher is given the very same tensors, in evaluation mode, with
+    the strides with which it would learn that task. Both must have learned under one rule of normalisation: what a task
+    has normalised cannot be undone.
+
+    The guess is the task's, and the transfer of a student that attends to all places alike: a few hundred pictures.
+
+    Raises:
+        ArtefactError: the teacher cannot be read, or learned under another rule.
+        LayerError: the teacher or the student has no such layer, or it is no map.
+    """
+
+    def __init__(self, given: Given):
+        method, spec = given.spec.method, given.spec
+        assert isinstance(method, AttentionTransfer) and given.teacher is not None and given.build_task is not None
+        task = given.build_task(method.task, spec.trunk, spec.seed)
+        super().__init__(spec, task.trunk)
+        self.task, self.rule, self.beta = task, task.rule, method.beta
+        self.layers = list(method.layers)
+        self.teacher_layers = list(method.teacher_layers or method.layers)
+        model = read_model(given.teacher)
+        if model.rule != self.rule:
+            raise ArtefactError(
+                f"{given.teacher}: it learned from pictures normalised as {model.rule!r}, but {method.task.name} gives "
+                f"them as {self.rule!r}; name a teacher whose task has that rule."
+            )
+        _require_maps(self.trunk, self.layers, "students.method.layers")
+        _require_maps(model.trunk, self.teacher_layers, given.teacher)
+        theirs = given.build_task(method.task, model.trunk.options, spec.seed).trunk
+        weights = model.trunk.state_dict()
+        theirs.load_state_dict({name: weights[name] for name in theirs.state_dict()})
+        self._teacher = Teacher(theirs, self.teacher_layers)
+        self.flat: Tensor
+        self.register_buffer("flat", torch.zeros(()))
+
+    @property
+    def guess(self) -> float:  # type: ignore[override]
+        """The task's, and the transfer of a student that attends to all places alike, once that was measured."""
+        return self.task.guess + float(self.flat)
+
+    @property
+    def transform(self) -> Transform:
+        """The task's."""
+        return self.task.transform
+
+    @property
+    def heldout_transform(self) -> Transform:
+        """The task's."""
+        return self.task.heldout_transform
+
+    def written(self) -> Trunk:
+        """The convolutions under the trunk's own strides; the task's head and its strides on tiles stay behind."""
+        trunk = build_trunk(self.spec.trunk, top=False)
+        trunk.load_state_dict(self.trunk.state_dict())
+        return trunk
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """The task's values, its loss as `task_loss`, and the transfer of each layer; `loss` is the sum of these."""
+        with calls_of(self.trunk, self.layers) as calls:
+            values: dict[str, Tensor] = self.task(batch, draws)
+        terms = {"task_loss": values["loss"], **self.transfer(calls)}
+        return {**values, **terms, "loss": torch.stack(list(terms.values())).sum()}
+
+    def transfer(self, calls: Sequence[Call]) -> dict[str, Tensor]:
+        """Half of beta times the distances a place of each layer, a mean over all inputs.
+
+        Args:
+            calls: what the student's trunk was given, and its layers; one at least.
+        """
+        parts: dict[str, list[Tensor]] = {f"{layer}_loss": [] for layer in self.layers}
+        for inputs, mine in calls:
+            theirs = self._teacher(inputs)
+            # Out of autocast: squares in float16 overflow.
+            with torch.autocast(inputs.device.type, enabled=False):
+                for layer, other in zip(self.layers, self.teacher_layers, strict=True):
+                    parts[f"{layer}_loss"].append(distances(mine[layer].float(), theirs[other].float()))
+        return {name: self.beta / 2 * torch.cat(found).mean() for name, found in parts.items()}
+
+    @torch.no_grad()
+    def survey(self, index: Index, devices: Devices) -> None:
+        """What the task must know, and how far the teacher's attention lies from none."""
+        self.task.survey(index, devices)
+        ids = list(range(0, len(index), -(-len(index) // PICTURES)))
+        ids = ids[: len(ids) // 2 * 2] or ids  # tasks that take pictures in pairs
+        schedule = self.spec.schedule
+        keys = sequential_keys(ids, schedule.micro_batch or schedule.batch)
+        was = self.training
+        self.eval()
+        total = torch.zeros((), dtype=torch.float64)
+        for batch in load_batches(index, self.heldout_transform, keys, seed=self.spec.seed, workers=devices.workers):
+            batch = batch.to(devices.device)
+            with calls_of(self.trunk, self.layers) as calls:
+                self.task(batch, batch.draws(self.spec.seed))
+            level = [(x, {name: torch.ones_like(value) for name, value in found.items()}) for x, found in calls]
+            total += torch.stack(list(self.transfer(level).values())).sum().cpu() * len(batch)
+        self.train(was)
+        self.flat.copy_(total / len(ids))
+
+    def after_step(self, step: int) -> None:
+        """The task's."""
+        self.task.after_step(step)
+
+
+class Teacher:
+    """Layers of a trunk, without gradient; no part of the student's state."""
+
+    def __init__(self, trunk: Trunk, layers: Sequence[str]):
+        self.trunk, self.layers = trunk.eval().requires_grad_(False), layers
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Of normalised float (N, 3, S, S)."""
+        found: dict[str, Tensor] = self.trunk.to(inputs.device)(inputs, self.layers)
+        return found
+
+
+@contextmanager
+def calls_of(trunk: Trunk, layers: Sequence[str]) -> Iterator[list[Call]]:
+    """What a trunk is given meanwhile by others that ask for layers of their own, and these layers of the same pass."""
+    calls: list[Call] = []
+
+    def more(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        x, asked = (*given, *named.values(), None)[:2]
+        return (x, [*(trunk.layers[-1:] if asked is None else asked), *layers]), {}
+
+    def keep(_: nn.Module, given: tuple[Any, ...], found: dict[str, Tensor]) -> None:
+        calls.append((given[0], {layer: found[layer] for layer in layers}))
+
+    hooks = [trunk.register_forward_pre_hook(more, with_kwargs=True), trunk.register_forward_hook(keep)]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def distances(student: Tensor, teacher: Tensor) -> Tensor:
+    """How far the attention of two maps lies apart, over the number of their places.
+
+    A map that is zero everywhere attends to no place: it is zero, not of length 1. Where both attend alike the gradient
+    is zero.
+
+    Args:
+        student, teacher: (N, C, H, W) each; the larger one's attention is averaged to the smaller one's places.
+
+    Returns:
+        (N,), between 0 and the root of 2, over the places.
+    """
+    pair = alike(*(x.square().sum(1, keepdim=True) for x in (student, teacher)))
+    mine, theirs = (F.normalize(x.flatten(1)) for x in pair)
+    return torch.linalg.vector_norm(mine - theirs, dim=1) / mine.shape[1]
+
+
+def _require_maps(trunk: Trunk, layers: Sequence[str], where: object) -> None:
+    trunk.require(layers, where)
+    for layer in layers:
+        if layer not in trunk.options.maps:
+            raise LayerError(
+                f"{where}: {layer} is a vector, which attends to no place; name maps: {', '.join(trunk.options.maps)}."
+            )
+
+
+def build(given: Given) -> AttentionTransferTask:
+    """The task with fresh weights."""
+    return AttentionTransferTask(given)
