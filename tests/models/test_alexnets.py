@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ssltransfer.config.trunks import AlexNet, AlexNetBig, AlexNetBN
 from ssltransfer.models.build import build_trunk
+from ssltransfer.models.state_dicts import load_tensors
 from ssltransfer.models.trunk import Trunk
-from ssltransfer.models.weights import load_tensors
 
 
 def rotnet() -> nn.Module:

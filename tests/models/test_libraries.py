@@ -18,8 +18,9 @@ from ssltransfer.artefacts.work import Work
 from ssltransfer.config.trunks import Timm, Torchvision
 from ssltransfer.models.build import build_tile_trunk, build_trunk
 from ssltransfer.models.fcn import Fcn
+from ssltransfer.models.state_dicts import load_tensors
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import load_tensors, read_model, write_model
+from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.plan.networks import flops, parameters
 
 

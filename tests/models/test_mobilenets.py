@@ -8,7 +8,7 @@ import torchvision
 
 from ssltransfer.config.trunks import MobileNetV2
 from ssltransfer.models.build import build_tile_trunk, build_trunk
-from ssltransfer.models.weights import load_tensors
+from ssltransfer.models.state_dicts import load_tensors
 
 
 @pytest.mark.parametrize("width", [0.35, 1.0, 1.4])

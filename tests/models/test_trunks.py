@@ -23,8 +23,8 @@ from ssltransfer.config.trunks import (
     Vgg19BN,
 )
 from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.models.state_dicts import load_tensors
 from ssltransfer.models.trunk import LayerError, Trunk, scaled
-from ssltransfer.models.weights import load_tensors
 
 OPTIONS = [
     *(CaffeNet(), AlexNet(), AlexNetBN(), AlexNetBig(), AlexNetBig(sobel=True), Vgg16(), Vgg16(bn=False), Vgg19BN()),

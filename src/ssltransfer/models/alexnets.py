@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.trunks import AlexNetBig as AlexNetBigOptions
 from ssltransfer.config.trunks import AlexNetBN as AlexNetBNOptions
 from ssltransfer.config.trunks import CaffeNet as CaffeNetOptions
 from ssltransfer.config.trunks.alexnets import AlexNetOptions
+from ssltransfer.models.sobel import Sobel
 from ssltransfer.models.trunk import Trunk, scaled
 
 _CAFFENET_STEPS = {
@@ -147,24 +146,20 @@ class AlexNetBig(AlexNet):
 
     channels = (96, 256, 384, 384, 256)
     normed = True
-    kernels: Tensor
+    options: AlexNetBigOptions
 
     def __init__(self, options: AlexNetBigOptions, *, top: bool = True, dropout: float = 0.5):
-        self.sobel = options.sobel
         super().__init__(options, top=top, dropout=dropout)
-        across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
-        self.register_buffer("kernels", torch.stack([across, across.T])[:, None], persistent=False)
+        self.gradients = Sobel()
 
     @property
     def sees(self) -> int:
         """Two gradients or three colours."""
-        return 2 if self.sobel else 3
+        return 2 if self.options.sobel else 3
 
     def step(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
-        if layer == "conv1" and self.sobel:
-            x = F.conv2d(x.mean(1, keepdim=True), self.kernels.to(x.dtype), padding=1)
-        return super().step(layer, x)
+        return super().step(layer, self.gradients(x) if layer == "conv1" and self.options.sobel else x)
 
 
 class AlexNetBN(Trunk):

@@ -14,10 +14,10 @@ from ssltransfer.artefacts.files import ArtefactError, read_json, replacing, wri
 from ssltransfer.artefacts.metrics import read_metrics
 from ssltransfer.models.normalise import normalise
 from ssltransfer.models.trunk import LayerError
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import HEADER, Model, read_model
 
 SUFFIXES = (".pth", ".safetensors", ".pt2", ".onnx")
-TOLERANCE = 1e-3  # of an exported network's outputs, relative to the largest
+TOLERANCE = 1e-4  # of an exported network's outputs, relative to the largest
 
 
 class Network(nn.Module):
@@ -66,20 +66,21 @@ def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: l
         raise LayerError(f"{manifest}: no layer {layer!r}; it has {', '.join(model.trunk.layers)}.")
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix in (".pth", ".safetensors"):
-        said = _write_tensors(model, output)
+        said = _write_tensors(model, read_json(manifest.parent / "trunk.json"), output)
     else:
         said = _write_network(Network(model, layer).eval(), output, model.trunk.options.size)
     write_text(output.with_suffix(output.suffix + ".md"), card(manifest, model, layer, output, said, metrics or []))
     return f"{output}: {said}"
 
 
-def _write_tensors(model: Model, output: Path) -> str:
+def _write_tensors(model: Model, about: dict[str, Any], output: Path) -> str:
     tensors = {name: value.contiguous() for name, value in model.trunk.state_dict().items()}
     with replacing(output) as beside:
         if output.suffix == ".pth":
             torch.save(tensors, beside)
         else:
-            safetensors.torch.save_file(tensors, beside)
+            kept = {key: about[key] for key in ("trunk", "top", "normalise", "activations")}
+            safetensors.torch.save_file(tensors, beside, {HEADER: json.dumps(kept, sort_keys=True)})
     return f"{len(tensors)} tensors of {model.trunk.options.name}"
 
 
@@ -89,11 +90,20 @@ def _write_network(network: Network, output: Path, size: int) -> str:
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), replacing(output) as beside:
         expected = network(pictures)
-        if output.suffix == ".pt2":
-            torch.export.save(torch.export.export(network, (pictures,), dynamic_shapes=({0: batch},)), beside)
-            found = torch.export.load(beside).module()(pictures)
-        else:
-            found = _through_onnx(network, pictures, batch, beside)
+        try:
+            if output.suffix == ".pt2":
+                torch.export.save(torch.export.export(network, (pictures,), dynamic_shapes=({0: batch},)), beside)
+                found = torch.export.load(beside).module()(pictures)
+            else:
+                found = _through_onnx(network, pictures, batch, beside)
+        except (ArtefactError, OSError):
+            raise
+        except Exception as why:  # of many kinds, and of many lines
+            reason = (str(why) or type(why).__name__).splitlines()[0]
+            raise ArtefactError(
+                f"{output}: torch cannot write {network.trunk.options.slug} in this form ({reason}); .pth and "
+                ".safetensors hold its tensors."
+            ) from why
         error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
         if not error <= TOLERANCE:
             raise ArtefactError(
@@ -140,6 +150,7 @@ def card(manifest: Path, model: Model, layer: str, output: Path, said: str, metr
         f"- Pictures: short side to {view.short}, central {view.size} x {view.size}, RGB; normalisation "
         f"`{model.rule}`{', inside the network' if output.suffix in ('.pt2', '.onnx') else ''}",
         f"- Weights: {model.digest} (BLAKE2b of trunk.safetensors)",
+        *_origin(read_json(manifest), made),
         "",
         "## How it was made",
         "",
@@ -160,3 +171,10 @@ def card(manifest: Path, model: Model, layer: str, output: Path, said: str, metr
             protocol = found.protocol["name"]
             lines.append(f"| {found.evaluation} | {protocol} | {found.mean():.2f} | {chance} | {found.unit} |")
     return "\n".join(lines) + "\n"
+
+
+def _origin(content: dict[str, Any], made: dict[str, Any]) -> list[str]:
+    """Of an imported model: which file, and how much of the network was in it."""
+    if "matched" not in content:
+        return []
+    return [f"- Origin: `{Path(made['task']['file']).name}`, BLAKE2b {content['file']}: {content['matched']}"]

@@ -92,6 +92,12 @@ class ZeroPaddedMaxPool(nn.MaxPool2d):
         """float (B, C, H, W) -> (B, C, about H / stride, about W / stride)."""
         assert isinstance(self.padding, int)
         padded = F.pad(input, [self.padding] * 4)
+        if torch.compiler.is_compiling():
+            # ONNX Runtime makes a padding one with the pooling behind it, whose border is below everything, not zero.
+            padded = input
+            for axis in (2, 3):
+                border = torch.zeros_like(padded.narrow(axis, 0, self.padding))
+                padded = torch.cat([border, padded, border], axis)
         return F.max_pool2d(padded, self.kernel_size, self.stride)
 
 

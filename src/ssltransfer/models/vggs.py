@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ssltransfer.config.trunks import Vgg16 as Vgg16Options
 from ssltransfer.config.trunks import Vgg19BN as Vgg19BNOptions
 from ssltransfer.models.norms import as_in_tensorflow
+from ssltransfer.models.sobel import Sobel
 from ssltransfer.models.trunk import Trunk, scaled
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -14,13 +15,19 @@ _BLOCKS_19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 
 
 class Vgg16(Trunk):
-    """Thirteen 3x3 convolutions; layers are after their ReLU, before pooling (224: 224, 112, 56, 28, 14 a side)."""
+    """Thirteen 3x3 convolutions; layers are after their ReLU, before pooling (224: 224, 112, 56, 28, 14 a side).
+
+    With `sobel` conv1_1 sees two gradients in the place of colours, as DeepCluster's.
+    """
+
+    options: Vgg16Options
 
     def __init__(self, options: Vgg16Options, *, top: bool = True, dropout: float = 0.5):
         super().__init__(options, top=top)
         parts: list[nn.Module] = []
         self._spans: dict[str, tuple[int, int]] = {}
-        channels, start = 3, 0
+        channels, start = 2 if options.sobel else 3, 0
+        self.gradients = Sobel()
         for block, (width, convolutions) in enumerate(_BLOCKS, 1):
             for number in range(1, convolutions + 1):
                 out = scaled(width, options.width)
@@ -51,6 +58,8 @@ class Vgg16(Trunk):
             return self.classifier[:2](self.avgpool(self.features[-1](x)).flatten(1))
         if layer == "fc7":
             return self.classifier[2:](x)
+        if layer == "conv1_1" and self.options.sobel:
+            x = self.gradients(x)
         start, stop = self._spans[layer]
         return self.features[start:stop](x)
 

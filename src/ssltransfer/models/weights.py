@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from pydantic import TypeAdapter
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ssltransfer.artefacts.files import ArtefactError, digest_of, read_json, replacing, write_json
@@ -20,12 +18,13 @@ from ssltransfer.config.trunks import AnyTrunk
 from ssltransfer.data.transforms import CentreSquare
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.normalise import Normalise, normalise
+from ssltransfer.models.state_dicts import load_tensors, read_tensors
 from ssltransfer.models.trunk import Trunk
 
 _TRUNK: TypeAdapter[AnyTrunk] = TypeAdapter(AnyTrunk)
 GRID = 3  # patches a side
-_PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # of networks that a file holds twice
-_COUNTER = "num_batches_tracked"
+# Where an exported safetensors file says what trunk.json says beside one of our own.
+HEADER = "ssltransfer"
 
 
 @dataclass(frozen=True)
@@ -120,123 +119,51 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Model:
     load_tensors(trunk, read_tensors(file), file)
     trunk.eval().requires_grad_(False)
     rule: Normalise = about["normalise"]
-    found, stored = _activations(trunk, rule), about["activations"]
+    _prove(trunk, about, file)
+    return Model(trunk.to(device), rule, content["weights"], manifest.parent.name)
+
+
+def said_of(file: Path) -> dict[str, Any] | None:
+    """What this package wrote of a file of weights, beside it (trunk.json) or in its head (an export); None of others.
+
+    Returns:
+        At least trunk, top, normalise and activations, as in trunk.json.
+    """
+    beside = file.with_name("trunk.json")
+    if file.name == "trunk.safetensors" and beside.is_file():
+        about: dict[str, Any] = read_json(beside)
+        return about if about.get("weights") == digest_of(file) else None
+    try:
+        with safe_open(file, "pt") as opened:
+            head: str | None = (opened.metadata() or {}).get(HEADER)
+    except (SafetensorError, OSError):
+        return None
+    return json.loads(head) if head else None
+
+
+def prove_same(trunk: Trunk, about: dict[str, Any], file: Path) -> None:
+    """Where a trunk is the one that a file was written from, it must compute what that computed.
+
+    Args:
+        trunk: filled from the file.
+        about: as from `said_of`.
+        file: for messages.
+
+    Raises:
+        ArtefactError: its activations differ.
+    """
+    same = about["trunk"] == json.loads(trunk.options.canonical())
+    if same and about["top"] == (trunk.layers == trunk.options.layers):
+        _prove(trunk, about, file)
+
+
+def _prove(trunk: Trunk, about: dict[str, Any], file: Path) -> None:
+    found, stored = _activations(trunk, about["normalise"]), about["activations"]
     if not torch.allclose(torch.tensor(found), torch.tensor(stored), rtol=1e-2, atol=1e-4):
         raise ArtefactError(
             f"{file}: on fixed inputs its last layer gives {found[:3]}, not {stored[:3]} as when it was written; "
             "the code of this trunk has changed: raise its version and make the model again."
         )
-    return Model(trunk.to(device), rule, content["weights"], manifest.parent.name)
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """A state dict from .safetensors, or from a pickle that holds nothing but tensors.
-
-    Raises:
-        ArtefactError: missing, not such a file, or a pickle that wants to run code.
-    """
-    if not file.is_file():
-        raise ArtefactError(f"{file}: there is no such file of weights.")
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ArtefactError(f"{file}: not a readable file of weights ({_first_line(error)}).") from None
-    except Exception as error:  # pickle.UnpicklingError and its kin: what weights_only refuses
-        raise ArtefactError(f"{file}: holds more than tensors and is not opened ({_first_line(error)}).") from None
-    tensors = dict(_flat(content))
-    if not tensors:
-        raise ArtefactError(f"{file}: holds no tensors.")
-    return tensors
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested dicts, named by its path: `teacher.backbone.conv1.weight`."""
-    if isinstance(content, dict):
-        for name, value in content.items():
-            # Containers that say nothing about what is in them.
-            inner = above if name in ("state_dict", "model", "model_state_dict") and not above else f"{above}{name}."
-            # What DataParallel wrapped inside a network: DeepCluster's features.module.0.weight.
-            inner = inner.replace(".module.", ".")
-            yield from _flat(value, inner)
-    elif isinstance(content, Tensor):
-        yield above.removesuffix("."), content
-
-
-def load_tensors(
-    trunk: Trunk,
-    tensors: dict[str, Tensor],
-    where: Path | str,
-    *,
-    prefix: str | None = None,
-    fresh: Sequence[str] = (),
-) -> str:
-    """Fill a trunk; every one of its tensors must be there in its shape, but for those that may stay fresh.
-
-    Prefixes such as `module.encoder_q.` are found by the best match; what else the file holds (a head) is left. Where
-    a file holds the network twice, the one is taken that its authors publish: MoCo's query encoder (base encoder in
-    its third version), DINO's teacher. Counters of batch normalisation may be missing.
-
-    Args:
-        trunk: filled in place.
-        tensors: by name.
-        where: the file, for messages.
-        prefix: given instead of found.
-        fresh: patterns of the trunk's tensors that the file may lack, such as `classifier.*`.
-
-    Returns:
-        One line: how many tensors and parameters matched, under which prefix, and what was left.
-
-    Raises:
-        ArtefactError: a tensor is missing or has another shape, or several sets of tensors fit alike.
-    """
-    wanted = {key: value.shape for key, value in trunk.state_dict().items() if not key.endswith(_COUNTER)}
-
-    def fit(prefix: str) -> int:
-        return sum(prefix + key in tensors and tensors[prefix + key].shape == wanted[key] for key in wanted)
-
-    if prefix is None:
-        prefix = _prefix(wanted, tensors, fit, where)
-    matched: dict[str, int] = {}
-    for key, shape in wanted.items():
-        given = tensors.get(prefix + key)
-        if given is None and any(fnmatchcase(key, pattern) for pattern in fresh):
-            continue
-        matched[key] = shape.numel()
-        if given is None or given.shape != shape:
-            has = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(shape)}"
-            raise ArtefactError(
-                f"{where}: not a {trunk.options.name} of this width and size: {prefix + key} {has} "
-                f"({fit(prefix)} of {len(wanted)} tensors match)."
-            )
-    filled = {key: tensors[prefix + key] for key in trunk.state_dict() if prefix + key in tensors}
-    trunk.load_state_dict(filled, strict=False)
-    share = sum(matched.values()) / sum(shape.numel() for shape in wanted.values())
-    return (
-        f"{len(matched)} of {len(wanted)} tensors ({100 * share:.3g} % of the numbers), prefix {prefix!r}, "
-        f"{len(tensors) - len(filled)} left in the file"
-    )
-
-
-def _prefix(wanted: Iterable[str], tensors: dict[str, Tensor], fit: Callable[[str], int], where: Path | str) -> str:
-    """What the names of the best matching tensors begin with."""
-    prefixes = {
-        name.removesuffix(key) for key in wanted for name in tensors if name == key or name.endswith("." + key)
-    } or {""}
-    best = max(map(fit, prefixes))
-    alike = sorted(prefix for prefix in prefixes if fit(prefix) == best)
-    published = [prefix for prefix in alike if any(name in prefix for name in _PUBLISHED)]
-    if len(alike) > 1 and best and len(published) != 1:
-        raise ArtefactError(
-            f"{where}: holds this network {len(alike)} times, under {', '.join(map(repr, alike[:4]))}; "
-            "say which by `prefix` of the task."
-        )
-    return published[0] if len(alike) > 1 and published else alike[0]
 
 
 @torch.no_grad()

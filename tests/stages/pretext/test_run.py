@@ -13,7 +13,7 @@ import torch
 from ssltransfer.artefacts.files import ArtefactError, digest_of, read_json
 from ssltransfer.artefacts.index import Index, read_index, write_index
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.trunks import AlexNet, HogWords
+from ssltransfer.config.trunks import HogWords
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.hog_words import hog
 from ssltransfer.models.weights import read_model
@@ -125,57 +125,3 @@ def test_descriptors_are_drawn_alike_from_pictures_spread_over_the_set(objects: 
 def test_more_words_than_descriptors_are_refused(tmp_path: Path, objects_path: Path):
     with pytest.raises(ArtefactError, match="10 HOG descriptors of 1 pictures cannot make 16 words"):
         pretext.run(hog_spec(sampled=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)
-
-
-ALEX = {"name": "alexnet", "width": 0.125, "size": 64}
-
-
-def imported(file: Path, **more: Any) -> Pretext:
-    return spec_of({"name": "imported", "file": str(file)} | more, ALEX)
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]):
-    source = build_trunk(AlexNet(width=0.125, size=64), top=True, seed=4)
-    tensors = {f"module.{key}": value for key, value in source.state_dict().items()}
-    tensors["module.classifier.6.weight"] = torch.zeros(10, 512)
-    file = tmp_path / f"weights{suffix}"
-    if suffix == ".pth":
-        torch.save({"state_dict": tensors, "epoch": 3}, file)
-    else:
-        safetensors.torch.save_file(tensors, file)
-    pretext.run(imported(file, normalise="half"), output=tmp_path / "m" / "manifest.json", threads=1)
-    assert (
-        f"{file}: 14 of 14 tensors (100 % of the numbers), prefix 'module.', 1 left in the file"
-        in capsys.readouterr().out
-    )
-    model = read_model(tmp_path / "m" / "manifest.json")
-    assert model.rule == "half" and model.trunk.layers[-1] == "fc7"
-    assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.trunk.state_dict().items())
-    assert read_json(tmp_path / "m" / "manifest.json")["file"] == digest_of(file)
-
-
-def test_a_file_of_convolutions_alone_is_a_model_of_convolutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    tensors = build_trunk(AlexNet(width=0.125, size=64), top=False, seed=4).state_dict()
-    torch.save(tensors, tmp_path / "w.pth")
-    pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
-    assert "holds no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
-    assert read_model(tmp_path / "m" / "manifest.json").trunk.layers[-1] == "conv5"
-
-
-def test_another_architecture_leaves_nothing(tmp_path: Path):
-    torch.save(build_trunk(AlexNet(width=0.25, size=64), top=True).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ArtefactError, match=r"w\.pth: not a alexnet of this width and size"):
-        pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
-    assert [path.name for path in (tmp_path / "m").iterdir()] == ["work"]
-
-
-def test_of_two_networks_in_a_file_one_can_be_named(tmp_path: Path):
-    parts = {name: build_trunk(AlexNet(width=0.125, size=64), top=True, seed=i) for i, name in enumerate("ab")}
-    torch.save({name: trunk.state_dict() for name, trunk in parts.items()}, tmp_path / "w.pth")
-    output = tmp_path / "m" / "manifest.json"
-    with pytest.raises(ArtefactError, match="say which by `prefix`"):
-        pretext.run(imported(tmp_path / "w.pth"), output=output, threads=1)
-    pretext.run(imported(tmp_path / "w.pth", prefix="b."), output=output, threads=1)
-    found = read_model(output).trunk.state_dict()
-    assert all(torch.equal(value, found[key]) for key, value in parts["b"].state_dict().items())

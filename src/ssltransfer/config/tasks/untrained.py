@@ -47,7 +47,7 @@ class Snapshot(TaskOptions):
 
 
 class Imported(TaskOptions):
-    """A state dict from elsewhere, in torchvision's names; prefixes are found, every tensor must match."""
+    """A state dict from elsewhere; prefixes are found, every tensor must match."""
 
     name: Literal["imported"] = "imported"
     module: ClassVar[str] = "imported"
@@ -57,4 +57,6 @@ class Imported(TaskOptions):
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="What the tensors' names begin with, where several sets fit.")
     fresh: tuple[str, ...] = Field((), description="Patterns of tensors that the file may lack; they stay random.")
-    normalise: Literal["imagenet", "half", "none", "per-picture", "per-channel", "caffe", "lab-lightness"] = "imagenet"
+    normalise: Literal["imagenet", "half", "none", "per-picture", "per-channel", "caffe", "lab-lightness"] | None = (
+        Field(None, description="Of pictures; null: as the file says if it is one of ours, else imagenet.")
+    )

@@ -11,11 +11,12 @@ from ssltransfer.config.trunks.norms import TensorFlowNorms
 
 
 class Vgg16(TrunkOptions):
-    """VGG16, with or without batch normalisation."""
+    """VGG16, with or without batch normalisation; DeepCluster's with `sobel`."""
 
     name: Literal["vgg16"] = "vgg16"
     source: ClassVar[str] = "Simonyan & Zisserman 2015; torchvision.models.vgg16(_bn)"
     bn: bool = True
+    sobel: bool = Field(False, description="Sees the two Sobel gradients of the grey picture, not its colours.")
     convolutions: ClassVar[tuple[str, ...]] = (
         *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"),
         *("conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3"),

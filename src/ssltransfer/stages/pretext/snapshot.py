@@ -12,8 +12,8 @@ from ssltransfer.artefacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Snapshot
 from ssltransfer.models.build import build_trunk
+from ssltransfer.models.state_dicts import load_tensors, read_tensors
 from ssltransfer.models.trunk import Trunk
-from ssltransfer.models.weights import load_tensors, read_tensors
 from ssltransfer.stages.pretext.base import Made
 from ssltransfer.training.devices import Devices
 

@@ -16,7 +16,7 @@ from ssltransfer.data.drawing import data_uri
 from ssltransfer.data.draws import seed_of
 from ssltransfer.data.pictures import BadPicture, read
 from ssltransfer.data.transforms import CentreSquare
-from ssltransfer.models.weights import read_tensors
+from ssltransfer.models.state_dicts import read_tensors
 
 SIDE = 64
 GREY = 128
