@@ -78,9 +78,8 @@ def compared(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(results(folder))): file.read_bytes() for file in found}
 
 
-def measured(name: str, folder: Path) -> dict[str, dict[str, Metrics]]:
-    """Run config/NAME.yaml in `folder`, on one core as other tests run beside it; evaluation -> model -> metrics."""
-    config = ROOT / "config" / f"{name}.yaml"
+def measured(config: Path, folder: Path) -> dict[str, dict[str, Metrics]]:
+    """Run a configuration in `folder`, on one core as other tests run beside it; evaluation -> model -> metrics."""
     words = command("--cores", "1", config=str(config))
     run = subprocess.run(words, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert run.returncode == 0, run.stdout[-6000:]

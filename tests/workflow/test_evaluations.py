@@ -31,7 +31,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("evaluations")
-    return Run(folder, measured("evaluations_small", folder))
+    return Run(folder, measured(CONFIG, folder))
 
 
 def test_every_protocol_is_there(run: Run) -> None:

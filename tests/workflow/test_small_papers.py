@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # some minutes each
 
 def made(name: str, folder: Path) -> dict[str, dict[str, Metrics]]:
     """Run it; every evaluation is there, and every table is in the report."""
-    found = measured(name, folder)
-    config = read_config(ROOT / "config" / f"{name}.yaml")
+    file = ROOT / "config" / f"{name}.yaml"
+    found, config = measured(file, folder), read_config(file)
     page = (folder / config.results / "report/index.html").read_text("utf-8")
     assert set(found) == set(config.evaluations)
     assert all(table.title in page for table in config.report.tables)
