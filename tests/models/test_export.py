@@ -129,7 +129,6 @@ NETWORKS: list[TrunkOptions] = [
     *(ResNet18(**SMALL), ResNet50(**SMALL), ResNet50V2(**SMALL), ResNet101V2(**SMALL, output_stride=16)),
     *(RevNet50(**SMALL, recompute=True, representation=5), MobileNetV2(**SMALL)),
     Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64),
-    Torchvision(model="swin_t", endpoints=("features.1",), size=64),
     Timm(model="vit_tiny_patch16_224", size=64),
     Timm(model="convnext_atto", endpoints=("stages.1",), size=64),
 ]
@@ -153,8 +152,8 @@ def test_an_exported_network_gives_the_same(options: TrunkOptions, suffix: str, 
     found, wanted = ran(tmp_path / f"net{suffix}", pictures.float()), features(manifest, pictures)
     assert wanted.std() > 1e-4
     assert float((found - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max())
-    inner = options.convolutions[0]
-    assert "outputs equal to" in export(manifest, tmp_path / f"inner{suffix}", layer=inner)
+    if suffix == ".pt2":
+        assert "outputs equal to" in export(manifest, tmp_path / "inner.pt2", layer=options.convolutions[0])
 
 
 def ran(file: Path, pictures: torch.Tensor) -> torch.Tensor:

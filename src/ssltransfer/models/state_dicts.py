@@ -42,12 +42,11 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         # The length of a header of JSON (8 bytes, little endian), then the header.
         if start[4:9] == b"\0\0\0\0{":
             return safetensors.torch.load_file(file)
-        content = _unpickled(file, start)
+        tensors = dict(_flat(_unpickled(file, start)))
     except ArtefactError:
         raise
     except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ArtefactError(f"{file}: cut off or damaged ({_first_line(error)}); fetch it again.") from None
-    tensors = dict(_flat(content))
     if not tensors:
         raise ArtefactError(f"{file}: holds no tensors.")
     return tensors

@@ -613,6 +613,12 @@ def program() -> bytes:
     return file.getvalue()
 
 
+def in_itself() -> dict[str, Any]:
+    content: dict[str, Any] = {"state_dict": network()}
+    content["more"] = content
+    return content
+
+
 WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "half of the tensors": ("w.pth", lambda: saved(half()), r"module\.features\.\d+\.\w+ is missing \(7 of 14 tensors"),
     "another architecture": (
@@ -672,6 +678,7 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "half of its head": ("w.safetensors", lambda: safetensors.torch.save(network())[:90], "cut off or damaged"),
     "an npz": ("w.npz", npz, r"an archive of module\.classifier.*npy, not a state dict"),
     "a program": ("w.pt", program, "a TorchScript program, not a state dict"),
+    "a dict in itself": ("w.pth", lambda: saved(in_itself()), "damaged .maximum recursion depth"),
     "no tensors": ("w.pth", lambda: saved({"lr": 0.1}), "holds no tensors"),
 }
 
