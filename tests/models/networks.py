@@ -9,19 +9,21 @@ from torch import Tensor, nn
 
 from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import BATCH_NORMS, Trunk
+from ssltransfer.models.trunk import Trunk
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def shaken(network: M) -> M:
-    """Batch norms with statistics, scales and shifts unlike those of a fresh network."""
+    """Statistics, scales and shifts unlike those of a fresh network, so that a tensor in a wrong place shows."""
     generator = torch.Generator().manual_seed(5)
-    for part in network.modules():
-        if isinstance(part, BATCH_NORMS):
-            ranges = {"running_mean": (-0.3, 0.3), "running_var": (0.5, 1.5), "weight": (0.7, 1.3), "bias": (-0.2, 0.2)}
-            for name, (low, high) in ranges.items():
-                getattr(part, name).data.uniform_(low, high, generator=generator)
+    for name, value in network.state_dict().items():
+        if name.endswith("running_mean"):
+            value.uniform_(-0.3, 0.3, generator=generator)
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 1.5, generator=generator)
+        elif value.is_floating_point() and value.ndim == 1:
+            value.add_(0.1 * torch.randn(value.shape, generator=generator, dtype=value.dtype))
     return network
 
 

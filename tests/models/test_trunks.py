@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torchvision
+from networks import shaken
 from torch import nn
 
 from ssltransfer.config.trunks import (
@@ -45,19 +46,6 @@ def theirs_on_meta(name: str) -> nn.Module:
         return torchvision.models.get_model(name)
 
 
-def shake(module: nn.Module) -> None:
-    """Statistics and weights unlike those of a fresh network, so that a wrong order of layers shows."""
-    torch.manual_seed(5)
-    for name, value in module.state_dict().items():
-        if name.endswith("running_mean"):
-            value.normal_(0, 0.1)
-        elif name.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
-        elif value.is_floating_point() and value.ndim == 1:
-            value.add_(torch.randn_like(value) * 0.05)
-    module.eval()
-
-
 @names(
     ("options", "name", "head"),
     [
@@ -85,7 +73,7 @@ def test_tensors_are_named_and_shaped_as_torchvisions(options: TrunkOptions, nam
 
 def test_alexnet_computes_torchvisions_activations():
     theirs = torchvision.models.alexnet()
-    shake(theirs)
+    shaken(theirs).eval()
     ours = build_trunk(AlexNet(), top=True).eval()
     assert "prefix ''" in load_tensors(ours, theirs.state_dict(), "x")
     x = torch.randn(2, 3, 224, 224)
@@ -104,7 +92,7 @@ def test_alexnet_computes_torchvisions_activations():
 def test_vgg16_computes_torchvisions_convolutions(bn: bool):
     vgg = torchvision.models.vgg
     features = vgg.make_layers(vgg.cfgs["D"], batch_norm=bn)
-    shake(features)
+    shaken(features).eval()
     ours = build_trunk(Vgg16(bn=bn), top=False).eval()
     load_tensors(ours, {f"features.{key}": value for key, value in features.state_dict().items()}, "x")
     x = torch.randn(1, 3, 64, 64)
@@ -119,7 +107,7 @@ def test_vgg16_computes_torchvisions_convolutions(bn: bool):
 @names("bn", [False, True])
 def test_vgg16_computes_torchvisions_logits(bn: bool):
     theirs = torchvision.models.get_model("vgg16_bn" if bn else "vgg16")
-    shake(theirs)
+    shaken(theirs).eval()
     ours = build_trunk(Vgg16(bn=bn), top=True).eval()
     load_tensors(ours, theirs.state_dict(), "x")
     x = torch.randn(1, 3, 224, 224)
@@ -130,7 +118,7 @@ def test_vgg16_computes_torchvisions_logits(bn: bool):
 @names(("options", "name"), [(ResNet18(), "resnet18"), (ResNet50(), "resnet50")])
 def test_resnets_compute_torchvisions_activations(options: TrunkOptions, name: str):
     theirs = torchvision.models.get_model(name)
-    shake(theirs)
+    shaken(theirs).eval()
     ours = build_trunk(options, top=True).eval()
     load_tensors(ours, theirs.state_dict(), "x")
     x = torch.randn(2, 3, 96, 96)

@@ -150,7 +150,7 @@ class AlexNetBig(AlexNet):
 
     def __init__(self, options: AlexNetBigOptions, *, top: bool = True, dropout: float = 0.5):
         super().__init__(options, top=top, dropout=dropout)
-        self.gradients = Sobel()
+        self.gradients = Sobel() if options.sobel else nn.Identity()
 
     @property
     def sees(self) -> int:
@@ -159,7 +159,7 @@ class AlexNetBig(AlexNet):
 
     def step(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
-        return super().step(layer, self.gradients(x) if layer == "conv1" and self.options.sobel else x)
+        return super().step(layer, self.gradients(x) if layer == "conv1" else x)
 
 
 class AlexNetBN(Trunk):

@@ -27,7 +27,7 @@ class Vgg16(Trunk):
         parts: list[nn.Module] = []
         self._spans: dict[str, tuple[int, int]] = {}
         channels, start = 2 if options.sobel else 3, 0
-        self.gradients = Sobel()
+        self.gradients = Sobel() if options.sobel else nn.Identity()
         for block, (width, convolutions) in enumerate(_BLOCKS, 1):
             for number in range(1, convolutions + 1):
                 out = scaled(width, options.width)
@@ -58,7 +58,7 @@ class Vgg16(Trunk):
             return self.classifier[:2](self.avgpool(self.features[-1](x)).flatten(1))
         if layer == "fc7":
             return self.classifier[2:](x)
-        if layer == "conv1_1" and self.options.sobel:
+        if layer == "conv1_1":
             x = self.gradients(x)
         start, stop = self._spans[layer]
         return self.features[start:stop](x)

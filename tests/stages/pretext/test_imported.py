@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 import yaml
+from networks import shaken
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -35,18 +36,6 @@ from ssltransfer.stages import pretext
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 Network = Callable[[Tensor], Tensor]
 Names = dict[str, Tensor]
-
-
-def shaken(network: nn.Module) -> nn.Module:
-    """Statistics, scales and shifts unlike those of a fresh network, so that a tensor in a wrong place shows."""
-    for name, value in network.state_dict().items():
-        if name.endswith("running_mean"):
-            value.normal_(0, 0.1)
-        elif name.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
-        elif value.is_floating_point() and value.ndim == 1:
-            value.add_(torch.randn_like(value) * 0.05)
-    return network.eval()
 
 
 class WideResNet(ResNet):
@@ -66,7 +55,7 @@ class WideResNet(ResNet):
 
 def resnet(**more: Any) -> tuple[Names, Network]:
     """State dict without fc, and what its classifier is given."""
-    network = shaken(WideResNet(**more))
+    network = shaken(WideResNet(**more)).eval()
     assert isinstance(network, WideResNet)
     network.fc = nn.Identity()  # type: ignore[assignment]
     return network.state_dict(), network
@@ -114,7 +103,7 @@ def torchvision_resnet() -> File:
 
 
 def torchvision_by_name() -> File:
-    network = shaken(torchvision.models.shufflenet_v2_x0_5())
+    network = shaken(torchvision.models.shufflenet_v2_x0_5()).eval()
     content = {f"_orig_mod.{name}": value for name, value in network.state_dict().items()}  # of torch.compile
     network.fc = nn.Identity()
     trunk = {"name": "torchvision", "model": "shufflenet_v2_x0_5", "size": 64}
@@ -123,7 +112,7 @@ def torchvision_by_name() -> File:
 
 def timm_resnet() -> File:
     timm = pytest.importorskip("timm")
-    network = shaken(timm.create_model("resnet18", num_classes=10))
+    network = shaken(timm.create_model("resnet18", num_classes=10)).eval()
     content = {"epoch": 3, "arch": "resnet18", "args": argparse.Namespace(lr=0.1), "state_dict": network.state_dict()}
     trunk = {"name": "timm", "model": "resnet18", "size": 64}
     return File("timm", content, trunk, lambda x: network.forward_head(network.forward_features(x), pre_logits=True))
@@ -131,7 +120,7 @@ def timm_resnet() -> File:
 
 def vit(model: str = "vit_tiny_patch16_224", size: int = 64) -> tuple[Names, Network]:
     timm = pytest.importorskip("timm")
-    network = shaken(timm.create_model(model, num_classes=0, img_size=size))
+    network = shaken(timm.create_model(model, num_classes=0, img_size=size)).eval()
     return network.state_dict(), network
 
 
@@ -311,7 +300,10 @@ def sobel_layers() -> nn.Sequential:
 
 
 def deepclusters(features: list[nn.Module], classifier: list[nn.Module], arch: str, trunk: dict[str, Any]) -> File:
-    parts = {"features": shaken(nn.Sequential(*features)), "classifier": shaken(nn.Sequential(*classifier))}
+    parts = {
+        "features": shaken(nn.Sequential(*features)).eval(),
+        "classifier": shaken(nn.Sequential(*classifier)).eval(),
+    }
     tensors = under("features.module.", parts["features"].state_dict())
     tensors |= under("classifier.", parts["classifier"].state_dict()) | linear("top_layer", 50, 512)
     sobel = sobel_layers()
@@ -365,7 +357,7 @@ def compress_resnet_projected() -> File:
 
 
 def compress_mobilenet() -> File:
-    network = shaken(torchvision.models.mobilenet_v2(width_mult=0.25))
+    network = shaken(torchvision.models.mobilenet_v2(width_mult=0.25)).eval()
     tensors = under("features.", network.features.state_dict()) | linear("fc", 2048, 1280)
     network.classifier = nn.Identity()
     trunk = {"name": "mobilenet-v2", "width": 0.25, "size": 64}
@@ -398,7 +390,7 @@ def rotnet() -> File:
     fc = [nn.Flatten()]
     for inputs in (32 * 36, 512):
         fc += [nn.Linear(inputs, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU()]
-    network = shaken(nn.Sequential(*blocks, pool, nn.Sequential(*fc)))
+    network = shaken(nn.Sequential(*blocks, pool, nn.Sequential(*fc))).eval()
     tensors = under("_feature_blocks.", network.state_dict()) | linear("_feature_blocks.9.0", 4, 512)
     trunk = {"name": "alexnet-bn", "width": 0.125}
     return File("RotNet", {"epoch": 50, "network": tensors}, trunk, network, "network.")
