@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageFile, ImageOps
 
@@ -220,7 +221,6 @@ def test_16_bit_grey_is_scaled_not_cut_off(tmp_path, kind):
 
 @pytest.mark.parametrize("photometric, byteorder", [("minisblack", ">"), ("minisblack", "<"), ("miniswhite", "<")])
 def test_16_bit_tiff_of_another_writer(tmp_path, photometric, byteorder):
-    tifffile = pytest.importorskip("tifffile")
     values = np.random.default_rng(0).integers(0, 65536, (20, 30)).astype(np.uint16)
     path = tmp_path / "picture.tif"
     tifffile.imwrite(path, values, photometric=photometric, byteorder=byteorder)

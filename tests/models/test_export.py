@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -103,7 +105,6 @@ def test_networks_of_torchvision_take_theirs(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
 def test_networks_of_timm_take_theirs(name: str, tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm")
     manifest = model(tmp_path, Timm(model=name, size=64))
     export(manifest, tmp_path / "out.pth")
     network = timm.create_model(name, num_classes=3, **({"img_size": 64} if name.startswith("vit") else {}))
@@ -144,8 +145,6 @@ def test_no_trunk_is_forgotten() -> None:
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 @pytest.mark.parametrize("options", NETWORKS, ids=lambda options: options.slug)
 def test_an_exported_network_gives_the_same(options: TrunkOptions, suffix: str, tmp_path: Path) -> None:
-    if options.name == "timm":
-        pytest.importorskip("timm")
     manifest = model(tmp_path, options)
     assert "outputs equal to" in export(manifest, tmp_path / f"net{suffix}")
     pictures = torch.randint(0, 256, (5, 3, options.size, options.size), dtype=torch.uint8)
@@ -161,8 +160,7 @@ def ran(file: Path, pictures: torch.Tensor) -> torch.Tensor:
     if file.suffix == ".pt2":
         found: torch.Tensor = torch.export.load(file).module()(pictures)
         return found
-    runtime = pytest.importorskip("onnxruntime")
-    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["features"], {"pictures": pictures.numpy()})[0])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from networks import noise
@@ -208,7 +209,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_built(wrong: dict[st
 
 def test_without_timm_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(LayerError, match="needs the package timm, which is not installed; pip install timm"):
+    with pytest.raises(LayerError, match="needs timm, which is not installed: pip install"):
         build_trunk(Timm(model="resnet18"), top=True)
 
 
@@ -224,7 +225,6 @@ def test_without_timm_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 def test_computes_timms_values(
     model: str, endpoints: tuple[str, ...], size: int, maps: dict[str, tuple[int, ...]]
 ) -> None:
-    timm = pytest.importorskip("timm")
     more = {"img_size": size} if "224" in model else {}
     torch.manual_seed(2)
     theirs = timm.create_model(model, pretrained=False, **more).eval()
@@ -241,6 +241,5 @@ def test_computes_timms_values(
 
 
 def test_timm_has_no_such_network() -> None:
-    pytest.importorskip("timm")
     with pytest.raises(LayerError, match="timm has no network 'resnet17x'; did you mean 'resnet"):
         build_trunk(Timm(model="resnet17x"), top=True)

@@ -171,7 +171,7 @@ class Timm(Library):
             timm = import_module("timm")
         except ImportError:
             raise LayerError(
-                f"trunk timm: {options.model} needs the package timm, which is not installed; pip install timm."
+                f"trunk timm: {options.model} needs timm, which is not installed: pip install ssltransfer[timm]."
             ) from None
         if not timm.is_model(options.model):
             raise LayerError(f"timm has no network {options.model!r}{nearest(options.model, timm.list_models())}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -111,7 +112,6 @@ def torchvision_by_name() -> File:
 
 
 def timm_resnet() -> File:
-    timm = pytest.importorskip("timm")
     network = shaken(timm.create_model("resnet18", num_classes=10)).eval()
     content = {"epoch": 3, "arch": "resnet18", "args": argparse.Namespace(lr=0.1), "state_dict": network.state_dict()}
     trunk = {"name": "timm", "model": "resnet18", "size": 64}
@@ -119,7 +119,6 @@ def timm_resnet() -> File:
 
 
 def vit(model: str = "vit_tiny_patch16_224", size: int = 64) -> tuple[Names, Network]:
-    timm = pytest.importorskip("timm")
     network = shaken(timm.create_model(model, num_classes=0, img_size=size)).eval()
     return network.state_dict(), network
 
@@ -445,7 +444,6 @@ def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
 
 
 def test_the_table_of_families_is_what_was_tried() -> None:
-    timm = pytest.importorskip("timm")
     said: dict[str, set[tuple[Any, ...]]] = {}
     tried: dict[str, set[tuple[Any, ...]]] = {}
     for family, trunks, task in table():
@@ -469,7 +467,6 @@ def test_the_layout_of_a_wide_simclr_is_that_of_width_four() -> None:
 
 def test_a_swiglu_dinov2_is_renamed() -> None:
     """The giant one, by names and shapes alone: its network has a thousand million parameters."""
-    timm = pytest.importorskip("timm")
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     from ssltransfer.models.layouts import renamed

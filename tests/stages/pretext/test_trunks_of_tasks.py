@@ -86,7 +86,6 @@ def test_a_network_whose_fc6_wants_another_size_says_so() -> None:
 
 
 def test_timm() -> None:
-    pytest.importorskip("timm")
     task = RotationTask(Rotation(hidden=16, augment="crop"), Timm(model="convnext_atto", size=64), 0)
     batch = Batch(pictures(2, 73), torch.arange(2), torch.zeros(2, dtype=torch.int64))
     values = task.train()(batch, batch.draws(0))
