@@ -79,12 +79,19 @@ def compared(folder: Path) -> dict[str, bytes]:
 
 
 def measured(config: Path, folder: Path) -> dict[str, dict[str, Metrics]]:
-    """Run a configuration in `folder`, on one core as other tests run beside it; evaluation -> model -> metrics."""
+    """Run a configuration in `folder`, on one core as other tests run beside it; evaluation -> model -> metrics.
+
+    Every evaluation must be there, and every table in the report.
+    """
     words = command("--cores", "1", config=str(config))
     run = subprocess.run(words, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert run.returncode == 0, run.stdout[-6000:]
+    read = read_config(config)
     found: dict[str, dict[str, Metrics]] = {}
-    for file in sorted((folder / read_config(config).results / "evaluate").glob("*/*.json")):
+    for file in sorted((folder / read.results / "evaluate").glob("*/*.json")):
         if not file.name.endswith(".run.json"):
             found.setdefault(file.parent.name, {})[file.stem] = read_metrics(file)
+    assert set(found) == set(read.evaluations)
+    page = (folder / read.results / "report/index.html").read_text("utf-8")
+    assert all(table.title in page for table in read.report.tables)
     return found

@@ -1,0 +1,22 @@
+"""config/compress_small.yaml as it stands, by the workflow: students of one teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chain import ROOT, measured
+
+from ssltransfer.config import read_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # some minutes
+
+
+def test_every_method_brings_a_student_nearer_to_its_teacher(tmp_path: Path) -> None:
+    config = ROOT / "config/compress_small.yaml"
+    found = {model: metrics.mean() for model, metrics in measured(config, tmp_path)["neighbours"].items()}
+    print(found)
+    teacher = found.pop("teacher")
+    random = max(found.pop(model) for model in list(found) if model.startswith("random-"))
+    assert found.keys() == read_config(config).students.keys() - {"teacher"}
+    assert teacher > min(found.values()) > random

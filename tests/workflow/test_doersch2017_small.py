@@ -1,0 +1,16 @@
+"""config/doersch2017_small.yaml as it stands, by the workflow: several tasks on one trunk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chain import ROOT, measured
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # some minutes
+
+
+def test_the_tables_are_made(tmp_path: Path) -> None:
+    """Alone and together, mixes of units, quality against compute."""
+    frozen = measured(ROOT / "config/doersch2017_small.yaml", tmp_path)["frozen"]
+    assert frozen.keys() >= {"rp", "col", "together", "together@20", "together@40", "lasso", "at-once"}
