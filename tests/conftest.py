@@ -90,6 +90,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_objects(real_data: Path) -> Path:
+    """Tiny-ImageNet's layout: 16 classes of 300 photographs of 64 pixels, and 800 others."""
+    folder = real_data / "objects" / "tiny_imagenet"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def kitchen(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with lists train.txt and test.txt of 44 and 12 frames of one real room, and their depth."""
     source = real_data / "rgbd" / "seven_scenes_redkitchen"

@@ -11,14 +11,11 @@ from chain import ROOT, measured, write_config
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(5400)]
 
 
-def test_every_method_keeps_some_of_its_teacher(real_data: Path, tmp_path: Path) -> None:
+def test_every_method_keeps_some_of_its_teacher(real_objects: Path, tmp_path: Path) -> None:
     """config/compress_small.yaml on 1,600 photographs of 16 classes and 400 others."""
-    root = real_data / "objects" / "tiny_imagenet"
-    if not root.is_dir():
-        pytest.skip(f"{root} is missing")
     config = yaml.safe_load((ROOT / "config/compress_small.yaml").read_text())
     for name, split, limit in (("objects", "train", 1600), ("objects-val", "val", 400)):
-        config["datasets"][name] = {"format": "imagefolder", "root": str(root), "split": split, "limit": limit}
+        config["datasets"][name] = {"format": "imagefolder", "root": str(real_objects), "split": split, "limit": limit}
     found = {
         model: metrics.mean()
         for model, metrics in measured(write_config(tmp_path, config), tmp_path)["neighbours"].items()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,8 @@ from ssltransfer.config.schedule import Precision, Schedule
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import CentreSquare
-from ssltransfer.training.devices import Devices, plan_devices
+from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import Fitted, fit
-from ssltransfer.training.gpus import DeviceError
 from ssltransfer.training.task import Task
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -111,12 +113,11 @@ def test_the_start_line_says_how_many():
     assert str(Devices(torch.device("cpu"), 3, rank=1, world=2)).endswith("3 loader workers each")
 
 
-def test_gpus_that_cannot_be_used_are_refused(monkeypatch: pytest.MonkeyPatch):
-    if torch.cuda.is_available():
-        pytest.skip("the GPU can be used")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES is '3', but torch finds no usable GPU"):
-        plan_devices(1)
+def test_gpus_that_cannot_be_used_are_refused():
+    """In a process of its own: torch looks for GPUs once."""
+    words = [sys.executable, "-c", "from ssltransfer.training.devices import plan_devices; plan_devices(1)"]
+    run = subprocess.run(words, env={**os.environ, "CUDA_VISIBLE_DEVICES": "99"}, capture_output=True, text=True)
+    assert run.returncode and "CUDA_VISIBLE_DEVICES is '99', but torch finds no usable GPU" in run.stderr
 
 
 def test_new_options_change_no_spec():

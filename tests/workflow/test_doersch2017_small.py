@@ -14,3 +14,4 @@ def test_the_tables_are_made(tmp_path: Path) -> None:
     """Alone and together, mixes of units, quality against compute."""
     frozen = measured(ROOT / "config/doersch2017_small.yaml", tmp_path)["frozen"]
     assert frozen.keys() >= {"rp", "col", "together", "together@20", "together@40", "lasso", "at-once"}
+    assert all(metrics.chance is not None and metrics.mean() > metrics.chance for metrics in frozen.values())

@@ -74,6 +74,39 @@ class TrunkTask(Task):
     rule: Normalise
 
 
+class Around(Task):
+    """A task that adds to another's loss, and is as that one in all else.
+
+    Attributes:
+        task: the other.
+    """
+
+    task: Task
+
+    @property
+    def guess(self) -> float:  # type: ignore[override]
+        """The task's."""
+        return self.task.guess
+
+    @property
+    def transform(self) -> Transform:
+        """The task's."""
+        return self.task.transform
+
+    @property
+    def heldout_transform(self) -> Transform:
+        """The task's."""
+        return self.task.heldout_transform
+
+    def survey(self, index: Index, devices: Devices) -> None:
+        """The task's."""
+        self.task.survey(index, devices)
+
+    def after_step(self, step: int) -> None:
+        """The task's."""
+        self.task.after_step(step)
+
+
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
     """Share of right answers, a scalar."""
     return (logits.argmax(1) == target).float().mean()

@@ -17,16 +17,13 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def tiny_imagenet(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def tiny_imagenet(real_objects: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Indexes of 4,800 pictures of 16 classes to learn on and 800 others."""
-    root = real_data / "objects" / "tiny_imagenet"
-    if not root.is_dir():
-        pytest.skip(f"{root} is missing")
     folder = tmp_path_factory.mktemp("tiny")
     found = {}
     for split in ("train", "val"):
         found[split] = folder / f"{split}.parquet"
-        index_stage.run(ImageFolder(root=str(root), split=split), output=found[split], threads=2)
+        index_stage.run(ImageFolder(root=str(real_objects), split=split), output=found[split], threads=2)
     return found
 
 

@@ -13,15 +13,13 @@ from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Several
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws, seed_of
-from ssltransfer.data.transforms import Transform
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.mix import MixedTrunk
 from ssltransfer.models.normalise import Normalise
 from ssltransfer.models.trunk import Trunk
 from ssltransfer.stages.pretext.base import PretextTask, Trainable
-from ssltransfer.training.devices import Devices
 from ssltransfer.training.members import Member
-from ssltransfer.training.task import Task
+from ssltransfer.training.task import Around
 
 
 def together(spec: Pretext, pictures: Mapping[str, Index]) -> Trainable:
@@ -64,7 +62,7 @@ def _task(part: Pretext, trunk: Trunk, seed: int) -> PretextTask:
     return task
 
 
-class Penalised(Task):
+class Penalised(Around):
     """A task on a mixed trunk, with an L1 penalty of its mix; on held-out pictures the loss is the task's own.
 
     Args:
@@ -77,21 +75,6 @@ class Penalised(Task):
         assert isinstance(task.trunk, MixedTrunk)
         self.task, self.mix, self.strength = task, task.trunk.mix, strength
 
-    @property
-    def guess(self) -> float:  # type: ignore[override]
-        """The task's."""
-        return self.task.guess
-
-    @property
-    def transform(self) -> Transform:
-        """The task's."""
-        return self.task.transform
-
-    @property
-    def heldout_transform(self) -> Transform:
-        """The task's."""
-        return self.task.heldout_transform
-
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The task's values, and `l1`, the sum of |alpha|."""
         values: dict[str, Tensor] = self.task(batch, draws)
@@ -99,11 +82,3 @@ class Penalised(Task):
             return values
         penalty = self.mix.penalty
         return values | {"loss": values["loss"] + self.strength * penalty, "l1": penalty}
-
-    def survey(self, index: Index, devices: Devices) -> None:
-        """The task's."""
-        self.task.survey(index, devices)
-
-    def after_step(self, step: int) -> None:
-        """The task's."""
-        self.task.after_step(step)

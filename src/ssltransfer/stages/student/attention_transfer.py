@@ -15,7 +15,6 @@ from ssltransfer.artefacts.index import Index
 from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
 from ssltransfer.data.draws import Draws
-from ssltransfer.data.transforms import Transform
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import read_model
@@ -23,11 +22,12 @@ from ssltransfer.stages.student.base import Given, StudentTask
 from ssltransfer.stages.student.distilled import PICTURES
 from ssltransfer.stages.student.layer_regression import alike
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.task import Around
 
 Call = tuple[Tensor, dict[str, Tensor]]  # inputs float (N, 3, S, S), and layers of them
 
 
-class AttentionTransferTask(StudentTask):
+class AttentionTransferTask(Around, StudentTask):
     """A pretext task's loss, and how far the student's attention lies from the teacher's, layer by layer.
 
     Noroozi et al. 2018, section 5 (6 ii), after Zagoruyko & Komodakis 2017, equation 2 (protocols 3.2):
@@ -72,17 +72,7 @@ class AttentionTransferTask(StudentTask):
     @property
     def guess(self) -> float:  # type: ignore[override]
         """The task's, and the transfer of a student that attends to all places alike, once that was measured."""
-        return self.task.guess + float(self.flat)
-
-    @property
-    def transform(self) -> Transform:
-        """The task's."""
-        return self.task.transform
-
-    @property
-    def heldout_transform(self) -> Transform:
-        """The task's."""
-        return self.task.heldout_transform
+        return super().guess + float(self.flat)
 
     def written(self) -> Trunk:
         """The convolutions under the trunk's own strides; the task's head and its strides on tiles stay behind."""
@@ -115,7 +105,7 @@ class AttentionTransferTask(StudentTask):
     @torch.no_grad()
     def survey(self, index: Index, devices: Devices) -> None:
         """What the task must know, and how far the teacher's attention lies from none."""
-        self.task.survey(index, devices)
+        super().survey(index, devices)
         ids = list(range(0, len(index), -(-len(index) // PICTURES)))
         ids = ids[: len(ids) // 2 * 2] or ids  # tasks that take pictures in pairs
         schedule = self.spec.schedule
@@ -131,10 +121,6 @@ class AttentionTransferTask(StudentTask):
             total += torch.stack(list(self.transfer(level).values())).sum().cpu() * len(batch)
         self.train(was)
         self.flat.copy_(total / len(ids))
-
-    def after_step(self, step: int) -> None:
-        """The task's."""
-        self.task.after_step(step)
 
 
 class Teacher:
