@@ -144,6 +144,18 @@ def test_a_supervised_control_learns_as_the_student_does() -> None:
     assert control.schedule == config.students["cc"].schedule and control.data == "a-train"
 
 
+def test_no_supervised_control_of_a_trunk_that_only_comes_from_a_file() -> None:
+    """A ResNet-50 from a file, whose student is a CaffeNet: nobody asked for a ResNet-50 to be trained."""
+    imported = {"task": {"name": "imported", "file": "teacher.pth"}, "trunk": "resnet50"}
+    content = changed("pretexts/teacher", imported)
+    content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-sgd"}
+    assert complete(content).rows["nn"] == (
+        *("teacher", "cc", "random-resnet50", "random-caffenet", "supervised-caffenet-a-train"),
+    )
+    content["students"]["large"] = {**content["students"]["cc"], "trunk": "resnet50"}
+    assert "supervised-resnet50-a-train" in complete(content).rows["nn"]
+
+
 def test_a_declared_control_is_not_made_twice() -> None:
     content = changed("students/mine", {**BASE["students"]["cc"], "method": "supervised"})
     assert complete(content).rows["nn"] == ("jig", "cc", "random-caffenet", "mine")

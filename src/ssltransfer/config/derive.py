@@ -42,7 +42,7 @@ def add_snapshots(document: Document) -> Document:
 
 
 def add_controls(document: Document) -> Config:
-    """Random and supervised rows for every trunk of every evaluation."""
+    """Random and supervised rows for every trunk of every evaluation; supervised ones only of trunks trained here."""
     pretexts, students = dict(document.pretexts), dict(document.students)
     rows: dict[str, tuple[str, ...]] = {}
     derived = {name for name, pretext in pretexts.items() if isinstance(pretext.task, Snapshot)}
@@ -60,7 +60,7 @@ def add_controls(document: Document) -> Config:
                 control = f"rescaled-{trunk.slug}-{evaluation.train}"
                 controls[control] = Pretext(task=RandomNetwork(rescale=True), trunk=trunk, data=evaluation.train)
             data = _supervised_data(document, name, models)
-            if "supervised" in evaluation.controls and data:
+            if "supervised" in evaluation.controls and data and _trained_here(document, trunk):
                 controls[f"supervised-{trunk.slug}-{data}"] = _supervised(document, trunk, data, models)
             for control, entity in controls.items():
                 same = [model for model in declared if _entity(document, model) == entity]
@@ -94,6 +94,12 @@ def _distinct_trunks(document: Document, models: list[str]) -> list[AnyTrunk]:
         if trunk.name != "hog-words" and trunk not in trunks:
             trunks.append(trunk)
     return trunks
+
+
+def _trained_here(document: Document, trunk: AnyTrunk) -> bool:
+    """Whether anything trains such a network: of a teacher from a file, no supervised control is trained unasked."""
+    pretexts = (pretext for pretext in document.pretexts.values() if pretext.task.trains)
+    return any(model.trunk == trunk for model in (*pretexts, *document.students.values()))
 
 
 def _supervised_data(document: Document, name: str, models: list[str]) -> str | None:

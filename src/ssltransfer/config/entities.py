@@ -200,7 +200,8 @@ class Evaluation(Measurement):
     models: tuple[str, ...] = Field(min_length=1, description="Names or patterns such as cc-k*.")
     controls: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
         ("random", "supervised"),
-        description="rescaled: a random network rescaled by the training pictures; for trunks that can be.",
+        description="supervised: of trunks that something here trains; rescaled: a random network rescaled by the "
+        "training pictures, for trunks that can be.",
     )
     supervised_on: str | None = Field(
         None, description="Dataset of the supervised control; default: `train` where it has one label a picture."
