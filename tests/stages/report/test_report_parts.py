@@ -162,6 +162,13 @@ def test_what_a_protocol_draws_is_shown() -> None:
     assert svg.startswith("<svg") and "loss of net" in svg
 
 
+def test_a_nearly_flat_curve_has_whole_numbers_at_its_ticks() -> None:
+    """Not what must be added to an offset, which would stand over the title."""
+    rows = [{"iteration": i, "objective": 521.7 + 0.1 / i, "moved": 0} for i in (1, 2, 3)]
+    objective, *_ = Plots().clustering(rows, np.array([1, 2]), 1, "flat")
+    assert ">521.76<" in objective and "+5.2" not in objective
+
+
 def test_numbers_in_words() -> None:
     assert [duration(s) for s in (None, 0.44, 9.99, 59.4, 61, 7265)] == [
         *("\u2013", "0.4 s", "10.0 s", "59 s"),

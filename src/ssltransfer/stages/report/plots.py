@@ -21,9 +21,9 @@ from ssltransfer.stages.report.text import shorten
 
 INK, RULE, FAINT = "#010203", "#020304", "#030405"  # stand for the page's own colours
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
-# Okabe & Ito 2008: told apart by colour-blind readers.
 NAMED = 21  # classes that a confusion matrix names
 SMALL = (2.75, 2.05)  # inches
+# Okabe & Ito 2008: told apart by colour-blind readers.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 _STYLE: dict[Any, Any] = {
@@ -50,6 +50,7 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 8,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
+    "axes.formatter.useoffset": False,  # an offset would be drawn over the title
 }
 
 
