@@ -98,6 +98,14 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "jigsawpp-conv4 on imagenet-train" in text and "24.6 GB" in text and "Assumed, not measured" in text
 
 
+def test_sums_say_where_a_size_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of pictures in a folder nobody has counted, hours are unknown: less than a second would be believed."""
+    print_plan(read_config(REPOSITORY / "config/compress.yaml"))
+    rows = {line.split()[0]: line.split()[2:] for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["features"][:2] == ["?", "-"] and rows["pretext"][:3] == ["<", "1", "s"]
+    assert rows["all"][:3] == [">", "1", "s"] and rows["all"][3] == ">"
+
+
 def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: Path) -> None:
     content = yaml.safe_load((REPOSITORY / "config/noroozi2018.yaml").read_text())
     data = content["pretexts"]["jigsawpp"]["data"]

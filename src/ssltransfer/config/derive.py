@@ -98,8 +98,8 @@ def _distinct_trunks(document: Document, models: list[str]) -> list[AnyTrunk]:
 
 def _trained_here(document: Document, trunk: AnyTrunk) -> bool:
     """Whether anything trains such a network: of a teacher from a file, no supervised control is trained unasked."""
-    pretexts = (pretext for pretext in document.pretexts.values() if pretext.task.trains)
-    return any(model.trunk == trunk for model in (*pretexts, *document.students.values()))
+    learned = [pretext.trunk for pretext in document.pretexts.values() if pretext.task.trains]
+    return trunk in learned or trunk in [student.trunk for student in document.students.values()]
 
 
 def _supervised_data(document: Document, name: str, models: list[str]) -> str | None:

@@ -6,9 +6,11 @@ device and its cores sustain, which is assumed, given, or taken from a run of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ssltransfer.config import Config
 from ssltransfer.plan.caches import enlarged
-from ssltransfer.plan.costs import estimate, pictures
+from ssltransfer.plan.costs import Cost, estimate, pictures
 from ssltransfer.plan.machine import Machine, measured
 from ssltransfer.plan.wall import NODE, wall_hours
 
@@ -30,16 +32,13 @@ def print_plan(config: Config, machine: Machine | None = None) -> None:
             needs = f"  <- {', '.join(cost.needs)}" if cost.needs else ""
             print(f"  {cost.name:<{width}} {_hours(cost.hours):>9} {_size(cost.disk_gb):>9}{made}{needs}")
     print(f"\n{'stage':<10} {'jobs':>5} {'hours':>10} {'disk':>10} {'memory of the largest job':>26}  limited by")
-    total_hours, total_disk = 0.0, 0.0
     for stage in dict.fromkeys(cost.stage for cost in costs):
         rows = [cost for cost in costs if cost.stage == stage]
-        hours, disk = (sum(filter(None, (getattr(c, key) for c in rows))) for key in ("hours", "disk_gb"))
         memory = max((c.memory_gb for c in rows if c.memory_gb is not None), default=None)
         limits = ", ".join(dict.fromkeys(c.limit for c in rows if c.limit))
-        print(f"{stage:<10} {len(rows):>5} {_hours(hours):>10} {_size(disk):>10} {_size(memory):>26}  {limits}")
-        total_hours, total_disk = total_hours + hours, total_disk + disk
-    print(f"{'all':<10} {len(costs):>5} {_hours(total_hours):>10} {_size(total_disk):>10}")
-    walls = ", ".join(f"{_hours(wall_hours(costs, count))} on {count}" for count in DEVICES)
+        print(f"{stage:<10} {_totals(rows)} {_size(memory):>26}  {limits}".rstrip())
+    print(f"{'all':<10} {_totals(costs)}")
+    walls = ", ".join(f"{_least(_hours(wall_hours(costs, count)), costs)} on {count}" for count in DEVICES)
     print(f"Hours are of one device. From the first job to the last: {walls} (a job shares at most {NODE}).")
     unknown = sorted({name for name in config.datasets if pictures(config, name) is None})
     if unknown:
@@ -47,6 +46,19 @@ def print_plan(config: Config, machine: Machine | None = None) -> None:
     for line in enlarged(config):
         print(line)
     print(machine)
+
+
+def _totals(costs: Sequence[Cost]) -> str:
+    """How many jobs, their hours and what they keep."""
+    hours, kept = [cost.hours for cost in costs], [cost.disk_gb for cost in costs if cost.disk_gb is not None]
+    said = _hours(sum(filter(None, hours))) if set(hours) != {None} else "?"
+    return f"{len(costs):>5} {_least(said, costs):>10} {_least(_size(sum(kept) if kept else None), costs):>10}"
+
+
+def _least(said: str, costs: Sequence[Cost]) -> str:
+    """After a > where the size of some pictures is unknown."""
+    unknown = any(cost.hours is None for cost in costs) and said not in "?-"
+    return f"> {said.removeprefix('< ')}" if unknown else said
 
 
 def _hours(hours: float | None) -> str:
