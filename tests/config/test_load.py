@@ -86,6 +86,17 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("datasets/b/format", "foldr", "there is no 'foldr'; did you mean 'folder'?"),
         ("pretexts/cc", {"task": "random", "trunk": "caffenet"}, "both a pretext and a student"),
         ("report", {"tables": [{"title": "t", "columns": ["nm"]}]}, "no evaluation is called 'nm'"),
+        ("report", {"tables": [{"title": "t", "columns": ["nn"], "rows": ["jgi"]}]}, "'jgi'; did you mean 'jig'?"),
+        (
+            "report",
+            {"tables": [{"title": "t", "columns": ["nn"], "averaged": {"mine": "cc-s*"}}]},
+            "report.tables: 't': no model of its columns is called 'cc-s*'",
+        ),
+        (
+            "report",
+            {"tables": [{"title": "t", "columns": ["nn"], "averaged": {"jig": "cc"}}]},
+            "averaged.jig is the name of a model; give the row another one.",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_sentence(path: str, value: Any, said: str) -> None:
@@ -144,14 +155,20 @@ def test_a_supervised_control_learns_as_the_student_does() -> None:
     assert control.schedule == config.students["cc"].schedule and control.data == "a-train"
 
 
-def test_no_supervised_control_of_a_trunk_that_only_comes_from_a_file() -> None:
+@pytest.mark.parametrize("method", ["regression", "cluster-classification"])
+def test_no_supervised_control_of_a_teacher_from_a_file(method: str) -> None:
     """A ResNet-50 from a file, whose student is a CaffeNet: nobody asked for a ResNet-50 to be trained."""
-    imported = {"task": {"name": "imported", "file": "teacher.pth"}, "trunk": "resnet50"}
-    content = changed("pretexts/teacher", imported)
+    content = changed("pretexts/teacher", {"task": {"name": "imported", "file": "teacher.pth"}, "trunk": "resnet50"})
     content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-sgd"}
-    assert complete(content).rows["nn"] == (
-        *("teacher", "cc", "random-resnet50", "random-caffenet", "supervised-caffenet-a-train"),
-    )
+    rows = ("teacher", "cc", "random-resnet50", "supervised-resnet50-a-train", "random-caffenet")
+    rows += ("supervised-caffenet-a-train",)
+    assert complete(content).rows["nn"] == rows  # measured for its own sake
+    if method == "regression":
+        content["students"]["cc"]["method"] = {"name": method, "teacher": "teacher"}
+    else:
+        content["features"]["jig-conv4"] = {"model": "teacher", "layer": "pool"}
+    assert complete(content).rows["nn"] == tuple(row for row in rows if row != "supervised-resnet50-a-train")
+    content["evaluations"]["nn"]["models"] += ["large"]
     content["students"]["large"] = {**content["students"]["cc"], "trunk": "resnet50"}
     assert "supervised-resnet50-a-train" in complete(content).rows["nn"]
 

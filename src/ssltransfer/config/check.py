@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 from typing import Any
 
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
-from ssltransfer.config.entities import Evaluation, Pretext, Student
+from ssltransfer.config.entities import Evaluation, Pretext, Student, Table
 from ssltransfer.config.formats import TargetKind, Video
 from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, OfLayers
 from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
@@ -67,14 +68,23 @@ def check(config: Config) -> None:
             )
     check_references(config.report)
     for table in config.report.tables:
-        for column in table.columns:
-            _known(
-                config.evaluations,
-                column.split(":")[0],
-                f"report.tables: column of {table.title!r}",
-                "evaluation",
-            )
+        _check_table(config, table)
     _refuse_cycles(config)
+
+
+def _check_table(config: Config, table: Table) -> None:
+    where = f"report.tables: {table.title!r}"
+    measured: list[str] = []
+    for column in table.columns:
+        evaluation = column.split(":")[0]
+        _known(config.evaluations, evaluation, f"report.tables: column of {table.title!r}", "evaluation")
+        measured += config.rows[evaluation]
+    for pattern in (*table.rows, *table.averaged.values()):
+        if not any(fnmatch.fnmatchcase(model, pattern) for model in measured):
+            raise ConfigError(f"{where}: no model of its columns is called {pattern!r}{nearest(pattern, measured)}")
+    for row in table.averaged:
+        if row in measured:
+            raise ConfigError(f"{where}: averaged.{row} is the name of a model; give the row another one.")
 
 
 def _check_task(config: Config, part: Pretext, where: str) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, features_name, protocol_features, teacher_features
 from ssltransfer.config.entities import Document, Features, Pretext, Student
-from ssltransfer.config.methods import Distillation, Supervised
+from ssltransfer.config.methods import ClusterClassification, Distillation, Supervised
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import RandomNetwork, Snapshot
+from ssltransfer.config.tasks import Imported, RandomNetwork, Snapshot
 from ssltransfer.config.trunks import AnyTrunk, can_be_rescaled
 
 
@@ -42,7 +42,7 @@ def add_snapshots(document: Document) -> Document:
 
 
 def add_controls(document: Document) -> Config:
-    """Random and supervised rows for every trunk of every evaluation; supervised ones only of trunks trained here."""
+    """Random and supervised rows for every trunk of every evaluation, but for no supervised ones of teachers' files."""
     pretexts, students = dict(document.pretexts), dict(document.students)
     rows: dict[str, tuple[str, ...]] = {}
     derived = {name for name, pretext in pretexts.items() if isinstance(pretext.task, Snapshot)}
@@ -60,7 +60,7 @@ def add_controls(document: Document) -> Config:
                 control = f"rescaled-{trunk.slug}-{evaluation.train}"
                 controls[control] = Pretext(task=RandomNetwork(rescale=True), trunk=trunk, data=evaluation.train)
             data = _supervised_data(document, name, models)
-            if "supervised" in evaluation.controls and data and _trained_here(document, trunk):
+            if "supervised" in evaluation.controls and data and not _only_teachers(document, models, trunk):
                 controls[f"supervised-{trunk.slug}-{data}"] = _supervised(document, trunk, data, models)
             for control, entity in controls.items():
                 same = [model for model in declared if _entity(document, model) == entity]
@@ -96,10 +96,17 @@ def _distinct_trunks(document: Document, models: list[str]) -> list[AnyTrunk]:
     return trunks
 
 
-def _trained_here(document: Document, trunk: AnyTrunk) -> bool:
-    """Whether anything trains such a network: of a teacher from a file, no supervised control is trained unasked."""
-    learned = [pretext.trunk for pretext in document.pretexts.values() if pretext.task.trains]
-    return trunk in learned or trunk in [student.trunk for student in document.students.values()]
+def _only_teachers(document: Document, models: list[str], trunk: AnyTrunk) -> bool:
+    """Whether all of these models on a trunk are files that students learn from: nobody asked to train their kind."""
+    methods = [student.method for student in document.students.values()]
+    clusters = [
+        document.clusters.get(method.cluster) for method in methods if isinstance(method, ClusterClassification)
+    ]
+    features = [document.features.get(cluster.features) for cluster in clusters if cluster]
+    teachers = {method.teacher for method in methods if isinstance(method, Distillation)}
+    teachers |= {entry.model for entry in features if entry}
+    files = {name for name, pretext in document.pretexts.items() if isinstance(pretext.task, Imported)}
+    return all(model in teachers & files for model in models if _entity(document, model).trunk == trunk)
 
 
 def _supervised_data(document: Document, name: str, models: list[str]) -> str | None:

@@ -200,7 +200,7 @@ class Evaluation(Measurement):
     models: tuple[str, ...] = Field(min_length=1, description="Names or patterns such as cc-k*.")
     controls: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
         ("random", "supervised"),
-        description="supervised: of trunks that something here trains; rescaled: a random network rescaled by the "
+        description="supervised: but for a file that students learn from; rescaled: a random network rescaled by the "
         "training pictures, for trunks that can be.",
     )
     supervised_on: str | None = Field(
@@ -219,6 +219,9 @@ class Table(Spec):
     title: str
     rows: tuple[str, ...] = Field((), description="Models or patterns; default: all with a number in a column.")
     columns: tuple[str, ...]
+    averaged: dict[str, str] = Field(
+        {}, description="Row -> pattern of models, such as seeds of one, of which it shows mean and spread, not each."
+    )
     reference: str | None = Field(None, description="A table of the papers, such as noroozi2018-table3.")
     paper_rows: dict[str, str] = Field({}, description="Model -> row of the reference table.")
     paper_columns: dict[str, str] = Field({}, description="Column -> column of the reference table.")

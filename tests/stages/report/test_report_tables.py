@@ -59,6 +59,28 @@ def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> 
     assert row.cells[0].text == "35.2 \u00b1 2.8"
 
 
+def test_seeds_of_one_model_share_a_row(chain) -> None:  # type: ignore[no-untyped-def]
+    """Of two seeds each, one of them measured twice: the spread is that of trainings, not of measurements."""
+    chain.dataset("d", classes=["a", "b"])
+    values = {"a-s0": [10.0, 14.0], "b-s0": [30.0], "a-s1": [20.0], "b-s1": [37.0], "alone": [33.0]}
+    for model, measured in values.items():
+        chain.model(model, "pretext", {"task": {"name": "rotation"}}, trained=False)
+        chain.measure("e", model, {"accuracy": measured})
+    found = gather(**chain.inputs)
+    averaged = {"a": "a-s*", "b": "b-s?"}
+    tables = build_tables(table(columns=("e",), averaged=averaged), found)
+    ((_, _, rows),) = tables[0].groups
+    assert sorted((row.model, row.models) for row in rows) == [("a", 2), ("alone", 1), ("b", 2)]
+    cells = {row.model: row.cells[0] for row in rows}
+    for row, numbers in (("a", [12, 20]), ("b", [30, 37])):
+        assert cells[row].mean == pytest.approx(np.mean(numbers)) and cells[row].seeds == 2
+        assert cells[row].spread == pytest.approx(np.std(numbers, ddof=1))
+    assert [row for row in cells if cells[row].best] == ["b"]
+    assert "a (2 models)  16.0 \u00b1 5.7" in as_text(tables)
+    (one,) = build_tables(table(columns=("e",), rows=("a-s0",), averaged=averaged), found)
+    assert one.groups[0][2][0].cells[0].text == "12.0 \u00b1 2.8"  # alone in its row: its own seeds
+
+
 def test_csv_holds_every_number(filled) -> None:  # type: ignore[no-untyped-def]
     output: Path = filled.report(name="csv")
     rows = list(csv.DictReader(output.with_name("tables.csv").open(encoding="utf-8")))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import fnmatch
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ssltransfer.artefacts.metrics import Metrics
@@ -72,9 +72,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A model with its numbers and, beside them, the paper's."""
+    """A model with its numbers and, beside them, the paper's.
+
+    Attributes:
+        model: its name, or that of the row where several are averaged; `models`: how many they are.
+    """
 
     model: str
+    models: int
     kind: Kind
     cells: tuple[Cell, ...]
     paper_row: str | None = None
@@ -122,21 +127,23 @@ def build_tables(report: Report, results: Results) -> list[Table]:
 def _build(spec: TableSpec, results: Results) -> Table:
     where = f"report.tables: {spec.title!r}"
     columns = tuple(_column(key, spec, results, where) for key in spec.columns)
-    models = _rows(spec, columns, results, where)
+    members = _members(spec, _rows(spec, columns, results, where))
     reference = reference_of(spec)
-    found = {model: [_metrics(results, column, model) for column in columns] for model in models}
-    best = [_best(results, [(model, found[model][i]) for model in models], c) for i, c in enumerate(columns)]
+    kinds = {row: results.kind(models[0]) for row, models in members.items()}
+    found = {row: [_metrics(results, column, models) for column in columns] for row, models in members.items()}
+    best = [
+        _best({row: found[row][i] for row in found if kinds[row] != "supervised"}, c) for i, c in enumerate(columns)
+    ]
     rows = [
         Row(
-            model,
-            results.kind(model),
-            tuple(_cell(metrics, columns[i], model in best[i]) for i, metrics in enumerate(found[model])),
-            spec.paper_rows.get(model),
-            tuple(reference.value(spec.paper_rows.get(model), c.paper) for c in columns if c.paper)
-            if reference
-            else (),
+            row,
+            len(members[row]),
+            kinds[row],
+            tuple(_cell(metrics, columns[i], row in best[i]) for i, metrics in enumerate(found[row])),
+            spec.paper_rows.get(row),
+            tuple(reference.value(spec.paper_rows.get(row), c.paper) for c in columns if c.paper) if reference else (),
         )
-        for model in models
+        for row in members
     ]
     groups = tuple((title, kind, tuple(row for row in rows if row.kind == kind)) for kind, title in GROUPS)
     return Table(spec.title, columns, tuple(group for group in groups if group[2]), reference)
@@ -186,24 +193,37 @@ def _rows(spec: TableSpec, columns: Sequence[Column], results: Results, where: s
     return rows
 
 
-def _metrics(results: Results, column: Column, model: str) -> Metrics | None:
-    for metrics in results.evaluations[column.evaluation]:
-        if metrics.model == model and (column.value is None or column.value in metrics.values):
-            return metrics
-    return None
+def _members(spec: TableSpec, models: Sequence[str]) -> dict[str, list[str]]:
+    """Row -> its models: one alone, or all that are averaged, where the first of them would stand."""
+    rows: dict[str, list[str]] = {}
+    for model in models:
+        averaged = [row for row, pattern in spec.averaged.items() if fnmatch.fnmatchcase(model, pattern)]
+        for row in averaged or [model]:
+            rows.setdefault(row, []).append(model)
+    return rows
 
 
-def _best(results: Results, found: list[tuple[str, Metrics | None]], column: Column) -> set[str]:
-    """The best row that saw no labels; equal means share the place, and one row alone is no best."""
-    means = {
-        model: round(metrics.mean(column.value), 6)
-        for model, metrics in found
-        if metrics and results.kind(model) != "supervised"
-    }
+def _metrics(results: Results, column: Column, models: Sequence[str]) -> Metrics | None:
+    """Of one model as they are; of several, with the mean of each in the place of a seed."""
+    found = [
+        metrics
+        for model in models
+        for metrics in results.evaluations[column.evaluation]
+        if metrics.model == model and (column.value is None or column.value in metrics.values)
+    ]
+    if len(models) == 1 or not found:
+        return found[0] if found else None
+    shown = column.value or found[0].headline
+    return replace(found[0], values={shown: [m.mean(shown) for m in found]}, seeds=list(range(len(found))))
+
+
+def _best(found: Mapping[str, Metrics | None], column: Column) -> set[str]:
+    """The best row; equal means share the place, and one row alone is no best."""
+    means = {row: round(metrics.mean(column.value), 6) for row, metrics in found.items() if metrics}
     if len(means) < 2:
         return set()
     best = min(means.values()) if column.falls else max(means.values())
-    return {model for model, mean in means.items() if mean == best}
+    return {row for row, mean in means.items() if mean == best}
 
 
 def _cell(metrics: Metrics | None, column: Column, best: bool) -> Cell:
@@ -225,7 +245,8 @@ def _as_text(table: Table) -> str:
     for _, kind, rows in table.groups:
         for row in rows:
             mark = "" if kind == "learned" else f" ({kind})"
-            body.append([row.model + mark, *(cell.text + ("*" if cell.best else " ") for cell in row.cells)])
+            several = f" ({row.models} models)" if row.models > 1 else ""
+            body.append([row.model + several + mark, *(cell.text + ("*" if cell.best else " ") for cell in row.cells)])
     if table.chances:
         body.append(["chance", *(number(column.chance) + " " for column in table.columns)])
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
