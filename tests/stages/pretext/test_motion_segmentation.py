@@ -97,7 +97,7 @@ def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(trunk: 
     task = build(TINY, trunk, 0)
     batch = batch_of(task, clips, 4)
     values = task(batch, batch.draws(0))
-    assert abs(float(values["loss"]) - task.guess) < 0.1 and set(values) == {"loss", "iou", "foreground"}
+    assert abs(values["loss"].item() - task.guess) < 0.1 and set(values) == {"loss", "iou", "foreground"}
     values["loss"].backward()
     gradient = task.trunk.get_parameter("conv1.weight").grad
     assert gradient is not None and gradient.abs().max() > 0 and torch.isfinite(gradient).all()
