@@ -45,6 +45,21 @@ def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:  # type:
     assert nodes["student", "cc-jig"].parents == [("label", "jig-k5/scenes_b")]
 
 
+def test_a_line_goes_from_a_teacher_to_its_students(chain) -> None:  # type: ignore[no-untyped-def]
+    """A student may teach the next one, in a column of its own."""
+    chain.dataset("d", classes=["a", "b"])
+    chain.model("file", "pretext", {"task": {"name": "imported"}}, trained=False)
+    for name, teacher in (("first", "file"), ("second", "first")):
+        method = {"name": "compress-1q", "teacher": teacher}
+        chain.model(name, "student", {"method": method, "data": "d"}, trained=False)
+    flow = lay_out(gather(**chain.inputs))
+    nodes = {node.name: node for node in flow.nodes}
+    assert nodes["first"].parents == [("pretext", "file"), ("index", "d")]
+    assert nodes["second"].parents == [("student", "first"), ("index", "d")]
+    assert nodes["d"].x < nodes["file"].x < nodes["first"].x < nodes["second"].x
+    assert [title for _, title in flow.titles] == ["datasets", "pretexts", "students", "students, again"]
+
+
 def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:  # type: ignore[no-untyped-def]
     chain.indexes = filled.indexes
     chain.inputs = {kind: list(paths) for kind, paths in filled.inputs.items()}

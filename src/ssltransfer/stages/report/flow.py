@@ -89,10 +89,10 @@ def _nodes(results: Results) -> Iterator[Node]:
     for name in results.datasets:
         yield Node("index", name)
     for name, made in results.models.items():
-        parents = _models(results, made.spec.get("data"))
-        cluster = made.spec.get("method", {}).get("cluster")
-        if cluster:
-            parents = [("label", f"{cluster}/{made.spec.get('data')}")]
+        method = made.spec.get("method", {})
+        parents = [key for parent in (method.get("teacher"), made.spec.get("data")) for key in _models(results, parent)]
+        if "cluster" in method:
+            parents = [("label", f"{method['cluster']}/{made.spec.get('data')}")]
         yield Node(made.stage, name, parents)
     clustered = {made.spec.get("features") for made in results.clusters.values()}
     for made in results.features.values():
