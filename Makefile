@@ -23,7 +23,7 @@ test: .venv/ready
 	$(BIN)/pytest $(PARALLEL)
 
 test-all: check test
-	$(BIN)/pytest $(PARALLEL) -m "slow and not slurm"
+	$(BIN)/pytest $(PARALLEL) --no-loadscope-reorder -m "slow and not slurm"
 	$(BIN)/pytest -m slurm
 
 check: .venv/ready
