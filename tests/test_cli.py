@@ -50,7 +50,7 @@ def test_what_is_wrong_is_one_sentence(
     assert not list(tmp_path.rglob("*.json"))
 
 
-@pytest.mark.parametrize("kind", ["formats", "trunks", "tasks", "methods", "protocols"])
+@pytest.mark.parametrize("kind", ["formats", "backbones", "tasks", "methods", "protocols"])
 def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     from ssltransfer.overview import KINDS, listed
 

@@ -1,4 +1,4 @@
-"""What there is: every format, trunk, task, method and protocol, in one line each with its source."""
+"""What there is: every format, backbone, task, method and protocol, in one line each with its source."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import shutil
 import textwrap
 from typing import Any
 
+from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.formats import FORMATS
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.tasks import TASKS
-from ssltransfer.config.trunks import TRUNKS
 
 KINDS: dict[str, Any] = {
     "formats": FORMATS,
-    "trunks": TRUNKS,
+    "backbones": BACKBONES,
     "tasks": TASKS,
     "methods": METHODS,
     "protocols": PROTOCOLS,
@@ -23,7 +23,7 @@ KINDS: dict[str, Any] = {
 
 
 def listed(kind: str) -> list[tuple[str, str, str]]:
-    """(name, one line, source) of everything of a kind: formats, trunks, tasks, methods or protocols."""
+    """(name, one line, source) of everything of a kind: formats, backbones, tasks, methods or protocols."""
     rows = []
     for entry in KINDS[kind]:
         tag = "format" if kind == "formats" else "name"

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys, training_keys
-from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop
+from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop
 
 
 @pytest.mark.parametrize(("n", "batch"), [(10, 4), (10, 10), (3, 8), (7, 1)])
-def test_each_epoch_shows_every_picture_once_in_a_fresh_order(n: int, batch: int):
+def test_each_epoch_shows_every_image_once_in_a_fresh_order(n: int, batch: int):
     keys = [key for keys in training_keys(n, batch, 0, 60, seed=1) for key in keys]
     assert len(keys) == 60 * batch
     epochs = [[sample for sample, epoch in keys if epoch == number] for number in range(60 * batch // n)]
@@ -48,7 +48,7 @@ def test_a_batch_splits_into_its_parts():
     batch = Batch(torch.arange(7 * 3).view(7, 3, 1, 1), torch.arange(7), torch.arange(7) + 10)
     parts = batch.split(3)
     assert [len(part) for part in parts] == [3, 3, 1]
-    for name in ("pictures", "ids", "epochs"):
+    for name in ("images", "ids", "epochs"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
     assert batch.split(None) == [batch] and batch.split(7) == [batch]
 
@@ -61,28 +61,28 @@ def test_draws_hang_on_sample_and_epoch_not_on_place():
     assert not torch.equal(numbers, batch.draws(4).uniform("x", 2))
 
 
-@pytest.mark.parametrize("transform", [RandomResizedCrop(16), CentreSquare(20, 16)])
-def test_the_number_of_workers_and_a_restart_do_not_show(objects: Index, transform: RandomResizedCrop | CentreSquare):
+@pytest.mark.parametrize("transform", [RandomResizedCrop(16), CenterSquare(20, 16)])
+def test_the_number_of_workers_and_a_restart_do_not_show(objects: Index, transform: RandomResizedCrop | CenterSquare):
     keys = list(training_keys(len(objects), 10, 3, 8, seed=4))
     runs = [list(load_batches(objects, transform, iter(keys), seed=4, workers=workers)) for workers in (0, 2)]
     runs.append(list(load_batches(objects, transform, iter(keys[2:]), seed=4)))
     for run, expected in ((runs[1], runs[0]), (runs[2], runs[0][2:])):
         assert len(run) == len(expected)
         for one, other in zip(run, expected, strict=True):
-            assert torch.equal(one.pictures, other.pictures) and torch.equal(one.ids, other.ids)
+            assert torch.equal(one.images, other.images) and torch.equal(one.ids, other.ids)
             assert torch.equal(one.epochs, other.epochs)
-    assert runs[0][0].pictures.dtype == torch.uint8 and runs[0][0].pictures.shape == (10, 3, 16, 16)
+    assert runs[0][0].images.dtype == torch.uint8 and runs[0][0].images.shape == (10, 3, 16, 16)
 
 
-def random_number(picture: Tensor, random: Random) -> Tensor:
+def random_number(image: Tensor, random: Random) -> Tensor:
     return torch.tensor(random.random())
 
 
-def test_what_is_random_differs_by_picture_epoch_and_seed(objects: Index):
+def test_what_is_random_differs_by_image_epoch_and_seed(objects: Index):
     def numbers(epoch: int, seed: int) -> list[float]:
         keys = iter([[(sample, epoch) for sample in range(4)]])
         (batch,) = load_batches(objects, random_number, keys, seed=seed)
-        return [float(number) for number in batch.pictures]
+        return [float(number) for number in batch.images]
 
     found = [number for epoch in (0, 1) for seed in (0, 1) for number in numbers(epoch, seed)]
     assert len(set(found)) == 16 and numbers(1, 1) == found[-4:]
@@ -90,12 +90,12 @@ def test_what_is_random_differs_by_picture_epoch_and_seed(objects: Index):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("fault", ["gone", "broken"])
-def test_a_picture_that_cannot_be_read_any_more_is_named(objects: Index, tmp_path: Path, workers: int, fault: str):
+def test_a_image_that_cannot_be_read_any_more_is_named(objects: Index, tmp_path: Path, workers: int, fault: str):
     if fault == "broken":
         (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff nothing")
     index = Index(tmp_path, ["x.jpg"], objects.labels[:1], objects.classes, objects.sizes[:1], ["0"])
-    with pytest.raises(ArtefactError) as caught:
-        list(load_batches(index, CentreSquare(16, 16), sequential_keys([0], 1), seed=0, workers=workers))
+    with pytest.raises(ArtifactError) as caught:
+        list(load_batches(index, CenterSquare(16, 16), sequential_keys([0], 1), seed=0, workers=workers))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'x.jpg'}: was readable when the index was made and is not any more")
     assert "\n" not in message
@@ -104,4 +104,4 @@ def test_a_picture_that_cannot_be_read_any_more_is_named(objects: Index, tmp_pat
 def test_nothing_is_read_ahead_of_the_keys(objects: Index):
     """Keys may be endless."""
     keys = training_keys(len(objects), 2, 0, 10**9, seed=0)
-    assert len(list(islice(load_batches(objects, CentreSquare(16, 16), keys, seed=0), 3))) == 3
+    assert len(list(islice(load_batches(objects, CenterSquare(16, 16), keys, seed=0), 3))) == 3

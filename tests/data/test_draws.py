@@ -31,7 +31,7 @@ def test_bits_are_those_of_a_plain_loop_over_python_integers():
     assert found.tolist() == expected
 
 
-def test_mix_is_the_finaliser_of_splitmix64():
+def test_mix_is_the_finalizer_of_splitmix64():
     # The first outputs of splitmix64 seeded with 1234567, a test vector in wide use.
     assert [mix(1234567 + k * GOLDEN & MASK) for k in (1, 2, 3)] == [
         6457827717110365317,

@@ -8,9 +8,7 @@ import pytest
 import yaml
 
 from ssltransfer.config import read_config
-from ssltransfer.config.entities import Pretext
-from ssltransfer.config.formats import CacheOptions
-from ssltransfer.config.trunks import (
+from ssltransfer.config.backbones import (
     AlexNet,
     AlexNetBN,
     CaffeNet,
@@ -23,6 +21,8 @@ from ssltransfer.config.trunks import (
     Vgg16,
     Vgg19BN,
 )
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.formats import CacheOptions
 from ssltransfer.plan import Machine, estimate, print_plan
 from ssltransfer.plan.caches import enlarged
 from ssltransfer.plan.costs import FLOW_PIXELS
@@ -34,15 +34,15 @@ PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
 
 
 @pytest.mark.parametrize(
-    ("trunk", "giga"),
+    ("backbone", "giga"),
     # Multiply-adds as published for 1000-way networks (fvcore's and torchvision's tables), without the last layer.
     [
         *((AlexNet(), 0.71), (AlexNetBN(), 0.71), (Vgg16(bn=False), 15.47), (Vgg19BN(), 19.63), (ResNet50(), 4.09)),
         *((ResNet50V2(), 4.09), (MobileNetV2(), 0.30), (Torchvision(model="regnet_y_400mf"), 0.40)),
     ],
 )
-def test_multiply_adds_are_the_published_ones(trunk: object, giga: float) -> None:
-    assert flops(trunk, top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
+def test_multiply_adds_are_the_published_ones(backbone: object, giga: float) -> None:
+    assert flops(backbone, top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
 
 
 def test_parameters_are_caffes() -> None:
@@ -67,7 +67,7 @@ def test_the_papers_plan() -> None:
     assert cluster.hours == pytest.approx(49.15 * 50 / 30 / 3600, rel=0.01)
     student = costs["student cc-jigsawpp-k2000"]
     assert student.limit == "decoding" and student.hours == pytest.approx(450_000 * 256 / (350 * 16) / 3600)
-    # Nine tiles of each picture: forward and backward in the student, forward in its teacher.
+    # Nine tiles of each image: forward and backward in the student, forward in its teacher.
     beside = costs["student kd-jigsawpp-vgg16"]
     flop = 3 * task_flops(PAPER.pretexts["jigsawpp"]) + task_flops(PAPER.pretexts["jigsawpp-vgg16"])
     assert beside.limit == "device" and beside.hours == pytest.approx(350_000 * 256 * flop / 30e12 / 3600)
@@ -87,7 +87,7 @@ def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) 
     job = "label jigsawpp-k2000 on places-train"
     assert stored[job].hours == 0 and stored[job].needs == ("jigsawpp-k2000", "jigsawpp-conv4", "places-train")
     assert passing[job].needs == ("jigsawpp-k2000", "jigsawpp", "places-train")
-    # A pass over these pictures, whatever is done with its result.
+    # A pass over these images, whatever is done with its result.
     assert passing[job].hours == stored["features jigsawpp-conv4 on places-train"].hours
     assert passing["label jigsawpp-k2000 on imagenet-train"] == stored["label jigsawpp-k2000 on imagenet-train"]
 
@@ -99,7 +99,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_sums_say_where_a_size_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of pictures in a folder nobody has counted, hours are unknown: less than a second would be believed."""
+    """Of images in a folder nobody has counted, hours are unknown: less than a second would be believed."""
     print_plan(read_config(REPOSITORY / "config/compress.yaml"))
     rows = {line.split()[0]: line.split()[2:] for line in capsys.readouterr().out.splitlines() if line}
     assert rows["features"][:2] == ["?", "-"] and rows["pretext"][:3] == ["<", "1", "s"]
@@ -124,9 +124,9 @@ def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: P
     assert "pretext/jigsawpp (256)" in line and not list(enlarged(PAPER))
 
 
-def test_what_a_picture_costs_counts_what_is_made_of_it() -> None:
+def test_what_a_image_costs_counts_what_is_made_of_it() -> None:
     """Four rotations, eight views; nine tiles, however many orders they are shown in."""
-    given = {"trunk": "resnet18", "data": "x", "schedule": {"steps": 1}}
+    given = {"backbone": "resnet18", "data": "x", "schedule": {"steps": 1}}
     costs = {
         name: task_flops(Pretext.model_validate({"task": name, **given}))
         for name in ("rotation", "exemplar", "jigsaw", "jigsaw-kolesnikov", "relative-patch-location")
@@ -136,13 +136,13 @@ def test_what_a_picture_costs_counts_what_is_made_of_it() -> None:
 
 
 def test_videos_are_costed_by_their_clips(tmp_path: Path) -> None:
-    """1000 clips of nine flows each; the trunk sees 240 x 320 pixels of a frame."""
+    """1000 clips of nine flows each; the backbone sees 240 x 320 pixels of a frame."""
     (tmp_path / "c.yaml").write_text("""
 datasets: {films: {format: video, root: films, expected: 1000}}
 pretexts:
   moves:
     task: motion-segmentation
-    trunk: {name: caffenet, size: 240}
+    backbone: {name: caffenet, size: 240}
     data: films
     schedule: {epochs: 2, batch: 10, lr: 0.1}
 """)
@@ -167,7 +167,7 @@ datasets:
 evaluations:
   seg: {protocol: segmentation, models: [r], train: sbd, test: val, controls: []}
 pretexts:
-  r: {task: random, trunk: caffenet}
+  r: {task: random, backbone: caffenet}
 """)
     costs = {cost.name: cost for cost in estimate(read_config(tmp_path / "config.yaml"), Machine())}
     assert costs["seg of r"].hours is not None and costs["seg of r"].hours > 1
@@ -177,7 +177,7 @@ def test_tasks_on_patches_cost_their_patches() -> None:
     """At output stride 8 a network of convolutions costs by the pixel."""
 
     def cost(task: dict[str, object]) -> float:
-        spec = {"task": task, "trunk": "resnet101-v2", "data": "d", "schedule": {"steps": 1}}
+        spec = {"task": task, "backbone": "resnet101-v2", "data": "d", "schedule": {"steps": 1}}
         return task_flops(Pretext.model_validate(spec)) / flops(ResNet101V2())
 
     pixels = 224**2

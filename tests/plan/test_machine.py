@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import CacheOptions, ImageFolder
 from ssltransfer.plan import Machine, measured
 
@@ -35,7 +35,7 @@ def test_a_pace_is_the_amount_over_the_median(tmp_path: Path) -> None:
     assert found.cores == 4 and measured(tmp_path / "r.json", 2).cores == 2
     assert found.rate("forward", "vgg16") == found.rate("forward", "unknown") == 8e12
     assert found.rate("training", "vgg16") == 30e12  # nothing known of it
-    assert found.pictures(None) == 4 * 50
+    assert found.images(None) == 4 * 50
     assert "Measured on A, 2026-01-01" in str(found) and "forward/vgg16 8 TFLOP/s" in str(found)
 
 
@@ -46,7 +46,7 @@ def test_a_cache_is_read_at_its_own_pace_and_never_slower_than_files() -> None:
         (CacheOptions(format="jpeg", short=128), 900.0),
         (CacheOptions(format="raw", short=1024), 100.0),
     ):
-        assert machine.pictures(ImageFolder(root="/none", cache=options)) == expected
+        assert machine.images(ImageFolder(root="/none", cache=options)) == expected
 
 
 @pytest.mark.parametrize("wrong", ["missing", "text", "small", "no paces"])
@@ -56,5 +56,5 @@ def test_other_files_are_refused_in_a_sentence(tmp_path: Path, wrong: str) -> No
         file.write_text("no JSON")
     elif wrong != "missing":
         results(file, ABOUT | ({"sizes": "small (...)"} if wrong == "small" else {}))
-    with pytest.raises(ArtefactError, match=r"results\.json: (no results of|holds no pace at full size)"):
+    with pytest.raises(ArtifactError, match=r"results\.json: (no results of|holds no pace at full size)"):
         measured(file)

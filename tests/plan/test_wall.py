@@ -25,10 +25,10 @@ def test_jobs_that_hang_on_nothing_run_side_by_side() -> None:
 
 def test_a_chain_runs_one_after_the_other_and_shares_devices() -> None:
     chain = [
-        cost("index", "pictures", 1.0),
-        cost("features", "f on pictures", 8.0, "net", "pictures"),
-        cost("pretext", "net", 16.0, "pictures"),
-        cost("cluster", "c", 4.0, "f", "pictures"),
+        cost("index", "images", 1.0),
+        cost("features", "f on images", 8.0, "net", "images"),
+        cost("pretext", "net", 16.0, "images"),
+        cost("cluster", "c", 4.0, "f", "images"),
         cost("evaluate", "linear of net", None, "net"),
     ]
     assert jobs_before(chain) == {0: set(), 1: {0, 2}, 2: {0}, 3: {0, 1}, 4: {2}}
@@ -39,8 +39,8 @@ def test_a_chain_runs_one_after_the_other_and_shares_devices() -> None:
 def test_what_most_hangs_on_begins_first() -> None:
     jobs = [
         cost("evaluate", "short", 2.0),
-        cost("label", "long on pictures", 1.0),
-        cost("evaluate", "after", 3.0, "long", "pictures"),
+        cost("label", "long on images", 1.0),
+        cost("evaluate", "after", 3.0, "long", "images"),
     ]
     assert wall_hours(jobs, 2) == 4
 

@@ -70,7 +70,7 @@ def test_cut_off_and_resumed_it_is_the_same(world: int, folder: Path):
     assert len(resumed["seen"]) < len(whole["seen"])
 
 
-def test_a_process_sees_the_pictures_of_its_task_alone(folder: Path):
+def test_a_process_sees_the_images_of_its_task_alone(folder: Path):
     everything = result(folder, 1, "at-once")["seen"]
     for world in (2, 4):
         for task, k in enumerate((3, 5)):

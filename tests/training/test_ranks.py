@@ -57,21 +57,21 @@ def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
         ("small-packs", 1e-4),
         ("half", 1e-2),
         ("synced", 1e-4),
-        ("surveyed", 1e-4),  # colorization, which measures the training pictures first
-        ("pairs", 1e-4),  # jigsaw++, whose occluders come from the neighbour in the batch
-        ("patches", 1e-3),  # several questions a picture, and a normalised head
-        ("views", 1e-3),  # exemplar, whose loss compares the pictures of a micro-batch: a share here
+        ("surveyed", 1e-4),  # colorization, which measures the training images first
+        ("pairs", 1e-4),  # jigsaw++, whose occluders come from the neighbor in the batch
+        ("patches", 1e-3),  # several questions a image, and a normalized head
+        ("views", 1e-3),  # exemplar, whose loss compares the images of a micro-batch: a share here
     ],
 )
 def test_two_processes_come_to_what_one_comes_to(case: str, tolerance: float, folder: Path):
     alone, both = results(folder, case)
     assert close(alone, both[0], tolerance)
-    assert "heldout_loss" in both[0]["curve"][-1]
+    assert "val_loss" in both[0]["curve"][-1]
     assert both[0]["curve"] == both[1]["curve"]
     assert all(torch.equal(value, both[1]["weights"][name]) for name, value in both[0]["weights"].items())
 
 
-def test_without_synchronised_norms_it_is_another_training_alike_in_all(folder: Path):
+def test_without_synchronized_norms_it_is_another_training_alike_in_all(folder: Path):
     """So that the test above can fail: statistics of a share are others than those of the batch."""
     alone, both = results(folder, "shares")
     assert not close(alone, both[0], 1e-3)
@@ -98,7 +98,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder: Path):
     alone, both = results(folder, "odd")
     assert alone["said"] == ""
     for result in both.values():
-        assert result["said"].startswith("A batch of 10 pictures cannot be shared by 2 devices")
+        assert result["said"].startswith("A batch of 10 images cannot be shared by 2 devices")
         assert result["seen"] == []
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from turns_tasks import Common, Modulo, pair
 
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.batches import load_batches, training_keys
 from ssltransfer.data.draws import Draws, seed_of
@@ -56,11 +56,11 @@ def test_equal_tasks_follow_one_another():
 
 
 def test_a_task_alone_is_the_plain_task(tmp_path: Path, objects: Index, objects_val_path: Path):
-    heldout = read_index(objects_val_path)
-    schedule = Schedule(steps=9, batch=8, lr=0.1, decay="cosine")
+    val = read_index(objects_val_path)
+    schedule = Schedule(steps=9, batch_size=8, lr=0.1, lr_schedule="cosine")
     plain = Modulo(Common(), 3, [], dropout=0.3)
-    whole = fit(plain, objects, schedule, seed=5, folder=tmp_path, devices=CPU, heldout=heldout)
-    alone = Member(Modulo(Common(), 3, [], dropout=0.3), objects, schedule, 5, heldout, "three")
+    whole = fit(plain, objects, schedule, seed=5, folder=tmp_path, devices=CPU, val=val)
+    alone = Member(Modulo(Common(), 3, [], dropout=0.3), objects, schedule, 5, val, "three")
     found = run(tmp_path / "b", [alone], 9)
     assert same([Member(plain, objects, schedule, 5)], [alone])
     for row, again in zip(whole.curve, found.curve, strict=True):
@@ -69,9 +69,9 @@ def test_a_task_alone_is_the_plain_task(tmp_path: Path, objects: Index, objects_
 
 
 def plainly(members: list[Member], total: int, *, at_once: bool) -> list[float]:
-    """Two separate optimisers of torch, two streams of batches, and a list of turns."""
+    """Two separate optimizers of torch, two streams of batches, and a list of turns."""
     plan = plan_of(members, total, at_once=at_once)
-    optimisers = [
+    optimizers = [
         torch.optim.RMSprop(
             member.task.parameters(),
             lr=1.0,
@@ -86,7 +86,7 @@ def plainly(members: list[Member], total: int, *, at_once: bool) -> list[float]:
         load_batches(
             member.index,
             member.task.transform,
-            training_keys(len(member.index), member.schedule.batch, 0, plan.count(place), member.seed),
+            training_keys(len(member.index), member.schedule.batch_size, 0, plan.count(place), member.seed),
             seed=member.seed,
         )
         for place, member in enumerate(members)
@@ -106,17 +106,17 @@ def plainly(members: list[Member], total: int, *, at_once: bool) -> list[float]:
             held.append([parameter.grad for parameter in member.task.parameters()])
             losses.append(float(loss.detach()))
         for step, gradients in enumerate(held, start=first):
-            member, optimiser = members[plan[step]], optimisers[plan[step]]
+            member, optimizer = members[plan[step]], optimizers[plan[step]]
             for parameter, gradient in zip(member.task.parameters(), gradients, strict=True):
                 parameter.grad = gradient
-            optimiser.param_groups[0]["lr"] = member.schedule.lr_at(step, len(member.index))
-            optimiser.step()
+            optimizer.param_groups[0]["lr"] = member.schedule.lr_at(step, len(member.index))
+            optimizer.step()
     return losses
 
 
 @pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("shares", [(1, 1), (3, 1)])
-def test_each_task_has_an_optimiser_of_its_own(
+def test_each_task_has_an_optimizer_of_its_own(
     at_once: bool, shares: tuple[float, float], tmp_path: Path, objects: Index
 ):
     found, plain = pair(objects, shares=shares, dropout=0.3), pair(objects, shares=shares, dropout=0.3)
@@ -148,11 +148,11 @@ def test_cut_off_and_resumed_it_is_the_same(
     stop: int, at_once: bool, tmp_path: Path, objects: Index, objects_val_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
-    heldout = read_index(objects_val_path)
-    kw: Any = {"shares": (1, 2), "dropout": 0.3, "micro_batch": 4}
-    whole = pair(objects, heldout, **kw)
+    val = read_index(objects_val_path)
+    kw: Any = {"shares": (1, 2), "dropout": 0.3, "micro_batch_size": 4}
+    whole = pair(objects, val, **kw)
     curve = run(tmp_path / "whole", whole, at_once=at_once).curve
-    assert "three.heldout_loss" in curve[-1] and "five.heldout_loss" not in curve[-1]
+    assert "three.val_loss" in curve[-1] and "five.val_loss" not in curve[-1]
 
     def cut(task: nn.Module, step: int) -> None:
         if step == stop:
@@ -160,8 +160,8 @@ def test_cut_off_and_resumed_it_is_the_same(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Modulo, "after_step", cut)
-        run(tmp_path / "cut", pair(objects, heldout, **kw), at_once=at_once)
-    resumed = pair(objects, heldout, **kw)
+        run(tmp_path / "cut", pair(objects, val, **kw), at_once=at_once)
+    resumed = pair(objects, val, **kw)
     for member in resumed:
         for parameter in member.task.parameters():
             nn.init.normal_(parameter)  # whatever stood there before
@@ -187,5 +187,5 @@ def test_copies_are_kept_at_the_steps_asked_for(tmp_path: Path, objects: Index):
 
 def test_it_says_whose_loss_is_not_finite(tmp_path: Path, objects: Index):
     with pytest.raises(TrainingError, match=r"The loss of (three|five) is not finite at step"):
-        run(tmp_path, pair(objects, optimiser="sgd", lr=1e30))
-    assert math.isfinite(pair(objects)[0].task.guess)
+        run(tmp_path, pair(objects, optimizer="sgd", lr=1e30))
+    assert math.isfinite(pair(objects)[0].task.chance_loss)

@@ -1,10 +1,11 @@
-"""What a configuration makes by itself: controls for every trunk, features for every evaluation on features."""
+"""What a configuration makes by itself: controls for every backbone, features for every evaluation on features."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Iterator
 
+from ssltransfer.config.backbones import AnyBackbone, can_be_rescaled
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, features_name, protocol_features, teacher_features
 from ssltransfer.config.entities import Document, Features, Pretext, Student
@@ -12,7 +13,6 @@ from ssltransfer.config.methods import ClusterClassification, Distillation, Supe
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Imported, RandomNetwork, Snapshot
-from ssltransfer.config.trunks import AnyTrunk, can_be_rescaled
 
 
 def _matching(patterns: Iterable[str], names: Iterable[str], where: str) -> Iterator[str]:
@@ -37,12 +37,12 @@ def add_snapshots(document: Document) -> Document:
             raise ConfigError(f"pretexts.{name}.task: snapshots are made by themselves; give `snapshots` of a pretext.")
         for step in pretext.snapshots:
             task = Snapshot(of=name, step=step)
-            pretexts[f"{name}@{step}"] = Pretext(task=task, trunk=pretext.trunk)
+            pretexts[f"{name}@{step}"] = Pretext(task=task, backbone=pretext.backbone)
     return document.model_copy(update={"pretexts": pretexts})
 
 
 def add_controls(document: Document) -> Config:
-    """Random and supervised rows for every trunk of every evaluation, but for no supervised ones of teachers' files."""
+    """Random and supervised rows for every backbone of every evaluation, but for no supervised ones of teachers' files."""
     pretexts, students = dict(document.pretexts), dict(document.students)
     rows: dict[str, tuple[str, ...]] = {}
     derived = {name for name, pretext in pretexts.items() if isinstance(pretext.task, Snapshot)}
@@ -52,16 +52,16 @@ def add_controls(document: Document) -> Config:
         raise ConfigError(f"{min(doubled)!r} is both a pretext and a student; models need names of their own.")
     for name, evaluation in document.evaluations.items():
         models = list(_matching(evaluation.models, declared, f"evaluations.{name}.models"))
-        for trunk in _distinct_trunks(document, models):
+        for backbone in _distinct_backbones(document, models):
             controls: dict[str, Pretext | Student] = {}
             if "random" in evaluation.controls:
-                controls[f"random-{trunk.slug}"] = Pretext(task=RandomNetwork(), trunk=trunk)
-            if "rescaled" in evaluation.controls and evaluation.train and can_be_rescaled(trunk):
-                control = f"rescaled-{trunk.slug}-{evaluation.train}"
-                controls[control] = Pretext(task=RandomNetwork(rescale=True), trunk=trunk, data=evaluation.train)
+                controls[f"random-{backbone.slug}"] = Pretext(task=RandomNetwork(), backbone=backbone)
+            if "rescaled" in evaluation.controls and evaluation.train and can_be_rescaled(backbone):
+                control = f"rescaled-{backbone.slug}-{evaluation.train}"
+                controls[control] = Pretext(task=RandomNetwork(rescale=True), backbone=backbone, data=evaluation.train)
             data = _supervised_data(document, name, models)
-            if "supervised" in evaluation.controls and data and not _only_teachers(document, models, trunk):
-                controls[f"supervised-{trunk.slug}-{data}"] = _supervised(document, trunk, data, models)
+            if "supervised" in evaluation.controls and data and not _only_teachers(document, models, backbone):
+                controls[f"supervised-{backbone.slug}-{data}"] = _supervised(document, backbone, data, models)
             for control, entity in controls.items():
                 same = [model for model in declared if _entity(document, model) == entity]
                 row = same[0] if same else control
@@ -87,17 +87,17 @@ def _entity(document: Document, model: str) -> Pretext | Student:
     return document.pretexts[model] if model in document.pretexts else document.students[model]
 
 
-def _distinct_trunks(document: Document, models: list[str]) -> list[AnyTrunk]:
-    trunks: list[AnyTrunk] = []
+def _distinct_backbones(document: Document, models: list[str]) -> list[AnyBackbone]:
+    backbones: list[AnyBackbone] = []
     for model in models:
-        trunk = _entity(document, model).trunk
-        if trunk.name != "hog-words" and trunk not in trunks:
-            trunks.append(trunk)
-    return trunks
+        backbone = _entity(document, model).backbone
+        if backbone.name != "hog-words" and backbone not in backbones:
+            backbones.append(backbone)
+    return backbones
 
 
-def _only_teachers(document: Document, models: list[str], trunk: AnyTrunk) -> bool:
-    """Whether all of these models on a trunk are files that students learn from: nobody asked to train their kind."""
+def _only_teachers(document: Document, models: list[str], backbone: AnyBackbone) -> bool:
+    """Whether all of these models on a backbone are files that students learn from: nobody asked to train their kind."""
     methods = [student.method for student in document.students.values()]
     clusters = [
         document.clusters.get(method.cluster) for method in methods if isinstance(method, ClusterClassification)
@@ -106,7 +106,7 @@ def _only_teachers(document: Document, models: list[str], trunk: AnyTrunk) -> bo
     teachers = {method.teacher for method in methods if isinstance(method, Distillation)}
     teachers |= {entry.model for entry in features if entry}
     files = {name for name, pretext in document.pretexts.items() if isinstance(pretext.task, Imported)}
-    return all(model in teachers & files for model in models if _entity(document, model).trunk == trunk)
+    return all(model in teachers & files for model in models if _entity(document, model).backbone == backbone)
 
 
 def _supervised_data(document: Document, name: str, models: list[str]) -> str | None:
@@ -124,15 +124,17 @@ def _supervised_data(document: Document, name: str, models: list[str]) -> str | 
     return None
 
 
-def _supervised(document: Document, trunk: AnyTrunk, data: str, models: list[str]) -> Student:
-    """The recipe of the evaluation's student on this trunk; without one, CaffeNet's published recipe."""
+def _supervised(document: Document, backbone: AnyBackbone, data: str, models: list[str]) -> Student:
+    """The recipe of the evaluation's student on this backbone; without one, CaffeNet's published recipe."""
     students = [document.students[model] for model in models if model in document.students]
     for student in [*students, *document.students.values()]:
-        if student.trunk == trunk and student.method.whole:
+        if student.backbone == backbone and student.method.whole:
             method = Supervised(augment=student.method.augment, dropout=student.method.dropout)
-            return Student(method=method, data=data, trunk=trunk, schedule=student.schedule, seed=student.seed)
-    caffe = Schedule(steps=450_000, batch=256, lr=0.01, drop_every=100_000, bias_lr=2.0, norm_and_bias_decay=False)
-    return Student(method=Supervised(), data=data, trunk=trunk, schedule=caffe)
+            return Student(method=method, data=data, backbone=backbone, schedule=student.schedule, seed=student.seed)
+    caffe = Schedule(
+        steps=450_000, batch_size=256, lr=0.01, step_size=100_000, bias_lr_mult=2.0, decay_norm_and_bias=False
+    )
+    return Student(method=Supervised(), data=data, backbone=backbone, schedule=caffe)
 
 
 def add_features(config: Config) -> Config:

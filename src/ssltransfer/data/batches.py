@@ -1,4 +1,4 @@
-"""From an index to batches of uint8 pictures, the same at any number of loader workers and after any restart."""
+"""From an index to batches of uint8 images, the same at any number of loader workers and after any restart."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.data.cached import read_sample
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import Paired, Transform
@@ -22,18 +22,18 @@ from ssltransfer.data.transforms import Paired, Transform
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures on their way through a step.
+    """Images on their way through a step.
 
     Attributes:
-        pictures: uint8 (B, 3, S, S); of `Views` (B, V, 3, S, S); of a `Paired` transform (B, 3, H, W), filled up to the
+        images: uint8 (B, 3, S, S); of `Views` (B, V, 3, S, S); of a `Paired` transform (B, 3, H, W), filled up to the
             largest of the batch.
         ids: int64 (B,), positions in the index.
-        epochs: int64 (B,), how often each picture has been seen before.
+        epochs: int64 (B,), how often each image has been seen before.
         others: what a `Paired` transform gives beside, (B, ...) each, and `sizes`, int64 (B, 2): height and width of
-            each picture before it was filled up.
+            each image before it was filled up.
     """
 
-    pictures: Tensor
+    images: Tensor
     ids: Tensor
     epochs: Tensor
     others: dict[str, Tensor] = field(default_factory=dict)
@@ -43,9 +43,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, copied while the device works where memory is pinned."""
-        pictures, ids, epochs = (part.to(device, non_blocking=True) for part in (self.pictures, self.ids, self.epochs))
+        images, ids, epochs = (part.to(device, non_blocking=True) for part in (self.images, self.ids, self.epochs))
         others = {name: part.to(device, non_blocking=True) for name, part in self.others.items()}
-        return Batch(pictures, ids, epochs, others)
+        return Batch(images, ids, epochs, others)
 
     def split(self, size: int | None) -> list[Batch]:
         """Micro-batches of at most `size`."""
@@ -54,7 +54,7 @@ class Batch:
         spans = [slice(start, start + size) for start in range(0, len(self), size)]
         return [
             Batch(
-                self.pictures[span],
+                self.images[span],
                 self.ids[span],
                 self.epochs[span],
                 {name: part[span] for name, part in self.others.items()},
@@ -63,14 +63,14 @@ class Batch:
         ]
 
     def draws(self, seed: int) -> Draws:
-        """Random numbers of each picture."""
+        """Random numbers of each image."""
         return Draws(seed, self.epochs, self.ids)
 
 
 def training_keys(n: int, batch: int, start: int, stop: int, seed: int) -> Iterator[list[tuple[int, int]]]:
-    """(sample, epoch) of each picture of global steps start..stop-1.
+    """(sample, epoch) of each image of global steps start..stop-1.
 
-    All pictures in a fresh order, again and again: picture j of step s stands at place s*batch + j of that endless
+    All images in a fresh order, again and again: image j of step s stands at place s*batch + j of that endless
     row, so any step can be the first.
     """
     epoch, order = -1, torch.empty(0)
@@ -100,11 +100,11 @@ def load_batches(
     workers: int = 0,
     pin: bool = False,
 ) -> Iterator[Batch]:
-    """Read, decode, resize and crop the pictures of each list of keys.
+    """Read, decode, resize and crop the images of each list of keys.
 
     Args:
-        index: where the pictures lie.
-        transform: uint8 (3, H, W), Random -> uint8 (3, S, S) or (V, 3, S, S), or one of picture and target;
+        index: where the images lie.
+        transform: uint8 (3, H, W), Random -> uint8 (3, S, S) or (V, 3, S, S), or one of image and target;
             the Random is seeded by (seed, epoch, sample).
         keys: lists of (sample, epoch).
         seed: of the named thing that is made.
@@ -112,12 +112,12 @@ def load_batches(
         pin: page-locked memory, for copies to a CUDA device.
 
     Raises:
-        ArtefactError: a picture that the index holds, or its cached copy, cannot be read any more.
+        ArtifactError: a image that the index holds, or its cached copy, cannot be read any more.
     """
     if index.packed is not None:
         index.packed.check()
     loader: DataLoader[object] = DataLoader(
-        _Pictures(index, transform, seed),
+        _Images(index, transform, seed),
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=partial(_collate, padding=transform.padding if isinstance(transform, Paired) else None),
@@ -127,7 +127,7 @@ def load_batches(
     )
     for batch in loader:
         if isinstance(batch, str):
-            raise ArtefactError(batch)
+            raise ArtifactError(batch)
         assert isinstance(batch, Batch)
         yield batch
 
@@ -142,7 +142,7 @@ def _outlast(worker: int) -> None:
 _Item = tuple[int, int, dict[str, Tensor]]
 
 
-class _Pictures(Dataset[object]):
+class _Images(Dataset[object]):
     def __init__(self, index: Index, transform: Transform, seed: int):
         self.index, self.transform, self.seed = index, transform, seed
         self.min_short_side: int | None = getattr(transform, "min_short_side", None)
@@ -151,13 +151,13 @@ class _Pictures(Dataset[object]):
         sample, epoch = key
         random = Random(seed_of(self.seed, epoch, sample))
         try:
-            picture = read_sample(self.index, sample, min_short_side=self.min_short_side)
+            image = read_sample(self.index, sample, min_short_side=self.min_short_side)
             if isinstance(self.transform, Paired):
-                return sample, epoch, self.transform.pair(self.index, sample, picture, random)
-        except ArtefactError as error:
+                return sample, epoch, self.transform.pair(self.index, sample, image, random)
+        except ArtifactError as error:
             # An exception would arrive from a worker wrapped in a traceback; one sentence is wanted.
             return str(error)
-        return sample, epoch, {"picture": self.transform(picture, random)}
+        return sample, epoch, {"image": self.transform(image, random)}
 
 
 def _collate(items: list[_Item | str], padding: Mapping[str, float] | None) -> Batch | str:
@@ -169,10 +169,10 @@ def _collate(items: list[_Item | str], padding: Mapping[str, float] | None) -> B
         epochs.append(item[1])
         found.append(item[2])
     tensors = {name: _stacked([one[name] for one in found], (padding or {}).get(name, 0.0)) for name in found[0]}
-    pictures = tensors.pop("picture")
+    images = tensors.pop("image")
     if padding is not None:
-        tensors["sizes"] = torch.tensor([one["picture"].shape[-2:] for one in found])
-    return Batch(pictures, torch.tensor(ids), torch.tensor(epochs), tensors)
+        tensors["sizes"] = torch.tensor([one["image"].shape[-2:] for one in found])
+    return Batch(images, torch.tensor(ids), torch.tensor(epochs), tensors)
 
 
 def _stacked(parts: list[Tensor], filling: float) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 
 Made = TypeVar("Made", covariant=True)
 
@@ -27,7 +27,7 @@ class Job(Protocol[Made]):
         """The part, made where it is not there yet.
 
         Raises:
-            ArtefactError: it cannot be made.
+            ArtifactError: it cannot be made.
         """
 
 
@@ -42,7 +42,7 @@ def made_by_processes(job: Job[Made], sizes: Iterable[int], *, threads: int, uni
         preload: module that the processes need.
 
     Raises:
-        ArtefactError: as a part raises it.
+        ArtifactError: as a part raises it.
     """
     workers = min(threads, len(job)) if threads > 1 else 0
     # Not forked from here: a worker that outlives a killed job must not hold its lock.
@@ -62,7 +62,7 @@ def made_by_processes(job: Job[Made], sizes: Iterable[int], *, threads: int, uni
     with tqdm(total=sum(sizes), unit=unit, disable=None, leave=False) as bar:
         for size, part in zip(sizes, loader, strict=True):
             if isinstance(part, _Failed):
-                raise ArtefactError(part.sentence)
+                raise ArtifactError(part.sentence)
             bar.update(size)
             yield part
 
@@ -83,7 +83,7 @@ class _Parts(Dataset[object]):
     def __getitem__(self, number: int) -> object:
         try:
             return self.job[number]
-        except ArtefactError as error:
+        except ArtifactError as error:
             return _Failed(str(error))
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from ssltransfer.models.trunk import BATCH_NORMS, LayerError, Trunk
+from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 
 
 def absorb_norms(network: nn.Module, *, linear_only: bool = False) -> int:
     """Fold each batch norm, with the statistics it keeps, into the layer with weights before it; in place.
 
     In evaluation mode the network computes what it did, up to rounding. The norms' places are taken by identities, so
-    layers and their order stay; a CaffeNet with `bn` becomes a CaffeNet without local response normalisation, which
-    no option of the trunk stands for. Layers keep or get a bias, which learns where their weights do.
+    layers and their order stay; a CaffeNet with `bn` becomes a CaffeNet without local response normalization, which
+    no option of the backbone stands for. Layers keep or get a bias, which learns where their weights do.
 
     Args:
-        network: in which every batch norm comes right after the layer it normalises, also in the order of
-            `named_modules`: trunks that are `foldable`.
+        network: in which every batch norm comes right after the layer it normalizes, also in the order of
+            `named_modules`: backbones that are `foldable`.
         linear_only: the norms of fully-connected layers alone.
 
     Returns:
@@ -26,7 +26,7 @@ def absorb_norms(network: nn.Module, *, linear_only: bool = False) -> int:
     Raises:
         LayerError: the norms stand elsewhere.
     """
-    if isinstance(network, Trunk) and not network.options.foldable:
+    if isinstance(network, Backbone) and not network.options.foldable:
         raise LayerError(
             f"{network.options.name}: its batch norms do not come right after the layers with weights; "
             "leave `absorb_bn` out."

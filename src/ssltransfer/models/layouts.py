@@ -1,4 +1,4 @@
-"""Published files that hold a network under other names than its library's, or for pictures of another size."""
+"""Published files that hold a network under other names than its library's, or for images of another size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Tensors = dict[str, Tensor]
 
 
 def renamed(tensors: Tensors, wanted: Iterable[str]) -> Tensors:
-    """Tensors under a trunk's names, if a layout known here explains more of those than the file's own names do.
+    """Tensors under a backbone's names, if a layout known here explains more of those than the file's own names do.
 
     Args:
         tensors: of a file, with any prefix.
-        wanted: names of the trunk's tensors.
+        wanted: names of the backbone's tensors.
     """
     keys = set(wanted)
     # max returns the first of equals: what needs no rule is left as it is.

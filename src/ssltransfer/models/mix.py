@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.models.normalise import normalise
+from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.normalize import normalize
 from ssltransfer.models.resnets_v2 import ResNetV2
-from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import Model
 
 MIXED = "block3"
@@ -18,22 +18,22 @@ class Mix(nn.Module):
     """sum_m alpha_m Unit_m with |alpha| = 1, then batch norm and ReLU.
 
     The units' outputs are the raw sums of a residual network of the second form. alpha is v / |v|; v begins at 1 for
-    every unit, so that alpha is 1 / sqrt(M). The norm is the mix's own, and begins as that which the trunk has there.
+    every unit, so that alpha is 1 / sqrt(M). The norm is the mix's own, and begins as that which the backbone has there.
 
     Args:
-        trunk: whose units are mixed.
+        backbone: whose units are mixed.
 
     Raises:
         LayerError: it is no residual network of the second form.
     """
 
-    def __init__(self, trunk: Trunk):
+    def __init__(self, backbone: Backbone):
         super().__init__()
-        if not isinstance(trunk, ResNetV2):
-            raise LayerError(f"{trunk.options.name} has no units of {MIXED} to mix (lasso); resnet101-v2 has.")
-        norm = trunk.get_submodule("norm3")
+        if not isinstance(backbone, ResNetV2):
+            raise LayerError(f"{backbone.options.name} has no units of {MIXED} to mix (lasso); resnet101-v2 has.")
+        norm = backbone.get_submodule("norm3")
         assert isinstance(norm, nn.BatchNorm2d)
-        self.v = nn.Parameter(torch.ones(len(trunk.units), device=norm.weight.device))
+        self.v = nn.Parameter(torch.ones(len(backbone.units), device=norm.weight.device))
         self.norm = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum).to(norm.weight.device)
         self.norm.load_state_dict(norm.state_dict())
 
@@ -60,17 +60,17 @@ class Mix(nn.Module):
         return F.relu(self.norm(total))
 
 
-class MixedTrunk(Trunk):
-    """A view of a trunk whose block3 is a mix of its units; what follows reads that.
+class MixedBackbone(Backbone):
+    """A view of a backbone whose block3 is a mix of its units; what follows reads that.
 
-    The trunk's own norm after block3, which nothing reads here, still learns the statistics of the last unit: the trunk
+    The backbone's own norm after block3, which nothing reads here, still learns the statistics of the last unit: the backbone
     by itself stays one that can be used.
 
     Args:
-        base: the trunk, whose weights are shared.
+        base: the backbone, whose weights are shared.
     """
 
-    def __init__(self, base: Trunk):
+    def __init__(self, base: Backbone):
         super().__init__(base.options, top=base.layers == base.options.layers)
         self.mix = Mix(base)
         assert isinstance(base, ResNetV2)
@@ -88,8 +88,8 @@ class MixedTrunk(Trunk):
         return mixed
 
 
-def units_of(model: Model, pictures: Tensor) -> list[Tensor]:
+def units_of(model: Model, images: Tensor) -> list[Tensor]:
     """uint8 or float (B, 3, S, S), 0 to 255 -> what each unit of block3 makes of them."""
-    trunk = model.trunk
-    assert isinstance(trunk, ResNetV2)
-    return trunk.units_of(trunk(normalise(pictures, model.rule), ["block2"])["block2"])
+    backbone = model.backbone
+    assert isinstance(backbone, ResNetV2)
+    return backbone.units_of(backbone(normalize(images, model.rule), ["block2"])["block2"])

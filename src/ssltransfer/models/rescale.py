@@ -11,25 +11,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.models.trunk import BATCH_NORMS, LayerError, Trunk
+from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 
 ROUNDS = 10
 CLOSE = 0.01  # of the logarithms of the layers' ratios, when the balance is good enough
 CONSTANT = 1e-6  # deviation, in shares of the root mean square, of a channel that does not change
 
 
-def rescale(trunk: Trunk, batches: Sequence[Tensor], *, seed: int = 0) -> None:
-    """Normalise within the layers, then balance between them; in place.
+def rescale(backbone: Backbone, batches: Sequence[Tensor], *, seed: int = 0) -> None:
+    """Normalize within the layers, then balance between them; in place.
 
     Args:
-        trunk: convolutions and fully-connected layers in a row, without batch norms.
-        batches: normalised float (B, 3, S, S) each, S the trunk's own size where it has fully-connected layers.
+        backbone: convolutions and fully-connected layers in a row, without batch norms.
+        batches: normalized float (B, 3, S, S) each, S the backbone's own size where it has fully-connected layers.
         seed: of the gradients that `balance` sends back.
 
     Raises:
         LayerError: the network is residual or has batch norms, or no gradient reaches a layer.
     """
-    chain = Chain(trunk)
+    chain = Chain(backbone)
     unit_variance(chain, batches)
     balance(chain, batches, seed)
 
@@ -37,19 +37,19 @@ def rescale(trunk: Trunk, batches: Sequence[Tensor], *, seed: int = 0) -> None:
 class Chain:
     """Layers with weights in their order, and how to compute as far as one of them; in evaluation mode."""
 
-    def __init__(self, trunk: Trunk):
-        name = trunk.options.name
-        if not trunk.options.rescalable:
+    def __init__(self, backbone: Backbone):
+        name = backbone.options.name
+        if not backbone.options.rescalable:
             raise LayerError(f"{name}: a layer's scale is not its own, as in residual networks; leave `rescale` out.")
-        if any(isinstance(module, BATCH_NORMS) for module in trunk.modules()):
+        if any(isinstance(module, BATCH_NORMS) for module in backbone.modules()):
             raise LayerError(f"{name} has batch norms, which undo every scale; fold them in first (`absorb_bn`).")
-        self.trunk = trunk.eval()
-        self.layers = [module for module in trunk.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        self.backbone = backbone.eval()
+        self.layers = [module for module in backbone.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
     def run(self, x: Tensor, place: int) -> Tensor:
         """float (B, 3, S, S) -> activations up to the layer at this place, after its ReLU."""
-        name = self.trunk.layers[place]
-        found: Tensor = self.trunk(x, [name])[name]
+        name = self.backbone.layers[place]
+        found: Tensor = self.backbone(x, [name])[name]
         return found
 
 
@@ -57,7 +57,7 @@ class Chain:
 def unit_variance(chain: Chain, batches: Sequence[Tensor]) -> None:
     """Weights and biases such that each channel has mean 0 and variance 1 before its ReLU, layer by layer.
 
-    Over the pictures and, of convolutions, all places. A channel that never changes keeps its scale.
+    Over the images and, of convolutions, all places. A channel that never changes keeps its scale.
     """
     for place, layer in enumerate(chain.layers):
         mean, deviation = _statistics(chain, place, batches)
@@ -94,13 +94,13 @@ def balance(chain: Chain, batches: Sequence[Tensor], seed: int) -> None:
 
     A layer's weights times r, and biases times all r so far, multiply what comes out of the network by the product of
     all r, which is one: where everything between the layers is homogeneous (ReLU, pooling), the network computes what
-    it did. Local response normalisation is so only nearly; hence the rounds.
+    it did. Local response normalization is so only nearly; hence the rounds.
     """
     for _ in range(ROUNDS):
         ratios = _ratios(chain, batches, seed)
-        for name, ratio in zip(chain.trunk.layers, ratios.tolist(), strict=True):
+        for name, ratio in zip(chain.backbone.layers, ratios.tolist(), strict=True):
             if not 0 < ratio < float("inf"):
-                raise LayerError(f"{chain.trunk.options.name}: no gradient reaches {name}; leave `rescale` out.")
+                raise LayerError(f"{chain.backbone.options.name}: no gradient reaches {name}; leave `rescale` out.")
         apart = ratios.log() - ratios.log().mean()
         if float(apart.abs().max()) < CLOSE:
             return

@@ -1,6 +1,6 @@
 """What a configuration will make, what hangs on what, and what it will cost, before anything runs.
 
-The estimate is arithmetic: multiply-adds of the networks, pictures to decode, numbers to keep, divided by what a
+The estimate is arithmetic: multiply-adds of the networks, images to decode, numbers to keep, divided by what a
 device and its cores sustain, which is assumed, given, or taken from a run of the benchmarks.
 """
 
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from ssltransfer.config import Config
 from ssltransfer.plan.caches import enlarged
-from ssltransfer.plan.costs import Cost, estimate, pictures
+from ssltransfer.plan.costs import Cost, estimate, images
 from ssltransfer.plan.machine import Machine, measured
 from ssltransfer.plan.wall import NODE, wall_hours
 
 DEVICES = (1, 8, 64)
 
-__all__ = ["Machine", "estimate", "measured", "pictures", "print_plan", "wall_hours"]
+__all__ = ["Machine", "estimate", "measured", "images", "print_plan", "wall_hours"]
 
 
 def print_plan(config: Config, machine: Machine | None = None) -> None:
@@ -40,7 +40,7 @@ def print_plan(config: Config, machine: Machine | None = None) -> None:
     print(f"{'all':<10} {_totals(costs)}")
     walls = ", ".join(f"{_least(_hours(wall_hours(costs, count)), costs)} on {count}" for count in DEVICES)
     print(f"Hours are of one device. From the first job to the last: {walls} (a job shares at most {NODE}).")
-    unknown = sorted({name for name in config.datasets if pictures(config, name) is None})
+    unknown = sorted({name for name in config.datasets if images(config, name) is None})
     if unknown:
         print(f"Not counted: jobs on {', '.join(unknown)} (unknown size: index them first, or give `expected`).")
     for line in enlarged(config):
@@ -56,7 +56,7 @@ def _totals(costs: Sequence[Cost]) -> str:
 
 
 def _least(said: str, costs: Sequence[Cost]) -> str:
-    """After a > where the size of some pictures is unknown."""
+    """After a > where the size of some images is unknown."""
     unknown = any(cost.hours is None for cost in costs) and said not in "?-"
     return f"> {said.removeprefix('< ')}" if unknown else said
 

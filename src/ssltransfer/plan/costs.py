@@ -9,34 +9,34 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.index import read_index
 from ssltransfer.config import Config
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.formats import Video
 from ssltransfer.config.methods import Compress2q
 from ssltransfer.config.protocols import (
     ClusterAlignment,
     Logistic,
-    Neighbours,
+    Neighbors,
     NonlinearLayers,
     Retrieval,
 )
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog, Several
-from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.models.weights import GRID
 from ssltransfer.plan.machine import Machine
 from ssltransfer.plan.networks import ASPECT, dims_of, flops, parameters, protocol_flops, task_flops, training_memory
 from ssltransfer.stages.cache import packed_pixels
 
-CHECKED_PER_CORE = 900.0  # pictures a second: the index's strict decoding
+CHECKED_PER_CORE = 900.0  # images a second: the index's strict decoding
 FLOW_PIXELS = 7e6  # a second and core: dense flow, camera and tracks between two frames
 TRAINING = 3.0  # forward and backward, in forwards
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one job; None where the number of pictures is unknown.
+    """Of one job; None where the number of images is unknown.
 
     Attributes:
         needs: names of models, clusterings, features and datasets.
@@ -55,8 +55,8 @@ class Cost:
     limit: str = ""
 
 
-def pictures(config: Config, dataset: str) -> int | None:
-    """How many pictures (of videos: clips) a dataset has: as indexed, as limited, or as published."""
+def images(config: Config, dataset: str) -> int | None:
+    """How many images (of videos: clips) a dataset has: as indexed, as limited, or as published."""
     entry = config.datasets[dataset]
     index = Path(config.results) / ("motion" if isinstance(entry, Video) else "index") / f"{dataset}.parquet"
     if index.is_file():
@@ -70,39 +70,39 @@ def pictures(config: Config, dataset: str) -> int | None:
 def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
     """A cost for every job, in the order of the stages."""
     for name, dataset in config.datasets.items():
-        n = pictures(config, name)
+        n = images(config, name)
         decoded = n * dataset.motion.every if n and isinstance(dataset, Video) else n
         hours = decoded / CHECKED_PER_CORE / machine.cores / 3600 if decoded else None
         yield Cost("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
     for name, dataset in config.datasets.items():
         if isinstance(dataset, Video):
-            n = pictures(config, name)
+            n = images(config, name)
             flows = min(dataset.motion.every, dataset.motion.frames - 1)
             pixels = math.prod(dataset.motion.size)
             hours = n * flows * pixels / FLOW_PIXELS / machine.cores / 3600 if n else None
             disk = n * pixels * dataset.motion.packed.bytes_a_pixel / 1e9 if n else None
             yield Cost("motion", name, (name,), hours, disk, None, "optical flow")
         if dataset.cache:
-            n = pictures(config, name)
-            hours = n / machine.pictures(None) / 3600 if n else None
+            n = images(config, name)
+            hours = n / machine.images(None) / 3600 if n else None
             yield Cost("cache", name, (name,), hours, _packed_gb(config, name), None, "decoding")
     for name, pretext in config.pretexts.items():
         yield _pretext(config, machine, name, pretext)
     for name, features in config.features.items():
-        trunk = config.model(features.model).trunk
-        dims = dims_of(trunk, features.layer, features.pool)
+        backbone = config.model(features.model).backbone
+        dims = dims_of(backbone, features.layer, features.pool)
         size = 2 if features.precision == "float16" else 4
         for data in sorted(config.datasets_of_features(name)):
-            n = pictures(config, data)
-            reading = machine.pictures(config.datasets[data])
-            forward = flops(trunk) * (GRID**2 if features.patches else 1)
-            hours, limit = _passes(n, reading, forward, machine.rate("forward", trunk.name)) if n else (None, "")
+            n = images(config, data)
+            reading = machine.images(config.datasets[data])
+            forward = flops(backbone) * (GRID**2 if features.patches else 1)
+            hours, limit = _passes(n, reading, forward, machine.rate("forward", backbone.name)) if n else (None, "")
             disk = n * dims * size / 1e9 if n else None
             yield Cost("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
     for name, cluster in config.clusters.items():
         source = config.features[cluster.features]
-        dims = dims_of(config.model(source.model).trunk, source.layer, source.pool)
-        n = pictures(config, cluster.data)
+        dims = dims_of(config.model(source.model).backbone, source.layer, source.pool)
+        n = images(config, cluster.data)
         work = 2.0 * n * dims * cluster.k * cluster.iterations if n else None
         hours = work / machine.rate("products") / 3600 if work else None
         memory = n * dims * 2 / 1e9 if n else None
@@ -110,47 +110,51 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
             "cluster", name, (cluster.features, cluster.data), hours, cluster.k * dims * 4e-9, memory, "products"
         )
     for cluster_name, data in sorted(config.labels()):
-        n = pictures(config, data)
+        n = images(config, data)
         made_of = config.clusters[cluster_name].features
         hours, limit = (0.0, "") if n else (None, "")
         if not config.reads_features(cluster_name, data):
             made_of = config.features[made_of].model
-            trunk, reading = config.model(made_of).trunk, machine.pictures(config.datasets[data])
-            hours, limit = _passes(n, reading, flops(trunk), machine.rate("forward", trunk.name)) if n else (None, "")
+            backbone, reading = config.model(made_of).backbone, machine.images(config.datasets[data])
+            hours, limit = (
+                _passes(n, reading, flops(backbone), machine.rate("forward", backbone.name)) if n else (None, "")
+            )
         disk = n * 5e-8 if n else None
         yield Cost("label", f"{cluster_name} on {data}", (cluster_name, made_of, data), hours, disk, None, limit)
     for name, student in config.students.items():
-        n = pictures(config, student.data)
+        n = images(config, student.data)
         learned = getattr(student.method, "cluster", None) or config.taught_features(name)
         teacher = None if learned else getattr(student.method, "teacher", None)
         needs = tuple(filter(None, (learned or teacher, student.data)))
-        seen = student.schedule.total_steps(n) * student.schedule.batch if n else None
-        reading = machine.pictures(config.datasets[student.data])
-        work = _student_flops(student, config.model(teacher).trunk if teacher else None)
+        seen = student.schedule.total_steps(n) * student.schedule.batch_size if n else None
+        reading = machine.images(config.datasets[student.data])
+        work = _student_flops(student, config.model(teacher).backbone if teacher else None)
         hours, limit = (
-            _passes(seen, reading, work, machine.rate("training", student.trunk.name)) if seen else (None, "")
+            _passes(seen, reading, work, machine.rate("training", student.backbone.name)) if seen else (None, "")
         )
-        disk = parameters(student.trunk, top=student.method.whole) * 4e-9
-        yield Cost("student", name, needs, hours, disk, training_memory(student.trunk, student.schedule.batch), limit)
+        disk = parameters(student.backbone, top=student.method.whole) * 4e-9
+        yield Cost(
+            "student", name, needs, hours, disk, training_memory(student.backbone, student.schedule.batch_size), limit
+        )
     for name, models in config.rows.items():
         for model in models:
             yield _evaluation(config, machine, name, model)
 
 
-def _student_flops(student: Student, teacher: TrunkOptions | None) -> float:
-    """Cost of a picture in training: the student's own, and what is computed beside it."""
+def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
+    """Cost of a image in training: the student's own, and what is computed beside it."""
     part = student.pretext
     if part is not None and teacher is not None:  # both see the task's inputs
-        return TRAINING * task_flops(part) + task_flops(part.model_copy(update={"trunk": teacher}))
-    work = TRAINING * flops(student.trunk, top=True)
+        return TRAINING * task_flops(part) + task_flops(part.model_copy(update={"backbone": teacher}))
+    work = TRAINING * flops(student.backbone, top=True)
     # A slow copy sees every view once more.
-    work += flops(student.trunk) if isinstance(student.method, Compress2q) else 0.0
+    work += flops(student.backbone) if isinstance(student.method, Compress2q) else 0.0
     return work + (flops(teacher) if teacher else 0.0)
 
 
 def _packed_gb(config: Config, name: str) -> float | None:
-    """Of a dataset's cache: from its index if it was made, else from the usual shape of a picture."""
-    options, n = config.datasets[name].cache, pictures(config, name)
+    """Of a dataset's cache: from its index if it was made, else from the usual shape of a image."""
+    options, n = config.datasets[name].cache, images(config, name)
     if options is None or n is None:
         return None
     path = Path(config.results) / "index" / f"{name}.parquet"
@@ -160,11 +164,11 @@ def _packed_gb(config: Config, name: str) -> float | None:
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
-    disk = parameters(pretext.trunk, top=False) * 4e-9 * (1 + len(pretext.snapshots))
+    disk = parameters(pretext.backbone, top=False) * 4e-9 * (1 + len(pretext.snapshots))
     needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
     if not pretext.task.trains:
         sampled = pretext.task.sampled if isinstance(pretext.task, Hog) else 0
-        work = 2.0 * sampled * 36 * getattr(pretext.trunk, "words", 0) * 20
+        work = 2.0 * sampled * 36 * getattr(pretext.backbone, "words", 0) * 20
         return Cost("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
     return _training(config, machine, name, pretext, disk)
 
@@ -176,16 +180,18 @@ def _training(config: Config, machine: Machine, name: str, pretext: Pretext, dis
     schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
     shares = dict.fromkeys(parts, 1.0)
     if isinstance(pretext.task, Several):
-        shares = pretext.task.shares_of({member: schedule.batch for member, schedule in schedules.items()})
+        shares = pretext.task.shares_of({member: schedule.batch_size for member, schedule in schedules.items()})
     hours, memory, limits = 0.0, 0.0, []
     for member, part in parts.items():
-        schedule, n = schedules[member], pictures(config, part.data) if part.data else None
-        memory = max(memory, training_memory(part.trunk, schedule.batch))
+        schedule, n = schedules[member], images(config, part.data) if part.data else None
+        memory = max(memory, training_memory(part.backbone, schedule.batch_size))
         if n is None and schedule.steps is None:
             return Cost("pretext", name, needs, None, disk, None)
-        seen = schedule.total_steps(n or 1) * schedule.batch * shares[member] / sum(shares.values())
-        reading = machine.pictures(config.datasets[part.data] if part.data else None)
-        passes, limit = _passes(seen, reading, TRAINING * task_flops(part), machine.rate("training", part.trunk.name))
+        seen = schedule.total_steps(n or 1) * schedule.batch_size * shares[member] / sum(shares.values())
+        reading = machine.images(config.datasets[part.data] if part.data else None)
+        passes, limit = _passes(
+            seen, reading, TRAINING * task_flops(part), machine.rate("training", part.backbone.name)
+        )
         hours += passes
         limits.append((passes, limit))
     return Cost("pretext", name, needs, hours, disk, memory, max(limits)[1])
@@ -193,26 +199,28 @@ def _training(config: Config, machine: Machine, name: str, pretext: Pretext, dis
 
 def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost:
     evaluation = config.evaluations[name]
-    protocol, trunk = evaluation.protocol, config.model(model).trunk
-    test = pictures(config, evaluation.test)
-    train = pictures(config, evaluation.train) if evaluation.train else test
+    protocol, backbone = evaluation.protocol, config.model(model).backbone
+    test = images(config, evaluation.test)
+    train = images(config, evaluation.train) if evaluation.train else test
     job = f"{name} of {model}"
     if train is None or test is None:
         return Cost("evaluate", job, (model,), None, None, None)
     seeds = len(evaluation.seeds)
     if protocol.reads == "model":
         schedule: Schedule = protocol.schedule  # type: ignore[union-attr]
-        trainings = seeds * (len(protocol.layers or trunk.convolutions) if isinstance(protocol, NonlinearLayers) else 1)
-        seen = schedule.total_steps(train) * schedule.batch * trainings
-        from_train, from_test = (machine.pictures(config.datasets[d]) for d in (evaluation.train, evaluation.test))
-        learning, testing = protocol_flops(protocol, trunk)
-        forward = machine.rate("forward", trunk.name)
-        rate = machine.rate("training", trunk.name) if protocol.tunes else forward
+        trainings = seeds * (
+            len(protocol.layers or backbone.convolutions) if isinstance(protocol, NonlinearLayers) else 1
+        )
+        seen = schedule.total_steps(train) * schedule.batch_size * trainings
+        from_train, from_test = (machine.images(config.datasets[d]) for d in (evaluation.train, evaluation.test))
+        learning, testing = protocol_flops(protocol, backbone)
+        forward = machine.rate("forward", backbone.name)
+        rate = machine.rate("training", backbone.name) if protocol.tunes else forward
         hours, limit = _passes(seen, from_train, (TRAINING if protocol.tunes else 1.0) * learning, rate)
         more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, testing, forward)
         return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
-    dims = dims_of(trunk, config.features[features].layer, config.features[features].pool)
+    dims = dims_of(backbone, config.features[features].layer, config.features[features].pool)
     work = 2.0 * train * test * dims
     if isinstance(protocol, ClusterAlignment):
         work = 2.0 * train * dims * (protocol.k or 1000) * protocol.iterations
@@ -220,12 +228,12 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         fits = 1 + len(protocol.penalty) if isinstance(protocol.penalty, tuple) else 1
         work = 4.0 * train * dims * 1000 * protocol.iterations * fits
     else:
-        assert isinstance(protocol, Neighbours | Retrieval)
+        assert isinstance(protocol, Neighbors | Retrieval)
     hours = work * seeds / machine.rate("products") / 3600
     return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
 
 
 def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:
-    """Hours for `seen` pictures read at `reading` a second, and whether the device or the decoding limits them."""
+    """Hours for `seen` images read at `reading` a second, and whether the device or the decoding limits them."""
     compute, decode = seen * flop / rate / 3600, seen / reading / 3600
     return max(compute, decode), "device" if compute > decode else "decoding"

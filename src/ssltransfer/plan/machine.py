@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import Dataset, Video
 
-FILES = 350.0  # pictures a second of one core: 500x375 JPEG, decoded, resized and cropped to uint8
+FILES = 350.0  # images a second of one core: 500x375 JPEG, decoded, resized and cropped to uint8
 CACHES = {"jpeg": 1100.0, "raw": 5500.0}  # the same from a cache of short side 256
 
 
@@ -23,7 +23,7 @@ class Machine:
         tflops: of the device, in 10^12 floating-point operations a second, where `paces` does not say.
         cores: CPU cores that decode for one device.
         paces: by name: forward/caffenet, training/caffenet and products in floating-point operations a second;
-            decoding/files, decoding/jpeg and decoding/raw in pictures a second of one core.
+            decoding/files, decoding/jpeg and decoding/raw in images a second of one core.
         where: on what they were measured.
     """
 
@@ -32,13 +32,13 @@ class Machine:
     paces: Mapping[str, float] = field(default_factory=dict)
     where: str = ""
 
-    def rate(self, kind: str, trunk: str = "") -> float:
-        """Floating-point operations a second; of a trunk that was not measured, what the slowest one sustains."""
+    def rate(self, kind: str, backbone: str = "") -> float:
+        """Floating-point operations a second; of a backbone that was not measured, what the slowest one sustains."""
         known = [pace for name, pace in self.paces.items() if name.split("/")[0] == kind]
-        return self.paces.get(f"{kind}/{trunk}", min(known, default=self.tflops * 1e12))
+        return self.paces.get(f"{kind}/{backbone}", min(known, default=self.tflops * 1e12))
 
-    def pictures(self, dataset: Dataset | None) -> float:
-        """Pictures a second that the cores read from this dataset's files, or from its cache."""
+    def images(self, dataset: Dataset | None) -> float:
+        """Images a second that the cores read from this dataset's files, or from its cache."""
         files = self.paces.get("decoding/files", FILES)
         packed = dataset.cache if dataset else None
         if isinstance(dataset, Video):
@@ -60,7 +60,7 @@ class Machine:
             return f"Measured on {self.where}: {rates}; {self.cores} cores decode for a device."
         return (
             f"Assumed, not measured: one device at {self.tflops:g} TFLOP/s, {self.cores} cores beside it that decode "
-            f"{FILES:g} pictures/s each (caches: more). Change with --tflops and --cores, or give --measured."
+            f"{FILES:g} images/s each (caches: more). Change with --tflops and --cores, or give --measured."
         )
 
 
@@ -72,7 +72,7 @@ def measured(results: Path, cores: int | None = None) -> Machine:
         cores: that decode for one device; default: all of that machine.
 
     Raises:
-        ArtefactError: no such file, or nothing in it that a plan could use.
+        ArtifactError: no such file, or nothing in it that a plan could use.
     """
     try:
         content = json.loads(results.read_text("utf-8"))
@@ -84,9 +84,9 @@ def measured(results: Path, cores: int | None = None) -> Machine:
             for name, (contender, amount) in result.get("paces", {}).items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"{results}: no results of `python -m benchmarks` ({error}).") from error
+        raise ArtifactError(f"{results}: no results of `python -m benchmarks` ({error}).") from error
     if about["sizes"] != "full" or not paces:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{results}: holds no pace at full size; run `python -m benchmarks jigsaw extraction training kmeans`."
         )
     device = about["processor"] if about["GPU"] == "none" else about["GPU"]

@@ -19,7 +19,7 @@ class DeviceError(RuntimeError):
 
 
 def claim_gpus(count: int) -> None:
-    """Choose `count` free GPUs by setting CUDA_VISIBLE_DEVICES, before CUDA is initialised.
+    """Choose `count` free GPUs by setting CUDA_VISIBLE_DEVICES, before CUDA is initialized.
 
     Nothing is chosen where a choice was made already (by CUDA_VISIBLE_DEVICES or by Slurm) or where there is no GPU.
 
@@ -30,7 +30,7 @@ def claim_gpus(count: int) -> None:
         return
     import torch
 
-    found = torch.cuda.device_count()  # asks the driver's management library, which initialises nothing
+    found = torch.cuda.device_count()  # asks the driver's management library, which initializes nothing
     if found:
         folder = Path(tempfile.gettempdir()) / f"ssltransfer-{os.getuid()}"
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim([str(number) for number in range(found)], count, folder))

@@ -19,7 +19,7 @@ class Groups:
     """Process r of w belongs to task r // (w / tasks).
 
     A task's gradient is the mean over its group alone, and is then known to all: every process makes every task's
-    update, in the order of the tasks, with optimisers that are alike everywhere. So weights and states stay equal to
+    update, in the order of the tasks, with optimizers that are alike everywhere. So weights and states stay equal to
     the last bit, and any process can write the checkpoint. What is sent is a sum over all in which the others have
     zeros; it costs what a sum within the group and sending it on would.
 

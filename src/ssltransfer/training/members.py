@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.batches import Batch, load_batches, training_keys
 from ssltransfer.training.devices import Devices
@@ -21,14 +21,14 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Member:
-    """A task with its pictures, and how it is trained.
+    """A task with its images, and how it is trained.
 
     Attributes:
         task: network, head and loss; what it has in common with other members are the same modules.
-        index: training pictures.
+        index: training images.
         schedule: how; its learning rate is a function of the step of the whole training.
         seed: of order and augmentation, and of dropout where it is the first member.
-        heldout: pictures on which the loss is also measured.
+        val: images on which the loss is also measured.
         name: what its values are called in the curve: `name.loss`; nothing where it is alone.
         share: of the turns, in proportion.
     """
@@ -37,7 +37,7 @@ class Member:
     index: Index
     schedule: Schedule
     seed: int
-    heldout: Index | None = None
+    val: Index | None = None
     name: str = ""
     share: float = 1.0
 
@@ -107,9 +107,9 @@ class Streams:
 
     def _batches(self, member: Member, start: int, stop: int, part: tuple[int, int]) -> Iterator[Batch]:
         rank, number = part
-        share = member.schedule.batch // number
+        share = member.schedule.batch_size // number
         mine = slice(rank * share, (rank + 1) * share)
-        whole = training_keys(len(member.index), member.schedule.batch, start, stop, member.seed)
+        whole = training_keys(len(member.index), member.schedule.batch_size, start, stop, member.seed)
         keys = (batch[mine] for batch in whole)
         return load_batches(
             member.index, member.task.transform, keys, seed=member.seed, workers=self._workers, pin=self._pin
@@ -127,12 +127,12 @@ def plan_of(members: Sequence[Member], steps: int, *, at_once: bool) -> list[int
 
 
 def check_share(schedule: Schedule, world: int) -> None:
-    """Refuse a batch that does not divide: every process has as many pictures, in pairs and in whole micro-batches."""
-    share, micro = schedule.batch // world, schedule.micro_batch
-    whole = schedule.batch % world == 0 and not (micro and share > micro and share % micro)
+    """Refuse a batch that does not divide: every process has as many images, in pairs and in whole micro-batches."""
+    share, micro = schedule.batch_size // world, schedule.micro_batch_size
+    whole = schedule.batch_size % world == 0 and not (micro and share > micro and share % micro)
     if world > 1 and (not whole or share % 2):
         passes = f" in passes of {micro}" if micro else ""
         raise TrainingError(
-            f"A batch of {schedule.batch} pictures{passes} cannot be shared by {world} devices, each with the same even"
-            " number; change the number of devices (--devices), batch or micro_batch."
+            f"A batch of {schedule.batch_size} images{passes} cannot be shared by {world} devices, each with the same even"
+            " number; change the number of devices (--devices), batch or micro_batch_size."
         )

@@ -87,7 +87,7 @@ class Ranks:
 
 
 def packs(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Neighbours of about BUCKET bytes, those first whose gradients are there first: the last layers."""
+    """Neighbors of about BUCKET bytes, those first whose gradients are there first: the last layers."""
     found: list[list[nn.Parameter]] = []
     room = 0
     for parameter in reversed(parameters):

@@ -1,4 +1,4 @@
-"""Batch normalisation over the whole batch of all processes."""
+"""Batch normalization over the whole batch of all processes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class SyncedBatchNorm(nn.SyncBatchNorm):
     """Torch's SyncBatchNorm, which is for GPUs alone, and the same on a CPU for equal shares."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """float (B, C, ...) of this process -> the same, normalised by the statistics of all processes."""
+        """float (B, C, ...) of this process -> the same, normalized by the statistics of all processes."""
         if input.is_cuda or not self.training:
             return super().forward(input)
         dims = [dim for dim in range(input.ndim) if dim != 1]
         shape = [1, -1] + [1] * (input.ndim - 2)
         x = input.float()
         mean = _Mean.apply(x.mean(dims))
-        centred = x - mean.view(shape)
-        variance = _Mean.apply(centred.square().mean(dims))
+        centerd = x - mean.view(shape)
+        variance = _Mean.apply(centerd.square().mean(dims))
         if self.track_running_stats:
             count = dist.get_world_size() * input.numel() // input.shape[1]
             self._remember(mean.detach(), variance.detach(), count)
-        found = centred * (variance + self.eps).rsqrt().view(shape)
+        found = centerd * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             found = found * self.weight.view(shape) + self.bias.view(shape)
         return found.to(input.dtype)
@@ -58,10 +58,10 @@ def _mean(value: Tensor) -> Tensor:
     return found / dist.get_world_size()
 
 
-def synchronise_norms(task: nn.Module) -> None:
-    """Put synchronised norms in the place of those that learn statistics; frozen ones stay as they are.
+def synchronize_norms(task: nn.Module) -> None:
+    """Put synchronized norms in the place of those that learn statistics; frozen ones stay as they are.
 
-    Names of parameters and buffers do not change, so checkpoints and models fit both. A trunk that several tasks share
+    Names of parameters and buffers do not change, so checkpoints and models fit both. A backbone that several tasks share
     is changed once.
     """
     for parent in list(task.modules()):

@@ -1,4 +1,4 @@
-"""What changes weights: gradients of a batch, the optimiser's step, and several tasks that share a trunk."""
+"""What changes weights: gradients of a batch, the optimizer's step, and several tasks that share a backbone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ssltransfer.training.devices import Devices
 from ssltransfer.training.groups import Groups
 from ssltransfer.training.members import Member, check_share
 from ssltransfer.training.ranks import Ranks
-from ssltransfer.training.sync_norms import synchronise_norms
+from ssltransfer.training.sync_norms import synchronize_norms
 from ssltransfer.training.task import Task
 
 
 class Training:
-    """Members with what changes their weights: an optimiser each, over all that a member's loss reaches.
+    """Members with what changes their weights: an optimizer each, over all that a member's loss reaches.
 
     Args:
         members: their tasks are moved to the device, and into training mode.
@@ -82,7 +82,7 @@ class Training:
             update, member = self.updates[turn], self.members[turn]
             if len(turns) > 1:
                 update.put(self.groups.gradients(turn, held.get(turn)) if self.groups else held[turn])
-            set_lr(update.optimiser, member.schedule.lr_at(step + place, len(member.index)))
+            set_lr(update.optimizer, member.schedule.lr_at(step + place, len(member.index)))
             update.apply()
         return [found[turn] for turn in turns]
 
@@ -110,20 +110,20 @@ def _prepare(member: Member, devices: Devices) -> None:
         task.to(memory_format=torch.channels_last)
     task.train()
     if schedule.sync_bn and devices.world > 1:
-        synchronise_norms(task)
+        synchronize_norms(task)
     if schedule.compile:
         task.compile()
 
 
 class Update:
-    """One task with its optimiser.
+    """One task with its optimizer.
 
     Args:
         task: on its device.
-        schedule: optimiser, precision, accumulation.
+        schedule: optimizer, precision, accumulation.
         seed: of augmentation.
         devices: where.
-        optimiser: default: the schedule's.
+        optimizer: default: the schedule's.
     """
 
     def __init__(
@@ -132,10 +132,10 @@ class Update:
         schedule: Schedule,
         seed: int,
         devices: Devices,
-        optimiser: torch.optim.Optimizer | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
     ):
         self.task, self.schedule, self.seed, self.devices = task, schedule, seed, devices
-        self.optimiser = optimiser or build_optimiser(task, schedule)
+        self.optimizer = optimizer or build_optimizer(task, schedule)
         self.scaler = torch.amp.GradScaler(devices.device.type, enabled=schedule.precision == "float16")
         self.scaler.scale(torch.zeros((), device=devices.device))  # its state is there from the start
 
@@ -145,9 +145,9 @@ class Update:
         Returns:
             Mean values of the batch.
         """
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         values: dict[str, Tensor] = {}
-        parts = batch.split(self.schedule.micro_batch)
+        parts = batch.split(self.schedule.micro_batch_size)
         for place, part in enumerate(parts, start=1):
             with self.devices.autocast(self.schedule.precision):
                 outputs = self.task(part, part.draws(self.seed))
@@ -166,7 +166,7 @@ class Update:
     def taken(self) -> list[Tensor | None]:
         """The gradients, which the parameters then have no more."""
         gradients = [parameter.grad for parameter in self.task.parameters()]
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         return gradients
 
     def put(self, gradients: Sequence[Tensor | None]) -> None:
@@ -175,61 +175,61 @@ class Update:
             parameter.grad = gradient
 
     def apply(self) -> None:
-        """The optimiser's step."""
-        if self.schedule.clip:
-            self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.task.parameters(), self.schedule.clip)
-        self.scaler.step(self.optimiser)
+        """The optimizer's step."""
+        if self.schedule.clip_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.task.parameters(), self.schedule.clip_grad_norm)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
 
     def state(self) -> dict[str, Any]:
         """What a restart needs."""
         scaler = {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
-        return {"task": self.task.state_dict(), "optimiser": self.optimiser.state_dict(), **scaler}
+        return {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict(), **scaler}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.task.load_state_dict(state["task"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         if "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
 
 
 def update(
-    task: Task, batch: Batch, optimiser: torch.optim.Optimizer, schedule: Schedule, seed: int, devices: Devices
+    task: Task, batch: Batch, optimizer: torch.optim.Optimizer, schedule: Schedule, seed: int, devices: Devices
 ) -> dict[str, float]:
     """One update from one batch, accumulated over micro-batches; mean values of the batch."""
-    one = Update(task, schedule, seed, devices, optimiser)
+    one = Update(task, schedule, seed, devices, optimizer)
     values = one.gradients(batch)
     one.apply()
     return values
 
 
-def build_optimiser(task: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """The optimiser of a schedule; biases and norms may have a learning rate and a decay of their own."""
+def build_optimizer(task: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """The optimizer of a schedule; biases and norms may have a learning rate and a decay of their own."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
             continue
-        factor = schedule.bias_lr if name.endswith("bias") else 1.0
-        decay = 0.0 if parameter.ndim < 2 and not schedule.norm_and_bias_decay else schedule.weight_decay
+        factor = schedule.bias_lr_mult if name.endswith("bias") else 1.0
+        decay = 0.0 if parameter.ndim < 2 and not schedule.decay_norm_and_bias else schedule.weight_decay
         groups.setdefault((factor, decay), []).append(parameter)
     settings = [
         {"params": parameters, "weight_decay": decay, "factor": factor}
         for (factor, decay), parameters in groups.items()
     ]
     fused = next(task.parameters()).is_cuda or None  # one kernel a step; None: as torch does it on a CPU
-    if schedule.optimiser == "sgd":
+    if schedule.optimizer == "sgd":
         return torch.optim.SGD(
             settings, lr=schedule.lr, momentum=schedule.momentum, nesterov=schedule.nesterov, fused=fused
         )
-    if schedule.optimiser == "rmsprop":
+    if schedule.optimizer == "rmsprop":
         return torch.optim.RMSprop(settings, lr=schedule.lr, alpha=0.9, eps=1e-3, momentum=schedule.momentum)
-    kind = torch.optim.Adam if schedule.optimiser == "adam" else torch.optim.AdamW
+    kind = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
     return kind(settings, lr=schedule.lr, betas=(schedule.momentum, 0.999), fused=fused)
 
 
-def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """The learning rate of this step, times each group's factor."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]

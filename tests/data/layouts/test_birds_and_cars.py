@@ -1,4 +1,4 @@
-"""CUB-200-2011 and Stanford Cars: pictures, classes and splits are those of the published lists."""
+"""CUB-200-2011 and Stanford Cars: images, classes and splits are those of the published lists."""
 
 from pathlib import Path
 

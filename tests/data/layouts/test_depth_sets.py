@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd, World
+from ssltransfer.data.images import read
 from ssltransfer.data.layouts import LayoutError, find
-from ssltransfer.data.pictures import read
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.world import draw
 from ssltransfer.stages.index import run as make_index
@@ -22,25 +22,25 @@ SPLITS = {"train": [1, 4], "test": [2, 3, 5]}
 
 
 def nyu(root: Path, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Five frames as MATLAB keeps them; pictures (N, H, W, 3) and metres (N, H, W) as they are meant."""
+    """Five frames as MATLAB keeps them; images (N, H, W, 3) and meters (N, H, W) as they are meant."""
     rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, 256, (5, 24, 32, 3), np.uint8)
+    images = rng.integers(0, 256, (5, 24, 32, 3), np.uint8)
     depths = rng.uniform(0.7, 9.9, (5, 24, 32)).astype(np.float32)
     with h5py.File(root / "nyu_depth_v2_labeled.mat", "w", userblock_size=512) as file:
-        file["images"] = pictures.transpose(0, 3, 2, 1)
+        file["images"] = images.transpose(0, 3, 2, 1)
         file["depths"] = depths.transpose(0, 2, 1)
     savemat(root / "splits.mat", {f"{name}Ndxs": np.array([n]).T for name, n in SPLITS.items()})
-    return pictures, depths
+    return images, depths
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_nyus_frames_survive(tmp_path: Path, split: str) -> None:
-    pictures, depths = nyu(tmp_path)
+    images, depths = nyu(tmp_path)
     make_index(NyuDepthV2(root=str(tmp_path), split=split), output=tmp_path / "i.parquet", threads=1)  # type: ignore[arg-type]
     index = read_index(tmp_path / "i.parquet")
     assert index.paths == [f"rgb/{number:05d}.png" for number in SPLITS[split]]
     for sample, number in enumerate(SPLITS[split]):
-        assert np.array_equal(read(index.path(sample)).permute(1, 2, 0).numpy(), pictures[number - 1])
+        assert np.array_equal(read(index.path(sample)).permute(1, 2, 0).numpy(), images[number - 1])
         assert np.array_equal(read_target(index, sample), depths[number - 1])
 
 
@@ -72,7 +72,7 @@ def test_damaged_files_are_named_and_nothing_half_stays(tmp_path: Path) -> None:
         find(spec)
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
         file["images"], file["depths"] = np.zeros((3, 3, 32, 24), np.uint8), np.zeros((3, 24, 32), np.float32)
-    with pytest.raises(LayoutError, match="are not pictures of three bytes a pixel and their depth"):
+    with pytest.raises(LayoutError, match="are not images of three bytes a pixel and their depth"):
         find(spec)
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
         file["images"], file["depths"] = np.zeros((3, 3, 32, 24), np.uint8), np.ones((3, 32, 24), np.float32)
@@ -127,35 +127,35 @@ def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
     for place in range(len(names)):
         Image.fromarray(np.full((16, 20, 3), place, np.uint8)).save(tmp_path / f"{place}.jpg")
     lines = [f"{place}.jpg {name}" for place, name in enumerate(names)]
-    (tmp_path / "test.txt").write_text("# picture depth\n" + "\n".join([*lines, "", "gone.jpg fine.png"]) + "\n")
-    spec = Rgbd(root=str(tmp_path), split="test", minority=1.0)
+    (tmp_path / "test.txt").write_text("# image depth\n" + "\n".join([*lines, "", "gone.jpg fine.png"]) + "\n")
+    spec = Rgbd(root=str(tmp_path), split="test", max_corrupt_fraction=1.0)
     make_index(spec, output=tmp_path / "i.parquet", threads=1)
     index = read_index(tmp_path / "i.parquet")
     assert index.paths == ["0.jpg"]
     depth = read_target(index, 0)
     assert isinstance(depth, np.ndarray)
     assert depth[0, :4].tolist() == pytest.approx([0, 0, 65.534, 2.5])
-    assert {path: reason.split(" (")[0] for path, reason in index.left_out.items() if path != "gone.jpg"} == {
+    assert {path: reason.split(" (")[0] for path, reason in index.skipped.items() if path != "gone.jpg"} == {
         "1.jpg": "depth map has no value anywhere",
         "2.jpg": "depth map has no value anywhere",
         **dict.fromkeys(["3.jpg", "4.jpg", "5.jpg"], "depth map holds values that are no distances"),
-        "6.jpg": "depth map of 20 x 8 pixels, the picture has 20 x 16",
+        "6.jpg": "depth map of 20 x 8 pixels, the image has 20 x 16",
         "7.jpg": "gone.png is missing",
     }
-    assert "gone.jpg" in index.left_out
+    assert "gone.jpg" in index.skipped
 
 
 def test_lists_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"train.txt: missing; there are: no lists"):
         find(Rgbd(root=str(tmp_path), split="train"))
     (tmp_path / "train.txt").write_text("1305031102.17 rgb/1.png 1305031102.16 depth/1.png\n")
-    with pytest.raises(LayoutError, match=r"train.txt: line 1 is not a picture and a depth map"):
+    with pytest.raises(LayoutError, match=r"train.txt: line 1 is not a image and a depth map"):
         find(Rgbd(root=str(tmp_path), split="train"))
 
 
 def test_published_sizes() -> None:
-    assert NyuDepthV2(root="x", split="train").pictures == 795 and NyuDepthV2(root="x", split="test").pictures == 654
-    assert FastDepth(root="x", split="train").pictures == 47_584 and FastDepth(root="x", split="val").pictures == 654
+    assert NyuDepthV2(root="x", split="train").images == 795 and NyuDepthV2(root="x", split="test").images == 654
+    assert FastDepth(root="x", split="train").images == 47_584 and FastDepth(root="x", split="val").images == 654
     assert NyuDepthV2(root="x", split="train").labelled == "none"
     assert NyuDepthV2(root="x", split="train").canonical() == '{"format":"nyu-depth-v2","root":"x","split":"train"}'
 

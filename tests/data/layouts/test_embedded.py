@@ -19,7 +19,7 @@ def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, labelled: s
     for split in splits:
         spec = World(root=str(tmp_path), set=kind, split=split, n=n, size=32)  # type: ignore[arg-type]
         found = find(spec)
-        assert len(found.paths) == spec.pictures
+        assert len(found.paths) == spec.images
         assert found.notes == []
         assert spec.labelled == labelled
         assert (found.labels is not None, found.presence is not None) == (labelled == "one", labelled == "many")

@@ -18,7 +18,7 @@ SYNSETS = [(1, "n03"), (2, "n01"), (3, "n02"), (4, "n00")]
 TRUTH = [3, 1, 2, 2, 1, 3]
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((12, 12, 3), np.uint8)).save(path, format="PNG")
 
@@ -38,7 +38,7 @@ def packed(root: Path, content: Path) -> None:
 
 def flat(root: Path) -> None:
     for number in range(1, len(TRUTH) + 1):
-        picture(root / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+        image(root / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
 
 
 @pytest.mark.parametrize("place", [".", "data", "ILSVRC2012_devkit_t12/data", "archive"])
@@ -63,7 +63,7 @@ def test_flat_val_has_torchvisions_labels(tmp_path: Path, place: str, monkeypatc
     assert found.paths == [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 7)]
 
 
-def test_a_missing_picture_does_not_shift_the_others(tmp_path: Path) -> None:
+def test_a_missing_image_does_not_shift_the_others(tmp_path: Path) -> None:
     flat(tmp_path)
     devkit(tmp_path)
     whole = find(ImageNet(root=str(tmp_path), split="val"))
@@ -75,31 +75,31 @@ def test_a_missing_picture_does_not_shift_the_others(tmp_path: Path) -> None:
 
 def test_a_part_of_the_set_keeps_one_numbering(tmp_path: Path) -> None:
     for wnid in ("n02", "n03"):
-        picture(tmp_path / "train" / wnid / "1.JPEG")
+        image(tmp_path / "train" / wnid / "1.JPEG")
     flat(tmp_path)
     devkit(tmp_path)
     train, val = (find(ImageNet(root=str(tmp_path), split=split)) for split in ("train", "val"))
     assert train.classes == val.classes == ["n02", "n03"]
     assert val.labels == [0, 1, 1, 0]
-    assert list(val.left_out.values()) == ["its class n01 is not in train"] * 2
+    assert list(val.skipped.values()) == ["its class n01 is not in train"] * 2
 
 
 def test_val_in_folders_is_numbered_by_train(tmp_path: Path) -> None:
     for name in ("train/n01/1.JPEG", "train/n02/1.JPEG", "train/n03/1.JPEG", "val/n03/1.JPEG"):
-        picture(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / name)
+        image(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / name)
     val = find(ImageNet(root=str(tmp_path), split="val"))
     assert (val.labels, val.classes) == ([2], ["n01", "n02", "n03"])
-    picture(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "val" / "n09" / "1.JPEG")
+    image(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "val" / "n09" / "1.JPEG")
     with pytest.raises(LayoutError, match="class 'n09' is not in train"):
         find(ImageNet(root=str(tmp_path), split="val"))
 
 
 def test_sizes_are_remarked_upon_and_never_refused(tmp_path: Path) -> None:
-    picture(tmp_path / "train" / "n01" / "1.JPEG")
+    image(tmp_path / "train" / "n01" / "1.JPEG")
     found = find(ImageNet(root=str(tmp_path), split="train"))
-    assert found.notes == [f"{found.root}: 1 pictures are listed, the published number is 1281167."]
-    assert ImageNet(root="x", split="val").pictures == 50_000
-    assert ImageNet(root="x", split="val", limit=100).pictures == 100
+    assert found.notes == [f"{found.root}: 1 images are listed, the published number is 1281167."]
+    assert ImageNet(root="x", split="val").images == 50_000
+    assert ImageNet(root="x", split="val", limit=100).images == 100
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
@@ -121,6 +121,6 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="cannot be read"):
         find(ImageNet(root=str(tmp_path), split="val"))
     devkit(tmp_path)
-    picture(tmp_path / "val" / "ILSVRC2012_val_00000007.JPEG")
-    with pytest.raises(LayoutError, match=r"no line of .* is this picture's; it has 6 lines"):
+    image(tmp_path / "val" / "ILSVRC2012_val_00000007.JPEG")
+    with pytest.raises(LayoutError, match=r"no line of .* is this image's; it has 6 lines"):
         find(ImageNet(root=str(tmp_path), split="val"))

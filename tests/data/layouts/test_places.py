@@ -1,4 +1,4 @@
-"""Places205 and Places365: pictures and labels are those of the published lists."""
+"""Places205 and Places365: images and labels are those of the published lists."""
 
 import hashlib
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_places365_as_its_archive_unpacks(tmp_path: Path) -> None:
         find(Places365(root=str(tmp_path), split="val", download=False))
 
 
-def test_half_unpacked_pictures_are_not_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_unpacked_images_are_not_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while unpacking: torchvision by itself would go on with what lies there."""
     kind = torchvision.datasets.Places365
     names: list[str] = []
@@ -96,7 +96,7 @@ def test_places205(tmp_path: Path, folder: str, lists: str) -> None:
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"train_places205.csv is not here; unpack the lists and pictures"):
+    with pytest.raises(LayoutError, match=r"train_places205.csv is not here; unpack the lists and images"):
         find(Places205(root=str(tmp_path), split="train"))
     (tmp_path / "train_places205.csv").write_text("a/abbey/1.jpg\n")
     with pytest.raises(LayoutError, match="images256 is not here"):

@@ -1,4 +1,4 @@
-"""SBD as published: MATLAB masks, lists, and what is left out of an index of it; VOC's list without SBD's pictures."""
+"""SBD as published: MATLAB masks, lists, and what is left out of an index of it; VOC's list without SBD's images."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.base import NameFile
 from ssltransfer.config.formats import Sbd, Voc
 from ssltransfer.data.layouts import LayoutError, find
@@ -37,7 +37,7 @@ def release(root: Path, ids: dict[str, int]) -> Path:
 
 
 @pytest.mark.parametrize("spelling", [".", "benchmark_RELEASE", "benchmark_RELEASE/dataset"])
-def test_pictures_masks_and_classes(tmp_path: Path, spelling: str) -> None:
+def test_images_masks_and_classes(tmp_path: Path, spelling: str) -> None:
     home = release(tmp_path, {"2008_000002": 7, "2008_000007": 12})
     found = find(Sbd(root=str(tmp_path / spelling), split="train"))
     assert found.root.resolve() == home.resolve()
@@ -66,19 +66,21 @@ def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path: Path) -> None:
     (home / "cls" / "gone.mat").unlink()
     with (home / "train.txt").open("a") as lines:
         lines.write("neither\n")
-    make_index(Sbd(root=str(tmp_path), split="train", minority=0.9), output=tmp_path / "s.parquet", threads=1)
+    make_index(
+        Sbd(root=str(tmp_path), split="train", max_corrupt_fraction=0.9), output=tmp_path / "s.parquet", threads=1
+    )
     index = read_index(tmp_path / "s.parquet")
     assert index.paths == ["img/good.jpg", "img/also.jpg"]
-    reasons = {Path(path).stem: reason for path, reason in index.left_out.items()}
+    reasons = {Path(path).stem: reason for path, reason in index.skipped.items()}
     assert reasons["cut"] == "mask is damaged (not a readable MATLAB file)"
-    assert reasons["size"] == "mask of 12 x 16 pixels, the picture has 16 x 12"
+    assert reasons["size"] == "mask of 12 x 16 pixels, the image has 16 x 12"
     assert reasons["field"] == "mask has no GTcls.Segmentation, where SBD keeps the class of each pixel"
     assert reasons["value"] == "mask holds the value 21, there are 20 classes and 255 for void"
     assert reasons["gone"] == "gone.mat is missing"
     assert set(reasons) == {"cut", "size", "field", "value", "gone", "neither"}
 
 
-def test_a_part_of_the_pictures_keeps_its_own_masks(tmp_path: Path) -> None:
+def test_a_part_of_the_images_keeps_its_own_masks(tmp_path: Path) -> None:
     numbers = {f"{number:02}": number for number in range(1, 15)}
     release(tmp_path, numbers)
     make_index(Sbd(root=str(tmp_path), split="train", limit=5), output=tmp_path / "s.parquet", threads=1)
@@ -98,7 +100,7 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(Sbd(root=str(tmp_path), split="val"))
 
 
-def test_voc_without_sbds_pictures(tmp_path: Path) -> None:
+def test_voc_without_sbds_images(tmp_path: Path) -> None:
     sbd = release(tmp_path / "sbd", {"2008_1": 1, "2008_3": 2, "2009_7": 3})
     home = tmp_path / "VOC2012"
     for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):

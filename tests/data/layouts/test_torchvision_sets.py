@@ -13,10 +13,10 @@ import pytest
 import torchvision
 from scipy.io import savemat
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import Cifar10, Cifar100, Flowers102, Places365, Stl10
+from ssltransfer.data.images import read
 from ssltransfer.data.layouts import LayoutError, fetch, find, torchvision_sets
-from ssltransfer.data.pictures import read
 
 
 def md5(path: Path) -> str:
@@ -24,7 +24,7 @@ def md5(path: Path) -> str:
 
 
 def cifar(root: Path, kind: type, monkeypatch: pytest.MonkeyPatch, n: int = 12) -> np.ndarray:
-    """Batches of n pictures as pickles; the pixels of the test batch, (n, 32, 32, 3)."""
+    """Batches of n images as pickles; the pixels of the test batch, (n, 32, 32, 3)."""
     folder = root / kind.base_folder
     folder.mkdir(parents=True)
     names = ["ape", "bee", "cow"]
@@ -199,14 +199,14 @@ def test_two_jobs_do_not_fetch_at_once(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_half_set(small_disk: Path) -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), np.uint8)
-    with pytest.raises(ArtefactError, match="the disk is full"):
-        torchvision_sets._export(small_disk / "cifar10-png" / "train", pictures, ["a"] * 600, 1)
+    images = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), np.uint8)
+    with pytest.raises(ArtifactError, match="the disk is full"):
+        torchvision_sets._export(small_disk / "cifar10-png" / "train", images, ["a"] * 600, 1)
     assert not (small_disk / "cifar10-png" / "train").exists()
 
 
 def test_published_sizes() -> None:
-    assert Stl10(split="unlabeled").pictures == 100_000
-    assert Cifar10(split="train", limit=10).pictures == 10
-    assert sum(Flowers102(split=split).pictures or 0 for split in ("train", "val", "test")) == 8_189
-    assert Places365(split="train").pictures == 1_803_460
+    assert Stl10(split="unlabeled").images == 100_000
+    assert Cifar10(split="train", limit=10).images == 10
+    assert sum(Flowers102(split=split).images or 0 for split in ("train", "val", "test")) == 8_189
+    assert Places365(split="train").images == 1_803_460

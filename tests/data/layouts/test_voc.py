@@ -53,7 +53,7 @@ def test_presence_counts_difficult_apart(tmp_path: Path) -> None:
     assert found.presence is not None
     said = [{CLASSES[c]: int(row[c]) for c in np.flatnonzero(row >= 0)} for row in found.presence]
     assert said == [{"cat": 1, "dog": 0}, {}, {"dog": 0, "person": 1}]
-    assert found.notes == [f"{found.root}: 3 pictures are listed, the published number is 5011."]
+    assert found.notes == [f"{found.root}: 3 images are listed, the published number is 5011."]
 
 
 def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
 
 
 def test_published_sizes() -> None:
-    assert Voc(root="x", split="test").pictures == 4_952
-    assert Voc(root="x", year="2012", split="trainval").pictures == 11_540
-    assert Voc(root="x", split="mine").pictures is None
+    assert Voc(root="x", split="test").images == 4_952
+    assert Voc(root="x", year="2012", split="trainval").images == 11_540
+    assert Voc(root="x", split="mine").images is None
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(Voc(root=str(tmp_path), split="test"))
     lists = home / "ImageSets" / "Main"
     (lists / "cat_trainval.txt").write_text("000001 yes\n")
-    with pytest.raises(LayoutError, match=r"cat_trainval.txt: line 1 is not a picture and -1, 0 or 1"):
+    with pytest.raises(LayoutError, match=r"cat_trainval.txt: line 1 is not a image and -1, 0 or 1"):
         find(Voc(root=str(tmp_path), split="trainval"))
     (lists / "cat_trainval.txt").unlink()
     with pytest.raises(LayoutError, match=r"cat_trainval.txt: missing; each of the 20 classes"):

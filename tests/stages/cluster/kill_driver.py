@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ssltransfer.artefacts import files
+from ssltransfer.artifacts import files
 from ssltransfer.config.entities import Cluster
 from ssltransfer.stages import cluster
 from ssltransfer.training.checkpoint import Checkpoint

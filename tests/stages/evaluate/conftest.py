@@ -55,7 +55,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.fixture(scope="session")
 def voc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """40 training and 24 test pictures with VOC's labels, the short side 80."""
+    """40 training and 24 test images with VOC's labels, the short side 80."""
     return make_sets(tmp_path_factory.mktemp("voc"), "voc", {"trainval": 40, "test": 24}, 80)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ssltransfer import cli
-from ssltransfer.artefacts import features as stores
+from ssltransfer.artifacts import features as stores
 from ssltransfer.config.entities import Features, Measurement
 from ssltransfer.stages import evaluate, features
 from ssltransfer.stages.evaluate import crops, heads, logistic

@@ -22,7 +22,7 @@ def test_ten_positives_reach_each_level_exactly() -> None:
     assert eleven_points(scores, presence) == pytest.approx((precision[0] + sum(precision)) / 11)
 
 
-def test_difficult_pictures_count_for_nothing(rng: np.random.Generator) -> None:
+def test_difficult_images_count_for_nothing(rng: np.random.Generator) -> None:
     scores, presence = rng.normal(size=80), rng.choice([-1, 0, 1], 80)
     for measure in (area, eleven_points):
         expected = measure(scores[presence != 0], presence[presence != 0])

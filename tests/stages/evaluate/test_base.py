@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index, read_index, write_index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.protocols import Logistic, Neighbours, Pool
+from ssltransfer.config.protocols import Logistic, Neighbors, Pool
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.base import classes_of, spread_ids
 from ssltransfer.stages.evaluate.scores import answers
@@ -28,13 +28,13 @@ def test_test_labels_are_renumbered_by_name() -> None:
 
 def test_labels_that_cannot_be_compared_are_refused() -> None:
     good = index([0, 1], ["ant", "bee"])
-    with pytest.raises(ArtefactError, match="b: class 'cow' does not stand in the training set a"):
+    with pytest.raises(ArtifactError, match="b: class 'cow' does not stand in the training set a"):
         classes_of(good, index([0], ["cow"]), ("a", "b"))
-    with pytest.raises(ArtefactError, match="b: not every picture has a class label"):
+    with pytest.raises(ArtifactError, match="b: not every image has a class label"):
         classes_of(good, index([-1, 0], ["ant"]), ("a", "b"))
-    with pytest.raises(ArtefactError, match="a: all pictures have one class"):
+    with pytest.raises(ArtifactError, match="a: all images have one class"):
         classes_of(index([0, 0], ["ant", "bee"]), good, ("a", "b"))
-    # A class that no test picture has may be unknown.
+    # A class that no test image has may be unknown.
     assert classes_of(good, index([0], ["bee", "cow"]), ("a", "b")).test.tolist() == [1]
 
 
@@ -59,15 +59,15 @@ def test_features_of_another_layer_or_pooling_are_refused(chain, tmp_path: Path)
         "test_features": chain.test_features,
     }
     for protocol in (Logistic(layer="conv3", pool=Pool(max=3)), Logistic(layer="conv4")):
-        with pytest.raises(ArtefactError, match="features of layer conv4"):
+        with pytest.raises(ArtifactError, match="features of layer conv4"):
             run(Measurement(protocol=protocol, train="a", test="b"), output=tmp_path / "m.json", threads=1, **given)
 
 
-def test_shared_pictures_are_refused(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_shared_images_are_refused(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     # One of 30 is more than 1 %.
     train, test = read_index(chain.train), read_index(chain.test)
     digests = [train.digests[0], *test.digests[1:]]
     write_index(tmp_path / "doubled.parquet", replace(test, digests=digests))
-    spec = Measurement(protocol=Neighbours(layer="conv4", pool=Pool(max=3)), train="a", test="b")
-    with pytest.raises(ArtefactError, match="b: 1 of its 30 pictures stand in the training set a too"):
+    spec = Measurement(protocol=Neighbors(layer="conv4", pool=Pool(max=3)), train="a", test="b")
+    with pytest.raises(ArtifactError, match="b: 1 of its 30 images stand in the training set a too"):
         run(spec, model=chain.model, train=chain.train, test=tmp_path / "doubled.parquet", output=tmp_path / "m.json")

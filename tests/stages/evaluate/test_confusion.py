@@ -29,8 +29,8 @@ def plainly(truths: list[np.ndarray], answers: list[np.ndarray], classes: int) -
     }
 
 
-def pictures(rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Six pictures of several sizes: class 3 only answered, 4 only true, 5 in neither; some pixels void."""
+def images(rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Six images of several sizes: class 3 only answered, 4 only true, 5 in neither; some pixels void."""
     sizes = [(7, 9), (12, 5), (3, 3), (8, 8), (1, 20), (10, 11)]
     truths = [rng.choice([0, 1, 2, 4, 255], size, p=[0.5, 0.2, 0.1, 0.1, 0.1]).astype(np.uint8) for size in sizes]
     answers = [
@@ -41,7 +41,7 @@ def pictures(rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarra
 
 
 def test_against_sets_of_pixels(rng: np.random.Generator) -> None:
-    truths, answers = pictures(rng)
+    truths, answers = images(rng)
     matrix = sum(confusion(t, a, 6) for t, a in zip(truths, answers, strict=True))
     assert isinstance(matrix, np.ndarray)
     assert matrix.sum() == sum((t != 255).sum() for t in truths)
@@ -53,7 +53,7 @@ def test_against_sets_of_pixels(rng: np.random.Generator) -> None:
 
 
 def test_a_right_answer_is_one_everywhere_and_the_order_is_nothing(rng: np.random.Generator) -> None:
-    truths, answers = pictures(rng)
+    truths, answers = images(rng)
     right = sum(confusion(t, np.where(t == 255, 9, t), 10) for t in truths)
     assert isinstance(right, np.ndarray)
     assert shares(right) == dict.fromkeys(shares(right), 1.0)
@@ -63,10 +63,10 @@ def test_a_right_answer_is_one_everywhere_and_the_order_is_nothing(rng: np.rando
 
 
 def test_the_guess_names_the_background_everywhere(rng: np.random.Generator) -> None:
-    truths, answers = pictures(rng)
+    truths, answers = images(rng)
     matrix = sum(confusion(t, a, 6) for t, a in zip(truths, answers, strict=True))
-    guessed = sum(confusion(t, np.zeros_like(t), 6) for t in truths)
-    assert isinstance(matrix, np.ndarray) and isinstance(guessed, np.ndarray)
-    assert np.array_equal(all_background(matrix), guessed)
+    chance_level = sum(confusion(t, np.zeros_like(t), 6) for t in truths)
+    assert isinstance(matrix, np.ndarray) and isinstance(chance_level, np.ndarray)
+    assert np.array_equal(all_background(matrix), chance_level)
     truth = np.concatenate([t[t != 255] for t in truths])
-    assert mean_iou(guessed) == pytest.approx((truth == 0).mean() / 4)
+    assert mean_iou(chance_level) == pytest.approx((truth == 0).mean() / 4)

@@ -11,18 +11,18 @@ import torch
 from inputs import make_model, make_sets
 from matplotlib import colormaps
 
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import Metrics, read_metrics
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import Metrics, read_metrics
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, HogWords, ResNet18, ResNet101V2, Vgg16
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.formats import Rgbd
 from ssltransfer.config.protocols import Depth
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import CaffeNet, HogWords, ResNet18, ResNet101V2, TrunkOptions, Vgg16
 from ssltransfer.data.batches import load_batches, sequential_keys
-from ssltransfer.data.drawing import depth_colours
+from ssltransfer.data.drawing import depth_colors
 from ssltransfer.data.draws import Draws
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate import depth, run
 from ssltransfer.stages.evaluate.base import Given
@@ -33,19 +33,19 @@ from ssltransfer.training.devices import plan_devices
 
 NARROW = ResNet18(width=0.125, size=64)
 FINE = {"resize": (48, 64), "crop": (42, 60), "channels": 32}
-SHORT = Schedule(steps=7, batch=4, lr=0.01)
+SHORT = Schedule(steps=7, batch_size=4, lr=0.01)
 
 
-def task_of(options: TrunkOptions, *, top: bool = True, **protocol: object) -> DepthTask:
-    model = Model(build_trunk(options, top=top).eval().requires_grad_(False), "imagenet", "", "m")
+def task_of(options: BackboneOptions, *, top: bool = True, **protocol: object) -> DepthTask:
+    model = Model(build_backbone(options, top=top).eval().requires_grad_(False), "imagenet", "", "m")
     return DepthTask(model, Depth(**protocol), Median(3.0, 1.0), 0, "m")  # type: ignore[arg-type]
 
 
 def test_the_published_constants() -> None:
     options, schedule = Depth(), Depth().schedule
     assert (options.resize, options.crop, options.zoom, options.rotation) == ((240, 320), (228, 304), (1.0, 1.5), 5.0)
-    assert (options.colour, options.clip, options.mirror, options.channels) == ((0.8, 1.2), (0.1, 10.0), True, 512)
-    assert (schedule.optimiser, schedule.momentum, schedule.batch, schedule.epochs) == ("sgd", 0.9, 16, 20)
+    assert (options.color, options.clip, options.mirror, options.channels) == ((0.8, 1.2), (0.1, 10.0), True, 512)
+    assert (schedule.optimizer, schedule.momentum, schedule.batch_size, schedule.epochs) == ("sgd", 0.9, 16, 20)
     first, last = schedule.lr_at(0, 795), schedule.lr_at(schedule.total_steps(795) - 1, 795)
     assert (first, last) == (0.01, 0.01 / 4)
     assert Depth.falling == {"mae": "m", "rel": ""}
@@ -56,7 +56,7 @@ def test_the_published_constants() -> None:
     [
         ({"crop": (250, 300)}, r"crop \(250, 300\) must fit in resize"),
         ({"zoom": (0.5, 1.0)}, "zoom .* must be two numbers from 1 on"),
-        ({"colour": (1.2, 0.8)}, "the smaller first"),
+        ({"color": (1.2, 0.8)}, "the smaller first"),
         ({"clip": (0, 10)}, "clip .* must be two positive numbers"),
     ],
 )
@@ -75,10 +75,10 @@ def test_options_that_cannot_be_meant(given: dict[str, object], says: str) -> No
         (CaffeNet(width=0.125), {}, "conv5", 3, (104, 144)),
         (Vgg16(width=0.06), {}, "conv5_3", 3, (112, 152)),
     ],
-    ids=lambda value: value.name if isinstance(value, TrunkOptions) else None,
+    ids=lambda value: value.name if isinstance(value, BackboneOptions) else None,
 )
 def test_the_prediction_has_half_the_side_of_the_input(
-    options: TrunkOptions, protocol: dict[str, object], layer: str, ups: int, side: tuple[int, int]
+    options: BackboneOptions, protocol: dict[str, object], layer: str, ups: int, side: tuple[int, int]
 ) -> None:
     task = task_of(options, top=False, channels=32, **protocol).eval()
     assert task.layer == layer and len(task.head) - 1 == ups
@@ -90,8 +90,8 @@ def test_the_prediction_has_half_the_side_of_the_input(
 
 def test_published_up_projections() -> None:
     with torch.device("meta"):
-        trunk = build_trunk(ResNet101V2(output_stride=16), top=True)
-        assert trunk(torch.empty(1, 3, 228, 304), ["block3"])["block3"].shape == (1, 1024, 15, 19)
+        backbone = build_backbone(ResNet101V2(output_stride=16), top=True)
+        assert backbone(torch.empty(1, 3, 228, 304), ["block3"])["block3"].shape == (1, 1024, 15, 19)
     task = task_of(ResNet18(width=0.125))
     assert [block.shortcut[0].weight.shape[:2] for block in task.head[:-1]] == [(512, 32), (256, 512), (128, 256)]
     assert task.head[-1].weight.shape == (1, 128, 3, 3) and task.head[-1].bias.item() == 3.0
@@ -103,75 +103,75 @@ def test_published_up_projections() -> None:
         (NARROW, {"layer": "pool"}, "m: pool is a vector and has no depth at places"),
         (NARROW, {"layer": "block9"}, "m: no layer 'block9'; its maps are conv1, block1"),
         (NARROW, {"layer": "conv1"}, "m: conv1 is at stride 2 or less already"),
-        (CaffeNet(width=0.125), {"resize": (20, 20), "crop": (20, 20)}, "m: pictures of 20 x 20 pixels vanish"),
+        (CaffeNet(width=0.125), {"resize": (20, 20), "crop": (20, 20)}, "m: images of 20 x 20 pixels vanish"),
         (HogWords(words=8), {}, "m: words is a vector"),
     ],
 )
-def test_layers_without_depth_are_refused(options: TrunkOptions, protocol: dict[str, object], says: str) -> None:
+def test_layers_without_depth_are_refused(options: BackboneOptions, protocol: dict[str, object], says: str) -> None:
     with pytest.raises(LayerError, match=says):
         task_of(options, **protocol)
 
 
-def test_the_whole_trunk_learns_and_the_model_stays(rooms: tuple[Path, Path]) -> None:
-    trunk = build_trunk(NARROW, top=True).eval().requires_grad_(False)
-    before = {name: value.clone() for name, value in trunk.state_dict().items()}
-    task = DepthTask(Model(trunk, "imagenet", "", "m"), Depth(**FINE), Median(3.0, 1.0), 0, "m").train()  # type: ignore[arg-type]
+def test_the_whole_backbone_learns_and_the_model_stays(rooms: tuple[Path, Path]) -> None:
+    backbone = build_backbone(NARROW, top=True).eval().requires_grad_(False)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    task = DepthTask(Model(backbone, "imagenet", "", "m"), Depth(**FINE), Median(3.0, 1.0), 0, "m").train()  # type: ignore[arg-type]
     train = read_index(rooms[0])
     (batch,) = load_batches(train, task.transform, sequential_keys(range(4), 4), seed=0)
-    optimiser = torch.optim.SGD(task.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
     outputs = task(batch, Draws(0, batch.epochs, batch.ids))
     outputs["loss"].backward()
     learning = {name for name, p in task.named_parameters() if p.grad is not None and p.grad.any()}
-    assert {name.split(".")[1] for name in learning if name.startswith("trunk.")} >= {"conv1", "layer1", "layer3"}
+    assert {name.split(".")[1] for name in learning if name.startswith("backbone.")} >= {"conv1", "layer1", "layer3"}
     assert not [name for name in learning if "layer4" in name]
-    optimiser.step()
-    assert not torch.equal(task.trunk.state_dict()["conv1.weight"], before["conv1.weight"])
-    assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+    optimizer.step()
+    assert not torch.equal(task.backbone.state_dict()["conv1.weight"], before["conv1.weight"])
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
-def test_the_first_loss_is_that_of_a_guess(rooms: tuple[Path, Path]) -> None:
+def test_the_first_loss_is_that_of_chance(rooms: tuple[Path, Path]) -> None:
     median = depth.median_depth(read_index(rooms[0]))
-    trunk = build_trunk(NARROW, top=True).eval()
-    task = DepthTask(Model(trunk, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()  # type: ignore[arg-type]
-    (batch,) = load_batches(read_index(rooms[0]), task.heldout_transform, sequential_keys(range(48), 48), seed=0)
+    backbone = build_backbone(NARROW, top=True).eval()
+    task = DepthTask(Model(backbone, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()  # type: ignore[arg-type]
+    (batch,) = load_batches(read_index(rooms[0]), task.val_transform, sequential_keys(range(48), 48), seed=0)
     with torch.no_grad():
         loss = float(task(batch, Draws(0, batch.epochs, batch.ids))["loss"])
-    assert loss == pytest.approx(task.guess, rel=0.15) and task.guess == median.loss
+    assert loss == pytest.approx(task.chance_loss, rel=0.15) and task.chance_loss == median.loss
 
 
 def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
     found = measured(tmp_path, CaffeNet(width=0.25, size=64, bn=True, stem_stride=2), rooms, steps=150, lr=0.05)
     assert (found.headline, set(found.values)) == ("d1", {"d1", "d2", "d3", "mae", "rel"})
-    guess = found.details["guess"]
+    chance = found.details["chance"]
     d1, d2, d3 = (found.mean(name) for name in ("d1", "d2", "d3"))
-    assert found.chance == guess["d1"]
-    assert guess["d1"] + 4 < d1 <= d2 <= d3 <= 100
-    assert found.mean("mae") < 0.9 * guess["mae"]
+    assert found.chance == chance["d1"]
+    assert chance["d1"] + 4 < d1 <= d2 <= d3 <= 100
+    assert found.mean("mae") < 0.9 * chance["mae"]
     assert found.details["layer"] == "conv5" and found.details["up_projections"] == 2
-    assert found.details["median_depth"] == depth.median_depth(read_index(rooms[0])).metres
+    assert found.details["median_depth"] == depth.median_depth(read_index(rooms[0])).meters
     drawn = found.details["drawn"]
     assert len(drawn) == 6 and all(len(one["uri"]) < 40_000 for one in drawn)
-    assert drawn[0]["title"].startswith("rgb/00000.jpg: picture, measured depth, prediction, ")
+    assert drawn[0]["title"].startswith("rgb/00000.jpg: image, measured depth, prediction, ")
     assert [figure["title"] for figure in found.details["lines"]] == ["berHu", "within a factor of 1.25"]
 
 
 @pytest.mark.slow
 def test_of_more_rooms_it_learns_more(tmp_path: Path) -> None:
-    pictures = make_sets(tmp_path, "rgbd", {"train": 300, "test": 40}, 64, targets="depth")
-    found = measured(tmp_path, NARROW.model_copy(update={"width": 0.25}), pictures, steps=400, lr=0.1)
+    images = make_sets(tmp_path, "rgbd", {"train": 300, "test": 40}, 64, targets="depth")
+    found = measured(tmp_path, NARROW.model_copy(update={"width": 0.25}), images, steps=400, lr=0.1)
     assert found.chance is not None and found.mean("d1") > found.chance + 10
-    assert found.mean("mae") < 0.8 * found.details["guess"]["mae"]
+    assert found.mean("mae") < 0.8 * found.details["chance_loss"]["mae"]
 
 
-def measured(folder: Path, trunk: TrunkOptions, pictures: tuple[Path, Path], *, steps: int, lr: float) -> Metrics:
-    """A run without turns and enlargements, which take more pictures and steps than a test has."""
-    schedule = Schedule(steps=steps, batch=8, lr=lr, drops=(0.7 * steps,))
+def measured(folder: Path, backbone: BackboneOptions, images: tuple[Path, Path], *, steps: int, lr: float) -> Metrics:
+    """A run without turns and enlargements, which take more images and steps than a test has."""
+    schedule = Schedule(steps=steps, batch_size=8, lr=lr, milestones=(0.7 * steps,))
     protocol = Depth(**FINE, zoom=(1.0, 1.0), rotation=0.0, schedule=schedule)  # type: ignore[arg-type]
     output = folder / "depth" / "m.json"
-    given = {"model": make_model(folder / "m", trunk), "train": pictures[0], "test": pictures[1], "threads": 1}
+    given = {"model": make_model(folder / "m", backbone), "train": images[0], "test": images[1], "threads": 1}
     run(Measurement(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
     found = read_metrics(output)
-    print({name: round(found.mean(name), 3) for name in found.values}, found.chance, found.details["guess"])
+    print({name: round(found.mean(name), 3) for name in found.values}, found.chance, found.details["chance_loss"])
     return found
 
 
@@ -222,18 +222,18 @@ def test_errors_do_not_hang_on_the_size_of_a_batch(
     found = []
     for size in (1, 5, 16):
         monkeypatch.setattr(depth, "TEST_BATCH", size)
-        errors, guessed, drawn = task.test(given)
-        assert len(drawn) == 6 and errors.pixels == guessed.pixels
+        errors, chance_level, drawn = task.test(given)
+        assert len(drawn) == 6 and errors.pixels == chance_level.pixels
         found.append(errors.values())
     # A pixel or two of 60,000 at the edge of a factor may fall to either side.
     assert found[0] == pytest.approx(found[1], abs=0.01) and found[1] == pytest.approx(found[2], abs=0.01)
-    # Every pixel that has a value and lies in the centre.
+    # Every pixel that has a value and lies in the center.
     assert 0.85 < errors.pixels / (len(test) * 42 * 60) < 1
 
 
-def test_depth_is_drawn_in_viridis_and_what_is_missing_is_grey() -> None:
+def test_depth_is_drawn_in_viridis_and_what_is_missing_is_gray() -> None:
     values = np.array([[1.0, 2.0, 3.0, 0.0, 99.0]])
-    found = depth_colours(values, 1.0, 3.0)
+    found = depth_colors(values, 1.0, 3.0)
     table = (np.array(colormaps["viridis"].colors) * 255).round()
     assert found.shape == (1, 5, 3) and found.dtype == np.uint8
     assert found[0, 0].tolist() == table[255].tolist() and found[0, 2].tolist() == table[0].tolist()
@@ -247,11 +247,11 @@ def test_a_real_kitchen(kitchen: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)
     model = make_model(tmp_path / "m", NARROW.model_copy(update={"width": 0.25}))
-    protocol = Depth(resize=(60, 80), crop=(57, 76), channels=32, schedule=Schedule(steps=150, batch=8, lr=0.02))
+    protocol = Depth(resize=(60, 80), crop=(57, 76), channels=32, schedule=Schedule(steps=150, batch_size=8, lr=0.02))
     output = tmp_path / "depth" / "m.json"
     given = {"model": model, "train": tmp_path / "train.parquet", "test": tmp_path / "test.parquet"}
     run(Measurement(protocol=protocol, train="a", test="b"), output=output, threads=1, **given)  # type: ignore[arg-type]
     found = read_metrics(output)
-    print({name: found.mean(name) for name in found.values}, found.chance, found.details["guess"])
+    print({name: found.mean(name) for name in found.values}, found.chance, found.details["chance_loss"])
     assert found.chance is not None and found.mean("d1") > found.chance + 10
-    assert found.mean("rel") < found.details["guess"]["rel"]
+    assert found.mean("rel") < found.details["chance_loss"]["rel"]

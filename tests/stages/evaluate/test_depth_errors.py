@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.formats import World
 from ssltransfer.data.targets import read_target
 from ssltransfer.stages.evaluate.depth_errors import Errors, berhu, median_depth, share_within
@@ -86,5 +86,5 @@ def test_the_median_is_that_of_all_pixels(tmp_path: Path) -> None:
     pixels = np.concatenate([np.asarray(read_target(index, sample)).ravel() for sample in range(3)])
     pixels = pixels[pixels > 0]
     found = median_depth(index)
-    assert found.metres == pytest.approx(np.median(pixels), abs=0.0011)
-    assert found.loss == pytest.approx(plain_berhu(np.full_like(pixels, found.metres), pixels), rel=1e-3)
+    assert found.meters == pytest.approx(np.median(pixels), abs=0.0011)
+    assert found.loss == pytest.approx(plain_berhu(np.full_like(pixels, found.meters), pixels), rel=1e-3)

@@ -7,17 +7,17 @@ import pytest
 import torch
 from inputs import make_model, make_sets
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.formats import Voc
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import CaffeNet, ResNet18, TrunkOptions
 from ssltransfer.data.batches import load_batches, training_keys
 from ssltransfer.data.targets import Boxes
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.detection.bodies import settle_norms
@@ -27,12 +27,12 @@ from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 
-TRUNK = CaffeNet(width=0.125, size=64, stem_stride=2, bn=True)
+BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2, bn=True)
 CPU = Devices(torch.device("cpu"), 0)
 
 
 def small(steps: int = 4, **changes: object) -> Options:
-    schedule = Schedule(steps=steps, batch=2, lr=0.01, bias_lr=2.0)
+    schedule = Schedule(steps=steps, batch_size=2, lr=0.01, bias_lr_mult=2.0)
     given = {
         "proposals": "grid",
         "scales": (64, 80),
@@ -44,8 +44,8 @@ def small(steps: int = 4, **changes: object) -> Options:
     return Options(**{**given, **changes})  # type: ignore[arg-type]
 
 
-def detector(boxes: tuple[Path, Path], options: Options, trunk: TrunkOptions = TRUNK) -> FastRcnn:
-    model = Model(build_trunk(trunk, top=True).eval(), "imagenet", "", "it")
+def detector(boxes: tuple[Path, Path], options: Options, backbone: BackboneOptions = BACKBONE) -> FastRcnn:
+    model = Model(build_backbone(backbone, top=True).eval(), "imagenet", "", "it")
     train, test = ([grid(*size) for size in read_index(path).sizes.tolist()] for path in boxes)
     return FastRcnn(model, "it", options, 20, 0, train, test)
 
@@ -53,11 +53,11 @@ def detector(boxes: tuple[Path, Path], options: Options, trunk: TrunkOptions = T
 def test_the_published_constants() -> None:
     options = Options()
     schedule = options.schedule
-    assert (schedule.steps, schedule.batch, schedule.momentum, schedule.weight_decay) == (150_000, 2, 0.9, 5e-4)
+    assert (schedule.steps, schedule.batch_size, schedule.momentum, schedule.weight_decay) == (150_000, 2, 0.9, 5e-4)
     assert [schedule.lr_at(step, 5011) for step in (0, 49_999, 50_000, 149_999)] == pytest.approx(
         [1e-3, 1e-3, 1e-4, 1e-5]
     )
-    assert schedule.bias_lr == 2
+    assert schedule.bias_lr_mult == 2
     assert (options.rois, options.foreground, options.background) == (64, 0.25, (0.1, 0.5))
     assert options.scales == (480, 576, 688, 864, 1200) and options.max_side == 2000 and options.test_scale == 600
     assert options.nms == 0.3
@@ -71,13 +71,13 @@ def test_new_layers_start_as_released(boxes: tuple[Path, Path]) -> None:
     assert task.scores.out_features == 21 and task.boxes.out_features == 80
 
 
-def test_first_loss_is_that_of_a_guess(boxes: tuple[Path, Path]) -> None:
+def test_first_loss_is_that_of_chance(boxes: tuple[Path, Path]) -> None:
     task, index = detector(boxes, small()), read_index(boxes[0])
     settle_norms(task.body, task.examples(index, CPU))
     task.train()
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
     found = task(batch, batch.draws(0))
-    assert float(found["loss_class"].detach()) == pytest.approx(task.guess, rel=0.2)
+    assert float(found["loss_class"].detach()) == pytest.approx(task.chance_loss, rel=0.2)
     assert float(found["loss"].detach()) == pytest.approx(float((found["loss_class"] + found["loss_box"]).detach()))
 
 
@@ -87,7 +87,7 @@ def test_conv1_stays_and_the_rest_learns(boxes: tuple[Path, Path], tmp_path: Pat
     fit(task, read_index(boxes[0]), small().schedule, seed=0, folder=tmp_path, devices=CPU)
     same = {name for name, value in task.state_dict().items() if torch.equal(value, before[name])}
     norms = {name for name in before if ".bn" in name}
-    assert same == {"body.trunk.conv1.weight", "body.trunk.conv1.bias"} | norms
+    assert same == {"body.backbone.conv1.weight", "body.backbone.conv1.bias"} | norms
 
 
 def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Path, Path]) -> None:
@@ -100,7 +100,7 @@ def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Pat
         return answers(maps, regions)
 
     task.answers = noted  # type: ignore[method-assign]
-    # Sides 100, 200 and 400 in views of 1 and 2 times the picture: 200, 200 and 400.
+    # Sides 100, 200 and 400 in views of 1 and 2 times the image: 200, 200 and 400.
     sides = np.array([[0, 0, s, s] for s in (100, 200, 400)], np.float32)
     task.tested = [sides]
     views = [torch.zeros(1, 3, 400, 400, dtype=torch.uint8), torch.zeros(1, 3, 800, 800, dtype=torch.uint8)]
@@ -109,7 +109,7 @@ def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Pat
     assert large_map == 2 * small_map - 1 or large_map == 2 * small_map
     assert at_one == [[0, 0, 200, 200], [0, 0, 400, 400]] and at_two == [[0, 0, 200, 200]]
     sizes = (found[..., 2:] - found[..., :2]).mean((1, 2)).tolist()
-    assert sorted(sizes) == pytest.approx([100, 200, 400], rel=0.05), "in pixels of the picture again"
+    assert sorted(sizes) == pytest.approx([100, 200, 400], rel=0.05), "in pixels of the image again"
     task.tested = [sides[:0]]
     assert task.seen(0, views, 400, 400)[0].shape == (0, 21)
 
@@ -129,7 +129,7 @@ def test_a_residual_network_and_share_of_things_covered(boxes: tuple[Path, Path]
 def test_end_to_end_again_and_after_an_interruption(
     boxes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = make_model(tmp_path / "m", TRUNK)
+    model = make_model(tmp_path / "m", BACKBONE)
     spec = Measurement(protocol=small(least_score=0.0), train="a", test="b", seeds=(0, 1))
     given = {"model": model, "train": boxes[0], "test": boxes[1], "threads": 1}
     run(spec, output=tmp_path / "one" / "voc" / "m.json", **given)  # type: ignore[arg-type]
@@ -164,15 +164,15 @@ def test_end_to_end_again_and_after_an_interruption(
 
 def test_refuses_sets_without_boxes(boxes: tuple[Path, Path], chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     spec = Measurement(protocol=small(), train="a", test="b")
-    with pytest.raises(ArtefactError, match=r"a: was indexed without boxes; set `targets: boxes`"):
+    with pytest.raises(ArtifactError, match=r"a: was indexed without boxes; set `targets: boxes`"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)
-    with pytest.raises(ArtefactError, match="b: its classes are not those of a"):
+    with pytest.raises(ArtifactError, match="b: its classes are not those of a"):
         run(spec, model=chain.model, train=boxes[0], test=chain.test, output=tmp_path / "m.json", threads=1)
 
 
 @pytest.mark.real
-def test_real_pictures(real_data: Path, tmp_path: Path) -> None:
-    """Pictures of COCO in VOC's layout, half to learn from and half to test, with proposals of a file."""
+def test_real_images(real_data: Path, tmp_path: Path) -> None:
+    """Images of COCO in VOC's layout, half to learn from and half to test, with proposals of a file."""
     proposals = {}
     for split in ("train", "val"):
         dataset = Voc(root=str(real_data / "voc_coco"), split=split, targets="boxes")
@@ -186,7 +186,7 @@ def test_real_pictures(real_data: Path, tmp_path: Path) -> None:
     spec = Measurement(protocol=options.model_copy(update={"least_score": 0.0}), train="a", test="b")
     output = tmp_path / "voc" / "m.json"
     given = {
-        "model": make_model(tmp_path / "m", TRUNK),
+        "model": make_model(tmp_path / "m", BACKBONE),
         "train": tmp_path / "train.parquet",
         "test": tmp_path / "val.parquet",
     }
@@ -204,7 +204,7 @@ def test_learns_to_find_things_of_the_world(tmp_path: Path) -> None:
     model = make_model(tmp_path / "m", CaffeNet(width=0.25, size=64, stem_stride=2, bn=True))
     found = {}
     for steps in (1, 400):
-        schedule = Schedule(steps=steps, batch=4, optimiser="adam", lr=0.001, decay="cosine")
+        schedule = Schedule(steps=steps, batch_size=4, optimizer="adam", lr=0.001, lr_schedule="cosine")
         options = small(
             scales=(96,), test_scale=96, test_scales=None, frozen=0, dropout=0.0, least_score=0.0, schedule=schedule
         )

@@ -4,20 +4,20 @@ import pytest
 import torch
 from inputs import make_model
 
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import ResNet18
 from ssltransfer.data.batches import load_batches, training_keys
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.faster_rcnn import FasterRcnn
 
-TRUNK = ResNet18(width=0.125, size=32)
+BACKBONE = ResNet18(width=0.125, size=32)
 
 
 def small(steps: int = 4, **changes: object) -> Options:
@@ -29,19 +29,19 @@ def small(steps: int = 4, **changes: object) -> Options:
         "rpn_samples": 64,
         "rois": 32,
         "proposals": (100, 50),
-        "schedule": Schedule(steps=steps, batch=2, lr=0.01, bias_lr=2.0),
+        "schedule": Schedule(steps=steps, batch_size=2, lr=0.01, bias_lr_mult=2.0),
     }
     return Options(**{**given, **changes})  # type: ignore[arg-type]
 
 
 def detector(options: Options) -> FasterRcnn:
-    return FasterRcnn(Model(build_trunk(TRUNK, top=True).eval(), "imagenet", "", "it"), options, 20, 0)
+    return FasterRcnn(Model(build_backbone(BACKBONE, top=True).eval(), "imagenet", "", "it"), options, 20, 0)
 
 
 def test_the_published_constants() -> None:
     options = Options()
     schedule = options.schedule
-    assert (schedule.steps, schedule.batch, schedule.drops, schedule.factor) == (70_000, 1, (50_000,), 0.1)
+    assert (schedule.steps, schedule.batch_size, schedule.milestones, schedule.gamma) == (70_000, 1, (50_000,), 0.1)
     assert (options.rpn_samples, options.rois, options.proposals, options.rpn_nms, options.nms) == (
         *(256, 128, (2000, 300), 0.7, 0.3),
     )
@@ -60,8 +60,8 @@ def test_anchors_are_the_published_ones() -> None:
     sides = anchors[:9, 2:] - anchors[:9, :2]
     assert sorted(round(float(area) ** 0.5 / 128, 1) for area in sides.prod(1)) == [1.0] * 3 + [2.0] * 3 + [4.0] * 3
     assert sorted({round(float(h / w), 1) for w, h in sides}) == [0.5, 1.0, 2.0]
-    centres = (anchors[::9, :2] + anchors[::9, 2:]) / 2
-    assert centres[1].tolist() == [16, 0] and centres[-1].tolist() == [49 * 16, 37 * 16]
+    centers = (anchors[::9, :2] + anchors[::9, 2:]) / 2
+    assert centers[1].tolist() == [16, 0] and centers[-1].tolist() == [49 * 16, 37 * 16]
 
 
 def test_all_weights_learn_but_norms(boxes: tuple[Path, Path]) -> None:
@@ -86,7 +86,7 @@ def test_wants_a_residual_network(chain) -> None:  # type: ignore[no-untyped-def
 
 
 def test_end_to_end_and_again(boxes: tuple[Path, Path], tmp_path: Path) -> None:
-    model = make_model(tmp_path / "m", TRUNK)
+    model = make_model(tmp_path / "m", BACKBONE)
     spec = Measurement(protocol=small(least_score=0.0), train="a", test="b")
     for name in ("one", "two"):
         output = tmp_path / name / "voc" / "m.json"

@@ -12,20 +12,20 @@ import torch
 from inputs import make_model
 from torch import nn
 
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.config.backbones import ResNet101V2
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearSgd, Mlp, Pool
 from ssltransfer.config.protocols import Head as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import ResNet101V2
 from ssltransfer.data.batches import load_batches, sequential_keys
-from ssltransfer.data.colours import distort_colours
+from ssltransfer.data.colors import distort_colors
 from ssltransfer.data.device_ops import random_crop
 from ssltransfer.data.draws import Draws
-from ssltransfer.data.transforms import CentreSquare
-from ssltransfer.models.build import build_trunk, rebuild
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.base import Classes, classes_of
@@ -33,7 +33,7 @@ from ssltransfer.stages.evaluate.heads import Head
 from ssltransfer.stages.evaluate.scores import top5_of
 from ssltransfer.training.devices import plan_devices
 
-SHORT = Schedule(steps=4, batch=16, lr=0.1)
+SHORT = Schedule(steps=4, batch_size=16, lr=0.1)
 
 
 def head_of(chain, options: Options) -> Head:  # type: ignore[no-untyped-def]
@@ -42,12 +42,12 @@ def head_of(chain, options: Options) -> Head:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("unit_length", [False, True])
-def test_it_is_standardised_by_the_training_pictures(chain, unit_length: bool) -> None:  # type: ignore[no-untyped-def]
+def test_it_is_standardized_by_the_training_images(chain, unit_length: bool) -> None:  # type: ignore[no-untyped-def]
     options = Linear(layer="conv4", pool=Pool(max=3), unit_length=unit_length, schedule=SHORT)
     task, train = head_of(chain, options), read_index(chain.train)
-    task.standardise(train, plan_devices(1))
+    task.standardize(train, plan_devices(1))
     (batch,) = load_batches(train, task.model.view, sequential_keys(range(len(train)), 60), seed=0)
-    maps = task.model.layers_of(batch.pictures, ["conv4"])["conv4"]
+    maps = task.model.layers_of(batch.images, ["conv4"])["conv4"]
     x = nn.functional.adaptive_max_pool2d(maps, 3).flatten(1).double().numpy()
     if unit_length:
         x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -73,7 +73,7 @@ def test_the_penalty_is_that_of_logistic_regression(chain) -> None:  # type: ign
     weight = torch.randn(3, 5, requires_grad=True)
     (100 / (dims * 12) * weight.square().sum()).backward()
     assert torch.allclose(weight.grad, task.schedule.weight_decay * weight.detach())
-    assert not task.schedule.norm_and_bias_decay
+    assert not task.schedule.decay_norm_and_bias
     assert head_of(chain, LinearSgd(layer="conv4", schedule=SHORT)).schedule == SHORT
 
 
@@ -107,19 +107,19 @@ def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type
 def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
     task = head_of(chain, LinearSgd(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
     assert (task.view.short, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
-    pictures = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
     maps = [
-        task.model.layers_of(pictures[..., y : y + 64, x : x + 64].contiguous(), ["conv4"])["conv4"]
+        task.model.layers_of(images[..., y : y + 64, x : x + 64].contiguous(), ["conv4"])["conv4"]
         for y in (0, 64, 128)
         for x in (0, 64, 128)
     ]
     mean = nn.functional.adaptive_max_pool2d(torch.stack(maps).mean(0), 2).flatten(1)
-    assert torch.allclose(task.represented(pictures), mean, atol=1e-5)
-    assert task.transform == CentreSquare(224, 224)
+    assert torch.allclose(task.represented(images), mean, atol=1e-5)
+    assert task.transform == CenterSquare(224, 224)
 
 
 def test_few_labels_learn_as_long_as_all() -> None:
-    whole = Schedule(epochs=40, batch=256, drops=(15, 30), warmup=2)
+    whole = Schedule(epochs=40, batch_size=256, milestones=(15, 30), warmup=2)
     part = whole.of_all(100)
     assert part.total_steps(12_811) == pytest.approx(whole.total_steps(1_281_100), abs=1)
     for step in (0, 100, 75_000, 75_100, 150_200, 200_000):
@@ -163,15 +163,15 @@ def test_frozen_block3_is_the_published_one() -> None:
         False,
         "random-crop",
     )
-    assert (schedule.optimiser, schedule.epochs) == ("rmsprop", 20)
+    assert (schedule.optimizer, schedule.epochs) == ("rmsprop", 20)
     rates = [schedule.lr_at(schedule.total_steps(256 * 20) * epoch // 20, 256 * 20) for epoch in (0, 1, 2, 4, 19)]
     assert rates == pytest.approx([0.01, 0.01, 0.0094, 0.01 * 0.94**2, 0.01 * 0.94**9])
     with torch.device("meta"):
-        shape = build_trunk(ResNet101V2(output_stride=16), top=True).shapes()["block3"]
+        shape = build_backbone(ResNet101V2(output_stride=16), top=True).shapes()["block3"]
     assert shape == (1024, 14, 14) and 1024 * 3 * 3 == 9216
 
 
-def test_frozen_block3_sees_crops_in_distorted_colours_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     manifest = make_model(tmp_path / "m", ResNet101V2(width=0.125, size=64))
     spec = Measurement(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
     output = tmp_path / "frozen" / "m.json"
@@ -184,22 +184,22 @@ def test_frozen_block3_sees_crops_in_distorted_colours_at_stride_16(chain, tmp_p
 
     options = FrozenBlock3(schedule=SHORT)
     model = read_model(manifest)
-    trunk = model.trunk
-    model = replace(model, trunk=rebuild(model.trunk, output_stride=options.output_stride))
+    backbone = model.backbone
+    model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
     task = Head(model, options, classes_of(train, test, ("a", "b")), 0, "m")
-    assert model.trunk.shapes()["block3"] == (128, 4, 4) and trunk.shapes()["block3"] == (128, 8, 8)
+    assert model.backbone.shapes()["block3"] == (128, 4, 4) and backbone.shapes()["block3"] == (128, 8, 8)
     (batch,) = load_batches(train, task.transform, sequential_keys(range(8), 8), seed=0)
     draws = Draws(3, batch.epochs, batch.ids)
     with torch.no_grad():
         loss = task.train()(batch, draws)["loss"]
-        seen = distort_colours(random_crop(batch.pictures, draws, 64), draws)
+        seen = distort_colors(random_crop(batch.images, draws, 64), draws)
         maps = model.layers_of(seen, ["block3"])["block3"]
         logits = task.classifier(nn.functional.adaptive_max_pool2d(maps, 3).flatten(1))
     wanted = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[:8].astype(np.int64)))
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
 
 
-def test_other_trunks_name_their_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_other_backbones_name_their_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'block3'; it has conv1"):
         head_of(chain, FrozenBlock3())
     assert head_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from inputs import make_model
 
-from ssltransfer.artefacts.index import read_index, write_index
+from ssltransfer.artifacts.index import read_index, write_index
+from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.entities import Features, Measurement
 from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
-from ssltransfer.config.trunks import ResNet18
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.features import run as extract
 
@@ -29,7 +29,7 @@ EVALUATE = "ssltransfer.stages.evaluate"
 
 
 def schedule(**changes: Any) -> dict[str, Any]:
-    return {"steps": 4, "batch": 4, "lr": 0.01, **changes}
+    return {"steps": 4, "batch_size": 4, "lr": 0.01, **changes}
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Case:
 
     Attributes:
         options: of the protocol.
-        sets: fixture of the training and the test pictures.
+        sets: fixture of the training and the test images.
         model: conv (no fully-connected layers), full or residual.
         constant: module and name of how many are tested in one pass, and another number for it.
         passes: whether micro-batches may change nothing: no batch norms learn statistics.
-        ordered: why the test pictures' order has a part in the numbers.
+        ordered: why the test images' order has a part in the numbers.
         near: how far values may be apart that are equal up to rounding, in their own unit.
     """
 
@@ -61,12 +61,12 @@ CROPS = (f"{EVALUATE}.crops", "BATCH", 7)
 REGIONS = (f"{EVALUATE}.detection.detector", "REGIONS", 16)
 HEAD = {**FEATURES, "schedule": schedule()}
 HEADS = (f"{EVALUATE}.heads", "BATCH", 7)
-PICTURES = {"scales": [64, 80], "max_side": 200, "test_scale": 64, "rois": 16, "least_score": 0.0, "most": 1000}
+IMAGES = {"scales": [64, 80], "max_side": 200, "test_scale": 64, "rois": 16, "least_score": 0.0, "most": 1000}
 
 CASES = {
     "linear-layers": Case({"dims": 400, "schedule": schedule(sync_bn=True)}, constant=CROPS, passes=False),
     "nonlinear-layers": Case({"layers": ["conv4"], "dropout": 0, "schedule": schedule()}, constant=CROPS),
-    "neighbours": Case({**FEATURES, "k": 5}, constant=EXTRACTION),
+    "neighbors": Case({**FEATURES, "k": 5}, constant=EXTRACTION),
     "cluster-alignment": Case({**FEATURES, "iterations": 4}, constant=EXTRACTION),
     "logistic": Case({**FEATURES, "penalty": 1e-4}, constant=EXTRACTION),
     "retrieval": Case(FEATURES, constant=EXTRACTION),
@@ -78,11 +78,11 @@ CASES = {
         {"crops": 2, "dropout": 0, "schedule": schedule()},
         sets="voc",
         constant=(f"{EVALUATE}.voc_classification", "TEST_BATCH", 7),
-        ordered="crops of a test picture are drawn by its place",
+        ordered="crops of a test image are drawn by its place",
         near=0.01,
     ),
     "fast-rcnn": Case(
-        {"proposals": "grid", "dropout": 0, "test_scales": [64, 96], "schedule": schedule(), **PICTURES},
+        {"proposals": "grid", "dropout": 0, "test_scales": [64, 96], "schedule": schedule(), **IMAGES},
         sets="boxes",
         model="full",
         constant=REGIONS,
@@ -94,7 +94,7 @@ CASES = {
             "rpn_samples": 64,
             "proposals": [100, 50],
             "schedule": schedule(),
-            **PICTURES,
+            **IMAGES,
         },
         sets="boxes",
         model="residual",
@@ -102,7 +102,7 @@ CASES = {
         near=0.01,
     ),
     "segmentation": Case(
-        {"padding": 40, "dropout": 0, "schedule": schedule(micro_batch=2, lr=0.05)}, sets="masks", near=0.01
+        {"padding": 40, "dropout": 0, "schedule": schedule(micro_batch_size=2, lr=0.05)}, sets="masks", near=0.01
     ),
     "depth": Case(
         {"resize": [48, 64], "crop": [42, 60], "channels": 16, "schedule": schedule(sync_bn=True)},
@@ -179,7 +179,7 @@ def bench(chain, voc, boxes, masks, rooms, tmp_path_factory: pytest.TempPathFact
     return Bench(root, sets, models)
 
 
-SHOWN = ("drawn", "examples")  # which test pictures the report shows hangs on their order
+SHOWN = ("drawn", "examples")  # which test images the report shows hangs on their order
 
 
 def assert_near(one: Path, other: Path, near: float) -> None:
@@ -224,18 +224,18 @@ def test_how_many_are_tested_at_once_has_no_part_in_it(
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if CASES[name].passes])
 def test_passes_of_a_batch_have_no_part_in_it(name: str, bench: Bench) -> None:
-    assert_near(bench.measured(name, "passes", micro_batch=1), bench.once(name), CASES[name].near)
+    assert_near(bench.measured(name, "passes", micro_batch_size=1), bench.once(name), CASES[name].near)
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if not CASES[name].passes])
 def test_where_norms_take_statistics_they_have(name: str, bench: Bench) -> None:
     """So that the test above can fail."""
     with pytest.raises(AssertionError):
-        assert_near(bench.measured(name, "passes", micro_batch=2), bench.once(name), CASES[name].near)
+        assert_near(bench.measured(name, "passes", micro_batch_size=2), bench.once(name), CASES[name].near)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.ordered])
-def test_the_order_of_test_pictures_has_no_part_in_it(name: str, bench: Bench) -> None:
+def test_the_order_of_test_images_has_no_part_in_it(name: str, bench: Bench) -> None:
     inputs = bench.inputs(name)
     index = read_index(inputs["test"])
     shuffled = bench.root / "shuffled" / name / "test.parquet"

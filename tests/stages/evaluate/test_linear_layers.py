@@ -11,16 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.config.backbones import HogWords, ResNet18, Vgg16
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import LinearLayers
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import HogWords, ResNet18, Vgg16
-from ssltransfer.data.pictures import read
+from ssltransfer.data.images import read
 from ssltransfer.data.transforms import resize_short
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.base import Given, classes_of
@@ -28,7 +28,7 @@ from ssltransfer.stages.evaluate.layers import default_layers
 from ssltransfer.stages.evaluate.linear_layers import Probes, pooled_shape, resized
 from ssltransfer.training.devices import Devices
 
-SCHEDULE = Schedule(steps=24, batch=20, lr=0.05, drop_every=16)
+SCHEDULE = Schedule(steps=24, batch_size=20, lr=0.05, step_size=16)
 
 
 def spec(**options: object) -> Measurement:
@@ -46,9 +46,9 @@ def test_sides_are_those_of_the_papers() -> None:
 
 
 def test_default_layers_are_the_maps() -> None:
-    trunks = (Vgg16(width=0.03, size=32), ResNet18(width=0.125, size=32), HogWords(size=32, words=8))
-    found = [default_layers(build_trunk(options, top=True)) for options in trunks]
-    assert found == [trunks[0].convolutions, ("conv1", "block1", "block2", "block3", "block4"), ("words",)]
+    backbones = (Vgg16(width=0.03, size=32), ResNet18(width=0.125, size=32), HogWords(size=32, words=8))
+    found = [default_layers(build_backbone(options, top=True)) for options in backbones]
+    assert found == [backbones[0].convolutions, ("conv1", "block1", "block2", "block3", "block4"), ("words",)]
 
 
 def test_resizing_keeps_what_it_says(rng: np.random.Generator) -> None:
@@ -56,13 +56,13 @@ def test_resizing_keeps_what_it_says(rng: np.random.Generator) -> None:
     blocks = x.reshape(2, 3, 4, 3, 4, 3)
     assert torch.allclose(resized(x, (3, 4, 4), "area"), blocks.mean((3, 5)), atol=1e-6)
     assert torch.equal(resized(x, (3, 4, 4), "max"), blocks.amax((3, 5)))
-    centre = blocks[:, :, :, 1, :, 1]  # the sampling points of bilinear resizing fall on the middle pixels
-    assert torch.allclose(resized(x, (3, 4, 4), "bilinear"), centre, atol=1e-6)
+    center = blocks[:, :, :, 1, :, 1]  # the sampling points of bilinear resizing fall on the middle pixels
+    assert torch.allclose(resized(x, (3, 4, 4), "bilinear"), center, atol=1e-6)
 
 
 def test_end_to_end(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     given = {"model": chain.model, "train": chain.train, "test": chain.test, "threads": 1}
-    before = read_model(chain.model).trunk.state_dict()
+    before = read_model(chain.model).backbone.state_dict()
     run(spec(), output=tmp_path / "all" / "m.json", **given)
     found = read_metrics(tmp_path / "all" / "m.json")
     layers = ["conv1", "conv2", "conv3", "conv4", "conv5"]
@@ -72,9 +72,9 @@ def test_end_to_end(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-d
     assert found.mean(best) == max(found.mean(layer) for layer in layers)
     assert found.seeds == [0, 1]
     curve = found.details["curves"]["layers"]["conv3"]
-    assert np.mean(curve["loss"][-4:]) < np.log(12) - 0.3, "a probe that cannot fit 60 pictures learns nothing"
-    assert len(curve["heldout_accuracy"]) == len(found.details["curves"]["heldout_step"]) > 3
-    after = read_model(chain.model).trunk.state_dict()
+    assert np.mean(curve["loss"][-4:]) < np.log(12) - 0.3, "a probe that cannot fit 60 images learns nothing"
+    assert len(curve["val_accuracy"]) == len(found.details["curves"]["val_step"]) > 3
+    after = read_model(chain.model).backbone.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
     run(spec(layers=("conv3",)), output=tmp_path / "one" / "m.json", **given)
@@ -98,7 +98,7 @@ def test_only_the_probes_learn_and_are_saved(chain) -> None:  # type: ignore[no-
     assert {name.split(".")[0] for name in task.state_dict()} == {"probes"}
     assert sum(p.numel() for p in task.parameters()) == sum(np.prod(shape) * 12 + 12 for shape in task.pooled.values())
     task.train()
-    assert not model.trunk.training
+    assert not model.backbone.training
 
 
 def test_ten_crops_are_the_mean_of_the_softmax(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -111,12 +111,10 @@ def test_ten_crops_are_the_mean_of_the_softmax(chain, tmp_path: Path) -> None:  
     given = Given(spec(), chain.model, train, test, tmp_path, Devices(torch.device("cpu"), 0))
     predicted = task.predict(given)["conv3"]
     for sample in range(len(test)):
-        picture = resize_short(read(test.path(sample)), 72)
-        picture = picture[:, :72, :72]
+        image = resize_short(read(test.path(sample)), 72)
+        image = image[:, :72, :72]
         corners = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
-        views = [
-            view[:, top : top + 64, left : left + 64] for view in (picture, picture.flip(-1)) for top, left in corners
-        ]
+        views = [view[:, top : top + 64, left : left + 64] for view in (image, image.flip(-1)) for top, left in corners]
         with torch.no_grad():
             mean = torch.stack([F.softmax(task.logits(view[None])["conv3"], 1)[0] for view in views]).mean(0)
         assert int(mean.argmax()) == predicted[sample]
@@ -144,7 +142,7 @@ def test_killed_at_any_point_it_ends_in_the_same_bytes(  # type: ignore[no-untyp
 ) -> None:
     undisturbed = tmp_path / "quiet" / "lin" / "m.json"
     killed = tmp_path / "killed" / "lin" / "m.json"
-    measurement = spec(layers=("conv1", "conv4"), schedule=Schedule(steps=30, batch=20, lr=0.05))
+    measurement = spec(layers=("conv1", "conv4"), schedule=Schedule(steps=30, batch_size=20, lr=0.05))
     given = {"model": chain.model, "train": chain.train, "test": chain.test}
     run(measurement, output=undisturbed, threads=1, **given)
     command = [sys.executable, "-m", "ssltransfer.cli", "evaluate", "--spec", measurement.canonical()]

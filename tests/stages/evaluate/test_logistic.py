@@ -6,13 +6,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from ssltransfer.artefacts.features import open_features
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artifacts.features import open_features
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import Logistic, Pool
 from ssltransfer.stages.evaluate import run
-from ssltransfer.stages.evaluate.logistic import Objective, minimise, standardisation
+from ssltransfer.stages.evaluate.logistic import Objective, minimize, standardization
 from ssltransfer.stages.evaluate.subsets import stratified
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.kmeans import Matrix, Points
@@ -21,7 +21,7 @@ from ssltransfer.training.kmeans import Matrix, Points
 def points(values: np.ndarray, rows: int | None = None) -> Points:
     source = Matrix(values)
     source.rows = rows or len(values)
-    return Points(source, 4, normalise=False, device=torch.device("cpu"), budget=1 << 30, where="test")
+    return Points(source, 4, normalize=False, device=torch.device("cpu"), budget=1 << 30, where="test")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def sklearn_minimum(x: np.ndarray, labels: np.ndarray, penalty: float, tol: floa
 def test_minimum_is_scikit_learns(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path, penalty: float) -> None:
     x, labels = blobs
     objective = Objective(points(x, 64), labels, 4, (penalty,))
-    curve = minimise(objective, 800, Checkpoint(tmp_path / "c.pt"))
+    curve = minimize(objective, 800, Checkpoint(tmp_path / "c.pt"))
     found = objective.parameters[0].numpy().copy()
     value = float(objective())
     expected = sklearn_minimum(x, labels, penalty)
@@ -64,25 +64,25 @@ def test_gradient_is_that_of_finite_differences(blobs: tuple[np.ndarray, np.ndar
     assert torch.allclose(gradient, weights.grad, atol=1e-6)  # type: ignore[arg-type]
 
 
-def test_a_grid_finds_each_minimum_without_the_held_out(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+def test_a_grid_finds_each_minimum_without_the_validation(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     x, labels = blobs
     penalties, without = (1e-1, 1e-2, 1e-3), np.arange(0, 200, 10)
     grid = Objective(points(x, 64), labels, 4, penalties, without=without)
-    minimise(grid, 800, Checkpoint(tmp_path / "grid.pt"))
+    minimize(grid, 800, Checkpoint(tmp_path / "grid.pt"))
     left = np.delete(np.arange(200), without)
     for place, penalty in enumerate(penalties):
         alone = Objective(points(x[left]), labels[left], 4, (penalty,))
-        minimise(alone, 800, Checkpoint(tmp_path / f"{place}.pt"))
+        minimize(alone, 800, Checkpoint(tmp_path / f"{place}.pt"))
         assert float(grid()[place]) == pytest.approx(float(alone()), abs=1e-7)
         assert torch.allclose(grid.parameters[place], alone.parameters[0], atol=2e-3 / penalty**0.25)
         assert (grid.predict(points(x))[place] == alone.predict(points(x))[0]).mean() > 0.98
 
 
-def test_standardising_is_scikit_learns(rng: np.random.Generator) -> None:
+def test_standardizing_is_scikit_learns(rng: np.random.Generator) -> None:
     x = (rng.normal(size=(100, 5)) * [1, 10, 0, 1, 3] + [0, 5, 2, 1000, 0]).astype(np.float32)
-    centre, scale = standardisation(points(x, 33))
+    center, scale = standardization(points(x, 33))
     assert np.allclose(
-        ((points(x).take(np.arange(100)) - centre) / scale).numpy(), StandardScaler().fit_transform(x), atol=1e-3
+        ((points(x).take(np.arange(100)) - center) / scale).numpy(), StandardScaler().fit_transform(x), atol=1e-3
     )
 
 
@@ -91,7 +91,7 @@ def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
 ) -> None:
     x, labels = blobs
     quiet = Objective(points(x), labels, 4, (1e-4,))
-    curve = minimise(quiet, 800, Checkpoint(tmp_path / "quiet.pt"))
+    curve = minimize(quiet, 800, Checkpoint(tmp_path / "quiet.pt"))
     assert len(curve) > 2
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "1")
     resumed: list[dict[str, float]] = []
@@ -107,7 +107,7 @@ def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
 
         checkpoint.save = save_and_stop  # type: ignore[method-assign]
         try:
-            resumed = minimise(objective, 800, checkpoint)
+            resumed = minimize(objective, 800, checkpoint)
         except KeyboardInterrupt:
             continue
     assert resumed == curve
@@ -115,16 +115,16 @@ def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
 
 
 def test_stops_at_the_limit(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    curve = minimise(Objective(points(blobs[0]), blobs[1], 4, (1e-6,)), 25, Checkpoint(tmp_path / "c.pt"))
+    curve = minimize(Objective(points(blobs[0]), blobs[1], 4, (1e-6,)), 25, Checkpoint(tmp_path / "c.pt"))
     assert [row["update"] for row in curve] == [20, 25]
 
 
-@pytest.mark.parametrize(("standardise", "penalty"), [(False, 0.3), (True, None), (False, (30.0, 0.3))])
+@pytest.mark.parametrize(("standardize", "penalty"), [(False, 0.3), (True, None), (False, (30.0, 0.3))])
 def test_of_a_model_equals_scikit_learn(  # type: ignore[no-untyped-def]
-    chain, tmp_path: Path, standardise: bool, penalty: float | tuple[float, ...] | None
+    chain, tmp_path: Path, standardize: bool, penalty: float | tuple[float, ...] | None
 ) -> None:
     output = tmp_path / "lbfgs" / "tiny.json"
-    protocol = Logistic(layer="conv4", pool=Pool(max=3), standardise=standardise, penalty=penalty)
+    protocol = Logistic(layer="conv4", pool=Pool(max=3), standardize=standardize, penalty=penalty)
     run(
         Measurement(protocol=protocol, train="a", test="b", seeds=(3,)),
         model=chain.model,
@@ -139,7 +139,7 @@ def test_of_a_model_equals_scikit_learn(  # type: ignore[no-untyped-def]
     train, test = read_index(chain.train), read_index(chain.test)
     stores = (open_features(path)[0] for path in (chain.train_features, chain.test_features))
     x, y = (store.read(slice(None)).astype(np.float64) for store in stores)
-    if standardise:
+    if standardize:
         scaler = StandardScaler().fit(x)
         x, y = scaler.transform(x), scaler.transform(y)
     if isinstance(penalty, tuple):
@@ -148,8 +148,8 @@ def test_of_a_model_equals_scikit_learn(  # type: ignore[no-untyped-def]
         for row, one in zip(found.details["grid"], penalty, strict=True):
             fit = sklearn_minimum(x[rest], train.labels[rest], one, tol=1e-7)
             right = (x[held] @ fit[:, :-1].T + fit[:, -1]).argmax(1) == train.labels[held]
-            assert row == {"penalty": one, "held_out": pytest.approx(100 * right.mean(), abs=1e-4)}
-        penalty = max(found.details["grid"], key=lambda row: row["held_out"])["penalty"]
+            assert row == {"penalty": one, "val": pytest.approx(100 * right.mean(), abs=1e-4)}
+        penalty = max(found.details["grid"], key=lambda row: row["val"])["penalty"]
     penalty = penalty or 100 / (x.shape[1] * 12)
     assert found.details["penalty"] == pytest.approx(penalty)
     expected = sklearn_minimum(x, train.labels, penalty, tol=1e-7)

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import NonlinearLayers
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.pictures import read
+from ssltransfer.data.images import read
 from ssltransfer.data.transforms import resize_short
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.base import Given, classes_of
 from ssltransfer.stages.evaluate.nonlinear_layers import Retrained
 from ssltransfer.training.devices import Devices
 
-SHORT = Schedule(steps=3, batch=12, lr=0.01)
+SHORT = Schedule(steps=3, batch_size=12, lr=0.01)
 
 
 def retrained(chain, layer: str, seed: int = 0) -> Retrained:  # type: ignore[no-untyped-def]
@@ -34,26 +34,30 @@ def retrained(chain, layer: str, seed: int = 0) -> Retrained:  # type: ignore[no
 def test_only_what_lies_behind_learns(chain, layer: str, frozen: int) -> None:  # type: ignore[no-untyped-def]
     task = retrained(chain, layer)
     learning = {name for name, parameter in task.named_parameters() if parameter.requires_grad}
-    expected = [f"trunk.conv{number}" for number in range(frozen + 1, 6)] + ["trunk.fc6", "trunk.fc7", "head.2"]
+    expected = [f"backbone.conv{number}" for number in range(frozen + 1, 6)] + [
+        "backbone.fc6",
+        "backbone.fc7",
+        "head.2",
+    ]
     assert learning == {f"{name}.{part}" for name in expected for part in ("weight", "bias")}
 
 
 def test_the_lower_part_is_the_models_and_the_upper_one_is_not(chain) -> None:  # type: ignore[no-untyped-def]
     task = retrained(chain, "conv3").eval()
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    lower = task.model.layers_of(pictures, ["conv3"])["conv3"]
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    lower = task.model.layers_of(images, ["conv3"])["conv3"]
     x = lower
     for layer in ("conv4", "conv5", "fc6", "fc7"):
-        x = task.trunk.step(layer, x.clone())
-    assert torch.allclose(task.logits(pictures), task.head(x), atol=1e-6)
-    assert torch.equal(read_model(chain.model).layers_of(pictures, ["conv3"])["conv3"], lower)
-    own = dict(task.model.trunk.named_parameters())["conv4.weight"]
-    assert not torch.equal(own, dict(task.trunk.named_parameters())["conv4.weight"])
+        x = task.backbone.step(layer, x.clone())
+    assert torch.allclose(task.logits(images), task.head(x), atol=1e-6)
+    assert torch.equal(read_model(chain.model).layers_of(images, ["conv3"])["conv3"], lower)
+    own = dict(task.model.backbone.named_parameters())["conv4.weight"]
+    assert not torch.equal(own, dict(task.backbone.named_parameters())["conv4.weight"])
 
 
 def test_a_seed_and_a_layer_are_a_start(chain) -> None:  # type: ignore[no-untyped-def]
     weights = [
-        retrained(chain, layer, seed).trunk.state_dict()["fc6.weight"]
+        retrained(chain, layer, seed).backbone.state_dict()["fc6.weight"]
         for layer, seed in (("conv3", 0), ("conv3", 0), ("conv3", 1), ("conv2", 0))
     ]
     assert torch.equal(weights[0], weights[1])

@@ -20,26 +20,26 @@ from inputs import make_model
 from PIL import Image
 from torch import nn
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index, read_index
-from ssltransfer.artefacts.metrics import Metrics, read_metrics
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.artifacts.metrics import Metrics, read_metrics
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.formats import Voc
 from ssltransfer.config.protocols import Segmentation
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import CaffeNet, ResNet18, TrunkOptions
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.evaluate import run
-from ssltransfer.stages.evaluate.mask_drawing import coloured
+from ssltransfer.stages.evaluate.mask_drawing import colored
 from ssltransfer.stages.evaluate.segmentation import Segmented, class_shares, mask_of, with_layers
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
 
 CPU = Devices(torch.device("cpu"), 0)
 SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
-SHORT = Schedule(steps=4, batch=4, micro_batch=1, lr=0.01, bias_lr=2.0, norm_and_bias_decay=False)
+SHORT = Schedule(steps=4, batch_size=4, micro_batch_size=1, lr=0.01, bias_lr_mult=2.0, decay_norm_and_bias=False)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def batch_of(index: Index, samples: list[int], task: Segmented) -> Batch:
 def test_the_published_constants() -> None:
     options = Segmentation()
     schedule = options.schedule
-    assert (schedule.steps, schedule.batch, schedule.micro_batch) == (150_000, 20, 1)
-    assert (schedule.momentum, schedule.weight_decay, schedule.bias_lr) == (0.9, 5e-4, 2.0)
+    assert (schedule.steps, schedule.batch_size, schedule.micro_batch_size) == (150_000, 20, 1)
+    assert (schedule.momentum, schedule.weight_decay, schedule.bias_lr_mult) == (0.9, 5e-4, 2.0)
     assert (options.padding, options.dropout, options.train) == (100, 0.5, "all")
     rates = [schedule.lr_at(step, 8498) for step in (0, 49_999, 50_000, 99_999, 100_000, 149_999)]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
@@ -68,7 +68,7 @@ def test_the_published_constants() -> None:
 
 @pytest.mark.parametrize(
     ("train", "learning"),
-    [("all", {"trunk", "head", "score"}), ("fc6-8", {"head", "score"}), ("score", {"score"})],
+    [("all", {"backbone", "head", "score"}), ("fc6-8", {"head", "score"}), ("score", {"score"})],
 )
 def test_what_learns(model: Path, train: str, learning: set[str]) -> None:
     task = tuned(model, train)
@@ -80,14 +80,16 @@ def test_what_learns(model: Path, train: str, learning: set[str]) -> None:
 
 def test_what_it_starts_from(model: Path, tmp_path: Path) -> None:
     full = make_model(tmp_path / "full", SMALL, seed=1)
-    given = read_model(full).trunk.state_dict()
+    given = read_model(full).backbone.state_dict()
     kept = tuned(full).network
     assert torch.equal(kept.head[4].weight.flatten(1), given["fc7.weight"])
     assert torch.equal(kept.head[1].weight.flatten(1), given["fc6.weight"])
-    fresh = [with_layers(read_model(model), seed).trunk.state_dict() for seed in (0, 0, 1)]
+    fresh = [with_layers(read_model(model), seed).backbone.state_dict() for seed in (0, 0, 1)]
     assert torch.equal(fresh[0]["fc6.weight"], fresh[1]["fc6.weight"])
     assert not torch.equal(fresh[0]["fc6.weight"], fresh[2]["fc6.weight"])
-    assert all(torch.equal(one["conv3.weight"], read_model(model).trunk.state_dict()["conv3.weight"]) for one in fresh)
+    assert all(
+        torch.equal(one["conv3.weight"], read_model(model).backbone.state_dict()["conv3.weight"]) for one in fresh
+    )
 
 
 def test_batch_norms_keep_their_statistics_and_learn_scales(tmp_path: Path, masks: tuple[Path, Path]) -> None:
@@ -102,21 +104,21 @@ def test_batch_norms_keep_their_statistics_and_learn_scales(tmp_path: Path, mask
         assert torch.equal(part.running_mean, before[name]) and part.weight.grad is not None, name
 
 
-def test_the_loss_is_that_of_each_pictures_own_pixels(model: Path, masks: tuple[Path, Path]) -> None:
+def test_the_loss_is_that_of_each_images_own_pixels(model: Path, masks: tuple[Path, Path]) -> None:
     index = read_index(masks[0])
     task = tuned(model).eval()
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     sizes = index.sizes.tolist()
     samples = [0, next(s for s in range(len(index)) if sizes[s] != sizes[0]), 5]
     both = batch_of(index, samples, task)
-    assert len({tuple(size) for size in both.others["sizes"].tolist()}) > 1, "pictures of different sizes"
+    assert len({tuple(size) for size in both.others["sizes"].tolist()}) > 1, "images of different sizes"
     wanted = []
     with torch.no_grad():
         for sample in samples:
             one = batch_of(index, [sample], task)
             mask = read_target(index, sample)
             assert isinstance(mask, np.ndarray) and (mask == 255).any()
-            logits = task.network(_prepared(one.pictures))[0].double().numpy()
+            logits = task.network(_prepared(one.images))[0].double().numpy()
             p = np.exp(logits - logits.max(0)) / np.exp(logits - logits.max(0)).sum(0)
             rows, columns = np.nonzero(mask != 255)
             wanted.append(-np.log(p[mask[rows, columns], rows, columns]).mean())
@@ -126,9 +128,9 @@ def test_the_loss_is_that_of_each_pictures_own_pixels(model: Path, masks: tuple[
     assert found == pytest.approx(np.mean(wanted), rel=1e-4) == pytest.approx(np.mean(parts), rel=1e-4)
 
 
-def _prepared(pictures: torch.Tensor) -> torch.Tensor:
+def _prepared(images: torch.Tensor) -> torch.Tensor:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    return (pictures.float() / 255 - mean) / std
+    return (images.float() / 255 - mean) / std
 
 
 def test_void_pixels_count_for_nothing(model: Path, masks: tuple[Path, Path]) -> None:
@@ -136,10 +138,10 @@ def test_void_pixels_count_for_nothing(model: Path, masks: tuple[Path, Path]) ->
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     batch = batch_of(read_index(masks[0]), [0], task)
     mask = batch.others["mask"]
-    logits = task.network(_prepared(batch.pictures)).detach()
+    logits = task.network(_prepared(batch.images)).detach()
     void = torch.zeros_like(mask, dtype=torch.bool)
     void[:, :, mask.shape[-1] // 2 :] = True
-    half = Batch(batch.pictures, batch.ids, batch.epochs, {**batch.others, "mask": mask.masked_fill(void, 255)})
+    half = Batch(batch.images, batch.ids, batch.epochs, {**batch.others, "mask": mask.masked_fill(void, 255)})
     counted = ~void & (mask != 255)
     wanted = F.cross_entropy(logits.permute(0, 2, 3, 1)[counted], mask[counted].long())
     with torch.no_grad():
@@ -156,14 +158,14 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(model: Path, masks: tuple
         mask = mask_of(index, sample).long()
         logits = torch.from_numpy(np.log(np.maximum(parts, 1e-30))).view(21, 1, 1).expand(-1, *mask.shape)
         losses.append(float(F.cross_entropy(logits[None], mask[None], ignore_index=255)))
-    assert np.mean(losses) == pytest.approx(task.guess, rel=1e-5)
+    assert np.mean(losses) == pytest.approx(task.chance_loss, rel=1e-5)
 
 
-def test_a_picture_and_its_mask_stay_as_they_are(masks: tuple[Path, Path], model: Path) -> None:
+def test_a_image_and_its_mask_stay_as_they_are(masks: tuple[Path, Path], model: Path) -> None:
     index = read_index(masks[0])
-    picture = torch.zeros(3, 5, 7, dtype=torch.uint8)
-    pair = tuned(model).transform.pair(index, 3, picture, Random(0))
-    assert pair["picture"] is picture and np.array_equal(pair["mask"].numpy(), read_target(index, 3))
+    image = torch.zeros(3, 5, 7, dtype=torch.uint8)
+    pair = tuned(model).transform.pair(index, 3, image, Random(0))
+    assert pair["image"] is image and np.array_equal(pair["mask"].numpy(), read_target(index, 3))
 
 
 def measured(folder: Path, model: Path, masks: tuple[Path, Path], **changes: object) -> Metrics:
@@ -193,8 +195,8 @@ def test_end_to_end_and_again(model: Path, masks: tuple[Path, Path], tmp_path: P
     assert len(drawn) == 6
     for one in drawn:
         assert len(one["uri"]) < 40_000
-        picture = Image.open(io.BytesIO(base64.b64decode(one["uri"].split(",")[1])))
-        assert picture.height <= 120 and picture.width > picture.height
+        image = Image.open(io.BytesIO(base64.b64decode(one["uri"].split(",")[1])))
+        assert image.height <= 120 and image.width > image.height
     assert found.details["lines"][0]["series"]["training"][0][-1] == 4
 
 
@@ -210,7 +212,7 @@ def test_neither_order_nor_device_share_changes_the_test(model: Path, masks: tup
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A red or a blue block on grey noise, aeroplane and bus, in pictures of several shapes."""
+    """A red or a blue block on gray noise, aeroplane and bus, in images of several shapes."""
     root = tmp_path_factory.mktemp("blocks")
     kit = root / "VOC2007"
     for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
@@ -236,9 +238,9 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("options", [SMALL, ResNet18(width=0.125, size=64, stem_stride=1)], ids=lambda o: o.name)
 def test_blocks_are_found_where_they_are(
-    options: TrunkOptions, blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: BackboneOptions, blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    schedule = Schedule(steps=60, batch=4, micro_batch=1, lr=0.002, drops=(45,), optimiser="adam")
+    schedule = Schedule(steps=60, batch_size=4, micro_batch_size=1, lr=0.002, milestones=(45,), optimizer="adam")
     found = measured(tmp_path, make_model(tmp_path / "m", options, top=False, seed=1), blocks, schedule=schedule)
     print(options.slug, {name: values[0] for name, values in found.values.items()}, "chance", found.chance)
     assert found.chance is not None and found.chance < 35 and found.mean() > 60
@@ -249,21 +251,21 @@ def test_blocks_are_found_where_they_are(
 
 
 @pytest.mark.slow
-def test_it_learns_more_of_the_world_than_a_guess(masks: tuple[Path, Path], tmp_path: Path) -> None:
+def test_it_learns_more_of_the_world_than_chance(masks: tuple[Path, Path], tmp_path: Path) -> None:
     model = make_model(tmp_path / "m", ResNet18(width=0.125, size=64, stem_stride=1), top=False, seed=1)
-    schedule = Schedule(steps=300, batch=8, micro_batch=1, lr=0.003, drops=(240,), optimiser="adam")
+    schedule = Schedule(steps=300, batch_size=8, micro_batch_size=1, lr=0.003, milestones=(240,), optimizer="adam")
     found = measured(tmp_path, model, masks, schedule=schedule)
     print({name: values[0] for name, values in found.values.items()}, "chance", found.chance)
     assert found.chance is not None and found.mean() > 1.4 * found.chance
     losses = found.details["lines"][0]["series"]["training"][1]
-    assert losses[-1] < 0.5 * found.details["loss_of_a_guess"]
+    assert losses[-1] < 0.5 * found.details["chance_loss"]
 
 
 def test_rescaled_and_absorbed(masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = make_model(tmp_path / "m", CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), top=False, seed=1)
     measured(tmp_path, model, masks, absorb_bn=True, rescale=True)
     said = capsys.readouterr().out
-    assert "5 batch norms folded" in said and "layers rescaled by 72 pictures" in said
+    assert "5 batch norms folded" in said and "layers rescaled by 72 images" in said
 
 
 def test_killed_it_ends_in_the_same_bytes(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
@@ -286,7 +288,7 @@ def test_killed_it_ends_in_the_same_bytes(model: Path, masks: tuple[Path, Path],
 
 
 def test_sets_that_cannot_be_meant_are_refused(chain, model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ArtefactError, match="a: has no class for each pixel; name a set of format voc or sbd"):
+    with pytest.raises(ArtifactError, match="a: has no class for each pixel; name a set of format voc or sbd"):
         measured(tmp_path, model, (chain.train, masks[1]))
     kit = tmp_path / "VOC2007"
     for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
@@ -296,23 +298,23 @@ def test_sets_that_cannot_be_meant_are_refused(chain, model: Path, masks: tuple[
         Image.fromarray(np.full((9, 9, 3), int(name), np.uint8)).save(kit / "JPEGImages" / f"{name}.jpg")
         Image.fromarray(np.zeros((9, 9), np.uint8)).save(kit / "SegmentationClass" / f"{name}.png")
     make_index(Voc(root=str(tmp_path), split="val", targets="masks"), output=tmp_path / "v.parquet", threads=1)
-    with pytest.raises(ArtefactError, match="b: its masks hold background alone"):
+    with pytest.raises(ArtifactError, match="b: its masks hold background alone"):
         measured(tmp_path, model, (masks[0], tmp_path / "v.parquet"))
 
 
-def test_colours_are_vocs_and_void_is_white() -> None:
-    colours = coloured(np.array([[0, 1, 15, 255]], np.uint8))
-    assert colours.tolist() == [[[0, 0, 0], [128, 0, 0], [192, 128, 128], [255, 255, 255]]]
+def test_colors_are_vocs_and_void_is_white() -> None:
+    colors = colored(np.array([[0, 1, 15, 255]], np.uint8))
+    assert colors.tolist() == [[[0, 0, 0], [128, 0, 0], [192, 128, 128], [255, 255, 255]]]
 
 
 @pytest.mark.real
-def test_real_pictures(real_data: Path, tmp_path: Path) -> None:
+def test_real_images(real_data: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         spec = Voc(root=str(real_data / "voc_coco"), split=split, targets="masks")
         make_index(spec, output=tmp_path / f"{split}.parquet", threads=1)
     index = read_index(tmp_path / "val.parquet")
-    assert len(index) > 20 and not index.left_out
-    schedule = SHORT.model_copy(update={"steps": 3, "batch": 2})
+    assert len(index) > 20 and not index.skipped
+    schedule = SHORT.model_copy(update={"steps": 3, "batch_size": 2})
     model = make_model(tmp_path / "m", CaffeNet(width=0.125, bn=True), top=False, seed=1)
     found = measured(
         tmp_path, model, (tmp_path / "train.parquet", tmp_path / "val.parquet"), schedule=schedule, padding=100

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.base import NameFile
 from ssltransfer.config.protocols import Labelled
 from ssltransfer.stages.evaluate.subsets import labelled, stratified
@@ -33,9 +33,9 @@ def test_a_list_names_by_path_or_by_file(tmp_path: Path) -> None:
         return found[0].tolist()
 
     assert chosen("# SimCLR's lists hold file names", "3.jpg", "a/1.jpg 0", "") == [0, 3]
-    with pytest.raises(ArtefactError, match=r"1\.jpg names several pictures"):
+    with pytest.raises(ArtifactError, match=r"1\.jpg names several images"):
         chosen("1.jpg")
-    with pytest.raises(ArtefactError, match=r"c/9\.jpg is not in the training set"):
+    with pytest.raises(ArtifactError, match=r"c/9\.jpg is not in the training set"):
         chosen("c/9.jpg")
 
 

@@ -8,17 +8,17 @@ import torch
 from inputs import make_model
 from torch import nn
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import read_metrics
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.config.backbones import AlexNetBN, ResNet18, Vgg16
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import AlexNetBN, ResNet18, Vgg16
 from ssltransfer.data.batches import Batch
 from ssltransfer.models.absorb import absorb_norms
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.evaluate.voc_classification import FineTuned, ScaledCrop
@@ -33,17 +33,17 @@ def tuned(model: Path, train: str, seed: int = 0) -> FineTuned:
 
 def test_the_published_constants() -> None:
     schedule = VocClassification().schedule
-    assert (schedule.steps, schedule.batch, schedule.momentum, schedule.weight_decay) == (80_000, 16, 0.9, 1e-6)
-    assert schedule.clip == 10
+    assert (schedule.steps, schedule.batch_size, schedule.momentum, schedule.weight_decay) == (80_000, 16, 0.9, 1e-6)
+    assert schedule.clip_grad_norm == 10
     assert [schedule.lr_at(step, 5011) for step in (0, 9_999, 10_000, 79_999)] == [0.001, 0.001, 0.0005, 0.001 / 2**7]
 
 
 def test_a_crop_always_fits_and_has_the_scales_asked_for() -> None:
-    picture = torch.zeros(3, 120, 150, dtype=torch.uint8)
-    picture[0] = torch.arange(150)
+    image = torch.zeros(3, 120, 150, dtype=torch.uint8)
+    image[0] = torch.arange(150)
     spans, crop = [], ScaledCrop(50, (0.5, 2.0))
     for number in range(200):
-        found = crop(picture, Random(number))
+        found = crop(image, Random(number))
         assert found.shape == (3, 50, 50)
         spans.append(float(found[0, 25].float().max() - found[0, 25].float().min()))
     assert 20 <= min(spans) < 30 and 92 < max(spans) <= 100
@@ -57,20 +57,20 @@ def test_a_crop_always_fits_and_has_the_scales_asked_for() -> None:
 )
 def test_what_learns_and_what_starts_afresh(chain, train: str, learning: set[str]) -> None:  # type: ignore[no-untyped-def]
     task = tuned(chain.full_model, train)
-    given = read_model(chain.full_model).trunk.state_dict()
-    found = {name.split(".")[0] for name, p in task.trunk.named_parameters() if p.requires_grad}
+    given = read_model(chain.full_model).backbone.state_dict()
+    found = {name.split(".")[0] for name, p in task.backbone.named_parameters() if p.requires_grad}
     assert {name for name in ("conv1", "conv5", "fc6", "fc7") if name in found} == learning
-    for name, value in task.trunk.state_dict().items():
+    for name, value in task.backbone.state_dict().items():
         kept = name.startswith("conv") or train == "fc8"
         assert torch.equal(value, given[name]) == kept, name
-    for layer in [task.head[1]] + ([task.trunk.fc6, task.trunk.fc7] if train != "fc8" else []):
+    for layer in [task.head[1]] + ([task.backbone.fc6, task.backbone.fc7] if train != "fc8" else []):
         assert (layer.bias == 0.1).all()
         assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.15)
     assert not torch.equal(task.head[1].weight, tuned(chain.full_model, train, seed=1).head[1].weight)
 
 
 def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert tuned(chain.model, "all").trunk.layers[-1] == "fc7"
+    assert tuned(chain.model, "all").backbone.layers[-1] == "fc7"
     with pytest.raises(LayerError, match="no layer 'fc7'"):
         tuned(chain.model, "fc8")
     residual = make_model(tmp_path / "r", ResNet18(width=0.125, size=32))
@@ -78,14 +78,14 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
     assert {name for name, p in task.named_parameters() if p.requires_grad} == {"head.1.weight", "head.1.bias"}
     assert task.head[1].in_features == 64
     task.train()
-    assert not any(module.training for module in task.trunk.modules() if isinstance(module, nn.BatchNorm2d))
+    assert not any(module.training for module in task.backbone.modules() if isinstance(module, nn.BatchNorm2d))
     assert all(m.training for m in tuned(residual, "all").train().modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_frozen_batch_norms_of_vgg(tmp_path: Path) -> None:
     model = make_model(tmp_path / "v", Vgg16(width=0.03, size=32), top=False)
     task = tuned(model, "fc6-8").train()
-    norms = [module for module in task.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in task.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     dropouts = [module for module in task.modules() if isinstance(module, nn.Dropout)]
     assert len(norms) == 13 and not any(module.training for module in norms)
     assert len(dropouts) == 2 and all(module.training for module in dropouts)
@@ -99,14 +99,14 @@ def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  #
     draws = batch.draws(0)
     with torch.no_grad():
         loss = float(task(batch, draws)["loss"])
-        logits = task.logits(batch.pictures, draws)
+        logits = task.logits(batch.images, draws)
     total = 0.0
     for row, sample in enumerate([2, 0, 1]):
         for c in range(3):
             if PRESENCE[sample, c] != 0:
                 p = 1 / (1 + math.exp(-float(logits[row, c])))
                 total -= math.log(p if PRESENCE[sample, c] > 0 else 1 - p)
-    # Sum over classes, mean over pictures, at 20 classes; here there are 3.
+    # Sum over classes, mean over images, at 20 classes; here there are 3.
     assert loss == pytest.approx(total / 3 * 20 / 3, rel=1e-5)
 
 
@@ -118,29 +118,29 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Gen
         task.head[1].weight.zero_()
         task.head[1].bias.copy_(share.logit())
         batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long())
-        assert float(task(batch, batch.draws(0))["loss"]) == pytest.approx(task.guess, rel=1e-5)
+        assert float(task(batch, batch.draws(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("absorb", [False, True])
 def test_norms_of_fully_connected_layers_give_way_to_fresh_layers(absorb: bool) -> None:
-    trunk = build_trunk(AlexNetBN(width=0.06, size=64), top=True)
-    model = Model(trunk.eval(), "imagenet", "", "it")
+    backbone = build_backbone(AlexNetBN(width=0.06, size=64), top=True)
+    model = Model(backbone.eval(), "imagenet", "", "it")
     task = FineTuned(model, "it", VocClassification(train="fc6-8"), PRESENCE, PRESENCE, 0)
     assert not any(isinstance(part, nn.BatchNorm1d) for part in task.modules())
-    learning = [p for p in task.trunk.parameters() if p.requires_grad]
+    learning = [p for p in task.backbone.parameters() if p.requires_grad]
     assert [p.ndim for p in learning] == [2, 1, 2, 1] and all((p == 0.1).all() for p in learning if p.ndim == 1)
     if absorb:
-        assert absorb_norms(task.trunk) == 5
+        assert absorb_norms(task.backbone) == 5
     batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
     task.train()(batch, batch.draws(0))["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
     frozen = FineTuned(model, "it", VocClassification(train="fc8"), PRESENCE, PRESENCE, 0).train()
-    norms = [part for part in frozen.trunk.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [part for part in frozen.backbone.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert len(norms) == 7 and not any(norm.training for norm in norms)
 
 
 def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    protocol = VocClassification(schedule=Schedule(steps=12, batch=8, lr=0.001, clip=10.0), crops=3)
+    protocol = VocClassification(schedule=Schedule(steps=12, batch_size=8, lr=0.001, clip_grad_norm=10.0), crops=3)
     spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))
     for name in ("one", "two"):
         given = {"model": chain.model, "train": voc[0], "test": voc[1], "threads": 1}
@@ -162,5 +162,5 @@ def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> 
 
 def test_refuses_sets_without_vocs_labels(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     spec = Measurement(protocol=VocClassification(), train="a", test="b")
-    with pytest.raises(ArtefactError, match="a: does not have VOC's labels"):
+    with pytest.raises(ArtifactError, match="a: does not have VOC's labels"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts.work import Work
 from ssltransfer.config.entities import Pretext
 from ssltransfer.stages import pretext
 from ssltransfer.training import checkpoint
@@ -75,7 +75,7 @@ pretext.run(
     spec,
     output=Path(given["output"]),
     data=Path(given["data"]),
-    heldout=Path(given["heldout"]),
+    val=Path(given["val"]),
     members=[Path(path) for path in given.get("members", ())],
     threads=1,
 )

@@ -1,4 +1,4 @@
-"""Every task that learns from single pictures, at sizes that take no time: for networks of 48 pixels."""
+"""Every task that learns from single images, at sizes that take no time: for networks of 48 pixels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ TASKS: dict[str, dict[str, Any]] = {
     "jigsaw": {"name": "jigsaw", "permutations": 8, "tiles": TILES, "resize": 60, "hidden": 64},
     "jigsaw++": {"name": "jigsaw++", "permutations": 8, "tiles": TILES, "resize": 60, "hidden": 64},
     "jigsaw-kolesnikov": {"name": "jigsaw-kolesnikov", "permutations": 8, "shown": 4, **NINE},
-    "grey patches": {"name": "jigsaw-kolesnikov", "permutations": 8, "shown": 4, "grey_each": True, **NINE},
+    "gray patches": {"name": "jigsaw-kolesnikov", "permutations": 8, "shown": 4, "gray_each": True, **NINE},
     "relative-patch-location": {"name": "relative-patch-location", **NINE},
     "exemplar": {"name": "exemplar", "views": 4, "embedding": 32, "least_area": 0.3},
     "exemplar-batch": {"name": "exemplar", "views": 4, "embedding": 32, "least_area": 0.3, "norm_axis": "batch"},
-    "drop": {"name": "relative-position", "colour": "drop", "hidden": 64, **PATCHES},
-    "project": {"name": "relative-position", "colour": "project", "hidden": 64, **PATCHES},
+    "drop": {"name": "relative-position", "color": "drop", "hidden": 64, **PATCHES},
+    "project": {"name": "relative-position", "color": "project", "hidden": 64, **PATCHES},
     "rotation": {"name": "rotation", "hidden": 64},
     "rotation-inception": {"name": "rotation", "hidden": 64, "augment": "inception"},
     "residual": {"name": "relative-position-residual", "hidden": 64, "head": HEAD, **UNSTEMMED},
-    "harmonised": {"name": "relative-position-residual", "harmonised": True, "hidden": 64, "head": HEAD, **UNSTEMMED},
+    "harmonized": {"name": "relative-position-residual", "harmonized": True, "hidden": 64, "head": HEAD, **UNSTEMMED},
     "colorization": {"name": "colorization", "resize": 48, "hidden": 64},
     "exemplar-patches": {"name": "exemplar-patches", "resize": 64, "patch": 32, "head": HEAD},
     "rotation-crop": {"name": "rotation", "hidden": 64, "augment": "crop"},

@@ -24,12 +24,12 @@ from networks import shaken
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of, read_json, write_json
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, write_json
+from ssltransfer.artifacts.work import Work
 from ssltransfer.cli import main
+from ssltransfer.config.backbones import AlexNet, ResNet50
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.trunks import AlexNet, ResNet50
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.export import export
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import pretext
@@ -81,15 +81,15 @@ class File:
     Attributes:
         family: as the table of docs/compress.md calls it.
         content: what lies in it.
-        trunk: what a configuration says.
-        network: float (B, 3, S, S), normalised -> what the trunk's last layer must give.
+        backbone: what a configuration says.
+        network: float (B, 3, S, S), normalized -> what the backbone's last layer must give.
         prefix: under which it must be found.
         task: what a configuration says of the task beyond its file.
     """
 
     family: str
     content: Any
-    trunk: dict[str, Any]
+    backbone: dict[str, Any]
     network: Network
     prefix: str = ""
     task: dict[str, Any] | None = None
@@ -107,15 +107,15 @@ def torchvision_by_name() -> File:
     network = shaken(torchvision.models.shufflenet_v2_x0_5()).eval()
     content = {f"_orig_mod.{name}": value for name, value in network.state_dict().items()}  # of torch.compile
     network.fc = nn.Identity()
-    trunk = {"name": "torchvision", "model": "shufflenet_v2_x0_5", "size": 64}
-    return File("torchvision", content, trunk, network, "_orig_mod.")
+    backbone = {"name": "torchvision", "model": "shufflenet_v2_x0_5", "size": 64}
+    return File("torchvision", content, backbone, network, "_orig_mod.")
 
 
 def timm_resnet() -> File:
     network = shaken(timm.create_model("resnet18", num_classes=10)).eval()
     content = {"epoch": 3, "arch": "resnet18", "args": argparse.Namespace(lr=0.1), "state_dict": network.state_dict()}
-    trunk = {"name": "timm", "model": "resnet18", "size": 64}
-    return File("timm", content, trunk, lambda x: network.forward_head(network.forward_features(x), pre_logits=True))
+    backbone = {"name": "timm", "model": "resnet18", "size": 64}
+    return File("timm", content, backbone, lambda x: network.forward_head(network.forward_features(x), pre_logits=True))
 
 
 def vit(model: str = "vit_tiny_patch16_224", size: int = 64) -> tuple[Names, Network]:
@@ -192,7 +192,7 @@ def deepcluster_v2() -> File:
 def simclr_converted() -> File:
     tensors, network = resnet(width=0.5)
     content = {"state_dict": tensors | linear("fc", 1000, 1024)}
-    return File("SimCLR", content, RESNET | {"width": 0.5}, network, task={"normalise": "none"})
+    return File("SimCLR", content, RESNET | {"width": 0.5}, network, task={"normalize": "none"})
 
 
 def simclr_of_compress() -> File:
@@ -211,7 +211,7 @@ def simclr_of_compress() -> File:
     names |= {old: f"batch_normalization_{n}".removesuffix("_0") for n, old in enumerate(norms)}
     content = {f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": v for name, v in tensors.items()}
     content |= linear("fc", 1000, 1024)
-    return File("SimCLR", content, RESNET | {"width": 0.5}, network, task={"normalise": "none"})
+    return File("SimCLR", content, RESNET | {"width": 0.5}, network, task={"normalize": "none"})
 
 
 def dino_heads(prefix: str) -> Names:
@@ -255,7 +255,7 @@ def dinov2() -> File:
 
 
 def dinov2_smaller() -> File:
-    """timm's own reading of the file, for pictures of another size."""
+    """timm's own reading of the file, for images of another size."""
     tensors, _ = vit("vit_small_patch14_dinov2", 518)
     _, network = vit("vit_small_patch14_dinov2", 84)
     content = tensors | {"mask_token": torch.zeros(1, 384)}
@@ -269,8 +269,8 @@ def dinov2_registers() -> File:
     content["pos_embed"] = torch.randn(1, 1 + 64, 384) * 0.02
     content["mask_token"] = torch.zeros(1, 384)
     _, network = vit("vit_small_patch14_reg4_dinov2", 84)
-    trunk = {"name": "timm", "model": "vit_small_patch14_reg4_dinov2", "size": 84}
-    return File("DINOv2", content, trunk, timms_own(network, content))
+    backbone = {"name": "timm", "model": "vit_small_patch14_reg4_dinov2", "size": 84}
+    return File("DINOv2", content, backbone, timms_own(network, content))
 
 
 def timms_own(network: Any, content: Names) -> Network:
@@ -298,7 +298,7 @@ def sobel_layers() -> nn.Sequential:
     return layers
 
 
-def deepclusters(features: list[nn.Module], classifier: list[nn.Module], arch: str, trunk: dict[str, Any]) -> File:
+def deepclusters(features: list[nn.Module], classifier: list[nn.Module], arch: str, backbone: dict[str, Any]) -> File:
     parts = {
         "features": shaken(nn.Sequential(*features)).eval(),
         "classifier": shaken(nn.Sequential(*classifier)).eval(),
@@ -315,7 +315,7 @@ def deepclusters(features: list[nn.Module], classifier: list[nn.Module], arch: s
     return File(
         "DeepCluster",
         file,
-        trunk | {"width": 0.125, "sobel": True},
+        backbone | {"width": 0.125, "sobel": True},
         lambda x: parts["classifier"](parts["features"](sobel(x)).flatten(1)),
     )
 
@@ -359,8 +359,8 @@ def compress_mobilenet() -> File:
     network = shaken(torchvision.models.mobilenet_v2(width_mult=0.25)).eval()
     tensors = under("features.", network.features.state_dict()) | linear("fc", 2048, 1280)
     network.classifier = nn.Identity()
-    trunk = {"name": "mobilenet-v2", "width": 0.25, "size": 64}
-    return File("CompRess", of_compress(tensors), trunk, network, "module.")
+    backbone = {"name": "mobilenet-v2", "width": 0.25, "size": 64}
+    return File("CompRess", of_compress(tensors), backbone, network, "module.")
 
 
 def compress_alexnet() -> File:
@@ -372,9 +372,9 @@ def compress_alexnet() -> File:
     features = nn.Sequential(*layers, pool)
     feats = nn.Sequential(nn.Linear(32 * 36, 512), nn.ReLU(), nn.Linear(512, 512))
     tensors = under("features.", features.state_dict()) | under("feats.", feats.state_dict())
-    trunk = {"name": "alexnet", "width": 0.125}
+    backbone = {"name": "alexnet", "width": 0.125}
     file = of_compress(tensors | linear("fc", 2048, 512))
-    return File("CompRess", file, trunk, lambda x: F.relu(feats(features(x).flatten(1))), "module.")
+    return File("CompRess", file, backbone, lambda x: F.relu(feats(features(x).flatten(1))), "module.")
 
 
 def rotnet() -> File:
@@ -391,8 +391,8 @@ def rotnet() -> File:
         fc += [nn.Linear(inputs, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU()]
     network = shaken(nn.Sequential(*blocks, pool, nn.Sequential(*fc))).eval()
     tensors = under("_feature_blocks.", network.state_dict()) | linear("_feature_blocks.9.0", 4, 512)
-    trunk = {"name": "alexnet-bn", "width": 0.125}
-    return File("RotNet", {"epoch": 50, "network": tensors}, trunk, network, "network.")
+    backbone = {"name": "alexnet-bn", "width": 0.125}
+    return File("RotNet", {"epoch": 50, "network": tensors}, backbone, network, "network.")
 
 
 FAMILIES = (
@@ -415,30 +415,30 @@ def test_a_published_file_computes_what_its_network_computes(
     # The form before PyTorch 1.6, in which most of these were published.
     torch.save(made.content, file, _use_new_zipfile_serialization=False)
     task = {"name": "imported", "file": str(file), **(made.task or {})}
-    pretext.run(Pretext.model_validate({"task": task, "trunk": made.trunk}), output=output, threads=1)
+    pretext.run(Pretext.model_validate({"task": task, "backbone": made.backbone}), output=output, threads=1)
     said = capsys.readouterr().out
     assert f"(100 % of the numbers), prefix {made.prefix!r}" in said
     model = read_model(output)
-    size = model.trunk.options.size
-    pictures = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
-    given = pictures / 255
+    size = model.backbone.options.size
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    given = images / 255
     if made.task is None:
         given = torchvision.transforms.functional.normalize(given, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    layer = model.trunk.layers[-1]
+    layer = model.backbone.layers[-1]
     with torch.no_grad():
-        found, wanted = model.layers_of(pictures, [layer])[layer], made.network(given)
+        found, wanted = model.layers_of(images, [layer])[layer], made.network(given)
     assert wanted.std() > 1e-3
     assert float((found - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
 
 
 def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
-    """Rows of docs/compress.md: family, trunks, what is said of the task."""
+    """Rows of docs/compress.md: family, backbones, what is said of the task."""
     text = (DOCS / "compress.md").read_text(encoding="utf-8")
     rows = re.search(r"^\| file of \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
     assert rows
     for row in rows[1].splitlines():
-        family, _, trunks, task = (cell.strip() for cell in row.strip("|").split("|"))
-        code = [[yaml.safe_load(span) for span in re.findall(r"`([^`]+)`", cell)] for cell in (trunks, task)]
+        family, _, backbones, task = (cell.strip() for cell in row.strip("|").split("|"))
+        code = [[yaml.safe_load(span) for span in re.findall(r"`([^`]+)`", cell)] for cell in (backbones, task)]
         named = [{"name": one} if isinstance(one, str) else one for one in code[0]]
         yield family, named, {key: value for one in code[1] for key, value in one.items()}
 
@@ -446,20 +446,20 @@ def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
 def test_the_table_of_families_is_what_was_tried() -> None:
     said: dict[str, set[tuple[Any, ...]]] = {}
     tried: dict[str, set[tuple[Any, ...]]] = {}
-    for family, trunks, task in table():
-        for trunk in trunks if family != "this package" else []:
-            Pretext.model_validate({"task": {"name": "imported", "file": "f", **task}, "trunk": trunk})
-            assert trunk["name"] != "timm" or timm.is_model(trunk["model"])
-            said.setdefault(family, set()).add((trunk["name"], trunk.get("sobel", False), task.get("normalise")))
+    for family, backbones, task in table():
+        for backbone in backbones if family != "this package" else []:
+            Pretext.model_validate({"task": {"name": "imported", "file": "f", **task}, "backbone": backbone})
+            assert backbone["name"] != "timm" or timm.is_model(backbone["model"])
+            said.setdefault(family, set()).add((backbone["name"], backbone.get("sobel", False), task.get("normalize")))
     for made in (family() for family in FAMILIES):
-        told = (made.trunk["name"], made.trunk.get("sobel", False), (made.task or {}).get("normalise"))
+        told = (made.backbone["name"], made.backbone.get("sobel", False), (made.task or {}).get("normalize"))
         tried.setdefault(made.family, set()).add(told)
     assert said == tried
 
 
 def test_the_layout_of_a_wide_simclr_is_that_of_width_four() -> None:
     with torch.device("meta"):
-        theirs, ours = WideResNet(4.0), build_trunk(ResNet50(width=4), top=True)
+        theirs, ours = WideResNet(4.0), build_backbone(ResNet50(width=4), top=True)
     shapes = {name: value.shape for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
     assert shapes == {name: value.shape for name, value in ours.state_dict().items()}
     assert shapes["conv1.weight"][0] == 256 and theirs.fc.in_features == 8192
@@ -487,12 +487,12 @@ SMALL = AlexNet(width=0.125, size=64)
 
 
 def imported(file: Path, **more: Any) -> Pretext:
-    return Pretext.model_validate({"task": {"name": "imported", "file": str(file), **more}, "trunk": ALEX})
+    return Pretext.model_validate({"task": {"name": "imported", "file": str(file), **more}, "backbone": ALEX})
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]):
-    source = build_trunk(SMALL, top=True, seed=4)
+    source = build_backbone(SMALL, top=True, seed=4)
     tensors = {f"module.{key}": value for key, value in source.state_dict().items()}
     tensors["module.classifier.6.weight"] = torch.zeros(10, 512)
     file = tmp_path / f"weights{suffix}"
@@ -500,14 +500,14 @@ def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, cap
         torch.save({"state_dict": tensors, "epoch": 3}, file)
     else:
         safetensors.torch.save_file(tensors, file)
-    pretext.run(imported(file, normalise="half"), output=tmp_path / "m" / "manifest.json", threads=1)
+    pretext.run(imported(file, normalize="half"), output=tmp_path / "m" / "manifest.json", threads=1)
     assert (
         f"{file}: 14 of 14 tensors (100 % of the numbers), prefix 'module.', 1 left in the file"
         in capsys.readouterr().out
     )
     model = read_model(tmp_path / "m" / "manifest.json")
-    assert model.rule == "half" and model.trunk.layers[-1] == "fc7"
-    assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.trunk.state_dict().items())
+    assert model.rule == "half" and model.backbone.layers[-1] == "fc7"
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.backbone.state_dict().items())
     assert read_json(tmp_path / "m" / "manifest.json")["file"] == digest_of(file)
     export(tmp_path / "m" / "manifest.json", tmp_path / "again.pth")
     card = (tmp_path / "again.pth.md").read_text()
@@ -515,49 +515,49 @@ def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, cap
 
 
 def test_a_file_of_convolutions_alone_is_a_model_of_convolutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    tensors = build_trunk(SMALL, top=False, seed=4).state_dict()
+    tensors = build_backbone(SMALL, top=False, seed=4).state_dict()
     torch.save(tensors, tmp_path / "w.pth")
     pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
     assert "holds no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
-    assert read_model(tmp_path / "m" / "manifest.json").trunk.layers[-1] == "conv5"
+    assert read_model(tmp_path / "m" / "manifest.json").backbone.layers[-1] == "conv5"
 
 
 def test_of_two_networks_in_a_file_one_can_be_named(tmp_path: Path):
-    parts = {name: build_trunk(SMALL, top=True, seed=i) for i, name in enumerate("ab")}
-    torch.save({name: trunk.state_dict() for name, trunk in parts.items()}, tmp_path / "w.pth")
+    parts = {name: build_backbone(SMALL, top=True, seed=i) for i, name in enumerate("ab")}
+    torch.save({name: backbone.state_dict() for name, backbone in parts.items()}, tmp_path / "w.pth")
     output = tmp_path / "m" / "manifest.json"
-    with pytest.raises(ArtefactError, match="say which by `prefix`"):
+    with pytest.raises(ArtifactError, match="say which by `prefix`"):
         pretext.run(imported(tmp_path / "w.pth"), output=output, threads=1)
     pretext.run(imported(tmp_path / "w.pth", prefix="b."), output=output, threads=1)
-    found = read_model(output).trunk.state_dict()
+    found = read_model(output).backbone.state_dict()
     assert all(torch.equal(value, found[key]) for key, value in parts["b"].state_dict().items())
 
 
 def own(folder: Path) -> Path:
-    """A model of this package, whose pictures were divided by their own deviation."""
+    """A model of this package, whose images were divided by their own deviation."""
     with Work("student", folder / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(folder, build_trunk(SMALL, top=True, seed=4), "per-picture", {}))
+        work.finish(write_model(folder, build_backbone(SMALL, top=True, seed=4), "per-image", {}))
     return folder
 
 
-@pytest.mark.parametrize("form", ["trunk", "exported"])
-def test_our_own_file_brings_its_normalisation_and_is_proved(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("form", ["backbone", "exported"])
+def test_our_own_file_brings_its_normalization_and_is_proved(tmp_path: Path, form: str) -> None:
     folder, output = own(tmp_path / "own"), tmp_path / "m" / "manifest.json"
-    file = folder / "trunk.safetensors"
+    file = folder / "backbone.safetensors"
     if form == "exported":
         file = tmp_path / "student.safetensors"
         export(folder / "manifest.json", file)
     pretext.run(imported(file), output=output, threads=1)
     model, source = read_model(output), read_model(folder / "manifest.json")
-    assert model.rule == "per-picture" and read_json(output)["normalise"] == "per-picture"
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    assert torch.equal(model.layers_of(pictures, ["fc7"])["fc7"], source.layers_of(pictures, ["fc7"])["fc7"])
-    with pytest.raises(ArtefactError, match="normalised by `per-picture`, not `imagenet`; leave `normalise`"):
-        pretext.run(imported(file, normalise="imagenet"), output=tmp_path / "n" / "manifest.json", threads=1)
-    if form == "trunk":
-        about = read_json(folder / "trunk.json")
-        write_json(folder / "trunk.json", about | {"activations": [x + 1 for x in about["activations"]]})
-        with pytest.raises(ArtefactError, match="on fixed inputs its last layer gives"):
+    assert model.rule == "per-image" and read_json(output)["normalize"] == "per-image"
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert torch.equal(model.layers_of(images, ["fc7"])["fc7"], source.layers_of(images, ["fc7"])["fc7"])
+    with pytest.raises(ArtifactError, match="normalized by `per-image`, not `imagenet`; leave `normalize`"):
+        pretext.run(imported(file, normalize="imagenet"), output=tmp_path / "n" / "manifest.json", threads=1)
+    if form == "backbone":
+        about = read_json(folder / "backbone.json")
+        write_json(folder / "backbone.json", about | {"activations": [x + 1 for x in about["activations"]]})
+        with pytest.raises(ArtifactError, match="on fixed inputs its last layer gives"):
             pretext.run(imported(file), output=tmp_path / "o" / "manifest.json", threads=1)
 
 
@@ -576,7 +576,7 @@ def saved(content: Any, **more: Any) -> bytes:
 
 def network(**changed: Any) -> Names:
     """The right tensors, under a prefix, with a classifier of any number of classes."""
-    tensors = build_trunk(SMALL.model_copy(update=changed), top=True, seed=4).state_dict()
+    tensors = build_backbone(SMALL.model_copy(update=changed), top=True, seed=4).state_dict()
     return under("module.", tensors | linear("classifier.6", 37, 512))
 
 
@@ -613,7 +613,7 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "another architecture": (
         "w.pth",
         lambda: saved(torchvision.models.shufflenet_v2_x0_5().state_dict()),
-        r"does not fit the trunk alexnet-w0\.125-64px: .* \(0 of 10 tensors match; the file has conv1\.0\.weight, ",
+        r"does not fit the backbone alexnet-w0\.125-64px: .* \(0 of 10 tensors match; the file has conv1\.0\.weight, ",
     ),
     "another width": (
         "w.pth",
@@ -625,10 +625,10 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: saved({"network": {"_feature_blocks.0.Block1_ConvB1.0.weight": torch.zeros(192, 3, 5, 5)}}),
         r"the file has network\._feature_blocks\.0\.Block1_ConvB1\.0\.weight",
     ),
-    "gradients for colours": (
+    "gradients for colors": (
         "w.pth",
         lambda: saved(network() | {"module.features.0.weight": torch.zeros(8, 2, 11, 11)}),
-        r"its first layer sees two gradients: say `sobel: true` of the trunk",
+        r"its first layer sees two gradients: say `sobel: true` of the backbone",
     ),
     "values that are no numbers": (
         "w.pth",
@@ -707,7 +707,7 @@ def test_a_wrong_prefix_and_other_classes(
 
 def refused(file: Path, said: str, capsys: pytest.CaptureFixture[str], **more: Any) -> None:
     """One sentence that begins with the file, exit code 1, nothing run and nothing written."""
-    spec = json.dumps({"task": {"name": "imported", "file": str(file), **more}, "trunk": ALEX})
+    spec = json.dumps({"task": {"name": "imported", "file": str(file), **more}, "backbone": ALEX})
     assert main(["pretext", "--spec", spec, "--output", "m/manifest.json", "--threads", "1"]) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"ssltransfer pretext: {file}: ") and "\n" not in error and "weights_only" not in error

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from ssltransfer.config.backbones import CaffeNet, Vgg16
 from ssltransfer.config.tasks import Jigsaw, JigsawPP, Tiles
-from ssltransfer.config.trunks import CaffeNet, Vgg16
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.tiles import cut_tiles
 from ssltransfer.stages.pretext.cfn import ContextFreeNetwork
@@ -12,20 +12,20 @@ from ssltransfer.stages.pretext.jigsawpp import JigsawPPTask
 from ssltransfer.training.fit import TrainingError
 
 CUT = Tiles(crop=60, tile=16, jitter=3, channel_shift=1, stem_stride=1)
-TRUNK = CaffeNet(width=0.125, size=48)
+BACKBONE = CaffeNet(width=0.125, size=48)
 
 
 def jigsawpp(**more: object) -> JigsawPPTask:
-    given = {"permutations": 8, "tiles": CUT, "resize": 60, "hidden": 32, "grey": 0.0}
-    return JigsawPPTask(JigsawPP.model_validate(given | more), TRUNK, 0)
+    given = {"permutations": 8, "tiles": CUT, "resize": 60, "hidden": 32, "gray": 0.0}
+    return JigsawPPTask(JigsawPP.model_validate(given | more), BACKBONE, 0)
 
 
 def jigsaw(**more: object) -> JigsawTask:
-    given = {"permutations": 8, "tiles": CUT, "resize": 60, "hidden": 32, "grey": 0.0}
-    return JigsawTask(Jigsaw.model_validate(given | more), TRUNK, 0)
+    given = {"permutations": 8, "tiles": CUT, "resize": 60, "hidden": 32, "gray": 0.0}
+    return JigsawTask(Jigsaw.model_validate(given | more), BACKBONE, 0)
 
 
-def pictures(n: int, side: int = 60) -> torch.Tensor:
+def images(n: int, side: int = 60) -> torch.Tensor:
     generator = torch.Generator().manual_seed(n)
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator)
 
@@ -38,18 +38,18 @@ def test_the_published_network_on_tiles_of_64():
     """Released train_val_cfn_jps++.prototxt: pool5 256x3x3, fc6 2304 -> 1024, fc7 9216 -> 4096, fc8 4096 -> N."""
     with torch.device("meta"):
         network = ContextFreeNetwork(CaffeNet(), Tiles(), permutations=701, hidden=4096, dropout=0.5, seed=0)
-    assert network.trunk.shapes(64)["conv1"] == (96, 27, 27)
+    assert network.backbone.shapes(64)["conv1"] == (96, 27, 27)
     linears = [part for part in network.modules() if isinstance(part, torch.nn.Linear)]
     assert [(part.in_features, part.out_features) for part in linears] == [(2304, 1024), (9216, 4096), (4096, 701)]
 
 
-def test_batch_normalisation_in_the_head_is_asked_for():
-    """No paper has it, so it is off by default; the trunk never gets any."""
+def test_batch_normalization_in_the_head_is_asked_for():
+    """No paper has it, so it is off by default; the backbone never gets any."""
     for bn in (False, True):
         task = jigsawpp(bn=bn)
         norms = [name for name, part in task.network.named_modules() if isinstance(part, torch.nn.BatchNorm1d)]
         assert norms == (["fc6.1", "fc7.1"] if bn else [])
-        assert not any("fc" in name for name in task.trunk.state_dict())
+        assert not any("fc" in name for name in task.backbone.state_dict())
     assert not JigsawPP().bn and not Jigsaw().bn
 
 
@@ -61,8 +61,8 @@ def test_the_chosen_network_of_vgg16_on_tiles_of_64():
 
 def test_defaults_are_those_of_the_papers():
     one, two = Jigsaw(), JigsawPP()
-    assert (two.permutations, two.min_distance, two.occluders, two.grey) == (701, 3, (0, 1, 2), 0.7)
-    assert (one.grey, one.hidden, one.dropout, one.resize) == (0.3, 4096, 0.5, 256)
+    assert (two.permutations, two.min_distance, two.occluders, two.gray) == (701, 3, (0, 1, 2), 0.7)
+    assert (one.gray, one.hidden, one.dropout, one.resize) == (0.3, 4096, 0.5, 256)
     for cut, jitter in ((one.tiles, None), (two.tiles, 18)):
         assert (cut.crop, cut.tile, cut.jitter, cut.channel_shift) == (255, 64, jitter, 2)
 
@@ -75,7 +75,7 @@ def test_labels_are_uniform_and_tiles_lie_as_the_permutation_says(task: JigsawTa
     counts = torch.bincount(labels, minlength=8)
     assert ((counts - n / 8).square() / (n / 8)).sum() < 30  # chi-square, 7 degrees: p < 1e-4
 
-    # Cell (i, j) holds the grey value 9 + 20 * its number, so that tiles can be told after standardisation.
+    # Cell (i, j) holds the gray value 9 + 20 * its number, so that tiles can be told after standardization.
     cells = torch.arange(9).view(3, 3).repeat_interleave(20, 0).repeat_interleave(20, 1) * 20
     ramp = (cells + torch.arange(60) % 20).to(torch.uint8).expand(4, 3, 60, 60)
     cut = task.options.tiles
@@ -99,10 +99,10 @@ def with_options(task: JigsawTask | JigsawPPTask, **more: object) -> JigsawTask 
     return jigsawpp(**more) if isinstance(task, JigsawPPTask) else task
 
 
-def test_occluders_come_from_the_neighbour_and_are_zero_to_two():
-    """Two kinds of picture, told apart by red against blue: what is foreign in a puzzle is of the other kind."""
+def test_occluders_come_from_the_neighbor_and_are_zero_to_two():
+    """Two kinds of image, told apart by red against blue: what is foreign in a puzzle is of the other kind."""
     n = 600
-    noise = pictures(n)
+    noise = images(n)
     kind = torch.arange(n) % 2
     noise[kind == 0, 2] = 0  # no blue
     noise[kind == 1, 0] = 0  # no red
@@ -119,43 +119,43 @@ def test_occluders_come_from_the_neighbour_and_are_zero_to_two():
 
 
 def test_a_puzzle_hangs_on_its_pair_alone():
-    task = jigsawpp(grey=0.5, projection=0.3)
-    source = pictures(8)
+    task = jigsawpp(gray=0.5, projection=0.3)
+    source = images(8)
     together, labels = task.puzzles(source, draws(8))
     for start in range(0, 8, 2):
         pair, label = task.puzzles(source[start : start + 2], Draws(0, 0, torch.arange(start, start + 2)))
         assert torch.equal(pair, together[start : start + 2]) and torch.equal(label, labels[start : start + 2])
 
 
-def test_an_odd_batch_is_refused_and_a_picture_alone_is_not():
-    with pytest.raises(TrainingError, match="make batch and micro_batch even"):
-        jigsawpp().puzzles(pictures(3), draws(3))
-    assert jigsawpp().puzzles(pictures(1), draws(1))[0].shape == (1, 9, 3, 16, 16)
+def test_an_odd_batch_is_refused_and_a_image_alone_is_not():
+    with pytest.raises(TrainingError, match="make batch and micro_batch_size even"):
+        jigsawpp().puzzles(images(3), draws(3))
+    assert jigsawpp().puzzles(images(1), draws(1))[0].shape == (1, 9, 3, 16, 16)
 
 
-@pytest.mark.parametrize(("share", "task"), [(0.7, jigsawpp(grey=0.7)), (0.3, jigsaw(grey=0.3))])
-def test_grey_is_decided_once_for_a_puzzle(share: float, task: JigsawTask | JigsawPPTask):
+@pytest.mark.parametrize(("share", "task"), [(0.7, jigsawpp(gray=0.7)), (0.3, jigsaw(gray=0.3))])
+def test_gray_is_decided_once_for_a_puzzle(share: float, task: JigsawTask | JigsawPPTask):
     n = 800
-    puzzles, _ = task.puzzles(pictures(n), draws(n))
-    grey = (puzzles[:, :, 0] - puzzles[:, :, 1]).abs().amax((-1, -2)) < 1e-5  # (n, 9)
-    assert torch.equal(grey.any(1), grey.all(1))
-    assert abs(grey.all(1).float().mean() - share) < 0.06
+    puzzles, _ = task.puzzles(images(n), draws(n))
+    gray = (puzzles[:, :, 0] - puzzles[:, :, 1]).abs().amax((-1, -2)) < 1e-5  # (n, 9)
+    assert torch.equal(gray.any(1), gray.all(1))
+    assert abs(gray.all(1).float().mean() - share) < 0.06
 
 
 def test_projection_leaves_no_green_against_magenta():
-    puzzles, _ = jigsawpp(projection=1.0, occluders=(0,)).puzzles(pictures(8), draws(8))
+    puzzles, _ = jigsawpp(projection=1.0, occluders=(0,)).puzzles(images(8), draws(8))
     along = -puzzles[:, :, 0] + 2 * puzzles[:, :, 1] - puzzles[:, :, 2]
     assert (along - along.mean((-1, -2), keepdim=True)).abs().max() < 1e-4
 
 
 def test_every_puzzle_differs_by_epoch():
     task = jigsawpp()
-    source = pictures(4)
+    source = images(4)
     one, two = (task.puzzles(source, draws(4, epoch))[0] for epoch in (0, 1))
     assert not any(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_the_set_of_permutations_does_not_hang_on_the_seed():
     options = JigsawPP(permutations=8, tiles=CUT, resize=60, hidden=32)
-    one, two = (JigsawPPTask(options, TRUNK, seed).permutations for seed in (0, 1))
+    one, two = (JigsawPPTask(options, BACKBONE, seed).permutations for seed in (0, 1))
     assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor) and torch.equal(one, two)

@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 import torch
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet101V2
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import MotionOptions, Video
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import MotionSegmentation
-from ssltransfer.config.trunks import CaffeNet, ResNet18, ResNet101V2, TrunkOptions
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.world import draw
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.mix import MixedTrunk
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.mix import MixedBackbone
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
 from ssltransfer.stages.pretext.motion_segmentation import MotionSegmentationTask, at_places, build, overlap
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimiser, fit, update
+from ssltransfer.training.fit import build_optimizer, fit, update
 
 CPU = Devices(torch.device("cpu"), 0)
 LABELS = MotionOptions(size=(96, 128), every=2, foreground=(0.01, 0.9))
@@ -69,7 +69,7 @@ def batch_of(task: MotionSegmentationTask, index: Index, n: int = 8, workers: in
 
 def test_a_batch_holds_first_frames_and_their_maps(clips: Index):
     batch = batch_of(build(TINY, SMALL, 0), clips)
-    assert batch.pictures.shape == (8, 3, 96, 128) and batch.pictures.dtype == torch.uint8
+    assert batch.images.shape == (8, 3, 96, 128) and batch.images.dtype == torch.uint8
     assert batch.others["motion"].shape == (8, 12, 16)
     for row, sample in enumerate(batch.ids.tolist()):
         assert np.array_equal(batch.others["motion"][row].numpy(), read_target(clips, sample))  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ def test_the_published_sizes(clips: Index):
     task = build(options, ResNet101V2(width=0.125), 0)
     assert task.layer == "block3"
     with torch.no_grad():
-        maps = task.eval().trunk(torch.zeros(1, 3, 240, 320), ["block3"])["block3"]
+        maps = task.eval().backbone(torch.zeros(1, 3, 240, 320), ["block3"])["block3"]
     assert maps.shape[-2:] == (30, 40)
     convolutions = [part for part in task.head if isinstance(part, torch.nn.Conv2d)]
     assert [tuple(part.weight.shape) for part in convolutions] == [
@@ -92,14 +92,14 @@ def test_the_published_sizes(clips: Index):
     assert (options.input, MotionOptions().size) == ((240, 320), (240, 320))
 
 
-@pytest.mark.parametrize("trunk", [SMALL, ResNet18(width=0.125)], ids=lambda t: t.name)
-def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(trunk: TrunkOptions, clips: Index):
-    task = build(TINY, trunk, 0)
+@pytest.mark.parametrize("backbone", [SMALL, ResNet18(width=0.125)], ids=lambda t: t.name)
+def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbone: BackboneOptions, clips: Index):
+    task = build(TINY, backbone, 0)
     batch = batch_of(task, clips, 4)
     values = task(batch, batch.draws(0))
-    assert abs(values["loss"].item() - task.guess) < 0.1 and set(values) == {"loss", "iou", "foreground"}
+    assert abs(values["loss"].item() - task.chance_loss) < 0.1 and set(values) == {"loss", "iou", "foreground"}
     values["loss"].backward()
-    gradient = task.trunk.get_parameter("conv1.weight").grad
+    gradient = task.backbone.get_parameter("conv1.weight").grad
     assert gradient is not None and gradient.abs().max() > 0 and torch.isfinite(gradient).all()
 
 
@@ -110,7 +110,7 @@ def test_the_loss_is_the_mean_binary_cross_entropy_of_the_cells(clips: Index):
     with torch.no_grad():
         values = task(batch, batch.draws(0))
         inputs, cells = task.inputs(batch, batch.draws(0))
-        p = task.head(task.trunk(inputs, ["block3"])["block3"]).sigmoid()[:, 0].double().numpy()
+        p = task.head(task.backbone(inputs, ["block3"])["block3"]).sigmoid()[:, 0].double().numpy()
     y = cells.numpy()
     assert p.shape == y.shape == (3, 12, 16)
     assert float(values["loss"]) == pytest.approx(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(), rel=1e-4)
@@ -130,7 +130,7 @@ def test_maps_of_another_size_take_the_majority_of_the_cells():
     assert float(overlap(nothing, nothing)) == 1 and float(overlap(some, nothing)) == 0.5
 
 
-def test_picture_and_map_are_mirrored_together_and_neither_when_measured(clips: Index):
+def test_image_and_map_are_mirrored_together_and_neither_when_measured(clips: Index):
     task = build(TINY, SMALL, 0)
     batch = batch_of(task, clips)
     plain = replace(batch, epochs=batch.epochs)
@@ -152,22 +152,22 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
     runs = []
     for workers in (0, 2):
         batches = list(load_batches(clips, task.transform, iter(keys), seed=9, workers=workers))
-        runs.append([(batch.pictures, batch.others["motion"]) for batch in batches])
+        runs.append([(batch.images, batch.others["motion"]) for batch in batches])
     assert all(torch.equal(a, b) for one, other in zip(*runs, strict=True) for a, b in zip(one, other, strict=True))
     found = []
     for micro in (None, 4):
         task = build(TINY, SMALL.model_copy(update={"bn": False}), 0)
         batch = batch_of(task, clips)
-        schedule = Schedule(steps=1, batch=8, lr=0.1, micro_batch=micro)
-        found.append(update(task, batch, build_optimiser(task, schedule), schedule, 0, CPU))
+        schedule = Schedule(steps=1, batch_size=8, lr=0.1, micro_batch_size=micro)
+        found.append(update(task, batch, build_optimizer(task, schedule), schedule, 0, CPU))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-def test_a_shared_trunk_is_the_one_that_was_given():
-    trunk = build_trunk(SMALL, top=False, seed=5)
-    task = build(TINY, SMALL, 0, shared=trunk)
-    assert task.trunk is trunk and MotionSegmentation.shares
-    mixed = MixedTrunk(build_trunk(ResNet101V2(width=0.125), top=False))
+def test_a_shared_backbone_is_the_one_that_was_given():
+    backbone = build_backbone(SMALL, top=False, seed=5)
+    task = build(TINY, SMALL, 0, shared=backbone)
+    assert task.backbone is backbone and MotionSegmentation.shares
+    mixed = MixedBackbone(build_backbone(ResNet101V2(width=0.125), top=False))
     assert build(TINY, ResNet101V2(width=0.125), 0, shared=mixed).layer == "block3" and mixed.training
     alone = build(TINY, SMALL, 0)
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
@@ -175,24 +175,24 @@ def test_a_shared_trunk_is_the_one_that_was_given():
 
 def test_what_cannot_be_is_one_sentence(objects: Index):
     task = build(TINY, SMALL, 0)
-    with pytest.raises(ArtefactError, match="nobody looked for what moves in it; give a dataset of format video"):
+    with pytest.raises(ArtifactError, match="nobody looked for what moves in it; give a dataset of format video"):
         batch_of(task, objects)
-    with pytest.raises(LayerError, match="Pictures of 32 x 32 pixels vanish on the way through caffenet"):
+    with pytest.raises(LayerError, match="Images of 32 x 32 pixels vanish on the way through caffenet"):
         build(MotionSegmentation(input=(32, 32), hidden=8), CaffeNet(width=0.125, stem_stride=8), 0)
 
 
-@pytest.mark.parametrize("trunk", [SMALL, ResNet101V2(width=0.125)], ids=lambda t: t.name)
-def test_a_few_clips_are_soon_learned_by_heart(trunk: TrunkOptions, clips: Index):
+@pytest.mark.parametrize("backbone", [SMALL, ResNet101V2(width=0.125)], ids=lambda t: t.name)
+def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips: Index):
     """Far below what the share of the foreground alone would give."""
-    task = build(TINY.model_copy(update={"mirror": False}), trunk, 0)
+    task = build(TINY.model_copy(update={"mirror": False}), backbone, 0)
     steps = 25
-    schedule = Schedule(steps=steps, batch=4, lr=0.004, optimiser="adam", weight_decay=0.0)
-    optimiser = build_optimiser(task, schedule)
+    schedule = Schedule(steps=steps, batch_size=4, lr=0.004, optimizer="adam", weight_decay=0.0)
+    optimizer = build_optimizer(task, schedule)
     batch = batch_of(task, clips, 4)
-    values = [update(task, batch, optimiser, schedule, 0, CPU) for _ in range(steps)]
+    values = [update(task, batch, optimizer, schedule, 0, CPU) for _ in range(steps)]
     share = values[-1]["foreground"]
     entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
-    assert values[-1]["loss"] < 0.7 * entropy < task.guess and values[-1]["iou"] > 0.5
+    assert values[-1]["loss"] < 0.7 * entropy < task.chance_loss and values[-1]["iou"] > 0.5
 
 
 @pytest.mark.slow
@@ -200,28 +200,28 @@ def test_other_films_are_learned_too(tmp_path: Path):
     """On films that were not seen the loss falls below the entropy of their share of foreground."""
     train, test = (read_index(labelled(tmp_path, split, n)) for split, n in (("train", 100), ("val", 16)))
     task = build(TINY, CaffeNet(width=0.25, size=48, stem_stride=2, bn=True), 0)
-    schedule = Schedule(steps=120, batch=16, lr=0.002, optimiser="adam", weight_decay=1e-3, decay="cosine")
-    found = fit(task, train, schedule, seed=0, folder=tmp_path, devices=CPU, heldout=test).summary(task.guess)
-    share = found["heldout_foreground"]
+    schedule = Schedule(steps=120, batch_size=16, lr=0.002, optimizer="adam", weight_decay=1e-3, lr_schedule="cosine")
+    found = fit(task, train, schedule, seed=0, folder=tmp_path, devices=CPU, val=test).summary(task.chance_loss)
+    share = found["val_foreground"]
     entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
     print({key: round(value, 3) for key, value in found.items()}, "entropy", round(entropy, 3))
-    assert found["heldout_loss"] < entropy < task.guess and found["heldout_iou"] > share
+    assert found["val_loss"] < entropy < task.chance_loss and found["val_iou"] > share
 
 
 SPEC = Pretext.model_validate(
     {
         "task": {"name": "motion-segmentation", "input": [96, 128], "hidden": 16},
-        "trunk": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True},
+        "backbone": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True},
         "data": "x",
-        "heldout": "y",
-        "schedule": {"steps": 5, "batch": 6, "lr": 0.02},
+        "val": "y",
+        "schedule": {"steps": 5, "batch_size": 6, "lr": 0.02},
     }
 )
 
 
 def trained(folder: Path, data: Path, moment: str = "") -> int | None:
     folder.mkdir(exist_ok=True)
-    given = {"spec": SPEC.canonical(), "data": str(data), "heldout": str(data), "every": "2" if moment else "0"}
+    given = {"spec": SPEC.canonical(), "data": str(data), "val": str(data), "every": "2" if moment else "0"}
     given |= {"output": str(folder / "manifest.json"), "log": str(folder / "log"), "moment": moment}
     process = multiprocessing.get_context("forkserver").Process(
         target=runpy.run_path, args=(str(Path(__file__).with_name("killed.py")), given | {"count": 3})
@@ -235,5 +235,5 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(clips_path: Path, tmp_
     assert trained(tmp_path / "undisturbed", clips_path) == 0
     assert trained(tmp_path / "killed", clips_path, "step") == -9
     assert trained(tmp_path / "killed", clips_path) == 0
-    for name in ("trunk.safetensors", "curve.jsonl", "manifest.json"):
+    for name in ("backbone.safetensors", "curve.jsonl", "manifest.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

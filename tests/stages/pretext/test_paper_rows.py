@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config import read_config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Tiles
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import build_backbone
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimiser, update
+from ssltransfer.training.fit import build_optimizer, update
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +49,11 @@ def rows() -> dict[str, Pretext]:
             for part in pretext.parts.values():
                 if part.task.trains:
                     forms = ("last_relu", "representation", "bn", "output_stride", "block4")
-                    form = [f"{key} {getattr(part.trunk, key)}" for key in forms if getattr(part.trunk, key, None)]
-                    key = f"{name}: {part.task.name}, {part.trunk.name}, {', '.join(form)}".rstrip(", ")
-                    found.setdefault(key.replace(str(getattr(part.trunk, "representation", None)), "N"), part)
+                    form = [
+                        f"{key} {getattr(part.backbone, key)}" for key in forms if getattr(part.backbone, key, None)
+                    ]
+                    key = f"{name}: {part.task.name}, {part.backbone.name}, {', '.join(form)}".rstrip(", ")
+                    found.setdefault(key.replace(str(getattr(part.backbone, "representation", None)), "N"), part)
     return found
 
 
@@ -67,33 +69,33 @@ def test_the_papers_are_all_here() -> None:
 def test_the_row_learns(name: str, objects: Index) -> None:
     row = ROWS[name]
     tiles = "tiles" in SMALL[row.task.name]
-    smaller: dict[str, Any] = {"width": 0.06 if row.trunk.name.startswith("vgg") else 0.125}
+    smaller: dict[str, Any] = {"width": 0.06 if row.backbone.name.startswith("vgg") else 0.125}
     smaller["size"] = TILE if tiles else 96
-    if getattr(row.trunk, "representation", None):
+    if getattr(row.backbone, "representation", None):
         smaller["representation"] = 16
-    trunk = row.trunk.model_copy(update=smaller)
+    backbone = row.backbone.model_copy(update=smaller)
     options = row.task.model_copy(update=SMALL[row.task.name])
     module = import_module(f"ssltransfer.stages.pretext.{row.task.module}")
-    task: PretextTask = module.build(options, trunk, 0)
-    schedule = Schedule(steps=2, batch=4, lr=1e-3)
+    task: PretextTask = module.build(options, backbone, 0)
+    schedule = Schedule(steps=2, batch_size=4, lr=1e-3)
     if row.task.name == "motion-segmentation":
         rng = np.random.default_rng(0)
-        pictures, cells = (
+        images, cells = (
             torch.from_numpy(rng.integers(0, top, shape, np.uint8))
             for top, shape in ((256, (4, 3, 64, 96)), (2, (4, 8, 12)))
         )
-        batch = Batch(pictures, torch.arange(4), torch.zeros(4, dtype=torch.int64), {"motion": cells})
+        batch = Batch(images, torch.arange(4), torch.zeros(4, dtype=torch.int64), {"motion": cells})
     else:
         batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
     task.train()
     task.survey(objects, CPU)
-    optimiser = build_optimiser(task, schedule)
-    before = {key: value.clone() for key, value in task.trunk.state_dict().items()}
+    optimizer = build_optimizer(task, schedule)
+    before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
     first = next(key for key, value in before.items() if value.ndim == 4)
     for _ in range(2):
-        assert np.isfinite(update(task, batch, optimiser, schedule, 0, CPU)["loss"])
-    after = task.trunk.state_dict()
+        assert np.isfinite(update(task, batch, optimizer, schedule, 0, CPU)["loss"])
+    after = task.backbone.state_dict()
     # The gradient comes down to the first convolution.
     assert not torch.equal(before[first], after[first])
     # What is exported: the same tensors in the network that the configuration names.
-    build_trunk(trunk, top=False).load_state_dict(after)
+    build_backbone(backbone, top=False).load_state_dict(after)

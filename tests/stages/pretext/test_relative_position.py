@@ -4,21 +4,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.tasks import RelativePosition
-from ssltransfer.config.trunks import CaffeNet
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.tiles import OFFSETS, patch_pairs
 from ssltransfer.stages.pretext.relative_position import Canvas, RelativePositionTask, label_shares
 
 SMALL = {"patch": 20, "gap": 8, "jitter": 3, "pixels": (4096, 5184), "canvas": 60, "stem_stride": 1, "hidden": 32}
-TRUNK = CaffeNet(width=0.125, size=48)
+BACKBONE = CaffeNet(width=0.125, size=48)
 
 
 def task(**more: object) -> RelativePositionTask:
-    return RelativePositionTask(RelativePosition.model_validate(SMALL | more), TRUNK, 0)
+    return RelativePositionTask(RelativePosition.model_validate(SMALL | more), BACKBONE, 0)
 
 
-def pictures(n: int, side: int = 60) -> torch.Tensor:
+def images(n: int, side: int = 60) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
@@ -47,10 +47,10 @@ def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int)
     canvas = Canvas((10_000, 30_000), 80)
     rows = torch.linspace(0, 255, height).view(1, height, 1).expand(1, height, width)
     columns = torch.linspace(0, 255, width).view(1, 1, width).expand(1, height, width)
-    picture = torch.cat([rows, columns, rows]).to(torch.uint8)
+    image = torch.cat([rows, columns, rows]).to(torch.uint8)
     areas, tops = [], []
     for seed in range(300):
-        cut = canvas(picture, Random(seed)).float()
+        cut = canvas(image, Random(seed)).float()
         assert cut.shape == (3, 80, 80)
         span = (cut[0, -1].mean() - cut[0, 0].mean()) / 255  # the share of the height that the cut shows
         resized = 79 / float(span)
@@ -63,8 +63,8 @@ def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int)
     assert 0.35 < middle.median() < 0.65
 
 
-def test_a_long_picture_is_enlarged_until_it_fills_the_canvas():
-    cut = Canvas((10_000, 10_000), 100)(pictures(1, 40)[0, :, :10], Random(0))
+def test_a_long_image_is_enlarged_until_it_fills_the_canvas():
+    cut = Canvas((10_000, 10_000), 100)(images(1, 40)[0, :, :10], Random(0))
     assert cut.shape == (3, 100, 100)
 
 
@@ -72,11 +72,11 @@ def test_the_decoder_is_asked_for_as_many_pixels_as_can_be_drawn():
     assert RelativePosition().pixels[1] <= Canvas((150_000, 450_000), 320).min_short_side ** 2
 
 
-def test_each_patch_passes_the_trunk_once():
+def test_each_patch_passes_the_backbone_once():
     network = task()
     sizes: list[int] = []
-    network.trunk.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
-    source, order = pictures(6), draws(6)
+    network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    source, order = images(6), draws(6)
     pairs = network.patches(source, order)
     from ssltransfer.data.batches import Batch
 
@@ -85,28 +85,28 @@ def test_each_patch_passes_the_trunk_once():
 
 
 def test_inputs_have_a_root_mean_square_of_one():
-    for colour in ("drop", "project"):
-        network = task(colour=colour)
-        pairs = network.patches(pictures(8), draws(8))
+    for color in ("drop", "project"):
+        network = task(color=color)
+        pairs = network.patches(images(8), draws(8))
         inputs = network.prepare(pairs)
         assert torch.allclose(inputs.square().mean((1, 2, 3)).sqrt(), torch.ones(len(inputs)), atol=1e-4)
 
 
-def test_of_the_colours_one_is_kept_or_green_against_magenta_is_gone():
-    network = task(colour="drop", low_resolution=0.0)
-    pairs = network.patches(pictures(40), draws(40))
+def test_of_the_colors_one_is_kept_or_green_against_magenta_is_gone():
+    network = task(color="drop", low_resolution=0.0)
+    pairs = network.patches(images(40), draws(40))
     loud = network.prepare(pairs).std((-1, -2))  # (N, 3)
     assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
     assert set(loud.argmax(1).tolist()) == {0, 1, 2}
 
-    network = task(colour="project", low_resolution=0.0)
-    red, green, blue = network.prepare(network.patches(pictures(8), draws(8))).unbind(1)
+    network = task(color="project", low_resolution=0.0)
+    red, green, blue = network.prepare(network.patches(images(8), draws(8))).unbind(1)
     assert (2 * green - red - blue).abs().max() < 1e-4
 
 
 def test_a_third_of_the_patches_is_blurred():
-    source = pictures(60)  # white noise: blur halves its deviation
-    sharp, some = task(colour="project", low_resolution=0.0), task(colour="project")
+    source = images(60)  # white noise: blur halves its deviation
+    sharp, some = task(color="project", low_resolution=0.0), task(color="project")
     pairs = some.patches(source, draws(60))
     same = (sharp.prepare(pairs) - some.prepare(pairs)).abs().amax((1, 2, 3)) < 1e-5
     assert abs((~same).float().mean() - 0.33) < 0.06
@@ -116,7 +116,7 @@ def test_a_third_of_the_patches_is_blurred():
 def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
     options = RelativePosition.model_validate(SMALL | more)
     pairs = patch_pairs(
-        pictures(400), draws(400), patch=options.patch, gap=options.gap, jitter=options.jitter, grids=options.grids
+        images(400), draws(400), patch=options.patch, gap=options.gap, jitter=options.jitter, grids=options.grids
     )
     found = torch.bincount(pairs.label, minlength=8) / len(pairs.label)
     assert torch.allclose(found, torch.tensor(label_shares(options)), atol=0.01)

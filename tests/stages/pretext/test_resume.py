@@ -20,11 +20,18 @@ SPECS = {
     name: Pretext.model_validate(
         {
             "task": task,
-            "trunk": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2},
+            "backbone": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2},
             "data": "x",
-            "heldout": "y",
-            # Beyond an epoch of 48 pictures, with dropout, momentum and a learning rate that moves.
-            "schedule": {"steps": STEPS, "batch": 8, "lr": 0.02, "decay": "cosine", "warmup": 2, "micro_batch": 4},
+            "val": "y",
+            # Beyond an epoch of 48 images, with dropout, momentum and a learning rate that moves.
+            "schedule": {
+                "steps": STEPS,
+                "batch_size": 8,
+                "lr": 0.02,
+                "lr_schedule": "cosine",
+                "warmup": 2,
+                "micro_batch_size": 4,
+            },
         }
     )
     for name, task in TASKS.items()
@@ -48,14 +55,14 @@ class Job:
         context: multiprocessing.context.ForkServerContext,
         folder: Path,
         data: Path,
-        heldout: Path,
+        val: Path,
         task: str = "jigsaw++",
     ):
-        self.context, self.folder, self.data, self.heldout, self.spec = context, folder, data, heldout, SPECS[task]
+        self.context, self.folder, self.data, self.val, self.spec = context, folder, data, val, SPECS[task]
 
     def run(self, moment: str = "", count: int = 1) -> int | None:
         """Start it and wait for its end; the exit code."""
-        given = {"spec": self.spec.canonical(), "data": str(self.data), "heldout": str(self.heldout)}
+        given = {"spec": self.spec.canonical(), "data": str(self.data), "val": str(self.val)}
         given |= {
             "every": str(EVERY) if moment else "0",
             "output": str(self.folder / "manifest.json"),
@@ -79,7 +86,7 @@ class Job:
 
     def results(self) -> dict[str, bytes]:
         """What equal runs must have equal."""
-        names = ("manifest.json", "trunk.safetensors", "trunk.json", "curve.jsonl")
+        names = ("manifest.json", "backbone.safetensors", "backbone.json", "curve.jsonl")
         return {name: (self.folder / name).read_bytes() for name in names}
 
 

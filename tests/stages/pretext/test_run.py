@@ -10,11 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of, read_json
-from ssltransfer.artefacts.index import Index, read_index, write_index
+from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json
+from ssltransfer.artifacts.index import Index, read_index, write_index
+from ssltransfer.config.backbones import HogWords
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.trunks import HogWords
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.hog_words import hog
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
@@ -22,36 +22,38 @@ from ssltransfer.stages.pretext.hog import sample_descriptors
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import TrainingError
 
-TRUNK = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2}
+BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2}
 ROTATION = {"name": "rotation", "hidden": 16, "augment": "crop"}
 
 
-def spec_of(task: dict[str, Any] | str, trunk: dict[str, Any] = TRUNK, **more: Any) -> Pretext:
-    return Pretext.model_validate({"task": task, "trunk": trunk, **more})
+def spec_of(task: dict[str, Any] | str, backbone: dict[str, Any] = BACKBONE, **more: Any) -> Pretext:
+    return Pretext.model_validate({"task": task, "backbone": backbone, **more})
 
 
 def test_a_trained_model_and_its_trace(tmp_path: Path, objects_path: Path, objects_val_path: Path):
-    spec = spec_of(ROTATION, data="d", heldout="h", schedule={"epochs": 1, "batch": 16, "lr": 0.01})
+    spec = spec_of(ROTATION, data="d", val="h", schedule={"epochs": 1, "batch_size": 16, "lr": 0.01})
     output = tmp_path / "rot" / "manifest.json"
-    pretext.run(spec, output=output, data=objects_path, heldout=objects_val_path, threads=1)
+    pretext.run(spec, output=output, data=objects_path, val=objects_val_path, threads=1)
     manifest = read_json(output)
-    assert manifest["stage"] == "pretext" and manifest["normalise"] == "imagenet"
+    assert manifest["stage"] == "pretext" and manifest["normalize"] == "imagenet"
     assert manifest["layers"] == ["conv1", "conv2", "conv3", "conv4", "conv5"]
-    assert manifest["weights"] == digest_of(output.parent / "trunk.safetensors")
+    assert manifest["weights"] == digest_of(output.parent / "backbone.safetensors")
     assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
     rows = [json.loads(line) for line in (output.parent / "curve.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert rows[-1].keys() >= {"loss", "accuracy", "heldout_loss", "heldout_accuracy", "lr", "epoch"}
-    assert read_json(output.parent / "run.json").keys() >= {"seconds", "peak_memory_mb", "torch", "pictures_per_second"}
-    tensors = safetensors.torch.load_file(output.parent / "trunk.safetensors")
+    assert rows[-1].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy", "lr", "epoch"}
+    assert read_json(output.parent / "run.json").keys() >= {"seconds", "peak_memory_mb", "torch", "images_per_second"}
+    tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     assert set(tensors) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
-    assert not torch.equal(tensors["conv1.weight"], build_trunk(spec.trunk, top=False).state_dict()["conv1.weight"])
-    assert read_model(output).trunk.options == spec.trunk
+    assert not torch.equal(
+        tensors["conv1.weight"], build_backbone(spec.backbone, top=False).state_dict()["conv1.weight"]
+    )
+    assert read_model(output).backbone.options == spec.backbone
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
 
 
 def test_a_loss_that_is_not_finite_ends_with_one_sentence(tmp_path: Path, objects_path: Path):
-    spec = spec_of(ROTATION, data="d", schedule={"steps": 20, "batch": 8, "lr": 1e30})
+    spec = spec_of(ROTATION, data="d", schedule={"steps": 20, "batch_size": 8, "lr": 1e30})
     output = tmp_path / "manifest.json"
     with pytest.raises(TrainingError) as caught:
         pretext.run(spec, output=output, data=objects_path, threads=1)
@@ -60,26 +62,26 @@ def test_a_loss_that_is_not_finite_ends_with_one_sentence(tmp_path: Path, object
     assert "\n" not in message
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
     (kept,) = tmp_path.glob("work/*/not_finite.pt")
-    assert torch.load(kept, weights_only=True)["pictures"].dtype == torch.uint8
+    assert torch.load(kept, weights_only=True)["images"].dtype == torch.uint8
 
 
 def test_nothing_to_train_on_is_refused(tmp_path: Path, objects: Index):
     empty = Index(objects.root, [], objects.labels[:0], objects.classes, objects.sizes[:0], [])
     write_index(tmp_path / "empty.parquet", empty)
-    spec = spec_of(ROTATION, data="d", schedule={"steps": 2, "batch": 8})
-    with pytest.raises(TrainingError, match="no pictures to train on"):
+    spec = spec_of(ROTATION, data="d", schedule={"steps": 2, "batch_size": 8})
+    with pytest.raises(TrainingError, match="no images to train on"):
         pretext.run(spec, output=tmp_path / "m" / "manifest.json", data=tmp_path / "empty.parquet", threads=1)
 
 
 def test_the_random_network_is_its_seed(tmp_path: Path):
     for name in ("one", "two"):
         pretext.run(spec_of("random", seed=3), output=tmp_path / name / "manifest.json", threads=1)
-    for file in ("manifest.json", "trunk.safetensors", "trunk.json"):
+    for file in ("manifest.json", "backbone.safetensors", "backbone.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     model = read_model(tmp_path / "one" / "manifest.json")
-    assert model.rule == "imagenet" and model.trunk.layers[-2:] == ("fc6", "fc7")
-    own = build_trunk(model.trunk.options, top=True, seed=3).state_dict()
-    assert all(torch.equal(value, own[key]) for key, value in model.trunk.state_dict().items())
+    assert model.rule == "imagenet" and model.backbone.layers[-2:] == ("fc6", "fc7")
+    own = build_backbone(model.backbone.options, top=True, seed=3).state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in model.backbone.state_dict().items())
 
 
 def hog_spec(**more: Any) -> Pretext:
@@ -90,10 +92,10 @@ def hog_spec(**more: Any) -> Pretext:
 def test_the_vocabulary_is_a_k_means_of_descriptors(tmp_path: Path, objects_path: Path):
     for name in ("one", "two"):
         pretext.run(hog_spec(), output=tmp_path / name / "manifest.json", data=objects_path, threads=1)
-    one, two = (tmp_path / name / "trunk.safetensors" for name in ("one", "two"))
+    one, two = (tmp_path / name / "backbone.safetensors" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
-    assert read_json(tmp_path / "one" / "manifest.json")["descriptors"] == 588  # 12 pictures of 49
-    assert read_json(tmp_path / "one" / "manifest.json")["pictures"] == 12
+    assert read_json(tmp_path / "one" / "manifest.json")["descriptors"] == 588  # 12 images of 49
+    assert read_json(tmp_path / "one" / "manifest.json")["images"] == 12
     vocabulary = safetensors.torch.load_file(one)["vocabulary"]
     index = read_index(objects_path)
     sample, _ = sample_descriptors(index, 600, HogWords(words=16, size=64), 0, Devices(torch.device("cpu"), 0))
@@ -108,20 +110,20 @@ def test_the_vocabulary_is_a_k_means_of_descriptors(tmp_path: Path, objects_path
     assert better <= error * 1.0001 and better > 0.95 * error
 
 
-def test_descriptors_are_drawn_alike_from_pictures_spread_over_the_set(objects: Index):
+def test_descriptors_are_drawn_alike_from_images_spread_over_the_set(objects: Index):
     options = HogWords(size=64)
     cpu = Devices(torch.device("cpu"), 0)
-    found, pictures = sample_descriptors(objects, 48 * 49, options, 0, cpu)
-    assert found.shape == (48 * 49, 36) and pictures == 48  # all there are: 7x7 a picture
-    some, pictures = sample_descriptors(objects, 500, options, 0, cpu)
-    assert pictures == 10 and len(some) == 490  # 49 of 49 from every fifth picture or so
+    found, images = sample_descriptors(objects, 48 * 49, options, 0, cpu)
+    assert found.shape == (48 * 49, 36) and images == 48  # all there are: 7x7 a image
+    some, images = sample_descriptors(objects, 500, options, 0, cpu)
+    assert images == 10 and len(some) == 490  # 49 of 49 from every fifth image or so
     rows = {row.tobytes() for row in found}
     assert all(row.tobytes() in rows for row in some)
-    tiny, pictures = sample_descriptors(objects, 7, options, 0, cpu)
-    assert len(tiny) == 7 and pictures == 1
+    tiny, images = sample_descriptors(objects, 7, options, 0, cpu)
+    assert len(tiny) == 7 and images == 1
     assert hog(torch.rand(1, 64, 64), 8).shape[1] == 49
 
 
 def test_more_words_than_descriptors_are_refused(tmp_path: Path, objects_path: Path):
-    with pytest.raises(ArtefactError, match="10 HOG descriptors of 1 pictures cannot make 16 words"):
+    with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images cannot make 16 words"):
         pretext.run(hog_spec(sampled=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)

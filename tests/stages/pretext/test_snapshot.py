@@ -1,4 +1,4 @@
-"""Snapshots: the trunk as it was, a model like any other."""
+"""Snapshots: the backbone as it was, a model like any other."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from ssltransfer.artefacts.files import ArtefactError, read_json
+from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.config.base import ConfigError
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.load import complete
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 
-TRUNK = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True}
+BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True}
 ROTATION = {"name": "rotation", "augment": "crop", "hidden": 16}
 
 
 def content(**more: Any) -> dict[str, Any]:
-    schedule = {"steps": 4, "batch": 8, "lr": 0.01, "decay": "constant"}
-    turn = {"task": ROTATION, "trunk": TRUNK, "data": "d", "schedule": schedule, "snapshots": [1, 2]}
+    schedule = {"steps": 4, "batch_size": 8, "lr": 0.01, "lr_schedule": "constant"}
+    turn = {"task": ROTATION, "backbone": BACKBONE, "data": "d", "schedule": schedule, "snapshots": [1, 2]}
     world = {"format": "world", "set": "objects", "split": "train", "n": 48, "size": 64}
     return {"datasets": {"d": world, "e": {**world, "split": "val"}}, "pretexts": {"turn": {**turn, **more}}}
 
@@ -35,24 +35,24 @@ def test_a_snapshot_is_the_network_of_a_shorter_training(tmp_path: Path, objects
         {
             **spec.model_dump(mode="json"),
             "snapshots": (),
-            "schedule": {"steps": 2, "batch": 8, "lr": 0.01, "decay": "constant"},
+            "schedule": {"steps": 2, "batch_size": 8, "lr": 0.01, "lr_schedule": "constant"},
         }
     )
     pretext.run(shorter, output=tmp_path / "short" / "manifest.json", data=objects_path, threads=1)
     copy = tmp_path / "turn@2" / "manifest.json"
     pretext.run(Pretext.parse(config.pretexts["turn@2"].canonical()), output=copy, model=whole, threads=1)
-    weights = [path.parent / "trunk.safetensors" for path in (copy, tmp_path / "short" / "manifest.json", whole)]
+    weights = [path.parent / "backbone.safetensors" for path in (copy, tmp_path / "short" / "manifest.json", whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes() != weights[2].read_bytes()
     assert read_model(copy).rule == read_model(whole).rule
     file = next((tmp_path / "turn" / "work").glob("*/snapshots/1.safetensors"))
     assert set(read_json(whole)["snapshots"]) == {"1", "2"}
     file.write_bytes(b"")
-    with pytest.raises(ArtefactError, match="not the snapshot that"):
+    with pytest.raises(ArtifactError, match="not the snapshot that"):
         pretext.run(config.pretexts["turn@1"], output=tmp_path / "turn@1" / "manifest.json", model=whole, threads=1)
 
 
 def test_a_pattern_means_snapshots_where_it_says_so():
-    nearest = {"protocol": {"name": "neighbours", "layer": "conv5"}, "train": "d", "test": "e", "controls": []}
+    nearest = {"protocol": {"name": "neighbors", "layer": "conv5"}, "train": "d", "test": "e", "controls": []}
     for pattern, rows in (("turn*", ("turn",)), ("*@*", ("turn@1", "turn@2")), ("turn@2", ("turn@2",))):
         config = complete({**content(), "evaluations": {"near": {**nearest, "models": [pattern]}}})
         assert config.rows["near"] == rows

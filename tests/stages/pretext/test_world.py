@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ssltransfer.artefacts.files import read_json
+from ssltransfer.artifacts.files import read_json
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import World
 from ssltransfer.stages import index as index_stage
@@ -28,17 +28,17 @@ NINE = {
 
 
 CAFFENET = {"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True}
-SGD = {"steps": 200, "batch": 32, "lr": 0.02, "decay": "cosine", "weight_decay": 0.0001}
-ADAM = {"steps": 200, "batch": 32, "lr": 0.001, "decay": "cosine", "weight_decay": 0, "optimiser": "adam"}
+SGD = {"steps": 200, "batch_size": 32, "lr": 0.02, "lr_schedule": "cosine", "weight_decay": 0.0001}
+ADAM = {"steps": 200, "batch_size": 32, "lr": 0.001, "lr_schedule": "cosine", "weight_decay": 0, "optimizer": "adam"}
 HEAD = {"channels": (64, 32), "mid": 16}
 CUT = {"patch": 28, "gap": 12, "jitter": 3, "pixels": (5476, 7000), "canvas": 74, "grids": 1, "low_resolution": 0.0}
 POSITION = {"name": "relative-position-residual", "hidden": 128, "head": HEAD, **CUT}
-COLOURS = {"name": "colorization", "resize": 64, "hidden": 128, "prior": "uniform"}
+COLORS = {"name": "colorization", "resize": 64, "hidden": 128, "prior": "uniform"}
 ROTATION = {"name": "rotation", "augment": "crop", "hidden": 128}
 
 
 def drawn(folder: Path, kind: str) -> dict[str, Path]:
-    """Indexes of 960 pictures to learn on and 240 others."""
+    """Indexes of 960 images to learn on and 240 others."""
     for split, n in (("train", 960), ("val", 240)):
         spec = World(root=str(folder / "world"), set=kind, split=split, n=n)  # type: ignore[arg-type]
         index_stage.run(spec, output=folder / f"{split}.parquet", threads=1)
@@ -46,27 +46,25 @@ def drawn(folder: Path, kind: str) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return drawn(tmp_path_factory.mktemp("world"), "objects")
 
 
-def learned(
-    folder: Path, pictures: dict[str, Path], task: dict[str, Any], schedule: dict[str, Any]
-) -> dict[str, float]:
+def learned(folder: Path, images: dict[str, Path], task: dict[str, Any], schedule: dict[str, Any]) -> dict[str, float]:
     """The last row of the curve."""
-    given = {"task": task, "trunk": CAFFENET, "data": "train", "heldout": "val", "schedule": schedule}
+    given = {"task": task, "backbone": CAFFENET, "data": "train", "val": "val", "schedule": schedule}
     output = folder / "manifest.json"
     spec = Pretext.model_validate(given)
-    pretext.run(spec, output=output, data=pictures["train"], heldout=pictures["val"], threads=1)
+    pretext.run(spec, output=output, data=images["train"], val=images["val"], threads=1)
     row: dict[str, float] = json.loads((folder / "curve.jsonl").read_text().splitlines()[-1])
-    guess = read_json(output)["summary"]["guess"]
-    print({key: value for key, value in row.items() if "heldout" in key}, guess)
-    return row | {"guess": guess}
+    chance_loss = read_json(output)["summary"]["chance_loss"]
+    print({key: value for key, value in row.items() if "val" in key}, chance_loss)
+    return row | {"chance_loss": chance_loss}
 
 
-# 480 steps on twice as many pictures ended at 1.34 (60 %), 1.82 (29 %) and 0.358 (72 %).
+# 480 steps on twice as many images ended at 1.34 (60 %), 1.82 (29 %) and 0.358 (72 %).
 @pytest.mark.parametrize(
-    ("task", "schedule", "guess", "gain", "chance"),
+    ("task", "schedule", "chance_loss", "gain", "chance"),
     [
         ({"name": "jigsaw-kolesnikov", "permutations": 24, **NINE}, SGD, math.log(24), 0.7, 1 / 24),
         ({"name": "relative-patch-location", **NINE}, SGD, math.log(8), 0.08, 1 / 8),
@@ -77,31 +75,31 @@ def learned(
     ],
     ids=lambda value: value.get("name", "") if isinstance(value, dict) else "",
 )
-def test_the_loss_of_pictures_never_seen_falls_well_below_a_guess(
+def test_the_loss_of_images_never_seen_falls_well_below_chance(
     task: dict[str, Any],
     schedule: dict[str, Any],
-    guess: float,
+    chance_loss: float,
     gain: float,
     chance: float,
     tmp_path: Path,
-    pictures: dict[str, Path],
+    images: dict[str, Path],
 ) -> None:
-    row = learned(tmp_path, pictures, task, schedule)
-    assert row["heldout_loss"] < guess - gain
-    assert row["heldout_accuracy"] > 1.7 * chance
+    row = learned(tmp_path, images, task, schedule)
+    assert row["val_loss"] < chance_loss - gain
+    assert row["val_accuracy"] > 1.7 * chance
 
 
-def test_tasks_that_take_turns_all_learn(tmp_path: Path, pictures: dict[str, Path]) -> None:
+def test_tasks_that_take_turns_all_learn(tmp_path: Path, images: dict[str, Path]) -> None:
     tasks = {"turn": {"share": 1, "task": ROTATION}, "rp": {"share": 1, "task": POSITION}}
-    row = learned(tmp_path, pictures, {"name": "several", "rule_of": "turn", "tasks": tasks}, {**ADAM, "steps": 400})
-    assert row["turn.heldout_loss"] < math.log(4) - 0.1
-    assert row["rp.heldout_loss"] < math.log(8) - 0.1
+    row = learned(tmp_path, images, {"name": "several", "rule_of": "turn", "tasks": tasks}, {**ADAM, "steps": 400})
+    assert row["turn.val_loss"] < math.log(4) - 0.1
+    assert row["rp.val_loss"] < math.log(8) - 0.1
 
 
-def test_colours_are_told_from_grey_places(tmp_path: Path) -> None:
-    """Objects have any colour; sky, grass and sand do not. A guess is the best answer that is the same everywhere.
+def test_colors_are_told_from_gray_places(tmp_path: Path) -> None:
+    """Objects have any color; sky, grass and sand do not. Chance is the best answer that is the same everywhere.
 
-    All colours weigh alike: few pictures know few rare ones, whose weight would make up most of a held-out loss.
+    All colors weigh alike: few images know few rare ones, whose weight would make up most of a validation loss.
     """
-    row = learned(tmp_path, drawn(tmp_path, "scenes"), COLOURS, ADAM)
-    assert row["heldout_loss"] < row["guess"] - 0.1
+    row = learned(tmp_path, drawn(tmp_path, "scenes"), COLORS, ADAM)
+    assert row["val_loss"] < row["chance_loss"] - 0.1

@@ -13,23 +13,23 @@ import pytest
 import torch
 from PIL import Image
 
-from ssltransfer.artefacts.files import digest_of, write_json, write_text
-from ssltransfer.artefacts.index import Index, write_index
-from ssltransfer.artefacts.labels import Labels, write_labels
-from ssltransfer.artefacts.metrics import Metrics, write_metrics
-from ssltransfer.artefacts.work import run_file_of
+from ssltransfer.artifacts.files import digest_of, write_json, write_text
+from ssltransfer.artifacts.index import Index, write_index
+from ssltransfer.artifacts.labels import Labels, write_labels
+from ssltransfer.artifacts.metrics import Metrics, write_metrics
+from ssltransfer.artifacts.work import run_file_of
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Report
-from ssltransfer.config.trunks import CaffeNet
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages.report import run
 
 NASTY = ["plain", "<b>bold</b> & 'quoted'", 'a"b', "größe → ∞", "</style><script>x()</script>"]
-TRUNK = {"name": "caffenet", "width": 0.1, "size": 64, "stem_stride": 2}
+BACKBONE = {"name": "caffenet", "width": 0.1, "size": 64, "stem_stride": 2}
 RUN = {
     "seconds": 65.4,
     "peak_memory_mb": 1234,
-    "pictures_per_second": 76.2,
+    "images_per_second": 76.2,
     "share_waiting_for_data": 0.008,
     "device": "CPU (2 threads)",
     "python": "3.11.7",
@@ -51,11 +51,11 @@ class Chain:
 
     def report(self, spec: Report | None = None, name: str = "report") -> Path:
         output = self.root / name / "index.html"
-        run(spec or Report(montage_clusters=3, montage_pictures=4), output=output, **self.inputs)
+        run(spec or Report(montage_clusters=3, montage_images=4), output=output, **self.inputs)
         return output
 
-    def dataset(self, name: str, n: int = 20, classes: list[str] | None = None, **left_out: str) -> Index:
-        folder = self.root / "pictures" / name
+    def dataset(self, name: str, n: int = 20, classes: list[str] | None = None, **skipped: str) -> Index:
+        folder = self.root / "images" / name
         folder.mkdir(parents=True)
         random = np.random.default_rng(len(self.indexes))
         names = [f"{i} {NASTY[i % len(NASTY)].replace('/', '_')}.png" for i in range(n)]
@@ -68,7 +68,7 @@ class Chain:
             classes=classes or [],
             sizes=np.tile(np.int32([40, 32]), (n, 1)),
             digests=[digest_of(folder / path) for path in names],
-            left_out=left_out,
+            skipped=skipped,
             spec={"format": "folder", "root": str(folder)},
         )
         path = self.root / "index" / f"{name}.parquet"
@@ -79,15 +79,17 @@ class Chain:
 
     def model(self, name: str, stage: str, spec: dict[str, Any], *, trained: bool = True) -> Path:
         folder = self.root / stage / name
-        spec = {"trunk": TRUNK, **spec}
-        trunk = build_trunk(CaffeNet.model_validate(TRUNK), top=False, seed=1)
-        content = write_model(folder, trunk, "imagenet", spec)
+        spec = {"backbone": BACKBONE, **spec}
+        backbone = build_backbone(CaffeNet.model_validate(BACKBONE), top=False, seed=1)
+        content = write_model(folder, backbone, "imagenet", spec)
         if trained:
-            guess = math.log(100)
-            rows = [{"step": s, "epoch": s / 10, "loss": guess / s**0.2, "accuracy": s / 50} for s in range(1, 21)]
-            rows[-1] |= {"heldout_loss": 4.0, "heldout_accuracy": 0.1}
+            chance_loss = math.log(100)
+            rows = [
+                {"step": s, "epoch": s / 10, "loss": chance_loss / s**0.2, "accuracy": s / 50} for s in range(1, 21)
+            ]
+            rows[-1] |= {"val_loss": 4.0, "val_accuracy": 0.1}
             write_text(folder / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-            content["summary"] = {**rows[-1], "guess": guess}
+            content["summary"] = {**rows[-1], "chance_loss": chance_loss}
         return self._manifest("models", folder, stage, spec, content)
 
     def feature(self, name: str, data: str, model: str) -> Path:
@@ -133,7 +135,7 @@ class Chain:
                 role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
                 for role, (name, index) in zip(("train", "test"), roles, strict=False)
             },
-            **{"protocol": {"name": "linear-layers" if headline == "best" else "neighbours"}, "chance": 10.0, **more},
+            **{"protocol": {"name": "linear-layers" if headline == "best" else "neighbors"}, "chance": 10.0, **more},
         )
         path = self.root / "evaluate" / evaluation / f"{model}.json"
         write_metrics(path, metrics)
@@ -169,7 +171,7 @@ def fill(chain: Chain) -> Chain:
         "classes": NASTY,
         "per_class": dict.fromkeys(NASTY, 20.0),
         "confusion": np.eye(len(NASTY), dtype=int).tolist(),
-        "examples": [{"test": 0, "path": test.paths[0], "class": NASTY[1], "neighbours": near}],
+        "examples": [{"test": 0, "path": test.paths[0], "class": NASTY[1], "neighbors": near}],
         "note": NASTY[4],
     }
     for model, value in (

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.entities import Report, Table
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -93,7 +93,7 @@ def test_every_named_thing_is_a_link_of_the_flow(filled, html: str) -> None:  # 
     assert names | set(filled.indexes) | {"nn", "linear", "jig-conv4", "jig-k5/scenes_b"} <= titles
 
 
-def test_every_picture_is_described(page: Page) -> None:
+def test_every_image_is_described(page: Page) -> None:
     assert page.images and all(image.get("alt") for image in page.images)
 
 
@@ -106,7 +106,7 @@ def test_class_names_and_reasons_are_text_not_markup(html: str, page: Page) -> N
 
 
 def test_a_title_with_markup_is_text(filled) -> None:  # type: ignore[no-untyped-def]
-    spec = Report(title="</title><i>T</i> & \u00fc", montage_clusters=1, montage_pictures=1)
+    spec = Report(title="</title><i>T</i> & \u00fc", montage_clusters=1, montage_images=1)
     text = filled.report(spec, name="title").read_text(encoding="utf-8")
     assert "<i>T" not in text and text.count("&lt;/title&gt;&lt;i&gt;T&lt;/i&gt; &amp; \u00fc") == 2
 
@@ -124,7 +124,7 @@ def test_no_half_written_file_is_left(filled, html: str) -> None:  # type: ignor
     assert names == {"index.html", "summary.txt", "tables.csv"}
 
 
-def test_missing_run_json_and_missing_pictures_do_not_end_the_report(filled, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_missing_run_json_and_missing_images_do_not_end_the_report(filled, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     copy = type(filled)(tmp_path / "copy")
     shutil.copytree(filled.root, copy.root)
     copy.inputs = {
@@ -132,7 +132,7 @@ def test_missing_run_json_and_missing_pictures_do_not_end_the_report(filled, tmp
     }
     for run in [*copy.root.rglob("run.json"), *copy.root.rglob("*.run.json")]:
         run.unlink()
-    gone = filled.root / "pictures"
+    gone = filled.root / "images"
     gone.rename(gone.with_name("elsewhere"))
     try:
         text = copy.report().read_text(encoding="utf-8")
@@ -151,7 +151,7 @@ def test_nothing_made_yet_is_a_page_too(chain) -> None:  # type: ignore[no-untyp
 
 def test_a_wrong_input_is_refused_by_name_and_nothing_is_written(filled, chain) -> None:  # type: ignore[no-untyped-def]
     chain.inputs["models"] = filled.inputs["clusters"]
-    with pytest.raises(ArtefactError, match=r"jig-k5.*not a manifest of pretext or student"):
+    with pytest.raises(ArtifactError, match=r"jig-k5.*not a manifest of pretext or student"):
         chain.report()
     assert not (chain.root / "report").exists()
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.metrics import Metrics
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.config.entities import Report
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
@@ -31,7 +31,7 @@ from ssltransfer.stages.report.text import anchor, count, duration, number, shor
 from ssltransfer.stages.report.thumbs import filters, sample_of, shown, strip, thumbnail
 
 
-def picture(uri: str) -> np.ndarray:
+def image(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
 
 
@@ -73,7 +73,7 @@ def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:  # 
 
 
 def test_purity_and_sizes_are_those_of_a_plain_count(filled) -> None:  # type: ignore[no-untyped-def]
-    (found,) = clusterings(Report(montage_clusters=2, montage_pictures=3), gather(**filled.inputs), Plots())
+    (found,) = clusterings(Report(montage_clusters=2, montage_images=3), gather(**filled.inputs), Plots())
     own, other = found["datasets"]
     assert own["entry"].dataset == "objects.v1+x" and other["entry"].dataset == "scenes_b"
     for row in (own, other):
@@ -92,19 +92,19 @@ def _shares(labels: np.ndarray) -> list[float]:
     return [float((labels == k).mean()) for k in range(5)]
 
 
-def test_a_montage_shows_the_pictures_nearest_to_the_centre(filled) -> None:  # type: ignore[no-untyped-def]
-    (found,) = clusterings(Report(montage_clusters=9, montage_pictures=3), gather(**filled.inputs), Plots())
+def test_a_montage_shows_the_images_nearest_to_the_center(filled) -> None:  # type: ignore[no-untyped-def]
+    (found,) = clusterings(Report(montage_clusters=9, montage_images=3), gather(**filled.inputs), Plots())
     assert [entry["cluster"] for entry in found["montage"]] == [0, 1, 2, 3]
     index = filled.indexes["objects.v1+x"]
     # Distances fall with the sample id, so the nearest members of cluster 1 are its last ones.
     assert found["montage"][1]["strips"][0]["uri"] == strip([index.path(i) for i in (17, 13, 9)])
 
 
-def test_a_broken_or_missing_picture_is_a_grey_tile(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+def test_a_broken_or_missing_image_is_a_gray_tile(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red.png")
     assert (thumbnail(tmp_path / "broken.jpg") == 128).all()
-    tiles = picture(strip([tmp_path / "red.png", tmp_path / "missing.png"], 32))
+    tiles = image(strip([tmp_path / "red.png", tmp_path / "missing.png"], 32))
     assert tiles.shape == (32, 66, 3)
     assert np.abs(tiles[8:24, 8:24].mean((0, 1)) - [255, 0, 0]).max() < 8
     assert np.abs(tiles[8:24, 42:58].mean((0, 1)) - 128).max() < 8
@@ -131,8 +131,8 @@ def test_filters_are_stretched_to_their_own_range(tmp_path: Path) -> None:
     kernels = torch.zeros(2, 3, 11, 11)
     kernels[0, 0] = torch.linspace(-3, 5, 121).view(11, 11)
     kernels[1, :, 0, 0] = 1e-3
-    save_file({"conv1.weight": kernels, "conv2.weight": torch.ones(4, 2, 3, 3)}, tmp_path / "trunk.safetensors")
-    shown = picture(filters(tmp_path / "trunk.safetensors") or "")
+    save_file({"conv1.weight": kernels, "conv2.weight": torch.ones(4, 2, 3, 3)}, tmp_path / "backbone.safetensors")
+    shown = image(filters(tmp_path / "backbone.safetensors") or "")
     assert shown.shape == (22, 46, 3)
     assert shown[0, 0].tolist()[0] == 0 and shown[21, 21].tolist()[0] == 255
     assert shown[0, 24].tolist() == [255] * 3 and shown[10, 40].tolist() == [0] * 3
@@ -145,9 +145,9 @@ def test_a_model_without_convolutions_or_weights_has_no_filters(tmp_path: Path) 
 
 
 def test_left_out_files_are_counted_by_reason(chain) -> None:  # type: ignore[no-untyped-def]
-    chain.dataset("d", n=2, **{"a.jpg": "truncated: 10 bytes", "b.jpg": "truncated: 11 bytes", "c": "not a picture"})
+    chain.dataset("d", n=2, **{"a.jpg": "truncated: 10 bytes", "b.jpg": "truncated: 11 bytes", "c": "not a image"})
     (found,) = datasets(gather(**chain.inputs))
-    assert found["reasons"] == [("truncated", 2), ("not a picture", 1)]
+    assert found["reasons"] == [("truncated", 2), ("not a image", 1)]
 
 
 @given(st.text(), st.text())
@@ -172,7 +172,7 @@ def test_what_a_protocol_draws_is_shown() -> None:
     assert (framed[5, 14] == 0).all() and (pixels[:, :15] == 0).all()
     beside = side_by_side([pixels, framed[:10]], 40)
     assert beside.shape == (40, 60 + 4 + 120, 3) and (beside[:, 60:64] == 255).all()
-    assert (picture(data_uri(beside, "PNG")) == beside).all()
+    assert (image(data_uri(beside, "PNG")) == beside).all()
     svg = Plots().lines({"title": "loss", "x": "step", "y": "", "series": {"training": [[1, 2], [3.0, 1.0]]}}, "net")
     assert svg.startswith("<svg") and "loss of net" in svg
 
@@ -190,7 +190,7 @@ def test_numbers_in_words() -> None:
         *("1 min 01 s", "2 h 01 min"),
     ]
     assert [number(x) for x in (None, 1.25, -3.14, -0.01)] == ["\u2013", "1.2", "\u22123.1", "0.0"]
-    assert [count(1, "picture"), count(12345, "picture")] == ["1 picture", "12,345 pictures"]
+    assert [count(1, "image"), count(12345, "image")] == ["1 image", "12,345 images"]
 
 
 def models(folder: Path) -> dict[str, Made]:
@@ -200,7 +200,7 @@ def models(folder: Path) -> dict[str, Made]:
         '{"step": 4, "a.loss": 1.0, "b.loss": 3.0, "loss": 2.0}',
     ]
     (folder / "curve.jsonl").write_text("\n".join(rows))
-    content = {"summary": {"step": 4, "loss": 2.0, "guess": 2.5}, "guesses": {"a": 2.0, "b": 3.0}}
+    content = {"summary": {"step": 4, "loss": 2.0, "chance_loss": 2.5}, "chance_losses": {"a": 2.0, "b": 3.0}}
     snapshot = {"spec": {"task": {"name": "snapshot", "of": "rp", "step": 2}}}
     made = {"rp": content, "rp@2": snapshot, "other": {}}
     paths = {"rp": folder, "rp@2": folder / "x", "other": folder / "x"}

@@ -47,7 +47,7 @@ def test_a_random_network_that_is_best_is_said_to_be(chain) -> None:  # type: ig
     found = gather(**chain.inputs)
     (built,) = build_tables(Report(), found)
     assert [row.model for _, _, rows in built.groups for row in rows if row.cells[0].best] == ["random"]
-    assert "m reaches 10.0 %; a guess 10.0, the best random network 12.0 (2.0 higher)." in " ".join(summary(found))
+    assert "m reaches 10.0 %; chance 10.0, the best random network 12.0 (2.0 higher)." in " ".join(summary(found))
 
 
 def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> None:  # type: ignore[no-untyped-def]

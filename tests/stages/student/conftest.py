@@ -1,4 +1,4 @@
-"""A teacher, what it said of the pictures, and a student that is given either."""
+"""A teacher, what it said of the images, and a student that is given either."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.work import Work
+from ssltransfer.config.backbones import AnyBackbone, CaffeNet, ResNet18, Vgg16
 from ssltransfer.config.entities import Features, Student
 from ssltransfer.config.methods import AnyMethod
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import AnyTrunk, CaffeNet, ResNet18, Vgg16
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages import features, pretext
 from ssltransfer.stages.student.base import Given
@@ -41,10 +41,10 @@ ATTENTION: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Manifest of a random ResNet-18 of width 1/8: 64 numbers a picture."""
+    """Manifest of a random ResNet-18 of width 1/8: 64 numbers a image."""
     manifest = tmp_path_factory.mktemp("teacher") / "teacher" / "manifest.json"
     with Work("pretext", manifest, "{}", {}) as work:
-        work.finish(write_model(manifest.parent, build_trunk(TEACHER, top=True, seed=5), "half", {}))
+        work.finish(write_model(manifest.parent, build_backbone(TEACHER, top=True, seed=5), "half", {}))
     return manifest
 
 
@@ -52,9 +52,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def solver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of a random VGG16, which might have solved puzzles."""
     manifest = tmp_path_factory.mktemp("solver") / "solver" / "manifest.json"
-    trunk = build_trunk(Vgg16(width=0.125, size=64), top=True, seed=5)
+    backbone = build_backbone(Vgg16(width=0.125, size=64), top=True, seed=5)
     with Work("pretext", manifest, "{}", {}) as work:
-        work.finish(write_model(manifest.parent, trunk, "per-picture", {}))
+        work.finish(write_model(manifest.parent, backbone, "per-image", {}))
     return manifest
 
 
@@ -68,15 +68,15 @@ def said(teacher: Path, objects_path: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def make_given(teacher: Path, said: Path, objects_path: Path) -> GivenMaker:
-    """make_given({"name": "compress-1q", ...}, trunk=..., schedule=...) -> what the stage would give the method."""
+    """make_given({"name": "compress-1q", ...}, backbone=..., schedule=...) -> what the stage would give the method."""
 
     standing = teacher
 
     def make(
-        method: dict[str, Any], trunk: AnyTrunk = SMALL, seed: int = 0, teacher: Path = standing, **schedule: Any
+        method: dict[str, Any], backbone: AnyBackbone = SMALL, seed: int = 0, teacher: Path = standing, **schedule: Any
     ) -> Given:
         return Given(
-            spec_of(method, trunk, seed, **schedule),
+            spec_of(method, backbone, seed, **schedule),
             read_index(objects_path),
             **({"features": said} if method.get("cached") else {"teacher": teacher}),
             build_task=pretext.build_task,
@@ -85,9 +85,13 @@ def make_given(teacher: Path, said: Path, objects_path: Path) -> GivenMaker:
     return make
 
 
-def spec_of(method: dict[str, Any], trunk: AnyTrunk = SMALL, seed: int = 0, **schedule: Any) -> Student:
+def spec_of(method: dict[str, Any], backbone: AnyBackbone = SMALL, seed: int = 0, **schedule: Any) -> Student:
     """A student of that method, learning from `objects`."""
     options: Any = TypeAdapter(AnyMethod).validate_python({"teacher": "t", **method})
     return Student(
-        method=options, data="o", trunk=trunk, seed=seed, schedule=Schedule(**{"steps": 4, "batch": 16, **schedule})
+        method=options,
+        data="o",
+        backbone=backbone,
+        seed=seed,
+        schedule=Schedule(**{"steps": 4, "batch_size": 16, **schedule}),
     )

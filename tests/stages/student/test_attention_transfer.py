@@ -14,16 +14,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config import ConfigError
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.load import complete
 from ssltransfer.config.methods import AttentionTransfer
-from ssltransfer.config.trunks import CaffeNet
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
-from ssltransfer.models.build import build_tile_trunk, build_trunk
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext, student
 from ssltransfer.stages.student.attention_transfer import AttentionTransferTask, build, calls_of, distances
@@ -36,7 +36,7 @@ CPU = Devices(torch.device("cpu"), 0)
 
 
 def plain(student: np.ndarray, teacher: np.ndarray) -> float:
-    """|| Qs / ||Qs|| - Qt / ||Qt|| || of one picture, (C, H, W) each at the same sides."""
+    """|| Qs / ||Qs|| - Qt / ||Qt|| || of one image, (C, H, W) each at the same sides."""
     mine, theirs = ((x**2).sum(0).ravel() for x in (student, teacher))
     gap = mine / math.sqrt((mine**2).sum()) - theirs / math.sqrt((theirs**2).sum())
     return math.sqrt((gap**2).sum())
@@ -103,7 +103,7 @@ def test_the_gradient_is_finite_where_a_norm_is_zero(mine: Tensor) -> None:
 
 
 def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: GivenMaker, solver: Path) -> None:
-    """Against trunks called by hand, on the tiles that the task cuts: the teacher under the strides for tiles."""
+    """Against backbones called by hand, on the tiles that the task cuts: the teacher under the strides for tiles."""
     given = make_given(ATTENTION, teacher=solver, seed=3)
     task = build(given).eval()
     batch = first_batch(task, given.index)
@@ -114,14 +114,14 @@ def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: GivenMa
     own = alone(batch, batch.draws(7))
     assert found["task_loss"].item() == own["loss"].item() and found["accuracy"].item() == own["accuracy"].item()
 
-    tiles = alone.puzzles(batch.pictures, batch.draws(7))[0].flatten(0, 1)  # type: ignore[attr-defined]
+    tiles = alone.puzzles(batch.images, batch.draws(7))[0].flatten(0, 1)  # type: ignore[attr-defined]
     assert tiles.shape == (36, 3, 24, 24)
     model = read_model(solver)
-    theirs = build_tile_trunk(model.trunk.options, seed=0, stem_stride=1).eval()
-    theirs.load_state_dict(model.trunk.state_dict(), strict=False)  # its fully-connected layers stay behind
+    theirs = build_tile_backbone(model.backbone.options, seed=0, stem_stride=1).eval()
+    theirs.load_state_dict(model.backbone.state_dict(), strict=False)  # its fully-connected layers stay behind
     total = own["loss"].item()
     for layer, other in (("conv4", "conv3_3"), ("conv5", "conv3_2")):
-        mine, wanted = (net(tiles, [name])[name] for net, name in ((alone.trunk, layer), (theirs, other)))
+        mine, wanted = (net(tiles, [name])[name] for net, name in ((alone.backbone, layer), (theirs, other)))
         side = min(mine.shape[-1], wanted.shape[-1])
         assert mine.shape[-1] != wanted.shape[-1]
         pairs = []
@@ -135,30 +135,30 @@ def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: GivenMa
 
 
 def test_the_teacher_itself_is_at_no_distance(make_given: GivenMaker, solver: Path) -> None:
-    """Dropout and norms are off in both; the guess, attention to all places alike, is far."""
+    """Dropout and norms are off in both; chance level, attention to all places alike, is far."""
     method = {**ATTENTION, "layers": ["conv3_3", "conv5_2"], "teacher_layers": None}
-    given = make_given(method, trunk=read_model(solver).trunk.options, teacher=solver)
+    given = make_given(method, backbone=read_model(solver).backbone.options, teacher=solver)
     task = build(given)
-    task.trunk.load_state_dict(read_model(solver).trunk.state_dict(), strict=False)
+    task.backbone.load_state_dict(read_model(solver).backbone.state_dict(), strict=False)
     task.eval()
     batch = first_batch(task, given.index)
     found = task(batch, batch.draws(0))
     assert found["conv3_3_loss"].item() == found["conv5_2_loss"].item() == 0
     found["loss"].backward()
     assert all(torch.isfinite(p.grad).all() for p in task.parameters() if p.grad is not None)
-    assert task.guess == task.task.guess == pytest.approx(math.log(6))
+    assert task.chance_loss == task.task.chance_loss == pytest.approx(math.log(6))
     task.survey(given.index, CPU)
-    assert task.guess > task.task.guess + 1
+    assert task.chance_loss > task.task.chance_loss + 1
 
 
 def test_the_guess_is_attention_to_all_places_alike(make_given: GivenMaker, solver: Path) -> None:
-    given = make_given(ATTENTION, teacher=solver, micro_batch=8)
+    given = make_given(ATTENTION, teacher=solver, micro_batch_size=8)
     task = build(given).train()
     task.survey(given.index, CPU)
     assert task.training
     task.eval()
-    whole = Batch(*(getattr(first_batch(task, given.index, 48), key) for key in ("pictures", "ids", "epochs")))
-    with calls_of(task.trunk, task.layers) as calls:
+    whole = Batch(*(getattr(first_batch(task, given.index, 48), key) for key in ("images", "ids", "epochs")))
+    with calls_of(task.backbone, task.layers) as calls:
         task.task(whole, whole.draws(0))
     (tiles, maps), *more = calls
     assert not more and tiles.shape[0] == 9 * 48
@@ -169,16 +169,18 @@ def test_the_guess_is_attention_to_all_places_alike(make_given: GivenMaker, solv
         q = torch.nn.functional.adaptive_avg_pool2d(wanted.square().sum(1), side).flatten(1).double()
         cosine = q.sum(1) / (side * q.norm(dim=1))
         expected += float((2 - 2 * cosine).sqrt().mean()) * task.beta / 2 / side**2
-    assert task.guess - math.log(6) == pytest.approx(expected, rel=1e-3)
+    assert task.chance_loss - math.log(6) == pytest.approx(expected, rel=1e-3)
 
 
-def test_others_calls_of_a_trunk_stay_what_they_were() -> None:
-    trunk = build_trunk(SMALL, top=False)
+def test_others_calls_of_a_backbone_stay_what_they_were() -> None:
+    backbone = build_backbone(SMALL, top=False)
     x = torch.randn(2, 3, 64, 64)
-    with calls_of(trunk, ["conv1", "conv4"]) as calls:
-        last, named = trunk(x), trunk(x, layers=["conv2"])
+    with calls_of(backbone, ["conv1", "conv4"]) as calls:
+        last, named = backbone(x), backbone(x, layers=["conv2"])
     assert [set(found) for _, found in calls] == [{"conv1", "conv4"}] * 2 and calls[0][0] is x
-    assert torch.equal(last["conv5"], trunk(x)["conv5"]) and torch.equal(named["conv2"], trunk(x, ["conv2"])["conv2"])
+    assert torch.equal(last["conv5"], backbone(x)["conv5"]) and torch.equal(
+        named["conv2"], backbone(x, ["conv2"])["conv2"]
+    )
     assert len(calls) == 2
 
 
@@ -190,7 +192,7 @@ def test_without_weight_it_is_the_pretext(solver: Path, objects_path: Path, tmp_
     pretext.run(spec.pretext, output=tmp_path / "p" / "manifest.json", **given)  # type: ignore[arg-type]
     output = tmp_path / "s" / "manifest.json"
     student.run(spec, output=output, teacher=solver, build_task=pretext.build_task, **given)  # type: ignore[arg-type]
-    alone, beside = (digest_of(tmp_path / name / "trunk.safetensors") for name in "ps")
+    alone, beside = (digest_of(tmp_path / name / "backbone.safetensors") for name in "ps")
     assert alone == beside
 
 
@@ -199,27 +201,27 @@ def test_what_is_written(solver: Path, objects_path: Path, objects_val_path: Pat
     student.run(
         spec_of(ATTENTION, steps=3),
         data=objects_path,
-        heldout=objects_val_path,
+        val=objects_val_path,
         teacher=solver,
         output=output,
         build_task=pretext.build_task,
         threads=1,
     )
     model = read_model(output)
-    assert model.rule == "per-picture" and model.trunk.options == SMALL and model.trunk.layers[-1] == "conv5"
-    tensors = safetensors.torch.load_file(output.parent / "trunk.safetensors")
+    assert model.rule == "per-image" and model.backbone.options == SMALL and model.backbone.layers[-1] == "conv5"
+    tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     assert set(tensors) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
     summary = json.loads(output.read_text())["summary"]
     values = {"loss", "task_loss", "conv4_loss", "conv5_loss", "accuracy"}
-    assert {*values, *(f"heldout_{name}" for name in values), "guess"} <= summary.keys()
+    assert {*values, *(f"val_{name}" for name in values), "chance_loss"} <= summary.keys()
     assert summary["loss"] == pytest.approx(summary["task_loss"] + summary["conv4_loss"] + summary["conv5_loss"])
-    assert summary["guess"] > math.log(6)
+    assert summary["chance_loss"] > math.log(6)
 
 
 def test_an_update_is_the_same_in_parts(make_given: GivenMaker, solver: Path, objects: Index, tmp_path: Path) -> None:
     after = []
     for micro in (None, 8):
-        given = make_given(ATTENTION, teacher=solver, steps=3, micro_batch=micro, lr=0.001)
+        given = make_given(ATTENTION, teacher=solver, steps=3, micro_batch_size=micro, lr=0.001)
         task = build(given)
         fit(task, objects, given.spec.schedule, seed=0, folder=tmp_path / str(micro), devices=plan_devices(1))
         after.append(task.state_dict())
@@ -228,9 +230,9 @@ def test_an_update_is_the_same_in_parts(make_given: GivenMaker, solver: Path, ob
 
 
 def test_other_tasks_have_attention_too(make_given: GivenMaker, objects: Index, tmp_path: Path) -> None:
-    """Four turns of each picture, of the size of the student, whatever the teacher's own is."""
+    """Four turns of each image, of the size of the student, whatever the teacher's own is."""
     manifest = tmp_path / "t" / "manifest.json"
-    spec = {"task": "random", "trunk": {"name": "vgg16", "width": 0.06, "size": 96}}
+    spec = {"task": "random", "backbone": {"name": "vgg16", "width": 0.06, "size": 96}}
     pretext.run(Pretext.model_validate(spec), output=manifest, threads=1)
     method = {
         "name": "attention-transfer",
@@ -242,15 +244,13 @@ def test_other_tasks_have_attention_too(make_given: GivenMaker, objects: Index, 
     found = task(batch, batch.draws(0))
     assert found.keys() >= {"conv3_loss", "conv4_loss", "conv5_loss", "task_loss", "accuracy"}
     found["loss"].backward()
-    assert task.trunk.conv1.weight.grad.abs().max() > 0  # type: ignore[union-attr, operator]
+    assert task.backbone.conv1.weight.grad.abs().max() > 0  # type: ignore[union-attr, operator]
     assert not any("eacher" in name for name in task.state_dict())
 
 
 def test_a_teacher_of_another_rule_is_refused(make_given: GivenMaker, teacher: Path) -> None:
     given = make_given({**ATTENTION, "teacher_layers": ["block2", "block3"]})
-    with pytest.raises(
-        ArtefactError, match=r"normalised as 'half', but jigsaw\+\+ gives them as 'per-picture'; name a"
-    ):
+    with pytest.raises(ArtifactError, match=r"normalized as 'half', but jigsaw\+\+ gives them as 'per-image'; name a"):
         build(given)
 
 
@@ -288,19 +288,21 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], sentence: str) ->
 
 def configuration(batch: int = 8, **method: Any) -> dict[str, Any]:
     data = {"format": "world", "set": "objects", "split": "train", "n": 48}
-    schedule = {"steps": 2, "batch": batch}
+    schedule = {"steps": 2, "batch_size": batch}
     return {
         "datasets": {"d": data, "e": {**data, "split": "val"}},
-        "pretexts": {"p": {"task": "jigsaw++", "trunk": "vgg16", "data": "d", "schedule": {"steps": 2, "batch": 8}}},
+        "pretexts": {
+            "p": {"task": "jigsaw++", "backbone": "vgg16", "data": "d", "schedule": {"steps": 2, "batch_size": 8}}
+        },
         "students": {
             "s": {
                 "method": {"name": "attention-transfer", "teacher": "p", "task": "jigsaw++", **method},
                 "data": "d",
-                "trunk": "caffenet",
+                "backbone": "caffenet",
                 "schedule": schedule,
             }
         },
-        "evaluations": {"n": {"protocol": "neighbours", "models": ["s"], "train": "d", "test": "e"}},
+        "evaluations": {"n": {"protocol": "neighbors", "models": ["s"], "train": "d", "test": "e"}},
     }
 
 
@@ -312,7 +314,9 @@ def test_a_configuration_with_it() -> None:
     spec = config.students["s"]
     assert Student.parse(spec.canonical()) == spec
     assert config.model("s").layers == CaffeNet().convolutions
-    assert spec.pretext == config.pretexts["p"].model_copy(update={"trunk": spec.trunk, "schedule": spec.schedule})
+    assert spec.pretext == config.pretexts["p"].model_copy(
+        update={"backbone": spec.backbone, "schedule": spec.schedule}
+    )
     # A supervised control learns by the usual recipe, not by that of puzzles.
     control = config.students["supervised-caffenet-d"]
     assert control.method.augment == "warp-crop" and control.schedule.steps == 450_000
@@ -324,7 +328,7 @@ def test_a_configuration_with_it() -> None:
         (8, {}, "students.s.method.teacher_layers: model 'p' .* has no 'conv3'"),
         (8, {"layers": ["conv3", "conv4", "conv7"], "teacher_layers": LAYERS}, "caffenet has no layer 'conv7'"),
         (8, {"layers": ["conv3", "conv4", "fc7"], "teacher_layers": LAYERS}, "fc7 of caffenet is a vector, which att"),
-        (7, {"teacher_layers": LAYERS}, r"students.s.schedule.batch: jigsaw\+\+ takes pictures in pairs"),
+        (7, {"teacher_layers": LAYERS}, r"students.s.schedule.batch: jigsaw\+\+ takes images in pairs"),
         (
             8,
             {"teacher_layers": LAYERS, "task": "motion-segmentation"},

@@ -25,7 +25,7 @@ def batch_of(task: CompressTask, given: Given, start: int = 0, n: int = 16) -> B
 
 
 def plain(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The definition, one picture at a time (protocols 3.3)."""
+    """The definition, one image at a time (protocols 3.3)."""
     total = torch.zeros((), dtype=student.dtype)
     for s, t in zip(student, teacher, strict=True):
         p, q = (torch.exp(x / temperature) / torch.exp(x / temperature).sum() for x in (t, s))
@@ -77,10 +77,10 @@ def test_the_loss_of_a_batch_is_that_of_features_and_queues(make_given: GivenMak
 def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: GivenMaker) -> None:
     """The student is the teacher, the linear layer the identity, both queues one: no method finds a difference."""
     for method in (ONE, TWO):
-        given = make_given({**method, "augment": "none"}, trunk=_teacher_options())
+        given = make_given({**method, "augment": "none"}, backbone=_teacher_options())
         task = build(given)
         assert task._live is not None
-        task.trunk.load_state_dict(task._live.model.trunk.state_dict())
+        task.backbone.load_state_dict(task._live.model.backbone.state_dict())
         task.rule = task._live.model.rule
         if isinstance(task.head, nn.Linear):
             nn.init.eye_(task.head.weight)
@@ -98,8 +98,8 @@ def _teacher_options() -> Any:
     return TEACHER
 
 
-def test_queues_are_rings_in_the_order_of_the_pictures(make_given: GivenMaker) -> None:
-    """16 pictures a step into 40 places: the third step wraps around; what is compared is not yet in the queue."""
+def test_queues_are_rings_in_the_order_of_the_images(make_given: GivenMaker) -> None:
+    """16 images a step into 40 places: the third step wraps around; what is compared is not yet in the queue."""
     given = make_given({**TWO, "augment": "none"})
     task = build(given).train()
     start = [task.teacher_queue.clone(), task.student_queue.clone()]  # type: ignore[operator]
@@ -122,12 +122,12 @@ def test_queues_are_rings_in_the_order_of_the_pictures(make_given: GivenMaker) -
 
 
 def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: GivenMaker) -> None:
-    from ssltransfer.config.trunks import ResNet18
+    from ssltransfer.config.backbones import ResNet18
 
-    given = make_given({**TWO, "momentum": 0.9}, trunk=ResNet18(width=0.125, size=64))
+    given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width=0.125, size=64))
     task = build(given).train()
     assert task.slow is not None
-    slow, fast = task.slow["trunk"], task.trunk
+    slow, fast = task.slow["backbone"], task.backbone
     batch = batch_of(task, given)
     before = slow.conv1.weight.clone()
     mean = slow.bn1.running_mean.clone()
@@ -139,7 +139,7 @@ def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: GivenMak
         fast.conv1.weight.add_(1.0)
     task.after_step(0)
     assert torch.allclose(slow.conv1.weight, before + 0.1, atol=1e-6)
-    assert not task.eval().slow["trunk"].bn1.training  # type: ignore[index]
+    assert not task.eval().slow["backbone"].bn1.training  # type: ignore[index]
 
 
 def test_a_projection_of_the_second_queue(make_given: GivenMaker) -> None:
@@ -148,17 +148,17 @@ def test_a_projection_of_the_second_queue(make_given: GivenMaker) -> None:
 
 
 def test_what_is_learned_lowers_the_loss(make_given: GivenMaker) -> None:
-    """On the same few pictures, well below that of equal probabilities."""
-    given = make_given({**ONE, "augment": "none"}, optimiser="adam", lr=0.003, weight_decay=0.0)
+    """On the same few images, well below that of equal probabilities."""
+    given = make_given({**ONE, "augment": "none"}, optimizer="adam", lr=0.003, weight_decay=0.0)
     from ssltransfer.training.devices import Devices
-    from ssltransfer.training.fit import build_optimiser, update
+    from ssltransfer.training.fit import build_optimizer, update
 
     task = build(given).train()
-    optimiser = build_optimiser(task, given.spec.schedule)
+    optimizer = build_optimizer(task, given.spec.schedule)
     batch = batch_of(task, given)
     found = []
     for step in range(40):
-        found.append(update(task, batch, optimiser, given.spec.schedule, 0, Devices(torch.device("cpu"), 0)))
+        found.append(update(task, batch, optimizer, given.spec.schedule, 0, Devices(torch.device("cpu"), 0)))
         task._seen = []  # the queue stays as it is
         assert step >= 0
-    assert found[-1]["loss"] < 0.3 * found[-1]["uniform"] <= 0.3 * task.guess
+    assert found[-1]["loss"] < 0.3 * found[-1]["uniform"] <= 0.3 * task.chance_loss

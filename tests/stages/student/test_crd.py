@@ -17,7 +17,7 @@ CRD = {"name": "crd", "dims": 8, "negatives": 20}
 
 
 def test_the_estimation_is_that_of_the_definition() -> None:
-    """D(p) = p / (p + m / N), one picture and one negative at a time."""
+    """D(p) = p / (p + m / N), one image and one negative at a time."""
     torch.manual_seed(0)
     probabilities = torch.rand(3, 6, dtype=torch.float64).requires_grad_()
     again = probabilities.detach().clone().requires_grad_()
@@ -48,7 +48,7 @@ def test_the_first_batch_makes_the_scores_probabilities(make_given: GivenMaker) 
     ]
     first = task(batches[0], batches[0].draws(0))["loss"].item()
     constants = task.constants.clone()  # type: ignore[operator]
-    assert (constants > 0).all() and first == pytest.approx(task.guess, rel=0.25)
+    assert (constants > 0).all() and first == pytest.approx(task.chance_loss, rel=0.25)
     task.after_step(0)
     task(batches[1], batches[1].draws(0))
     assert torch.equal(task.constants, constants)  # type: ignore[arg-type]
@@ -70,12 +70,12 @@ def test_memories_follow_what_was_said(make_given: GivenMaker) -> None:
     assert torch.allclose(task.student_memory, expected, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_heldout_pictures_have_no_memory(make_given: GivenMaker) -> None:
+def test_val_images_have_no_memory(make_given: GivenMaker) -> None:
     """Their ids are those of another index: the positive is what the other side says now."""
     given = make_given(CRD)
     task = build(given).eval()
-    batch = next(load_batches(given.index, task.heldout_transform, sequential_keys(range(8), 8), seed=0))
+    batch = next(load_batches(given.index, task.val_transform, sequential_keys(range(8), 8), seed=0))
     memory = task.student_memory.clone()  # type: ignore[operator]
-    shifted = type(batch)(batch.pictures, batch.ids + 10_000, batch.epochs)
+    shifted = type(batch)(batch.images, batch.ids + 10_000, batch.epochs)
     assert torch.isfinite(task(shifted, shifted.draws(0))["loss"])
     assert torch.equal(task.student_memory, memory) and not task._seen and not task.constants.any()  # type: ignore[arg-type, operator]

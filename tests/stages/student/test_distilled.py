@@ -14,9 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of
-from ssltransfer.artefacts.index import Index
-from ssltransfer.config.trunks import ResNet18
+from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import ResNet18
 from ssltransfer.data.batches import load_batches, sequential_keys
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
@@ -45,17 +45,17 @@ def module_of(name: str) -> Any:
 
 @each
 @pytest.mark.parametrize("cached", [False, True])
-def test_the_trunk_alone_is_written(
+def test_the_backbone_alone_is_written(
     name: str, cached: bool, teacher: Path, said: Path, objects_path: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "s" / "manifest.json"
     given = {"features": said} if cached else {"teacher": teacher}
     spec = spec_of({**METHODS[name], "cached": cached}, ResNet18(width=0.125, size=64), steps=2)
     student.run(spec, data=objects_path, output=output, threads=1, **given)
-    assert read_model(output).trunk.layers[-1] == "pool"
-    tensors = safetensors.torch.load_file(output.parent / "trunk.safetensors")
+    assert read_model(output).backbone.layers[-1] == "pool"
+    tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     assert not [key for key in tensors if "queue" in key or "slow" in key or "memory" in key or "head" in key]
-    assert {"loss", "guess"} <= json.loads(output.read_text())["summary"].keys()
+    assert {"loss", "chance_loss"} <= json.loads(output.read_text())["summary"].keys()
 
 
 @each
@@ -63,7 +63,7 @@ def test_cached_equals_live_without_augmentation(name: str, make_given: GivenMak
     """The store holds float16 of what the live teacher says of the central crop."""
     values = []
     for cached in (False, True):
-        # A trunk with the teacher's own view: CaffeNet's short side is another one.
+        # A backbone with the teacher's own view: CaffeNet's short side is another one.
         given = make_given({**METHODS[name], "cached": cached, "augment": "none"}, ResNet18(width=0.125, size=64))
         task = module_of(name).build(given).train()
         batch = next(load_batches(objects, task.transform, sequential_keys(range(16), 16), seed=0))
@@ -74,12 +74,12 @@ def test_cached_equals_live_without_augmentation(name: str, make_given: GivenMak
     assert loss.item() == pytest.approx(cached_loss.item(), rel=2e-2)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"regression-bn"}))  # which standardises by the micro-batch
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"regression-bn"}))  # which standardizes by the micro-batch
 def test_an_update_is_the_same_in_parts(name: str, make_given: GivenMaker, objects: Index, tmp_path: Path) -> None:
     """Queues, memories and weights do not depend on micro-batches, where no batch norm does."""
     after = []
     for micro in (None, 8):
-        given = make_given({**METHODS[name], "augment": "none"}, steps=3, micro_batch=micro, lr=0.001)
+        given = make_given({**METHODS[name], "augment": "none"}, steps=3, micro_batch_size=micro, lr=0.001)
         task = module_of(name).build(given)
         if name == "crd":
             task.constants.fill_(30.0)  # else estimated from the first pass
@@ -89,16 +89,16 @@ def test_an_update_is_the_same_in_parts(name: str, make_given: GivenMaker, objec
         assert torch.allclose(value, after[1][key], rtol=1e-3, atol=1e-5), key
 
 
-def test_features_of_other_pictures_are_refused(said: Path, objects_val_path: Path, tmp_path: Path) -> None:
+def test_features_of_other_images_are_refused(said: Path, objects_val_path: Path, tmp_path: Path) -> None:
     spec = spec_of({**METHODS["compress-1q"], "cached": True})
-    with pytest.raises(ArtefactError, match="belong to another index"):
+    with pytest.raises(ArtifactError, match="belong to another index"):
         student.run(spec, data=objects_val_path, features=said, output=tmp_path / "m.json", threads=1)
 
 
 def test_a_teacher_of_another_size_sees_the_same_view(make_given: GivenMaker) -> None:
-    from ssltransfer.config.trunks import CaffeNet
+    from ssltransfer.config.backbones import CaffeNet
 
-    given = make_given({"name": "compress-1q", "queue": 8}, trunk=CaffeNet(width=0.125, size=48, stem_stride=2))
+    given = make_given({"name": "compress-1q", "queue": 8}, backbone=CaffeNet(width=0.125, size=48, stem_stride=2))
     task = build(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
     views = task.views(batch, batch.draws(0))
@@ -131,7 +131,7 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects
     assert list(broken.parent.glob("work/*/checkpoint.pt")) and not broken.exists()
     again = subprocess.run(words, capture_output=True, text=True)
     assert again.returncode == 0 and "going on after step" in again.stdout, again.stdout + again.stderr
-    for file in ("manifest.json", "trunk.safetensors", "curve.jsonl"):
+    for file in ("manifest.json", "backbone.safetensors", "curve.jsonl"):
         assert digest_of(broken.parent / file) == digest_of(whole.parent / file)
 
 
@@ -147,6 +147,6 @@ def test_two_processes_come_to_the_weights_of_one(
         words = command(name, teacher_of, objects_path, output, "--devices", devices, steps=8, lr=0.001)
         run = subprocess.run(words, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
-        found.append(safetensors.torch.load_file(output.parent / "trunk.safetensors"))
+        found.append(safetensors.torch.load_file(output.parent / "backbone.safetensors"))
     for key, value in found[0].items():
         assert torch.allclose(value, found[1][key], rtol=1e-3, atol=1e-5), key

@@ -7,8 +7,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.methods import LayerRegression
-from ssltransfer.config.trunks import ResNet18
 from ssltransfer.data.batches import load_batches, sequential_keys
 from ssltransfer.stages.student.layer_regression import alike, build
 
@@ -17,18 +17,18 @@ from .conftest import GivenMaker
 METHOD = {"name": "layer-regression", "layers": ["block2", "block3"], "augment": "none"}
 
 
-def test_the_teacher_itself_has_no_error_and_the_mean_that_of_a_guess(make_given: GivenMaker) -> None:
+def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given: GivenMaker) -> None:
     given = make_given(METHOD, ResNet18(width=0.125, size=64))
     task = build(given)
     assert task._live is not None
-    task.trunk.load_state_dict(task._live.model.trunk.state_dict())
+    task.backbone.load_state_dict(task._live.model.backbone.state_dict())
     task.rule = task._live.model.rule
     task.eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(48), 48), seed=0))
     assert task(batch, batch.draws(0))["loss"].item() == pytest.approx(0.0, abs=1e-9)
-    maps = task._live.maps(batch.pictures, ["block2", "block3"])
+    maps = task._live.maps(batch.images, ["block2", "block3"])
     plain = sum(np.mean(value.numpy().var((0, 2, 3))) for value in maps.values())
-    assert task.guess == pytest.approx(plain, rel=1e-3)
+    assert task.chance_loss == pytest.approx(plain, rel=1e-3)
 
 
 def test_other_channels_and_sides_are_mapped(make_given: GivenMaker) -> None:
@@ -40,7 +40,7 @@ def test_other_channels_and_sides_are_mapped(make_given: GivenMaker) -> None:
     found = task(batch, batch.draws(0))
     assert found["loss"].item() == pytest.approx(found["conv4_loss"].item())
     found["loss"].backward()
-    assert task.trunk.conv1.weight.grad.abs().max() > 0
+    assert task.backbone.conv1.weight.grad.abs().max() > 0
 
 
 def test_the_larger_map_is_averaged() -> None:

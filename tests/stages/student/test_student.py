@@ -16,67 +16,71 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of
-from ssltransfer.artefacts.index import Index
-from ssltransfer.artefacts.labels import Labels, write_labels
+from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.labels import Labels, write_labels
+from ssltransfer.config.backbones import AlexNet, AnyBackbone, CaffeNet, ResNet18
 from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import ClusterClassification, Supervised
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import AlexNet, AnyTrunk, CaffeNet, ResNet18
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
 from ssltransfer.stages.student.classifier import Classifier
 from ssltransfer.training.fit import TrainingError
 
-TRUNK = CaffeNet(width=0.125, size=64, stem_stride=2)
+BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
 CC = ClusterClassification(cluster="k3")
 
 
-def spec(trunk: AnyTrunk = TRUNK, *, steps: int = 4, supervised: bool = False, lr: float = 0.01) -> Student:
+def spec(backbone: AnyBackbone = BACKBONE, *, steps: int = 4, supervised: bool = False, lr: float = 0.01) -> Student:
     method = Supervised() if supervised else CC
-    return Student(method=method, data="objects", trunk=trunk, schedule=Schedule(steps=steps, batch=16, lr=lr))
+    return Student(
+        method=method, data="objects", backbone=backbone, schedule=Schedule(steps=steps, batch_size=16, lr=lr)
+    )
 
 
-def test_what_is_written_is_the_trunk_alone(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
+def test_what_is_written_is_the_backbone_alone(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "cc" / "manifest.json"
     student.run(spec(), data=objects_path, labels=labels_path, output=output, threads=1)
-    tensors = safetensors.torch.load_file(output.parent / "trunk.safetensors")
+    tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     assert not [name for name in tensors if "head" in name or "labels" in name]
     model = read_model(output)
-    assert model.trunk.layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+    assert model.backbone.layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
     assert model.rule == "imagenet" and model.view.size == 64
     manifest = json.loads(output.read_text())
-    assert manifest["summary"]["guess"] == pytest.approx(math.log(3))
+    assert manifest["summary"]["chance_loss"] == pytest.approx(math.log(3))
     assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
     assert "seconds" not in manifest and "seconds" in json.loads((output.parent / "run.json").read_text())
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
 
 
 def test_weights_load_in_plain_torchvision(objects_path: Path, tmp_path: Path) -> None:
-    """A trunk whose architecture is torchvision's needs nothing of this package."""
+    """A backbone whose architecture is torchvision's needs nothing of this package."""
     import torchvision
 
     output = tmp_path / "sup" / "manifest.json"
     student.run(spec(ResNet18(size=32), steps=1, supervised=True), data=objects_path, output=output, threads=1)
-    tensors = safetensors.torch.load_file(output.parent / "trunk.safetensors")
+    tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     network = torchvision.models.resnet18()
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
     x = torch.randn(2, 3, 32, 32)
     network.fc = torch.nn.Identity()
-    assert torch.allclose(network.eval()(x), read_model(output).trunk(x)["pool"], atol=1e-5)
+    assert torch.allclose(network.eval()(x), read_model(output).backbone(x)["pool"], atol=1e-5)
 
 
-@pytest.mark.parametrize("trunk", [TRUNK, AlexNet(width=0.125, size=96), ResNet18(width=0.125, size=64)])
-def test_a_student_starts_at_the_loss_of_a_guess_and_learns(trunk: AnyTrunk, objects: Index, tmp_path: Path) -> None:
-    """48 pictures with arbitrary labels can be learned by heart; the first loss is about ln K."""
+@pytest.mark.parametrize("backbone", [BACKBONE, AlexNet(width=0.125, size=96), ResNet18(width=0.125, size=64)])
+def test_a_student_starts_at_the_loss_of_a_guess_and_learns(
+    backbone: AnyBackbone, objects: Index, tmp_path: Path
+) -> None:
+    """48 images with arbitrary labels can be learned by heart; the first loss is about ln K."""
     from ssltransfer.training.devices import plan_devices
     from ssltransfer.training.fit import fit
 
     labels = (np.arange(len(objects)) % 3).astype(np.int32)
     method = ClusterClassification(cluster="x", augment="crop", dropout=0.0)
-    schedule = Schedule(steps=80, batch=16, lr=0.001, weight_decay=0, optimiser="adam")
-    task = Classifier(Student(method=method, data="o", trunk=trunk, schedule=schedule), labels, None, 3)
+    schedule = Schedule(steps=80, batch_size=16, lr=0.001, weight_decay=0, optimizer="adam")
+    task = Classifier(Student(method=method, data="o", backbone=backbone, schedule=schedule), labels, None, 3)
     fitted = fit(task, objects, schedule, seed=0, folder=tmp_path, devices=plan_devices(1))
     losses = [row["loss"] for row in fitted.curve]
     assert losses[0] == pytest.approx(math.log(3), abs=0.2)
@@ -84,7 +88,7 @@ def test_a_student_starts_at_the_loss_of_a_guess_and_learns(trunk: AnyTrunk, obj
 
 
 def test_labels_of_another_index_are_refused(objects_path: Path, objects_val_path: Path, labels_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="belong to another index"):
+    with pytest.raises(ArtifactError, match="belong to another index"):
         student.run(spec(), data=objects_val_path, labels=labels_path, output=labels_path.parent / "m.json", threads=1)
     assert not (labels_path.parent / "m.json").exists()
 
@@ -93,7 +97,7 @@ def test_one_cluster_only_is_refused(objects: Index, objects_path: Path, tmp_pat
     zeros = np.zeros(len(objects))
     labels = Labels(objects.paths, zeros.astype(np.int32), zeros.astype(np.float32), 3, objects.fingerprint, "x")
     write_labels(tmp_path / "l.parquet", labels)
-    with pytest.raises(ArtefactError, match="all pictures lie in one cluster"):
+    with pytest.raises(ArtifactError, match="all images lie in one cluster"):
         student.run(spec(), data=objects_path, labels=tmp_path / "l.parquet", output=tmp_path / "m.json", threads=1)
 
 
@@ -103,7 +107,7 @@ def test_a_loss_that_is_not_finite_ends_with_one_sentence(
     output = tmp_path / "cc" / "manifest.json"
     with pytest.raises(TrainingError, match=r"not finite at step \d+ .*lower the learning rate"):
         student.run(spec(lr=1e12, steps=20), data=objects_path, labels=labels_path, output=output, threads=1)
-    assert not output.exists() and not (output.parent / "trunk.safetensors").exists()
+    assert not output.exists() and not (output.parent / "backbone.safetensors").exists()
 
 
 def command(data: Path, labels: Path, output: Path, steps: int) -> list[str]:
@@ -113,7 +117,7 @@ def command(data: Path, labels: Path, output: Path, steps: int) -> list[str]:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    return {name: digest_of(folder / name) for name in ("manifest.json", "trunk.safetensors", "curve.jsonl")}
+    return {name: digest_of(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
 @pytest.mark.slow

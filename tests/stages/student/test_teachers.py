@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from ssltransfer.artefacts.files import read_json
+from ssltransfer.artifacts.files import read_json
 from ssltransfer.config.entities import Features, Pretext
 from ssltransfer.config.protocols import Pool
 from ssltransfer.stages import features, pretext, student
@@ -37,18 +37,18 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) -> di
     """A manifest of each kind: trained a step here, a file in torchvision's names, a library network."""
     root = tmp_path_factory.mktemp("teachers")
     found = {kind: root / kind / "manifest.json" for kind in KINDS}
-    steps = {"steps": 1, "batch": 8, "lr": 0.01}
-    given = {"task": {"name": "rotation", "hidden": 8}, "trunk": SMALL, "data": "d", "schedule": steps}
+    steps = {"steps": 1, "batch_size": 8, "lr": 0.01}
+    given = {"task": {"name": "rotation", "hidden": 8}, "backbone": SMALL, "data": "d", "schedule": steps}
     pretext.run(Pretext.model_validate(given), data=objects_path, output=found["pretext"], threads=1)
     learned = spec_of({"name": "regression", "teacher_layer": "conv5", "teacher_pool": Pool(avg=1)}, steps=1)
     student.run(learned, data=objects_path, teacher=found["pretext"], output=found["student"], threads=1)
-    for kind, model, trunk in (
+    for kind, model, backbone in (
         ("file", "resnet18", {"name": "resnet18", "size": 64}),
         ("library", "shufflenet_v2_x0_5", {"name": "torchvision", "model": "shufflenet_v2_x0_5", "size": 64}),
     ):
         file = root / f"{model}.pth"
         torch.save(torchvision.models.get_model(model, weights=None).state_dict(), file)
-        made = Pretext.model_validate({"task": {"name": "imported", "file": str(file)}, "trunk": trunk})
+        made = Pretext.model_validate({"task": {"name": "imported", "file": str(file)}, "backbone": backbone})
         pretext.run(made, output=found[kind], threads=1)
     return found
 

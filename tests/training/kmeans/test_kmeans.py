@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.training.kmeans import Matrix, Points, Rows, kmeans
 from ssltransfer.training.kmeans import points as points_module
 from ssltransfer.training.kmeans.lloyd import Sums
@@ -17,10 +17,10 @@ from ssltransfer.training.kmeans.start import first_centroids
 CPU = torch.device("cpu")
 
 
-def blobs(n=2000, dims=24, centres=40, seed=0, spread=2.0):
+def blobs(n=2000, dims=24, centers=40, seed=0, spread=2.0):
     rng = np.random.default_rng(seed)
-    means = rng.normal(size=(centres, dims)) * spread + 3
-    return (means[rng.integers(centres, size=n)] + rng.normal(size=(n, dims))).astype(np.float32)
+    means = rng.normal(size=(centers, dims)) * spread + 3
+    return (means[rng.integers(centers, size=n)] + rng.normal(size=(n, dims))).astype(np.float32)
 
 
 def nearest(centroids, x):
@@ -28,7 +28,7 @@ def nearest(centroids, x):
 
 
 def points_of(x, k=2, **options):
-    return Points(Matrix(x), k, **({"normalise": False, "device": CPU, "budget": 1 << 30, "where": "x"} | options))
+    return Points(Matrix(x), k, **({"normalize": False, "device": CPU, "budget": 1 << 30, "where": "x"} | options))
 
 
 class Chunks(Matrix):
@@ -65,7 +65,7 @@ def test_points_that_are_kept_are_read_as_often_however_many_the_iterations():
 def test_what_was_converted_is_read_again_to_be_converted_otherwise():
     x = blobs(1000)
     source = Chunks(x, 100)
-    points = Points(source, 2, normalise=False, device=CPU, budget=1 << 30, where="x")
+    points = Points(source, 2, normalize=False, device=CPU, budget=1 << 30, where="x")
     seen = [block.clone() for _ in range(2) for _, block in points]
     points.shift(torch.ones(x.shape[1]))
     seen += [block + 1 for _, block in points]
@@ -138,14 +138,14 @@ def test_objective_never_rises_and_threads_do_not_matter():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("normalise", [False, True])
-def test_memory_does_not_change_a_bit(dtype, normalise, monkeypatch):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_memory_does_not_change_a_bit(dtype, normalize, monkeypatch):
     monkeypatch.setitem(points_module.BLOCK_FLOATS, "cpu", 1 << 13)
     x = blobs(4000, 32).astype(dtype)
     results, reads = [], []
     for budget in (400_000, 700_000, 1 << 30):  # on the disk; kept in 16 bits if it has 16; kept in 32
         source = Chunks(x, 200)
-        found = kmeans(source, 20, iterations=4, tolerance=0, seed=1, normalise=normalise, budget=budget)
+        found = kmeans(source, 20, iterations=4, tolerance=0, seed=1, normalize=normalize, budget=budget)
         results.append(found)
         reads.append(source.reads)
     kept = results[-1]
@@ -159,12 +159,12 @@ def test_memory_does_not_change_a_bit(dtype, normalise, monkeypatch):
         assert other.curve == kept.curve
 
 
-def test_normalise_is_clustering_of_unit_rows():
+def test_normalize_is_clustering_of_unit_rows():
     x = blobs()
     x[7] = 0
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     unit = np.divide(x, lengths, where=lengths > 0, out=np.zeros_like(x))
-    ours = kmeans(Matrix(x), 15, init=unit[:15], normalise=True, tolerance=0, iterations=300)
+    ours = kmeans(Matrix(x), 15, init=unit[:15], normalize=True, tolerance=0, iterations=300)
     theirs = KMeans(15, init=unit[:15].astype(np.float64), n_init=1, max_iter=300, tol=0).fit(unit.astype(np.float64))
     assert ours.objective == pytest.approx(theirs.inertia_, rel=1e-6)
 
@@ -207,7 +207,7 @@ def test_plus_plus_draws_by_squared_distance():
 
 
 def test_plus_plus_starts_better():
-    x = blobs(3000, 10, centres=30, spread=20)
+    x = blobs(3000, 10, centers=30, spread=20)
     means = {
         how: np.mean([kmeans(Matrix(x), 30, init=how, iterations=1, seed=seed).curve[0]["mean"] for seed in range(5)])
         for how in ("random", "k-means++")
@@ -217,7 +217,7 @@ def test_plus_plus_starts_better():
 
 def test_a_start_among_principal_components_ends_no_worse():
     """And sooner: few iterations in all dimensions are left."""
-    x = blobs(4000, 200, centres=60, spread=0.5)
+    x = blobs(4000, 200, centers=60, spread=0.5)
     found = {
         how: [kmeans(Matrix(x), 50, init=how, iterations=30, seed=seed) for seed in range(3)]
         for how in ("random", "pca")
@@ -253,7 +253,7 @@ def test_half_precision_points_are_clustered_alike():
 
 
 def test_farthest_refills_as_scikit_learn_does():
-    x = blobs(800, 6, centres=10)
+    x = blobs(800, 6, centers=10)
     init = np.concatenate([x[:6], np.full((3, 6), 1e3, np.float32)])  # three centroids that no point is near
     ours = kmeans(Matrix(x), 9, init=init, iterations=300, tolerance=0)
     theirs = KMeans(9, init=init.astype(np.float64), n_init=1, max_iter=300, tol=0).fit(x.astype(np.float64))
@@ -282,11 +282,11 @@ def test_keep_leaves_the_centroid_and_error_ends():
     kept = kmeans(Matrix(x), 5, init=init, empty="keep")
     assert kept.sizes[4] == 0
     assert (kept.centroids[4] == 1e3).all()
-    with pytest.raises(ArtefactError, match=r"the pictures: 1 of 5 clusters have no points .* is 4"):
-        kmeans(Matrix(x), 5, init=init, empty="error", where="the pictures")
-    with pytest.raises(ArtefactError, match="1 of 5 clusters have no points"):
+    with pytest.raises(ArtifactError, match=r"the images: 1 of 5 clusters have no points .* is 4"):
+        kmeans(Matrix(x), 5, init=init, empty="error", where="the images")
+    with pytest.raises(ArtifactError, match="1 of 5 clusters have no points"):
         kmeans(Matrix(x), 5, init=init, empty="error", backend="faiss")
-    with pytest.raises(ArtefactError, match="cannot keep"):
+    with pytest.raises(ArtifactError, match="cannot keep"):
         kmeans(Matrix(x), 5, init=init, empty="keep", backend="faiss")
 
 
@@ -308,14 +308,14 @@ def test_why_it_stops():
 @pytest.mark.parametrize(
     ("x", "k", "said"),
     [
-        (blobs(5, 3), 6, "the pictures: 6 clusters of 5 points cannot be"),
-        (np.ones((50, 3), np.float32), 2, "the pictures: of 50 points all are equal"),
-        (np.repeat(blobs(4, 3), 30, axis=0), 6, "the pictures: of 120 points only 4 differ"),
+        (blobs(5, 3), 6, "the images: 6 clusters of 5 points cannot be"),
+        (np.ones((50, 3), np.float32), 2, "the images: of 50 points all are equal"),
+        (np.repeat(blobs(4, 3), 30, axis=0), 6, "the images: of 120 points only 4 differ"),
     ],
 )
 def test_degenerate_points_are_refused(how, x, k, said):
-    with pytest.raises(ArtefactError, match=said):
-        kmeans(Matrix(x), k, init=how, where="the pictures")
+    with pytest.raises(ArtifactError, match=said):
+        kmeans(Matrix(x), k, init=how, where="the images")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -323,8 +323,8 @@ def test_degenerate_points_are_refused(how, x, k, said):
 def test_a_value_that_is_no_number_names_its_sample(value, backend):
     x = blobs(3000, 8)
     x[2345, 3] = value
-    with pytest.raises(ArtefactError, match="the pictures: sample 2345 "):
-        kmeans(Chunks(x, 700), 4, backend=backend, where="the pictures")
+    with pytest.raises(ArtifactError, match="the images: sample 2345 "):
+        kmeans(Chunks(x, 700), 4, backend=backend, where="the images")
 
 
 def test_k_equal_to_n_puts_each_point_alone():
@@ -335,11 +335,11 @@ def test_k_equal_to_n_puts_each_point_alone():
 
 
 def test_too_little_memory_is_refused_at_once(monkeypatch):
-    with pytest.raises(ArtefactError, match=r"the pictures: 4 clusters in 8 dimensions need .* budget is 0 MB"):
-        kmeans(Matrix(blobs(100, 8)), 4, budget=1000, where="the pictures")
+    with pytest.raises(ArtifactError, match=r"the images: 4 clusters in 8 dimensions need .* budget is 0 MB"):
+        kmeans(Matrix(blobs(100, 8)), 4, budget=1000, where="the images")
     monkeypatch.setitem(points_module.BLOCK_FLOATS, "cpu", 1 << 12)
     x = blobs(4000, 32)
-    with pytest.raises(ArtefactError, match="faiss needs all points in memory"):
+    with pytest.raises(ArtifactError, match="faiss needs all points in memory"):
         kmeans(Chunks(x, 200), 2, budget=x.nbytes - 1, backend="faiss")
 
 
@@ -385,6 +385,6 @@ def test_sums_of_a_block(k):
 
 def test_take_keeps_the_order_asked_for():
     x = blobs(1000, 4)
-    points = Points(Chunks(x, 128), 2, normalise=False, device=CPU, budget=1 << 30, where="x")
+    points = Points(Chunks(x, 128), 2, normalize=False, device=CPU, budget=1 << 30, where="x")
     ids = np.array([999, 3, 500, 3, 127, 128])
     np.testing.assert_array_equal(points.take(ids).numpy(), x[ids])

@@ -1,4 +1,4 @@
-"""Several tasks on one trunk."""
+"""Several tasks on one backbone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssltransfer.config.tasks.base import TaskOptions
 if TYPE_CHECKING:
     from ssltransfer.config.tasks import AnyTask
 
-# GPU-hours an epoch on ResNet-101 (Doersch & Zisserman 2017, section 3.4): how costly a picture is.
+# GPU-hours an epoch on ResNet-101 (Doersch & Zisserman 2017, section 3.4): how costly a image is.
 COSTS: Mapping[str, float] = {
     "relative-position": 350.0,
     "relative-position-residual": 350.0,
@@ -29,7 +29,7 @@ class Member(Spec):
 
     task: AnyTask
     data: str | None = Field(None, description="Dataset of its own.")
-    heldout: str | None = Field(None, description="Held-out dataset of its own; with data of its own none by default.")
+    val: str | None = Field(None, description="Validation dataset of its own; with data of its own none by default.")
     share: float | None = Field(
         None, gt=0, description="Turns in proportion to this; default: as many as give all the same compute."
     )
@@ -47,14 +47,14 @@ class Member(Spec):
     @classmethod
     def _shares(cls, task: Any) -> Any:
         if not task.shares:
-            raise ValueError(f"task {task.name} cannot share its trunk with others; train it alone")
+            raise ValueError(f"task {task.name} cannot share its backbone with others; train it alone")
         if getattr(task, "stem_stride", None):
-            raise ValueError(f"the stem is common to all tasks: set stem_stride of the trunk, not of {task.name}")
+            raise ValueError(f"the stem is common to all tasks: set stem_stride of the backbone, not of {task.name}")
         return task
 
 
 class Several(TaskOptions):
-    """Several tasks take turns on one trunk, each with its own head, optimiser and data."""
+    """Several tasks take turns on one backbone, each with its own head, optimizer and data."""
 
     name: Literal["several"] = "several"
     module: ClassVar[str] = "several"
@@ -67,7 +67,9 @@ class Several(TaskOptions):
     lasso: float | None = Field(
         None, ge=0, description="Each head reads its own mix of the units of block3, at this L1 penalty."
     )
-    rule_of: str | None = Field(None, description="Task whose normalisation the trunk is used with; default the first.")
+    rule_of: str | None = Field(
+        None, description="Task whose normalization the backbone is used with; default the first."
+    )
 
     @field_validator("tasks")
     @classmethod
@@ -86,7 +88,7 @@ class Several(TaskOptions):
         """Turns of each task, in proportion.
 
         Args:
-            batches: pictures an update of each.
+            batches: images an update of each.
 
         Returns:
             As given; where none is given and the cost of every task is known, one over cost and batch, so that all

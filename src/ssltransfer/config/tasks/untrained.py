@@ -19,7 +19,7 @@ class RandomNetwork(TaskOptions):
     trains: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
     rescale: bool = Field(
-        False, description="By pictures: unit variance, equal relative gradients (Krähenbühl et al. 2016); needs data."
+        False, description="By images: unit variance, equal relative gradients (Krähenbühl et al. 2016); needs data."
     )
 
 
@@ -35,7 +35,7 @@ class Hog(TaskOptions):
 
 
 class Snapshot(TaskOptions):
-    """A copy of a pretext's trunk from before its end; made by itself for each of its `snapshots`."""
+    """A copy of a pretext's backbone from before its end; made by itself for each of its `snapshots`."""
 
     name: Literal["snapshot"] = "snapshot"
     module: ClassVar[str] = "snapshot"
@@ -57,6 +57,6 @@ class Imported(TaskOptions):
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="What the tensors' names begin with, where several sets fit.")
     fresh: tuple[str, ...] = Field((), description="Patterns of tensors that the file may lack; they stay random.")
-    normalise: Literal["imagenet", "half", "none", "per-picture", "per-channel", "caffe", "lab-lightness"] | None = (
-        Field(None, description="Of pictures; null: as the file says if it is one of ours, else imagenet.")
+    normalize: Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"] | None = Field(
+        None, description="Of images; null: as the file says if it is one of ours, else imagenet."
     )

@@ -1,4 +1,4 @@
-"""Published folder layouts -> the pictures of a data set and their labels. A file a family of formats."""
+"""Published folder layouts -> the images of a data set and their labels. A file a family of formats."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class LayoutError(RuntimeError):
 
 @dataclass(frozen=True)
 class Found:
-    """Pictures that a layout names, before any of them was opened.
+    """Images that a layout names, before any of them was opened.
 
     Attributes:
         root: folder that `paths` start from.
-        paths: relative path of each picture, in the set's own fixed order.
-        labels: class of each picture, or None where the set has no single label a picture.
+        paths: relative path of each image, in the set's own fixed order.
+        labels: class of each image, or None where the set has no single label a image.
         classes: names of the classes.
-        presence: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels a picture.
-        left_out: path -> reason, for files that are no candidates.
-        targets: relative path of what each picture comes with, where the dataset was asked for it.
+        presence: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels a image.
+        skipped: path -> reason, for files that are no candidates.
+        targets: relative path of what each image comes with, where the dataset was asked for it.
         notes: remarks to print, such as a size that differs from the published one.
     """
 
@@ -37,7 +37,7 @@ class Found:
     labels: list[int] | None = None
     classes: list[str] = field(default_factory=list)
     presence: np.ndarray | None = None
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     targets: list[str] | None = None
 
@@ -65,24 +65,24 @@ _MODULES = {
 
 
 def find(dataset: Dataset, *, workers: int = 1) -> Found:
-    """The pictures of a data set, fetched or drawn first where the format does that.
+    """The images of a data set, fetched or drawn first where the format does that.
 
     Args:
         dataset: what to find; a root that begins with ~ lies in the user's home.
-        workers: threads or processes that may help where pictures are written first.
+        workers: threads or processes that may help where images are written first.
 
     Raises:
         LayoutError: the folder is missing, empty, or laid out otherwise.
-        ArtefactError: the disk is full where pictures are fetched or written.
+        ArtifactError: the disk is full where images are fetched or written.
     """
     module = import_module(f"ssltransfer.data.layouts.{_MODULES[dataset.format]}")
     finder: Callable[..., Found] = module.find
     found = finder(dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())}), workers=workers)
     if not found.paths:
-        raise LayoutError(f"{found.root}: no pictures here; check root and split of this dataset.")
+        raise LayoutError(f"{found.root}: no images here; check root and split of this dataset.")
     if dataset.published not in (None, len(found.paths)):
         found.notes.append(
-            f"{found.root}: {len(found.paths)} pictures are listed, the published number is {dataset.published}."
+            f"{found.root}: {len(found.paths)} images are listed, the published number is {dataset.published}."
         )
     return found
 

@@ -10,11 +10,11 @@ from ssltransfer.config.formats import Cars196, Cub200
 from ssltransfer.data.layouts import Found, LayoutError
 from ssltransfer.data.layouts.matlab import read_mat
 
-Pictures = list[tuple[str, int, bool]]  # path, class from 0, whether it is of the training split
+Images = list[tuple[str, int, bool]]  # path, class from 0, whether it is of the training split
 
 
 def find(dataset: Cub200 | Cars196, *, workers: int = 1) -> Found:
-    """Pictures of a split in the order of the published lists.
+    """Images of a split in the order of the published lists.
 
     Raises:
         LayoutError: a list is missing or damaged.
@@ -32,7 +32,7 @@ def find(dataset: Cub200 | Cars196, *, workers: int = 1) -> Found:
     return Found(root, [path for path, _ in chosen], [number for _, number in chosen], classes)
 
 
-def _cub(root: Path) -> tuple[Pictures, list[str]]:
+def _cub(root: Path) -> tuple[Images, list[str]]:
     paths, labels, splits, classes = (
         _columns(root / name)
         for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
@@ -57,15 +57,15 @@ def _columns(path: Path) -> dict[str, str]:
         raise LayoutError(f"{path}: not a list of numbers and values ({error}); restore it.") from None
 
 
-def _cars(root: Path) -> tuple[Pictures, list[str]]:
+def _cars(root: Path) -> tuple[Images, list[str]]:
     try:
         if (root / "cars_annos.mat").is_file():
             content = _mat(root / "cars_annos.mat")
             rows = np.atleast_1d(content["annotations"])
-            pictures = [(str(row["relative_im_path"]), int(row["class"]) - 1, not int(row["test"])) for row in rows]
-            return pictures, [str(name) for name in content["class_names"]]
+            images = [(str(row["relative_im_path"]), int(row["class"]) - 1, not int(row["test"])) for row in rows]
+            return images, [str(name) for name in content["class_names"]]
         kit = root / "devkit"
-        # The first release of the kit has no labels of test pictures; those came in a file of their own.
+        # The first release of the kit has no labels of test images; those came in a file of their own.
         tested = next(
             (
                 path
@@ -74,12 +74,12 @@ def _cars(root: Path) -> tuple[Pictures, list[str]]:
             ),
             kit / "cars_test_annos_withlabels.mat",
         )
-        pictures = [
+        images = [
             (f"{folder}/{row['fname']}", int(row["class"]) - 1, folder == "cars_train")
             for folder, path in (("cars_train", kit / "cars_train_annos.mat"), ("cars_test", tested))
             for row in np.atleast_1d(_mat(path)["annotations"])
         ]
-        return pictures, [str(name) for name in _mat(kit / "cars_meta.mat")["class_names"]]
+        return images, [str(name) for name in _mat(kit / "cars_meta.mat")["class_names"]]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise LayoutError(f"{root}: its .mat files do not have the published fields ({error}); restore them.") from None
 

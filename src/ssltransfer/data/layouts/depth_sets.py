@@ -1,4 +1,4 @@
-"""Pictures with depth: NYU Depth v2, its many frames of Ma & Karaman, and lists of pictures and depth maps."""
+"""Images with depth: NYU Depth v2, its many frames of Ma & Karaman, and lists of images and depth maps."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssltransfer.artefacts.files import explained
+from ssltransfer.artifacts.files import explained
 from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
 from ssltransfer.data.layouts import Found, LayoutError, folder_of
 from ssltransfer.data.layouts.fetch import alone
-from ssltransfer.data.layouts.folders import find_pictures
+from ssltransfer.data.layouts.folders import find_images
 from ssltransfer.data.layouts.matlab import read_mat
 
-Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H, W) in metres
+Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H, W) in meters
 
 
 def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> Found:
-    """Pictures of a split and their depth maps.
+    """Images of a split and their depth maps.
 
     NYU's and Ma & Karaman's lie in HDF5 files and are written once, at the first call, as
-    root/<format>-png/<split>/rgb/<name>.png and depth/<name>.npy, float32 metres.
+    root/<format>-png/<split>/rgb/<name>.png and depth/<name>.npy, float32 meters.
 
     Args:
         dataset: which.
@@ -34,7 +34,7 @@ def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> Found:
 
     Raises:
         LayoutError: a file or a list is missing or damaged.
-        ArtefactError: the disk is full.
+        ArtifactError: the disk is full.
     """
     root = Path(dataset.root)
     if isinstance(dataset, Rgbd):
@@ -45,7 +45,7 @@ def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> Found:
         with alone(root, dataset.format):
             if not folder.is_dir():
                 _write(folder, _nyu(root, dataset.split) if isinstance(dataset, NyuDepthV2) else _fast(root, dataset))
-    names = [path.removesuffix(".png") for path in find_pictures(folder / "rgb").paths]
+    names = [path.removesuffix(".png") for path in find_images(folder / "rgb").paths]
     targets = [f"depth/{name}.npy" for name in names] if dataset.targets else None
     return Found(folder, [f"rgb/{name}.png" for name in names], targets=targets)
 
@@ -58,13 +58,13 @@ def _listed(root: Path, dataset: Rgbd) -> Found:
         there = ", ".join(sorted(path.stem for path in root.glob("*.txt"))) or "no lists"
         raise LayoutError(f"{file}: missing; there are: {there}.") from None
     except (OSError, ValueError) as error:
-        raise LayoutError(f"{file}: not a list of pictures and depth maps ({error}); restore it.") from None
+        raise LayoutError(f"{file}: not a list of images and depth maps ({error}); restore it.") from None
     pairs = []
     for number, line in enumerate(lines, 1):
         fields = line.split()
         if fields and not line.startswith("#"):
             if len(fields) != 2:
-                raise LayoutError(f"{file}: line {number} is not a picture and a depth map; mend this line.")
+                raise LayoutError(f"{file}: line {number} is not a image and a depth map; mend this line.")
             pairs.append(fields)
     return Found(root, [path for path, _ in pairs], targets=[path for _, path in pairs] if dataset.targets else None)
 
@@ -98,16 +98,16 @@ def _fast(root: Path, dataset: FastDepth) -> Iterator[Frame]:
 
 
 @contextmanager
-def _arrays(file: Path, pictures: str, depths: str) -> Iterator[tuple[Any, Any]]:
+def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
     """Two arrays of an HDF5 file, read as far as they are asked for: uint8 (..., 3, a, b) and numbers (..., a, b)."""
     import h5py
 
     try:
         with h5py.File(file, "r") as content:
-            one, other = content[pictures], content[depths]
+            one, other = content[images], content[depths]
             if one.dtype != np.uint8 or one.shape != (*other.shape[:-2], 3, *other.shape[-2:]):
                 raise LayoutError(
-                    f"{file}: {pictures} {one.dtype} {one.shape} and {depths} {other.shape} are not pictures of three "
+                    f"{file}: {images} {one.dtype} {one.shape} and {depths} {other.shape} are not images of three "
                     "bytes a pixel and their depth; fetch it again."
                 )
             yield one, other
@@ -118,16 +118,16 @@ def _arrays(file: Path, pictures: str, depths: str) -> Iterator[tuple[Any, Any]]
 def _write(folder: Path, frames: Iterator[Frame]) -> None:
     """Write all frames beside, then give the folder its name."""
     beside = folder.with_name(f".{folder.name}.partial")
-    print(f"{folder}: writing pictures and depth maps", flush=True)
+    print(f"{folder}: writing images and depth maps", flush=True)
     with explained(folder):
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "rgb").mkdir(parents=True)
-        for name, picture, depth in frames:
+        for name, image, depth in frames:
             files = beside / "rgb" / f"{name}.png", beside / "depth" / f"{name}.npy"
             for file in files:
                 file.parent.mkdir(parents=True, exist_ok=True)
             # Not compressed: the bytes, and so the fingerprint, must not hang on the version of zlib.
-            Image.fromarray(np.ascontiguousarray(picture)).save(files[0], compress_level=0)
+            Image.fromarray(np.ascontiguousarray(image)).save(files[0], compress_level=0)
             np.save(files[1], np.ascontiguousarray(depth, np.float32))
         # One call instead of a wait for the disk after each of the many files.
         os.sync()

@@ -11,7 +11,7 @@ from ssltransfer.data.layouts import Found, LayoutError, folders, voc
 
 
 def find(dataset: World, *, workers: int = 1) -> Found:
-    """Draw the pictures if they are not there yet; a folder of its own for each size and seed."""
+    """Draw the images if they are not there yet; a folder of its own for each size and seed."""
     root = Path(dataset.root) / f"{dataset.set}-{dataset.size}px-seed{dataset.seed}-n{dataset.n}"
     try:
         world.draw(
@@ -23,12 +23,12 @@ def find(dataset: World, *, workers: int = 1) -> Found:
         kind: Any = dataset.targets
         return voc.find(Voc(root=str(root / "VOCdevkit"), split=dataset.split, targets=kind))
     if dataset.set == "rgbd":
-        found = folders.find_pictures(root / dataset.split / "rgb")
+        found = folders.find_images(root / dataset.split / "rgb")
         if not dataset.targets:
             return found
         names = [path.removesuffix(".jpg") for path in found.paths]
-        pictures, depth = [f"rgb/{name}.jpg" for name in names], [f"depth/{name}.png" for name in names]
-        return Found(root / dataset.split, pictures, targets=depth)
+        images, depth = [f"rgb/{name}.jpg" for name in names], [f"depth/{name}.png" for name in names]
+        return Found(root / dataset.split, images, targets=depth)
     if dataset.set == "clips":
         return _clips(root, dataset.split)
     return folders.find_classes(root / dataset.split)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.error import URLError
 
-from ssltransfer.artefacts.files import explained
+from ssltransfer.artifacts.files import explained
 from ssltransfer.config.formats import Torchvision
 from ssltransfer.data.layouts import LayoutError
 
@@ -44,7 +44,7 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
 
     Raises:
         LayoutError: the files are not there or damaged and may not be fetched, or fetching fails.
-        ArtefactError: the disk is full.
+        ArtifactError: the disk is full.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)

@@ -15,17 +15,17 @@ _SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 def find(dataset: Flowers102, *, workers: int = 1) -> Found:
-    """Pictures of a split in the order of setid.mat; class ids as torchvision's, published ones less 1.
+    """Images of a split in the order of setid.mat; class ids as torchvision's, published ones less 1.
 
     Raises:
         LayoutError: the set is not here and may not or cannot be downloaded, or its lists are damaged.
-        ArtefactError: the disk is full.
+        ArtifactError: the disk is full.
     """
     from torchvision import datasets
 
     root = Path(dataset.root)
     base = root / "flowers-102"
-    # torchvision fetches these two after the pictures are unpacked.
+    # torchvision fetches these two after the images are unpacked.
     lists = (base / "imagelabels.mat", base / "setid.mat")
     if not (all(path.is_file() for path in lists) and (base / "jpg").is_dir()):
         with alone(root, dataset.format):

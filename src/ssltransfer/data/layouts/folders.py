@@ -1,4 +1,4 @@
-"""Folders of pictures: any nesting, unlabelled or labelled by the first folder level."""
+"""Folders of images: any nesting, unlabelled or labelled by the first folder level."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssltransfer.config.formats import Folder, ImageFolder
+from ssltransfer.data.images import EXTENSIONS
 from ssltransfer.data.layouts import Found, LayoutError, folder_of
-from ssltransfer.data.pictures import EXTENSIONS
 
-NO_PICTURE = "not a picture's file name"
+NO_IMAGE = "not a image's file name"
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017", "val2017"})
 
 
 def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> Found:
-    """All pictures below root (and split), sorted by path; the class is the first folder of the path.
+    """All images below root (and split), sorted by path; the class is the first folder of the path.
 
     Raises:
         LayoutError: the folder is missing, a class folder is empty, there are none, or they are splits.
     """
     root = Path(dataset.root)
     if isinstance(dataset, Folder):
-        return find_classes(root) if dataset.labels == "folder" else find_pictures(root)
+        return find_classes(root) if dataset.labels == "folder" else find_images(root)
     if dataset.split:
         if root.is_dir() and not (root / dataset.split).is_dir():
             there = ", ".join(class_names(root)[:10]) or "no folders"
@@ -37,42 +37,42 @@ def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> Found:
     return found
 
 
-def find_pictures(root: Path) -> Found:
-    """Every picture below `root`, unlabelled; links are followed, but never in a circle.
+def find_images(root: Path) -> Found:
+    """Every image below `root`, unlabelled; links are followed, but never in a circle.
 
     Raises:
         LayoutError: a folder is missing or cannot be opened.
     """
     paths: list[str] = []
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for path, reason in _walk(root, "", frozenset()):
         if not _is_text(path):
-            left_out[_as_text(path)] = "the file name is not valid UTF-8; rename it"
+            skipped[_as_text(path)] = "the file name is not valid UTF-8; rename it"
         elif reason:
-            left_out[path] = reason
+            skipped[path] = reason
         else:
             paths.append(path)
-    return Found(root, sorted(paths), left_out=left_out)
+    return Found(root, sorted(paths), skipped=skipped)
 
 
 def find_classes(root: Path) -> Found:
-    """Every picture below a class folder; classes are the sorted names of root's folders, as torchvision's.
+    """Every image below a class folder; classes are the sorted names of root's folders, as torchvision's.
 
     Raises:
-        LayoutError: a folder is missing, there is no class folder, or one holds no pictures.
+        LayoutError: a folder is missing, there is no class folder, or one holds no images.
     """
-    found = find_pictures(root)
+    found = find_images(root)
     classes = class_names(root)
     if not classes:
         raise LayoutError(f"{root}: no class folders here; give labels: none (format: folder), or another root.")
     inside = [path for path in found.paths if "/" in path]
-    left_out = found.left_out | {path: "beside the class folders" for path in found.paths if "/" not in path}
+    skipped = found.skipped | {path: "beside the class folders" for path in found.paths if "/" not in path}
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[path.split("/", 1)[0]] for path in inside]
     empty = sorted(set(range(len(classes))) - set(labels))
     if empty:
-        raise LayoutError(f"{root}: class folder {_as_text(classes[empty[0]])!r} holds no pictures; fill or remove it.")
-    return Found(root, inside, labels, classes, left_out=left_out)
+        raise LayoutError(f"{root}: class folder {_as_text(classes[empty[0]])!r} holds no images; fill or remove it.")
+    return Found(root, inside, labels, classes, skipped=skipped)
 
 
 def class_names(root: Path) -> list[str]:
@@ -103,7 +103,7 @@ def _walk(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) ->
         elif entry.name.startswith("."):
             yield path, "hidden file"
         elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:  # noqa: PTH122 - a Path each is too slow
-            yield path, NO_PICTURE
+            yield path, NO_IMAGE
         else:
             yield path, None
 

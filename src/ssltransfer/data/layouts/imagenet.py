@@ -17,7 +17,7 @@ DEVKIT = "ILSVRC2012_devkit_t12"
 
 
 def find(dataset: ImageNet, *, workers: int = 1) -> Found:
-    """Pictures of train or val; class id = place of the WordNet id among the sorted ids, as torchvision's ImageNet.
+    """Images of train or val; class id = place of the WordNet id among the sorted ids, as torchvision's ImageNet.
 
     Where train/ is there, its folders give the classes of val too, so that a part of the set keeps equal ids in both.
     Below root may lie ILSVRC/Data/CLS-LOC or Data/CLS-LOC first, as in the archive of the challenge.
@@ -50,27 +50,27 @@ def _renumbered(found: Found, train: list[str]) -> Found:
 
 
 def _flat(folder: Path, top: Path, train: list[str]) -> Found:
-    """val/ILSVRC2012_val_00000001.JPEG: line n of the ground truth holds the devkit's id of picture n."""
-    found = folders.find_pictures(folder)
+    """val/ILSVRC2012_val_00000001.JPEG: line n of the ground truth holds the devkit's id of image n."""
+    found = folders.find_images(folder)
     truth, wnid_of = _devkit(top)
     classes = train or sorted(wnid_of.values())
     number = {wnid: label for label, wnid in enumerate(classes)}
-    paths, labels, left_out = [], [], dict(found.left_out)
+    paths, labels, skipped = [], [], dict(found.skipped)
     for path in found.paths:
         match = re.search(r"(\d{8})\.[^.]+$", path)
         if not match or not 1 <= int(match[1]) <= len(truth):
-            raise LayoutError(f"{folder / path}: no line of {TRUTH} is this picture's; it has {len(truth)} lines.")
+            raise LayoutError(f"{folder / path}: no line of {TRUTH} is this image's; it has {len(truth)} lines.")
         wnid = wnid_of.get(truth[int(match[1]) - 1])
         if wnid in number:
             paths.append(path)
             labels.append(number[wnid])
         else:
-            left_out[path] = f"its class {wnid} is not in train"
-    return Found(folder, paths, labels, classes, left_out=left_out)
+            skipped[path] = f"its class {wnid} is not in train"
+    return Found(folder, paths, labels, classes, skipped=skipped)
 
 
 def _devkit(root: Path) -> tuple[list[int], dict[int, str]]:
-    """The class id of every validation picture, and the WordNet id of every class id (these are not in order)."""
+    """The class id of every validation image, and the WordNet id of every class id (these are not in order)."""
     files = _devkit_files(root)
     meta = read_mat(files[META], f"{root}: the devkit's {META}")
     try:
@@ -89,7 +89,7 @@ def _devkit_files(root: Path) -> dict[str, bytes]:
         if archive.is_file():
             return _unpacked(archive)
     raise LayoutError(
-        f"{root}: val/ has no class folders, so the classes of its pictures must come from the devkit; "
+        f"{root}: val/ has no class folders, so the classes of its images must come from the devkit; "
         f"put {DEVKIT}.tar.gz here, or {TRUTH} and {META} from it."
     )
 

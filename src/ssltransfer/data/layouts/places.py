@@ -1,4 +1,4 @@
-"""Places205 and Places365: lists of "path label", and pictures of 256 px in folders beside them."""
+"""Places205 and Places365: lists of "path label", and images of 256 px in folders beside them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _FOLDERS_205 = ("images256", "data/vision/torralba/deeplearning/images256")
 
 
 def find(dataset: Places205 | Places365, *, workers: int = 1) -> Found:
-    """Pictures of a split in the order of its list; class ids as published.
+    """Images of a split in the order of its list; class ids as published.
 
     Raises:
-        LayoutError: lists or pictures are not here and may not or cannot be downloaded, or a line cannot be read.
-        ArtefactError: the disk is full.
+        LayoutError: lists or images are not here and may not or cannot be downloaded, or a line cannot be read.
+        ArtifactError: the disk is full.
     """
     return _find205(Path(dataset.root), dataset.split) if isinstance(dataset, Places205) else _find365(dataset)
 
@@ -43,7 +43,7 @@ def _folder365(root: Path, split: str) -> Path | None:
 
 
 def _fetch(dataset: Places365, root: Path) -> None:
-    """torchvision takes half-unpacked pictures for whole ones, so they are unpacked elsewhere and moved here."""
+    """torchvision takes half-unpacked images for whole ones, so they are unpacked elsewhere and moved here."""
     from torchvision.datasets import Places365 as Fetched
 
     split = "train-standard" if dataset.split == "train" else "val"
@@ -69,8 +69,8 @@ def _find205(root: Path, split: str) -> Found:
     folder = next((root / name for name in _FOLDERS_205 if (root / name).is_dir()), None)
     if listing is None or folder is None:
         missing = name if listing is None else "images256"
-        raise LayoutError(f"{root}: {missing} is not here; unpack the lists and pictures of Places205 into it.")
-    # No file of class names was published: a picture's folder, a/abbey, is its class.
+        raise LayoutError(f"{root}: {missing} is not here; unpack the lists and images of Places205 into it.")
+    # No file of class names was published: a image's folder, a/abbey, is its class.
     names = {label: path.rsplit("/", 1)[0] for path, label in _pairs(listing)}
     classes = [names.get(label, f"class {label}") for label in range(max(names, default=-1) + 1)]
     return _found(folder, listing, classes)

@@ -1,4 +1,4 @@
-"""Semantic Boundaries Dataset: a class a pixel for the pictures of VOC 2011's detection sets."""
+"""Semantic Boundaries Dataset: a class a pixel for the images of VOC 2011's detection sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssltransfer.data.layouts.voc import CLASSES, ids_of
 
 
 def find(dataset: Sbd, *, workers: int = 1) -> Found:
-    """Pictures of a list, img/ID.jpg, and their masks, cls/ID.mat.
+    """Images of a list, img/ID.jpg, and their masks, cls/ID.mat.
 
     Args:
         dataset: its root may be the folder dataset/, the one above it, or the one above benchmark_RELEASE.

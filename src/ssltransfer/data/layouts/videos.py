@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 
 from ssltransfer.config.formats import Video
+from ssltransfer.data.images import is_candidate
 from ssltransfer.data.layouts import Found, LayoutError, folder_of
-from ssltransfer.data.layouts.folders import NO_PICTURE, find_pictures
-from ssltransfer.data.pictures import is_candidate
+from ssltransfer.data.layouts.folders import NO_IMAGE, find_images
 from ssltransfer.data.videos import VIDEO_EXTENSIONS, is_video
 
 _LISTS = Path("ImageSets/480p")
 
 
 def find(dataset: Video, *, workers: int = 1) -> Found:
-    """All videos below root, sorted by path: files, and folders that hold pictures.
+    """All videos below root, sorted by path: files, and folders that hold images.
 
-    Below JPEGImages/480p, or JPEGImages, alone where there is such a folder, as masks are pictures too.
+    Below JPEGImages/480p, or JPEGImages, alone where there is such a folder, as masks are images too.
 
     Raises:
         LayoutError: the folder is missing, holds no videos, or the list of the split names one that is not there.
@@ -25,22 +25,22 @@ def find(dataset: Video, *, workers: int = 1) -> Found:
     root = Path(dataset.root)
     folder_of(root)
     start = next((name for name in ("JPEGImages/480p", "JPEGImages") if (root / name).is_dir()), "")
-    found = find_pictures(root / start)
+    found = find_images(root / start)
     prefix = f"{start}/" if start else ""
-    left_out = {prefix + path: reason for path, reason in found.left_out.items()}
-    others = {path for path, reason in left_out.items() if reason == NO_PICTURE}
+    skipped = {prefix + path: reason for path, reason in found.skipped.items()}
+    others = {path for path, reason in skipped.items() if reason == NO_IMAGE}
     files = set(filter(is_video, others))
     folders = {prefix + os.path.dirname(path) for path in found.paths if "/" in path}  # noqa: PTH120 - a Path is slow
-    left_out |= dict.fromkeys(others, "not a video's file name")
-    left_out = {path: reason for path, reason in left_out.items() if path not in files}
-    left_out |= {prefix + path: "a picture that lies in no folder of frames" for path in found.paths if "/" not in path}
+    skipped |= dict.fromkeys(others, "not a video's file name")
+    skipped = {path: reason for path, reason in skipped.items() if path not in files}
+    skipped |= {prefix + path: "a image that lies in no folder of frames" for path in found.paths if "/" not in path}
     paths = sorted(files | folders)
     if dataset.split:
         paths = _of_split(root, dataset.split, paths)
     if not paths:
         endings = ", ".join(sorted(VIDEO_EXTENSIONS))
         raise LayoutError(f"{root / start}: no videos here: neither files ({endings}) nor folders of frames.")
-    return Found(root, paths, left_out=left_out)
+    return Found(root, paths, skipped=skipped)
 
 
 def _of_split(root: Path, split: str, paths: list[str]) -> list[str]:

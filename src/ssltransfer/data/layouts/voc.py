@@ -1,4 +1,4 @@
-"""PASCAL VOC devkit: several labels a picture; boxes or masks."""
+"""PASCAL VOC devkit: several labels a image; boxes or masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES = (
 
 
 def find(dataset: Voc, *, workers: int = 1) -> Found:
-    """Pictures of a split; presence of the 20 classes (1 present, 0 difficult, -1 absent).
+    """Images of a split; presence of the 20 classes (1 present, 0 difficult, -1 absent).
 
     Presence comes from the lists ImageSets/Main/<class>_<split>.txt. Where all of them are missing it is read from
     the boxes in Annotations, by the rule that the lists were made by: difficult where every object of it is. A set with
@@ -48,7 +48,7 @@ def find(dataset: Voc, *, workers: int = 1) -> Found:
     ids = ids_of(listing)
     notes: list[str] = []
     lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
-    presence = None  # which classes a picture has is in its mask, if masks were asked for
+    presence = None  # which classes a image has is in its mask, if masks were asked for
     if dataset.targets is None and any(path.is_file() for path in lists.values()):
         presence = _from_lists(ids, lists)
     elif dataset.targets != "masks":
@@ -84,7 +84,7 @@ def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:
             if not fields:
                 continue
             if len(fields) != 2 or fields[1] not in ("-1", "0", "1"):
-                raise LayoutError(f"{lists[name]}: line {number} is not a picture and -1, 0 or 1; restore this file.")
+                raise LayoutError(f"{lists[name]}: line {number} is not a image and -1, 0 or 1; restore this file.")
             if fields[0] in row:
                 presence[row[fields[0]], column] = int(fields[1])
     return presence

@@ -1,4 +1,4 @@
-"""Cluster: k-means over what a layer says of all pictures of a dataset."""
+"""Cluster: k-means over what a layer says of all images of a dataset."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ssltransfer.artefacts.features import open_features
-from ssltransfer.artefacts.files import digest_of, replacing, write_text
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts.features import open_features
+from ssltransfer.artifacts.files import digest_of, replacing, write_text
+from ssltransfer.artifacts.work import Work
 from ssltransfer.config.entities import Cluster
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import plan_devices
@@ -30,7 +30,7 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
         threads: CPU threads.
 
     Raises:
-        ArtefactError: the features are missing or unusable, there are fewer different points than k, a cluster is
+        ArtifactError: the features are missing or unusable, there are fewer different points than k, a cluster is
             empty where that is an error, or the memory is too small.
     """
     with Work("cluster", output, spec.canonical(), {"features": [features]}) as work:
@@ -47,7 +47,7 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
                 iterations=spec.iterations,
                 tolerance=spec.tolerance,
                 empty=spec.empty,
-                normalise=spec.normalise,
+                normalize=spec.normalize,
                 backend=spec.backend,
                 seed=spec.seed,
                 device=devices.device,
@@ -76,7 +76,7 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             "stopped": found.stopped,
             "backend": spec.backend,
             "seed": spec.seed,
-            "normalise": spec.normalise,
+            "normalize": spec.normalize,
             "index": about["index"],
             "model": about["model"],
             "layer": about["layer"],

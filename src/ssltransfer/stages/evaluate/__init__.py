@@ -7,11 +7,11 @@ import shutil
 from importlib import import_module
 from pathlib import Path
 
-from ssltransfer.artefacts.features import FeatureStore, open_features
-from ssltransfer.artefacts.files import ArtefactError, read_json
-from ssltransfer.artefacts.index import Index, read_index
-from ssltransfer.artefacts.metrics import Metrics, write_metrics
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts.features import FeatureStore, open_features
+from ssltransfer.artifacts.files import ArtifactError, read_json
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.artifacts.metrics import Metrics, write_metrics
+from ssltransfer.artifacts.work import Work
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.stages.evaluate.base import Given, Outcome
@@ -38,14 +38,14 @@ def run(
     Args:
         spec: protocol, names of the sets, seeds.
         model: manifest of the model.
-        test: index of the test pictures.
+        test: index of the test images.
         output: evaluate/{evaluation}/{model}.json.
-        train: index of the training pictures, for protocols that train.
+        train: index of the training images, for protocols that train.
         train_features, test_features: manifests of features, for protocols that read them.
         threads: CPU threads.
 
     Raises:
-        ArtefactError: an input belongs to something else, or more than 1 % of the test pictures stand in the
+        ArtifactError: an input belongs to something else, or more than 1 % of the test images stand in the
             training set too.
         LayerError: the model has no such layer.
     """
@@ -60,7 +60,7 @@ def run(
         if work.already_made():
             return
         if bool(train) != spec.protocol.trains:
-            raise ArtefactError(f"{spec.protocol.name}: {'give' if spec.protocol.trains else 'leave out'} --train.")
+            raise ArtifactError(f"{spec.protocol.name}: {'give' if spec.protocol.trains else 'leave out'} --train.")
         test_index = read_index(test)
         train_index = read_index(train) if train else test_index
         shared = _shared(spec, train_index, test_index) if train else 0
@@ -95,7 +95,7 @@ def run(
         unit = metrics.unit
         print(
             f"{metrics.headline} {metrics.mean():.2f} {unit} (chance {outcome.chance:.2f} {unit}), "
-            f"{len(train_index) if train else 'no'} training and {len(test_index)} test pictures",
+            f"{len(train_index) if train else 'no'} training and {len(test_index)} test images",
             flush=True,
         )
         work.record(device=str(devices), **outcome.measured)
@@ -110,34 +110,34 @@ def run(
 
 def _shared(spec: Measurement, train: Index, test: Index) -> int:
     if not len(train) or not len(test):
-        raise ArtefactError(f"{spec.train if not len(train) else spec.test}: no picture can be read; mend the dataset.")
+        raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no image can be read; mend the dataset.")
     shared = train.shared_with(test)
     if shared > MOST_SHARED * len(test):
-        raise ArtefactError(
-            f"{spec.test}: {shared} of its {len(test)} pictures stand in the training set {spec.train} too, by "
+        raise ArtifactError(
+            f"{spec.test}: {shared} of its {len(test)} images stand in the training set {spec.train} too, by "
             "content; name two sets that share at most 1 %."
         )
-    print(f"{shared} of {len(test)} test pictures stand in the training set too, by content", flush=True)
+    print(f"{shared} of {len(test)} test images stand in the training set too, by content", flush=True)
     return shared
 
 
 def _features(protocol: FeatureProtocol, model: Path, manifest: Path | None, index: Index) -> FeatureStore:
-    """The store, of these pictures, this model and this layer."""
+    """The store, of these images, this model and this layer."""
     if manifest is None:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{protocol.name} reads features: give --train-features and --test-features, made by the features stage."
         )
     store, content = open_features(manifest, index=index.fingerprint)
     weights = read_json(model).get("weights")
     if content["model"] != weights:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{manifest}: these features were made by other weights than those of {model}; run the features "
             "stage again."
         )
     asked = json.loads(protocol.canonical())
     wanted, has = (" ".join(f"{key} {one.get(key)}" for key in ("pool", "patches")) for one in (asked, content["spec"]))
     if protocol.layer not in (None, content["layer"]) or wanted != has:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{manifest}: features of layer {content['layer']} ({has}), but the protocol asks for "
             f"{protocol.layer or content['layer']} ({wanted}); give the features of that layer."
         )

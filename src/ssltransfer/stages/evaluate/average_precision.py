@@ -11,10 +11,10 @@ def area(scores: np.ndarray, presence: np.ndarray) -> float | None:
 
     Args:
         scores: float (N,).
-        presence: int (N,): 1 present, -1 absent, 0 difficult; difficult pictures count for nothing.
+        presence: int (N,): 1 present, -1 absent, 0 difficult; difficult images count for nothing.
 
     Returns:
-        0 to 1, or None where the class is in no picture.
+        0 to 1, or None where the class is in no image.
     """
     scores, positive = _counted(scores, presence)
     return float(average_precision_score(positive, scores)) if positive.any() else None

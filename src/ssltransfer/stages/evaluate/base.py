@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ssltransfer.artefacts.features import FeatureStore
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.features import FeatureStore
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Measurement
 from ssltransfer.training.devices import Devices
 
@@ -22,10 +22,10 @@ class Given:
     Attributes:
         spec: protocol and seeds.
         model: manifest of the model.
-        train, test: pictures, with their labels; for protocols that do not train the test pictures twice.
+        train, test: images, with their labels; for protocols that do not train the test images twice.
         folder: work directory, the same after an interruption.
         devices: where it is computed.
-        features: those of the training and of the test pictures, for protocols that read features; likewise.
+        features: those of the training and of the test images, for protocols that read features; likewise.
     """
 
     spec: Measurement
@@ -44,7 +44,7 @@ class Outcome:
     Attributes:
         values: name -> a number for each seed, in the protocol's unit or the one that its `falling` names; one number
             where nothing is drawn.
-        chance: what a guess reaches for the headline value.
+        chance: what chance reaches for the headline value.
         details: what the report draws; a function of spec and inputs.
         measured: what varies between equal runs.
     """
@@ -57,11 +57,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Classes:
-    """One label a picture, numbered alike in both sets.
+    """One label a image, numbered alike in both sets.
 
     Attributes:
         names: the training set's classes.
-        train, test: int64, class of each picture.
+        train, test: int64, class of each image.
     """
 
     names: list[str]
@@ -70,11 +70,11 @@ class Classes:
 
     @property
     def chance(self) -> float:
-        """Percent right of a guess that always names the commonest training class."""
+        """Percent right of chance that always names the commonest training class."""
         return self.chance_among(1)
 
     def chance_among(self, answers: int) -> float:
-        """The same of a guess that may name so many classes: always the commonest ones."""
+        """The same of chance that may name so many classes: always the commonest ones."""
         seen = np.bincount(self.train, minlength=len(self.names))
         return percent(np.isin(self.test, np.argsort(-seen, kind="stable")[:answers]).mean())
 
@@ -87,29 +87,29 @@ def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
         names: what they are called.
 
     Raises:
-        ArtefactError: a picture has no label, the test set has a class of its own, or there is one class alone.
+        ArtifactError: a image has no label, the test set has a class of its own, or there is one class alone.
     """
     for index, name in zip((train, test), names, strict=True):
         if (index.labels < 0).any():
-            raise ArtefactError(f"{name}: not every picture has a class label; name a labelled dataset.")
+            raise ArtifactError(f"{name}: not every image has a class label; name a labelled dataset.")
     number = {name: place for place, name in enumerate(train.classes)}
     present = [test.classes[label] for label in np.unique(test.labels)]
     unknown = [name for name in present if name not in number]
     if unknown:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{names[1]}: class {unknown[0]!r} does not stand in the training set {names[0]}; "
             "name two splits of the same classes."
         )
     if len(np.unique(train.labels)) < 2:
-        raise ArtefactError(f"{names[0]}: all pictures have one class, there is nothing to tell apart.")
+        raise ArtifactError(f"{names[0]}: all images have one class, there is nothing to tell apart.")
     renumber = np.array([number.get(name, -1) for name in test.classes], np.int64)
     return Classes(list(train.classes), train.labels.astype(np.int64), renumber[test.labels])
 
 
 def learning(curve: list[dict[str, float]], name: str) -> dict[str, Any]:
-    """A value along a training, and on held-out pictures where it was measured, for the report to draw."""
+    """A value along a training, and on validation images where it was measured, for the report to draw."""
     series: dict[str, list[list[float]]] = {}
-    for label, key in (("training", name), ("held out", f"heldout_{name}")):
+    for label, key in (("training", name), ("validation", f"val_{name}")):
         rows = [row for row in curve if key in row]
         if rows:
             series[label] = [[row["step"] for row in rows], [round(row[key], 4) for row in rows]]

@@ -16,13 +16,13 @@ from ssltransfer.training.kmeans import Points, assign, kmeans, memory_budget
 
 
 def evaluate(given: Given) -> Outcome:
-    """Accuracy of the class that each test picture's nearest centroid is matched with, for each seed of k-means.
+    """Accuracy of the class that each test image's nearest centroid is matched with, for each seed of k-means.
 
-    k-means runs on l2-normalised training features for a fixed number of iterations; test features are normalised
+    k-means runs on l2-normalized training features for a fixed number of iterations; test features are normalized
     alike. A cluster without a class (k above the number of classes) names none.
 
     Raises:
-        ArtefactError: fewer different training pictures than clusters.
+        ArtifactError: fewer different training images than clusters.
     """
     options = given.spec.protocol
     assert isinstance(options, ClusterAlignment) and given.features is not None
@@ -39,7 +39,7 @@ def evaluate(given: Given) -> Outcome:
             k,
             iterations=options.iterations,
             tolerance=0,
-            normalise=True,
+            normalize=True,
             seed=seed,
             device=device,
             budget=budget,
@@ -47,7 +47,7 @@ def evaluate(given: Given) -> Outcome:
             where=given.spec.train,
         )
         test = Points(
-            given.features[1], k, normalise=True, device=device, budget=budget, where=given.spec.test, keep=False
+            given.features[1], k, normalize=True, device=device, budget=budget, where=given.spec.test, keep=False
         )
         nearest, _ = assign(test, torch.from_numpy(found.centroids).to(device))
         similarity = similarities(found.labels, classes.train, k, len(classes.names))
@@ -75,10 +75,10 @@ def evaluate(given: Given) -> Outcome:
 
 
 def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int) -> np.ndarray:
-    """Share of each cluster's training pictures that are of each class, float64 (k, C); an empty cluster has zeros.
+    """Share of each cluster's training images that are of each class, float64 (k, C); an empty cluster has zeros.
 
     Args:
-        clusters: int (N,), cluster of each training picture.
+        clusters: int (N,), cluster of each training image.
         labels: int (N,), its class.
         k, classes: numbers of both.
     """

@@ -1,4 +1,4 @@
-"""Scores of a class a pixel, from one confusion matrix of all test pictures (Long et al. 2015; protocols 4.3)."""
+"""Scores of a class a pixel, from one confusion matrix of all test images (Long et al. 2015; protocols 4.3)."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def shares(matrix: np.ndarray) -> dict[str, float]:
 
 def all_background(matrix: np.ndarray) -> np.ndarray:
     """The matrix of an answer that names the background everywhere, for the same truth."""
-    guess = np.zeros_like(matrix)
-    guess[:, 0] = matrix.sum(1)
-    return guess
+    constant = np.zeros_like(matrix)
+    constant[:, 0] = matrix.sum(1)
+    return constant

@@ -1,4 +1,4 @@
-"""Test pictures as one centre crop or as ten."""
+"""Test images as one center crop or as ten."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ssltransfer.config.trunks import TrunkOptions
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.data.batches import Batch
-from ssltransfer.data.device_ops import centre_crop
-from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.data.device_ops import center_crop
+from ssltransfer.data.transforms import CenterSquare
 from ssltransfer.stages.evaluate.base import Given
 from ssltransfer.stages.evaluate.turns import in_turns
 
@@ -19,20 +19,20 @@ BATCH = 64
 T = TypeVar("T")
 
 
-def of_crops(given: Given, trunk: TrunkOptions, crops: int, measure: Callable[[list[Tensor]], T]) -> list[T]:
-    """What is found of one or ten crops, uint8 (B, 3, S, S) on the device, of each batch of test pictures, in order."""
+def of_crops(given: Given, backbone: BackboneOptions, crops: int, measure: Callable[[list[Tensor]], T]) -> list[T]:
+    """What is found of one or ten crops, uint8 (B, 3, S, S) on the device, of each batch of test images, in order."""
 
     def cut(batch: Batch) -> T:
-        pictures = batch.pictures
-        return measure([centre_crop(pictures, trunk.size)] if crops == 1 else ten_crops(pictures, trunk.size))
+        images = batch.images
+        return measure([center_crop(images, backbone.size)] if crops == 1 else ten_crops(images, backbone.size))
 
-    view = CentreSquare(trunk.short_side, trunk.short_side)
+    view = CenterSquare(backbone.short_side, backbone.short_side)
     return in_turns(given.test, view, BATCH, cut, given.devices)
 
 
-def ten_crops(pictures: Tensor, size: int) -> list[Tensor]:
-    """(B, C, H, W) -> the four corners and the centre, size x size, and their mirror images."""
-    top, left = pictures.shape[-2] - size, pictures.shape[-1] - size
-    five = [pictures[..., y : y + size, x : x + size] for y, x in ((0, 0), (0, left), (top, 0), (top, left))]
-    five.append(centre_crop(pictures, size))
+def ten_crops(images: Tensor, size: int) -> list[Tensor]:
+    """(B, C, H, W) -> the four corners and the center, size x size, and their mirror images."""
+    top, left = images.shape[-2] - size, images.shape[-1] - size
+    five = [images[..., y : y + size, x : x + size] for y, x in ((0, 0), (0, left), (top, 0), (top, left))]
+    five.append(center_crop(images, size))
     return [*five, *(crop.flip(-1) for crop in five)]

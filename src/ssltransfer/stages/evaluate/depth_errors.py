@@ -9,14 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.data.targets import read_target
 from ssltransfer.stages.evaluate.base import percent, spread_ids
 
 FACTORS = {"d1": 1.25, "d2": 1.25**2, "d3": 1.25**3}
 LARGEST_SHARE = 0.2  # of the batch's largest error: from there on berHu is quadratic
-MEDIAN_PICTURES = 1000  # of the training set, evenly spaced
-FARTHEST = 1000  # metres that are told apart for the median
+MEDIAN_IMAGES = 1000  # of the training set, evenly spaced
+FARTHEST = 1000  # meters that are told apart for the median
 
 
 def berhu(predicted: Tensor, truth: Tensor, *, together: bool = False) -> Tensor:
@@ -25,7 +25,7 @@ def berhu(predicted: Tensor, truth: Tensor, *, together: bool = False) -> Tensor
     |e| up to c, (e^2 + c^2) / (2 c) beyond; c is a fifth of the largest |e| of the batch, and no part of the gradient.
 
     Args:
-        predicted, truth: float32 of one shape, metres; truth 0 where there is no value.
+        predicted, truth: float32 of one shape, meters; truth 0 where there is no value.
         together: several processes have shares of one batch, if there are several: c is that of the whole, and the
             mean of what they give is the mean over its pixels.
     """
@@ -66,7 +66,7 @@ class Errors:
     Attributes:
         pixels: that have a value.
         within: how many of them are within each of the factors.
-        absolute, relative: sums of the errors in metres, and over the depth.
+        absolute, relative: sums of the errors in meters, and over the depth.
     """
 
     pixels: int = 0
@@ -76,7 +76,7 @@ class Errors:
 
     @classmethod
     def of(cls, predicted: Tensor, truth: Tensor) -> Errors:
-        """Of the pixels with a value: positive predictions and truth in metres, of one shape."""
+        """Of the pixels with a value: positive predictions and truth in meters, of one shape."""
         valid = truth > 0
         d, p = truth[valid].double(), predicted[valid].double()
         ratio, error = torch.maximum(d / p, p / d), (d - p).abs()
@@ -89,7 +89,7 @@ class Errors:
         return Errors(self.pixels + other.pixels, within, *sums)
 
     def values(self) -> dict[str, float]:
-        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3; mae in metres; rel, a share."""
+        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3; mae in meters; rel, a share."""
         count = max(1, self.pixels)
         shares = {name: percent(right / count) for name, right in self.within.items()}
         return shares | {"mae": round(self.absolute / count, 6), "rel": round(self.relative / count, 6)}
@@ -100,30 +100,30 @@ class Median:
     """The constant that is as often too near as too far.
 
     Attributes:
-        metres: the median of the training set's pixels, to a millimetre.
+        meters: the median of the training set's pixels, to a millimeter.
         loss: berHu of naming it everywhere.
     """
 
-    metres: float
+    meters: float
     loss: float
 
 
 def median_depth(train: Index) -> Median:
-    """Median over all pixels that have a value, of at most 1000 pictures that stand evenly spaced in the set.
+    """Median over all pixels that have a value, of at most 1000 images that stand evenly spaced in the set.
 
     Raises:
-        ArtefactError: a depth map cannot be read any more.
+        ArtifactError: a depth map cannot be read any more.
     """
     counts = np.zeros(1, np.int64)
-    for sample in spread_ids(len(train), MEDIAN_PICTURES):
+    for sample in spread_ids(len(train), MEDIAN_IMAGES):
         depth = read_target(train, sample)
         assert isinstance(depth, np.ndarray)
         found = np.bincount(np.rint(depth[depth > 0].clip(max=FARTHEST) * 1000).astype(np.int64), minlength=len(counts))
         found[: len(counts)] += counts
         counts = found
-    metres = np.arange(len(counts)) / 1000
-    median = float(metres[np.searchsorted(counts.cumsum(), counts.sum() / 2)])
-    error = np.abs(metres - median)
+    meters = np.arange(len(counts)) / 1000
+    median = float(meters[np.searchsorted(counts.cumsum(), counts.sum() / 2)])
+    error = np.abs(meters - median)
     c = max(LARGEST_SHARE * error[counts > 0].max(), 1e-6)
     losses = np.where(error <= c, error, (error**2 + c**2) / (2 * c))
     return Median(median, float((losses * counts).sum() / counts.sum()))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.data.targets import Boxes
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate.base import Given, Outcome, percent
 from ssltransfer.stages.evaluate.detection.ap import overlaps
@@ -20,15 +20,15 @@ from ssltransfer.stages.evaluate.detection.detector import Detector, measure, se
 from ssltransfer.stages.evaluate.detection.proposals import find_proposals
 from ssltransfer.stages.evaluate.detection.views import NOTHING, RegionView
 
-REGION = 224.0**2  # pixels of a region that is seen at its right scale: the pictures that networks were trained on
+REGION = 224.0**2  # pixels of a region that is seen at its right scale: the images that networks were trained on
 
 
 def evaluate(given: Given) -> Outcome:
-    """Average precision at one short side of the test pictures, and at several (`..._multi`).
+    """Average precision at one short side of the test images, and at several (`..._multi`).
 
     Raises:
-        ArtefactError: a set has no boxes, or no proposals can be had.
-        LayerError: the trunk has neither fully-connected layers nor residual blocks.
+        ArtifactError: a set has no boxes, or no proposals can be had.
+        LayerError: the backbone has neither fully-connected layers nor residual blocks.
     """
     options = given.spec.protocol
     assert isinstance(options, Options)
@@ -38,11 +38,11 @@ def evaluate(given: Given) -> Outcome:
     train, test = found.sets
     about = {
         "proposals": found.source,
-        "proposals_a_picture": round(float(np.mean([len(boxes) for boxes in test])), 1),
+        "proposals_a_image": round(float(np.mean([len(boxes) for boxes in test])), 1),
         "things_with_a_proposal": covered(test, sets.truth),
     }
     print(
-        f"proposals: {found.source}, {about['proposals_a_picture']} a test picture, which overlap "
+        f"proposals: {found.source}, {about['proposals_a_image']} a test image, which overlap "
         f"{about['things_with_a_proposal']:.1f} % of its things by half",
         flush=True,
     )
@@ -57,7 +57,7 @@ def evaluate(given: Given) -> Outcome:
 
 
 class FastRcnn(Detector):
-    """A trunk with fully-connected layers on pooled regions, or a residual one with its last block on them.
+    """A backbone with fully-connected layers on pooled regions, or a residual one with its last block on them.
 
     Args:
         model: where weights come from.
@@ -65,7 +65,7 @@ class FastRcnn(Detector):
         options: of the protocol.
         classes: how many.
         seed: of the fresh layers.
-        train, test: proposals of each picture, float32 (n, 4) in its pixels.
+        train, test: proposals of each image, float32 (n, 4) in its pixels.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class FastRcnn(Detector):
 
     @property
     def transform(self) -> RegionView:
-        """Whole pictures with regions to learn from."""
+        """Whole images with regions to learn from."""
         return RegionView(self.choices.scales, self.choices.max_side, self.proposals, self.sampling)
 
-    def learnt(self, picture: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """See `Detector`: loss of class and box, means over the picture's regions, which the loader drew."""
+    def learnt(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """See `Detector`: loss of class and box, means over the image's regions, which the loader drew."""
         there = others["labels"] != NOTHING
         regions, labels, shown = (others[name][there] for name in ("regions", "labels", "shown"))
-        found = self.region_losses(self.body(self.inputs(picture)), regions, labels, shown)
+        found = self.region_losses(self.body(self.inputs(image)), regions, labels, shown)
         return {"loss": found["loss_class"] + found["loss_box"], **found}
 
     def seen(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
@@ -114,14 +114,14 @@ class FastRcnn(Detector):
 
 
 def _body(model: Model, where: str, options: Options, seed: int) -> Body:
-    trunk = model.trunk.options
-    if trunk.fully_connected:
+    backbone = model.backbone.options
+    if backbone.fully_connected:
         return FullyConnected(model, options.fc, options.dropout, options.pooling, seed)
-    if "block3" in trunk.layers:
+    if "block3" in backbone.layers:
         return Blocks(model, options.pooling, seed)
     raise LayerError(
-        f"{where}: a {trunk.name} has neither fully-connected layers nor residual blocks to judge regions with; "
-        "measure another trunk."
+        f"{where}: a {backbone.name} has neither fully-connected layers nor residual blocks to judge regions with; "
+        "measure another backbone."
     )
 
 

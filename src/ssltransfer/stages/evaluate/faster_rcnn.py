@@ -25,11 +25,11 @@ from ssltransfer.stages.evaluate.detection.views import NOTHING, TrainingView
 
 
 def evaluate(given: Given) -> Outcome:
-    """Average precision at one short side of the test pictures.
+    """Average precision at one short side of the test images.
 
     Raises:
-        ArtefactError: a set has no boxes.
-        LayerError: the trunk has no block3 and block4.
+        ArtifactError: a set has no boxes.
+        LayerError: the backbone has no block3 and block4.
     """
     options = given.spec.protocol
     assert isinstance(options, Options)
@@ -43,12 +43,12 @@ def evaluate(given: Given) -> Outcome:
 
 
 class Anchors(BalancedPositiveNegativeSampler):
-    """Which anchors of a picture are learnt from, as torchvision draws them, but by a generator of their own."""
+    """Which anchors of a image are learnt from, as torchvision draws them, but by a generator of their own."""
 
     generator: torch.Generator | None = None
 
     def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels of each picture's anchors, 1 thing, 0 nothing, -1 neither -> masks uint8 of those of the first two."""
+        """Labels of each image's anchors, 1 thing, 0 nothing, -1 neither -> masks uint8 of those of the first two."""
         drawn = []
         for labels in matched_idxs:
             things = some(labels >= 1, int(self.batch_size_per_image * self.positive_fraction), self.generator)
@@ -58,10 +58,10 @@ class Anchors(BalancedPositiveNegativeSampler):
 
 
 class FasterRcnn(Detector):
-    """A residual trunk whose block3 proposes regions and whose block4 judges them.
+    """A residual backbone whose block3 proposes regions and whose block4 judges them.
 
     torchvision's region proposal network: a 3x3 convolution and anchors at every place of the map; anchors that pass
-    the picture's edge are learnt from too, which py-faster-rcnn leaves out.
+    the image's edge are learnt from too, which py-faster-rcnn leaves out.
 
     Args:
         model: where weights come from.
@@ -94,20 +94,20 @@ class FasterRcnn(Detector):
             nms_thresh=options.rpn_nms,
         )
         self.anchors = self.rpn.fg_bg_sampler = Anchors(options.rpn_samples, options.rpn_foreground)
-        self.guess += math.log(2)  # thing or not, of an anchor
+        self.chance_loss += math.log(2)  # thing or not, of an anchor
 
     @property
     def transform(self) -> Paired:
-        """Whole pictures with their boxes."""
+        """Whole images with their boxes."""
         return TrainingView(self.choices.scales, self.choices.max_side)
 
-    def learnt(self, picture: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    def learnt(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         """See `Detector`: losses of anchors and of regions, summed, means over those that are drawn by the seed."""
         there = others["classes"] != NOTHING
         boxes, classes = others["boxes"][there], others["classes"][there]
-        generator = torch.Generator(picture.device).manual_seed(seed)
+        generator = torch.Generator(image.device).manual_seed(seed)
         self.anchors.generator = generator
-        maps, regions, losses = self._proposed(picture, boxes)
+        maps, regions, losses = self._proposed(image, boxes)
         found = self.region_losses(maps, *self.sampling(regions, boxes, classes, generator))
         found |= {f"rpn_{name}": value for name, value in losses.items()}
         loss = torch.stack([found[name] for name in found if name != "accuracy"]).sum()
@@ -115,11 +115,11 @@ class FasterRcnn(Detector):
             loss = loss + self.strength * self.mix.penalty
         return {"loss": loss, **found}
 
-    def _proposed(self, picture: Tensor, things: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Map of a picture, regions (N, 4) without gradient, and in training, with its things (M, 4), the losses."""
-        x = self.inputs(picture)
+    def _proposed(self, image: Tensor, things: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Map of a image, regions (N, 4) without gradient, and in training, with its things (M, 4), the losses."""
+        x = self.inputs(image)
         maps = self.body(x)
-        images = ImageList(x, [(picture.shape[-2], picture.shape[-1])])
+        images = ImageList(x, [(image.shape[-2], image.shape[-1])])
         # Half precision is too coarse for corners.
         with torch.autocast(x.device.type, enabled=False):
             (regions,), losses = self.rpn(images, {"0": maps.float()}, None if things is None else [{"boxes": things}])

@@ -14,8 +14,8 @@ from ssltransfer.config.protocols import LinearLayers as Options
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws, seed_of
-from ssltransfer.data.transforms import CentreSquare, Transform
-from ssltransfer.models.trunk import initialise_last
+from ssltransfer.data.transforms import CenterSquare, Transform
+from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of
 from ssltransfer.stages.evaluate.crops import of_crops
@@ -28,8 +28,8 @@ from ssltransfer.training.task import Task, accuracy
 def evaluate(given: Given) -> Outcome:
     """Accuracy of each layer, and of the layer that is best in the mean over seeds.
 
-    Training pictures: short side 256 and its central square, a random 227 crop, mirrored half the time. Test: the
-    centre crop, or the mean of the softmax over ten crops.
+    Training images: short side 256 and its central square, a random 227 crop, mirrored half the time. Test: the
+    center crop, or the mean of the softmax over ten crops.
 
     Raises:
         LayerError: the model has no such layer.
@@ -39,7 +39,7 @@ def evaluate(given: Given) -> Outcome:
     devices = given.devices
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
     model = read_model(given.model, devices.device)
-    layers = layers_to_measure(model.trunk, options.layers, given.model)
+    layers = layers_to_measure(model.backbone, options.layers, given.model)
     values: dict[str, list[float]] = {layer: [] for layer in layers}
     first: dict[str, np.ndarray] = {}
     curves: dict[str, Any] = {}
@@ -50,7 +50,7 @@ def evaluate(given: Given) -> Outcome:
         print(f"seed {seed}: " + ", ".join(f"{layer} {shape}" for layer, shape in task.pooled.items()), flush=True)
         folder = given.folder / f"seed-{seed}"
         folder.mkdir(exist_ok=True)
-        fitted = fit(task, given.train, options.schedule, seed=seed, folder=folder, devices=devices, heldout=given.test)
+        fitted = fit(task, given.train, options.schedule, seed=seed, folder=folder, devices=devices, val=given.test)
         predicted = task.predict(given)
         for layer in layers:
             values[layer].append(accuracy_of(classes, predicted[layer]))
@@ -65,16 +65,16 @@ def evaluate(given: Given) -> Outcome:
         "layers": list(layers),
         "pooled": {layer: list(shape) for layer, shape in task.pooled.items()},
         "curves": curves,
-        "loss_of_a_guess": round(math.log(len(classes.names)), 6),
+        "chance_loss": round(math.log(len(classes.names)), 6),
         **answers(classes, first[best]),
     }
     return Outcome({"best": values[best], **values}, classes.chance, details, measured)
 
 
 class Probes(Task):
-    """A frozen trunk and one linear classifier a layer; the losses are independent and summed.
+    """A frozen backbone and one linear classifier a layer; the losses are independent and summed.
 
-    Each map is resized until channels x side^2 is at most `dims`, then normalised by batch statistics without
+    Each map is resized until channels x side^2 is at most `dims`, then normalized by batch statistics without
     parameters, then classified. The classifiers start at N(0, 0.01) [chosen: Caffe's usual filler].
 
     Args:
@@ -91,50 +91,50 @@ class Probes(Task):
     def __init__(self, model: Model, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
         super().__init__()
         self.model, self.layers, self.options = model, layers, options
-        shapes = model.trunk.shapes()
+        shapes = model.backbone.shapes()
         self.pooled = {layer: pooled_shape(shapes[layer], options.dims) for layer in layers}
         count = len(classes.names)
         self.probes = nn.ModuleDict({layer: _probe(shape, count, seed, layer) for layer, shape in self.pooled.items()})
         self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
-        self.register_buffer("heldout_labels", torch.from_numpy(classes.test), persistent=False)
-        self.guess = len(layers) * math.log(count)
+        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
+        self.chance_loss = len(layers) * math.log(count)
 
     @property
     def transform(self) -> Transform:
         """The square from which the device crops."""
-        trunk = self.model.trunk.options
-        return CentreSquare(trunk.short_side, trunk.short_side)
+        backbone = self.model.backbone.options
+        return CenterSquare(backbone.short_side, backbone.short_side)
 
     @property
-    def heldout_transform(self) -> Transform:
-        """The centre crop."""
+    def val_transform(self) -> Transform:
+        """The center crop."""
         return self.model.view
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of every layer."""
-        size = self.model.trunk.options.size
-        pictures = batch.pictures
+        size = self.model.backbone.options.size
+        images = batch.images
         if self.training:
-            pictures = mirror_some(random_crop(pictures, draws, size), draws)
-        labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
+            images = mirror_some(random_crop(images, draws, size), draws)
+        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
-        logits = self.logits(pictures)
+        logits = self.logits(images)
         losses = {layer: F.cross_entropy(value, target) for layer, value in logits.items()}
         found = {"loss": torch.stack(list(losses.values())).sum()}
         for layer in self.layers:
             found |= {f"loss_{layer}": losses[layer], f"accuracy_{layer}": accuracy(logits[layer], target)}
         return found
 
-    def logits(self, pictures: Tensor) -> dict[str, Tensor]:
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 (B, 3, S, S) -> layer -> float (B, K)."""
         with torch.no_grad():
-            maps = self.model.layers_of(pictures, list(self.layers))
+            maps = self.model.layers_of(images, list(self.layers))
             maps = {layer: resized(maps[layer], self.pooled[layer], self.options.resize) for layer in self.layers}
         return {layer: self.probes[layer](maps[layer]) for layer in self.layers}
 
     @torch.inference_mode()
     def predict(self, given: Given) -> dict[str, np.ndarray]:
-        """Layer -> class named for each test picture."""
+        """Layer -> class named for each test image."""
         self.eval()
 
         def named(crops: list[Tensor]) -> dict[str, np.ndarray]:
@@ -146,7 +146,7 @@ class Probes(Task):
             }
             return {layer: mean.argmax(1).cpu().numpy() for layer, mean in means.items()}
 
-        parts = of_crops(given, self.model.trunk.options, self.options.crops, named)
+        parts = of_crops(given, self.model.backbone.options, self.options.crops, named)
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
 
 
@@ -176,26 +176,26 @@ def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Mo
         # By layer, so that a probe does not hang on which others are trained beside it.
         torch.manual_seed(seed_of(seed, "probe", layer))
         linear = nn.Linear(math.prod(shape), classes)
-        initialise_last(linear)
+        initialize_last(linear)
     return nn.Sequential(norm, nn.Flatten(), linear)
 
 
 def _curves(fitted: Fitted, layers: tuple[str, ...]) -> dict[str, Any]:
-    """Columns of the first seed's learning curve, by layer; held-out values at fewer steps."""
-    held = [row for row in fitted.curve if "heldout_loss" in row]
+    """Columns of the first seed's learning curve, by layer; validation values at fewer steps."""
+    held = [row for row in fitted.curve if "val_loss" in row]
 
     def column(rows: list[dict[str, float]], name: str) -> list[float]:
         return [round(row[name], 4) for row in rows]
 
     return {
         "step": [int(row["step"]) for row in fitted.curve],
-        "heldout_step": [int(row["step"]) for row in held],
+        "val_step": [int(row["step"]) for row in held],
         "layers": {
             layer: {
                 "loss": column(fitted.curve, f"loss_{layer}"),
                 "accuracy": column(fitted.curve, f"accuracy_{layer}"),
-                "heldout_loss": column(held, f"heldout_loss_{layer}"),
-                "heldout_accuracy": column(held, f"heldout_accuracy_{layer}"),
+                "val_loss": column(held, f"val_loss_{layer}"),
+                "val_accuracy": column(held, f"val_accuracy_{layer}"),
             }
             for layer in layers
         },

@@ -1,6 +1,6 @@
-"""L2-regularised logistic regression by L-BFGS on cached features (Kolesnikov et al. 2019; protocols 4.5).
+"""L2-regularized logistic regression by L-BFGS on cached features (Kolesnikov et al. 2019; protocols 4.5).
 
-Minimised is mean cross-entropy + lambda ||W||^2, W (C, M), the bias unpenalised; lambda = 100 / (M C) [recalled:
+Minimized is mean cross-entropy + lambda ||W||^2, W (C, M), the bias unpenalized; lambda = 100 / (M C) [recalled:
 the supplement gives the penalty, not whether the loss is a mean or a sum; with a sum it would vanish beside 1.2
 million losses, so it is a mean]. scikit-learn's C is 1 / (2 N lambda).
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import Logistic
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of, percent
 from ssltransfer.stages.evaluate.scores import accuracy_of, answers
@@ -27,7 +27,7 @@ from ssltransfer.stages.evaluate.subsets import labelled, stratified
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.kmeans import Points, Rows, Source, memory_budget
 
-HELD_OUT = 0.1  # of each class's training pictures: where a penalty is chosen
+HELD_OUT = 0.1  # of each class's training images: where a penalty is chosen
 SEGMENT = 20  # updates between two chances to save; each costs one evaluation more
 MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
 
@@ -36,10 +36,10 @@ def evaluate(given: Given) -> Outcome:
     """Accuracy of the classifier at the minimum; it starts at zero.
 
     With few labels a number for each draw of those that have one; else nothing is drawn, and there is one number. Of
-    several penalties the one that names most of a held-out tenth of the training pictures is fitted to all again.
+    several penalties the one that names most of a validation tenth of the training images is fitted to all again.
 
     Raises:
-        ArtefactError: the features are not finite, or no class has two pictures to choose a penalty by.
+        ArtifactError: the features are not finite, or no class has two images to choose a penalty by.
     """
     options = given.spec.protocol
     assert isinstance(options, Logistic) and given.features is not None
@@ -58,38 +58,36 @@ def evaluate(given: Given) -> Outcome:
 def _fitted(
     given: Given, options: Logistic, source: Source, classes: Classes, chosen: np.ndarray, number: int
 ) -> dict[str, Any]:
-    """The classifier of the chosen training pictures: details, and `predicted`, the class of each test picture."""
+    """The classifier of the chosen training images: details, and `predicted`, the class of each test image."""
     assert given.features is not None
     labels, c = classes.train[chosen], len(classes.names)
     train, test = (
-        Points(one, c, normalise=False, device=given.devices.device, budget=memory_budget(), where=name, keep=keep)
+        Points(one, c, normalize=False, device=given.devices.device, budget=memory_budget(), where=name, keep=keep)
         for one, name, keep in (
             (source, given.spec.train, True),
             (given.features[1], given.spec.test, False),
         )
     )
-    standard = standardisation(train) if options.standardise else None
+    standard = standardization(train) if options.standardize else None
     print(f"{train}, {c} classes; {given.devices}", flush=True)
     details: dict[str, Any] = {"labelled": len(chosen)}
     penalty = options.penalty
     if isinstance(penalty, tuple):
         held = stratified(labels, HELD_OUT, given.spec.seeds[0], keep=1)
         if not len(held):
-            raise ArtefactError(
-                f"{given.spec.train}: no class has two pictures to choose a penalty by; give one penalty."
+            raise ArtifactError(
+                f"{given.spec.train}: no class has two images to choose a penalty by; give one penalty."
             )
         grid = Objective(train, labels, c, penalty, standard, without=held)
-        minimise(grid, options.iterations, Checkpoint(given.folder / f"grid-{number}.pt"))
+        minimize(grid, options.iterations, Checkpoint(given.folder / f"grid-{number}.pt"))
         right = (grid.predict(train)[:, held] == labels[held]).mean(1)
-        details["grid"] = [
-            {"penalty": one, "held_out": percent(share)} for one, share in zip(penalty, right, strict=True)
-        ]
-        print(f"of {len(held)} held-out pictures: {details['grid']}", flush=True)
+        details["grid"] = [{"penalty": one, "val": percent(share)} for one, share in zip(penalty, right, strict=True)]
+        print(f"of {len(held)} validation images: {details['grid']}", flush=True)
         penalty = penalty[int(right.argmax())]
     elif penalty is None:
         penalty = 100 / (train.shape[1] * c)
     objective = Objective(train, labels, c, (penalty,), standard)
-    curve = minimise(objective, options.iterations, Checkpoint(given.folder / f"checkpoint-{number}.pt"))
+    curve = minimize(objective, options.iterations, Checkpoint(given.folder / f"checkpoint-{number}.pt"))
     return details | {
         "penalty": penalty,
         "curve": curve,
@@ -109,7 +107,7 @@ class Objective:
         labels: int64 (N,).
         classes: C.
         penalties: G values of lambda.
-        standard: float32 (M,) and (M,), mean and deviation by which features are standardised, or None.
+        standard: float32 (M,) and (M,), mean and deviation by which features are standardized, or None.
         without: samples that are left out.
 
     Attributes:
@@ -126,7 +124,7 @@ class Objective:
         standard: tuple[Tensor, Tensor] | None = None,
         without: np.ndarray | None = None,
     ):
-        self.points, self._standardisation = points, standard
+        self.points, self._standardization = points, standard
         self.labels = torch.from_numpy(labels).to(points.device)
         self._out = None if without is None else torch.zeros(len(labels), dtype=torch.bool, device=points.device)
         if self._out is not None and without is not None:
@@ -182,7 +180,7 @@ class Objective:
         return mean, torch.maximum(square - mean.square(), 1e-4 * square)
 
     def _standard(self, x: Tensor) -> Tensor:
-        return x if self._standardisation is None else (x - self._standardisation[0]) / self._standardisation[1]
+        return x if self._standardization is None else (x - self._standardization[0]) / self._standardization[1]
 
 
 def _scores(parameters: Tensor, x: Tensor) -> Tensor:
@@ -192,7 +190,7 @@ def _scores(parameters: Tensor, x: Tensor) -> Tensor:
 class Coordinates:
     """A change of variables: where all is zero, the objective's second derivatives along them are about 1.
 
-    There every class has the probability 1/C, so that along a weight of dimension j, its feature centred by the bias,
+    There every class has the probability 1/C, so that along a weight of dimension j, its feature centerd by the bias,
     the second derivative is h var_j + 2 lambda with h = (1 - 1/C) / C, and along a bias h (Jacobi preconditioning).
 
     Args:
@@ -202,7 +200,7 @@ class Coordinates:
     def __init__(self, objective: Objective):
         classes = objective.parameters.shape[1]
         share = (1 - 1 / classes) / classes
-        self.centre, variance = objective.moments()
+        self.center, variance = objective.moments()
         self._weight = (share * variance + 2 * objective.penalty).rsqrt()
         self._weight[self._weight.isinf()] = 1.0
         self._bias = share**-0.5
@@ -210,22 +208,22 @@ class Coordinates:
     def parameters(self, inner: Tensor) -> Tensor:
         """float64 (G, C, M + 1) in these coordinates -> weights and bias."""
         weight = inner[..., :-1] * self._weight
-        return torch.cat([weight, (inner[..., -1] * self._bias - weight @ self.centre)[..., None]], -1)
+        return torch.cat([weight, (inner[..., -1] * self._bias - weight @ self.center)[..., None]], -1)
 
     def gradient(self, outer: Tensor) -> Tensor:
         """The gradient by weights and bias -> the gradient by these coordinates."""
         weight, bias = outer[..., :-1], outer[..., -1:]
-        return torch.cat([(weight - bias * self.centre) * self._weight, bias * self._bias], -1)
+        return torch.cat([(weight - bias * self.center) * self._weight, bias * self._bias], -1)
 
 
-def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list[dict[str, float]]:
+def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list[dict[str, float]]:
     """Bring `objective.parameters` to the minimum; rows of {update, objective, gradient}, the last the end.
 
-    Several objectives are minimised as their sum, which is least where each is. The optimiser runs in segments, alike
+    Several objectives are minimized as their sum, which is least where each is. The optimizer runs in segments, alike
     whether it was interrupted or not, and its whole state is saved between them: a killed run ends with the same bits.
 
     Raises:
-        ArtefactError: the objective is not finite.
+        ArtifactError: the objective is not finite.
         Interrupted: told to end; the state is saved.
     """
     coordinates, inner = Coordinates(objective), torch.zeros_like(objective.parameters)
@@ -238,7 +236,7 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
         inner.grad = coordinates.gradient(objective.parameters.grad)
         return value
 
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         [inner],
         max_iter=SEGMENT,
         max_eval=100 * SEGMENT,  # the default would cut the last line search of a segment short
@@ -253,30 +251,30 @@ def minimise(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
     if state:
         inner.copy_(state["inner"])
         objective.parameters.copy_(coordinates.parameters(inner))
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
         curve, done, finished = state["curve"], state["done"], state["finished"]
         print(f"L-BFGS: going on after update {done}", flush=True)
     with checkpoint:
         while not finished:
-            optimiser.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
-            optimiser.step(evaluated)
-            made = int(optimiser.state[inner].get("n_iter", 0))
+            optimizer.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
+            optimizer.step(evaluated)
+            made = int(optimizer.state[inner].get("n_iter", 0))
             value, gradient = float(evaluated()), objective.parameters.grad
             assert gradient is not None
             largest = float(gradient.abs().max())
             if not np.isfinite(value):
-                raise ArtefactError(f"{objective.points.where}: the objective is not finite; set standardise: true.")
+                raise ArtifactError(f"{objective.points.where}: the objective is not finite; set standardize: true.")
             finished = made < done + SEGMENT or made >= updates or largest <= GRADIENT_TOLERANCE
             done = made
             curve.append({"update": done, "objective": float(f"{value:.9g}"), "gradient": float(f"{largest:.3g}")})
             print(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}", flush=True)
             if finished or checkpoint.due(len(curve)):
-                content = {"inner": inner, "optimiser": optimiser.state_dict(), "curve": curve}
+                content = {"inner": inner, "optimizer": optimizer.state_dict(), "curve": curve}
                 checkpoint.save(content | {"done": done, "finished": finished}, done)
     return curve
 
 
-def standardisation(points: Points) -> tuple[Tensor, Tensor]:
+def standardization(points: Points) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each dimension, float32 (M,); a constant dimension is divided by 1."""
     n, m = points.shape
     total = torch.zeros(m, dtype=torch.float64, device=points.device)

@@ -14,9 +14,9 @@ from ssltransfer.config.protocols import NonlinearLayers as Options
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import mirror_some, random_crop
 from ssltransfer.data.draws import Draws, seed_of
-from ssltransfer.data.transforms import CentreSquare, Transform
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import initialise_last
+from ssltransfer.data.transforms import CenterSquare, Transform
+from ssltransfer.models.backbone import initialize_last
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.base import Classes, Given, Outcome, classes_of, learning
 from ssltransfer.stages.evaluate.crops import of_crops
@@ -29,7 +29,7 @@ from ssltransfer.training.task import Task, accuracy
 def evaluate(given: Given) -> Outcome:
     """Accuracy with each layer as the last frozen one, and of the layer that is best in the mean over seeds.
 
-    Each layer is a training of its own. Pictures as for linear classifiers: short side 256 and its central square, a
+    Each layer is a training of its own. Images as for linear classifiers: short side 256 and its central square, a
     random 227 crop, mirrored half the time; test: the mean of the softmax over ten crops.
 
     Raises:
@@ -39,7 +39,7 @@ def evaluate(given: Given) -> Outcome:
     assert isinstance(options, Options)
     classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
     model = read_model(given.model, given.devices.device)
-    layers = layers_to_measure(model.trunk, options.layers, given.model)
+    layers = layers_to_measure(model.backbone, options.layers, given.model)
     values: dict[str, list[float]] = {layer: [] for layer in layers}
     first: dict[str, np.ndarray] = {}
     lines: list[dict[str, Any]] = []
@@ -58,7 +58,7 @@ def evaluate(given: Given) -> Outcome:
                 seed=seed,
                 folder=folder,
                 devices=given.devices,
-                heldout=given.test,
+                val=given.test,
             )
             predicted = task.predict(given)
             values[layer].append(accuracy_of(classes, predicted))
@@ -71,7 +71,7 @@ def evaluate(given: Given) -> Outcome:
         "best_layer": best,
         "layers": list(layers),
         "lines": lines,
-        "loss_of_a_guess": round(math.log(len(classes.names)), 6),
+        "chance_loss": round(math.log(len(classes.names)), 6),
         **answers(classes, first[best]),
     }
     return Outcome({"best": values[best], **values}, classes.chance, details, measured)
@@ -96,24 +96,24 @@ class Retrained(Task):
         self.crops = options.crops
         # By layer, so that a training does not hang on which others there are.
         seed = seed_of(seed, "retrained", layer)
-        self.trunk = build_trunk(model.trunk.options, top=True, seed=seed, dropout=options.dropout)
-        self.later = self.trunk.layers[self.trunk.layers.index(layer) + 1 :]
+        self.backbone = build_backbone(model.backbone.options, top=True, seed=seed, dropout=options.dropout)
+        self.later = self.backbone.layers[self.backbone.layers.index(layer) + 1 :]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(math.prod(self.trunk.shapes()[self.trunk.layers[-1]]), len(classes.names))
-            initialise_last(last)
-        before = nn.Dropout(options.dropout) if self.trunk.options.fully_connected else nn.Identity()
+            last = nn.Linear(math.prod(self.backbone.shapes()[self.backbone.layers[-1]]), len(classes.names))
+            initialize_last(last)
+        before = nn.Dropout(options.dropout) if self.backbone.options.fully_connected else nn.Identity()
         self.head = nn.Sequential(before, nn.Flatten(), last)
         for parameter in self._never_used():
             parameter.requires_grad_(False)
         self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
-        self.register_buffer("heldout_labels", torch.from_numpy(classes.test), persistent=False)
-        self.guess = math.log(len(classes.names))
+        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
+        self.chance_loss = math.log(len(classes.names))
 
     def _never_used(self) -> list[nn.Parameter]:
-        """Parameters of the fresh trunk up to the frozen layer: those that no gradient reaches."""
+        """Parameters of the fresh backbone up to the frozen layer: those that no gradient reaches."""
         self.eval()
-        x = torch.zeros(1, *self.trunk.shapes()[self.layer])
+        x = torch.zeros(1, *self.backbone.shapes()[self.layer])
         self._rest(x).sum().backward()
         unused = [parameter for parameter in self.parameters() if parameter.grad is None]
         self.zero_grad(set_to_none=True)
@@ -122,39 +122,39 @@ class Retrained(Task):
     @property
     def transform(self) -> Transform:
         """The square from which the device crops."""
-        trunk = self.trunk.options
-        return CentreSquare(trunk.short_side, trunk.short_side)
+        backbone = self.backbone.options
+        return CenterSquare(backbone.short_side, backbone.short_side)
 
     @property
-    def heldout_transform(self) -> Transform:
-        """The centre crop."""
+    def val_transform(self) -> Transform:
+        """The center crop."""
         return self.model.view
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
-        pictures = batch.pictures
+        images = batch.images
         if self.training:
-            pictures = mirror_some(random_crop(pictures, draws, self.trunk.options.size), draws)
-        labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
-        target, logits = labels[batch.ids], self.logits(pictures)
+            images = mirror_some(random_crop(images, draws, self.backbone.options.size), draws)
+        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
+        target, logits = labels[batch.ids], self.logits(images)
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
 
-    def logits(self, pictures: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, K)."""
         with torch.no_grad():
-            frozen = self.model.layers_of(pictures, [self.layer])[self.layer]
-        # A copy, since the next step may work in place on what inference mode or the frozen trunk still hold.
+            frozen = self.model.layers_of(images, [self.layer])[self.layer]
+        # A copy, since the next step may work in place on what inference mode or the frozen backbone still hold.
         return self._rest(frozen.clone())
 
     def _rest(self, x: Tensor) -> Tensor:
         for layer in self.later:
-            x = self.trunk.step(layer, x)
+            x = self.backbone.step(layer, x)
         found: Tensor = self.head(x)
         return found
 
     @torch.inference_mode()
     def predict(self, given: Given) -> np.ndarray:
-        """Class named for each test picture."""
+        """Class named for each test image."""
         self.eval()
 
         def named(crops: list[Tensor]) -> np.ndarray:
@@ -163,4 +163,4 @@ class Retrained(Task):
             found: np.ndarray = torch.stack(shares).mean(0).argmax(1).cpu().numpy()
             return found
 
-        return np.concatenate(of_crops(given, self.trunk.options, self.crops, named))
+        return np.concatenate(of_crops(given, self.backbone.options, self.crops, named))

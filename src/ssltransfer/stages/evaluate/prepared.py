@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import FineTuning
 from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.weights import Model
@@ -11,12 +11,12 @@ from ssltransfer.training.rescaling import rescale_by
 
 
 def prepared(model: Model, options: FineTuning, index: Index, devices: Devices, seed: int) -> Model:
-    """The model as `absorb_bn` and `rescale` want it; its trunk is changed in place.
+    """The model as `absorb_bn` and `rescale` want it; its backbone is changed in place.
 
-    Arguments and errors are those of `rescale_by`; index: the training pictures.
+    Arguments and errors are those of `rescale_by`; index: the training images.
     """
     if options.absorb_bn:
-        print(f"{absorb_norms(model.trunk)} batch norms folded into the convolutions before them", flush=True)
+        print(f"{absorb_norms(model.backbone)} batch norms folded into the convolutions before them", flush=True)
     if options.rescale:
         rescale_by(model, index, devices, seed)
     return model

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import Retrieval
 from ssltransfer.stages.evaluate.base import Given, Outcome, classes_of, percent
-from ssltransfer.stages.evaluate.neighbours import SHOWN, examples
+from ssltransfer.stages.evaluate.neighbors import SHOWN, examples
 from ssltransfer.stages.evaluate.search import search
 
 
 def evaluate(given: Given) -> Outcome:
-    """Recall at K: pictures of which one of the K nearest others has their class.
+    """Recall at K: images of which one of the K nearest others has their class.
 
-    The query is left out of its own neighbours. A picture that is alone in its class counts as missed.
+    The query is left out of its own neighbors. A image that is alone in its class counts as missed.
 
     Raises:
-        ArtefactError: K is not less than the number of pictures.
+        ArtifactError: K is not less than the number of images.
     """
     options = given.spec.protocol
     assert isinstance(options, Retrieval) and given.features is not None
     classes = classes_of(given.test, given.test, (given.spec.test, given.spec.test))
     n, most = len(classes.test), max(options.at)
     if most >= n:
-        raise ArtefactError(f"{given.spec.test}: recall at {most} of only {n} pictures cannot be; lower `at`.")
+        raise ArtifactError(f"{given.spec.test}: recall at {most} of only {n} images cannot be; lower `at`.")
     k = min(max(most, SHOWN) + 1, n)
     names = (given.spec.test, given.spec.test)
     ids, cosines, measured = search(given.features[1], given.features[1], k, given.devices.device, names)
@@ -36,9 +36,9 @@ def evaluate(given: Given) -> Outcome:
 
 
 def without_query(ids: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours (Q, k) of each picture of a set in itself -> (Q, k - 1), those that are others.
+    """Neighbors (Q, k) of each image of a set in itself -> (Q, k - 1), those that are others.
 
-    A picture with more equals than k may not stand among its own neighbours; then the last one goes.
+    A image with more equals than k may not stand among its own neighbors; then the last one goes.
     """
     own = ids == np.arange(len(ids))[:, None]
     own[~own.any(1), -1] = True
@@ -47,6 +47,6 @@ def without_query(ids: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def chance(labels: np.ndarray) -> float:
-    """Percent of pictures whose class a random other picture has."""
+    """Percent of images whose class a random other image has."""
     sizes = np.bincount(labels)
     return percent((sizes * (sizes - 1)).sum() / (len(labels) * (len(labels) - 1)))

@@ -12,22 +12,22 @@ MATRIX_CLASSES = 50
 
 
 def accuracy_of(classes: Classes, predicted: np.ndarray) -> float:
-    """Percent of the test pictures whose class was named."""
+    """Percent of the test images whose class was named."""
     return percent((predicted == classes.test).mean())
 
 
 def top5_of(classes: Classes, scores: np.ndarray) -> float:
-    """Percent of the test pictures whose class is among the five likeliest, scores (N, C)."""
+    """Percent of the test images whose class is among the five likeliest, scores (N, C)."""
     five = np.argpartition(-scores, min(5, scores.shape[1]) - 1, axis=1)[:, :5]
     return percent((five == classes.test[:, None]).any(1).mean())
 
 
 def answers(classes: Classes, predicted: np.ndarray) -> dict[str, Any]:
-    """Accuracy of each class in percent (None without test pictures), and who is taken for whom.
+    """Accuracy of each class in percent (None without test images), and who is taken for whom.
 
     Args:
         classes: the true ones.
-        predicted: int (N,), class named for each test picture; -1 names none.
+        predicted: int (N,), class named for each test image; -1 names none.
 
     Returns:
         per_class: class name -> percent. confusion, for up to 50 classes: rows are true classes, columns named ones.

@@ -29,11 +29,11 @@ def search(
         Samples int64 (Q, k), nearest first; cosines float32 (Q, k); what varies between equal runs.
 
     Raises:
-        ArtefactError: a value is not finite, or the memory is too small.
+        ArtifactError: a value is not finite, or the memory is too small.
     """
     n, block = asked.shape[0], query_block(asked.shape, device)
     points, queries = (
-        Points(source, block, normalise=True, device=device, budget=memory_budget(), where=name, keep=keep)
+        Points(source, block, normalize=True, device=device, budget=memory_budget(), where=name, keep=keep)
         for source, name, keep in zip((gallery, asked), where, (True, False), strict=True)
     )
     print(f"gallery: {points}; {block} queries at a time", flush=True)

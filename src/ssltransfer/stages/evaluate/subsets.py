@@ -1,4 +1,4 @@
-"""Which training pictures serve which purpose."""
+"""Which training images serve which purpose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.base import NameFile
 from ssltransfer.config.protocols import Labelled
 from ssltransfer.data.draws import seed_of
@@ -36,16 +36,16 @@ def stratified(labels: np.ndarray, count: float, seed: int, *, keep: int = 0) ->
 def labelled(
     paths: Sequence[str], labels: np.ndarray, options: Labelled | None, seeds: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
-    """The training pictures that have labels, int64 and rising, for each seed; where nothing is said all, once.
+    """The training images that have labels, int64 and rising, for each seed; where nothing is said all, once.
 
     Args:
-        paths: of the training pictures.
+        paths: of the training images.
         labels: int (N,), class of each.
         options: how many, or which list.
         seeds: of the draws.
 
     Raises:
-        ArtefactError: a listed picture is not there, or its name stands for several.
+        ArtifactError: a listed image is not there, or its name stands for several.
     """
     if options is None:
         yield np.arange(len(labels))
@@ -59,7 +59,7 @@ def labelled(
 
 
 def _listed(paths: Sequence[str], listing: NameFile) -> np.ndarray:
-    """Places of the pictures that a list names by path, or by file name as SimCLR's lists do."""
+    """Places of the images that a list names by path, or by file name as SimCLR's lists do."""
     place = {path: number for number, path in enumerate(paths)}
     by_name: dict[str, list[int]] = {}
     for number, path in enumerate(paths):
@@ -68,7 +68,7 @@ def _listed(paths: Sequence[str], listing: NameFile) -> np.ndarray:
     for name in listing.names():
         places = [place[name]] if name in place else by_name.get(name, [])
         if len(places) != 1:
-            fault = "names several pictures of the training set; give paths" if places else "is not in the training set"
-            raise ArtefactError(f"{listing.path}: {name} {fault}; give the list that belongs to this set.")
+            fault = "names several images of the training set; give paths" if places else "is not in the training set"
+            raise ArtifactError(f"{listing.path}: {name} {fault}; give the list that belongs to this set.")
         found.add(places[0])
     return np.array(sorted(found), np.int64)

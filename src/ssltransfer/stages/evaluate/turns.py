@@ -1,4 +1,4 @@
-"""One pass over the pictures of a set, of which several processes take batches in turns."""
+"""One pass over the images of a set, of which several processes take batches in turns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TypeVar
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.data.batches import Batch, load_batches
 from ssltransfer.data.transforms import Transform
 from ssltransfer.training.devices import Devices
@@ -31,17 +31,17 @@ def in_turns(
     Batches are cut alike whatever the number of processes, so that what is found does not depend on it.
 
     Args:
-        index: the pictures, taken as they stand.
+        index: the images, taken as they stand.
         view: CPU part.
-        batch: pictures of a batch; the last one of a pass may have fewer.
+        batch: images of a batch; the last one of a pass may have fewer.
         measure: gets a batch on the device, and gives back what can be pickled and lies in host memory.
         devices: this process among those that call this together.
         what: is done, for the display.
         seed: of what the view draws.
-        times: passes over all pictures, one after the other; a batch's `epochs` say which.
+        times: passes over all images, one after the other; a batch's `epochs` say which.
 
     Raises:
-        ArtefactError: a picture cannot be read any more.
+        ArtifactError: a image cannot be read any more.
     """
     n, world = len(index), devices.world
     spans = [range(start, min(n, start + batch)) for start in range(0, n, batch)]
@@ -52,7 +52,7 @@ def in_turns(
     for one in load_batches(index, view, mine, seed=seed, workers=devices.workers):
         found.append(measure(one.to(devices.device)))
         progress.step(0.0)
-        progress.say(f"{n} pictures" + (f", {times} times" if times > 1 else ""))
+        progress.say(f"{n} images" + (f", {times} times" if times > 1 else ""))
     progress.close()
     parts = devices.gathered(found)
     # The first process has at least as many as any other.

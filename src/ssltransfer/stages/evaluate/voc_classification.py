@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import VocClassification as Options
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.device_ops import mirror_some
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.data.transforms import resize
 from ssltransfer.models.absorb import absorb_norms
+from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.build import with_top
-from ssltransfer.models.normalise import normalise
-from ssltransfer.models.trunk import BATCH_NORMS, LayerError, Trunk
+from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.stages.evaluate.average_precision import area, eleven_points, precisions
 from ssltransfer.stages.evaluate.base import Given, Outcome, learning, percent
@@ -35,12 +35,12 @@ RECALLS = 21  # points of a curve
 
 
 def evaluate(given: Given) -> Outcome:
-    """Mean average precision over the classes that are in some test picture: `map` by area, `map11` by 11 points.
+    """Mean average precision over the classes that are in some test image: `map` by area, `map11` by 11 points.
 
-    Scores of a test picture are summed over ten random crops, mirrored half the time, as the released code does.
+    Scores of a test image are summed over ten random crops, mirrored half the time, as the released code does.
 
     Raises:
-        ArtefactError: a set does not have VOC's labels, or the two have other classes.
+        ArtifactError: a set does not have VOC's labels, or the two have other classes.
         LayerError: the model lacks the fc layers that are to stay frozen.
     """
     options = given.spec.protocol
@@ -52,13 +52,13 @@ def evaluate(given: Given) -> Outcome:
     for seed in given.spec.seeds:
         model = read_model(given.model)
         task = FineTuned(model, given.model.as_posix(), options, *presence, seed)
-        prepared(replace(model, trunk=task.trunk), options, given.train, given.devices, seed)
+        prepared(replace(model, backbone=task.backbone), options, given.train, given.devices, seed)
         trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
         print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
         folder = given.folder / f"seed-{seed}"
         folder.mkdir(exist_ok=True)
         fitted = fit(
-            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, heldout=given.test
+            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, val=given.test
         )
         scores = task.scores(given, seed)
         found: dict[str, list[float | None]] = {
@@ -76,23 +76,23 @@ def evaluate(given: Given) -> Outcome:
 
 @dataclass(frozen=True)
 class ScaledCrop:
-    """A random square of the original picture, `scale` times `size` a side, resized to `size`.
+    """A random square of the original image, `scale` times `size` a side, resized to `size`.
 
     As the released layer draws it: the factor is uniform between both scales, the larger lowered to what fits in the
-    picture (and the smaller to the larger), so that nothing is ever padded; the place is uniform. Resizing is
+    image (and the smaller to the larger), so that nothing is ever padded; the place is uniform. Resizing is
     antialiased, which the released layer's is not [chosen].
     """
 
     size: int
     scale: tuple[float, float]
 
-    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+    def __call__(self, image: Tensor, random: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        height, width = picture.shape[-2:]
+        height, width = image.shape[-2:]
         high = min(self.scale[1], min(height, width) / self.size)
         side = max(1, min(round(self.size * random.uniform(min(self.scale[0], high), high)), height, width))
         top, left = random.randint(0, height - side), random.randint(0, width - side)
-        return resize(picture[:, top : top + side, left : left + side], self.size, self.size)
+        return resize(image[:, top : top + side, left : left + side], self.size, self.size)
 
 
 class FineTuned(Task):
@@ -101,7 +101,7 @@ class FineTuned(Task):
     Convolutions are copied from the model. `all` and `fc6-8`: fc6, fc7 and fc8 start at N(0, 0.01) with bias 0.1, even
     where the model has trained ones, so that every model starts alike; `fc8`: the model's fc6 and fc7 stay. A network
     without fc layers (ResNet) has fc8 on its pooled features, and then fc6-8 means fc8. Frozen batch norms keep their
-    statistics; dropout stays on before all that learns, as in the released code. Normalisation is the model's own.
+    statistics; dropout stays on before all that learns, as in the released code. Normalization is the model's own.
 
     Args:
         model: where weights come from.
@@ -114,59 +114,59 @@ class FineTuned(Task):
     def __init__(self, model: Model, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int):
         super().__init__()
         self.rule, self.options, classes = model.rule, options, train.shape[1]
-        self.trunk, learning = _trunk(model, where, options, seed)
-        before = nn.Dropout(options.dropout) if self.trunk.options.fully_connected else nn.Identity()
-        self.head = nn.Sequential(before, nn.Linear(self.trunk.shapes()[self.trunk.layers[-1]][0], classes))
+        self.backbone, learning = _backbone(model, where, options, seed)
+        before = nn.Dropout(options.dropout) if self.backbone.options.fully_connected else nn.Identity()
+        self.head = nn.Sequential(before, nn.Linear(self.backbone.shapes()[self.backbone.layers[-1]][0], classes))
         _afresh([self.head[1]], seed, "fc8")
-        for name, parameter in self.trunk.named_parameters():
+        for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(options.train == "all" or name in learning)
-        for name, labels in (("labels", train), ("heldout_labels", test)):
+        for name, labels in (("labels", train), ("val_labels", test)):
             self.register_buffer(name, torch.from_numpy(labels), persistent=False)
         share = (train != 0).mean(0)
         p = np.clip((train > 0).sum(0) / np.maximum((train != 0).sum(0), 1), 1e-12, 1 - 1e-12)
         entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
-        self.guess = float(options.loss_weight * (share * entropy).mean())
+        self.chance_loss = float(options.loss_weight * (share * entropy).mean())
 
     @property
     def transform(self) -> ScaledCrop:
         """Random scale and place."""
-        return ScaledCrop(self.trunk.options.size, self.options.scale)
+        return ScaledCrop(self.backbone.options.size, self.options.scale)
 
     def train(self, mode: bool = True) -> FineTuned:
         """Frozen batch norms stay in evaluation mode."""
         super().train(mode)
-        for module in self.trunk.modules():
+        for module in self.backbone.modules():
             if isinstance(module, BATCH_NORMS) and not module.weight.requires_grad:
                 module.eval()
         return self
 
-    def logits(self, pictures: Tensor, draws: Draws) -> Tensor:
+    def logits(self, images: Tensor, draws: Draws) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, C)."""
-        x = normalise(mirror_some(pictures, draws), self.rule)
-        found: Tensor = self.head(self.trunk(x)[self.trunk.layers[-1]])
+        x = normalize(mirror_some(images, draws), self.rule)
+        found: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
         return found
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """`loss_weight` times the mean over pictures and classes of the cross-entropy; difficult ones give zero.
+        """`loss_weight` times the mean over images and classes of the cross-entropy; difficult ones give zero.
 
-        With 20 classes and weight 20 that is the released code's sum over classes, mean over pictures.
+        With 20 classes and weight 20 that is the released code's sum over classes, mean over images.
         """
-        labels: Tensor = self.labels if self.training else self.heldout_labels  # type: ignore[assignment]
+        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         presence = labels[batch.ids]
-        logits = self.logits(batch.pictures, draws).float()
+        logits = self.logits(batch.images, draws).float()
         losses = F.binary_cross_entropy_with_logits(logits, (presence > 0).float(), reduction="none")
         return {"loss": self.options.loss_weight * (losses * (presence != 0)).mean()}
 
     @torch.inference_mode()
     def scores(self, given: Given, seed: int) -> np.ndarray:
-        """float64 (N, C), the sum of each test picture's scores over its crops."""
+        """float64 (N, C), the sum of each test image's scores over its crops."""
         self.eval()
         devices, crops = given.devices, self.options.crops
         seed = seed_of(seed, "test")
 
         def scored(batch: Batch) -> np.ndarray:
             with devices.autocast():
-                found = self.logits(batch.pictures, batch.draws(seed))
+                found = self.logits(batch.images, batch.draws(seed))
             rows: np.ndarray = found.double().cpu().numpy()
             return rows
 
@@ -174,27 +174,27 @@ class FineTuned(Task):
         return np.concatenate(parts).reshape(crops, len(given.test), -1).sum(0)
 
 
-def _trunk(model: Model, where: str, options: Options, seed: int) -> tuple[Trunk, set[str]]:
+def _backbone(model: Model, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
     """The network to train, and the names of its tensors that learn under fc6-8."""
-    fc = model.trunk.options.fully_connected
+    fc = model.backbone.options.fully_connected
     if not fc:
-        return model.trunk, set()
+        return model.backbone, set()
     if options.train == "fc8":
-        missing = [layer for layer in fc if layer not in model.trunk.layers]
+        missing = [layer for layer in fc if layer not in model.backbone.layers]
         if missing:
             raise LayerError(
                 f"{where}: no layer {missing[-1]!r}, which train: fc8 keeps frozen (it has "
-                f"{', '.join(model.trunk.layers)}); use train: fc6-8 or all."
+                f"{', '.join(model.backbone.layers)}); use train: fc6-8 or all."
             )
-        for module in model.trunk.modules():
+        for module in model.backbone.modules():
             if isinstance(module, nn.Dropout):
                 module.p = options.dropout
-        return model.trunk, set()
-    trunk = with_top(model.trunk, seed=seed, dropout=options.dropout)
-    absorb_norms(trunk, linear_only=True)
-    linear = {name: module for name, module in trunk.named_modules() if isinstance(module, nn.Linear)}
+        return model.backbone, set()
+    backbone = with_top(model.backbone, seed=seed, dropout=options.dropout)
+    absorb_norms(backbone, linear_only=True)
+    linear = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
     _afresh(list(linear.values()), seed, "fc6-7")
-    return trunk, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}
+    return backbone, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}
 
 
 def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
@@ -211,17 +211,17 @@ def _presence(given: Given) -> tuple[np.ndarray, np.ndarray]:
     found = []
     for index, name in ((given.train, given.spec.train), (given.test, given.spec.test)):
         if index.presence is None:
-            raise ArtefactError(f"{name}: does not have VOC's labels (several a picture); name a set of format voc.")
+            raise ArtifactError(f"{name}: does not have VOC's labels (several a image); name a set of format voc.")
         found.append(index.presence)
     if given.train.classes != given.test.classes:
-        raise ArtefactError(f"{given.spec.test}: its classes are not those of {given.spec.train}; name two VOC splits.")
+        raise ArtifactError(f"{given.spec.test}: its classes are not those of {given.spec.train}; name two VOC splits.")
     if not (found[1] > 0).any():
-        raise ArtefactError(f"{given.spec.test}: no class is present in any picture, there is nothing to find.")
+        raise ArtifactError(f"{given.spec.test}: no class is present in any image, there is nothing to find.")
     return found[0], found[1]
 
 
 def _chance(presence: np.ndarray) -> float:
-    """What scores drawn at random give in the mean: each class's share of pictures that have it."""
+    """What scores drawn at random give in the mean: each class's share of images that have it."""
     positive, counted = (presence > 0).sum(0), (presence != 0).sum(0)
     return percent((positive / np.maximum(counted, 1))[positive > 0].mean())
 
@@ -252,6 +252,6 @@ def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted,
             name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map11"], strict=True)
         },
         "without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
-        "loss_of_a_guess": round(task.guess, 6),
+        "chance_loss": round(task.chance_loss, 6),
         "lines": [learning(fitted.curve, "loss")],
     }

@@ -1,4 +1,4 @@
-"""What all pretext tasks give: a trunk, and the rule by which its pictures are normalised afterwards."""
+"""What all pretext tasks give: a backbone, and the rule by which its images are normalized afterwards."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
-from ssltransfer.models.normalise import Normalise
-from ssltransfer.models.trunk import Trunk
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.normalize import Normalize
 from ssltransfer.training.members import Member, TrainingError
-from ssltransfer.training.task import TrunkTask
+from ssltransfer.training.task import BackboneTask
 
 
-class PretextTask(TrunkTask):
+class PretextTask(BackboneTask):
     """A task that needs no labels, and shows what it asks."""
 
     @abstractmethod
@@ -26,8 +26,8 @@ class PretextTask(TrunkTask):
         """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
 
         Returns:
-            Columns of a table that has a row for each picture of the batch: a caption, and (B, 3, h, w) RGB, uint8 or
-            float on the scale 0 to 255. The first column is the picture.
+            Columns of a table that has a row for each image of the batch: a caption, and (B, 3, h, w) RGB, uint8 or
+            float on the scale 0 to 255. The first column is the image.
         """
 
 
@@ -36,20 +36,20 @@ class Trainable:
     """What a pretext trains: a task, or several.
 
     Attributes:
-        trunk: what all members train, and what is exported.
-        rule: how pictures are normalised when the trunk is used afterwards.
+        backbone: what all members train, and what is exported.
+        rule: how images are normalized when the backbone is used afterwards.
         content: what the manifest says of it beyond the weights, once it is trained.
     """
 
     members: Sequence[Member]
-    trunk: Trunk
-    rule: Normalise
+    backbone: Backbone
+    rule: Normalize
     content: Callable[[], dict[str, Any]] = dict
 
     @property
-    def guess(self) -> float:
-        """Loss of a guess; of several the mean over the steps. Some know it once they have seen their pictures."""
-        return sum(one.task.guess * one.share for one in self.members) / sum(one.share for one in self.members)
+    def chance_loss(self) -> float:
+        """Chance-level loss; of several the mean over the steps. Some know it once they have seen their images."""
+        return sum(one.task.chance_loss * one.share for one in self.members) / sum(one.share for one in self.members)
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,20 @@ class Made:
         content: what the manifest says of it beyond the weights.
     """
 
-    trunk: Trunk
-    rule: Normalise
+    backbone: Backbone
+    rule: Normalize
     content: dict[str, Any] = field(default_factory=dict)
 
 
 def partners(n: int, task: str) -> Tensor:
-    """The places of each picture's other picture in a batch: 1, 0, 3, 2, ...; a picture alone (held out) is its own.
+    """The places of each image's other image in a batch: 1, 0, 3, 2, ...; a image alone (validation) is its own.
 
-    A random other picture, since the order is random, and the same one however a batch is divided over micro-batches
+    A random other image, since the order is random, and the same one however a batch is divided over micro-batches
     and devices.
 
     Raises:
         TrainingError: n is odd.
     """
     if n % 2 and n > 1:
-        raise TrainingError(f"{task} takes pictures in pairs; make batch and micro_batch even (one has {n}).")
+        raise TrainingError(f"{task} takes images in pairs; make batch and micro_batch_size even (one has {n}).")
     return torch.arange(n) ^ (n > 1)

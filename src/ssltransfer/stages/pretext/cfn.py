@@ -1,14 +1,14 @@
-"""The context-free network of the jigsaw papers: a trunk shared by nine tiles, and a head that sees them together."""
+"""The context-free network of the jigsaw papers: a backbone shared by nine tiles, and a head that sees them together."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Tiles
-from ssltransfer.config.trunks import TrunkOptions
-from ssltransfer.models.build import build_tile_trunk
-from ssltransfer.models.trunk import initialise, initialise_last
+from ssltransfer.models.backbone import initialize, initialize_last
+from ssltransfer.models.build import build_tile_backbone
 from ssltransfer.stages.pretext.pooled import Pooled
 
 
@@ -17,15 +17,15 @@ class ContextFreeNetwork(nn.Module):
 
     Noroozi & Favaro 2016, section 3; released train_val_cfn_jps++.prototxt: fc6 shared by the tiles (2304 -> 1024 for
     CaffeNet, 2048 -> 1024 for VGG16), their concatenation into fc7 (9216 -> 4096), fc8. With `bn` fc6 and fc7 are
-    batch-normalised, which no paper does: without it a network stays at the loss of a guess for thousands of steps.
+    batch-normalized, which no paper does: without it a network stays at the chance-level loss for thousands of steps.
 
     Raises:
-        LayerError: tiles are too small for the trunk.
+        LayerError: tiles are too small for the backbone.
     """
 
     def __init__(
         self,
-        options: TrunkOptions,
+        options: BackboneOptions,
         cut: Tiles,
         *,
         permutations: int,
@@ -35,8 +35,8 @@ class ContextFreeNetwork(nn.Module):
         bn: bool = False,
     ):
         super().__init__()
-        self.trunk = build_tile_trunk(options, seed=seed, stem_stride=cut.stem_stride)
-        self.pool5 = Pooled(self.trunk, cut.tile, "Tiles")
+        self.backbone = build_tile_backbone(options, seed=seed, stem_stride=cut.stem_stride)
+        self.pool5 = Pooled(self.backbone, cut.tile, "Tiles")
         shared = max(1, hidden // 4)
 
         def layer(inputs: int, outputs: int) -> nn.Sequential:
@@ -49,8 +49,8 @@ class ContextFreeNetwork(nn.Module):
             self.fc7 = layer(9 * shared, hidden)
             self.fc8 = nn.Linear(hidden, permutations)
             for part in (self.fc6, self.fc7):
-                initialise(part)
-            initialise_last(self.fc8)
+                initialize(part)
+            initialize_last(self.fc8)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """float (B, 9, 3, t, t) -> logits (B, permutations)."""

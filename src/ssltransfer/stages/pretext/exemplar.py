@@ -1,4 +1,4 @@
-"""Exemplar (Dosovitskiy et al. 2014; Kolesnikov et al. 2019): views of one picture belong together."""
+"""Exemplar (Dosovitskiy et al. 2014; Kolesnikov et al. 2019): views of one image belong together."""
 
 from __future__ import annotations
 
@@ -6,80 +6,80 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Exemplar
-from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
-from ssltransfer.data.colours import distort_colours
-from ssltransfer.data.device_ops import grey_some, mirror_some, standardise
+from ssltransfer.data.colors import distort_colors
+from ssltransfer.data.device_ops import gray_some, mirror_some, standardize
 from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.transforms import RandomResizedCrop, Views
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.normalise import Normalise
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.normalize import Normalize
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.embedding import Embedding
 from ssltransfer.training.members import TrainingError
 
 
 class ExemplarTask(PretextTask):
-    """Each picture is a class of its own views, told from the others by a triplet loss (protocols 1.6a).
+    """Each image is a class of its own views, told from the others by a triplet loss (protocols 1.6a).
 
-    The picture is turned grey with probability .66; then eight boxes of it, each mirrored and distorted in colour by
+    The image is turned gray with probability .66; then eight boxes of it, each mirrored and distorted in color by
     itself as Inception does (1.10), get zero mean and unit deviation. A box and the mean of three channels may be taken
-    in either order, so grey is decided on the device, once for a picture. The loss compares the pictures of one pass
+    in either order, so gray is decided on the device, once for a image. The loss compares the images of one pass
     with each other: of a micro-batch, and of a device's share, where a batch is divided.
 
-    `guess` is the margin: the loss of a network that says the same of all pictures, and about that of any whose
-    distances have nothing to do with who is on them. Held-out pictures are seen in views too, the same each time.
+    `chance_loss` is the margin: the loss of a network that says the same of all images, and about that of any whose
+    distances have nothing to do with who is on them. Validation images are seen in views too, the same each time.
     """
 
-    rule: Normalise = "per-picture"
+    rule: Normalize = "per-image"
 
-    def __init__(self, options: Exemplar, trunk: TrunkOptions, seed: int):
+    def __init__(self, options: Exemplar, backbone: BackboneOptions, seed: int):
         super().__init__()
-        self.options, self.size = options, trunk.size
-        self.trunk = build_trunk(trunk, top=False, seed=seed)
-        self.embedding = Embedding(self.trunk, trunk.size, "Pictures", options.embedding, seed=seed + 1)
-        self.guess = options.margin
+        self.options, self.size = options, backbone.size
+        self.backbone = build_backbone(backbone, top=False, seed=seed)
+        self.embedding = Embedding(self.backbone, backbone.size, "Images", options.embedding, seed=seed + 1)
+        self.chance_loss = options.margin
 
     @property
     def transform(self) -> Views:
-        """Independent random boxes of one picture."""
+        """Independent random boxes of one image."""
         return Views(RandomResizedCrop(self.size, scale=(self.options.least_area, 1.0)), self.options.views)
 
-    def inputs(self, pictures: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """uint8 (B, V, 3, S, S) -> views float (B * V, 3, S, S), normalised, and their picture int64 (B * V,)."""
-        count, views = pictures.shape[:2]
-        picture = torch.arange(count, device=pictures.device).repeat_interleave(views)
-        # The picture's own draw is the view's id and its number the epoch: a stream that no other view shares.
-        number = torch.arange(views, device=pictures.device).repeat(count)
-        each = Draws(draws.seed, number, draws.bits("views", 1)[picture, 0])
-        seen = mirror_some(grey_some(pictures, draws, self.options.grey).flatten(0, 1), each)
-        return standardise(distort_colours(seen, each)), picture
+    def inputs(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 (B, V, 3, S, S) -> views float (B * V, 3, S, S), normalized, and their image int64 (B * V,)."""
+        count, views = images.shape[:2]
+        image = torch.arange(count, device=images.device).repeat_interleave(views)
+        # The image's own draw is the view's id and its number the epoch: a stream that no other view shares.
+        number = torch.arange(views, device=images.device).repeat(count)
+        each = Draws(draws.seed, number, draws.bits("views", 1)[image, 0])
+        seen = mirror_some(gray_some(images, draws, self.options.gray).flatten(0, 1), each)
+        return standardize(distort_colors(seen, each)), image
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """The triplet loss; `accuracy`: how often the nearest other view is of the same picture.
+        """The triplet loss; `accuracy`: how often the nearest other view is of the same image.
 
         Raises:
-            TrainingError: there is one picture only, which has no others to be told from.
+            TrainingError: there is one image only, which has no others to be told from.
         """
         if len(batch) == 1 and self.training:
-            raise TrainingError("Exemplar compares pictures with each other; make batch and micro_batch 2 or more.")
-        views, picture = self.inputs(batch.pictures, draws)
+            raise TrainingError("Exemplar compares images with each other; make batch and micro_batch_size 2 or more.")
+        views, image = self.inputs(batch.images, draws)
         embedded = F.normalize(self.embedding(views).float(), dim=1 if self.options.norm_axis == "view" else 0)
         distance = squared_distances(embedded)
-        itself = torch.eye(len(picture), dtype=torch.bool, device=picture.device)
+        itself = torch.eye(len(image), dtype=torch.bool, device=image.device)
         nearest = distance.detach().masked_fill(itself, torch.inf).argmin(1)
-        same = picture[:, None] == picture
-        # The last of the held-out ones may be alone.
+        same = image[:, None] == image
+        # The last of the validation images may be alone.
         alone = len(batch) == 1
-        loss = distance.new_tensor(self.guess) if alone else semi_hard_loss(distance, same, self.options.margin)
-        return {"loss": loss, "accuracy": (picture[nearest] == picture).float().mean()}
+        loss = distance.new_tensor(self.chance_loss) if alone else semi_hard_loss(distance, same, self.options.margin)
+        return {"loss": loss, "accuracy": (image[nearest] == image).float().mean()}
 
     def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
         """A box as it was cut, and all views as the network sees them."""
-        seen = visible(self.inputs(batch.pictures, draws)[0]).unflatten(0, (len(batch), -1)).unbind(1)
-        return [("first box", batch.pictures[:, 0]), *((f"view {n}", view) for n, view in enumerate(seen, 1))]
+        seen = visible(self.inputs(batch.images, draws)[0]).unflatten(0, (len(batch), -1)).unbind(1)
+        return [("first box", batch.images[:, 0]), *((f"view {n}", view) for n, view in enumerate(seen, 1))]
 
 
 def squared_distances(x: Tensor) -> Tensor:
@@ -109,6 +109,6 @@ def semi_hard_loss(distance: Tensor, same: Tensor, margin: float) -> Tensor:
     return hinges.sum() / pairs.sum()
 
 
-def build(options: Exemplar, trunk: TrunkOptions, seed: int) -> ExemplarTask:
+def build(options: Exemplar, backbone: BackboneOptions, seed: int) -> ExemplarTask:
     """The task with fresh weights."""
-    return ExemplarTask(options, trunk, seed)
+    return ExemplarTask(options, backbone, seed)

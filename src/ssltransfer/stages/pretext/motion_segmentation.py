@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import MotionSegmentation
-from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.drawing import visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.transforms import Paired, resize
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.normalise import Normalise, normalise
-from ssltransfer.models.trunk import LayerError, Trunk, initialise
+from ssltransfer.models.backbone import Backbone, LayerError, initialize
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.stages.pretext.base import PretextTask
 
 
@@ -32,39 +32,41 @@ class WithMotion(Paired):
     height: int
     width: int
 
-    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> uint8 (3, height, width) and `motion`, uint8 (h, w), 1 what moves by itself."""
         if index.targets is None or index.targets.kind != "motion":
-            raise ArtefactError(f"{index.root}: nobody looked for what moves in it; give a dataset of format video.")
+            raise ArtifactError(f"{index.root}: nobody looked for what moves in it; give a dataset of format video.")
         cells = torch.from_numpy(read_target(index, sample).copy())  # type: ignore[union-attr]
-        return {"picture": resize(picture, self.height, self.width), "motion": cells}
+        return {"image": resize(image, self.height, self.width), "motion": cells}
 
 
 class MotionSegmentationTask(PretextTask):
     """Cross-entropy of each cell with what was found to move from this frame on (protocols 1.8).
 
-    Two 1x1 convolutions with ReLU and one to a single channel stand on the last map of the trunk: block3 at output
-    stride 8 gives a cell of 8 x 8 pixels a value. Where the map of a trunk is another one, a place of it is
+    Two 1x1 convolutions with ReLU and one to a single channel stand on the last map of the backbone: block3 at output
+    stride 8 gives a cell of 8 x 8 pixels a value. Where the map of a backbone is another one, a place of it is
     foreground if at least half of the cells are that it stands for.
 
     Args:
         options: of the task.
-        trunk: of the network.
+        backbone: of the network.
         seed: of fresh weights.
-        shared: a trunk that other tasks train too.
+        shared: a backbone that other tasks train too.
 
     Raises:
-        LayerError: the pictures vanish on the way through the trunk.
+        LayerError: the images vanish on the way through the backbone.
     """
 
-    rule: Normalise = "imagenet"
-    guess = math.log(2)
+    rule: Normalize = "imagenet"
+    chance_loss = math.log(2)
 
-    def __init__(self, options: MotionSegmentation, trunk: TrunkOptions, seed: int, shared: Trunk | None = None):
+    def __init__(
+        self, options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
+    ):
         super().__init__()
         self.options = options
-        self.trunk = shared if shared is not None else build_trunk(trunk, top=False, seed=seed)
-        self.layer = [name for name in self.trunk.layers if name != "pool"][-1]
+        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
         hidden = options.hidden
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
@@ -76,23 +78,23 @@ class MotionSegmentationTask(PretextTask):
                 nn.ReLU(inplace=True),
                 last,
             )
-            initialise(self.head)
+            initialize(self.head)
             nn.init.normal_(last.weight, std=0.01)
 
     @torch.no_grad()
     def _channels(self) -> int:
         height, width = self.options.input
-        weight = next(self.trunk.parameters())
-        was = self.trunk.training
+        weight = next(self.backbone.parameters())
+        was = self.backbone.training
         try:
-            found = self.trunk.eval()(weight.new_zeros(1, 3, height, width), [self.layer])[self.layer]
+            found = self.backbone.eval()(weight.new_zeros(1, 3, height, width), [self.layer])[self.layer]
         except RuntimeError:
             raise LayerError(
-                f"Pictures of {width} x {height} pixels vanish on the way through {self.trunk.options.name}; make "
+                f"Images of {width} x {height} pixels vanish on the way through {self.backbone.options.name}; make "
                 "`input` of motion-segmentation larger."
             ) from None
         finally:
-            self.trunk.train(was)
+            self.backbone.train(was)
         return int(found.shape[1])
 
     @property
@@ -101,18 +103,18 @@ class MotionSegmentationTask(PretextTask):
         return WithMotion(*self.options.input)
 
     def inputs(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Float (B, 3, H, W), normalised, and uint8 (B, h, w), some of both mirrored."""
-        pictures, cells = batch.pictures, batch.others["motion"]
+        """Float (B, 3, H, W), normalized, and uint8 (B, h, w), some of both mirrored."""
+        images, cells = batch.images, batch.others["motion"]
         if self.training and self.options.mirror:
             mirrored = draws.uniform("mirror", 1)[:, 0] < 0.5
-            pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
             cells = torch.where(mirrored[:, None, None], cells.flip(-1), cells)
-        return normalise(pictures, self.rule), cells
+        return normalize(images, self.rule), cells
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Binary cross-entropy over the cells; intersection over union and true share of the foreground."""
         inputs, cells = self.inputs(batch, draws)
-        logits = self.head(self.trunk(inputs, [self.layer])[self.layer])[:, 0].float()
+        logits = self.head(self.backbone(inputs, [self.layer])[self.layer])[:, 0].float()
         truth = at_places(cells, (logits.shape[-2], logits.shape[-1]))
         return {
             "loss": F.binary_cross_entropy_with_logits(logits, truth),
@@ -126,7 +128,7 @@ class MotionSegmentationTask(PretextTask):
         seen, size = visible(inputs), inputs.shape[-2:]
         moving = F.interpolate(cells[:, None].float(), size)
         return [
-            ("picture", batch.pictures),
+            ("image", batch.images),
             ("target: what moves", 255 * moving.expand(-1, 3, -1, -1)),
             ("both", seen * (0.25 + 0.75 * moving)),
         ]
@@ -140,13 +142,13 @@ def at_places(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def overlap(found: Tensor, truth: Tensor) -> Tensor:
-    """Mean over pictures of intersection over union, bool (B, H, W) each; 1 where neither has any foreground."""
+    """Mean over images of intersection over union, bool (B, H, W) each; 1 where neither has any foreground."""
     both, either = ((part).sum((1, 2)).float() for part in (found & truth, found | truth))
     return torch.where(either > 0, both / either.clamp(min=1), 1.0).mean()
 
 
 def build(
-    options: MotionSegmentation, trunk: TrunkOptions, seed: int, shared: Trunk | None = None
+    options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
 ) -> MotionSegmentationTask:
     """The task with fresh weights."""
-    return MotionSegmentationTask(options, trunk, seed, shared)
+    return MotionSegmentationTask(options, backbone, seed, shared)

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Jigsaw, JigsawPP
-from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.tiles import permute
-from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.data.transforms import CenterSquare
 from ssltransfer.stages.pretext.base import PretextTask
 from ssltransfer.stages.pretext.cfn import ContextFreeNetwork
 from ssltransfer.training.task import accuracy
@@ -27,19 +27,19 @@ class PuzzleTask(PretextTask):
 
     Args:
         options: of the network and the cut.
-        trunk: of the network.
+        backbone: of the network.
         seed: of fresh weights.
         permutations: (N, 9). They are part of the task, not of its seed: runs that differ in their seed stay
             comparable.
     """
 
-    def __init__(self, options: Jigsaw | JigsawPP, trunk: TrunkOptions, seed: int, permutations: np.ndarray):
+    def __init__(self, options: Jigsaw | JigsawPP, backbone: BackboneOptions, seed: int, permutations: np.ndarray):
         super().__init__()
         self.cut, self.resize = options.tiles, options.resize
         self.permutations: Tensor
         self.register_buffer("permutations", torch.from_numpy(permutations))
         self.network = ContextFreeNetwork(
-            trunk,
+            backbone,
             options.tiles,
             permutations=options.permutations,
             hidden=options.hidden,
@@ -47,30 +47,30 @@ class PuzzleTask(PretextTask):
             bn=options.bn,
             seed=seed,
         )
-        self.trunk = self.network.trunk
-        self.guess = math.log(options.permutations)
+        self.backbone = self.network.backbone
+        self.chance_loss = math.log(options.permutations)
 
     @property
-    def transform(self) -> CentreSquare:
+    def transform(self) -> CenterSquare:
         """Short side to 256, central 255 x 255."""
-        return CentreSquare(self.resize, self.cut.crop)
+        return CenterSquare(self.resize, self.cut.crop)
 
     @abstractmethod
-    def puzzles(self, pictures: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, S, S) -> normalised tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
+    def puzzles(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy over the permutations."""
-        puzzles, label = self.puzzles(batch.pictures, draws)
+        puzzles, label = self.puzzles(batch.images, draws)
         logits = self.network(puzzles)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
 
     def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
         """The puzzle, and its tiles put back by the permutation that is the answer."""
-        puzzles, label = self.puzzles(batch.pictures, draws)
+        puzzles, label = self.puzzles(batch.images, draws)
         solved = permute(puzzles, self.permutations.argsort(dim=1), label)
         return [
-            ("picture", batch.pictures),
+            ("image", batch.images),
             ("input: nine tiles", mosaic(visible(puzzles))),
             ("put back by the answer", mosaic(visible(solved))),
         ]

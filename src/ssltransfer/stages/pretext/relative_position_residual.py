@@ -1,4 +1,4 @@
-"""Relative position in Doersch & Zisserman's form: eight places, a residual head, colours dropped or harmonised."""
+"""Relative position in Doersch & Zisserman's form: eight places, a residual head, colors dropped or harmonized."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import RelativePositionResidual
-from ssltransfer.config.trunks import TrunkOptions
 from ssltransfer.data.batches import Batch
-from ssltransfer.data.device_ops import downsample_some, drop_colours, scale_by_rms
+from ssltransfer.data.device_ops import downsample_some, drop_colors, scale_by_rms
 from ssltransfer.data.draws import Draws
 from ssltransfer.data.lab import lightness_alone, rgb_to_lab
 from ssltransfer.data.tiles import OFFSETS, PatchPairs
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.normalise import Normalise
-from ssltransfer.models.trunk import Trunk, initialise, initialise_last
+from ssltransfer.models.backbone import Backbone, initialize, initialize_last
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.normalize import Normalize
 from ssltransfer.stages.pretext.base import PretextTask
-from ssltransfer.stages.pretext.relative_position import Canvas, guess_of, pairs_of, show_pairs
+from ssltransfer.stages.pretext.relative_position import Canvas, chance_loss_of, pairs_of, show_pairs
 from ssltransfer.stages.pretext.residual_head import ConnectedUnit, PatchVectors
 from ssltransfer.training.task import accuracy
 
@@ -28,16 +28,18 @@ class RelativePositionResidualTask(PretextTask):
     """Eight-way question on pairs of patches, which are cut as Doersch et al. 2015 do (protocols 1.3a, 1.3c).
 
     The vectors of both patches are joined and go through three fully-connected residual units, a norm, a ReLU and a
-    linear layer. Patches keep one random colour channel; harmonised ones have their lightness in all three, as
-    colorization has it, so that tasks which share a trunk give it the same kind of picture.
+    linear layer. Patches keep one random color channel; harmonized ones have their lightness in all three, as
+    colorization has it, so that tasks which share a backbone give it the same kind of image.
     """
 
-    def __init__(self, options: RelativePositionResidual, trunk: TrunkOptions, seed: int, shared: Trunk | None = None):
+    def __init__(
+        self, options: RelativePositionResidual, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
+    ):
         super().__init__()
         self.options = options
-        self.rule: Normalise = "lab-lightness" if options.harmonised else "per-picture"
-        self.trunk = shared if shared is not None else build_trunk(trunk, top=False, seed=seed)
-        self.vectors = PatchVectors(self.trunk, options.head, patch=options.patch, seed=seed + 1)
+        self.rule: Normalize = "lab-lightness" if options.harmonized else "per-image"
+        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         both = 2 * self.vectors.features
         width = options.width or both
         with torch.random.fork_rng(devices=[]):
@@ -50,41 +52,41 @@ class RelativePositionResidualTask(PretextTask):
                 nn.ReLU(inplace=True),
                 last,
             )
-            initialise(self.head)
-            initialise_last(last)
-        self.guess = guess_of(options)
+            initialize(self.head)
+            initialize_last(last)
+        self.chance_loss = chance_loss_of(options)
 
     @property
     def transform(self) -> Canvas:
         """Resize by area, cut a square."""
         return Canvas(self.options.pixels, self.options.canvas)
 
-    def patches(self, pictures: Tensor, draws: Draws) -> PatchPairs:
+    def patches(self, images: Tensor, draws: Draws) -> PatchPairs:
         """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
-        return pairs_of(self.options, pictures, draws)
+        return pairs_of(self.options, images, draws)
 
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Patches as the network sees them: float (N, 3, patch, patch)."""
         x = downsample_some(pairs.patches, pairs.draws, probability=self.options.low_resolution)
-        if self.options.harmonised:
+        if self.options.harmonized:
             return lightness_alone(rgb_to_lab(x))
-        return scale_by_rms(drop_colours(x, pairs.draws), scale=1.0)
+        return scale_by_rms(drop_colors(x, pairs.draws), scale=1.0)
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy over the eight places, a mean over the pairs."""
-        pairs = self.patches(batch.pictures, draws)
+        pairs = self.patches(batch.images, draws)
         each = self.vectors(self.prepare(pairs))
         logits = self.head(torch.cat([each[pairs.first], each[pairs.second]], dim=1))
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
     def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
-        """A pair of each picture."""
-        pairs = self.patches(batch.pictures, draws)
-        return show_pairs(batch.pictures, pairs, self.prepare(pairs))
+        """A pair of each image."""
+        pairs = self.patches(batch.images, draws)
+        return show_pairs(batch.images, pairs, self.prepare(pairs))
 
 
 def build(
-    options: RelativePositionResidual, trunk: TrunkOptions, seed: int, shared: Trunk | None = None
+    options: RelativePositionResidual, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
 ) -> RelativePositionResidualTask:
-    """The task with a fresh head, and a fresh trunk unless one is `shared`."""
-    return RelativePositionResidualTask(options, trunk, seed, shared)
+    """The task with a fresh head, and a fresh backbone unless one is `shared`."""
+    return RelativePositionResidualTask(options, backbone, seed, shared)

@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from ssltransfer.config.tasks import ResidualHead
+from ssltransfer.models.backbone import Backbone, initialize
 from ssltransfer.models.resnets_v2 import Unit
-from ssltransfer.models.trunk import Trunk, initialise
 from ssltransfer.stages.pretext.pooled import last_map
 
 
 class PatchVectors(nn.Module):
-    """Patches -> vectors: the trunk's last map through two residual units of stride 2, flattened.
+    """Patches -> vectors: the backbone's last map through two residual units of stride 2, flattened.
 
     12x12x1024 become 6x6x1024 and 3x3x512, a vector of 4608. The units are of the second form, each with a projection
-    of its normalised input; what comes out is the sum, which nothing normalises.
+    of its normalized input; what comes out is the sum, which nothing normalizes.
 
     Args:
-        trunk: whose last map, after its ReLU, is read.
+        backbone: whose last map, after its ReLU, is read.
         options: sizes of the units.
         patch: side in pixels.
         seed: of the units' weights.
@@ -27,13 +27,13 @@ class PatchVectors(nn.Module):
         features: length of the vectors.
 
     Raises:
-        LayerError: patches are too small for the trunk.
+        LayerError: patches are too small for the backbone.
     """
 
-    def __init__(self, trunk: Trunk, options: ResidualHead, *, patch: int, seed: int):
+    def __init__(self, backbone: Backbone, options: ResidualHead, *, patch: int, seed: int):
         super().__init__()
-        self.trunk = trunk
-        self.layer, (channels, rows, columns) = last_map(trunk, patch, "Patches")
+        self.backbone = backbone
+        self.layer, (channels, rows, columns) = last_map(backbone, patch, "Patches")
         one, two = options.channels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -43,12 +43,12 @@ class PatchVectors(nn.Module):
                 nn.ReLU(inplace=True),
                 Unit(one, options.mid, stride=2, first=True, out=two),
             )
-            initialise(self.units)
+            initialize(self.units)
         self.features = two * -(-rows // 4) * -(-columns // 4)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """float (N, 3, patch, patch), normalised -> (N, features)."""
-        vectors: Tensor = self.units(self.trunk(patches, [self.layer])[self.layer])
+        """float (N, 3, patch, patch), normalized -> (N, features)."""
+        vectors: Tensor = self.units(self.backbone(patches, [self.layer])[self.layer])
         return vectors.flatten(1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ssltransfer.artefacts.files import write_text
+from ssltransfer.artifacts.files import write_text
 from ssltransfer.config.entities import Report
 from ssltransfer.config.references import check_references
 from ssltransfer.stages.report import clusterings, sections, text, traces
@@ -46,7 +46,7 @@ def run(
         threads: not used.
 
     Raises:
-        ArtefactError: an input is missing or not what it should be.
+        ArtifactError: an input is missing or not what it should be.
         ConfigError: a table names what there is not.
     """
     check_references(spec)

@@ -12,7 +12,7 @@ from sklearn.metrics.cluster import contingency_matrix
 
 from ssltransfer.config.entities import Report
 from ssltransfer.data.draws import seed_of
-from ssltransfer.stages.report.gather import Labelled, Made, Pictures, Results
+from ssltransfer.stages.report.gather import Images, Labelled, Made, Results
 from ssltransfer.stages.report.plots import Plots
 from ssltransfer.stages.report.thumbs import shown, strip
 
@@ -51,12 +51,12 @@ def _sizes(made: Made, labelled: list[Labelled]) -> np.ndarray:
 def _labelled(results: Results, entry: Labelled) -> dict[str, Any]:
     """How a clustering divides a dataset; purity and NMI against true classes where there are any."""
     found: dict[str, Any] = {"entry": entry, "used": int((entry.labels.sizes > 0).sum())}
-    pictures = results.datasets.get(entry.dataset)
-    if pictures is None or entry.labels.index != pictures.index.fingerprint:
+    images = results.datasets.get(entry.dataset)
+    if images is None or entry.labels.index != images.index.fingerprint:
         return found
-    true = pictures.index.labels
+    true = images.index.labels
     known = true >= 0
-    if len(pictures.index.classes) > 1 and known.any():
+    if len(images.index.classes) > 1 and known.any():
         table = contingency_matrix(entry.labels.labels[known], true[known], sparse=True)
         found["purity"] = 100 * float(table.max(axis=1).sum()) / int(known.sum())
         found["largest"] = 100 * float(np.bincount(true[known]).max()) / int(known.sum())
@@ -67,7 +67,7 @@ def _labelled(results: Results, entry: Labelled) -> dict[str, Any]:
 def _montage(
     report: Report, results: Results, name: str, sizes: np.ndarray, labelled: list[Labelled]
 ) -> list[dict[str, Any]]:
-    """The pictures nearest to the centre of some clusters, each dataset a strip."""
+    """The images nearest to the center of some clusters, each dataset a strip."""
     drawable = [e for e in labelled if e.dataset in results.datasets and _fits(e, results.datasets[e.dataset])]
     filled = np.flatnonzero(sizes > 0).tolist()
     drawn = sorted(sorted(filled, key=lambda c: seed_of("montage", name, c))[: report.montage_clusters])
@@ -81,18 +81,18 @@ def _montage(
     ]
 
 
-def _fits(entry: Labelled, pictures: Pictures) -> bool:
-    return entry.labels.index == pictures.index.fingerprint
+def _fits(entry: Labelled, images: Images) -> bool:
+    return entry.labels.index == images.index.fingerprint
 
 
-def _nearest(report: Report, pictures: Pictures, entry: Labelled, cluster: int) -> dict[str, Any]:
+def _nearest(report: Report, images: Images, entry: Labelled, cluster: int) -> dict[str, Any]:
     members = np.flatnonzero(entry.labels.labels == cluster)
-    nearest = members[np.argsort(entry.labels.distances[members], kind="stable")][: report.montage_pictures]
-    classes = Counter(pictures.index.classes[c] for c in pictures.index.labels[members] if c >= 0)
+    nearest = members[np.argsort(entry.labels.distances[members], kind="stable")][: report.montage_images]
+    classes = Counter(images.index.classes[c] for c in images.index.labels[members] if c >= 0)
     return {
         "dataset": entry.dataset,
         "members": len(members),
         "shown": len(nearest),
         "classes": classes.most_common(3),
-        "uri": strip([shown(pictures.index, int(sample)) for sample in nearest]) if len(nearest) else None,
+        "uri": strip([shown(images.index, int(sample)) for sample in nearest]) if len(nearest) else None,
     }

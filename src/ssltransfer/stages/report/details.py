@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ssltransfer.artefacts.metrics import Metrics
-from ssltransfer.stages.report.gather import Pictures, Results
+from ssltransfer.artifacts.metrics import Metrics
+from ssltransfer.stages.report.gather import Images, Results
 from ssltransfer.stages.report.thumbs import strip
 
-EXAMPLES = 4  # test pictures whose neighbours are shown, of each model
+EXAMPLES = 4  # test images whose neighbors are shown, of each model
 CLASSES = 30  # above which only the best and the worst are shown
 EXTREMES = 5
 SIDE = 48
@@ -40,16 +40,16 @@ def _per_class(metrics: Metrics) -> dict[str, float | None]:
     return found if isinstance(found, dict) else {}
 
 
-def neighbours(results: Results, metrics: Metrics) -> list[dict[str, Any]]:
-    """Some test pictures with those nearest to them in the gallery: a strip and the classes in words."""
-    test = _pictures(results, metrics, "test")
-    train = _pictures(results, metrics, "train" if "train" in metrics.datasets else "test")
+def neighbors(results: Results, metrics: Metrics) -> list[dict[str, Any]]:
+    """Some test images with those nearest to them in the gallery: a strip and the classes in words."""
+    test = _images(results, metrics, "test")
+    train = _images(results, metrics, "train" if "train" in metrics.datasets else "test")
     examples = metrics.details.get("examples")
     if test is None or train is None or not isinstance(examples, list):
         return []
     found = []
     for example in examples[:: max(1, len(examples) // EXAMPLES)][:EXAMPLES]:
-        near = example["neighbours"]
+        near = example["neighbors"]
         paths = [test.index.root / example["path"], *(train.index.root / one["path"] for one in near)]
         found.append(
             {
@@ -61,12 +61,12 @@ def neighbours(results: Results, metrics: Metrics) -> list[dict[str, Any]]:
     return found
 
 
-def _pictures(results: Results, metrics: Metrics, role: str) -> Pictures | None:
+def _images(results: Results, metrics: Metrics, role: str) -> Images | None:
     return results.datasets.get(str(metrics.datasets.get(role, {}).get("name")))
 
 
 def drawn(metrics: Metrics) -> list[dict[str, str]]:
-    """Pictures that the protocol drew itself: {title, uri} each, the uri holding the picture."""
+    """Images that the protocol drew itself: {title, uri} each, the uri holding the image."""
     found = metrics.details.get("drawn")
     return [one for one in found if one["uri"].startswith("data:image/")] if isinstance(found, list) else []
 

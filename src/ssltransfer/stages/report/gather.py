@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ssltransfer.artefacts.files import ArtefactError, read_json
-from ssltransfer.artefacts.index import Index, read_index
-from ssltransfer.artefacts.labels import Labels, read_labels
-from ssltransfer.artefacts.metrics import Metrics, read_metrics
-from ssltransfer.artefacts.work import run_file_of
+from ssltransfer.artifacts.files import ArtifactError, read_json
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.artifacts.labels import Labels, read_labels
+from ssltransfer.artifacts.metrics import Metrics, read_metrics
+from ssltransfer.artifacts.work import run_file_of
 
 Kind = Literal["learned", "random", "supervised"]
 
@@ -61,14 +61,14 @@ class Made:
                 try:
                     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
                 except json.JSONDecodeError:
-                    raise ArtefactError(
+                    raise ArtifactError(
                         f"{file}: not a learning curve; remove {self.path} and make it again."
                     ) from None
         return []
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """A dataset."""
 
     name: str
@@ -108,7 +108,7 @@ class Measured:
 class Results:
     """All of it, each under its name."""
 
-    datasets: dict[str, Pictures]
+    datasets: dict[str, Images]
     models: dict[str, Made]
     features: dict[str, Made]
     clusters: dict[str, Made]
@@ -138,8 +138,8 @@ class Results:
 
     def runs(self) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
         """(stage, name, run.json) of everything, in the order of the chain."""
-        for pictures in self.datasets.values():
-            yield "index", pictures.name, pictures.run
+        for images in self.datasets.values():
+            yield "index", images.name, images.run
         for stage in ("pretext", "student"):
             if stage == "student":
                 for made in (*self.features.values(), *self.clusters.values()):
@@ -161,12 +161,12 @@ def gather(
     labels: list[Path],
     metrics: list[Path],
 ) -> Results:
-    """Read every artefact; names come from the paths, which are fixed (DESIGN: results column of the stage table).
+    """Read every artifact; names come from the paths, which are fixed (DESIGN: results column of the stage table).
 
     Raises:
-        ArtefactError: one is missing, or is not what its place says.
+        ArtifactError: one is missing, or is not what its place says.
     """
-    datasets = {path.stem: Pictures(path.stem, read_index(path), _read_run(path)) for path in indexes}
+    datasets = {path.stem: Images(path.stem, read_index(path), _read_run(path)) for path in indexes}
     labelled = [Labelled(p.parent.name, p.stem, read_labels(p), _read_run(p)) for p in labels]
     return Results(
         datasets=datasets,
@@ -187,7 +187,7 @@ def _by_name(made: Iterable[Made]) -> dict[str, Made]:
 def _made(path: Path, name: str, stages: tuple[str, ...]) -> Made:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("stage") not in stages:
-        raise ArtefactError(f"{path}: not a manifest of {' or '.join(stages)}; give the right kind of file.")
+        raise ArtifactError(f"{path}: not a manifest of {' or '.join(stages)}; give the right kind of file.")
     return Made(content["stage"], name, path, content, _read_run(path))
 
 
@@ -195,6 +195,6 @@ def _read_run(output: Path) -> dict[str, Any] | None:
     """Cost and versions of the run that wrote `output`; never worth ending the report."""
     try:
         content = read_json(run_file_of(output))
-    except ArtefactError:
+    except ArtifactError:
         return None
     return content if isinstance(content, dict) else None

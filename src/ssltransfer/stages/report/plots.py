@@ -19,12 +19,12 @@ from matplotlib.ticker import MaxNLocator
 
 from ssltransfer.stages.report.text import shorten
 
-INK, RULE, FAINT = "#010203", "#020304", "#030405"  # stand for the page's own colours
+INK, RULE, FAINT = "#010203", "#020304", "#030405"  # stand for the page's own colors
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
 NAMED = 21  # classes that a confusion matrix names
 SMALL = (2.75, 2.05)  # inches
-# Okabe & Ito 2008: told apart by colour-blind readers.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe & Ito 2008: told apart by color-blind readers.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -60,29 +60,29 @@ class Plots:
     def __init__(self) -> None:
         self._numbers = count(1)
 
-    def learning(self, rows: Sequence[Mapping[str, float]], guess: float, model: str) -> list[Markup]:
-        """Loss, and accuracy where there is one, over epochs; the guess (ln K, and 1/K) dashed."""
+    def learning(self, rows: Sequence[Mapping[str, float]], chance_loss: float, model: str) -> list[Markup]:
+        """Loss, and accuracy where there is one, over epochs; chance level (ln K, and 1/K) dashed."""
         drawn = []
         with matplotlib.rc_context(_STYLE):
             for name, title, scale, level in (
-                ("loss", "loss", 1.0, guess),
-                ("accuracy", "accuracy, %", 100.0, 100 * math.exp(-guess)),
+                ("loss", "loss", 1.0, chance_loss),
+                ("accuracy", "accuracy, %", 100.0, 100 * math.exp(-chance_loss)),
             ):
                 if not any(name in row for row in rows):
                     continue
                 figure = Figure(figsize=SMALL, layout="constrained")
                 axes = figure.subplots()
                 _curves(axes, rows, name, scale)
-                axes.axhline(level, color=INK, linestyle="--", linewidth=0.9, label="a guess")
+                axes.axhline(level, color=INK, linestyle="--", linewidth=0.9, label="chance")
                 axes.set_title(title)
                 axes.set_xlabel("epoch")
                 if name == "loss":
-                    _cut_peak(axes, [row[name] for row in rows if name in row], guess)
+                    _cut_peak(axes, [row[name] for row in rows if name in row], chance_loss)
                 else:
                     axes.set_ylim(bottom=0)
                 if name == "accuracy" or not any("accuracy" in row for row in rows):
                     axes.legend(loc="best")
-                drawn.append(self._svg(figure, f"{title} of {model} over epochs; a guess is at {level:.3g}"))
+                drawn.append(self._svg(figure, f"{title} of {model} over epochs; chance is at {level:.3g}"))
         return drawn
 
     def layers(self, lines: Sequence[tuple[str, str, Sequence[str], Sequence[float]]], unit: str, title: str) -> Markup:
@@ -94,7 +94,7 @@ class Plots:
             learned = 0
             for name, kind, layers, values in lines:
                 if kind == "learned":
-                    style = {"color": COLOURS[learned % 6], "marker": MARKERS[learned % 6], "markersize": 4}
+                    style = {"color": COLORS[learned % 6], "marker": MARKERS[learned % 6], "markersize": 4}
                     learned += 1
                 else:
                     style = {"color": INK if kind == "supervised" else FAINT, "linestyle": "--"}
@@ -119,7 +119,7 @@ class Plots:
             ):
                 figure = Figure(figsize=SMALL, layout="constrained")
                 axes = figure.subplots()
-                axes.plot([row["iteration"] for row in rows], [scale * row[name] for row in rows], color=COLOURS[0])
+                axes.plot([row["iteration"] for row in rows], [scale * row[name] for row in rows], color=COLORS[0])
                 axes.set_title(title)
                 axes.set_xlabel("iteration")
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -130,9 +130,9 @@ class Plots:
             axes = figure.subplots()
             low, high = int(sizes.min()), int(sizes.max())
             step = max(1, -(-(high - low + 1) // 24))
-            axes.hist(sizes, bins=(np.arange(low, high + step + 1, step) - 0.5).tolist(), color=COLOURS[0])
+            axes.hist(sizes, bins=(np.arange(low, high + step + 1, step) - 0.5).tolist(), color=COLORS[0])
             axes.set_title("clusters by size")
-            axes.set_xlabel("pictures in a cluster")
+            axes.set_xlabel("images in a cluster")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(integer=True, nbins=5))
             drawn.append(self._svg(figure, f"Histogram of the cluster sizes of {cluster}: {low} to {high}"))
@@ -160,10 +160,10 @@ class Plots:
         with matplotlib.rc_context(_STYLE):
             drawn = Figure(figsize=SMALL, layout="constrained")
             axes = drawn.subplots()
-            # Files keep names sorted; what is learned from comes first, in the colour that it has in other figures.
+            # Files keep names sorted; what is learned from comes first, in the color that it has in other figures.
             for place, name in enumerate(sorted(figure["series"], key=lambda name: name != "training")):
                 xs, ys = figure["series"][name]
-                axes.plot(xs, ys, color=COLOURS[place % len(COLOURS)], label=shorten(name, 24))
+                axes.plot(xs, ys, color=COLORS[place % len(COLORS)], label=shorten(name, 24))
             axes.set_title(figure["title"])
             axes.set_xlabel(figure["x"])
             axes.set_ylabel(figure["y"])
@@ -182,8 +182,8 @@ class Plots:
         text = re.sub(r'(href="#|url\(#)', rf"\g<1>{mark}", text)
         text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
         text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-        for colour, page in _PAGE.items():
-            text = text.replace(colour, page)
+        for color, page in _PAGE.items():
+            text = text.replace(color, page)
         width, height = (float(side) for side in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])
         text = re.sub(r'width="[\d.]+pt"', f'width="{width * 4 / 3:.0f}"', text, count=1)
         text = re.sub(r'height="[\d.]+pt"', f'height="{height * 4 / 3:.0f}"', text, count=1)
@@ -195,18 +195,18 @@ class Plots:
 
 
 def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, scale: float) -> None:
-    for key, label, colour, marker in (
-        (name, "training", COLOURS[0], ""),
-        (f"heldout_{name}", "held out", COLOURS[1], "o"),
+    for key, label, color, marker in (
+        (name, "training", COLORS[0], ""),
+        (f"val_{name}", "validation", COLORS[1], "o"),
     ):
         points = [(row.get("epoch", row.get("step", 0.0)), scale * row[key]) for row in rows if key in row]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, markersize=2.6)
+            axes.plot(*zip(*points, strict=True), color=color, label=label, marker=marker, markersize=2.6)
 
 
-def _cut_peak(axes: Axes, losses: Sequence[float], guess: float) -> None:
-    """The first steps of a training may be far above the guess; they must not flatten the rest."""
-    later = max(losses[len(losses) // 10 :] or losses, default=guess)
-    top = 1.08 * max(guess, min(later, 2 * guess))
+def _cut_peak(axes: Axes, losses: Sequence[float], chance_loss: float) -> None:
+    """The first steps of a training may be far above chance level; they must not flatten the rest."""
+    later = max(losses[len(losses) // 10 :] or losses, default=chance_loss)
+    top = 1.08 * max(chance_loss, min(later, 2 * chance_loss))
     if losses and max(losses) > top:
         axes.set_ylim(top=top)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ssltransfer.artefacts.metrics import Metrics
-from ssltransfer.stages.report.details import drawn, extremes, neighbours, other, per_class
+from ssltransfer.artifacts.metrics import Metrics
+from ssltransfer.stages.report.details import drawn, extremes, neighbors, other, per_class
 from ssltransfer.stages.report.gather import Made, Results
 from ssltransfer.stages.report.plots import Plots
 from ssltransfer.stages.report.thumbs import filters, sample_of, shown, strip
@@ -19,27 +19,27 @@ STRIP = 12  # thumbnails of a dataset
 
 
 def curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
-    """Learning curves of every model that was trained, beside the guess."""
+    """Learning curves of every model that was trained, beside chance level."""
     for made in results.models.values():
         rows = made.curve()
-        guess = made.content.get("summary", {}).get("guess")
-        if rows and guess is not None:
+        chance_loss = made.content.get("summary", {}).get("chance_loss")
+        if rows and chance_loss is not None:
             yield {
                 "made": made,
-                "plots": [plot for of in _tasks(made, rows, guess) for plot in plots.learning(*of)],
+                "plots": [plot for of in _tasks(made, rows, chance_loss) for plot in plots.learning(*of)],
                 "last": made.content["summary"],
                 "steps": int(rows[-1].get("step", len(rows))),
             }
 
 
 def _tasks(
-    made: Made, rows: list[dict[str, float]], guess: float
+    made: Made, rows: list[dict[str, float]], chance_loss: float
 ) -> Iterator[tuple[list[dict[str, float]], float, str]]:
-    """(rows, guess, name) of each of several tasks, whose values are called `task.value`; or of the only one."""
-    guesses: dict[str, float] = made.content.get("guesses", {})
-    if not guesses:
-        yield rows, guess, made.name
-    for task, of_task in guesses.items():
+    """(rows, chance_loss, name) of each of several tasks, whose values are called `task.value`; or of the only one."""
+    chance_losses: dict[str, float] = made.content.get("chance_losses", {})
+    if not chance_losses:
+        yield rows, chance_loss, made.name
+    for task, of_task in chance_losses.items():
         own = [
             {key.removeprefix(f"{task}."): value for key, value in row.items() if key.startswith(f"{task}.")}
             for row in rows
@@ -47,7 +47,7 @@ def _tasks(
         yield (
             [row for row in own if "loss" in row],
             of_task,
-            f"{task} of {made.name}" if len(guesses) > 1 else made.name,
+            f"{task} of {made.name}" if len(chance_losses) > 1 else made.name,
         )
 
 
@@ -96,12 +96,12 @@ def layer_curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
 
 def first_filters(results: Results) -> list[tuple[Made, str]]:
     """Every model that has a first convolution, with its grid of kernels."""
-    grids = ((made, filters(made.path.parent / "trunk.safetensors")) for made in results.models.values())
+    grids = ((made, filters(made.path.parent / "backbone.safetensors")) for made in results.models.values())
     return [(made, grid) for made, grid in grids if grid]
 
 
 def evaluation_details(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
-    """What each protocol left in `details`: values of classes, matrices, neighbours, and whatever else is short."""
+    """What each protocol left in `details`: values of classes, matrices, neighbors, and whatever else is short."""
     for name, measured in results.evaluations.items():
         yield {
             "name": name,
@@ -126,13 +126,13 @@ def _details(results: Results, metrics: Metrics, plots: Plots) -> dict[str, Any]
         "lines": [plots.lines(figure, metrics.model) for figure in metrics.details.get("lines", [])],
         "drawn": drawn(metrics),
         "extremes": extremes(metrics),
-        "neighbours": neighbours(results, metrics),
+        "neighbors": neighbors(results, metrics),
         "other": other(metrics),
     }
 
 
 def datasets(results: Results) -> Iterator[dict[str, Any]]:
-    """Counts, reasons for leaving pictures out, and a strip of thumbnails of every dataset."""
+    """Counts, reasons for leaving images out, and a strip of thumbnails of every dataset."""
     for entry in results.datasets.values():
         index = entry.index
         sample = sample_of(index, STRIP)
@@ -143,8 +143,8 @@ def datasets(results: Results) -> Iterator[dict[str, Any]]:
             "entry": entry,
             "n": len(index),
             "doubled": len(index) - len(set(index.digests)),
-            "reasons": Counter(_reason(text) for text in index.left_out.values()).most_common(),
-            "left_out": sorted(index.left_out.items())[:20],
+            "reasons": Counter(_reason(text) for text in index.skipped.values()).most_common(),
+            "skipped": sorted(index.skipped.items())[:20],
             "smallest": index.sizes.min(0).tolist() if len(index) else None,
             "largest": index.sizes.max(0).tolist() if len(index) else None,
             "class_counts": (int(per_class_counts.min()), int(per_class_counts.max())) if index.classes else None,

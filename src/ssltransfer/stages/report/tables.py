@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from ssltransfer.artefacts.metrics import Metrics
+from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.config import ConfigError
 from ssltransfer.config.base import nearest
 from ssltransfer.config.entities import Report
@@ -55,7 +55,7 @@ class Column:
 
     @property
     def digits(self) -> int:
-        """Behind the point: metres and shares of one need more than percent."""
+        """Behind the point: meters and shares of one need more than percent."""
         return 3 if self.falls else 1
 
 
@@ -97,7 +97,7 @@ class Table:
 
     @property
     def spans(self) -> list[tuple[Column, int]]:
-        """Neighbouring columns of one evaluation share a head: its first column, and how many they are."""
+        """Neighboring columns of one evaluation share a head: its first column, and how many they are."""
         runs = [list(run) for _, run in groupby(self.columns, key=lambda column: column.evaluation)]
         return [(run[0], len(run)) for run in runs]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ssltransfer.artefacts.metrics import Metrics
+from ssltransfer.artifacts.metrics import Metrics
 
 MINUS, NOTHING = "\u2212", "\u2013"
 
@@ -25,7 +25,7 @@ def with_spread(metrics: Metrics, value: str | None = None, digits: int = 1) -> 
 
 
 def count(value: int, noun: str, plural: str | None = None) -> str:
-    """1 picture, 1,234 pictures."""
+    """1 image, 1,234 images."""
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the report: thumbnails in strips, montages of clusters, filters of a first convolution."""
+"""Images of the report: thumbnails in strips, montages of clusters, filters of a first convolution."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from random import Random
 import numpy as np
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.data.cached import read_sample
 from ssltransfer.data.drawing import data_uri
 from ssltransfer.data.draws import seed_of
-from ssltransfer.data.pictures import BadPicture, read
-from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.data.images import CorruptImageError, read
+from ssltransfer.data.transforms import CenterSquare
 from ssltransfer.models.state_dicts import read_tensors
 
 SIDE = 64
-GREY = 128
+GRAY = 128
 
 
 def shown(index: Index, sample: int) -> Path | Tensor:
-    """Where a thumbnail comes from: the picture's file, or its packed pixels where it has none (a frame of a video)."""
+    """Where a thumbnail comes from: the image's file, or its packed pixels where it has none (a frame of a video)."""
     path = index.path(sample)
     if index.packed is None or path.exists():
         return path
     try:
         return read_sample(index, sample)
-    except ArtefactError:
+    except ArtifactError:
         return path
 
 
 def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
-    """uint8 (side, side, 3); all grey where the picture is missing or broken.
+    """uint8 (side, side, 3); all gray where the image is missing or broken.
 
     Args:
         source: of `shown`.
         side: in pixels.
     """
     try:
-        picture = source if isinstance(source, Tensor) else read(source, min_short_side=side)
-        square = CentreSquare(side, side)(picture, Random(0))
-    except (BadPicture, OSError):
-        return np.full((side, side, 3), GREY, np.uint8)
+        image = source if isinstance(source, Tensor) else read(source, min_short_side=side)
+        square = CenterSquare(side, side)(image, Random(0))
+    except (CorruptImageError, OSError):
+        return np.full((side, side, 3), GRAY, np.uint8)
     return square.permute(1, 2, 0).contiguous().numpy()
 
 
 def strip(paths: Sequence[Path | Tensor], side: int = SIDE, *, lead: int = 0, gap: int = 2) -> str:
-    """A data URI: the pictures side by side on white, as JPEG; `lead` pixels more after the first."""
+    """A data URI: the images side by side on white, as JPEG; `lead` pixels more after the first."""
     out = np.full((side, len(paths) * (side + gap) - gap + lead, 3), 255, np.uint8)
     for place, path in enumerate(paths):
         left = place * (side + gap) + (lead if place else 0)
@@ -58,7 +58,7 @@ def strip(paths: Sequence[Path | Tensor], side: int = SIDE, *, lead: int = 0, ga
 
 
 def sample_of(index: Index, wanted: int) -> list[int]:
-    """Pictures drawn by a fixed seed, spread over the classes where there are any."""
+    """Images drawn by a fixed seed, spread over the classes where there are any."""
     order = sorted(range(len(index)), key=lambda i: seed_of("report", index.paths[i]))
     taken: dict[int, int] = {}
     turns: list[tuple[int, int, int]] = []
@@ -72,11 +72,11 @@ def sample_of(index: Index, wanted: int) -> list[int]:
 def filters(weights: Path) -> str | None:
     """The first convolution as a data URI: a grid of kernels, each stretched to its own range; None without one.
 
-    Kernels of three channels are shown in colour, others as the mean over their channels.
+    Kernels of three channels are shown in color, others as the mean over their channels.
     """
     try:
         tensors = read_tensors(weights)
-    except ArtefactError:
+    except ArtifactError:
         return None
     usual = {"conv1.weight", "features.0.weight", "conv1_1.weight"}
     found = [name for name, tensor in tensors.items() if tensor.ndim == 4 and (name in usual or "conv1" in name)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssltransfer.stages.report.gather import Made, Measured, Pictures, Results
+from ssltransfer.stages.report.gather import Images, Made, Measured, Results
 
 _ENVIRONMENT = (
     "ssltransfer",
@@ -66,7 +66,7 @@ def costs(results: Results) -> Costs:
             name,
             float(run.get("seconds", 0.0)),
             run.get("peak_memory_mb"),
-            run.get("pictures_per_second"),
+            run.get("images_per_second"),
             run.get("share_waiting_for_data"),
             run.get("device"),
         )
@@ -91,7 +91,7 @@ def specs(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
     """Every named thing as it was declared, with the fingerprints of what it is and was made of."""
     models = results.models.values()
     groups = {
-        "index": [_pictures_spec(entry) for entry in results.datasets.values()],
+        "index": [_images_spec(entry) for entry in results.datasets.values()],
         "pretext": [_made_spec(made) for made in models if made.stage == "pretext"],
         "features": [_made_spec(made) for made in results.features.values()],
         "cluster": [_made_spec(made) for made in results.clusters.values()],
@@ -116,7 +116,7 @@ def _json(content: Any) -> str:
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
 
 
-def _pictures_spec(entry: Pictures) -> dict[str, Any]:
+def _images_spec(entry: Images) -> dict[str, Any]:
     return _entry(entry.name, entry.index.spec, {"index": entry.index.fingerprint})
 
 

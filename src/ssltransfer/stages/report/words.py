@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssltransfer.artefacts.metrics import Metrics
+from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.stages.report.gather import Kind, Results
 from ssltransfer.stages.report.text import count, listed, number
 
@@ -13,9 +13,9 @@ def summary(results: Results) -> list[str]:
     """What was made, and for each evaluation the best model without labels beside chance and controls."""
     learned = sum(made.kind == "learned" for made in results.models.values())
     controls = len(results.models) - learned
-    pictures = sum(len(entry.index) for entry in results.datasets.values())
+    images = sum(len(entry.index) for entry in results.datasets.values())
     parts = [
-        f"{count(len(results.datasets), 'dataset')} with {count(pictures, 'picture')}",
+        f"{count(len(results.datasets), 'dataset')} with {count(images, 'image')}",
         f"{count(learned, 'model')} learned without labels",
         f"{count(controls, 'control')}",
         f"{count(len(results.clusters), 'clustering')}",
@@ -44,7 +44,7 @@ def _sentence(results: Results, name: str, measured: list[Metrics]) -> str:
     if seeds > 1:
         text += f" (mean of {seeds} seeds, deviation {number(best.spread())})"
     beside = [
-        f"a guess {number(best.chance)}" if best.chance is not None else "",
+        f"chance {number(best.chance)}" if best.chance is not None else "",
         _beside(results, best, measured, "random", "the best random network"),
         _beside(results, best, measured, "supervised", "the best supervised one"),
     ]

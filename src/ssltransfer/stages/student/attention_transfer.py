@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
 from ssltransfer.data.draws import Draws
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.student.base import Given, StudentTask
-from ssltransfer.stages.student.distilled import PICTURES
+from ssltransfer.stages.student.distilled import IMAGES
 from ssltransfer.stages.student.layer_regression import alike
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import Around
@@ -34,55 +34,55 @@ class AttentionTransferTask(Around, StudentTask):
 
         L = L_task + sum over layers of beta / (2 places) * || Qs / ||Qs|| - Qt / ||Qt|| ||
 
-    Q is a map's squared activations, summed over channels. The transfer is a mean over all that the student's trunk is
+    Q is a map's squared activations, summed over channels. The transfer is a mean over all that the student's backbone is
     given, such as the nine tiles of each puzzle; the teacher is given the very same tensors, in evaluation mode, with
-    the strides with which it would learn that task. Both must have learned under one rule of normalisation: what a task
-    has normalised cannot be undone.
+    the strides with which it would learn that task. Both must have learned under one rule of normalization: what a task
+    has normalized cannot be undone.
 
-    The guess is the task's, and the transfer of a student that attends to all places alike: a few hundred pictures.
+    The chance level is the task's, and the transfer of a student that attends to all places alike: a few hundred images.
 
     Raises:
-        ArtefactError: the teacher cannot be read, or learned under another rule.
+        ArtifactError: the teacher cannot be read, or learned under another rule.
         LayerError: the teacher or the student has no such layer, or it is no map.
     """
 
     def __init__(self, given: Given):
         method, spec = given.spec.method, given.spec
         assert isinstance(method, AttentionTransfer) and given.teacher is not None and given.build_task is not None
-        task = given.build_task(method.task, spec.trunk, spec.seed)
-        super().__init__(spec, task.trunk)
+        task = given.build_task(method.task, spec.backbone, spec.seed)
+        super().__init__(spec, task.backbone)
         self.task, self.rule, self.beta = task, task.rule, method.beta
         self.layers = list(method.layers)
         self.teacher_layers = list(method.teacher_layers or method.layers)
         model = read_model(given.teacher)
         if model.rule != self.rule:
-            raise ArtefactError(
-                f"{given.teacher}: it learned from pictures normalised as {model.rule!r}, but {method.task.name} gives "
+            raise ArtifactError(
+                f"{given.teacher}: it learned from images normalized as {model.rule!r}, but {method.task.name} gives "
                 f"them as {self.rule!r}; name a teacher whose task has that rule."
             )
-        _require_maps(self.trunk, self.layers, "students.method.layers")
-        _require_maps(model.trunk, self.teacher_layers, given.teacher)
-        theirs = given.build_task(method.task, model.trunk.options, spec.seed).trunk
-        weights = model.trunk.state_dict()
+        _require_maps(self.backbone, self.layers, "students.method.layers")
+        _require_maps(model.backbone, self.teacher_layers, given.teacher)
+        theirs = given.build_task(method.task, model.backbone.options, spec.seed).backbone
+        weights = model.backbone.state_dict()
         theirs.load_state_dict({name: weights[name] for name in theirs.state_dict()})
         self._teacher = Teacher(theirs, self.teacher_layers)
         self.flat: Tensor
         self.register_buffer("flat", torch.zeros(()))
 
     @property
-    def guess(self) -> float:  # type: ignore[override]
+    def chance_loss(self) -> float:  # type: ignore[override]
         """The task's, and the transfer of a student that attends to all places alike, once that was measured."""
-        return super().guess + float(self.flat)
+        return super().chance_loss + float(self.flat)
 
-    def written(self) -> Trunk:
-        """The convolutions under the trunk's own strides; the task's head and its strides on tiles stay behind."""
-        trunk = build_trunk(self.spec.trunk, top=False)
-        trunk.load_state_dict(self.trunk.state_dict())
-        return trunk
+    def written(self) -> Backbone:
+        """The convolutions under the backbone's own strides; the task's head and its strides on tiles stay behind."""
+        backbone = build_backbone(self.spec.backbone, top=False)
+        backbone.load_state_dict(self.backbone.state_dict())
+        return backbone
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The task's values, its loss as `task_loss`, and the transfer of each layer; `loss` is the sum of these."""
-        with calls_of(self.trunk, self.layers) as calls:
+        with calls_of(self.backbone, self.layers) as calls:
             values: dict[str, Tensor] = self.task(batch, draws)
         terms = {"task_loss": values["loss"], **self.transfer(calls)}
         return {**values, **terms, "loss": torch.stack(list(terms.values())).sum()}
@@ -91,7 +91,7 @@ class AttentionTransferTask(Around, StudentTask):
         """Half of beta times the distances a place of each layer, a mean over all inputs.
 
         Args:
-            calls: what the student's trunk was given, and its layers; one at least.
+            calls: what the student's backbone was given, and its layers; one at least.
         """
         parts: dict[str, list[Tensor]] = {f"{layer}_loss": [] for layer in self.layers}
         for inputs, mine in calls:
@@ -106,16 +106,16 @@ class AttentionTransferTask(Around, StudentTask):
     def survey(self, index: Index, devices: Devices) -> None:
         """What the task must know, and how far the teacher's attention lies from none."""
         super().survey(index, devices)
-        ids = list(range(0, len(index), -(-len(index) // PICTURES)))
-        ids = ids[: len(ids) // 2 * 2] or ids  # tasks that take pictures in pairs
+        ids = list(range(0, len(index), -(-len(index) // IMAGES)))
+        ids = ids[: len(ids) // 2 * 2] or ids  # tasks that take images in pairs
         schedule = self.spec.schedule
-        keys = sequential_keys(ids, schedule.micro_batch or schedule.batch)
+        keys = sequential_keys(ids, schedule.micro_batch_size or schedule.batch_size)
         was = self.training
         self.eval()
         total = torch.zeros((), dtype=torch.float64)
-        for batch in load_batches(index, self.heldout_transform, keys, seed=self.spec.seed, workers=devices.workers):
+        for batch in load_batches(index, self.val_transform, keys, seed=self.spec.seed, workers=devices.workers):
             batch = batch.to(devices.device)
-            with calls_of(self.trunk, self.layers) as calls:
+            with calls_of(self.backbone, self.layers) as calls:
                 self.task(batch, batch.draws(self.spec.seed))
             level = [(x, {name: torch.ones_like(value) for name, value in found.items()}) for x, found in calls]
             total += torch.stack(list(self.transfer(level).values())).sum().cpu() * len(batch)
@@ -124,31 +124,31 @@ class AttentionTransferTask(Around, StudentTask):
 
 
 class Teacher:
-    """Layers of a trunk, without gradient; no part of the student's state."""
+    """Layers of a backbone, without gradient; no part of the student's state."""
 
-    def __init__(self, trunk: Trunk, layers: Sequence[str]):
-        self.trunk, self.layers = trunk.eval().requires_grad_(False), layers
+    def __init__(self, backbone: Backbone, layers: Sequence[str]):
+        self.backbone, self.layers = backbone.eval().requires_grad_(False), layers
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Of normalised float (N, 3, S, S)."""
-        found: dict[str, Tensor] = self.trunk.to(inputs.device)(inputs, self.layers)
+        """Of normalized float (N, 3, S, S)."""
+        found: dict[str, Tensor] = self.backbone.to(inputs.device)(inputs, self.layers)
         return found
 
 
 @contextmanager
-def calls_of(trunk: Trunk, layers: Sequence[str]) -> Iterator[list[Call]]:
-    """What a trunk is given meanwhile by others that ask for layers of their own, and these layers of the same pass."""
+def calls_of(backbone: Backbone, layers: Sequence[str]) -> Iterator[list[Call]]:
+    """What a backbone is given meanwhile by others that ask for layers of their own, and these layers of the same pass."""
     calls: list[Call] = []
 
     def more(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         x, asked = (*given, *named.values(), None)[:2]
-        return (x, [*(trunk.layers[-1:] if asked is None else asked), *layers]), {}
+        return (x, [*(backbone.layers[-1:] if asked is None else asked), *layers]), {}
 
     def keep(_: nn.Module, given: tuple[Any, ...], found: dict[str, Tensor]) -> None:
         calls.append((given[0], {layer: found[layer] for layer in layers}))
 
-    hooks = [trunk.register_forward_pre_hook(more, with_kwargs=True), trunk.register_forward_hook(keep)]
+    hooks = [backbone.register_forward_pre_hook(more, with_kwargs=True), backbone.register_forward_hook(keep)]
     try:
         yield calls
     finally:
@@ -173,12 +173,12 @@ def distances(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.linalg.vector_norm(mine - theirs, dim=1) / mine.shape[1]
 
 
-def _require_maps(trunk: Trunk, layers: Sequence[str], where: object) -> None:
-    trunk.require(layers, where)
+def _require_maps(backbone: Backbone, layers: Sequence[str], where: object) -> None:
+    backbone.require(layers, where)
     for layer in layers:
-        if layer not in trunk.options.maps:
+        if layer not in backbone.options.maps:
             raise LayerError(
-                f"{where}: {layer} is a vector, which attends to no place; name maps: {', '.join(trunk.options.maps)}."
+                f"{where}: {layer} is a vector, which attends to no place; name maps: {', '.join(backbone.options.maps)}."
             )
 
 

@@ -1,4 +1,4 @@
-"""CompRess (Abbasi Koohpayegani et al. 2020): the student learns how alike the teacher finds pictures."""
+"""CompRess (Abbasi Koohpayegani et al. 2020): the student learns how alike the teacher finds images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssltransfer.config.methods import Compress, Compress1q, Compress2q
 from ssltransfer.data.batches import Batch
 from ssltransfer.data.draws import Draws
-from ssltransfer.models.normalise import normalise
+from ssltransfer.models.normalize import normalize
 from ssltransfer.stages.student.base import Given
 from ssltransfer.stages.student.distilled import Distilled, of_all_ranks
 
@@ -23,12 +23,12 @@ class CompressTask(Distilled):
 
     Released nn/compress_loss.py and train_student.py (protocols 3.3). With one queue the student has a linear layer
     into the teacher's space and is compared with the teacher's past features. With two, it is compared with what a
-    slow copy of itself said of the same pictures; that copy is in evaluation mode but for its batch norms.
+    slow copy of itself said of the same images; that copy is in evaluation mode but for its batch norms.
 
-    A picture is compared before it enters a queue, and a batch enters once its update is made, in the order of the
+    A image is compared before it enters a queue, and a batch enters once its update is made, in the order of the
     whole batch: neither micro-batches nor devices change a queue.
 
-    `guess` is the logarithm of the queue's length, which the loss of uniform probabilities never exceeds; that loss
+    `chance_loss` is the logarithm of the queue's length, which the loss of uniform probabilities never exceeds; that loss
     stands in the curve as `uniform`.
     """
 
@@ -45,11 +45,11 @@ class CompressTask(Distilled):
             self.register_buffer("teacher_queue", _queue(length, self.taught))
             self.slow: nn.ModuleDict | None = None
             if isinstance(self.method, Compress2q):
-                self.slow = nn.ModuleDict({"trunk": copy.deepcopy(self.trunk), "head": copy.deepcopy(self.head)})
+                self.slow = nn.ModuleDict({"backbone": copy.deepcopy(self.backbone), "head": copy.deepcopy(self.head)})
                 self.slow.requires_grad_(False)
                 self.register_buffer("student_queue", _queue(length, width or self.dims))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
-        self.guess = math.log(length)
+        self.chance_loss = math.log(length)
         self._seen: list[tuple[Tensor, ...]] = []
 
     def train(self, mode: bool = True) -> CompressTask:
@@ -79,7 +79,7 @@ class CompressTask(Distilled):
     @torch.no_grad()
     def _slowly(self, views: Tensor) -> Tensor:
         assert self.slow is not None
-        found = self.slow["trunk"](normalise(views, self.rule), [self.layer])[self.layer]
+        found = self.slow["backbone"](normalize(views, self.rule), [self.layer])[self.layer]
         found = found.mean((2, 3)) if found.ndim == 4 else found
         return F.normalize(self.slow["head"](found).float(), dim=1)
 
@@ -97,7 +97,7 @@ class CompressTask(Distilled):
         if self.slow is not None:
             assert isinstance(self.method, Compress2q)
             momentum = self.method.momentum
-            for name, module in (("trunk", self.trunk), ("head", self.head)):
+            for name, module in (("backbone", self.backbone), ("head", self.head)):
                 for slow, fast in zip(self.slow[name].parameters(), module.parameters(), strict=True):
                     slow.lerp_(fast, 1 - momentum)
 

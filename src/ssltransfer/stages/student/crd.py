@@ -19,14 +19,14 @@ EPSILON = 1e-7
 
 
 class CrdTask(Distilled):
-    """Each side, in a small common space, tells what the other said of this picture from what it said of others.
+    """Each side, in a small common space, tells what the other said of this image from what it said of others.
 
     Released RepDistiller crd/{criterion,memory}.py without the supervised term (protocols 3.4): linear embeddings of
-    both sides, of unit length; a memory of what each side said of every picture; noise-contrastive estimation whose
+    both sides, of unit length; a memory of what each side said of every image; noise-contrastive estimation whose
     constant is estimated by the first batch. Memories follow after the update, so that micro-batches and devices do not
-    change them. Held-out pictures have no place in the memories: their positive is what the other side says now.
+    change them. Validation images have no place in the memories: their positive is what the other side says now.
 
-    Its memories are a part of the checkpoint: 2 x pictures x dims floats.
+    Its memories are a part of the checkpoint: 2 x images x dims floats.
     """
 
     def __init__(self, given: Given):
@@ -42,7 +42,7 @@ class CrdTask(Distilled):
         # Constants of the two sides (student, teacher); 0: not estimated yet.
         self.register_buffer("constants", torch.zeros(2))
         negatives = self.options.negatives
-        self.guess = 2 * (math.log1p(negatives) + negatives * math.log1p(1 / negatives))
+        self.chance_loss = 2 * (math.log1p(negatives) + negatives * math.log1p(1 / negatives))
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ def contrast(probabilities: Tensor, n: int) -> Tensor:
 
     Args:
         probabilities: (B, 1 + m), the positive first.
-        n: pictures among which negatives are drawn.
+        n: images among which negatives are drawn.
     """
     noise = (probabilities.shape[1] - 1) / n
     positive = torch.log(probabilities[:, 0] / (probabilities[:, 0] + noise + EPSILON))

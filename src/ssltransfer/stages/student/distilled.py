@@ -13,27 +13,27 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssltransfer.artefacts.features import FeatureStore, open_features
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.features import FeatureStore, open_features
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import Distillation
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
-from ssltransfer.data.device_ops import centre_crop
+from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.transforms import Paired, Transform
-from ssltransfer.models.normalise import normalise
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
-from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages.student.base import Given, StudentTask
 
-PICTURES = 256  # of which a guess is estimated
+IMAGES = 256  # of which chance is estimated
 
 
 class Distilled(StudentTask):
-    """A fresh trunk that sees views of pictures, and what a teacher says of the same pictures.
+    """A fresh backbone that sees views of images, and what a teacher says of the same images.
 
-    A live teacher sees the very view that the student sees, under its own normalisation, resized where its input has
-    another size. A cached one was asked once about the central crop of each whole picture (protocols 3.3); its answers
+    A live teacher sees the very view that the student sees, under its own normalization, resized where its input has
+    another size. A cached one was asked once about the central crop of each whole image (protocols 3.3); its answers
     are read by the loader's workers.
 
     Attributes:
@@ -43,18 +43,18 @@ class Distilled(StudentTask):
 
     Raises:
         LayerError: the teacher or the student has no such layer.
-        ArtefactError: the teacher, or what it said, cannot be read or belongs to other pictures.
+        ArtifactError: the teacher, or what it said, cannot be read or belongs to other images.
     """
 
     def __init__(self, given: Given):
         super().__init__(given.spec)
         assert isinstance(given.spec.method, Distillation)
         self.method = given.spec.method
-        self.layer = self.method.layer or self.trunk.layers[-1]
-        shapes = self.trunk.shapes()
+        self.layer = self.method.layer or self.backbone.layers[-1]
+        shapes = self.backbone.shapes()
         if self.layer not in shapes:
             raise LayerError(
-                f"students.method.layer: {self.trunk.options.name} has no layer {self.layer!r}; "
+                f"students.method.layer: {self.backbone.options.name} has no layer {self.layer!r}; "
                 f"it has {', '.join(shapes)}."
             )
         self.dims = shapes[self.layer][0]
@@ -63,7 +63,7 @@ class Distilled(StudentTask):
         if given.features:
             for training, manifest, index in (
                 (True, given.features, given.index),
-                (False, given.heldout_features, given.heldout),
+                (False, given.val_features, given.val),
             ):
                 if manifest and index:
                     self._said[training] = open_features(manifest, index=index.fingerprint)[0]
@@ -80,9 +80,9 @@ class Distilled(StudentTask):
         return WithFeatures(view, self._said[True]) if self._said else view
 
     @property
-    def heldout_transform(self) -> Transform:
-        """The same for held-out pictures."""
-        view = super().heldout_transform
+    def val_transform(self) -> Transform:
+        """The same for validation images."""
+        view = super().val_transform
         return WithFeatures(view, self._said[False]) if self._said else view
 
     def teach(self, batch: Batch, views: Tensor) -> Tensor:
@@ -96,17 +96,17 @@ class Distilled(StudentTask):
 
     @torch.no_grad()
     def spread(self, index: Index) -> float:
-        """Variance of the teacher's features, a mean over dimensions, of evenly spaced pictures of the training set."""
-        view = super().heldout_transform
+        """Variance of the teacher's features, a mean over dimensions, of evenly spaced images of the training set."""
+        view = super().val_transform
         transform = WithFeatures(view, self._said[True]) if self._said else view
-        keys = sequential_keys(list(range(0, len(index), -(-len(index) // PICTURES))), 64)
-        size = self.spec.trunk.size
+        keys = sequential_keys(list(range(0, len(index), -(-len(index) // IMAGES))), 64)
+        size = self.spec.backbone.size
         batches = load_batches(index, transform, keys, seed=0)
-        return float(torch.cat([self.teach(one, centre_crop(one.pictures, size)) for one in batches]).var(0).mean())
+        return float(torch.cat([self.teach(one, center_crop(one.images, size)) for one in batches]).var(0).mean())
 
     def embed(self, views: Tensor) -> Tensor:
         """What the student says: uint8 (B, 3, S, S) -> float (B, dims)."""
-        found: Tensor = self.trunk(normalise(views, self.rule), [self.layer])[self.layer]
+        found: Tensor = self.backbone(normalize(views, self.rule), [self.layer])[self.layer]
         return found.mean((2, 3)) if found.ndim == 4 else found
 
 
@@ -121,11 +121,11 @@ class Live:
 
     def __init__(self, manifest: Path, layer: str | None, pool: Pool | None):
         self.model = read_model(manifest)
-        trunk = self.model.trunk
-        self.layer, self.pool = layer or trunk.layers[-1], pool
-        if self.layer not in trunk.layers:
-            raise LayerError(f"{manifest}: no layer {self.layer!r}; it has {', '.join(trunk.layers)}.")
-        self.dims = int(torch.Size(pooled_shape(trunk.shapes()[self.layer], pool)).numel())
+        backbone = self.model.backbone
+        self.layer, self.pool = layer or backbone.layers[-1], pool
+        if self.layer not in backbone.layers:
+            raise LayerError(f"{manifest}: no layer {self.layer!r}; it has {', '.join(backbone.layers)}.")
+        self.dims = int(torch.Size(pooled_shape(backbone.shapes()[self.layer], pool)).numel())
 
     def __call__(self, views: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) -> float32 (B, dims)."""
@@ -134,8 +134,8 @@ class Live:
     @torch.no_grad()
     def maps(self, views: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """Layers as they are, of uint8 (B, 3, S, S) views."""
-        trunk = self.model.trunk.to(views.device)
-        size = trunk.options.size
+        backbone = self.model.backbone.to(views.device)
+        size = backbone.options.size
         if views.shape[-1] != size:
             views = F.interpolate(views, (size, size), mode="bilinear", antialias=True, align_corners=False)
         return self.model.layers_of(views, layers)
@@ -143,7 +143,7 @@ class Live:
 
 @dataclass(frozen=True)
 class WithFeatures(Paired):
-    """A view of a picture, and the row of a feature store that belongs to it."""
+    """A view of a image, and the row of a feature store that belongs to it."""
 
     view: Any
     store: FeatureStore
@@ -154,10 +154,10 @@ class WithFeatures(Paired):
         """What the decoder must deliver at least."""
         return int(self.view.min_short_side)
 
-    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
-        """`picture`, uint8 (3, S, S), and `teacher`, (taught,) as stored."""
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+        """`image`, uint8 (3, S, S), and `teacher`, (taught,) as stored."""
         row = torch.from_numpy(self.store.read(slice(sample, sample + 1))[0])
-        return {"picture": self.view(picture, random), "teacher": row}
+        return {"image": self.view(image, random), "teacher": row}
 
 
 def of_all_ranks(value: Tensor) -> Tensor:

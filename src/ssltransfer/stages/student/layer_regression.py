@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import LayerRegression
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys
-from ssltransfer.data.device_ops import centre_crop
+from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.draws import Draws
-from ssltransfer.models.normalise import normalise
+from ssltransfer.models.normalize import normalize
 from ssltransfer.stages.student.base import Given
-from ssltransfer.stages.student.distilled import PICTURES, Distilled
+from ssltransfer.stages.student.distilled import IMAGES, Distilled
 
 
 class LayerRegressionTask(Distilled):
@@ -23,7 +23,7 @@ class LayerRegressionTask(Distilled):
     Where channels differ a 1x1 convolution maps the student's to the teacher's (Romero et al. 2015), where sides differ
     the larger map is averaged to the smaller one.
 
-    The guess is the teacher's mean of each channel: the variance of a few hundred pictures.
+    The chance level is the teacher's mean of each channel: the variance of a few hundred images.
     """
 
     def __init__(self, given: Given):
@@ -31,21 +31,21 @@ class LayerRegressionTask(Distilled):
         assert isinstance(self.method, LayerRegression) and self._live is not None
         self.layers = list(self.method.layers)
         self.teacher_layers = list(self.method.teacher_layers or self.method.layers)
-        mine, theirs = self.trunk.shapes(), self._live.model.trunk.shapes()
+        mine, theirs = self.backbone.shapes(), self._live.model.backbone.shapes()
         self.heads = nn.ModuleList()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(given.spec.seed + 1)
             for layer, other in zip(self.layers, self.teacher_layers, strict=True):
                 here, there = mine[layer][0], theirs[other][0]
                 self.heads.append(nn.Identity() if here == there else nn.Conv2d(here, there, 1))
-        self.guess = self._spread_of_maps(given.index)
+        self.chance_loss = self._spread_of_maps(given.index)
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Squared errors, a mean over batch, channels and places of each layer, summed over the layers."""
         views = self.views(batch, draws)
         assert self._live is not None
         theirs = self._live.maps(views, self.teacher_layers)
-        mine = self.trunk(normalise(views, self.rule), self.layers)
+        mine = self.backbone(normalize(views, self.rule), self.layers)
         losses = {}
         for layer, other, head in zip(self.layers, self.teacher_layers, self.heads, strict=True):
             student, teacher = alike(_map(head(_map(mine[layer]))), _map(theirs[other]))
@@ -55,10 +55,10 @@ class LayerRegressionTask(Distilled):
     @torch.no_grad()
     def _spread_of_maps(self, index: Index) -> float:
         assert self._live is not None
-        keys = sequential_keys(list(range(0, len(index), -(-len(index) // PICTURES))), 64)
+        keys = sequential_keys(list(range(0, len(index), -(-len(index) // IMAGES))), 64)
         total, count = torch.zeros(()), 0
-        for batch in load_batches(index, self.heldout_transform, keys, seed=0):
-            maps = self._live.maps(centre_crop(batch.pictures, self.spec.trunk.size), self.teacher_layers)
+        for batch in load_batches(index, self.val_transform, keys, seed=0):
+            maps = self._live.maps(center_crop(batch.images, self.spec.backbone.size), self.teacher_layers)
             for value in map(_map, maps.values()):
                 total += value.float().var((0, 2, 3), correction=0).mean() * len(batch)
             count += len(batch)

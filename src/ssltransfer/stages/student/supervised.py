@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.stages.student.base import Given
 from ssltransfer.stages.student.classifier import Classifier
 
@@ -13,11 +13,11 @@ def build(given: Given) -> Classifier:
     """The classifier of true labels.
 
     Raises:
-        ArtefactError: there are fewer than two classes.
+        ArtifactError: there are fewer than two classes.
     """
-    index, heldout = given.index, given.heldout
+    index, val = given.index, given.val
     if len(np.unique(index.labels)) < 2:
-        raise ArtefactError(
-            f"{given.spec.data}: all pictures have one class, there is nothing to learn; name another dataset."
+        raise ArtifactError(
+            f"{given.spec.data}: all images have one class, there is nothing to learn; name another dataset."
         )
-    return Classifier(given.spec, index.labels, None if heldout is None else heldout.labels, len(index.classes))
+    return Classifier(given.spec, index.labels, None if val is None else val.labels, len(index.classes))

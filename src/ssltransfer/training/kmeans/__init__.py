@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.kmeans.lloyd import Empty, FaissStep, Step, Tally, TorchStep
 from ssltransfer.training.kmeans.nearest import assign
@@ -60,7 +60,7 @@ def kmeans(
     iterations: int = 50,
     tolerance: float = 1e-4,
     empty: Empty = "farthest",
-    normalise: bool = False,
+    normalize: bool = False,
     backend: Literal["torch", "faiss"] = "torch",
     seed: int = 0,
     device: torch.device | None = None,
@@ -87,7 +87,7 @@ def kmeans(
         tolerance: stop when a smaller share of the points moves, or the objective falls by a smaller share.
         empty: `farthest` restarts an empty cluster at the point farthest from its centroid, `keep` leaves its
             centroid, `error` ends the run.
-        normalise: divide each point by its length.
+        normalize: divide each point by its length.
         backend: `torch`, or `faiss` where all points fit in host memory.
         seed: of the start.
         device: where it is computed; default CPU.
@@ -99,13 +99,13 @@ def kmeans(
         quiet: print nothing.
 
     Raises:
-        ArtefactError: k > N, fewer different points than k, a value that is not finite, an empty cluster where that
+        ArtifactError: k > N, fewer different points than k, a value that is not finite, an empty cluster where that
             is an error, or too little memory.
         Interrupted: told to end; the state is saved.
     """
     n, dims = source.shape
     if k > n:
-        raise ArtefactError(f"{where}: {k} clusters of {n} points cannot be; use a k of at most {n}.")
+        raise ArtifactError(f"{where}: {k} clusters of {n} points cannot be; use a k of at most {n}.")
     device, budget = device or torch.device("cpu"), memory_budget() if budget is None else budget
     extra = 0
     if isinstance(init, str) and init != "random":
@@ -113,7 +113,7 @@ def kmeans(
     points = Points(
         source,
         k,
-        normalise=normalise,
+        normalize=normalize,
         device=device,
         budget=budget,
         where=where,

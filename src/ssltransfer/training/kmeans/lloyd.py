@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.training.kmeans.nearest import Nearest
 from ssltransfer.training.kmeans.points import Points
 
@@ -49,7 +49,7 @@ class Step(Protocol):
 class TorchStep:
     """Assignment by one matrix product a block; sums in float32 over some blocks and float64 beyond, in fixed order.
 
-    Points are shifted from the first iteration on, since products of centred values lose fewer digits. On CUDA points
+    Points are shifted from the first iteration on, since products of centerd values lose fewer digits. On CUDA points
     and centroids are multiplied as float16 and summed in float32; lengths and sums are never halved.
 
     Args:
@@ -76,7 +76,7 @@ class TorchStep:
         """One iteration, by all ranks together.
 
         Raises:
-            ArtefactError: a cluster is empty and that is an error.
+            ArtifactError: a cluster is empty and that is an error.
         """
         points, (n, dims), device = self.points, self.points.shape, self.points.device
         first = not len(self._squares)
@@ -100,7 +100,7 @@ class TorchStep:
         empty = (counts == 0).nonzero()[:, 0]
         refilled = 0
         if len(empty) and self.empty == "error":
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{points.where}: {len(empty)} of {self.k} clusters have no points (the first is "
                 f"{int(empty[0])}); use a smaller k, init: k-means++, or empty: farthest."
             )
@@ -192,7 +192,7 @@ class FaissStep:
     faiss refills an empty cluster by splitting a large one, and does not tell which points moved.
 
     Raises:
-        ArtefactError: faiss is missing, the points do not fit, or `empty` asks for what faiss cannot do.
+        ArtifactError: faiss is missing, the points do not fit, or `empty` asks for what faiss cannot do.
     """
 
     labels: Tensor | None = None
@@ -201,14 +201,14 @@ class FaissStep:
         try:
             import faiss
         except ImportError:
-            raise ArtefactError("backend: faiss is not installed here; use backend: torch.") from None
+            raise ArtifactError("backend: faiss is not installed here; use backend: torch.") from None
         if empty == "keep":
-            raise ArtefactError("backend: faiss cannot keep an empty cluster; use backend: torch or empty: farthest.")
+            raise ArtifactError("backend: faiss cannot keep an empty cluster; use backend: torch or empty: farthest.")
         if points.world > 1:
-            raise ArtefactError("backend: faiss works in one process; use backend: torch, or one device.")
+            raise ArtifactError("backend: faiss works in one process; use backend: torch, or one device.")
         size = 4 * points.shape[0] * points.shape[1]
         if size > budget:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{points.where}: backend faiss needs all points in memory as float32, {size >> 20} MB, and the budget "
                 f"is {budget >> 20} MB; use backend: torch, which reads them in pieces."
             )
@@ -223,7 +223,7 @@ class FaissStep:
         """One iteration.
 
         Raises:
-            ArtefactError: a cluster is empty and that is an error.
+            ArtifactError: a cluster is empty and that is an error.
         """
         n, dims = self._x.shape
         engine: Any = self._faiss.Kmeans(
@@ -239,7 +239,7 @@ class FaissStep:
         stats = engine.iteration_stats[0]
         empty = int(stats["nsplit"])
         if empty and self.empty == "error":
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{self.where}: {empty} of {self.k} clusters have no points; use a smaller k, init: k-means++, or "
                 "empty: farthest."
             )

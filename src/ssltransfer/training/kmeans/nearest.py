@@ -17,7 +17,7 @@ class Nearest:
     """Finds the nearest of k centroids for one block of points after the other.
 
     Args:
-        centroids: float32 (k, D), around the origin: products of centred values lose fewer digits.
+        centroids: float32 (k, D), around the origin: products of centerd values lose fewer digits.
         rows: points in the largest block. Memory for so many is taken once: fresh pages for each block would cost a
             quarter of the time.
         dtype: of the points. Float16 is multiplied as such and summed in float32; its near-ties are not looked at.

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 
 BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 64 << 20}  # 16 MB and 256 MB of float32
 BLOCK_ROWS = {"cpu": 2048, "cuda": 1 << 20}  # more rows multiply no faster, and leave the cache
@@ -84,7 +84,7 @@ class Points:
     Args:
         source: where the rows are read.
         k: clusters that they will be compared with.
-        normalise: divide each row by its length (a row of zeros stays).
+        normalize: divide each row by its length (a row of zeros stays).
         device: where blocks are wanted.
         budget: bytes of host memory; the points are kept where they fit into what the work itself leaves of it.
         where: what the rows are called in messages.
@@ -93,7 +93,7 @@ class Points:
         rank, world: this process and their number.
 
     Raises:
-        ArtefactError: the work itself does not fit.
+        ArtifactError: the work itself does not fit.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Points:
         source: Source,
         k: int,
         *,
-        normalise: bool,
+        normalize: bool,
         device: torch.device,
         budget: int,
         where: str,
@@ -110,7 +110,7 @@ class Points:
         rank: int = 0,
         world: int = 1,
     ):
-        self.source, self.normalise, self.device, self.where = source, normalise, device, where
+        self.source, self.normalize, self.device, self.where = source, normalize, device, where
         self.rank, self.world = rank, world
         self.shape = source.shape
         n, dims = source.shape
@@ -118,12 +118,12 @@ class Points:
         mine = sum(len(range(*span.indices(n))) for span in self._spans()) * dims
         size = mine * source.dtype.itemsize
         chunk = min(n, source.rows) * dims * source.dtype.itemsize
-        # A chunk is read ahead while another is worked on and copied; a block lives as raw, centred and compared;
+        # A chunk is read ahead while another is worked on and copied; a block lives as raw, centerd and compared;
         # centroids as float32 five times and as float64 sums twice; labels and distances of each point.
         on_host = device.type == "cpu"
         work = 3 * chunk + 24 * n + extra + (4 * 4 * self.step * max(k, dims) + 40 * k * dims if on_host else 0)
         if work > budget:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{where}: {k} clusters in {dims} dimensions need {work >> 20} MB of memory and the budget is "
                 f"{budget >> 20} MB; give the job more, raise SSLTRANSFER_MEMORY_MB, or use fewer clusters"
                 f"{' or init: random' if extra else ''}."
@@ -188,7 +188,7 @@ class Points:
         They may be the source's own memory: not to be written to.
 
         Raises:
-            ArtefactError: a value is not finite.
+            ArtifactError: a value is not finite.
         """
         for start, chunk in self._chunks():
             if self.home and start not in self._kept:
@@ -278,19 +278,19 @@ class Points:
         return torch.from_numpy(np.require(self._read(start) if raw is None else raw, requirements=["C", "W"]))
 
     def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
-        as_it_is = part.dtype == torch.float32 and part.device == self.device and not self.normalise
+        as_it_is = part.dtype == torch.float32 and part.device == self.device and not self.normalize
         as_it_is = as_it_is and not self._offset.ndim and self.dtype == torch.float32
         x = part if as_it_is else self._block[: len(part)].copy_(part, non_blocking=True)
-        if self.normalise or ids[0] // self.source.rows * self.source.rows not in self._finite:
+        if self.normalize or ids[0] // self.source.rows * self.source.rows not in self._finite:
             lengths = torch.linalg.vector_norm(x, dim=1)
             bad = ~lengths.isfinite()
             if bad.any():
                 sample = ids[int(bad.nonzero()[0])]
-                raise ArtefactError(
+                raise ArtifactError(
                     f"{self.where}: sample {sample} has a feature that is not a finite number; the model or the store "
                     "is broken: extract these features again."
                 )
-            if self.normalise:
+            if self.normalize:
                 x.div_(lengths.where(lengths > 0, 1.0)[:, None])
         if self._offset.ndim:
             x.sub_(self._offset)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.data.draws import Draws, seed_of
 from ssltransfer.training.kmeans.nearest import ROUNDING
 from ssltransfer.training.kmeans.points import Points
@@ -32,7 +32,7 @@ def first_centroids(points: Points, k: int, how: Literal["random", "k-means++"],
         float32 (k, D).
 
     Raises:
-        ArtefactError: there are fewer different points than k.
+        ArtifactError: there are fewer different points than k.
     """
     n, dims = points.shape
     draws = Draws(seed_of(seed, "k-means"), 0, torch.zeros(1, dtype=torch.int64))
@@ -52,7 +52,7 @@ def first_centroids(points: Points, k: int, how: Literal["random", "k-means++"],
         start, more = start + more, 2 * more
     if len(chosen) < k:
         amount = "all are equal" if len(chosen) == 1 else f"only {len(chosen)} differ"
-        raise ArtefactError(
+        raise ArtifactError(
             f"{points.where}: of {n} points {amount}, too few for {k} clusters; use a smaller k or a model whose "
             "features differ."
         )

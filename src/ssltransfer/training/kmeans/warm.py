@@ -12,7 +12,7 @@ from ssltransfer.training.kmeans.points import Points
 
 COMPONENTS = 64
 SAMPLE = 4096  # points that the components are found from
-OVERSAMPLING, POWERS = 8, 2  # of the randomised decomposition (Halko, Martinsson, Tropp 2011, algorithm 4.4)
+OVERSAMPLING, POWERS = 8, 2  # of the randomized decomposition (Halko, Martinsson, Tropp 2011, algorithm 4.4)
 
 
 def warm_bytes(n: int, dims: int) -> int:

@@ -72,7 +72,7 @@ def test_classes_that_are_not_there_are_left_out_of_the_mean() -> None:
     assert mean_of([curve and curve.area() for curve in found_curves]) == 1
 
 
-def test_equal_scores_keep_the_order_of_pictures() -> None:
+def test_equal_scores_keep_the_order_of_images() -> None:
     truth = [true((0, False, A)), true((0, False, A))]
     first, second = found((0, 0.5, A)), found((0, 0.5, FAR))
     hit_first, miss_first = (curves(order, truth, 1)[0] for order in ([first, second], [second, first]))
@@ -141,9 +141,9 @@ def test_against_the_kits_loop(overlap: float) -> None:
         kinds = rng.integers(0, 4, n)
         truth.append(Boxes(boxes, kinds, rng.random(n) < 0.2))
         shaken = np.repeat(boxes, 3, 0) + rng.normal(0, 3, (3 * n, 4)).astype(np.float32)
-        guesses = np.concatenate([shaken, np.array([[5, 5, 25, 25]], np.float32)])
+        chance_losses = np.concatenate([shaken, np.array([[5, 5, 25, 25]], np.float32)])
         labels = np.concatenate([np.where(rng.random(3 * n) < 0.8, np.repeat(kinds, 3), 1), [0]])
-        told.append(Detections(guesses, rng.random(3 * n + 1).astype(np.float32), labels.astype(np.int64)))
+        told.append(Detections(chance_losses, rng.random(3 * n + 1).astype(np.float32), labels.astype(np.int64)))
     for kind, curve in enumerate(curves(told, truth, 5, overlap=overlap)):
         reference = plain(told, truth, kind, overlap)
         assert (curve is None) == (reference is None)

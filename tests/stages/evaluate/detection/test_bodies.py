@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from ssltransfer.config.trunks import (
+from ssltransfer.config.backbones import (
     AlexNet,
     AlexNetBig,
     AlexNetBN,
+    BackboneOptions,
     CaffeNet,
     MobileNetV2,
     ResNet18,
@@ -12,26 +13,25 @@ from ssltransfer.config.trunks import (
     ResNet101V2,
     RevNet50,
     Torchvision,
-    TrunkOptions,
     Vgg16,
     Vgg19BN,
 )
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import Model
 from ssltransfer.stages.evaluate.detection.bodies import Blocks, FullyConnected, norms_of, settle_norms
 
 
-def model(options: TrunkOptions, *, top: bool = True, seed: int = 0) -> Model:
-    trunk = build_trunk(options, top=top, seed=seed).eval().requires_grad_(False)
-    return Model(trunk, "imagenet", "", "it")
+def model(options: BackboneOptions, *, top: bool = True, seed: int = 0) -> Model:
+    backbone = build_backbone(options, top=top, seed=seed).eval().requires_grad_(False)
+    return Model(backbone, "imagenet", "", "it")
 
 
 CAFFE = CaffeNet(width=0.125, size=64, stem_stride=2)
 RES = ResNet18(width=0.125, size=32)
 
 
-def body(options: TrunkOptions, fc: str = "model", **given: object) -> FullyConnected:
+def body(options: BackboneOptions, fc: str = "model", **given: object) -> FullyConnected:
     return FullyConnected(model(options, **given), fc, 0.5, "pool", 0)  # type: ignore[arg-type]
 
 
@@ -46,18 +46,18 @@ def body(options: TrunkOptions, fc: str = "model", **given: object) -> FullyConn
         (CAFFE, 8, 3),
     ],
 )
-def test_strides_and_sides_are_the_published_ones(options: TrunkOptions, stride: float, side: int) -> None:
+def test_strides_and_sides_are_the_published_ones(options: BackboneOptions, stride: float, side: int) -> None:
     found = body(options)
     assert (found.stride, found.side) == (stride, side)
     assert found.fc6.in_features == found.channels * side**2 and found.dims == found.fc7.out_features
 
 
 @pytest.mark.parametrize("options", [CaffeNet(width=0.1), AlexNet(width=0.1), AlexNetBN(width=0.1)])
-def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: TrunkOptions) -> None:
-    """With kernels that are their own mirror images, a mirrored picture of 16 k + 1 pixels gives the mirrored map."""
+def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: BackboneOptions) -> None:
+    """With kernels that are their own mirror images, a mirrored image of 16 k + 1 pixels gives the mirrored map."""
     found = body(options).eval()
     with torch.no_grad():
-        for weight in found.trunk.parameters():
+        for weight in found.backbone.parameters():
             if weight.ndim == 4:
                 weight.copy_((weight + weight.flip(-1)) / 2)
     x = torch.randn(1, 3, 193, 193, generator=torch.Generator().manual_seed(0))
@@ -68,13 +68,13 @@ def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: TrunkOptions) -> Non
 def test_unpadded_weights_are_the_models() -> None:
     given = model(CAFFE)
     found = FullyConnected(given, "model", 0.5, "pool", 0)
-    state = given.trunk.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in found.trunk.state_dict().items())
+    state = given.backbone.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in found.backbone.state_dict().items())
     assert torch.equal(found.fc6.weight, state["fc6.weight"]) and torch.equal(found.fc7.bias, state["fc7.bias"])
-    assert given.trunk.conv1.padding == (0, 0), "the model itself stays"
+    assert given.backbone.conv1.padding == (0, 0), "the model itself stays"
     fresh = body(CAFFE, "fresh")
     assert not torch.equal(fresh.fc6.weight, state["fc6.weight"])
-    assert torch.equal(fresh.trunk.state_dict()["conv5.weight"], state["conv5.weight"])
+    assert torch.equal(fresh.backbone.state_dict()["conv5.weight"], state["conv5.weight"])
     convolutions = FullyConnected(model(CAFFE, top=False), "model", 0.5, "pool", 0)
     assert torch.equal(convolutions.fc6.weight, fresh.fc6.weight), "there is none to take"
     other = FullyConnected(given, "fresh", 0.5, "pool", 1)
@@ -91,10 +91,10 @@ def test_unpadded_weights_are_the_models() -> None:
         (Vgg16(width=0.05, size=32, bn=False), 2, {f"features.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")}),
     ],
 )
-def test_what_is_frozen(options: TrunkOptions, layers: int, kept: set[str]) -> None:
+def test_what_is_frozen(options: BackboneOptions, layers: int, kept: set[str]) -> None:
     found = body(options)
     found.freeze(layers)
-    assert {name for name, p in found.trunk.named_parameters() if not p.requires_grad} == kept
+    assert {name for name, p in found.backbone.named_parameters() if not p.requires_grad} == kept
     assert all(p.requires_grad for part in (found.fc6, found.fc7) for p in part.parameters())
     with pytest.raises(LayerError, match="`frozen: 99`"):
         found.freeze(99)
@@ -124,33 +124,35 @@ def test_blocks_are_the_residual_networks() -> None:
     found = Blocks(given, "align", 0).eval()
     assert (found.stride, found.channels, found.side, found.dims) == (16, 32, 14, 64)
     x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    wanted = given.trunk(x, ["block4"])["block4"].mean((2, 3))
+    wanted = given.backbone(x, ["block4"])["block4"].mean((2, 3))
     torch.testing.assert_close(found.vectors(found(x)), wanted)
     for align in (found, Blocks(given, "pool", 0).eval()):
         near = align.regions(found(x), torch.tensor([[0.0, 0, 224, 224]]), torch.zeros(1).long())
         assert float(torch.cosine_similarity(near, wanted)[0].detach()) > 0.95
 
 
-def test_a_trunk_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4() -> None:
+def test_a_backbone_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4() -> None:
     """Dilation goes: the map of stride 16 is every second value of that of stride 8 (ResNet-101 v2)."""
     given = model(ResNet101V2(width=0.125, size=32))
-    assert given.trunk.layers[-2:] == ("block3", "pool")
+    assert given.backbone.layers[-2:] == ("block3", "pool")
     found = Blocks(given, "align", 0).eval()
     assert (found.stride, found.side, found.dims) == (16, 14, 256)
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(found(x), given.trunk(x, ["block3"])["block3"][..., ::2, ::2], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            found(x), given.backbone(x, ["block3"])["block3"][..., ::2, ::2], rtol=1e-3, atol=1e-3
+        )
         settled = settle_norms(found, [x])
         assert settled == len(norms_of(found)) and torch.isfinite(found(x)).all()
     assert not torch.equal(
-        Blocks(given, "align", 1).trunk.block4[0].shortcut.weight, found.trunk.block4[0].shortcut.weight
+        Blocks(given, "align", 1).backbone.block4[0].shortcut.weight, found.backbone.block4[0].shortcut.weight
     )
 
 
 def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
     given = model(AlexNetBN(width=0.1))
     generator = torch.Generator().manual_seed(2)
-    for part in given.trunk.modules():
+    for part in given.backbone.modules():
         if isinstance(part, torch.nn.BatchNorm1d):
             part.running_mean.normal_(0, 0.2, generator=generator)  # type: ignore[union-attr]
             part.running_var.uniform_(0.3, 2, generator=generator)  # type: ignore[union-attr]
@@ -158,8 +160,8 @@ def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
     found = FullyConnected(given, "model", 0.5, "pool", 0).eval()
     x = torch.randn(2, 3, 224, 224, generator=generator)
     with torch.no_grad():
-        cells = given.trunk._feature_blocks[7](given.trunk(x, ["conv5"])["conv5"])  # type: ignore[index]
-        torch.testing.assert_close(found.vectors(cells), given.trunk(x)["fc7"], rtol=1e-4, atol=1e-5)
+        cells = given.backbone._feature_blocks[7](given.backbone(x, ["conv5"])["conv5"])  # type: ignore[index]
+        torch.testing.assert_close(found.vectors(cells), given.backbone(x)["fc7"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -173,15 +175,15 @@ def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
     ],
     ids=lambda value: getattr(value, "slug", None),
 )
-def test_blocks_of_other_networks(options: TrunkOptions, stride: int, dims: int) -> None:
-    """What the network itself gives of a picture whose map is not resampled, before any representation."""
+def test_blocks_of_other_networks(options: BackboneOptions, stride: int, dims: int) -> None:
+    """What the network itself gives of a image whose map is not resampled, before any representation."""
     given = model(options)
     found = Blocks(given, "align", 0).eval()
     assert (found.stride, found.side, found.dims) == (stride, 14, dims)
     x = torch.randn(1, 3, 14 * stride, 14 * stride, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         layer = "pool" if "pool" in options.layers else "block4"
-        wanted = given.trunk(x, [layer])[layer]
+        wanted = given.backbone(x, [layer])[layer]
         torch.testing.assert_close(found.vectors(found(x)), wanted if wanted.ndim == 2 else wanted.mean((2, 3)))
 
 
@@ -196,39 +198,39 @@ def test_blocks_want_a_residual_network() -> None:
 
 
 def test_norms_stay_and_new_ones_settle() -> None:
-    """Norms of a network that has seen pictures stay; those of a random one normalise these pictures."""
+    """Norms of a network that has seen images stay; those of a random one normalize these images."""
     found = Blocks(model(RES), "align", 0)
     found.freeze(0)
     found.train()
     assert not any(norm.training for norm in norms_of(found))
     assert not any(p.requires_grad for norm in norms_of(found) for p in norm.parameters())
-    pictures = [torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(k)) * 3 + 1 for k in range(4)]
+    images = [torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(k)) * 3 + 1 for k in range(4)]
     seen = []
-    last = norms_of(found.trunk.get_submodule("layer3"))[-1]
+    last = norms_of(found.backbone.get_submodule("layer3"))[-1]
     last.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
-    assert settle_norms(found, pictures) == len(norms_of(found)) == 20
+    assert settle_norms(found, images) == len(norms_of(found)) == 20
     seen.clear()
-    for x in pictures:
+    for x in images:
         found.eval()(x)
     values = torch.cat([value.flatten(2).transpose(0, 1).flatten(1) for value in seen], dim=1)
     torch.testing.assert_close(values.mean(1), torch.zeros(32), atol=0.1, rtol=0)
     torch.testing.assert_close(values.var(1), torch.ones(32), atol=0.25, rtol=0)
     before = {name: value.clone() for name, value in found.state_dict().items()}
-    assert settle_norms(found, pictures) == 0
+    assert settle_norms(found, images) == 0
     assert all(torch.equal(value, before[name]) for name, value in found.state_dict().items())
 
 
 def test_a_block4_that_was_never_made_is_fresh() -> None:
-    """Only its norms take statistics from pictures."""
+    """Only its norms take statistics from images."""
     given = model(RES)
     with torch.no_grad():
-        for norm in norms_of(given.trunk):
+        for norm in norms_of(given.backbone):
             norm.running_mean += 1  # type: ignore[operator]
-        for norm in norms_of(given.trunk.get_submodule("layer4")):
+        for norm in norms_of(given.backbone.get_submodule("layer4")):
             norm.running_mean.zero_()  # type: ignore[union-attr]
     found = Blocks(given, "align", 0)
-    kept = found.trunk.get_submodule("layer3").state_dict()
+    kept = found.backbone.get_submodule("layer3").state_dict()
     kept = {name: value.clone() for name, value in kept.items()}
     assert settle_norms(found, [torch.randn(1, 3, 64, 64)]) == 5
-    now = found.trunk.get_submodule("layer3").state_dict()
+    now = found.backbone.get_submodule("layer3").state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in now.items())

@@ -102,7 +102,7 @@ def test_a_lesser_box_of_the_same_class_goes() -> None:
     assert kept(scores[:0], where[:0]) == ([], [])
 
 
-def test_boxes_are_cut_to_the_picture_and_empty_ones_dropped() -> None:
+def test_boxes_are_cut_to_the_image_and_empty_ones_dropped() -> None:
     where = torch.tensor([[[-5.0, 10.0, 20.0, 500.0]], [[400.0, 0.0, 500.0, 10.0]]])
     found = detections(
         torch.tensor([[0.1, 0.9], [0.1, 0.9]]), where, width=300, height=200, overlap=0.3, least=0.05, most=9

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.stages.evaluate.detection.proposal_files import read_proposals, stem_of
 
 
@@ -22,7 +22,7 @@ def as_mat(path: Path, boxes: np.ndarray, names: np.ndarray) -> Path:
 
 
 def test_selective_search_as_published(tmp_path: Path) -> None:
-    """Rows y1, x1, y2, x2 from 1, both corners inside; a picture with one box, and one with none."""
+    """Rows y1, x1, y2, x2 from 1, both corners inside; a image with one box, and one with none."""
     boxes = cells(np.array([[1.0, 3, 10, 20], [5, 5, 5, 5]]), np.array([[2.0, 1, 4, 3]]), np.zeros((0, 4)))
     found = read_proposals(as_mat(tmp_path / "a.mat", boxes, cells("000005", "000007", "2008_000009").T))
     assert isinstance(found, dict)
@@ -84,7 +84,7 @@ class Encoded:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, bad: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(bad))
-    with pytest.raises(ArtefactError, match=r"m\.pkl: not a readable file of proposals \(it names builtins\.eval"):
+    with pytest.raises(ArtifactError, match=r"m\.pkl: not a readable file of proposals \(it names builtins\.eval"):
         read_proposals(tmp_path / "m.pkl")
     assert not (tmp_path / "pwned").exists()
 
@@ -98,30 +98,30 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, bad: object, mo
         (pickle.dumps([np.zeros((2, 3))]), r"boxes of shape \(2, 3\); finite rows of four corners"),
         (pickle.dumps([np.full((1, 4), np.nan)]), "finite rows"),
         (pickle.dumps({"boxes": [np.zeros((1, 4))]}), "boxes without names; give these as 'images'"),
-        (pickle.dumps({"boxes": [], "images": ["a"]}), "1 names of pictures, but boxes of 0"),
+        (pickle.dumps({"boxes": [], "images": ["a"]}), "1 names of images, but boxes of 0"),
         (pickle.dumps({"a/1.jpg": [], "b/1.png": []}), "1 stands in it more than once"),
     ],
 )
 def test_other_pickles_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "p.pkl").write_bytes(content)
-    with pytest.raises(ArtefactError, match=said):
+    with pytest.raises(ArtifactError, match=said):
         read_proposals(tmp_path / "p.pkl")
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match=r"gone\.mat: proposals cannot be read \(No such file"):
+    with pytest.raises(ArtifactError, match=r"gone\.mat: proposals cannot be read \(No such file"):
         read_proposals(tmp_path / "gone.mat")
     (tmp_path / "a.txt").write_text("1 2 3 4")
-    with pytest.raises(ArtefactError, match=r"read from \.mat and \.pkl files"):
+    with pytest.raises(ArtifactError, match=r"read from \.mat and \.pkl files"):
         read_proposals(tmp_path / "a.txt")
     (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 and then nothing")
-    with pytest.raises(ArtefactError, match=r"a\.mat: not a readable file of proposals"):
+    with pytest.raises(ArtifactError, match=r"a\.mat: not a readable file of proposals"):
         read_proposals(tmp_path / "a.mat")
-    with pytest.raises(ArtefactError, match="1 names of pictures, but boxes of 2"):
+    with pytest.raises(ArtifactError, match="1 names of images, but boxes of 2"):
         read_proposals(as_mat(tmp_path / "b.mat", cells(np.zeros((1, 4)), np.zeros((1, 4))), cells("a")))
 
 
-def test_names_of_pictures() -> None:
+def test_names_of_images() -> None:
     assert [stem_of(name) for name in ("JPEGImages/000005.jpg", "000005", "img.v2", "a/img.v2.PNG")] == [
         "000005",
         "000005",

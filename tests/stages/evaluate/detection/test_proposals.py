@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.stages.evaluate.detection import proposals as module
 from ssltransfer.stages.evaluate.detection.proposals import find_proposals, grid
 
@@ -27,7 +27,7 @@ def find(how: object, folder: Path) -> module.Proposals:
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (333, 500), (96, 96), (1000, 50)])
-def test_the_grid_lies_in_the_picture_and_reaches_its_edges(width: int, height: int) -> None:
+def test_the_grid_lies_in_the_image_and_reaches_its_edges(width: int, height: int) -> None:
     boxes = grid(width, height)
     assert boxes.dtype == np.float32 and 300 < len(boxes) < 4000 and len(np.unique(boxes, axis=0)) == len(boxes)
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (width, height)).all()
@@ -36,7 +36,7 @@ def test_the_grid_lies_in_the_picture_and_reaches_its_edges(width: int, height: 
 
 
 def test_the_grid_finds_most_boxes_that_it_was_made_for() -> None:
-    """Random boxes of a fifth to all of the picture's side and aspects 1:2 to 2:1."""
+    """Random boxes of a fifth to all of the image's side and aspects 1:2 to 2:1."""
     rng = np.random.default_rng(0)
     side, aspect = rng.uniform(0.2, 0.9, 500) * 400, np.exp(rng.uniform(-0.69, 0.69, 500))
     sides = np.stack([side / aspect**0.5, side * aspect**0.5], 1).clip(max=(500, 320))
@@ -46,7 +46,7 @@ def test_the_grid_finds_most_boxes_that_it_was_made_for() -> None:
     assert float((best >= 0.5).float().mean()) > 0.97
 
 
-def test_files_are_matched_by_name_and_cut_to_the_picture(tmp_path: Path) -> None:
+def test_files_are_matched_by_name_and_cut_to_the_image(tmp_path: Path) -> None:
     one = {"2.png": np.array([[-5, 2, 9, 99], [50, 0, 60, 9]]), "1": np.zeros((0, 4)), "unknown": np.zeros((1, 4))}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(one))
     (tmp_path / "b.pkl").write_bytes(pickle.dumps([np.array([[1, 1, 3, 3]])]))
@@ -58,24 +58,24 @@ def test_files_are_matched_by_name_and_cut_to_the_picture(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("contents", "said"),
     [
-        ([{"1": [], "2": []}], r"test: no proposals for 1 of its 1 pictures, such as 3, in 0\.pkl"),
-        ([{"1": [], "3": []}], "train: no proposals for 1 of its 2 pictures, such as 2"),
-        ([{"1": [], "2": [], "3": []}, {"7": []}], r"1\.pkl: holds proposals for no picture of train and test"),
+        ([{"1": [], "2": []}], r"test: no proposals for 1 of its 1 images, such as 3, in 0\.pkl"),
+        ([{"1": [], "3": []}], "train: no proposals for 1 of its 2 images, such as 2"),
+        ([{"1": [], "2": [], "3": []}, {"7": []}], r"1\.pkl: holds proposals for no image of train and test"),
         ([{"1": [], "2": [], "3": []}, {"2": []}], r"1\.pkl: 2 stands in another file of proposals too"),
-        ([[[], [], [], []]], "a list without names, of 4 pictures; train and test have 2 and 1"),
+        ([[[], [], [], []]], "a list without names, of 4 images; train and test have 2 and 1"),
     ],
 )
-def test_files_of_other_pictures_are_refused(tmp_path: Path, contents: list[object], said: str) -> None:
+def test_files_of_other_images_are_refused(tmp_path: Path, contents: list[object], said: str) -> None:
     files = [tmp_path / f"{place}.pkl" for place in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
         file.write_bytes(pickle.dumps(content))
-    with pytest.raises(ArtefactError, match=said):
+    with pytest.raises(ArtifactError, match=said):
         find([str(file) for file in files], tmp_path)
 
 
 def test_without_opencv_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace())  # OpenCV without its contributed modules
-    with pytest.raises(ArtefactError, match="install opencv-contrib-python-headless, name files of proposals, or say"):
+    with pytest.raises(ArtifactError, match="install opencv-contrib-python-headless, name files of proposals, or say"):
         find("selective-search", tmp_path)
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import World
 from ssltransfer.data.batches import load_batches
 from ssltransfer.data.cached import read_sample
 from ssltransfer.data.targets import read_target
-from ssltransfer.models.normalise import normalise
+from ssltransfer.models.normalize import normalize
 from ssltransfer.stages.evaluate.detection.boxes import Sampling
 from ssltransfer.stages.evaluate.detection.proposals import grid
 from ssltransfer.stages.evaluate.detection.views import (
@@ -58,30 +58,30 @@ def views(voc: Index, view: TrainingView, sample: int, n: int = 12) -> list[dict
     return [view.pair(voc, sample, read_sample(voc, sample), Random(number)) for number in range(n)]
 
 
-def test_boxes_follow_the_picture(voc: Index) -> None:
+def test_boxes_follow_the_image(voc: Index) -> None:
     """What the boxes hold looks the same, mirrored or not, at every scale."""
     sample = next(sample for sample in range(len(voc)) if len(things_of(voc, sample).classes))
     found = views(voc, TrainingView((64, 96), 400), sample)
-    sides = {min(one["picture"].shape[-2:]) for one in found}
+    sides = {min(one["image"].shape[-2:]) for one in found}
     assert sides == {64, 96}
-    picture = read_sample(voc, sample)
+    image = read_sample(voc, sample)
     corners = things_of(voc, sample).corners
     mirrored = 0
     for one in found:
-        factor = min(one["picture"].shape[-2:]) / min(picture.shape[-2:])
-        width = one["picture"].shape[-1]
+        factor = min(one["image"].shape[-2:]) / min(image.shape[-2:])
+        width = one["image"].shape[-1]
         straight = torch.from_numpy(corners) * factor
         flipped = torch.stack([width - straight[:, 2], straight[:, 1], width - straight[:, 0], straight[:, 3]], dim=1)
-        is_mirrored = bool((one["picture"].flip(-1).float() - _resized(picture, one)).abs().max() == 0)
+        is_mirrored = bool((one["image"].flip(-1).float() - _resized(image, one)).abs().max() == 0)
         mirrored += is_mirrored
         torch.testing.assert_close(one["boxes"], flipped if is_mirrored else straight, atol=1.0, rtol=0)
     assert 0 < mirrored < len(found)
 
 
-def _resized(picture: torch.Tensor, view: dict[str, torch.Tensor]) -> torch.Tensor:
+def _resized(image: torch.Tensor, view: dict[str, torch.Tensor]) -> torch.Tensor:
     from torchvision.transforms.v2.functional import resize
 
-    return resize(picture, list(view["picture"].shape[-2:]), antialias=True).float()
+    return resize(image, list(view["image"].shape[-2:]), antialias=True).float()
 
 
 def test_difficult_things_are_not_learnt(voc: Index) -> None:
@@ -99,7 +99,7 @@ def test_regions_are_drawn_as_asked_and_the_same_again(voc: Index) -> None:
     for one, other, same in zip(
         views(voc, view, learnt[0]), views(voc, plain, learnt[0]), views(voc, view, learnt[0]), strict=True
     ):
-        assert torch.equal(one["picture"], other["picture"])
+        assert torch.equal(one["image"], other["image"])
         overlap, nearest = box_iou(other["boxes"], one["regions"]).max(0)
         shows = one["labels"] > 0
         assert len(shows) <= 32 and 1 <= int(shows.sum()) <= 8
@@ -120,17 +120,17 @@ def test_batches_are_filled_up_by_what_is_nothing(voc: Index) -> None:
     assert (batch.others["classes"][1] >= 0).all()
 
 
-def test_test_pictures_at_several_scales(voc: Index) -> None:
+def test_test_images_at_several_scales(voc: Index) -> None:
     view = TestView([(64, 100), (96, 400)]).pair(voc, 0, read_sample(voc, 0), Random(0))
-    assert min(view["picture"].shape[-2:]) <= 64 and min(view["scale-1"].shape[-2:]) == 96
+    assert min(view["image"].shape[-2:]) <= 64 and min(view["scale-1"].shape[-2:]) == 96
 
 
-@pytest.mark.parametrize("rule", ["imagenet", "per-picture", "caffe"])
-def test_what_fills_up_a_picture_is_zero_and_has_no_part_in_it(rule: str) -> None:
+@pytest.mark.parametrize("rule", ["imagenet", "per-image", "caffe"])
+def test_what_fills_up_a_image_is_zero_and_has_no_part_in_it(rule: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    picture = torch.randint(0, 256, (1, 3, 33, 30), generator=generator, dtype=torch.uint8)
-    found = prepared(picture, rule, 32)  # type: ignore[arg-type]
+    image = torch.randint(0, 256, (1, 3, 33, 30), generator=generator, dtype=torch.uint8)
+    found = prepared(image, rule, 32)  # type: ignore[arg-type]
     assert found.shape == (1, 3, 64, 32)
-    assert torch.equal(found[:, :, :33, :30], normalise(picture, rule))  # type: ignore[arg-type]
+    assert torch.equal(found[:, :, :33, :30], normalize(image, rule))  # type: ignore[arg-type]
     assert not found[:, :, 33:].any() and not found[:, :, :, 30:].any()
-    assert prepared(picture, rule).shape == (1, 3, 33, 30)  # type: ignore[arg-type]
+    assert prepared(image, rule).shape == (1, 3, 33, 30)  # type: ignore[arg-type]

@@ -40,17 +40,17 @@ def curves(
 ) -> list[Curve | None]:
     """The curve of each class, or None where the class has no thing that is not difficult.
 
-    Detections of a class are taken by falling score, of equal scores by the order of pictures and then of detections
-    (the kit's sort is stable too). Each belongs to the thing of its class and picture that it overlaps most. It is
+    Detections of a class are taken by falling score, of equal scores by the order of images and then of detections
+    (the kit's sort is stable too). Each belongs to the thing of its class and image that it overlaps most. It is
     right where the overlap is at least `overlap` and that thing was not found yet, nothing where the thing is
     difficult, and wrong else: a second detection of a thing is wrong.
 
     Args:
-        found, truth: of each picture.
+        found, truth: of each image.
         classes: how many there are.
         overlap: least intersection over union.
     """
-    picture = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
+    image = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
     # An empty one first, so that there is always something to join.
     kinds = np.concatenate([np.zeros(0, np.int64), *(one.classes for one in found)])
     scores = np.concatenate([np.zeros(0, np.float32), *(one.scores for one in found)])
@@ -64,7 +64,7 @@ def curves(
             continue
         mine = np.flatnonzero(kinds == kind)
         mine = mine[np.argsort(-scores[mine], kind="stable")]
-        right = np.cumsum(verdicts := np.array(_verdicts(boxes[mine], picture[mine], things, overlap), float))
+        right = np.cumsum(verdicts := np.array(_verdicts(boxes[mine], image[mine], things, overlap), float))
         made.append(Curve(right / positives, right / np.arange(1, len(verdicts) + 1)))
     return made
 
@@ -74,19 +74,19 @@ def _of_class(boxes: Boxes, kind: int) -> Boxes:
     return Boxes(boxes.corners[mine], boxes.classes[mine], boxes.difficult[mine])
 
 
-def _verdicts(boxes: np.ndarray, pictures: np.ndarray, things: Sequence[Boxes], overlap: float) -> list[int]:
+def _verdicts(boxes: np.ndarray, images: np.ndarray, things: Sequence[Boxes], overlap: float) -> list[int]:
     """1 right, 0 wrong, of each detection in turn; those of difficult things are left out."""
     verdicts = []
     taken = [np.zeros(len(one.difficult), bool) for one in things]
-    for box, picture in zip(boxes, pictures, strict=True):
-        there = things[picture]
+    for box, image in zip(boxes, images, strict=True):
+        there = things[image]
         shares = overlaps(box, there.corners)
         nearest = int(shares.argmax()) if len(shares) else -1
         if nearest < 0 or shares[nearest] < overlap:
             verdicts.append(0)
         elif not there.difficult[nearest]:
-            verdicts.append(int(not taken[picture][nearest]))
-            taken[picture][nearest] = True
+            verdicts.append(int(not taken[image][nearest]))
+            taken[image][nearest] = True
     return verdicts
 
 

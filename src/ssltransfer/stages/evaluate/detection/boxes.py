@@ -26,10 +26,10 @@ _LARGEST = math.log(1000 / 16)  # of a growth's logarithm: no exp of an untraine
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in a picture, best first.
+    """What was found in a image, best first.
 
     Attributes:
-        boxes: float32 (N, 4), in pixels of the original picture.
+        boxes: float32 (N, 4), in pixels of the original image.
         scores: float32 (N,), probabilities.
         classes: int64 (N,), by the names of the index.
     """
@@ -42,11 +42,11 @@ class Detections:
 def encode(boxes: Tensor, regions: Tensor) -> Tensor:
     """Regression targets float (N, 4) that lead from regions (N, 4) to boxes (N, 4), over their deviations.
 
-    Shifts of the centre in sides of the region, and logarithms of the growth of both sides (Girshick et al. 2014,
+    Shifts of the center in sides of the region, and logarithms of the growth of both sides (Girshick et al. 2014,
     appendix C).
     """
-    size, place = _size_and_centre(regions)
-    wanted, there = _size_and_centre(boxes)
+    size, place = _size_and_center(regions)
+    wanted, there = _size_and_center(boxes)
     found = torch.cat([(there - place) / size, (wanted / size).log()], dim=-1)
     return found / found.new_tensor(DEVIATIONS)
 
@@ -54,19 +54,19 @@ def encode(boxes: Tensor, regions: Tensor) -> Tensor:
 def decode(deltas: Tensor, regions: Tensor) -> Tensor:
     """The inverse of `encode`: deltas (..., 4) and regions that broadcast against them -> boxes (..., 4)."""
     shift, growth = (deltas * deltas.new_tensor(DEVIATIONS)).split(2, dim=-1)
-    size, place = _size_and_centre(regions)
-    centre, half = place + shift * size, size * growth.clamp(max=_LARGEST).exp() / 2
-    return torch.cat([centre - half, centre + half], dim=-1)
+    size, place = _size_and_center(regions)
+    center, half = place + shift * size, size * growth.clamp(max=_LARGEST).exp() / 2
+    return torch.cat([center - half, center + half], dim=-1)
 
 
-def _size_and_centre(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _size_and_center(boxes: Tensor) -> tuple[Tensor, Tensor]:
     size = boxes[..., 2:] - boxes[..., :2]
     return size, boxes[..., :2] + size / 2
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many regions of a picture are learnt from, and which: the options `rois`, `foreground` and `background`."""
+    """How many regions of a image are learnt from, and which: the options `rois`, `foreground` and `background`."""
 
     count: int
     foreground: float
@@ -85,7 +85,7 @@ class Sampling:
 
         Returns:
             Regions (K, 4), K at most `count`; their labels int64 (K,), 0 for background and class + 1 else; the thing
-            that each overlaps most (K, 4). Fewer than `count` where a picture has no more that qualify.
+            that each overlaps most (K, 4). Fewer than `count` where a image has no more that qualify.
         """
         regions = torch.cat([boxes, regions])
         overlap, nearest = box_iou(boxes, regions).max(dim=0)
@@ -119,7 +119,7 @@ def region_loss(
     wanted = encode(boxes[shown], regions[shown])
     given = deltas[shown, labels[shown] - 1].float()
     named = F.cross_entropy(logits.float(), labels, reduction="sum")
-    count = max(1, len(labels))  # a picture may have no region that qualifies
+    count = max(1, len(labels))  # a image may have no region that qualifies
     return named / count, F.smooth_l1_loss(given, wanted, reduction="sum") / count
 
 
@@ -130,8 +130,8 @@ def detections(
 
     Args:
         probabilities: float (N, C + 1), background first.
-        boxes: float (N, C, 4), in pixels of the original picture.
-        width, height: of the picture, to which boxes are cut.
+        boxes: float (N, C, 4), in pixels of the original image.
+        width, height: of the image, to which boxes are cut.
         overlap: above which the lesser of two boxes of a class goes.
         least: score below which a box is dropped.
         most: how many are kept.

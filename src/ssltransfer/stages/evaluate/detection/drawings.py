@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.data.cached import read_sample
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
 from ssltransfer.data.targets import Boxes
@@ -16,32 +16,32 @@ from ssltransfer.stages.evaluate.base import spread_ids
 from ssltransfer.stages.evaluate.detection.ap import Curve
 from ssltransfer.stages.evaluate.detection.boxes import Detections
 
-PICTURES = 6
-HEIGHT = 180  # pixels; two pictures beside each other stay below 40 kB
+IMAGES = 6
+HEIGHT = 180  # pixels; two images beside each other stay below 40 kB
 CERTAIN = 0.5  # score from which a detection is drawn
-FEW = 3  # drawn at most of a picture where nothing is certain
+FEW = 3  # drawn at most of a image where nothing is certain
 CLASSES = 6  # whose curves are drawn: the most frequent ones
 LEVELS = np.arange(41) / 40  # of recall
 # Okabe & Ito 2008, in turns.
-COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
+COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 
 
 def draw(test: Index, found: Sequence[Detections], truth: Sequence[Boxes]) -> list[dict[str, str]]:
-    """Some test pictures, evenly spaced over those that show something: the truth, and what was found.
+    """Some test images, evenly spaced over those that show something: the truth, and what was found.
 
     Returns:
         {title, uri} each, the uri holding a JPEG.
     """
     there = [sample for sample, boxes in enumerate(truth) if len(boxes.classes)]
     drawings = []
-    for place in spread_ids(len(there), PICTURES):
+    for place in spread_ids(len(there), IMAGES):
         sample = there[place]
         boxes, best = truth[sample], found[sample]
         certain = int((best.scores >= CERTAIN).sum())
         shown = slice(0, certain or FEW)
-        picture = read_sample(test, sample)
-        factor = HEIGHT / picture.shape[-2]
-        small = resize(picture, HEIGHT, max(1, round(picture.shape[-1] * factor))).permute(1, 2, 0).numpy()
+        image = read_sample(test, sample)
+        factor = HEIGHT / image.shape[-2]
+        small = resize(image, HEIGHT, max(1, round(image.shape[-1] * factor))).permute(1, 2, 0).numpy()
         marks = ["" if not hard else "difficult" for hard in boxes.difficult]
         left = _marked(small, boxes.corners * factor, boxes.classes, marks, test.classes)
         scores = [f"{score:.2f}" for score in best.scores[shown]]
@@ -53,10 +53,10 @@ def draw(test: Index, found: Sequence[Detections], truth: Sequence[Boxes]) -> li
 
 
 def _marked(
-    picture: np.ndarray, boxes: np.ndarray, classes: np.ndarray, texts: Sequence[str], names: Sequence[str]
+    image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, texts: Sequence[str], names: Sequence[str]
 ) -> np.ndarray:
     texts = [f"{names[kind]} {text}".strip() for kind, text in zip(classes, texts, strict=True)]
-    return with_boxes(picture, boxes, texts, [COLOURS[kind % len(COLOURS)] for kind in classes])
+    return with_boxes(image, boxes, texts, [COLORS[kind % len(COLORS)] for kind in classes])
 
 
 def precision_lines(

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.data.pictures import EXTENSIONS
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.data.images import EXTENSIONS
 
 NAMES = ("images", "image_ids", "names")
-"""Under which a dictionary with `boxes` may say what its pictures are called."""
+"""Under which a dictionary with `boxes` may say what its images are called."""
 
 
 def read_proposals(path: Path) -> dict[str, np.ndarray] | list[np.ndarray]:
-    """Boxes of a file by the picture's name without folder and ending, or in the file's order where it has no names.
+    """Boxes of a file by the image's name without folder and ending, or in the file's order where it has no names.
 
-    A .mat holds `boxes`, a cell a picture of (n, 4) rows y1, x1, y2, x2, the first pixel 1, both corners inside, and
+    A .mat holds `boxes`, a cell a image of (n, 4) rows y1, x1, y2, x2, the first pixel 1, both corners inside, and
     `images`, their names (fast-rcnn's voc_2007_trainval.mat). A .pkl holds a list of (n, 4) arrays x1, y1, x2, y2 with
     the first pixel 0, both corners inside; more columns (scores) are left. Or it holds a dictionary of such arrays by
     name, or one of such a list as `boxes` and names as `images`.
@@ -30,22 +30,22 @@ def read_proposals(path: Path) -> dict[str, np.ndarray] | list[np.ndarray]:
         float32 (n, 4) each: x1, y1, x2, y2, the first pixel from 0 to 1.
 
     Raises:
-        ArtefactError: missing, damaged, of another form, or a pickle of anything but arrays.
+        ArtifactError: missing, damaged, of another form, or a pickle of anything but arrays.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ArtefactError(f"{path}: proposals cannot be read ({error.strerror}); check `proposals`.") from None
+        raise ArtifactError(f"{path}: proposals cannot be read ({error.strerror}); check `proposals`.") from None
     readers: dict[str, Callable[[bytes], Any]] = {".mat": _mat, ".pkl": _pickle}
     if path.suffix not in readers:
-        raise ArtefactError(f"{path}: proposals are read from .mat and .pkl files; name one of these.")
+        raise ArtifactError(f"{path}: proposals are read from .mat and .pkl files; name one of these.")
     try:
         found: dict[str, np.ndarray] | list[np.ndarray] = readers[path.suffix](data)
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes make scipy and pickle raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ArtefactError(f"{path}: not a readable file of proposals ({reason}); restore it.") from None
+        raise ArtifactError(f"{path}: not a readable file of proposals ({reason}); restore it.") from None
     return found
 
 
@@ -90,7 +90,7 @@ def _corners(rows: Any) -> np.ndarray:
 
 def _named(names: list[str], boxes: list[np.ndarray]) -> dict[str, np.ndarray]:
     if len(names) != len(boxes):
-        raise ValueError(f"{len(names)} names of pictures, but boxes of {len(boxes)}")
+        raise ValueError(f"{len(names)} names of images, but boxes of {len(boxes)}")
     stems = [stem_of(name) for name in names]
     if len(set(stems)) < len(stems):
         raise ValueError(f"{next(stem for stem in stems if stems.count(stem) > 1)} stands in it more than once")
@@ -98,7 +98,7 @@ def _named(names: list[str], boxes: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def stem_of(name: str) -> str:
-    """A picture's name without folder and without a picture's ending."""
+    """A image's name without folder and without a image's ending."""
     path = PurePosixPath(name)
     return path.stem if path.suffix.lower() in EXTENSIONS else path.name
 

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of, replacing
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError, digest_of, replacing
+from ssltransfer.artifacts.index import Index
 from ssltransfer.data.batches import load_batches, sequential_keys
 from ssltransfer.data.transforms import Paired, resize
 from ssltransfer.stages.evaluate.detection.proposal_files import read_proposals, stem_of
 from ssltransfer.training.progress import Progress
 
-GRID_SIDES = (0.2, 0.3, 0.45, 0.67, 1.0)  # of a square of the picture's area
+GRID_SIDES = (0.2, 0.3, 0.45, 0.67, 1.0)  # of a square of the image's area
 GRID_ASPECTS = (0.5, 1.0, 2.0)  # height over width
 GRID_STEP = 0.25  # of a window's side, at most
-SEARCHED_SIDE = 500  # longest, of pictures that are searched: VOC's own, as fast-rcnn prepared others
-CHUNK = 64  # pictures whose proposals make a file in the work folder
+SEARCHED_SIDE = 500  # longest, of images that are searched: VOC's own, as fast-rcnn prepared others
+CHUNK = 64  # images whose proposals make a file in the work folder
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Proposals:
     """Where things may be.
 
     Attributes:
-        sets: of each data set, for each picture of its index, float32 (n, 4): x1, y1, x2, y2 in pixels, in the
-            picture.
+        sets: of each data set, for each image of its index, float32 (n, 4): x1, y1, x2, y2 in pixels, in the
+            image.
         source: what they are made by; of files name and digest.
     """
 
@@ -43,7 +43,7 @@ class Proposals:
 def find_proposals(
     sets: Sequence[tuple[str, Index]], how: str | Sequence[str], *, folder: Path, workers: int
 ) -> Proposals:
-    """Proposals for the pictures of some data sets, cut to the pictures.
+    """Proposals for the images of some data sets, cut to the images.
 
     Args:
         sets: name and index of each.
@@ -52,7 +52,7 @@ def find_proposals(
         workers: loader processes, which search.
 
     Raises:
-        ArtefactError: OpenCV is missing, a file cannot be read, or does not hold just what is wanted.
+        ArtifactError: OpenCV is missing, a file cannot be read, or does not hold just what is wanted.
     """
     if how == "grid":
         return Proposals([[grid(*size) for size in index.sizes.tolist()] for _, index in sets], "grid")
@@ -70,7 +70,7 @@ def find_proposals(
 def grid(width: int, height: int) -> np.ndarray:
     """Windows of five sizes and three aspects, a quarter of their sides apart at most: float32 (n, 4).
 
-    Each size and aspect touches all four edges of the picture. No search for things: what a picture shows decides
+    Each size and aspect touches all four edges of the image. No search for things: what a image shows decides
     nothing. [chosen: where neither files nor OpenCV are at hand, to try things out and for the embedded world]
     """
     unit = float(np.sqrt(width * height))
@@ -81,7 +81,7 @@ def grid(width: int, height: int) -> np.ndarray:
             lefts, tops = (_starts(room, window) for room, window in ((width, w), (height, h)))
             x, y = (axis.ravel() for axis in np.meshgrid(lefts, tops))
             found.append(np.stack([x, y, x + w, y + h], axis=1))
-    # float32 may round an edge past the picture's.
+    # float32 may round an edge past the image's.
     return np.unique(np.concatenate(found), axis=0).astype(np.float32).clip(max=_edges(width, height))
 
 
@@ -99,23 +99,23 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
         if isinstance(boxes, list):
             fitting = [names for names in stems if len(names) == len(boxes)]
             if len(fitting) != 1:
-                raise ArtefactError(
-                    f"{file}: a list without names, of {len(boxes)} pictures; {what} have "
+                raise ArtifactError(
+                    f"{file}: a list without names, of {len(boxes)} images; {what} have "
                     f"{' and '.join(str(len(names)) for names in stems)}, so it cannot be told whose they are; "
                     "give a file with names."
                 )
             boxes = dict(zip(fitting[0], boxes, strict=True))
         if not wanted & boxes.keys():
-            raise ArtefactError(f"{file}: holds proposals for no picture of {what}; name the files of these sets.")
+            raise ArtifactError(f"{file}: holds proposals for no image of {what}; name the files of these sets.")
         twice = sorted(named.keys() & boxes.keys())
         if twice:
-            raise ArtefactError(f"{file}: {twice[0]} stands in another file of proposals too; leave one of them out.")
+            raise ArtifactError(f"{file}: {twice[0]} stands in another file of proposals too; leave one of them out.")
         named |= boxes
     for (name, _), names in zip(sets, stems, strict=True):
         missing = [stem for stem in names if stem not in named]
         if missing:
-            raise ArtefactError(
-                f"{name}: no proposals for {len(missing)} of its {len(names)} pictures, such as {missing[0]}, in "
+            raise ArtifactError(
+                f"{name}: no proposals for {len(missing)} of its {len(names)} images, such as {missing[0]}, in "
                 f"{', '.join(file.name for file in files)}; name the files of both sets."
             )
     return [
@@ -125,7 +125,7 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
 
 
 def _inside(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Cut to the picture; what then has no extent is left out."""
+    """Cut to the image; what then has no extent is left out."""
     cut = boxes.clip(0, _edges(width, height))
     return cut[(cut[:, 2:] > cut[:, :2]).all(1)]
 
@@ -140,7 +140,7 @@ def _opencv() -> Any:
 
         return cv2, cv2.ximgproc.segmentation
     except (ImportError, AttributeError):
-        raise ArtefactError(
+        raise ArtifactError(
             "fast-rcnn: selective search needs OpenCV with its contributed modules, which are not installed; install "
             "opencv-contrib-python-headless, name files of proposals, or say `proposals: grid`."
         ) from None
@@ -152,13 +152,13 @@ class _Search(Paired):
 
     padding: ClassVar = {}
 
-    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
-        """The boxes, float32 (n, 4), beside a picture of one pixel."""
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+        """The boxes, float32 (n, 4), beside a image of one pixel."""
         cv2, segmentation = _opencv()
         cv2.setNumThreads(1)
-        height, width = picture.shape[-2:]
+        height, width = image.shape[-2:]
         factor = min(1.0, SEARCHED_SIDE / max(height, width))
-        small = resize(picture, max(1, round(height * factor)), max(1, round(width * factor)))
+        small = resize(image, max(1, round(height * factor)), max(1, round(width * factor)))
         search = segmentation.createSelectiveSearchSegmentation()
         search.setBaseImage(np.ascontiguousarray(small.permute(1, 2, 0).numpy()[:, :, ::-1]))
         search.switchToSelectiveSearchFast()
@@ -167,11 +167,11 @@ class _Search(Paired):
         corners = np.unique(np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1), axis=0)
         corners *= np.array([width / small.shape[-1], height / small.shape[-2]] * 2)
         inside = _inside(corners.astype(np.float32), width, height)
-        return {"picture": picture[:, :1, :1], "proposals": torch.from_numpy(inside)}
+        return {"image": image[:, :1, :1], "proposals": torch.from_numpy(inside)}
 
 
 def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
-    """Proposals of every picture, as many files as are done read from the folder."""
+    """Proposals of every image, as many files as are done read from the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {start: folder / f"{start}.npz" for start in range(0, len(index), CHUNK)}
     todo = [
