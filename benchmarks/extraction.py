@@ -14,11 +14,11 @@ from ssltransfer.artifacts.files import write_json
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, Vgg16
 from ssltransfer.config.entities import Features
-from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.plan.networks import flops
+from ssltransfer.planning.networks import flops
 from ssltransfer.stages import features
 from ssltransfer.training.devices import plan_devices
 

@@ -18,10 +18,10 @@ from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import write_json
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Features
+from ssltransfer.kmeans import Points, assign, kmeans, memory_budget
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages import features
-from ssltransfer.training.kmeans import Points, assign, kmeans, memory_budget
 
 STEPS = (1, 2, 4, 8)
 EXPONENT, MEMORY = 1.05, 1.1

@@ -20,9 +20,9 @@ from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.config.tasks import JigsawPP
-from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.stages import cache
-from ssltransfer.stages.pretext.jigsawpp import JigsawPPTask
+from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
 
 BATCH = 32
 GOAL, CACHED_GOAL = 4.0, 15.0

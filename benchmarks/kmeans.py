@@ -20,12 +20,12 @@ from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.entities import Student
-from ssltransfer.config.formats import ImageFolder, World
-from ssltransfer.data.batches import load_batches
+from ssltransfer.config.formats import ImageFolder, Synthetic
+from ssltransfer.data.loader import load_batches
 from ssltransfer.data.transforms import RandomResizedCrop
+from ssltransfer.kmeans import Init, kmeans
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import index, student
-from ssltransfer.training.kmeans import Init, kmeans
 
 DEVICES = ("cpu", "cuda")
 FAISS, SKLEARN, PRODUCT = "faiss.Kmeans", "scikit-learn KMeans", "bare products"
@@ -176,7 +176,9 @@ def features(setting: Setting, n: int) -> tuple[np.ndarray, str]:
         index.run(ImageFolder(root=str(root), split="train"), output=folder / "index.parquet", threads=setting.threads)
     else:
         what = "features of drawn objects"
-        drawn = World(root=str(folder / "world"), set="objects", split="train", n=setting.size(2400, 96))
+        drawn = Synthetic(
+            root=str(folder / "world"), subset="objects", split="train", num_images=setting.size(2400, 96)
+        )
         index.run(drawn, output=folder / "index.parquet", threads=setting.threads)
     images = read_index(folder / "index.parquet")
     spec = Student.model_validate(

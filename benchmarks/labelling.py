@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
-from ssltransfer.training.kmeans import Matrix, Points, assign, memory_budget
+from ssltransfer.kmeans import Matrix, Points, assign, memory_budget
 
 DEVICES = ("cpu", "cuda")
 GOAL = 1.0

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Figure, Setting, in_turns
-from ssltransfer.training.kmeans import Points
-from ssltransfer.training.kmeans.lloyd import TorchStep
+from ssltransfer.kmeans import Points
+from ssltransfer.kmeans.lloyd import TorchStep
 
 DEVICES = ("cpu", "cuda")
 GOAL, SECONDS = 0.6, 15.0

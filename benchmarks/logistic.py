@@ -14,9 +14,9 @@ from sklearn.utils._testing import ignore_warnings
 from torch import Tensor
 
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
-from ssltransfer.stages.evaluate.logistic import MEMORY, Objective, minimize
+from ssltransfer.kmeans import Matrix, Points, memory_budget
+from ssltransfer.protocols.logistic import MEMORY, Objective, minimize
 from ssltransfer.training.checkpoint import Checkpoint
-from ssltransfer.training.kmeans import Matrix, Points, memory_budget
 
 DEVICES = ("cpu", "cuda")
 SKLEARN, SCIPY, PRODUCTS = "scikit-learn lbfgs", "SciPy L-BFGS-B", "bare products"

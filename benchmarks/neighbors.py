@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
-from ssltransfer.stages.evaluate.search import nearest, query_block
-from ssltransfer.training.kmeans import Matrix, Points, memory_budget
+from ssltransfer.kmeans import Matrix, Points, memory_budget
+from ssltransfer.protocols.knn_search import nearest, query_block
 
 DEVICES = ("cpu", "cuda")
 GOAL = 1.0

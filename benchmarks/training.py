@@ -14,9 +14,9 @@ from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet50, Vgg16
 from ssltransfer.config.entities import Student
 from ssltransfer.config.formats import CacheOptions
-from ssltransfer.plan.networks import flops
+from ssltransfer.planning.networks import flops
 from ssltransfer.stages import cache
-from ssltransfer.stages.student.classifier import Classifier
+from ssltransfer.tasks.distillation.classifier import Classifier
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import build_optimizer, fit
 

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.backbones import CaffeNet
-from ssltransfer.config.formats import MotionOptions, Video, World
+from ssltransfer.config.formats import MotionOptions, Synthetic, Video
 from ssltransfer.config.tasks import TASKS, Several
 from ssltransfer.config.tasks.base import TaskOptions
-from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.world import draw
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
@@ -49,7 +49,7 @@ def file_of(task: type[TaskOptions]) -> Path:
 def world(folder: Path) -> dict[str | None, Path]:
     """Indexes of a few embedded images, and of clips (`motion`), which are drawn into the folder."""
     images, videos, clips = (folder / f"{name}.parquet" for name in ("images", "videos", "clips"))
-    spec = World(root=str(folder), set="scenes", split="docs", n=IMAGES, size=512)
+    spec = Synthetic(root=str(folder), subset="scenes", split="docs", num_images=IMAGES, size=512)
     index_stage.run(spec, output=images, threads=1)
     draw("clips", folder / "films", split="docs", n=IMAGES, size=240)
     video = Video(root=str(folder / "films"), split="docs", motion=MotionOptions(every=12))
@@ -61,7 +61,7 @@ def world(folder: Path) -> dict[str | None, Path]:
 def columns_of(task: type[TaskOptions], indexes: Mapping[str | None, Path]) -> list[tuple[str, Tensor]]:
     """What a task shows of the first images of an index that it can learn from."""
     options: Any = task(**({"hidden": 8} if "hidden" in task.model_fields else {}))
-    made = import_module(f"ssltransfer.stages.pretext.{task.module}").build(options, BACKBONE, 0)
+    made = import_module(f"ssltransfer.tasks.pretext.{task.module}").build(options, BACKBONE, 0)
     keys = sequential_keys(range(IMAGES), IMAGES)
     batch = next(load_batches(read_index(indexes[task.targets]), made.transform, keys, seed=0))
     with torch.no_grad():

@@ -13,7 +13,7 @@ import torch
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.labels import Labels, write_labels
-from ssltransfer.config.formats import World
+from ssltransfer.config.formats import Synthetic
 from ssltransfer.stages import index as index_stage
 
 # Equal bytes are promised on a CPU; SSLTRANSFER_TEST_CUDA=1 lets the tests that compare devices see a GPU.
@@ -49,7 +49,7 @@ def signals() -> Iterator[None]:
 def objects_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Index of 48 object images of 64 px, 12 classes."""
     folder = tmp_path_factory.mktemp("objects")
-    spec = World(root=str(folder / "world"), set="objects", split="train", n=48, size=64)
+    spec = Synthetic(root=str(folder / "world"), subset="objects", split="train", num_images=48, size=64)
     index_stage.run(spec, output=folder / "objects.parquet", threads=1)
     return folder / "objects.parquet"
 
@@ -64,7 +64,7 @@ def objects(objects_path: Path) -> Index:
 def objects_val_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Index of 24 other object images."""
     folder = tmp_path_factory.mktemp("objects_val")
-    spec = World(root=str(folder / "world"), set="objects", split="val", n=24, size=64)
+    spec = Synthetic(root=str(folder / "world"), subset="objects", split="val", num_images=24, size=64)
     index_stage.run(spec, output=folder / "objects-val.parquet", threads=1)
     return folder / "objects-val.parquet"
 

@@ -13,7 +13,7 @@ import ssltransfer.config.tasks as tasks
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch
+from ssltransfer.data.loader import Batch
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 

@@ -17,7 +17,7 @@ from ssltransfer.config.entities import Cluster, Features
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.tasks import TASKS
-from ssltransfer.overview import KINDS, listed
+from ssltransfer.registry_list import KINDS, listed
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure as Drawing
 
 from benchmarks.harness.measure import OURS, Comparison, Figure, NotRun, Result
-from ssltransfer.stages.report.plots import COLORS
+from ssltransfer.report.plots import COLORS
 
 HEAD = ("row", "case", "ours, median (least)", "against", "theirs", "ours is", "goal", "met", "of the limit")
 Results = Mapping[str, Sequence[Result]]

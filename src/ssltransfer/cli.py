@@ -213,7 +213,7 @@ def _house(commands: Any) -> None:
     """Commands for finding one's way and for keeping house."""
     parser = commands.add_parser("list", help="what there is: formats, backbones, tasks, methods, protocols")
     parser.add_argument("what", choices=("formats", "backbones", "tasks", "methods", "protocols"))
-    parser.set_defaults(call=lambda given: import_module("ssltransfer.overview").print_list(given.what))
+    parser.set_defaults(call=lambda given: import_module("ssltransfer.registry_list").print_list(given.what))
 
     parser = commands.add_parser("plan", help="a configuration's named things, what they hang on, what they will cost")
     parser.add_argument("config", type=Path)
@@ -237,7 +237,7 @@ def _house(commands: Any) -> None:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from ssltransfer.plan import Machine, measured, print_plan
+    from ssltransfer.planning import Machine, measured, print_plan
 
     machine = measured(given.measured, given.cores) if given.measured else Machine(given.tflops, given.cores or 16)
     print_plan(read_config(given.config), machine)
@@ -250,7 +250,7 @@ def _export(given: argparse.Namespace) -> None:
 
 
 def _clean(given: argparse.Namespace) -> None:
-    from ssltransfer.artifacts.work import clean
+    from ssltransfer.artifacts.workdir import clean
 
     if not given.results.is_dir():
         raise ArtifactError(f"{given.results}: there is no such folder of results.")

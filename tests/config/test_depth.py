@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ssltransfer.config import Config, ConfigError, complete
-from ssltransfer.plan import Machine, estimate
+from ssltransfer.planning import Machine, estimate
 
 BASE = """
 datasets:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ssltransfer.config import Config, ConfigError, complete
 from ssltransfer.config.protocols import FasterRcnn, FastRcnn
-from ssltransfer.plan import Machine, estimate
+from ssltransfer.planning import Machine, estimate
 
 TEXT = """
 datasets:

@@ -112,7 +112,7 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(path: str, value: Any, 
 
 
 def test_more_clusters_than_images_is_said_before_anything_runs() -> None:
-    content = changed("datasets/b", {"format": "world", "set": "objects", "split": "train", "n": 19})
+    content = changed("datasets/b", {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 19})
     with pytest.raises(ConfigError, match="20 clusters of only 19 images"):
         complete(content)
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import CacheOptions, Folder
-from ssltransfer.data.batches import load_batches, sequential_keys, training_keys
 from ssltransfer.data.cached import read_sample
-from ssltransfer.data.images import read
+from ssltransfer.data.image_io import read
+from ssltransfer.data.loader import load_batches, sequential_keys, training_keys
 from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Warp, resize_short
 from ssltransfer.stages import cache
 from ssltransfer.stages import index as index_stage

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 from ssltransfer.data.colors import distort_colors
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 
 STEPS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 

@@ -15,10 +15,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
 from ssltransfer.artifacts.index import Index, Targets
-from ssltransfer.data.batches import load_batches, sequential_keys
 from ssltransfer.data.cached import read_sample
 from ssltransfer.data.depth_pairs import CenterPair, WholePair, at_places, tint, vary
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import resize
 
 

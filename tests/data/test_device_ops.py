@@ -9,7 +9,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from ssltransfer.data import device_ops as ops
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 
 
 def pixels(*shape: int, seed: int = 0) -> Tensor:

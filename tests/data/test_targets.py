@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.config.formats import World
-from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.config.formats import Synthetic
+from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.targets import VOID, BadTarget, Boxes, check_target, read_target
 from ssltransfer.data.transforms import Paired
 from ssltransfer.data.world.voc import CLASSES
@@ -20,10 +20,10 @@ from ssltransfer.stages.index import run
 
 
 def indexed(folder: Path, kind: str, n: int = 4, **options: object) -> Index:
-    spec = World(
-        set="rgbd" if kind == "depth" else "voc",
+    spec = Synthetic(
+        subset="rgbd" if kind == "depth" else "voc",
         split="test",
-        n=n,
+        num_images=n,
         size=48,
         targets=kind,  # type: ignore[arg-type]
         root=str(folder / "world"),

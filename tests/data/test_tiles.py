@@ -4,7 +4,7 @@ from scipy import stats
 from torch import Tensor
 
 from ssltransfer.data import permutations
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.tiles import OFFSETS, cut_tiles, occlude, patch_pairs, permute
 
 SMALL = {"crop": 75, "tile": 20}

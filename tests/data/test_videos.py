@@ -12,8 +12,8 @@ from PIL import Image
 
 from ssltransfer.config.formats import MotionOptions, Video
 from ssltransfer.data import motion
-from ssltransfer.data.images import CorruptImageError
-from ssltransfer.data.layouts import LayoutError, find
+from ssltransfer.data.formats import LayoutError, find
+from ssltransfer.data.image_io import CorruptImageError
 from ssltransfer.data.videos import check_video, digest_of_video, frame_files, is_video, opencv, read_frames
 
 RNG = np.random.default_rng(0)

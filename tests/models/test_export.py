@@ -16,7 +16,7 @@ from torch import nn
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.work import Work
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.cli import main
 from ssltransfer.config.backbones import (
     BACKBONES,

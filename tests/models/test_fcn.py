@@ -21,10 +21,10 @@ from ssltransfer.config.backbones import (
     Vgg16,
     Vgg19BN,
 )
-from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fcn import Fcn, Grid, Window
+from ssltransfer.models.fuse_bn import absorb_norms
 
 SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
 

@@ -15,14 +15,14 @@ from networks import noise
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.work import Work
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.backbones import Timm, Torchvision
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.state_dicts import load_tensors
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.plan.networks import flops, parameters
+from ssltransfer.planning.networks import flops, parameters
 
 
 def classifier_input(network: nn.Module, classifier: str, x: Tensor) -> Tensor:

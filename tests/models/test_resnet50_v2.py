@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.work import Work
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.backbones import ResNet50V2
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone, build_tile_backbone

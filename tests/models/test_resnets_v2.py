@@ -10,7 +10,7 @@ import torchvision
 from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.work import Work
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.backbones import ResNet101V2
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone, rebuild

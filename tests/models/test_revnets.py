@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from networks import noise, shaken
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.work import Work
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.backbones import RevNet50
 from ssltransfer.models.backbone import Backbone, initialize
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.reversible import Reversible
 from ssltransfer.models.revnets import branch
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.training.sync_norms import SyncedBatchNorm, synchronize_norms
+from ssltransfer.training.sync_bn import SyncedBatchNorm, synchronize_norms
 
 SMALL = RevNet50(width=0.125, size=64, norm_momentum=0.1)
 

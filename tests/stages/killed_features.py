@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.artifacts import features as artifact
-from ssltransfer.artifacts.work import Work
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.entities import Features
 from ssltransfer.stages import features
 

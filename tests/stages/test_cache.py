@@ -19,9 +19,9 @@ from ssltransfer.artifacts import packed as artifact
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.artifacts.packed import shard_file
-from ssltransfer.artifacts.work import clean
-from ssltransfer.config.formats import CacheOptions, World
-from ssltransfer.data.images import read
+from ssltransfer.artifacts.workdir import clean
+from ssltransfer.config.formats import CacheOptions, Synthetic
+from ssltransfer.data.image_io import read
 from ssltransfer.stages import cache
 from ssltransfer.stages import index as index_stage
 
@@ -106,7 +106,7 @@ def test_killed_and_run_again_it_goes_on_at_the_next_shard(tmp_path: Path, objec
 @pytest.mark.slow
 def test_killed_with_its_processes_at_work_it_can_be_run_again_at_once(tmp_path: Path):
     """No process of the killed one keeps the lock, and none lives on."""
-    spec = World(root=str(tmp_path / "world"), set="objects", split="train", n=400, size=64)
+    spec = Synthetic(root=str(tmp_path / "world"), subset="objects", split="train", num_images=400, size=64)
     index_stage.run(spec, output=tmp_path / "objects.parquet", threads=1)
     words = ["cache", "--spec", '{"format": "raw", "short": 60}', "--data", str(tmp_path / "objects.parquet")]
     code = (

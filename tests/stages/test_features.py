@@ -19,7 +19,7 @@ from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, HogWords, ResNet18, Vgg16
 from ssltransfer.config.entities import Features
 from ssltransfer.config.protocols import Pool
-from ssltransfer.data.images import read
+from ssltransfer.data.image_io import read
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.pooling import pooled_shape

@@ -11,8 +11,8 @@ from PIL import Image
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.base import ConfigError
-from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Voc, World
-from ssltransfer.data.layouts import Found, LayoutError
+from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Synthetic, Voc
+from ssltransfer.data.formats import Found, LayoutError
 from ssltransfer.stages import index as stage
 
 
@@ -188,7 +188,7 @@ def test_failing_storage_is_no_bad_image(root: Path, output: Path, monkeypatch: 
 
 
 def test_several_labels_a_image(tmp_path: Path, output: Path) -> None:
-    index = made(World(root=str(tmp_path / "world"), set="voc", split="trainval", n=6, size=32), output)
+    index = made(Synthetic(root=str(tmp_path / "world"), subset="voc", split="trainval", num_images=6, size=32), output)
     assert index.presence is not None
     assert index.presence.shape == (6, 20)
     assert (index.presence == 1).any(axis=1).all()

@@ -15,7 +15,7 @@ import pytest
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.packed import shard_file
-from ssltransfer.artifacts.work import clean
+from ssltransfer.artifacts.workdir import clean
 from ssltransfer.config.formats import CacheOptions, MotionOptions, Video
 from ssltransfer.data import motion as algorithm
 from ssltransfer.data.cached import read_sample

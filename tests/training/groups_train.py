@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from turns_tasks import Modulo, pair
 
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.training import ranks
+from ssltransfer.training import ddp as ranks
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import TrainingError, fit_members
 from ssltransfer.training.launch import leave

@@ -15,15 +15,15 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Colorization, Exemplar, JigsawKolesnikov, JigsawPP
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import CenterSquare
-from ssltransfer.stages.pretext import colorization
-from ssltransfer.stages.pretext.exemplar import ExemplarTask
-from ssltransfer.stages.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
-from ssltransfer.stages.pretext.jigsawpp import build
+from ssltransfer.tasks.pretext import colorization
+from ssltransfer.tasks.pretext.exemplar import ExemplarTask
+from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
+from ssltransfer.tasks.pretext.jigsawpp import build
+from ssltransfer.training import ddp as ranks
 from ssltransfer.training import fit as module
-from ssltransfer.training import ranks
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import TrainingError, fit
 from ssltransfer.training.launch import leave

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Precision, Schedule
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import CenterSquare
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import Fitted, fit

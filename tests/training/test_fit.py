@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys, training_keys
-from ssltransfer.data.draws import Draws, seed_of
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
+from ssltransfer.data.rng import Draws, seed_of
 from ssltransfer.data.transforms import CenterSquare
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import Devices

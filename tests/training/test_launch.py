@@ -103,11 +103,11 @@ def test_a_fault_of_one_process_alone_is_said_and_ends_both(objects: Index, labe
     """A image that has vanished is met by one of them; the other only loses its peer."""
     import pyarrow.parquet
 
-    from ssltransfer.config.formats import World
+    from ssltransfer.config.formats import Synthetic
     from ssltransfer.stages import index as index_stage
 
     folder = tmp_path / "own"
-    spec = World(root=str(folder / "world"), set="objects", split="train", n=48, size=64)
+    spec = Synthetic(root=str(folder / "world"), subset="objects", split="train", num_images=48, size=64)
     index_stage.run(spec, output=folder / "i.parquet", threads=1)
     assert pyarrow.parquet.read_metadata(folder / "i.parquet").num_rows == 48
     victim = sorted((folder / "world").rglob("*.jp*g"))[20]

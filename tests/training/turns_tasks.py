@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import CenterSquare
-from ssltransfer.training.members import Member
+from ssltransfer.training.multi_task import Member
 from ssltransfer.training.task import Task
 
 RMSPROP = {"steps": 12, "optimizer": "rmsprop", "lr": 0.002, "weight_decay": 4e-5}

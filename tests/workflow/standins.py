@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from ssltransfer.data.layouts.voc import CLASSES
+from ssltransfer.data.formats.voc import CLASSES
 
 BOX = ("xmin", "ymin", "xmax", "ymax")
 

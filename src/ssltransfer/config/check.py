@@ -35,7 +35,7 @@ def check(config: Config) -> None:
     for name, cluster in config.clusters.items():
         _known(config.features, cluster.features, f"clusters.{name}.features", "features entry")
         _known(config.datasets, cluster.data, f"clusters.{name}.data", "dataset")
-        size = getattr(config.datasets[cluster.data], "n", None)
+        size = getattr(config.datasets[cluster.data], "num_images", None)
         size = min(filter(None, (size, config.datasets[cluster.data].limit)), default=None)
         if size is not None and cluster.k > size:
             raise ConfigError(f"clusters.{name}.k: {cluster.k} clusters of only {size} images; lower k.")

@@ -381,24 +381,26 @@ class Video(Dataset):
         return "motion"
 
 
-class World(Dataset):
+class Synthetic(Dataset):
     """The embedded world: images drawn by a seeded program, no download."""
 
-    format: Literal["world"] = "world"
+    format: Literal["synthetic"] = "synthetic"
     source: ClassVar[str] = "ssltransfer.data.world"
-    root: str = "data/world"
-    set: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
+    root: str = "data/synthetic"
+    subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
     split: str
-    n: int = Field(ge=1, description="How many images (clips: how many clips).")
+    num_images: int = Field(ge=1, description="How many images (clips: how many clips).")
     size: int = Field(96, ge=32, le=1024, description="Side of a image in pixels.")
     seed: int = 0
     targets: TargetKind | None = Field(None, description="voc: boxes or masks; rgbd: depth.")
 
     @model_validator(mode="after")
-    def _has_targets(self) -> World:
-        there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.set, ())
+    def _has_targets(self) -> Synthetic:
+        there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.subset, ())
         if self.targets and self.targets not in there:
-            raise ValueError(f"the set {self.set} has no {self.targets}; leave `targets` out, or take another set")
+            raise ValueError(
+                f"the subset {self.subset} has no {self.targets}; leave `targets` out, or take another set"
+            )
         return self
 
     @property
@@ -406,7 +408,7 @@ class World(Dataset):
         """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
         if self.targets == "masks":
             return "none"
-        return {"voc": "many", "rgbd": "none", "clips": "none"}.get(self.set, "one")  # type: ignore[return-value]
+        return {"voc": "many", "rgbd": "none", "clips": "none"}.get(self.subset, "one")  # type: ignore[return-value]
 
     @property
     def target(self) -> TargetKind | None:
@@ -416,7 +418,7 @@ class World(Dataset):
     @property
     def published(self) -> int | None:
         """As many as are drawn; a clip has 12 frames."""
-        return self.n * 12 if self.set == "clips" else self.n
+        return self.num_images * 12 if self.subset == "clips" else self.num_images
 
 
 FORMATS: tuple[type[Dataset], ...] = (
@@ -437,7 +439,7 @@ FORMATS: tuple[type[Dataset], ...] = (
     FastDepth,
     Rgbd,
     Video,
-    World,
+    Synthetic,
 )
 AnyDataset = Annotated[
     Folder
@@ -457,6 +459,6 @@ AnyDataset = Annotated[
     | FastDepth
     | Rgbd
     | Video
-    | World,
+    | Synthetic,
     Field(discriminator="format"),
 ]

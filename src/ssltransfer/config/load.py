@@ -12,9 +12,9 @@ from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import ConfigError, explain
 from ssltransfer.config.check import check
 from ssltransfer.config.config import Config
-from ssltransfer.config.derive import add_controls, add_features, add_snapshots
 from ssltransfer.config.entities import Document
 from ssltransfer.config.formats import FORMATS
+from ssltransfer.config.implicit_entries import add_controls, add_features, add_snapshots
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.sweeps import expand

@@ -10,7 +10,7 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import CacheOptions
-from ssltransfer.data.images import CorruptImageError, read
+from ssltransfer.data.image_io import CorruptImageError, read
 from ssltransfer.data.transforms import resize_short
 
 JPEG_SIDE = 65_500  # libjpeg's longest; a longer strip lies raw among the JPEGs

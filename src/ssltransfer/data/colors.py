@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.device_ops import to_float
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.device_ops import to_float
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.transforms import Paired, resize
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 
 
 def to_float(x: Tensor) -> Tensor:

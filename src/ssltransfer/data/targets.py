@@ -20,8 +20,8 @@ from PIL import Image
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.data.layouts import LayoutError
-from ssltransfer.data.layouts.matlab import read_mat
+from ssltransfer.data.formats import LayoutError
+from ssltransfer.data.formats.matlab import read_mat
 
 VOID = 255  # of masks: pixels that count for nothing
 

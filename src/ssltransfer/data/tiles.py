@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.device_ops import random_corners, windows
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 
 # (dx, dy) of the second patch as seen from the first; the place in this row is the label
 # (pos2lbl of cdoersch/deepcontext).

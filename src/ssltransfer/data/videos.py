@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError, digest_of
-from ssltransfer.data.images import MAX_PIXELS, MIN_SIDE, Checked, CorruptImageError, check, is_candidate, read
+from ssltransfer.data.image_io import MAX_PIXELS, MIN_SIDE, Checked, CorruptImageError, check, is_candidate, read
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
 """Lower-case endings of the names that a folder scan takes for videos."""

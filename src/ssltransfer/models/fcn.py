@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.models.absorb import absorb_norms
 from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.fuse_bn import absorb_norms
 
 WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.models.backbone import Backbone
-from ssltransfer.models.layouts import at_size
+from ssltransfer.models.checkpoint_formats import at_size
 
 _PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # of networks that a file holds twice
 _COUNTER = "num_batches_tracked"

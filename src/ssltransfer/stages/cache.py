@@ -15,10 +15,10 @@ import torch
 from ssltransfer.artifacts.files import ArtifactError, digest_of
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.artifacts.packed import Packed, Shard, cut, read_shard, table_file, write_shard
-from ssltransfer.artifacts.work import Work
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.cached import pack, read_sample
-from ssltransfer.data.parts import made_by_processes
+from ssltransfer.data.parallel import made_by_processes
 
 SAMPLED = 32  # images packed beforehand to know what the others will take
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from ssltransfer.artifacts.features import FeatureStore, Writer
 from ssltransfer.artifacts.files import ArtifactError, digest_of, write_json
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.artifacts.work import MANIFEST, Work
+from ssltransfer.artifacts.workdir import MANIFEST, Work
 from ssltransfer.config.entities import Features
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.extraction import Extraction

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, Targets, write_index
-from ssltransfer.artifacts.work import record_run
+from ssltransfer.artifacts.workdir import record_run
 from ssltransfer.config.base import NameFile
 from ssltransfer.config.formats import Dataset, Video
-from ssltransfer.data.draws import seed_of
-from ssltransfer.data.images import Checked, CorruptImageError, check
-from ssltransfer.data.layouts import Found, LayoutError, find
+from ssltransfer.data.formats import Found, LayoutError, find
+from ssltransfer.data.image_io import Checked, CorruptImageError, check
+from ssltransfer.data.rng import seed_of
 from ssltransfer.data.targets import BadTarget, check_target
 from ssltransfer.data.videos import check_video
 

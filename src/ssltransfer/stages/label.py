@@ -14,11 +14,11 @@ from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.labels import Labels, write_labels
-from ssltransfer.artifacts.work import record_run
+from ssltransfer.artifacts.workdir import record_run
 from ssltransfer.config.entities import Features
+from ssltransfer.kmeans import Points, Source, assign, memory_budget
 from ssltransfer.training.devices import Devices, plan_devices
 from ssltransfer.training.extraction import Extraction, PassingRows
-from ssltransfer.training.kmeans import Points, Source, assign, memory_budget
 
 BACKBONE = ("model", "layer", "layer_shape", "pool")
 

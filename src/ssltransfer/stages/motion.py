@@ -17,12 +17,12 @@ import torch
 from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
 from ssltransfer.artifacts.index import Index, Targets, read_index, write_index
 from ssltransfer.artifacts.packed import Packed, Shard, read_shard, write_shard
-from ssltransfer.artifacts.work import Work
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.formats import MotionOptions
 from ssltransfer.data.cached import pack
-from ssltransfer.data.images import CorruptImageError
+from ssltransfer.data.image_io import CorruptImageError
 from ssltransfer.data.motion import Motion, gray, label, motion_between, prepare
-from ssltransfer.data.parts import made_by_processes
+from ssltransfer.data.parallel import made_by_processes
 from ssltransfer.data.videos import digest_of_video, opencv, read_frames
 
 VIDEOS_A_SHARD = 64  # at most; fewer in a small set, so that several processes have something to do

@@ -16,7 +16,7 @@ from ssltransfer.artifacts.features import chunk_rows
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Features
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import GRID, read_model

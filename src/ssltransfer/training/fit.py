@@ -16,18 +16,18 @@ import torch
 from ssltransfer.artifacts.files import write_text
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
-from ssltransfer.data.draws import seed_of
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys
+from ssltransfer.data.rng import seed_of
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.members import Member, Streams, plan_of
-from ssltransfer.training.members import TrainingError as TrainingError
+from ssltransfer.training.multi_task import Member, Streams, plan_of
+from ssltransfer.training.multi_task import TrainingError as TrainingError
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
-from ssltransfer.training.updates import Training
-from ssltransfer.training.updates import build_optimizer as build_optimizer
-from ssltransfer.training.updates import set_lr as set_lr
-from ssltransfer.training.updates import update as update
+from ssltransfer.training.train_step import Training
+from ssltransfer.training.train_step import build_optimizer as build_optimizer
+from ssltransfer.training.train_step import set_lr as set_lr
+from ssltransfer.training.train_step import update as update
 
 ROWS = 100  # of a learning curve
 VAL_MEASUREMENTS = 20  # along a training

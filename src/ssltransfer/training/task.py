@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import Transform
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize

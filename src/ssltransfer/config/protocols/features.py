@@ -13,7 +13,7 @@ class Neighbors(FeatureProtocol):
     """Nearest neighbor by cosine on cached features (k = 1), or a vote of several."""
 
     name: Literal["neighbors"] = "neighbors"
-    module: ClassVar[str] = "neighbors"
+    module: ClassVar[str] = "nearest_neighbors"
     source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
     temperature: float | None = Field(

@@ -47,7 +47,7 @@ class NonlinearLayers(ProtocolOptions):
 class Head(ProtocolOptions):
     """What classifiers share that are trained by gradient descent on one frozen layer, of augmented images."""
 
-    module: ClassVar[str] = "heads"
+    module: ClassVar[str] = "probes"
     layer: str | None = Field(None, description=LAYER)
     pool: Pool | None = Field(None, description=POOL)
     patches: bool = Field(False, description=PATCHES)
