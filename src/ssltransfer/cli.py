@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config import ConfigError, read_config
+from ssltransfer.errors import UserError
 from ssltransfer.training.launch import as_rank, enter, leave, leave_word, traceback_of
 
 # Stages whose work is divided over several devices, and for which of their specs; all others are one process.
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        expected = _expected(error)
+        expected = isinstance(error, UserError)
         said = f"ssltransfer {given.command}: {error}" if expected else traceback_of(error)
         if not leave_word(said, expected=expected):
             if not expected:
@@ -45,20 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
             print(said, file=sys.stderr, flush=True)
         return 1
     return 0
-
-
-def _expected(error: Exception) -> bool:
-    """Whether the error is one clear sentence already."""
-    names = {
-        "ArtifactError",
-        "ConfigError",
-        "LayoutError",
-        "LayerError",
-        "TrainingError",
-        "CorruptImageError",
-        "DeviceError",
-    }
-    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssltransfer.errors import UserError
 
-class ArtifactError(RuntimeError):
+
+class ArtifactError(UserError):
     """Something on disk is missing, belongs to something else, or cannot be written; one clear sentence."""
 
 

@@ -34,6 +34,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ssltransfer.errors import UserError
+
 MAX_PIXELS = 1024**3 // 4 // 3
 """Width x height that is still read, 89.5 million: the size from which Pillow, too, suspects a bomb."""
 
@@ -79,7 +81,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class CorruptImageError(ValueError):
+class CorruptImageError(UserError):
     """A file that cannot be read faithfully; its text is a short reason without the path."""
 
 

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.errors import UserError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-class LayerError(ValueError):
+class LayerError(UserError):
     """A layer was asked for that the network does not have."""
 
 

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from ssltransfer.errors import UserError
+
 POLL_SECONDS = 0.5
 _held: list[IO[str]] = []  # an open file is a lock; the kernel frees it however the process ends
 
 
-class DeviceError(RuntimeError):
+class DeviceError(UserError):
     """The devices that were asked for are not there: one clear sentence."""
 
 

@@ -11,11 +11,12 @@ from itertools import islice
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, training_keys
+from ssltransfer.errors import UserError
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import Task
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training cannot go on: one clear sentence."""
 
 

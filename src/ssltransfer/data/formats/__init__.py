@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.config.formats import Dataset
+from ssltransfer.errors import UserError
 
 
-class LayoutError(RuntimeError):
+class LayoutError(UserError):
     """The folder is missing or not laid out as the format says; one clear sentence."""
 
 
