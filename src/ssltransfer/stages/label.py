@@ -18,7 +18,7 @@ from ssltransfer.artifacts.workdir import record_run
 from ssltransfer.config.entities import Features
 from ssltransfer.kmeans import Points, Source, assign, memory_budget
 from ssltransfer.training.devices import Devices, plan_devices
-from ssltransfer.training.extraction import Extraction, PassingRows
+from ssltransfer.training.extraction import FeatureExtractor, StreamingSource
 
 BACKBONE = ("model", "layer", "layer_shape", "pool")
 
@@ -87,7 +87,7 @@ def run(
         flush=True,
     )
     write_labels(output, found)
-    measured = source.progress.close() if isinstance(source, PassingRows) else {}
+    measured = source.progress.close() if isinstance(source, StreamingSource) else {}
     record_run(output, started, device=str(devices), **measured)
 
 
@@ -98,9 +98,9 @@ def _stored(features: Path, images: Index) -> tuple[Source, dict[str, Any]]:
 
 def _passing(spec: str, model: Path, images: Index, devices: Devices) -> tuple[Source, dict[str, Any]]:
     features = Features.parse(spec)
-    extraction = Extraction(features, model, devices)
+    extraction = FeatureExtractor(features, model, devices)
     print(f"{len(images)} images, {features.layer} {extraction.shape}, not stored; {devices}", flush=True)
-    return PassingRows(extraction, images), {
+    return StreamingSource(extraction, images), {
         "model": extraction.digest,
         "layer": features.layer,
         "layer_shape": list(extraction.shape),

@@ -17,7 +17,7 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask, semi_hard_loss, squared_distances
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
 

@@ -29,7 +29,8 @@ from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
 from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, at_places, build, overlap
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit, update
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer, update
 
 CPU = Devices(torch.device("cpu"), 0)
 LABELS = MotionOptions(size=(96, 128), every=2, foreground=(0.01, 0.9))

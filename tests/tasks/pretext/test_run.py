@@ -20,7 +20,7 @@ from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 from ssltransfer.tasks.pretext.hog import sample_descriptors
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2}
 ROTATION = {"name": "rotation", "hidden": 16, "augment": "crop"}

@@ -79,7 +79,7 @@ class CompressTask(Distilled):
     @torch.no_grad()
     def _slowly(self, views: Tensor) -> Tensor:
         assert self.slow is not None
-        found = self.slow["backbone"](normalize(views, self.rule), [self.layer])[self.layer]
+        found = self.slow["backbone"](normalize(views, self.normalization), [self.layer])[self.layer]
         found = found.mean((2, 3)) if found.ndim == 4 else found
         return F.normalize(self.slow["head"](found).float(), dim=1)
 

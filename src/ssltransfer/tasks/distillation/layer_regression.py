@@ -45,7 +45,7 @@ class LayerRegressionTask(Distilled):
         views = self.views(batch, draws)
         assert self._live is not None
         theirs = self._live.maps(views, self.teacher_layers)
-        mine = self.backbone(normalize(views, self.rule), self.layers)
+        mine = self.backbone(normalize(views, self.normalization), self.layers)
         losses = {}
         for layer, other, head in zip(self.layers, self.teacher_layers, self.heads, strict=True):
             student, teacher = alike(_map(head(_map(mine[layer]))), _map(theirs[other]))

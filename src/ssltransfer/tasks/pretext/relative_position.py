@@ -63,7 +63,7 @@ class RelativePositionTask(PretextTask):
     Caffe's initialization, and 1 is what images have under the rule that the backbone is used with afterwards.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
