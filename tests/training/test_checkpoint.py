@@ -32,14 +32,14 @@ def test_what_is_saved_is_loaded(tmp_path: Path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_torn_checkpoint_is_as_none(share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_torn_checkpoint_is_as_none(share: float, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Only a disk that loses what it said was written can do this: the file is renamed when it is whole."""
     checkpoint = Checkpoint(tmp_path / "c.pt")
     checkpoint.save(STATE, 7)
     content = checkpoint.file.read_bytes()
     checkpoint.file.write_bytes(content[: int(share * len(content))])
     assert checkpoint.load() is None
-    assert "not a whole checkpoint" in capsys.readouterr().out
+    assert "incomplete checkpoint" in caplog.text
 
 
 def test_a_failed_write_leaves_the_last_one(tmp_path: Path):
@@ -66,17 +66,18 @@ def test_it_is_due_after_so_many_seconds(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_told_to_end_it_saves_first(number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_told_to_end_it_saves_first(number: signal.Signals, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     checkpoint = Checkpoint(tmp_path / "c.pt")
     with checkpoint:
         assert not checkpoint.due(7)
         signal.raise_signal(number)
         assert checkpoint.due(7)
+        caplog.set_level("INFO", "ssltransfer")
         with pytest.raises(Interrupted) as caught:
             checkpoint.save(STATE, 7)
         checkpoint.received_signal = None  # it has been answered here
     assert caught.value.code == 128 + number
-    assert f"{number.name}: saved after step 7" in capsys.readouterr().out
+    assert f"{number.name}: saved after step 7" in caplog.text
     assert checkpoint.load() is not None
 
 
@@ -94,7 +95,7 @@ def test_afterwards_signals_mean_what_they_meant(tmp_path: Path):
     assert len(sent) == 2
 
 
-def test_a_state_of_another_version_is_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_state_of_another_version_is_as_none(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     torch.save(STATE, tmp_path / "c.pt")
     assert Checkpoint(tmp_path / "c.pt").load() is None
-    assert "another version" in capsys.readouterr().out
+    assert "another version" in caplog.text

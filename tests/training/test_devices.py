@@ -17,8 +17,9 @@ from ssltransfer.config.schedule import Precision, Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -81,7 +82,7 @@ def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index,
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", objects, **options)
     state = torch.load(tmp_path / "cut" / "checkpoint.pt")
-    assert state["step"] == 4 and 0 < state["tasks"][0]["scaler"]["scale"] < 65536
+    assert state["step"] == 4 and 0 < state["trainer"]["scaler"]["scale"] < 65536
     monkeypatch.setattr(Wide, "after_step", Task.after_step)
     resumed, again = run(tmp_path / "cut", objects, **options)
     assert torch.equal(whole.linear.weight, resumed.linear.weight) and curve.curve == again.curve

@@ -11,7 +11,8 @@ import pytest
 from ssltransfer.training.gpu_lock import DeviceError, acquire_gpus, set_visible_gpus
 
 CODE = (
-    "import sys; from pathlib import Path; from ssltransfer.training.gpu_lock import acquire_gpus\n"
+    "import sys; from pathlib import Path; from ssltransfer.logs import configure_logging\n"
+    "from ssltransfer.training.gpu_lock import acquire_gpus; configure_logging()\n"
     "print(*acquire_gpus(sys.argv[3].split(','), int(sys.argv[2]), Path(sys.argv[1])), flush=True); sys.stdin.read()"
 )
 
@@ -55,7 +56,7 @@ def test_none_free_it_waits_saying_so_once_and_takes_what_a_killed_job_had(jobs)
     second = jobs(1)
     had = {first: first.says(), second: second.says()}
     late = jobs(1)
-    assert late.says() == "Waiting for 1 of 2 GPUs: other jobs of yours use them."
+    assert late.says() == "Waiting for 1 of 2 GPUs: your other jobs use them."
     second.kill()
     assert late.says() == had[second]
 
@@ -76,13 +77,13 @@ def test_one_that_needs_all_waits_for_all_and_is_not_overtaken(jobs):
 def test_two_that_need_all_never_hold_half_each(jobs):
     pair = [jobs(2), jobs(2)]
     said = {job.says(): job for job in pair}
-    assert sorted(said) == ["0 1", "Waiting for 2 of 2 GPUs: other jobs of yours use them."]
+    assert sorted(said) == ["0 1", "Waiting for 2 of 2 GPUs: your other jobs use them."]
     said.pop("0 1").kill()
     assert [job.says() for job in said.values()] == ["0 1"]
 
 
 def test_more_than_there_are_is_refused(tmp_path: Path):
-    with pytest.raises(DeviceError, match="3 GPUs are asked for, but this machine has 2"):
+    with pytest.raises(DeviceError, match="3 GPUs were requested, but this machine has 2"):
         acquire_gpus(["0", "1"], 3, tmp_path)
 
 

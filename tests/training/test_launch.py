@@ -80,7 +80,7 @@ def test_killed_and_told_to_end_it_ends_with_the_same_bytes(objects_path: Path, 
     process = start(command(objects_path, labels_path, broken, steps=steps))
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert said.count("going on after step") == 1 and "2 processes" in said
+    assert said.count("resuming from step") == 1 and "2 processes" in said
     assert bytes_of(broken.parent) == bytes_of(whole.parent)
 
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from modulo_tasks import Common, Modulo, pair
 from torch import nn
-from turns_tasks import Common, Modulo, pair
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
 from ssltransfer.data.rng import Draws, seed_of
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import fit, fit_multi_task
-from ssltransfer.training.multi_task import TaskRun, task_order, task_schedule
+from ssltransfer.training.fit import fit
+from ssltransfer.training.multi_task import TaskRun, fit_multi_task, task_order, task_schedule
 from ssltransfer.training.task import TrainingError
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -71,7 +71,7 @@ def test_a_task_alone_is_the_plain_task(tmp_path: Path, objects: Index, objects_
 
 def plainly(runs: list[TaskRun], total: int, *, synchronous: bool) -> list[float]:
     """Two separate optimizers of torch, two streams of batches, and a list of turns."""
-    plan = task_schedule(runs, total, synchronous=synchronous)
+    plan = task_schedule([run.weight for run in runs], total, synchronous=synchronous)
     optimizers = [
         torch.optim.RMSprop(
             run_.task.parameters(),
@@ -125,7 +125,7 @@ def test_each_task_has_an_optimizer_of_its_own(
     losses = plainly(plain, 12, synchronous=synchronous)
     assert same(found, plain)
     if not synchronous:
-        plan = task_schedule(found, 12, synchronous=False)
+        plan = task_schedule([run.weight for run in found], 12, synchronous=False)
         assert [row["loss"] for row in fitted.curve] == losses
         assert [
             row["three.loss" if turn == 0 else "five.loss"] for turn, row in zip(plan, fitted.curve, strict=True)

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).with_name("groups_train.py")
+SCRIPT = Path(__file__).with_name("task_parallel_process.py")
 
 
 @pytest.fixture(scope="module")
 def folder(objects_path: Path, objects_val_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What groups_train.py leaves, of one, two and four processes."""
+    """What task_parallel_process.py leaves, of one, two and four processes."""
     folder = tmp_path_factory.mktemp("groups")
     for world in (1, 2, 4):
         with socket.socket() as free:

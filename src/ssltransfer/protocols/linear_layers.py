@@ -21,7 +21,8 @@ from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of
 from ssltransfer.protocols.classification_scores import accuracy_of, answers
 from ssltransfer.protocols.crops import of_crops
 from ssltransfer.protocols.layers import layers_to_measure
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.curve import TrainResult
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task, accuracy
 
 

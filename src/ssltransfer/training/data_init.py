@@ -7,6 +7,7 @@ import torch
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.rng import seed_of
+from ssltransfer.logs import logger
 from ssltransfer.models.data_init import rescale
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import Model
@@ -37,4 +38,4 @@ def init_from_data(model: Model, index: Index, devices: Devices, seed: int) -> N
     rescale(backbone, batches, seed=seed_of(seed, "rescale"))
     devices.broadcast(backbone)
     backbone.cpu()
-    print(f"layers rescaled by {len(ids)} images", flush=True)
+    logger.info(f"layers rescaled by {len(ids)} images")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +85,7 @@ class FeatureExtractor:
         view = self._model.patches_view if self._spec.patches else self._model.view
         batches = load_batches(index, view, keys, seed=0, workers=workers, pin=self._cuda)
         # The loader's processes start here: those that a thread of k-means had started would end with an error.
-        begun = time.monotonic()
-        first = list(islice(batches, 1 if spans else 0))
-        progress.waited += time.monotonic() - begun
+        first = [progress.next(batches)] if spans else []
         return self._computed(chain(first, batches), spans, progress)
 
     def _computed(self, batches: Iterator[Batch], spans: Sequence[slice], progress: Progress) -> Iterator[np.ndarray]:
@@ -96,11 +93,8 @@ class FeatureExtractor:
         for span in spans:
             chunk = _Chunk(span.stop - span.start, self.dims, self._spec.precision, self._devices.device)
             while not chunk.full:
-                waiting = time.monotonic()
-                images = next(batches).images
-                waited = time.monotonic() - waiting
-                chunk.add(self._values(images))
-                progress.step(waited)
+                chunk.add(self._values(progress.next(batches).images))
+                progress.step()
                 if before:
                     yield self._fitting(before)
                     before = None
