@@ -253,14 +253,14 @@ def test_a_holdout_and_the_rest_are_the_split(root: Path, output: Path) -> None:
     whole = made(Folder(root=str(root), labels="folder"), output)
 
     def part(name: str, seed: int = 0) -> Index:
-        holdout = {"images": 3, "part": name, "seed": seed}
+        holdout = {"num_images": 3, "part": name, "seed": seed}
         return made(Folder(root=str(root), labels="folder", holdout=holdout), output)  # type: ignore[arg-type]
 
-    held, rest = part("validation"), part("rest")
+    held, rest = part("val"), part("rest")
     assert len(held) == 3 and sorted(held.paths + rest.paths) == sorted(whole.paths)
     assert held.classes == rest.classes == whole.classes
     assert held.shared_with(rest) == 0
-    assert any(part("validation", seed).paths != held.paths for seed in range(1, 5))
+    assert any(part("val", seed).paths != held.paths for seed in range(1, 5))
 
 
 def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ class CacheOptions(Spec):
 class Holdout(Spec):
     """A validation set of one's own: some images drawn from a split, and the rest of it (protocols 4.5)."""
 
-    images: int = Field(ge=1, description="How many are validation, drawn by name.")
-    part: Literal["validation", "rest"] = Field(description="Which of the two this dataset is.")
+    num_images: int = Field(ge=1, description="How many are validation, drawn by name.")
+    part: Literal["val", "rest"] = Field(description="Which of the two this dataset is.")
     seed: int = 0
 
 
@@ -90,7 +90,7 @@ class Dataset(Spec):
     limit: int | None = Field(
         None, ge=1, description="Take only this many images, drawn by a fixed seed in proportion to the classes."
     )
-    holdout: Holdout | None = Field(None, description="{images, part: validation or rest}: a part of the split.")
+    holdout: Holdout | None = Field(None, description="{num_images, part: val or rest}: a part of the split.")
     only: NameFile | None = Field(None, description="A file of names, a line each: only these images.")
     without: NameFile | None = Field(None, description="Likewise: these images are left out.")
     on_corrupt: Literal["skip", "error"] = Field(
@@ -128,8 +128,8 @@ class Dataset(Spec):
         if self.only and self.only.digest:
             published = len(self.only.names())
         if self.holdout and published is not None:
-            held = min(self.holdout.images, published)
-            published = held if self.holdout.part == "validation" else published - held
+            held = min(self.holdout.num_images, published)
+            published = held if self.holdout.part == "val" else published - held
         known = [number for number in (self.limit, published) if number is not None]
         return min(known, default=None)
 

@@ -185,8 +185,8 @@ def _chosen(found: Found, spec: Dataset) -> Found:
             places = places & named if keep else places - named
     if holdout := spec.holdout:
         order = sorted(places, key=lambda place: seed_of("holdout", holdout.seed, found.paths[place]))
-        held = set(order[: holdout.images])
-        places = held if holdout.part == "validation" else places - held
+        held = set(order[: holdout.num_images])
+        places = held if holdout.part == "val" else places - held
     if not places:
         raise LayoutError(f"{found.root}: only, without and holdout of this dataset leave no image.")
     return _limited(_part(found, sorted(places)), spec.limit)
