@@ -49,7 +49,7 @@ def phrases(text: str) -> list[str]:
         ("millimetres", "millimeters"),
     ],
 )
-def test_word_has_a_replacement_in_the_same_case(word: str, replacement: str):
+def test_word_has_a_replacement_in_the_same_case(word: str, replacement: str) -> None:
     assert found(f"{word} = 1\n") == [(1, word, replacement)]
 
 
@@ -57,11 +57,11 @@ def test_word_has_a_replacement_in_the_same_case(word: str, replacement: str):
     "word",
     ["precise", "noise", "raises", "supervised", "otherwise", "four", "hours", "contour", "called", "difference"],
 )
-def test_american_word_is_accepted(word: str):
+def test_american_word_is_accepted(word: str) -> None:
     assert found(f"{word} = 1\n") == []
 
 
-def test_word_is_found_in_names_strings_comments_and_paths():
+def test_word_is_found_in_names_strings_comments_and_paths() -> None:
     Path("colours").mkdir()
     text = 'grey = f"{grey} centre"  # fibre\n'
     words = [word for _, word, _ in found(text, "colours/artefacts.py")]
@@ -88,7 +88,7 @@ def test_word_is_found_in_names_strings_comments_and_paths():
         "First this; then that; then the rest.",
     ],
 )
-def test_phrase_is_found(sentence: str):
+def test_phrase_is_found(sentence: str) -> None:
     assert len(phrases(sentence)) == 1
 
 
@@ -110,11 +110,11 @@ def test_phrase_is_found(sentence: str):
         "(Ren et al. 2015; Doersch & Zisserman 2017; Long et al. 2015)",
     ],
 )
-def test_plain_sentence_is_accepted(sentence: str):
+def test_plain_sentence_is_accepted(sentence: str) -> None:
     assert phrases(sentence) == []
 
 
-def test_phrase_is_found_across_lines_of_a_comment_a_docstring_and_adjacent_strings():
+def test_phrase_is_found_across_lines_of_a_comment_a_docstring_and_adjacent_strings() -> None:
     text = (
         '"""The key stands\n\ntwice; it stands\n    twice."""\n'  # a blank line ends the phrase
         "# The key stands\n# twice.\n"
@@ -123,11 +123,11 @@ def test_phrase_is_found_across_lines_of_a_comment_a_docstring_and_adjacent_stri
     assert [line for line, *_ in found(text)] == [3, 5, 7]
 
 
-def test_semicolons_of_strings_that_are_not_docstrings_are_accepted():
+def test_semicolons_of_strings_that_are_not_docstrings_are_accepted() -> None:
     assert found('"""Read; write; stop."""\nx = "a; b; c"\n') == [(1, "; write;", "two sentences")]
 
 
-def test_allow_exempts_its_line_and_the_string_that_ends_on_it():
+def test_allow_exempts_its_line_and_the_string_that_ends_on_it() -> None:
     text = (
         "colour = 1  # language: allow\n"
         'x = """a colour\nof a report\n"""  # language: allow\n'
@@ -137,7 +137,7 @@ def test_allow_exempts_its_line_and_the_string_that_ends_on_it():
     assert [line for line, *_ in found(text)] == [7]
 
 
-def test_markdown_code_is_checked_for_words_only():
+def test_markdown_code_is_checked_for_words_only() -> None:
     text = (
         "The key `stands twice` and `fibre`.\n\n"
         "```yaml\nit: stands twice\nfibre: resnet18\n```\n\n"
@@ -154,26 +154,26 @@ def test_markdown_code_is_checked_for_words_only():
     ]
 
 
-def test_yaml_keys_and_comments_are_checked():
+def test_yaml_keys_and_comments_are_checked() -> None:
     text = "# What hangs\n# on it.\nfibre: {name: resnet18}  # grey\n'#': 1\n"
     assert [finding[:2] for finding in found(text, "file.yaml")] == [(1, "hangs on"), (3, "fibre"), (3, "grey")]
 
 
-def test_rules_of_snakemake_and_templates_are_read():
+def test_rules_of_snakemake_and_templates_are_read() -> None:
     assert found("rule pretext:\n    output:\n        'fibre'\n", "file.smk") == [(3, "fibre", "fiber")]
     assert found("<p>\ncolour</p>\n", "page.html.j2") == [(2, "colour", "color")]
 
 
-def test_names_of_other_projects_are_accepted():
+def test_names_of_other_projects_are_accepted() -> None:
     assert found("x = mimetypes.guess_type(name)  # https://example.org/colour\n") == []
 
 
-def test_data_files_are_not_read():
+def test_data_files_are_not_read() -> None:
     Path("file.webp").write_bytes(b"\xe8grey")
     assert RULES.check(Path("file.webp")) == []
 
 
-def test_command_prints_findings_and_fails():
+def test_command_prints_findings_and_fails() -> None:
     Path("good.py").write_text("color = 1\n")
     Path("bad.py").write_text("color = 1\ncolour = 2\n")
     subprocess.run(["git", "init", "--quiet"], check=True)
