@@ -24,9 +24,9 @@ from ssltransfer.config.tasks import TASKS, Several
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.config.trunks import CaffeNet
 from ssltransfer.data.batches import load_batches, sequential_keys
-from ssltransfer.data.world import draw
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
+from toyworld import draw
 
 FOLDER = Path(__file__).parent / "pictures"
 PICTURES = 4

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates, median_filter, sobel
 from ssltransfer.config.formats import MotionOptions
 from ssltransfer.data import motion
 from ssltransfer.data.videos import read_frames
-from ssltransfer.data.world import clips
-from ssltransfer.data.world.seeds import stream
+from toyworld import clips
+from toyworld.seeds import stream
 
 HEIGHT, WIDTH = 120, 160
 SMALL = MotionOptions(size=(HEIGHT, WIDTH))

@@ -15,8 +15,8 @@ from ssltransfer.config.formats import World
 from ssltransfer.data.batches import load_batches, sequential_keys
 from ssltransfer.data.targets import VOID, BadTarget, Boxes, check_target, read_target
 from ssltransfer.data.transforms import Paired
-from ssltransfer.data.world.voc import CLASSES
 from ssltransfer.stages.index import run
+from toyworld.voc import CLASSES
 
 
 def indexed(folder: Path, kind: str, n: int = 4, **options: object) -> Index:

@@ -21,9 +21,9 @@ from ssltransfer.data import motion as algorithm
 from ssltransfer.data.cached import read_sample
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.videos import read_frames
-from ssltransfer.data.world import draw
 from ssltransfer.stages import cache, motion
 from ssltransfer.stages import index as index_stage
+from toyworld import draw
 
 SMALL = MotionOptions(size=(96, 128), format="raw", foreground=(0.01, 0.9))
 N = 5

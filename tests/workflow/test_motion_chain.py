@@ -10,7 +10,7 @@ from chain import planned, results, snakemake, write_config
 
 from ssltransfer.artefacts.files import digest_of, read_json
 from ssltransfer.artefacts.index import read_index
-from ssltransfer.data.world import draw
+from toyworld import draw
 
 LABELS = {"size": [96, 128], "foreground": [0.01, 0.9]}
 CHAIN = {"index/films", "index/more-films", "motion/films", "motion/more-films", "pretext/moves", "report/index"}

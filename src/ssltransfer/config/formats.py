@@ -385,7 +385,7 @@ class World(Dataset):
     """The embedded world: pictures drawn by a seeded program, no download."""
 
     format: Literal["world"] = "world"
-    source: ClassVar[str] = "ssltransfer.data.world"
+    source: ClassVar[str] = "toyworld"
     root: str = "data/world"
     set: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
     split: str

@@ -15,8 +15,8 @@ from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd, World
 from ssltransfer.data.layouts import LayoutError, find
 from ssltransfer.data.pictures import read
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.world import draw
 from ssltransfer.stages.index import run as make_index
+from toyworld import draw
 
 SPLITS = {"train": [1, 4], "test": [2, 3, 5]}
 

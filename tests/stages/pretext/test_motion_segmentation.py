@@ -21,7 +21,6 @@ from ssltransfer.config.tasks import MotionSegmentation
 from ssltransfer.config.trunks import CaffeNet, ResNet18, ResNet101V2, TrunkOptions
 from ssltransfer.data.batches import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.world import draw
 from ssltransfer.models.build import build_trunk
 from ssltransfer.models.mix import MixedTrunk
 from ssltransfer.models.trunk import LayerError
@@ -30,6 +29,7 @@ from ssltransfer.stages import motion
 from ssltransfer.stages.pretext.motion_segmentation import MotionSegmentationTask, at_places, build, overlap
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import build_optimiser, fit, update
+from toyworld import draw
 
 CPU = Devices(torch.device("cpu"), 0)
 LABELS = MotionOptions(size=(96, 128), every=2, foreground=(0.01, 0.9))

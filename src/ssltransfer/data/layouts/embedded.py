@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import toyworld
 from ssltransfer.config.formats import Voc, World
-from ssltransfer.data import world
 from ssltransfer.data.layouts import Found, LayoutError, folders, voc
 
 
@@ -14,7 +14,7 @@ def find(dataset: World, *, workers: int = 1) -> Found:
     """Draw the pictures if they are not there yet; a folder of its own for each size and seed."""
     root = Path(dataset.root) / f"{dataset.set}-{dataset.size}px-seed{dataset.seed}-n{dataset.n}"
     try:
-        world.draw(
+        toyworld.draw(
             dataset.set, root, split=dataset.split, n=dataset.n, size=dataset.size, seed=dataset.seed, workers=workers
         )
     except ValueError as error:

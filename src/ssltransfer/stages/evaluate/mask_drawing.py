@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ssltransfer.data.drawing import data_uri, side_by_side
+from ssltransfer.data.layouts.voc import palette
 from ssltransfer.data.targets import VOID
-from ssltransfer.data.world.voc import palette
 
 HEIGHT = 120  # pixels, and at most twice as wide: a drawing stays below 40 kB
 
