@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine (Python 3.11+, make, git):
-#   make demo    own environment, embedded pictures, the whole chain on the CPU, the report
+#   make demo    own environment, embedded images, the whole chain on the CPU, the report
 #   make test    the quick tests; make test-all adds the slow ones and Slurm
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all check bench docs-pictures lock clean
+.PHONY: demo test test-all check bench docs-images lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
@@ -39,7 +39,7 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
 # What the pretext tasks are given and asked, drawn by their own code for docs/protocols.md.
-docs-pictures: .venv/ready
+docs-images: .venv/ready
 	$(BIN)/python -m docs.draw
 
 # The environment, from the lock alone; made again when the lock changes. uv comes from PyPI, into the environment.

@@ -1,5 +1,5 @@
-# The chain: pictures - index - pretext - features - cluster - label - student - evaluate - report.
-#   snakemake --cores all                                  the demo on embedded pictures
+# The chain: images - index - pretext - features - cluster - label - student - evaluate - report.
+#   snakemake --cores all                                  the demo on embedded images
 #   snakemake --cores all --configfile config/mine.yaml    your own
 # A plain `include` of workflow/Snakefile would leave this file without a default target, silently.
 

@@ -19,7 +19,7 @@ import benchmarks
 from benchmarks.harness import machine, tables
 from benchmarks.harness.measure import NotRun, Result, Setting, alone, run_row
 from ssltransfer.config import read_config
-from ssltransfer.plan import Machine, measured, print_plan
+from ssltransfer.planning import Machine, measured, print_plan
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "performance.md"

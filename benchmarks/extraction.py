@@ -1,4 +1,4 @@
-"""The features stage, from files to a finished Zarr store, against the bare network on pictures in memory."""
+"""The features stage, from files to a finished Zarr store, against the bare network on images in memory."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness import pictures
+from benchmarks.harness import images
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
-from ssltransfer.artefacts.files import write_json
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.files import write_json
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, Vgg16
 from ssltransfer.config.entities import Features
-from ssltransfer.config.trunks import CaffeNet, TrunkOptions, Vgg16
-from ssltransfer.data.batches import load_batches, sequential_keys
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import Trunk
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.plan.networks import flops
+from ssltransfer.planning.networks import flops
 from ssltransfer.stages import features
 from ssltransfer.training.devices import plan_devices
 
@@ -30,24 +30,24 @@ BARE, LOADING = "bare forward", "loading alone"
 
 def run(setting: Setting) -> Iterator[Comparison]:
     """The whole stage is timed: reading and proving the model, loading, pooling, writing with fsync, digests."""
-    drawn = pictures.draw(setting.folder, setting.size(DRAWN, BATCH))
+    drawn = images.draw(setting.folder, setting.size(DRAWN, BATCH))
     width = 0.125 if setting.small else 1.0
     for options, layer, side, full in (
         (CaffeNet(width=width), "conv4", 5, 2048),
         (Vgg16(width=width), "conv4_3", 4, 128),
     ):
         n = setting.size(full if setting.device == "cpu" else 8 * full, BATCH)
-        data = pictures.repeated(drawn, n, setting.folder / f"{layer}.parquet")
+        data = images.repeated(drawn, n, setting.folder / f"{layer}.parquet")
         yield _compared(setting, options, layer, side, data, n)
 
 
-def _compared(setting: Setting, options: TrunkOptions, layer: str, side: int, data: Path, n: int) -> Comparison:
-    model = _model(setting.folder / f"{options.name}-model", build_trunk(options, top=False))
+def _compared(setting: Setting, options: BackboneOptions, layer: str, side: int, data: Path, n: int) -> Comparison:
+    model = _model(setting.folder / f"{options.name}-model", build_backbone(options, top=False))
     devices, index, loaded = plan_devices(setting.threads), read_index(data), read_model(model, setting.device)
     spec = Features.model_validate({"model": "m", "layer": layer, "pool": {"max": side}})
     output = setting.folder / "features" / layer / "manifest.json"
     like = torch.channels_last if setting.device == "cuda" else torch.contiguous_format
-    trunk = loaded.trunk.to(memory_format=like)
+    backbone = loaded.backbone.to(memory_format=like)
     resident = torch.rand(BATCH, 3, options.size, options.size, device=setting.device).to(memory_format=like)
 
     def stage() -> None:
@@ -57,7 +57,7 @@ def _compared(setting: Setting, options: TrunkOptions, layer: str, side: int, da
     def bare() -> None:
         for _ in range(0, n, BATCH):
             with devices.autocast():
-                trunk(resident, [layer])
+                backbone(resident, [layer])
 
     def loading() -> None:
         keys = sequential_keys(range(n), BATCH)
@@ -68,10 +68,10 @@ def _compared(setting: Setting, options: TrunkOptions, layer: str, side: int, da
     samples = in_turns(contenders, setting.rounds, lambda name: shutil.rmtree(output.parent, ignore_errors=True))
     case = f"{options.slug} {layer}, {n} files of 500x375, {setting.threads} threads"
     paces = {f"forward/{options.name}": (BARE, n * flops(options))}
-    return Comparison(case, n, "pictures", samples, {BARE: GOAL}, (LOADING,), paces)
+    return Comparison(case, n, "images", samples, {BARE: GOAL}, (LOADING,), paces)
 
 
-def _model(folder: Path, trunk: Trunk) -> Path:
+def _model(folder: Path, backbone: Backbone) -> Path:
     manifest = folder / "manifest.json"
-    write_json(manifest, {"stage": "pretext", **write_model(folder, trunk, "imagenet", {})})
+    write_json(manifest, {"stage": "pretext", **write_model(folder, backbone, "imagenet", {})})
     return manifest

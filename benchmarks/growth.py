@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.harness import pictures
+from benchmarks.harness import images
 from benchmarks.harness.measure import Figure, Setting, alone
-from ssltransfer.artefacts import features as artefact
-from ssltransfer.artefacts.features import FeatureStore
-from ssltransfer.artefacts.files import write_json
+from ssltransfer.artifacts import features as artifact
+from ssltransfer.artifacts.features import FeatureStore
+from ssltransfer.artifacts.files import write_json
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Features
-from ssltransfer.config.trunks import CaffeNet
-from ssltransfer.models.build import build_trunk
+from ssltransfer.kmeans import Points, assign, kmeans, memory_budget
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages import features
-from ssltransfer.training.kmeans import Points, assign, kmeans, memory_budget
 
 STEPS = (1, 2, 4, 8)
 EXPONENT, MEMORY = 1.05, 1.1
@@ -35,12 +35,12 @@ def run(setting: Setting) -> Iterator[Figure]:
     is kept on purpose (points of a k-means that fit; labels and distances), at 8N over that at N.
     """
     n = setting.size(1024, 32)
-    drawn = pictures.draw(setting.folder, 32)
+    drawn = images.draw(setting.folder, 32)
     model = setting.folder / "model" / "manifest.json"
-    about = write_model(model.parent, build_trunk(CaffeNet(width=0.125), top=False), "imagenet", {})
+    about = write_model(model.parent, build_backbone(CaffeNet(width=0.125), top=False), "imagenet", {})
     write_json(model, {"stage": "pretext", **about})
     for size in [n * step for step in STEPS]:
-        pictures.repeated(drawn, size, setting.folder / f"{size}.parquet")
+        images.repeated(drawn, size, setting.folder / f"{size}.parquet")
     yield from _growth(setting, "extraction", n, extract, lambda size: 0)
 
     n = 25_000  # where NOTHING_KEPT is enough at 8N and too little for the points at N
@@ -71,7 +71,7 @@ def _growth(
 def measured(work: Callable[[Path, int, int], None], folder: Path, n: int, threads: int) -> tuple[float, int]:
     """Seconds that `work` takes in a fresh process whose imports are over, and bytes that it adds to the peak."""
     torch.set_num_threads(threads)
-    artefact.CHUNK_BYTES = CHUNK_BYTES
+    artifact.CHUNK_BYTES = CHUNK_BYTES
     before, began = _peak(), time.perf_counter()
     with redirect_stdout(io.StringIO()):
         work(folder, n, threads)
@@ -107,17 +107,17 @@ def label(folder: Path, n: int, threads: int) -> None:
     """One pass of the label stage."""
     store = FeatureStore.open(folder / f"{n}.zarr")
     points = Points(
-        store, K, normalise=False, device=torch.device("cpu"), budget=memory_budget(), where="drawn", keep=False
+        store, K, normalize=False, device=torch.device("cpu"), budget=memory_budget(), where="drawn", keep=False
     )
     assign(points, torch.from_numpy(store.read(slice(0, K)).astype(np.float32)))
 
 
 def _draw_store(path: Path, n: int) -> None:
-    artefact.CHUNK_BYTES = CHUNK_BYTES
+    artifact.CHUNK_BYTES = CHUNK_BYTES
     store = FeatureStore.create(path, n, DIMS, "float16")
     draw = np.random.default_rng(0)
-    centres = 2 * draw.standard_normal((K, DIMS), np.float32)
+    centers = 2 * draw.standard_normal((K, DIMS), np.float32)
     for chunk in range(store.chunks):
         span = store.span(chunk)
         rows = span.stop - span.start
-        store.write(chunk, (centres[draw.integers(0, K, rows)] + draw.standard_normal((rows, DIMS))).astype(np.float16))
+        store.write(chunk, (centers[draw.integers(0, K, rows)] + draw.standard_normal((rows, DIMS))).astype(np.float16))

@@ -1,4 +1,4 @@
-"""Jigsaw++ pictures a second of one core, from files: our loader, and tiles and all, against Pillow and loops."""
+"""Jigsaw++ images a second of one core, from files: our loader, and tiles and all, against Pillow and loops."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.harness import pictures
+from benchmarks.harness import images
 from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.config.tasks import JigsawPP
-from ssltransfer.config.trunks import CaffeNet
-from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.stages import cache
-from ssltransfer.stages.pretext.jigsawpp import JigsawPPTask
+from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
 
 BATCH = 32
 GOAL, CACHED_GOAL = 4.0, 15.0
@@ -30,12 +30,12 @@ NAIVE, DECODING = "Pillow, a loop over tiles", "decoding alone"
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
-    """The loader delivers uint8 squares and leaves tiles and normalisation to the device; in the second case the same
-    core does those too, with the task's own jitter, occluders, shift of channels and grey, which the rival leaves out.
+    """The loader delivers uint8 squares and leaves tiles and normalization to the device; in the second case the same
+    core does those too, with the task's own jitter, occluders, shift of channels and gray, which the rival leaves out.
     """
     torch.set_num_threads(1)
     n = setting.size(512, BATCH)
-    path = pictures.draw(setting.folder, n)
+    path = images.draw(setting.folder, n)
     index = read_index(path)
     paths = [index.path(sample) for sample in range(n)]
     task = JigsawPPTask(JigsawPP(), CaffeNet(width=0.125), seed=0)
@@ -47,7 +47,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     def ours(found: Index, tiles: bool) -> None:
         for batch in load_batches(found, task.transform, sequential_keys(range(n), BATCH), seed=0):
             if tiles:
-                task.puzzles(batch.pictures, batch.draws(0))
+                task.puzzles(batch.images, batch.draws(0))
 
     def naive() -> None:
         for start in range(0, n, BATCH):
@@ -57,29 +57,29 @@ def run(setting: Setting) -> Iterator[Comparison]:
         for path in paths:
             simplejpeg.decode_jpeg(path.read_bytes())
 
-    what = f"{n} JPEG files of 500x375, {pictures.kilobytes(index):.0f} KB, one core"
+    what = f"{n} JPEG files of 500x375, {images.kilobytes(index):.0f} KB, one core"
     for case, found, tiles, goal, pace in (
         ("batches as loaded", index, False, GOAL, "decoding/files"),
         ("batches as loaded, raw cache", cached("raw"), False, CACHED_GOAL, "decoding/raw"),
         ("batches as loaded, JPEG cache", cached("jpeg"), False, None, "decoding/jpeg"),
-        ("batches, tiles and normalisation too", index, True, None, None),
+        ("batches, tiles and normalization too", index, True, None, None),
     ):
         contenders: dict[str, Contender] = {OURS: partial(ours, found, tiles), NAIVE: naive, DECODING: decoding}
         samples = in_turns(contenders, setting.rounds)
         paces = {pace: (OURS, float(n))} if pace else {}
-        yield Comparison(f"{case}; {what}", n, "pictures", samples, {NAIVE: goal}, (DECODING,), paces)
+        yield Comparison(f"{case}; {what}", n, "images", samples, {NAIVE: goal}, (DECODING,), paces)
 
 
 def naive_tiles(path: Path) -> Tensor:
-    """Normalised tiles float (9, 3, 64, 64) of a picture by Pillow: short side 256, centre 255, one tile a cell."""
-    picture = Image.open(path).convert("RGB")
-    scale = 256 / min(picture.size)
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BILINEAR)
-    left, top = (picture.width - 255) // 2, (picture.height - 255) // 2
-    picture = picture.crop((left, top, left + 255, top + 255))
+    """Normalized tiles float (9, 3, 64, 64) of a image by Pillow: short side 256, center 255, one tile a cell."""
+    image = Image.open(path).convert("RGB")
+    scale = 256 / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (image.width - 255) // 2, (image.height - 255) // 2
+    image = image.crop((left, top, left + 255, top + 255))
     tiles = []
     for cell in range(9):
         x, y = 85 * (cell % 3) + random.randrange(22), 85 * (cell // 3) + random.randrange(22)
-        tile = torch.from_numpy(np.array(picture.crop((x, y, x + 64, y + 64)))).permute(2, 0, 1).float().div(255)
+        tile = torch.from_numpy(np.array(image.crop((x, y, x + 64, y + 64)))).permute(2, 0, 1).float().div(255)
         tiles.append((tile - tile.mean()) / tile.std())
     return torch.stack(tiles)

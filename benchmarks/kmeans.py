@@ -17,15 +17,15 @@ from sklearn.utils._testing import ignore_warnings
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
-from ssltransfer.artefacts.features import FeatureStore
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.features import FeatureStore
+from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.entities import Student
-from ssltransfer.config.formats import ImageFolder, World
-from ssltransfer.data.batches import load_batches
+from ssltransfer.config.formats import ImageFolder, Synthetic
+from ssltransfer.data.loader import load_batches
 from ssltransfer.data.transforms import RandomResizedCrop
+from ssltransfer.kmeans import Init, kmeans
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import index, student
-from ssltransfer.training.kmeans import Init, kmeans
 
 DEVICES = ("cpu", "cuda")
 FAISS, SKLEARN, PRODUCT = "faiss.Kmeans", "scikit-learn KMeans", "bare products"
@@ -164,7 +164,7 @@ def objective(x: np.ndarray, centroids: np.ndarray) -> float:
 
 
 def features(setting: Setting, n: int) -> tuple[np.ndarray, str]:
-    """conv4 of a CaffeNet that learnt the classes of the pictures, max-pooled to 5x5, of random crops.
+    """conv4 of a CaffeNet that learnt the classes of the images, max-pooled to 5x5, of random crops.
 
     Returns:
         float32 (n, 9600), and what they are features of.
@@ -176,32 +176,34 @@ def features(setting: Setting, n: int) -> tuple[np.ndarray, str]:
         index.run(ImageFolder(root=str(root), split="train"), output=folder / "index.parquet", threads=setting.threads)
     else:
         what = "features of drawn objects"
-        drawn = World(root=str(folder / "world"), set="objects", split="train", n=setting.size(2400, 96))
+        drawn = Synthetic(
+            root=str(folder / "world"), subset="objects", split="train", num_images=setting.size(2400, 96)
+        )
         index.run(drawn, output=folder / "index.parquet", threads=setting.threads)
-    pictures = read_index(folder / "index.parquet")
+    images = read_index(folder / "index.parquet")
     spec = Student.model_validate(
         {
             "method": "supervised",
-            "data": "pictures",
-            "trunk": {"name": "caffenet", "size": SIDE, "bn": True, **({"width": 0.125} if setting.small else {})},
-            "schedule": {"steps": setting.size(200, 3), "batch": 32, "lr": 0.02, "decay": "cosine"},
+            "data": "images",
+            "backbone": {"name": "caffenet", "size": SIDE, "bn": True, **({"width": 0.125} if setting.small else {})},
+            "schedule": {"steps": setting.size(200, 3), "batch_size": 32, "lr": 0.02, "lr_schedule": "cosine"},
         }
     )
     student.run(spec, data=folder / "index.parquet", output=folder / "model/manifest.json", threads=setting.threads)
     model = read_model(folder / "model/manifest.json", torch.device(setting.device))
-    places = [(number % len(pictures), number // len(pictures)) for number in range(n)]
+    places = [(number % len(images), number // len(images)) for number in range(n)]
     keys = iter([places[first : first + 64] for first in range(0, n, 64)])
     found = []
     with torch.inference_mode():
-        for batch in load_batches(pictures, RandomResizedCrop(SIDE), keys, seed=0):
-            layer = model.layers_of(batch.to(torch.device(setting.device)).pictures, ["conv4"])["conv4"]
+        for batch in load_batches(images, RandomResizedCrop(SIDE), keys, seed=0):
+            layer = model.layers_of(batch.to(torch.device(setting.device)).images, ["conv4"])["conv4"]
             found.append(F.adaptive_max_pool2d(layer.float(), 5).flatten(1).cpu().numpy())
     return np.concatenate(found), what
 
 
 def reduced(x: np.ndarray, dims: int) -> np.ndarray:
     """The leading principal components, float32 (n, dims)."""
-    centred = torch.from_numpy(x - x.mean(0))
+    centerd = torch.from_numpy(x - x.mean(0))
     torch.manual_seed(0)
-    _, _, directions = torch.svd_lowrank(centred[: 4 * dims], q=dims, niter=1)
-    return (centred @ directions).numpy()
+    _, _, directions = torch.svd_lowrank(centerd[: 4 * dims], q=dims, niter=1)
+    return (centerd @ directions).numpy()

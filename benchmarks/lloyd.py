@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Figure, Setting, in_turns
-from ssltransfer.training.kmeans import Points
-from ssltransfer.training.kmeans.lloyd import TorchStep
+from ssltransfer.kmeans import Points
+from ssltransfer.kmeans.lloyd import TorchStep
 
 DEVICES = ("cpu", "cuda")
 GOAL, SECONDS = 0.6, 15.0
@@ -20,27 +20,27 @@ BLOCK = 8192
 
 
 class Drawn:
-    """Rectified float16 features around drawn centres, made on the device, chunk by chunk, alike in each reading."""
+    """Rectified float16 features around drawn centers, made on the device, chunk by chunk, alike in each reading."""
 
     dtype = np.dtype(np.float16)
     rows = 16384
 
     def __init__(self, n: int, dims: int, device: str):
         self.shape, self._device = (n, dims), device
-        self._centres = torch.rand(512, dims, generator=torch.Generator(device).manual_seed(0), device=device)
+        self._centers = torch.rand(512, dims, generator=torch.Generator(device).manual_seed(0), device=device)
 
     def read(self, span: slice) -> np.ndarray:
         """Rows, float16."""
         draw = torch.Generator(self._device).manual_seed(1 + span.start)
         rows = span.stop - span.start
-        near = torch.randint(len(self._centres), (rows,), generator=draw, device=self._device)
+        near = torch.randint(len(self._centers), (rows,), generator=draw, device=self._device)
         noise = torch.randn(rows, self.shape[1], generator=draw, device=self._device)
-        drawn: np.ndarray = (self._centres[near] + noise).relu_().half().cpu().numpy()
+        drawn: np.ndarray = (self._centers[near] + noise).relu_().half().cpu().numpy()
         return drawn
 
 
 def run(setting: Setting) -> Iterator[Comparison | Figure]:
-    """Loading the points is not timed; the loop has its own copy of them, not centred (on a GPU float16, as ours)."""
+    """Loading the points is not timed; the loop has its own copy of them, not centerd (on a GPU float16, as ours)."""
     device = torch.device(setting.device)
     n, dims, k = setting.size(16_384, 600), setting.size(9600, 64), setting.size(500, 20)
     if device.type == "cuda":  # two copies and the blocks must fit
@@ -49,7 +49,7 @@ def run(setting: Setting) -> Iterator[Comparison | Figure]:
     half = torch.float16 if device.type == "cuda" else torch.float32
     x = torch.cat([torch.from_numpy(source.read(slice(s, min(n, s + source.rows)))) for s in range(0, n, source.rows)])
     x = x.to(device, half)
-    points = Points(source, k, normalise=False, device=device, budget=8 * n * dims + (4 << 30), where="drawn")
+    points = Points(source, k, normalize=False, device=device, budget=8 * n * dims + (4 << 30), where="drawn")
     start = x[:k].float()
     step = TorchStep(points, k, "keep")
 

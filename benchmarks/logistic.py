@@ -14,9 +14,9 @@ from sklearn.utils._testing import ignore_warnings
 from torch import Tensor
 
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
-from ssltransfer.stages.evaluate.logistic import MEMORY, Objective, minimise
+from ssltransfer.kmeans import Matrix, Points, memory_budget
+from ssltransfer.protocols.logistic import MEMORY, Objective, minimize
 from ssltransfer.training.checkpoint import Checkpoint
-from ssltransfer.training.kmeans import Matrix, Points, memory_budget
 
 DEVICES = ("cpu", "cuda")
 SKLEARN, SCIPY, PRODUCTS = "scikit-learn lbfgs", "SciPy L-BFGS-B", "bare products"
@@ -29,7 +29,7 @@ class Reached(Exception):  # noqa: N818
 
 
 class Watched(Objective):
-    """Our objective, which ends the minimisation as soon as its value is at most `target`; counts its evaluations."""
+    """Our objective, which ends the minimization as soon as its value is at most `target`; counts its evaluations."""
 
     target, evaluations = -np.inf, 0
 
@@ -52,7 +52,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     device = torch.device(setting.device)
 
     def objective() -> Watched:
-        points = Points(Matrix(features), c, normalise=False, device=device, budget=memory_budget(), where="drawn")
+        points = Points(Matrix(features), c, normalize=False, device=device, budget=memory_budget(), where="drawn")
         return Watched(points, labels, c, (penalty,))
 
     best = objective()
@@ -69,7 +69,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
         raise RuntimeError(f"logistic: ended above {target:.6g}, which is within 0.1 % of the least loss.")
 
     def ours(watched: Watched) -> None:
-        minimise(watched, UPDATES, Checkpoint(setting.folder / "none" / "checkpoint.pt"))
+        minimize(watched, UPDATES, Checkpoint(setting.folder / "none" / "checkpoint.pt"))
 
     @ignore_warnings(category=ConvergenceWarning)
     def by_sklearn(iterations: int) -> LogisticRegression:
@@ -105,7 +105,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
 
 def by_scipy(objective: Objective) -> None:
-    """Minimise by SciPy with the memory of ours, almost as far as it goes: ours' tolerances can end it too early."""
+    """Minimize by SciPy with the memory of ours, almost as far as it goes: ours' tolerances can end it too early."""
     parameters = objective.parameters
 
     def value_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -133,7 +133,7 @@ def drawn(n: int, m: int, c: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     labels = np.arange(n) % c
     rank = m // 4
-    centres = draw.standard_normal((c, rank))
-    inner = (0.5 * centres[labels] + draw.standard_normal((n, rank))) * np.linspace(1, 0.05, rank)
+    centers = draw.standard_normal((c, rank))
+    inner = (0.5 * centers[labels] + draw.standard_normal((n, rank))) * np.linspace(1, 0.05, rank)
     values = inner @ draw.standard_normal((rank, m)) / rank**0.5 + 0.1 * draw.standard_normal((n, m))
     return (np.maximum(values, 0) * np.exp(draw.normal(0, 0.5, m))).astype(np.float32), labels

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.harness.limits import copy
 from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
-from ssltransfer.artefacts.features import CHUNK_BYTES, FeatureStore
+from ssltransfer.artifacts.features import CHUNK_BYTES, FeatureStore
 
 DIMS = 9600
 GOAL = 0.8

@@ -1,4 +1,4 @@
-"""Training a classifier, from a raw picture cache, against bare steps on a batch in memory."""
+"""Training a classifier, from a raw image cache, against bare steps on a batch in memory."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import pictures
+from benchmarks.harness import images
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet50, Vgg16
 from ssltransfer.config.entities import Student
 from ssltransfer.config.formats import CacheOptions
-from ssltransfer.config.trunks import CaffeNet, ResNet50, TrunkOptions, Vgg16
-from ssltransfer.plan.networks import flops
+from ssltransfer.planning.networks import flops
 from ssltransfer.stages import cache
-from ssltransfer.stages.student.classifier import Classifier
+from ssltransfer.tasks.distillation.classifier import Classifier
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import build_optimiser, fit
+from ssltransfer.training.fit import build_optimizer, fit
 
 DEVICES = ("cpu", "cuda")
 GOAL = 0.9
@@ -28,45 +28,50 @@ BARE = "bare steps"
 
 def run(setting: Setting) -> Iterator[Comparison]:
     """Ours augments on the device, reads the learning rate, keeps a curve and looks for signals besides."""
-    path = pictures.draw(setting.folder, setting.size(DRAWN, 32))
+    path = images.draw(setting.folder, setting.size(DRAWN, 32))
     cache.run(CacheOptions(format="raw"), data=path, output=setting.folder / "raw.parquet", threads=setting.threads)
     index = read_index(setting.folder / "raw.parquet")
-    trunks: tuple[TrunkOptions, ...] = (CaffeNet(width=0.125) if setting.small else CaffeNet(),)
+    backbones: tuple[BackboneOptions, ...] = (CaffeNet(width=0.125) if setting.small else CaffeNet(),)
     if setting.device == "cuda":
-        trunks += (Vgg16(), ResNet50())
-    for trunk in trunks:
-        yield _compared(setting, trunk, index)
+        backbones += (Vgg16(), ResNet50())
+    for backbone in backbones:
+        yield _compared(setting, backbone, index)
 
 
-def _compared(setting: Setting, trunk: TrunkOptions, index: Index) -> Comparison:
+def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comparison:
     batch, steps = (256, 100) if setting.device == "cuda" else (setting.size(64, 8), setting.size(5, 2))
     spec = Student.model_validate(
-        {"method": "supervised", "data": "d", "trunk": trunk, "schedule": {"steps": steps, "batch": batch, "lr": 1e-4}}
+        {
+            "method": "supervised",
+            "data": "d",
+            "backbone": backbone,
+            "schedule": {"steps": steps, "batch_size": batch, "lr": 1e-4},
+        }
     )
     devices = plan_devices(setting.threads)
     task = Classifier(spec, np.arange(len(index)) % CLASSES, None, CLASSES)
-    optimiser = build_optimiser(task, spec.schedule)
-    resident = torch.rand(batch, 3, trunk.size, trunk.size, device=setting.device)
+    optimizer = build_optimizer(task, spec.schedule)
+    resident = torch.rand(batch, 3, backbone.size, backbone.size, device=setting.device)
     if setting.device == "cuda":
         resident = resident.contiguous(memory_format=torch.channels_last)
     target = torch.arange(batch, device=setting.device) % CLASSES
     turn = iter(range(10**6))
 
     def ours() -> float:
-        folder = setting.folder / "fits" / f"{trunk.name}-{next(turn)}"
+        folder = setting.folder / "fits" / f"{backbone.name}-{next(turn)}"
         fitted = fit(task, index, spec.schedule, seed=0, folder=folder, devices=devices)
-        return steps * batch / float(fitted.measured["pictures_per_second"])
+        return steps * batch / float(fitted.measured["images_per_second"])
 
     def bare() -> None:
         for _ in range(steps):
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             with devices.autocast():
-                loss = F.cross_entropy(task.head(task.trunk(resident)[task.trunk.layers[-1]]), target)
+                loss = F.cross_entropy(task.head(task.backbone(resident)[task.backbone.layers[-1]]), target)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
 
     samples = in_turns({OURS: ours, BARE: bare}, setting.rounds)
-    case = f"{trunk.slug}, {steps} steps of {batch}, {setting.threads} threads"
+    case = f"{backbone.slug}, {steps} steps of {batch}, {setting.threads} threads"
     work = steps * batch
-    paces = {f"training/{trunk.name}": (BARE, 3 * flops(trunk, top=True) * work)}
-    return Comparison(case, work, "pictures", samples, {BARE: GOAL}, paces=paces)
+    paces = {f"training/{backbone.name}": (BARE, 3 * flops(backbone, top=True) * work)}
+    return Comparison(case, work, "images", samples, {BARE: GOAL}, paces=paces)

@@ -1,4 +1,4 @@
-"""What several tests share: a handful of embedded pictures and their index, made once; a disk that fills up."""
+"""What several tests share: a handful of embedded images and their index, made once; a disk that fills up."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssltransfer.artefacts.index import Index, read_index
-from ssltransfer.artefacts.labels import Labels, write_labels
-from ssltransfer.config.formats import World
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.artifacts.labels import Labels, write_labels
+from ssltransfer.config.formats import Synthetic
 from ssltransfer.stages import index as index_stage
 
 # Equal bytes are promised on a CPU; SSLTRANSFER_TEST_CUDA=1 lets the tests that compare devices see a GPU.
@@ -47,9 +47,9 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def objects_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Index of 48 object pictures of 64 px, 12 classes."""
+    """Index of 48 object images of 64 px, 12 classes."""
     folder = tmp_path_factory.mktemp("objects")
-    spec = World(root=str(folder / "world"), set="objects", split="train", n=48, size=64)
+    spec = Synthetic(root=str(folder / "world"), subset="objects", split="train", num_images=48, size=64)
     index_stage.run(spec, output=folder / "objects.parquet", threads=1)
     return folder / "objects.parquet"
 
@@ -62,9 +62,9 @@ def objects(objects_path: Path) -> Index:
 
 @pytest.fixture(scope="session")
 def objects_val_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Index of 24 other object pictures."""
+    """Index of 24 other object images."""
     folder = tmp_path_factory.mktemp("objects_val")
-    spec = World(root=str(folder / "world"), set="objects", split="val", n=24, size=64)
+    spec = Synthetic(root=str(folder / "world"), subset="objects", split="val", num_images=24, size=64)
     index_stage.run(spec, output=folder / "objects-val.parquet", threads=1)
     return folder / "objects-val.parquet"
 
@@ -91,10 +91,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real pictures that $SSLTRANSFER_REAL_DATA names."""
+    """The folder of real images that $SSLTRANSFER_REAL_DATA names."""
     folder = os.environ.get("SSLTRANSFER_REAL_DATA")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("no real pictures here: set SSLTRANSFER_REAL_DATA")
+        pytest.skip("no real images here: set SSLTRANSFER_REAL_DATA")
     return Path(folder)
 
 

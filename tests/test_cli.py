@@ -50,9 +50,9 @@ def test_what_is_wrong_is_one_sentence(
     assert not list(tmp_path.rglob("*.json"))
 
 
-@pytest.mark.parametrize("kind", ["formats", "trunks", "tasks", "methods", "protocols"])
+@pytest.mark.parametrize("kind", ["formats", "backbones", "tasks", "methods", "protocols"])
 def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from ssltransfer.overview import KINDS, listed
+    from ssltransfer.registry_list import KINDS, listed
 
     assert main(["list", kind]) == 0
     text = capsys.readouterr().out

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 import ssltransfer.config.tasks as tasks
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import CaffeNet
-from ssltransfer.data.batches import Batch
+from ssltransfer.data.loader import Batch
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
@@ -35,9 +35,9 @@ def example() -> Any:
 
 def test_the_worked_example_trains(objects: Index, tmp_path: Path) -> None:
     task = example()
-    pictures = torch.randint(0, 256, (64, 3, 64, 64), dtype=torch.uint8)
-    batch = Batch(pictures, torch.arange(64), torch.zeros(64, dtype=torch.int64))
+    images = torch.randint(0, 256, (64, 3, 64, 64), dtype=torch.uint8)
+    batch = Batch(images, torch.arange(64), torch.zeros(64, dtype=torch.int64))
     assert abs(task(batch, batch.draws(0))["loss"].item() - math.log(2)) < 0.5
-    assert [caption for caption, _ in task.show(batch, batch.draws(0))] == ["picture", "input", "flipped?"]
-    fitted = fit(task, objects, Schedule(steps=3, batch=16), seed=0, folder=tmp_path, devices=plan_devices(1))
+    assert [caption for caption, _ in task.show(batch, batch.draws(0))] == ["image", "input", "flipped?"]
+    fitted = fit(task, objects, Schedule(steps=3, batch_size=16), seed=0, folder=tmp_path, devices=plan_devices(1))
     assert len(fitted.curve) == 3

@@ -12,12 +12,12 @@ import yaml
 from pydantic import BaseModel
 
 from ssltransfer.cli import main
+from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.entities import Cluster, Features
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.tasks import TASKS
-from ssltransfer.config.trunks import TRUNKS
-from ssltransfer.overview import KINDS, listed
+from ssltransfer.registry_list import KINDS, listed
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -27,7 +27,7 @@ HEADINGS = set(re.findall(r"^#+ (\d+\.\d+[a-z]?)\b", PROTOCOLS_MD, re.MULTILINE)
 # "protocols 1.2", "protocols.md 1.3(a)", "protocols 1.1 and 1.2": each number after the word.
 MENTION = re.compile(r"protocols(?:\.md)?((?:(?:,| and)? \d+\.\d+(?:\([a-z]\)|[a-z])?)+)")
 KEYED: dict[str, type[BaseModel]] = {
-    **{str(kind.model_fields["name"].default): kind for kind in (*TASKS, *TRUNKS, *METHODS, *PROTOCOLS)},
+    **{str(kind.model_fields["name"].default): kind for kind in (*TASKS, *BACKBONES, *METHODS, *PROTOCOLS)},
     "clusters": Cluster,
     "features": Features,
 }

@@ -1,4 +1,4 @@
-"""The documents' pictures are those that the tasks' code draws."""
+"""The documents' images are those that the tasks' code draws."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ def draw() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def pictures(draw: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def images(draw: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return draw.world(tmp_path_factory.mktemp("docs"))
 
 
 @each
-def test_every_trained_task_has_a_small_picture_in_its_section(task: Any, draw: ModuleType):
+def test_every_trained_task_has_a_small_image_in_its_section(task: Any, draw: ModuleType):
     file = draw.file_of(task)
     assert file.stat().st_size < 60_000
     sections = (DOCS / "protocols.md").read_text(encoding="utf-8").split("\n## ")
-    (section,) = [part for part in sections if f"(pictures/{file.name})" in part]
+    (section,) = [part for part in sections if f"(images/{file.name})" in part]
     assert f"(`{task.model_fields['name'].default}`" in section.splitlines()[0]
 
 
 @pytest.mark.slow
 @each
-def test_it_is_what_the_task_draws_today(task: Any, draw: ModuleType, pictures: Any):
-    drawn = np.asarray(draw.montage(draw.columns_of(task, pictures)), dtype=float)
+def test_it_is_what_the_task_draws_today(task: Any, draw: ModuleType, images: Any):
+    drawn = np.asarray(draw.montage(draw.columns_of(task, images)), dtype=float)
     kept = np.asarray(Image.open(draw.file_of(task)).convert("RGB"), dtype=float)
     assert kept.shape == drawn.shape
     assert np.abs(kept - drawn).mean() < 8  # what WebP loses
 
 
-def test_a_montage_has_a_row_for_each_picture(draw: ModuleType):
-    columns = [("grey", torch.full((2, 3, 300, 150), 100, dtype=torch.uint8)), ("red", torch.zeros(2, 3, 40, 40))]
+def test_a_montage_has_a_row_for_each_image(draw: ModuleType):
+    columns = [("gray", torch.full((2, 3, 300, 150), 100, dtype=torch.uint8)), ("red", torch.zeros(2, 3, 40, 40))]
     columns[1][1][:, 0] = 255
     shown = np.asarray(draw.montage(columns))
     side, gap, header = draw.SIDE, draw.GAP, draw.HEADER

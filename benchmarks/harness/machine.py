@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from ssltransfer.artefacts.work import environment
+from ssltransfer.artifacts.workdir import environment
 
 RIVALS = ("faiss-gpu", "pillow", "scikit-learn", "scipy", "simplejpeg")
 

@@ -53,7 +53,7 @@ class Comparison:
     Attributes:
         case: what is done, with its sizes.
         work: units of work in one call.
-        unit: of the work, such as "pictures".
+        unit: of the work, such as "images".
         samples: seconds of each contender in each round, by name; `OURS` is one.
         goals: how many times as fast as each rival we want to be; None: no goal is set.
         limits: contenders that are no rivals but do the part that nobody can avoid.

@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure as Drawing
 
 from benchmarks.harness.measure import OURS, Comparison, Figure, NotRun, Result
-from ssltransfer.stages.report.plots import COLOURS
+from ssltransfer.report.plots import COLORS
 
 HEAD = ("row", "case", "ours, median (least)", "against", "theirs", "ours is", "goal", "met", "of the limit")
 Results = Mapping[str, Sequence[Result]]
@@ -99,10 +99,10 @@ def plot(results: Results, path: Path) -> None:
     drawing = Drawing(figsize=(8, 1 + 0.3 * len(lines)), layout="constrained")
     axes = drawing.subplots()
     for place, (_, (speed, low, high), goal) in enumerate(reversed(lines)):
-        axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.4)
-        axes.plot(speed, place, "o", color=COLOURS[0], markersize=5, label="" if place else "ours")
+        axes.plot([low, high], [place, place], color=COLORS[0], linewidth=1.4)
+        axes.plot(speed, place, "o", color=COLORS[0], markersize=5, label="" if place else "ours")
         if goal is not None:
-            axes.plot(goal, place, "|", color=COLOURS[1], markersize=11, label="" if place else "goal")
+            axes.plot(goal, place, "|", color=COLORS[1], markersize=11, label="" if place else "goal")
     axes.axvline(1, color="0.5", linewidth=0.6)
     axes.set_xscale("log")
     axes.set_xlabel("times as fast; the line is the spread over rounds, the mark the goal")

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ssltransfer.artefacts.files import ArtefactError
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config import ConfigError, read_config
+from ssltransfer.errors import UserError
 from ssltransfer.training.launch import as_rank, enter, leave, leave_word, traceback_of
 
 # Stages whose work is divided over several devices, and for which of their specs; all others are one process.
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        expected = _expected(error)
+        expected = isinstance(error, UserError)
         said = f"ssltransfer {given.command}: {error}" if expected else traceback_of(error)
         if not leave_word(said, expected=expected):
             if not expected:
@@ -45,12 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
             print(said, file=sys.stderr, flush=True)
         return 1
     return 0
-
-
-def _expected(error: Exception) -> bool:
-    """Whether the error is one clear sentence already."""
-    names = {"ArtefactError", "ConfigError", "LayoutError", "LayerError", "TrainingError", "BadPicture", "DeviceError"}
-    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,29 +57,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    stage = _stage(commands, "index", "pictures of a dataset -> index/{dataset}.parquet and {dataset}.left_out.tsv")
+    stage = _stage(commands, "index", "images of a dataset -> index/{dataset}.parquet and {dataset}.skipped.tsv")
     stage.set_defaults(call=_index)
 
-    stage = _stage(commands, "cache", "index -> its pictures decoded once: cache/{dataset}.parquet and packed files")
-    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the pictures")
+    stage = _stage(commands, "cache", "index -> its images decoded once: cache/{dataset}.parquet and packed files")
+    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the images")
     stage.set_defaults(call=_run("cache", "config.formats:CacheOptions", plain=("data",)))
 
     stage = _stage(commands, "motion", "index of videos -> first frames and what moves: motion/{dataset}.parquet")
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the videos")
     stage.set_defaults(call=_run("motion", "config.formats:MotionOptions", plain=("data",)))
 
-    stage = _stage(commands, "pretext", "index -> a model: trunk.safetensors, trunk.json, curve.jsonl, manifest.json")
-    stage.add_argument("--data", type=Path, nargs="*", metavar="INDEX", help="index of the training pictures")
-    stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
+    stage = _stage(
+        commands, "pretext", "index -> a model: backbone.safetensors, backbone.json, curve.jsonl, manifest.json"
+    )
+    stage.add_argument("--data", type=Path, nargs="*", metavar="INDEX", help="index of the training images")
+    stage.add_argument("--val", type=Path, nargs="*", metavar="INDEX", help="index of validation images")
     stage.add_argument("--members", type=Path, nargs="*", metavar="INDEX", help="indexes of several tasks' own data")
     stage.add_argument("--model", type=Path, nargs="*", metavar="MANIFEST", help="the pretext that a snapshot is of")
-    stage.set_defaults(
-        call=_run("pretext", "config.entities:Pretext", one=("data", "heldout", "model"), many=("members",))
-    )
+    stage.set_defaults(call=_run("pretext", "config.entities:Pretext", one=("data", "val", "model"), many=("members",)))
 
     stage = _stage(commands, "features", "model and index -> a feature store (Zarr) and manifest.json")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
-    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the pictures")
+    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the images")
     stage.add_argument("--part", metavar="3/8", help="only this part of the work; --output is a file of its own then")
     stage.set_defaults(call=_run("features", "config.entities:Features", plain=("model", "data", "part")))
 
@@ -100,22 +95,22 @@ def build_parser() -> argparse.ArgumentParser:
     stage.set_defaults(call=_run("label", None, plain=("cluster", "index"), one=("features", "model")))
 
     stage = _stage(commands, "student", "index (and labels, or a teacher) -> a model, as pretext")
-    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the training pictures")
-    stage.add_argument("--labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those pictures")
-    stage.add_argument("--heldout", type=Path, nargs="*", metavar="INDEX", help="index of held-out pictures")
-    stage.add_argument("--heldout-labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those")
+    stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the training images")
+    stage.add_argument("--labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those images")
+    stage.add_argument("--val", type=Path, nargs="*", metavar="INDEX", help="index of validation images")
+    stage.add_argument("--val-labels", type=Path, nargs="*", metavar="LABELS", help="pseudo-labels of those")
     stage.add_argument("--teacher", type=Path, nargs="*", metavar="MANIFEST", help="model that is asked meanwhile")
-    stage.add_argument("--features", type=Path, nargs="*", metavar="MANIFEST", help="or what it said of the pictures")
-    stage.add_argument("--heldout-features", type=Path, nargs="*", metavar="MANIFEST", help="the same of held-out ones")
-    learned = ("labels", "heldout", "heldout_labels", "teacher", "features", "heldout_features")
+    stage.add_argument("--features", type=Path, nargs="*", metavar="MANIFEST", help="or what it said of the images")
+    stage.add_argument("--val-features", type=Path, nargs="*", metavar="MANIFEST", help="the same of validation images")
+    learned = ("labels", "val", "val_labels", "teacher", "features", "val_features")
     # A method may learn a pretext task's loss; stages do not import each other.
     tasks = {"build_task": "stages.pretext:build_task"}
     stage.set_defaults(call=_run("student", "config.entities:Student", plain=("data",), one=learned, parts=tasks))
 
     stage = _stage(commands, "evaluate", "model, train and test -> metrics (one JSON form for all protocols)")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
-    stage.add_argument("--train", type=Path, nargs="*", metavar="INDEX", help="index of the training pictures")
-    stage.add_argument("--test", type=Path, required=True, metavar="INDEX", help="index of the test pictures")
+    stage.add_argument("--train", type=Path, nargs="*", metavar="INDEX", help="index of the training images")
+    stage.add_argument("--test", type=Path, required=True, metavar="INDEX", help="index of the test images")
     stage.add_argument("--train-features", type=Path, nargs="*", metavar="MANIFEST", help="features of the former")
     stage.add_argument("--test-features", type=Path, nargs="*", metavar="MANIFEST", help="features of the latter")
     stage.set_defaults(
@@ -203,9 +198,9 @@ def _index(given: argparse.Namespace) -> None:
 
 def _house(commands: Any) -> None:
     """Commands for finding one's way and for keeping house."""
-    parser = commands.add_parser("list", help="what there is: formats, trunks, tasks, methods, protocols")
-    parser.add_argument("what", choices=("formats", "trunks", "tasks", "methods", "protocols"))
-    parser.set_defaults(call=lambda given: import_module("ssltransfer.overview").print_list(given.what))
+    parser = commands.add_parser("list", help="what there is: formats, backbones, tasks, methods, protocols")
+    parser.add_argument("what", choices=("formats", "backbones", "tasks", "methods", "protocols"))
+    parser.set_defaults(call=lambda given: import_module("ssltransfer.registry_list").print_list(given.what))
 
     parser = commands.add_parser("plan", help="a configuration's named things, what they hang on, what they will cost")
     parser.add_argument("config", type=Path)
@@ -229,7 +224,7 @@ def _house(commands: Any) -> None:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from ssltransfer.plan import Machine, measured, print_plan
+    from ssltransfer.planning import Machine, measured, print_plan
 
     machine = measured(given.measured, given.cores) if given.measured else Machine(given.tflops, given.cores or 16)
     print_plan(read_config(given.config), machine)
@@ -242,10 +237,10 @@ def _export(given: argparse.Namespace) -> None:
 
 
 def _clean(given: argparse.Namespace) -> None:
-    from ssltransfer.artefacts.work import clean
+    from ssltransfer.artifacts.workdir import clean
 
     if not given.results.is_dir():
-        raise ArtefactError(f"{given.results}: there is no such folder of results.")
+        raise ArtifactError(f"{given.results}: there is no such folder of results.")
     removed = clean(given.results)
     for folder in removed:
         print(f"removed {folder}")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ssltransfer.config import Config, ConfigError, complete
-from ssltransfer.plan import Machine, estimate
+from ssltransfer.planning import Machine, estimate
 
 BASE = """
 datasets:
@@ -18,9 +18,9 @@ datasets:
   a-train: {format: world, set: objects, split: train, n: 60}
   a-val: {format: world, set: objects, split: val, n: 60}
 pretexts:
-  res: {task: random, trunk: {name: resnet101-v2, block4: true}}
-  caffe: {task: random, trunk: caffenet}
-  hog: {task: hog, trunk: hog-words, data: a-train}
+  res: {task: random, backbone: {name: resnet101-v2, block4: true}}
+  caffe: {task: random, backbone: caffenet}
+  hog: {task: hog, backbone: hog-words, data: a-train}
 evaluations:
   depth: {protocol: depth, models: [res, caffe], train: rooms, test: others, controls: [random]}
   frozen: {protocol: frozen-block3, models: [res], train: a-train, test: a-val}
@@ -45,7 +45,7 @@ def test_it_can_be_meant_and_costs_something() -> None:
 @pytest.mark.parametrize(
     ("evaluation", "changes", "said"),
     [
-        ("depth", {"train": "plain"}, "depth needs depth of every picture, which dataset 'plain' does not have"),
+        ("depth", {"train": "plain"}, "depth needs depth of every image, which dataset 'plain' does not have"),
         ("depth", {"models": ["hog"]}, "evaluations.depth.models: hog is no network and cannot be fine-tuned"),
         ("depth", {"protocol": {"name": "depth", "layer": "block5"}}, "has no 'block5'; did you mean 'block"),
         (

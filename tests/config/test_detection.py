@@ -10,29 +10,29 @@ from pydantic import ValidationError
 
 from ssltransfer.config import Config, ConfigError, complete
 from ssltransfer.config.protocols import FasterRcnn, FastRcnn
-from ssltransfer.plan import Machine, estimate
+from ssltransfer.planning import Machine, estimate
 
 TEXT = """
 datasets:
   voc-train: {format: voc, root: v, split: trainval, targets: boxes}
   voc-test: {format: voc, root: v, split: test, targets: boxes}
 pretexts:
-  net: {task: random, trunk: TRUNK}
+  net: {task: random, backbone: BACKBONE}
 evaluations:
   det: {protocol: PROTOCOL, models: [net], controls: [], train: voc-train, test: voc-test}
 """
 
 
-def config(protocol: str, trunk: str, **changes: Any) -> Config:
-    content = yaml.safe_load(TEXT.replace("PROTOCOL", protocol).replace("TRUNK", trunk))
+def config(protocol: str, backbone: str, **changes: Any) -> Config:
+    content = yaml.safe_load(TEXT.replace("PROTOCOL", protocol).replace("BACKBONE", backbone))
     for name, dataset in changes.items():
         content["datasets"][name.replace("_", "-")] = dataset
     return complete(content)
 
 
-@pytest.mark.parametrize(("protocol", "trunk"), [("fast-rcnn", "caffenet"), ("faster-rcnn", "resnet18")])
-def test_plan_knows_what_a_detector_costs(protocol: str, trunk: str) -> None:
-    costs = {cost.stage: cost for cost in estimate(config(protocol, trunk), Machine())}
+@pytest.mark.parametrize(("protocol", "backbone"), [("fast-rcnn", "caffenet"), ("faster-rcnn", "resnet18")])
+def test_plan_knows_what_a_detector_costs(protocol: str, backbone: str) -> None:
+    costs = {cost.stage: cost for cost in estimate(config(protocol, backbone), Machine())}
     hours = costs["evaluate"].hours
     assert hours is not None and 0.1 < hours < 200
 
@@ -44,7 +44,7 @@ def test_faster_rcnn_wants_blocks() -> None:
 
 def test_detectors_want_boxes() -> None:
     plain = {"format": "voc", "root": "v", "split": "test"}
-    with pytest.raises(ConfigError, match="fast-rcnn needs boxes of every picture"):
+    with pytest.raises(ConfigError, match="fast-rcnn needs boxes of every image"):
         config("fast-rcnn", "caffenet", voc_test=plain)
 
 

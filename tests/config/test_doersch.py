@@ -46,7 +46,7 @@ def test_all_tasks_get_the_same_compute(config: Config):
 def test_videos_are_an_input_of_what_learns_from_them(config: Config):
     assert config.pretexts["all"].members_data == ("videos",) and config.pretexts["rp-col"].members_data == ()
     parts = config.pretexts["all"].parts
-    assert parts["ms"].data == "videos" and parts["ms"].heldout is None and parts["rp"].heldout == "imagenet-val"
+    assert parts["ms"].data == "videos" and parts["ms"].val is None and parts["rp"].val == "imagenet-val"
 
 
 def test_the_small_one_reads_too():

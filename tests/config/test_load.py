@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from ssltransfer.config import ConfigError, complete, read_config
+from ssltransfer.config.backbones import BACKBONES, BackboneOptions
+from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.entities import Measurement, Pretext, Student
-from ssltransfer.config.trunks import TRUNKS, TrunkOptions
-from ssltransfer.config.trunks.libraries import LibraryModel
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -24,15 +24,15 @@ datasets:
   voc-train: {format: voc, root: v, split: trainval}
   voc-test: {format: voc, root: v, split: test}
 pretexts:
-  jig: {task: jigsaw++, trunk: caffenet, data: b, schedule: {steps: 10, batch: 8}}
+  jig: {task: jigsaw++, backbone: caffenet, data: b, schedule: {steps: 10, batch: 8}}
 features:
   jig-conv4: {model: jig, layer: conv4, pool: {max: 5}}
 clusters:
   jig-k: {features: jig-conv4, data: b, k: 20}
 students:
-  cc: {method: {name: cluster-classification, cluster: jig-k}, data: a-train, trunk: caffenet, schedule: {epochs: 2}}
+  cc: {method: {name: cluster-classification, cluster: jig-k}, data: a-train, backbone: caffenet, schedule: {epochs: 2}}
 evaluations:
-  nn: {protocol: {name: neighbours, layer: conv4, pool: {max: 5}}, models: [jig, cc], train: a-train, test: a-val}
+  nn: {protocol: {name: neighbors, layer: conv4, pool: {max: 5}}, models: [jig, cc], train: a-train, test: a-val}
 """)
 
 
@@ -56,35 +56,40 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
         ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
         ("students/cc/method", "supervisd", "there is no 'supervisd'; did you mean 'supervised'?"),
-        ("students/cc/trunk", {"name": "caffenet", "with": 2}, "did you mean 'width'?"),
+        ("students/cc/backbone", {"name": "caffenet", "with": 2}, "did you mean 'width'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
-        ("pretexts/jig/schedule/batch", 7, "pictures in pairs; give an even batch"),
+        ("pretexts/jig/schedule/batch", 7, "images in pairs; give an even batch"),
         (
             "pretexts/exemplar",
-            {"task": "exemplar", "trunk": "resnet18", "data": "b", "schedule": {"steps": 9, "batch": 1}},
-            "compares the pictures of a pass with each other; give batch and micro_batch 2 or more",
+            {"task": "exemplar", "backbone": "resnet18", "data": "b", "schedule": {"steps": 9, "batch_size": 1}},
+            "compares the images of a pass with each other; give batch and micro_batch_size 2 or more",
         ),
         (
             "pretexts/jig",
-            {"task": "exemplar-patches", "trunk": "caffenet", "data": "b", "schedule": {"steps": 1, "batch": 7}},
-            "exemplar-patches takes pictures in pairs; give an even batch",
+            {
+                "task": "exemplar-patches",
+                "backbone": "caffenet",
+                "data": "b",
+                "schedule": {"steps": 1, "batch_size": 7},
+            },
+            "exemplar-patches takes images in pairs; give an even batch",
         ),
         ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
         ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
-        ("pretexts/jig/heldout", "b", "are the same pictures"),
+        ("pretexts/jig/val", "b", "are the same images"),
         ("features/jig-conv4/layer", "conv6", "has no 'conv6'"),
         ("features/jig-conv4/layer", "fc7", "(caffenet) has no 'fc7'"),
         ("clusters/jig-k/k", "many", "valid integer"),
         ("clusters/jig-k/k", 1, "greater than or equal to 2"),
         ("clusters/jig-k/k", None, "clusters.jig-k.k: this key is required and missing"),
-        ("evaluations/nn/test", "a-train", "train and test are the same pictures"),
+        ("evaluations/nn/test", "a-train", "train and test are the same images"),
         ("evaluations/nn/train", "b", "which dataset 'b' does not have"),
         ("evaluations/nn/models", ["cd"], "no model is called 'cd'; did you mean 'cc'?"),
         ("datasets/a b", {"format": "folder", "root": "x"}, "datasets.a b"),
         ("datasets/x;y", {"format": "folder", "root": "x"}, "datasets.x;y"),
         ("datasets/b/format", "foldr", "there is no 'foldr'; did you mean 'folder'?"),
-        ("pretexts/cc", {"task": "random", "trunk": "caffenet"}, "both a pretext and a student"),
+        ("pretexts/cc", {"task": "random", "backbone": "caffenet"}, "both a pretext and a student"),
         ("report", {"tables": [{"title": "t", "columns": ["nm"]}]}, "no evaluation is called 'nm'"),
         ("report", {"tables": [{"title": "t", "columns": ["nn"], "rows": ["jgi"]}]}, "'jgi'; did you mean 'jig'?"),
         (
@@ -106,9 +111,9 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(path: str, value: Any, 
     assert said in text and text.startswith("mine.yaml: ") and "\n" not in text
 
 
-def test_more_clusters_than_pictures_is_said_before_anything_runs() -> None:
-    content = changed("datasets/b", {"format": "world", "set": "objects", "split": "train", "n": 19})
-    with pytest.raises(ConfigError, match="20 clusters of only 19 pictures"):
+def test_more_clusters_than_images_is_said_before_anything_runs() -> None:
+    content = changed("datasets/b", {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 19})
+    with pytest.raises(ConfigError, match="20 clusters of only 19 images"):
         complete(content)
 
 
@@ -125,8 +130,8 @@ def test_a_student_can_be_the_next_teacher() -> None:
     assert complete(content).model("cc2").stage == "student"
 
 
-def test_controls_are_added_for_every_trunk() -> None:
-    content = changed("students/small", {**BASE["students"]["cc"], "trunk": {"name": "caffenet", "width": 0.5}})
+def test_controls_are_added_for_every_backbone() -> None:
+    content = changed("students/small", {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width": 0.5}})
     content["evaluations"]["nn"]["models"] = ["jig", "small"]
     rows = complete(content).rows["nn"]
     assert rows == (
@@ -135,9 +140,9 @@ def test_controls_are_added_for_every_trunk() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", TRUNKS, ids=lambda kind: kind.__name__)
-def test_every_option_of_a_trunk_shows_in_the_names_of_its_controls(kind: type[TrunkOptions]) -> None:
-    """Two trunks that differ must not share a control."""
+@pytest.mark.parametrize("kind", BACKBONES, ids=lambda kind: kind.__name__)
+def test_every_option_of_a_backbone_shows_in_the_names_of_its_controls(kind: type[BackboneOptions]) -> None:
+    """Two backbones that differ must not share a control."""
     library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
     plain = kind(**library)
     others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "endpoints": ("layer4",)}
@@ -158,7 +163,7 @@ def test_a_supervised_control_learns_as_the_student_does() -> None:
 @pytest.mark.parametrize("method", ["regression", "cluster-classification"])
 def test_no_supervised_control_of_a_teacher_from_a_file(method: str) -> None:
     """A ResNet-50 from a file, whose student is a CaffeNet: nobody asked for a ResNet-50 to be trained."""
-    content = changed("pretexts/teacher", {"task": {"name": "imported", "file": "teacher.pth"}, "trunk": "resnet50"})
+    content = changed("pretexts/teacher", {"task": {"name": "imported", "file": "teacher.pth"}, "backbone": "resnet50"})
     content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-sgd"}
     rows = ("teacher", "cc", "random-resnet50", "supervised-resnet50-a-train", "random-caffenet")
     rows += ("supervised-caffenet-a-train",)
@@ -169,7 +174,7 @@ def test_no_supervised_control_of_a_teacher_from_a_file(method: str) -> None:
         content["features"]["jig-conv4"] = {"model": "teacher", "layer": "pool"}
     assert complete(content).rows["nn"] == tuple(row for row in rows if row != "supervised-resnet50-a-train")
     content["evaluations"]["nn"]["models"] += ["large"]
-    content["students"]["large"] = {**content["students"]["cc"], "trunk": "resnet50"}
+    content["students"]["large"] = {**content["students"]["cc"], "backbone": "resnet50"}
     assert "supervised-resnet50-a-train" in complete(content).rows["nn"]
 
 
@@ -178,7 +183,7 @@ def test_a_declared_control_is_not_made_twice() -> None:
     assert complete(content).rows["nn"] == ("jig", "cc", "random-caffenet", "mine")
 
 
-def test_voc_has_its_supervised_control_from_labelled_pictures() -> None:
+def test_voc_has_its_supervised_control_from_labelled_images() -> None:
     voc = {"protocol": "voc-classification", "models": ["cc"], "train": "voc-train", "test": "voc-test"}
     rows = complete(changed("evaluations/voc", voc)).rows["voc"]
     assert rows == ("cc", "random-caffenet", "supervised-caffenet-a-train")
@@ -263,9 +268,9 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "trunk", "said"),
+    ("protocol", "backbone", "said"),
     [
-        ({"name": "segmentation"}, "caffenet", "segmentation needs masks of every picture"),
+        ({"name": "segmentation"}, "caffenet", "segmentation needs masks of every image"),
         (
             {"name": "voc-classification", "rescale": True},
             "resnet18",
@@ -283,8 +288,8 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
         ({"name": "voc-classification", "absorb_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
     ],
 )
-def test_what_can_be_fine_tuned(protocol: dict[str, Any], trunk: str, said: str) -> None:
-    content = changed("pretexts/jig/trunk", trunk)
+def test_what_can_be_fine_tuned(protocol: dict[str, Any], backbone: str, said: str) -> None:
+    content = changed("pretexts/jig/backbone", backbone)
     content |= {"features": {}, "clusters": {}, "students": {}}
     content["evaluations"] = {
         "fine": {"protocol": protocol, "models": ["jig"], "train": "voc-train", "test": "voc-test"}
@@ -297,43 +302,43 @@ def test_what_can_be_fine_tuned(protocol: dict[str, Any], trunk: str, said: str)
 
 
 def test_networks_of_libraries_are_not_cut() -> None:
-    trunk: dict[str, Any] = {"name": "torchvision", "model": "resnet18"}
-    content = changed("pretexts/jig/trunk", trunk)
+    backbone: dict[str, Any] = {"name": "torchvision", "model": "resnet18"}
+    content = changed("pretexts/jig/backbone", backbone)
     content |= {"features": {}, "clusters": {}, "students": {}}
     content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
     by_layer = {"protocol": "nonlinear-layers", "models": ["jig"], "train": "a-train", "test": "c"}
     content["evaluations"] = {"by-layer": by_layer}
     with pytest.raises(ConfigError, match="jig is a torchvision network, which cannot be taken apart for nonlinear-l"):
         complete(content)
-    by_layer["protocol"] = {"name": "neighbours", "layer": "layer4", "pool": {"avg": 1}}
+    by_layer["protocol"] = {"name": "neighbors", "layer": "layer4", "pool": {"avg": 1}}
     with pytest.raises(ConfigError, match=r"model 'jig' \(torchvision\) has no 'layer4'"):
         complete(content)
-    trunk["endpoints"] = ["layer4"]
+    backbone["endpoints"] = ["layer4"]
     assert complete(content).features["jig.layer4-avg1"].layer == "layer4"
 
 
 def test_videos_make_motion_segmentation_possible() -> None:
     content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"every": 20}})
-    schedule = {"steps": 10, "batch": 4, "lr": 0.01}
-    moves = {"task": "motion-segmentation", "trunk": "resnet101-v2", "data": "films", "schedule": schedule}
+    schedule = {"steps": 10, "batch_size": 4, "lr": 0.01}
+    moves = {"task": "motion-segmentation", "backbone": "resnet101-v2", "data": "films", "schedule": schedule}
     content["pretexts"]["moves"] = moves
     config = complete(content)
     # The index is the same whatever is made of the videos.
     assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
     assert config.datasets["films"].motion.canonical() == '{"every":20,"format":"jpeg"}'  # type: ignore[union-attr]
-    moves["heldout"] = "again"
+    moves["val"] = "again"
     content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"every": 5}}
-    with pytest.raises(ConfigError, match="data and heldout are the same pictures"):
+    with pytest.raises(ConfigError, match="data and val are the same images"):
         complete(content)
     content["datasets"]["again"] |= {"split": "val"}
     complete(content)
     content["datasets"]["again"]["cache"] = {}
     with pytest.raises(ConfigError, match="the frames of videos are packed by the motion stage; leave the cache out"):
         complete(content)
-    moves["heldout"] = None
+    moves["val"] = None
     moves["data"] = next(name for name in content["datasets"] if name not in ("films", "again"))
     del content["datasets"]["again"]
-    with pytest.raises(ConfigError, match=r"needs motion of every picture.*name a dataset of format"):
+    with pytest.raises(ConfigError, match=r"needs motion of every image.*name a dataset of format"):
         complete(content)
 
 
@@ -344,5 +349,5 @@ def test_masks_make_segmentation_possible() -> None:
     content["evaluations"] = {"seg": {"protocol": "segmentation", "models": ["jig"], "train": "seg", "test": "val"}}
     assert set(complete(content).rows["seg"]) == {"jig", "random-caffenet"}
     content["datasets"]["seg"]["cache"] = {}
-    with pytest.raises(ConfigError, match="belong to pictures of full size"):
+    with pytest.raises(ConfigError, match="belong to images of full size"):
         complete(content)

@@ -17,13 +17,13 @@ def test_there_are_313_in_order():
 
 
 def test_309_are_the_corners_of_cells_that_a_screen_reaches():
-    """All 256^3 colours, floored to cells of 10x10; derived from nothing but Lab."""
+    """All 256^3 colors, floored to cells of 10x10; derived from nothing but Lab."""
     levels = torch.arange(256)
     green, blue = torch.meshgrid(levels, levels, indexing="ij")
     reached: set[tuple[int, int]] = set()
     for red in range(256):
-        picture = torch.stack([torch.full_like(green, red), green, blue])[None].to(torch.uint8)
-        cells = (rgb_to_lab(picture)[0, 1:] / STEP).floor().int().flatten(1)
+        image = torch.stack([torch.full_like(green, red), green, blue])[None].to(torch.uint8)
+        cells = (rgb_to_lab(image)[0, 1:] / STEP).floor().int().flatten(1)
         flat = ((cells[0] + 20) * 64 + cells[1] + 20).unique()
         reached |= {(int(code) // 64 - 20, int(code) % 64 - 20) for code in flat}
     corners = {(STEP * (a + x), STEP * (b + y)) for a, b in reached for x in (0, 1) for y in (0, 1)}
@@ -31,39 +31,39 @@ def test_309_are_the_corners_of_cells_that_a_screen_reaches():
     assert set(BINS) - corners == ADDED and corners <= set(BINS)
 
 
-def plain_code(ab: np.ndarray, neighbours: int, sigma: float) -> np.ndarray:
-    """One colour at a time, in float64, as NNEncLayer says it."""
+def plain_code(ab: np.ndarray, neighbors: int, sigma: float) -> np.ndarray:
+    """One color at a time, in float64, as NNEncLayer says it."""
     square = [(a - ab[0]) ** 2 + (b - ab[1]) ** 2 for a, b in BINS]
-    nearest = sorted(range(len(BINS)), key=lambda place: square[place])[:neighbours]
+    nearest = sorted(range(len(BINS)), key=lambda place: square[place])[:neighbors]
     code = np.zeros(len(BINS))
     for place in nearest:
         code[place] = math.exp(-square[place] / (2 * sigma**2))
     return code / code.sum()
 
 
-@pytest.mark.parametrize(("neighbours", "sigma"), [(10, 5.0), (5, 8.0), (1, 5.0)])
-def test_codes_are_those_of_a_plain_version(neighbours: int, sigma: float):
+@pytest.mark.parametrize(("neighbors", "sigma"), [(10, 5.0), (5, 8.0), (1, 5.0)])
+def test_codes_are_those_of_a_plain_version(neighbors: int, sigma: float):
     ab = torch.rand(2, 2, 6, 5, generator=torch.Generator().manual_seed(1)) * 160 - 80
-    found = soft_code(ab, neighbours=neighbours, sigma=sigma)
-    assert found.shape == (2, 313, 6, 5) and ((found > 0).sum(1) <= neighbours).all()
+    found = soft_code(ab, neighbors=neighbors, sigma=sigma)
+    assert found.shape == (2, 313, 6, 5) and ((found > 0).sum(1) <= neighbors).all()
     for row in range(2):
         for y in range(6):
             for x in range(5):
-                expected = plain_code(ab[row, :, y, x].double().numpy(), neighbours, sigma)
+                expected = plain_code(ab[row, :, y, x].double().numpy(), neighbors, sigma)
                 assert np.abs(found[row, :, y, x].numpy() - expected).max() < 1e-4
 
 
-def test_a_bins_own_colour_is_its_own_and_far_colours_have_a_code():
+def test_a_bins_own_color_is_its_own_and_far_colors_have_a_code():
     own = soft_code(bins().T.reshape(1, 2, 1, 313))[0, :, 0]
     assert torch.equal(own.argmax(0), torch.arange(313)) and own.diagonal().min() > 0.5
     far = soft_code(torch.tensor([[300.0, 300.0]]).reshape(1, 2, 1, 1))
     assert torch.isfinite(far).all() and float(far.sum()) == pytest.approx(1)
 
 
-def test_colours_come_back_to_the_accuracy_of_bins():
-    """Colours of a screen, whose neighbours are all bins but at the edge of what it can show."""
-    picture = torch.randint(0, 256, (4, 3, 30, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    ab = rgb_to_lab(picture)[:, 1:]
+def test_colors_come_back_to_the_accuracy_of_bins():
+    """Colors of a screen, whose neighbors are all bins but at the edge of what it can show."""
+    image = torch.randint(0, 256, (4, 3, 30, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    ab = rgb_to_lab(image)[:, 1:]
     shares = soft_code(ab)
     mean = decode(shares.log(), temperature=1.0)
     error = (mean - ab).square().sum(1).sqrt()

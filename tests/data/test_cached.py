@@ -1,4 +1,4 @@
-"""Packed pictures against the files that they were made of."""
+"""Packed images against the files that they were made of."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import CacheOptions, Folder
-from ssltransfer.data.batches import load_batches, sequential_keys, training_keys
 from ssltransfer.data.cached import read_sample
-from ssltransfer.data.pictures import read
-from ssltransfer.data.transforms import CentreSquare, RandomResizedCrop, Warp, resize_short
+from ssltransfer.data.image_io import read
+from ssltransfer.data.loader import load_batches, sequential_keys, training_keys
+from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Warp, resize_short
 from ssltransfer.stages import cache
 from ssltransfer.stages import index as index_stage
 
@@ -25,18 +25,18 @@ Saved = dict[str, dict[str, Any]]
 
 
 def smooth(height: int, width: int, seed: int = 0) -> Image.Image:
-    """A picture of soft shapes, as photographs are."""
+    """A image of soft shapes, as photographs are."""
     noise = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def odd_pictures(folder: Path) -> None:
-    """Grey, transparent, palette, 16 bits, turned, CMYK, tiny, large and very long ones; names of all kinds."""
+def odd_images(folder: Path) -> None:
+    """Gray, transparent, palette, 16 bits, turned, CMYK, tiny, large and very long ones; names of all kinds."""
     turned = Image.Exif()
     turned[0x0112] = 6
-    pictures: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+    images: dict[str, tuple[Image.Image, dict[str, Any]]] = {
         "été — 1; $x `y`.jpg": (smooth(300, 400), {"quality": 92}),
-        "a b/grey.jpg": (smooth(90, 70, 1).convert("L"), {}),
+        "a b/gray.jpg": (smooth(90, 70, 1).convert("L"), {}),
         "a b/turned.jpg": (smooth(80, 120, 2), {"exif": turned}),
         "a b/cmyk.jpg": (smooth(70, 80, 3).convert("CMYK"), {}),
         "日本/glass.png": (smooth(64, 48, 4).convert("RGBA"), {}),
@@ -46,17 +46,17 @@ def odd_pictures(folder: Path) -> None:
         "strip.png": (smooth(8, 66_000, 7), {}),
         "large.jpg": (smooth(700, 900, 8), {"quality": 90}),
     }
-    for name, (picture, options) in pictures.items():
+    for name, (image, options) in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / name, **options)
+        image.save(folder / name, **options)
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Index of the odd pictures."""
+    """Index of the odd images."""
     folder = tmp_path_factory.mktemp("odd")
-    odd_pictures(folder / "pictures")
-    index_stage.run(Folder(root=str(folder / "pictures")), output=folder / "odd.parquet", threads=1)
+    odd_images(folder / "images")
+    index_stage.run(Folder(root=str(folder / "images")), output=folder / "odd.parquet", threads=1)
     assert len(read_index(folder / "odd.parquet")) == 10
     return folder / "odd.parquet"
 
@@ -68,20 +68,20 @@ def cached(data: Path, folder: Path, **options: Any) -> Index:
 
 @pytest.mark.parametrize("short", [32, 256])
 def test_raw_pixels_are_the_resized_ones_to_the_last_bit(odd: Path, tmp_path: Path, short: int):
-    """With the reduced decoding that a view of this size asks of JPEGs; smaller pictures are not enlarged."""
+    """With the reduced decoding that a view of this size asks of JPEGs; smaller images are not enlarged."""
     files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short=short)
     for sample, path in enumerate(files.paths):
-        picture = read(files.path(sample), min_short_side=short)
-        expected = picture if min(picture.shape[1:]) <= short else resize_short(picture, short)
+        image = read(files.path(sample), min_short_side=short)
+        expected = image if min(image.shape[1:]) <= short else resize_short(image, short)
         assert torch.equal(read_sample(packed, sample), expected), path
-    view = CentreSquare(short, short - 4)
+    view = CenterSquare(short, short - 4)
     for one, other in zip(*(batches(index, view) for index in (files, packed)), strict=True):
         assert torch.equal(one, other)
 
 
 def batches(index: Index, view: Any) -> list[torch.Tensor]:
     keys = sequential_keys([sample for sample, path in enumerate(index.paths) if "strip" not in path], 3)
-    return [batch.pictures for batch in load_batches(index, view, keys, seed=0)]
+    return [batch.images for batch in load_batches(index, view, keys, seed=0)]
 
 
 def test_jpeg_is_near(odd: Path, tmp_path: Path):
@@ -108,9 +108,9 @@ def test_better_quality_is_nearer_and_larger(objects_path: Path, tmp_path: Path)
     assert found == sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize("view", [CentreSquare(40, 36), Warp(48)])
+@pytest.mark.parametrize("view", [CenterSquare(40, 36), Warp(48)])
 def test_other_views_differ_by_resampling_alone(odd: Path, tmp_path: Path, view: Any):
-    """On soft pictures two steps of resampling are nearly one: a few grey levels."""
+    """On soft images two steps of resampling are nearly one: a few gray levels."""
     files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short=64)
     (large,) = (sample for sample, path in enumerate(files.paths) if path == "large.jpg")
     one, other = (
@@ -125,7 +125,7 @@ def test_the_number_of_workers_does_not_show(objects_path: Path, tmp_path: Path,
     index = cached(objects_path, tmp_path, format=form, short=48)
     keys = list(training_keys(len(index), 8, 0, 6, seed=1))
     runs = [
-        [batch.pictures for batch in load_batches(index, RandomResizedCrop(16), iter(keys), seed=1, workers=workers)]
+        [batch.images for batch in load_batches(index, RandomResizedCrop(16), iter(keys), seed=1, workers=workers)]
         for workers in (0, 1, 4)
     ]
     for one, other, third in zip(*runs, strict=True):

@@ -1,4 +1,4 @@
-"""Picture and depth stay together: resized, cut, enlarged, turned and mirrored alike."""
+"""Image and depth stay together: resized, cut, enlarged, turned and mirrored alike."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
-from ssltransfer.artefacts.index import Index, Targets
-from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.artifacts.index import Index, Targets
 from ssltransfer.data.cached import read_sample
-from ssltransfer.data.depth_pairs import CentrePair, WholePair, at_places, tint, vary
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.depth_pairs import CenterPair, WholePair, at_places, tint, vary
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import resize
 
 
 def index_of(folder: Path, *sides: tuple[int, int]) -> Index:
-    """Pictures of these heights and widths, with depth that tells its own place: 1 + row + column / 1000."""
+    """Images of these heights and widths, with depth that tells its own place: 1 + row + column / 1000."""
     rng = np.random.default_rng(0)
     for place, (height, width) in enumerate(sides):
         Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(folder / f"{place}.png")
@@ -43,31 +43,31 @@ def index_of(folder: Path, *sides: tuple[int, int]) -> Index:
 
 def test_pixels_are_averaged_and_depth_is_picked(tmp_path: Path) -> None:
     index = index_of(tmp_path, (48, 64))
-    picture = read_sample(index, 0)
-    found = WholePair(24, 32).pair(index, 0, picture, Random(0))
-    assert torch.equal(found["picture"], resize(picture, 24, 32))
+    image = read_sample(index, 0)
+    found = WholePair(24, 32).pair(index, 0, image, Random(0))
+    assert torch.equal(found["image"], resize(image, 24, 32))
     rows, columns = np.mgrid[1:48:2, 1:64:2]
     assert found["depth"].dtype == torch.float32
     np.testing.assert_allclose(found["depth"].numpy(), 1 + rows + columns / 1000, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 90), (70, 64)])
-def test_another_aspect_is_cut_at_the_centre(tmp_path: Path, height: int, width: int) -> None:
+def test_another_aspect_is_cut_at_the_center(tmp_path: Path, height: int, width: int) -> None:
     index = index_of(tmp_path, (height, width))
-    picture = read_sample(index, 0)
+    image = read_sample(index, 0)
     top, left = (height - 48) // 2, (width - 64) // 2
-    found = WholePair(48, 64).pair(index, 0, picture, Random(0))
-    assert torch.equal(found["picture"], picture[:, top : top + 48, left : left + 64])
+    found = WholePair(48, 64).pair(index, 0, image, Random(0))
+    assert torch.equal(found["image"], image[:, top : top + 48, left : left + 64])
     assert float(found["depth"][0, 0]) == pytest.approx(1 + top + left / 1000)
 
 
-def test_the_centre_with_its_depth_as_it_was_measured(tmp_path: Path) -> None:
+def test_the_center_with_its_depth_as_it_was_measured(tmp_path: Path) -> None:
     """NYU's proportions: 480x640, half of it, and of that 228x304."""
     index = index_of(tmp_path, (96, 128))
-    picture = read_sample(index, 0)
+    image = read_sample(index, 0)
     whole = WholePair(48, 64)
-    found = CentrePair(whole, 42, 60).pair(index, 0, picture, Random(0))
-    assert torch.equal(found["picture"], resize(picture, 48, 64)[:, 3:45, 2:62])
+    found = CenterPair(whole, 42, 60).pair(index, 0, image, Random(0))
+    assert torch.equal(found["image"], resize(image, 48, 64)[:, 3:45, 2:62])
     rows, columns = np.mgrid[6:90, 4:124]
     np.testing.assert_allclose(found["depth"].numpy(), 1 + rows + columns / 1000, rtol=1e-6)
     prediction = torch.randn(1, 21, 30)
@@ -78,7 +78,7 @@ def test_the_centre_with_its_depth_as_it_was_measured(tmp_path: Path) -> None:
 
 def test_maps_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
     index = index_of(tmp_path, (96, 128), (48, 70))
-    pair = CentrePair(WholePair(48, 64), 42, 60)
+    pair = CenterPair(WholePair(48, 64), 42, 60)
     (batch,) = load_batches(index, pair, sequential_keys(range(2), 2), seed=0)
     alone = pair.pair(index, 1, read_sample(index, 1), Random(0))
     prediction = torch.randn(2, 10, 12)
@@ -91,7 +91,7 @@ def test_maps_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
 
 
 def smooth(n: int = 5, height: int = 40, width: int = 52) -> tuple[Tensor, Tensor]:
-    """Pictures whose brightness is their depth times 20, uneven enough to tell places apart."""
+    """Images whose brightness is their depth times 20, uneven enough to tell places apart."""
     y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 4, width), indexing="ij")
     depth = torch.stack([5 + 2 * torch.sin(x + k) * torch.cos(y) + 0.5 * y for k in range(n)])
     return (20 * depth)[:, None].expand(-1, 3, -1, -1), depth
@@ -102,15 +102,15 @@ def draws_of(n: int, seed: int = 0) -> Draws:
 
 
 def test_nothing_is_done_where_nothing_is_asked_for() -> None:
-    pictures, depth = smooth()
-    seen, far = vary(pictures, depth, draws_of(5), crop=(40, 52))
-    assert torch.allclose(seen, pictures, atol=1e-3) and torch.equal(far, depth)
+    images, depth = smooth()
+    seen, far = vary(images, depth, draws_of(5), crop=(40, 52))
+    assert torch.allclose(seen, images, atol=1e-3) and torch.equal(far, depth)
 
 
-def test_picture_and_depth_go_together() -> None:
-    pictures, depth = smooth(40)
+def test_image_and_depth_go_together() -> None:
+    images, depth = smooth(40)
     draws = draws_of(40)
-    seen, far = vary(pictures, depth, draws, crop=(40, 52), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
+    seen, far = vary(images, depth, draws, crop=(40, 52), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
     assert seen.shape == (40, 3, 40, 52) and far.shape == (40, 40, 52)
     scale = draws.uniform("zoom", 1, 1.0, 1.5)[:, :, None]
     assert 1.0 <= scale.min() < 1.1 and 1.4 < scale.max() < 1.5
@@ -127,21 +127,21 @@ def test_what_is_enlarged_is_nearer() -> None:
 
 
 def test_half_of_all_are_mirrored() -> None:
-    pictures, depth = smooth(200, 10, 12)
-    seen, far = vary(pictures, depth, draws_of(200), crop=(10, 12), mirror=True)
+    images, depth = smooth(200, 10, 12)
+    seen, far = vary(images, depth, draws_of(200), crop=(10, 12), mirror=True)
     turned = torch.isclose(far, depth.flip(-1)).all(-1).all(-1)
     assert 70 < turned.sum() < 130
-    assert torch.equal(turned, torch.isclose(seen, pictures.flip(-1), atol=1e-3).flatten(1).all(1))
+    assert torch.equal(turned, torch.isclose(seen, images.flip(-1), atol=1e-3).flatten(1).all(1))
     assert torch.allclose(far[~turned], depth[~turned])
 
 
 def test_turns_are_torchvisions() -> None:
-    pictures, depth = smooth(1, 61, 81)
+    images, depth = smooth(1, 61, 81)
     for seed in range(6):
         draws = draws_of(1, seed)
-        seen, far = vary(pictures, depth, draws, crop=(61, 81), rotation=5.0)
+        seen, far = vary(images, depth, draws, crop=(61, 81), rotation=5.0)
         angle = float(draws.uniform("rotation", 1, -5.0, 5.0))
-        wanted = rotate(pictures[0], angle, InterpolationMode.BILINEAR)
+        wanted = rotate(images[0], angle, InterpolationMode.BILINEAR)
         assert torch.allclose(seen[0, :, 10:-10, 10:-10], wanted[:, 10:-10, 10:-10], atol=0.2)
         assert (seen > 0).all() and (abs(angle) < 1 or (far == 0).any()), "from outside comes no depth, but no hole"
 
@@ -153,12 +153,12 @@ def test_a_crop_takes_every_place() -> None:
     assert set((corners // 12).tolist()) == {0, 1, 2} and set((corners % 12).tolist()) == {0, 1, 2, 3}
 
 
-def test_a_picture_is_the_same_in_any_batch() -> None:
-    pictures, depth = smooth(4)
+def test_a_image_is_the_same_in_any_batch() -> None:
+    images, depth = smooth(4)
     given = {"crop": (30, 40), "zoom": (1.0, 1.5), "rotation": 5.0, "mirror": True}
-    seen, far = vary(pictures, depth, draws_of(4), **given)  # type: ignore[arg-type]
+    seen, far = vary(images, depth, draws_of(4), **given)  # type: ignore[arg-type]
     alone = Draws(0, 3, torch.tensor([2]))
-    one, other = vary(pictures[2:3], depth[2:3], alone, **given)  # type: ignore[arg-type]
+    one, other = vary(images[2:3], depth[2:3], alone, **given)  # type: ignore[arg-type]
     assert torch.equal(seen[2:3], one) and torch.equal(far[2:3], other)
     assert torch.equal(tint(seen, draws_of(4), 0.8, 1.2)[2:3], tint(one, alone, 0.8, 1.2))
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from ssltransfer.data import device_ops as ops
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 
 
 def pixels(*shape: int, seed: int = 0) -> Tensor:
@@ -20,53 +20,53 @@ def draws_of(n: int, seed: int = 0) -> Draws:
     return Draws(seed, 0, torch.arange(n))
 
 
-def test_grey_is_the_mean_of_the_channels():
+def test_gray_is_the_mean_of_the_channels():
     x = pixels(2, 9, 3, 5, 6)
     expected = x.numpy().astype(np.float64).mean(axis=2, keepdims=True).repeat(3, axis=2)
-    found = ops.grey(x)
+    found = ops.gray(x)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
     assert torch.equal(found[:, :, 0], found[:, :, 2])
 
 
-def is_grey(x: Tensor) -> Tensor:
+def is_gray(x: Tensor) -> Tensor:
     return (x[..., 0, :, :] == x[..., 1, :, :]).flatten(-2).all(-1)
 
 
-def test_grey_is_decided_once_a_puzzle_for_occluders_too():
+def test_gray_is_decided_once_a_puzzle_for_occluders_too():
     main, other = pixels(2000, 9, 3, 2, 2), pixels(2000, 9, 3, 2, 2, seed=1)
     draws = draws_of(2000)
-    found = is_grey(ops.grey_some(main, draws, 0.7))
+    found = is_gray(ops.gray_some(main, draws, 0.7))
     assert torch.equal(found, found[:, :1].expand_as(found))
-    assert torch.equal(found, is_grey(ops.grey_some(other, draws, 0.7)))
+    assert torch.equal(found, is_gray(ops.gray_some(other, draws, 0.7)))
     assert stats.binomtest(int(found[:, 0].sum()), 2000, 0.7).pvalue > 1e-3
-    each = is_grey(ops.grey_some(main, draws, 2 / 3, each=True))
+    each = is_gray(ops.gray_some(main, draws, 2 / 3, each=True))
     assert stats.binomtest(int(each.sum()), 18000, 2 / 3).pvalue > 1e-3
     assert 0.05 < (each.float().mean(1) - 2 / 3).pow(2).mean().sqrt() < 0.3  # tile by tile, not by puzzle
 
 
-def test_what_is_not_made_grey_keeps_its_values():
+def test_what_is_not_made_gray_keeps_its_values():
     x = pixels(40, 9, 3, 4, 4)
-    found = ops.grey_some(x, draws_of(40), 0.5)
-    made = is_grey(found)[:, 0]
+    found = ops.gray_some(x, draws_of(40), 0.5)
+    made = is_gray(found)[:, 0]
     assert 0 < made.sum() < 40
     assert torch.equal(found[~made], x[~made].float())
-    assert torch.equal(found[made], ops.grey(x)[made])
+    assert torch.equal(found[made], ops.gray(x)[made])
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_standardise_is_numpys_mean_and_std_of_each_tile(per_channel: bool):
+def test_standardize_is_numpys_mean_and_std_of_each_tile(per_channel: bool):
     x = pixels(3, 9, 3, 8, 8)
     axes = (-2, -1) if per_channel else (-3, -2, -1)
     plain = x.numpy().astype(np.float64)
     expected = (plain - plain.mean(axes, keepdims=True)) / plain.std(axes, keepdims=True)
-    np.testing.assert_allclose(ops.standardise(x, per_channel=per_channel).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(ops.standardize(x, per_channel=per_channel).numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 85.0 + 1 / 3, 255.0])
 @pytest.mark.parametrize("kw", [{}, {"per_channel": True, "floor": 1e-5}])
 def test_a_constant_tile_becomes_zeros(value: float, kw: dict):
-    assert torch.equal(ops.standardise(torch.full((2, 9, 3, 64, 64), value), **kw), torch.zeros(2, 9, 3, 64, 64))
+    assert torch.equal(ops.standardize(torch.full((2, 9, 3, 64, 64), value), **kw), torch.zeros(2, 9, 3, 64, 64))
 
 
 def test_the_floor_is_that_of_kolesnikovs_code():
@@ -75,19 +75,19 @@ def test_the_floor_is_that_of_kolesnikovs_code():
     plain = x.numpy().astype(np.float64)
     least = 1 / np.sqrt(192)
     assert plain.std() < least
-    np.testing.assert_allclose(ops.standardise(x).numpy(), (plain - plain.mean()) / least, atol=1e-5)
+    np.testing.assert_allclose(ops.standardize(x).numpy(), (plain - plain.mean()) / least, atol=1e-5)
 
 
-def test_normalise_is_torchvisions():
+def test_normalize_is_torchvisions():
     x = pixels(4, 3, 6, 6)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     expected = v2.functional.normalize(v2.functional.to_dtype(x, torch.float32, scale=True), mean, std)
-    assert torch.allclose(ops.normalise_mean_std(x, mean, std), expected, atol=1e-6)
+    assert torch.allclose(ops.normalize_mean_std(x, mean, std), expected, atol=1e-6)
 
 
-def test_colour_dropping_keeps_one_channel_and_makes_noise_of_the_others():
+def test_color_dropping_keeps_one_channel_and_makes_noise_of_the_others():
     x = pixels(600, 2, 3, 8, 8)
-    found = ops.drop_colours(x, draws_of(600))
+    found = ops.drop_colors(x, draws_of(600))
     plain = x.double() - x.double().mean(dim=(-2, -1), keepdim=True)
     kept = (found - plain).abs().amax(dim=(-2, -1)) < 1e-4
     assert (kept.sum(-1) == 1).all()
@@ -101,7 +101,7 @@ def test_colour_dropping_keeps_one_channel_and_makes_noise_of_the_others():
     assert abs(np.corrcoef(two[:, :, 0].flatten(), two[:, :, 1].flatten())[0, 1]) < 0.02
 
 
-def test_colour_projection_is_the_matrix_of_the_paper():
+def test_color_projection_is_the_matrix_of_the_paper():
     a = np.array([[-1.0, 2.0, -1.0]])
     matrix = np.eye(3) - a.T @ a / (a @ a.T)
     np.testing.assert_allclose(
@@ -109,18 +109,18 @@ def test_colour_projection_is_the_matrix_of_the_paper():
     )
     x = pixels(2, 5, 3, 4, 4)
     expected = np.einsum("dc,bpchw->bpdhw", matrix, x.numpy().astype(np.float64))
-    np.testing.assert_allclose(ops.project_colours(x).numpy(), expected, atol=1e-4)
-    once = ops.project_colours(x)
-    assert torch.allclose(ops.project_colours(once), once, atol=1e-3)  # a projection
+    np.testing.assert_allclose(ops.project_colors(x).numpy(), expected, atol=1e-4)
+    once = ops.project_colors(x)
+    assert torch.allclose(ops.project_colors(once), once, atol=1e-3)  # a projection
 
 
-@pytest.mark.parametrize("centre", [False, True])
-def test_scale_by_rms(centre: bool):
+@pytest.mark.parametrize("center", [False, True])
+def test_scale_by_rms(center: bool):
     x = pixels(3, 2, 3, 6, 6)
     plain = x.numpy().astype(np.float64)
-    plain -= plain.mean((-2, -1), keepdims=True) if centre else 0
+    plain -= plain.mean((-2, -1), keepdims=True) if center else 0
     expected = plain / np.sqrt((plain**2).mean((-3, -2, -1), keepdims=True)) * 50
-    np.testing.assert_allclose(ops.scale_by_rms(x, centre=centre).numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(ops.scale_by_rms(x, center=center).numpy(), expected, atol=1e-3)
     assert torch.equal(ops.scale_by_rms(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 3, 4, 4))
 
 
@@ -160,9 +160,9 @@ def test_rotations_are_those_of_the_protocol():
     found, label = ops.rotate4(x)
     assert found.shape == (12, 3, 5, 5) and label.tolist() == [0, 1, 2, 3] * 3
     for i in range(3):
-        picture = x[i].numpy().transpose(1, 2, 0)
-        transposed = picture.transpose(1, 0, 2)
-        expected = [picture, transposed[::-1], picture[::-1, ::-1], picture[::-1].transpose(1, 0, 2)]
+        image = x[i].numpy().transpose(1, 2, 0)
+        transposed = image.transpose(1, 0, 2)
+        expected = [image, transposed[::-1], image[::-1, ::-1], image[::-1].transpose(1, 0, 2)]
         for k in range(4):
             assert np.array_equal(found[4 * i + k].numpy().transpose(1, 2, 0), expected[k])
     with pytest.raises(ValueError, match="square"):
@@ -184,19 +184,19 @@ def test_crops_are_slices_at_every_place():
     for i in range(400):
         assert torch.equal(found[i], x[i, :, top[i] : top[i] + 7, left[i] : left[i] + 7])
     assert stats.chisquare(torch.bincount(top * 6 + left, minlength=18).numpy()).pvalue > 1e-3
-    assert torch.equal(ops.centre_crop(x, 7), x[:, :, 1:8, 2:9])
-    for crop in (lambda: ops.random_crop(x, draws, 10), lambda: ops.centre_crop(x, 10)):
+    assert torch.equal(ops.center_crop(x, 7), x[:, :, 1:8, 2:9])
+    for crop in (lambda: ops.random_crop(x, draws, 10), lambda: ops.center_crop(x, 10)):
         with pytest.raises(ValueError, match="no crop of 10x10"):
             crop()
 
 
 EVERY = {
-    "grey_some": lambda x, d: ops.grey_some(x, d, 0.5),
-    "grey_each": lambda x, d: ops.grey_some(x, d, 0.5, each=True),
-    "standardise": lambda x, d: ops.standardise(x),
-    "standardise_channels": lambda x, d: ops.standardise(ops.grey(x), per_channel=True, floor=1e-5),
-    "drop_colours": lambda x, d: ops.scale_by_rms(ops.drop_colours(x, d)),
-    "project_colours": lambda x, d: ops.scale_by_rms(ops.project_colours(x), centre=True),
+    "gray_some": lambda x, d: ops.gray_some(x, d, 0.5),
+    "gray_each": lambda x, d: ops.gray_some(x, d, 0.5, each=True),
+    "standardize": lambda x, d: ops.standardize(x),
+    "standardize_channels": lambda x, d: ops.standardize(ops.gray(x), per_channel=True, floor=1e-5),
+    "drop_colors": lambda x, d: ops.scale_by_rms(ops.drop_colors(x, d)),
+    "project_colors": lambda x, d: ops.scale_by_rms(ops.project_colors(x), center=True),
     "downsample": lambda x, d: ops.downsample_some(x, d, probability=0.8),
     "mirror": lambda x, d: ops.mirror_some(x, d),
     "crop": lambda x, d: ops.random_crop(x[:, 0], d, 20),

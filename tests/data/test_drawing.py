@@ -24,11 +24,11 @@ def test_tiles_lie_row_by_row_with_white_between():
     assert (found[:, :, 5:7] == 255).all() and (found[:, :, :, 12:14] == 255).all()
 
 
-def test_outlines_are_blue_then_orange_and_the_picture_stays():
-    picture = torch.zeros(3, 40, 40, dtype=torch.uint8)
+def test_outlines_are_blue_then_orange_and_the_image_stays():
+    image = torch.zeros(3, 40, 40, dtype=torch.uint8)
     square = torch.tensor([(5.0, 5.0), (15.0, 5.0), (15.0, 15.0), (5.0, 15.0)])
-    found = outlined(picture, torch.stack([square, square + 18])).permute(1, 2, 0).numpy()
-    assert not picture.any()
+    found = outlined(image, torch.stack([square, square + 18])).permute(1, 2, 0).numpy()
+    assert not image.any()
     assert (found[10, 5] == BLUE).all() and (found[28, 33] == ORANGE).all()
     assert (found[10, 10] == 0).all() and {tuple(c) for c in np.unique(found.reshape(-1, 3), axis=0)} == {
         (0, 0, 0),

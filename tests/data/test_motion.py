@@ -28,7 +28,7 @@ def texture(seed: int, height: int, width: int) -> NDArray[np.float64]:
 
 
 def filmed(frames: int, pan: tuple[float, float], zoom: float = 1.0, square: tuple[float, float] | None = None):  # type: ignore[no-untyped-def]
-    """Frames of a panned and zoomed ground, and where a square is that goes its own way, relative to the picture."""
+    """Frames of a panned and zoomed ground, and where a square is that goes its own way, relative to the image."""
     ground, thing = texture(0, 360, 480), texture(1, 40, 40)
     found, masks = [], []
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
@@ -75,7 +75,7 @@ def test_a_camera_that_pans_and_zooms_is_no_motion():
     assert labelled(alone).mean() < 0.02
 
 
-def test_nothing_moves_in_a_still_picture_and_all_of_it_beside_a_still_camera():
+def test_nothing_moves_in_a_still_image_and_all_of_it_beside_a_still_camera():
     still, masks = filmed(10, pan=(0, 0))
     assert not labelled(still).any()
     moving, masks = filmed(10, pan=(0, 0), square=(2.0, 0.0))
@@ -170,10 +170,10 @@ def test_clips_of_the_world_are_labelled_roughly_right():
     scores, shares = [], []
     for number in range(6):
         frames = clips.film(stream(0, "clips", "train", number), 96)
-        grey = [motion.grey(motion.prepare(np.asarray(frame.picture), options.size)) for frame in frames[:10]]
+        gray = [motion.gray(motion.prepare(np.asarray(frame.image), options.size)) for frame in frames[:10]]
         mask = motion.prepare(np.repeat(frames[0].mask[..., None], 3, axis=2).astype(np.uint8) * 255, options.size)
         truth = cells_of(mask[..., 0] > 127)
-        scores.append(iou(labelled(grey, options), truth))
+        scores.append(iou(labelled(gray, options), truth))
         shares.append(truth.mean())
     assert np.mean(scores) > 0.4 and np.mean(scores) > 5 * np.mean(shares)
 
@@ -185,9 +185,9 @@ def test_davis(real_data: Path, capsys: pytest.CaptureFixture[str]):
     root = real_data / "video" / "DAVIS"
     for name in ("dog", "car-shadow", "blackswan"):
         frames, masks = (list(read_frames(root / kind / "480p" / name)) for kind in ("JPEGImages", "Annotations"))
-        grey = [motion.grey(motion.prepare(frame, options.size)) for frame in frames[:10]]
+        gray = [motion.gray(motion.prepare(frame, options.size)) for frame in frames[:10]]
         truth = cells_of(motion.prepare(masks[0], options.size)[..., 0] > 127)
-        found[name] = iou(labelled(grey, options), truth)
+        found[name] = iou(labelled(gray, options), truth)
     with capsys.disabled():
         print(found)
     assert found["dog"] > 0.6 and found["car-shadow"] > 0.4 and found["blackswan"] > 0.15

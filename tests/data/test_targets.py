@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index, read_index
-from ssltransfer.config.formats import World
-from ssltransfer.data.batches import load_batches, sequential_keys
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.config.formats import Synthetic
+from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.targets import VOID, BadTarget, Boxes, check_target, read_target
 from ssltransfer.data.transforms import Paired
 from ssltransfer.stages.index import run
@@ -20,10 +20,10 @@ from toyworld.voc import CLASSES
 
 
 def indexed(folder: Path, kind: str, n: int = 4, **options: object) -> Index:
-    spec = World(
-        set="rgbd" if kind == "depth" else "voc",
+    spec = Synthetic(
+        subset="rgbd" if kind == "depth" else "voc",
         split="test",
-        n=n,
+        num_images=n,
         size=48,
         targets=kind,  # type: ignore[arg-type]
         root=str(folder / "world"),
@@ -92,11 +92,11 @@ def voc(folder: Path, *boxes: tuple[object, ...], name: str = "cat") -> Path:
 @pytest.mark.parametrize(
     ("box", "fault"),
     [
-        ((1, 1, 21, 10), r"box 1, 1, 21, 10 .* does not lie in the picture of 20 x 10"),
-        ((0, 1, 5, 5), "does not lie in the picture"),
-        ((7, 3, 6, 9), "does not lie in the picture"),
+        ((1, 1, 21, 10), r"box 1, 1, 21, 10 .* does not lie in the image of 20 x 10"),
+        ((0, 1, 5, 5), "does not lie in the image"),
+        ((7, 3, 6, 9), "does not lie in the image"),
         (("one", 1, 5, 5), "annotation is damaged"),
-        (("nan", 1, 5, 5), "does not lie in the picture"),
+        (("nan", 1, 5, 5), "does not lie in the image"),
     ],
 )
 def test_bad_boxes(tmp_path: Path, box: tuple[object, ...], fault: str) -> None:
@@ -113,10 +113,10 @@ def test_good_boxes_and_none_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "pixels", "fault"),
     [
-        ("masks", np.zeros((9, 20), np.uint8), "mask of 20 x 9 pixels, the picture has 20 x 10"),
+        ("masks", np.zeros((9, 20), np.uint8), "mask of 20 x 9 pixels, the image has 20 x 10"),
         ("masks", np.full((10, 20), 21, np.uint8), "value 21, there are 20 classes"),
         ("masks", np.full((10, 20), 255, np.uint8), "void everywhere"),
-        ("masks", np.zeros((10, 20, 3), np.uint8), "mode RGB; a palette or grey picture"),
+        ("masks", np.zeros((10, 20, 3), np.uint8), "mode RGB; a palette or gray image"),
         ("depth", np.zeros((10, 20), np.uint16), "no value anywhere"),
         ("depth", np.zeros((10, 20), np.uint8), "mode L; 16 bit"),
         ("depth", np.full((10, 20), np.nan, np.float32), "NaN"),
@@ -147,38 +147,38 @@ def test_bad_files(tmp_path: Path) -> None:
             check_target(kind, tmp_path / name, 20, 10, CLASSES)  # type: ignore[arg-type]
 
 
-def test_a_bad_target_leaves_its_picture_out(tmp_path: Path) -> None:
+def test_a_bad_target_leaves_its_image_out(tmp_path: Path) -> None:
     before = indexed(tmp_path, "masks")
     (before.root / before.targets.paths[0]).unlink()  # type: ignore[union-attr]
     after = indexed(tmp_path, "masks")
     assert after.paths == before.paths[1:]
-    assert after.left_out == {before.paths[0]: f"{Path(before.paths[0]).stem}.png is missing"}
-    with pytest.raises(ArtefactError, match=r"was readable when the index was made .* restore it"):
+    assert after.skipped == {before.paths[0]: f"{Path(before.paths[0]).stem}.png is missing"}
+    with pytest.raises(ArtifactError, match=r"was readable when the index was made .* restore it"):
         read_target(before, 0)
 
 
 class WithMask(Paired):
     padding = {"mask": VOID}
 
-    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
         mask = torch.from_numpy(np.array(read_target(index, sample)))
-        return {"picture": picture, "mask": mask, "place": torch.tensor([random.random()])}
+        return {"image": image, "mask": mask, "place": torch.tensor([random.random()])}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_of_different_sizes_are_filled_up(tmp_path: Path, workers: int) -> None:
+def test_images_of_different_sizes_are_filled_up(tmp_path: Path, workers: int) -> None:
     index = indexed(tmp_path, "masks", n=8)
     assert len({tuple(size) for size in index.sizes.tolist()}) > 1
     (batch,) = load_batches(index, WithMask(), sequential_keys(range(8), 8), seed=3, workers=workers)
     width, height = index.sizes.max(0)
-    assert batch.pictures.shape == (8, 3, height, width) and batch.others["mask"].shape == (8, height, width)
+    assert batch.images.shape == (8, 3, height, width) and batch.others["mask"].shape == (8, height, width)
     assert batch.others["sizes"].tolist() == index.sizes[:, ::-1].tolist()
     (alone,) = load_batches(index, WithMask(), sequential_keys([5], 1), seed=3)
     h, w = batch.others["sizes"][5]
-    assert torch.equal(batch.pictures[5, :, :h, :w], alone.pictures[0])
+    assert torch.equal(batch.images[5, :, :h, :w], alone.images[0])
     assert torch.equal(batch.others["mask"][5, :h, :w], alone.others["mask"][0])
     assert torch.equal(batch.others["place"][5], alone.others["place"][0])
-    assert (batch.others["mask"][5, h:] == VOID).all() and (batch.pictures[5, :, :, w:] == 0).all()
+    assert (batch.others["mask"][5, h:] == VOID).all() and (batch.images[5, :, :, w:] == 0).all()
     parts = batch.split(3)
     assert [len(part) for part in parts] == [3, 3, 2]
     assert torch.equal(torch.cat([part.others["mask"] for part in parts]), batch.others["mask"])

@@ -4,21 +4,21 @@ from scipy import stats
 from torch import Tensor
 
 from ssltransfer.data import permutations
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.tiles import OFFSETS, cut_tiles, occlude, patch_pairs, permute
 
 SMALL = {"crop": 75, "tile": 20}
 
 
 def coordinates(batch: int, height: int, width: int) -> Tensor:
-    """Pictures whose three channels hold picture, row and column: a tile says where it was cut."""
+    """Images whose three channels hold image, row and column: a tile says where it was cut."""
     planes = torch.meshgrid(torch.arange(batch), torch.arange(height), torch.arange(width), indexing="ij")
     one = torch.stack(planes, dim=1)
-    return torch.stack([one, one + 0, one * 1]).permute(1, 0, 2, 3, 4)  # (B, 3 colours, 3 planes, H, W)
+    return torch.stack([one, one + 0, one * 1]).permute(1, 0, 2, 3, 4)  # (B, 3 colors, 3 planes, H, W)
 
 
 def places(batch: int, size: int, draws: Draws | None, **kw: int) -> tuple[Tensor, Tensor]:
-    """Row and column of the first pixel of each tile and colour, (B, 9, 3), told by the pixels themselves."""
+    """Row and column of the first pixel of each tile and color, (B, 9, 3), told by the pixels themselves."""
     planes = coordinates(batch, size, size)
     rows, columns = (cut_tiles(planes[:, :, k], draws, **kw) for k in (1, 2))
     side = kw["tile"]
@@ -28,30 +28,30 @@ def places(batch: int, size: int, draws: Draws | None, **kw: int) -> tuple[Tenso
     return rows[..., 0, 0], columns[..., 0, 0]
 
 
-def plain_tiles(picture: Tensor, draws: Draws, crop: int, tile: int, jitter: int, shift: int) -> Tensor:
-    height, width = picture.shape[-2:]
+def plain_tiles(image: Tensor, draws: Draws, crop: int, tile: int, jitter: int, shift: int) -> Tensor:
+    height, width = image.shape[-2:]
     top = int(draws.integers("tiles/crop/y", 1, height - crop + 1))
     left = int(draws.integers("tiles/crop/x", 1, width - crop + 1))
     jy, jx = (draws.integers(f"tiles/jitter/{a}", 9, jitter + 1)[0] for a in "yx")
     sy, sx = (draws.integers(f"tiles/channels/{a}", 27, shift + 1)[0] for a in "yx")
-    out = torch.empty(9, 3, tile, tile, dtype=picture.dtype)
+    out = torch.empty(9, 3, tile, tile, dtype=image.dtype)
     for k in range(9):
         for c in range(3):
             y = top + (k // 3) * (crop // 3) + int(jy[k]) + int(sy[3 * k + c])
             x = left + (k % 3) * (crop // 3) + int(jx[k]) + int(sx[3 * k + c])
-            out[k, c] = picture[c, y : y + tile, x : x + tile]
+            out[k, c] = image[c, y : y + tile, x : x + tile]
     return out
 
 
 @pytest.mark.parametrize(("crop", "tile", "jitter", "shift"), [(255, 64, 18, 2), (255, 64, 21, 0), (75, 20, 3, 2)])
 def test_tiles_are_those_of_a_plain_loop(crop: int, tile: int, jitter: int, shift: int):
-    pictures = torch.randint(0, 256, (3, 3, crop + 5, crop + 9), dtype=torch.uint8)
+    images = torch.randint(0, 256, (3, 3, crop + 5, crop + 9), dtype=torch.uint8)
     ids = torch.tensor([8, 3, 77])
-    found = cut_tiles(pictures, Draws(1, 2, ids), crop=crop, tile=tile, jitter=jitter, channel_shift=shift)
+    found = cut_tiles(images, Draws(1, 2, ids), crop=crop, tile=tile, jitter=jitter, channel_shift=shift)
     assert found.shape == (3, 9, 3, tile, tile) and found.dtype == torch.uint8
     for row in range(3):
         alone = Draws(1, 2, ids[row : row + 1])
-        assert torch.equal(found[row], plain_tiles(pictures[row], alone, crop, tile, jitter, shift))
+        assert torch.equal(found[row], plain_tiles(images[row], alone, crop, tile, jitter, shift))
 
 
 def test_places_fill_their_ranges_and_never_leave_the_cell():
@@ -60,14 +60,14 @@ def test_places_fill_their_ranges_and_never_leave_the_cell():
         offset = place - 25 * index[:, None]
         assert offset.min() == 0 and offset.max() == 5  # cell 25, tile 20
         spread = offset.max(dim=2).values - offset.min(dim=2).values
-        assert spread.min() == 0 and spread.max() == 2  # between the colours of a tile
+        assert spread.min() == 0 and spread.max() == 2  # between the colors of a tile
         # Jitter 0..3 plus a shift 0..2, both uniform.
         counts = torch.bincount(offset[:, :, 0].flatten()).double()
         expected = torch.tensor([1.0, 2, 3, 3, 2, 1]) / 12 * counts.sum()
         assert stats.chisquare(counts.numpy(), expected.numpy()).pvalue > 1e-3
 
 
-def test_rows_columns_tiles_and_colours_move_independently():
+def test_rows_columns_tiles_and_colors_move_independently():
     rows, columns = places(400, 75, Draws(0, 0, torch.arange(400)), **SMALL)
     moves = torch.stack([rows[:, 0, 0], rows[:, 4, 0], columns[:, 0, 0], columns[:, 4, 0]]).double()
     assert (torch.corrcoef(moves) - torch.eye(4)).abs().max() < 0.2
@@ -75,7 +75,7 @@ def test_rows_columns_tiles_and_colours_move_independently():
     assert torch.corrcoef(shifts)[0, 1].abs() < 0.2
 
 
-def test_without_draws_everything_is_centred():
+def test_without_draws_everything_is_centerd():
     rows, columns = places(2, 81, None, **SMALL)
     expected = 3 + 2 + 25 * torch.arange(3)
     assert torch.equal(rows, expected.repeat_interleave(3)[None, :, None].expand(2, 9, 3))
@@ -84,17 +84,17 @@ def test_without_draws_everything_is_centred():
 
 def test_purpose_separates_the_occluders_cut_from_the_puzzles():
     draws = Draws(0, 0, torch.arange(50))
-    pictures = torch.randint(0, 256, (50, 3, 90, 90), dtype=torch.uint8)
-    main, other = (cut_tiles(pictures, draws, purpose=p, **SMALL) for p in ("tiles", "occluders"))
+    images = torch.randint(0, 256, (50, 3, 90, 90), dtype=torch.uint8)
+    main, other = (cut_tiles(images, draws, purpose=p, **SMALL) for p in ("tiles", "occluders"))
     assert (main != other).flatten(1).any(dim=1).float().mean() > 0.9
 
 
 def test_a_sample_gives_the_same_tiles_alone_and_in_any_batch():
-    pictures = torch.randint(0, 256, (6, 3, 96, 96), dtype=torch.uint8)
+    images = torch.randint(0, 256, (6, 3, 96, 96), dtype=torch.uint8)
     ids = torch.tensor([5, 1, 99, 4, 2, 12])
-    batch = cut_tiles(pictures, Draws(7, 1, ids), **SMALL)
+    batch = cut_tiles(images, Draws(7, 1, ids), **SMALL)
     order = torch.tensor([3, 0, 5])
-    assert torch.equal(cut_tiles(pictures[order], Draws(7, 1, ids[order]), **SMALL), batch[order])
+    assert torch.equal(cut_tiles(images[order], Draws(7, 1, ids[order]), **SMALL), batch[order])
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_slot_i_shows_tile_perm_i_and_the_inverse_restores_the_puzzle():
     assert torch.equal(permute(shuffled, inverse, label), tiles)
 
 
-def test_occluders_come_from_the_other_picture_in_the_published_numbers():
+def test_occluders_come_from_the_other_image_in_the_published_numbers():
     batch = 3000
     here = torch.arange(9.0).reshape(1, 9, 1, 1, 1).expand(batch, 9, 3, 2, 2)
     puzzles, covered = occlude(here, here + 100, Draws(2, 0, torch.arange(batch)))
@@ -202,7 +202,7 @@ def test_pairs_are_those_of_a_plain_loop(height: int, width: int):
                             pairs.append((j, index[y + dy, x + dx], plain_label(dx, dy)))
     assert found.corners.tolist() == [list(k) for k in kept]
     assert sorted(zip(found.first.tolist(), found.second.tolist(), found.label.tolist(), strict=True)) == sorted(pairs)
-    # The pixels themselves: channels are picture, row and column.
+    # The pixels themselves: channels are image, row and column.
     assert torch.equal(found.patches[:, :, 0, 0].long(), found.corners)
     assert torch.equal(found.patches[:, :, -1, -1].long(), found.corners + torch.tensor([0, 95, 95]))
 
@@ -239,7 +239,7 @@ def test_some_pairs_are_drawn_evenly_from_all_pairs():
     assert set(named(some)) <= set(named(everything)) and len(set(named(some))) == 900
     assert torch.bincount(some.corners[some.first][:, 0]).tolist() == [3] * 300
     assert torch.cat([some.first, some.second]).unique().tolist() == list(range(len(some.patches)))
-    # Of the 12 pairs of a 2x2 grid, each side neighbour is there twice, each diagonal once.
+    # Of the 12 pairs of a 2x2 grid, each side neighbor is there twice, each diagonal once.
     weights = torch.tensor([1, 2, 1, 2, 2, 1, 2, 1]) / 12 * 900
     assert stats.chisquare(torch.bincount(some.label, minlength=8).numpy(), weights.numpy()).pvalue > 1e-3
 
@@ -269,14 +269,14 @@ def test_impossible_pairs_are_refused():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_cuts_the_same():
-    pictures = torch.randint(0, 256, (8, 3, 300, 280), dtype=torch.uint8)
+    images = torch.randint(0, 256, (8, 3, 300, 280), dtype=torch.uint8)
     cpu, gpu = (Draws(0, 0, torch.arange(8, device=d)) for d in ("cpu", "cuda"))
     perms, label = torch.from_numpy(permutations.min_distance_set(20)), torch.arange(8)
-    for some, draws in ((pictures, cpu), (pictures.cuda(), gpu)):
+    for some, draws in ((images, cpu), (images.cuda(), gpu)):
         tiles = permute(cut_tiles(some, draws), perms, label.to(some.device))
         puzzle = occlude(tiles, cut_tiles(some.flip(0), draws, purpose="other"), draws)[0]
         pairs = patch_pairs(some, draws, pairs=10)
         found = [t.cpu() for t in (puzzle, pairs.patches, pairs.first, pairs.second, pairs.label)]
-        if some is pictures:
+        if some is images:
             expected = found
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ssltransfer.config.formats import MotionOptions, Video
 from ssltransfer.data import motion
-from ssltransfer.data.layouts import LayoutError, find
-from ssltransfer.data.pictures import BadPicture
+from ssltransfer.data.formats import LayoutError, find
+from ssltransfer.data.image_io import CorruptImageError
 from ssltransfer.data.videos import check_video, digest_of_video, frame_files, is_video, opencv, read_frames
 
 RNG = np.random.default_rng(0)
@@ -93,9 +93,9 @@ def faulty(kind: str, path: Path) -> Path:
 )
 def test_what_is_broken_is_refused_with_a_reason(kind: str, said: str, tmp_path: Path):
     path = faulty(kind, tmp_path)
-    with pytest.raises(BadPicture, match=said):
+    with pytest.raises(CorruptImageError, match=said):
         check_video(path)
-    with pytest.raises(BadPicture, match=said):
+    with pytest.raises(CorruptImageError, match=said):
         list(read_frames(path))
 
 
@@ -108,9 +108,9 @@ def test_all_videos_below_a_folder_are_found(tmp_path: Path):
     (tmp_path / ".hidden.mp4").write_bytes(b"x")
     found = find(Video(root=str(tmp_path)))
     assert found.paths == ["1.avi", "b/c/2.mp4", "b/clip"]
-    assert found.left_out == {
+    assert found.skipped == {
         "notes.txt": "not a video's file name",
-        "cover.png": "a picture that lies in no folder of frames",
+        "cover.png": "a image that lies in no folder of frames",
         ".hidden.mp4": "hidden file",
     }
     assert is_video("A.WEBM") and not is_video("a.txt") and not is_video(".a.mp4")
@@ -160,9 +160,9 @@ def test_real_files_hold_what_their_frames_hold(real_data: Path):
     ):
         frames = list(read_frames(path))
         assert len(frames) == 24
-        grey = [motion.grey(motion.prepare(frame, options.size)) for frame in frames[:10]]
-        pairs = itertools.pairwise(grey)
-        found[path.suffix] = motion.label(grey[0], [motion.motion_between(*pair, "dis") for pair in pairs], options)
+        gray = [motion.gray(motion.prepare(frame, options.size)) for frame in frames[:10]]
+        pairs = itertools.pairwise(gray)
+        found[path.suffix] = motion.label(gray[0], [motion.motion_between(*pair, "dis") for pair in pairs], options)
     for suffix in (".mp4", ".avi"):
         both = (found[""] & found[suffix]).sum() / (found[""] | found[suffix]).sum()
         print(suffix, both)
@@ -175,5 +175,5 @@ def test_a_copy_of_a_real_file_that_was_cut_is_left_out(real_data: Path, tmp_pat
         cut = tmp_path / name
         shutil.copyfile(real_data / "video" / "encoded" / name, cut)
         cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
-        with pytest.raises(BadPicture):
+        with pytest.raises(CorruptImageError):
             check_video(cut)

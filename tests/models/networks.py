@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import TrunkOptions
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.trunk import Trunk
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -27,9 +27,9 @@ def shaken(network: M) -> M:
     return network
 
 
-def shaken_trunk(options: TrunkOptions) -> Trunk:
-    """That trunk with its top, in float64, for evaluation."""
-    return shaken(build_trunk(options, top=True).double().eval())
+def shaken_backbone(options: BackboneOptions) -> Backbone:
+    """That backbone with its top, in float64, for evaluation."""
+    return shaken(build_backbone(options, top=True).double().eval())
 
 
 def noise(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from networks import shaken
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import AlexNet, AlexNetBig, AlexNetBN
-from ssltransfer.models.build import build_trunk
+from ssltransfer.config.backbones import AlexNet, AlexNetBig, AlexNetBN
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors
-from ssltransfer.models.trunk import Trunk
 
 
 def rotnet() -> nn.Module:
@@ -43,7 +43,7 @@ def rotnet() -> nn.Module:
 def test_rotnets_file_is_read_and_computes_the_same() -> None:
     torch.manual_seed(0)
     theirs = shaken(rotnet()).eval()
-    ours = build_trunk(AlexNetBN(), top=True).eval()
+    ours = build_backbone(AlexNetBN(), top=True).eval()
     said = load_tensors(ours, theirs.state_dict(), "rotnet.pth")
     assert said.endswith("prefix '', 2 left in the file")  # the classifier
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters()) - 4 * 4097
@@ -67,10 +67,10 @@ def list_to(theirs: nn.Module, x: Tensor) -> Tensor:
 
 
 def sobel_by_hand(x: Tensor) -> Tensor:
-    grey = F.pad(x.mean(1), (1, 1, 1, 1))
+    gray = F.pad(x.mean(1), (1, 1, 1, 1))
 
     def at(dy: int, dx: int) -> Tensor:
-        return grey[:, 1 + dy : grey.shape[1] - 1 + dy, 1 + dx : grey.shape[2] - 1 + dx]
+        return gray[:, 1 + dy : gray.shape[1] - 1 + dy, 1 + dx : gray.shape[2] - 1 + dx]
 
     across = sum(weight * (at(dy, -1) - at(dy, 1)) for dy, weight in ((-1, 1), (0, 2), (1, 1)))
     down = sum(weight * (at(-1, dx) - at(1, dx)) for dx, weight in ((-1, 1), (0, 2), (1, 1)))
@@ -79,19 +79,19 @@ def sobel_by_hand(x: Tensor) -> Tensor:
 
 def test_deepclusters_sees_sobel_gradients() -> None:
     options = AlexNetBig(width=0.125, size=96, sobel=True)
-    trunk = build_trunk(options, top=True).double().eval()
+    backbone = build_backbone(options, top=True).double().eval()
     x = torch.randn(2, 3, 96, 96, dtype=torch.float64)
     with torch.no_grad():
-        wanted = trunk.features[:3](sobel_by_hand(x))  # type: ignore[index]
-        torch.testing.assert_close(trunk(x, ["conv1"])["conv1"], wanted)
+        wanted = backbone.features[:3](sobel_by_hand(x))  # type: ignore[index]
+        torch.testing.assert_close(backbone(x, ["conv1"])["conv1"], wanted)
         tinted = x + torch.tensor([0.5, -0.2, -0.3], dtype=torch.float64).view(3, 1, 1)
-        torch.testing.assert_close(trunk(tinted)["fc7"], trunk(x)["fc7"])  # colour means nothing to it
-    assert "kernels" not in trunk.state_dict()
+        torch.testing.assert_close(backbone(tinted)["fc7"], backbone(x)["fc7"])  # color means nothing to it
+    assert "kernels" not in backbone.state_dict()
 
 
 def test_deepclusters_channels_and_size() -> None:
     with torch.device("meta"):
-        plain, sobel = (build_trunk(AlexNetBig(sobel=sobel), top=True) for sobel in (False, True))
+        plain, sobel = (build_backbone(AlexNetBig(sobel=sobel), top=True) for sobel in (False, True))
     convolutions = [part for part in plain.modules() if isinstance(part, nn.Conv2d)]
     assert {c.groups for c in convolutions} == {1}
     assert [c.out_channels for c in convolutions] == [96, 256, 384, 384, 256] and {c.groups for c in convolutions} == {
@@ -104,6 +104,6 @@ def test_deepclusters_channels_and_size() -> None:
 
 
 def test_torchvisions_alexnet_is_as_it_was() -> None:
-    trunk: Trunk = build_trunk(AlexNet(width=0.125), top=True)
-    places = [int(name.split(".")[1]) for name in trunk.state_dict() if name.startswith("features")]
+    backbone: Backbone = build_backbone(AlexNet(width=0.125), top=True)
+    places = [int(name.split(".")[1]) for name in backbone.state_dict() if name.startswith("features")]
     assert sorted(set(places)) == [0, 3, 6, 8, 10]

@@ -1,4 +1,4 @@
-"""CaffeNet's pooling and normalisation against plain versions of Caffe's own formulas."""
+"""CaffeNet's pooling and normalization against plain versions of Caffe's own formulas."""
 
 import math
 
@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssltransfer.config.trunks import CaffeNet
-from ssltransfer.models.build import build_trunk
+from ssltransfer.config.backbones import CaffeNet
+from ssltransfer.models.build import build_backbone
 
 
 def pool(x: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ def lrn(x: Tensor) -> Tensor:
 
 
 def test_layers_are_those_of_a_plain_caffenet():
-    trunk = build_trunk(CaffeNet(width=0.25, size=95), top=True, seed=2).eval()
-    weights = dict(trunk.state_dict())
+    backbone = build_backbone(CaffeNet(width=0.25, size=95), top=True, seed=2).eval()
+    weights = dict(backbone.state_dict())
     # Activations of hundreds, where LRN bites, and biases that are not zero.
     for key, value in weights.items():
         if key.endswith("bias"):
@@ -49,5 +49,5 @@ def test_layers_are_those_of_a_plain_caffenet():
 
     # The sizes must be ones where rounding up differs from rounding down.
     assert any((side - 3) % 2 for side in (expected["conv1"].shape[-1], expected["conv2"].shape[-1]))
-    for name, found in trunk(x, trunk.layers).items():
+    for name, found in backbone(x, backbone.layers).items():
         assert torch.allclose(found, expected[name], rtol=1e-4, atol=1e-3), name

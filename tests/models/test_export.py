@@ -14,15 +14,16 @@ import torch
 import torchvision
 from torch import nn
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.metrics import Metrics, write_metrics
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.metrics import Metrics, write_metrics
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.cli import main
-from ssltransfer.config.trunks import (
-    TRUNKS,
+from ssltransfer.config.backbones import (
+    BACKBONES,
     AlexNet,
     AlexNetBig,
     AlexNetBN,
+    BackboneOptions,
     CaffeNet,
     HogWords,
     MobileNetV2,
@@ -33,36 +34,35 @@ from ssltransfer.config.trunks import (
     RevNet50,
     Timm,
     Torchvision,
-    TrunkOptions,
     Vgg16,
     Vgg19BN,
 )
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.export import export
-from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import read_model, write_model
 
 RESNET = ResNet18(size=64)
 CAFFE = CaffeNet(width=0.125, size=67)
 
 
-def model(folder: Path, options: TrunkOptions = RESNET) -> Path:
+def model(folder: Path, options: BackboneOptions = RESNET) -> Path:
     manifest = folder / "student" / "manifest.json"
     with Work("student", manifest, "{}", {}) as work:
-        trunk = build_trunk(options, top=True, seed=3)
+        backbone = build_backbone(options, top=True, seed=3)
         torch.manual_seed(4)
-        for name, value in trunk.state_dict().items():
+        for name, value in backbone.state_dict().items():
             # A fresh network's norms change nothing, and could be left out.
             if value.is_floating_point() and value.ndim == 1 and not name.endswith("running_var"):
                 value.add_(torch.randn_like(value) * 0.05)
-        made = {"method": {"name": "compress-1q", "teacher": "t"}, "data": "pictures"}
-        work.finish(write_model(manifest.parent, trunk, "imagenet", made))
+        made = {"method": {"name": "compress-1q", "teacher": "t"}, "data": "images"}
+        work.finish(write_model(manifest.parent, backbone, "imagenet", made))
     return manifest
 
 
-def features(manifest: Path, pictures: torch.Tensor) -> torch.Tensor:
+def features(manifest: Path, images: torch.Tensor) -> torch.Tensor:
     read = read_model(manifest)
-    return read.layers_of(pictures, [read.trunk.layers[-1]])[read.trunk.layers[-1]]
+    return read.layers_of(images, [read.backbone.layers[-1]])[read.backbone.layers[-1]]
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -80,12 +80,12 @@ def test_a_state_dict_fills_torchvisions_network(suffix: str, tmp_path: Path) ->
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
     network.fc = torch.nn.Identity()
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    plain = torchvision.transforms.functional.normalize(pictures / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert torch.allclose(network.eval()(plain), features(manifest, pictures), atol=1e-4)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    plain = torchvision.transforms.functional.normalize(images / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert torch.allclose(network.eval()(plain), features(manifest, images), atol=1e-4)
 
 
-PLAIN: dict[str, tuple[TrunkOptions, str]] = {
+PLAIN: dict[str, tuple[BackboneOptions, str]] = {
     "resnet50": (ResNet50(size=64), "fc"),
     "mobilenet_v2": (MobileNetV2(size=64), "classifier"),
     "alexnet": (AlexNet(size=64), "classifier.6"),
@@ -116,15 +116,15 @@ def plain(network: nn.Module, classifier: str, file: Path, manifest: Path) -> No
     missing, unexpected = network.load_state_dict(torch.load(file, weights_only=True), strict=False)
     assert missing and not unexpected and all(name.startswith(classifier) for name in missing)
     network.set_submodule(classifier, nn.Identity())
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    given = torchvision.transforms.functional.normalize(pictures / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    given = torchvision.transforms.functional.normalize(images / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
         found = network.eval()(given)
-    assert torch.allclose(found, features(manifest, pictures), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(found, features(manifest, images), rtol=1e-4, atol=1e-4)
 
 
 SMALL: dict[str, Any] = {"width": 0.125, "size": 64}
-NETWORKS: list[TrunkOptions] = [
+NETWORKS: list[BackboneOptions] = [
     *(CAFFE, CaffeNet(width=0.125, size=67, bn=True), AlexNet(**SMALL), AlexNetBN(**SMALL)),
     *(AlexNetBig(**SMALL, sobel=True), Vgg16(**SMALL), Vgg16(**SMALL, bn=False, sobel=True), Vgg19BN(**SMALL)),
     *(ResNet18(**SMALL), ResNet50(**SMALL), ResNet50V2(**SMALL), ResNet101V2(**SMALL, output_stride=16)),
@@ -135,56 +135,56 @@ NETWORKS: list[TrunkOptions] = [
 ]
 
 
-def test_no_trunk_is_forgotten() -> None:
+def test_no_backbone_is_forgotten() -> None:
     assert {options.name for options in NETWORKS} | {"hog-words"} == {
-        str(kind.model_fields["name"].default) for kind in TRUNKS
+        str(kind.model_fields["name"].default) for kind in BACKBONES
     }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 @pytest.mark.parametrize("options", NETWORKS, ids=lambda options: options.slug)
-def test_an_exported_network_gives_the_same(options: TrunkOptions, suffix: str, tmp_path: Path) -> None:
+def test_an_exported_network_gives_the_same(options: BackboneOptions, suffix: str, tmp_path: Path) -> None:
     manifest = model(tmp_path, options)
     assert "outputs equal to" in export(manifest, tmp_path / f"net{suffix}")
-    pictures = torch.randint(0, 256, (5, 3, options.size, options.size), dtype=torch.uint8)
-    found, wanted = ran(tmp_path / f"net{suffix}", pictures.float()), features(manifest, pictures)
+    images = torch.randint(0, 256, (5, 3, options.size, options.size), dtype=torch.uint8)
+    found, wanted = ran(tmp_path / f"net{suffix}", images.float()), features(manifest, images)
     assert wanted.std() > 1e-4
     assert float((found - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max())
     if suffix == ".pt2":
         assert "outputs equal to" in export(manifest, tmp_path / "inner.pt2", layer=options.convolutions[0])
 
 
-def ran(file: Path, pictures: torch.Tensor) -> torch.Tensor:
+def ran(file: Path, images: torch.Tensor) -> torch.Tensor:
     """What a network gives where nothing but torch, or ONNX Runtime, is there."""
     if file.suffix == ".pt2":
-        found: torch.Tensor = torch.export.load(file).module()(pictures)
+        found: torch.Tensor = torch.export.load(file).module()(images)
         return found
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["features"], {"pictures": pictures.numpy()})[0])
+    return torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
 
 
 @pytest.mark.slow
 def test_an_exported_program_needs_nothing_of_this_package(tmp_path: Path) -> None:
     manifest = model(tmp_path, RevNet50(**SMALL, recompute=True))
     export(manifest, tmp_path / "net.pt2")
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    torch.save(pictures.float(), tmp_path / "pictures.pt")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    torch.save(images.float(), tmp_path / "images.pt")
     code = (
         "import sys, torch; network = torch.export.load('net.pt2').module();"
-        "torch.save(network(torch.load('pictures.pt')), 'found.pt');"
+        "torch.save(network(torch.load('images.pt')), 'found.pt');"
         "assert not [name for name in sys.modules if name.startswith('ssltransfer')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    assert torch.allclose(torch.load(tmp_path / "found.pt"), features(manifest, pictures), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(torch.load(tmp_path / "found.pt"), features(manifest, images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_what_torch_cannot_write_is_one_sentence(suffix: str, tmp_path: Path) -> None:
-    """Words of HOG are counted picture by picture: no network of any batch size."""
+    """Words of HOG are counted image by image: no network of any batch size."""
     manifest = model(tmp_path, HogWords(size=64, words=16))
-    with pytest.raises(ArtefactError) as caught:
+    with pytest.raises(ArtifactError) as caught:
         export(manifest, tmp_path / f"net{suffix}")
     assert "torch cannot write hog-words-64px-16words in this form" in str(caught.value)
     assert "\n" not in str(caught.value) and not [path for path in tmp_path.iterdir() if path.is_file()]
@@ -194,24 +194,24 @@ def test_what_torch_cannot_write_is_one_sentence(suffix: str, tmp_path: Path) ->
 def test_the_card_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = model(tmp_path)
     found = Metrics(
-        {"name": "neighbours"}, "student", "nn", "top1", "%", {"top1": [40.0, 50.0]}, [0, 1], {}, chance=8.25
+        {"name": "neighbors"}, "student", "nn", "top1", "%", {"top1": [40.0, 50.0]}, [0, 1], {}, chance=8.25
     )
     write_metrics(tmp_path / "nn" / "student.json", found)
     words = ["export", str(manifest), str(tmp_path / "s.pth"), "--metrics", str(tmp_path / "nn" / "student.json")]
     assert main(words) == 0
     assert "120 tensors of resnet18" in capsys.readouterr().out
     text = (tmp_path / "s.pth.md").read_text()
-    assert "`compress-1q` on pictures" in text and "| nn | neighbours | 45.00 | 8.25 | % |" in text
+    assert "`compress-1q` on images" in text and "| nn | neighbors | 45.00 | 8.25 | % |" in text
     assert "11,176,512 parameters" in text and read_model(manifest).digest in text
 
 
 def test_what_cannot_be_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = model(tmp_path)
-    with pytest.raises(ArtefactError, match=r"name one of .pth, .safetensors, .pt2, .onnx"):
+    with pytest.raises(ArtifactError, match=r"name one of .pth, .safetensors, .pt2, .onnx"):
         export(manifest, tmp_path / "net.bin")
     with pytest.raises(LayerError, match="no layer 'fc9'"):
         export(manifest, tmp_path / "net.onnx", layer="fc9")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ArtefactError, match="pip install onnx"):
+    with pytest.raises(ArtifactError, match="pip install onnx"):
         export(manifest, tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists() and not list(tmp_path.glob("*.md"))

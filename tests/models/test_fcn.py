@@ -1,4 +1,4 @@
-"""Scores of pixels lie where the picture is: against the published numbers, ramps, and torch's own interpolation."""
+"""Scores of pixels lie where the image is: against the published numbers, ramps, and torch's own interpolation."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import (
+from ssltransfer.config.backbones import (
     AlexNet,
     AlexNetBig,
     AlexNetBN,
+    BackboneOptions,
     CaffeNet,
     MobileNetV2,
     ResNet18,
     ResNet50V2,
     ResNet101V2,
     RevNet50,
-    TrunkOptions,
     Vgg16,
     Vgg19BN,
 )
-from ssltransfer.models.absorb import absorb_norms
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fcn import Fcn, Grid, Window
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.models.fuse_bn import absorb_norms
 
 SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
 
 
-def made(options: TrunkOptions, classes: int = 3, padding: int = 100) -> Fcn:
-    return Fcn(build_trunk(options, top=True, seed=4), classes, padding=padding).eval()
+def made(options: BackboneOptions, classes: int = 3, padding: int = 100) -> Fcn:
+    return Fcn(build_backbone(options, top=True, seed=4), classes, padding=padding).eval()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def made(options: TrunkOptions, classes: int = 3, padding: int = 100) -> Fcn:
     ids=lambda value: getattr(value, "name", None),
 )
 def test_strides_kernels_and_crops_are_the_published_ones(
-    options: TrunkOptions, stride: int, kernel: int, crop: int
+    options: BackboneOptions, stride: int, kernel: int, crop: int
 ) -> None:
     grid = made(options).grid
     assert (grid.stride, grid.kernel, grid.crop) == (stride, kernel, crop)
@@ -63,10 +63,10 @@ def test_cells_are_counted_as_torch_counts_them(ceil: bool) -> None:
 
 
 def averaging(net: Fcn) -> None:
-    """Make every layer a mean over its window: what comes out for a ramp is where its window's centre lies."""
+    """Make every layer a mean over its window: what comes out for a ramp is where its window's center lies."""
     for norm in [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]:
         norm.eps = 0.0  # fresh ones change nothing then
-    if net.trunk.options.foldable:
+    if net.backbone.options.foldable:
         absorb_norms(net)
     for name, module in list(net.named_modules(remove_duplicate=False)):
         if isinstance(module, nn.MaxPool2d):
@@ -100,7 +100,7 @@ def averaging(net: Fcn) -> None:
     ],
     ids=lambda options: options.slug,
 )
-def test_a_ramp_comes_back_as_that_ramp(options: TrunkOptions) -> None:
+def test_a_ramp_comes_back_as_that_ramp(options: BackboneOptions) -> None:
     net = made(options).double()
     averaging(net)
     # Half of the largest receptive field, and a stride.
@@ -129,14 +129,14 @@ def test_a_ramp_comes_back_as_that_ramp(options: TrunkOptions) -> None:
     ],
     ids=lambda options: options.slug,
 )
-def test_fc7_of_a_picture_of_the_trunks_own_size_is_the_trunks(options: TrunkOptions) -> None:
-    trunk = build_trunk(options, top=True, seed=4).eval()
+def test_fc7_of_a_image_of_the_backbones_own_size_is_the_backbones(options: BackboneOptions) -> None:
+    backbone = build_backbone(options, top=True, seed=4).eval()
     net = made(options, padding=120 if options.size > 240 else 100)
-    own, padded = (next(m for m in one.modules() if isinstance(m, nn.Conv2d)) for one in (trunk, net))
+    own, padded = (next(m for m in one.modules() if isinstance(m, nn.Conv2d)) for one in (backbone, net))
     padded.padding = own.padding
     x = torch.randn(2, 3, options.size, options.size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        wanted, found = trunk(x)["fc7"], net.head(net.trunk(x)[net.layer])
+        wanted, found = backbone(x)["fc7"], net.head(net.backbone(x)[net.layer])
     assert found.shape == (*wanted.shape, 1, 1) and float(wanted.std()) > 0.01
     torch.testing.assert_close(found[:, :, 0, 0], wanted, rtol=1e-4, atol=1e-5)
 
@@ -146,7 +146,7 @@ def test_an_even_kernel_interpolates_as_torch_does() -> None:
     scores = torch.randn(1, 3, 6, 7, generator=torch.Generator().manual_seed(1))
     found = net.enlarge(scores, 170, 200)
     wanted = F.interpolate(scores, scale_factor=32, mode="bilinear", align_corners=False)
-    # Half a stride lies before the first cell's centre there, 63 / 2 pixels here, of which 19 are cropped.
+    # Half a stride lies before the first cell's center there, 63 / 2 pixels here, of which 19 are cropped.
     inner = slice(30, 150)
     torch.testing.assert_close(found[..., inner, inner], wanted[..., 33:153, 33:153])
 
@@ -162,7 +162,7 @@ def test_an_odd_kernel_meets_each_score_and_halves_the_way_between() -> None:
 
 
 @pytest.mark.parametrize("options", [SMALL, AlexNet(width=0.02), Vgg16(width=0.02, bn=False), ResNet18(width=0.02)])
-def test_a_picture_of_any_size_has_scores_of_that_size(options: TrunkOptions) -> None:
+def test_a_image_of_any_size_has_scores_of_that_size(options: BackboneOptions) -> None:
     net = made(options, classes=2)
     for height, width in ((1, 1), (33, 64), (70, 31)):
         with torch.no_grad():
@@ -177,10 +177,10 @@ def test_scores_start_at_zero_and_only_layers_of_the_network_learn() -> None:
 
 
 def test_too_little_padding_is_refused() -> None:
-    with pytest.raises(LayerError, match=r"at the edges of a picture; raise `padding` \(60\)"):
+    with pytest.raises(LayerError, match=r"at the edges of a image; raise `padding` \(60\)"):
         made(CaffeNet(width=0.02), padding=60)
     with pytest.raises(LayerError, match="caffenet without fc6, fc7"):
-        Fcn(build_trunk(SMALL, top=False), 3)
+        Fcn(build_backbone(SMALL, top=False), 3)
 
 
 def test_what_covers_all_lengths_of_two_strides_covers_all() -> None:

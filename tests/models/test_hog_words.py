@@ -3,20 +3,20 @@ import pytest
 import torch
 from skimage.feature import hog as theirs
 
-from ssltransfer.config.trunks import HogWords
+from ssltransfer.config.backbones import HogWords
 from ssltransfer.models import hog_words
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.hog_words import DESCRIPTOR, hog
 
 
 @pytest.mark.parametrize(("side", "cell"), [(64, 8), (48, 6), (66, 8)])
 def test_descriptors_are_scikit_images(side: int, cell: int):
-    grey = np.random.default_rng(side).random((3, side, side)).astype(np.float32)
-    grey[1, :, : side // 2] = 0.5  # flat areas: blocks without any gradient
-    found = hog(torch.from_numpy(grey), cell)
-    for picture, descriptors in zip(grey, found, strict=True):
+    gray = np.random.default_rng(side).random((3, side, side)).astype(np.float32)
+    gray[1, :, : side // 2] = 0.5  # flat areas: blocks without any gradient
+    found = hog(torch.from_numpy(gray), cell)
+    for image, descriptors in zip(gray, found, strict=True):
         expected = theirs(
-            picture.astype(np.float64),
+            image.astype(np.float64),
             orientations=9,
             pixels_per_cell=(cell, cell),
             cells_per_block=(2, 2),
@@ -33,15 +33,15 @@ def test_the_published_setting_has_961_descriptors():
 
 
 def test_each_descriptor_counts_for_its_nearest_word(monkeypatch: pytest.MonkeyPatch):
-    trunk = build_trunk(HogWords(words=40, size=64), top=True)
+    backbone = build_backbone(HogWords(words=40, size=64), top=True)
     vocabulary = torch.rand(40, DESCRIPTOR) * 0.4
-    trunk.load_state_dict({"vocabulary": vocabulary})
+    backbone.load_state_dict({"vocabulary": vocabulary})
     x = torch.rand(5, 3, 64, 64)
-    found = trunk(x)["words"]
+    found = backbone(x)["words"]
     for one, row in zip(hog(x.mean(1), 8).numpy(), found, strict=True):
         nearest = ((one[:, None] - vocabulary.numpy()[None]) ** 2).sum(-1).argmin(1)
         expected = np.sqrt(np.bincount(nearest, minlength=40) / len(one))
         assert np.allclose(row, expected, atol=1e-6)
     assert torch.allclose(found.square().sum(1), torch.ones(5))  # L1, then square root
-    monkeypatch.setattr(hog_words, "DISTANCES", 2 * 49 * 40)  # two pictures at a time
-    assert torch.equal(trunk(x)["words"], found)
+    monkeypatch.setattr(hog_words, "DISTANCES", 2 * 49 * 40)  # two images at a time
+    assert torch.equal(backbone(x)["words"], found)

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm as trunks: the libraries' own values, names, and refusals."""
+"""Networks of torchvision and timm as backbones: the libraries' own values, names, and refusals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from networks import noise
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.work import Work
-from ssltransfer.config.trunks import Timm, Torchvision
-from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.config.backbones import Timm, Torchvision
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.state_dicts import load_tensors
-from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.plan.networks import flops, parameters
+from ssltransfer.planning.networks import flops, parameters
 
 
 def classifier_input(network: nn.Module, classifier: str, x: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def classifier_input(network: nn.Module, classifier: str, x: Tensor) -> Tensor:
         ("shufflenet_v2_x0_5", "fc", ("stage3",), 64),
         ("mnasnet0_5", "classifier.1", ("layers.8",), 64),
         ("squeezenet1_1", "", (), 64),
-        ("regnet_y_400mf", "fc", ("trunk_output.block2",), 64),
+        ("regnet_y_400mf", "fc", ("backbone_output.block2",), 64),
         ("efficientnet_b0", "classifier.1", ("features.3",), 64),
         ("densenet121", "classifier", ("features.denseblock1",), 64),
         ("googlenet", "fc", ("inception3a",), 64),
@@ -52,7 +52,7 @@ def test_computes_torchvisions_values(model: str, classifier: str, endpoints: tu
     options = Torchvision(model=model, endpoints=endpoints, size=size)
     if not classifier:
         with pytest.raises(LayerError, match="does not end with a linear layer"):
-            build_trunk(options, top=True)
+            build_backbone(options, top=True)
         return
     more: dict[str, Any] = {"aux_logits": False, "init_weights": True} if model == "googlenet" else {}
     torch.manual_seed(4)
@@ -60,8 +60,8 @@ def test_computes_torchvisions_values(model: str, classifier: str, endpoints: tu
     for part in theirs.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.weight, 0.7, 1.3)
-    trunk = build_trunk(options, top=True).eval()
-    said = load_tensors(trunk, theirs.state_dict(), f"{model}.pth")
+    backbone = build_backbone(options, top=True).eval()
+    said = load_tensors(backbone, theirs.state_dict(), f"{model}.pth")
     assert said.endswith("prefix '', 2 left in the file")
     x = noise(2, 3, size, size)
     wanted = {"pool": classifier_input(theirs, classifier, x)}
@@ -73,12 +73,12 @@ def test_computes_torchvisions_values(model: str, classifier: str, endpoints: tu
         hook.remove()
         wanted[path] = caught[0]
     with torch.no_grad():
-        found = trunk(x, trunk.layers)
-        assert torch.equal(trunk(x)["pool"], wanted["pool"])
-    assert list(found) == [*endpoints, "pool"] == list(trunk.layers)
+        found = backbone(x, backbone.layers)
+        assert torch.equal(backbone(x)["pool"], wanted["pool"])
+    assert list(found) == [*endpoints, "pool"] == list(backbone.layers)
     for layer, value in wanted.items():
         assert torch.equal(found[layer], value), layer
-        assert trunk.shapes()[layer] == tuple(value.shape[1:])
+        assert backbone.shapes()[layer] == tuple(value.shape[1:])
 
 
 def test_starts_as_the_library_starts_it() -> None:
@@ -86,22 +86,22 @@ def test_starts_as_the_library_starts_it() -> None:
         torch.manual_seed(7)
         theirs = torchvision.models.get_model("resnet18", weights=None).state_dict()
     before = torch.random.get_rng_state()
-    ours = build_trunk(Torchvision(model="resnet18"), top=True, seed=7).state_dict()
+    ours = build_backbone(Torchvision(model="resnet18"), top=True, seed=7).state_dict()
     assert torch.equal(before, torch.random.get_rng_state())
     assert list(ours) == [name for name in theirs if not name.startswith("fc.")]
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 def test_nothing_beyond_the_layers_asked_for_is_computed() -> None:
-    trunk = build_trunk(Torchvision(model="resnet18", endpoints=("layer1", "layer3"), size=64), top=True).eval()
+    backbone = build_backbone(Torchvision(model="resnet18", endpoints=("layer1", "layer3"), size=64), top=True).eval()
     ran: list[str] = []
-    for name, part in trunk.named_modules():
+    for name, part in backbone.named_modules():
         if not list(part.children()):
             part.register_forward_hook(lambda _, __, ___, name=name: ran.append(name))
     counts = []
-    for layer in trunk.layers:
+    for layer in backbone.layers:
         ran.clear()
-        assert list(trunk(noise(1, 3, 64, 64), [layer])) == [layer]
+        assert list(backbone(noise(1, 3, 64, 64), [layer])) == [layer]
         counts.append(list(ran))
     for before, after in pairwise(counts):
         assert len(before) < len(after) and after[: len(before)] == before
@@ -109,55 +109,56 @@ def test_nothing_beyond_the_layers_asked_for_is_computed() -> None:
 
 
 def test_a_layer_is_not_changed_by_what_works_in_place_behind_it() -> None:
-    trunk = build_trunk(Torchvision(model="resnet18", endpoints=("bn1",), size=64), top=True).eval()
-    found = trunk(noise(1, 3, 64, 64), ["bn1", "pool"])
+    backbone = build_backbone(Torchvision(model="resnet18", endpoints=("bn1",), size=64), top=True).eval()
+    found = backbone(noise(1, 3, 64, 64), ["bn1", "pool"])
     assert (found["bn1"] < 0).any()  # ReLU follows
 
 
 def test_of_a_module_that_is_called_twice_the_first_call_counts() -> None:
     path = "layer1.0.relu"
-    trunk = build_trunk(Torchvision(model="resnet18", endpoints=(path, "layer1.0"), size=64), top=True).eval()
+    backbone = build_backbone(Torchvision(model="resnet18", endpoints=(path, "layer1.0"), size=64), top=True).eval()
     x = noise(1, 3, 64, 64)
-    alone, among = trunk(x, [path])[path], trunk(x, [path, "layer1.0", "pool"])
+    alone, among = backbone(x, [path])[path], backbone(x, [path, "layer1.0", "pool"])
     assert torch.equal(alone, among[path]) and not torch.equal(alone, among["layer1.0"])
 
 
 def test_swin_maps_have_their_channels_first() -> None:
-    trunk = build_trunk(Torchvision(model="swin_t", endpoints=("features.1",), size=64), top=True).eval()
-    shapes = trunk.shapes()
+    backbone = build_backbone(Torchvision(model="swin_t", endpoints=("features.1",), size=64), top=True).eval()
+    shapes = backbone.shapes()
     assert shapes == {"features.1": (96, 16, 16), "pool": (768,)}
 
 
 def test_gradients_reach_the_weights() -> None:
-    trunk = build_trunk(Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64), top=True).train()
-    trunk(noise(2, 3, 64, 64), ["stage2"])["stage2"].square().sum().backward()
-    learned = {name.split(".")[1] for name, p in trunk.named_parameters() if p.grad is not None}
+    backbone = build_backbone(Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64), top=True).train()
+    backbone(noise(2, 3, 64, 64), ["stage2"])["stage2"].square().sum().backward()
+    learned = {name.split(".")[1] for name, p in backbone.named_parameters() if p.grad is not None}
     assert learned == {"conv1", "stage2"}
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
-    trunk = build_trunk(Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64), top=True)
-    trunk.train()(noise(8, 3, 64, 64))
+    backbone = build_backbone(Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64), top=True)
+    backbone.train()(noise(8, 3, 64, 64))
     with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(tmp_path / "m", trunk, "imagenet", {}))
+        work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
     model = read_model(work.output)
-    assert model.trunk.options == trunk.options and model.trunk.layers == ("stage2", "pool")
+    assert model.backbone.options == backbone.options and model.backbone.layers == ("stage2", "pool")
     x = noise(1, 3, 64, 64)
     with torch.no_grad():
-        found, wanted = model.trunk(x, ["stage2", "pool"]), trunk.eval()(x, ["stage2", "pool"])
+        found, wanted = model.backbone(x, ["stage2", "pool"]), backbone.eval()(x, ["stage2", "pool"])
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
 def test_inside_a_task_names_stay_the_librarys() -> None:
     options = Torchvision(model="resnet18", size=64)
     task, other = (
-        nn.ModuleDict({"trunk": build_trunk(options, top=True, seed=seed), "head": nn.Linear(3, 2)}) for seed in (0, 3)
+        nn.ModuleDict({"backbone": build_backbone(options, top=True, seed=seed), "head": nn.Linear(3, 2)})
+        for seed in (0, 3)
     )
     state = task.state_dict()
-    assert "trunk.layer1.0.conv1.weight" in state and not any("network" in name for name in state)
+    assert "backbone.layer1.0.conv1.weight" in state and not any("network" in name for name in state)
     other.load_state_dict(state)
     assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
-    assert isinstance(build_tile_trunk(Torchvision(model="resnet18"), seed=0), nn.Module)
+    assert isinstance(build_tile_backbone(Torchvision(model="resnet18"), seed=0), nn.Module)
 
 
 def test_costs_are_counted_without_weights() -> None:
@@ -175,20 +176,20 @@ def test_costs_are_counted_without_weights() -> None:
 )
 def test_what_is_not_there_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(LayerError, match=said):
-        build_trunk(Torchvision(**options), top=True)
+        build_backbone(Torchvision(**options), top=True)
 
 
 def test_what_is_no_layer_is_refused() -> None:
-    trunk = build_trunk(Torchvision(model="vit_b_32", endpoints=("encoder.ln",), size=64), top=True).eval()
+    backbone = build_backbone(Torchvision(model="vit_b_32", endpoints=("encoder.ln",), size=64), top=True).eval()
     with pytest.raises(LayerError, match=r"encoder\.ln gives a tensor of 3 axes, neither a map nor a vector"):
-        trunk(noise(1, 3, 64, 64), ["encoder.ln"])
-    assert trunk(noise(1, 3, 64, 64))["pool"].shape == (1, 768)
+        backbone(noise(1, 3, 64, 64), ["encoder.ln"])
+    assert backbone(noise(1, 3, 64, 64))["pool"].shape == (1, 768)
     with pytest.raises(LayerError, match=r"torchvision has no layer 'head'; it has encoder\.ln, pool"):
-        trunk(noise(1, 3, 64, 64), ["head"])
+        backbone(noise(1, 3, 64, 64), ["head"])
     with pytest.raises(LayerError, match="cannot be computed from the layer before"):
-        trunk.step("pool", noise(1, 3))
-    with pytest.raises(LayerError, match="where its cells lie in a picture is not known"):
-        Fcn(trunk, 3)
+        backbone.step("pool", noise(1, 3))
+    with pytest.raises(LayerError, match="where its cells lie in a image is not known"):
+        Fcn(backbone, 3)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_built(wrong: dict[st
 def test_without_timm_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(LayerError, match="needs timm, which is not installed: pip install"):
-        build_trunk(Timm(model="resnet18"), top=True)
+        build_backbone(Timm(model="resnet18"), top=True)
 
 
 @pytest.mark.parametrize(
@@ -228,18 +229,18 @@ def test_computes_timms_values(
     more = {"img_size": size} if "224" in model else {}
     torch.manual_seed(2)
     theirs = timm.create_model(model, pretrained=False, **more).eval()
-    trunk = build_trunk(Timm(model=model, endpoints=endpoints, size=size), top=True).eval()
-    load_tensors(trunk, theirs.state_dict(), "timm.pth")
+    backbone = build_backbone(Timm(model=model, endpoints=endpoints, size=size), top=True).eval()
+    load_tensors(backbone, theirs.state_dict(), "timm.pth")
     x = noise(2, 3, size, size)
     with torch.no_grad():
         wanted = theirs.forward_head(theirs.forward_features(x), pre_logits=True)
-        assert torch.equal(trunk(x)["pool"], wanted)
+        assert torch.equal(backbone(x)["pool"], wanted)
         for name, shape in maps.items():
-            assert trunk(x, [name])[name].shape[1:] == shape
+            assert backbone(x, [name])[name].shape[1:] == shape
     with torch.device("meta"):
-        assert build_trunk(trunk.options, top=True).layers == (*endpoints, "pool")
+        assert build_backbone(backbone.options, top=True).layers == (*endpoints, "pool")
 
 
 def test_timm_has_no_such_network() -> None:
     with pytest.raises(LayerError, match="timm has no network 'resnet17x'; did you mean 'resnet"):
-        build_trunk(Timm(model="resnet17x"), top=True)
+        build_backbone(Timm(model="resnet17x"), top=True)

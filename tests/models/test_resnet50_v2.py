@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import noise, shaken_trunk
+from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.work import Work
-from ssltransfer.config.trunks import ResNet50V2
-from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.config.backbones import ResNet50V2
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.resnets_v2 import Unit
-from ssltransfer.models.trunk import Trunk
 from ssltransfer.models.weights import read_model, write_model
 
 SMALL = ResNet50V2(width=0.125, size=64)
 
 
 def parameters(width: int) -> int:
-    """Of the released network, written as sums over its units; the trunk without logits."""
+    """Of the released network, written as sums over its units; the backbone without logits."""
     channels, total = 64 * width, 3 * 49 * 64 * width
     for units, out in ((3, 256), (4, 512), (6, 1024), (3, 2048)):
         out, inner = out * width, out * width // 4
@@ -36,27 +36,27 @@ def parameters(width: int) -> int:
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_parameters_and_pre_logits_at_the_papers_widths(width: int) -> None:
     with torch.device("meta"):
-        trunk = build_trunk(ResNet50V2(width=width), top=True)
-    assert sum(p.numel() for p in trunk.parameters()) == parameters(width)
-    assert trunk.shapes()["pool"] == (2048 * width,)
+        backbone = build_backbone(ResNet50V2(width=width), top=True)
+    assert sum(p.numel() for p in backbone.parameters()) == parameters(width)
+    assert backbone.shapes()["pool"] == (2048 * width,)
     assert parameters(1) == 25_549_352 - 2_049_000  # timm's resnetv2_50 and its classifier
 
 
-def textbook(trunk: Trunk, x: Tensor, strides: tuple[int, ...] = (1, 2, 2, 2)) -> dict[str, Tensor]:
+def textbook(backbone: Backbone, x: Tensor, strides: tuple[int, ...] = (1, 2, 2, 2)) -> dict[str, Tensor]:
     """bottleneck_v2 of the released code, unit for unit, with every norm where it stands there."""
 
     def norm(x: Tensor, module: Any) -> Tensor:
         scale = module.weight / torch.sqrt(module.running_var + 1e-3)
         return x * scale.view(-1, 1, 1) + (module.bias - module.running_mean * scale).view(-1, 1, 1)
 
-    stem = trunk.get_submodule("conv1")
+    stem = backbone.get_submodule("conv1")
     found = {"conv1": F.conv2d(F.pad(x, (3, 3, 3, 3)), stem.weight, stride=stem.stride)}  # type: ignore[arg-type]
     x = F.max_pool2d(F.pad(found["conv1"], (1, 1, 1, 1)), 3, 2)
     for number in (1, 2, 3, 4):
-        for place, unit in enumerate(trunk.get_submodule(f"block{number}")):  # type: ignore[arg-type]
+        for place, unit in enumerate(backbone.get_submodule(f"block{number}")):  # type: ignore[arg-type]
             assert isinstance(unit, Unit)
             stride = strides[number - 1] if place == 0 else 1
-            before = trunk.get_submodule(f"norm{number - 1}") if place == 0 else unit.before[0]  # type: ignore[index]
+            before = backbone.get_submodule(f"norm{number - 1}") if place == 0 else unit.before[0]  # type: ignore[index]
             normed = norm(x, before).relu()
             if place == 0 and number > 1:
                 found[f"block{number - 1}"] = normed
@@ -65,17 +65,20 @@ def textbook(trunk: Trunk, x: Tensor, strides: tuple[int, ...] = (1, 2, 2, 2)) -
             y = norm(F.conv2d(F.pad(y, (1, 1, 1, 1)), weights[1], stride=stride), unit.branch[4]).relu()
             shortcut = F.conv2d(normed, unit.shortcut.weight, stride=stride) if unit.shortcut else x
             x = F.conv2d(y, weights[2]) + shortcut
-    x = norm(x, trunk.get_submodule("norm4"))
-    found["block4"] = x.relu() if trunk.options.last_relu else x  # type: ignore[attr-defined]
+    x = norm(x, backbone.get_submodule("norm4"))
+    found["block4"] = x.relu() if backbone.options.last_relu else x  # type: ignore[attr-defined]
     found["pool"] = found["block4"].mean((2, 3))
     return found
 
 
 @pytest.mark.parametrize("last_relu", [True, False])
 def test_computes_what_was_released(last_relu: bool) -> None:
-    trunk, x = shaken_trunk(SMALL.model_copy(update={"last_relu": last_relu})), noise(2, 3, 64, 64, dtype=torch.float64)
+    backbone, x = (
+        shaken_backbone(SMALL.model_copy(update={"last_relu": last_relu})),
+        noise(2, 3, 64, 64, dtype=torch.float64),
+    )
     with torch.no_grad():
-        found, wanted = trunk(x, trunk.layers), textbook(trunk, x)
+        found, wanted = backbone(x, backbone.layers), textbook(backbone, x)
     assert found.keys() == wanted.keys()
     for layer, value in wanted.items():
         torch.testing.assert_close(found[layer], value, rtol=1e-9, atol=1e-9, msg=layer)
@@ -83,8 +86,8 @@ def test_computes_what_was_released(last_relu: bool) -> None:
 
 
 def test_patches_have_the_released_strides() -> None:
-    usual, x = shaken_trunk(SMALL), noise(2, 3, 64, 64, dtype=torch.float64)
-    tiles = build_tile_trunk(SMALL, seed=0).double().eval()
+    usual, x = shaken_backbone(SMALL), noise(2, 3, 64, 64, dtype=torch.float64)
+    tiles = build_tile_backbone(SMALL, seed=0).double().eval()
     tiles.load_state_dict(usual.state_dict())
     with torch.no_grad():
         found, wanted = tiles(x, tiles.layers), textbook(tiles, x, strides=(1, 2, 2, 1))
@@ -95,51 +98,51 @@ def test_patches_have_the_released_strides() -> None:
 
 def test_norms_are_tensorflows() -> None:
     for momentum in (0.01, 0.2):
-        trunk = build_trunk(SMALL.model_copy(update={"norm_momentum": momentum}), top=True)
-        norms = [part for part in trunk.modules() if isinstance(part, nn.BatchNorm2d)]
+        backbone = build_backbone(SMALL.model_copy(update={"norm_momentum": momentum}), top=True)
+        norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
         assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, momentum)}
 
 
 def test_a_representation_is_a_linear_function_of_the_average() -> None:
-    trunk = build_trunk(SMALL.model_copy(update={"representation": 12}), top=True, seed=3).double().eval()
-    plain = build_trunk(SMALL, top=True, seed=3).double().eval()
-    missing, unexpected = plain.load_state_dict(trunk.state_dict(), strict=False)
+    backbone = build_backbone(SMALL.model_copy(update={"representation": 12}), top=True, seed=3).double().eval()
+    plain = build_backbone(SMALL, top=True, seed=3).double().eval()
+    missing, unexpected = plain.load_state_dict(backbone.state_dict(), strict=False)
     assert not missing and sorted(unexpected) == ["representation.bias", "representation.weight"]
-    nn.init.normal_(trunk.get_submodule("representation").bias)  # type: ignore[arg-type]
+    nn.init.normal_(backbone.get_submodule("representation").bias)  # type: ignore[arg-type]
     x = noise(20, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        found, pool = trunk(x, ["pool", "representation"]), plain(x)["pool"]
+        found, pool = backbone(x, ["pool", "representation"]), plain(x)["pool"]
     assert torch.equal(found["pool"], pool) and found["representation"].shape == (20, 12)
-    weight = trunk.get_submodule("representation").weight
-    bias = trunk.get_submodule("representation").bias
+    weight = backbone.get_submodule("representation").weight
+    bias = backbone.get_submodule("representation").bias
     torch.testing.assert_close(found["representation"], pool @ weight.T + bias)  # type: ignore[union-attr,operator]
-    assert trunk.options.layers[-2:] == ("pool", "representation") and trunk.options.vector == "representation"
+    assert backbone.options.layers[-2:] == ("pool", "representation") and backbone.options.vector == "representation"
     assert SMALL.vector == "pool" and SMALL.maps[-1] == "block4"
 
 
 def test_ends_with_block3_and_dilated_if_told() -> None:
-    trunk = build_trunk(SMALL.model_copy(update={"block4": False, "output_stride": 8}), top=True)
-    assert trunk.layers == ("conv1", "block1", "block2", "block3", "pool")
-    assert trunk.shapes()["block3"] == (128, 8, 8)
+    backbone = build_backbone(SMALL.model_copy(update={"block4": False, "output_stride": 8}), top=True)
+    assert backbone.layers == ("conv1", "block1", "block2", "block3", "pool")
+    assert backbone.shapes()["block3"] == (128, 8, 8)
 
 
 def test_a_random_network_has_values_of_a_usual_size_and_learns() -> None:
-    trunk = build_trunk(SMALL, top=True)
+    backbone = build_backbone(SMALL, top=True)
     x = noise(4, 3, 64, 64)
     with torch.no_grad():
-        for layer, value in trunk.eval()(x, trunk.layers).items():
+        for layer, value in backbone.eval()(x, backbone.layers).items():
             assert layer == "pool" or 0.2 < float(value.std()) < 10, layer
-    trunk.train()(x)["pool"].square().sum().backward()
-    for name, parameter in trunk.named_parameters():
+    backbone.train()(x)["pool"].square().sum().backward()
+    for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
-    trunk = shaken_trunk(SMALL.model_copy(update={"representation": 12, "last_relu": False})).float()
+    backbone = shaken_backbone(SMALL.model_copy(update={"representation": 12, "last_relu": False})).float()
     with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(tmp_path / "m", trunk, "half", {}))
+        work.finish(write_model(tmp_path / "m", backbone, "half", {}))
     model = read_model(work.output)
-    assert model.trunk.options == trunk.options
+    assert model.backbone.options == backbone.options
     x = noise(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(model.trunk(x)["representation"], trunk(x)["representation"])
+        assert torch.equal(model.backbone(x)["representation"], backbone(x)["representation"])

@@ -7,22 +7,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from networks import noise, shaken_trunk
+from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.work import Work
-from ssltransfer.config.trunks import ResNet101V2
-from ssltransfer.models.build import build_trunk, rebuild
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.config.backbones import ResNet101V2
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.resnets_v2 import Unit
-from ssltransfer.models.trunk import Trunk
 from ssltransfer.models.weights import read_model, write_model
 
 SMALL = ResNet101V2(width=0.125, size=64)
 
 
-def meta(**options: object) -> Trunk:
+def meta(**options: object) -> Backbone:
     with torch.device("meta"):
-        return build_trunk(ResNet101V2(**options), top=True)  # type: ignore[arg-type]
+        return build_backbone(ResNet101V2(**options), top=True)  # type: ignore[arg-type]
 
 
 def test_convolutions_are_those_of_torchvisions_resnet101() -> None:
@@ -52,8 +52,8 @@ def test_parameters_are_the_published_number() -> None:
     ],
 )
 def test_maps_have_the_published_sizes(stride: int, height: int, width: int, shape: tuple[int, int]) -> None:
-    trunk = meta(output_stride=stride)
-    assert trunk(torch.empty(1, 3, height, width, device="meta"), ["block3"])["block3"].shape == (1, 1024, *shape)
+    backbone = meta(output_stride=stride)
+    assert backbone(torch.empty(1, 3, height, width, device="meta"), ["block3"])["block3"].shape == (1, 1024, *shape)
 
 
 def test_layers() -> None:
@@ -68,7 +68,7 @@ def test_layers() -> None:
 
 @pytest.mark.parametrize("sides", [(64, 64), (75, 102)])
 def test_the_dilated_network_holds_the_strided_one(sides: tuple[int, int]) -> None:
-    dense = shaken_trunk(SMALL.model_copy(update={"block4": True}))
+    dense = shaken_backbone(SMALL.model_copy(update={"block4": True}))
     strided = rebuild(dense, output_stride=16).double()
     strided.load_state_dict(dense.state_dict())  # rebuilding rounds to float32
     assert strided.options == SMALL.model_copy(update={"block4": True, "output_stride": 16})
@@ -81,7 +81,7 @@ def test_the_dilated_network_holds_the_strided_one(sides: tuple[int, int]) -> No
     assert torch.equal(one["block2"], other["block2"])
 
 
-def textbook(trunk: Trunk, x: Tensor) -> dict[str, Tensor]:
+def textbook(backbone: Backbone, x: Tensor) -> dict[str, Tensor]:
     """He et al.'s units, each with its own norm and ReLU first, and the norm at the end."""
 
     def norm(x: Tensor, module: nn.Module) -> Tensor:
@@ -92,57 +92,57 @@ def textbook(trunk: Trunk, x: Tensor) -> dict[str, Tensor]:
         return torch.clamp(x * scale.view(-1, 1, 1) + (module.bias - mean * scale).view(-1, 1, 1), min=0)
 
     found = {}
-    x = F.conv2d(x, trunk.get_submodule("conv1").weight, stride=2, padding=3)  # type: ignore[arg-type]
+    x = F.conv2d(x, backbone.get_submodule("conv1").weight, stride=2, padding=3)  # type: ignore[arg-type]
     x = F.max_pool2d(x, 3, 2, 1)
     for number in (1, 2, 3):
-        units = trunk.get_submodule(f"block{number}")
+        units = backbone.get_submodule(f"block{number}")
         assert isinstance(units, nn.Sequential)
         for place, unit in enumerate(units):
             assert isinstance(unit, Unit)
             stride = 2 if number > 1 and place == 0 else 1
-            own = trunk.get_submodule(f"norm{number - 1}") if place == 0 else unit.before[0]  # type: ignore[index]
+            own = backbone.get_submodule(f"norm{number - 1}") if place == 0 else unit.before[0]  # type: ignore[index]
             before = norm(x, own)
             y = F.conv2d(before, unit.branch[0].weight)  # type: ignore[arg-type]
             y = F.conv2d(norm(y, unit.branch[1]), unit.branch[3].weight, stride=stride, padding=1)  # type: ignore[arg-type]
             y = F.conv2d(norm(y, unit.branch[4]), unit.branch[6].weight)  # type: ignore[arg-type]
             x = y + (F.conv2d(before, unit.shortcut.weight, stride=stride) if unit.shortcut else x)
-        found[f"block{number}"] = norm(x, trunk.get_submodule(f"norm{number}"))
+        found[f"block{number}"] = norm(x, backbone.get_submodule(f"norm{number}"))
     return found
 
 
 def test_units_are_the_textbooks() -> None:
-    trunk = shaken_trunk(SMALL.model_copy(update={"output_stride": 16}))
+    backbone = shaken_backbone(SMALL.model_copy(update={"output_stride": 16}))
     x = noise(2, 3, 64, 64, seed=2, dtype=torch.float64)
     with torch.no_grad():
-        found, wanted = trunk(x, trunk.layers), textbook(trunk, x)
+        found, wanted = backbone(x, backbone.layers), textbook(backbone, x)
     for layer, value in wanted.items():
         assert torch.allclose(found[layer], value, rtol=1e-6, atol=1e-8), layer
     assert torch.allclose(found["pool"], wanted["block3"].mean((2, 3)), rtol=1e-6, atol=1e-8)
 
 
 def test_everything_learns() -> None:
-    trunk = build_trunk(SMALL, top=True).train()
+    backbone = build_backbone(SMALL, top=True).train()
     x = noise(2, 3, 64, 64, seed=3)
-    trunk(x)["pool"].square().sum().backward()
-    for name, parameter in trunk.named_parameters():
+    backbone(x)["pool"].square().sum().backward()
+    for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
 @pytest.mark.parametrize("block4", [False, True])
 def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
-    trunk = shaken_trunk(SMALL.model_copy(update={"block4": block4, "output_stride": 16})).float()
+    backbone = shaken_backbone(SMALL.model_copy(update={"block4": block4, "output_stride": 16})).float()
     with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(tmp_path / "m", trunk, "imagenet", {}))
+        work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
     model = read_model(work.output)
-    assert model.trunk.options == trunk.options and model.trunk.layers == trunk.layers
+    assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(model.trunk(x)["pool"], trunk(x)["pool"])
+        assert torch.equal(model.backbone(x)["pool"], backbone(x)["pool"])
 
 
 def test_a_random_network_has_values_of_a_usual_size() -> None:
-    trunk = build_trunk(SMALL.model_copy(update={"block4": True}), top=True).eval()
+    backbone = build_backbone(SMALL.model_copy(update={"block4": True}), top=True).eval()
     x = noise(2, 3, 64, 64, seed=3)
     with torch.no_grad():
-        for layer, value in trunk(x, trunk.layers).items():
+        for layer, value in backbone(x, backbone.layers).items():
             assert layer == "pool" or 0.3 < float(value.std()) < 10, layer

@@ -13,27 +13,27 @@ import torch.nn.functional as F
 from networks import noise, shaken
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.work import Work
-from ssltransfer.config.trunks import RevNet50
-from ssltransfer.models.build import build_tile_trunk, build_trunk
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.config.backbones import RevNet50
+from ssltransfer.models.backbone import Backbone, initialize
+from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.reversible import Reversible
 from ssltransfer.models.revnets import branch
-from ssltransfer.models.trunk import Trunk, initialise
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.training.sync_norms import SyncedBatchNorm, synchronise_norms
+from ssltransfer.training.sync_bn import SyncedBatchNorm, synchronize_norms
 
 SMALL = RevNet50(width=0.125, size=64, norm_momentum=0.1)
 
 
-def meta(**options: Any) -> Trunk:
+def meta(**options: Any) -> Backbone:
     with torch.device("meta"):
-        return build_trunk(RevNet50(**options), top=True)
+        return build_backbone(RevNet50(**options), top=True)
 
 
 def row(units: int, channels: int = 32, *, recompute: bool) -> Reversible:
     torch.manual_seed(0)
     block = Reversible([branch(channels // 2) for _ in range(units)], recompute=recompute)
-    initialise(block)
+    initialize(block)
     return shaken(block)
 
 
@@ -48,9 +48,9 @@ def parameters(width: int) -> int:
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_parameters_and_pre_logits_at_the_papers_widths(width: int) -> None:
-    trunk = meta(width=width)
-    assert sum(p.numel() for p in trunk.parameters()) == parameters(width)
-    assert trunk.shapes()["pool"] == (512 * 4 * width,)
+    backbone = meta(width=width)
+    assert sum(p.numel() for p in backbone.parameters()) == parameters(width)
+    assert backbone.shapes()["pool"] == (512 * 4 * width,)
     if width == 1:
         assert parameters(1) == 5_408_640
 
@@ -72,15 +72,15 @@ def test_sides(size: int, sides: tuple[int, ...]) -> None:
 
 
 def test_patches_have_kolesnikovs_strides_and_the_same_tensors() -> None:
-    tiles = build_tile_trunk(SMALL, seed=0)
+    tiles = build_tile_backbone(SMALL, seed=0)
     shapes = tiles.shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
-    build_trunk(SMALL, top=True).load_state_dict(tiles.state_dict())
-    asked = build_trunk(SMALL.model_copy(update={"stem_stride": 1, "block4_stride": 1}), top=True)
+    build_backbone(SMALL, top=True).load_state_dict(tiles.state_dict())
+    asked = build_backbone(SMALL.model_copy(update={"stem_stride": 1, "block4_stride": 1}), top=True)
     assert asked.shapes() == shapes
 
 
-def textbook(trunk: Trunk, x: Tensor) -> dict[str, Tensor]:
+def textbook(backbone: Backbone, x: Tensor) -> dict[str, Tensor]:
     """The released network, in the order of its lines, with PyTorch's layout."""
 
     def norm(x: Tensor, module: nn.Module) -> Tensor:
@@ -89,22 +89,22 @@ def textbook(trunk: Trunk, x: Tensor) -> dict[str, Tensor]:
         scale = module.weight / torch.sqrt(module.running_var + 1e-3)
         return x * scale.view(-1, 1, 1) + (module.bias - module.running_mean * scale).view(-1, 1, 1)
 
-    weights = trunk.state_dict()
+    weights = backbone.state_dict()
     found = {"conv1": F.conv2d(F.pad(x, (3, 3, 3, 3)), weights["conv1.weight"], stride=2)}
     x = F.max_pool2d(F.pad(found["conv1"], (1, 1, 1, 1)), 3, 2)
     for number in (1, 2, 3, 4):
         if number > 1:
             x = F.avg_pool2d(x, 2)
             x = torch.cat([torch.zeros_like(x[:, ::2]), x, torch.zeros_like(x[:, ::2])], dim=1)
-        for unit in trunk.get_submodule(f"block{number}"):  # type: ignore[union-attr]
+        for unit in backbone.get_submodule(f"block{number}"):  # type: ignore[union-attr]
             x1, x2 = x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
             y = F.conv2d(norm(x2, unit[0]).relu(), unit[2].weight)
             y = F.conv2d(norm(y, unit[3]).relu(), unit[5].weight, padding=1)
             y = F.conv2d(norm(y, unit[6]).relu(), unit[8].weight)
             x = torch.cat([x2, x1 + y], dim=1)
         found[f"block{number}"] = x
-    x = norm(x, trunk.get_submodule("norm"))
-    found["block4"] = x.relu() if trunk.options.last_relu else x  # type: ignore[attr-defined]
+    x = norm(x, backbone.get_submodule("norm"))
+    found["block4"] = x.relu() if backbone.options.last_relu else x  # type: ignore[attr-defined]
     found["pool"] = found["block4"].mean((2, 3))
     if "representation.weight" in weights:
         found["representation"] = found["pool"] @ weights["representation.weight"].T + weights["representation.bias"]
@@ -113,10 +113,10 @@ def textbook(trunk: Trunk, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("more", [{}, {"last_relu": False}, {"representation": 5, "width": 0.3, "recompute": True}])
 def test_computes_what_was_published(more: dict[str, Any]) -> None:
-    trunk = shaken(build_trunk(SMALL.model_copy(update=more), top=True).double().eval())
+    backbone = shaken(build_backbone(SMALL.model_copy(update=more), top=True).double().eval())
     x = noise(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        found, wanted = trunk(x, trunk.layers), textbook(trunk, x)
+        found, wanted = backbone(x, backbone.layers), textbook(backbone, x)
     assert found.keys() == wanted.keys()
     for layer, value in wanted.items():
         torch.testing.assert_close(found[layer], value, rtol=1e-9, atol=1e-9, msg=layer)
@@ -125,8 +125,8 @@ def test_computes_what_was_published(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_blocks_can_be_inverted(number: int) -> None:
-    trunk = shaken(build_trunk(RevNet50(width=0.5, size=64), top=True).eval())
-    block = trunk.get_submodule(f"block{number}")
+    backbone = shaken(build_backbone(RevNet50(width=0.5, size=64), top=True).eval())
+    block = backbone.get_submodule(f"block{number}")
     assert isinstance(block, Reversible)
     x = noise(2, 64 * 2**number, 8, 8)
     with torch.no_grad():
@@ -135,22 +135,22 @@ def test_blocks_can_be_inverted(number: int) -> None:
         assert float((block.inverse(y) - x).abs().max()) < 1e-4
 
 
-def gradients(trunk: nn.Module, x: Tensor, last: str) -> dict[str, Tensor]:
+def gradients(backbone: nn.Module, x: Tensor, last: str) -> dict[str, Tensor]:
     x = x.clone().requires_grad_()
-    found = trunk(x, [last])[last]
+    found = backbone(x, [last])[last]
     (found * noise(*found.shape, seed=9).to(found)).sum().backward()
     assert x.grad is not None
-    return {"": x.grad} | {name: p.grad for name, p in trunk.named_parameters() if p.grad is not None}
+    return {"": x.grad} | {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_are_those_of_ordinary_backpropagation(training: bool) -> None:
     options = SMALL.model_copy(update={"representation": 7})
-    plain = shaken(build_trunk(options, top=True, seed=3).double()).train(training)
-    again = build_trunk(options.model_copy(update={"recompute": True}), top=True).double().train(training)
+    plain = shaken(build_backbone(options, top=True, seed=3).double()).train(training)
+    again = build_backbone(options.model_copy(update={"recompute": True}), top=True).double().train(training)
     again.load_state_dict(plain.state_dict())
     x = noise(3, 3, 64, 64, dtype=torch.float64)
-    wanted, found = (gradients(trunk, x, "representation") for trunk in (plain, again))
+    wanted, found = (gradients(backbone, x, "representation") for backbone in (plain, again))
     assert found.keys() == wanted.keys() and len(found) == 1 + len(list(plain.parameters()))
     for name, value in wanted.items():
         scale = float(value.abs().max())
@@ -258,7 +258,7 @@ def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         alone, common = row(3, recompute=True), row(3, recompute=True)
-        synchronise_norms(common)
+        synchronize_norms(common)
         assert any(isinstance(part, SyncedBatchNorm) for part in common.modules())
         x = noise(4, 32, 6, 6)
         for block in (alone, common):
@@ -273,40 +273,42 @@ def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None
 
 
 def test_a_random_network_has_values_of_a_usual_size() -> None:
-    trunk = build_trunk(SMALL, top=True).eval()
+    backbone = build_backbone(SMALL, top=True).eval()
     with torch.no_grad():
-        for layer, value in trunk(noise(2, 3, 64, 64), trunk.layers).items():
+        for layer, value in backbone(noise(2, 3, 64, 64), backbone.layers).items():
             assert layer == "pool" or 0.2 < float(value.std()) < 10, layer
 
 
 def test_everything_learns() -> None:
-    trunk = build_trunk(SMALL.model_copy(update={"recompute": True, "representation": 6}), top=True).train()
-    trunk(noise(4, 3, 64, 64))["representation"].square().sum().backward()
-    for name, parameter in trunk.named_parameters():
+    backbone = build_backbone(SMALL.model_copy(update={"recompute": True, "representation": 6}), top=True).train()
+    backbone(noise(4, 3, 64, 64))["representation"].square().sum().backward()
+    for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
-def test_learns_to_tell_pictures_apart() -> None:
-    trunk = build_trunk(SMALL.model_copy(update={"recompute": True, "representation": 4}), top=True, seed=1).train()
+def test_learns_to_tell_images_apart() -> None:
+    backbone = build_backbone(
+        SMALL.model_copy(update={"recompute": True, "representation": 4}), top=True, seed=1
+    ).train()
     x, target = noise(8, 3, 64, 64), torch.arange(8) % 4
-    optimiser = torch.optim.SGD(trunk.parameters(), lr=0.02, momentum=0.9)
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.02, momentum=0.9)
     losses = []
     for _ in range(12):
-        loss = F.cross_entropy(trunk(x)["representation"], target)
-        optimiser.zero_grad()
+        loss = F.cross_entropy(backbone(x)["representation"], target)
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 < 1 < losses[0]
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
-    trunk = shaken(build_trunk(SMALL.model_copy(update={"recompute": True, "representation": 12}), top=True))
+    backbone = shaken(build_backbone(SMALL.model_copy(update={"recompute": True, "representation": 12}), top=True))
     with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(tmp_path / "m", trunk, "half", {}))
+        work.finish(write_model(tmp_path / "m", backbone, "half", {}))
     model = read_model(work.output)
-    assert model.trunk.options == trunk.options and model.trunk.layers == trunk.layers
-    assert model.trunk.layers[-2:] == ("pool", "representation")
+    assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers
+    assert model.backbone.layers[-2:] == ("pool", "representation")
     x = noise(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(model.trunk(x)["representation"], trunk.eval()(x)["representation"])
+        assert torch.equal(model.backbone(x)["representation"], backbone.eval()(x)["representation"])

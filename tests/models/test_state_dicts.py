@@ -1,4 +1,4 @@
-"""Tensors of a file in a trunk: prefixes, networks held twice, what may be missing; and which file is read how."""
+"""Tensors of a file in a backbone: prefixes, networks held twice, what may be missing; and which file is read how."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.config.trunks import AlexNet, ResNet18
-from ssltransfer.models.build import build_trunk
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.config.backbones import AlexNet, ResNet18
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
 
 SMALL = {"width": 0.125, "size": 64}
@@ -16,17 +16,19 @@ SMALL = {"width": 0.125, "size": 64}
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.encoder_q.", "backbone.", "teacher.backbone."])
 def test_prefixes_are_found_and_heads_left(prefix: str):
-    source = build_trunk(ResNet18(**SMALL), top=True, seed=5)
+    source = build_backbone(ResNet18(**SMALL), top=True, seed=5)
     tensors = {prefix + key: value for key, value in source.state_dict().items()}
     tensors |= {f"{prefix}fc.weight": torch.zeros(10, 64), "module.queue": torch.zeros(4)}
-    trunk = build_trunk(ResNet18(**SMALL), top=True, seed=6)
-    assert load_tensors(trunk, tensors, "f").endswith(f"prefix {prefix!r}, 2 left in the file")
-    assert all(torch.equal(value, source.state_dict()[key]) for key, value in trunk.state_dict().items())
+    backbone = build_backbone(ResNet18(**SMALL), top=True, seed=6)
+    assert load_tensors(backbone, tensors, "f").endswith(f"prefix {prefix!r}, 2 left in the file")
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in backbone.state_dict().items())
 
 
 def twice(one: str, two: str) -> dict[str, torch.Tensor]:
-    tensors = {one + key: value for key, value in build_trunk(AlexNet(**SMALL), top=True, seed=1).state_dict().items()}
-    other = build_trunk(AlexNet(**SMALL), top=True, seed=2).state_dict()
+    tensors = {
+        one + key: value for key, value in build_backbone(AlexNet(**SMALL), top=True, seed=1).state_dict().items()
+    }
+    other = build_backbone(AlexNet(**SMALL), top=True, seed=2).state_dict()
     return tensors | {two + key: value for key, value in other.items()}
 
 
@@ -39,68 +41,68 @@ def twice(one: str, two: str) -> dict[str, torch.Tensor]:
     ],
 )
 def test_of_two_networks_the_published_one_is_taken(taken: str, other: str):
-    trunk = build_trunk(AlexNet(**SMALL), top=True)
-    assert repr(taken) in load_tensors(trunk, twice(taken, other), "f")
-    first = build_trunk(AlexNet(**SMALL), top=True, seed=1).state_dict()["features.0.weight"]
-    assert torch.equal(trunk.state_dict()["features.0.weight"], first)
+    backbone = build_backbone(AlexNet(**SMALL), top=True)
+    assert repr(taken) in load_tensors(backbone, twice(taken, other), "f")
+    first = build_backbone(AlexNet(**SMALL), top=True, seed=1).state_dict()["features.0.weight"]
+    assert torch.equal(backbone.state_dict()["features.0.weight"], first)
 
 
 def test_of_two_networks_that_fit_alike_one_must_be_named():
-    trunk = build_trunk(AlexNet(**SMALL), top=True)
-    with pytest.raises(ArtefactError, match=r"2 times, under 'a\.', 'b\.'; say which by `prefix`"):
-        load_tensors(trunk, twice("a.", "b."), "f")
-    assert "prefix 'b.'" in load_tensors(trunk, twice("a.", "b."), "f", prefix="b.")
+    backbone = build_backbone(AlexNet(**SMALL), top=True)
+    with pytest.raises(ArtifactError, match=r"2 times, under 'a\.', 'b\.'; say which by `prefix`"):
+        load_tensors(backbone, twice("a.", "b."), "f")
+    assert "prefix 'b.'" in load_tensors(backbone, twice("a.", "b."), "f", prefix="b.")
 
 
 def test_another_width_and_a_missing_tensor_are_named():
-    tensors = dict(build_trunk(AlexNet(width=0.25, size=64), top=True).state_dict())
-    trunk = build_trunk(AlexNet(**SMALL), top=True)
+    tensors = dict(build_backbone(AlexNet(width=0.25, size=64), top=True).state_dict())
+    backbone = build_backbone(AlexNet(**SMALL), top=True)
     with pytest.raises(
-        ArtefactError, match=r"f: does not fit the trunk alexnet-w0.125-64px: features\.0\.weight has shape"
+        ArtifactError, match=r"f: does not fit the backbone alexnet-w0.125-64px: features\.0\.weight has shape"
     ):
-        load_tensors(trunk, tensors, "f")
-    tensors = {f"m.{key}": value for key, value in trunk.state_dict().items()}
+        load_tensors(backbone, tensors, "f")
+    tensors = {f"m.{key}": value for key, value in backbone.state_dict().items()}
     del tensors["m.features.3.bias"]
-    with pytest.raises(ArtefactError, match=r"m\.features\.3\.bias is missing \(13 of 14 tensors match\)"):
-        load_tensors(trunk, tensors, "f")
+    with pytest.raises(ArtifactError, match=r"m\.features\.3\.bias is missing \(13 of 14 tensors match\)"):
+        load_tensors(backbone, tensors, "f")
 
 
 def test_what_may_stay_fresh_is_named() -> None:
     """A file of convolutions alone fills a whole network where that is allowed, and the rest stays as it was."""
-    source = build_trunk(AlexNet(**SMALL), top=True, seed=1).state_dict()
+    source = build_backbone(AlexNet(**SMALL), top=True, seed=1).state_dict()
     tensors = {f"m.{key}": value for key, value in source.items() if key.startswith("features.")}
-    trunk = build_trunk(AlexNet(**SMALL), top=True, seed=2)
-    before = {key: value.clone() for key, value in trunk.state_dict().items()}
-    with pytest.raises(ArtefactError, match="is missing"):
-        load_tensors(trunk, tensors, "f", fresh=["features.*"])
-    said = load_tensors(trunk, tensors, "f", fresh=["classifier.*"])
+    backbone = build_backbone(AlexNet(**SMALL), top=True, seed=2)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    with pytest.raises(ArtifactError, match="is missing"):
+        load_tensors(backbone, tensors, "f", fresh=["features.*"])
+    said = load_tensors(backbone, tensors, "f", fresh=["classifier.*"])
     convolutions = sum(value.numel() for key, value in source.items() if key.startswith("features."))
     share = 100 * convolutions / sum(value.numel() for value in source.values())
     assert said.startswith(f"10 of 14 tensors ({share:.3g} % of the numbers), prefix 'm.'")
-    for key, value in trunk.state_dict().items():
+    for key, value in backbone.state_dict().items():
         assert torch.equal(value, source[key] if key.startswith("features.") else before[key])
     tensors["m.classifier.1.weight"] = torch.zeros(3)
-    with pytest.raises(ArtefactError, match=r"classifier\.1\.weight has shape \(3,\)"):
-        load_tensors(trunk, tensors, "f", fresh=["classifier.*"])
+    with pytest.raises(ArtifactError, match=r"classifier\.1\.weight has shape \(3,\)"):
+        load_tensors(backbone, tensors, "f", fresh=["classifier.*"])
 
 
 def test_a_network_that_was_wrapped_inside_is_found(tmp_path: Path) -> None:
     """DeepCluster's files: `features.module.0.weight`, beside a classifier that was not wrapped."""
-    source = build_trunk(AlexNet(**SMALL), top=True, seed=1).state_dict()
+    source = build_backbone(AlexNet(**SMALL), top=True, seed=1).state_dict()
     torch.save(
         {"state_dict": {key.replace("features.", "features.module."): v for key, v in source.items()}},
         tmp_path / "d.pth",
     )
-    trunk = build_trunk(AlexNet(**SMALL), top=True)
-    assert "prefix ''" in load_tensors(trunk, read_tensors(tmp_path / "d.pth"), "f")
+    backbone = build_backbone(AlexNet(**SMALL), top=True)
+    assert "prefix ''" in load_tensors(backbone, read_tensors(tmp_path / "d.pth"), "f")
 
 
 def test_old_files_without_counters_of_batch_norm_are_taken():
-    source = build_trunk(ResNet18(**SMALL), top=True, seed=5).state_dict()
+    source = build_backbone(ResNet18(**SMALL), top=True, seed=5).state_dict()
     tensors = {key: value for key, value in source.items() if not key.endswith("num_batches_tracked")}
-    trunk = build_trunk(ResNet18(**SMALL), top=True)
-    assert load_tensors(trunk, tensors, "f").startswith("100 of 100 tensors")
-    assert all(torch.equal(value, source[key]) for key, value in trunk.state_dict().items())
+    backbone = build_backbone(ResNet18(**SMALL), top=True)
+    assert load_tensors(backbone, tensors, "f").startswith("100 of 100 tensors")
+    assert all(torch.equal(value, source[key]) for key, value in backbone.state_dict().items())
 
 
 def test_tensors_are_found_in_nested_dicts(tmp_path: Path):
@@ -110,7 +112,7 @@ def test_tensors_are_found_in_nested_dicts(tmp_path: Path):
     torch.save({"lr": 0.1}, tmp_path / "none.pth")
     assert read_tensors(tmp_path / "moco.pth").keys() == {"a.b"}
     assert torch.equal(read_tensors(tmp_path / "dino.pth")["teacher.a.b"], tensor)
-    with pytest.raises(ArtefactError, match="holds no tensors"):
+    with pytest.raises(ArtifactError, match="holds no tensors"):
         read_tensors(tmp_path / "none.pth")
 
 
@@ -121,5 +123,5 @@ def test_the_content_says_what_a_file_is(tmp_path: Path) -> None:
         assert list(read_tensors(tmp_path / "w.pth")) == ["a" * wide]
     torch.save({"a": torch.ones(3)}, tmp_path / "w.safetensors")
     assert list(read_tensors(tmp_path / "w.safetensors")) == ["a"]
-    with pytest.raises(ArtefactError, match="there is no such file of weights"):
+    with pytest.raises(ArtifactError, match="there is no such file of weights"):
         read_tensors(tmp_path / "none.pth")

@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torch import nn
 
-from ssltransfer.config.trunks import Vgg19BN
-from ssltransfer.models.build import build_tile_trunk, build_trunk
-from ssltransfer.models.trunk import BATCH_NORMS
+from ssltransfer.config.backbones import Vgg19BN
+from ssltransfer.models.backbone import BATCH_NORMS
+from ssltransfer.models.build import build_backbone, build_tile_backbone
 
 SMALL = Vgg19BN(width=0.125, size=64)
 
@@ -28,9 +28,9 @@ def parameters(width: int, side: int = 7) -> int:
 @pytest.mark.parametrize(("width", "size"), [(1, 224), (2, 224), (4, 64)])
 def test_parameters(width: int, size: int) -> None:
     with torch.device("meta"):
-        trunk = build_trunk(Vgg19BN(width=width, size=size), top=True)
+        backbone = build_backbone(Vgg19BN(width=width, size=size), top=True)
         theirs = torchvision.models.vgg19_bn()
-    count = sum(p.numel() for p in trunk.parameters())
+    count = sum(p.numel() for p in backbone.parameters())
     assert count == parameters(width, size // 32)
     if (width, size) == (1, 224):
         # torchvision's has biases of convolutions and fully-connected layers, none of whose outputs are normed.
@@ -40,9 +40,9 @@ def test_parameters(width: int, size: int) -> None:
 
 
 def test_computes_what_was_released() -> None:
-    trunk = build_trunk(SMALL, top=True).double().eval()
+    backbone = build_backbone(SMALL, top=True).double().eval()
     generator = torch.Generator().manual_seed(2)
-    for part in trunk.modules():
+    for part in backbone.modules():
         if isinstance(part, BATCH_NORMS):
             assert part.running_mean is not None and part.running_var is not None
             part.running_mean.normal_(0, 0.1, generator=generator)
@@ -51,7 +51,7 @@ def test_computes_what_was_released() -> None:
     # torchvision's layers at these channels, with our weights; its eps is another and its biases are zero.
     plan = [c if isinstance(c, str) else c // 8 for c in torchvision.models.vgg.cfgs["E"]]
     features = torchvision.models.vgg.make_layers(plan, batch_norm=True).double().eval()  # type: ignore[arg-type]
-    ours = [part for name in trunk.options.maps for part in trunk.get_submodule(name)]  # type: ignore[union-attr]
+    ours = [part for name in backbone.options.maps for part in backbone.get_submodule(name)]  # type: ignore[union-attr]
     theirs = [part for part in features if not isinstance(part, nn.MaxPool2d)]
     for mine, other in zip(ours, theirs, strict=True):
         other.load_state_dict(mine.state_dict(), strict=False)
@@ -62,12 +62,12 @@ def test_computes_what_was_released() -> None:
             other.eps = 1e-3
     pools = [place for place, part in enumerate(features) if isinstance(part, nn.MaxPool2d)]
     with torch.no_grad():
-        found = trunk(x, trunk.layers)
-        for layer, place in zip(trunk.options.maps, pools, strict=True):
+        found = backbone(x, backbone.layers)
+        for layer, place in zip(backbone.options.maps, pools, strict=True):
             torch.testing.assert_close(found[layer], features[:place](x), msg=layer)
         flat = features(x).flatten(1)
         for layer in ("fc6", "fc7"):
-            linear, norm, _ = trunk.get_submodule(layer)  # type: ignore[misc]
+            linear, norm, _ = backbone.get_submodule(layer)  # type: ignore[misc]
             flat = (flat @ linear.weight.T - norm.running_mean) / torch.sqrt(norm.running_var + 1e-3)
             flat = (flat * norm.weight + norm.bias).clamp(min=0)
             torch.testing.assert_close(found[layer], flat, msg=layer)
@@ -75,18 +75,18 @@ def test_computes_what_was_released() -> None:
 
 def test_layers() -> None:
     with torch.device("meta"):
-        shapes = build_trunk(Vgg19BN(), top=True).shapes()
+        shapes = build_backbone(Vgg19BN(), top=True).shapes()
     assert shapes["block1"] == (128, 112, 112) and shapes["block4"] == (512, 14, 14) and shapes["fc7"] == (4096,)
-    shapes = build_tile_trunk(SMALL, seed=0).shapes()
+    shapes = build_tile_backbone(SMALL, seed=0).shapes()
     assert [shapes[name][-1] for name in SMALL.maps] == [64, 32, 16, 8, 4]
-    # Layers below fc6 take pictures of any size.
-    trunk = build_trunk(SMALL, top=True).eval()
-    assert trunk(torch.zeros(1, 3, 70, 96), ["block4"])["block4"].shape == (1, 64, 4, 6)
+    # Layers below fc6 take images of any size.
+    backbone = build_backbone(SMALL, top=True).eval()
+    assert backbone(torch.zeros(1, 3, 70, 96), ["block4"])["block4"].shape == (1, 64, 4, 6)
     assert SMALL.vector == "fc7" and SMALL.maps[-1] == "block4"
 
 
 @pytest.mark.parametrize("size", [64, 65, 95, 96])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_takes_any_size(size: int, stride: int) -> None:
-    trunk = build_trunk(Vgg19BN(width=0.05, size=size, stem_stride=stride), top=True).eval()
-    assert trunk(torch.zeros(1, 3, size, size))["fc7"].shape == (1, 208)
+    backbone = build_backbone(Vgg19BN(width=0.05, size=size, stem_stride=stride), top=True).eval()
+    assert backbone(torch.zeros(1, 3, size, size))["fc7"].shape == (1, 208)

@@ -6,41 +6,41 @@ import safetensors.torch
 import torch
 import torchvision
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of, read_json, write_json
-from ssltransfer.config.trunks import CaffeNet, ResNet18, TrunkOptions, Vgg16
-from ssltransfer.models.build import build_trunk
-from ssltransfer.models.normalise import normalise
+from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, write_json
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, Vgg16
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import read_model, write_model
 
 SMALL = {"width": 0.125, "size": 64}
 
 
-def written(folder: Path, options: TrunkOptions, *, top: bool = False, seed: int = 0) -> Path:
-    content = write_model(folder, build_trunk(options, top=top, seed=seed), "per-picture", {"task": "x"})
+def written(folder: Path, options: BackboneOptions, *, top: bool = False, seed: int = 0) -> Path:
+    content = write_model(folder, build_backbone(options, top=top, seed=seed), "per-image", {"task": "x"})
     write_json(folder / "manifest.json", {"stage": "pretext", **content})
     return folder / "manifest.json"
 
 
 @pytest.mark.parametrize("options", [CaffeNet(**SMALL), Vgg16(**SMALL), ResNet18(**SMALL)], ids=lambda o: o.name)
 @pytest.mark.parametrize("top", [False, True])
-def test_what_is_written_is_read(tmp_path: Path, options: TrunkOptions, top: bool):
+def test_what_is_written_is_read(tmp_path: Path, options: BackboneOptions, top: bool):
     model = read_model(written(tmp_path / "one", options, top=top, seed=3))
-    trunk = build_trunk(options, top=top, seed=3).eval()
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    layers = list(trunk.layers)
-    assert model.trunk.layers == trunk.layers and model.rule == "per-picture" and model.name == "one"
+    backbone = build_backbone(options, top=top, seed=3).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    layers = list(backbone.layers)
+    assert model.backbone.layers == backbone.layers and model.rule == "per-image" and model.name == "one"
     assert model.view.size == 64 and model.view.short == options.short_side
-    expected = trunk(normalise(pictures, "per-picture"), layers)
-    for name, value in model.layers_of(pictures, layers).items():
+    expected = backbone(normalize(images, "per-image"), layers)
+    for name, value in model.layers_of(images, layers).items():
         assert torch.equal(value, expected[name])
-    assert not model.trunk.training and not any(p.requires_grad for p in model.trunk.parameters())
-    assert digest_of(tmp_path / "one" / "trunk.safetensors") == model.digest
+    assert not model.backbone.training and not any(p.requires_grad for p in model.backbone.parameters())
+    assert digest_of(tmp_path / "one" / "backbone.safetensors") == model.digest
 
 
 def test_equal_weights_give_equal_bytes(tmp_path: Path):
     for name in ("one", "two"):
         written(tmp_path / name, CaffeNet(**SMALL), seed=1)
-    for file in ("trunk.safetensors", "trunk.json"):
+    for file in ("backbone.safetensors", "backbone.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -48,7 +48,7 @@ def test_a_written_resnet_loads_in_plain_torchvision(tmp_path: Path):
     written(tmp_path, ResNet18())
     theirs = torchvision.models.resnet18()
     missing, unexpected = theirs.load_state_dict(
-        safetensors.torch.load_file(tmp_path / "trunk.safetensors"), strict=False
+        safetensors.torch.load_file(tmp_path / "backbone.safetensors"), strict=False
     )
     assert missing == ["fc.weight", "fc.bias"] and not unexpected
 
@@ -56,34 +56,34 @@ def test_a_written_resnet_loads_in_plain_torchvision(tmp_path: Path):
 def test_a_swapped_file_of_weights_is_refused(tmp_path: Path):
     manifest = written(tmp_path / "one", CaffeNet(**SMALL), seed=1)
     written(tmp_path / "two", CaffeNet(**SMALL), seed=2)
-    (tmp_path / "two" / "trunk.safetensors").replace(tmp_path / "one" / "trunk.safetensors")
-    with pytest.raises(ArtefactError, match=r"not the weights that manifest\.json speaks of"):
+    (tmp_path / "two" / "backbone.safetensors").replace(tmp_path / "one" / "backbone.safetensors")
+    with pytest.raises(ArtifactError, match=r"not the weights that manifest\.json speaks of"):
         read_model(manifest)
 
 
 def test_activations_that_differ_are_refused(tmp_path: Path):
-    """The digests agree, but the network computes something else: as if the trunk's code had changed."""
+    """The digests agree, but the network computes something else: as if the backbone's code had changed."""
     manifest = written(tmp_path / "one", CaffeNet(**SMALL), seed=1)
     written(tmp_path / "two", CaffeNet(**SMALL), seed=2)
-    about = read_json(tmp_path / "one" / "trunk.json")
-    about["activations"] = read_json(tmp_path / "two" / "trunk.json")["activations"]
-    write_json(tmp_path / "one" / "trunk.json", about)
-    with pytest.raises(ArtefactError, match="on fixed inputs its last layer gives"):
+    about = read_json(tmp_path / "one" / "backbone.json")
+    about["activations"] = read_json(tmp_path / "two" / "backbone.json")["activations"]
+    write_json(tmp_path / "one" / "backbone.json", about)
+    with pytest.raises(ArtifactError, match="on fixed inputs its last layer gives"):
         read_model(manifest)
 
 
 def test_a_file_of_another_architecture_is_refused(tmp_path: Path):
     manifest = written(tmp_path, CaffeNet(**SMALL))
-    about = read_json(tmp_path / "trunk.json")
-    about["trunk"] = json.loads(CaffeNet(width=0.25, size=64).canonical())
-    write_json(tmp_path / "trunk.json", about)
+    about = read_json(tmp_path / "backbone.json")
+    about["backbone"] = json.loads(CaffeNet(width=0.25, size=64).canonical())
+    write_json(tmp_path / "backbone.json", about)
     with pytest.raises(
-        ArtefactError, match=r"does not fit the trunk caffenet-w0.25-64px: conv1.weight has shape \(16,"
+        ArtifactError, match=r"does not fit the backbone caffenet-w0.25-64px: conv1.weight has shape \(16,"
     ):
         read_model(manifest)
 
 
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path):
     write_json(tmp_path / "manifest.json", {"stage": "cluster"})
-    with pytest.raises(ArtefactError, match="not a manifest of a model"):
+    with pytest.raises(ArtifactError, match="not a manifest of a model"):
         read_model(tmp_path / "manifest.json")

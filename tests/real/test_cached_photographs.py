@@ -1,4 +1,4 @@
-"""What a cache costs in grey levels on real photographs; `pytest -s` prints the table of docs/datasets.md."""
+"""What a cache costs in gray levels on real photographs; `pytest -s` prints the table of docs/datasets.md."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import CacheOptions, Folder
 from ssltransfer.data.cached import read_sample
-from ssltransfer.data.transforms import CentreSquare, Warp
+from ssltransfer.data.transforms import CenterSquare, Warp
 from ssltransfer.stages import cache
 from ssltransfer.stages import index as index_stage
 
-VIEWS = {"256": CentreSquare(256, 256), "146": CentreSquare(146, 146), "72": CentreSquare(72, 72), "warp": Warp(256)}
+VIEWS = {"256": CenterSquare(256, 256), "146": CenterSquare(146, 146), "72": CenterSquare(72, 72), "warp": Warp(256)}
 
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_how_far_cached_pictures_are_from_their_files(real_data: Path, tmp_path: Path) -> None:
+def test_how_far_cached_images_are_from_their_files(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "photographs").mkdir()
     for place, file in enumerate(sorted(real_data.glob("voc_*/**/JPEGImages/*.jpg"))):
         (tmp_path / "photographs" / f"{place}.jpg").symlink_to(file)
@@ -40,7 +40,7 @@ def test_how_far_cached_pictures_are_from_their_files(real_data: Path, tmp_path:
 
 
 def _mean(files: Index, packed: Index, view: Any) -> float:
-    """Mean absolute difference of the views, in grey levels."""
+    """Mean absolute difference of the views, in gray levels."""
     total = 0.0
     for sample in range(len(files)):
         one, other = (

@@ -1,4 +1,4 @@
-"""Every evaluation protocol once on real pictures, with small random networks; two of them killed and run again."""
+"""Every evaluation protocol once on real images, with small random networks; two of them killed and run again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import inputs
 import pytest
 from inputs import make_model
 
-from ssltransfer.artefacts.metrics import Metrics, read_metrics
+from ssltransfer.artifacts.metrics import Metrics, read_metrics
+from ssltransfer.config.backbones import CaffeNet, ResNet18
 from ssltransfer.config.entities import Features, Measurement
 from ssltransfer.config.formats import Dataset, ImageFolder, Rgbd, Voc
 from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
-from ssltransfer.config.trunks import CaffeNet, ResNet18
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.features import run as extract
 from ssltransfer.stages.index import run as make_index
@@ -29,15 +29,15 @@ Sets = dict[str, tuple[Path, Path]]
 DRIVER = Path(inputs.__file__).with_name("laws_driver.py")
 
 LAYER = {"layer": "conv5", "pool": {"max": 3}}
-SHORT = {"steps": 60, "batch": 32, "optimiser": "adam", "lr": 0.003, "decay": "cosine"}
-FEW = {"steps": 30, "batch": 4, "optimiser": "adam", "lr": 0.002}
-PICTURES = {"scales": [128], "max_side": 256, "test_scale": 128, "test_max_side": 256, "least_score": 0.0}
+SHORT = {"steps": 60, "batch_size": 32, "optimizer": "adam", "lr": 0.003, "lr_schedule": "cosine"}
+FEW = {"steps": 30, "batch_size": 4, "optimizer": "adam", "lr": 0.002}
+IMAGES = {"scales": [128], "max_side": 256, "test_scale": 128, "test_max_side": 256, "least_score": 0.0}
 
-# Protocol -> pictures, network, options, and by how much more than a guess it finds after so few steps.
+# Protocol -> images, network, options, and by how much more than chance it finds after so few steps.
 TABLE: dict[str, tuple[str, str, dict[str, Any], float | None]] = {
     "linear-layers": ("caltech101", "plain", {"dims": 1024, "schedule": SHORT}, 5),
     "nonlinear-layers": ("caltech101", "plain", {"layers": ["conv3"], "dropout": 0, "schedule": SHORT}, 5),
-    "neighbours": ("caltech101", "plain", {**LAYER, "k": 5}, 5),
+    "neighbors": ("caltech101", "plain", {**LAYER, "k": 5}, 5),
     "cluster-alignment": ("caltech101", "plain", LAYER, 0),
     "logistic": ("tiny_imagenet", "plain", LAYER, 5),
     "retrieval": ("cars196", "plain", {"layer": "conv3", "pool": {"max": 4}}, 0),
@@ -46,13 +46,13 @@ TABLE: dict[str, tuple[str, str, dict[str, Any], float | None]] = {
     "mlp": ("caltech101", "plain", {**LAYER, "hidden": 64, "schedule": SHORT}, 5),
     "frozen-block3": ("caltech101", "residual", {"schedule": SHORT}, None),
     "voc-classification": ("voc", "plain", {"crops": 2, "schedule": FEW}, None),
-    "fast-rcnn": ("boxes", "plain", {**PICTURES, "proposals": "grid", "test_scales": None, "schedule": FEW}, 0),
-    "faster-rcnn": ("boxes", "residual", {**PICTURES, "rois": 32, "anchor_scales": [1, 2, 4], "schedule": FEW}, None),
-    "segmentation": ("masks", "plain", {"padding": 40, "schedule": {**FEW, "steps": 2, "batch": 2}}, None),
+    "fast-rcnn": ("boxes", "plain", {**IMAGES, "proposals": "grid", "test_scales": None, "schedule": FEW}, 0),
+    "faster-rcnn": ("boxes", "residual", {**IMAGES, "rois": 32, "anchor_scales": [1, 2, 4], "schedule": FEW}, None),
+    "segmentation": ("masks", "plain", {"padding": 40, "schedule": {**FEW, "steps": 2, "batch_size": 2}}, None),
     "depth": (
         "kitchen",
         "residual",
-        {"resize": [60, 80], "crop": [57, 76], "channels": 32, "schedule": {**FEW, "steps": 60, "batch": 8}},
+        {"resize": [60, 80], "crop": [57, 76], "channels": 32, "schedule": {**FEW, "steps": 60, "batch_size": 8}},
         None,
     ),
 }
@@ -64,7 +64,7 @@ def test_every_protocol_is_here() -> None:
 
 @pytest.fixture(scope="module")
 def sets(real_data: Path, kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    """Indexes of training and test pictures."""
+    """Indexes of training and test images."""
     voc, objects = str(real_data / "voc_coco"), real_data / "objects"
 
     def folders(root: Path, *splits: str) -> list[Dataset]:
@@ -100,14 +100,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def job_of(name: str, sets: Sets, models: dict[str, Path]) -> tuple[Measurement, dict[str, Path]]:
-    pictures, model, options, _ = TABLE[name]
-    trains = {} if name == "retrieval" else {"train": sets[pictures][0]}
+    images, model, options, _ = TABLE[name]
+    trains = {} if name == "retrieval" else {"train": sets[images][0]}
     spec = {"protocol": {"name": name, **options}, "test": "b", **({"train": "a"} if trains else {})}
-    return Measurement.model_validate(spec), {"model": models[model], "test": sets[pictures][1], **trains}
+    return Measurement.model_validate(spec), {"model": models[model], "test": sets[images][1], **trains}
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_on_real_pictures(name: str, sets: Sets, models: dict[str, Path], tmp_path: Path) -> None:
+def test_on_real_images(name: str, sets: Sets, models: dict[str, Path], tmp_path: Path) -> None:
     spec, given = job_of(name, sets, models)
     if isinstance(spec.protocol, FeatureProtocol):
         features = Features.model_validate({"model": "m", "layer": spec.protocol.layer, "pool": spec.protocol.pool})
@@ -130,7 +130,7 @@ def sensible(found: Metrics) -> None:
         assert all(math.isfinite(one) and 0 <= one <= (math.inf if falling else 100) for one in numbers), name
 
 
-def test_killed_half_way_on_real_pictures(sets: Sets, models: dict[str, Path], tmp_path: Path) -> None:
+def test_killed_half_way_on_real_images(sets: Sets, models: dict[str, Path], tmp_path: Path) -> None:
     """A classifier on a frozen layer and a detector."""
     jobs = []
     for name in ("linear", "faster-rcnn"):

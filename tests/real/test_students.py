@@ -1,4 +1,4 @@
-"""Students of every method on real pictures: nearer to their teacher than a random network."""
+"""Students of every method on real images: nearer to their teacher than a random network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_every_method_keeps_some_of_its_teacher(real_objects: Path, tmp_path: Pa
         config["datasets"][name] = {"format": "imagefolder", "root": str(real_objects), "split": split, "limit": limit}
     found = {
         model: metrics.mean()
-        for model, metrics in measured(write_config(tmp_path, config), tmp_path)["neighbours"].items()
+        for model, metrics in measured(write_config(tmp_path, config), tmp_path)["neighbors"].items()
     }
     print(found)
     random = found.pop("random-resnet18-w0.125-48px-s1")

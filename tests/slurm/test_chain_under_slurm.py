@@ -26,9 +26,9 @@ CONFIG = tiny(
         "pretexts.puzzle.schedule.epochs": 20,
         "pretexts.turns": {
             "task": {"name": "rotation", "hidden": 32},
-            "trunk": tiny()["pretexts"]["puzzle"]["trunk"],
+            "backbone": tiny()["pretexts"]["puzzle"]["backbone"],
             "data": "objects-train",
-            "schedule": {"epochs": 20, "batch": 16, "lr": 0.01},
+            "schedule": {"epochs": 20, "batch_size": 16, "lr": 0.01},
         },
     }
 )

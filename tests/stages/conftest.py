@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssltransfer.artefacts.features import FeatureStore
-from ssltransfer.artefacts.files import write_json
-from ssltransfer.artefacts.index import Index, read_index, write_index
+from ssltransfer.artifacts.features import FeatureStore
+from ssltransfer.artifacts.files import write_json
+from ssltransfer.artifacts.index import Index, read_index, write_index
 
 StoreMaker = Callable[..., tuple[Path, Path]]
 
 
 @pytest.fixture
 def make_features(tmp_path: Path) -> StoreMaker:
-    """make_features(values, name="d", **manifest) -> (manifest of the features, index) of as many pictures."""
+    """make_features(values, name="d", **manifest) -> (manifest of the features, index) of as many images."""
 
     def make(values: np.ndarray, name: str = "d", **manifest: Any) -> tuple[Path, Path]:
         n, dims = values.shape
         index = tmp_path / "index" / f"{name}.parquet"
-        pictures = Index(
+        images = Index(
             root=tmp_path,
             paths=[f"{name}/{i}.png" for i in range(n)],
             labels=np.full(n, -1, np.int32),
@@ -31,7 +31,7 @@ def make_features(tmp_path: Path) -> StoreMaker:
             sizes=np.full((n, 2), 8, np.int32),
             digests=[f"{name}{i:08}" for i in range(n)],
         )
-        write_index(index, pictures)
+        write_index(index, images)
         path = tmp_path / "features" / "f" / name / "manifest.json"
         store = FeatureStore.create(path.parent / "work" / "key" / "store.zarr", n, dims, str(values.dtype))
         for chunk in range(store.chunks):

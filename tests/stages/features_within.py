@@ -8,15 +8,15 @@ import resource
 import sys
 from pathlib import Path
 
-from ssltransfer.artefacts import features as artefact
-from ssltransfer.artefacts.features import open_features
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts import features as artifact
+from ssltransfer.artifacts.features import open_features
+from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.entities import Features
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import features
 
 model, data, output, budget = (*map(Path, sys.argv[1:4]), int(sys.argv[4]) << 20)
-artefact.CHUNK_BYTES = 8 << 20
+artifact.CHUNK_BYTES = 8 << 20
 read_index(data)
 read_model(model)  # what torch holds by itself does not count
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

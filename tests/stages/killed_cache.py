@@ -9,33 +9,33 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssltransfer.artefacts import packed as artefact
+from ssltransfer.artifacts import packed as artifact
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.stages import cache
 
 given = globals()
-artefact.SMALLEST_SHARD_BYTES = given["shard_bytes"]
-write = artefact.write_shard
-write_table = artefact.write_json
+artifact.SMALLEST_SHARD_BYTES = given["shard_bytes"]
+write = artifact.write_shard
+write_table = artifact.write_json
 
 
 def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def half(pictures: Iterable[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, int, int]]:
-    for place, picture in enumerate(pictures):
+def half(images: Iterable[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, int, int]]:
+    for place, image in enumerate(images):
         if place == 3:
             die()
-        yield picture
+        yield image
 
 
-def killing(folder: Path, number: int, pictures: Iterable[tuple[bytes, int, int]]) -> artefact.Shard:
+def killing(folder: Path, number: int, images: Iterable[tuple[bytes, int, int]]) -> artifact.Shard:
     with Path(given["log"]).open("a") as log:
         log.write(f"{number}\n")
     # Between the shard and its table.
-    artefact.write_json = die if given["kill"] == f"between {number}" else write_table
-    shard = write(folder, number, half(pictures) if given["kill"] == f"half {number}" else pictures)
+    artifact.write_json = die if given["kill"] == f"between {number}" else write_table
+    shard = write(folder, number, half(images) if given["kill"] == f"half {number}" else images)
     if given["kill"] == f"after {number}":
         die()
     return shard

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.artefacts import features as artefact
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts import features as artifact
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.entities import Features
 from ssltransfer.stages import features
 
 given = globals()
-artefact.CHUNK_BYTES = given["chunk_bytes"]
-write = artefact.FeatureStore.write
+artifact.CHUNK_BYTES = given["chunk_bytes"]
+write = artifact.FeatureStore.write
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killing(store: artefact.FeatureStore, chunk: int, values: np.ndarray) -> None:
+def killing(store: artifact.FeatureStore, chunk: int, values: np.ndarray) -> None:
     with Path(given["log"]).open("a") as log:
         log.write(f"{chunk}\n")
     if given["kill"] == f"half {chunk}":
@@ -39,7 +39,7 @@ def killing(store: artefact.FeatureStore, chunk: int, values: np.ndarray) -> Non
         die()
 
 
-artefact.FeatureStore.write = killing  # type: ignore[method-assign]
+artifact.FeatureStore.write = killing  # type: ignore[method-assign]
 if given["kill"] == "end":
     Work.finish = lambda *_, **__: die()  # type: ignore[method-assign]
 paths = {key: Path(given[key]) for key in ("model", "data", "output")}

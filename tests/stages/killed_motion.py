@@ -8,12 +8,12 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssltransfer.artefacts import packed as artefact
+from ssltransfer.artifacts import packed as artifact
 from ssltransfer.config.formats import MotionOptions
 from ssltransfer.stages import motion
 
 given = globals()
-write = artefact.write_shard
+write = artifact.write_shard
 write_notes = motion.write_json  # type: ignore[attr-defined]
 
 
@@ -21,17 +21,17 @@ def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def half(pictures: Iterable[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, int, int]]:
-    for place, picture in enumerate(pictures):
+def half(images: Iterable[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, int, int]]:
+    for place, image in enumerate(images):
         if place == 1:
             die()
-        yield picture
+        yield image
 
 
-def killing(folder: Path, number: int, pictures: Iterable[tuple[bytes, int, int]]) -> artefact.Shard:
+def killing(folder: Path, number: int, images: Iterable[tuple[bytes, int, int]]) -> artifact.Shard:
     # Between the shard and the notes of its clips.
     motion.write_json = die if given["kill"] == f"between {number}" else write_notes  # type: ignore[attr-defined]
-    return write(folder, number, half(pictures) if given["kill"] == f"half {number}" else pictures)
+    return write(folder, number, half(images) if given["kill"] == f"half {number}" else images)
 
 
 motion.write_shard = killing  # type: ignore[attr-defined]

@@ -15,13 +15,13 @@ import numpy as np
 import psutil
 import pytest
 
-from ssltransfer.artefacts import packed as artefact
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index, read_index, write_index
-from ssltransfer.artefacts.packed import shard_file
-from ssltransfer.artefacts.work import clean
-from ssltransfer.config.formats import CacheOptions, World
-from ssltransfer.data.pictures import read
+from ssltransfer.artifacts import packed as artifact
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index, read_index, write_index
+from ssltransfer.artifacts.packed import shard_file
+from ssltransfer.artifacts.workdir import clean
+from ssltransfer.config.formats import CacheOptions, Synthetic
+from ssltransfer.data.image_io import read
 from ssltransfer.stages import cache
 from ssltransfer.stages import index as index_stage
 
@@ -29,12 +29,12 @@ from ssltransfer.stages import index as index_stage
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
 
 RAW = CacheOptions(format="raw", short=48)
-SHARD = 10 * 48 * 48 * 3  # bytes: ten pictures
+SHARD = 10 * 48 * 48 * 3  # bytes: ten images
 
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artefact, "SMALLEST_SHARD_BYTES", SHARD)
+    monkeypatch.setattr(artifact, "SMALLEST_SHARD_BYTES", SHARD)
 
 
 def made(folder: Path) -> dict[str, bytes]:
@@ -49,7 +49,7 @@ def test_it_is_the_index_with_pixels(small_shards: None, tmp_path: Path, objects
     plain, cached = read_index(objects_path), read_index(output)
     assert cached.paths == plain.paths and cached.digests == plain.digests and cached.classes == plain.classes
     assert np.array_equal(cached.labels, plain.labels) and np.array_equal(cached.sizes, plain.sizes)
-    assert cached.left_out == plain.left_out and cached.root == plain.root
+    assert cached.skipped == plain.skipped and cached.root == plain.root
     assert cached.spec == plain.spec | {"cache": {"format": "raw", "short": 48}}
     assert cached.fingerprint != plain.fingerprint and cached.shared_with(plain) == len(plain)
     assert cached.packed is not None
@@ -60,7 +60,7 @@ def test_it_is_the_index_with_pixels(small_shards: None, tmp_path: Path, objects
 def test_the_number_of_processes_does_not_show(
     form: Any, tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(artefact, "SMALLEST_SHARD_BYTES", SHARD // 8)
+    monkeypatch.setattr(artifact, "SMALLEST_SHARD_BYTES", SHARD // 8)
     found = []
     for threads in (1, 2, 4):
         output = tmp_path / str(threads) / "objects.parquet"
@@ -106,11 +106,11 @@ def test_killed_and_run_again_it_goes_on_at_the_next_shard(tmp_path: Path, objec
 @pytest.mark.slow
 def test_killed_with_its_processes_at_work_it_can_be_run_again_at_once(tmp_path: Path):
     """No process of the killed one keeps the lock, and none lives on."""
-    spec = World(root=str(tmp_path / "world"), set="objects", split="train", n=400, size=64)
+    spec = Synthetic(root=str(tmp_path / "world"), subset="objects", split="train", num_images=400, size=64)
     index_stage.run(spec, output=tmp_path / "objects.parquet", threads=1)
     words = ["cache", "--spec", '{"format": "raw", "short": 60}', "--data", str(tmp_path / "objects.parquet")]
     code = (
-        "import sys; from ssltransfer.artefacts import packed; packed.SMALLEST_SHARD_BYTES = 200_000; "
+        "import sys; from ssltransfer.artifacts import packed; packed.SMALLEST_SHARD_BYTES = 200_000; "
         "from ssltransfer.cli import main; sys.exit(main(sys.argv[1:]))"
     )
 
@@ -145,7 +145,7 @@ def test_a_torn_or_foreign_shard_is_made_again(small_shards: None, tmp_path: Pat
 
 
 def copied(index: Index, folder: Path) -> Path:
-    """The first pictures of an index, as files of one's own."""
+    """The first images of an index, as files of one's own."""
     names = [Path(path).name for path in index.paths[:6]]
     for sample, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -164,21 +164,21 @@ def copied(index: Index, folder: Path) -> Path:
         ("broken", "was readable when the index was made and is not any more"),
     ],
 )
-def test_pictures_that_are_not_the_indexed_ones_are_refused(
+def test_images_that_are_not_the_indexed_ones_are_refused(
     fault: str, said: str, threads: int, tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(artefact, "SMALLEST_SHARD_BYTES", 1)
+    monkeypatch.setattr(artifact, "SMALLEST_SHARD_BYTES", 1)
     data = copied(objects, tmp_path / "mine")
-    picture = read_index(data).path(4)
+    image = read_index(data).path(4)
     if fault == "another":
-        picture.write_bytes(read_index(data).path(3).read_bytes())
+        image.write_bytes(read_index(data).path(3).read_bytes())
     elif fault == "gone":
-        picture.unlink()
+        image.unlink()
     else:
-        picture.write_bytes(picture.read_bytes()[:40])
-    with pytest.raises(ArtefactError) as caught:
+        image.write_bytes(image.read_bytes()[:40])
+    with pytest.raises(ArtifactError) as caught:
         cache.run(RAW, data=data, output=tmp_path / "c.parquet", threads=threads)
-    assert str(caught.value).startswith(str(picture)) and said in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(image)) and said in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "c.parquet").exists()
 
 
@@ -193,7 +193,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(small_disk: Path,
         index.digests * 3,
     )
     write_index(small_disk / "many.parquet", many)
-    with pytest.raises(ArtefactError, match=r"the disk cannot hold the pictures: 1\.8 MB to write .* 1\.0 MB free"):
+    with pytest.raises(ArtifactError, match=r"the disk cannot hold the images: 1\.8 MB to write .* 1\.0 MB free"):
         options = CacheOptions(format="raw", short=64)
         cache.run(options, data=small_disk / "many.parquet", output=small_disk / "c.parquet", threads=1)
     assert not list(small_disk.rglob("*.shard"))
@@ -201,7 +201,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(small_disk: Path,
 
 def test_a_cache_of_a_cache_is_refused(tmp_path: Path, objects_path: Path):
     cache.run(RAW, data=objects_path, output=tmp_path / "one.parquet", threads=1)
-    with pytest.raises(ArtefactError, match="is a cache already"):
+    with pytest.raises(ArtifactError, match="is a cache already"):
         cache.run(RAW, data=tmp_path / "one.parquet", output=tmp_path / "two.parquet", threads=1)
 
 
@@ -219,5 +219,5 @@ def test_old_caches_are_cleaned_away(tmp_path: Path, objects_path: Path):
 def test_size_is_said_before(tmp_path: Path, objects_path: Path, capsys: pytest.CaptureFixture[str]):
     cache.run(RAW, data=objects_path, output=tmp_path / "c.parquet", threads=1)
     said = capsys.readouterr().out
-    assert "48 pictures, 1 of 1 shards to make: 0.3 MB to write (3.00 bytes a pixel)" in said
+    assert "48 images, 1 of 1 shards to make: 0.3 MB to write (3.00 bytes a pixel)" in said
     assert read(read_index(objects_path).path(0)).shape == (3, 64, 64)  # 48 x 48 x 48 x 3 bytes

@@ -12,17 +12,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssltransfer.artefacts import features as artefact
-from ssltransfer.artefacts.features import open_features
-from ssltransfer.artefacts.files import ArtefactError, read_json, write_json
-from ssltransfer.artefacts.index import Index, read_index, write_index
+from ssltransfer.artifacts import features as artifact
+from ssltransfer.artifacts.features import open_features
+from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
+from ssltransfer.artifacts.index import Index, read_index, write_index
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, HogWords, ResNet18, Vgg16
 from ssltransfer.config.entities import Features
 from ssltransfer.config.protocols import Pool
-from ssltransfer.config.trunks import CaffeNet, HogWords, ResNet18, TrunkOptions, Vgg16
-from ssltransfer.data.pictures import read
-from ssltransfer.models.build import build_trunk
+from ssltransfer.data.image_io import read
+from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.pooling import pooled_shape
-from ssltransfer.models.trunk import LayerError, Trunk
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import features
 
@@ -30,13 +30,13 @@ from ssltransfer.stages import features
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
 
 SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
-CHUNK = 10 * 48 * 16 * 2  # bytes: ten pictures' conv4 pooled to 4x4
+CHUNK = 10 * 48 * 16 * 2  # bytes: ten images' conv4 pooled to 4x4
 
 
-def model_of(folder: Path, trunk: Trunk | TrunkOptions = SMALL, seed: int = 0) -> Path:
-    if isinstance(trunk, TrunkOptions):
-        trunk = build_trunk(trunk, top=True, seed=seed)
-    write_json(folder / "manifest.json", {"stage": "pretext", **write_model(folder, trunk, "per-picture", {})})
+def model_of(folder: Path, backbone: Backbone | BackboneOptions = SMALL, seed: int = 0) -> Path:
+    if isinstance(backbone, BackboneOptions):
+        backbone = build_backbone(backbone, top=True, seed=seed)
+    write_json(folder / "manifest.json", {"stage": "pretext", **write_model(folder, backbone, "per-image", {})})
     return folder / "manifest.json"
 
 
@@ -53,29 +53,29 @@ def values_of(output: Path) -> np.ndarray:
     ("options", "layer", "side", "dims"),
     [(CaffeNet(), "conv4", 5, 9600), (Vgg16(), "conv4_3", 4, 8192), (Vgg16(bn=False), "conv4_3", 4, 8192)],
 )
-def test_the_published_features_have_the_published_lengths(options: TrunkOptions, layer: str, side: int, dims: int):
+def test_the_published_features_have_the_published_lengths(options: BackboneOptions, layer: str, side: int, dims: int):
     with torch.device("meta"):
-        shape = build_trunk(options, top=False).shapes()[layer]
+        shape = build_backbone(options, top=False).shapes()[layer]
     assert np.prod(pooled_shape(shape, Pool(max=side))) == dims
 
 
 @pytest.mark.parametrize("pool", [{"max": 4}, {"avg": 3}, None], ids=["max", "avg", "whole"])
-def test_rows_are_the_pictures_in_the_order_of_the_index(
+def test_rows_are_the_images_in_the_order_of_the_index(
     pool: dict[str, int] | None, tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(artefact, "CHUNK_BYTES", CHUNK)
+    monkeypatch.setattr(artifact, "CHUNK_BYTES", CHUNK)
     model, output = model_of(tmp_path / "m"), tmp_path / "f" / "manifest.json"
     features.run(spec_of(pool=pool, precision="float32"), model=model, data=objects_path, output=output, threads=1)
     found = values_of(output)
     index, loaded = read_index(objects_path), read_model(model)
     assert len(found) == len(index)
     for row in (0, 9, 10, 47):
-        # The published preparation, by hand: short side 54 for a crop of 48 (256 for 227), the centre of it.
-        picture = read(index.path(row))[None].float()
-        resized = F.interpolate(picture, (54, 54), mode="bilinear", antialias=True, align_corners=False).round()
+        # The published preparation, by hand: short side 54 for a crop of 48 (256 for 227), the center of it.
+        image = read(index.path(row))[None].float()
+        resized = F.interpolate(image, (54, 54), mode="bilinear", antialias=True, align_corners=False).round()
         view = resized[:, :, 3:51, 3:51]
         view = (view - view.mean()) / view.std(correction=0)
-        layer = loaded.trunk(view, ["conv4"])["conv4"]
+        layer = loaded.backbone(view, ["conv4"])["conv4"]
         if pool and "max" in pool:
             layer = F.adaptive_max_pool2d(layer, 4)
         elif pool:
@@ -97,9 +97,9 @@ def test_half_precision_is_the_rounding_of_single(tmp_path: Path, objects_path: 
 
 
 def test_a_bag_of_words_is_a_layer_like_any_other(tmp_path: Path, objects_path: Path):
-    trunk = build_trunk(HogWords(words=12, size=48), top=True)
-    trunk.load_state_dict({"vocabulary": torch.rand(12, 36)})
-    write_json(tmp_path / "manifest.json", {"stage": "pretext", **write_model(tmp_path, trunk, "none", {})})
+    backbone = build_backbone(HogWords(words=12, size=48), top=True)
+    backbone.load_state_dict({"vocabulary": torch.rand(12, 36)})
+    write_json(tmp_path / "manifest.json", {"stage": "pretext", **write_model(tmp_path, backbone, "none", {})})
     output = tmp_path / "f" / "manifest.json"
     features.run(
         spec_of("words", pool=None), model=tmp_path / "manifest.json", data=objects_path, output=output, threads=1
@@ -108,10 +108,10 @@ def test_a_bag_of_words_is_a_layer_like_any_other(tmp_path: Path, objects_path: 
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path, objects_path: Path):
-    trunk = build_trunk(SMALL, top=False)
-    trunk.get_parameter("conv4.weight").data *= 1e5
-    model, output = model_of(tmp_path / "m", trunk), tmp_path / "f" / "manifest.json"
-    with pytest.raises(ArtefactError, match=r"conv4 gives values up to \d+, which float16 cannot hold; set precision"):
+    backbone = build_backbone(SMALL, top=False)
+    backbone.get_parameter("conv4.weight").data *= 1e5
+    model, output = model_of(tmp_path / "m", backbone), tmp_path / "f" / "manifest.json"
+    with pytest.raises(ArtifactError, match=r"conv4 gives values up to \d+, which float16 cannot hold; set precision"):
         features.run(spec_of(), model=model, data=objects_path, output=output, threads=1)
     assert not output.exists()
     features.run(spec_of(precision="float32"), model=model, data=objects_path, output=output, threads=1)
@@ -128,7 +128,7 @@ def test_layers_that_are_not_there_or_cannot_be_pooled_are_refused(tmp_path: Pat
     assert values_of(output).shape == (48, 512)
 
 
-def test_a_store_of_another_trunk_or_of_other_pictures_is_not_taken(
+def test_a_store_of_another_backbone_or_of_other_images_is_not_taken(
     tmp_path: Path, objects_path: Path, objects_val_path: Path
 ):
     """The same output, then another model: nothing of the first is found, and the manifest speaks of the second."""
@@ -140,22 +140,22 @@ def test_a_store_of_another_trunk_or_of_other_pictures_is_not_taken(
         found.append(values_of(output))
         models.append(read_json(output)["model"])
     assert models[0] != models[1] and not np.array_equal(found[0], found[1])
-    with pytest.raises(ArtefactError, match="belong to another index"):
+    with pytest.raises(ArtifactError, match="belong to another index"):
         open_features(output, index=read_index(objects_val_path).fingerprint)
 
 
 def test_a_model_that_is_none_is_refused(tmp_path: Path, objects_path: Path):
     write_json(tmp_path / "x.json", {"stage": "cluster"})
-    with pytest.raises(ArtefactError, match="not a manifest of a model"):
+    with pytest.raises(ArtifactError, match="not a manifest of a model"):
         features.run(
             spec_of(), model=tmp_path / "x.json", data=objects_path, output=tmp_path / "f" / "m.json", threads=1
         )
 
 
-def test_a_picture_that_is_gone_is_named(tmp_path: Path, objects: Index):
+def test_a_image_that_is_gone_is_named(tmp_path: Path, objects: Index):
     gone = Index(tmp_path, ["no.jpg"], objects.labels[:1], objects.classes, objects.sizes[:1], ["0"])
     write_index(tmp_path / "gone.parquet", gone)
-    with pytest.raises(ArtefactError, match=r"no\.jpg: was readable when the index was made"):
+    with pytest.raises(ArtifactError, match=r"no\.jpg: was readable when the index was made"):
         features.run(
             spec_of(),
             model=model_of(tmp_path / "m"),
@@ -248,7 +248,7 @@ def test_a_killed_part_goes_on_and_the_last_job_makes_what_parts_did_not(
 
 def test_parts_that_cannot_be_are_refused(tmp_path: Path, objects_path: Path):
     for part in ("0/8", "9/8", "3", "a-of-b", "0-of-0"):
-        with pytest.raises(ArtefactError, match=f"--part {part}: there is no such part; give one such as 3/8"):
+        with pytest.raises(ArtifactError, match=f"--part {part}: there is no such part; give one such as 3/8"):
             features.run(
                 spec_of(), model=model_of(tmp_path / "m"), data=objects_path, output=tmp_path / "p.json", part=part
             )
@@ -272,7 +272,7 @@ def test_two_processes_of_one_job_make_what_one_makes(tmp_path: Path, objects_pa
 
 
 def test_the_number_of_workers_does_not_show(tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(artefact, "CHUNK_BYTES", CHUNK)
+    monkeypatch.setattr(artifact, "CHUNK_BYTES", CHUNK)
     model = model_of(tmp_path / "m")
     found = []
     for workers in ("0", "1", "4"):
@@ -288,8 +288,8 @@ def test_a_store_four_times_the_budget_is_made_within_it(tmp_path: Path, objects
     budget = 128  # MB
     objects = read_index(objects_path)
     side = 48
-    bytes_a_picture = 64 * side * side * 2  # conv1 of a ResNet-18 with stride 1
-    n = -(-4 * (budget << 20) // bytes_a_picture)
+    bytes_a_image = 64 * side * side * 2  # conv1 of a ResNet-18 with stride 1
+    n = -(-4 * (budget << 20) // bytes_a_image)
     places = [place % len(objects) for place in range(n)]
     many = Index(
         objects.root,

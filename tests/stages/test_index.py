@@ -1,4 +1,4 @@
-"""The index stage: every picture is in it or left out with a reason, and bad sets are refused without a result."""
+"""The index stage: every image is in it or left out with a reason, and bad sets are refused without a result."""
 
 from collections import Counter
 from itertools import pairwise
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.base import ConfigError
-from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Voc, World
-from ssltransfer.data.layouts import Found, LayoutError
+from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Synthetic, Voc
+from ssltransfer.data.formats import Found, LayoutError
 from ssltransfer.stages import index as stage
 
 
-def picture(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> None:
+def image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path, format="PNG")
@@ -24,7 +24,7 @@ def picture(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> None
 
 def bad(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("no picture")
+    path.write_text("no image")
 
 
 def made(spec: Dataset, output: Path, threads: int = 2) -> Index:
@@ -47,11 +47,11 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for place in range(8):
-        picture(tmp_path / "set" / f"c{place % 2}" / f"{place}.png", place, (12 + place, 10))
+        image(tmp_path / "set" / f"c{place % 2}" / f"{place}.png", place, (12 + place, 10))
     return tmp_path / "set"
 
 
-def test_every_picture_with_its_size_class_and_content(root: Path, output: Path) -> None:
+def test_every_image_with_its_size_class_and_content(root: Path, output: Path) -> None:
     index = made(Folder(root=str(root), labels="folder"), output)
     assert index.paths == [
         "c0/0.png",
@@ -73,16 +73,16 @@ def test_every_picture_with_its_size_class_and_content(root: Path, output: Path)
 
 def test_bytes_do_not_depend_on_threads(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in range(300):
-        picture(root / "c2" / f"{place}.png", place)
+        image(root / "c2" / f"{place}.png", place)
     for place in range(0, 60, 7):
         bad(root / "c3" / f"{place}.jpg")
-        picture(root / "c3" / f"{place}.png", place)
+        image(root / "c3" / f"{place}.png", place)
     results = []
     for threads in (1, 3, None):
         stage.run(Folder(root=str(root), labels="folder"), output=output, threads=threads)
-        results.append((output.read_bytes(), output.with_suffix(".left_out.tsv").read_bytes()))
+        results.append((output.read_bytes(), output.with_suffix(".skipped.tsv").read_bytes()))
     assert results[0] == results[1] == results[2]
-    assert len(read_index(output).left_out) == 9
+    assert len(read_index(output).skipped) == 9
 
 
 def test_a_minority_is_left_out_with_its_reasons(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -92,28 +92,28 @@ def test_a_minority_is_left_out_with_its_reasons(root: Path, output: Path, capfd
     (root / "c1" / "notes.txt").touch()
     index = made(Folder(root=str(root)), output)
     assert len(index) == 8
-    assert index.left_out == {
-        "c0/text.jpg": "not a picture: text",
+    assert index.skipped == {
+        "c0/text.jpg": "not a image: text",
         "c1/empty.jpg": "empty file",
         "c1/gone.jpg": "cannot be opened: No such file or directory",
-        "c1/notes.txt": "not a picture's file name",
+        "c1/notes.txt": "not a image's file name",
     }
-    lines = output.with_suffix(".left_out.tsv").read_text().splitlines()
-    assert lines == ["path\treason", *(f"{path}\t{reason}" for path, reason in index.left_out.items())]
-    assert "8 pictures, 0 classes, 4 files left out" in capfd.readouterr().out
+    lines = output.with_suffix(".skipped.tsv").read_text().splitlines()
+    assert lines == ["path\treason", *(f"{path}\t{reason}" for path, reason in index.skipped.items())]
+    assert "8 images, 0 classes, 4 files left out" in capfd.readouterr().out
 
 
-def test_a_picture_read_in_an_unexpected_way_has_a_remark(root: Path, output: Path) -> None:
+def test_a_image_read_in_an_unexpected_way_has_a_remark(root: Path, output: Path) -> None:
     (root / "c0" / "0.png").rename(root / "c0" / "0.jpg")
     index = made(Folder(root=str(root)), output)
     assert index.remarks == {"c0/0.jpg": "content is PNG though the name ends in .jpg"}
 
 
-def test_equal_pictures_are_kept_and_counted(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_equal_images_are_kept_and_counted(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (root / "c1" / "copy.png").write_bytes((root / "c0" / "0.png").read_bytes())
     index = made(Folder(root=str(root)), output)
     assert len(index) == 9
-    assert "1 pictures repeat another's content" in capfd.readouterr().out
+    assert "1 images repeat another's content" in capfd.readouterr().out
 
 
 def test_a_moved_folder_is_the_same_set(root: Path, output: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_moved_folder_is_the_same_set(root: Path, output: Path) -> None:
     after = made(Folder(root=str(root.with_name("moved"))), output)
     assert after.fingerprint == before.fingerprint
     assert after.root != before.root
-    picture(root.with_name("moved") / "c0" / "0.png", 99)
+    image(root.with_name("moved") / "c0" / "0.png", 99)
     assert made(Folder(root=str(root.with_name("moved"))), output).fingerprint != before.fingerprint
 
 
@@ -146,34 +146,36 @@ def test_refusals_leave_no_result(root: Path, output: Path) -> None:
     refused(Folder(root=str(root / "none")), output, LayoutError, "there is no such folder")
     bad(root / "c0" / "bad.jpg")
     refused(
-        Folder(root=str(root), bad_pictures="error"),
+        Folder(root=str(root), on_corrupt="error"),
         output,
-        ArtefactError,
-        r"1 of 9 pictures cannot be read \(the first: c0/bad.jpg: not a picture: text\); mend or remove them",
+        ArtifactError,
+        r"1 of 9 images cannot be read \(the first: c0/bad.jpg: not a image: text\); mend or remove them",
     )
-    refused(Folder(root=str(root), minority=0.1), output, ArtefactError, "1 of 9 pictures cannot be read")
+    refused(Folder(root=str(root), max_corrupt_fraction=0.1), output, ArtifactError, "1 of 9 images cannot be read")
     for place in range(8):
         bad(root / "c0" / f"bad {place}.jpg")
-    refused(Folder(root=str(root)), output, ArtefactError, "9 of 17 pictures cannot be read")
+    refused(Folder(root=str(root)), output, ArtifactError, "9 of 17 images cannot be read")
     bad(root / "c2" / "bad.jpg")
     refused(
-        Folder(root=str(root), labels="folder", minority=1),
+        Folder(root=str(root), labels="folder", max_corrupt_fraction=1),
         output,
-        ArtefactError,
-        r"none of the 1 pictures of class 'c2' can be read \(the first: c2/bad.jpg: not a picture: text\); mend",
+        ArtifactError,
+        r"none of the 1 images of class 'c2' can be read \(the first: c2/bad.jpg: not a image: text\); mend",
     )
-    refused(Folder(root=str(root / "c2"), minority=1), output, ArtefactError, "1 of 1 pictures cannot be read")
+    refused(
+        Folder(root=str(root / "c2"), max_corrupt_fraction=1), output, ArtifactError, "1 of 1 images cannot be read"
+    )
 
 
 def test_a_refusal_leaves_the_old_index(root: Path, output: Path) -> None:
     before = made(Folder(root=str(root)), output).fingerprint
     bad(root / "c0" / "bad.jpg")
-    with pytest.raises(ArtefactError):
-        stage.run(Folder(root=str(root), bad_pictures="error"), output=output, threads=1)
+    with pytest.raises(ArtifactError):
+        stage.run(Folder(root=str(root), on_corrupt="error"), output=output, threads=1)
     assert read_index(output).fingerprint == before
 
 
-def test_failing_storage_is_no_bad_picture(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_storage_is_no_bad_image(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_bytes = Path.read_bytes
 
     def failing(path: Path) -> bytes:
@@ -182,11 +184,11 @@ def test_failing_storage_is_no_bad_picture(root: Path, output: Path, monkeypatch
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    refused(Folder(root=str(root)), output, ArtefactError, r"3.png: the storage failed \(Input/output error\)")
+    refused(Folder(root=str(root)), output, ArtifactError, r"3.png: the storage failed \(Input/output error\)")
 
 
-def test_several_labels_a_picture(tmp_path: Path, output: Path) -> None:
-    index = made(World(root=str(tmp_path / "world"), set="voc", split="trainval", n=6, size=32), output)
+def test_several_labels_a_image(tmp_path: Path, output: Path) -> None:
+    index = made(Synthetic(root=str(tmp_path / "world"), subset="voc", split="trainval", num_images=6, size=32), output)
     assert index.presence is not None
     assert index.presence.shape == (6, 20)
     assert (index.presence == 1).any(axis=1).all()
@@ -218,7 +220,7 @@ def test_a_smaller_limit_takes_a_part_of_a_larger_one() -> None:
     assert all(small < large for small, large in pairwise(parts))
 
 
-def test_another_picture_draws_few_anew() -> None:
+def test_another_image_draws_few_anew() -> None:
     before = set(drawn({"a": 500, "b": 500}, 200))
     after = set(drawn({"a": 501, "b": 500}, 200))
     assert len(before & after) >= 198
@@ -235,7 +237,7 @@ def test_a_limit_below_the_number_of_classes_is_said(
 ) -> None:
     index = made(Folder(root=str(root), labels="folder", limit=1), output)
     assert (len(index), index.classes) == (1, ["c0", "c1"])
-    assert "limit 1 leaves 1 classes without a picture" in capfd.readouterr().out
+    assert "limit 1 leaves 1 classes without a image" in capfd.readouterr().out
     assert len(made(Folder(root=str(root), limit=100), output)) == 8
 
 
@@ -251,14 +253,14 @@ def test_a_holdout_and_the_rest_are_the_split(root: Path, output: Path) -> None:
     whole = made(Folder(root=str(root), labels="folder"), output)
 
     def part(name: str, seed: int = 0) -> Index:
-        holdout = {"pictures": 3, "part": name, "seed": seed}
+        holdout = {"images": 3, "part": name, "seed": seed}
         return made(Folder(root=str(root), labels="folder", holdout=holdout), output)  # type: ignore[arg-type]
 
-    held, rest = part("held-out"), part("rest")
+    held, rest = part("validation"), part("rest")
     assert len(held) == 3 and sorted(held.paths + rest.paths) == sorted(whole.paths)
     assert held.classes == rest.classes == whole.classes
     assert held.shared_with(rest) == 0
-    assert any(part("held-out", seed).paths != held.paths for seed in range(1, 5))
+    assert any(part("validation", seed).paths != held.paths for seed in range(1, 5))
 
 
 def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:
@@ -272,7 +274,7 @@ def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:
     names.write_text("nobody.png\n")
     for option in ("only", "without"):
         spec = Folder(root=str(root), **{option: str(names)})  # type: ignore[arg-type]
-        with pytest.raises(LayoutError, match=r"1 of its 1 pictures are not in .* \(the first: nobody.png\)"):
+        with pytest.raises(LayoutError, match=r"1 of its 1 images are not in .* \(the first: nobody.png\)"):
             stage.run(spec, output=output)
     missing = Folder(root=str(root), only=str(tmp_path / "none.txt"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="there is no such file"):
@@ -280,7 +282,7 @@ def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_real_pictures(real_data: Path, output: Path) -> None:
+def test_real_images(real_data: Path, output: Path) -> None:
     sets: list[tuple[Dataset, int, int]] = [
         (ImageFolder(root=str(real_data / "objects/tiny_imagenet"), split="train"), 4800, 16),
         (ImageFolder(root=str(real_data / "objects/caltech101"), split="val"), 100, 10),
@@ -289,16 +291,16 @@ def test_real_pictures(real_data: Path, output: Path) -> None:
         (Voc(root=str(real_data / "voc_real"), year="2012", split="trainval"), 87, 20),
         (Voc(root=str(real_data / "voc_coco" / "VOCdevkit"), split="trainval"), 58, 20),
     ]
-    for spec, pictures, classes in sets:
+    for spec, images, classes in sets:
         index = made(spec, output)
-        assert (len(index), len(index.classes), len(index.left_out)) == (pictures, classes, 0)
+        assert (len(index), len(index.classes), len(index.skipped)) == (images, classes, 0)
 
 
 @pytest.mark.real
 def test_the_broken_collection(real_data: Path, output: Path) -> None:
     index = made(Folder(root=str(real_data / "broken")), output)
     files = {path.name for path in (real_data / "broken").iterdir()}
-    assert set(index.paths) | index.left_out.keys() == files
-    assert not set(index.paths) & index.left_out.keys()
-    assert {"truncated_half.jpg", "corrupt_middle.jpg", "bad_crc.png", "huge_header.png"} <= index.left_out.keys()
+    assert set(index.paths) | index.skipped.keys() == files
+    assert not set(index.paths) & index.skipped.keys()
+    assert {"truncated_half.jpg", "corrupt_middle.jpg", "bad_crc.png", "huge_header.png"} <= index.skipped.keys()
     assert {"gray16.png", "cmyk.jpg", "UPPER.JPEG", "name with space é.jpg"} <= set(index.paths)

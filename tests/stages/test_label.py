@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of, write_json
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.labels import read_labels
+from ssltransfer.artifacts.files import ArtifactError, digest_of, write_json
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.labels import read_labels
 from ssltransfer.config.entities import Cluster
 from ssltransfer.stages import cluster, label
 
@@ -58,10 +58,10 @@ def test_labels_of_the_clustered_set_have_its_sizes(clustering, make_features, t
     assert found.distances.sum(dtype=np.float64) == pytest.approx(content["objective"], rel=1e-9)
 
 
-def test_features_are_normalised_as_for_the_clustering(clustering, make_features, tmp_path):
+def test_features_are_normalized_as_for_the_clustering(clustering, make_features, tmp_path):
     x = np.random.default_rng(2).normal(size=(300, 6)).astype(np.float32) * 50
     features, index = make_features(x, "other")
-    manifest = clustering(normalise=True)
+    manifest = clustering(normalize=True)
     found = labelled(manifest, features, index, tmp_path / "l.parquet")
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     distances, labels = cKDTree(np.load(manifest.parent / "centroids.npy")).query(unit)
@@ -101,10 +101,10 @@ def test_equal_runs_give_equal_bytes(clustering, make_features, tmp_path):
         ({"spec": {"model": "m", "layer": "conv4", "pool": {"avg": 2}}}, "another pool"),
     ],
 )
-def test_features_of_another_trunk_are_refused(clustering, make_features, tmp_path, changed, said):
+def test_features_of_another_backbone_are_refused(clustering, make_features, tmp_path, changed, said):
     features, index = make_features(np.ones((9, 6), np.float32), "other", **changed)
     output = tmp_path / "l.parquet"
-    with pytest.raises(ArtefactError, match=rf"features of another trunk .*\({said}\)"):
+    with pytest.raises(ArtifactError, match=rf"features of another backbone .*\({said}\)"):
         labelled(clustering(), features, index, output)
     assert not output.exists()
 
@@ -114,15 +114,15 @@ def test_bad_input_is_refused(clustering, make_features, tmp_path):
     x = np.ones((9, 6), np.float32)
     features, index = make_features(x, "other")
     _, stranger = make_features(x, "stranger")
-    with pytest.raises(ArtefactError, match="these features belong to another index"):
+    with pytest.raises(ArtifactError, match="these features belong to another index"):
         labelled(manifest, features, stranger, output)
-    with pytest.raises(ArtefactError, match="not a manifest of a clustering"):
+    with pytest.raises(ArtifactError, match="not a manifest of a clustering"):
         labelled(features, features, index, output)
     x[4, 4] = np.nan
     broken, index_of_broken = make_features(x, "broken")
-    with pytest.raises(ArtefactError, match="sample 4 has a feature that is not a finite number"):
+    with pytest.raises(ArtifactError, match="sample 4 has a feature that is not a finite number"):
         labelled(manifest, broken, index_of_broken, output)
     np.save(manifest.parent / "centroids.npy", np.zeros((20, 6), np.float32))
-    with pytest.raises(ArtefactError, match="not the one of"):
+    with pytest.raises(ArtifactError, match="not the one of"):
         labelled(manifest, features, index, output)
     assert not output.exists()

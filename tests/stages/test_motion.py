@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.artefacts.packed import shard_file
-from ssltransfer.artefacts.work import clean
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.packed import shard_file
+from ssltransfer.artifacts.workdir import clean
 from ssltransfer.config.formats import CacheOptions, MotionOptions, Video
 from ssltransfer.data import motion as algorithm
 from ssltransfer.data.cached import read_sample
@@ -57,10 +57,10 @@ def test_first_frames_and_what_moves_in_them(videos: Path, tmp_path: Path):
     for sample in (0, 3):
         frames = [algorithm.prepare(frame, SMALL.size) for frame in read_frames(plain.path(sample))][:10]
         assert np.array_equal(read_sample(index, sample).permute(1, 2, 0).numpy(), frames[0])
-        grey = list(map(algorithm.grey, frames))
-        motions = [algorithm.motion_between(*pair, "dis") for pair in itertools.pairwise(grey)]
+        gray = list(map(algorithm.gray, frames))
+        motions = [algorithm.motion_between(*pair, "dis") for pair in itertools.pairwise(gray)]
         cells = read_target(index, sample)
-        assert np.array_equal(cells, algorithm.label(grey[0], motions, SMALL)) and cells.shape == (12, 16)  # type: ignore[union-attr]
+        assert np.array_equal(cells, algorithm.label(gray[0], motions, SMALL)) and cells.shape == (12, 16)  # type: ignore[union-attr]
     some = index.subset(np.array([3, 0]))
     assert np.array_equal(read_target(some, 1), read_target(index, 0))  # type: ignore[arg-type]
     assert some.fingerprint != index.fingerprint
@@ -123,7 +123,7 @@ def test_a_torn_shard_is_made_again_and_alone(videos: Path, tmp_path: Path, monk
     assert packed is not None
     torn = shard_file(packed.folder, 1)
     torn.write_bytes(torn.read_bytes()[:-7])
-    with pytest.raises(ArtefactError, match="missing or torn; run the stage that packs this dataset again"):
+    with pytest.raises(ArtifactError, match="missing or torn; run the stage that packs this dataset again"):
         packed.check()
     labelled: list[Any] = []
     real = motion.label
@@ -147,7 +147,7 @@ def test_what_cannot_be_used_is_listed(videos: Path, tmp_path: Path):
     index_stage.run(Video(root=str(mine)), output=tmp_path / "v.parquet", threads=1)
     index = read_index(run(tmp_path / "v.parquet", tmp_path / "m"))
     assert index.paths == ["good#0"]
-    assert index.left_out == {
+    assert index.skipped == {
         "broken.mp4": "no video that FFmpeg can open (truncated, damaged or of another kind)",
         "short": "has less than the 10 frames of a clip",
         "still#0": "less than 1% of it moves by itself",
@@ -155,7 +155,7 @@ def test_what_cannot_be_used_is_listed(videos: Path, tmp_path: Path):
     shutil.rmtree(mine / "good")
     (mine / "broken.mp4").unlink()
     index_stage.run(Video(root=str(mine)), output=tmp_path / "v.parquet", threads=1)
-    with pytest.raises(ArtefactError, match=r"none of the 2 clips of its 2 videos can be used .*; give other"):
+    with pytest.raises(ArtifactError, match=r"none of the 2 clips of its 2 videos can be used .*; give other"):
         run(tmp_path / "v.parquet", tmp_path / "m2")
 
 
@@ -170,16 +170,16 @@ def test_videos_that_are_not_the_indexed_ones_are_refused(fault: str, threads: i
     else:
         shutil.rmtree(frame.parent)
     said = {"changed": "has changed since the index was made; run the index", "gone": "was readable when the index was"}
-    with pytest.raises(ArtefactError, match=f"train-00002: {said[fault]}"):
+    with pytest.raises(ArtifactError, match=f"train-00002: {said[fault]}"):
         run(tmp_path / "v.parquet", tmp_path / "m", threads=threads)
     assert not (tmp_path / "m" / "c.parquet").exists()
 
 
-def test_pictures_are_no_videos_and_clips_are_not_cached(videos: Path, tmp_path: Path, objects_path: Path):
-    with pytest.raises(ArtefactError, match="holds pictures, and motion is found in videos"):
+def test_images_are_no_videos_and_clips_are_not_cached(videos: Path, tmp_path: Path, objects_path: Path):
+    with pytest.raises(ArtifactError, match="holds images, and motion is found in videos"):
         run(objects_path, tmp_path)
     clips = run(videos, tmp_path / "m")
-    with pytest.raises(ArtefactError, match="is a cache already"):
+    with pytest.raises(ArtifactError, match="is a cache already"):
         cache.run(CacheOptions(), data=clips, output=tmp_path / "cached.parquet", threads=1)
 
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from turns_tasks import Modulo, pair
 
-from ssltransfer.artefacts.index import read_index
-from ssltransfer.training import ranks
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.training import ddp as ranks
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import TrainingError, fit_members
 from ssltransfer.training.launch import leave
@@ -22,13 +22,13 @@ from ssltransfer.training.launch import leave
 CASES: dict[str, tuple[bool, dict[str, object]]] = {
     "in-turns": (False, {"sync_bn": True, "shares": (1, 2)}),
     "at-once": (True, {}),
-    "at-once-packs": (True, {"micro_batch": 4, "clip": 0.1}),
+    "at-once-packs": (True, {"micro_batch_size": 4, "clip_grad_norm": 0.1}),
     "resumed": (True, {"dropout": 0.3}),
     "whole": (True, {"dropout": 0.3}),
 }
 
 
-def main(train: Path, heldout: Path, folder: Path) -> None:
+def main(train: Path, val: Path, folder: Path) -> None:
     devices = plan_devices(1)
     for name, (at_once, options) in CASES.items():
         ranks.BUCKET = 100 if name == "at-once-packs" else 25 << 20
@@ -37,7 +37,7 @@ def main(train: Path, heldout: Path, folder: Path) -> None:
         os.environ["SSLTRANSFER_CHECKPOINT_STEPS"] = "2"
 
         def train_all(place: Path = place, at_once: bool = at_once, options: dict[str, object] = options) -> None:
-            members = pair(read_index(train), read_index(heldout), **options)  # type: ignore[arg-type]
+            members = pair(read_index(train), read_index(val), **options)  # type: ignore[arg-type]
             fitted = fit_members(members, 12, folder=place, devices=devices, at_once=at_once)
             weights = {f"{m.name}.{k}": v for m in members for k, v in m.task.state_dict().items()}
             state = {"weights": weights, "curve": fitted.curve, "seen": members[0].task.seen}

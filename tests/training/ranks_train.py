@@ -11,19 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Colorization, Exemplar, JigsawKolesnikov, JigsawPP
-from ssltransfer.config.trunks import CaffeNet
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
-from ssltransfer.data.transforms import CentreSquare
-from ssltransfer.stages.pretext import colorization
-from ssltransfer.stages.pretext.exemplar import ExemplarTask
-from ssltransfer.stages.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
-from ssltransfer.stages.pretext.jigsawpp import build
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.tasks.pretext import colorization
+from ssltransfer.tasks.pretext.exemplar import ExemplarTask
+from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
+from ssltransfer.tasks.pretext.jigsawpp import build
+from ssltransfer.training import ddp as ranks
 from ssltransfer.training import fit as module
-from ssltransfer.training import ranks
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import TrainingError, fit
 from ssltransfer.training.launch import leave
@@ -31,9 +31,9 @@ from ssltransfer.training.task import Task
 
 
 class Nine(Task):
-    """Which of nine classes; random numbers of each picture, an unused layer, norms and dropout as asked for."""
+    """Which of nine classes; random numbers of each image, an unused layer, norms and dropout as asked for."""
 
-    guess = math.log(9)
+    chance_loss = math.log(9)
 
     def __init__(self, *, norm: bool, dropout: float) -> None:
         super().__init__()
@@ -46,65 +46,65 @@ class Nine(Task):
         self.seen: list[list[int]] = []
 
     @property
-    def transform(self) -> CentreSquare:
-        return CentreSquare(8, 8)
+    def transform(self) -> CenterSquare:
+        return CenterSquare(8, 8)
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         if self.training:
             self.seen.append(batch.ids.tolist())
-        x = batch.pictures.float() / 255 + 0.1 * draws.normal("noise", 1)[:, :, None, None]
+        x = batch.images.float() / 255 + 0.1 * draws.normal("noise", 1)[:, :, None, None]
         logits = self.last(self.dropout(self.norm(self.first(x))).flatten(1))
         target = batch.ids % 9
         return {"loss": F.cross_entropy(logits, target), "right": (logits.argmax(1) == target).float().mean()}
 
 
-TRUNK = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
 
 
 def puzzles() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
     given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden": 64, "dropout": 0.0}
-    return build(JigsawPP.model_validate(given), TRUNK, 0)
+    return build(JigsawPP.model_validate(given), BACKBONE, 0)
 
 
 def patches() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 4, "channel_shift": 0, "stem_stride": 1}
     given = {"permutations": 8, "shown": 4, "tiles": tiles, "resize": 66, "hidden": 64, "embedding": 16, "dropout": 0.0}
-    return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), TRUNK, 0)
+    return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), BACKBONE, 0)
 
 
 def exemplar() -> Task:
-    return ExemplarTask(Exemplar(views=3, embedding=16), TRUNK, 0)
+    return ExemplarTask(Exemplar(views=3, embedding=16), BACKBONE, 0)
 
 
-def colours() -> Task:
+def colors() -> Task:
     return colorization.build(Colorization(resize=48, hidden=16), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
 
 
 def schedule(**kw: object) -> Schedule:
-    return Schedule.model_validate({"steps": 6, "batch": 16, "lr": 0.05, **kw})
+    return Schedule.model_validate({"steps": 6, "batch_size": 16, "lr": 0.05, **kw})
 
 
 PLAIN = {"norm": False, "dropout": 0.0}
 NORM = {"norm": True, "dropout": 0.0}
 CASES = {
     "plain": (PLAIN, schedule()),
-    "accumulated": (PLAIN, schedule(micro_batch=4)),
-    "small-packs": (PLAIN, schedule(clip=0.05, optimiser="adam")),
+    "accumulated": (PLAIN, schedule(micro_batch_size=4)),
+    "small-packs": (PLAIN, schedule(clip=0.05, optimizer="adam")),
     "half": (PLAIN, schedule(precision="bfloat16")),
     "synced": (NORM, schedule(sync_bn=True)),
     "shares": (NORM, schedule()),
     "dropout": ({"norm": False, "dropout": 0.5}, schedule(steps=2)),
     "pairs": ({"task": puzzles}, schedule()),
     "patches": ({"task": patches}, schedule(sync_bn=True)),
-    "views": ({"task": exemplar}, schedule(micro_batch=8)),
-    "surveyed": ({"task": colours}, schedule()),
+    "views": ({"task": exemplar}, schedule(micro_batch_size=8)),
+    "surveyed": ({"task": colors}, schedule()),
     "odd": (PLAIN, schedule(batch=10)),
     "broken": (PLAIN, schedule(lr=1e30)),
 }
 
 
-def main(train: Path, heldout: Path, folder: Path) -> None:
+def main(train: Path, val: Path, folder: Path) -> None:
     devices = plan_devices(1)
     assert devices.device.type == "cpu"
     for name, (options, how) in CASES.items():
@@ -116,7 +116,7 @@ def main(train: Path, heldout: Path, folder: Path) -> None:
         said, curve = "", []
         try:
             fitted = fit(
-                task, read_index(train), how, seed=5, folder=folder / name, devices=devices, heldout=read_index(heldout)
+                task, read_index(train), how, seed=5, folder=folder / name, devices=devices, val=read_index(val)
             )
             curve = fitted.curve
         except TrainingError as error:

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Precision, Schedule
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
-from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.transforms import CenterSquare
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import Fitted, fit
 from ssltransfer.training.task import Task
@@ -27,7 +27,7 @@ CPU = Devices(torch.device("cpu"), 0)
 class Wide(Task):
     """Remembers in which precision its layer computed."""
 
-    guess = 2.0
+    chance_loss = 2.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,11 +36,11 @@ class Wide(Task):
         self.dtypes: set[torch.dtype] = set()
 
     @property
-    def transform(self) -> CentreSquare:
-        return CentreSquare(4, 4)
+    def transform(self) -> CenterSquare:
+        return CenterSquare(4, 4)
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        logits = self.linear(batch.pictures.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1))
+        logits = self.linear(batch.images.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1))
         if not torch.compiler.is_compiling():
             self.dtypes.add(logits.dtype)
         return {"loss": F.cross_entropy(logits.float(), batch.ids % 8)}
@@ -48,7 +48,7 @@ class Wide(Task):
 
 def run(folder: Path, index: Index, **kw: object) -> tuple[Wide, Fitted]:
     task = Wide()
-    schedule = Schedule.model_validate({"steps": 6, "batch": 8, "lr": 0.1, **kw})
+    schedule = Schedule.model_validate({"steps": 6, "batch_size": 8, "lr": 0.1, **kw})
     return task, fit(task, index, schedule, seed=5, folder=folder, devices=CPU)
 
 
@@ -88,7 +88,7 @@ def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index,
 
 
 def forward_of(task: Wide, batch: Batch, draws: Draws) -> Tensor:
-    logits = task.linear(batch.pictures.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1))
+    logits = task.linear(batch.images.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1))
     return F.cross_entropy(logits.float(), batch.ids % 8)
 
 

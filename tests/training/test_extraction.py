@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from ssltransfer.artefacts import features as artefact
-from ssltransfer.artefacts.features import chunk_rows
-from ssltransfer.artefacts.files import ArtefactError, write_json
-from ssltransfer.artefacts.labels import read_labels
+from ssltransfer.artifacts import features as artifact
+from ssltransfer.artifacts.features import chunk_rows
+from ssltransfer.artifacts.files import ArtifactError, write_json
+from ssltransfer.artifacts.labels import read_labels
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Cluster, Features
-from ssltransfer.config.trunks import CaffeNet
-from ssltransfer.models.build import build_trunk
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages import cluster, features, label
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.extraction import Extraction, _Chunk
 
-CHUNK = 10 * 48 * 16 * 2  # bytes: ten pictures' conv4 pooled to 4x4 in float16
+CHUNK = 10 * 48 * 16 * 2  # bytes: ten images' conv4 pooled to 4x4 in float16
 
 
 class Chain:
@@ -29,8 +29,8 @@ class Chain:
 
     def __init__(self, folder: Path, data: Path, **more: Any):
         self.folder = folder
-        trunk = build_trunk(CaffeNet(width=0.125, size=48, stem_stride=2), top=True, seed=0)
-        made = {"stage": "pretext", **write_model(folder / "m", trunk, "per-picture", {})}
+        backbone = build_backbone(CaffeNet(width=0.125, size=48, stem_stride=2), top=True, seed=0)
+        made = {"stage": "pretext", **write_model(folder / "m", backbone, "per-image", {})}
         self.model = folder / "m" / "manifest.json"
         write_json(self.model, made)
         self.spec = Features.model_validate({"model": "m", "layer": "conv4", "pool": {"max": 4}, **more})
@@ -56,7 +56,7 @@ class Chain:
 def test_labels_without_stored_features_are_those_with_them(
     threads: int, precision: str, tmp_path: Path, objects_path: Path, objects_val_path: Path, monkeypatch: Any
 ):
-    monkeypatch.setattr(artefact, "CHUNK_BYTES", CHUNK)  # three chunks in float16, five in float32
+    monkeypatch.setattr(artifact, "CHUNK_BYTES", CHUNK)  # three chunks in float16, five in float32
     monkeypatch.setenv("SSLTRANSFER_WORKERS", str(threads - 1))
     chain = Chain(tmp_path, objects_path, precision=precision)
     stored = chain.labels(objects_val_path, "stored", threads, features=chain.stored(objects_val_path, threads))
@@ -79,16 +79,16 @@ def test_the_precision_of_the_store_shows_in_the_labels(tmp_path: Path, objects_
 def test_a_model_that_was_not_clustered_is_refused(tmp_path: Path, objects_path: Path, objects_val_path: Path):
     chain = Chain(tmp_path, objects_path)
     chain.spec = chain.spec.model_copy(update={"layer": "conv3"})
-    with pytest.raises(ArtefactError, match=r"manifest.json: features of another trunk than .*another layer"):
+    with pytest.raises(ArtifactError, match=r"manifest.json: features of another backbone than .*another layer"):
         chain.labels(objects_val_path, "x", model=chain.model)
     for source in ({}, {"model": chain.model, "features": chain.model}):
-        with pytest.raises(ArtefactError, match=r"x.parquet: give either --features .* or --model"):
+        with pytest.raises(ArtifactError, match=r"x.parquet: give either --features .* or --model"):
             chain.labels(objects_val_path, "x", **source)
     assert not (tmp_path / "x.parquet").exists()
 
 
 def test_rounding_is_numpys_for_every_half():
-    """All finite halves and what lies between neighbours: ties, subnormals, both zeros."""
+    """All finite halves and what lies between neighbors: ties, subnormals, both zeros."""
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = np.sort(halves[np.isfinite(halves)]).astype(np.float32)
     values = np.concatenate([halves, (halves[1:] + halves[:-1]) / 2, np.nextafter(halves, np.float32(1))])
@@ -118,4 +118,4 @@ def test_a_row_is_as_long_as_its_pooled_layer(tmp_path: Path, objects_path: Path
         spec = Features.model_validate({"model": "m", "layer": layer, "pool": pool})
         extraction = Extraction(spec, chain.model, devices)
         assert extraction.shape == shape and extraction.dims == np.prod(shape)
-        assert chunk_rows(10**9, extraction.dims, extraction.dtype) == artefact.CHUNK_BYTES // (2 * extraction.dims)
+        assert chunk_rows(10**9, extraction.dims, extraction.dtype) == artifact.CHUNK_BYTES // (2 * extraction.dims)

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.index import Index, read_index
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys, training_keys
-from ssltransfer.data.draws import Draws, seed_of
-from ssltransfer.data.transforms import CentreSquare
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
+from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.transforms import CenterSquare
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainingError, build_optimiser, fit, measure
+from ssltransfer.training.fit import TrainingError, build_optimizer, fit, measure
 from ssltransfer.training.task import Task
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -28,7 +28,7 @@ CPU = Devices(torch.device("cpu"), 0)
 class Small(Task):
     """Eight classes that are the sample's number modulo 8; dropout, a norm, and a counter that must survive."""
 
-    guess = math.log(8)
+    chance_loss = math.log(8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class Small(Task):
         self.parts: list[int] = []
 
     @property
-    def transform(self) -> CentreSquare:
-        return CentreSquare(4, 4)
+    def transform(self) -> CenterSquare:
+        return CenterSquare(4, 4)
 
     def logits(self, batch: Batch) -> Tensor:
-        x = batch.pictures.float().flatten(1) / 255
+        x = batch.images.float().flatten(1) / 255
         found: Tensor = self.linear(self.dropout(self.norm(x)))
         return found
 
@@ -67,21 +67,21 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def test_it_is_a_plain_loop(tmp_path: Path, objects: Index):
-    schedule = Schedule(steps=9, batch=8, lr=0.1, nesterov=True, weight_decay=0.01, decay="cosine", warmup=3)
+    schedule = Schedule(steps=9, batch_size=8, lr=0.1, nesterov=True, weight_decay=0.01, lr_schedule="cosine", warmup=3)
     found, fitted = run(tmp_path, objects, schedule)
 
     task = Small()
-    optimiser = torch.optim.SGD(task.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
     keys = training_keys(len(objects), 8, 0, 9, seed=5)
     losses = []
     for step, batch in enumerate(load_batches(objects, task.transform, keys, seed=5)):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = schedule.lr_at(step, len(objects))
         torch.manual_seed(seed_of(5, "step", step))
         loss = task(batch, Draws(5, batch.epochs, batch.ids))["loss"]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         task.after_step(step)
         losses.append(loss.item())
     assert same(found, task)
@@ -89,11 +89,11 @@ def test_it_is_a_plain_loop(tmp_path: Path, objects: Index):
     assert [row["step"] for row in fitted.curve] == list(range(1, 10))
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert rows == fitted.curve
-    assert fitted.summary(task.guess)["loss"] == fitted.curve[-1]["loss"]
+    assert fitted.summary(task.chance_loss)["loss"] == fitted.curve[-1]["loss"]
 
 
 def test_a_row_of_the_curve_is_a_mean_over_its_steps(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
-    schedule = Schedule(steps=10, batch=8, lr=0.1)
+    schedule = Schedule(steps=10, batch_size=8, lr=0.1)
     _, every = run(tmp_path / "a", objects, schedule)
     monkeypatch.setattr(module, "ROWS", 3)
     _, some = run(tmp_path / "b", objects, schedule)
@@ -107,7 +107,7 @@ def test_a_row_of_the_curve_is_a_mean_over_its_steps(tmp_path: Path, objects: In
 def test_cut_off_and_resumed_it_is_the_same(stop: int, tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     monkeypatch.setattr(module, "ROWS", 3)
-    schedule = Schedule(steps=9, batch=16, lr=0.1, optimiser="adam", momentum=0.8)
+    schedule = Schedule(steps=9, batch_size=16, lr=0.1, optimizer="adam", momentum=0.8)
     whole, curve = run(tmp_path / "whole", objects, schedule)
 
     class Cut(Small):
@@ -130,7 +130,7 @@ def test_cut_off_and_resumed_it_is_the_same(stop: int, tmp_path: Path, objects: 
     assert len(resumed.parts) == 9 - (stop // 2) * 2
 
 
-def test_training_pictures_are_surveyed_once(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
+def test_training_images_are_surveyed_once(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     seen: list[int] = []
 
@@ -143,7 +143,7 @@ def test_training_pictures_are_surveyed_once(tmp_path: Path, objects: Index, mon
             if step == 3 and len(self.parts) == 4:
                 raise KeyboardInterrupt
 
-    schedule = Schedule(steps=5, batch=8, lr=0.1)
+    schedule = Schedule(steps=5, batch_size=8, lr=0.1)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, objects, schedule, Surveying())
     run(tmp_path, objects, schedule, Surveying())
@@ -152,46 +152,46 @@ def test_training_pictures_are_surveyed_once(tmp_path: Path, objects: Index, mon
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path, objects: Index):
-    schedule = Schedule(steps=3, batch=8, lr=0.1)
+    schedule = Schedule(steps=3, batch_size=8, lr=0.1)
     one, curve = run(tmp_path, objects, schedule)
     two, again = run(tmp_path, objects, schedule)
     assert same(one, two) and two.parts == [] and again.curve == curve.curve
 
 
 def test_measuring_changes_nothing(tmp_path: Path, objects: Index, objects_val_path: Path):
-    schedule = Schedule(steps=6, batch=8, lr=0.1)
+    schedule = Schedule(steps=6, batch_size=8, lr=0.1)
     alone, _ = run(tmp_path / "a", objects, schedule)
-    measured, fitted = run(tmp_path / "b", objects, schedule, heldout=read_index(objects_val_path))
-    assert same(alone, measured) and "heldout_loss" in fitted.curve[-1]
+    measured, fitted = run(tmp_path / "b", objects, schedule, val=read_index(objects_val_path))
+    assert same(alone, measured) and "val_loss" in fitted.curve[-1]
 
 
 @pytest.mark.parametrize("batch", [4, 10, 100])
-def test_the_heldout_loss_is_a_mean_over_pictures(batch: int, objects: Index):
+def test_the_val_loss_is_a_mean_over_images(batch: int, objects: Index):
     task = Small().train()
-    schedule = Schedule(steps=1, batch=batch)
+    schedule = Schedule(steps=1, batch_size=batch)
     found = measure(task, objects, schedule, seed=5, devices=CPU)
     assert task.training
     (all_of_them,) = load_batches(objects, task.transform, sequential_keys(range(48), 48), seed=5)
     with torch.no_grad():
-        expected = task.eval()(all_of_them, all_of_them.draws(seed_of(5, "heldout")))["loss"]
-    assert found == {"heldout_loss": pytest.approx(float(expected), rel=1e-5)}
+        expected = task.eval()(all_of_them, all_of_them.draws(seed_of(5, "val")))["loss"]
+    assert found == {"val_loss": pytest.approx(float(expected), rel=1e-5)}
 
 
-def test_of_many_heldout_pictures_some_are_measured_evenly(objects: Index, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "HELDOUT_PICTURES", 10)
+def test_of_many_val_images_some_are_measured_evenly(objects: Index, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "VAL_IMAGES", 10)
     task = Small()
-    measure(task, objects, Schedule(steps=1, batch=64), seed=5, devices=CPU)
+    measure(task, objects, Schedule(steps=1, batch_size=64), seed=5, devices=CPU)
     assert task.parts == [10]  # every fifth of 48
 
 
 def test_micro_batches_accumulate_the_batch(tmp_path: Path, objects: Index):
     class Plain(Small):
         def logits(self, batch: Batch) -> Tensor:
-            found: Tensor = self.linear(batch.pictures.float().flatten(1) / 255)
+            found: Tensor = self.linear(batch.images.float().flatten(1) / 255)
             return found
 
-    whole, one = run(tmp_path / "a", objects, Schedule(steps=4, batch=16, lr=0.1), Plain())
-    parts, two = run(tmp_path / "b", objects, Schedule(steps=4, batch=16, lr=0.1, micro_batch=4), Plain())
+    whole, one = run(tmp_path / "a", objects, Schedule(steps=4, batch_size=16, lr=0.1), Plain())
+    parts, two = run(tmp_path / "b", objects, Schedule(steps=4, batch_size=16, lr=0.1, micro_batch_size=4), Plain())
     assert whole.parts == [16] * 4 and parts.parts == [4] * 16
     assert torch.allclose(whole.linear.weight, parts.linear.weight, atol=1e-6)
     assert [row["loss"] for row in one.curve] == pytest.approx([row["loss"] for row in two.curve], rel=1e-5)
@@ -199,21 +199,23 @@ def test_micro_batches_accumulate_the_batch(tmp_path: Path, objects: Index):
 
 def test_the_whole_gradient_is_clipped(tmp_path: Path, objects: Index):
     start = Small()
-    schedule = Schedule(steps=1, batch=16, lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.01, micro_batch=4)
+    schedule = Schedule(
+        steps=1, batch_size=16, lr=1.0, momentum=0.0, weight_decay=0.0, clip_grad_norm=0.01, micro_batch_size=4
+    )
     task, _ = run(tmp_path, objects, schedule)
     moved = [(after - before).detach() for before, after in zip(start.parameters(), task.parameters(), strict=True)]
     assert math.sqrt(sum(float(step.square().sum()) for step in moved)) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_biases_and_norms_have_rates_and_decay_of_their_own():
-    schedule = Schedule(steps=1, lr=0.1, bias_lr=2.0, weight_decay=0.01, norm_and_bias_decay=False)
+    schedule = Schedule(steps=1, lr=0.1, bias_lr_mult=2.0, weight_decay=0.01, decay_norm_and_bias=False)
     task = Small()
     task.linear.bias.requires_grad_(False)
-    optimiser = build_optimiser(task, schedule)
-    module.set_lr(optimiser, 0.5)
+    optimizer = build_optimizer(task, schedule)
+    module.set_lr(optimizer, 0.5)
     settings = {
         id(parameter): (group["lr"], group["weight_decay"])
-        for group in optimiser.param_groups
+        for group in optimizer.param_groups
         for parameter in group["params"]
     }
     assert settings == {
@@ -227,9 +229,9 @@ def test_biases_and_norms_have_rates_and_decay_of_their_own():
     ("name", "kind"),
     [("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW"), ("rmsprop", "RMSprop")],
 )
-def test_optimisers_are_torchs(name: str, kind: str):
-    schedule = Schedule.model_validate({"steps": 1, "optimiser": name})
-    assert type(build_optimiser(Small(), schedule)).__name__ == kind
+def test_optimizers_are_torchs(name: str, kind: str):
+    schedule = Schedule.model_validate({"steps": 1, "optimizer": name})
+    assert type(build_optimizer(Small(), schedule)).__name__ == kind
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path: Path, objects: Index):
@@ -239,5 +241,5 @@ def test_a_loss_that_is_not_finite_stops_at_once(tmp_path: Path, objects: Index)
             return {"loss": loss * (float("nan") if len(self.parts) == 3 else 1.0)}
 
     with pytest.raises(TrainingError, match=r"The loss is not finite at step 2 \(learning rate 0\.1"):
-        run(tmp_path, objects, Schedule(steps=5, batch=8, lr=0.1), Broken())
+        run(tmp_path, objects, Schedule(steps=5, batch_size=8, lr=0.1), Broken())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["not_finite.pt"]

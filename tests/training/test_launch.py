@@ -13,19 +13,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ssltransfer.artefacts.files import digest_of
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import digest_of
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import ClusterClassification
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.trunks import CaffeNet
 
-TRUNK = CaffeNet(width=0.125, size=64, stem_stride=2)
+BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
 
 
 def command(data: Path, labels: Path, output: Path, *, steps: int = 4, batch: int = 8, devices: int = 2) -> list[str]:
-    schedule = Schedule(steps=steps, batch=batch, lr=0.01)
-    spec = Student(method=ClusterClassification(cluster="k3"), data="objects", trunk=TRUNK, schedule=schedule)
+    schedule = Schedule(steps=steps, batch_size=batch, lr=0.01)
+    spec = Student(method=ClusterClassification(cluster="k3"), data="objects", backbone=BACKBONE, schedule=schedule)
     given = {"--spec": spec.canonical(), "--data": data, "--labels": labels, "--output": output}
     words = [str(word) for pair in given.items() for word in pair]
     return [sys.executable, "-m", "ssltransfer.cli", "student", *words, "--threads", "2", "--devices", str(devices)]
@@ -37,7 +37,7 @@ def start(words: list[str]) -> subprocess.Popen[str]:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    return {name: digest_of(folder / name) for name in ("manifest.json", "trunk.safetensors", "curve.jsonl")}
+    return {name: digest_of(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
 def wait_for_checkpoint(folder: Path, *, after: float) -> float:
@@ -87,7 +87,7 @@ def test_killed_and_told_to_end_it_ends_with_the_same_bytes(objects_path: Path, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"batch": 6}, "A batch of 6 pictures cannot be shared"),
+        ({"batch_size": 6}, "A batch of 6 images cannot be shared"),
         ({"labels": "nowhere"}, "nowhere: missing"),
     ],
 )
@@ -100,14 +100,14 @@ def test_what_is_wrong_is_said_once(change: dict, said: str, objects_path: Path,
 
 
 def test_a_fault_of_one_process_alone_is_said_and_ends_both(objects: Index, labels_path: Path, tmp_path: Path):
-    """A picture that has vanished is met by one of them; the other only loses its peer."""
+    """A image that has vanished is met by one of them; the other only loses its peer."""
     import pyarrow.parquet
 
-    from ssltransfer.config.formats import World
+    from ssltransfer.config.formats import Synthetic
     from ssltransfer.stages import index as index_stage
 
     folder = tmp_path / "own"
-    spec = World(root=str(folder / "world"), set="objects", split="train", n=48, size=64)
+    spec = Synthetic(root=str(folder / "world"), subset="objects", split="train", num_images=48, size=64)
     index_stage.run(spec, output=folder / "i.parquet", threads=1)
     assert pyarrow.parquet.read_metadata(folder / "i.parquet").num_rows == 48
     victim = sorted((folder / "world").rglob("*.jp*g"))[20]

@@ -1,4 +1,4 @@
-"""Two tasks small enough to write down, on one trunk; of tests/training/test_turns.py and its processes."""
+"""Two tasks small enough to write down, on one backbone; of tests/training/test_turns.py and its processes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
-from ssltransfer.data.transforms import CentreSquare
-from ssltransfer.training.members import Member
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.training.multi_task import Member
 from ssltransfer.training.task import Task
 
-RMSPROP = {"steps": 12, "optimiser": "rmsprop", "lr": 0.002, "weight_decay": 4e-5}
+RMSPROP = {"steps": 12, "optimizer": "rmsprop", "lr": 0.002, "weight_decay": 4e-5}
 
 
 class Common(nn.Module):
@@ -35,40 +35,40 @@ class Common(nn.Module):
 
 
 class Modulo(Task):
-    """The sample's number modulo k, with random numbers of each picture and a norm in the head."""
+    """The sample's number modulo k, with random numbers of each image and a norm in the head."""
 
     def __init__(self, common: Common, k: int, seen: list[tuple[int, list[int]]], *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.k, self.seen, self.guess = k, seen, math.log(k)
+        self.k, self.seen, self.chance_loss = k, seen, math.log(k)
         self.common = common
         torch.manual_seed(k)
         self.head = nn.Sequential(nn.BatchNorm1d(12), nn.Dropout(dropout), nn.Linear(12, k))
 
     @property
-    def transform(self) -> CentreSquare:
-        return CentreSquare(4, 4)
+    def transform(self) -> CenterSquare:
+        return CenterSquare(4, 4)
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         if self.training:
             self.seen.append((self.k, batch.ids.tolist()))
-        x = batch.pictures.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1)
+        x = batch.images.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1)
         logits = self.head(self.common(x))
         return {"loss": F.cross_entropy(logits, batch.ids % self.k)}
 
 
 def pair(
     index: Index,
-    heldout: Index | None = None,
+    val: Index | None = None,
     *,
     shares: tuple[float, float] = (1, 1),
     dropout: float = 0.0,
     **kw: object,
 ) -> list[Member]:
-    """Modulo 3 and modulo 5, which has batches of its own, on one trunk."""
+    """Modulo 3 and modulo 5, which has batches of its own, on one backbone."""
     common, seen = Common(), list[tuple[int, list[int]]]()
-    first = Schedule.model_validate({**RMSPROP, "batch": 8, **kw})
-    second = first.model_copy(update={"batch": 16, "lr": 0.001, "decay": "cosine"})
+    first = Schedule.model_validate({**RMSPROP, "batch_size": 8, **kw})
+    second = first.model_copy(update={"batch_size": 16, "lr": 0.001, "lr_schedule": "cosine"})
     return [
-        Member(Modulo(common, 3, seen, dropout=dropout), index, first, 5, heldout, "three", shares[0]),
+        Member(Modulo(common, 3, seen, dropout=dropout), index, first, 5, val, "three", shares[0]),
         Member(Modulo(common, 5, seen, dropout=dropout), index, second, 6, None, "five", shares[1]),
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ssltransfer.artefacts.metrics import Metrics, read_metrics
+from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config import read_config
 
 ROOT = Path(__file__).parents[2]

@@ -8,20 +8,20 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from ssltransfer.data.layouts.voc import CLASSES
+from ssltransfer.data.formats.voc import CLASSES
 
 BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 def stand_in(data: Path) -> None:
-    """Four noise pictures for every split of every set."""
+    """Four noise images for every split of every set."""
     for split in ("train", "val"):
         for wnid in ("n01440764", "n01443537"):
             for number in range(2):
-                _picture(data / "imagenet" / split / wnid / f"{split}_{number}.JPEG")
+                _image(data / "imagenet" / split / wnid / f"{split}_{number}.JPEG")
         names = [f"{kind}/gsun_{split}{number}.jpg" for kind in ("a/abbey", "y/yard") for number in range(2)]
         for name in names:
-            _picture(data / "places205" / "images256" / name)
+            _image(data / "places205" / "images256" / name)
         listing = "".join(f"{name} {number // 2}\n" for number, name in enumerate(names))
         (data / "places205" / f"{split}_places205.csv").write_text(listing)
     home = data / "VOCdevkit" / "VOC2007"
@@ -29,7 +29,7 @@ def stand_in(data: Path) -> None:
     for first, split in ((1, "trainval"), (5, "test")):
         names = [f"{number:06d}" for number in range(first, first + 4)]
         for name in names:
-            _picture(home / "JPEGImages" / f"{name}.jpg")
+            _image(home / "JPEGImages" / f"{name}.jpg")
         (home / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
         (home / "Annotations").mkdir(exist_ok=True)
         for number, name in enumerate(names):
@@ -43,12 +43,12 @@ def stand_in(data: Path) -> None:
 
 
 def _segmented(data: Path) -> None:
-    """Two pictures of SBD, and three of VOC2012, of which SBD has one."""
+    """Two images of SBD, and three of VOC2012, of which SBD has one."""
     sbd, voc = data / "sbd" / "dataset", data / "VOCdevkit" / "VOC2012"
     mask = np.zeros((40, 48), np.uint8)
     mask[5:20, 8:30] = 9
     for name in ("2008_000001", "2008_000002"):
-        _picture(sbd / "img" / f"{name}.jpg")
+        _image(sbd / "img" / f"{name}.jpg")
         (sbd / "cls").mkdir(exist_ok=True)
         savemat(sbd / "cls" / f"{name}.mat", {"GTcls": {"Segmentation": mask}})
     (sbd / "train.txt").write_text("2008_000001\n2008_000002\n")
@@ -56,12 +56,12 @@ def _segmented(data: Path) -> None:
     (voc / "SegmentationClass").mkdir()
     names = ("2008_000002", "2009_000003", "2009_000004")
     for name in names:
-        _picture(voc / "JPEGImages" / f"{name}.jpg")
+        _image(voc / "JPEGImages" / f"{name}.jpg")
         Image.fromarray(mask).save(voc / "SegmentationClass" / f"{name}.png")
     (voc / "ImageSets" / "Segmentation" / "val.txt").write_text("".join(f"{name}\n" for name in names))
 
 
-def _picture(path: Path) -> None:
+def _image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(list(path.name.encode())).integers(0, 256, (40, 48, 3), np.uint8)
     Image.fromarray(noise).save(path, format="JPEG")

@@ -1,4 +1,4 @@
-"""The chain on cached pictures: what is planned, what runs again, and that it learns the same from the same pixels."""
+"""The chain on cached images: what is planned, what runs again, and that it learns the same from the same pixels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from chain import planned, results, snakemake, tiny, write_config
 
-from ssltransfer.artefacts.files import digest_of, read_json
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.files import digest_of, read_json
+from ssltransfer.artifacts.index import read_index
 
-# Pictures of 64 pixels: a raw cache of that size holds what the files hold.
+# Images of 64 pixels: a raw cache of that size holds what the files hold.
 CACHES = {
     "datasets.objects-train.cache": {"format": "raw", "short": 64},
     "datasets.scenes-train.cache": {"short": 48},
@@ -51,7 +51,7 @@ def test_the_same_pixels_teach_the_same(finished: Path, tmp_path: Path):
     write_config(tmp_path, tiny())
     run = snakemake(tmp_path, "--cores", "2", "--", "results/pretext/puzzle/manifest.json")
     assert run.returncode == 0, run.stdout
-    for file in ("trunk.safetensors", "curve.jsonl"):
+    for file in ("backbone.safetensors", "curve.jsonl"):
         name = f"pretext/puzzle/{file}"
         assert (results(finished) / name).read_bytes() == (results(tmp_path) / name).read_bytes()
     # It was the cache that was read.
@@ -72,7 +72,7 @@ def test_the_same_pixels_teach_the_same(finished: Path, tmp_path: Path):
             {"index/scenes-train", "cache/scenes-train", *OF_THE_SCENES},
         ),
     ],
-    ids=["quality", "defaults", "none", "pictures"],
+    ids=["quality", "defaults", "none", "images"],
 )
 def test_a_change_of_the_cache_leaves_the_index_alone(finished: Path, changes: dict[str, Any], reruns: set[str]):
     write_config(finished, tiny(**CACHES | changes))

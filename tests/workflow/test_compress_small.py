@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # some minutes
 
 def test_every_method_brings_a_student_nearer_to_its_teacher(tmp_path: Path) -> None:
     config = ROOT / "config/compress_small.yaml"
-    found = {model: metrics.mean() for model, metrics in measured(config, tmp_path)["neighbours"].items()}
+    found = {model: metrics.mean() for model, metrics in measured(config, tmp_path)["neighbors"].items()}
     print(found)
     teacher, random = found.pop("teacher"), found.pop("random-resnet18-w0.125-48px-s1")
     students = {model: value for model, value in found.items() if not model.startswith("random-")}

@@ -63,7 +63,7 @@ def interrupted(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], psutil.
 
 def content(folder: Path) -> dict[str, bytes]:
     model = results(folder) / "pretext/puzzle"
-    return {name: (model / name).read_bytes() for name in ("manifest.json", "trunk.safetensors", "curve.jsonl")}
+    return {name: (model / name).read_bytes() for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path, undisturbed: Path):

@@ -1,4 +1,4 @@
-"""config/doersch2017_small.yaml as it stands, by the workflow: several tasks on one trunk."""
+"""config/doersch2017_small.yaml as it stands, by the workflow: several tasks on one backbone."""
 
 from __future__ import annotations
 

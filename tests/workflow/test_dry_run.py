@@ -12,7 +12,7 @@ import yaml
 from chain import ROOT, command, planned, snakemake, tiny, write_config
 from standins import stand_in
 
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.index import read_index
 from ssltransfer.config import read_config
 
 WHOLE_CHAIN = {
@@ -99,7 +99,7 @@ def test_a_papers_setting_lists_its_jobs(papers_setting: Path):
 
 
 @pytest.mark.slow
-def test_a_papers_setting_finds_its_pictures(papers_setting: Path):
+def test_a_papers_setting_finds_its_images(papers_setting: Path):
     of_the_paper(papers_setting, "--cores", "2", "--until", "index")
     found = {file.stem: read_index(file) for file in (papers_setting / "results/noroozi2018/index").glob("*.parquet")}
     sizes = {name: len(index) for name, index in found.items()}

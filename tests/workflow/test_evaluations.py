@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from chain import ROOT, measured
 
-from ssltransfer.artefacts.metrics import Metrics
+from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.config import read_config
 from ssltransfer.config.protocols import PROTOCOLS
 
@@ -16,7 +16,7 @@ from ssltransfer.config.protocols import PROTOCOLS
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CONFIG = ROOT / "config" / "evaluations_small.yaml"
-# Where a few hundred pictures and steps hardly tell a supervised network from a random one.
+# Where a few hundred images and steps hardly tell a supervised network from a random one.
 CLOSE = {"cluster-alignment", "depth", "fast-rcnn", "faster-rcnn", "segmentation", "voc-classification"}
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from chain import planned, results, snakemake, write_config
 
-from ssltransfer.artefacts.files import digest_of, read_json
-from ssltransfer.artefacts.index import read_index
+from ssltransfer.artifacts.files import digest_of, read_json
+from ssltransfer.artifacts.index import read_index
 from toyworld import draw
 
 LABELS = {"size": [96, 128], "foreground": [0.01, 0.9]}
@@ -24,10 +24,10 @@ def of_videos(**motion: Any) -> dict[str, Any]:
         "pretexts": {
             "moves": {
                 "task": {"name": "motion-segmentation", "input": [96, 128], "hidden": 16},
-                "trunk": {"name": "caffenet", "width": 0.125, "size": 64, "stem_stride": 2, "bn": True},
+                "backbone": {"name": "caffenet", "width": 0.125, "size": 64, "stem_stride": 2, "bn": True},
                 "data": "films",
-                "heldout": "more-films",
-                "schedule": {"steps": 6, "batch": 4, "lr": 0.01},
+                "val": "more-films",
+                "schedule": {"steps": 6, "batch_size": 4, "lr": 0.01},
             }
         },
     }
@@ -51,7 +51,7 @@ def test_from_videos_to_a_model(tmp_path: Path):
     assert clips.targets is not None and clips.targets.kind == "motion" and 4 <= len(clips) <= 6
     manifest = read_json(made / "pretext/moves/manifest.json")
     assert manifest["inputs"]["data"] == [digest_of(made / "motion/films.parquet")]
-    assert manifest["summary"].keys() >= {"loss", "iou", "heldout_loss", "heldout_iou", "guess"}
+    assert manifest["summary"].keys() >= {"loss", "iou", "val_loss", "val_iou", "chance_loss"}
     assert (made / "report/index.html").is_file()
     assert planned(tmp_path) == set()
     # Labels of another kind are found in the same index, and nothing else of the same labels runs again.

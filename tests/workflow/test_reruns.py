@@ -92,7 +92,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ({"report": {"title": "{braces} and 'quotes'"}}, {"report/index"}),
     ],
-    ids=["k", "epochs", "seed", "pictures", "layer", "another model", "title"],
+    ids=["k", "epochs", "seed", "images", "layer", "another model", "title"],
 )
 def test_a_change_reruns_what_was_changed_and_what_hangs_on_it(
     finished: Path, changes: dict[str, Any], reruns: set[str]
@@ -105,7 +105,7 @@ def test_another_spelling_of_the_same_reruns_nothing(finished: Path):
     """Order of keys, 1 for 1.0, a default written out, and code that was only touched."""
     same = config(
         **{
-            "students.pupil.schedule": {"lr": 1e-2, "batch": 16, "epochs": 1.0, "momentum": 0.9},
+            "students.pupil.schedule": {"lr": 1e-2, "batch_size": 16, "epochs": 1.0, "momentum": 0.9},
             "clusters.puzzle-k4.seed": 0,
         }
     )

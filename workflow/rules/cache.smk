@@ -1,11 +1,11 @@
-# Only for datasets that say `cache:`; index_of in common.smk gives their cached index to everything that reads pictures.
+# Only for datasets that say `cache:`; index_of in common.smk gives their cached index to everything that reads images.
 rule cache:
     input:
         index=f"{RESULTS}/index/{{dataset}}.parquet",
-        left_out=f"{RESULTS}/index/{{dataset}}.left_out.tsv",
+        skipped=f"{RESULTS}/index/{{dataset}}.skipped.tsv",
     output:
         index=f"{RESULTS}/cache/{{dataset}}.parquet",
-        left_out=f"{RESULTS}/cache/{{dataset}}.left_out.tsv",
+        skipped=f"{RESULTS}/cache/{{dataset}}.skipped.tsv",
     log:
         f"{RESULTS}/logs/cache/{{dataset}}.log",
     benchmark:

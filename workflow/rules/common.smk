@@ -59,7 +59,7 @@ def motion_spec(wildcards):
 
 
 def index_of(dataset):
-    """The index that every reader of pictures is given: of the files, of the cache, or of the clips of videos."""
+    """The index that every reader of images is given: of the files, of the cache, or of the clips of videos."""
     entry = CONFIG.datasets[dataset]
     made = "motion" if entry.format == "video" else "cache" if entry.cache else "index"
     return f"{RESULTS}/{made}/{dataset}.parquet"
@@ -90,12 +90,12 @@ def pretext_data(wildcards):
     return some(index_of, CONFIG.pretexts[wildcards.pretext].data)
 
 
-def pretext_heldout(wildcards):
-    return some(index_of, CONFIG.pretexts[wildcards.pretext].heldout)
+def pretext_val(wildcards):
+    return some(index_of, CONFIG.pretexts[wildcards.pretext].val)
 
 
 def pretext_members(wildcards):
-    """Pictures of several tasks that are not the pretext's own."""
+    """Images of several tasks that are not the pretext's own."""
     return [index_of(name) for name in CONFIG.pretexts[wildcards.pretext].members_data]
 
 
@@ -146,8 +146,8 @@ def student_data(wildcards):
     return index_of(CONFIG.students[wildcards.student].data)
 
 
-def student_heldout(wildcards):
-    return some(index_of, CONFIG.students[wildcards.student].heldout)
+def student_val(wildcards):
+    return some(index_of, CONFIG.students[wildcards.student].val)
 
 
 def student_labels(wildcards):
@@ -155,9 +155,9 @@ def student_labels(wildcards):
     return some(labels_of, getattr(student.method, "cluster", None), student.data)
 
 
-def student_heldout_labels(wildcards):
+def student_val_labels(wildcards):
     student = CONFIG.students[wildcards.student]
-    return some(labels_of, getattr(student.method, "cluster", None), student.heldout)
+    return some(labels_of, getattr(student.method, "cluster", None), student.val)
 
 
 def student_teacher(wildcards):
@@ -170,7 +170,7 @@ def student_teacher(wildcards):
 
 
 def student_features(part):
-    """What the teacher said before, of the training pictures (data) or the held-out ones."""
+    """What the teacher said before, of the training images (data) or the validation images."""
 
     def path(wildcards):
         dataset = getattr(CONFIG.students[wildcards.student], part)

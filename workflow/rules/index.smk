@@ -1,12 +1,12 @@
 rule index:
     output:
         index=f"{RESULTS}/index/{{dataset}}.parquet",
-        left_out=f"{RESULTS}/index/{{dataset}}.left_out.tsv",
+        skipped=f"{RESULTS}/index/{{dataset}}.skipped.tsv",
     log:
         f"{RESULTS}/logs/index/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/index/{{dataset}}.tsv"
-    # Pictures that are missing are found before anything is trained.
+    # Images that are missing are found before anything is trained.
     priority: 1
     conda:
         "../../envs/cpu.yaml"

@@ -1,11 +1,11 @@
-# Only for datasets of format video; index_of in common.smk gives their clips to everything that reads pictures.
+# Only for datasets of format video; index_of in common.smk gives their clips to everything that reads images.
 rule motion:
     input:
         index=f"{RESULTS}/index/{{dataset}}.parquet",
-        left_out=f"{RESULTS}/index/{{dataset}}.left_out.tsv",
+        skipped=f"{RESULTS}/index/{{dataset}}.skipped.tsv",
     output:
         index=f"{RESULTS}/motion/{{dataset}}.parquet",
-        left_out=f"{RESULTS}/motion/{{dataset}}.left_out.tsv",
+        skipped=f"{RESULTS}/motion/{{dataset}}.skipped.tsv",
     log:
         f"{RESULTS}/logs/motion/{{dataset}}.log",
     benchmark:

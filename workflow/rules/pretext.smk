@@ -1,7 +1,7 @@
 rule pretext:
     input:
         data=pretext_data,
-        heldout=pretext_heldout,
+        val=pretext_val,
         members=pretext_members,
         model=pretext_model,
     output:
@@ -18,6 +18,6 @@ rule pretext:
     params:
         spec=spec_of("pretexts", "pretext"),
     shell:
-        "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --heldout {input.heldout:q}"
+        "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --val {input.val:q}"
         " --members {input.members:q} --model {input.model:q}"
         " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

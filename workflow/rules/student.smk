@@ -2,11 +2,11 @@ rule student:
     input:
         data=student_data,
         labels=student_labels,
-        heldout=student_heldout,
-        heldout_labels=student_heldout_labels,
+        val=student_val,
+        val_labels=student_val_labels,
         teacher=student_teacher,
         features=student_features("data"),
-        heldout_features=student_features("heldout"),
+        val_features=student_features("val"),
     output:
         f"{RESULTS}/student/{{student}}/manifest.json",
     log:
@@ -22,6 +22,6 @@ rule student:
         spec=spec_of("students", "student"),
     shell:
         "ssltransfer student --spec {params.spec:q} --data {input.data:q} --labels {input.labels:q}"
-        " --heldout {input.heldout:q} --heldout-labels {input.heldout_labels:q} --teacher {input.teacher:q}"
-        " --features {input.features:q} --heldout-features {input.heldout_features:q}"
+        " --val {input.val:q} --val-labels {input.val_labels:q} --teacher {input.teacher:q}"
+        " --features {input.features:q} --val-features {input.val_features:q}"
         " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import json
+import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -19,8 +22,10 @@ from pydantic import (
     model_validator,
 )
 
+from ssltransfer.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """The configuration cannot be meant; the message says what, where and what to do."""
 
 
@@ -182,3 +187,38 @@ def _spec_in(annotation: Any) -> type[BaseModel] | None:
         if found:
             return found
     return None
+
+
+Base = TypeVar("Base", bound=BaseModel)
+
+
+def options_in(package: str, base: type[Base]) -> tuple[type[Base], ...]:
+    """The options classes of a package: what `list` shows and a configuration may name.
+
+    Args:
+        package: each of its modules is imported; a new module in it needs no entry anywhere.
+        base: what they inherit from; subclasses without a default `name` or `format` are bases themselves.
+
+    Returns:
+        By module, in alphabetical order, and within a module in the order of definition.
+    """
+    found: list[type[Base]] = []
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        content = vars(importlib.import_module(module.name)).values()
+        found += [
+            one
+            for one in content
+            if isinstance(one, type) and issubclass(one, base) and one.__module__ == module.name and _tag_of(one)
+        ]
+    return tuple(found)
+
+
+def one_of(classes: tuple[type[BaseModel], ...]) -> Any:
+    """The annotation of a field that holds one of these options, told apart by their tag; a name alone will do."""
+    tag = "format" if "format" in classes[0].model_fields else "name"
+    return Annotated[Union[classes], Field(discriminator=tag), BeforeValidator(name_alone)]  # noqa: UP007
+
+
+def _tag_of(options: type[BaseModel]) -> str | None:
+    fields = (options.model_fields.get(tag) for tag in ("name", "format"))
+    return next((one.default for one in fields if one is not None and isinstance(one.default, str)), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
+from ssltransfer.config.backbones import can_be_rescaled
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Pretext, Student, Table
@@ -12,7 +13,6 @@ from ssltransfer.config.formats import TargetKind, Video
 from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, OfLayers
 from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
 from ssltransfer.config.references import check_references
-from ssltransfer.config.trunks import can_be_rescaled
 
 
 def check(config: Config) -> None:
@@ -21,31 +21,31 @@ def check(config: Config) -> None:
         for member, part in pretext.parts.items():
             where = f"pretexts.{name}.task.tasks.{member}" if member else f"pretexts.{name}"
             _check_task(config, part, where)
-        if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.trunk):
+        if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.backbone):
             raise ConfigError(
-                f"pretexts.{name}.task.rescale: {pretext.trunk.name} has shortcuts or batch norms, so that its layers "
+                f"pretexts.{name}.task.rescale: {pretext.backbone.name} has shortcuts or batch norms, so that its layers "
                 "have no scale of their own; leave it out."
             )
     for name, features in config.features.items():
         where = f"features.{name}"
         _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")
         _layer(config.model(features.model), features.layer, f"{where}.layer")
-        if features.pool and features.layer in config.model(features.model).trunk.fully_connected:
+        if features.pool and features.layer in config.model(features.model).backbone.fully_connected:
             raise ConfigError(f"{where}.pool: {features.layer} is a vector; leave the pooling out.")
     for name, cluster in config.clusters.items():
         _known(config.features, cluster.features, f"clusters.{name}.features", "features entry")
         _known(config.datasets, cluster.data, f"clusters.{name}.data", "dataset")
-        size = getattr(config.datasets[cluster.data], "n", None)
+        size = getattr(config.datasets[cluster.data], "num_images", None)
         size = min(filter(None, (size, config.datasets[cluster.data].limit)), default=None)
         if size is not None and cluster.k > size:
-            raise ConfigError(f"clusters.{name}.k: {cluster.k} clusters of only {size} pictures; lower k.")
+            raise ConfigError(f"clusters.{name}.k: {cluster.k} clusters of only {size} images; lower k.")
     for name, student in config.students.items():
         where = f"students.{name}"
         _known(config.datasets, student.data, f"{where}.data", "dataset")
-        _known(config.datasets, student.heldout, f"{where}.heldout", "dataset")
-        _apart(config, student.data, student.heldout, where, "data and heldout")
-        if student.trunk.name == "hog-words":
-            raise ConfigError(f"{where}.trunk: hog-words is no network; name a trunk that can be trained.")
+        _known(config.datasets, student.val, f"{where}.val", "dataset")
+        _apart(config, student.data, student.val, where, "data and val")
+        if student.backbone.name == "hog-words":
+            raise ConfigError(f"{where}.backbone: hog-words is no network; name a backbone that can be trained.")
         if isinstance(student.method, ClusterClassification):
             _known(config.clusters, student.method.cluster, f"{where}.method.cluster", "cluster")
         elif isinstance(student.method, Distillation):
@@ -64,7 +64,7 @@ def check(config: Config) -> None:
             )
         if dataset.cache and dataset.target:
             raise ConfigError(
-                f"datasets.{name}.cache: its {dataset.target} belong to pictures of full size; leave the cache out."
+                f"datasets.{name}.cache: its {dataset.target} belong to images of full size; leave the cache out."
             )
     check_references(config.report)
     for table in config.report.tables:
@@ -89,19 +89,19 @@ def _check_table(config: Config, table: Table) -> None:
 
 def _check_task(config: Config, part: Pretext, where: str) -> None:
     """One task with its data and schedule."""
-    for key in ("data", "heldout"):
+    for key in ("data", "val"):
         _known(config.datasets, getattr(part, key), f"{where}.{key}", "dataset")
         _targets(config, getattr(part, key), part.task.name, part.task.targets, f"{where}.{key}")
-    _apart(config, part.data, part.heldout, where, "data and heldout")
+    _apart(config, part.data, part.val, where, "data and val")
     compares = part.task.name == "exemplar" and part.schedule
-    if compares and (part.schedule.micro_batch or part.schedule.batch) < 2:  # type: ignore[union-attr]
+    if compares and (part.schedule.micro_batch_size or part.schedule.batch_size) < 2:  # type: ignore[union-attr]
         raise ConfigError(
-            f"{where}.schedule: {part.task.name} compares the pictures of a pass with each other; give batch "
-            "and micro_batch 2 or more."
+            f"{where}.schedule: {part.task.name} compares the images of a pass with each other; give batch "
+            "and micro_batch_size 2 or more."
         )
     pairs = part.task.name in ("jigsaw++", "exemplar-patches") and part.schedule
-    if pairs and (part.schedule.micro_batch or part.schedule.batch) % 2:  # type: ignore[union-attr]
-        raise ConfigError(f"{where}.schedule.batch: {part.task.name} takes pictures in pairs; give an even batch.")
+    if pairs and (part.schedule.micro_batch_size or part.schedule.batch_size) % 2:  # type: ignore[union-attr]
+        raise ConfigError(f"{where}.schedule.batch: {part.task.name} takes images in pairs; give an even batch.")
 
 
 def _check_distillation(config: Config, student: Student, where: str) -> None:
@@ -114,20 +114,23 @@ def _check_distillation(config: Config, student: Student, where: str) -> None:
     if isinstance(method, OfLayers):
         for name in method.teacher_layers or method.layers:
             _layer(teacher, name, f"{where}.method.teacher_layers")
-    if method.teacher_pool and layer in teacher.trunk.fully_connected:
+    if method.teacher_pool and layer in teacher.backbone.fully_connected:
         raise ConfigError(f"{where}.method.teacher_pool: {layer} is a vector; leave the pooling out.")
     for name in getattr(method, "layers", None) or filter(None, (method.layer,)):
-        if name not in student.trunk.layers:
+        if name not in student.backbone.layers:
             raise ConfigError(
-                f"{where}.method: {student.trunk.name} has no layer {name!r}{nearest(name, student.trunk.layers)}"
+                f"{where}.method: {student.backbone.name} has no layer {name!r}{nearest(name, student.backbone.layers)}"
             )
     if isinstance(method, AttentionTransfer):
-        for trunk, names in ((student.trunk, method.layers), (teacher.trunk, method.teacher_layers or method.layers)):
+        for backbone, names in (
+            (student.backbone, method.layers),
+            (teacher.backbone, method.teacher_layers or method.layers),
+        ):
             for name in names:
-                if name not in trunk.maps:
+                if name not in backbone.maps:
                     raise ConfigError(
-                        f"{where}.method: {name} of {trunk.name} is a vector, which attends to no place; name maps: "
-                        f"{', '.join(trunk.maps)}."
+                        f"{where}.method: {name} of {backbone.name} is a vector, which attends to no place; name maps: "
+                        f"{', '.join(backbone.maps)}."
                     )
 
 
@@ -140,7 +143,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
         if needs and has != needs:
             wants = "one class label" if needs == "one" else "VOC's labels"
             raise ConfigError(
-                f"{where}.{key}: {evaluation.protocol.name} needs {wants} a picture, "
+                f"{where}.{key}: {evaluation.protocol.name} needs {wants} a image, "
                 f"which dataset {data!r} does not have; name another dataset."
             )
     _apart(config, evaluation.train or None, evaluation.test, where, "train and test")
@@ -155,9 +158,9 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
         layer = getattr(protocol, "layer", None)
         if layer:
             _layer(model, layer, f"{where}.protocol.layer")
-        if protocol.tunes and model.trunk.name == "hog-words":
+        if protocol.tunes and model.backbone.name == "hog-words":
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
-        if getattr(protocol, "lasso", None) is not None and not model.trunk.name.endswith("-v2"):
+        if getattr(protocol, "lasso", None) is not None and not model.backbone.name.endswith("-v2"):
             raise ConfigError(
                 f"{where}.protocol.lasso: {model.name} has no units of block3 to mix; resnet101-v2 has; leave it out."
             )
@@ -165,35 +168,35 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             raise ConfigError(f"{where}.protocol.lasso: it mixes the units of block3; leave `layer` out.")
         if isinstance(protocol, FasterRcnn):
             _layer(model, "block3", f"{where}.models")
-        if isinstance(protocol, FineTuning) and protocol.absorb_bn and not model.trunk.foldable:
+        if isinstance(protocol, FineTuning) and protocol.absorb_bn and not model.backbone.foldable:
             raise ConfigError(
-                f"{where}.protocol.absorb_bn: {model.name} ({model.trunk.name}) has batch norms elsewhere than "
+                f"{where}.protocol.absorb_bn: {model.name} ({model.backbone.name}) has batch norms elsewhere than "
                 "right after layers with weights; leave it out, or give it an evaluation of its own."
             )
         if isinstance(protocol, FineTuning) and protocol.rescale:
             _refuse_rescaling(model, protocol, where)
-        if isinstance(protocol, NonlinearLayers | Segmentation | Detection) and not model.trunk.stepwise:
+        if isinstance(protocol, NonlinearLayers | Segmentation | Detection) and not model.backbone.stepwise:
             raise ConfigError(
-                f"{where}.models: {model.name} is a {model.trunk.name} network, which cannot be taken apart for "
+                f"{where}.models: {model.name} is a {model.backbone.name} network, which cannot be taken apart for "
                 f"{protocol.name}; leave it out."
             )
 
 
 def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
     """Of networks whose scales would mean nothing."""
-    if not model.trunk.rescalable:
+    if not model.backbone.rescalable:
         raise ConfigError(
-            f"{where}.protocol.rescale: layers of {model.name} ({model.trunk.name}) have no scale of their own, "
+            f"{where}.protocol.rescale: layers of {model.name} ({model.backbone.name}) have no scale of their own, "
             "as those of a residual network; leave it out, or give it an evaluation of its own."
         )
-    if model.trunk.normed and not protocol.absorb_bn:
+    if model.backbone.normed and not protocol.absorb_bn:
         raise ConfigError(
             f"{where}.protocol.rescale: {model.name} has batch norms, which undo every scale; set absorb_bn: true too."
         )
 
 
 def _targets(config: Config, data: str | None, who: str, wanted: TargetKind | None, where: str) -> None:
-    """What a task or a protocol needs beside the pictures, these have."""
+    """What a task or a protocol needs beside the images, these have."""
     if data is None or wanted is None or config.datasets[data].target == wanted:
         return
     mend = (
@@ -201,7 +204,7 @@ def _targets(config: Config, data: str | None, who: str, wanted: TargetKind | No
         if wanted == "motion"
         else f"set `targets: {wanted}` of it, or name another dataset"
     )
-    raise ConfigError(f"{where}: {who} needs {wanted} of every picture, which dataset {data!r} does not have; {mend}.")
+    raise ConfigError(f"{where}: {who} needs {wanted} of every image, which dataset {data!r} does not have; {mend}.")
 
 
 def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:
@@ -212,17 +215,17 @@ def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> 
 def _layer(model: Model, layer: str, where: str) -> None:
     if layer not in model.layers:
         raise ConfigError(
-            f"{where}: model {model.name!r} ({model.trunk.name}) has no {layer!r}{nearest(layer, model.layers)}"
+            f"{where}: model {model.name!r} ({model.backbone.name}) has no {layer!r}{nearest(layer, model.layers)}"
         )
 
 
 def _apart(config: Config, one: str | None, other: str | None, where: str, what: str) -> None:
-    """Two datasets that must not share pictures are not the same folder and split."""
+    """Two datasets that must not share images are not the same folder and split."""
     if one is None or other is None:
         return
     whole = [config.datasets[name].model_copy(update={"limit": None}).canonical() for name in (one, other)]
     if one == other or whole[0] == whole[1]:
-        raise ConfigError(f"{where}: {what} are the same pictures ({one}, {other}); name two splits.")
+        raise ConfigError(f"{where}: {what} are the same images ({one}, {other}); name two splits.")
 
 
 def _refuse_cycles(config: Config) -> None:

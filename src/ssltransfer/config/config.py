@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, Report, Student
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.tasks import Imported, RandomNetwork
-from ssltransfer.config.trunks import AnyTrunk
 
 
 @dataclass(frozen=True)
 class Model:
-    """Any trunk with weights, however it came about.
+    """Any backbone with weights, however it came about.
 
     Attributes:
         stage: which stage makes it, and so where it lies: {stage}/{name}/manifest.json.
@@ -28,16 +28,16 @@ class Model:
     entity: Pretext | Student
 
     @property
-    def trunk(self) -> AnyTrunk:
-        """Options of its trunk."""
-        return self.entity.trunk
+    def backbone(self) -> AnyBackbone:
+        """Options of its backbone."""
+        return self.entity.backbone
 
     @property
     def layers(self) -> tuple[str, ...]:
         """A pretext leaves convolutions; most students, a random and an imported network have fc layers too."""
         entity = self.entity
         full = entity.method.whole if isinstance(entity, Student) else isinstance(entity.task, RandomNetwork | Imported)
-        return self.trunk.layers if full else self.trunk.convolutions
+        return self.backbone.layers if full else self.backbone.convolutions
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Config:
         }
         for student, entity in self.students.items():
             if self.taught_features(student) == name:
-                needed |= {data for data in (entity.data, entity.heldout) if data}
+                needed |= {data for data in (entity.data, entity.val) if data}
         for evaluation, models in self.rows.items():
             entry = self.evaluations[evaluation]
             if isinstance(entry.protocol, FeatureProtocol):
@@ -105,7 +105,7 @@ class Config:
         pairs = {(name, cluster.data) for name, cluster in self.clusters.items()}
         for student in self.students.values():
             if isinstance(student.method, ClusterClassification):
-                pairs |= {(student.method.cluster, data) for data in (student.data, student.heldout) if data}
+                pairs |= {(student.method.cluster, data) for data in (student.data, student.val) if data}
         return pairs
 
 

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.base import Spec, explain
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import AnyTask, Member, Several
-from ssltransfer.config.trunks import AnyTrunk
 
 
 def _no_run(name: str) -> str:
@@ -33,13 +33,13 @@ class Pretext(Entity):
     """A model made without labels (or read from a file)."""
 
     task: AnyTask
-    trunk: AnyTrunk
+    backbone: AnyBackbone
     data: str | None = None
-    heldout: str | None = Field(None, description="Dataset on which the loss is also measured.")
+    val: str | None = Field(None, description="Dataset on which the loss is also measured.")
     schedule: Schedule | None = None
     seed: int = 0
     snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (), description="Steps after which a copy of the trunk is kept: a model of its own, called NAME@STEP."
+        (), description="Steps after which a copy of the backbone is kept: a model of its own, called NAME@STEP."
     )
 
     @property
@@ -57,9 +57,9 @@ class Pretext(Entity):
         schedule = self.schedule.model_dump(exclude_unset=True) if self.schedule else {}
         content = {
             "task": member.task,
-            "trunk": self.trunk,
+            "backbone": self.backbone,
             "data": member.data or self.data,
-            "heldout": member.heldout or (None if member.data else self.heldout),
+            "val": member.val or (None if member.data else self.val),
             "schedule": schedule | member.schedule,
             "seed": self.seed,
         }
@@ -71,22 +71,22 @@ class Pretext(Entity):
     @property
     def datasets(self) -> tuple[str, ...]:
         """Every dataset that is trained or measured on."""
-        named = (data for part in self.parts.values() for data in (part.data, part.heldout) if data)
+        named = (data for part in self.parts.values() for data in (part.data, part.val) if data)
         return tuple(dict.fromkeys(named))
 
     @property
     def members_data(self) -> tuple[str, ...]:
         """Datasets of several tasks that are not the pretext's own."""
-        return tuple(name for name in self.datasets if name not in (self.data, self.heldout))
+        return tuple(name for name in self.datasets if name not in (self.data, self.val))
 
     @model_validator(mode="after")
     def _complete(self) -> Pretext:
         if self.task.trains and self.schedule is None:
             raise ValueError(f"task {self.task.name} is trained: give a schedule")
         if (self.task.needs_data or getattr(self.task, "rescale", False)) and self.data is None:
-            raise ValueError(f"task {self.task.name} learns from pictures: give data")
-        if (self.trunk.name == "hog-words") != (self.task.name == "hog"):
-            raise ValueError("task hog and trunk hog-words belong together")
+            raise ValueError(f"task {self.task.name} learns from images: give data")
+        if (self.backbone.name == "hog-words") != (self.task.name == "hog"):
+            raise ValueError("task hog and backbone hog-words belong together")
         if isinstance(self.task, Several):
             self._check_several(self.task)
         self._check_snapshots()
@@ -114,12 +114,14 @@ class Pretext(Entity):
             raise ValueError(f"at_once: {self.schedule.steps} steps are no multiple of {len(parts)} tasks")
         if task.at_once and any(part.schedule and part.schedule.sync_bn for part in parts.values()):
             raise ValueError("at_once: tasks on devices of their own have norms of their own; leave sync_bn out")
-        if task.lasso is not None and (not self.trunk.name.endswith("-v2") or getattr(self.trunk, "block4", False)):
-            raise ValueError("lasso mixes the units of block3, with which resnet101-v2 ends: name that trunk")
+        if task.lasso is not None and (
+            not self.backbone.name.endswith("-v2") or getattr(self.backbone, "block4", False)
+        ):
+            raise ValueError("lasso mixes the units of block3, with which resnet101-v2 ends: name that backbone")
 
 
 class Features(Entity):
-    """What a layer of a model says of each picture."""
+    """What a layer of a model says of each image."""
 
     model: str
     layer: str
@@ -130,7 +132,7 @@ class Features(Entity):
 
 
 class Cluster(Entity):
-    """k-means of features over all pictures of a dataset."""
+    """k-means of features over all images of a dataset."""
 
     features: str
     data: str
@@ -139,11 +141,11 @@ class Cluster(Entity):
     init: Literal["random", "k-means++", "pca"] = Field(
         "pca", description="pca: k-means++ and 20 iterations among 64 principal components first; faster, ends lower."
     )
-    normalise: bool = Field(False, description="Divide each feature vector by its length first.")
+    normalize: bool = Field(False, description="Divide each feature vector by its length first.")
     tolerance: float = Field(1e-4, ge=0, description="Stop when a smaller share moves, or the objective falls by less.")
     empty: Literal["farthest", "keep", "error"] = Field(
         "farthest",
-        description="An empty cluster restarts at the farthest point, keeps its centre, or is an error.",
+        description="An empty cluster restarts at the farthest point, keeps its center, or is an error.",
     )
     backend: Literal["torch", "faiss"] = "torch"
     seed: int = 0
@@ -159,9 +161,9 @@ class Student(Entity):
 
     method: AnyMethod
     data: str
-    trunk: AnyTrunk
+    backbone: AnyBackbone
     schedule: Schedule
-    heldout: str | None = None
+    val: str | None = None
     seed: int = 0
 
     @property
@@ -169,7 +171,7 @@ class Student(Entity):
         """The pretext that it is beside its teacher, where it learns a task's own loss."""
         if not isinstance(self.method, AttentionTransfer):
             return None
-        same = {key: getattr(self, key) for key in ("data", "trunk", "schedule", "heldout", "seed")}
+        same = {key: getattr(self, key) for key in ("data", "backbone", "schedule", "val", "seed")}
         return Pretext(task=self.method.task, **same)
 
 
@@ -177,7 +179,7 @@ class Measurement(Entity):
     """One protocol on a training and a test set: what decides a number, whatever model it is taken of."""
 
     protocol: AnyProtocol
-    train: str = Field("", description="Dataset of the training pictures; none for protocols that do not train.")
+    train: str = Field("", description="Dataset of the training images; none for protocols that do not train.")
     test: str
     seeds: tuple[int, ...] = Field((0,), min_length=1)
 
@@ -201,10 +203,10 @@ class Evaluation(Measurement):
     controls: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
         ("random", "supervised"),
         description="supervised: but for a file that students learn from; rescaled: a random network rescaled by the "
-        "training pictures, for trunks that can be.",
+        "training images, for backbones that can be.",
     )
     supervised_on: str | None = Field(
-        None, description="Dataset of the supervised control; default: `train` where it has one label a picture."
+        None, description="Dataset of the supervised control; default: `train` where it has one label a image."
     )
 
     @property
@@ -233,7 +235,7 @@ class Report(Spec):
     title: str = "Transfer of self-supervised knowledge"
     tables: tuple[Table, ...] = ()
     montage_clusters: int = Field(12, ge=1, description="Clusters drawn for a montage.")
-    montage_pictures: int = Field(11, ge=1, description="Pictures nearest to the centre in each.")
+    montage_images: int = Field(11, ge=1, description="Images nearest to the center in each.")
 
 
 def _no_nones(value: object) -> object:

@@ -14,9 +14,9 @@ _JPEG_BYTES = ((1, 0.04), (50, 0.15), (75, 0.23), (90, 0.39), (95, 0.58), (98, 0
 
 
 class CacheOptions(Spec):
-    """How the pictures of a dataset are kept once they were decoded."""
+    """How the images of a dataset are kept once they were decoded."""
 
-    short: int = Field(256, ge=8, description="Short side in pixels; smaller pictures keep their size.")
+    short: int = Field(256, ge=8, description="Short side in pixels; smaller images keep their size.")
     format: Literal["jpeg", "raw"] = "jpeg"
     quality: int = Field(95, ge=1, le=100, description="Of JPEG, 4:4:4.")
 
@@ -36,15 +36,15 @@ class CacheOptions(Spec):
 
 
 class Holdout(Spec):
-    """A validation set of one's own: some pictures drawn from a split, and the rest of it (protocols 4.5)."""
+    """A validation set of one's own: some images drawn from a split, and the rest of it (protocols 4.5)."""
 
-    pictures: int = Field(ge=1, description="How many are held out, drawn by name.")
-    part: Literal["held-out", "rest"] = Field(description="Which of the two this dataset is.")
+    images: int = Field(ge=1, description="How many are validation, drawn by name.")
+    part: Literal["validation", "rest"] = Field(description="Which of the two this dataset is.")
     seed: int = 0
 
 
 class MotionOptions(Spec):
-    """How clips of a video become a picture each, with a map of what moves by itself (protocols 1.8)."""
+    """How clips of a video become a image each, with a map of what moves by itself (protocols 1.8)."""
 
     frames: int = Field(10, ge=2, le=100, description="Of a clip; points are followed from its first to its last.")
     every: int = Field(10, ge=1, description="A clip begins at frame 0 and at every so many after it.")
@@ -73,13 +73,13 @@ class MotionOptions(Spec):
 
     @property
     def packed(self) -> CacheOptions:
-        """How the pictures are kept."""
+        """How the images are kept."""
         quality = {"quality": self.quality} if self.format == "jpeg" else {}
         return CacheOptions(short=min(self.size), format=self.format, **quality)
 
 
 TargetKind = Literal["boxes", "masks", "depth", "motion"]
-"""What a picture may come with beside labels: boxes of things, a class a pixel, metres a pixel, what moves."""
+"""What a image may come with beside labels: boxes of things, a class a pixel, meters a pixel, what moves."""
 
 
 class Dataset(Spec):
@@ -88,17 +88,17 @@ class Dataset(Spec):
     format: Any
     root: str = Field(description="Folder of the data set; relative paths start where the command is run.")
     limit: int | None = Field(
-        None, ge=1, description="Take only this many pictures, drawn by a fixed seed in proportion to the classes."
+        None, ge=1, description="Take only this many images, drawn by a fixed seed in proportion to the classes."
     )
-    holdout: Holdout | None = Field(None, description="{pictures, part: held-out or rest}: a part of the split.")
-    only: NameFile | None = Field(None, description="A file of names, a line each: only these pictures.")
-    without: NameFile | None = Field(None, description="Likewise: these pictures are left out.")
-    bad_pictures: Literal["leave-out", "error"] = Field(
-        "leave-out",
-        description="What an unreadable picture does: it is left out and listed, or it ends the run.",
+    holdout: Holdout | None = Field(None, description="{images, part: validation or rest}: a part of the split.")
+    only: NameFile | None = Field(None, description="A file of names, a line each: only these images.")
+    without: NameFile | None = Field(None, description="Likewise: these images are left out.")
+    on_corrupt: Literal["skip", "error"] = Field(
+        "skip",
+        description="What an unreadable image does: it is left out and listed, or it ends the run.",
     )
-    minority: float = Field(
-        0.5, ge=0, le=1, description="More than this share of unreadable pictures ends the run all the same."
+    max_corrupt_fraction: float = Field(
+        0.5, ge=0, le=1, description="More than this share of unreadable images ends the run all the same."
     )
     # No part of the canonical text: the index is the same with and without.
     cache: CacheOptions | None = Field(None, exclude=True, description="Decode once: {short, format, quality}.")
@@ -108,48 +108,48 @@ class Dataset(Spec):
 
     @property
     def labelled(self) -> Literal["none", "one", "many"]:
-        """How many true labels a picture of this set has."""
+        """How many true labels a image of this set has."""
         return self.labels_per_sample
 
     @property
     def target(self) -> TargetKind | None:
-        """What each picture comes with beside labels."""
+        """What each image comes with beside labels."""
         return None
 
     @property
     def published(self) -> int | None:
-        """Pictures in this split by its publishers' own count; None where nobody gives one."""
+        """Images in this split by its publishers' own count; None where nobody gives one."""
         return self.published_sizes.get(getattr(self, "split", None) or "")
 
     @property
-    def pictures(self) -> int | None:
-        """Pictures to reckon with before an index exists: the published (or expected) number, cut by `limit`."""
+    def images(self) -> int | None:
+        """Images to reckon with before an index exists: the published (or expected) number, cut by `limit`."""
         published = self.published
         if self.only and self.only.digest:
             published = len(self.only.names())
         if self.holdout and published is not None:
-            held = min(self.holdout.pictures, published)
-            published = held if self.holdout.part == "held-out" else published - held
+            held = min(self.holdout.images, published)
+            published = held if self.holdout.part == "validation" else published - held
         known = [number for number in (self.limit, published) if number is not None]
         return min(known, default=None)
 
 
 _EXPECTED = Field(
-    None, ge=1, exclude=True, description="About how many pictures there are; `ssltransfer plan` reckons with it."
+    None, ge=1, exclude=True, description="About how many images there are; `ssltransfer plan` reckons with it."
 )
 
 
 class Folder(Dataset):
-    """Any folder of pictures, nested as you like; unlabelled, or labelled by the first folder level."""
+    """Any folder of images, nested as you like; unlabelled, or labelled by the first folder level."""
 
     format: Literal["folder"] = "folder"
     labels: Literal["none", "folder"] = "none"
-    # No part of the canonical text: a better guess must not make the index anew.
+    # No part of the canonical text: a better estimate must not make the index anew.
     expected: int | None = _EXPECTED
 
     @property
     def labelled(self) -> Literal["none", "one", "many"]:
-        """One label a picture when the folders are classes."""
+        """One label a image when the folders are classes."""
         return "one" if self.labels == "folder" else "none"
 
     @property
@@ -247,7 +247,7 @@ class Places205(Dataset):
     split: Literal["train", "val"]
 
 
-_ZERO_SHOT = "zero-shot: the first or second half of the classes, all pictures of them (Oh Song et al. 2016)."
+_ZERO_SHOT = "zero-shot: the first or second half of the classes, all images of them (Oh Song et al. 2016)."
 
 
 class Cub200(Dataset):
@@ -276,7 +276,7 @@ _VOC_TARGETS = "boxes: of Annotations. masks: of SegmentationClass, and the spli
 
 
 class Voc(Dataset):
-    """PASCAL VOC devkit (VOCdevkit/VOC2007): several labels a picture, difficult ones marked; boxes or masks."""
+    """PASCAL VOC devkit (VOCdevkit/VOC2007): several labels a image, difficult ones marked; boxes or masks."""
 
     format: Literal["voc"] = "voc"
     source: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
@@ -303,12 +303,12 @@ class Voc(Dataset):
 
     @property
     def published(self) -> int | None:
-        """Pictures in the list of ImageSets; unknown where some of them are left out."""
+        """Images in the list of ImageSets; unknown where some of them are left out."""
         return self.published_sizes.get(f"{self.year} {self.split}" + (" masks" if self.targets == "masks" else ""))
 
 
 class Sbd(Dataset):
-    """Semantic Boundaries Dataset: VOC 2011's pictures with a mask each, classes numbered as VOC's."""
+    """Semantic Boundaries Dataset: VOC 2011's images with a mask each, classes numbered as VOC's."""
 
     format: Literal["sbd"] = "sbd"
     source: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
@@ -327,7 +327,7 @@ class RoomsWithDepth(Dataset):
     """What the sets of rooms with depth share."""
 
     labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
-    targets: Literal["depth"] | None = Field("depth", description="null: the pictures alone, which may be cached then.")
+    targets: Literal["depth"] | None = Field("depth", description="null: the images alone, which may be cached then.")
 
     @property
     def target(self) -> TargetKind | None:
@@ -354,7 +354,7 @@ class FastDepth(RoomsWithDepth):
 
 
 class Rgbd(RoomsWithDepth):
-    """Lists SPLIT.txt of "picture depth" lines; depth in 16-bit PNG files, millimetres (7-Scenes, for example)."""
+    """Lists SPLIT.txt of "image depth" lines; depth in 16-bit PNG files, millimeters (7-Scenes, for example)."""
 
     format: Literal["rgbd"] = "rgbd"
     split: str = Field(description="A list in `root`, without its ending.")
@@ -381,24 +381,26 @@ class Video(Dataset):
         return "motion"
 
 
-class World(Dataset):
-    """The embedded world: pictures drawn by a seeded program, no download."""
+class Synthetic(Dataset):
+    """The embedded world: images drawn by a seeded program, no download."""
 
-    format: Literal["world"] = "world"
+    format: Literal["synthetic"] = "synthetic"
     source: ClassVar[str] = "toyworld"
-    root: str = "data/world"
-    set: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
+    root: str = "data/synthetic"
+    subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
     split: str
-    n: int = Field(ge=1, description="How many pictures (clips: how many clips).")
-    size: int = Field(96, ge=32, le=1024, description="Side of a picture in pixels.")
+    num_images: int = Field(ge=1, description="How many images (clips: how many clips).")
+    size: int = Field(96, ge=32, le=1024, description="Side of a image in pixels.")
     seed: int = 0
     targets: TargetKind | None = Field(None, description="voc: boxes or masks; rgbd: depth.")
 
     @model_validator(mode="after")
-    def _has_targets(self) -> World:
-        there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.set, ())
+    def _has_targets(self) -> Synthetic:
+        there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.subset, ())
         if self.targets and self.targets not in there:
-            raise ValueError(f"the set {self.set} has no {self.targets}; leave `targets` out, or take another set")
+            raise ValueError(
+                f"the subset {self.subset} has no {self.targets}; leave `targets` out, or take another set"
+            )
         return self
 
     @property
@@ -406,7 +408,7 @@ class World(Dataset):
         """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
         if self.targets == "masks":
             return "none"
-        return {"voc": "many", "rgbd": "none", "clips": "none"}.get(self.set, "one")  # type: ignore[return-value]
+        return {"voc": "many", "rgbd": "none", "clips": "none"}.get(self.subset, "one")  # type: ignore[return-value]
 
     @property
     def target(self) -> TargetKind | None:
@@ -416,7 +418,7 @@ class World(Dataset):
     @property
     def published(self) -> int | None:
         """As many as are drawn; a clip has 12 frames."""
-        return self.n * 12 if self.set == "clips" else self.n
+        return self.num_images * 12 if self.subset == "clips" else self.num_images
 
 
 FORMATS: tuple[type[Dataset], ...] = (
@@ -437,7 +439,7 @@ FORMATS: tuple[type[Dataset], ...] = (
     FastDepth,
     Rgbd,
     Video,
-    World,
+    Synthetic,
 )
 AnyDataset = Annotated[
     Folder
@@ -457,6 +459,6 @@ AnyDataset = Annotated[
     | FastDepth
     | Rgbd
     | Video
-    | World,
+    | Synthetic,
     Field(discriminator="format"),
 ]

@@ -8,24 +8,24 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import ConfigError, explain
 from ssltransfer.config.check import check
 from ssltransfer.config.config import Config
-from ssltransfer.config.derive import add_controls, add_features, add_snapshots
 from ssltransfer.config.entities import Document
 from ssltransfer.config.formats import FORMATS
+from ssltransfer.config.implicit_entries import add_controls, add_features, add_snapshots
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.sweeps import expand
 from ssltransfer.config.tasks import TASKS
-from ssltransfer.config.trunks import TRUNKS
 
 SECTIONS = ("datasets", "pretexts", "features", "clusters", "students", "evaluations")
 
 # Names of options and of nested specs, so that an unknown key is answered with the keys of the right class.
 _CLASSES: dict[str, type[BaseModel]] = {
     **{str(kind.model_fields["format"].default): kind for kind in FORMATS},
-    **{str(kind.model_fields["name"].default): kind for kind in (*TRUNKS, *TASKS, *METHODS, *PROTOCOLS)},
+    **{str(kind.model_fields["name"].default): kind for kind in (*BACKBONES, *TASKS, *METHODS, *PROTOCOLS)},
     "Document": Document,
 }
 

@@ -20,62 +20,62 @@ class Schedule(Spec):
 
     epochs: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=1)
-    batch: int = Field(256, ge=1, description="Pictures an update, over all devices.")
-    optimiser: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    batch_size: int = Field(256, ge=1, description="Images an update, over all devices.")
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(5e-4, ge=0)
-    norm_and_bias_decay: bool = Field(True, description="Whether weight decay also acts on biases and norms.")
-    bias_lr: float = Field(1.0, gt=0, description="Multiplies the learning rate of biases (Caffe: 2).")
-    decay: Literal["step", "cosine", "constant"] = "step"
-    drops: tuple[float, ...] = Field((), description="When a step decay multiplies lr by `factor`; same unit.")
-    drop_every: float | None = Field(None, gt=0, description="Instead of `drops`: at every multiple; same unit.")
-    factor: float = Field(0.1, gt=0, lt=1)
+    decay_norm_and_bias: bool = Field(True, description="Whether weight decay also acts on biases and norms.")
+    bias_lr_mult: float = Field(1.0, gt=0, description="Multiplies the learning rate of biases (Caffe: 2).")
+    lr_schedule: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[float, ...] = Field((), description="When a step decay multiplies lr by `gamma`; same unit.")
+    step_size: float | None = Field(None, gt=0, description="Instead of `milestones`: at every multiple; same unit.")
+    gamma: float = Field(0.1, gt=0, lt=1)
     warmup: float = Field(0.0, ge=0, description="Linear warm-up; same unit.")
-    clip: float | None = Field(None, gt=0, description="Largest norm of the whole gradient.")
-    micro_batch: int | None = Field(None, ge=1, description="Pictures a pass; the rest of a batch accumulates.")
+    clip_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the whole gradient.")
+    micro_batch_size: int | None = Field(None, ge=1, description="Images a pass; the rest of a batch accumulates.")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU.")
     compile: bool = Field(False, description="Whether torch.compile makes the network faster, after minutes.")
-    sync_bn: bool = Field(False, description="Batch normalisation over all devices, not over each one's share.")
+    sync_bn: bool = Field(False, description="Batch normalization over all devices, not over each one's share.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Schedule:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
-        if self.drops and self.drop_every:
-            raise ValueError("give drops or drop_every, not both")
-        if self.micro_batch and self.batch % self.micro_batch:
-            raise ValueError(f"batch {self.batch} is no multiple of micro_batch {self.micro_batch}")
+        if self.milestones and self.step_size:
+            raise ValueError("give milestones or step_size, not both")
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
         return self
 
     def of_all(self, ratio: float) -> Schedule:
         """For a part of a set, `ratio` times smaller than it: as many updates as for the whole set."""
         if self.steps is not None or ratio == 1:
             return self
-        longer = {"epochs": self.epochs, "warmup": self.warmup, "drop_every": self.drop_every}
+        longer = {"epochs": self.epochs, "warmup": self.warmup, "step_size": self.step_size}
         update = {name: length * ratio for name, length in longer.items() if length is not None}
-        return self.model_copy(update=update | {"drops": tuple(drop * ratio for drop in self.drops)})
+        return self.model_copy(update=update | {"milestones": tuple(drop * ratio for drop in self.milestones)})
 
     def total_steps(self, samples: int) -> int:
-        """Number of updates on a data set of `samples` pictures."""
+        """Number of updates on a data set of `samples` images."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * samples / self.batch))
+        return max(1, round(self.epochs * samples / self.batch_size))
 
     def lr_at(self, step: int, samples: int) -> float:
         """Learning rate of global step `step` (0-based)."""
-        unit = 1.0 if self.steps is not None else samples / self.batch
+        unit = 1.0 if self.steps is not None else samples / self.batch_size
         time, total = step / unit, self.total_steps(samples) / unit
         if time < self.warmup:
             return self.lr * (step + 1) / (self.warmup * unit)
-        if self.decay == "cosine":
+        if self.lr_schedule == "cosine":
             return self.lr * 0.5 * (1.0 + cos(pi * time / total))
-        if self.decay == "constant":
+        if self.lr_schedule == "constant":
             return self.lr
         # 1e-9: a drop at epoch 3 must fall on its first step although step / unit is not exact.
-        drops = sum(time + 1e-9 >= drop for drop in self.drops)
-        if self.drop_every:
-            drops = int((time + 1e-9) / self.drop_every)
-        return float(self.lr * self.factor**drops)
+        milestones = sum(time + 1e-9 >= drop for drop in self.milestones)
+        if self.step_size:
+            milestones = int((time + 1e-9) / self.step_size)
+        return float(self.lr * self.gamma**milestones)

@@ -1,4 +1,4 @@
-"""The 313 colours of Zhang et al. 2016: their table, the code of a colour among them, and its decoding."""
+"""The 313 colors of Zhang et al. 2016: their table, the code of a color among them, and its decoding."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 STEP = 10  # between bins, in a and in b
 
-# a -> least and largest b. The table is the published one: the corners of all cells of 10x10 into which an sRGB colour
+# a -> least and largest b. The table is the published one: the corners of all cells of 10x10 into which an sRGB color
 # falls are 309 of its points, the others are (40, 90), (100, -90), (100, -10) and (100, 0) (protocols 1.7).
 _RANGES = {
     **{-90: (50, 90), -80: (20, 90), -70: (0, 90), -60: (-20, 90), -50: (-30, 100), -40: (-40, 100), -30: (-50, 100)},
@@ -24,14 +24,14 @@ def bins(device: torch.device | None = None) -> Tensor:
     return torch.tensor(BINS, dtype=torch.float32, device=device)
 
 
-def soft_code(ab: Tensor, *, neighbours: int = 10, sigma: float = 5.0) -> Tensor:
-    """Shares of the nearest bins in a colour, by a Gaussian of the distance; they sum to 1.
+def soft_code(ab: Tensor, *, neighbors: int = 10, sigma: float = 5.0) -> Tensor:
+    """Shares of the nearest bins in a color, by a Gaussian of the distance; they sum to 1.
 
     Zhang et al. 2016, section 2.1; richzhang/colorization, NNEncLayer (protocols 1.7).
 
     Args:
         ab: float (B, 2, H, W).
-        neighbours: how many bins have a share.
+        neighbors: how many bins have a share.
         sigma: deviation of the Gaussian, in units of Lab.
 
     Returns:
@@ -39,16 +39,16 @@ def soft_code(ab: Tensor, *, neighbours: int = 10, sigma: float = 5.0) -> Tensor
     """
     place = bins(ab.device)
     points = ab.float().permute(0, 2, 3, 1)  # (B, H, W, 2)
-    # By differences: the expanded square of torch.cdist loses the digits that tell neighbours apart.
+    # By differences: the expanded square of torch.cdist loses the digits that tell neighbors apart.
     square = (points[..., :1] - place[:, 0]).square() + (points[..., 1:] - place[:, 1]).square()
-    nearest, which = square.topk(neighbours, dim=-1, largest=False)
-    # Relative to the nearest, so that a colour far from all bins has shares too.
+    nearest, which = square.topk(neighbors, dim=-1, largest=False)
+    # Relative to the nearest, so that a color far from all bins has shares too.
     share = torch.softmax(-nearest / (2 * sigma**2), dim=-1)
     return torch.zeros_like(square).scatter_(-1, which, share).permute(0, 3, 1, 2)
 
 
 def decode(logits: Tensor, *, temperature: float = 0.38) -> Tensor:
-    """One colour from a distribution over the bins: the annealed mean (Zhang et al. 2016, equation 5).
+    """One color from a distribution over the bins: the annealed mean (Zhang et al. 2016, equation 5).
 
     Args:
         logits: float (B, 313, H, W), or logarithms of shares.
@@ -62,13 +62,13 @@ def decode(logits: Tensor, *, temperature: float = 0.38) -> Tensor:
 
 
 def balance(prior: Tensor, *, uniform: float = 0.5) -> Tensor:
-    """The weight of each bin's pixels, larger for rare colours (Zhang et al. 2016, equation 4).
+    """The weight of each bin's pixels, larger for rare colors (Zhang et al. 2016, equation 4).
 
     The inverse of `prior` mixed with a uniform distribution over the bins that occur, scaled so that its mean under
     `prior` is 1. A bin that does not occur has the largest weight.
 
     Args:
-        prior: float (313,), shares of the bins in training pictures.
+        prior: float (313,), shares of the bins in training images.
         uniform: share of the uniform distribution in the mixture.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Pixels of a sample, from its file or from the packed pictures, and how pictures are packed."""
+"""Pixels of a sample, from its file or from the packed images, and how images are packed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import simplejpeg
 import torch
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import CacheOptions
-from ssltransfer.data.pictures import BadPicture, read
+from ssltransfer.data.image_io import CorruptImageError, read
 from ssltransfer.data.transforms import resize_short
 
 JPEG_SIDE = 65_500  # libjpeg's longest; a longer strip lies raw among the JPEGs
@@ -20,31 +20,31 @@ def read_sample(index: Index, sample: int, *, min_short_side: int | None = None)
     """The pixels of a sample: packed ones where the index has them, else those of its file.
 
     Args:
-        index: of the pictures.
+        index: of the images.
         sample: position in the index.
-        min_short_side: as in `pictures.read`; packed pictures are given as they are.
+        min_short_side: as in `images.read`; packed images are given as they are.
 
     Returns:
         uint8 (3, H, W), RGB, upright, laid out in memory as (H, W, 3).
 
     Raises:
-        ArtefactError: the file, or the packed picture, cannot be read any more.
+        ArtifactError: the file, or the packed image, cannot be read any more.
     """
     if index.packed is not None:
         return _unpack(index, sample)
     path = index.path(sample)
     try:
         return read(path, min_short_side=min_short_side)
-    except (BadPicture, OSError) as error:
-        raise ArtefactError(
+    except (CorruptImageError, OSError) as error:
+        raise ArtifactError(
             f"{path}: was readable when the index was made and is not any more ({error}); "
             "restore it or run the index stage again."
         ) from error
 
 
-def pack(picture: Tensor, options: CacheOptions) -> tuple[bytes, int, int]:
-    """A picture as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
-    small = resize_short(picture, min(options.short, *picture.shape[-2:]))
+def pack(image: Tensor, options: CacheOptions) -> tuple[bytes, int, int]:
+    """A image as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
+    small = resize_short(image, min(options.short, *image.shape[-2:]))
     pixels = np.ascontiguousarray(small.permute(1, 2, 0).numpy())
     height, width = pixels.shape[:2]
     if _is_raw(options, width, height):

@@ -1,4 +1,4 @@
-"""What happens to batches of pixels on the device: uint8 pictures in, float network inputs out.
+"""What happens to batches of pixels on the device: uint8 images in, float network inputs out.
 
 Every function takes (B, ..., C, H, W) on any device, uint8 or float on the scale 0 to 255, and is written so
 that the result for a sample depends neither on its batch nor on the device: decisions come from `Draws`,
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -38,21 +38,21 @@ def _some(x: Tensor, draws: Draws, purpose: str, probability: float, each: bool)
     return _per_tile(draws.uniform(purpose, _tiles_of(x) if each else 1) < probability, x)
 
 
-def grey(x: Tensor) -> Tensor:
+def gray(x: Tensor) -> Tensor:
     """The mean of R, G and B in all three channels: float32, same shape (protocols.md 1.2 and 1.4)."""
     # A reduction kernel multiplies by 1/3 on one device and divides on the other; this rounds alike on both.
     red, green, blue = to_float(x).unbind(dim=-3)
     return ((red + green + blue) / 3).unsqueeze(-3).expand(x.shape).contiguous()
 
 
-def grey_some(x: Tensor, draws: Draws, probability: float, *, each: bool = False, purpose: str = "grey") -> Tensor:
-    """Grey with a probability: float32, same shape.
+def gray_some(x: Tensor, draws: Draws, probability: float, *, each: bool = False, purpose: str = "gray") -> Tensor:
+    """Gray with a probability: float32, same shape.
 
-    Decided once for all tiles of a sample, so that a mixture of grey and colour never tells an occluder
+    Decided once for all tiles of a sample, so that a mixture of gray and color never tells an occluder
     (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders under the same draws and
     purpose. With `each`, decided tile by tile (Kolesnikov et al. 2019, section 3.2).
     """
-    return torch.where(_some(x, draws, purpose, probability, each), grey(x), to_float(x))
+    return torch.where(_some(x, draws, purpose, probability, each), gray(x), to_float(x))
 
 
 def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -60,7 +60,7 @@ def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return x.sum(dim=dims, keepdim=True, dtype=torch.float64) / math.prod(x.shape[d] for d in dims)
 
 
-def standardise(x: Tensor, *, per_channel: bool = False, floor: float | None = None) -> Tensor:
+def standardize(x: Tensor, *, per_channel: bool = False, floor: float | None = None) -> Tensor:
     """Zero mean and unit standard deviation for every tile: float32, same shape.
 
     Args:
@@ -73,20 +73,20 @@ def standardise(x: Tensor, *, per_channel: bool = False, floor: float | None = N
     dims = (-2, -1) if per_channel else (-3, -2, -1)
     least = floor if floor is not None else 1.0 / math.sqrt(math.prod(x.shape[d] for d in dims))
     values = to_float(x)
-    centred = values - _mean(values, dims).float()
-    return centred / _mean(centred.square(), dims).sqrt().float().clamp(min=least)
+    centerd = values - _mean(values, dims).float()
+    return centerd / _mean(centerd.square(), dims).sqrt().float().clamp(min=least)
 
 
-def normalise_mean_std(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize_mean_std(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(x / 255 - mean) / std per channel: float32. Mean and std .5 give the range [-1, 1]."""
     shape = (x.shape[-3], 1, 1)
-    centre = torch.tensor(mean, dtype=torch.float32, device=x.device).reshape(shape)
+    center = torch.tensor(mean, dtype=torch.float32, device=x.device).reshape(shape)
     spread = torch.tensor(std, dtype=torch.float32, device=x.device).reshape(shape)
-    return (to_float(x) / 255.0 - centre) / spread
+    return (to_float(x) / 255.0 - center) / spread
 
 
-def drop_colours(x: Tensor, draws: Draws, *, noise: float = 0.5, purpose: str = "drop_colours") -> Tensor:
-    """Colour dropping: one random channel of each patch, mean-subtracted; the others uniform noise.
+def drop_colors(x: Tensor, draws: Draws, *, noise: float = 0.5, purpose: str = "drop_colors") -> Tensor:
+    """Color dropping: one random channel of each patch, mean-subtracted; the others uniform noise.
 
     Doersch et al. 2015, section 3.1; noise in (-noise, noise) on the scale 0 to 255 (protocols.md 1.3a).
     float32, same shape. Follow with `scale_by_rms`.
@@ -95,17 +95,17 @@ def drop_colours(x: Tensor, draws: Draws, *, noise: float = 0.5, purpose: str = 
     kept = _per_tile(draws.integers(f"{purpose}/channel", patches, 3), x)
     is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
     values = to_float(x)
-    centred = values - _mean(values, (-2, -1)).float()
+    centerd = values - _mean(values, (-2, -1)).float()
     # 17 bits are plenty for noise, and one draw of 53 serves a pixel's three channels.
     bits = draws.bits(f"{purpose}/noise", patches * x.shape[-2] * x.shape[-1])
     part = (17 * torch.arange(3, device=x.device)).reshape(3, 1, 1)
     bits = (bits.reshape(*x.shape[:-3], 1, *x.shape[-2:]) >> part) & 0x1FFFF
     random = (bits.float() + 0.5) * (2 * noise / 2**17) - noise
-    return torch.where(is_kept, centred, random)
+    return torch.where(is_kept, centerd, random)
 
 
-def project_colours(x: Tensor) -> Tensor:
-    """Colour projection: x B with B = I - a^T a / (a a^T), a = [-1, 2, -1]: no green against magenta.
+def project_colors(x: Tensor) -> Tensor:
+    """Color projection: x B with B = I - a^T a / (a a^T), a = [-1, 2, -1]: no green against magenta.
 
     Doersch et al. 2015, section 3.1; protocols.md 1.3(a). Channels R, G, B (or B, G, R); float32, same shape.
     """
@@ -114,18 +114,18 @@ def project_colours(x: Tensor) -> Tensor:
     return torch.stack((red + along, green - 2 * along, blue + along), dim=-3)
 
 
-def scale_by_rms(x: Tensor, *, scale: float = 50.0, centre: bool = False, floor: float = 1e-5) -> Tensor:
+def scale_by_rms(x: Tensor, *, scale: float = 50.0, center: bool = False, floor: float = 1e-5) -> Tensor:
     """Each patch divided by the root of its mean square, times `scale` (protocols.md 1.3a): float32.
 
     Args:
         x: (B, ..., C, H, W).
         scale: the root mean square afterwards.
-        centre: first subtract each channel's mean. Doersch et al. 2015 subtract the mean before they project
-            the colours; the projection is linear, so the order does not matter.
+        center: first subtract each channel's mean. Doersch et al. 2015 subtract the mean before they project
+            the colors; the projection is linear, so the order does not matter.
         floor: least root mean square divided by.
     """
     values = to_float(x)
-    if centre:
+    if center:
         values = values - _mean(values, (-2, -1)).float()
     return values / _mean(values.square(), (-3, -2, -1)).sqrt().float().clamp(min=floor) * scale
 
@@ -133,7 +133,7 @@ def scale_by_rms(x: Tensor, *, scale: float = 50.0, centre: bool = False, floor:
 def _resample_axis(x: Tensor, side: Tensor) -> Tensor:
     """The last axis of x (N, R, L) linearly resized to side (N,) and back, without antialiasing.
 
-    Both steps are linear interpolation between pixel centres, so that each value is a sum of four pixels.
+    Both steps are linear interpolation between pixel centers, so that each value is a sum of four pixels.
     """
     length = x.shape[-1]
     small = side.float()[:, None]
@@ -196,13 +196,13 @@ def downsample_some(
 
 
 def rotate4(x: Tensor) -> tuple[Tensor, Tensor]:
-    """All four rotations of each picture: (B, C, S, S) -> (4B, C, S, S) and labels int64 (4B,).
+    """All four rotations of each image: (B, C, S, S) -> (4B, C, S, S) and labels int64 (4B,).
 
-    Row 4i+k is picture i turned by k * 90 degrees counter-clockwise: 1 = transpose then vertical flip, 2 =
+    Row 4i+k is image i turned by k * 90 degrees counter-clockwise: 1 = transpose then vertical flip, 2 =
     both flips, 3 = vertical flip then transpose (Kolesnikov et al. 2019; protocols.md 1.5).
     """
     if x.shape[-1] != x.shape[-2]:
-        raise ValueError(f"rotate4 takes square pictures, not {x.shape[-2]}x{x.shape[-1]}.")
+        raise ValueError(f"rotate4 takes square images, not {x.shape[-2]}x{x.shape[-1]}.")
     turned = torch.stack([torch.rot90(x, k, dims=(-2, -1)) for k in range(4)], dim=1)
     return turned.flatten(0, 1), torch.arange(4, device=x.device).repeat(x.shape[0])
 
@@ -216,18 +216,18 @@ def windows(x: Tensor, size: int) -> Tensor:
     """All size x size windows of (B, C, H, W), as a view (B, C, H-size+1, W-size+1, size, size).
 
     Raises:
-        ValueError: the pictures are smaller than the window.
+        ValueError: the images are smaller than the window.
     """
     if size < 1 or min(x.shape[-2:]) < size:
-        raise ValueError(f"Pictures of {x.shape[-2]}x{x.shape[-1]} have no window of {size}x{size}.")
+        raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no window of {size}x{size}.")
     return x.unfold(-2, size, 1).unfold(-2, size, 1)
 
 
 def random_corners(x: Tensor, draws: Draws | None, size: int, *, purpose: str = "crop") -> tuple[Tensor, Tensor]:
-    """Top and left, int64 (B,), of a size x size crop of each picture; the centre without draws."""
+    """Top and left, int64 (B,), of a size x size crop of each image; the center without draws."""
     room = (x.shape[-2] - size, x.shape[-1] - size)
     if min(room) < 0:
-        raise ValueError(f"Pictures of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
+        raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
     if draws is None:
         top, left = (torch.full((x.shape[0],), r // 2, dtype=torch.int64, device=x.device) for r in room)
     else:
@@ -236,14 +236,14 @@ def random_corners(x: Tensor, draws: Draws | None, size: int, *, purpose: str = 
 
 
 def random_crop(x: Tensor, draws: Draws, size: int, *, purpose: str = "crop") -> Tensor:
-    """A square crop of each picture at a random place: (B, C, H, W) -> (B, C, size, size)."""
+    """A square crop of each image at a random place: (B, C, H, W) -> (B, C, size, size)."""
     top, left = random_corners(x, draws, size, purpose=purpose)
     return windows(x, size)[torch.arange(len(x), device=x.device), :, top, left]
 
 
-def centre_crop(x: Tensor, size: int) -> Tensor:
-    """The size x size centre of (..., H, W), rounded to the upper left: a view."""
+def center_crop(x: Tensor, size: int) -> Tensor:
+    """The size x size center of (..., H, W), rounded to the upper left: a view."""
     top, left = (x.shape[-2] - size) // 2, (x.shape[-1] - size) // 2
     if min(top, left) < 0:
-        raise ValueError(f"Pictures of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
+        raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
     return x[..., top : top + size, left : left + size]

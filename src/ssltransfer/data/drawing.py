@@ -1,4 +1,4 @@
-"""Pictures with marks on them, and pictures as text that a page can carry: for what people look at."""
+"""Images with marks on them, and images as text that a page can carry: for what people look at."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def data_uri(pixels: np.ndarray, form: str) -> str:
 
 
 def side_by_side(panels: Sequence[np.ndarray], height: int, *, gap: int = 4) -> np.ndarray:
-    """uint8 (H, W, 3) each -> one picture of this height on white."""
+    """uint8 (H, W, 3) each -> one image of this height on white."""
     scaled = [
         np.asarray(Image.fromarray(panel).resize((max(1, round(panel.shape[1] * height / panel.shape[0])), height)))
         for panel in panels
@@ -38,34 +38,34 @@ def side_by_side(panels: Sequence[np.ndarray], height: int, *, gap: int = 4) -> 
 
 
 def with_boxes(
-    picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[tuple[int, int, int]]
+    image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colors: Sequence[tuple[int, int, int]]
 ) -> np.ndarray:
     """A copy of uint8 (H, W, 3) with frames (N, 4: x1, y1, x2, y2 in pixels) and a text at each."""
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
-    width = max(1, round(min(picture.shape[:2]) / 120))
-    for (x1, y1, x2, y2), text, colour in zip(boxes.tolist(), texts, colours, strict=True):
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    width = max(1, round(min(image.shape[:2]) / 120))
+    for (x1, y1, x2, y2), text, color in zip(boxes.tolist(), texts, colors, strict=True):
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=width)
         if text:
             place = draw.textbbox((x1 + width, y1 + width), text)
-            draw.rectangle(place, fill=colour)
+            draw.rectangle(place, fill=color)
             draw.text((x1 + width, y1 + width), text, fill=(255, 255, 255))
-    return np.asarray(image)
+    return np.asarray(canvas)
 
 
-def depth_colours(depth: np.ndarray, near: float, far: float) -> np.ndarray:
-    """uint8 (H, W, 3) of float (H, W) metres: matplotlib's viridis from yellow (near) to violet (far), grey for 0."""
+def depth_colors(depth: np.ndarray, near: float, far: float) -> np.ndarray:
+    """uint8 (H, W, 3) of float (H, W) meters: matplotlib's viridis from yellow (near) to violet (far), gray for 0."""
     from matplotlib import colormaps
 
     table = (colormaps["viridis"](np.linspace(1, 0, 256))[:, :3] * 255).round().astype(np.uint8)
     place = (depth - near) / max(far - near, 1e-6) * 255
-    colours = table[place.clip(0, 255).round().astype(int)]
-    colours[depth == 0] = 128
-    return colours
+    colors = table[place.clip(0, 255).round().astype(int)]
+    colors[depth == 0] = 128
+    return colors
 
 
 def visible(x: Tensor) -> Tensor:
-    """Normalised network inputs (..., 3, H, W) as pixels: uint8, each stretched from its least to its largest value.
+    """Normalized network inputs (..., 3, H, W) as pixels: uint8, each stretched from its least to its largest value.
 
     All three channels alike, so that hues stay; the outermost half per cent at either end is cut off.
     """
@@ -81,12 +81,12 @@ def mosaic(tiles: Tensor, *, gap: int = 4) -> Tensor:
     return framed.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)[..., :-gap, :-gap]
 
 
-def outlined(picture: Tensor, corners: Tensor) -> Tensor:
+def outlined(image: Tensor, corners: Tensor) -> Tensor:
     """A copy of uint8 (3, H, W) with outlines: (N, k, 2), x and y of k corners each; blue, then orange."""
-    image = Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
-    draw = ImageDraw.Draw(image)
-    width = max(2, round(min(picture.shape[1:]) / 80))
+    canvas = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    draw = ImageDraw.Draw(canvas)
+    width = max(2, round(min(image.shape[1:]) / 80))
     for place, polygon in enumerate(corners.tolist()):
         ends = [tuple(corner) for corner in (*polygon, polygon[0])]
         draw.line(ends, fill=(BLUE, ORANGE)[place % 2], width=width, joint="curve")
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""CIE Lab of batches of pictures on the device, and back."""
+"""CIE Lab of batches of images on the device, and back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rgb_to_lab(x: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """float (B, 3, H, W) Lab -> float32 sRGB, 0 to 255; colours that no screen shows are cut off there."""
+    """float (B, 3, H, W) Lab -> float32 sRGB, 0 to 255; colors that no screen shows are cut off there."""
     lightness, a, b = lab.float().unbind(1)
     fy = (lightness + 16) / 116
     parts = (fy + a / 500, fy, (fy - b / 200).clamp(min=0))
@@ -42,7 +42,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def lightness_alone(lab: Tensor) -> Tensor:
-    """(L - 50) / 50 three times: float (B, 3, H, W) Lab -> (B, 3, H, W) in [-1, 1], without any colour."""
+    """(L - 50) / 50 three times: float (B, 3, H, W) Lab -> (B, 3, H, W) in [-1, 1], without any color."""
     return ((lab[:, :1] - 50) / 50).expand(-1, 3, -1, -1)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ssltransfer.config.formats import MotionOptions
 from ssltransfer.data.videos import opencv
 
-CELL = 8  # pixels a side: a label is as fine as the trunk's map at output stride 8
+CELL = 8  # pixels a side: a label is as fine as the backbone's map at output stride 8
 STEP = 5  # pixels between points, and side of what a point paints
 QUALITY = 0.001  # of corners and of points, as a share of the best one in the frame
 CORNERS, CORNER_DISTANCE = 1000, 5.0  # most, and least pixels between two
@@ -64,7 +64,7 @@ def prepare(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return small
 
 
-def grey(frame: np.ndarray) -> np.ndarray:
+def gray(frame: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) RGB -> uint8 (H, W)."""
     cv2 = opencv()
     found: np.ndarray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
@@ -72,7 +72,7 @@ def grey(frame: np.ndarray) -> np.ndarray:
 
 
 def motion_between(first: np.ndarray, second: np.ndarray, method: str) -> Motion:
-    """Flow and camera movement from one grey frame to the next, uint8 (H, W) each.
+    """Flow and camera movement from one gray frame to the next, uint8 (H, W) each.
 
     Args:
         first, second: the frames.
@@ -181,7 +181,7 @@ def label(first: np.ndarray, motions: Sequence[Motion], options: MotionOptions) 
     """What moves by itself in a clip: uint8 (height / 8, width / 8), 1 foreground.
 
     Args:
-        first: grey, uint8 (H, W).
+        first: gray, uint8 (H, W).
         motions: from each frame to the next.
         options: what the clip is to be taken for.
     """

@@ -94,7 +94,7 @@ def min_distance_set(
     Args:
         n: how many.
         min_distance: slots.
-        tilt: the order favours permutations with many fixed points by exp(tilt * number), which lowers the
+        tilt: the order favors permutations with many fixed points by exp(tilt * number), which lowers the
             mean distance: 0 gives 8/9 = .889 as in the authors' released file, about 1.0 the .86 of the
             paper.
         mean_target: find the tilt in [0, 4] that gives this mean distance over `cells` to within .001, by

@@ -1,6 +1,6 @@
-"""What a picture comes with beside labels: boxes of things, a class a pixel, metres a pixel, what moves by itself.
+"""What a image comes with beside labels: boxes of things, a class a pixel, meters a pixel, what moves by itself.
 
-Files stay as they were published; what moves was found by the motion stage and is packed with the pictures.
+Files stay as they were published; what moves was found by the motion stage and is packed with the images.
 `check_target` looks at one strictly, once, for the index; `read_target` reads it as often as it is wanted.
 """
 
@@ -17,11 +17,11 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.data.layouts import LayoutError
-from ssltransfer.data.layouts.matlab import read_mat
+from ssltransfer.data.formats import LayoutError
+from ssltransfer.data.formats.matlab import read_mat
 
 VOID = 255  # of masks: pixels that count for nothing
 
@@ -32,7 +32,7 @@ class BadTarget(ValueError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Boxes:
-    """Things in a picture.
+    """Things in a image.
 
     Attributes:
         corners: float32 (N, 4), x1, y1, x2, y2 in pixels, the first pixel from 0 to 1: a VOC box of 1-based inclusive
@@ -54,14 +54,14 @@ def read_target(index: Index, sample: int) -> Target:
 
     Returns:
         boxes: `Boxes`. masks: uint8 (H, W), 0 ground, 1.. the classes in the index's order, 255 void. depth: float32
-        (H, W) in metres, 0 where there is no value. motion: uint8 (H / 8, W / 8), 1 what moves by itself.
+        (H, W) in meters, 0 where there is no value. motion: uint8 (H / 8, W / 8), 1 what moves by itself.
 
     Raises:
-        ArtefactError: the index has none, or the file cannot be read any more.
+        ArtifactError: the index has none, or the file cannot be read any more.
     """
     targets = index.targets
     if targets is None:
-        raise ArtefactError(f"{index.root}: this set was indexed without boxes, masks or depth; set its `targets`.")
+        raise ArtifactError(f"{index.root}: this set was indexed without boxes, masks or depth; set its `targets`.")
     if targets.packed is not None:
         row = targets.packed.rows[sample]
         cells = np.frombuffer(targets.packed.read(sample), np.uint8)
@@ -70,17 +70,17 @@ def read_target(index: Index, sample: int) -> Target:
     try:
         return _READERS[targets.kind](path.read_bytes(), path.suffix, index.classes)
     except (BadTarget, OSError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: was readable when the index was made and is not any more ({error}); "
             "restore it or run the index stage again."
         ) from error
 
 
 def check_target(kind: TargetKind, path: Path, width: int, height: int, classes: Sequence[str]) -> str:
-    """Digest of a target's file, after it was read and found to fit a picture of width x height pixels.
+    """Digest of a target's file, after it was read and found to fit a image of width x height pixels.
 
     Raises:
-        BadTarget: it is missing or damaged, of another size, has boxes outside the picture or without extent, no pixel
+        BadTarget: it is missing or damaged, of another size, has boxes outside the image or without extent, no pixel
             that counts, or depth that is no number.
     """
     try:
@@ -99,7 +99,7 @@ def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
     for x1, y1, x2, y2 in boxes.corners.tolist():
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise BadTarget(
-                f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) does not lie in the picture "
+                f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) does not lie in the image "
                 f"of {width} x {height}"
             )
 
@@ -107,7 +107,7 @@ def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
 def _check_map(kind: TargetKind, found: np.ndarray, width: int, height: int, classes: int) -> None:
     if found.shape != (height, width):
         raise BadTarget(
-            f"{'mask' if kind == 'masks' else 'depth map'} of {found.shape[1]} x {found.shape[0]} pixels, the picture "
+            f"{'mask' if kind == 'masks' else 'depth map'} of {found.shape[1]} x {found.shape[0]} pixels, the image "
             f"has {width} x {height}"
         )
     if kind == "masks":
@@ -145,12 +145,12 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
 
 
 def _read_mask(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """A picture of class numbers, or SBD's MATLAB file."""
+    """A image of class numbers, or SBD's MATLAB file."""
     if suffix == ".mat":
         return _read_sbd(data)
     image = _image(data, "mask")
     if image.mode not in ("P", "L"):
-        raise BadTarget(f"mask has mode {image.mode}; a palette or grey picture of class numbers is wanted")
+        raise BadTarget(f"mask has mode {image.mode}; a palette or gray image of class numbers is wanted")
     return np.asarray(image, np.uint8)
 
 
@@ -167,7 +167,7 @@ def _read_sbd(data: bytes) -> np.ndarray:
 
 
 def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """A PNG of 16 bit in millimetres, 65535 no value either (7-Scenes), or a .npy file of float32 metres."""
+    """A PNG of 16 bit in millimeters, 65535 no value either (7-Scenes), or a .npy file of float32 meters."""
     if suffix == ".npy":
         try:
             found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
@@ -176,9 +176,9 @@ def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
         return found.astype(np.float32)
     image = _image(data, "depth map")
     if not image.mode.startswith("I"):
-        raise BadTarget(f"depth map has mode {image.mode}; 16 bit in millimetres are wanted")
-    millimetres = np.asarray(image)
-    return np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / 1000
+        raise BadTarget(f"depth map has mode {image.mode}; 16 bit in millimeters are wanted")
+    millimeters = np.asarray(image)
+    return np.where(millimeters == 65535, 0, millimeters).astype(np.float32) / 1000
 
 
 def _image(data: bytes, what: str) -> Image.Image:

@@ -1,6 +1,6 @@
-"""Puzzles and pairs cut from batches of pictures: jigsaw tiles, occluders, relative patch locations.
+"""Puzzles and pairs cut from batches of images: jigsaw tiles, occluders, relative patch locations.
 
-Pictures are (B, C, H, W) of any dtype on any device, all tiles of a batch are cut by one gather, and
+Images are (B, C, H, W) of any dtype on any device, all tiles of a batch are cut by one gather, and
 everything random comes from `Draws`: a sample's tiles are the same alone, in any batch, on any device. Slots
 and cells are counted row by row.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.device_ops import random_corners, windows
-from ssltransfer.data.draws import Draws
+from ssltransfer.data.rng import Draws
 
 # (dx, dy) of the second patch as seen from the first; the place in this row is the label
 # (pos2lbl of cdoersch/deepcontext).
@@ -22,7 +22,7 @@ OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 
 
 def cut_tiles(
-    pictures: Tensor,
+    images: Tensor,
     draws: Draws | None,
     *,
     grid: int = 3,
@@ -32,18 +32,18 @@ def cut_tiles(
     channel_shift: int = 2,
     purpose: str = "tiles",
 ) -> Tensor:
-    """The tiles of a jigsaw puzzle, in the picture's order.
+    """The tiles of a jigsaw puzzle, in the image's order.
 
     A square crop at a random place, cells of crop/grid, in each a tile whose upper left corner lies 0..jitter
-    from the cell's in x and y, and each colour channel of a tile 0..channel_shift further, so that chromatic
+    from the cell's in x and y, and each color channel of a tile 0..channel_shift further, so that chromatic
     aberration tells nothing (Noroozi & Favaro 2016; protocols.md 1.1, 1.2). Jigsaw++ uses jitter 18 and shift
     2, Kolesnikov's Jigsaw 21 and 0, both with crop 255 and tiles of 64; small runs scale all of it, say crop
     75 and tiles of 20.
 
     Args:
-        pictures: (B, C, H, W), H and W at least `crop`.
-        draws: of the samples. None takes the centre crop and the centre of each cell, with no shift: for
-            features of tiles. A held-out pretext loss wants the puzzle as trained: draws of a fixed epoch.
+        images: (B, C, H, W), H and W at least `crop`.
+        draws: of the samples. None takes the center crop and the center of each cell, with no shift: for
+            features of tiles. A validation pretext loss wants the puzzle as trained: draws of a fixed epoch.
         grid: cells a side.
         crop: side in pixels, a multiple of grid.
         tile: side in pixels.
@@ -52,10 +52,10 @@ def cut_tiles(
         purpose: of the draws; the occluders of a puzzle, cut under the same draws, need another.
 
     Returns:
-        (B, grid * grid, C, tile, tile), dtype of the pictures.
+        (B, grid * grid, C, tile, tile), dtype of the images.
 
     Raises:
-        ValueError: pictures, crop, cells and tiles that do not fit in each other.
+        ValueError: images, crop, cells and tiles that do not fit in each other.
     """
     if crop % grid:
         raise ValueError(f"A crop of {crop} cannot be cut in {grid}x{grid} equal cells; use a multiple of {grid}.")
@@ -67,10 +67,10 @@ def cut_tiles(
             f"Tiles of {tile} with jitter {jitter} and channel shift {channel_shift} do not fit in cells of "
             f"{crop // grid}; jitter + shift may be 0 to {room}."
         )
-    batch, channels = pictures.shape[:2]
-    device = pictures.device
+    batch, channels = images.shape[:2]
+    device = images.device
     cells = grid * grid
-    corner = random_corners(pictures, draws, crop, purpose=f"{purpose}/crop")
+    corner = random_corners(images, draws, crop, purpose=f"{purpose}/crop")
     cell = torch.arange(cells, device=device)
     starts = []
     for axis, base, index in zip("yx", corner, (cell // grid, cell % grid), strict=True):
@@ -83,7 +83,7 @@ def cut_tiles(
             start = start + offset[:, :, None] + shift.reshape(batch, cells, channels)
         starts.append(start)
     sample = torch.arange(batch, device=device)[:, None, None]
-    return windows(pictures, tile)[sample, torch.arange(channels, device=device), starts[0], starts[1]]
+    return windows(images, tile)[sample, torch.arange(channels, device=device), starts[0], starts[1]]
 
 
 def permute(tiles: Tensor, perms: Tensor, label: Tensor) -> Tensor:
@@ -109,14 +109,14 @@ def occlude(
     counts: Sequence[int] = (0, 1, 2),
     purpose: str = "occlude",
 ) -> tuple[Tensor, Tensor]:
-    """Some slots of each puzzle covered by tiles of another picture (Noroozi et al. 2018, section 4).
+    """Some slots of each puzzle covered by tiles of another image (Noroozi et al. 2018, section 4).
 
     How many is uniform over `counts`; the slots are distinct and random, each covered by a random and
-    distinct tile of the other picture (released merge_data_layer.cpp; protocols.md 1.2).
+    distinct tile of the other image (released merge_data_layer.cpp; protocols.md 1.2).
 
     Args:
         tiles: (B, T, C, H, W), before or after `permute`: the distribution is the same.
-        occluders: like tiles, row i from a picture other than row i of tiles.
+        occluders: like tiles, row i from a image other than row i of tiles.
         draws: of the puzzles.
         counts: the numbers of covered slots, each at most T.
         purpose: of the draws.
@@ -139,14 +139,14 @@ def occlude(
 
 @dataclass(frozen=True)
 class PatchPairs:
-    """N patches, each to be run through the trunk once, and M labelled pairs of them."""
+    """N patches, each to be run through the backbone once, and M labelled pairs of them."""
 
     patches: Tensor
-    """(N, C, patch, patch), dtype of the pictures, in the order of pictures, grids, rows and columns."""
+    """(N, C, patch, patch), dtype of the images, in the order of images, grids, rows and columns."""
     corners: Tensor
-    """int64 (N, 3): picture, top, left."""
+    """int64 (N, 3): image, top, left."""
     draws: Draws
-    """One stream of draws for each patch, for colour dropping and the like."""
+    """One stream of draws for each patch, for color dropping and the like."""
     first: Tensor
     """int64 (M,), rows of patches."""
     second: Tensor
@@ -156,7 +156,7 @@ class PatchPairs:
 
 
 def patch_pairs(
-    pictures: Tensor,
+    images: Tensor,
     draws: Draws,
     *,
     patch: int = 96,
@@ -166,31 +166,31 @@ def patch_pairs(
     pairs: int | None = None,
     purpose: str = "pairs",
 ) -> PatchPairs:
-    """Patches on random grids, with all neighbours among them in both orders (protocols.md 1.3a).
+    """Patches on random grids, with all neighbors among them in both orders (protocols.md 1.3a).
 
     As cdoersch/deepcontext train.py: the grid starts at a random place in [0, patch + gap), has as many
     columns and rows as fit, and each patch is moved by up to `jitter` in x and y, then clipped to the
-    picture. Where a picture is too small for two columns (rows) after the largest start, the start is drawn
+    image. Where a image is too small for two columns (rows) after the largest start, the start is drawn
     from those that leave room for two, so that no grid is without pairs: 12 or more each.
 
     Args:
-        pictures: (B, C, H, W), H and W at least 2 * patch + gap.
-        draws: of the pictures.
+        images: (B, C, H, W), H and W at least 2 * patch + gap.
+        draws: of the images.
         patch: side in pixels.
         gap: pixels between the patches of a grid.
         jitter: pixels, below half the gap and so never an overlap.
-        grids: how many for each picture.
-        pairs: take this many pairs of each picture at random, at most 12 * grids; default all.
+        grids: how many for each image.
+        pairs: take this many pairs of each image at random, at most 12 * grids; default all.
         purpose: of the draws.
 
     Raises:
-        ValueError: the pictures are too small, or too many pairs are asked for.
+        ValueError: the images are too small, or too many pairs are asked for.
     """
-    batch, _, height, width = pictures.shape
-    device, pitch = pictures.device, patch + gap
+    batch, _, height, width = images.shape
+    device, pitch = images.device, patch + gap
     if min(height, width) < patch + pitch:
         raise ValueError(
-            f"Pictures of {height}x{width} do not hold two patches of {patch} with a gap of {gap}; "
+            f"Images of {height}x{width} do not hold two patches of {patch} with a gap of {gap}; "
             f"make them {patch + pitch} or larger, or the patches smaller."
         )
     if pairs is not None and not 1 <= pairs <= 12 * grids:
@@ -208,7 +208,7 @@ def patch_pairs(
         fits.append(on_grid + patch <= size)
     inside = (fits[0] & fits[1]).reshape(batch, grids, rows * columns)
 
-    one, two, labels = (torch.tensor(t, device=device) for t in zip(*_neighbours(rows, columns), strict=True))
+    one, two, labels = (torch.tensor(t, device=device) for t in zip(*_neighbors(rows, columns), strict=True))
     valid = (inside[:, :, one] & inside[:, :, two]).flatten(1)  # (B, grids * pairs of a grid)
     if pairs is not None:
         rank = draws.permutation(f"{purpose}/choice", valid.shape[1]).masked_fill(~valid, valid.shape[1])
@@ -222,21 +222,21 @@ def patch_pairs(
     kept = used.nonzero()[:, 0]
     position = used.long().cumsum(0) - 1
     cell_of = kept % (grids * rows * columns)
-    picture = kept // (grids * rows * columns)
+    image = kept // (grids * rows * columns)
     top, left = (place.flatten()[kept] for place in places)
     return PatchPairs(
-        patches=windows(pictures, patch)[picture, :, top, left],
-        corners=torch.stack((picture, top, left), dim=1),
+        patches=windows(images, patch)[image, :, top, left],
+        corners=torch.stack((image, top, left), dim=1),
         # The sample's own draw is the patch's id and its cell the epoch: a stream that no other patch shares.
-        draws=Draws(draws.seed, cell_of, draws.bits(f"{purpose}/patch", 1)[picture, 0]),
+        draws=Draws(draws.seed, cell_of, draws.bits(f"{purpose}/patch", 1)[image, 0]),
         first=position[ends[0]],
         second=position[ends[1]],
         label=labels[pair],
     )
 
 
-def _neighbours(rows: int, columns: int) -> list[tuple[int, int, int]]:
-    """(cell, neighbour, label) for all ordered neighbours of a grid."""
+def _neighbors(rows: int, columns: int) -> list[tuple[int, int, int]]:
+    """(cell, neighbor, label) for all ordered neighbors of a grid."""
     return [
         (y * columns + x, (y + dy) * columns + x + dx, label)
         for y in range(rows)

@@ -1,6 +1,6 @@
-"""What a CPU core does per picture after decoding: resize and crop to one fixed-size uint8 square (or a few).
+"""What a CPU core does per image after decoding: resize and crop to one fixed-size uint8 square (or a few).
 
-Everything else (tiles, mirror, grey, normalisation) is batched work on the device.
+Everything else (tiles, mirror, gray, normalization) is batched work on the device.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.index import Index
 
 
 class Paired(ABC):
-    """A transform of a picture together with what it comes with; pictures may have different sizes.
+    """A transform of a image together with what it comes with; images may have different sizes.
 
     Attributes:
         padding: name of a tensor -> value that fills it up at its ends, where those of a batch differ in shape.
@@ -29,34 +29,34 @@ class Paired(ABC):
     padding: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
-    def pair(self, index: Index, sample: int, picture: Tensor, random: Random) -> dict[str, Tensor]:
-        """uint8 (3, H, W) -> `picture`, uint8 (3, h, w), and other tensors by name.
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+        """uint8 (3, H, W) -> `image`, uint8 (3, h, w), and other tensors by name.
 
         Raises:
-            ArtefactError: what the picture comes with cannot be read.
+            ArtifactError: what the image comes with cannot be read.
         """
 
 
 Transform = Callable[[Tensor, Random], Tensor] | Paired
 
 
-def resize(picture: Tensor, height: int, width: int) -> Tensor:
+def resize(image: Tensor, height: int, width: int) -> Tensor:
     """uint8 (3, H, W) -> uint8 (3, height, width), antialiased bilinear, as torchvision's resize."""
-    if picture.shape[-2:] == (height, width):
-        return picture
-    return F.interpolate(picture[None], (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    if image.shape[-2:] == (height, width):
+        return image
+    return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
-def resize_short(picture: Tensor, short: int) -> Tensor:
+def resize_short(image: Tensor, short: int) -> Tensor:
     """Short side to `short` pixels, aspect kept."""
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     if height <= width:
-        return resize(picture, short, max(short, round(width * short / height)))
-    return resize(picture, max(short, round(height * short / width)), short)
+        return resize(image, short, max(short, round(width * short / height)))
+    return resize(image, max(short, round(height * short / width)), short)
 
 
 @dataclass(frozen=True)
-class CentreSquare:
+class CenterSquare:
     """Short side to `short`, then the central `size` x `size` (Noroozi: 256, then 255, 227 or 224)."""
 
     short: int
@@ -67,16 +67,16 @@ class CentreSquare:
         """What the decoder must deliver at least."""
         return self.short
 
-    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+    def __call__(self, image: Tensor, random: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        resized = resize_short(picture, self.short)
+        resized = resize_short(image, self.short)
         top, left = (resized.shape[-2] - self.size) // 2, (resized.shape[-1] - self.size) // 2
         return resized[:, top : top + self.size, left : left + self.size]
 
 
 @dataclass(frozen=True)
 class Warp:
-    """The whole picture squeezed to size x size, aspect lost (Caffe's ImageNet preparation)."""
+    """The whole image squeezed to size x size, aspect lost (Caffe's ImageNet preparation)."""
 
     size: int
 
@@ -85,14 +85,14 @@ class Warp:
         """What the decoder must deliver at least."""
         return self.size
 
-    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+    def __call__(self, image: Tensor, random: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        return resize(picture, self.size, self.size)
+        return resize(image, self.size, self.size)
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random box of the picture's area and aspect, resized (Szegedy et al. 2015; torchvision's defaults)."""
+    """A random box of the image's area and aspect, resized (Szegedy et al. 2015; torchvision's defaults)."""
 
     size: int
     scale: tuple[float, float] = (0.08, 1.0)
@@ -103,10 +103,10 @@ class RandomResizedCrop:
         """What the decoder must deliver at least: a small box must not be blown up from a small decoding."""
         return round(self.size / math.sqrt(self.scale[0]))
 
-    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+    def __call__(self, image: Tensor, random: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        top, left, height, width = self.box(picture.shape[-2], picture.shape[-1], random)
-        return resize(picture[:, top : top + height, left : left + width], self.size, self.size)
+        top, left, height, width = self.box(image.shape[-2], image.shape[-1], random)
+        return resize(image[:, top : top + height, left : left + width], self.size, self.size)
 
     def box(self, height: int, width: int, random: Random) -> tuple[int, int, int, int]:
         """Top, left, height, width; after ten misses the largest central box of an allowed aspect."""
@@ -126,7 +126,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class Views:
-    """Several views of one picture, each cut by itself: the device sees (B, count, 3, S, S)."""
+    """Several views of one image, each cut by itself: the device sees (B, count, 3, S, S)."""
 
     cut: RandomResizedCrop
     count: int
@@ -136,6 +136,6 @@ class Views:
         """What the decoder must deliver at least."""
         return self.cut.min_short_side
 
-    def __call__(self, picture: Tensor, random: Random) -> Tensor:
+    def __call__(self, image: Tensor, random: Random) -> Tensor:
         """(3, H, W) -> (count, 3, size, size)."""
-        return torch.stack([self.cut(picture, random) for _ in range(self.count)])
+        return torch.stack([self.cut(image, random) for _ in range(self.count)])

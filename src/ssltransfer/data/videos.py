@@ -3,7 +3,7 @@
 `check_video` looks at a video once, strictly, for the index; `read_frames` gives its frames as often as they are
 wanted. Files are decoded by OpenCV's FFmpeg; it paints over damage within a frame without a word, so what is found is
 a file that ends early, frames that are missing and containers that cannot be opened. Frames of a folder are read by
-`pictures`, strictly. Nothing seeks: where a frame lies in a compressed file is known only once those before it were
+`images`, strictly. Nothing seeks: where a frame lies in a compressed file is known only once those before it were
 decoded.
 """
 
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of
-from ssltransfer.data.pictures import MAX_PIXELS, MIN_SIDE, BadPicture, Checked, check, is_candidate, read
+from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.data.image_io import MAX_PIXELS, MIN_SIDE, Checked, CorruptImageError, check, is_candidate, read
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
 """Lower-case endings of the names that a folder scan takes for videos."""
@@ -37,7 +37,7 @@ def is_video(path: str | os.PathLike[str]) -> bool:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The pictures in a folder, in the order of the numbers in their names: 2.jpg before 10.jpg."""
+    """The images in a folder, in the order of the numbers in their names: 2.jpg before 10.jpg."""
     return sorted(filter(is_candidate, folder.iterdir()), key=_by_numbers)
 
 
@@ -50,9 +50,9 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
     """The frames of a video from the first on, uint8 (H, W, 3), RGB, upright.
 
     Raises:
-        BadPicture: it cannot be read faithfully, which may show after frames that could be.
+        CorruptImageError: it cannot be read faithfully, which may show after frames that could be.
         OSError: the storage failed, which says nothing about the video.
-        ArtefactError: OpenCV is not installed.
+        ArtifactError: OpenCV is not installed.
     """
     if path.is_dir():
         yield from _of_folder(path)
@@ -66,7 +66,7 @@ def check_video(path: Path) -> Checked:
     The digest of a folder is that of its frames' names and digests.
 
     Raises:
-        BadPicture, OSError, ArtefactError: as `read_frames`.
+        CorruptImageError, OSError, ArtifactError: as `read_frames`.
     """
     if path.is_dir():
         return _check_folder(path)
@@ -102,7 +102,7 @@ def _check_folder(path: Path) -> Checked:
             raise _another_size(file.name, found.width, found.height, first.width, first.height)
         frames.append((file.name, found.digest))
     if first is None:
-        raise BadPicture("no frames")
+        raise CorruptImageError("no frames")
     return Checked(first.width, first.height, first.format, first.mode, _digest(frames), None)
 
 
@@ -121,12 +121,12 @@ def _of_folder(path: Path) -> Iterator[np.ndarray]:
 def _named(file: Path) -> Iterator[None]:
     try:
         yield
-    except BadPicture as error:
-        raise BadPicture(f"{file.name}: {error}") from error
+    except CorruptImageError as error:
+        raise CorruptImageError(f"{file.name}: {error}") from error
 
 
-def _another_size(name: str, width: int, height: int, first_width: int, first_height: int) -> BadPicture:
-    return BadPicture(f"{name}: {width}x{height}, the frames before have {first_width}x{first_height}")
+def _another_size(name: str, width: int, height: int, first_width: int, first_height: int) -> CorruptImageError:
+    return CorruptImageError(f"{name}: {width}x{height}, the frames before have {first_width}x{first_height}")
 
 
 def _of_file(path: Path) -> Iterator[np.ndarray]:
@@ -136,19 +136,19 @@ def _of_file(path: Path) -> Iterator[np.ndarray]:
         with path.open("rb"):
             pass
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise BadPicture(f"cannot be opened: {error.strerror}") from error
+        raise CorruptImageError(f"cannot be opened: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise BadPicture("not a file")
+        raise CorruptImageError("not a file")
     if not status.st_size:
-        raise BadPicture("empty file")
+        raise CorruptImageError("empty file")
     capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         if not capture.isOpened():
-            raise BadPicture("no video that FFmpeg can open (truncated, damaged or of another kind)")
+            raise CorruptImageError("no video that FFmpeg can open (truncated, damaged or of another kind)")
         promised = round(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         width, height = (round(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
-            raise BadPicture(f"frames of {width}x{height}, the short side must have {MIN_SIDE} pixels and all of them "
+            raise CorruptImageError(f"frames of {width}x{height}, the short side must have {MIN_SIDE} pixels and all of them "
                              f"{MAX_PIXELS} at most")  # fmt: skip
         count, (there, frame) = 0, capture.read()
         while there:
@@ -158,10 +158,10 @@ def _of_file(path: Path) -> Iterator[np.ndarray]:
     finally:
         capture.release()
     if count == 0:
-        raise BadPicture("no frame can be decoded")
+        raise CorruptImageError("no frame can be decoded")
     # Containers without a table of their frames promise what duration and rate give, which may be one or two more.
     if count < promised - max(2, promised // 50):
-        raise BadPicture(f"truncated or damaged: {count} of {promised} frames can be decoded")
+        raise CorruptImageError(f"truncated or damaged: {count} of {promised} frames can be decoded")
 
 
 @cache
@@ -169,14 +169,14 @@ def opencv() -> Any:
     """OpenCV, on one thread.
 
     Raises:
-        ArtefactError: it is not installed.
+        ArtifactError: it is not installed.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
         import cv2
     except ImportError:
-        raise ArtefactError(
+        raise ArtifactError(
             "OpenCV is not installed, which reads videos and finds what moves; install opencv-contrib-python-headless."
         ) from None
     cv2.setNumThreads(1)

@@ -1,1 +1,1 @@
-"""Trunks, layer taps, reading and writing weights."""
+"""Backbones, layer taps, reading and writing weights."""

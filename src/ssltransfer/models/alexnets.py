@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import AlexNetBig as AlexNetBigOptions
-from ssltransfer.config.trunks import AlexNetBN as AlexNetBNOptions
-from ssltransfer.config.trunks import CaffeNet as CaffeNetOptions
-from ssltransfer.config.trunks.alexnets import AlexNetOptions
+from ssltransfer.config.backbones import AlexNetBig as AlexNetBigOptions
+from ssltransfer.config.backbones import AlexNetBN as AlexNetBNOptions
+from ssltransfer.config.backbones import CaffeNet as CaffeNetOptions
+from ssltransfer.config.backbones.alexnets import AlexNetOptions
+from ssltransfer.models.backbone import Backbone, scaled
 from ssltransfer.models.sobel import Sobel
-from ssltransfer.models.trunk import Trunk, scaled
 
 _CAFFENET_STEPS = {
     "conv1": ("conv1", "bn1", "relu1"),
@@ -25,11 +25,11 @@ _CAFFENET_STEPS = {
 }
 
 
-class CaffeNet(Trunk):
+class CaffeNet(Backbone):
     """bvlc_reference_caffenet up to fc7: convolution, ReLU, pooling, then LRN; two groups; ceil-mode pooling.
 
     Layers are after their ReLU, before pooling. Input 227: 55, 27, 13, 13, 13 pixels a side. fc7 is followed by
-    dropout in the classifier, not here. With `bn`, each convolution is normalised over the batch and LRN is left out.
+    dropout in the classifier, not here. With `bn`, each convolution is normalized over the batch and LRN is left out.
     """
 
     def __init__(self, options: CaffeNetOptions, *, top: bool = True, dropout: float = 0.5):
@@ -85,7 +85,7 @@ def _caffenet_side(size: int, stem_stride: int) -> int:
     return side
 
 
-class AlexNet(Trunk):
+class AlexNet(Backbone):
     """torchvision's AlexNet up to fc7, with torchvision's tensor names.
 
     Layers are after their ReLU; conv1..conv5 before pooling. Input 224: 55, 27, 13, 13, 13 pixels a side.
@@ -139,7 +139,7 @@ class AlexNet(Trunk):
 
 
 class AlexNetBig(AlexNet):
-    """DeepCluster's AlexNet, with its tensor names; protocols 2.1d. Pictures of 224: 55, 27, 13, 13, 13 a side.
+    """DeepCluster's AlexNet, with its tensor names; protocols 2.1d. Images of 224: 55, 27, 13, 13, 13 a side.
 
     With `sobel` conv1 sees the horizontal and the vertical gradient of the mean of the channels.
     """
@@ -154,7 +154,7 @@ class AlexNetBig(AlexNet):
 
     @property
     def sees(self) -> int:
-        """Two gradients or three colours."""
+        """Two gradients or three colors."""
         return 2 if self.options.sobel else 3
 
     def step(self, layer: str, x: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class AlexNetBig(AlexNet):
         return super().step(layer, self.gradients(x) if layer == "conv1" else x)
 
 
-class AlexNetBN(Trunk):
+class AlexNetBN(Backbone):
     """RotNet's AlexNet up to fc7, with its tensor names; protocols 2.1c.
 
     torchvision's channels, batch norm between every layer and its ReLU, fully-connected layers without bias and
@@ -186,7 +186,7 @@ class AlexNetBN(Trunk):
         ]
         if top:
             hidden = scaled(4096, options.width)
-            # Of a map of 6x6, which pictures of 224 have, the average is the map.
+            # Of a map of 6x6, which images of 224 have, the average is the map.
             self.avgpool = nn.AdaptiveAvgPool2d(6)
             fc6 = (nn.Linear(c5 * 36, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
             fc7 = (nn.Linear(hidden, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))

@@ -10,10 +10,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.files import ArtefactError, read_json, replacing, write_text
-from ssltransfer.artefacts.metrics import read_metrics
-from ssltransfer.models.normalise import normalise
-from ssltransfer.models.trunk import LayerError
+from ssltransfer.artifacts.files import ArtifactError, read_json, replacing, write_text
+from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import HEADER, Model, read_model
 
 SUFFIXES = (".pth", ".safetensors", ".pt2", ".onnx")
@@ -21,29 +21,29 @@ TOLERANCE = 1e-4  # of an exported network's outputs, relative to the largest
 
 
 class Network(nn.Module):
-    """Pictures in, one layer's values out: what others call a feature extractor.
+    """Images in, one layer's values out: what others call a feature extractor.
 
     Args:
-        model: a trunk and the normalisation that it was trained with, which becomes a part of the network.
+        model: a backbone and the normalization that it was trained with, which becomes a part of the network.
         layer: whose values come out; maps are averaged.
     """
 
     def __init__(self, model: Model, layer: str):
         super().__init__()
-        self.trunk, self.rule, self.layer = model.trunk, model.rule, layer
+        self.backbone, self.rule, self.layer = model.backbone, model.rule, layer
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """float32 (B, 3, S, S), RGB from 0 to 255 -> float32 (B, dims)."""
-        found: Tensor = self.trunk(normalise(pictures, self.rule), [self.layer])[self.layer]
+        found: Tensor = self.backbone(normalize(images, self.rule), [self.layer])[self.layer]
         return found.mean((2, 3)) if found.ndim == 4 else found
 
 
 def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: list[Path] | None = None) -> str:
     """Write a model for use without this package, and {output}.md, its card, beside it.
 
-    .pth and .safetensors hold the trunk's state dict, in torchvision's names where the architecture is theirs. .pt2
-    (torch.export) and .onnx hold a network of any batch size: RGB pictures of the trunk's size, float32 from 0 to 255,
-    to one layer; normalisation is inside. The written network must give what the trunk gives.
+    .pth and .safetensors hold the backbone's state dict, in torchvision's names where the architecture is theirs. .pt2
+    (torch.export) and .onnx hold a network of any batch size: RGB images of the backbone's size, float32 from 0 to 255,
+    to one layer; normalization is inside. The written network must give what the backbone gives.
 
     Args:
         manifest: of the model.
@@ -55,73 +55,73 @@ def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: l
         One line: what was written and how it was checked.
 
     Raises:
-        ArtefactError: an unknown suffix, a package that is missing, or outputs that differ.
+        ArtifactError: an unknown suffix, a package that is missing, or outputs that differ.
         LayerError: there is no such layer.
     """
     if output.suffix not in SUFFIXES:
-        raise ArtefactError(f"{output}: the suffix says the form; name one of {', '.join(SUFFIXES)}.")
+        raise ArtifactError(f"{output}: the suffix says the form; name one of {', '.join(SUFFIXES)}.")
     model = read_model(manifest)
-    layer = layer or model.trunk.layers[-1]
-    if layer not in model.trunk.layers:
-        raise LayerError(f"{manifest}: no layer {layer!r}; it has {', '.join(model.trunk.layers)}.")
+    layer = layer or model.backbone.layers[-1]
+    if layer not in model.backbone.layers:
+        raise LayerError(f"{manifest}: no layer {layer!r}; it has {', '.join(model.backbone.layers)}.")
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix in (".pth", ".safetensors"):
-        said = _write_tensors(model, read_json(manifest.parent / "trunk.json"), output)
+        said = _write_tensors(model, read_json(manifest.parent / "backbone.json"), output)
     else:
-        said = _write_network(Network(model, layer).eval(), output, model.trunk.options.size)
+        said = _write_network(Network(model, layer).eval(), output, model.backbone.options.size)
     write_text(output.with_suffix(output.suffix + ".md"), card(manifest, model, layer, output, said, metrics or []))
     return f"{output}: {said}"
 
 
 def _write_tensors(model: Model, about: dict[str, Any], output: Path) -> str:
-    tensors = {name: value.contiguous() for name, value in model.trunk.state_dict().items()}
+    tensors = {name: value.contiguous() for name, value in model.backbone.state_dict().items()}
     with replacing(output) as beside:
         if output.suffix == ".pth":
             torch.save(tensors, beside)
         else:
-            kept = {key: about[key] for key in ("trunk", "top", "normalise", "activations")}
+            kept = {key: about[key] for key in ("backbone", "top", "normalize", "activations")}
             safetensors.torch.save_file(tensors, beside, {HEADER: json.dumps(kept, sort_keys=True)})
-    return f"{len(tensors)} tensors of {model.trunk.options.name}"
+    return f"{len(tensors)} tensors of {model.backbone.options.name}"
 
 
 def _write_network(network: Network, output: Path, size: int) -> str:
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(3, 3, size, size, generator=generator) * 255
+    images = torch.rand(3, 3, size, size, generator=generator) * 255
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), replacing(output) as beside:
-        expected = network(pictures)
+        expected = network(images)
         try:
             if output.suffix == ".pt2":
-                torch.export.save(torch.export.export(network, (pictures,), dynamic_shapes=({0: batch},)), beside)
-                found = torch.export.load(beside).module()(pictures)
+                torch.export.save(torch.export.export(network, (images,), dynamic_shapes=({0: batch},)), beside)
+                found = torch.export.load(beside).module()(images)
             else:
-                found = _through_onnx(network, pictures, batch, beside)
-        except (ArtefactError, OSError):
+                found = _through_onnx(network, images, batch, beside)
+        except (ArtifactError, OSError):
             raise
         except Exception as why:  # of many kinds, and of many lines
             reason = (str(why) or type(why).__name__).splitlines()[0]
-            raise ArtefactError(
-                f"{output}: torch cannot write {network.trunk.options.slug} in this form ({reason}); .pth and "
+            raise ArtifactError(
+                f"{output}: torch cannot write {network.backbone.options.slug} in this form ({reason}); .pth and "
                 ".safetensors hold its tensors."
             ) from why
         error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
         if not error <= TOLERANCE:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{output}: the exported network's outputs differ by {error:.1e} of the largest; nothing was written."
             )
-    return f"layer {network.layer}, {expected.shape[1]} numbers a picture, outputs equal to {error:.0e}"
+    return f"layer {network.layer}, {expected.shape[1]} numbers a image, outputs equal to {error:.0e}"
 
 
-def _through_onnx(network: Network, pictures: Tensor, batch: Any, file: Path) -> Tensor:
+def _through_onnx(network: Network, images: Tensor, batch: Any, file: Path) -> Tensor:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch's exporter needs it, and says so at length
     except ImportError as error:
-        raise ArtefactError(f"ONNX needs {error.name}: pip install onnx onnxscript onnxruntime.") from None
+        raise ArtifactError(f"ONNX needs {error.name}: pip install onnx onnxscript onnxruntime.") from None
     program = torch.onnx.export(
         network,
-        (pictures,),
-        input_names=["pictures"],
+        (images,),
+        input_names=["images"],
         output_names=["features"],
         dynamic_shapes=({0: batch},),
         dynamo=True,
@@ -131,13 +131,13 @@ def _through_onnx(network: Network, pictures: Tensor, batch: Any, file: Path) ->
     program.save(str(file), include_initializers=True, external_data=False)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     # Another batch size than it was traced with.
-    parts = [session.run(None, {"pictures": part.numpy()})[0] for part in (pictures[:1], pictures[1:])]
+    parts = [session.run(None, {"images": part.numpy()})[0] for part in (images[:1], images[1:])]
     return torch.cat([torch.from_numpy(part) for part in parts])
 
 
 def card(manifest: Path, model: Model, layer: str, output: Path, said: str, metrics: list[Path]) -> str:
     """The model card, as Markdown: what it is, of what it was made, how to use it, what it reached."""
-    about, options = read_json(manifest.parent / "trunk.json"), model.trunk.options
+    about, options = read_json(manifest.parent / "backbone.json"), model.backbone.options
     view, made = model.view, about["made"]
     learned = (made.get("task") or made.get("method") or {}).get("name", "unknown")
     lines = [
@@ -145,11 +145,11 @@ def card(manifest: Path, model: Model, layer: str, output: Path, said: str, metr
         "",
         f"`{output.name}`: {said}.",
         "",
-        f"- Network: {options.name}, {about['parameters']:,} parameters, layers {', '.join(model.trunk.layers)}",
-        f"- Made by: `{learned}` on {made.get('data') or 'no pictures'}",
-        f"- Pictures: short side to {view.short}, central {view.size} x {view.size}, RGB; normalisation "
+        f"- Network: {options.name}, {about['parameters']:,} parameters, layers {', '.join(model.backbone.layers)}",
+        f"- Made by: `{learned}` on {made.get('data') or 'no images'}",
+        f"- Images: short side to {view.short}, central {view.size} x {view.size}, RGB; normalization "
         f"`{model.rule}`{', inside the network' if output.suffix in ('.pt2', '.onnx') else ''}",
-        f"- Weights: {model.digest} (BLAKE2b of trunk.safetensors)",
+        f"- Weights: {model.digest} (BLAKE2b of backbone.safetensors)",
         *_origin(read_json(manifest), made),
         "",
         "## How it was made",

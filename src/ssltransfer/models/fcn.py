@@ -1,4 +1,4 @@
-"""Fully convolutional networks: a score of each class for each pixel, from any trunk (protocols 4.3).
+"""Fully convolutional networks: a score of each class for each pixel, from any backbone (protocols 4.3).
 
 Long, Shelhamer & Darrell 2015 and their voc-fcn-alexnet, voc-fcn32s: the stream of stride 32, whose scores are
 enlarged by fixed bilinear weights and cropped so that each lies where its cell looks.
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.models.absorb import absorb_norms
-from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.fuse_bn import absorb_norms
 
 WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
@@ -32,17 +32,17 @@ class Window:
         """Outputs for an input of this length, as torch counts them; 0 or less where the window does not fit."""
         room = length + 2 * self.padding - self.kernel
         last = -(-room // self.stride) if self.ceil else room // self.stride
-        if self.ceil and last * self.stride >= length + self.padding:  # would begin behind the picture
+        if self.ceil and last * self.stride >= length + self.padding:  # would begin behind the image
             last -= 1
         return last + 1
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the cells of a map lie in the picture, along one side: cell i is centred on pixel `first + i * stride`.
+    """Where the cells of a map lie in the image, along one side: cell i is centerd on pixel `first + i * stride`.
 
     Attributes:
-        windows: what makes the map of the picture, in order.
+        windows: what makes the map of the image, in order.
     """
 
     windows: tuple[Window, ...]
@@ -54,7 +54,7 @@ class Grid:
 
     @property
     def first(self) -> float:
-        """Centre of the first cell, the first pixel's centre being 0; whole or half a pixel, negative outside."""
+        """Center of the first cell, the first pixel's center being 0; whole or half a pixel, negative outside."""
         first, step = 0.0, 1
         for window in self.windows:
             first += step * ((window.kernel - 1) / 2 - window.padding)
@@ -63,7 +63,7 @@ class Grid:
 
     @property
     def kernel(self) -> int:
-        """Side of the bilinear kernel: 2 strides, or one pixel less where cells are centred on pixels.
+        """Side of the bilinear kernel: 2 strides, or one pixel less where cells are centerd on pixels.
 
         So that the crop is a whole number of pixels: 64 for the published VGG, 63 for the published AlexNet.
         """
@@ -71,7 +71,7 @@ class Grid:
 
     @property
     def crop(self) -> int:
-        """Pixels before the picture in what the kernel gives: 19 for the published VGG, 18 for the AlexNet."""
+        """Pixels before the image in what the kernel gives: 19 for the published VGG, 18 for the AlexNet."""
         return int((self.kernel - 1) / 2 - self.first)
 
     def covers(self, length: int) -> bool:
@@ -85,20 +85,20 @@ class Grid:
 
 
 class Fcn(nn.Module):
-    """FCN-32s of a trunk: scores of pixels, (B, 3, H, W) -> (B, classes, H, W), for pictures of any size.
+    """FCN-32s of a backbone: scores of pixels, (B, 3, H, W) -> (B, classes, H, W), for images of any size.
 
-    Where poolings have no border (AlexNets, VGGs) the picture is padded by `padding`, and they round up as Caffe's do.
+    Where poolings have no border (AlexNets, VGGs) the image is padded by `padding`, and they round up as Caffe's do.
     With fully-connected layers (CaffeNet, AlexNet, VGG16) fc6 becomes a convolution over as many cells as it sees of a
-    picture of the trunk's own size (6x6, VGG 7x7, if that is the published one), fc7 one of 1x1, dropout after each.
-    Where the trunk averages its map to 6x6 or 7x7 cells first, that average goes into fc6's weights, and so do batch
+    image of the backbone's own size (6x6, VGG 7x7, if that is the published one), fc7 one of 1x1, dropout after each.
+    Where the backbone averages its map to 6x6 or 7x7 cells first, that average goes into fc6's weights, and so do batch
     norms of both. Without (ResNets): the last block's map.
 
     The score starts at zero. Beyond the outermost cells all scores fade alike, so that the answer is that of the edge.
 
     Args:
-        trunk: with its fully-connected layers, if it may have any; taken apart, not copied.
+        backbone: with its fully-connected layers, if it may have any; taken apart, not copied.
         classes: scores of a pixel.
-        padding: of the first convolution, for trunks whose poolings have no border.
+        padding: of the first convolution, for backbones whose poolings have no border.
         dropout: probability.
 
     Raises:
@@ -107,24 +107,24 @@ class Fcn(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, trunk: Trunk, classes: int, *, padding: int = 100, dropout: float = 0.5):
+    def __init__(self, backbone: Backbone, classes: int, *, padding: int = 100, dropout: float = 0.5):
         super().__init__()
-        options = trunk.options
-        if options.fully_connected and trunk.layers != options.layers:
+        options = backbone.options
+        if options.fully_connected and backbone.layers != options.layers:
             raise LayerError(f"{options.name} without {', '.join(options.fully_connected)} gives no scores; add them.")
-        self.trunk = trunk
+        self.backbone = backbone
         if not options.stepwise:
-            raise LayerError(f"{options.name}: where its cells lie in a picture is not known; name another trunk.")
+            raise LayerError(f"{options.name}: where its cells lie in a image is not known; name another backbone.")
         self.layer = options.maps[-1]
-        channels, side, _ = trunk.shapes()[self.layer]
-        windowed = _on_the_way(trunk, self.layer)
+        channels, side, _ = backbone.shapes()[self.layer]
+        windowed = _on_the_way(backbone, self.layer)
         self.head = nn.Sequential()
         if options.fully_connected:
-            absorb_norms(trunk, linear_only=True)
-            last = [module for module in trunk.modules() if isinstance(module, nn.MaxPool2d)][-1]
+            absorb_norms(backbone, linear_only=True)
+            last = [module for module in backbone.modules() if isinstance(module, nn.MaxPool2d)][-1]
             windowed.append(last)
             seen = last(torch.zeros(1, 1, side, side)).shape[-1]
-            fc6, fc7 = _as_convolutions(trunk, channels, seen)
+            fc6, fc7 = _as_convolutions(backbone, channels, seen)
             self.head.append(last)
             for layer in (fc6, fc7):
                 self.head.extend([layer, nn.ReLU(inplace=True), nn.Dropout(dropout)])
@@ -144,23 +144,23 @@ class Fcn(nn.Module):
         self.grid = Grid(tuple(map(_window, windowed)))
         if not all(map(self.grid.covers, range(1, 2 * self.grid.stride + 1))):
             raise LayerError(
-                f"{options.name}: no cell of its map stands for the pixels at the edges of a picture; raise `padding` "
-                f"({padding}) of the segmentation, or lower the trunk's stem_stride."
+                f"{options.name}: no cell of its map stands for the pixels at the edges of a image; raise `padding` "
+                f"({padding}) of the segmentation, or lower the backbone's stem_stride."
             )
         line = 1 - (torch.arange(self.grid.kernel) - (self.grid.kernel - 1) / 2).abs() / self.grid.stride
         self.register_buffer("kernel", line.outer(line)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised float (B, 3, H, W) -> logits, at least float32, (B, classes, H, W)."""
+        """Normalized float (B, 3, H, W) -> logits, at least float32, (B, classes, H, W)."""
         return self.enlarge(self.cells(x), *x.shape[-2:])
 
     def cells(self, x: Tensor) -> Tensor:
-        """Normalised float (B, 3, H, W) -> scores of the map's cells (B, classes, h, w)."""
-        found: Tensor = self.score(self.head(self.trunk(x, [self.layer])[self.layer]))
+        """Normalized float (B, 3, H, W) -> scores of the map's cells (B, classes, h, w)."""
+        found: Tensor = self.score(self.head(self.backbone(x, [self.layer])[self.layer]))
         return found
 
     def enlarge(self, scores: Tensor, height: int, width: int) -> Tensor:
-        """Scores of cells (B, C, h, w) -> of the pixels of a picture (B, C, height, width)."""
+        """Scores of cells (B, C, h, w) -> of the pixels of a image (B, C, height, width)."""
         with torch.autocast(scores.device.type, enabled=False):
             planes = scores.flatten(0, 1)[:, None].to(self.kernel.dtype)
             found = F.conv_transpose2d(planes, self.kernel, stride=self.grid.stride)
@@ -169,28 +169,28 @@ class Fcn(nn.Module):
 
 
 @torch.no_grad()
-def _on_the_way(trunk: Trunk, layer: str) -> list[nn.Module]:
+def _on_the_way(backbone: Backbone, layer: str) -> list[nn.Module]:
     """Convolutions and poolings that make a layer, in order; those of shortcuts, beside others, left out."""
     found: list[nn.Module] = []
     hooks = [
         module.register_forward_hook(lambda module, given, out: found.append(module))
-        for name, module in trunk.named_modules()
+        for name, module in backbone.named_modules()
         if isinstance(module, WINDOWED) and not {"downsample", "shortcut"} & set(name.split("."))
     ]
-    was, size = trunk.training, trunk.options.size
-    trunk.eval()(torch.zeros(1, 3, size, size).to(next(trunk.parameters())), [layer])
-    trunk.train(was)
+    was, size = backbone.training, backbone.options.size
+    backbone.eval()(torch.zeros(1, 3, size, size).to(next(backbone.parameters())), [layer])
+    backbone.train(was)
     for hook in hooks:
         hook.remove()
     return found
 
 
-def _as_convolutions(trunk: Trunk, channels: int, side: int) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """fc6 as a convolution over side x side cells, fc7 over one; taken out of the trunk."""
-    linear = [(name, module) for name, module in trunk.named_modules() if isinstance(module, nn.Linear)]
+def _as_convolutions(backbone: Backbone, channels: int, side: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """fc6 as a convolution over side x side cells, fc7 over one; taken out of the backbone."""
+    linear = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     for name, _ in linear:
-        trunk.set_submodule(name, nn.Identity())
-    trunk.layers = trunk.options.convolutions
+        backbone.set_submodule(name, nn.Identity())
+    backbone.layers = backbone.options.convolutions
     (_, fc6), (_, fc7) = linear
     cells = math.isqrt(fc6.in_features // channels)
     # What an adaptive average over the map's side gives: column i is the share of each cell in average i.

@@ -1,4 +1,4 @@
-"""Bag of words of HOG descriptors, as a trunk with one layer."""
+"""Bag of words of HOG descriptors, as a backbone with one layer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssltransfer.config.trunks import HogWords as HogWordsOptions
-from ssltransfer.models.trunk import Trunk
+from ssltransfer.config.backbones import HogWords as HogWordsOptions
+from ssltransfer.models.backbone import Backbone
 
 ORIENTATIONS = 9
 BLOCK = 2
@@ -15,8 +15,8 @@ DESCRIPTOR = ORIENTATIONS * BLOCK * BLOCK
 DISTANCES = 1 << 24  # held at once, 64 MB
 
 
-class HogWords(Trunk):
-    """HOG descriptors of a grey picture, each counted for its nearest word; the root of the shares.
+class HogWords(Backbone):
+    """HOG descriptors of a gray image, each counted for its nearest word; the root of the shares.
 
     Noroozi et al. 2018 state only "bag of words of HOG"; the choices are those of protocols 1.11.
     """
@@ -32,10 +32,10 @@ class HogWords(Trunk):
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
             descriptors = hog(x.float().mean(1), self.options.cell)  # type: ignore[attr-defined]
             lengths = (vocabulary**2).sum(1)
-            pictures, each = descriptors.shape[:2]
-            counts = torch.zeros(pictures, len(vocabulary), device=x.device)
+            images, each = descriptors.shape[:2]
+            counts = torch.zeros(images, len(vocabulary), device=x.device)
             some = max(1, DISTANCES // (each * len(vocabulary)))
-            for start in range(0, pictures, some):
+            for start in range(0, images, some):
                 block = descriptors[start : start + some]
                 words = torch.addmm(lengths, block.flatten(0, 1), vocabulary.T, alpha=-2).argmin(1)
                 words = words.view(len(block), each)
@@ -43,23 +43,23 @@ class HogWords(Trunk):
             return (counts / each).sqrt()
 
 
-def hog(grey: Tensor, cell: int) -> Tensor:
+def hog(gray: Tensor, cell: int) -> Tensor:
     """HOG descriptors (Dalal & Triggs 2005): 9 unsigned orientations, 2x2-cell blocks, L2-Hys, stride one cell.
 
     Args:
-        grey: float (B, S, S).
+        gray: float (B, S, S).
         cell: side of a cell in pixels.
 
     Returns:
         float32 (B, (S // cell - 1)^2, 36), as scikit-image's `hog` computes it.
     """
-    rows, columns = torch.zeros_like(grey), torch.zeros_like(grey)
-    rows[:, 1:-1] = grey[:, 2:] - grey[:, :-2]
-    columns[:, :, 1:-1] = grey[:, :, 2:] - grey[:, :, :-2]
+    rows, columns = torch.zeros_like(gray), torch.zeros_like(gray)
+    rows[:, 1:-1] = gray[:, 2:] - gray[:, :-2]
+    columns[:, :, 1:-1] = gray[:, :, 2:] - gray[:, :, :-2]
     size = torch.hypot(columns, rows)
     angle = torch.rad2deg(torch.atan2(rows, columns)) % 180
     bins = (angle / (180 / ORIENTATIONS)).long().clamp(max=ORIENTATIONS - 1)
-    weighted = torch.zeros(grey.shape[0], ORIENTATIONS, *grey.shape[1:], device=grey.device)
+    weighted = torch.zeros(gray.shape[0], ORIENTATIONS, *gray.shape[1:], device=gray.device)
     weighted.scatter_(1, bins[:, None], size[:, None])
     cells = F.avg_pool2d(weighted, cell)  # (B, 9, S/cell, S/cell)
     blocks = cells.unfold(2, BLOCK, 1).unfold(3, BLOCK, 1)  # (B, 9, n, n, 2, 2)

@@ -1,4 +1,4 @@
-"""Any network of torchvision or timm as a trunk: some of its modules, and what its classifier reads."""
+"""Any network of torchvision or timm as a backbone: some of its modules, and what its classifier reads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
+from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.base import nearest
-from ssltransfer.config.trunks.libraries import LibraryModel
-from ssltransfer.models.trunk import LayerError, Trunk
+from ssltransfer.models.backbone import Backbone, LayerError
 
 
-class Library(Trunk):
+class Library(Backbone):
     """A network of a library, whole but for its classifier.
 
     Layers: modules by their paths, each a map (B, C, H, W) or a vector (B, C), as it is when first called; pool, what
@@ -26,7 +26,7 @@ class Library(Trunk):
     them, for its networks need not be ones that Kaiming's rule suits.
 
     Args:
-        options: of the trunk.
+        options: of the backbone.
         network: (B, 3, S, S) -> (B, C).
 
     Raises:
@@ -47,7 +47,7 @@ class Library(Trunk):
                 raise LayerError(f"{options.model} has no module {path!r}{nearest(path, filter(None, paths))}")
 
     def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """See `Trunk`: nothing is computed beyond the last of the modules asked for.
+        """See `Backbone`: nothing is computed beyond the last of the modules asked for.
 
         Raises:
             LayerError: the network has no such layer, or it gives neither a map nor a vector.
@@ -90,7 +90,7 @@ class Library(Trunk):
             out = out.permute(0, 3, 1, 2)
         # A copy: what comes next may work in place.
         found[layer] = out.clone()
-        # What traces the network cannot follow it out of its middle, and drops what nothing reads anyway.
+        # What traces the network cannot follow it out of its middle, and milestones what nothing reads anyway.
         if set(wanted) <= found.keys() and not torch.compiler.is_compiling():
             raise _Enough
 
@@ -101,7 +101,7 @@ class Library(Trunk):
             LayerError: always.
         """
         raise LayerError(
-            f"{self.options.name}: {layer} cannot be computed from the layer before; name a trunk in blocks."
+            f"{self.options.name}: {layer} cannot be computed from the layer before; name a backbone in blocks."
         )
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -171,7 +171,7 @@ class Timm(Library):
             timm = import_module("timm")
         except ImportError:
             raise LayerError(
-                f"trunk timm: {options.model} needs timm, which is not installed: pip install ssltransfer[timm]."
+                f"backbone timm: {options.model} needs timm, which is not installed: pip install ssltransfer[timm]."
             ) from None
         if not timm.is_model(options.model):
             raise LayerError(f"timm has no network {options.model!r}{nearest(options.model, timm.list_models())}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import mobilenet_v2
 
-from ssltransfer.config.trunks import MobileNetV2 as Options
-from ssltransfer.models.trunk import Trunk
+from ssltransfer.config.backbones import MobileNetV2 as Options
+from ssltransfer.models.backbone import Backbone
 
 # Places among torchvision's features: blocks end where the map is next halved.
 _SPANS = {
@@ -19,7 +19,7 @@ _SPANS = {
 }
 
 
-class MobileNetV2(Trunk):
+class MobileNetV2(Backbone):
     """Sandler et al. 2018; protocols 2.7.
 
     Layers: conv1 (after ReLU6), block1..block4 (the last unit of 24, 32, 96 and 320 channels at strides 4, 8, 16 and

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from ssltransfer.config.trunks.norms import TensorFlowNorms
-from ssltransfer.models.trunk import BATCH_NORMS
+from ssltransfer.config.backbones.norms import TensorFlowNorms
+from ssltransfer.models.backbone import BATCH_NORMS
 
 EPS = 1e-3
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ssltransfer.config.trunks.residual import ResNet as Options
-from ssltransfer.models.trunk import Trunk, scaled
+from ssltransfer.config.backbones.residual import ResNet as Options
+from ssltransfer.models.backbone import Backbone, scaled
 
 
-class ResNet(Trunk):
+class ResNet(Backbone):
     """Layers: conv1 (after ReLU, before pooling), block1..block4 (after ReLU), pool (global average, a vector)."""
 
     def __init__(self, options: Options, *, top: bool = True, dropout: float = 0.0):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import ResNetV2 as Options
-from ssltransfer.config.trunks.norms import TensorFlowNorms
+from ssltransfer.config.backbones import ResNetV2 as Options
+from ssltransfer.config.backbones.norms import TensorFlowNorms
+from ssltransfer.models.backbone import Backbone, ZeroPaddedMaxPool, scaled
 from ssltransfer.models.norms import as_in_tensorflow
-from ssltransfer.models.trunk import Trunk, ZeroPaddedMaxPool, scaled
 
 
-class ResNetV2(Trunk):
+class ResNetV2(Backbone):
     """He et al. 2016 (identity mappings in deep residual networks); protocols 2.3b and 2.5.
 
-    Layers: conv1, the bare convolution before pooling, which nothing normalises; block1, block2, block3 (and block4),
+    Layers: conv1, the bare convolution before pooling, which nothing normalizes; block1, block2, block3 (and block4),
     the sums of the residual branches after batch norm and ReLU: what the next block reads, or, after the last block,
     the norm with which such a network ends; pool, the global average of the last block, a vector; representation, a
     linear function of that, if it was asked for. Without `last_relu` the last block ends with the norm.

@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import RevNet50
+from ssltransfer.config.backbones import RevNet50
+from ssltransfer.models.backbone import Backbone, ZeroPaddedMaxPool, scaled
 from ssltransfer.models.norms import as_in_tensorflow
 from ssltransfer.models.reversible import Reversible
-from ssltransfer.models.trunk import Trunk, ZeroPaddedMaxPool, scaled
 
 
-class RevNet(Trunk):
+class RevNet(Backbone):
     """Gomez et al. 2017, as Kolesnikov et al. 2019 have it (section 3.1, released resnet.py; protocols 2.4).
 
     Layers: conv1, the bare convolution before pooling; block1, block2 and block3, both streams side by side as the next
-    block reads them, which nothing normalises; block4, the same after batch norm and (`last_relu`) ReLU, with which the
+    block reads them, which nothing normalizes; block4, the same after batch norm and (`last_relu`) ReLU, with which the
     network ends; pool, its global average, a vector; representation, a linear function of that, if it was asked for.
 
     Between blocks the map is halved by averages of 2x2 and gets as many channels again, zeros, half on either side.

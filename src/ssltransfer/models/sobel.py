@@ -1,4 +1,4 @@
-"""What DeepCluster's networks see: gradients in the place of colours."""
+"""What DeepCluster's networks see: gradients in the place of colors."""
 
 from __future__ import annotations
 

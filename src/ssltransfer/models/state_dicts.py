@@ -1,4 +1,4 @@
-"""Files of tensors, whoever wrote them: read without running anything, and put into a trunk so that it is proved."""
+"""Files of tensors, whoever wrote them: read without running anything, and put into a backbone so that it is proved."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.models.layouts import at_size
-from ssltransfer.models.trunk import Trunk
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.checkpoint_formats import at_size
 
 _PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # of networks that a file holds twice
 _COUNTER = "num_batches_tracked"
@@ -30,25 +30,25 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """A state dict from safetensors, or from a pickle that holds nothing but values; the content says which it is.
 
     Raises:
-        ArtefactError: missing, cut off, not such a file, or a pickle that wants to run code.
+        ArtifactError: missing, cut off, not such a file, or a pickle that wants to run code.
     """
     if not file.is_file():
-        raise ArtefactError(f"{file}: there is no such file of weights.")
+        raise ArtifactError(f"{file}: there is no such file of weights.")
     with file.open("rb") as opened:
         start = opened.read(16)
     if not start:
-        raise ArtefactError(f"{file}: is empty; fetch it again.")
+        raise ArtifactError(f"{file}: is empty; fetch it again.")
     try:
         # The length of a header of JSON (8 bytes, little endian), then the header.
         if start[4:9] == b"\0\0\0\0{":
             return safetensors.torch.load_file(file)
         tensors = dict(_flat(_unpickled(file, start)))
-    except ArtefactError:
+    except ArtifactError:
         raise
     except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ArtefactError(f"{file}: cut off or damaged ({_first_line(error)}); fetch it again.") from None
+        raise ArtifactError(f"{file}: cut off or damaged ({_first_line(error)}); fetch it again.") from None
     if not tensors:
-        raise ArtefactError(f"{file}: holds no tensors.")
+        raise ArtifactError(f"{file}: holds no tensors.")
     return tensors
 
 
@@ -56,7 +56,7 @@ def _unpickled(file: Path, start: bytes) -> Any:
     """What torch.save wrote, in the form of an archive or in its older one.
 
     Raises:
-        ArtefactError: neither of them, or it holds more than values.
+        ArtifactError: neither of them, or it holds more than values.
     """
     if start[:2] == b"PK":
         names = {Path(name).name for name in zipfile.ZipFile(file).namelist()}
@@ -64,9 +64,9 @@ def _unpickled(file: Path, start: bytes) -> Any:
             what = (
                 "a TorchScript program" if "constants.pkl" in names else f"an archive of {min(names, default='none')}"
             )
-            raise ArtefactError(f"{file}: {what}, not a state dict; save the network's state_dict with torch.save.")
+            raise ArtifactError(f"{file}: {what}, not a state dict; save the network's state_dict with torch.save.")
     elif start[:1] != b"\x80":
-        raise ArtefactError(
+        raise ArtifactError(
             f"{file}: not a file of weights: it begins with {start!r}. Was something else saved under its name?"
         )
     try:
@@ -78,7 +78,7 @@ def _unpickled(file: Path, start: bytes) -> Any:
     except Exception as error:  # pickle.UnpicklingError and its kin: what weights_only refuses
         wants = re.search(r"GLOBAL ([\w.]+)", str(error))
         more = f" ({wants[1]})" if wants else ""
-        raise ArtefactError(
+        raise ArtifactError(
             f"{file}: a pickle of more than tensors{more}, which could run code, and is not opened; where you trust "
             "its source, save its state dict alone."
         ) from None
@@ -104,41 +104,41 @@ def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def load_tensors(
-    trunk: Trunk,
+    backbone: Backbone,
     tensors: dict[str, Tensor],
     where: Path | str,
     *,
     prefix: str | None = None,
     fresh: Sequence[str] = (),
 ) -> str:
-    """Fill a trunk; every one of its tensors must be there in its shape, but for those that may stay fresh.
+    """Fill a backbone; every one of its tensors must be there in its shape, but for those that may stay fresh.
 
     Prefixes such as `module.encoder_q.` are found by the best match; what else the file holds (a head) is left. Where
     a file holds the network twice, the one is taken that its authors publish: MoCo's query encoder (base encoder in
-    its third version), DINO's teacher. Counters of batch normalisation may be missing. Position embeddings of
+    its third version), DINO's teacher. Counters of batch normalization may be missing. Position embeddings of
     another number of patches are resampled.
 
     Args:
-        trunk: filled in place.
+        backbone: filled in place.
         tensors: by name.
         where: the file, for messages.
         prefix: given instead of found.
-        fresh: patterns of the trunk's tensors that the file may lack, such as `classifier.*`.
+        fresh: patterns of the backbone's tensors that the file may lack, such as `classifier.*`.
 
     Returns:
         One line: how many tensors and parameters matched, under which prefix, and what was left.
 
     Raises:
-        ArtefactError: a tensor is missing, has another shape or values that are no numbers, or several sets of
+        ArtifactError: a tensor is missing, has another shape or values that are no numbers, or several sets of
             tensors fit alike.
     """
-    wanted = {key: value.shape for key, value in trunk.state_dict().items() if not key.endswith(_COUNTER)}
+    wanted = {key: value.shape for key, value in backbone.state_dict().items() if not key.endswith(_COUNTER)}
 
     def fit(prefix: str) -> int:
         return sum(prefix + key in tensors and tensors[prefix + key].shape == wanted[key] for key in wanted)
 
     found = _prefix(wanted, tensors, fit, where) if prefix is None else prefix
-    filled = {key: tensors[found + key] for key in trunk.state_dict() if found + key in tensors}
+    filled = {key: tensors[found + key] for key in backbone.state_dict() if found + key in tensors}
     resampled = []
     for key, shape in wanted.items():
         given = filled.get(key)
@@ -149,13 +149,13 @@ def load_tensors(
             resampled.append(key)
         if given is None or given.shape != shape:
             has = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(shape)}"
-            raise ArtefactError(
-                f"{where}: does not fit the trunk {trunk.options.slug}: {found + key} {has} "
+            raise ArtifactError(
+                f"{where}: does not fit the backbone {backbone.options.slug}: {found + key} {has} "
                 f"({fit(found)} of {len(wanted)} tensors match{_hint(key, given, tensors, fit(found), prefix)})."
             )
         if not bool(given.isfinite().all()):
-            raise ArtefactError(f"{where}: {found + key} holds values that are no numbers; its training went wrong.")
-    trunk.load_state_dict(filled, strict=False)
+            raise ArtifactError(f"{where}: {found + key} holds values that are no numbers; its training went wrong.")
+    backbone.load_state_dict(filled, strict=False)
     matched = [shape.numel() for key, shape in wanted.items() if key in filled]
     share = sum(matched) / sum(shape.numel() for shape in wanted.values())
     return (
@@ -167,12 +167,12 @@ def load_tensors(
 def _hint(key: str, given: Tensor | None, tensors: dict[str, Tensor], fits: int, prefix: str | None) -> str:
     """What a file that does not fit may be instead."""
     if given is not None and given.ndim == 4 and given.shape[1] == 2:
-        return "; its first layer sees two gradients: say `sobel: true` of the trunk"
+        return "; its first layer sees two gradients: say `sobel: true` of the backbone"
     if fits:
         return ""
     names = ", ".join(sorted(tensors)[:3])
-    left_out = "; leave `prefix` out, and it is found" if prefix and any(map(key_ends(key), tensors)) else ""
-    return f"; the file has {names}, ...{left_out}"
+    skipped = "; leave `prefix` out, and it is found" if prefix and any(map(key_ends(key), tensors)) else ""
+    return f"; the file has {names}, ...{skipped}"
 
 
 def key_ends(key: str) -> Callable[[str], bool]:
@@ -187,7 +187,7 @@ def _prefix(wanted: Iterable[str], tensors: dict[str, Tensor], fit: Callable[[st
     alike = sorted(prefix for prefix in prefixes if fit(prefix) == best)
     published = [prefix for prefix in alike if any(name in prefix for name in _PUBLISHED)]
     if len(alike) > 1 and best and len(published) != 1:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{where}: holds this network {len(alike)} times, under {', '.join(map(repr, alike[:4]))}; "
             "say which by `prefix` of the task."
         )

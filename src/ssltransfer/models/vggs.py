@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ssltransfer.config.trunks import Vgg16 as Vgg16Options
-from ssltransfer.config.trunks import Vgg19BN as Vgg19BNOptions
+from ssltransfer.config.backbones import Vgg16 as Vgg16Options
+from ssltransfer.config.backbones import Vgg19BN as Vgg19BNOptions
+from ssltransfer.models.backbone import Backbone, scaled
 from ssltransfer.models.norms import as_in_tensorflow
 from ssltransfer.models.sobel import Sobel
-from ssltransfer.models.trunk import Trunk, scaled
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _BLOCKS_19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 
 
-class Vgg16(Trunk):
+class Vgg16(Backbone):
     """Thirteen 3x3 convolutions; layers are after their ReLU, before pooling (224: 224, 112, 56, 28, 14 a side).
 
-    With `sobel` conv1_1 sees two gradients in the place of colours, as DeepCluster's.
+    With `sobel` conv1_1 sees two gradients in the place of colors, as DeepCluster's.
     """
 
     options: Vgg16Options
@@ -64,12 +64,12 @@ class Vgg16(Trunk):
         return self.features[start:stop](x)
 
 
-class Vgg19BN(Trunk):
+class Vgg19BN(Backbone):
     """Kolesnikov et al. 2019, released vggnet.py; protocols 2.2b. Width 1 is their k = 8.
 
     Layers: conv1, the input of the first pooling; block1, block2, block3, block4, the inputs of the four others; fc6
     and fc7 (the vector that the logits are linear in), all after batch norm and ReLU. fc6 reads the whole map of a
-    picture of the trunk's own size: 7x7 of 224, 2x2 of 64.
+    image of the backbone's own size: 7x7 of 224, 2x2 of 64.
     """
 
     def __init__(self, options: Vgg19BNOptions, *, top: bool = True, dropout: float = 0.0):

@@ -1,4 +1,4 @@
-"""Cache: every picture decoded and resized once, packed into a few large files."""
+"""Cache: every image decoded and resized once, packed into a few large files."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of
-from ssltransfer.artefacts.index import Index, read_index, write_index
-from ssltransfer.artefacts.packed import Packed, Shard, cut, read_shard, table_file, write_shard
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.index import Index, read_index, write_index
+from ssltransfer.artifacts.packed import Packed, Shard, cut, read_shard, table_file, write_shard
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.cached import pack, read_sample
-from ssltransfer.data.parts import made_by_processes
+from ssltransfer.data.parallel import made_by_processes
 
-SAMPLED = 32  # pictures packed beforehand to know what the others will take
+SAMPLED = 32  # images packed beforehand to know what the others will take
 
 
 def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = None) -> None:
-    """Pack the pictures of an index, and write an index of the same pictures that says where their pixels lie.
+    """Pack the images of an index, and write an index of the same images that says where their pixels lie.
 
     Equal files give equal bytes at any number of processes and after any interruption; only shards that are missing
     or damaged are made.
 
     Args:
         spec: size and format.
-        data: index of the pictures.
+        data: index of the images.
         output: cache/{dataset}.parquet; what was left out of the index is listed beside it.
         threads: processes that decode (default: as many as there are processors).
 
     Raises:
-        ArtefactError: a picture is not the one that was indexed, or the disk cannot hold them.
+        ArtifactError: a image is not the one that was indexed, or the disk cannot hold them.
     """
     threads = threads or len(os.sched_getaffinity(0))
     with Work("cache", output, spec.canonical(), {"data": [data]}) as work:
         index = read_index(data)
         if index.packed is not None:
-            raise ArtefactError(f"{data}: is a cache already; give the index that it was made from.")
+            raise ArtifactError(f"{data}: is a cache already; give the index that it was made from.")
         if index.targets is not None:
-            raise ArtefactError(
-                f"{data}: its {index.targets.kind} belong to pictures of full size; leave `cache` of this dataset out."
+            raise ArtifactError(
+                f"{data}: its {index.targets.kind} belong to images of full size; leave `cache` of this dataset out."
             )
-        torch.set_num_threads(1)  # each process decodes pictures of its own
+        torch.set_num_threads(1)  # each process decodes images of its own
         pixels = packed_pixels(index, spec)
         job = _Shards(index, spec, work.folder, cut(pixels * spec.bytes_a_pixel))
         _refuse_too_much(job, pixels)
-        shards = list(made_by_processes(job, map(len, job.spans), threads=threads, unit="picture", preload=__name__))
+        shards = list(made_by_processes(job, map(len, job.spans), threads=threads, unit="image", preload=__name__))
         rows = np.concatenate([shard.rows for shard in shards])
         packed = Packed(work.folder, spec, [(shard.size, shard.digest) for shard in shards], rows)
         total = sum(shard.size for shard in shards)
         work.record(device=f"CPU ({threads} processes)", packed_bytes=total)
         write_index(output, replace(index, packed=packed, spec=index.spec | {"cache": json.loads(spec.canonical())}))
-    print(f"{len(index)} pictures in {len(shards)} shards, {total / 1e6:.1f} MB", flush=True)
+    print(f"{len(index)} images in {len(shards)} shards, {total / 1e6:.1f} MB", flush=True)
 
 
 def packed_pixels(index: Index, spec: CacheOptions) -> np.ndarray:
-    """Pixels that each picture will have, but for rounding; float64 (N,)."""
+    """Pixels that each image will have, but for rounding; float64 (N,)."""
     sides = index.sizes.astype(np.float64)
     scale = np.minimum(1.0, spec.short / sides.min(axis=1))
     return np.asarray(sides.prod(axis=1) * scale**2)
@@ -78,24 +78,24 @@ class _Shards:
 
     def __getitem__(self, number: int) -> Shard:
         span = self.spans[number]
-        return read_shard(self.folder, number, len(span)) or write_shard(self.folder, number, self._pictures(span))
+        return read_shard(self.folder, number, len(span)) or write_shard(self.folder, number, self._images(span))
 
-    def _pictures(self, span: range) -> Iterator[tuple[bytes, int, int]]:
+    def _images(self, span: range) -> Iterator[tuple[bytes, int, int]]:
         for sample in span:
             yield packed_sample(self.index, sample, self.spec)
 
 
 def packed_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes, int, int]:
-    """A picture of the index as it is stored: bytes, width and height.
+    """A image of the index as it is stored: bytes, width and height.
 
     Raises:
-        ArtefactError: it is gone, broken, or not the one that was indexed.
+        ArtifactError: it is gone, broken, or not the one that was indexed.
     """
     # With the hint that a transform to this size gives, so that its pixels are equal to the last bit.
-    picture = read_sample(index, sample, min_short_side=spec.short)
+    image = read_sample(index, sample, min_short_side=spec.short)
     if digest_of(index.path(sample)) != index.digests[sample]:
-        raise ArtefactError(f"{index.path(sample)}: has changed since the index was made; run the index stage again.")
-    return pack(picture, spec)
+        raise ArtifactError(f"{index.path(sample)}: has changed since the index was made; run the index stage again.")
+    return pack(image, spec)
 
 
 def _refuse_too_much(job: _Shards, pixels: np.ndarray) -> None:
@@ -105,16 +105,16 @@ def _refuse_too_much(job: _Shards, pixels: np.ndarray) -> None:
     needed = each * sum(float(pixels[span.start : span.stop].sum()) for span in missing)
     free = shutil.disk_usage(job.folder).free
     said = f"{needed / 1e6:.1f} MB to write ({each:.2f} bytes a pixel), {free / 1e6:.1f} MB free"
-    print(f"{len(job.index)} pictures, {len(missing)} of {len(job)} shards to make: {said}", flush=True)
+    print(f"{len(job.index)} images, {len(missing)} of {len(job)} shards to make: {said}", flush=True)
     if needed > free:
-        raise ArtefactError(
-            f"{job.folder}: the disk cannot hold the pictures: {said}; free some space, or take a smaller `short` or "
+        raise ArtifactError(
+            f"{job.folder}: the disk cannot hold the images: {said}; free some space, or take a smaller `short` or "
             "`format: jpeg`."
         )
 
 
 def _bytes_a_pixel(job: _Shards, pixels: np.ndarray) -> float:
-    """Exact for raw pixels; for JPEG from a few pictures spread over the set."""
+    """Exact for raw pixels; for JPEG from a few images spread over the set."""
     if job.spec.format == "raw":
         return job.spec.bytes_a_pixel
     n = len(job.index)

@@ -1,4 +1,4 @@
-"""Features: what a layer of a model says of each picture, into a chunked store."""
+"""Features: what a layer of a model says of each image, into a chunked store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ssltransfer.artefacts.features import FeatureStore, Writer
-from ssltransfer.artefacts.files import ArtefactError, digest_of, write_json
-from ssltransfer.artefacts.index import Index, read_index
-from ssltransfer.artefacts.work import MANIFEST, Work
+from ssltransfer.artifacts.features import FeatureStore, Writer
+from ssltransfer.artifacts.files import ArtifactError, digest_of, write_json
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.artifacts.workdir import MANIFEST, Work
 from ssltransfer.config.entities import Features
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.extraction import Extraction
@@ -20,7 +20,7 @@ from ssltransfer.training.extraction import Extraction
 def run(
     spec: Features, *, model: Path, data: Path, output: Path, part: str | None = None, threads: int | None = None
 ) -> None:
-    """Extract features of every picture of an index, in index order; only chunks that are missing are computed.
+    """Extract features of every image of an index, in index order; only chunks that are missing are computed.
 
     How an extraction is divided shows nowhere in its bytes. Several devices share the missing chunks. A part, a job
     of its own, computes its share of all chunks into the same store; the job without a part then computes what is
@@ -29,13 +29,13 @@ def run(
     Args:
         spec: layer, pooling and precision.
         model: manifest of the model.
-        data: index of the pictures.
+        data: index of the images.
         output: manifest.json of these features; for a part a file beside it, with the digests of its chunks.
         part: "3-of-8" or "3/8".
         threads: CPU threads.
 
     Raises:
-        ArtefactError: a value does not fit the precision, an input is not what it should be, or the disk is full.
+        ArtifactError: a value does not fit the precision, an input is not what it should be, or the disk is full.
         LayerError: the model has no such layer, or it cannot be pooled.
     """
     number, parts = _part(part)
@@ -52,7 +52,7 @@ def run(
         chunks = range(number, store.chunks, parts)
         missing = [chunk for chunk in store.missing() if chunk in chunks]
         print(
-            f"{len(index)} pictures, {spec.layer} {extraction.shape} = {extraction.dims} dimensions, "
+            f"{len(index)} images, {spec.layer} {extraction.shape} = {extraction.dims} dimensions, "
             f"{len(missing)} of {len(chunks)} chunks{f' of part {name}' if part else ''} to compute, "
             f"{len(index) * extraction.dims * store.dtype.itemsize / 1e6:.0f} MB; {devices}",
             flush=True,
@@ -88,7 +88,7 @@ def _part(text: str | None) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:/|-of-)(\d+)", text)
     number, parts = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= parts:
-        raise ArtefactError(f"--part {text}: there is no such part; give one such as 3/8, from 1/8 to 8/8.")
+        raise ArtifactError(f"--part {text}: there is no such part; give one such as 3/8, from 1/8 to 8/8.")
     return number - 1, parts
 
 

@@ -1,4 +1,4 @@
-"""Index: every picture of a dataset, opened and decoded once; what was left out and why."""
+"""Index: every image of a dataset, opened and decoded once; what was left out and why."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index, Targets, write_index
-from ssltransfer.artefacts.work import record_run
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index, Targets, write_index
+from ssltransfer.artifacts.workdir import record_run
 from ssltransfer.config.base import NameFile
 from ssltransfer.config.formats import Dataset, Video
-from ssltransfer.data.draws import seed_of
-from ssltransfer.data.layouts import Found, LayoutError, find
-from ssltransfer.data.pictures import BadPicture, Checked, check
+from ssltransfer.data.formats import Found, LayoutError, find
+from ssltransfer.data.image_io import Checked, CorruptImageError, check
+from ssltransfer.data.rng import seed_of
 from ssltransfer.data.targets import BadTarget, check_target
 from ssltransfer.data.videos import check_video
 
 
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
-    """Find the pictures of a dataset, decode each one strictly, and write the index.
+    """Find the images of a dataset, decode each one strictly, and write the index.
 
-    Equal files give equal bytes, whatever the number of threads. With `limit` or `holdout` the pictures are drawn first
+    Equal files give equal bytes, whatever the number of threads. With `limit` or `holdout` the images are drawn first
     and checked then: an unreadable one among them is left out and not replaced.
 
     Args:
         spec: the dataset.
-        output: index/{dataset}.parquet; what was left out goes to {dataset}.left_out.tsv beside it.
+        output: index/{dataset}.parquet; what was left out goes to {dataset}.skipped.tsv beside it.
         threads: threads that decode (default: as many as there are processors).
 
     Raises:
         LayoutError: the folder is not as the format says.
-        ArtefactError: too many pictures are unreadable, or one is and that is to be an error; the storage failed.
+        ArtifactError: too many images are unreadable, or one is and that is to be an error; the storage failed.
     """
     started = time.monotonic()
     threads = threads or len(os.sched_getaffinity(0))
@@ -59,7 +59,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
         digests=readable.digests,
         presence=found.presence[readable.places] if found.presence is not None else None,
         remarks=readable.remarks,
-        left_out=found.left_out | readable.left_out,
+        skipped=found.skipped | readable.skipped,
         spec=json.loads(spec.canonical()),
         targets=_targets(found, readable, spec),
     )
@@ -75,15 +75,15 @@ def _targets(found: Found, readable: _Readable, spec: Dataset) -> Targets | None
 
 
 class _Readable:
-    """What is left of the pictures after each was decoded, and its boxes, mask or depth read.
+    """What is left of the images after each was decoded, and its boxes, mask or depth read.
 
     Attributes:
         places: positions in `found.paths`, ascending.
         sizes: width and height of each in turn.
         digests: content digest of each.
         target_digests: of what each comes with, where there is such.
-        remarks: path -> what reading does to this picture that its owner may not expect.
-        left_out: path -> reason, of the others.
+        remarks: path -> what reading does to this image that its owner may not expect.
+        skipped: path -> reason, of the others.
     """
 
     def __init__(self, found: Found, spec: Dataset, threads: int):
@@ -92,9 +92,9 @@ class _Readable:
         self.digests: list[str] = []
         self.target_digests: list[str] = []
         self.remarks: dict[str, str] = {}
-        self.left_out: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         results = _check_all(found.root, found.paths, threads, check_video if isinstance(spec, Video) else check)
-        bar = tqdm(results, total=len(found.paths), unit="picture", disable=None, leave=False)
+        bar = tqdm(results, total=len(found.paths), unit="image", disable=None, leave=False)
         for place, result in enumerate(bar):
             path = found.paths[place]
             if isinstance(result, Checked) and found.targets and spec.target:
@@ -105,7 +105,7 @@ class _Readable:
                 except BadTarget as error:
                     result = str(error)
             if isinstance(result, str):
-                self.left_out[path] = result
+                self.skipped[path] = result
                 continue
             self.places.append(place)
             self.sizes.extend((result.width, result.height))
@@ -115,7 +115,7 @@ class _Readable:
 
 
 def _check_all(root: Path, paths: list[str], threads: int, check: Callable[[Path], Checked]) -> Iterator[Checked | str]:
-    """What `check` says of each picture, or why it is left out, in order.
+    """What `check` says of each image, or why it is left out, in order.
 
     Threads rather than processes: decoders and digests work outside Python's lock, and a process would first spend
     seconds and memory on imports. Only a few batches wait at a time, so that a million paths stay a list of names.
@@ -139,11 +139,11 @@ def _check_some(root: Path, paths: list[str], check: Callable[[Path], Checked]) 
     for path in paths:
         try:
             results.append(check(root / path))
-        except BadPicture as error:
+        except CorruptImageError as error:
             results.append(str(error))
         except OSError as error:
-            # No fault of the picture: an index of what happened to be reachable would be a wrong one.
-            raise ArtefactError(
+            # No fault of the image: an index of what happened to be reachable would be a wrong one.
+            raise ArtifactError(
                 f"{root / path}: the storage failed ({error.strerror or error}); see to it, then run the same command "
                 "again."
             ) from error
@@ -152,13 +152,13 @@ def _check_some(root: Path, paths: list[str], check: Callable[[Path], Checked]) 
 
 def _judge(found: Found, readable: _Readable, spec: Dataset) -> None:
     """Refuse a set of which too much is unreadable, or a class that would be lost."""
-    left_out = readable.left_out
-    share = len(left_out) / len(found.paths)
-    if left_out and (share > spec.minority or spec.bad_pictures == "error" or not readable.places):
-        path, reason = next(iter(left_out.items()))
-        raise ArtefactError(
-            f"{found.root}: {len(left_out)} of {len(found.paths)} pictures cannot be read "
-            f"(the first: {path}: {reason}); mend or remove them, or set bad_pictures and minority of this dataset."
+    skipped = readable.skipped
+    share = len(skipped) / len(found.paths)
+    if skipped and (share > spec.max_corrupt_fraction or spec.on_corrupt == "error" or not readable.places):
+        path, reason = next(iter(skipped.items()))
+        raise ArtifactError(
+            f"{found.root}: {len(skipped)} of {len(found.paths)} images cannot be read "
+            f"(the first: {path}: {reason}); mend or remove them, or set on_corrupt and max_corrupt_fraction of this dataset."
         )
     if found.labels is None:
         return
@@ -166,17 +166,17 @@ def _judge(found: Found, readable: _Readable, spec: Dataset) -> None:
     emptied = sorted(before.keys() - {found.labels[place] for place in readable.places})
     if emptied:
         path = next(path for path, label in zip(found.paths, found.labels, strict=True) if label == emptied[0])
-        raise ArtefactError(
-            f"{found.root}: none of the {before[emptied[0]]} pictures of class {found.classes[emptied[0]]!r} can be "
-            f"read (the first: {path}: {left_out[path]}); mend or remove the class."
+        raise ArtifactError(
+            f"{found.root}: none of the {before[emptied[0]]} images of class {found.classes[emptied[0]]!r} can be "
+            f"read (the first: {path}: {skipped[path]}); mend or remove the class."
         )
 
 
 def _chosen(found: Found, spec: Dataset) -> Found:
-    """The pictures that lists, holdout and limit leave, in their old order.
+    """The images that lists, holdout and limit leave, in their old order.
 
     Raises:
-        LayoutError: a listed picture is not there, or nothing is left.
+        LayoutError: a listed image is not there, or nothing is left.
     """
     places = set(range(len(found.paths)))
     for names, keep in ((spec.only, True), (spec.without, False)):
@@ -185,15 +185,15 @@ def _chosen(found: Found, spec: Dataset) -> Found:
             places = places & named if keep else places - named
     if holdout := spec.holdout:
         order = sorted(places, key=lambda place: seed_of("holdout", holdout.seed, found.paths[place]))
-        held = set(order[: holdout.pictures])
-        places = held if holdout.part == "held-out" else places - held
+        held = set(order[: holdout.images])
+        places = held if holdout.part == "validation" else places - held
     if not places:
-        raise LayoutError(f"{found.root}: only, without and holdout of this dataset leave no picture.")
+        raise LayoutError(f"{found.root}: only, without and holdout of this dataset leave no image.")
     return _limited(_part(found, sorted(places)), spec.limit)
 
 
 def _named(found: Found, names: NameFile, *, all_of_them: bool) -> set[int]:
-    """Places of the pictures of a list: by path, by file name, or by file name without its ending (VOC's ids)."""
+    """Places of the images of a list: by path, by file name, or by file name without its ending (VOC's ids)."""
     known: defaultdict[str, list[int]] = defaultdict(list)
     for place, path in enumerate(found.paths):
         name = path.rpartition("/")[2]
@@ -203,21 +203,21 @@ def _named(found: Found, names: NameFile, *, all_of_them: bool) -> set[int]:
     missing = [name for name in listed if name not in known]
     if missing and (all_of_them or len(missing) == len(listed)):
         raise LayoutError(
-            f"{names.path}: {len(missing)} of its {len(listed)} pictures are not in {found.root} (the first: "
+            f"{names.path}: {len(missing)} of its {len(listed)} images are not in {found.root} (the first: "
             f"{missing[0]}); give the list that belongs to this dataset."
         )
     several = next((name for name in listed if len(known.get(name, ())) > 1), None)
     if several:
-        raise LayoutError(f"{names.path}: {several} names several pictures of {found.root}; give their paths.")
+        raise LayoutError(f"{names.path}: {several} names several images of {found.root}; give their paths.")
     return {known[name][0] for name in listed if name in known}
 
 
 def _limited(found: Found, limit: int | None) -> Found:
-    """`limit` pictures drawn at random by a fixed seed, in their old order, from each class in proportion to its size.
+    """`limit` images drawn at random by a fixed seed, in their old order, from each class in proportion to its size.
 
-    The draw goes by name, not by place: another picture in the folder does not draw all others anew. A smaller
-    limit takes a part of what a larger one takes. The shares are Adams's (every class has one picture before any has
-    two), so no class is lost while there are as many pictures as classes.
+    The draw goes by name, not by place: another image in the folder does not draw all others anew. A smaller
+    limit takes a part of what a larger one takes. The shares are Adams's (every class has one image before any has
+    two), so no class is lost while there are as many images as classes.
     """
     if limit is None or limit >= len(found.paths):
         return found
@@ -231,7 +231,7 @@ def _limited(found: Found, limit: int | None) -> Found:
     )
     kept = sorted(place for _, _, place in sorted(turns)[:limit])
     lost = len(members) - len({labels[place] for place in kept})
-    notes = [*found.notes, *([f"limit {limit} leaves {lost} classes without a picture."] if lost else [])]
+    notes = [*found.notes, *([f"limit {limit} leaves {lost} classes without a image."] if lost else [])]
     return replace(_part(found, kept), notes=notes)
 
 
@@ -249,11 +249,11 @@ def _part(found: Found, places: list[int]) -> Found:
 
 def _summary(index: Index) -> Iterator[str]:
     if index.spec.get("format") == "video":
-        yield f"{len(index)} videos, {len(index.left_out)} files left out"
+        yield f"{len(index)} videos, {len(index.skipped)} files left out"
     else:
-        yield f"{len(index)} pictures, {len(index.classes)} classes, {len(index.left_out)} files left out"
-    for reason, count in Counter(index.left_out.values()).most_common(3):
+        yield f"{len(index)} images, {len(index.classes)} classes, {len(index.skipped)} files left out"
+    for reason, count in Counter(index.skipped.values()).most_common(3):
         yield f"{count} {reason}"
     doubled = len(index) - len(set(index.digests))
     if doubled:
-        yield f"{doubled} pictures repeat another's content"
+        yield f"{doubled} images repeat another's content"

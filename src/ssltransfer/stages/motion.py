@@ -1,4 +1,4 @@
-"""Motion: clips of videos, each made one picture with a map of what moves in it by itself."""
+"""Motion: clips of videos, each made one image with a map of what moves in it by itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssltransfer.artefacts.files import ArtefactError, read_json, write_json
-from ssltransfer.artefacts.index import Index, Targets, read_index, write_index
-from ssltransfer.artefacts.packed import Packed, Shard, read_shard, write_shard
-from ssltransfer.artefacts.work import Work
+from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
+from ssltransfer.artifacts.index import Index, Targets, read_index, write_index
+from ssltransfer.artifacts.packed import Packed, Shard, read_shard, write_shard
+from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.formats import MotionOptions
 from ssltransfer.data.cached import pack
-from ssltransfer.data.motion import Motion, grey, label, motion_between, prepare
-from ssltransfer.data.parts import made_by_processes
-from ssltransfer.data.pictures import BadPicture
+from ssltransfer.data.image_io import CorruptImageError
+from ssltransfer.data.motion import Motion, gray, label, motion_between, prepare
+from ssltransfer.data.parallel import made_by_processes
 from ssltransfer.data.videos import digest_of_video, opencv, read_frames
 
 VIDEOS_A_SHARD = 64  # at most; fewer in a small set, so that several processes have something to do
@@ -41,16 +41,14 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
         threads: processes (default: as many as there are processors).
 
     Raises:
-        ArtefactError: a video is not the one that was indexed, none of the clips can be used, or the disk is full.
+        ArtifactError: a video is not the one that was indexed, none of the clips can be used, or the disk is full.
     """
     threads = threads or len(os.sched_getaffinity(0))
     opencv()
     with Work("motion", output, spec.canonical(), {"data": [data]}) as work:
         videos = read_index(data)
         if videos.spec.get("format") != "video":
-            raise ArtefactError(
-                f"{data}: holds pictures, and motion is found in videos; give a dataset of that format."
-            )
+            raise ArtifactError(f"{data}: holds images, and motion is found in videos; give a dataset of that format.")
         torch.set_num_threads(1)  # each process works on videos of its own
         job = _Shards(videos, spec, work.folder)
         print(f"{len(videos)} videos in {len(job)} shards", flush=True)
@@ -64,18 +62,18 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips of a shard's videos; the shard holds a picture and its map in turns.
+    """The clips of a shard's videos; the shard holds a image and its map in turns.
 
     Attributes:
         names: of the clips that are in: the video's path, # and the number of the first frame.
         digests: of the pixels of each first frame, and of each map.
-        left_out: name of a clip or video -> reason.
+        skipped: name of a clip or video -> reason.
     """
 
     shard: Shard
     names: list[str]
     digests: list[tuple[str, str]]
-    left_out: dict[str, str]
+    skipped: dict[str, str]
 
 
 class _Shards:
@@ -98,33 +96,33 @@ class _Shards:
     def _read(self, number: int) -> Clips | None:
         try:
             notes = read_json(self._notes(number))
-            names, left_out = list(notes["names"]), dict(notes["left_out"])
-            digests = [(picture, cells) for picture, cells in notes["digests"]]
-        except (ArtefactError, KeyError, TypeError, ValueError):
+            names, skipped = list(notes["names"]), dict(notes["skipped"])
+            digests = [(image, cells) for image, cells in notes["digests"]]
+        except (ArtifactError, KeyError, TypeError, ValueError):
             return None
         shard = read_shard(self.folder, number, 2 * len(names))
-        return Clips(shard, names, digests, left_out) if shard else None
+        return Clips(shard, names, digests, skipped) if shard else None
 
     def _make(self, number: int) -> Clips:
         names: list[str] = []
         digests: list[tuple[str, str]] = []
-        left_out: dict[str, str] = {}
+        skipped: dict[str, str] = {}
 
         def packed() -> Iterator[tuple[bytes, int, int]]:
             for video in self.spans[number]:
                 for name, found in clips_of(self.videos, video, self.spec):
                     if isinstance(found, str):
-                        left_out[name] = found
+                        skipped[name] = found
                         continue
-                    picture, cells = found
+                    image, cells = found
                     names.append(name)
-                    digests.append((_digest(picture), _digest(cells)))
-                    yield pack(torch.from_numpy(picture).permute(2, 0, 1), self.spec.packed)
+                    digests.append((_digest(image), _digest(cells)))
+                    yield pack(torch.from_numpy(image).permute(2, 0, 1), self.spec.packed)
                     yield cells.tobytes(), cells.shape[1], cells.shape[0]
 
         shard = write_shard(self.folder, number, packed())
-        write_json(self._notes(number), {"names": names, "digests": digests, "left_out": left_out})
-        return Clips(shard, names, digests, left_out)
+        write_json(self._notes(number), {"names": names, "digests": digests, "skipped": skipped})
+        return Clips(shard, names, digests, skipped)
 
 
 def _digest(values: np.ndarray) -> str:
@@ -137,16 +135,16 @@ def clips_of(
     """Name and content of each clip of a video: first frame, uint8 (H, W, 3), and map, or why it is left out.
 
     Raises:
-        ArtefactError: the video is gone, broken, or not the one that was indexed.
+        ArtifactError: the video is gone, broken, or not the one that was indexed.
     """
     path = videos.path(video)
     try:
         if digest_of_video(path) != videos.digests[video]:
-            raise ArtefactError(f"{path}: has changed since the index was made; run the index stage again.")
+            raise ArtifactError(f"{path}: has changed since the index was made; run the index stage again.")
         longest = 0
         for start, frames, motions in _windows(path, spec):
             longest = max(longest, start + spec.frames)
-            cells = label(grey(frames), motions, spec)
+            cells = label(gray(frames), motions, spec)
             share, (least, most) = float(cells.mean()), spec.foreground
             name = f"{videos.paths[video]}#{start}"
             if least <= share <= most:
@@ -157,8 +155,8 @@ def clips_of(
                 yield name, f"more than {most:.0%} of it moves by itself"
         if not longest:
             yield videos.paths[video], f"has less than the {spec.frames} frames of a clip"
-    except (BadPicture, OSError) as error:
-        raise ArtefactError(
+    except (CorruptImageError, OSError) as error:
+        raise ArtifactError(
             f"{path}: was readable when the index was made and is not any more ({error}); "
             "restore it or run the index stage again."
         ) from error
@@ -173,7 +171,7 @@ def _windows(path: Path, spec: MotionOptions) -> Iterator[tuple[int, np.ndarray,
         if not wanted:
             continue
         small = prepare(frame, spec.size)
-        now = grey(small)
+        now = gray(small)
         if starts:
             assert before is not None
             motion = motion_between(before, now, spec.flow)
@@ -188,16 +186,16 @@ def _windows(path: Path, spec: MotionOptions) -> Iterator[tuple[int, np.ndarray,
 
 def _index(videos: Index, spec: MotionOptions, folder: Path, made: list[Clips]) -> Index:
     names = [name for part in made for name in part.names]
-    left_out = dict(chain(videos.left_out.items(), *(part.left_out.items() for part in made)))
+    skipped = dict(chain(videos.skipped.items(), *(part.skipped.items() for part in made)))
     if not names:
-        reason, count = Counter(chain(*(part.left_out.values() for part in made))).most_common(1)[0]
-        raise ArtefactError(
-            f"{videos.root}: none of the {sum(len(part.left_out) for part in made)} clips of its {len(videos)} videos "
+        reason, count = Counter(chain(*(part.skipped.values() for part in made))).most_common(1)[0]
+        raise ArtifactError(
+            f"{videos.root}: none of the {sum(len(part.skipped) for part in made)} clips of its {len(videos)} videos "
             f"can be used ({count}: {reason}); give other videos, or set frames or foreground of this dataset's motion."
         )
     rows = np.concatenate([part.shard.rows for part in made])
     shards = [(part.shard.size, part.shard.digest) for part in made]
-    pictures, cells = (Packed(folder, spec.packed, shards, rows[turn::2]) for turn in (0, 1))
+    images, cells = (Packed(folder, spec.packed, shards, rows[turn::2]) for turn in (0, 1))
     height, width = spec.size
     digests = list(chain(*(part.digests for part in made)))
     return Index(
@@ -206,15 +204,15 @@ def _index(videos: Index, spec: MotionOptions, folder: Path, made: list[Clips]) 
         labels=np.full(len(names), -1, np.int32),
         classes=[],
         sizes=np.tile(np.array([width, height], np.int32), (len(names), 1)),
-        digests=[picture for picture, _ in digests],
-        left_out=left_out,
+        digests=[image for image, _ in digests],
+        skipped=skipped,
         spec=videos.spec | {"motion": json.loads(spec.canonical())},
-        packed=pictures,
+        packed=images,
         targets=Targets("motion", names, [digest for _, digest in digests], cells),
     )
 
 
 def _summary(index: Index, made: list[Clips], total: int) -> Iterator[str]:
     yield f"{len(index)} clips, {total / 1e6:.1f} MB"
-    for reason, count in Counter(chain(*(part.left_out.values() for part in made))).most_common(3):
+    for reason, count in Counter(chain(*(part.skipped.values() for part in made))).most_common(3):
         yield f"{count} {reason}"

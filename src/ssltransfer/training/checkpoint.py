@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from ssltransfer.artefacts.files import replacing
+from ssltransfer.artifacts.files import replacing
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 VERSION = 2  # of what states look like; a checkpoint of another one is not read

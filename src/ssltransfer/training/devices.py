@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssltransfer.config.schedule import Precision
-from ssltransfer.training.gpus import DeviceError
+from ssltransfer.training.gpu_lock import DeviceError
 
 PATIENCE = timedelta(minutes=30)  # with a process that does something alone, such as writing a checkpoint
 
@@ -78,20 +78,24 @@ class Devices:
 
 
 def plan_devices(threads: int | None = None) -> Devices:
-    """The CUDA device of this process, or the CPU with its share of this many threads.
+    """The CUDA device of this process, or the CPU with its share of this many cores.
 
-    On a CPU the number of threads decides the order of floating-point sums and so the last bits of a result.
-    `SSLTRANSFER_WORKERS` sets the number of loader workers; results do not depend on it. RANK and WORLD_SIZE (from
-    torch's launcher) make this process one of several, which are connected here: by nccl on CUDA, by gloo on CPU.
+    On a CPU, threads and loader workers together take no more than the cores, and the number of threads decides the
+    order of floating-point sums and so the last bits of a result. `SSLTRANSFER_WORKERS` sets the number of loader
+    workers; results do not depend on it. RANK and WORLD_SIZE (from torch's launcher) make this process one of several,
+    which are connected here: by nccl on CUDA, by gloo on CPU.
 
     Raises:
         DeviceError: GPUs are named that cannot be used.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local, beside = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = max(1, (threads or len(os.sched_getaffinity(0))) // beside)
-    torch.set_num_threads(threads)
+    cores = max(1, (threads or len(os.sched_getaffinity(0))) // beside)
     cuda = torch.cuda.is_available()
+    # On a CPU the loader shares the cores with the network. With two or three of them, loading in the process itself
+    # is faster than a process that takes a core from the network.
+    workers = cores if cuda else int(cores >= 4)
+    torch.set_num_threads(cores if cuda else cores - workers)
     if os.environ.get("CUDA_VISIBLE_DEVICES") and not cuda:
         raise DeviceError(
             f"CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}, but torch finds no usable GPU; "
@@ -106,5 +110,4 @@ def plan_devices(threads: int | None = None) -> Devices:
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE, device_id=device if cuda else None)
     given = os.environ.get("SSLTRANSFER_WORKERS")
-    workers = int(given) if given else (threads if cuda else min(1, threads - 1))
-    return Devices(device, workers, rank, world)
+    return Devices(device, int(given) if given else workers, rank, world)

@@ -1,4 +1,4 @@
-"""What a layer of a model says of pictures: batches in, pooled rows out, a chunk at a time."""
+"""What a layer of a model says of images: batches in, pooled rows out, a chunk at a time."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.artefacts.features import chunk_rows
-from ssltransfer.artefacts.files import ArtefactError
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.features import chunk_rows
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Features
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys
+from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.pooling import pooled, pooled_shape
-from ssltransfer.models.trunk import LayerError
 from ssltransfer.models.weights import GRID, read_model
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
-BATCH = 128  # pictures a pass, at most
-ACTIVATIONS = 1 << 29  # bytes of a pass's largest layer: VGG16 at 224 pixels takes 41 pictures, CaffeNet all 128
+BATCH = 128  # images a pass, at most
+ACTIVATIONS = 1 << 29  # bytes of a pass's largest layer: VGG16 at 224 pixels takes 41 images, CaffeNet all 128
 
 
 class Extraction:
-    """A layer of a model, pooled and rounded to a precision, of any pictures.
+    """A layer of a model, pooled and rounded to a precision, of any images.
 
-    Pictures are prepared as the model's own evaluation view: short side 256, centre crop 227 or 224 (or in
-    proportion), the normalisation it was trained with (Noroozi et al. 2018, implementation details; protocols 3.1).
+    Images are prepared as the model's own evaluation view: short side 256, center crop 227 or 224 (or in
+    proportion), the normalization it was trained with (Noroozi et al. 2018, implementation details; protocols 3.1).
     With `patches` the layer is the mean over nine patches, pooled after that (Kolesnikov et al. 2019; protocols 4.5).
 
     Args:
@@ -41,27 +41,27 @@ class Extraction:
 
     Attributes:
         digest: of the model's weights.
-        shape: of the layer after pooling, for one picture.
+        shape: of the layer after pooling, for one image.
         dims: length of a row.
         dtype: of a row.
 
     Raises:
-        ArtefactError: there is no such model.
+        ArtifactError: there is no such model.
         LayerError: the model has no such layer, or it cannot be pooled.
     """
 
     def __init__(self, spec: Features, manifest: Path, devices: Devices):
         self._spec, self._manifest, self._devices = spec, manifest, devices
         self._model = read_model(manifest, devices.device)
-        trunk = self._model.trunk
-        trunk.require([spec.layer], manifest)
-        shapes = trunk.shapes()
+        backbone = self._model.backbone
+        backbone.require([spec.layer], manifest)
+        shapes = backbone.shapes()
         if spec.pool and len(shapes[spec.layer]) != 3:
             raise LayerError(f"{manifest}: {spec.layer} is a vector and cannot be pooled; leave `pool` out.")
         self._cuda = devices.device.type == "cuda"
         if self._cuda:
-            trunk.to(memory_format=torch.channels_last)
-        # A function of the trunk alone: the size of a pass may show in the last bits.
+            backbone.to(memory_format=torch.channels_last)
+        # A function of the backbone alone: the size of a pass may show in the last bits.
         passes = GRID**2 if spec.patches else 1
         self._batch = max(1, min(BATCH, ACTIVATIONS // (4 * passes * max(math.prod(one) for one in shapes.values()))))
         self.digest = self._model.digest
@@ -79,7 +79,7 @@ class Extraction:
         Nothing waits for a GPU in between: a chunk is taken from it when the next one has begun.
 
         Raises:
-            ArtefactError: a value is not finite or does not fit the precision, or a picture is gone.
+            ArtifactError: a value is not finite or does not fit the precision, or a image is gone.
         """
         keys = (key for span in spans for key in sequential_keys(range(span.start, span.stop), self._batch))
         workers = self._devices.workers
@@ -97,9 +97,9 @@ class Extraction:
             chunk = _Chunk(span.stop - span.start, self.dims, self._spec.precision, self._devices.device)
             while not chunk.full:
                 waiting = time.monotonic()
-                pictures = next(batches).pictures
+                images = next(batches).images
                 waited = time.monotonic() - waiting
-                chunk.add(self._values(pictures))
+                chunk.add(self._values(images))
                 progress.step(waited)
                 if before:
                     yield self._fitting(before)
@@ -110,35 +110,35 @@ class Extraction:
             yield self._fitting(before)
 
     @torch.inference_mode()
-    def _values(self, pictures: Tensor) -> Tensor:
+    def _values(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) -> float32 (B, dims) on the device."""
-        pictures = pictures.to(self._devices.device, non_blocking=True)
+        images = images.to(self._devices.device, non_blocking=True)
         if self._cuda:
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=torch.channels_last)
         layers_of = self._model.layers_of_patches if self._spec.patches else self._model.layers_of
         with self._devices.autocast():
-            found = layers_of(pictures, [self._spec.layer])[self._spec.layer].float()
+            found = layers_of(images, [self._spec.layer])[self._spec.layer].float()
         return pooled(found, self._spec.pool).flatten(1)
 
     def _fitting(self, chunk: _Chunk) -> np.ndarray:
         rows, largest = chunk.result()
         where = f"{self._manifest}: layer {self._spec.layer} gives values"
         if not math.isfinite(largest):
-            raise ArtefactError(f"{where} that are not finite; the model is broken.")
+            raise ArtifactError(f"{where} that are not finite; the model is broken.")
         if largest > float(np.finfo(self.dtype).max):
-            raise ArtefactError(f"{where} up to {largest:.0f}, which float16 cannot hold; set precision: float32.")
+            raise ArtifactError(f"{where} up to {largest:.0f}, which float16 cannot hold; set precision: float32.")
         return rows
 
 
 class PassingRows:
-    """The rows of all pictures of an index as a source for k-means: computed as they are read, once and in order.
+    """The rows of all images of an index as a source for k-means: computed as they are read, once and in order.
 
     Args:
         extraction: what computes them.
-        index: the pictures.
+        index: the images.
 
     Attributes:
-        shape: (pictures, dims).
+        shape: (images, dims).
         dtype: of a row.
         rows: rows in a chunk, as many as a feature store would have.
         progress: of the pass.
@@ -155,7 +155,7 @@ class PassingRows:
         """The next chunk, whose rows these must be."""
         rows = next(self._chunks)
         assert len(rows) == span.stop - span.start
-        self.progress.say(f"picture {span.stop}/{self.shape[0]}")
+        self.progress.say(f"image {span.stop}/{self.shape[0]}")
         return rows
 
 

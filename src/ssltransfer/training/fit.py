@@ -13,25 +13,25 @@ from typing import Any
 
 import torch
 
-from ssltransfer.artefacts.files import write_text
-from ssltransfer.artefacts.index import Index
+from ssltransfer.artifacts.files import write_text
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.batches import Batch, load_batches, sequential_keys
-from ssltransfer.data.draws import seed_of
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys
+from ssltransfer.data.rng import seed_of
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.members import Member, Streams, plan_of
-from ssltransfer.training.members import TrainingError as TrainingError
+from ssltransfer.training.multi_task import Member, Streams, plan_of
+from ssltransfer.training.multi_task import TrainingError as TrainingError
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
-from ssltransfer.training.updates import Training
-from ssltransfer.training.updates import build_optimiser as build_optimiser
-from ssltransfer.training.updates import set_lr as set_lr
-from ssltransfer.training.updates import update as update
+from ssltransfer.training.train_step import Training
+from ssltransfer.training.train_step import build_optimizer as build_optimizer
+from ssltransfer.training.train_step import set_lr as set_lr
+from ssltransfer.training.train_step import update as update
 
 ROWS = 100  # of a learning curve
-HELDOUT_MEASUREMENTS = 20  # along a training
-HELDOUT_PICTURES = 2048  # of the held-out set, evenly spaced
+VAL_MEASUREMENTS = 20  # along a training
+VAL_IMAGES = 2048  # of the validation set, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Fitted:
     """What a training leaves besides the weights.
 
     Attributes:
-        curve: rows of {step, epoch, lr, loss, ...}, held-out values as heldout_*; of several tasks each has its own, as
+        curve: rows of {step, epoch, lr, loss, ...}, validation values as val_*; of several tasks each has its own, as
             `name.loss`, and `loss` is the mean over the steps.
         measured: what varies between equal runs, for run.json.
     """
@@ -47,12 +47,12 @@ class Fitted:
     curve: list[dict[str, float]]
     measured: dict[str, Any]
 
-    def summary(self, guess: float) -> dict[str, float]:
-        """Last values, beside the loss of a guess."""
+    def summary(self, chance_loss: float) -> dict[str, float]:
+        """Last values, beside the chance-level loss."""
         last: dict[str, float] = {}
         for row in self.curve:
             last |= row
-        return last | {"guess": guess}
+        return last | {"chance_loss": chance_loss}
 
 
 def fit(
@@ -63,25 +63,25 @@ def fit(
     seed: int,
     folder: Path,
     devices: Devices,
-    heldout: Index | None = None,
+    val: Index | None = None,
 ) -> Fitted:
-    """Train `task` on the pictures of `index`; go on from `folder` where an earlier run was cut off.
+    """Train `task` on the images of `index`; go on from `folder` where an earlier run was cut off.
 
     Args:
         task: network, head and loss; moved to the device and trained in place.
-        index: training pictures.
+        index: training images.
         schedule: how long and how.
         seed: of order, augmentation and dropout.
         folder: work directory: checkpoint.pt and curve.jsonl lie here.
         devices: where; with several processes each calls this, and the first one writes.
-        heldout: pictures on which the loss is also measured.
+        val: images on which the loss is also measured.
 
     Raises:
         TrainingError: the loss is not finite, there is nothing to train on, or a batch cannot be shared.
         Interrupted: told to end; the work is saved.
     """
     steps = schedule.total_steps(len(index)) if len(index) else 0
-    return fit_members([Member(task, index, schedule, seed, heldout)], steps, folder=folder, devices=devices)
+    return fit_members([Member(task, index, schedule, seed, val)], steps, folder=folder, devices=devices)
 
 
 def fit_members(
@@ -94,12 +94,12 @@ def fit_members(
     keep: Callable[[int], None] = lambda step: None,
     kept: Collection[int] = (),
 ) -> Fitted:
-    """Train tasks that have modules in common, such as a trunk; go on from `folder` where a run was cut off.
+    """Train tasks that have modules in common, such as a backbone; go on from `folder` where a run was cut off.
 
-    Whose turn it is, pictures, random numbers and learning rate are functions of the global step, so an interrupted
+    Whose turn it is, images, random numbers and learning rate are functions of the global step, so an interrupted
     training ends with the same bytes as an undisturbed one (on a CPU with the same number of threads, and of
     processes). Several processes take equal shares of each batch and come to the weights that one would come to, up to
-    rounding; batch norms see a share unless `sync_bn`, and dropout differs. A task has the optimiser and the state of
+    rounding; batch norms see a share unless `sync_bn`, and dropout differs. A task has the optimizer and the state of
     one to itself, over its head and what is common; norms in what is common, with their statistics, belong to all.
 
     Args:
@@ -115,7 +115,7 @@ def fit_members(
     """
     for member in members:
         if not len(member.index):
-            raise TrainingError("There are no pictures to train on; check the dataset's left-out list.")
+            raise TrainingError("There are no images to train on; check the dataset's left-out list.")
     checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
     training = Training(members, devices, checkpoint, at_once=at_once)
     curve: list[dict[str, float]] = []
@@ -133,12 +133,12 @@ def fit_members(
     print(f"{_said_of(members, total)}, {origin}; {devices}", flush=True)
 
     every = max(1, total // ROWS)
-    measure_every = every * max(1, ROWS // HELDOUT_MEASUREMENTS)
+    measure_every = every * max(1, ROWS // VAL_MEASUREMENTS)
     plan = plan_of(members, total, at_once=at_once)
     size = len(members) if at_once else 1
     streams = Streams(members, plan, start, training.parts, devices)
     with checkpoint:
-        progress = Progress("train", start, total, members[0].schedule.batch)
+        progress = Progress("train", start, total, members[0].schedule.batch_size)
         for first in range(start, total, size):
             turns, done = plan[first : first + size], min(first + size, total)
             waiting = time.monotonic()
@@ -151,13 +151,13 @@ def fit_members(
                     _report_not_finite(member, batches.get(turn), step, folder, devices)
                 member.task.after_step(step)
                 sums.add(member, values)
-                progress.step(waited / size, member.schedule.batch)
+                progress.step(waited / size, member.schedule.batch_size)
             if _reached(every, first, done, total):
                 row = _row(members, plan, first, done) | sums.means()
                 for member in members:
-                    if member.heldout is not None and _reached(measure_every, first, done, total):
+                    if member.val is not None and _reached(measure_every, first, done, total):
                         row |= member.values(
-                            measure(member.task, member.heldout, member.schedule, seed=member.seed, devices=devices)
+                            measure(member.task, member.val, member.schedule, seed=member.seed, devices=devices)
                         )
                 curve.append(row)
                 sums = Sums()
@@ -201,8 +201,8 @@ class Sums:
 
 def _said_of(members: Sequence[Member], total: int) -> str:
     if len(members) == 1:
-        return f"{len(members[0].index)} pictures, {total} steps of {members[0].schedule.batch}"
-    each = (f"{one.name} ({len(one.index)} pictures, batches of {one.schedule.batch})" for one in members)
+        return f"{len(members[0].index)} images, {total} steps of {members[0].schedule.batch_size}"
+    each = (f"{one.name} ({len(one.index)} images, batches of {one.schedule.batch_size})" for one in members)
     return f"{total} steps of {', '.join(each)} in turns"
 
 
@@ -210,7 +210,7 @@ def _row(members: Sequence[Member], plan: Sequence[int], first: int, done: int) 
     """Where the training is: epochs, and learning rate of each member's last step."""
     row: dict[str, float] = {"step": done}
     for place, member in enumerate(members):
-        seen = plan[:done].count(place) * member.schedule.batch / len(member.index)
+        seen = plan[:done].count(place) * member.schedule.batch_size / len(member.index)
         row |= member.values({"epoch": round(seen, 4), "lr": member.schedule.lr_at(done - 1, len(member.index))})
     return row
 
@@ -218,7 +218,9 @@ def _row(members: Sequence[Member], plan: Sequence[int], first: int, done: int) 
 def _losses(members: Sequence[Member], row: dict[str, float]) -> str:
     values = ((one, one.values({"loss": 0.0})) for one in members)
     shown = ((one, key) for one, keys in values for key in keys if key in row)
-    return ", ".join(f"{key.replace('.', ' ')} {row[key]:.3f} (guess {one.task.guess:.3f})" for one, key in shown)
+    return ", ".join(
+        f"{key.replace('.', ' ')} {row[key]:.3f} (chance {one.task.chance_loss:.3f})" for one, key in shown
+    )
 
 
 def _check_alike(folder: Path, start: int, devices: Devices) -> None:
@@ -232,34 +234,36 @@ def _check_alike(folder: Path, start: int, devices: Devices) -> None:
 
 
 @torch.no_grad()
-def measure(task: Task, heldout: Index, schedule: Schedule, *, seed: int, devices: Devices) -> dict[str, float]:
-    """Mean values of the task on held-out pictures, as heldout_*; the same draws each time."""
-    step = max(1, -(-len(heldout) // HELDOUT_PICTURES))
-    ids = list(range(0, len(heldout), step))
-    if len(ids) % 2:  # tasks that take pictures in pairs
+def measure(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: Devices) -> dict[str, float]:
+    """Mean values of the task on validation images, as val_*; the same draws each time."""
+    step = max(1, -(-len(val) // VAL_IMAGES))
+    ids = list(range(0, len(val), step))
+    if len(ids) % 2:  # tasks that take images in pairs
         ids = ids[:-1] or ids
-    keys = islice(sequential_keys(ids, schedule.micro_batch or schedule.batch), devices.rank, None, devices.world)
+    keys = islice(
+        sequential_keys(ids, schedule.micro_batch_size or schedule.batch_size), devices.rank, None, devices.world
+    )
     was = task.training
     task.eval()
     sums: dict[str, float] = {}
     total: dict[str, float] = {}
-    for batch in load_batches(heldout, task.heldout_transform, keys, seed=seed, workers=devices.workers):
+    for batch in load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers):
         batch = batch.to(devices.device)
         with devices.autocast(schedule.precision):
-            outputs = task(batch, batch.draws(seed_of(seed, "heldout")))
+            outputs = task(batch, batch.draws(seed_of(seed, "val")))
         for name, value in outputs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
     task.train(was)
     for other in devices.gathered(sums):
         total |= {name: total.get(name, 0.0) + value for name, value in other.items()}
-    return {f"heldout_{name}": value / len(ids) for name, value in total.items()}
+    return {f"val_{name}": value / len(ids) for name, value in total.items()}
 
 
 def _report_not_finite(member: Member, batch: Batch | None, step: int, folder: Path, devices: Devices) -> None:
     bad = [name for name, p in member.task.named_parameters() if not torch.isfinite(p).all()]
     file = folder / (f"not_finite-{devices.rank}.pt" if devices.world > 1 else "not_finite.pt")
     if batch is not None:
-        torch.save({"ids": batch.ids.cpu(), "pictures": batch.pictures.cpu()}, file)
+        torch.save({"ids": batch.ids.cpu(), "images": batch.images.cpu()}, file)
     where = f"; not finite: {', '.join(bad[:3])}" if bad else ""
     whose = f" of {member.name}" if member.name else ""
     lr = member.schedule.lr_at(step, len(member.index))

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.training.gpus import DeviceError, claim_gpus
+from ssltransfer.training.gpu_lock import DeviceError, claim_gpus
 
 SHUTDOWN_SECONDS = "120"  # for the last checkpoint of a large network; torch's own 30 may cut it off
 

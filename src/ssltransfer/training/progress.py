@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Throughput, share of time spent waiting for data, loss beside the loss of a guess, time left.
+    """Throughput, share of time spent waiting for data, loss beside the chance-level loss, time left.
 
     Args:
         what: what is done, such as "train".
         start, total: steps done before and steps altogether.
-        batch: pictures a step.
+        batch: images a step.
     """
 
     def __init__(self, what: str, start: int, total: int, batch: int):
@@ -22,23 +22,23 @@ class Progress:
         self.begun = self._said = time.monotonic()
         self.waited = 0.0
         self.done = start
-        self.pictures = 0
+        self.images = 0
         self._bar = (
             tqdm(total=total, initial=start, desc=what, unit="step", leave=False) if sys.stderr.isatty() else None
         )
 
-    def step(self, waited: float, pictures: int | None = None) -> None:
-        """A step is done, of `pictures` if not of `batch`; `waited` seconds of it went into waiting for data."""
+    def step(self, waited: float, images: int | None = None) -> None:
+        """A step is done, of `images` if not of `batch`; `waited` seconds of it went into waiting for data."""
         self.done += 1
-        self.pictures += self.batch if pictures is None else pictures
+        self.images += self.batch if images is None else images
         self.waited += waited
         if self._bar:
             self._bar.update()
 
     @property
     def rate(self) -> float:
-        """Pictures a second."""
-        return self.pictures / max(time.monotonic() - self.begun, 1e-9)
+        """Images a second."""
+        return self.images / max(time.monotonic() - self.begun, 1e-9)
 
     @property
     def waiting(self) -> float:
@@ -57,7 +57,7 @@ class Progress:
         done = self.done - self.start
         left = (self.total - self.done) * (now - self.begun) / done if done else 0.0
         print(
-            f"{self.what}: step {self.done}/{self.total}, {text}, {self.rate:.0f} pictures/s, "
+            f"{self.what}: step {self.done}/{self.total}, {text}, {self.rate:.0f} images/s, "
             f"{self.waiting:.0%} waiting for data, {_clock(left)} left",
             flush=True,
         )
@@ -66,7 +66,7 @@ class Progress:
         """End the display; returns what run.json keeps."""
         if self._bar:
             self._bar.close()
-        return {"pictures_per_second": round(self.rate, 1), "share_waiting_for_data": round(self.waiting, 3)}
+        return {"images_per_second": round(self.rate, 1), "share_waiting_for_data": round(self.waiting, 3)}
 
 
 def _clock(seconds: float) -> str:

@@ -6,32 +6,32 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from ssltransfer.artefacts.index import Index
-from ssltransfer.data.batches import Batch
-from ssltransfer.data.draws import Draws
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import Transform
-from ssltransfer.models.normalise import Normalise
-from ssltransfer.models.trunk import Trunk
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.normalize import Normalize
 from ssltransfer.training.devices import Devices
 
 
 class Task(nn.Module, ABC):
     """A network with its head, its data and its loss.
 
-    `transform` is the CPU part: a decoded picture becomes a fixed-size uint8 square, or several (`Views`). `forward` is
+    `transform` is the CPU part: a decoded image becomes a fixed-size uint8 square, or several (`Views`). `forward` is
     the device part: a batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random
     numbers from `draws` alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that
     must survive a restart (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the
-    held-out one.
+    validation one.
 
     Where several processes train together, each sees its share of a batch. `fit` makes gradients and the statistics of
     batch norms equal in all; a task keeps its other buffers so (a queue gathers what all have seen).
 
     Attributes:
-        guess: loss of a guess, such as ln K.
+        chance_loss: chance-level loss, such as ln K.
     """
 
-    guess: float
+    chance_loss: float
 
     @property
     @abstractmethod
@@ -39,8 +39,8 @@ class Task(nn.Module, ABC):
         """CPU part while training."""
 
     @property
-    def heldout_transform(self) -> Transform:
-        """CPU part on held-out pictures; the same unless the training one cuts at random."""
+    def val_transform(self) -> Transform:
+        """CPU part on validation images; the same unless the training one cuts at random."""
         return self.transform
 
     @abstractmethod
@@ -48,13 +48,13 @@ class Task(nn.Module, ABC):
         """Scalars of a batch, each a mean over it: `loss`, and what else the curve shows, such as `accuracy`."""
 
     def survey(self, index: Index, devices: Devices) -> None:
-        """What the task must know of all training pictures; called once, before a training's first step.
+        """What the task must know of all training images; called once, before a training's first step.
 
         The task is on its device. What is found belongs in buffers: the checkpoint holds them, and a training that
         goes on from one is not surveyed again. Every process calls this and must come to the same.
 
         Args:
-            index: the training pictures.
+            index: the training images.
             devices: where; `gathered` gives what all processes have found.
         """
 
@@ -62,16 +62,16 @@ class Task(nn.Module, ABC):
         """Called after every update; momentum copies and the like."""
 
 
-class TrunkTask(Task):
-    """A task with a trunk that is worth keeping.
+class BackboneTask(Task):
+    """A task with a backbone that is worth keeping.
 
     Attributes:
-        trunk: what is exported.
-        rule: how pictures are normalised when the trunk is used afterwards.
+        backbone: what is exported.
+        rule: how images are normalized when the backbone is used afterwards.
     """
 
-    trunk: Trunk
-    rule: Normalise
+    backbone: Backbone
+    rule: Normalize
 
 
 class Around(Task):
@@ -84,9 +84,9 @@ class Around(Task):
     task: Task
 
     @property
-    def guess(self) -> float:  # type: ignore[override]
+    def chance_loss(self) -> float:  # type: ignore[override]
         """The task's."""
-        return self.task.guess
+        return self.task.chance_loss
 
     @property
     def transform(self) -> Transform:
@@ -94,9 +94,9 @@ class Around(Task):
         return self.task.transform
 
     @property
-    def heldout_transform(self) -> Transform:
+    def val_transform(self) -> Transform:
         """The task's."""
-        return self.task.heldout_transform
+        return self.task.val_transform
 
     def survey(self, index: Index, devices: Devices) -> None:
         """The task's."""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from ssltransfer.artefacts import files
+from ssltransfer.artifacts import files
 from ssltransfer.config.entities import Cluster
+from ssltransfer.kmeans import lloyd
 from ssltransfer.stages import cluster
 from ssltransfer.training.checkpoint import Checkpoint
-from ssltransfer.training.kmeans import lloyd
 
 FEATURES, RESULTS = Path(sys.argv[1]), Path(sys.argv[2])
 SPEC = Cluster(features="f", data="d", k=12, iterations=5, tolerance=0.0, init="k-means++")

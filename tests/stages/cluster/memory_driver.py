@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from ssltransfer.artefacts.features import open_features
+from ssltransfer.artifacts.features import open_features
 from ssltransfer.config.entities import Cluster
 from ssltransfer.stages import cluster, label
 

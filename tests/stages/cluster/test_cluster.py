@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from ssltransfer.artefacts.files import ArtefactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, digest_of
 from ssltransfer.config.entities import Cluster
 from ssltransfer.stages import cluster
 
@@ -74,21 +74,21 @@ def test_equal_runs_give_equal_bytes_and_seeds_matter(make_features, tmp_path, b
 def test_what_cannot_be_clustered_is_refused_and_leaves_no_result(make_features, tmp_path, values, options, said):
     features, _ = make_features(values)
     output = tmp_path / "cluster" / "manifest.json"
-    with pytest.raises(ArtefactError, match=said) as refusal:
+    with pytest.raises(ArtifactError, match=said) as refusal:
         cluster.run(spec(**options), features=features, output=output, threads=1)
     assert str(features) in str(refusal.value) or options
     assert [path.name for path in output.parent.iterdir()] == ["work"]
 
 
 def test_a_missing_store_is_refused(tmp_path):
-    with pytest.raises(ArtefactError, match="missing; run the stage that makes it"):
+    with pytest.raises(ArtifactError, match="missing; run the stage that makes it"):
         cluster.run(spec(), features=tmp_path / "none.json", output=tmp_path / "manifest.json")
 
 
 def test_faiss_refuses_what_does_not_fit(make_features, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLTRANSFER_MEMORY_MB", "160")
     features, _ = make_features(np.zeros((45_000, 1000), np.float16))
-    with pytest.raises(ArtefactError, match=r"needs all points in memory as float32, 171 MB, and the budget is 160"):
+    with pytest.raises(ArtifactError, match=r"needs all points in memory as float32, 171 MB, and the budget is 160"):
         cluster.run(
             spec(backend="faiss", init="random"), features=features, output=tmp_path / "manifest.json", threads=1
         )

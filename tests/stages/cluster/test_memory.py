@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.artefacts import features
+from ssltransfer.artifacts import features
 
 DRIVER = Path(__file__).with_name("memory_driver.py")
 BUDGET_MB = 96

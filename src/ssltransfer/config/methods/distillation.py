@@ -1,4 +1,4 @@
-"""Methods that learn what a layer of a teacher says of the pictures, without labels."""
+"""Methods that learn what a layer of a teacher says of the images, without labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Distillation(MethodOptions):
     teacher_pool: Pool | None = Field(None, description="Pooling of that layer where it is a map.")
     layer: str | None = Field(None, description="Of the student; default its last. Maps are averaged.")
     cached: bool = Field(
-        False, description="Read the teacher's features of each whole picture, instead of asking it about each view."
+        False, description="Read the teacher's features of each whole image, instead of asking it about each view."
     )
     augment: Literal["warp-crop", "random-resized-crop", "crop", "none"] = Field(
         "random-resized-crop", description="random-resized-crop: a random box, mirrored half the time (CompRess)."
@@ -30,7 +30,7 @@ class Distillation(MethodOptions):
 class Compress(Distillation):
     """What both forms of CompRess share."""
 
-    queue: int = Field(128_000, ge=2, description="Past features that each picture is compared with.")
+    queue: int = Field(128_000, ge=2, description="Past features that each image is compared with.")
     temperature: float = Field(0.04, gt=0, description="Of both softmaxes (0.07 for a SwAV teacher).")
 
 
@@ -43,7 +43,7 @@ class Compress1q(Compress):
 
 
 class Compress2q(Compress):
-    """CompRess-2q: a queue each; the student is compared with what its own slow copy said of the same pictures."""
+    """CompRess-2q: a queue each; the student is compared with what its own slow copy said of the same images."""
 
     name: Literal["compress-2q"] = "compress-2q"
     module: ClassVar[str] = "compress"
@@ -53,12 +53,12 @@ class Compress2q(Compress):
 
 
 class Regression(Distillation):
-    """Regression of the teacher's features; `bn` standardises both sides by the batch first (Reg-BN)."""
+    """Regression of the teacher's features; `bn` standardizes both sides by the batch first (Reg-BN)."""
 
     name: Literal["regression"] = "regression"
     module: ClassVar[str] = "regression"
     source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020, section 4; protocols 3.4"
-    bn: bool = Field(False, description="Batch normalisation without parameters on both sides: Reg-BN.")
+    bn: bool = Field(False, description="Batch normalization without parameters on both sides: Reg-BN.")
 
 
 class OfLayers(Distillation):
@@ -119,12 +119,12 @@ class AttentionTransfer(OfLayers):
 
 
 class Crd(Distillation):
-    """CRD without labels: tell the teacher's feature of the same picture from those of others (contrastive)."""
+    """CRD without labels: tell the teacher's feature of the same image from those of others (contrastive)."""
 
     name: Literal["crd"] = "crd"
     module: ClassVar[str] = "crd"
     source: ClassVar[str] = "Tian et al. 2020; Abbasi Koohpayegani et al. 2020, section 4; protocols 3.4"
     dims: int = Field(128, ge=1, description="Of the space in which both are compared.")
-    negatives: int = Field(16_384, ge=1, description="Other pictures, drawn at random for each.")
+    negatives: int = Field(16_384, ge=1, description="Other images, drawn at random for each.")
     temperature: float = Field(0.07, gt=0)
-    momentum: float = Field(0.5, ge=0, lt=1, description="Of the memories of what was said of each picture.")
+    momentum: float = Field(0.5, ge=0, lt=1, description="Of the memories of what was said of each image.")

@@ -1,4 +1,4 @@
-"""Methods that learn one label a picture."""
+"""Methods that learn one label a image."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from ssltransfer.config.protocols.base import ProtocolOptions
 from ssltransfer.config.protocols.depth import Depth
 from ssltransfer.config.protocols.detection import Detection as Detection
 from ssltransfer.config.protocols.detection import FasterRcnn, FastRcnn
-from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbours, Retrieval
+from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbors, Retrieval
 from ssltransfer.config.protocols.probes import FrozenBlock3, Linear, LinearLayers, LinearSgd, Mlp, NonlinearLayers
 from ssltransfer.config.protocols.probes import Head as Head
 from ssltransfer.config.protocols.segmentation import Segmentation
@@ -25,7 +25,7 @@ from ssltransfer.config.protocols.voc import VocClassification
 PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     LinearLayers,
     NonlinearLayers,
-    Neighbours,
+    Neighbors,
     ClusterAlignment,
     Logistic,
     Linear,
@@ -42,7 +42,7 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
 AnyProtocol = Annotated[
     LinearLayers
     | NonlinearLayers
-    | Neighbours
+    | Neighbors
     | ClusterAlignment
     | Logistic
     | Linear

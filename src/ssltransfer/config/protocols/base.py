@@ -35,9 +35,9 @@ class Pool(Spec):
 class ProtocolOptions(Options):
     """What all protocols share. `module` in stages/evaluate/ holds the protocol.
 
-    `reads` says what a protocol works on: a model and pictures, or features that the features stage made; `trains`
+    `reads` says what a protocol works on: a model and images, or features that the features stage made; `trains`
     whether it looks at a training set at all, `tunes` whether the network itself learns of it; `labels` and `targets`
-    what a picture must come with; `falling` which values are better the lower they are, and in which unit, for they are
+    what a image must come with; `falling` which values are better the lower they are, and in which unit, for they are
     not in `unit`.
     """
 
@@ -67,11 +67,11 @@ class FineTuning(ProtocolOptions):
 
 
 class Labelled(Spec):
-    """Which training pictures keep their labels: drawn for each seed, or listed; one of the three."""
+    """Which training images keep their labels: drawn for each seed, or listed; one of the three."""
 
-    share: float | None = Field(None, gt=0, lt=1, description="Of each class, rounded, one picture at least.")
-    each: int | None = Field(None, ge=1, description="Pictures of each class; 1: one-shot.")
-    list: NameFile | None = Field(None, description="A file with a picture a line: its path in the set, or its name.")
+    share: float | None = Field(None, gt=0, lt=1, description="Of each class, rounded, one image at least.")
+    each: int | None = Field(None, ge=1, description="Images of each class; 1: one-shot.")
+    list: NameFile | None = Field(None, description="A file with a image a line: its path in the set, or its name.")
 
     @model_validator(mode="after")
     def _one(self) -> Labelled:
@@ -82,11 +82,9 @@ class Labelled(Spec):
 
 LAYER = "Default: the last layer that the model has."
 POOL = "Default: the whole map; for convolutional layers give avg: 1, say."
-PATCHES = (
-    "The mean over the 3 x 3 patches of a central square, each of the trunk's size: for models that learned of patches."
-)
+PATCHES = "The mean over the 3 x 3 patches of a central square, each of the backbone's size: for models that learned of patches."
 LASSO = "The head reads its own mix of the units of block3, at this L1 penalty; of resnet101-v2 alone."
-LABELLED = "Few labels: which training pictures have one. Default: all."
+LABELLED = "Few labels: which training images have one. Default: all."
 
 
 class FeatureProtocol(ProtocolOptions):

@@ -21,18 +21,18 @@ class Detection(ProtocolOptions):
     targets: ClassVar[TargetKind | None] = "boxes"
     tunes: ClassVar[bool] = True
     headline: ClassVar[str] = "map"
-    scales: tuple[Side, ...] = Field(min_length=1, description="Short sides of training pictures, one drawn for each.")
-    max_side: Side = Field(description="Longest side of a training picture; the short one gives way.")
-    test_scale: Side = Field(600, description="Short side of test pictures.")
-    test_max_side: Side = Field(1000, description="Longest side of test pictures.")
-    rois: int = Field(ge=2, description="Regions drawn of each training picture.")
+    scales: tuple[Side, ...] = Field(min_length=1, description="Short sides of training images, one drawn for each.")
+    max_side: Side = Field(description="Longest side of a training image; the short one gives way.")
+    test_scale: Side = Field(600, description="Short side of test images.")
+    test_max_side: Side = Field(1000, description="Longest side of test images.")
+    rois: int = Field(ge=2, description="Regions drawn of each training image.")
     foreground: Share = Field(0.25, description="Share of them, at most, that show a thing: overlap .5 or more.")
     background: tuple[Share, Share] = Field(description="From which overlap, and below which, the others are drawn.")
     pooling: Literal["pool", "align"] = Field(description="RoI max pooling, or bilinear RoIAlign.")
-    frozen: int = Field(ge=0, description="How many of the trunk's first layers keep their weights.")
+    frozen: int = Field(ge=0, description="How many of the backbone's first layers keep their weights.")
     nms: Share = Field(0.3, description="Overlap above which the lesser of two detections of a class goes.")
     least_score: Share = Field(0.05, description="Detections of a lower score are dropped.")
-    most: int = Field(100, ge=1, description="Detections kept of a picture.")
+    most: int = Field(100, ge=1, description="Detections kept of a image.")
     schedule: Schedule
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ class FastRcnn(Detection):
     fc: Literal["model", "fresh"] = Field("model", description="fc6 and fc7: the model's where it has them, or new.")
     frozen: int = Field(1, ge=0)
     dropout: float = Field(0.5, ge=0, lt=1)
-    schedule: Schedule = Schedule(steps=150_000, batch=2, lr=0.001, bias_lr=2.0, drop_every=50_000)
+    schedule: Schedule = Schedule(steps=150_000, batch_size=2, lr=0.001, bias_lr_mult=2.0, step_size=50_000)
 
 
 class FasterRcnn(Detection):
@@ -91,7 +91,7 @@ class FasterRcnn(Detection):
     anchor_ratios: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.5, 1, 2), min_length=1, description="Their height over width."
     )
-    rpn_samples: int = Field(256, ge=2, description="Anchors drawn of each training picture.")
+    rpn_samples: int = Field(256, ge=2, description="Anchors drawn of each training image.")
     rpn_foreground: Share = Field(0.5, description="Share of them, at most, that show a thing.")
     rpn_overlaps: tuple[Share, Share] = Field(
         (0.3, 0.7), description="Anchors below the first show nothing, from the second on a thing."
@@ -99,4 +99,4 @@ class FasterRcnn(Detection):
     rpn_nms: Share = Field(0.7, description="Overlap above which the lesser of two proposals goes.")
     considered: tuple[int, int] = Field((12_000, 6_000), description="Proposals before that, in training and test.")
     proposals: tuple[int, int] = Field((2_000, 300), description="Proposals kept, in training and test.")
-    schedule: Schedule = Schedule(steps=70_000, batch=1, lr=0.001, bias_lr=2.0, drops=(50_000,))
+    schedule: Schedule = Schedule(steps=70_000, batch_size=1, lr=0.001, bias_lr_mult=2.0, milestones=(50_000,))

@@ -1,4 +1,4 @@
-"""Protocols on cached features: neighbours, clusters, logistic regression, retrieval."""
+"""Protocols on cached features: neighbors, clusters, logistic regression, retrieval."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 from ssltransfer.config.protocols.base import FeatureProtocol
 
 
-class Neighbours(FeatureProtocol):
-    """Nearest neighbour by cosine on cached features (k = 1), or a vote of several."""
+class Neighbors(FeatureProtocol):
+    """Nearest neighbor by cosine on cached features (k = 1), or a vote of several."""
 
-    name: Literal["neighbours"] = "neighbours"
-    module: ClassVar[str] = "neighbours"
+    name: Literal["neighbors"] = "neighbors"
+    module: ClassVar[str] = "nearest_neighbors"
     source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
     temperature: float | None = Field(
@@ -35,7 +35,7 @@ Penalty = Annotated[float, Field(ge=0)]
 
 
 class Logistic(FeatureProtocol):
-    """L2-regularised logistic regression by L-BFGS on cached features."""
+    """L2-regularized logistic regression by L-BFGS on cached features."""
 
     name: Literal["logistic"] = "logistic"
     module: ClassVar[str] = "logistic"
@@ -44,14 +44,14 @@ class Logistic(FeatureProtocol):
     penalty: Penalty | Annotated[tuple[Penalty, ...], Field(min_length=1)] | None = Field(
         None,
         description="lambda of mean loss + lambda*||W||^2; default 100/(M*C). Of several the one is taken that names "
-        "most of a held-out tenth of each class, and then fitted to all.",
+        "most of a validation tenth of each class, and then fitted to all.",
     )
     iterations: int = Field(800, ge=1)
-    standardise: bool = False
+    standardize: bool = False
 
 
 class Retrieval(FeatureProtocol):
-    """Pictures of the same class among the nearest of the test set itself: recall at K."""
+    """Images of the same class among the nearest of the test set itself: recall at K."""
 
     name: Literal["retrieval"] = "retrieval"
     module: ClassVar[str] = "retrieval"

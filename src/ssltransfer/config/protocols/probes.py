@@ -1,4 +1,4 @@
-"""Classifiers on frozen layers, trained on augmented pictures."""
+"""Classifiers on frozen layers, trained on augmented images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class LinearLayers(ProtocolOptions):
     module: ClassVar[str] = "linear_layers"
     source: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
     headline: ClassVar[str] = "best"
-    layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the trunk.")
+    layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the backbone.")
     dims: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
     resize: Literal["bilinear", "area", "max"] = "area"
-    crops: Literal[1, 10] = Field(1, description="1: centre crop; 10: corners and centre, mirrored too.")
+    crops: Literal[1, 10] = Field(1, description="1: center crop; 10: corners and center, mirrored too.")
     schedule: Schedule = Schedule(
-        steps=140_000, batch=256, lr=0.01, drop_every=40_000, bias_lr=2.0, norm_and_bias_decay=False
+        steps=140_000, batch_size=256, lr=0.01, step_size=40_000, bias_lr_mult=2.0, decay_norm_and_bias=False
     )
 
 
@@ -35,34 +35,32 @@ class NonlinearLayers(ProtocolOptions):
     tunes: ClassVar[bool] = True
     headline: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(
-        None, description="The last frozen layer of each training. Default: every convolutional map of the trunk."
+        None, description="The last frozen layer of each training. Default: every convolutional map of the backbone."
     )
-    crops: Literal[1, 10] = Field(10, description="1: centre crop; 10: corners and centre, mirrored too.")
+    crops: Literal[1, 10] = Field(10, description="1: center crop; 10: corners and center, mirrored too.")
     dropout: float = Field(0.5, ge=0, lt=1, description="In fc6 and fc7 of the networks that have it.")
     schedule: Schedule = Schedule(
-        steps=450_000, batch=256, lr=0.01, drop_every=100_000, bias_lr=2.0, norm_and_bias_decay=False
+        steps=450_000, batch_size=256, lr=0.01, step_size=100_000, bias_lr_mult=2.0, decay_norm_and_bias=False
     )
 
 
 class Head(ProtocolOptions):
-    """What classifiers share that are trained by gradient descent on one frozen layer, of augmented pictures."""
+    """What classifiers share that are trained by gradient descent on one frozen layer, of augmented images."""
 
-    module: ClassVar[str] = "heads"
+    module: ClassVar[str] = "probes"
     layer: str | None = Field(None, description=LAYER)
     pool: Pool | None = Field(None, description=POOL)
     patches: bool = Field(False, description=PATCHES)
-    labelled: Labelled | None = Field(None, description=LABELLED + " `schedule.epochs` stay those of all pictures.")
+    labelled: Labelled | None = Field(None, description=LABELLED + " `schedule.epochs` stay those of all images.")
     unit_length: bool = Field(False, description="Divide each representation by its length.")
-    standardise: bool = Field(
+    standardize: bool = Field(
         False,
-        description="Then subtract the mean and divide by the deviation over the training pictures' centre crops.",
+        description="Then subtract the mean and divide by the deviation over the training images' center crops.",
     )
     augment: Literal["random-resized-crop", "random-crop"]
     mirror: bool
-    colours: bool = Field(
-        False, description="Distort colours as Inception does: brightness, contrast, saturation, hue."
-    )
-    output_stride: Literal[8, 16] | None = Field(None, description="Of trunks that can be told; null: as trained.")
+    colors: bool = Field(False, description="Distort colors as Inception does: brightness, contrast, saturation, hue.")
+    output_stride: Literal[8, 16] | None = Field(None, description="Of backbones that can be told; null: as trained.")
     hidden: int | None = Field(None, ge=1, description="Units of a hidden layer with ReLU; null: a linear classifier.")
     dropout: float = Field(0.0, ge=0, lt=1, description="After the hidden layer.")
     l2_rule: bool = Field(
@@ -80,15 +78,15 @@ class Head(ProtocolOptions):
 
 
 class Linear(Head):
-    """Linear classifier on the representation, of unit length and standardised, by SGD (CompRess)."""
+    """Linear classifier on the representation, of unit length and standardized, by SGD (CompRess)."""
 
     name: Literal["linear"] = "linear"
     source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     unit_length: bool = True
-    standardise: bool = True
+    standardize: bool = True
     augment: Literal["random-resized-crop", "random-crop"] = "random-resized-crop"
     mirror: bool = True
-    schedule: Schedule = Schedule(epochs=40, batch=256, lr=0.01, drops=(15, 30), weight_decay=1e-4)
+    schedule: Schedule = Schedule(epochs=40, batch_size=256, lr=0.01, milestones=(15, 30), weight_decay=1e-4)
 
 
 class LinearSgd(Head):
@@ -98,7 +96,7 @@ class LinearSgd(Head):
     source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     mirror: bool = False
-    schedule: Schedule = Schedule(epochs=520, batch=2048, lr=0.8, drops=(480, 500), weight_decay=0.0)
+    schedule: Schedule = Schedule(epochs=520, batch_size=2048, lr=0.8, milestones=(480, 500), weight_decay=0.0)
 
 
 class Mlp(Head):
@@ -111,7 +109,7 @@ class Mlp(Head):
     hidden: int | None = 1000
     dropout: float = 0.5
     l2_rule: bool = True
-    schedule: Schedule = Schedule(epochs=180, batch=512, lr=0.01, drops=(60, 120), weight_decay=0.0)
+    schedule: Schedule = Schedule(epochs=180, batch_size=512, lr=0.01, milestones=(60, 120), weight_decay=0.0)
 
 
 class FrozenBlock3(Head):
@@ -120,13 +118,15 @@ class FrozenBlock3(Head):
     name: Literal["frozen-block3"] = "frozen-block3"
     source: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
     headline: ClassVar[str] = "top5"
-    layer: str | None = Field("block3", description="Trunks without one name their own, such as conv5; null: the last.")
+    layer: str | None = Field(
+        "block3", description="Backbones without one name their own, such as conv5; null: the last."
+    )
     pool: Pool | None = Pool(max=3)
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     mirror: bool = False
-    colours: bool = True
+    colors: bool = True
     lasso: float | None = Field(None, ge=0, description=LASSO)
     output_stride: Literal[8, 16] | None = 16
     schedule: Schedule = Schedule(
-        epochs=20, batch=256, optimiser="rmsprop", lr=0.01, drop_every=2, factor=0.94, weight_decay=4e-5
+        epochs=20, batch_size=256, optimizer="rmsprop", lr=0.01, step_size=2, gamma=0.94, weight_decay=4e-5
     )

@@ -12,7 +12,7 @@ from ssltransfer.config.schedule import Schedule
 
 
 class Segmentation(FineTuning):
-    """FCN-32s on any trunk, fine-tuned: mean intersection over union of the classes and the background."""
+    """FCN-32s on any backbone, fine-tuned: mean intersection over union of the classes and the background."""
 
     name: Literal["segmentation"] = "segmentation"
     module: ClassVar[str] = "segmentation"
@@ -24,15 +24,15 @@ class Segmentation(FineTuning):
         "all", description="Which layers learn. fc6-8: fc6, fc7 and the score; score: it alone does."
     )
     padding: int = Field(
-        100, ge=0, description="Pixels of zeros around the picture, for trunks with fc6 (ResNets keep their own)."
+        100, ge=0, description="Pixels of zeros around the image, for backbones with fc6 (ResNets keep their own)."
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="After fc6 and after fc7.")
     schedule: Schedule = Schedule(
         steps=150_000,
-        batch=20,
-        micro_batch=1,
+        batch_size=20,
+        micro_batch_size=1,
         lr=1e-4,
-        drop_every=50_000,
-        bias_lr=2.0,
-        norm_and_bias_decay=False,
+        step_size=50_000,
+        bias_lr_mult=2.0,
+        decay_norm_and_bias=False,
     )

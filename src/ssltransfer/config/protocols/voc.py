@@ -22,20 +22,20 @@ class VocClassification(FineTuning):
         "all", description="Which layers learn. all, fc6-8: fc6, fc7 and fc8 start afresh; fc8: it alone does."
     )
     scale: tuple[float, float] = Field(
-        (0.5, 2.0), description="Side of the random crop in the original picture, in sides of the input."
+        (0.5, 2.0), description="Side of the random crop in the original image, in sides of the input."
     )
     crops: int = Field(10, ge=1, description="Random crops whose scores are summed at test time.")
     dropout: float = Field(0.5, ge=0, lt=1)
     loss_weight: float = Field(20.0, gt=0, description="Of the mean over classes: 20 is the sum over VOC's 20.")
     schedule: Schedule = Schedule(
         steps=80_000,
-        batch=16,
+        batch_size=16,
         lr=0.001,
-        bias_lr=2.0,
-        factor=0.5,
-        drop_every=10_000,
+        bias_lr_mult=2.0,
+        gamma=0.5,
+        step_size=10_000,
         weight_decay=1e-6,
-        clip=10.0,
+        clip_grad_norm=10.0,
     )
 
     @model_validator(mode="after")

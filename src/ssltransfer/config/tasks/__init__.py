@@ -10,7 +10,9 @@ from ssltransfer.config.base import name_alone
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.config.tasks.colorization import Colorization
 from ssltransfer.config.tasks.exemplar import Exemplar
+from ssltransfer.config.tasks.fixed import Hog, Imported, RandomNetwork, Snapshot
 from ssltransfer.config.tasks.motion import MotionSegmentation
+from ssltransfer.config.tasks.multi_task import Member, Several
 from ssltransfer.config.tasks.patches import JigsawKolesnikov, RelativePatchLocation
 from ssltransfer.config.tasks.patches import PatchOptions as PatchOptions
 from ssltransfer.config.tasks.positions import PatchGrid as PatchGrid
@@ -20,8 +22,6 @@ from ssltransfer.config.tasks.puzzles import Tiles as Tiles
 from ssltransfer.config.tasks.residual import ExemplarPatches, RelativePositionResidual
 from ssltransfer.config.tasks.residual import ResidualHead as ResidualHead
 from ssltransfer.config.tasks.rotation import Rotation
-from ssltransfer.config.tasks.several import Member, Several
-from ssltransfer.config.tasks.untrained import Hog, Imported, RandomNetwork, Snapshot
 
 TASKS: tuple[type[TaskOptions], ...] = (
     Jigsaw,

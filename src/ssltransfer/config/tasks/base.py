@@ -11,8 +11,8 @@ from ssltransfer.config.formats import TargetKind
 class TaskOptions(Options):
     """What all tasks share. `module` in stages/pretext/ holds the task.
 
-    `targets`: what each picture must come with.
-    `shares`: whether its `build` takes a trunk that other tasks train too, as `shared`.
+    `targets`: what each image must come with.
+    `shares`: whether its `build` takes a backbone that other tasks train too, as `shared`.
     """
 
     module: ClassVar[str] = ""

@@ -1,4 +1,4 @@
-"""Colours from lightness."""
+"""Colors from lightness."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ssltransfer.config.tasks.base import TaskOptions
 
 
 class Colorization(TaskOptions):
-    """Colorization: which of 313 colours has each place of a grey picture?"""
+    """Colorization: which of 313 colors has each place of a gray image?"""
 
     name: Literal["colorization"] = "colorization"
     module: ClassVar[str] = "colorization"
     shares: ClassVar[bool] = True
     source: ClassVar[str] = "Zhang et al. 2016; Doersch & Zisserman 2017; protocols 1.7"
-    resize: int = Field(256, ge=16, description="Side of the square that the whole picture is squeezed to.")
+    resize: int = Field(256, ge=16, description="Side of the square that the whole image is squeezed to.")
     hidden: int = Field(4096, ge=1, description="Channels of the head's 2x2 and 1x1 convolutions.")
-    neighbours: int = Field(10, ge=1, le=313, description="Nearest bins that share in a colour's code.")
+    neighbors: int = Field(10, ge=1, le=313, description="Nearest bins that share in a color's code.")
     sigma: float = Field(5.0, gt=0, description="Deviation of their Gaussian, in units of Lab.")
     prior: Literal["training", "uniform"] = Field(
-        "training", description="How often colours are: measured on training pictures, so that rare ones weigh more."
+        "training", description="How often colors are: measured on training images, so that rare ones weigh more."
     )
-    prior_pictures: int = Field(5000, ge=1, description="Training pictures that are measured, evenly spaced.")
+    prior_images: int = Field(5000, ge=1, description="Training images that are measured, evenly spaced.")
     uniform: float = Field(0.5, gt=0, le=1, description="Share of a uniform distribution mixed into the prior.")
-    least_colour: float = Field(5.0, ge=0, description="Pictures whose |a| and |b| never exceed this teach nothing.")
+    least_color: float = Field(5.0, ge=0, description="Images whose |a| and |b| never exceed this teach nothing.")

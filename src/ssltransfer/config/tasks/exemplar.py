@@ -1,4 +1,4 @@
-"""Exemplars: a picture is a class of its own."""
+"""Exemplars: a image is a class of its own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ssltransfer.config.tasks.base import TaskOptions
 
 
 class Exemplar(TaskOptions):
-    """Exemplar: views of one picture closer to each other than to views of others (triplet loss)."""
+    """Exemplar: views of one image closer to each other than to views of others (triplet loss)."""
 
     name: Literal["exemplar"] = "exemplar"
     module: ClassVar[str] = "exemplar"
     source: ClassVar[str] = "Dosovitskiy et al. 2014; Kolesnikov et al. 2019; protocols 1.6a"
-    views: int = Field(8, ge=2, description="Views of each picture.")
-    grey: float = Field(0.66, ge=0, le=1, description="Share of pictures turned grey, all views alike.")
-    least_area: float = Field(0.05, gt=0, le=1, description="Least share of the picture's area in a view.")
+    views: int = Field(8, ge=2, description="Views of each image.")
+    gray: float = Field(0.66, ge=0, le=1, description="Share of images turned gray, all views alike.")
+    least_area: float = Field(0.05, gt=0, le=1, description="Least share of the image's area in a view.")
     embedding: int = Field(1000, ge=1, description="Numbers that each view becomes: the network's logits.")
     margin: float = Field(0.5, gt=0, description="By how much others must be farther (squared distance).")
     norm_axis: Literal["view", "batch"] = Field(

@@ -14,9 +14,9 @@ class PatchOptions(TaskOptions):
     """What the two tasks share: how patches are made, embedded and joined."""
 
     tiles: Tiles = Tiles(jitter=21, channel_shift=0)
-    resize: int = Field(292, ge=12, description="The whole picture becomes a square of this side before the crop.")
-    grey: float = Field(0.66, ge=0, le=1, description="Share of pictures turned grey.")
-    grey_each: bool = Field(False, description="Grey is decided for each patch (the paper), not for all nine (code).")
+    resize: int = Field(292, ge=12, description="The whole image becomes a square of this side before the crop.")
+    gray: float = Field(0.66, ge=0, le=1, description="Share of images turned gray.")
+    gray_each: bool = Field(False, description="Gray is decided for each patch (the paper), not for all nine (code).")
     embedding: int = Field(1000, ge=1, description="Numbers that each patch becomes: the network's logits.")
     hidden: int = Field(4096, ge=1, description="Width of the layer that reads the joined embeddings.")
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -27,18 +27,18 @@ class PatchOptions(TaskOptions):
     @model_validator(mode="after")
     def _crop_fits(self) -> PatchOptions:
         if self.tiles.crop > self.resize:
-            raise ValueError(f"a crop of {self.tiles.crop} does not fit in pictures of {self.resize} (resize)")
+            raise ValueError(f"a crop of {self.tiles.crop} does not fit in images of {self.resize} (resize)")
         return self
 
 
 class JigsawKolesnikov(PatchOptions):
-    """Jigsaw of embedded patches: each picture in several of 100 permutations; which ones?"""
+    """Jigsaw of embedded patches: each image in several of 100 permutations; which ones?"""
 
     name: Literal["jigsaw-kolesnikov"] = "jigsaw-kolesnikov"
     module: ClassVar[str] = "jigsaw_kolesnikov"
     source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 1.4"
     permutations: int = Field(100, ge=2, le=40320)
-    shown: int = Field(8, ge=1, description="Different permutations that each picture is shown in (paper: 16).")
+    shown: int = Field(8, ge=1, description="Different permutations that each image is shown in (paper: 16).")
 
     @model_validator(mode="after")
     def _enough(self) -> JigsawKolesnikov:
@@ -48,7 +48,7 @@ class JigsawKolesnikov(PatchOptions):
 
 
 class RelativePatchLocation(PatchOptions):
-    """Relative patch location: in which of eight places does a patch lie, as seen from the centre?"""
+    """Relative patch location: in which of eight places does a patch lie, as seen from the center?"""
 
     name: Literal["relative-patch-location"] = "relative-patch-location"
     module: ClassVar[str] = "relative_patch_location"

@@ -16,7 +16,7 @@ class Tiles(Spec):
     crop: int = Field(255, ge=12)
     tile: int = Field(64, ge=4)
     jitter: int | None = Field(None, ge=0, description="Largest offset of a tile in its cell; default all that fits.")
-    channel_shift: int = Field(2, ge=0, description="Largest extra offset of each colour channel.")
+    channel_shift: int = Field(2, ge=0, description="Largest extra offset of each color channel.")
     stem_stride: int | None = Field(None, ge=1, description="First stride on tiles; default the paper's (CaffeNet: 2).")
 
     @model_validator(mode="after")
@@ -44,14 +44,14 @@ class Jigsaw(TaskOptions):
     permutations: int = Field(1000, ge=2, le=40320)
     tiles: Tiles = Tiles()
     resize: int = Field(256, ge=12, description="Short side in pixels before the crop.")
-    grey: float = Field(0.3, ge=0, le=1, description="Share of pictures turned grey.")
+    gray: float = Field(0.3, ge=0, le=1, description="Share of images turned gray.")
     hidden: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
     dropout: float = Field(0.5, ge=0, lt=1)
-    bn: bool = Field(False, description="Batch normalisation in fc6 and fc7: a small run leaves the guess sooner.")
+    bn: bool = Field(False, description="Batch normalization in fc6 and fc7: a small run leaves chance level sooner.")
 
 
 class JigsawPP(TaskOptions):
-    """Jigsaw++: 701 permutations at Hamming distance >= 3, up to two tiles replaced by another picture's."""
+    """Jigsaw++: 701 permutations at Hamming distance >= 3, up to two tiles replaced by another image's."""
 
     name: Literal["jigsaw++"] = "jigsaw++"
     module: ClassVar[str] = "jigsawpp"
@@ -62,8 +62,8 @@ class JigsawPP(TaskOptions):
     occluders: tuple[int, ...] = Field((0, 1, 2), description="Numbers of occluding tiles, equally likely.")
     tiles: Tiles = Tiles(jitter=18)
     resize: int = Field(256, ge=12, description="Short side in pixels before the crop.")
-    grey: float = Field(0.7, ge=0, le=1, description="Share of puzzles turned grey, occluders alike.")
-    projection: float = Field(0.0, ge=0, le=1, description="Share of the other puzzles with projected colour.")
+    gray: float = Field(0.7, ge=0, le=1, description="Share of puzzles turned gray, occluders alike.")
+    projection: float = Field(0.0, ge=0, le=1, description="Share of the other puzzles with projected color.")
     hidden: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
     dropout: float = Field(0.5, ge=0, lt=1)
-    bn: bool = Field(False, description="Batch normalisation in fc6 and fc7: a small run leaves the guess sooner.")
+    bn: bool = Field(False, description="Batch normalization in fc6 and fc7: a small run leaves chance level sooner.")

@@ -12,7 +12,7 @@ from ssltransfer.config.tasks.positions import PatchGrid
 
 
 class ResidualHead(Spec):
-    """Two residual units of stride 2 on the trunk's last map: 12x12x1024 to 3x3x512 for patches of 96."""
+    """Two residual units of stride 2 on the backbone's last map: 12x12x1024 to 3x3x512 for patches of 96."""
 
     channels: tuple[int, int] = Field((1024, 512), description="Output channels of the two units.")
     mid: int = Field(128, ge=1, description="Channels of their 3x3 convolutions.")
@@ -31,7 +31,7 @@ class RelativePositionResidual(PatchGrid):
     module: ClassVar[str] = "relative_position_residual"
     shares: ClassVar[bool] = True
     source: ClassVar[str] = "Doersch & Zisserman 2017; protocols 1.3c"
-    harmonised: bool = Field(False, description="Lightness three times, as colorization sees it; else colour dropping.")
+    harmonized: bool = Field(False, description="Lightness three times, as colorization sees it; else color dropping.")
     head: ResidualHead = ResidualHead()
     hidden: int = Field(512, ge=1, description="Width inside the three fully-connected residual units.")
     width: int | None = Field(
@@ -40,18 +40,18 @@ class RelativePositionResidual(PatchGrid):
 
 
 class ExemplarPatches(TaskOptions):
-    """Exemplar, patches: two views of one place are nearer to each other than to another picture's."""
+    """Exemplar, patches: two views of one place are nearer to each other than to another image's."""
 
     name: Literal["exemplar-patches"] = "exemplar-patches"
     module: ClassVar[str] = "exemplar_patches"
     shares: ClassVar[bool] = True
     source: ClassVar[str] = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
-    resize: int = Field(256, ge=16, description="Side of the square that the whole picture is squeezed to.")
+    resize: int = Field(256, ge=16, description="Side of the square that the whole image is squeezed to.")
     patch: int = Field(96, ge=8)
     translation: float = Field(0.2, ge=0, le=1, description="Largest shift in x and in y, in sides of a patch.")
     scale: tuple[float, float] = Field((0.7, 1.4), description="What a patch shows, in sides of a patch.")
     rotation: float = Field(20.0, ge=0, le=180, description="Largest turn either way, in degrees.")
-    hue: float = Field(0.1, ge=0, le=0.5, description="Largest shift either way, in turns of the colour circle.")
+    hue: float = Field(0.1, ge=0, le=0.5, description="Largest shift either way, in turns of the color circle.")
     saturation: tuple[float, float] = (0.7, 1.4)
     brightness: tuple[float, float] = (0.7, 1.4)
     contrast: tuple[float, float] = (0.5, 2.0)
@@ -61,7 +61,7 @@ class ExemplarPatches(TaskOptions):
     @model_validator(mode="after")
     def _fits(self) -> ExemplarPatches:
         if self.patch > self.resize:
-            raise ValueError(f"a patch of {self.patch} is larger than the picture of {self.resize}")
+            raise ValueError(f"a patch of {self.patch} is larger than the image of {self.resize}")
         for name in ("scale", "saturation", "brightness", "contrast"):
             low, high = getattr(self, name)
             if not 0 < low <= high:

@@ -10,7 +10,7 @@ from ssltransfer.config.tasks.base import TaskOptions
 
 
 class Rotation(TaskOptions):
-    """Rotation: by how many quarter turns was the picture turned?"""
+    """Rotation: by how many quarter turns was the image turned?"""
 
     name: Literal["rotation"] = "rotation"
     module: ClassVar[str] = "rotation"
@@ -20,4 +20,4 @@ class Rotation(TaskOptions):
         "random-resized-crop",
         description="RotNet's random box, Inception's (Kolesnikov 2019), or a random crop.",
     )
-    hidden: int = Field(4096, ge=1, description="Width of fc6 and fc7 where the trunk is no residual network.")
+    hidden: int = Field(4096, ge=1, description="Width of fc6 and fc7 where the backbone is no residual network.")

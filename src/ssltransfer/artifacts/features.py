@@ -1,0 +1,275 @@
+"""The feature store: Zarr 3, chunks of whole rows, one file each, rows in index order.
+
+A chunk is the unit of work and of resume. A missing chunk reads as NaN, never as zeros, and `missing` finds it.
+The default codec pipeline writes a chunk beside and renames it, so a chunk that has its name is whole. Several
+processes may write one store at once, each its own chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from ssltransfer.artifacts.files import ArtifactError, digest_of, digest_of_text, explained, read_json, sync
+
+CHUNK_BYTES = 24 << 20  # 16-32 MB a chunk: the fastest layout measured for writing and sequential reading
+
+
+class FeatureStore:
+    """A matrix of features on disk.
+
+    Attributes:
+        shape: (rows, dimensions).
+        rows: rows in a chunk.
+    """
+
+    def __init__(self, path: Path, array: zarr.Array):
+        self.path, self._array = path, array
+        self.shape: tuple[int, int] = (array.shape[0], array.shape[1])
+        self.dtype = np.dtype(array.dtype)
+        self.rows: int = array.chunks[0]
+
+    @classmethod
+    def create(cls, path: Path, n: int, dims: int, dtype: str, *, compress: bool = False) -> FeatureStore:
+        """Open the store at `path`, making it if it is not there yet; another process may do the same.
+
+        Args:
+            path: folder of the store.
+            n: rows.
+            dims: dimensions of a row.
+            dtype: numpy's name of the type.
+            compress: zstd; for features with many zeros.
+
+        Raises:
+            ArtifactError: the disk is full, or a store of another shape or type is there.
+        """
+        if (path / "zarr.json").is_file():
+            return cls.open(path)._checked((n, dims), dtype)
+        rows = chunk_rows(n, dims, np.dtype(dtype))
+        with explained(path), suppress(zarr.errors.ContainsArrayError):
+            zarr.create_array(
+                path,
+                shape=(n, dims),
+                chunks=(rows, dims),
+                dtype=dtype,
+                fill_value=float("nan"),
+                compressors=ZstdCodec(level=1) if compress else None,
+            )
+        return cls.open(path)._checked((n, dims), dtype)
+
+    @classmethod
+    def open(cls, path: Path) -> FeatureStore:
+        """Open an existing store.
+
+        Raises:
+            ArtifactError: there is none, or its description is damaged.
+        """
+        try:
+            # Otherwise every chunk is compared with the fill value, which is slow for float16.
+            array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+        except (FileNotFoundError, zarr.errors.BaseZarrError):
+            raise ArtifactError(f"{path}: no feature store; run the features stage.") from None
+        except ValueError:
+            raise ArtifactError(f"{path}: zarr.json is damaged; remove this store, run the features stage.") from None
+        return cls(path, array)
+
+    def _checked(self, shape: tuple[int, int], dtype: str) -> FeatureStore:
+        if self.shape != shape or self.dtype != np.dtype(dtype):
+            raise ArtifactError(
+                f"{self.path}: holds {self.shape} {self.dtype}, not {shape} {dtype}; remove it and run again."
+            )
+        return self
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.shape[0] // self.rows)
+
+    def span(self, chunk: int) -> slice:
+        """Rows of a chunk."""
+        return slice(chunk * self.rows, min(self.shape[0], (chunk + 1) * self.rows))
+
+    def chunk_file(self, chunk: int) -> Path:
+        """The file of a chunk."""
+        return self.path / "c" / str(chunk) / "0"
+
+    def missing(self) -> list[int]:
+        """Chunks that are not on disk yet, or were cut short there by a power failure."""
+        return [chunk for chunk in range(self.chunks) if not self._is_whole(chunk)]
+
+    def _is_whole(self, chunk: int) -> bool:
+        try:
+            size = self.chunk_file(chunk).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        # Zarr fills the last chunk up, so that all have one size; compressed ones say themselves when they are torn.
+        return size > 0 if self._array.compressors else size == self.rows * self.shape[1] * self.dtype.itemsize
+
+    def write(self, chunk: int, values: np.ndarray) -> None:
+        """Write a whole chunk (rows, dims), its bytes onto the disk before this returns.
+
+        Its place in the folder is safe after `settle`: a power failure before that may leave it missing, never torn.
+
+        Raises:
+            ArtifactError: the disk is full or must not be written; the chunk is missing then.
+        """
+        file = self.chunk_file(chunk)
+        # A chunk has one writer, so what lies half-written beside it is a dead one's.
+        for leftover in file.parent.glob("*.partial"):
+            leftover.unlink(missing_ok=True)
+        with explained(self.path):
+            self._array[self.span(chunk)] = values
+            sync(file)
+
+    def settle(self) -> None:
+        """Have the folders of all chunks on the disk: once, for a commit of the file system's journal takes longer
+        than a chunk.
+
+        Raises:
+            ArtifactError: the disk failed.
+        """
+        with explained(self.path):
+            folder = self.path / "c"
+            for path in (*folder.iterdir(), folder) if folder.is_dir() else ():
+                sync(path)
+
+    def read(self, span: slice) -> np.ndarray:
+        """Rows of the store, (rows, dims) in the stored dtype; rows of one chunk are fastest.
+
+        Raises:
+            ArtifactError: a chunk is damaged.
+        """
+        first, stop, _ = span.indices(self.shape[0])
+        chunk, start = divmod(first, self.rows)
+        if not self._array.compressors and first < stop <= (chunk + 1) * self.rows and self._is_whole(chunk):
+            # The bytes as they lie in the file: Zarr would copy them twice more.
+            dims, count = self.shape[1], stop - first
+            offset = start * dims * self.dtype.itemsize
+            stored = self.dtype.newbyteorder("<")
+            return np.fromfile(self.chunk_file(chunk), stored, count * dims, offset=offset).reshape(count, dims)
+        try:
+            return np.asarray(self._array[span])
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(
+                f"{self.path}: rows {span.start} to {span.stop} are damaged ({error}); remove this store and run the "
+                "features stage again."
+            ) from None
+
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """All rows in order, at most a chunk at a time (or `rows`, if fewer)."""
+        for chunk in range(self.chunks):
+            span = self.span(chunk)
+            step = min(rows or self.rows, self.rows)
+            for start in range(span.start, span.stop, step):
+                part = slice(start, min(start + step, span.stop))
+                yield part, self.read(part)
+
+    def digests(self) -> list[str]:
+        """Content digest of every chunk file, for the manifest.
+
+        Raises:
+            ArtifactError: a chunk is missing.
+        """
+        missing = self.missing()
+        if missing:
+            raise ArtifactError(f"{self.path}: chunk {missing[0]} is missing; run the features stage again.")
+        return [digest_of(self.chunk_file(chunk)) for chunk in range(self.chunks)]
+
+
+class Writer:
+    """Writes chunks in a thread of its own while the next ones are computed; at most one waits for the thread.
+
+    Use as a context manager: its end waits for what is under way, and milestones what waits if the block failed.
+
+    Args:
+        store: where they are written.
+    """
+
+    def __init__(self, store: FeatureStore):
+        self._store, self._thread = store, ThreadPoolExecutor(1, "writer")
+        self._under_way: deque[Future[None]] = deque()
+        self._begun, self._waited = time.monotonic(), 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._wait(0)
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def write(self, chunk: int, values: np.ndarray) -> None:
+        """Have a whole chunk written; `values` must not change any more.
+
+        Raises:
+            ArtifactError: this chunk or one before could not be written.
+        """
+        self._wait(1)
+        self._under_way.append(self._thread.submit(self._store.write, chunk, values))
+
+    def _wait(self, left: int) -> None:
+        started = time.monotonic()
+        while len(self._under_way) > left:
+            self._under_way.popleft().result()
+        self._waited += time.monotonic() - started
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time so far that the caller spent waiting for the disk."""
+        return self._waited / max(time.monotonic() - self._begun, 1e-9)
+
+
+def chunk_rows(n: int, dims: int, dtype: np.dtype) -> int:
+    """Rows in a chunk of a store of n rows."""
+    return max(1, min(n, CHUNK_BYTES // (dims * dtype.itemsize)))
+
+
+def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureStore, dict[str, Any]]:
+    """The store that a features manifest names, whole and of the right images.
+
+    Args:
+        manifest: features/{features}/{dataset}/manifest.json.
+        index: fingerprint of the index whose rows are expected.
+
+    Returns:
+        The store and the manifest's content.
+
+    Raises:
+        ArtifactError: missing, incomplete, or made of other images.
+    """
+    content = read_json(manifest)
+    if content.get("stage") != "features":
+        raise ArtifactError(f"{manifest}: not a manifest of features.")
+    store = FeatureStore.open(manifest.parent / "work" / content["work"] / "store.zarr")
+    if index is not None and content["index"] != index:
+        raise ArtifactError(
+            f"{manifest}: these features belong to another index ({content['index'][:8]}, not {index[:8]}); "
+            "run the features stage again."
+        )
+    missing = store.missing()
+    if missing or store.chunks != len(content["chunks"]):
+        raise ArtifactError(
+            f"{store.path}: {len(missing)} of {store.chunks} chunks are missing; remove {manifest} and "
+            "run the features stage again: it makes what is missing."
+        )
+    return store, content
+
+
+def store_digest(store: FeatureStore) -> str:
+    """One digest over all chunks."""
+    return digest_of_text(json.dumps(store.digests()))

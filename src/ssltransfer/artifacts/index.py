@@ -1,0 +1,248 @@
+"""The index of a dataset: one parquet row a image, in a fixed order, and what was left out and why."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssltransfer.artifacts.files import digest_of_text, replacing
+from ssltransfer.artifacts.packed import ROW, Packed
+from ssltransfer.artifacts.tables import read_table
+from ssltransfer.config.formats import CacheOptions, TargetKind
+
+SKIPPED = ".skipped.tsv"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What each image comes with beside labels, in a file of its own or packed beside the image.
+
+    Attributes:
+        kind: boxes, masks, depth or motion.
+        paths: relative path of each, below the index's root; of packed ones what they were made from.
+        digests: content digest of each.
+        packed: where they lie in the shards of the index's packed images.
+    """
+
+    kind: TargetKind
+    paths: list[str]
+    digests: list[str]
+    packed: Packed | None = None
+
+
+@dataclass(frozen=True)
+class Index:
+    """Images of a dataset.
+
+    Attributes:
+        root: folder that `paths` start from.
+        paths: relative path of each image; its position is the sample id.
+        labels: int32 (N,), class of each image, -1 where there is none.
+        classes: names of the classes.
+        presence: int8 (N, C) for sets with several labels a image: 1 present, 0 difficult, -1 absent.
+        sizes: int32 (N, 2), width and height in pixels, upright.
+        digests: content digest of each file; equal images have equal ones.
+        remarks: relative path -> what reading does to this image that its owner may not expect.
+        skipped: relative path -> reason.
+        spec: the dataset's spec as it was declared.
+        packed: where the pixels lie, if they were cached; `data.cached.read_sample` gives them either way.
+        targets: boxes, masks or depth; `data.targets.read_target` reads them.
+    """
+
+    root: Path
+    paths: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    sizes: np.ndarray
+    digests: list[str]
+    presence: np.ndarray | None = None
+    remarks: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    packed: Packed | None = None
+    targets: Targets | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, sample: int) -> Path:
+        """Where the image of a sample lies."""
+        return self.root / self.paths[sample]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of names, contents, labels and order: what everything made from this set depends on.
+
+        Not of the root: a folder that was moved holds the same images. Cached pixels differ from those of the
+        files, so what they are kept as counts too.
+        """
+        names = map(_one_line, self.paths)
+        rows = (f"{p}\t{d}\t{c}" for p, d, c in zip(names, self.digests, self.labels.tolist(), strict=True))
+        presence = "" if self.presence is None else self.presence.tobytes().hex()
+        packed = [] if self.packed is None else [json.dumps(self.packed.shards), self.packed.options.canonical()]
+        targets = [] if self.targets is None else [self.targets.kind, "\n".join(self.targets.digests)]
+        return digest_of_text("\n".join(rows), "\n".join(map(_one_line, self.classes)), presence, *packed, *targets)
+
+    def subset(self, ids: np.ndarray) -> Index:
+        """The index of some of the images, int64, numbered anew in this order."""
+        packed = _some(self.packed, ids)
+        targets = self.targets
+        if targets is not None:
+            paths, digests = ([column[sample] for sample in ids] for column in (targets.paths, targets.digests))
+            targets = Targets(targets.kind, paths, digests, _some(targets.packed, ids))
+        return replace(
+            self,
+            paths=[self.paths[sample] for sample in ids],
+            labels=self.labels[ids],
+            sizes=self.sizes[ids],
+            digests=[self.digests[sample] for sample in ids],
+            presence=None if self.presence is None else self.presence[ids],
+            packed=packed,
+            targets=targets,
+        )
+
+    def shared_with(self, other: Index) -> int:
+        """How many of the other's images stand in this one too, by content."""
+        mine = set(self.digests)
+        return sum(digest in mine for digest in other.digests)
+
+
+def _some(packed: Packed | None, ids: np.ndarray) -> Packed | None:
+    return None if packed is None else replace(packed, rows=packed.rows[ids])
+
+
+def write_index(path: Path, index: Index) -> None:
+    """Write the parquet file, and `<name>.skipped.tsv` beside it; all or nothing, equal content equal bytes.
+
+    What was left out stands in the tsv alone: a note put beside the images changes nothing that is made of them.
+    A tab, a line break or a backslash in a name is written as \\t, \\n, \\r or \\\\ in the tsv, and as it is in the
+    parquet file.
+
+    Raises:
+        ArtifactError: the disk is full or must not be written.
+    """
+    lines = (f"{_one_line(name)}\t{_one_line(reason)}\n" for name, reason in sorted(index.skipped.items()))
+    about = {
+        "root": str(index.root),
+        "classes": index.classes,
+        "fingerprint": index.fingerprint,
+        "spec": index.spec,
+    }
+    if index.packed is not None:
+        about["packed"] = {
+            # Below the index, wherever the results are moved to.
+            "folder": index.packed.folder.relative_to(path.parent).as_posix(),
+            "options": index.packed.options.canonical(),
+            "shards": index.packed.shards,
+        }
+    if index.targets is not None:
+        about["targets"] = index.targets.kind
+    metadata = {"ssltransfer": json.dumps(about, sort_keys=True, ensure_ascii=False)}
+    table = pa.table(_columns(index)).replace_schema_metadata(metadata)
+    # Both are written before either takes its name.
+    with replacing(path.with_suffix(SKIPPED)) as skipped, replacing(path) as beside:
+        skipped.write_text("path\treason\n" + "".join(lines), encoding="utf-8")
+        pq.write_table(table, beside, write_page_checksum=True)
+
+
+def _columns(index: Index) -> dict[str, pa.Array]:
+    labels = pa.array(index.labels, pa.int32())
+    named = pa.array(index.labels, pa.int32(), mask=index.labels < 0)
+    columns = {
+        "sample": pa.array(range(len(index)), pa.int32()),
+        "path": pa.array(index.paths, pa.string()),
+        "label": labels,
+        "class": pa.DictionaryArray.from_arrays(named, pa.array(index.classes, pa.string())),
+        "width": pa.array(index.sizes[:, 0], pa.int32()),
+        "height": pa.array(index.sizes[:, 1], pa.int32()),
+        "digest": pa.array(index.digests, pa.string()),
+    }
+    if index.remarks:
+        columns["remark"] = pa.array([index.remarks.get(path) for path in index.paths], pa.string())
+    if index.presence is not None:
+        columns["presence"] = pa.array(list(index.presence), pa.list_(pa.int8()))
+    if index.targets is not None:
+        columns["target"] = pa.array(index.targets.paths, pa.string())
+        columns["target_digest"] = pa.array(index.targets.digests, pa.string())
+        if index.targets.packed is not None:
+            columns |= _placed(index.targets.packed, "target_")
+    if index.packed is not None:
+        columns |= _placed(index.packed, "")
+    return columns
+
+
+def _placed(packed: Packed, prefix: str) -> dict[str, pa.Array]:
+    return {prefix + name: pa.array(packed.rows[name]) for name in ROW.names or ()}
+
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_TABLE = {ord(sign): escaped for sign, escaped in _ESCAPES.items()}
+
+
+def _one_line(text: str) -> str:
+    return text.translate(_TABLE)
+
+
+def _several_lines(text: str) -> str:
+    signs = {escaped: sign for sign, escaped in _ESCAPES.items()}
+    return re.sub(r"\\.", lambda match: signs.get(match[0], match[0]), text)
+
+
+def _read_left_out(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").split("\n")[1:-1]
+    return {
+        _several_lines(name): _several_lines(reason) for name, _, reason in (line.partition("\t") for line in lines)
+    }
+
+
+def read_index(path: Path) -> Index:
+    """Read an index, and what was left out of it where that list lies beside it.
+
+    Raises:
+        ArtifactError: missing, damaged, or no index.
+    """
+    table, about = read_table(path, "index of images", "index")
+    paths = table["path"].to_pylist()
+    remarks = table["remark"].to_pylist() if "remark" in table.column_names else [None] * len(paths)
+    presence = None
+    if "presence" in table.column_names:
+        presence = np.array(table["presence"].to_pylist(), np.int8).reshape(len(table), -1)
+    return Index(
+        root=Path(about["root"]),
+        paths=paths,
+        labels=table["label"].to_numpy(),
+        classes=about["classes"],
+        sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1),
+        digests=table["digest"].to_pylist(),
+        presence=presence,
+        remarks={name: text for name, text in zip(paths, remarks, strict=True) if text},
+        skipped=_read_left_out(path.with_suffix(SKIPPED)),
+        spec=about["spec"],
+        packed=_read_packed(path, table, about["packed"]) if "packed" in about else None,
+        targets=_read_targets(path, table, about) if "targets" in about else None,
+    )
+
+
+def _read_targets(path: Path, table: pa.Table, about: dict[str, Any]) -> Targets:
+    packed = None
+    if "target_shard" in table.column_names:
+        packed = _read_packed(path, table, about["packed"], "target_")
+    return Targets(about["targets"], table["target"].to_pylist(), table["target_digest"].to_pylist(), packed)
+
+
+def _read_packed(path: Path, table: pa.Table, about: dict[str, Any], prefix: str = "") -> Packed:
+    rows = np.empty(len(table), ROW)
+    for name in ROW.names or ():
+        rows[name] = table[prefix + name].to_numpy()
+    shards = [(size, digest) for size, digest in about["shards"]]
+    return Packed(path.parent / about["folder"], CacheOptions.parse(about["options"]), shards, rows)

@@ -1,0 +1,94 @@
+"""Metrics: one JSON form for all protocols."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Numbers of one model under one protocol.
+
+    Attributes:
+        protocol: name and options, with the protocol's version where it was raised.
+        model: name of the model; `evaluation`: name of the evaluation.
+        headline: key of `values` that a table shows.
+        values: value name -> one number for each seed, in `unit`.
+        chance: what chance reaches for the headline value, in `unit`.
+        datasets: role -> name, number of samples, fingerprint.
+        shared: images of the test set that stand in the training set too, by content.
+        details: curves, per-class values, matrices: what the report draws.
+        inputs: role -> digests of what it was made from.
+    """
+
+    protocol: dict[str, Any]
+    model: str
+    evaluation: str
+    headline: str
+    unit: str
+    values: dict[str, list[float]]
+    seeds: list[int]
+    datasets: dict[str, dict[str, Any]]
+    chance: float | None = None
+    shared: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+
+    def mean(self, value: str | None = None) -> float:
+        """Mean over seeds."""
+        numbers = self.values[value or self.headline]
+        return sum(numbers) / len(numbers)
+
+    def spread(self, value: str | None = None) -> float | None:
+        """Standard deviation over seeds (n - 1), or None for one seed."""
+        numbers = self.values[value or self.headline]
+        if len(numbers) < 2:
+            return None
+        mean = sum(numbers) / len(numbers)
+        return math.sqrt(sum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1))
+
+
+def write_metrics(path: Path, metrics: Metrics) -> None:
+    """Write metrics, all or nothing.
+
+    Raises:
+        ArtifactError: a number is not finite.
+    """
+    content = asdict(metrics)
+    wrong = next(_not_finite(content, ""), None)
+    if wrong:
+        raise ArtifactError(f"{path}: {wrong} is not finite; the evaluation of {metrics.model} went wrong.")
+    write_json(path, {"stage": "evaluate", **content})
+
+
+def _not_finite(content: Any, name: str) -> Iterator[str]:
+    """Names of the numbers in nested content that JSON cannot hold."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield name
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _not_finite(value, f"{name}.{key}".lstrip("."))
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _not_finite(value, name)
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Read metrics.
+
+    Raises:
+        ArtifactError: missing, or no metrics.
+    """
+    content = read_json(path)
+    try:
+        if content.pop("stage", None) == "evaluate":
+            return Metrics(**content)
+    except (TypeError, AttributeError):
+        pass
+    raise ArtifactError(f"{path}: not a file of metrics; remove it and run the evaluate stage again.")

@@ -1,0 +1,35 @@
+"""Reading the parquet files that lie between stages, with one sentence for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssltransfer.artifacts.files import ArtifactError
+
+
+def read_table(path: Path, what: str, stage: str) -> tuple[pa.Table, dict[str, Any]]:
+    """The table of a parquet file, and what is said about it under the key "ssltransfer" of its metadata.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages: "index of images".
+        stage: the stage that writes it.
+
+    Raises:
+        ArtifactError: it is missing, damaged (pages carry checksums), or something else.
+    """
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        about = json.loads(table.schema.metadata[b"ssltransfer"])
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing; run the {stage} stage.") from None
+    except PermissionError:
+        raise ArtifactError(f"{path}: may not be read; see to its permissions.") from None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        raise ArtifactError(f"{path}: damaged, or no {what}; remove it and run the {stage} stage again.") from None
+    return table, about

@@ -1,0 +1,240 @@
+"""The work directory of a heavy stage: where it goes on after any interruption, and what keeps a second copy out.
+
+Snakemake sees only the manifest, which is written last. Checkpoints, stores and curves lie in
+`work/<key>/` beside it, keyed by the spec and the content of the inputs: a changed spec never finds an old
+checkpoint, an unchanged one always does. An output that shares its folder with others (metrics of several models)
+has `work/<stem>/<key>/` and `<stem>.run.json` of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from ssltransfer import __version__
+from ssltransfer.artifacts.files import ArtifactError, digest_of, digest_of_text, read_json, write_json, write_text
+
+MANIFEST = "manifest.json"
+DONE = "done.json"
+
+
+class Work:
+    """A stage at work on one output: a lock, a work directory, and at the end the manifest.
+
+    Use as a context manager; a second copy of the same job is refused at once. Of several processes that do one job
+    together (RANK in the environment) the first holds the lock and writes; the others only find their folder here.
+
+    Args:
+        stage: name of the stage.
+        output: the manifest to be written.
+        spec: canonical text of what is made.
+        inputs: role -> files that it is made from; their content is part of the key.
+        part: "3-of-8" where eight jobs share the folder, each one its own part of the work; they write no manifest.
+
+    Attributes:
+        folder: made when the block is entered; its path is a function of output and key.
+    """
+
+    def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]], *, part: str = ""):
+        self.stage, self.output, self.spec, self.part = stage, output, spec, part
+        self.inputs = {role: [self._digest(path) for path in paths] for role, paths in inputs.items() if paths}
+        self.key = digest_of_text(stage, spec, json.dumps(self.inputs, sort_keys=True))
+        alone = output.name == MANIFEST
+        self.folder = output.parent.joinpath("work", *([] if alone else [output.stem]), self.key)
+        self._first = os.environ.get("RANK", "0") == "0"
+        self._locks: list[IO[str]] = []
+        self._started = time.monotonic()
+
+    @staticmethod
+    def _digest(path: Path) -> str:
+        if not path.is_file():
+            raise ArtifactError(f"{path}: missing; run the stage that makes it.")
+        return digest_of(path)
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._first:
+            return self
+        if self.part:
+            self._lock_part()
+            return self
+        self._lock("lock", fcntl.LOCK_EX)
+        for leftover in self.folder.glob(".*.partial"):
+            leftover.unlink()
+        return self
+
+    def _lock_part(self) -> None:
+        """Beside other parts, but neither beside the whole, nor this part twice, nor parts of another division."""
+        self._lock("lock", fcntl.LOCK_SH)
+        self._lock(f"{self.part}.lock", fcntl.LOCK_EX)
+        _, _, division = self.part.partition("-")
+        for other in self.folder.glob("*-of-*.lock"):
+            if not other.name.endswith(f"-{division}.lock"):
+                self._lock(other.name, fcntl.LOCK_SH)
+
+    def _lock(self, name: str, how: int) -> None:
+        file = (self.folder / name).open("a+")
+        self._locks.append(file)
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            self._unlock()
+            raise ArtifactError(
+                f"{self.output}: another copy of this job is at work ({holder}); wait for it or end it, "
+                "then run the same command again: nothing of its work is lost."
+            ) from None
+        file.truncate(0)
+        file.write(f"host {socket.gethostname()}, process {os.getpid()}{_slurm_job()}")
+        file.flush()
+
+    def _unlock(self) -> None:
+        for file in self._locks:
+            file.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._unlock()
+
+    def finish(self, content: dict[str, Any], *, files: Sequence[str] = (), **measured: Any) -> None:
+        """Write run.json (what varies between equal runs), then the manifest (what does not).
+
+        `files` are the names of what else was made beside the manifest.
+        """
+        self.record(**measured)
+        manifest = {"stage": self.stage, "spec": json.loads(self.spec), "inputs": self.inputs, "work": self.key}
+        write_json(self.output, manifest | content)
+        self.seal(files)
+
+    def seal(self, files: Sequence[str] = ()) -> None:
+        """Remember the output, so that a copy of this job that comes later has nothing to do."""
+        made = {name: digest_of(self.output.parent / name) for name in files}
+        write_json(self.folder / DONE, {"code": _code(), "output": self.output.read_text("utf-8"), "files": made})
+
+    def already_made(self) -> bool:
+        """Whether this job was done before, by this code, and all that it made is still there.
+
+        Snakemake removes the output of a job that outlived it, as it cannot know that the job ended well; and it
+        removes it when a rerun is forced. In both cases the output is written again and nothing is computed. Changed
+        code computes: that is what forcing a rerun is for.
+        """
+        done = read_json(self.folder / DONE) if (self.folder / DONE).is_file() else None
+        if done is None or done["code"] != _code():
+            return False
+        beside = {self.output.parent / name: digest for name, digest in done["files"].items()}
+        if not all(path.is_file() and digest_of(path) == digest for path, digest in beside.items()):
+            return False
+        if self._first:
+            write_text(self.output, done["output"])
+        print(f"{self.output}: made before by the same code from the same inputs; nothing to do.", flush=True)
+        return True
+
+    def record(self, **measured: Any) -> None:
+        """Write run.json alone, for a stage whose output has a form of its own and is written right after.
+
+        A part's is `<part>.run.json` in the work directory.
+        """
+        output = self.folder / f"{self.part}.json" if self.part else self.output
+        record_run(output, self._started, work=self.key, **measured)
+
+
+def record_run(output: Path, started: float, **measured: Any) -> None:
+    """Write what varies between equal runs beside an output.
+
+    Args:
+        output: what is made.
+        started: time.monotonic() at the start.
+        measured: what else was measured.
+    """
+    seconds = round(time.monotonic() - started, 2)
+    run = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), **environment(), **measured}
+    write_json(run_file_of(output), run)
+
+
+def run_file_of(output: Path) -> Path:
+    """run.json beside a manifest, <stem>.run.json beside any other output."""
+    return output.with_name("run.json" if output.name == MANIFEST else f"{output.stem}.run.json")
+
+
+@cache
+def _code() -> str:
+    """Digest of this package's source."""
+    package = Path(__file__).parents[1]
+    return digest_of_text(*(path.read_text("utf-8") for path in sorted(package.rglob("*.py"))))
+
+
+def _slurm_job() -> str:
+    job = os.environ.get("SLURM_JOB_ID")
+    return f", Slurm job {job}" if job else ""
+
+
+def peak_memory_mb() -> int:
+    """Largest resident memory of this process and of any finished child so far, in MB."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return int(max(own, child) // 1024)
+
+
+def environment() -> dict[str, str]:
+    """Versions and host, for run.json and the report."""
+    versions = {}
+    for name in ("torch", "torchvision", "numpy", "zarr", "snakemake"):
+        with suppress(PackageNotFoundError):  # a node's environment need not hold Snakemake
+            versions[name] = version(name)
+    return {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "ssltransfer": __version__,
+        **versions,
+    }
+
+
+def clean(results: Path) -> list[Path]:
+    """Remove work directories of results that are there but were made in another one; returns what was removed.
+
+    A directory whose lock is held stays, and so does one whose result is not there yet: it is gone on with.
+    """
+    removed = []
+    for file in sorted([*results.glob("*/**/work/*/lock"), *results.glob("*/**/work/*/*/lock")]):
+        folder = file.parent
+        if _current(folder) in (None, folder.name):
+            continue
+        with file.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(folder)
+            removed.append(folder)
+    return removed
+
+
+def _current(folder: Path) -> str | None:
+    """Key of the work directory that the present result beside `folder` was made in; None without a result."""
+    if folder.parent.name == "work":
+        source = output = folder.parent.parent / MANIFEST
+    else:
+        beside = folder.parent.parent.parent
+        named = (beside / f"{folder.parent.name}{suffix}" for suffix in (".json", ".parquet"))
+        output = next(filter(Path.is_file, named), beside / f"{folder.parent.name}.json")
+        source = run_file_of(output)
+    if not output.is_file() or not source.is_file():
+        return None
+    key: str | None = read_json(source).get("work")
+    return key

@@ -1,0 +1,72 @@
+"""AlexNets, which must not be mixed."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.backbones.base import BackboneOptions
+
+
+class AlexNetOptions(BackboneOptions):
+    """What all AlexNets share: five convolutions and two fully-connected layers in a row."""
+
+    convolutions: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    fully_connected: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
+    tile: ClassVar[dict[str, int]] = {"stem_stride": 2}
+    pool5: ClassVar[int] = 3
+    rescalable: ClassVar[bool] = True
+    padded_by_detectors: ClassVar[bool] = True
+
+
+class CaffeNet(AlexNetOptions):
+    """CaffeNet: AlexNet with groups, LRN after pooling, ceil-mode pooling (Noroozi's AlexNet)."""
+
+    name: Literal["caffenet"] = "caffenet"
+    source: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
+    dropout_before_classifier: ClassVar[bool] = True
+    size: int = Field(227, ge=16, le=2048)
+    bn: bool = Field(False, description="Batch normalization instead of LRN: not the papers', but learns in minutes.")
+
+    @property
+    def short_side(self) -> int:
+        """256 at 227."""
+        return round(self.size * 256 / 227)
+
+    @property
+    def normed(self) -> bool:
+        """As was chosen."""
+        return self.bn
+
+
+class AlexNet(AlexNetOptions):
+    """torchvision's AlexNet: no groups, no LRN (CompRess's AlexNet)."""
+
+    name: Literal["alexnet"] = "alexnet"
+    source: ClassVar[str] = "Krizhevsky 2014; torchvision.models.alexnet"
+
+
+class AlexNetBN(AlexNetOptions):
+    """RotNet's AlexNet: torchvision's channels, batch normalization after every layer, no dropout."""
+
+    name: Literal["alexnet-bn"] = "alexnet-bn"
+    source: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
+
+    @property
+    def normed(self) -> bool:
+        """Always."""
+        return True
+
+
+class AlexNetBig(AlexNetOptions):
+    """DeepCluster's AlexNet: the original's channels without groups, batch normalization in the convolutions."""
+
+    name: Literal["alexnet-big"] = "alexnet-big"
+    source: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
+    sobel: bool = Field(False, description="Sees the two Sobel gradients of the gray image, not its colors.")
+
+    @property
+    def normed(self) -> bool:
+        """Always."""
+        return True

@@ -1,0 +1,87 @@
+"""Distorted colors of batches on the device: brightness, contrast, saturation and hue, in a random order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssltransfer.data.device_ops import to_float
+from ssltransfer.data.rng import Draws
+
+_LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights
+
+
+def distort_colors(
+    x: Tensor,
+    draws: Draws,
+    *,
+    brightness: float | tuple[float, float] = 0.125,
+    contrast: float | tuple[float, float] = 0.5,
+    saturation: float | tuple[float, float] = 0.5,
+    hue: float = 0.2,
+    purpose: str = "colors",
+) -> Tensor:
+    """Inception's color distortion as torchvision's ColorJitter states it (protocols.md 1.10).
+
+    Each image has its own four factors and its own order of the four steps; every step is clipped.
+
+    Args:
+        x: uint8 or float (B, 3, H, W) RGB on the scale 0 to 255.
+        draws: of the images.
+        brightness, contrast, saturation: factors are uniform in 1 -+ this, or between these two.
+        hue: shift is uniform in -+ this, in turns of the color circle.
+        purpose: of the draws.
+
+    Returns:
+        float32 (B, 3, H, W), 0 to 255.
+    """
+    values = to_float(x) / 255
+    ends = [f if isinstance(f, tuple) else (1 - f, 1 + f) for f in (brightness, contrast, saturation)]
+    low, high = torch.tensor([*ends, (-hue, hue)], dtype=torch.float64).unbind(1)
+    center, spread = (((high + sign * low) / 2).float().to(x.device) for sign in (1, -1))
+    factors = center + spread * draws.uniform(f"{purpose}/factors", 4, -1.0, 1.0)
+    order = draws.permutation(f"{purpose}/order", 4)
+    steps = (_brighten, _contrast, _saturate, _turn)
+    for place in range(4):
+        for number, step in enumerate(steps):
+            rows = (order[:, place] == number).nonzero()[:, 0]
+            if len(rows):
+                values[rows] = step(values[rows], factors[rows, number].view(-1, 1, 1, 1)).clamp(0, 1)
+    return values * 255
+
+
+def _luma(x: Tensor) -> Tensor:
+    red, green, blue = x.unbind(1)
+    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(1)
+
+
+def _brighten(x: Tensor, factor: Tensor) -> Tensor:
+    return x * factor
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    mean = _luma(x).mean((1, 2, 3), keepdim=True, dtype=torch.float64).float()
+    return factor * x + (1 - factor) * mean
+
+
+def _saturate(x: Tensor, factor: Tensor) -> Tensor:
+    return factor * x + (1 - factor) * _luma(x)
+
+
+def _turn(x: Tensor, shift: Tensor) -> Tensor:
+    """Hue moved by `shift` turns: RGB to HSV and back."""
+    value, lowest = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    chroma = value - lowest
+    safe = torch.where(chroma == 0, 1.0, chroma)
+    red, green, blue = x.split(1, dim=1)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    turned = (sector / 6 + shift) % 1 * 6
+    channels = []
+    for offset in (5, 3, 1):
+        k = (offset + turned) % 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.cat(channels, dim=1)

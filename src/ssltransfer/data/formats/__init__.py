@@ -1,0 +1,103 @@
+"""Published folder layouts -> the images of a data set and their labels. A file a family of formats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer.config.formats import Dataset
+from ssltransfer.errors import UserError
+
+
+class LayoutError(UserError):
+    """The folder is missing or not laid out as the format says; one clear sentence."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Images that a layout names, before any of them was opened.
+
+    Attributes:
+        root: folder that `paths` start from.
+        paths: relative path of each image, in the set's own fixed order.
+        labels: class of each image, or None where the set has no single label a image.
+        classes: names of the classes.
+        presence: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels a image.
+        skipped: path -> reason, for files that are no candidates.
+        targets: relative path of what each image comes with, where the dataset was asked for it.
+        notes: remarks to print, such as a size that differs from the published one.
+    """
+
+    root: Path
+    paths: list[str]
+    labels: list[int] | None = None
+    classes: list[str] = field(default_factory=list)
+    presence: np.ndarray | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    targets: list[str] | None = None
+
+
+_MODULES = {
+    "folder": "folders",
+    "imagefolder": "folders",
+    "imagenet": "imagenet",
+    "cifar10": "torchvision_sets",
+    "cifar100": "torchvision_sets",
+    "stl10": "torchvision_sets",
+    "flowers102": "flowers",
+    "places365": "places",
+    "places205": "places",
+    "cub200": "fine_grained",
+    "cars196": "fine_grained",
+    "voc": "voc",
+    "sbd": "sbd",
+    "nyu-depth-v2": "depth_sets",
+    "fastdepth": "depth_sets",
+    "rgbd": "depth_sets",
+    "video": "videos",
+    "synthetic": "synthetic",
+}
+
+
+def find(dataset: Dataset, *, workers: int = 1) -> Found:
+    """The images of a data set, fetched or drawn first where the format does that.
+
+    Args:
+        dataset: what to find; a root that begins with ~ lies in the user's home.
+        workers: threads or processes that may help where images are written first.
+
+    Raises:
+        LayoutError: the folder is missing, empty, or laid out otherwise.
+        ArtifactError: the disk is full where images are fetched or written.
+    """
+    module = import_module(f"ssltransfer.data.formats.{_MODULES[dataset.format]}")
+    finder: Callable[..., Found] = module.find
+    found = finder(dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())}), workers=workers)
+    if not found.paths:
+        raise LayoutError(f"{found.root}: no images here; check root and split of this dataset.")
+    if dataset.published not in (None, len(found.paths)):
+        found.notes.append(
+            f"{found.root}: {len(found.paths)} images are listed, the published number is {dataset.published}."
+        )
+    return found
+
+
+def folder_of(root: Path) -> list[os.DirEntry[str]]:
+    """Entries of a folder, sorted by name.
+
+    Raises:
+        LayoutError: it is not there, or may not be opened: what it hides cannot be listed as left out.
+    """
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise LayoutError(f"{root}: there is no such folder; check root and split of this dataset.") from None
+    except OSError as error:
+        raise LayoutError(f"{root}: this folder cannot be opened ({error.strerror}); mend it or remove it.") from None

@@ -1,0 +1,134 @@
+"""Images with depth: NYU Depth v2, its many frames of Ma & Karaman, and lists of images and depth maps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssltransfer.artifacts.files import explained
+from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
+from ssltransfer.data.formats import Found, LayoutError, folder_of
+from ssltransfer.data.formats.download import alone
+from ssltransfer.data.formats.folders import find_images
+from ssltransfer.data.formats.matlab import read_mat
+
+Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H, W) in meters
+
+
+def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> Found:
+    """Images of a split and their depth maps.
+
+    NYU's and Ma & Karaman's lie in HDF5 files and are written once, at the first call, as
+    root/<format>-png/<split>/rgb/<name>.png and depth/<name>.npy, float32 meters.
+
+    Args:
+        dataset: which.
+        workers: not used.
+
+    Raises:
+        LayoutError: a file or a list is missing or damaged.
+        ArtifactError: the disk is full.
+    """
+    root = Path(dataset.root)
+    if isinstance(dataset, Rgbd):
+        return _listed(root, dataset)
+    folder_of(root)
+    folder = root / f"{dataset.format}-png" / dataset.split
+    if not folder.is_dir():
+        with alone(root, dataset.format):
+            if not folder.is_dir():
+                _write(folder, _nyu(root, dataset.split) if isinstance(dataset, NyuDepthV2) else _fast(root, dataset))
+    names = [path.removesuffix(".png") for path in find_images(folder / "rgb").paths]
+    targets = [f"depth/{name}.npy" for name in names] if dataset.targets else None
+    return Found(folder, [f"rgb/{name}.png" for name in names], targets=targets)
+
+
+def _listed(root: Path, dataset: Rgbd) -> Found:
+    file = root / f"{dataset.split}.txt"
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        there = ", ".join(sorted(path.stem for path in root.glob("*.txt"))) or "no lists"
+        raise LayoutError(f"{file}: missing; there are: {there}.") from None
+    except (OSError, ValueError) as error:
+        raise LayoutError(f"{file}: not a list of images and depth maps ({error}); restore it.") from None
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if fields and not line.startswith("#"):
+            if len(fields) != 2:
+                raise LayoutError(f"{file}: line {number} is not a image and a depth map; mend this line.")
+            pairs.append(fields)
+    return Found(root, [path for path, _ in pairs], targets=[path for _, path in pairs] if dataset.targets else None)
+
+
+def _nyu(root: Path, split: str) -> Iterator[Frame]:
+    """Frames of nyu_depth_v2_labeled.mat that splits.mat counts to this split, named by their number in the file."""
+    file, lists = root / "nyu_depth_v2_labeled.mat", root / "splits.mat"
+    for path in (file, lists):
+        if not path.is_file():
+            raise LayoutError(f"{path}: missing; `root` must hold nyu_depth_v2_labeled.mat and splits.mat.")
+    numbers = read_mat(lists.read_bytes(), str(lists)).get(f"{split}Ndxs")
+    if numbers is None:
+        raise LayoutError(f"{lists}: has no {split}Ndxs; remove it and fetch it again.")
+    with _arrays(file, "images", "depths") as (images, depths):
+        for number in np.atleast_1d(numbers).astype(int).tolist():
+            if not 1 <= number <= len(images):
+                raise LayoutError(f"{lists}: names frame {number}, {file.name} has {len(images)}; fetch both again.")
+            # MATLAB keeps columns first: (3, W, H) and (W, H).
+            yield f"{number:05d}", images[number - 1].transpose(2, 1, 0), depths[number - 1].T
+
+
+def _fast(root: Path, dataset: FastDepth) -> Iterator[Frame]:
+    """Frames of the .h5 files below the split's folder, named by their paths in it."""
+    folder = root / dataset.split
+    files = sorted(folder.rglob("*.h5"))
+    if not files:
+        raise LayoutError(f"{folder}: holds no .h5 files; check root and split of this dataset.")
+    for file in files:
+        with _arrays(file, "rgb", "depth") as (rgb, depth):
+            yield file.relative_to(folder).with_suffix("").as_posix(), rgb[:].transpose(1, 2, 0), depth[:]
+
+
+@contextmanager
+def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
+    """Two arrays of an HDF5 file, read as far as they are asked for: uint8 (..., 3, a, b) and numbers (..., a, b)."""
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as content:
+            one, other = content[images], content[depths]
+            if one.dtype != np.uint8 or one.shape != (*other.shape[:-2], 3, *other.shape[-2:]):
+                raise LayoutError(
+                    f"{file}: {images} {one.dtype} {one.shape} and {depths} {other.shape} are not images of three "
+                    "bytes a pixel and their depth; fetch it again."
+                )
+            yield one, other
+    except (OSError, KeyError, AttributeError) as error:
+        raise LayoutError(f"{file}: cannot be read ({error}); remove it and fetch it again.") from None
+
+
+def _write(folder: Path, frames: Iterator[Frame]) -> None:
+    """Write all frames beside, then give the folder its name."""
+    beside = folder.with_name(f".{folder.name}.partial")
+    print(f"{folder}: writing images and depth maps", flush=True)
+    with explained(folder):
+        shutil.rmtree(beside, ignore_errors=True)
+        (beside / "rgb").mkdir(parents=True)
+        for name, image, depth in frames:
+            files = beside / "rgb" / f"{name}.png", beside / "depth" / f"{name}.npy"
+            for file in files:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            # Not compressed: the bytes, and so the fingerprint, must not hang on the version of zlib.
+            Image.fromarray(np.ascontiguousarray(image)).save(files[0], compress_level=0)
+            np.save(files[1], np.ascontiguousarray(depth, np.float32))
+        # One call instead of a wait for the disk after each of the many files.
+        os.sync()
+        beside.replace(folder)

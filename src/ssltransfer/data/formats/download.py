@@ -1,0 +1,77 @@
+"""What torchvision fetches: by one process at a time, and with one sentence where it fails."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.error import URLError
+
+from ssltransfer.artifacts.files import explained
+from ssltransfer.config.formats import Torchvision
+from ssltransfer.data.formats import LayoutError
+
+T = TypeVar("T")
+
+PATIENCE = 60
+"""Seconds without a byte from the network before a download is given up."""
+
+
+@contextmanager
+def alone(root: Path, name: str) -> Iterator[None]:
+    """Keep other processes from fetching or writing the same set: the indexes of its splits are separate jobs.
+
+    The system frees the lock on any death of its holder.
+    """
+    with explained(root):
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / f".{name}.lock").open("a")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{root}: another process prepares {name}; waiting for it.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
+    """Call `load(download)` of torchvision.
+
+    Raises:
+        LayoutError: the files are not there or damaged and may not be fetched, or fetching fails.
+        ArtifactError: the disk is full.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        with explained(root):
+            return load(dataset.download)
+    except (URLError, TimeoutError, ConnectionError, socket.gaierror) as error:
+        reason = getattr(error, "reason", None) or error
+        raise LayoutError(
+            f"{root}: {dataset.format} is not here and cannot be downloaded ({reason}); mend the network, or put the "
+            "files here by hand (docs/datasets.md says which)."
+        ) from None
+    except (RuntimeError, tarfile.TarError, EOFError, FileNotFoundError) as error:
+        if type(error).__module__.startswith("ssltransfer"):
+            raise
+        if dataset.download:
+            raise LayoutError(
+                f"{root}: {dataset.format} was downloaded but is damaged ({error}); remove it and run again."
+            ) from None
+        raise not_here(dataset, root) from None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def not_here(dataset: Torchvision, root: Path) -> LayoutError:
+    """What to say where files are missing that may not be fetched."""
+    return LayoutError(
+        f"{root}: {dataset.format} is not here, or damaged; set download: true, or put its files here "
+        "(docs/datasets.md says which)."
+    )

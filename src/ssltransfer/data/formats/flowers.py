@@ -1,0 +1,43 @@
+"""Oxford Flowers-102: the published files as they are, fetched by torchvision where they are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer.config.formats import Flowers102
+from ssltransfer.data.formats import Found, LayoutError
+from ssltransfer.data.formats.download import alone, fetch
+from ssltransfer.data.formats.matlab import read_mat
+
+_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
+
+
+def find(dataset: Flowers102, *, workers: int = 1) -> Found:
+    """Images of a split in the order of setid.mat; class ids as torchvision's, published ones less 1.
+
+    Raises:
+        LayoutError: the set is not here and may not or cannot be downloaded, or its lists are damaged.
+        ArtifactError: the disk is full.
+    """
+    from torchvision import datasets
+
+    root = Path(dataset.root)
+    base = root / "flowers-102"
+    # torchvision fetches these two after the images are unpacked.
+    lists = (base / "imagelabels.mat", base / "setid.mat")
+    if not (all(path.is_file() for path in lists) and (base / "jpg").is_dir()):
+        with alone(root, dataset.format):
+            fetch(dataset, root, lambda download: datasets.Flowers102(dataset.root, dataset.split, download=download))
+    labels, splits = (read_mat(path.read_bytes(), str(path)) for path in lists)
+    try:
+        numbers = np.atleast_1d(splits[_SPLITS[dataset.split]]).tolist()
+        return Found(
+            base,
+            [f"jpg/image_{number:05d}.jpg" for number in numbers],
+            [int(labels["labels"][number - 1]) - 1 for number in numbers],
+            list(datasets.Flowers102.classes),
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise LayoutError(f"{base}: {lists[0].name} and {lists[1].name} do not fit ({error}); restore them.") from None

@@ -1,0 +1,125 @@
+"""Folders of images: any nesting, unlabelled or labelled by the first folder level."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssltransfer.config.formats import Folder, ImageFolder
+from ssltransfer.data.formats import Found, LayoutError, folder_of
+from ssltransfer.data.image_io import EXTENSIONS
+
+NO_IMAGE = "not a image's file name"
+_SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017", "val2017"})
+
+
+def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> Found:
+    """All images below root (and split), sorted by path; the class is the first folder of the path.
+
+    Raises:
+        LayoutError: the folder is missing, a class folder is empty, there are none, or they are splits.
+    """
+    root = Path(dataset.root)
+    if isinstance(dataset, Folder):
+        return find_classes(root) if dataset.labels == "folder" else find_images(root)
+    if dataset.split:
+        if root.is_dir() and not (root / dataset.split).is_dir():
+            there = ", ".join(class_names(root)[:10]) or "no folders"
+            raise LayoutError(f"{root}: there is no split {dataset.split!r}; there are: {there}.")
+        return find_classes(root / dataset.split)
+    found = find_classes(root)
+    if _SPLITS.issuperset(found.classes):
+        raise LayoutError(
+            f"{root}: its folders {', '.join(found.classes)} are splits rather than classes; "
+            f"set split: {found.classes[0]}."
+        )
+    return found
+
+
+def find_images(root: Path) -> Found:
+    """Every image below `root`, unlabelled; links are followed, but never in a circle.
+
+    Raises:
+        LayoutError: a folder is missing or cannot be opened.
+    """
+    paths: list[str] = []
+    skipped: dict[str, str] = {}
+    for path, reason in _walk(root, "", frozenset()):
+        if not _is_text(path):
+            skipped[_as_text(path)] = "the file name is not valid UTF-8; rename it"
+        elif reason:
+            skipped[path] = reason
+        else:
+            paths.append(path)
+    return Found(root, sorted(paths), skipped=skipped)
+
+
+def find_classes(root: Path) -> Found:
+    """Every image below a class folder; classes are the sorted names of root's folders, as torchvision's.
+
+    Raises:
+        LayoutError: a folder is missing, there is no class folder, or one holds no images.
+    """
+    found = find_images(root)
+    classes = class_names(root)
+    if not classes:
+        raise LayoutError(f"{root}: no class folders here; give labels: none (format: folder), or another root.")
+    inside = [path for path in found.paths if "/" in path]
+    skipped = found.skipped | {path: "beside the class folders" for path in found.paths if "/" not in path}
+    number = {name: label for label, name in enumerate(classes)}
+    labels = [number[path.split("/", 1)[0]] for path in inside]
+    empty = sorted(set(range(len(classes))) - set(labels))
+    if empty:
+        raise LayoutError(f"{root}: class folder {_as_text(classes[empty[0]])!r} holds no images; fill or remove it.")
+    return Found(root, inside, labels, classes, skipped=skipped)
+
+
+def class_names(root: Path) -> list[str]:
+    """Sorted names of the folders in `root` that are not hidden."""
+    return [entry.name for entry in folder_of(root) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _walk(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str | None]]:
+    """(relative path, reason to leave it out or None) of everything below a folder.
+
+    Args:
+        folder: where.
+        prefix: its path from the root, with a slash at the end.
+        above: device and inode of the folders that lead here.
+    """
+    entries = folder_of(Path(folder))
+    status = Path(folder).stat()
+    above |= {(status.st_dev, status.st_ino)}
+    for entry in entries:
+        path = prefix + entry.name
+        if entry.is_dir():
+            if entry.name.startswith("."):
+                yield path + "/", "hidden folder"
+            elif entry.is_symlink() and _identity(entry) in above:
+                yield path + "/", "a link back to a folder above it"
+            else:
+                yield from _walk(entry.path, path + "/", above)
+        elif entry.name.startswith("."):
+            yield path, "hidden file"
+        elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:  # noqa: PTH122 - a Path each is too slow
+            yield path, NO_IMAGE
+        else:
+            yield path, None
+
+
+def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
+    status = entry.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _as_text(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

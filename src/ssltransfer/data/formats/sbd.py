@@ -1,0 +1,37 @@
+"""Semantic Boundaries Dataset: a class a pixel for the images of VOC 2011's detection sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssltransfer.config.formats import Sbd
+from ssltransfer.data.formats import Found, LayoutError
+from ssltransfer.data.formats.voc import CLASSES, ids_of
+
+
+def find(dataset: Sbd, *, workers: int = 1) -> Found:
+    """Images of a list, img/ID.jpg, and their masks, cls/ID.mat.
+
+    Args:
+        dataset: its root may be the folder dataset/, the one above it, or the one above benchmark_RELEASE.
+        workers: not used.
+
+    Raises:
+        LayoutError: a folder or the list is missing.
+    """
+    top = Path(dataset.root)
+    places = (top, top / "dataset", top / "benchmark_RELEASE" / "dataset")
+    root = next((place for place in places if (place / "img").is_dir() and (place / "cls").is_dir()), None)
+    if root is None:
+        raise LayoutError(f"{top}: no img/ and cls/ here or in dataset/; check root of this dataset.")
+    listing = root / f"{dataset.split}.txt"
+    if not listing.is_file():
+        there = ", ".join(sorted(path.stem for path in root.glob("*.txt"))) or "no lists"
+        raise LayoutError(f"{listing}: missing; there are: {there}.")
+    ids = ids_of(listing)
+    return Found(
+        root,
+        [f"img/{name}.jpg" for name in ids],
+        classes=list(CLASSES),
+        targets=[f"cls/{name}.mat" for name in ids] if dataset.targets else None,
+    )

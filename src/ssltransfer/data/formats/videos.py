@@ -1,0 +1,63 @@
+"""Videos: files and folders of frames at any depth; DAVIS."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ssltransfer.config.formats import Video
+from ssltransfer.data.formats import Found, LayoutError, folder_of
+from ssltransfer.data.formats.folders import NO_IMAGE, find_images
+from ssltransfer.data.image_io import is_candidate
+from ssltransfer.data.videos import VIDEO_EXTENSIONS, is_video
+
+_LISTS = Path("ImageSets/480p")
+
+
+def find(dataset: Video, *, workers: int = 1) -> Found:
+    """All videos below root, sorted by path: files, and folders that hold images.
+
+    Below JPEGImages/480p, or JPEGImages, alone where there is such a folder, as masks are images too.
+
+    Raises:
+        LayoutError: the folder is missing, holds no videos, or the list of the split names one that is not there.
+    """
+    root = Path(dataset.root)
+    folder_of(root)
+    start = next((name for name in ("JPEGImages/480p", "JPEGImages") if (root / name).is_dir()), "")
+    found = find_images(root / start)
+    prefix = f"{start}/" if start else ""
+    skipped = {prefix + path: reason for path, reason in found.skipped.items()}
+    others = {path for path, reason in skipped.items() if reason == NO_IMAGE}
+    files = set(filter(is_video, others))
+    folders = {prefix + os.path.dirname(path) for path in found.paths if "/" in path}  # noqa: PTH120 - a Path is slow
+    skipped |= dict.fromkeys(others, "not a video's file name")
+    skipped = {path: reason for path, reason in skipped.items() if path not in files}
+    skipped |= {prefix + path: "a image that lies in no folder of frames" for path in found.paths if "/" not in path}
+    paths = sorted(files | folders)
+    if dataset.split:
+        paths = _of_split(root, dataset.split, paths)
+    if not paths:
+        endings = ", ".join(sorted(VIDEO_EXTENSIONS))
+        raise LayoutError(f"{root / start}: no videos here: neither files ({endings}) nor folders of frames.")
+    return Found(root, paths, skipped=skipped)
+
+
+def _of_split(root: Path, split: str, paths: list[str]) -> list[str]:
+    """The videos that a list of DAVIS names: by their frames (2016) or by themselves."""
+    file = root / _LISTS / f"{split}.txt"
+    if not file.is_file():
+        there = ", ".join(sorted(path.stem for path in (root / _LISTS).glob("*.txt"))) or "none"
+        raise LayoutError(f"{file}: there is no such list (there are: {there}); correct or leave out `split`.")
+    known = {path.rpartition("/")[2]: path for path in paths}
+    named: dict[str, None] = {}
+    for line in filter(None, map(str.strip, file.read_text("utf-8").splitlines())):
+        first = Path(line.split()[0])
+        named[first.parent.name if is_candidate(first) else first.name] = None
+    missing = [name for name in named if name not in known]
+    if missing:
+        raise LayoutError(
+            f"{file}: {len(missing)} of its {len(named)} clips are not below {root} (the first: {missing[0]}); "
+            "add them or correct the list."
+        )
+    return sorted(known[name] for name in named)

@@ -1,0 +1,119 @@
+"""PASCAL VOC devkit: several labels a image; boxes or masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from ssltransfer.config.formats import Voc
+from ssltransfer.data.formats import Found, LayoutError
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+def find(dataset: Voc, *, workers: int = 1) -> Found:
+    """Images of a split; presence of the 20 classes (1 present, 0 difficult, -1 absent).
+
+    Presence comes from the lists ImageSets/Main/<class>_<split>.txt. Where all of them are missing it is read from
+    the boxes in Annotations, by the rule that the lists were made by: difficult where every object of it is. A set with
+    `targets: masks` is a list of ImageSets/Segmentation and has no presence.
+
+    Args:
+        dataset: its root may be the folder above VOCdevkit, VOCdevkit, or VOC2007 itself.
+        workers: not used.
+
+    Raises:
+        LayoutError: a folder, a list or an annotation is missing or damaged.
+    """
+    top = Path(dataset.root)
+    year = f"VOC{dataset.year}"
+    places = (top / year, top / "VOCdevkit" / year, top) if top.name != year else (top,)
+    kind = "Segmentation" if dataset.targets == "masks" else "Main"
+    root = next((place for place in places if (place / "ImageSets" / kind).is_dir()), None)
+    if root is None:
+        raise LayoutError(
+            f"{top}: no {year}/ImageSets/{kind} here or in VOCdevkit; check root and year of this dataset."
+        )
+    main = root / "ImageSets" / "Main"
+    listing = root / "ImageSets" / kind / f"{dataset.split}.txt"
+    if not listing.is_file():
+        there = sorted(path.stem for path in listing.parent.glob("*.txt") if "_" not in path.stem)
+        hint = "; the test split comes in an archive of its own" if dataset.split == "test" else ""
+        raise LayoutError(f"{listing}: missing; there are: {', '.join(there) or 'no lists'}{hint}.")
+    ids = ids_of(listing)
+    notes: list[str] = []
+    lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
+    presence = None  # which classes a image has is in its mask, if masks were asked for
+    if dataset.targets is None and any(path.is_file() for path in lists.values()):
+        presence = _from_lists(ids, lists)
+    elif dataset.targets != "masks":
+        presence = _from_boxes(ids, root / "Annotations")
+        if dataset.targets is None:
+            notes.append(f"{main}: no class lists of {dataset.split}; classes are read from Annotations.")
+    folder, suffix = {"boxes": ("Annotations", "xml"), "masks": ("SegmentationClass", "png")}.get(
+        dataset.targets or "", ("", "")
+    )
+    return Found(
+        root,
+        [f"JPEGImages/{name}.jpg" for name in ids],
+        classes=list(CLASSES),
+        presence=presence,
+        notes=notes,
+        targets=[f"{folder}/{name}.{suffix}" for name in ids] if folder else None,
+    )
+
+
+def ids_of(listing: Path) -> list[str]:
+    """The first word of each line: ids, whatever else stands behind them."""
+    return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+
+
+def palette() -> np.ndarray:
+    """VOC's color of each mask value, uint8 (256, 3): the bits of the value spread over red, green and blue."""
+    values, colors = np.arange(256)[:, None], np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colors |= ((values >> (3 * bit + np.arange(3)) & 1) << (7 - bit)).astype(np.uint8)
+    return colors
+
+
+def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:
+    presence = np.full((len(ids), len(CLASSES)), -1, np.int8)
+    row = {name: place for place, name in enumerate(ids)}
+    for column, name in enumerate(CLASSES):
+        if not lists[name].is_file():
+            raise LayoutError(f"{lists[name]}: missing; each of the 20 classes has a list for each split.")
+        for number, line in enumerate(lists[name].read_text().splitlines(), 1):
+            fields = line.split()
+            if not fields:
+                continue
+            if len(fields) != 2 or fields[1] not in ("-1", "0", "1"):
+                raise LayoutError(f"{lists[name]}: line {number} is not a image and -1, 0 or 1; restore this file.")
+            if fields[0] in row:
+                presence[row[fields[0]], column] = int(fields[1])
+    return presence
+
+
+def _from_boxes(ids: list[str], annotations: Path) -> np.ndarray:
+    presence = np.full((len(ids), len(CLASSES)), -1, np.int8)
+    column = {name: place for place, name in enumerate(CLASSES)}
+    for row, name in enumerate(ids):
+        file = annotations / f"{name}.xml"
+        try:
+            objects = ElementTree.parse(file).getroot().iter("object")
+        except FileNotFoundError:
+            raise LayoutError(
+                f"{file}: missing, and there are no class lists in ImageSets/Main either; fetch one or the other."
+            ) from None
+        except ElementTree.ParseError as error:
+            raise LayoutError(f"{file}: not valid XML ({error}); restore this file.") from None
+        for item in objects:
+            kind = (item.findtext("name") or "").strip()
+            if kind in column:
+                plain = int((item.findtext("difficult") or "0").strip() != "1")
+                presence[row, column[kind]] = max(presence[row, column[kind]], plain)
+    return presence

@@ -1,0 +1,344 @@
+"""Image reading: the one place where files become pixels.
+
+`check` looks at a file once, strictly, for the index; `read` gives its pixels as often as they are wanted.
+Both go by content, never by name, and refuse the same files with `CorruptImageError` (a flipped bit in a PNG that
+still inflates is found by `check` alone). docs/images.md says what happens to every kind of file.
+
+JPEG goes through simplejpeg, because libjpeg calls damaged data a warning and Pillow milestones warnings: the
+image would decode to garbage and nobody would know. Everything else is Pillow's. No global state of either
+is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from ssltransfer.errors import UserError
+
+MAX_PIXELS = 1024**3 // 4 // 3
+"""Width x height that is still read, 89.5 million: the size from which Pillow, too, suspects a bomb."""
+
+MAX_BYTES = 1024**3
+"""File size that is still read: above the largest uncompressed 16-bit RGBA image of MAX_PIXELS."""
+
+MIN_SIDE = 8
+"""Pixels the short side must have: less than one JPEG block holds nothing that a crop could show."""
+
+_FORMAT_OF_SUFFIX = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **{".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".bmp": "BMP"},
+}
+
+EXTENSIONS = frozenset(_FORMAT_OF_SUFFIX)
+"""Lower-case endings of the names that a folder scan takes for images; see `is_candidate`."""
+
+_Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
+# Image.open would judge the size by a global that any library may change, and would not say the size.
+_OPENERS: tuple[tuple[bytes, _Opener], ...] = (
+    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"GIF87a", GifImagePlugin.GifImageFile),
+    (b"GIF89a", GifImagePlugin.GifImageFile),
+    (b"RIFF", WebPImagePlugin.WebPImageFile),
+    (b"II*\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", TiffImagePlugin.TiffImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+    *((b"P%d" % n, PpmImagePlugin.PpmImageFile) for n in range(1, 7)),
+)
+_EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
+_ORIENTATION = 0x0112
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+
+
+class CorruptImageError(UserError):
+    """A file that cannot be read faithfully; its text is a short reason without the path."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found.
+
+    Attributes:
+        width: pixels, upright.
+        height: pixels, upright.
+        format: by content: BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP.
+        mode: Pillow's name for the pixels in the file: "L", "CMYK", "I;16".
+        digest: BLAKE2b-128 of the file's bytes, 32 hex digits.
+        note: what reading does to the image that its owner may not expect; None for a plain one.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    digest: str
+    note: str | None
+
+
+def is_candidate(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder scan takes this name for a image: a known ending in any case, and not hidden."""
+    name = Path(path)
+    return name.suffix.lower() in EXTENSIONS and not name.name.startswith(".")
+
+
+def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> torch.Tensor:
+    """The image's pixels; a function of the file's bytes and the hint alone.
+
+    Args:
+        path: the file.
+        min_short_side: the caller needs no more pixels than this on the short side. A JPEG is then decoded at
+            1/2, 1/4 or 1/8 of its size, the smallest with that many; other formats ignore the hint.
+
+    Returns:
+        uint8 (3, H, W), RGB, upright. Laid out in memory as (H, W, 3), which is what the decoder gives and
+        what torch resizes fastest; `.contiguous()` costs a copy.
+
+    Raises:
+        CorruptImageError: the file cannot be read faithfully.
+        OSError: the storage failed, which says nothing about the image.
+        ValueError: the hint is below 1.
+    """
+    if min_short_side is not None and min_short_side < 1:
+        raise ValueError(f"min_short_side is {min_short_side}; it must be at least 1 pixel, or None.")
+    data = _bytes_of(path)
+    image = _open(data)
+    try:
+        if image.format == "JPEG" and _has_known_sampling(data):
+            pixels = _decode_jpeg(data, image, min_short_side)
+        else:
+            pixels = _decode_other(image)
+        upright = _UPRIGHT.get(_orientation(image))
+    except (CorruptImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise _broken(image.format, error) from error
+    if upright is not None:
+        pixels = upright(pixels)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def check(path: str | os.PathLike[str]) -> Checked:
+    """Decode a file strictly, and say what it holds.
+
+    Raises:
+        CorruptImageError: `read` would refuse the file, or its own checksums say that it is damaged.
+        OSError: the storage failed, which says nothing about the image.
+    """
+    data = _bytes_of(path)
+    image = _open(data)
+    assert image.format is not None
+    mode, strict = image.mode, True
+    try:
+        if image.format == "JPEG" and _has_known_sampling(data):
+            # Entropy decoding, where all damage shows, is complete at any scale; the rest is skipped.
+            colors = "CMYK" if mode == "CMYK" else "GRAY"
+            simplejpeg.decode_jpeg(data, colors, min_height=1, min_width=1, strict=True)
+        else:
+            if image.format == "PNG":
+                # Decoding skips the checksums of pixel data.
+                PngImagePlugin.PngImageFile(io.BytesIO(data)).verify()
+            strict = image.format != "JPEG"
+            _decode_other(image)
+        orientation = _orientation(image)
+    except (CorruptImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise _broken(image.format, error) from error
+    suffix = Path(path).suffix.lower()
+    notes = {
+        f"content is {image.format} though the name ends in {suffix}": (
+            _FORMAT_OF_SUFFIX.get(suffix, image.format) != image.format
+        ),
+        "unusual color subsampling, checked for completeness only": not strict,
+        "16-bit gray scaled to 8 bits": mode.startswith("I;16"),
+        "transparency laid over white": image.has_transparency_data and not mode.startswith("I;16"),
+        f"turned upright from EXIF orientation {orientation}": orientation > 1,
+        "only the first of several images in the file is read": _has_more(image),
+    }
+    width, height = image.size[::-1] if orientation >= 5 else image.size
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    note = "; ".join(text for text, holds in notes.items() if holds) or None
+    return Checked(width, height, image.format, mode, digest, note)
+
+
+def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+    try:
+        status = Path(path).stat()
+        # Opening a named pipe would wait for ever.
+        if not stat.S_ISREG(status.st_mode):
+            raise CorruptImageError("not a file")
+        if status.st_size > MAX_BYTES:
+            raise CorruptImageError(f"not a image: {status.st_size} bytes, the limit is {MAX_BYTES}")
+        data = Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise CorruptImageError(f"cannot be opened: {error.strerror}") from error
+    if not data:
+        raise CorruptImageError("empty file")
+    return data
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """The file's header, read and found to be of a size that may be decoded."""
+    opener = next((opener for magic, opener in _OPENERS if data.startswith(magic)), None)
+    if opener is None or (opener is WebPImagePlugin.WebPImageFile and data[8:12] != b"WEBP"):
+        raise CorruptImageError(_what_else(data))
+    if opener is WebPImagePlugin.WebPImageFile:
+        # libwebp sets up its canvas on opening, before anybody has seen how large it is.
+        _refuse_size(*_webp_size(data))
+    try:
+        image = opener(io.BytesIO(data))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise CorruptImageError(f"decompression bomb: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        what = _what_else(data)
+        if what.startswith("not a image: unknown"):
+            raise _broken(f"{opener.__name__.removesuffix('ImageFile').upper()} header", error) from error
+        raise CorruptImageError(what) from error
+    _refuse_size(*image.size)
+    if not (image.mode in _EIGHT_BIT or image.mode.startswith("I;16")):
+        bits = {"I": "32-bit or signed integers", "F": "floating-point numbers"}.get(image.mode, image.mode)
+        raise CorruptImageError(f"unsupported pixels: {bits}; save it as 8-bit RGB or as 8- or 16-bit gray")
+    return image
+
+
+def _refuse_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise CorruptImageError(f"decompression bomb: {width}x{height}, the limit is {MAX_PIXELS} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise CorruptImageError(f"too small: {width}x{height}, the short side must have {MIN_SIDE} pixels")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in a WebP header (RFC 9649, sections 2.5-2.7)."""
+    head = data[:30].ljust(30, b"\0")
+    if head[12:16] == b"VP8X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
+
+
+def _has_known_sampling(data: bytes) -> bool:
+    # TurboJPEG knows the usual ways of storing color at a lower resolution; libjpeg, in Pillow, knows all.
+    try:
+        simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError):
+        return False
+    return True
+
+
+def _decode_jpeg(data: bytes, image: ImageFile.ImageFile, min_short_side: int | None) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    width, height = image.size
+    least = min_short_side or min(width, height)
+    # Only these four scales have vector code: 3/8 takes longer than the whole image.
+    scale = next(s for s in (8, 4, 2, 1) if s == 1 or -(-min(width, height) // s) >= least)
+    pixels = simplejpeg.decode_jpeg(
+        data,
+        "CMYK" if image.mode == "CMYK" else "RGB",
+        min_height=-(-height // scale),
+        min_width=-(-width // scale),
+        strict=True,
+    )
+    if image.mode != "CMYK":
+        return pixels
+    # Adobe's way, 255 minus the amount of ink, has become everybody's; Pillow and browsers expect no other.
+    return np.array(Image.fromarray(255 - pixels, "CMYK").convert("RGB"))
+
+
+def _decode_other(image: ImageFile.ImageFile) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    image.load()
+    if image.mode.startswith("I;16"):
+        return _gray16(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        flat = Image.new("RGB", rgba.size, "white")
+        flat.paste(rgba, mask=rgba.getchannel("A"))
+        return np.array(flat)
+    return np.array(image.convert("RGB"))
+
+
+def _gray16(image: ImageFile.ImageFile) -> np.ndarray:
+    """uint8 (H, W, 3): the full range of the file's bits becomes 0..255; Pillow would cut it off at 255."""
+    tags = getattr(image, "tag_v2", {})
+    full = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+    values = np.asarray(image).astype(np.uint32)
+    gray = ((values * 255 + full // 2) // full).astype(np.uint8)
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        gray = 255 - gray
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """EXIF orientation 1..8; 1 where there is none, or nonsense."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow's EXIF parser raises what its bytes happen to make it raise
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _has_more(image: ImageFile.ImageFile) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # damage behind the first image, which is the one that is read
+        return True
+
+
+def _broken(what: str | None, error: Exception) -> CorruptImageError:
+    text = str(error) or type(error).__name__
+    if "truncated" in text.lower() or "premature end of jpeg" in text.lower():
+        return CorruptImageError(f"truncated: {what} ends early ({text})")
+    return CorruptImageError(f"broken {what}: {text}")
+
+
+def _what_else(data: bytes) -> str:
+    """Why a file without a image's first bytes is none, in words that help."""
+    head = data[:1024]
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "not a image: Git LFS pointer; run `git lfs pull` where the images lie"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "not a image: HTML text, perhaps the error page of a download"
+    if start.startswith((b"<?xml", b"<svg", b"<!doctype svg")):
+        return "not a image: XML text or an SVG drawing"
+    if head[4:8] == b"ftyp":
+        return "not a image that is read here: HEIF, AVIF or a video; save it as JPEG or PNG"
+    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
+        return "not a image: text"
+    return f"not a image: unknown content, it begins with {head[:8].hex(' ')}"

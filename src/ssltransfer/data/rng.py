@@ -1,0 +1,76 @@
+"""Random numbers as a function of (seed, epoch, sample id), the same on every device and in every batch.
+
+A stream of random numbers would have to be restored after a kill and would change with the number of loader
+workers or devices. A counter-based generator has neither problem: what is drawn for a image depends only on
+who asks, never on who asked before. The mixer is the finalizer of splitmix64 (Steele, Lea & Flood, OOPSLA 2014),
+applied to key and counter in turn; all of it is integer tensor arithmetic, so CPU and CUDA give the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
+_MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that depends on the text of all `parts`: seed_of(run_seed, "occluders", epoch)."""
+    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _shift(x: Tensor, n: int) -> Tensor:
+    """Logical right shift of int64: torch's own keeps the sign."""
+    return (x >> n) & ((1 << (64 - n)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX1
+    x = (x ^ _shift(x, 27)) * _MIX2
+    return x ^ _shift(x, 31)
+
+
+class Draws:
+    """What is drawn for each sample of a batch.
+
+    Args:
+        seed: the seed of the named thing.
+        epoch: int64 (B,), how often each sample has been seen (an int serves all).
+        ids: int64 (B,), sample ids: positions in the index, not in the batch.
+
+    Every method takes a `purpose`; equal purposes give equal numbers, different ones independent ones.
+    """
+
+    def __init__(self, seed: int, epoch: Tensor | int, ids: Tensor):
+        self.seed = seed
+        key = _mix(ids.to(torch.int64) * _GOLDEN + seed_of(seed))
+        self.key = _mix(key ^ (torch.as_tensor(epoch, dtype=torch.int64, device=ids.device) * _MIX1 + _GOLDEN))
+
+    def bits(self, purpose: str, n: int) -> Tensor:
+        """int64 (B, n), uniform over [0, 2^53)."""
+        counter = torch.arange(1, n + 1, dtype=torch.int64, device=self.key.device) * _GOLDEN
+        return _shift(_mix(_mix(self.key ^ seed_of(purpose))[:, None] + counter[None]), 11)
+
+    def uniform(self, purpose: str, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """float32 (B, n), uniform over [low, high)."""
+        # 24 bits: the most that float32 holds exactly, so that 1.0 is never reached.
+        return low + (high - low) * ((self.bits(purpose, n) >> 29).float() * 2.0**-24)
+
+    def integers(self, purpose: str, n: int, count: int) -> Tensor:
+        """int64 (B, n), uniform over {0, ..., count-1}."""
+        return self.bits(purpose, n) % count
+
+    def normal(self, purpose: str, n: int) -> Tensor:
+        """float32 (B, n), standard normal (Box and Muller)."""
+        u = self.uniform(purpose, 2 * n)
+        radius = torch.sqrt(-2.0 * torch.log1p(-u[:, :n]))
+        return radius * torch.cos(2.0 * torch.pi * u[:, n:])
+
+    def permutation(self, purpose: str, n: int) -> Tensor:
+        """int64 (B, n), a uniformly random order of 0..n-1 for each sample."""
+        return self.bits(purpose, n).argsort(dim=1, stable=True)

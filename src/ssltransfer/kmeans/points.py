@@ -1,0 +1,297 @@
+"""The points of a clustering: blocks of rows on the device, kept in memory where they fit, read again where not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ssltransfer.artifacts.files import ArtifactError
+
+BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 64 << 20}  # 16 MB and 256 MB of float32
+BLOCK_ROWS = {"cpu": 2048, "cuda": 1 << 20}  # more rows multiply no faster, and leave the cache
+
+
+class Source(Protocol):
+    """A matrix of rows in chunks; a feature store is one, `Matrix` another.
+
+    Attributes:
+        shape: (points, dimensions).
+        rows: rows in a chunk.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+    rows: int
+
+    def read(self, span: slice) -> np.ndarray:
+        """Rows, (rows, dimensions)."""
+        ...
+
+
+class Matrix:
+    """An array in memory as a source of one chunk."""
+
+    def __init__(self, values: np.ndarray):
+        self._values = values
+        self.shape: tuple[int, int] = (values.shape[0], values.shape[1])
+        self.dtype = values.dtype
+        self.rows = max(1, len(values))
+
+    def read(self, span: slice) -> np.ndarray:
+        """Rows of the array."""
+        return self._values[span]
+
+
+class Rows:
+    """Some rows of a source, as a source.
+
+    Args:
+        source: all rows.
+        ids: int64, rising.
+    """
+
+    def __init__(self, source: Source, ids: np.ndarray):
+        self._source, self._ids = source, ids
+        self.shape = (len(ids), source.shape[1])
+        self.dtype = source.dtype
+        self.rows = max(1, min(len(ids), source.rows))
+
+    def read(self, span: slice) -> np.ndarray:
+        """Rows, (rows, dimensions); each chunk that holds one of them is read once."""
+        ids = self._ids[span]
+        found = np.empty((len(ids), self.shape[1]), self.dtype)
+        size = self._source.rows
+        for number in np.unique(ids // size):
+            start = int(number) * size
+            mine = ids // size == number
+            found[mine] = self._source.read(slice(start, min(self._source.shape[0], start + size)))[ids[mine] - start]
+        return found
+
+
+class Points:
+    """Rows of a source, float32 on the device, in blocks whose size depends on the shapes and the kind of device only.
+
+    So results do not depend on how much memory there was. Of several ranks each has every world-th chunk to itself;
+    `take` and `digests` answer for all.
+
+    Args:
+        source: where the rows are read.
+        k: clusters that they will be compared with.
+        normalize: divide each row by its length (a row of zeros stays).
+        device: where blocks are wanted.
+        budget: bytes of host memory; the points are kept where they fit into what the work itself leaves of it.
+        where: what the rows are called in messages.
+        extra: bytes that the caller needs besides.
+        keep: whether the rows are read more than once.
+        rank, world: this process and their number.
+
+    Raises:
+        ArtifactError: the work itself does not fit.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        k: int,
+        *,
+        normalize: bool,
+        device: torch.device,
+        budget: int,
+        where: str,
+        extra: int = 0,
+        keep: bool = True,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.source, self.normalize, self.device, self.where = source, normalize, device, where
+        self.rank, self.world = rank, world
+        self.shape = source.shape
+        n, dims = source.shape
+        self.step = max(1, min(BLOCK_ROWS[device.type], BLOCK_FLOATS[device.type] // max(k, dims)))
+        mine = sum(len(range(*span.indices(n))) for span in self._spans()) * dims
+        size = mine * source.dtype.itemsize
+        chunk = min(n, source.rows) * dims * source.dtype.itemsize
+        # A chunk is read ahead while another is worked on and copied; a block lives as raw, centerd and compared;
+        # centroids as float32 five times and as float64 sums twice; labels and distances of each point.
+        on_host = device.type == "cpu"
+        work = 3 * chunk + 24 * n + extra + (4 * 4 * self.step * max(k, dims) + 40 * k * dims if on_host else 0)
+        if work > budget:
+            raise ArtifactError(
+                f"{where}: {k} clusters in {dims} dimensions need {work >> 20} MB of memory and the budget is "
+                f"{budget >> 20} MB; give the job more, raise SSLTRANSFER_MEMORY_MB, or use fewer clusters"
+                f"{' or init: random' if extra else ''}."
+            )
+        self.home: torch.device | None = None
+        self._numbers, self._room = mine, budget - work
+        if keep and not on_host and size <= (free := int(0.6 * torch.cuda.mem_get_info(device)[0])):
+            self.home, self._room = device, free
+        elif keep and size <= self._room:
+            self.home = torch.device("cpu")
+        self._kept: dict[int, Tensor] = {}
+        self._ready: set[int] = set()  # those of them that are kept as they are delivered
+        self._finite: set[int] = set()
+        self.shift(torch.zeros((), device=device))
+
+    def __str__(self) -> str:
+        where = f"kept on {self.home}" if self.home else "read from the disk in each iteration"
+        n, dims = self.shape
+        shared = f", divided among {self.world}" if self.world > 1 else ""
+        return f"{n} points of {dims} dimensions, {n * dims * self.source.dtype.itemsize / 1e6:.0f} MB {where}{shared}"
+
+    def shift(self, offset: Tensor, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> None:
+        """From now on deliver (row - offset) x scale, as `dtype`.
+
+        Args:
+            offset: float32 (D,).
+            dtype: float16 halves memory and doubles products on a GPU.
+            scale: half for float16, whose range differences of its own numbers may leave.
+        """
+        self._kept = {start: chunk for start, chunk in self._kept.items() if start not in self._ready}
+        self._ready.clear()
+        self._offset, self.dtype, self._scale = offset, dtype, scale
+        # Conversion is a tenth of an iteration on a CPU: it is done once where its result fits too.
+        self._makes_ready = self.home == self.device and self._numbers * dtype.itemsize <= self._room
+        self._block = torch.empty(self.step, self.shape[1], device=self.device)
+
+    def release(self) -> None:
+        """Keep nothing, and deliver rows as they are again."""
+        self.home = None
+        self._kept.clear()
+        self.shift(torch.zeros((), device=self.device))
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, in place where there are several."""
+        if self.world > 1:
+            there = values.to(self.device)
+            dist.all_reduce(there)
+            values.copy_(there)
+        return values
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The items of all ranks, those of the first rank first."""
+        if self.world == 1:
+            return items
+        lists: list[list[Any]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(lists, items)
+        return [item for part in lists for item in part]
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """This rank's points in order: rows and (rows, dimensions) on the device, overwritten by the next block.
+
+        They may be the source's own memory: not to be written to.
+
+        Raises:
+            ArtifactError: a value is not finite.
+        """
+        for start, chunk in self._chunks():
+            if self.home and start not in self._kept:
+                chunk = self._kept[start] = self._keepable(start, chunk)
+            yield from self._blocks(start, chunk)
+            self._finite.add(start)
+
+    def _keepable(self, start: int, chunk: Tensor) -> Tensor:
+        if self._makes_ready:
+            made = torch.empty(chunk.shape, dtype=self.dtype, device=self.device)
+            for span, rows in self._blocks(start, chunk):
+                made[span.start - start : span.stop - start] = rows
+            self._ready.add(start)
+            return made
+        if self.device.type == "cpu":
+            return chunk
+        return chunk.to(self.device) if self.home == self.device else chunk.pin_memory()
+
+    def _blocks(self, start: int, chunk: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        for first in range(0, len(chunk), self.step):
+            part = chunk[first : first + self.step]
+            span = slice(start + first, start + first + len(part))
+            ids = range(span.start, span.stop)
+            yield span, part if start in self._ready else self._prepared(part, ids)
+
+    def pick(self, ids: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Those of some points that are this rank's, a block at a time.
+
+        Args:
+            ids: int64, in any order.
+
+        Yields:
+            Positions in `ids`, and (rows, dimensions).
+        """
+        order = np.argsort(ids, kind="stable")
+        for starts in np.split(order, np.flatnonzero(np.diff(ids[order] // self.source.rows)) + 1):
+            if not len(starts) or not self._is_mine(number := int(ids[starts[0]]) // self.source.rows):
+                continue
+            start = number * self.source.rows
+            chunk = self._chunk(start)
+            for first in range(0, len(starts), self.step):
+                part = starts[first : first + self.step]
+                rows = chunk[torch.from_numpy(ids[part] - start).to(chunk.device)]
+                yield part, rows if start in self._ready else self._prepared(rows, ids[part])
+
+    def take(self, ids: np.ndarray) -> Tensor:
+        """float32 (len(ids), dimensions), in the order of `ids`."""
+        taken = torch.zeros(len(ids), self.shape[1], device=self.device)
+        for part, rows in self.pick(ids):
+            taken[torch.from_numpy(part).to(self.device)] = rows.float()
+        return self.total(taken)
+
+    def digests(self, ids: np.ndarray) -> list[bytes]:
+        """A digest of each point; equal points have equal ones."""
+        found = []
+        for part, rows in self.pick(ids):
+            for position, row in zip(part.tolist(), (rows + 0.0).cpu().numpy(), strict=True):  # -0 becomes 0
+                found.append((position, hashlib.blake2b(row.tobytes(), digest_size=16).digest()))
+        return [digest for _, digest in sorted(self.gather(found))]
+
+    def _is_mine(self, number: int) -> bool:
+        return number % self.world == self.rank
+
+    def _spans(self) -> Iterator[slice]:
+        """This rank's chunks."""
+        for number, start in enumerate(range(0, self.shape[0], self.source.rows)):
+            if self._is_mine(number):
+                yield slice(start, min(self.shape[0], start + self.source.rows))
+
+    def _chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """First row and rows of each of this rank's chunks, the next one read while one is worked on."""
+        with ThreadPoolExecutor(1) as reader:
+            waiting: tuple[int, Future[np.ndarray] | None] | None = None
+            for span in [*self._spans(), None]:
+                read = None if span is None or span.start in self._kept else reader.submit(self._read, span.start)
+                if waiting is not None:
+                    start, raw = waiting
+                    yield start, self._chunk(start, raw.result() if raw else None)
+                waiting = None if span is None else (span.start, read)
+
+    def _read(self, start: int) -> np.ndarray:
+        return self.source.read(slice(start, min(self.shape[0], start + self.source.rows)))
+
+    def _chunk(self, start: int, raw: np.ndarray | None = None) -> Tensor:
+        if start in self._kept:
+            return self._kept[start]
+        return torch.from_numpy(np.require(self._read(start) if raw is None else raw, requirements=["C", "W"]))
+
+    def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
+        as_it_is = part.dtype == torch.float32 and part.device == self.device and not self.normalize
+        as_it_is = as_it_is and not self._offset.ndim and self.dtype == torch.float32
+        x = part if as_it_is else self._block[: len(part)].copy_(part, non_blocking=True)
+        if self.normalize or ids[0] // self.source.rows * self.source.rows not in self._finite:
+            lengths = torch.linalg.vector_norm(x, dim=1)
+            bad = ~lengths.isfinite()
+            if bad.any():
+                sample = ids[int(bad.nonzero()[0])]
+                raise ArtifactError(
+                    f"{self.where}: sample {sample} has a feature that is not a finite number; the model or the store "
+                    "is broken: extract these features again."
+                )
+            if self.normalize:
+                x.div_(lengths.where(lengths > 0, 1.0)[:, None])
+        if self._offset.ndim:
+            x.sub_(self._offset)
+        return x if self.dtype == torch.float32 else x.mul_(self._scale).to(self.dtype)

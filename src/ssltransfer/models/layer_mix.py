@@ -1,0 +1,95 @@
+"""A head's own mix of the units of block3 (Doersch & Zisserman 2017, section 3.2; protocols 1.9)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.normalize import normalize
+from ssltransfer.models.resnets_v2 import ResNetV2
+from ssltransfer.models.weights import Model
+
+MIXED = "block3"
+
+
+class Mix(nn.Module):
+    """sum_m alpha_m Unit_m with |alpha| = 1, then batch norm and ReLU.
+
+    The units' outputs are the raw sums of a residual network of the second form. alpha is v / |v|; v begins at 1 for
+    every unit, so that alpha is 1 / sqrt(M). The norm is the mix's own, and begins as that which the backbone has there.
+
+    Args:
+        backbone: whose units are mixed.
+
+    Raises:
+        LayerError: it is no residual network of the second form.
+    """
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        if not isinstance(backbone, ResNetV2):
+            raise LayerError(f"{backbone.options.name} has no units of {MIXED} to mix (lasso); resnet101-v2 has.")
+        norm = backbone.get_submodule("norm3")
+        assert isinstance(norm, nn.BatchNorm2d)
+        self.v = nn.Parameter(torch.ones(len(backbone.units), device=norm.weight.device))
+        self.norm = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum).to(norm.weight.device)
+        self.norm.load_state_dict(norm.state_dict())
+
+    @property
+    def alpha(self) -> Tensor:
+        """float (M,), of length 1; entries may be negative."""
+        return F.normalize(self.v, dim=0)
+
+    @property
+    def penalty(self) -> Tensor:
+        """sum |alpha|: 1 for a single unit, sqrt(M) for equal parts of all."""
+        return self.alpha.abs().sum()
+
+    @property
+    def rounded(self) -> list[float]:
+        """alpha, for what is written down."""
+        return [round(share, 6) for share in self.alpha.tolist()]
+
+    def forward(self, units: list[Tensor]) -> Tensor:
+        """M maps float (B, C, H, W) -> (B, C, H, W)."""
+        total = torch.zeros((), device=units[0].device)
+        for share, unit in zip(self.alpha, units, strict=True):
+            total = total + share * unit
+        return F.relu(self.norm(total))
+
+
+class MixedBackbone(Backbone):
+    """A view of a backbone whose block3 is a mix of its units; what follows reads that.
+
+    The backbone's own norm after block3, which nothing reads here, still learns the statistics of the last unit: the backbone
+    by itself stays one that can be used.
+
+    Args:
+        base: the backbone, whose weights are shared.
+    """
+
+    def __init__(self, base: Backbone):
+        super().__init__(base.options, top=base.layers == base.options.layers)
+        self.mix = Mix(base)
+        assert isinstance(base, ResNetV2)
+        self.base: ResNetV2 = base
+
+    def step(self, layer: str, x: Tensor) -> Tensor:
+        """From the layer before to this one."""
+        if layer != MIXED:
+            return self.base.step(layer, x)
+        units = self.base.units_of(x)
+        if self.training:
+            with torch.no_grad():
+                self.base.get_submodule("norm3")(units[-1])
+        mixed: Tensor = self.mix(units)
+        return mixed
+
+
+def units_of(model: Model, images: Tensor) -> list[Tensor]:
+    """uint8 or float (B, 3, S, S), 0 to 255 -> what each unit of block3 makes of them."""
+    backbone = model.backbone
+    assert isinstance(backbone, ResNetV2)
+    return backbone.units_of(backbone(normalize(images, model.rule), ["block2"])["block2"])

@@ -1,0 +1,52 @@
+"""Whether the images of a cache are large enough for those who read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ssltransfer.config import Config
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.tasks import PatchGrid
+
+
+def enlarged(config: Config) -> Iterator[str]:
+    """A line for each cache whose images are smaller than somebody wants them, and so are enlarged again."""
+    for name, dataset in config.datasets.items():
+        # Where all images are that small, the files would be enlarged too.
+        if dataset.cache is None or getattr(dataset, "size", math.inf) <= dataset.cache.short:
+            continue
+        short = dataset.cache.short
+        wanted = dict.fromkeys(f"{who} ({side})" for who, data, side in _views(config) if data == name and side > short)
+        if wanted:
+            yield f"The cache of {name} has a short side of {short} pixels and is enlarged by {', '.join(wanted)}."
+
+
+def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
+    """(stage/name, dataset, short side in pixels) of everything that reads images."""
+    for name, pretext in config.pretexts.items():
+        for part in pretext.parts.values():
+            yield from ((f"pretext/{name}", data, _side(part)) for data in (part.data, part.val))
+    for name, features in config.features.items():
+        side = config.model(features.model).backbone.short_side
+        yield from ((f"features/{name}", data, side) for data in sorted(config.datasets_of_features(name)))
+    for pair in sorted(config.labels()):
+        if not config.reads_features(*pair):
+            entry = config.features[config.clusters[pair[0]].features]
+            yield f"label/{pair[0]}", pair[1], config.model(entry.model).backbone.short_side
+    for name, student in config.students.items():
+        side = _side(student.pretext) if student.pretext else student.backbone.short_side
+        yield from ((f"student/{name}", data, side) for data in (student.data, student.val))
+    for name, models in config.rows.items():
+        evaluation = config.evaluations[name]
+        if evaluation.protocol.reads == "features":
+            continue
+        side = max(config.model(model).backbone.short_side for model in models)
+        yield from ((f"evaluate/{name}", data, side) for data in evaluation.datasets)
+
+
+def _side(part: Pretext) -> int:
+    """Short side of the images that a task reads."""
+    if isinstance(part.task, PatchGrid):
+        return math.ceil(math.sqrt(part.task.pixels[1]))
+    return int(getattr(part.task, "resize", part.backbone.short_side))

@@ -1,0 +1,93 @@
+"""What a node sustains: assumed, given, or measured by the benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.config.formats import Dataset, Video
+
+FILES = 350.0  # images a second of one core: 500x375 JPEG, decoded, resized and cropped to uint8
+CACHES = {"jpeg": 1100.0, "raw": 5500.0}  # the same from a cache of short side 256
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One device and the cores beside it.
+
+    Attributes:
+        tflops: of the device, in 10^12 floating-point operations a second, where `paces` does not say.
+        cores: CPU cores that decode for one device.
+        paces: by name: forward/caffenet, training/caffenet and products in floating-point operations a second;
+            decoding/files, decoding/jpeg and decoding/raw in images a second of one core.
+        where: on what they were measured.
+    """
+
+    tflops: float = 30.0
+    cores: int = 16
+    paces: Mapping[str, float] = field(default_factory=dict)
+    where: str = ""
+
+    def rate(self, kind: str, backbone: str = "") -> float:
+        """Floating-point operations a second; of a backbone that was not measured, what the slowest one sustains."""
+        known = [pace for name, pace in self.paces.items() if name.split("/")[0] == kind]
+        return self.paces.get(f"{kind}/{backbone}", min(known, default=self.tflops * 1e12))
+
+    def images(self, dataset: Dataset | None) -> float:
+        """Images a second that the cores read from this dataset's files, or from its cache."""
+        files = self.paces.get("decoding/files", FILES)
+        packed = dataset.cache if dataset else None
+        if isinstance(dataset, Video):
+            packed = dataset.motion.packed
+        if packed is None:
+            return self.cores * files
+        fastest = self.paces.get("decoding/raw", CACHES["raw"])
+        pace = self.paces.get(f"decoding/{packed.format}", CACHES[packed.format])
+        return self.cores * max(files, min(pace * (256 / packed.short) ** 2, fastest))
+
+    def __str__(self) -> str:
+        if self.where:
+            rates = ", ".join(
+                f"{name} {pace / 1e12:.3g} TFLOP/s"
+                if not name.startswith("decoding")
+                else f"{name} {pace:.0f}/s a core"
+                for name, pace in sorted(self.paces.items())
+            )
+            return f"Measured on {self.where}: {rates}; {self.cores} cores decode for a device."
+        return (
+            f"Assumed, not measured: one device at {self.tflops:g} TFLOP/s, {self.cores} cores beside it that decode "
+            f"{FILES:g} images/s each (caches: more). Change with --tflops and --cores, or give --measured."
+        )
+
+
+def measured(results: Path, cores: int | None = None) -> Machine:
+    """The machine whose benchmarks wrote `results` (results.json of `python -m benchmarks`).
+
+    Args:
+        results: of full size; of paces taken on CPU and GPU, the GPU's count.
+        cores: that decode for one device; default: all of that machine.
+
+    Raises:
+        ArtifactError: no such file, or nothing in it that a plan could use.
+    """
+    try:
+        content = json.loads(results.read_text("utf-8"))
+        about = content["machine"]
+        paces = {
+            name: amount / median(result["samples"][contender])
+            for row in content["results"].values()
+            for result in row
+            for name, (contender, amount) in result.get("paces", {}).items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{results}: no results of `python -m benchmarks` ({error}).") from error
+    if about["sizes"] != "full" or not paces:
+        raise ArtifactError(
+            f"{results}: holds no pace at full size; run `python -m benchmarks jigsaw extraction training kmeans`."
+        )
+    device = about["processor"] if about["GPU"] == "none" else about["GPU"]
+    return Machine(cores=cores or about["cores"], paces=paces, where=f"{device}, {about['date']}")

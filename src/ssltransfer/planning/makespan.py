@@ -1,0 +1,51 @@
+"""How long it takes until all is made, on any number of devices."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from graphlib import TopologicalSorter
+
+from ssltransfer.planning.costs import Cost
+
+NODE = 8  # devices that one job may share
+SHARED = {"pretext", "features", "cluster", "student"}  # stages whose jobs share several
+
+
+def wall_hours(costs: Sequence[Cost], devices: int) -> float:
+    """Hours from the first job to the last, if shared jobs lose nothing by it and none waits in a queue.
+
+    Jobs begin as soon as what they need is there and devices are free, first the one after which most remains
+    (list scheduling, Graham 1966).
+    """
+    before = jobs_before(costs)
+    width = [min(devices, NODE) if cost.stage in SHARED else 1 for cost in costs]
+    hours = [(cost.hours or 0.0) / wide for cost, wide in zip(costs, width, strict=True)]
+    rest = list(hours)
+    for job in reversed(list(TopologicalSorter(before).static_order())):
+        for other in before[job]:
+            rest[other] = max(rest[other], hours[other] + rest[job])
+    waiting, done, running, now, free = set(range(len(costs))), set[int](), list[tuple[float, int]](), 0.0, devices
+    while waiting or running:
+        ready = sorted((job for job in waiting if before[job] <= done), key=lambda job: (-rest[job], job))
+        for job in ready:
+            if width[job] <= free:
+                free -= width[job]
+                waiting.remove(job)
+                heapq.heappush(running, (now + hours[job], job))
+        now, job = heapq.heappop(running)
+        free += width[job]
+        done.add(job)
+    return now
+
+
+def jobs_before(costs: Sequence[Cost]) -> dict[int, set[int]]:
+    """The jobs whose results each one needs: those of the names it gives, and those `on` the data it gives."""
+    jobs: dict[str, set[int]] = {}
+    for job, cost in enumerate(costs):
+        jobs.setdefault(cost.name, set()).add(job)
+    found = {}
+    for job, cost in enumerate(costs):
+        names = {*cost.needs, *(f"{thing} on {data}" for thing in cost.needs for data in cost.needs)}
+        found[job] = set[int]().union(*(jobs.get(name, set()) for name in names)) - {job}
+    return found

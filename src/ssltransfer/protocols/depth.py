@@ -1,0 +1,235 @@
+"""Depth of rooms by fine-tuning with up-projections (Doersch & Zisserman 2017, Laina et al. 2016; protocols 4.7)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.config.protocols import Depth as Options
+from ssltransfer.data.depth_pairs import CenterPair, WholePair, at_places, tint, vary
+from ssltransfer.data.drawing import data_uri, depth_colors, side_by_side
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.models.backbone import Backbone, LayerError, initialize
+from ssltransfer.models.build import rebuild
+from ssltransfer.models.layer_mix import MixedBackbone
+from ssltransfer.models.normalize import normalize
+from ssltransfer.models.up_projection import UpProjection
+from ssltransfer.models.weights import Model, read_model
+from ssltransfer.protocols.base import Given, Outcome, spread_ids
+from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
+from ssltransfer.protocols.distributed import in_turns
+from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.task import Task
+
+TEST_BATCH = 16
+DRAWN, DRAWN_HEIGHT = 6, 120  # test images that the report shows, and their height in pixels
+
+
+def evaluate(given: Given) -> Outcome:
+    """Errors over all pixels of all test images that have a value and that the network sees, for each seed.
+
+    `d1`, `d2`, `d3`: percent of the pixels whose prediction is less than 1.25, 1.25^2, 1.25^3 times too near or too
+    far; `mae`: mean absolute error in meters; `rel`: mean of the same over the true depth. Pixels are pooled over the
+    images, each at the depth map's own resolution.
+
+    Raises:
+        ArtifactError: a depth map cannot be read any more.
+        LayerError: the model has no such layer, or it is no map that can be brought to half the side of the input.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Options)
+    model, median = read_model(given.model), median_depth(given.train)
+    values: dict[str, list[float]] = {}
+    details: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    chance = 0.0
+    for seed in given.spec.seeds:
+        task = DepthTask(model, options, median, seed, given.model.as_posix())
+        print(f"seed {seed}: {task}", flush=True)
+        folder = given.folder / f"seed-{seed}"
+        folder.mkdir(exist_ok=True)
+        fitted = fit(
+            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, val=given.test
+        )
+        found, chance_level, drawn = task.test(given)
+        for name, value in found.values().items():
+            values.setdefault(name, []).append(value)
+        chance = chance_level.values()["d1"]
+        print("test: " + ", ".join(f"{name} {numbers[-1]:.3f}" for name, numbers in values.items()), flush=True)
+        if not details:
+            details = _details(task, fitted, chance_level, median) | {"pixels": found.pixels, "drawn": drawn}
+            measured = fitted.measured
+    return Outcome(values, chance, details, measured)
+
+
+class DepthTask(Task):
+    """A backbone up to a map, up-projections to half the side of the input, and a 3x3 convolution to meters.
+
+    The whole backbone learns. The number of up-projections is that which brings the map to stride 2, and the prediction
+    is taken to span the image, whose pixels it is read at bilinearly. The last convolution begins at the training
+    set's median with weights N(0, 0.01) [chosen], so that the first loss is the chance level.
+
+    Args:
+        model: where the backbone's weights come from; it stays as it is.
+        options: of the protocol.
+        median: of the training set's depth.
+        seed: of the fresh layers.
+        where: what the model is called in messages.
+    """
+
+    def __init__(self, model: Model, options: Options, median: Median, seed: int, where: str):
+        super().__init__()
+        self.options, self.rule, self.median = options, model.rule, median
+        backbone = rebuild(model.backbone, top=False, output_stride=options.output_stride)
+        self.backbone = (backbone if options.lasso is None else MixedBackbone(backbone)).requires_grad_(True)
+        self.layer = options.layer or _default_layer(self.backbone)
+        channels, stride = self._map(where)
+        ups = round(math.log2(stride)) - 1
+        if ups < 1:
+            raise LayerError(f"{where}: {self.layer} is at stride 2 or less already; name a deeper layer.")
+        widths = [max(8, options.channels // 2**place) for place in range(ups)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(seed, "up-projections"))
+            blocks = [UpProjection(a, b) for a, b in zip([channels, *widths], widths, strict=False)]
+            last = nn.Conv2d(widths[-1], 1, 3, padding=1)
+            self.head = nn.Sequential(*blocks, last)
+            initialize(self.head)
+            nn.init.normal_(last.weight, std=0.01)
+            nn.init.constant_(last.bias, median.meters)  # type: ignore[arg-type]
+        self.chance_loss = median.loss
+
+    def __repr__(self) -> str:
+        learning = sum(parameter.numel() for parameter in self.parameters())
+        return (
+            f"{self.backbone.options.name} to {self.layer}, {len(self.head) - 1} up-projections, {learning} parameters"
+        )
+
+    @property
+    def transform(self) -> WholePair:
+        """The whole image; the device cuts it."""
+        return WholePair(*self.options.resize)
+
+    @property
+    def val_transform(self) -> CenterPair:
+        """The center, and depth as finely as it was measured."""
+        return CenterPair(self.transform, *self.options.crop)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """uint8 or float (B, 3, H, W), 0 to 255 -> meters, float32 (B, H / 2, W / 2), roughly."""
+        maps = self.backbone(normalize(images, self.rule), [self.layer])[self.layer]
+        found: Tensor = self.head(maps)[:, 0].float()
+        return found
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """berHu, and the share of pixels within a factor of 1.25."""
+        if self.training:
+            options = self.options
+            images, truth = vary(
+                batch.images,
+                batch.others["depth"],
+                draws,
+                crop=options.crop,
+                zoom=options.zoom,
+                rotation=options.rotation,
+                mirror=options.mirror,
+            )
+            found = self.predict(tint(images, draws, *options.color))
+            predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
+        else:
+            predicted, truth = self._measured(batch), batch.others["depth"]
+        loss = berhu(predicted, truth, together=self.training)
+        if isinstance(self.backbone, MixedBackbone) and self.options.lasso is not None and self.training:
+            loss = loss + self.options.lasso * self.backbone.mix.penalty
+        return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
+
+    @torch.inference_mode()
+    def test(self, given: Given) -> tuple[Errors, Errors, list[dict[str, str]]]:
+        """Errors of the predictions, errors of the training set's median, and some test images as drawings."""
+        self.eval()
+        shown = set(spread_ids(len(given.test), DRAWN))
+
+        def compared(batch: Batch) -> tuple[Errors, Errors, list[dict[str, str]]]:
+            truth = batch.others["depth"]
+            with given.devices.autocast():
+                predicted = self._measured(batch).clamp(*self.options.clip)
+            constant = torch.full_like(truth, self.median.meters).clamp(*self.options.clip)
+            drawn = [
+                _drawing(given.test.paths[sample], batch, row, predicted[row])
+                for row, sample in enumerate(batch.ids.tolist())
+                if sample in shown
+            ]
+            return Errors.of(predicted, truth), Errors.of(constant, truth), drawn
+
+        parts = in_turns(given.test, self.val_transform, TEST_BATCH, compared, given.devices)
+        found, chance_level, drawn = zip(*parts, strict=True)
+        return sum(found, Errors()), sum(chance_level, Errors()), [one for some in drawn for one in some]
+
+    def _measured(self, batch: Batch) -> Tensor:
+        """Metres at the pixels of the measured depth, float32 (B, H, W)."""
+        return at_places(self.predict(batch.images), batch.others["rows"], batch.others["columns"])
+
+    @torch.no_grad()
+    def _map(self, where: str) -> tuple[int, float]:
+        """Channels of the layer, and how many pixels of the input one of it is."""
+        if self.layer not in self.backbone.layers:
+            raise LayerError(f"{where}: no layer {self.layer!r}; its maps are {', '.join(self.backbone.layers)}.")
+        height, width = self.options.crop
+        try:
+            shape = self.backbone(torch.zeros(1, 3, height, width), [self.layer])[self.layer].shape[1:]
+        except RuntimeError:
+            raise LayerError(
+                f"{where}: images of {width} x {height} pixels vanish on the way to {self.layer}; make `crop` larger."
+            ) from None
+        if len(shape) != 3:
+            raise LayerError(f"{where}: {self.layer} is a vector and has no depth at places; name a map as `layer`.")
+        return shape[0], math.sqrt(height * width / (shape[1] * shape[2]))
+
+
+def _default_layer(backbone: Backbone) -> str:
+    if "block3" in backbone.layers:
+        return "block3"
+    return (backbone.options.maps or backbone.layers)[-1]
+
+
+def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:
+    """A test image, its depth and the prediction, both depths in the colors of the true one's range."""
+    height, width = (int((batch.others[name][row] <= 1).sum()) for name in ("rows", "columns"))
+    truth = batch.others["depth"][row]
+    errors = Errors.of(predicted, truth)
+    true, measured = (one[:height, :width].cpu().numpy() for one in (truth, predicted))
+    near, far = float(true[true > 0].min(initial=np.inf)), float(true.max(initial=0.0))
+    near = min(near, far)
+    image = batch.images[row].permute(1, 2, 0).cpu().numpy()
+    panels = side_by_side([image, *(depth_colors(one, near, far) for one in (true, measured))], DRAWN_HEIGHT)
+    about = errors.values()
+    title = (
+        f"{path}: image, measured depth, prediction, {near:.2f} to {far:.2f} m; "
+        f"d1 {about['d1']:.1f} %, mae {about['mae']:.2f} m"
+    )
+    return {"title": title, "uri": data_uri(panels, "JPEG")}
+
+
+def _details(task: DepthTask, fitted: Fitted, chance_level: Errors, median: Median) -> dict[str, Any]:
+    def series(name: str) -> list[list[float]]:
+        rows = [row for row in fitted.curve if name in row]
+        return [[int(row["step"]) for row in rows], [round(row[name], 4) for row in rows]]
+
+    figures = [
+        {"title": title, "x": "step", "y": y, "series": {"training": series(key), "validation": series(f"val_{key}")}}
+        for title, y, key in (("berHu", "loss", "loss"), ("within a factor of 1.25", "share of pixels", "d1"))
+    ]
+    mixed = {"mix": task.backbone.mix.rounded} if isinstance(task.backbone, MixedBackbone) else {}
+    return mixed | {
+        "layer": task.layer,
+        "up_projections": len(task.head) - 1,
+        "median_depth": median.meters,
+        "chance_loss": round(median.loss, 6),
+        "chance": chance_level.values(),
+        "lines": figures,
+    }

@@ -1,0 +1,129 @@
+"""How far predicted depth is from measured depth: the loss that is learned and the numbers that are reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.targets import read_target
+from ssltransfer.protocols.base import percent, spread_ids
+
+FACTORS = {"d1": 1.25, "d2": 1.25**2, "d3": 1.25**3}
+LARGEST_SHARE = 0.2  # of the batch's largest error: from there on berHu is quadratic
+MEDIAN_IMAGES = 1000  # of the training set, evenly spaced
+FARTHEST = 1000  # meters that are told apart for the median
+
+
+def berhu(predicted: Tensor, truth: Tensor, *, together: bool = False) -> Tensor:
+    """Reverse Huber loss (Laina et al. 2016, equation 1), the mean over pixels that have a value; 0 where none has.
+
+    |e| up to c, (e^2 + c^2) / (2 c) beyond; c is a fifth of the largest |e| of the batch, and no part of the gradient.
+
+    Args:
+        predicted, truth: float32 of one shape, meters; truth 0 where there is no value.
+        together: several processes have shares of one batch, if there are several: c is that of the whole, and the
+            mean of what they give is the mean over its pixels.
+    """
+    valid = truth > 0
+    error = torch.where(valid, (predicted - truth).abs(), 0.0)
+    largest = error.detach().max()
+    if together and dist.is_initialized():
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+    # The floor is below any depth's rounding; it keeps an empty batch from dividing zero by zero.
+    c = (LARGEST_SHARE * largest).clamp(min=1e-6)
+    losses = torch.where(error <= c, error, (error.square() + c.square()) / (2 * c))
+    return losses.sum() / _count(valid, together)
+
+
+def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"], *, together: bool = False) -> Tensor:
+    """Share of the pixels with a value whose prediction is at most `factor` times too near or too far, a scalar.
+
+    `together` as for `berhu`.
+    """
+    valid = truth > 0
+    right = valid & (predicted < factor * truth) & (truth < factor * predicted)
+    return right.sum() / _count(valid, together)
+
+
+def _count(valid: Tensor, together: bool) -> Tensor:
+    """Pixels with a value, a scalar of at least 1; of several processes their mean."""
+    count = valid.sum().float()
+    if together and dist.is_initialized():
+        dist.all_reduce(count)
+        count /= dist.get_world_size()
+    return count.clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Sums over pixels, from which the metrics of Eigen et al. 2014 are computed at the end (protocols 4.7).
+
+    Attributes:
+        pixels: that have a value.
+        within: how many of them are within each of the factors.
+        absolute, relative: sums of the errors in meters, and over the depth.
+    """
+
+    pixels: int = 0
+    within: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FACTORS, 0))
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    @classmethod
+    def of(cls, predicted: Tensor, truth: Tensor) -> Errors:
+        """Of the pixels with a value: positive predictions and truth in meters, of one shape."""
+        valid = truth > 0
+        d, p = truth[valid].double(), predicted[valid].double()
+        ratio, error = torch.maximum(d / p, p / d), (d - p).abs()
+        within = {name: int((ratio < factor).sum()) for name, factor in FACTORS.items()}
+        return cls(len(d), within, float(error.sum()), float((error / d).sum()))
+
+    def __add__(self, other: Errors) -> Errors:
+        within = {name: count + other.within[name] for name, count in self.within.items()}
+        sums = (a + b for a, b in ((self.absolute, other.absolute), (self.relative, other.relative)))
+        return Errors(self.pixels + other.pixels, within, *sums)
+
+    def values(self) -> dict[str, float]:
+        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3; mae in meters; rel, a share."""
+        count = max(1, self.pixels)
+        shares = {name: percent(right / count) for name, right in self.within.items()}
+        return shares | {"mae": round(self.absolute / count, 6), "rel": round(self.relative / count, 6)}
+
+
+@dataclass(frozen=True)
+class Median:
+    """The constant that is as often too near as too far.
+
+    Attributes:
+        meters: the median of the training set's pixels, to a millimeter.
+        loss: berHu of naming it everywhere.
+    """
+
+    meters: float
+    loss: float
+
+
+def median_depth(train: Index) -> Median:
+    """Median over all pixels that have a value, of at most 1000 images that stand evenly spaced in the set.
+
+    Raises:
+        ArtifactError: a depth map cannot be read any more.
+    """
+    counts = np.zeros(1, np.int64)
+    for sample in spread_ids(len(train), MEDIAN_IMAGES):
+        depth = read_target(train, sample)
+        assert isinstance(depth, np.ndarray)
+        found = np.bincount(np.rint(depth[depth > 0].clip(max=FARTHEST) * 1000).astype(np.int64), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    meters = np.arange(len(counts)) / 1000
+    median = float(meters[np.searchsorted(counts.cumsum(), counts.sum() / 2)])
+    error = np.abs(meters - median)
+    c = max(LARGEST_SHARE * error[counts > 0].max(), 1e-6)
+    losses = np.where(error <= c, error, (error**2 + c**2) / (2 * c))
+    return Median(median, float((losses * counts).sum() / counts.sum()))

@@ -1,0 +1,103 @@
+"""Average precision of detections as the VOC development kit defines it (VOCevaldet.m; Everingham et al. 2010)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssltransfer.data.targets import Boxes
+from ssltransfer.protocols.detection.boxes import Detections
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision and recall of a class, from its best detection to its last; difficult things count for nothing.
+
+    Attributes:
+        recall, precision: float64 (N,), after each detection that counts.
+    """
+
+    recall: np.ndarray
+    precision: np.ndarray
+
+    def eleven_points(self) -> float:
+        """Mean over recalls 0, .1, ..., 1 of the largest precision at that recall or more (VOC2007)."""
+        # A recall of 3/10 reaches the level .3, whatever rounding makes of it.
+        reached = [self.precision[self.recall >= level / 10 - 1e-9] for level in range(11)]
+        return float(np.mean([precisions.max(initial=0.0) for precisions in reached]))
+
+    def area(self) -> float:
+        """Area under the curve made to fall monotonically (VOC2010 and later)."""
+        recall = np.concatenate([[0.0], self.recall])
+        envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
+        return float((np.diff(recall) * envelope).sum())
+
+
+def curves(
+    found: Sequence[Detections], truth: Sequence[Boxes], classes: int, *, overlap: float = 0.5
+) -> list[Curve | None]:
+    """The curve of each class, or None where the class has no thing that is not difficult.
+
+    Detections of a class are taken by falling score, of equal scores by the order of images and then of detections
+    (the kit's sort is stable too). Each belongs to the thing of its class and image that it overlaps most. It is
+    right where the overlap is at least `overlap` and that thing was not found yet, nothing where the thing is
+    difficult, and wrong else: a second detection of a thing is wrong.
+
+    Args:
+        found, truth: of each image.
+        classes: how many there are.
+        overlap: least intersection over union.
+    """
+    image = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
+    # An empty one first, so that there is always something to join.
+    kinds = np.concatenate([np.zeros(0, np.int64), *(one.classes for one in found)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(one.scores for one in found)])
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in found)])
+    made: list[Curve | None] = []
+    for kind in range(classes):
+        things = [_of_class(one, kind) for one in truth]
+        positives = sum(int((~one.difficult).sum()) for one in things)
+        if not positives:
+            made.append(None)
+            continue
+        mine = np.flatnonzero(kinds == kind)
+        mine = mine[np.argsort(-scores[mine], kind="stable")]
+        right = np.cumsum(verdicts := np.array(_verdicts(boxes[mine], image[mine], things, overlap), float))
+        made.append(Curve(right / positives, right / np.arange(1, len(verdicts) + 1)))
+    return made
+
+
+def _of_class(boxes: Boxes, kind: int) -> Boxes:
+    mine = boxes.classes == kind
+    return Boxes(boxes.corners[mine], boxes.classes[mine], boxes.difficult[mine])
+
+
+def _verdicts(boxes: np.ndarray, images: np.ndarray, things: Sequence[Boxes], overlap: float) -> list[int]:
+    """1 right, 0 wrong, of each detection in turn; those of difficult things are left out."""
+    verdicts = []
+    taken = [np.zeros(len(one.difficult), bool) for one in things]
+    for box, image in zip(boxes, images, strict=True):
+        there = things[image]
+        shares = overlaps(box, there.corners)
+        nearest = int(shares.argmax()) if len(shares) else -1
+        if nearest < 0 or shares[nearest] < overlap:
+            verdicts.append(0)
+        elif not there.difficult[nearest]:
+            verdicts.append(int(not taken[image][nearest]))
+            taken[image][nearest] = True
+    return verdicts
+
+
+def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box (4,) with others (N, 4), float64 (N,)."""
+    box, others = box.astype(np.float64), others.astype(np.float64)
+    inside = (np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])).clip(min=0).prod(1)
+    areas = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1)
+    return inside / (areas - inside)
+
+
+def mean_of(found: Sequence[float | None]) -> float:
+    """Mean over the classes that are there."""
+    return float(np.mean([ap for ap in found if ap is not None]))

@@ -1,0 +1,241 @@
+"""Backbones as detectors use them: a map of the whole image, and a vector for a region of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align, roi_pool
+
+from ssltransfer.data.rng import seed_of
+from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.layer_mix import MixedBackbone
+from ssltransfer.models.weights import Model
+from ssltransfer.protocols.detection.proposals import grid
+
+SETTLED_REGIONS = 64  # of a image, for the norms of a region's layers
+
+
+class Body(nn.Module, ABC):
+    """A backbone that was cut in two.
+
+    Attributes:
+        backbone: the first part; `layer` its last layer, whose map regions are cut from.
+        layer: see above.
+        stride: pixels of the image to one of the map.
+        channels: of the map.
+        side: of a region's map.
+        dims: of a region's vector.
+    """
+
+    def __init__(self, backbone: Backbone, layer: str, side: int, pooling: Literal["pool", "align"]):
+        super().__init__()
+        self.backbone, self.layer, self.side, self.pooling = backbone, layer, side, pooling
+        small, large = (_map_of(backbone, layer, size) for size in (64, 128))
+        self.stride = 64 / (large.shape[-1] - small.shape[-1])
+        self.channels = large.shape[1]
+        self.dims: int = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images float (B, 3, H, W) -> map (B, C, H / stride, W / stride)."""
+        found: Tensor = self.backbone(x, [self.layer])[self.layer]
+        return found
+
+    def regions(self, maps: Tensor, boxes: Tensor, owners: Tensor) -> Tensor:
+        """Cut out of maps (B, C, h, w): boxes float (N, 4) in pixels of images owners int64 (N,) -> (N, dims)."""
+        if self.pooling == "pool":
+            # Caffe's layer counts both corners in.
+            boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - 1], dim=1)
+        rows = torch.cat([owners[:, None].to(boxes), boxes], dim=1)
+        scale = 1 / self.stride
+        if self.pooling == "pool":
+            cut = roi_pool(maps.float(), rows, self.side, scale)
+        else:
+            cut = roi_align(maps.float(), rows, self.side, scale, sampling_ratio=2, aligned=True)
+        return self.vectors(cut)
+
+    @abstractmethod
+    def vectors(self, cut: Tensor) -> Tensor:
+        """(N, C, side, side) -> (N, dims)."""
+
+    def train(self, mode: bool = True) -> Body:
+        """Batch norms stay in evaluation mode: two images are too few to be normalized by."""
+        super().train(mode)
+        for norm in norms_of(self):
+            norm.eval()
+        return self
+
+    def freeze(self, layers: int) -> None:
+        """Keep the weights of the first layers, and those of all batch norms (their scale and shift too).
+
+        Raises:
+            LayerError: the map has fewer layers.
+        """
+        there = self.backbone.layers.index(self.layer) + 1
+        if layers > there:
+            raise LayerError(f"{self.backbone.options.name}: `frozen: {layers}`, but its map has {there} layers.")
+        kept = _below(self.backbone, self.backbone.layers[layers - 1]) if layers else []
+        for part in (*kept, *(parameter for norm in norms_of(self) for parameter in norm.parameters())):
+            part.requires_grad_(False)
+
+
+class FullyConnected(Body):
+    """Last convolution, RoI pooling to the side that fc6 wants, fc6 and fc7 with dropout after each (Girshick 2015).
+
+    For CaffeNet and AlexNet conv1 is padded by 5 and each pooling by 1, so that pixel i of the map has its middle at
+    16 i (fast-rcnn's CaffeNet); the weights are the same. Side 6 for these, 7 for VGG16; a backbone for smaller images
+    has a smaller one.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        fc: Literal["model", "fresh"],
+        dropout: float,
+        pooling: Literal["pool", "align"],
+        seed: int,
+    ):
+        options = model.backbone.options
+        backbone = build_backbone(options, top=False)
+        given = model.backbone.state_dict()
+        backbone.load_state_dict({name: given[name] for name in backbone.state_dict()})
+        # Fresh ones are Kaiming's, as everywhere here.
+        whole = build_backbone(options, top=True, seed=seed_of(seed, "fc"))
+        if fc == "model":
+            whole.load_state_dict(given, strict=False)
+        # As all norms of a detector, those of fc6 and fc7 stay as they are.
+        absorb_norms(whole, linear_only=True)
+        first, second = (module for module in whole.modules() if isinstance(module, nn.Linear))
+        _pad(backbone)
+        layer = options.convolutions[-1]
+        channels = _map_of(backbone, layer, 128).shape[1]
+        super().__init__(backbone, layer, round((first.in_features / channels) ** 0.5), pooling)
+        self.fc6, self.fc7, self.dims = first, second, second.out_features
+        self.dropout = nn.Dropout(dropout)
+
+    def vectors(self, cut: Tensor) -> Tensor:
+        """See `Body`."""
+        x = self.dropout(self.fc6(cut.flatten(1)).relu())
+        return self.dropout(self.fc7(x).relu())
+
+
+class Blocks(Body):
+    """Map of block3, RoI pooling to 14 x 14, block4 on each region and the average (He et al. 2016, on VOC).
+
+    A backbone that was made without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the
+    map is a mix of block3's units, whose norm has seen no image yet, and block4 reads that.
+
+    Raises:
+        LayerError: the backbone has no such blocks, or no units to mix.
+    """
+
+    def __init__(self, model: Model, pooling: Literal["pool", "align"], seed: int, *, mixed: bool = False):
+        backbone = _with_block4(model, seed)
+        if mixed:
+            backbone = MixedBackbone(backbone)
+            backbone.mix.norm.reset_running_stats()
+        super().__init__(backbone, "block3", 14, pooling)
+        self.mix = backbone.mix if isinstance(backbone, MixedBackbone) else None
+        # Up to the average; a network without one (VGG) is averaged after its last map.
+        layers = self.backbone.layers
+        end = layers.index("pool") if "pool" in layers else layers.index("block4")
+        self.later = layers[layers.index("block4") : end + 1]
+        with torch.no_grad():
+            self.dims = self.eval().vectors(torch.zeros(1, self.channels, self.side, self.side)).shape[1]
+
+    def vectors(self, cut: Tensor) -> Tensor:
+        """See `Body`."""
+        for layer in self.later:
+            cut = self.backbone.step(layer, cut)
+        return cut.mean((2, 3)) if cut.ndim == 4 else cut
+
+
+def _with_block4(model: Model, seed: int) -> Backbone:
+    """The backbone up to block4."""
+    options, given = model.backbone.options, model.backbone.state_dict()
+    # A block4 where there was none, and stride 16 where block3 was dilated: the weights are the same.
+    wanted = {"block4": True, "output_stride": 16}
+    options = options.model_copy(
+        update={name: wanted[name] for name in wanted.keys() & type(options).model_fields.keys()}
+    )
+    if not {"block3", "block4"} <= set(options.layers):
+        raise LayerError(
+            f"{model.name}: a {options.name} has no block3 and block4 to detect with; name a residual network, or use "
+            "fast-rcnn where it has fully-connected layers."
+        )
+    backbone = build_backbone(options, top=False, seed=seed_of(seed, "block4"))
+    backbone.load_state_dict(given, strict=False)
+    return backbone
+
+
+def _pad(backbone: Backbone) -> None:
+    """Widen the edges of an AlexNet's convolutions so that its map is aligned with the image."""
+    if backbone.options.padded_by_detectors:
+        stem = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+        stem.padding = (5, 5)
+        for module in backbone.modules():
+            if isinstance(module, nn.MaxPool2d):
+                module.padding = 1
+
+
+@torch.no_grad()
+def _map_of(backbone: Backbone, layer: str, size: int) -> Tensor:
+    """The layer of a black image."""
+    was = backbone.training
+    found: Tensor = backbone.eval()(torch.zeros(1, 3, size, size), [layer])[layer]
+    backbone.train(was)
+    return found
+
+
+def _below(backbone: Backbone, layer: str) -> list[nn.Parameter]:
+    """Parameters that decide what a layer gives: those that its gradient reaches."""
+    parameters = list(backbone.parameters())
+    with torch.enable_grad():
+        out = backbone.eval()(torch.zeros(1, 3, 64, 64), [layer])[layer].sum()
+        reached = torch.autograd.grad(out, parameters, allow_unused=True)
+    return [parameter for parameter, gradient in zip(parameters, reached, strict=True) if gradient is not None]
+
+
+def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """Its batch norms."""
+    return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def settle_norms(body: Body, images: Iterable[Tensor]) -> int:
+    """Give batch norms that have seen no image yet the statistics of these; how many there were.
+
+    Norms keep their statistics while a detector learns. Those of a random network, or of a fresh block4, would be mean
+    0 and variance 1, and activations would double with every residual unit. [chosen]
+
+    Args:
+        body: changed in place.
+        images: prepared ones, float (1, 3, H, W) each.
+    """
+    new = [norm for norm in norms_of(body) if _untouched(norm)]
+    if not new:
+        return 0
+    momenta = [norm.momentum for norm in new]
+    body.eval()
+    for norm in new:
+        norm.reset_running_stats()
+        norm.train()
+        norm.momentum = None  # the mean over all images
+    for x in images:
+        boxes = torch.from_numpy(grid(x.shape[-1], x.shape[-2])).to(x.device)
+        boxes = boxes[:: max(1, len(boxes) // SETTLED_REGIONS)]
+        body.regions(body(x), boxes, torch.zeros(len(boxes), dtype=torch.int64, device=x.device))
+    for norm, momentum in zip(new, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+    return len(new)
+
+
+def _untouched(norm: nn.BatchNorm2d) -> bool:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return bool((norm.running_mean == 0).all() and (norm.running_var == 1).all())

@@ -1,0 +1,73 @@
+"""What people look at: found things beside the true ones, and curves of precision over recall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.cached import read_sample
+from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
+from ssltransfer.data.targets import Boxes
+from ssltransfer.data.transforms import resize
+from ssltransfer.protocols.base import spread_ids
+from ssltransfer.protocols.detection.ap import Curve
+from ssltransfer.protocols.detection.boxes import Detections
+
+IMAGES = 6
+HEIGHT = 180  # pixels; two images beside each other stay below 40 kB
+CERTAIN = 0.5  # score from which a detection is drawn
+FEW = 3  # drawn at most of a image where nothing is certain
+CLASSES = 6  # whose curves are drawn: the most frequent ones
+LEVELS = np.arange(41) / 40  # of recall
+# Okabe & Ito 2008, in turns.
+COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
+
+
+def draw(test: Index, found: Sequence[Detections], truth: Sequence[Boxes]) -> list[dict[str, str]]:
+    """Some test images, evenly spaced over those that show something: the truth, and what was found.
+
+    Returns:
+        {title, uri} each, the uri holding a JPEG.
+    """
+    there = [sample for sample, boxes in enumerate(truth) if len(boxes.classes)]
+    drawings = []
+    for place in spread_ids(len(there), IMAGES):
+        sample = there[place]
+        boxes, best = truth[sample], found[sample]
+        certain = int((best.scores >= CERTAIN).sum())
+        shown = slice(0, certain or FEW)
+        image = read_sample(test, sample)
+        factor = HEIGHT / image.shape[-2]
+        small = resize(image, HEIGHT, max(1, round(image.shape[-1] * factor))).permute(1, 2, 0).numpy()
+        marks = ["" if not hard else "difficult" for hard in boxes.difficult]
+        left = _marked(small, boxes.corners * factor, boxes.classes, marks, test.classes)
+        scores = [f"{score:.2f}" for score in best.scores[shown]]
+        right = _marked(small, best.boxes[shown] * factor, best.classes[shown], scores, test.classes)
+        said = "" if certain else f", nothing above {CERTAIN:g}: the best {len(scores)}"
+        title = f"{test.paths[sample].rsplit('/', 1)[-1]}: truth, found{said}"
+        drawings.append({"title": title, "uri": data_uri(side_by_side([left, right], HEIGHT), "JPEG")})
+    return drawings
+
+
+def _marked(
+    image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, texts: Sequence[str], names: Sequence[str]
+) -> np.ndarray:
+    texts = [f"{names[kind]} {text}".strip() for kind, text in zip(classes, texts, strict=True)]
+    return with_boxes(image, boxes, texts, [COLORS[kind % len(COLORS)] for kind in classes])
+
+
+def precision_lines(
+    names: Sequence[str], curves: Sequence[Curve | None], truth: Sequence[Boxes]
+) -> list[dict[str, Any]]:
+    """One figure: largest precision at each recall or more, of the classes with most things."""
+    counts = np.bincount(np.concatenate([boxes.classes for boxes in truth]), minlength=len(names))
+    series = {}
+    for kind in np.argsort(-counts, kind="stable")[:CLASSES]:
+        curve = curves[kind]
+        if curve is not None:
+            best = [curve.precision[curve.recall >= level - 1e-9].max(initial=0.0) for level in LEVELS]
+            series[names[kind]] = [LEVELS.tolist(), [round(float(value), 4) for value in best]]
+    return [{"title": "precision over recall", "x": "recall", "y": "precision", "series": series}]

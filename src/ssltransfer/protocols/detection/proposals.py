@@ -1,0 +1,199 @@
+"""Proposals for Fast R-CNN: of files, by OpenCV's selective search, or a regular grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssltransfer.artifacts.files import ArtifactError, digest_of, replacing
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.data.transforms import Paired, resize
+from ssltransfer.protocols.detection.proposal_files import read_proposals, stem_of
+from ssltransfer.training.progress import Progress
+
+GRID_SIDES = (0.2, 0.3, 0.45, 0.67, 1.0)  # of a square of the image's area
+GRID_ASPECTS = (0.5, 1.0, 2.0)  # height over width
+GRID_STEP = 0.25  # of a window's side, at most
+SEARCHED_SIDE = 500  # longest, of images that are searched: VOC's own, as fast-rcnn prepared others
+CHUNK = 64  # images whose proposals make a file in the work folder
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Where things may be.
+
+    Attributes:
+        sets: of each data set, for each image of its index, float32 (n, 4): x1, y1, x2, y2 in pixels, in the
+            image.
+        source: what they are made by; of files name and digest.
+    """
+
+    sets: list[list[np.ndarray]]
+    source: str
+
+
+def find_proposals(
+    sets: Sequence[tuple[str, Index]], how: str | Sequence[str], *, folder: Path, workers: int
+) -> Proposals:
+    """Proposals for the images of some data sets, cut to the images.
+
+    Args:
+        sets: name and index of each.
+        how: grid, selective-search, or paths of files.
+        folder: where searched ones are kept until the protocol is done; a job that was cut off goes on with them.
+        workers: loader processes, which search.
+
+    Raises:
+        ArtifactError: OpenCV is missing, a file cannot be read, or does not hold just what is wanted.
+    """
+    if how == "grid":
+        return Proposals([[grid(*size) for size in index.sizes.tolist()] for _, index in sets], "grid")
+    if how == "selective-search":
+        _opencv()
+        return Proposals(
+            [_searched(index, folder / f"proposals-{place}", workers) for place, (_, index) in enumerate(sets)],
+            "selective search (OpenCV, fast)",
+        )
+    files = [Path(name).expanduser() for name in how]
+    found = _of_files(files, sets)
+    return Proposals(found, ", ".join(f"{file.name} {digest_of(file)[:8]}" for file in files))
+
+
+def grid(width: int, height: int) -> np.ndarray:
+    """Windows of five sizes and three aspects, a quarter of their sides apart at most: float32 (n, 4).
+
+    Each size and aspect touches all four edges of the image. No search for things: what a image shows decides
+    nothing. [chosen: where neither files nor OpenCV are at hand, to try things out and for the embedded world]
+    """
+    unit = float(np.sqrt(width * height))
+    found = []
+    for side in GRID_SIDES:
+        for aspect in GRID_ASPECTS:
+            w, h = min(width, unit * side / aspect**0.5), min(height, unit * side * aspect**0.5)
+            lefts, tops = (_starts(room, window) for room, window in ((width, w), (height, h)))
+            x, y = (axis.ravel() for axis in np.meshgrid(lefts, tops))
+            found.append(np.stack([x, y, x + w, y + h], axis=1))
+    # float32 may round an edge past the image's.
+    return np.unique(np.concatenate(found), axis=0).astype(np.float32).clip(max=_edges(width, height))
+
+
+def _starts(room: float, window: float) -> np.ndarray:
+    return np.linspace(0, room - window, int(np.ceil((room - window) / (GRID_STEP * window) - 1e-9)) + 1)
+
+
+def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[list[np.ndarray]]:
+    named: dict[str, np.ndarray] = {}
+    stems = [[stem_of(path) for path in index.paths] for _, index in sets]
+    wanted = {stem for names in stems for stem in names}
+    what = " and ".join(name for name, _ in sets)
+    for file in files:
+        boxes = read_proposals(file)
+        if isinstance(boxes, list):
+            fitting = [names for names in stems if len(names) == len(boxes)]
+            if len(fitting) != 1:
+                raise ArtifactError(
+                    f"{file}: a list without names, of {len(boxes)} images; {what} have "
+                    f"{' and '.join(str(len(names)) for names in stems)}, so it cannot be told whose they are; "
+                    "give a file with names."
+                )
+            boxes = dict(zip(fitting[0], boxes, strict=True))
+        if not wanted & boxes.keys():
+            raise ArtifactError(f"{file}: holds proposals for no image of {what}; name the files of these sets.")
+        twice = sorted(named.keys() & boxes.keys())
+        if twice:
+            raise ArtifactError(f"{file}: {twice[0]} stands in another file of proposals too; leave one of them out.")
+        named |= boxes
+    for (name, _), names in zip(sets, stems, strict=True):
+        missing = [stem for stem in names if stem not in named]
+        if missing:
+            raise ArtifactError(
+                f"{name}: no proposals for {len(missing)} of its {len(names)} images, such as {missing[0]}, in "
+                f"{', '.join(file.name for file in files)}; name the files of both sets."
+            )
+    return [
+        [_inside(named[stem], *size) for stem, size in zip(names, index.sizes.tolist(), strict=True)]
+        for names, (_, index) in zip(stems, sets, strict=True)
+    ]
+
+
+def _inside(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Cut to the image; what then has no extent is left out."""
+    cut = boxes.clip(0, _edges(width, height))
+    return cut[(cut[:, 2:] > cut[:, :2]).all(1)]
+
+
+def _edges(width: int, height: int) -> np.ndarray:
+    return np.array([width, height] * 2, np.float32)
+
+
+def _opencv() -> Any:
+    try:
+        import cv2  # type: ignore[import-not-found, unused-ignore]
+
+        return cv2, cv2.ximgproc.segmentation
+    except (ImportError, AttributeError):
+        raise ArtifactError(
+            "fast-rcnn: selective search needs OpenCV with its contributed modules, which are not installed; install "
+            "opencv-contrib-python-headless, name files of proposals, or say `proposals: grid`."
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Search(Paired):
+    """Selective search in its fast mode (Uijlings et al. 2013) as OpenCV computes it."""
+
+    padding: ClassVar = {}
+
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+        """The boxes, float32 (n, 4), beside a image of one pixel."""
+        cv2, segmentation = _opencv()
+        cv2.setNumThreads(1)
+        height, width = image.shape[-2:]
+        factor = min(1.0, SEARCHED_SIDE / max(height, width))
+        small = resize(image, max(1, round(height * factor)), max(1, round(width * factor)))
+        search = segmentation.createSelectiveSearchSegmentation()
+        search.setBaseImage(np.ascontiguousarray(small.permute(1, 2, 0).numpy()[:, :, ::-1]))
+        search.switchToSelectiveSearchFast()
+        found = np.asarray(search.process(), np.float64).reshape(-1, 4)
+        # Their order is drawn at random by the library; the boxes are not.
+        corners = np.unique(np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1), axis=0)
+        corners *= np.array([width / small.shape[-1], height / small.shape[-2]] * 2)
+        inside = _inside(corners.astype(np.float32), width, height)
+        return {"image": image[:, :1, :1], "proposals": torch.from_numpy(inside)}
+
+
+def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
+    """Proposals of every image, as many files as are done read from the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {start: folder / f"{start}.npz" for start in range(0, len(index), CHUNK)}
+    todo = [
+        sample
+        for start, file in files.items()
+        if not file.is_file()
+        for sample in range(start, min(start + CHUNK, len(index)))
+    ]
+    progress = Progress("proposals", len(index) - len(todo), len(index), 1)
+    chunk: list[np.ndarray] = []
+    for batch in load_batches(index, _Search(), sequential_keys(todo, 1), seed=0, workers=workers):
+        chunk.append(batch.others["proposals"][0].numpy())
+        sample = int(batch.ids[0])
+        if len(chunk) == CHUNK or sample == len(index) - 1:
+            with replacing(files[sample // CHUNK * CHUNK]) as beside, beside.open("wb") as out:
+                np.savez(out, *chunk)
+            chunk = []
+        progress.step(0.0)
+        progress.say("selective search")
+    progress.close()
+    found = []
+    for file in files.values():
+        with np.load(file, allow_pickle=False) as content:
+            found += [content[f"arr_{place}"] for place in range(len(content.files))]
+    return found

@@ -1,0 +1,208 @@
+"""Classifiers on one frozen layer by gradient descent: linear, or with a hidden layer.
+
+Abbasi Koohpayegani et al. 2020 (protocols 4.6): representations of unit length, standardized by the training
+images' center crops, random resized crops and mirrors. Kolesnikov et al. 2019 (protocols 4.5): as they are, random
+crops, no mirrors. Doersch & Zisserman 2017 (protocols 4.7): block3 pooled to 3x3, random crops and distorted colors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.protocols import Head as Options
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.data.colors import distort_colors
+from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Transform
+from ssltransfer.models.backbone import LayerError, initialize_last
+from ssltransfer.models.build import rebuild
+from ssltransfer.models.layer_mix import Mix, units_of
+from ssltransfer.models.pooling import pooled, pooled_shape
+from ssltransfer.models.weights import Model, read_model
+from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, learning
+from ssltransfer.protocols.classification_scores import accuracy_of, answers, top5_of
+from ssltransfer.protocols.distributed import in_turns
+from ssltransfer.protocols.subsets import labelled
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import fit
+from ssltransfer.training.task import Task, accuracy
+
+BATCH = 64
+VARIANCE_FLOOR = 1e-5  # added to each dimension's variance, as CompRess's code does
+
+
+def evaluate(given: Given) -> Outcome:
+    """Accuracy and top-5 accuracy on center crops, for each seed.
+
+    Raises:
+        LayerError: the model has no such layer, or it cannot be pooled.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Options)
+    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
+    model = read_model(given.model, given.devices.device)
+    if options.output_stride:
+        model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
+    values: dict[str, list[float]] = {"accuracy": [], "top5": []}
+    details: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    drawn = list(labelled(given.train.paths, classes.train, options.labelled, given.spec.seeds))
+    for place, seed in enumerate(given.spec.seeds):
+        chosen = drawn[place if options.labelled else 0]
+        train = given.train.subset(chosen) if options.labelled else given.train
+        task = Head(model, options, replace(classes, train=classes.train[chosen]), seed, str(given.model))
+        folder = given.folder / f"seed-{seed}"
+        folder.mkdir(exist_ok=True)
+        if options.standardize:
+            task.standardize(train, given.devices)
+        schedule = task.schedule.of_all(len(given.train) / len(train))
+        fitted = fit(task, train, schedule, seed=seed, folder=folder, devices=given.devices, val=given.test)
+        scores = task.scores(given.test, given.devices)
+        predicted = scores.argmax(1)
+        values["accuracy"].append(accuracy_of(classes, predicted))
+        values["top5"].append(top5_of(classes, scores))
+        print(f"test: {values['accuracy'][-1]:.2f} %, top 5 {values['top5'][-1]:.2f} %", flush=True)
+        if not details:
+            details = {"labelled": len(chosen), "shape": list(task.shape), **answers(classes, predicted)}
+            if task.mix is not None:
+                details["mix"] = task.mix.rounded
+            details["lines"] = [learning(fitted.curve, "loss"), learning(fitted.curve, "accuracy")]
+            measured = fitted.measured
+    chance = classes.chance_among(5 if options.headline == "top5" else 1)
+    return Outcome(values, chance, details, measured)
+
+
+class Head(Task):
+    """A frozen layer and a classifier that starts at N(0, 0.01) [chosen: Caffe's usual filler].
+
+    Args:
+        model: on its device, in evaluation mode; neither trained nor in the checkpoint.
+        options: of the protocol.
+        classes: labels.
+        seed: of the classifier's weights.
+        where: what the model is called in messages.
+
+    Attributes:
+        shape: of the layer after pooling.
+    """
+
+    def __init__(self, model: Model, options: Options, classes: Classes, seed: int, where: str):
+        super().__init__()
+        self.model, self.options = model, options
+        self.layer = options.layer or model.backbone.layers[-1]
+        model.backbone.require([self.layer], where)
+        lasso: float | None = getattr(options, "lasso", None)
+        self.strength = lasso
+        self.mix = None if lasso is None else Mix(model.backbone)
+        shape = model.backbone.shapes()[self.layer]
+        if options.pool and len(shape) != 3:
+            raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
+        self.shape = pooled_shape(shape, options.pool)
+        dims, self.classes = math.prod(self.shape), len(classes.names)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            last = nn.Linear(options.hidden or dims, self.classes)
+            initialize_last(last)
+            hidden = [nn.Linear(dims, options.hidden), nn.ReLU(), nn.Dropout(options.dropout)] if options.hidden else []
+            self.classifier = nn.Sequential(*hidden, last)
+        self.register_buffer("mean", torch.zeros(dims))
+        self.register_buffer("deviation", torch.ones(dims))
+        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
+        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
+        self.chance_loss = math.log(self.classes)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The protocol's, with the weight decay that `l2_rule` is: half the gradient of ||W||^2 is W."""
+        if not self.options.l2_rule:
+            return self.options.schedule
+        penalty = 100 / (math.prod(self.shape) * self.classes)
+        return self.options.schedule.model_copy(update={"weight_decay": 2 * penalty, "decay_norm_and_bias": False})
+
+    @property
+    def transform(self) -> Transform:
+        """A random box, or the square from which the device crops."""
+        if self.options.augment == "random-resized-crop":
+            return RandomResizedCrop(self.view.size)
+        return CenterSquare(self.view.short, self.view.short)
+
+    @property
+    def val_transform(self) -> Transform:
+        """The center crop."""
+        return self.view
+
+    @property
+    def view(self) -> CenterSquare:
+        """The center crop that the model wants, for one pass or for nine patches."""
+        return self.model.patches_view if self.options.patches else self.model.view
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy of the labels."""
+        images = batch.images
+        if self.training:
+            images = random_crop(images, draws, self.view.size)
+            images = mirror_some(images, draws) if self.options.mirror else images
+            images = distort_colors(images, draws) if self.options.colors else images
+        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
+        target = labels[batch.ids]
+        logits = self.classifier(self._seen(images))
+        loss = F.cross_entropy(logits, target)
+        if self.mix is not None and self.strength is not None and self.training:
+            loss = loss + self.strength * self.mix.penalty
+        return {"loss": loss, "accuracy": accuracy(logits, target)}
+
+    def represented(self, images: Tensor) -> Tensor:
+        """uint8 or float (B, 3, S, S), 0 to 255 -> float32 (B, dims), pooled, of unit length if so wanted."""
+        with torch.no_grad():
+            if self.mix is not None:
+                units = units_of(self.model, images)
+            else:
+                layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
+                maps = layers_of(images, [self.layer])[self.layer]
+        if self.mix is not None:
+            maps = self.mix(units)  # what is frozen ends with the units
+        x = pooled(maps.float(), self.options.pool).flatten(1)
+        return F.normalize(x) if self.options.unit_length else x
+
+    @torch.no_grad()
+    def standardize(self, train: Index, devices: Devices) -> None:
+        """Set mean and deviation to those of the training images' center crops."""
+        dims = math.prod(self.shape)
+        total, squares = (torch.zeros(dims, dtype=torch.float64, device=devices.device) for _ in "ab")
+
+        def add(batch: Batch) -> None:
+            with devices.autocast():
+                x = self.represented(batch.images).double()
+            total.add_(x.sum(0))
+            squares.add_(x.square().sum(0))
+
+        in_turns(train, self.view, BATCH, add, devices, what="standardize")
+        mean = devices.summed(total) / len(train)
+        variance = (devices.summed(squares) / len(train) - mean.square()).clamp(min=0)
+        self.mean, self.deviation = mean.float(), (variance + VARIANCE_FLOOR).sqrt().float()
+
+    @torch.inference_mode()
+    def scores(self, test: Index, devices: Devices) -> np.ndarray:
+        """float32 (N, C) of the center crops."""
+        self.eval()
+
+        def scored(batch: Batch) -> np.ndarray:
+            with devices.autocast():
+                found: np.ndarray = self.classifier(self._seen(batch.images)).float().cpu().numpy()
+            return found
+
+        return np.concatenate(in_turns(test, self.view, BATCH, scored, devices))
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """What the classifier is given, float32 (B, dims)."""
+        return (self.represented(images) - self.mean) / self.deviation

@@ -1,0 +1,52 @@
+"""Retrieval within the test set by cosine (Abbasi Koohpayegani et al. 2020; protocols 4.6): recall at K."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.config.protocols import Retrieval
+from ssltransfer.protocols.base import Given, Outcome, classes_of, percent
+from ssltransfer.protocols.knn_search import search
+from ssltransfer.protocols.nearest_neighbors import SHOWN, examples
+
+
+def evaluate(given: Given) -> Outcome:
+    """Recall at K: images of which one of the K nearest others has their class.
+
+    The query is left out of its own neighbors. A image that is alone in its class counts as missed.
+
+    Raises:
+        ArtifactError: K is not less than the number of images.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Retrieval) and given.features is not None
+    classes = classes_of(given.test, given.test, (given.spec.test, given.spec.test))
+    n, most = len(classes.test), max(options.at)
+    if most >= n:
+        raise ArtifactError(f"{given.spec.test}: recall at {most} of only {n} images cannot be; lower `at`.")
+    k = min(max(most, SHOWN) + 1, n)
+    names = (given.spec.test, given.spec.test)
+    ids, cosines, measured = search(given.features[1], given.features[1], k, given.devices.device, names)
+    ids, cosines = without_query(ids, cosines)
+    same = classes.test[ids] == classes.test[:, None]
+    values = {f"r@{at}": [percent(same[:, :at].any(1).mean())] for at in options.at}
+    details = {"examples": examples(given, classes, ids, cosines)}
+    return Outcome(values, chance(classes.test), details, measured)
+
+
+def without_query(ids: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbors (Q, k) of each image of a set in itself -> (Q, k - 1), those that are others.
+
+    A image with more equals than k may not stand among its own neighbors; then the last one goes.
+    """
+    own = ids == np.arange(len(ids))[:, None]
+    own[~own.any(1), -1] = True
+    shape = (ids.shape[0], ids.shape[1] - 1)
+    return ids[~own].reshape(shape), cosines[~own].reshape(shape)
+
+
+def chance(labels: np.ndarray) -> float:
+    """Percent of images whose class a random other image has."""
+    sizes = np.bincount(labels)
+    return percent((sizes * (sizes - 1)).sum() / (len(labels) * (len(labels) - 1)))

@@ -1,0 +1,257 @@
+"""VOC07 classification by fine-tuning (Krähenbühl et al. 2016, released voc-classification; protocols 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.config.protocols import VocClassification as Options
+from ssltransfer.data.device_ops import mirror_some
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.transforms import resize
+from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
+from ssltransfer.models.build import with_top
+from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.normalize import normalize
+from ssltransfer.models.weights import Model, read_model
+from ssltransfer.protocols.average_precision import area, eleven_points, precisions
+from ssltransfer.protocols.base import Given, Outcome, learning, percent
+from ssltransfer.protocols.distributed import in_turns
+from ssltransfer.protocols.finetune import prepared
+from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.task import Task
+
+TEST_BATCH = 64
+RECALLS = 21  # points of a curve
+
+
+def evaluate(given: Given) -> Outcome:
+    """Mean average precision over the classes that are in some test image: `map` by area, `map11` by 11 points.
+
+    Scores of a test image are summed over ten random crops, mirrored half the time, as the released code does.
+
+    Raises:
+        ArtifactError: a set does not have VOC's labels, or the two have other classes.
+        LayerError: the model lacks the fc layers that are to stay frozen.
+    """
+    options = given.spec.protocol
+    assert isinstance(options, Options)
+    presence = _presence(given)
+    values: dict[str, list[float]] = {"map": [], "map11": []}
+    details: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    for seed in given.spec.seeds:
+        model = read_model(given.model)
+        task = FineTuned(model, given.model.as_posix(), options, *presence, seed)
+        prepared(replace(model, backbone=task.backbone), options, given.train, given.devices, seed)
+        trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
+        print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
+        folder = given.folder / f"seed-{seed}"
+        folder.mkdir(exist_ok=True)
+        fitted = fit(
+            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, val=given.test
+        )
+        scores = task.scores(given, seed)
+        found: dict[str, list[float | None]] = {
+            name: [measure(scores[:, c], presence[1][:, c]) for c in range(scores.shape[1])]
+            for name, measure in (("map", area), ("map11", eleven_points))
+        }
+        for name in values:
+            values[name].append(percent(float(np.mean([ap for ap in found[name] if ap is not None]))))
+        print(f"test: map {values['map'][-1]:.2f} %, map11 {values['map11'][-1]:.2f} %", flush=True)
+        if not details:
+            details, measured = _details(given, found, fitted, task), fitted.measured
+            details["lines"].append(_precision_recall(scores, presence[1], given.test.classes, found["map"]))
+    return Outcome(values, _chance(presence[1]), details, measured)
+
+
+@dataclass(frozen=True)
+class ScaledCrop:
+    """A random square of the original image, `scale` times `size` a side, resized to `size`.
+
+    As the released layer draws it: the factor is uniform between both scales, the larger lowered to what fits in the
+    image (and the smaller to the larger), so that nothing is ever padded; the place is uniform. Resizing is
+    antialiased, which the released layer's is not [chosen].
+    """
+
+    size: int
+    scale: tuple[float, float]
+
+    def __call__(self, image: Tensor, random: Random) -> Tensor:
+        """(3, H, W) -> (3, size, size)."""
+        height, width = image.shape[-2:]
+        high = min(self.scale[1], min(height, width) / self.size)
+        side = max(1, min(round(self.size * random.uniform(min(self.scale[0], high), high)), height, width))
+        top, left = random.randint(0, height - side), random.randint(0, width - side)
+        return resize(image[:, top : top + side, left : left + side], self.size, self.size)
+
+
+class FineTuned(Task):
+    """A model with a classifier of its own for each class.
+
+    Convolutions are copied from the model. `all` and `fc6-8`: fc6, fc7 and fc8 start at N(0, 0.01) with bias 0.1, even
+    where the model has trained ones, so that every model starts alike; `fc8`: the model's fc6 and fc7 stay. A network
+    without fc layers (ResNet) has fc8 on its pooled features, and then fc6-8 means fc8. Frozen batch norms keep their
+    statistics; dropout stays on before all that learns, as in the released code. Normalization is the model's own.
+
+    Args:
+        model: where weights come from.
+        where: what it is called in messages.
+        options: of the protocol.
+        train, test: int8 (N, C), 1 present, 0 difficult, -1 absent.
+        seed: of the fresh layers.
+    """
+
+    def __init__(self, model: Model, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int):
+        super().__init__()
+        self.rule, self.options, classes = model.rule, options, train.shape[1]
+        self.backbone, learning = _backbone(model, where, options, seed)
+        before = nn.Dropout(options.dropout) if self.backbone.options.fully_connected else nn.Identity()
+        self.head = nn.Sequential(before, nn.Linear(self.backbone.shapes()[self.backbone.layers[-1]][0], classes))
+        _afresh([self.head[1]], seed, "fc8")
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(options.train == "all" or name in learning)
+        for name, labels in (("labels", train), ("val_labels", test)):
+            self.register_buffer(name, torch.from_numpy(labels), persistent=False)
+        share = (train != 0).mean(0)
+        p = np.clip((train > 0).sum(0) / np.maximum((train != 0).sum(0), 1), 1e-12, 1 - 1e-12)
+        entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
+        self.chance_loss = float(options.loss_weight * (share * entropy).mean())
+
+    @property
+    def transform(self) -> ScaledCrop:
+        """Random scale and place."""
+        return ScaledCrop(self.backbone.options.size, self.options.scale)
+
+    def train(self, mode: bool = True) -> FineTuned:
+        """Frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, BATCH_NORMS) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+    def logits(self, images: Tensor, draws: Draws) -> Tensor:
+        """uint8 (B, 3, S, S) -> float (B, C)."""
+        x = normalize(mirror_some(images, draws), self.rule)
+        found: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
+        return found
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """`loss_weight` times the mean over images and classes of the cross-entropy; difficult ones give zero.
+
+        With 20 classes and weight 20 that is the released code's sum over classes, mean over images.
+        """
+        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
+        presence = labels[batch.ids]
+        logits = self.logits(batch.images, draws).float()
+        losses = F.binary_cross_entropy_with_logits(logits, (presence > 0).float(), reduction="none")
+        return {"loss": self.options.loss_weight * (losses * (presence != 0)).mean()}
+
+    @torch.inference_mode()
+    def scores(self, given: Given, seed: int) -> np.ndarray:
+        """float64 (N, C), the sum of each test image's scores over its crops."""
+        self.eval()
+        devices, crops = given.devices, self.options.crops
+        seed = seed_of(seed, "test")
+
+        def scored(batch: Batch) -> np.ndarray:
+            with devices.autocast():
+                found = self.logits(batch.images, batch.draws(seed))
+            rows: np.ndarray = found.double().cpu().numpy()
+            return rows
+
+        parts = in_turns(given.test, self.transform, TEST_BATCH, scored, devices, seed=seed, times=crops)
+        return np.concatenate(parts).reshape(crops, len(given.test), -1).sum(0)
+
+
+def _backbone(model: Model, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
+    """The network to train, and the names of its tensors that learn under fc6-8."""
+    fc = model.backbone.options.fully_connected
+    if not fc:
+        return model.backbone, set()
+    if options.train == "fc8":
+        missing = [layer for layer in fc if layer not in model.backbone.layers]
+        if missing:
+            raise LayerError(
+                f"{where}: no layer {missing[-1]!r}, which train: fc8 keeps frozen (it has "
+                f"{', '.join(model.backbone.layers)}); use train: fc6-8 or all."
+            )
+        for module in model.backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = options.dropout
+        return model.backbone, set()
+    backbone = with_top(model.backbone, seed=seed, dropout=options.dropout)
+    absorb_norms(backbone, linear_only=True)
+    linear = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
+    _afresh(list(linear.values()), seed, "fc6-7")
+    return backbone, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}
+
+
+def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
+    """N(0, 0.01), bias 0.1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, purpose))
+        for layer in layers:
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, 0.1)
+
+
+def _presence(given: Given) -> tuple[np.ndarray, np.ndarray]:
+    found = []
+    for index, name in ((given.train, given.spec.train), (given.test, given.spec.test)):
+        if index.presence is None:
+            raise ArtifactError(f"{name}: does not have VOC's labels (several a image); name a set of format voc.")
+        found.append(index.presence)
+    if given.train.classes != given.test.classes:
+        raise ArtifactError(f"{given.spec.test}: its classes are not those of {given.spec.train}; name two VOC splits.")
+    if not (found[1] > 0).any():
+        raise ArtifactError(f"{given.spec.test}: no class is present in any image, there is nothing to find.")
+    return found[0], found[1]
+
+
+def _chance(presence: np.ndarray) -> float:
+    """What scores drawn at random give in the mean: each class's share of images that have it."""
+    positive, counted = (presence > 0).sum(0), (presence != 0).sum(0)
+    return percent((positive / np.maximum(counted, 1))[positive > 0].mean())
+
+
+def _precision_recall(
+    scores: np.ndarray, presence: np.ndarray, classes: list[str], found: list[float | None]
+) -> dict[str, Any]:
+    """The mean curve over classes, and those of the best and the worst class."""
+    every = (precisions(scores[:, c], presence[:, c], RECALLS) for c in range(len(classes)))
+    curves = {c: curve for c, curve in enumerate(every) if curve is not None}
+    ordered = sorted(curves, key=lambda c: found[c] or 0.0)
+    drawn = {
+        "mean of the classes": np.mean(list(curves.values()), axis=0),
+        classes[ordered[-1]]: curves[ordered[-1]],
+        classes[ordered[0]]: curves[ordered[0]],
+    }
+    recalls = [percent(recall) for recall in np.linspace(0, 1, RECALLS)]
+    series = {name: [recalls, [percent(one) for one in curve]] for name, curve in drawn.items()}
+    return {"title": "precision, %", "x": "recall, %", "y": "", "series": series}
+
+
+def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted, task: FineTuned) -> dict[str, Any]:
+    names = given.test.classes
+    return {
+        "classes": names,
+        "per_class": {name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map"], strict=True)},
+        "per_class_11": {
+            name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map11"], strict=True)
+        },
+        "without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
+        "chance_loss": round(task.chance_loss, 6),
+        "lines": [learning(fitted.curve, "loss")],
+    }

@@ -1,0 +1,42 @@
+"""What there is: every format, backbone, task, method and protocol, in one line each with its source."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import textwrap
+from typing import Any
+
+from ssltransfer.config.backbones import BACKBONES
+from ssltransfer.config.formats import FORMATS
+from ssltransfer.config.methods import METHODS
+from ssltransfer.config.protocols import PROTOCOLS
+from ssltransfer.config.tasks import TASKS
+
+KINDS: dict[str, Any] = {
+    "formats": FORMATS,
+    "backbones": BACKBONES,
+    "tasks": TASKS,
+    "methods": METHODS,
+    "protocols": PROTOCOLS,
+}
+
+
+def listed(kind: str) -> list[tuple[str, str, str]]:
+    """(name, one line, source) of everything of a kind: formats, backbones, tasks, methods or protocols."""
+    rows = []
+    for entry in KINDS[kind]:
+        tag = "format" if kind == "formats" else "name"
+        first = (inspect.getdoc(entry) or "").splitlines()[0]
+        rows.append((str(entry.model_fields[tag].default), first, entry.source))
+    return rows
+
+
+def print_list(kind: str) -> None:
+    """Print them; the options of each stand in its class in ssltransfer/config."""
+    rows = listed(kind)
+    width = max(len(name) for name, _, _ in rows)
+    columns = max(60, shutil.get_terminal_size((110, 24)).columns)
+    for name, line, source in rows:
+        text = f"{line} [{source}]" if source else line
+        print(textwrap.fill(text, columns, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2)))

@@ -1,0 +1,283 @@
+"""Our tables: a row for each model, a column for each number, the paper's columns apart."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from ssltransfer.artifacts.metrics import Metrics
+from ssltransfer.config import ConfigError
+from ssltransfer.config.base import nearest
+from ssltransfer.config.entities import Report
+from ssltransfer.config.entities import Table as TableSpec
+from ssltransfer.config.protocols import PROTOCOLS
+from ssltransfer.config.references import Reference, Value, reference_of
+from ssltransfer.report.load_results import Kind, Results
+from ssltransfer.report.text import NOTHING, number, with_spread
+
+GROUPS: tuple[tuple[Kind, str], ...] = (
+    ("supervised", "Supervised controls"),
+    ("learned", "Without labels"),
+    ("random", "Random controls"),
+)
+# Protocol -> the values of which less is better, with their units.
+_FALLING = {str(kind.model_fields["name"].default): kind.falling for kind in PROTOCOLS}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of ours shows.
+
+    Attributes:
+        key: as the configuration writes it: evaluation, or evaluation:value.
+        value: None for the headline; `shown` is its name in any case.
+        unit: of the value; `common` is that of most of the protocol's values.
+        falls: whether less is better.
+        paper: column of the reference that belongs to it.
+    """
+
+    key: str
+    evaluation: str
+    value: str | None
+    shown: str
+    protocol: str
+    unit: str
+    train: str
+    test: str
+    chance: float | None
+    paper: str | None = None
+    falls: bool = False
+    common: str = ""
+
+    @property
+    def digits(self) -> int:
+        """Behind the point: meters and shares of one need more than percent."""
+        return 3 if self.falls else 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of ours: its text, and whether it is the best of its column but for supervised rows."""
+
+    text: str
+    mean: float | None = None
+    spread: float | None = None
+    seeds: int = 0
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model with its numbers and, beside them, the paper's.
+
+    Attributes:
+        model: its name, or that of the row where several are averaged; `models`: how many they are.
+    """
+
+    model: str
+    models: int
+    kind: Kind
+    cells: tuple[Cell, ...]
+    paper_row: str | None = None
+    paper: tuple[Value | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be shown."""
+
+    title: str
+    columns: tuple[Column, ...]
+    groups: tuple[tuple[str, Kind, tuple[Row, ...]], ...]
+    reference: Reference | None = None
+
+    @property
+    def spans(self) -> list[tuple[Column, int]]:
+        """Neighboring columns of one evaluation share a head: its first column, and how many they are."""
+        runs = [list(run) for _, run in groupby(self.columns, key=lambda column: column.evaluation)]
+        return [(run[0], len(run)) for run in runs]
+
+    @property
+    def paired(self) -> tuple[Column, ...]:
+        """Columns that have one of the paper's."""
+        return tuple(column for column in self.columns if column.paper)
+
+    @property
+    def chances(self) -> bool:
+        """Whether any column has a level of chance."""
+        return any(column.chance is not None for column in self.columns)
+
+
+def build_tables(report: Report, results: Results) -> list[Table]:
+    """The tables of the configuration; without any, one of all models under all evaluations.
+
+    Raises:
+        ConfigError: a table asks for an evaluation, a value or a model that there is not.
+    """
+    specs = report.tables
+    if not specs and results.evaluations:
+        specs = (TableSpec(title="All models under all evaluations", columns=tuple(results.evaluations)),)
+    return [_build(spec, results) for spec in specs]
+
+
+def _build(spec: TableSpec, results: Results) -> Table:
+    where = f"report.tables: {spec.title!r}"
+    columns = tuple(_column(key, spec, results, where) for key in spec.columns)
+    members = _members(spec, _rows(spec, columns, results, where))
+    reference = reference_of(spec)
+    kinds = {row: results.kind(models[0]) for row, models in members.items()}
+    found = {row: [_metrics(results, column, models) for column in columns] for row, models in members.items()}
+    best = [
+        _best({row: found[row][i] for row in found if kinds[row] != "supervised"}, c) for i, c in enumerate(columns)
+    ]
+    rows = [
+        Row(
+            row,
+            len(members[row]),
+            kinds[row],
+            tuple(_cell(metrics, columns[i], row in best[i]) for i, metrics in enumerate(found[row])),
+            spec.paper_rows.get(row),
+            tuple(reference.value(spec.paper_rows.get(row), c.paper) for c in columns if c.paper) if reference else (),
+        )
+        for row in members
+    ]
+    groups = tuple((title, kind, tuple(row for row in rows if row.kind == kind)) for kind, title in GROUPS)
+    return Table(spec.title, columns, tuple(group for group in groups if group[2]), reference)
+
+
+def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
+    evaluation, _, value = key.partition(":")
+    measured = results.evaluations.get(evaluation)
+    if not measured:
+        raise ConfigError(f"{where}: there are no numbers of {evaluation!r}{nearest(evaluation, results.evaluations)}")
+    if value and not any(value in metrics.values for metrics in measured):
+        known = sorted({name for metrics in measured for name in metrics.values})
+        raise ConfigError(f"{where}: {evaluation} has no value {value!r}{nearest(value, known)}")
+    first = measured[0]
+    falling = _FALLING.get(str(first.protocol.get("name")), {})
+    # The level of chance is the headline value's; accuracies of single layers share it.
+    layers = first.details.get("layers", ())
+    shares = not value or value == first.headline or (isinstance(layers, list) and value in layers)
+    return Column(
+        key=key,
+        evaluation=evaluation,
+        value=value or None,
+        shown=value or first.headline,
+        protocol=str(first.protocol.get("name", "")),
+        unit=falling.get(value, first.unit),
+        train=str(first.datasets.get("train", {}).get("name", "")),
+        test=str(first.datasets.get("test", {}).get("name", "")),
+        chance=first.chance if shares else None,
+        paper=spec.paper_columns.get(key),
+        falls=value in falling,
+        common=first.unit,
+    )
+
+
+def _rows(spec: TableSpec, columns: Sequence[Column], results: Results, where: str) -> list[str]:
+    measured = {column.evaluation for column in columns}
+    having = {m.model for name in measured for m in results.evaluations[name]}
+    ordered = [name for name in results.models if name in having] + sorted(having - set(results.models))
+    if not spec.rows:
+        return ordered
+    rows: list[str] = []
+    for pattern in spec.rows:
+        matching = [name for name in ordered if fnmatch.fnmatchcase(name, pattern)]
+        if not matching:
+            raise ConfigError(f"{where}: no model with a number is called {pattern!r}{nearest(pattern, ordered)}")
+        rows += [name for name in matching if name not in rows]
+    return rows
+
+
+def _members(spec: TableSpec, models: Sequence[str]) -> dict[str, list[str]]:
+    """Row -> its models: one alone, or all that are averaged, where the first of them would stand."""
+    rows: dict[str, list[str]] = {}
+    for model in models:
+        averaged = [row for row, pattern in spec.averaged.items() if fnmatch.fnmatchcase(model, pattern)]
+        for row in averaged or [model]:
+            rows.setdefault(row, []).append(model)
+    return rows
+
+
+def _metrics(results: Results, column: Column, models: Sequence[str]) -> Metrics | None:
+    """Of one model as they are; of several, with the mean of each in the place of a seed."""
+    found = [
+        metrics
+        for model in models
+        for metrics in results.evaluations[column.evaluation]
+        if metrics.model == model and (column.value is None or column.value in metrics.values)
+    ]
+    if len(models) == 1 or not found:
+        return found[0] if found else None
+    shown = column.value or found[0].headline
+    return replace(found[0], values={shown: [m.mean(shown) for m in found]}, seeds=list(range(len(found))))
+
+
+def _best(found: Mapping[str, Metrics | None], column: Column) -> set[str]:
+    """The best row; equal means share the place, and one row alone is no best."""
+    means = {row: round(metrics.mean(column.value), 6) for row, metrics in found.items() if metrics}
+    if len(means) < 2:
+        return set()
+    best = min(means.values()) if column.falls else max(means.values())
+    return {row for row, mean in means.items() if mean == best}
+
+
+def _cell(metrics: Metrics | None, column: Column, best: bool) -> Cell:
+    if metrics is None:
+        return Cell(NOTHING)
+    value = column.value
+    text = with_spread(metrics, value, column.digits)
+    return Cell(text, metrics.mean(value), metrics.spread(value), len(metrics.seeds), best)
+
+
+def as_text(tables: Sequence[Table]) -> str:
+    """The tables for a terminal: models down, evaluations across."""
+    return "\n\n".join(map(_as_text, tables)) + ("\n" if tables else "")
+
+
+def _as_text(table: Table) -> str:
+    head = [table.title, *(column.key for column in table.columns)]
+    body: list[list[str]] = []
+    for _, kind, rows in table.groups:
+        for row in rows:
+            mark = "" if kind == "learned" else f" ({kind})"
+            several = f" ({row.models} models)" if row.models > 1 else ""
+            body.append([row.model + several + mark, *(cell.text + ("*" if cell.best else " ") for cell in row.cells)])
+    if table.chances:
+        body.append(["chance", *(number(column.chance) + " " for column in table.columns)])
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    lines = [_line(head, widths), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(_line(line, widths) for line in body)]
+    units = sorted({column.unit for column in table.columns} - {""})
+    lines.append(f"in {', '.join(units)}; * best without labels")
+    return "\n".join(lines)
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    first, *others = (
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([first, *others]).rstrip()
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """Every number of every table, one a line, with its spread and number of seeds."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["table", "model", "kind", "column", "unit", "mean", "spread", "seeds", "chance"])
+    for table in tables:
+        for _, kind, rows in table.groups:
+            for row in rows:
+                for column, cell in zip(table.columns, row.cells, strict=True):
+                    if cell.mean is not None:
+                        spread = "" if cell.spread is None else f"{cell.spread:.6g}"
+                        chance = "" if column.chance is None else f"{column.chance:.6g}"
+                        mean = f"{cell.mean:.6g}"
+                        writer.writerow(
+                            [table.title, row.model, kind, column.key, column.unit, mean, spread, cell.seeds, chance]
+                        )
+    return out.getvalue()

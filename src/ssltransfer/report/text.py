@@ -1,0 +1,61 @@
+"""Numbers and names as they are shown, everywhere the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ssltransfer.artifacts.metrics import Metrics
+
+MINUS, NOTHING = "\u2212", "\u2013"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with a true minus sign; a dash for none."""
+    if value is None:
+        return NOTHING
+    text = f"{value:.{digits}f}"
+    return (MINUS + text[1:] if value < 0 else text) if float(text) else text.lstrip("-")
+
+
+def with_spread(metrics: Metrics, value: str | None = None, digits: int = 1) -> str:
+    """Mean, with +- the standard deviation over seeds where there are several."""
+    spread = metrics.spread(value)
+    return number(metrics.mean(value), digits) + (f" \u00b1 {number(spread, digits)}" if spread is not None else "")
+
+
+def count(value: int, noun: str, plural: str | None = None) -> str:
+    """1 image, 1,234 images."""
+    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """0.4 s, 52 s, 3 min 20 s, 4 h 05 min."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def listed(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def shorten(name: str, length: int) -> str:
+    """A long name with its middle left out: both ends tell names apart."""
+    if len(name) <= length:
+        return name
+    head = (length - 1) * 3 // 5
+    return f"{name[:head]}\u2026{name[len(name) - (length - 1 - head) :]}"
+
+
+def anchor(stage: str, name: str) -> str:
+    """An id for a named thing: no two names share one, and no character needs escaping in a link."""
+    return f"{stage}-" + re.sub(r"[^A-Za-z0-9.+-]", lambda m: f"_{ord(m.group()):x}_", name)

@@ -1,0 +1,97 @@
+"""Images of the report: thumbnails in strips, montages of clusters, filters of a first convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from torch import Tensor
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.cached import read_sample
+from ssltransfer.data.drawing import data_uri
+from ssltransfer.data.image_io import CorruptImageError, read
+from ssltransfer.data.rng import seed_of
+from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.models.state_dicts import read_tensors
+
+SIDE = 64
+GRAY = 128
+
+
+def shown(index: Index, sample: int) -> Path | Tensor:
+    """Where a thumbnail comes from: the image's file, or its packed pixels where it has none (a frame of a video)."""
+    path = index.path(sample)
+    if index.packed is None or path.exists():
+        return path
+    try:
+        return read_sample(index, sample)
+    except ArtifactError:
+        return path
+
+
+def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
+    """uint8 (side, side, 3); all gray where the image is missing or broken.
+
+    Args:
+        source: of `shown`.
+        side: in pixels.
+    """
+    try:
+        image = source if isinstance(source, Tensor) else read(source, min_short_side=side)
+        square = CenterSquare(side, side)(image, Random(0))
+    except (CorruptImageError, OSError):
+        return np.full((side, side, 3), GRAY, np.uint8)
+    return square.permute(1, 2, 0).contiguous().numpy()
+
+
+def strip(paths: Sequence[Path | Tensor], side: int = SIDE, *, lead: int = 0, gap: int = 2) -> str:
+    """A data URI: the images side by side on white, as JPEG; `lead` pixels more after the first."""
+    out = np.full((side, len(paths) * (side + gap) - gap + lead, 3), 255, np.uint8)
+    for place, path in enumerate(paths):
+        left = place * (side + gap) + (lead if place else 0)
+        out[:, left : left + side] = thumbnail(path, side)
+    return data_uri(out, "JPEG")
+
+
+def sample_of(index: Index, wanted: int) -> list[int]:
+    """Images drawn by a fixed seed, spread over the classes where there are any."""
+    order = sorted(range(len(index)), key=lambda i: seed_of("report", index.paths[i]))
+    taken: dict[int, int] = {}
+    turns: list[tuple[int, int, int]] = []
+    for sample in order:
+        label = int(index.labels[sample])
+        taken[label] = taken.get(label, 0) + 1
+        turns.append((taken[label], len(turns), sample))
+    return [sample for _, _, sample in sorted(turns)[:wanted]]
+
+
+def filters(weights: Path) -> str | None:
+    """The first convolution as a data URI: a grid of kernels, each stretched to its own range; None without one.
+
+    Kernels of three channels are shown in color, others as the mean over their channels.
+    """
+    try:
+        tensors = read_tensors(weights)
+    except ArtifactError:
+        return None
+    usual = {"conv1.weight", "features.0.weight", "conv1_1.weight"}
+    found = [name for name, tensor in tensors.items() if tensor.ndim == 4 and (name in usual or "conv1" in name)]
+    if not found:
+        return None
+    kernels = tensors[min(found, key=lambda name: (name not in usual, name))].float().numpy()
+    kernels = kernels if kernels.shape[1] == 3 else kernels.mean(1, keepdims=True).repeat(3, 1)
+    low, high = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
+    shown = (255 * (kernels - low) / np.maximum(high - low, 1e-12)).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    n, side = len(shown), shown.shape[1]
+    zoom = max(1, 22 // side)
+    cell = side * zoom + 2
+    columns = min(n, 12 if n > 32 else 8)
+    out = np.full((-(-n // columns) * cell - 2, columns * cell - 2, 3), 255, np.uint8)
+    for place, kernel in enumerate(shown):
+        top, left = place // columns * cell, place % columns * cell
+        out[top : top + side * zoom, left : left + side * zoom] = kernel.repeat(zoom, 0).repeat(zoom, 1)
+    return data_uri(out, "PNG")

@@ -1,0 +1,92 @@
+"""Cluster: k-means over what a layer says of all images of a dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssltransfer.artifacts.features import open_features
+from ssltransfer.artifacts.files import digest_of, replacing, write_text
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.config.entities import Cluster
+from ssltransfer.kmeans import kmeans
+from ssltransfer.training.checkpoint import Checkpoint
+from ssltransfer.training.devices import plan_devices
+
+
+def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = None) -> None:
+    """Cluster a feature store and write {output's folder}/centroids.npy, curve.jsonl and the manifest.
+
+    All points are used in every iteration (Noroozi et al. 2018, implementation details; protocols 3.1). Points that
+    do not fit within SSLTRANSFER_MEMORY_MB (default: half of the free memory) are read again in each iteration.
+
+    Args:
+        spec: k, start, when to stop, what becomes of empty clusters.
+        features: manifest of the features.
+        output: manifest.json of the clustering.
+        threads: CPU threads.
+
+    Raises:
+        ArtifactError: the features are missing or unusable, there are fewer different points than k, a cluster is
+            empty where that is an error, or the memory is too small.
+    """
+    with Work("cluster", output, spec.canonical(), {"features": [features]}) as work:
+        if work.already_made():
+            return
+        devices = plan_devices(threads)
+        store, about = open_features(features)
+        checkpoint = Checkpoint(work.folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
+        with checkpoint:
+            found = kmeans(
+                store,
+                spec.k,
+                init=spec.init,
+                iterations=spec.iterations,
+                tolerance=spec.tolerance,
+                empty=spec.empty,
+                normalize=spec.normalize,
+                backend=spec.backend,
+                seed=spec.seed,
+                device=devices.device,
+                checkpoint=checkpoint,
+                where=str(features),
+                rank=devices.rank,
+                world=devices.world,
+            )
+        if devices.rank:
+            return
+        centroids, curve = output.parent / "centroids.npy", output.parent / "curve.jsonl"
+        with replacing(centroids) as beside, beside.open("wb") as file:
+            np.save(file, found.centroids)
+        write_text(curve, "".join(json.dumps(row) + "\n" for row in found.curve))
+        n, dims = store.shape
+        content: dict[str, Any] = {
+            "centroids": digest_of(centroids),
+            "curve": digest_of(curve),
+            "k": spec.k,
+            "points": n,
+            "dims": dims,
+            "sizes": found.sizes.tolist(),
+            "empty": int((found.sizes == 0).sum()),
+            "objective": found.objective,
+            "iterations": len(found.curve),
+            "stopped": found.stopped,
+            "backend": spec.backend,
+            "seed": spec.seed,
+            "normalize": spec.normalize,
+            "index": about["index"],
+            "model": about["model"],
+            "layer": about["layer"],
+            "layer_shape": about["layer_shape"],
+            "pool": about["spec"].get("pool"),
+        }
+        print(
+            f"k-means: {n} points in {spec.k} clusters of {found.sizes.min()} to {found.sizes.max()}, "
+            f"mean squared distance {found.objective / n:.6g}",
+            flush=True,
+        )
+        work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), points_kept=found.tier)
+        checkpoint.file.unlink(missing_ok=True)

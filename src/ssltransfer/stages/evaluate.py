@@ -1,0 +1,144 @@
+"""Evaluate: what a model is worth. A file a protocol; this one runs whichever is asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+from ssltransfer.artifacts.features import FeatureStore, open_features
+from ssltransfer.artifacts.files import ArtifactError, read_json
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.artifacts.metrics import Metrics, write_metrics
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.config.entities import Measurement
+from ssltransfer.config.protocols import FeatureProtocol
+from ssltransfer.protocols.base import Given, Outcome
+from ssltransfer.training.devices import plan_devices
+
+MOST_SHARED = 0.01  # of the test set
+
+
+def run(
+    spec: Measurement,
+    *,
+    model: Path,
+    test: Path,
+    output: Path,
+    train: Path | None = None,
+    train_features: Path | None = None,
+    test_features: Path | None = None,
+    threads: int | None = None,
+) -> None:
+    """Measure a model and write its metrics.
+
+    A protocol is a module with `evaluate(given) -> Outcome`.
+
+    Args:
+        spec: protocol, names of the sets, seeds.
+        model: manifest of the model.
+        test: index of the test images.
+        output: evaluate/{evaluation}/{model}.json.
+        train: index of the training images, for protocols that train.
+        train_features, test_features: manifests of features, for protocols that read them.
+        threads: CPU threads.
+
+    Raises:
+        ArtifactError: an input belongs to something else, or more than 1 % of the test images stand in the
+            training set too.
+        LayerError: the model has no such layer.
+    """
+    inputs = {
+        "model": [model],
+        "train": [train] if train else [],
+        "test": [test],
+        "train_features": [train_features] if train_features else [],
+        "test_features": [test_features] if test_features else [],
+    }
+    with Work("evaluate", output, spec.canonical(), inputs) as work:
+        if work.already_made():
+            return
+        if bool(train) != spec.protocol.trains:
+            raise ArtifactError(f"{spec.protocol.name}: {'give' if spec.protocol.trains else 'leave out'} --train.")
+        test_index = read_index(test)
+        train_index = read_index(train) if train else test_index
+        shared = _shared(spec, train_index, test_index) if train else 0
+        features = None
+        if isinstance(spec.protocol, FeatureProtocol):
+            tested = _features(spec.protocol, model, test_features, test_index)
+            features = (_features(spec.protocol, model, train_features, train_index) if train else tested, tested)
+        devices = plan_devices(threads)
+        given = Given(spec, model, train_index, test_index, work.folder, devices, features)
+        module = import_module(f"ssltransfer.protocols.{spec.protocol.module}")
+        outcome: Outcome = module.evaluate(given)
+        if devices.rank:
+            return
+        metrics = Metrics(
+            protocol=json.loads(spec.protocol.canonical()),
+            model=output.stem,
+            evaluation=output.parent.name,
+            headline=spec.protocol.headline,
+            unit=spec.protocol.unit,
+            values=outcome.values,
+            seeds=list(spec.seeds[: len(outcome.values[spec.protocol.headline])]),
+            datasets={
+                role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
+                for role, name, index in (("train", spec.train, train_index), ("test", spec.test, test_index))
+                if name
+            },
+            chance=outcome.chance,
+            shared=shared,
+            details=outcome.details,
+            inputs=work.inputs,
+        )
+        unit = metrics.unit
+        print(
+            f"{metrics.headline} {metrics.mean():.2f} {unit} (chance {outcome.chance:.2f} {unit}), "
+            f"{len(train_index) if train else 'no'} training and {len(test_index)} test images",
+            flush=True,
+        )
+        work.record(device=str(devices), **outcome.measured)
+        write_metrics(output, metrics)
+        for leftover in work.folder.iterdir():
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            elif leftover.name != "lock":
+                leftover.unlink()
+        work.seal()
+
+
+def _shared(spec: Measurement, train: Index, test: Index) -> int:
+    if not len(train) or not len(test):
+        raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no image can be read; mend the dataset.")
+    shared = train.shared_with(test)
+    if shared > MOST_SHARED * len(test):
+        raise ArtifactError(
+            f"{spec.test}: {shared} of its {len(test)} images stand in the training set {spec.train} too, by "
+            "content; name two sets that share at most 1 %."
+        )
+    print(f"{shared} of {len(test)} test images stand in the training set too, by content", flush=True)
+    return shared
+
+
+def _features(protocol: FeatureProtocol, model: Path, manifest: Path | None, index: Index) -> FeatureStore:
+    """The store, of these images, this model and this layer."""
+    if manifest is None:
+        raise ArtifactError(
+            f"{protocol.name} reads features: give --train-features and --test-features, made by the features stage."
+        )
+    store, content = open_features(manifest, index=index.fingerprint)
+    weights = read_json(model).get("weights")
+    if content["model"] != weights:
+        raise ArtifactError(
+            f"{manifest}: these features were made by other weights than those of {model}; run the features "
+            "stage again."
+        )
+    asked = json.loads(protocol.canonical())
+    wanted, has = (" ".join(f"{key} {one.get(key)}" for key in ("pool", "patches")) for one in (asked, content["spec"]))
+    if protocol.layer not in (None, content["layer"]) or wanted != has:
+        raise ArtifactError(
+            f"{manifest}: features of layer {content['layer']} ({has}), but the protocol asks for "
+            f"{protocol.layer or content['layer']} ({wanted}); give the features of that layer."
+        )
+    return store

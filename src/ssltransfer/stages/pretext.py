@@ -1,0 +1,134 @@
+"""Pretext: a model made without labels. A file a task; this one runs whichever is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ssltransfer.artifacts.files import digest_of, write_text
+from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.tasks import Several, Snapshot
+from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.weights import write_model
+from ssltransfer.tasks.pretext.base import PretextTask, Trainable
+from ssltransfer.tasks.pretext.snapshot import file_of, keep
+from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.fit import fit_members
+from ssltransfer.training.multi_task import Member
+
+
+def run(
+    spec: Pretext,
+    *,
+    output: Path,
+    data: Path | None = None,
+    val: Path | None = None,
+    members: Sequence[Path] = (),
+    model: Path | None = None,
+    threads: int | None = None,
+) -> None:
+    """Make the model and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
+
+    A trained task is a module with `build(options, backbone, seed) -> PretextTask` (one that shares its backbone takes
+    `shared=None` too); one that is not trained has `make(spec, index, devices, folder) -> Made`.
+
+    Args:
+        spec: what is made.
+        output: manifest.json.
+        data: index of the training images, where the task needs any.
+        val: index of images on which the loss is also measured.
+        members: indexes of `spec.members_data`, which several tasks have beside.
+        model: manifest of the pretext that a snapshot is of.
+        threads: CPU threads.
+    """
+    inputs = {"data": [data] if data else [], "val": [val] if val else []}
+    if members:
+        inputs["members"] = list(members)
+    if model:
+        inputs["model"] = [model]
+    with Work("pretext", output, spec.canonical(), inputs) as work:
+        if work.already_made():
+            return
+        devices = plan_devices(threads)
+        index = _index(data)
+        content: dict[str, object] = {}
+        measured: dict[str, object] = {"device": str(devices)}
+        if spec.task.trains:
+            named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
+            trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
+            assert spec.schedule is not None
+            first = len(trained.members[0].index)
+            total = spec.schedule.total_steps(first) if first else 0
+            at_once = isinstance(spec.task, Several) and spec.task.at_once
+            fitted = fit_members(
+                trained.members,
+                total,
+                folder=work.folder,
+                devices=devices,
+                at_once=at_once,
+                keep=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
+                kept=spec.snapshots,
+            )
+            if devices.rank:
+                return
+            # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.
+            backbone = build_backbone(spec.backbone, top=False)
+            backbone.load_state_dict(trained.backbone.state_dict())
+            rule = trained.rule
+            curve = (work.folder / "curve.jsonl").read_text()
+            write_text(output.parent / "curve.jsonl", curve)
+            content |= {
+                "curve": digest_of(output.parent / "curve.jsonl"),
+                "summary": fitted.summary(trained.chance_loss),
+            }
+            content |= trained.content()
+            if spec.snapshots:
+                content["snapshots"] = {str(step): digest_of(file_of(work.folder, step)) for step in spec.snapshots}
+            measured |= fitted.measured
+        else:
+            taken = {"model": model} if isinstance(spec.task, Snapshot) else {}
+            made = _module(spec.task).make(spec, index, devices, work.folder, **taken)
+            backbone, rule = made.backbone, made.rule
+            content |= made.content
+        content |= write_model(output.parent, backbone, rule, json.loads(spec.canonical()))
+        files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.trains else [])]
+        files += [str(file_of(work.folder, step).relative_to(output.parent)) for step in spec.snapshots]
+        work.finish(content, files=files, **measured)
+        (work.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def build_task(options: TaskOptions, backbone: BackboneOptions, seed: int) -> PretextTask:
+    """A task that is trained by itself, with fresh weights."""
+    task: PretextTask = _module(options).build(options, backbone, seed)
+    return task
+
+
+def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:
+    """The task on its images, or several."""
+    if isinstance(spec.task, Several):
+        found: Trainable = _module(spec.task).together(spec, images)
+        return found
+    assert spec.data is not None and spec.schedule is not None
+    task = build_task(spec.task, spec.backbone, spec.seed)
+    val = images.get(spec.val or "")
+    member = Member(task, images[spec.data], spec.schedule, spec.seed, val)
+    return Trainable([member], task.backbone, task.rule)
+
+
+def _module(options: TaskOptions) -> Any:
+    return import_module(f"ssltransfer.tasks.pretext.{options.module}")
+
+
+def _named(name: str | None, index: Index | None) -> dict[str, Index]:
+    return {name: index} if name is not None and index is not None else {}
+
+
+def _index(path: Path | None) -> Index | None:
+    return read_index(path) if path else None

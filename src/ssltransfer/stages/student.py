@@ -1,0 +1,69 @@
+"""Student: a new network that learns from labels. A file a method; this one runs whichever is asked for."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+from ssltransfer.artifacts.files import digest_of, write_text
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.config.entities import Student
+from ssltransfer.models.weights import write_model
+from ssltransfer.tasks.distillation.base import BuildTask, Given
+from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.fit import fit
+
+
+def run(
+    spec: Student,
+    *,
+    data: Path,
+    output: Path,
+    labels: Path | None = None,
+    val: Path | None = None,
+    val_labels: Path | None = None,
+    teacher: Path | None = None,
+    features: Path | None = None,
+    val_features: Path | None = None,
+    build_task: BuildTask | None = None,
+    threads: int | None = None,
+) -> None:
+    """Train the student and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
+
+    A method is a module with `build(given) -> StudentTask`.
+
+    Args:
+        spec: what is trained.
+        data: index of the training images.
+        output: manifest.json.
+        labels: pseudo-labels of those images, where the method learns from them.
+        val, val_labels: images on which the loss is also measured.
+        teacher: manifest of the model that the method learns from, where it is asked while the student trains.
+        features, val_features: manifests of what it said of those images, where that is read instead.
+        build_task: `stages.pretext.build_task`, for methods that learn a pretext task's loss: stages do not import
+            each other.
+        threads: CPU threads.
+    """
+    learned = {"labels": labels, "val_labels": val_labels}
+    learned |= {"teacher": teacher, "features": features, "val_features": val_features}
+    inputs = {"data": data, "val": val, **learned}
+    given = {role: [path] if path else [] for role, path in inputs.items()}
+    with Work("student", output, spec.canonical(), given) as work:
+        if work.already_made():
+            return
+        devices = plan_devices(threads)
+        index = read_index(data)
+        held = read_index(val) if val else None
+        module = import_module(f"ssltransfer.tasks.distillation.{spec.method.module}")
+        task = module.build(Given(spec, index, held, **learned, build_task=build_task))
+        fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
+        if devices.rank:
+            return
+        write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
+        content = write_model(output.parent, task.written(), task.rule, json.loads(spec.canonical()))
+        content |= {"curve": digest_of(output.parent / "curve.jsonl"), "summary": fitted.summary(task.chance_loss)}
+        files = ("backbone.safetensors", "backbone.json", "curve.jsonl")
+        work.finish(content, files=files, device=str(devices), **fitted.measured)
+        (work.folder / "checkpoint.pt").unlink(missing_ok=True)

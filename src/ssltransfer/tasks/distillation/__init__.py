@@ -1,0 +1,1 @@
+"""Student methods, one module per method."""

@@ -1,0 +1,102 @@
+"""What all student methods are given, and what they give: a backbone that learns on views of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.entities import Student
+from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.data.device_ops import center_crop, mirror_some, random_crop
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Transform, Warp
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.normalize import Normalize
+from ssltransfer.training.task import BackboneTask
+
+BuildTask = Callable[[TaskOptions, BackboneOptions, int], BackboneTask]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the stage was called with.
+
+    Attributes:
+        spec: what is trained.
+        index: training images.
+        val: images on which the loss is also measured.
+        labels, val_labels: pseudo-labels of those, where the method learns from them.
+        teacher: manifest of the model that is asked about each view.
+        features, val_features: manifests of what it said of the whole images, where that is read instead.
+        build_task: makes the pretext task of these options and this seed on such a backbone, where its loss is learned.
+    """
+
+    spec: Student
+    index: Index
+    val: Index | None = None
+    labels: Path | None = None
+    val_labels: Path | None = None
+    teacher: Path | None = None
+    features: Path | None = None
+    val_features: Path | None = None
+    build_task: BuildTask | None = None
+
+
+class StudentTask(BackboneTask):
+    """A fresh backbone, and the views of images that it learns on.
+
+    Args:
+        spec: what is trained.
+        backbone: default: that of `spec`, with its fully-connected layers.
+
+    Attributes:
+        backbone: what is written in the end; heads, queues and slow copies stay behind.
+        rule: normalization of its images.
+    """
+
+    rule: Normalize = "imagenet"
+
+    def __init__(self, spec: Student, backbone: Backbone | None = None):
+        super().__init__()
+        self.spec = spec
+        if backbone is None:
+            backbone = build_backbone(spec.backbone, top=True, seed=spec.seed, dropout=spec.method.dropout)
+        self.backbone = backbone
+
+    def written(self) -> Backbone:
+        """The backbone as other stages read it."""
+        return self.backbone
+
+    @property
+    def transform(self) -> Transform:
+        """CPU part: a warp or square from which the device crops, the random box itself, or the central square."""
+        backbone = self.spec.backbone
+        if self.spec.method.augment == "random-resized-crop":
+            return RandomResizedCrop(backbone.size)
+        if self.spec.method.augment == "warp-crop":
+            return Warp(backbone.short_side)
+        if self.spec.method.augment == "none":
+            return CenterSquare(backbone.short_side, backbone.size)
+        return CenterSquare(backbone.short_side, backbone.short_side)
+
+    @property
+    def val_transform(self) -> Transform:
+        """The whole view, cropped at its center on the device."""
+        backbone = self.spec.backbone
+        if self.spec.method.augment == "warp-crop":
+            return Warp(backbone.short_side)
+        return CenterSquare(backbone.short_side, backbone.size)
+
+    def views(self, batch: Batch, draws: Draws) -> Tensor:
+        """uint8 (B, 3, S, S) -> uint8 (B, 3, size, size): cropped and mirrored at random while it trains."""
+        size = self.spec.backbone.size
+        if self.training and self.spec.method.augment != "none":
+            return mirror_some(random_crop(batch.images, draws, size), draws)
+        return center_crop(batch.images, size)

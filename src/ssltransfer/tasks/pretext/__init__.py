@@ -1,0 +1,1 @@
+"""Pretext tasks, one module per task."""

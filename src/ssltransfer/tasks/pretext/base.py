@@ -1,0 +1,79 @@
+"""What all pretext tasks give: a backbone, and the rule by which its images are normalized afterwards."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.normalize import Normalize
+from ssltransfer.training.multi_task import Member, TrainingError
+from ssltransfer.training.task import BackboneTask
+
+
+class PretextTask(BackboneTask):
+    """A task that needs no labels, and shows what it asks."""
+
+    @abstractmethod
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
+
+        Returns:
+            Columns of a table that has a row for each image of the batch: a caption, and (B, 3, h, w) RGB, uint8 or
+            float on the scale 0 to 255. The first column is the image.
+        """
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What a pretext trains: a task, or several.
+
+    Attributes:
+        backbone: what all members train, and what is exported.
+        rule: how images are normalized when the backbone is used afterwards.
+        content: what the manifest says of it beyond the weights, once it is trained.
+    """
+
+    members: Sequence[Member]
+    backbone: Backbone
+    rule: Normalize
+    content: Callable[[], dict[str, Any]] = dict
+
+    @property
+    def chance_loss(self) -> float:
+        """Chance-level loss; of several the mean over the steps. Some know it once they have seen their images."""
+        return sum(one.task.chance_loss * one.share for one in self.members) / sum(one.share for one in self.members)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that was not trained by gradient.
+
+    Attributes:
+        content: what the manifest says of it beyond the weights.
+    """
+
+    backbone: Backbone
+    rule: Normalize
+    content: dict[str, Any] = field(default_factory=dict)
+
+
+def partners(n: int, task: str) -> Tensor:
+    """The places of each image's other image in a batch: 1, 0, 3, 2, ...; a image alone (validation) is its own.
+
+    A random other image, since the order is random, and the same one however a batch is divided over micro-batches
+    and devices.
+
+    Raises:
+        TrainingError: n is odd.
+    """
+    if n % 2 and n > 1:
+        raise TrainingError(f"{task} takes images in pairs; make batch and micro_batch_size even (one has {n}).")
+    return torch.arange(n) ^ (n > 1)

@@ -1,0 +1,131 @@
+"""Exemplar on patches (Doersch & Zisserman 2017): two views of one place are alike, another image's is not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks import ExemplarPatches
+from ssltransfer.data.colors import distort_colors
+from ssltransfer.data.device_ops import to_float
+from ssltransfer.data.drawing import outlined, visible
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.transforms import Warp
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.normalize import Normalize, normalize
+from ssltransfer.tasks.pretext.base import PretextTask, partners
+from ssltransfer.tasks.pretext.residual_head import PatchVectors
+
+
+class ExemplarPatchesTask(PretextTask):
+    """max(D(x1, x2) - D(x1, x3) + margin, 0) with D = 1 - cosine of the patches' vectors (protocols 1.6b).
+
+    x1 and x2 are views of one random place, each shifted, scaled, turned and distorted in its colors by itself. x3 is
+    the first view of the neighbor in the batch, so that no image passes the backbone for another's sake. What a view
+    shows beyond the image's edge is its reflection.
+    """
+
+    rule: Normalize = "imagenet"
+
+    def __init__(self, options: ExemplarPatches, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
+        super().__init__()
+        self.options = options
+        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
+        self.chance_loss = options.margin
+
+    @property
+    def transform(self) -> Warp:
+        """The whole image squeezed to a square."""
+        return Warp(self.options.resize)
+
+    def places(self, images: Tensor, draws: Draws) -> Tensor:
+        """Where the two views of each image lie: float (B, 2, 2, 3), from a patch's pixels to the image's.
+
+        Each matrix takes (x, y, 1), counted in pixels from the patch's center, to x and y in the image, where
+        (0, 0) is the center of the first pixel.
+        """
+        options, patch = self.options, self.options.patch
+        batch, _, height, width = images.shape
+        room = torch.tensor([width - patch, height - patch], device=images.device)
+        center = (patch - 1) / 2 + room * draws.uniform("place", 2)  # the upright patch lies inside
+        four = draws.uniform("view", 2 * 4, -1.0, 1.0).reshape(batch, 2, 4)
+        middle = center[:, None] + options.translation * patch * four[..., :2]
+        low, high = (math.log(end) for end in options.scale)
+        scale = torch.exp((low + high) / 2 + (high - low) / 2 * four[..., 2])
+        angle = math.radians(options.rotation) * four[..., 3]
+        cos, sin = scale * angle.cos(), scale * angle.sin()
+        rows = (torch.stack([cos, -sin, middle[..., 0]], dim=-1), torch.stack([sin, cos, middle[..., 1]], dim=-1))
+        return torch.stack(rows, dim=-2)
+
+    def views(self, images: Tensor, places: Tensor) -> Tensor:
+        """What lies there, without distorted colors: float (B, 2, 3, patch, patch), 0 to 255, bilinear."""
+        patch = self.options.patch
+        height, width = images.shape[-2:]
+        offset = torch.arange(patch, device=images.device) - (patch - 1) / 2
+        y, x = torch.meshgrid(offset, offset, indexing="ij")
+        # Sums of products by hand: a matrix product may be rounded to TF32 or bfloat16.
+        at = [row[..., :1, None] * x + row[..., 1:2, None] * y + row[..., 2:, None] for row in places.unbind(2)]
+        # grid_sample counts from -1 at the first pixel's edge to 1 at the last one's.
+        grid = torch.stack([(2 * one + 1) / size - 1 for one, size in zip(at, (width, height), strict=True)], dim=-1)
+        sampled = F.grid_sample(
+            to_float(images), grid.flatten(1, 2), mode="bilinear", padding_mode="reflection", align_corners=False
+        )
+        return sampled.unflatten(2, (2, patch)).transpose(1, 2)
+
+    def inputs(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 (B, 3, S, S) -> two views of each, float (B, 2, 3, patch, patch), normalized, and their places."""
+        options = self.options
+        places = self.places(images, draws)
+        distorted = [
+            distort_colors(
+                view,
+                draws,
+                brightness=options.brightness,
+                contrast=options.contrast,
+                saturation=options.saturation,
+                hue=options.hue,
+                purpose=f"colors/{number}",
+            )
+            for number, view in enumerate(self.views(images, places).unbind(1))
+        ]
+        return torch.stack([normalize(view, self.rule) for view in distorted], dim=1), places
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """The hinge, a mean over the images; accuracy: how often the other view is nearer than the other image."""
+        inputs, _ = self.inputs(batch.images, draws)
+        vectors = self.vectors(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
+        one, two = vectors.unbind(1)
+        three = one[partners(len(one), "Exemplar on patches").to(one.device)]
+        alike, unlike = (1 - F.cosine_similarity(one, other) for other in (two, three))
+        loss = (alike - unlike + self.options.margin).clamp(min=0).mean()
+        return {"loss": loss, "accuracy": (alike < unlike).float().mean()}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The image with its two views, and the neighbor's first view."""
+        inputs, places = self.inputs(batch.images, draws)
+        end = self.options.patch / 2
+        corners = torch.tensor([(-end, -end, 1), (end, -end, 1), (end, end, 1), (-end, end, 1)])
+        outlines = (places.cpu() @ corners.T).mT
+        marked = [outlined(image, outline) for image, outline in zip(batch.images, outlines, strict=True)]
+        first, second = (visible(view) for view in inputs.unbind(1))
+        other = first[partners(len(first), "Exemplar on patches")]
+        return [
+            ("image", torch.stack(marked)),
+            ("x1: a view", first),
+            ("x2: near to it", second),
+            ("x3: far from it", other),
+        ]
+
+
+def build(
+    options: ExemplarPatches, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
+) -> ExemplarPatchesTask:
+    """The task with a fresh head, and a fresh backbone unless one is `shared`."""
+    return ExemplarPatchesTask(options, backbone, seed, shared)

@@ -1,0 +1,55 @@
+"""Jigsaw of embedded patches (Kolesnikov et al. 2019): each image in several orders; which ones?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks import JigsawKolesnikov
+from ssltransfer.data.drawing import mosaic, visible
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.permutations import max_hamming_set
+from ssltransfer.data.rng import Draws
+from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
+
+
+class JigsawKolesnikovTask(PatchTask):
+    """Embeddings of nine patches in one of 100 orders (protocols 1.4).
+
+    The patches pass the backbone once, their embeddings are joined in `shown` different orders. These are drawn for each
+    image by itself, as in the paper; the released code draws them for a batch, "for simplicity". The released set of
+    permutations is the authors' own file; here it is made by the same rule.
+    """
+
+    def __init__(self, options: JigsawKolesnikov, backbone: BackboneOptions, seed: int):
+        super().__init__(options, options.permutations)
+        self.options = options
+        # The set is part of the task, not of its seed: runs that differ in their seed stay comparable.
+        self.register_buffer("permutations", torch.from_numpy(max_hamming_set(options.permutations)))
+        self.network = PatchNetwork(backbone, options, joined=9, answers=options.permutations, seed=seed)
+        self.backbone = self.network.backbone
+
+    def labels(self, draws: Draws) -> Tensor:
+        """Different permutations for each image, int64 (B, shown)."""
+        return draws.permutation("permutations", self.options.permutations)[:, : self.options.shown]
+
+    def orders(self, labels: Tensor) -> Tensor:
+        """Slot i shows patch permutations[label][i]."""
+        permutations: Tensor = self.permutations  # type: ignore[assignment]
+        return permutations[labels].long()
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The patches in two of the orders, and the first put back by the permutation that is the answer."""
+        patches, labels = self.inputs(batch.images, draws)
+        orders = self.orders(labels[:, :2])
+        image = torch.arange(len(patches), device=patches.device)[:, None, None]
+        shown = visible(patches)[image, orders]  # (B, orders, 9, 3, t, t)
+        back = shown[:, 0][image[:, 0], orders[:, 0].argsort(dim=1)]
+        joined = [(f"input: order {number}", mosaic(one)) for number, one in enumerate(shown.unbind(1), 1)]
+        return [("image", batch.images), *joined, ("order 1 put back by the answer", mosaic(back))]
+
+
+def build(options: JigsawKolesnikov, backbone: BackboneOptions, seed: int) -> JigsawKolesnikovTask:
+    """The task with fresh weights."""
+    return JigsawKolesnikovTask(options, backbone, seed)

@@ -1,0 +1,70 @@
+"""Jigsaw++ (Noroozi et al. 2018, section 4): a puzzle in which up to two tiles come from another image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks import JigsawPP
+from ssltransfer.data.device_ops import gray_some, project_colors, standardize
+from ssltransfer.data.permutations import accept, min_distance_set
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.tiles import cut_tiles, occlude, permute
+from ssltransfer.models.normalize import Normalize
+from ssltransfer.tasks.pretext.base import partners
+from ssltransfer.tasks.pretext.puzzle import PuzzleTask
+
+
+class JigsawPPTask(PuzzleTask):
+    """Which permutation were the tiles put in, whatever one or two of them show?
+
+    Images are taken in pairs: each one's occluders come from its neighbor in the batch (place p and p xor 1), a
+    random other image since the order is random, and one that lies in the same micro-batch on the same device
+    however the batch is divided. Nothing is decoded twice.
+    """
+
+    rule: Normalize = "per-image"
+
+    def __init__(self, options: JigsawPP, backbone: BackboneOptions, seed: int):
+        permutations = min_distance_set(
+            options.permutations, min_distance=options.min_distance, mean_target=options.mean_target
+        )
+        # The mean of a handful scatters widely; the published range is one for hundreds.
+        mean_range = (0.85, 0.90) if options.permutations >= 100 else (0.0, 1.0)
+        accept(permutations, n=options.permutations, min_distance=options.min_distance, mean_range=mean_range)
+        super().__init__(options, backbone, seed, permutations)
+        self.options = options
+
+    def puzzles(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,).
+
+        Raises:
+            TrainingError: B is odd.
+        """
+        cut = self.options.tiles
+        tiles, others = (
+            cut_tiles(
+                source,
+                draws,
+                crop=cut.crop,
+                tile=cut.tile,
+                jitter=cut.jitter,
+                channel_shift=cut.channel_shift,
+                purpose=purpose,
+            )
+            for source, purpose in ((images, "tiles"), (images[partners(len(images), "Jigsaw++")], "occluders"))
+        )
+        label = draws.integers("permutation", 1, self.options.permutations)[:, 0]
+        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, draws, counts=self.options.occluders)
+        # Once for the whole puzzle, occluders alike: a difference in color must not give them away.
+        puzzle = gray_some(puzzle, draws, self.options.gray)
+        if self.options.projection:
+            some = draws.uniform("projection", 1)[:, :, None, None, None] < self.options.projection
+            puzzle = torch.where(some, project_colors(puzzle), puzzle)
+        return standardize(puzzle), label
+
+
+def build(options: JigsawPP, backbone: BackboneOptions, seed: int) -> JigsawPPTask:
+    """The task with fresh weights."""
+    return JigsawPPTask(options, backbone, seed)

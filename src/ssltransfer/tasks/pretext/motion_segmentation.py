@@ -1,0 +1,154 @@
+"""Motion segmentation (Doersch & Zisserman 2017): what in a single frame is going to move by itself?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks import MotionSegmentation
+from ssltransfer.data.drawing import visible
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.targets import read_target
+from ssltransfer.data.transforms import Paired, resize
+from ssltransfer.models.backbone import Backbone, LayerError, initialize
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.normalize import Normalize, normalize
+from ssltransfer.tasks.pretext.base import PretextTask
+
+
+@dataclass(frozen=True)
+class WithMotion(Paired):
+    """The first frame of a clip, squeezed to one size, and its map of what moves."""
+
+    height: int
+    width: int
+
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+        """uint8 (3, H, W) -> uint8 (3, height, width) and `motion`, uint8 (h, w), 1 what moves by itself."""
+        if index.targets is None or index.targets.kind != "motion":
+            raise ArtifactError(f"{index.root}: nobody looked for what moves in it; give a dataset of format video.")
+        cells = torch.from_numpy(read_target(index, sample).copy())  # type: ignore[union-attr]
+        return {"image": resize(image, self.height, self.width), "motion": cells}
+
+
+class MotionSegmentationTask(PretextTask):
+    """Cross-entropy of each cell with what was found to move from this frame on (protocols 1.8).
+
+    Two 1x1 convolutions with ReLU and one to a single channel stand on the last map of the backbone: block3 at output
+    stride 8 gives a cell of 8 x 8 pixels a value. Where the map of a backbone is another one, a place of it is
+    foreground if at least half of the cells are that it stands for.
+
+    Args:
+        options: of the task.
+        backbone: of the network.
+        seed: of fresh weights.
+        shared: a backbone that other tasks train too.
+
+    Raises:
+        LayerError: the images vanish on the way through the backbone.
+    """
+
+    rule: Normalize = "imagenet"
+    chance_loss = math.log(2)
+
+    def __init__(
+        self, options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
+    ):
+        super().__init__()
+        self.options = options
+        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
+        hidden = options.hidden
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            last = nn.Conv2d(hidden, 1, 1)
+            self.head = nn.Sequential(
+                nn.Conv2d(self._channels(), hidden, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(hidden, hidden, 1),
+                nn.ReLU(inplace=True),
+                last,
+            )
+            initialize(self.head)
+            nn.init.normal_(last.weight, std=0.01)
+
+    @torch.no_grad()
+    def _channels(self) -> int:
+        height, width = self.options.input
+        weight = next(self.backbone.parameters())
+        was = self.backbone.training
+        try:
+            found = self.backbone.eval()(weight.new_zeros(1, 3, height, width), [self.layer])[self.layer]
+        except RuntimeError:
+            raise LayerError(
+                f"Images of {width} x {height} pixels vanish on the way through {self.backbone.options.name}; make "
+                "`input` of motion-segmentation larger."
+            ) from None
+        finally:
+            self.backbone.train(was)
+        return int(found.shape[1])
+
+    @property
+    def transform(self) -> WithMotion:
+        """The whole frame, and its map."""
+        return WithMotion(*self.options.input)
+
+    def inputs(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Float (B, 3, H, W), normalized, and uint8 (B, h, w), some of both mirrored."""
+        images, cells = batch.images, batch.others["motion"]
+        if self.training and self.options.mirror:
+            mirrored = draws.uniform("mirror", 1)[:, 0] < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+            cells = torch.where(mirrored[:, None, None], cells.flip(-1), cells)
+        return normalize(images, self.rule), cells
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Binary cross-entropy over the cells; intersection over union and true share of the foreground."""
+        inputs, cells = self.inputs(batch, draws)
+        logits = self.head(self.backbone(inputs, [self.layer])[self.layer])[:, 0].float()
+        truth = at_places(cells, (logits.shape[-2], logits.shape[-1]))
+        return {
+            "loss": F.binary_cross_entropy_with_logits(logits, truth),
+            "iou": overlap(logits > 0, truth > 0),
+            "foreground": truth.mean(),
+        }
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The first frame, its map, and what moves in the frame."""
+        inputs, cells = self.inputs(batch, draws)
+        seen, size = visible(inputs), inputs.shape[-2:]
+        moving = F.interpolate(cells[:, None].float(), size)
+        return [
+            ("image", batch.images),
+            ("target: what moves", 255 * moving.expand(-1, 3, -1, -1)),
+            ("both", seen * (0.25 + 0.75 * moving)),
+        ]
+
+
+def at_places(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (B, h, w) -> float32 (B, H, W): 1 where at least half of the cells that a place stands for are."""
+    if cells.shape[-2:] == size:
+        return cells.float()
+    return (F.adaptive_avg_pool2d(cells.float(), size) >= 0.5).float()
+
+
+def overlap(found: Tensor, truth: Tensor) -> Tensor:
+    """Mean over images of intersection over union, bool (B, H, W) each; 1 where neither has any foreground."""
+    both, either = ((part).sum((1, 2)).float() for part in (found & truth, found | truth))
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0).mean()
+
+
+def build(
+    options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
+) -> MotionSegmentationTask:
+    """The task with fresh weights."""
+    return MotionSegmentationTask(options, backbone, seed, shared)

@@ -1,0 +1,84 @@
+"""Several tasks on one backbone, in turns (Doersch & Zisserman 2017; protocols 1.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.tasks import Several
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.layer_mix import MixedBackbone
+from ssltransfer.models.normalize import Normalize
+from ssltransfer.tasks.pretext.base import PretextTask, Trainable
+from ssltransfer.training.multi_task import Member
+from ssltransfer.training.task import Around
+
+
+def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
+    """The tasks of a pretext on their backbone, in the order of their names.
+
+    The first one has the pretext's seed, so that a task alone is the plain task; the others have seeds made of it and
+    of their names.
+
+    Args:
+        spec: of a pretext whose task is `several`.
+        images: index of each dataset that it names.
+    """
+    several = spec.task
+    assert isinstance(several, Several)
+    backbone = build_backbone(spec.backbone, top=False, seed=spec.seed)
+    parts = spec.parts
+    shares = several.shares_of({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
+    rules: dict[str, Normalize] = {}
+    members: list[Member] = []
+    for name, part in parts.items():
+        assert part.data is not None and part.schedule is not None
+        seed = seed_of(spec.seed, "member", name) if members else spec.seed
+        task = _task(part, backbone if several.lasso is None else MixedBackbone(backbone), seed)
+        rules[name] = task.rule
+        val = images[part.val] if part.val else None
+        learned = task if several.lasso is None else Penalized(task, several.lasso)
+        members.append(Member(learned, images[part.data], part.schedule, seed, val, name, shares[name]))
+
+    def content() -> dict[str, Any]:
+        mixes = {one.name: one.task.mix.rounded for one in members if isinstance(one.task, Penalized)}
+        chance_losses = {one.name: one.task.chance_loss for one in members}
+        return {"chance_losses": chance_losses} | ({"mixes": mixes} if mixes else {})
+
+    return Trainable(members, backbone, rules[several.rule_of or members[0].name], content)
+
+
+def _task(part: Pretext, backbone: Backbone, seed: int) -> PretextTask:
+    module = import_module(f"ssltransfer.tasks.pretext.{part.task.module}")
+    task: PretextTask = module.build(part.task, part.backbone, seed, backbone)
+    return task
+
+
+class Penalized(Around):
+    """A task on a mixed backbone, with an L1 penalty of its mix; on validation images the loss is the task's own.
+
+    Args:
+        task: whose backbone is a `MixedBackbone`.
+        strength: what the penalty is multiplied with.
+    """
+
+    def __init__(self, task: PretextTask, strength: float):
+        super().__init__()
+        assert isinstance(task.backbone, MixedBackbone)
+        self.task, self.mix, self.strength = task, task.backbone.mix, strength
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """The task's values, and `l1`, the sum of |alpha|."""
+        values: dict[str, Tensor] = self.task(batch, draws)
+        if not self.training:
+            return values
+        penalty = self.mix.penalty
+        return values | {"loss": values["loss"] + self.strength * penalty, "l1": penalty}

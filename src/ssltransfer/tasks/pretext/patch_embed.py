@@ -1,0 +1,44 @@
+"""What a network says of an input as one short vector: Kolesnikov's logits layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ssltransfer.models.backbone import Backbone, initialize
+from ssltransfer.tasks.pretext.pooled_backbone import Pooled
+
+
+class Embedding(nn.Module):
+    """A linear layer of `size` outputs on the pre-logits, as Kolesnikov et al. 2019 use the 1000 logits of a network.
+
+    Backbones that do not end in a vector give pool5 instead.
+
+    Args:
+        backbone: whose output is read.
+        side: of the square inputs, in pixels.
+        what: the inputs' name for an error message.
+        size: of the embedding.
+        seed: of the layer's weights.
+
+    Raises:
+        LayerError: inputs of this side vanish on the way.
+    """
+
+    def __init__(self, backbone: Backbone, side: int, what: str, size: int, *, seed: int):
+        super().__init__()
+        self.backbone = backbone
+        # What follows the global average, if anything does, is a vector too.
+        self.layer = backbone.layers[-1] if "pool" in backbone.layers else None
+        self.pool5 = None if self.layer else Pooled(backbone, side, what)
+        features = self.pool5.features if self.pool5 else backbone.shapes(side)[self.layer or ""][0]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.linear = nn.Linear(features, size)
+            initialize(self.linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float (N, 3, side, side) -> (N, size)."""
+        vector = self.pool5(x) if self.pool5 else self.backbone(x, [self.layer])[self.layer]
+        embedded: Tensor = self.linear(vector)
+        return embedded

@@ -1,0 +1,73 @@
+"""The convolutions of a backbone as far as a head reads them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ssltransfer.models.backbone import Backbone, LayerError
+
+
+def last_map(backbone: Backbone, side: int, what: str) -> tuple[str, tuple[int, int, int]]:
+    """The backbone's last layer that is no pool, and its channels, height and width for one input.
+
+    Args:
+        backbone: whose convolutions are read.
+        side: of the square inputs, in pixels.
+        what: the inputs' name for the error message.
+
+    Raises:
+        LayerError: inputs of this side vanish on the way.
+    """
+    layer = backbone.options.maps[-1]
+    channels, rows, columns = _shape(backbone, layer, side, what)
+    return layer, (channels, rows, columns)
+
+
+def _shape(backbone: Backbone, layer: str, side: int, what: str) -> tuple[int, ...]:
+    options = backbone.options
+    try:
+        return backbone.shapes(side)[layer]
+    except RuntimeError:
+        or_another = (
+            f"; or its fc6 wants another size: give the backbone size: {side}." if "fc6" in options.vectors else "."
+        )
+        raise LayerError(
+            f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
+            f"or the stride of the first convolution smaller (stem_stride: 1){or_another}"
+        ) from None
+
+
+class Pooled(nn.Module):
+    """Last convolution, pooled 3/2 rounding up (VGG: 2/2), flattened: pool5 of the papers' heads.
+
+    CaffeNet's 6x6 on 64-pixel tiles become 3x3, its 13x13 on 227 pixels 6x6. Where the map is smaller than the window,
+    nothing is pooled. A residual network has no pooling here: its last map is read as it is. Where the backbone ends with
+    a vector that it learns (`representation`, fc7 of vgg19-bn), that is what is read.
+
+    Args:
+        backbone: whose convolutions are read.
+        side: of the square inputs, in pixels.
+        what: the inputs' name for the error message.
+
+    Attributes:
+        features: length of the vector for each input.
+
+    Raises:
+        LayerError: inputs of this side vanish on the way.
+    """
+
+    def __init__(self, backbone: Backbone, side: int, what: str):
+        super().__init__()
+        self.backbone = backbone
+        options = backbone.options
+        self.layer = options.maps[-1] if options.vector in (None, "pool") else options.convolutions[-1]
+        channels, *sides = _shape(backbone, self.layer, side, what)
+        pools = options.pool5 and sides and sides[0] >= options.pool5
+        self.pool = nn.MaxPool2d(options.pool5, 2, ceil_mode=True) if pools else nn.Identity()
+        self.features = channels * (int(self.pool(torch.zeros(1, 1, *sides)).shape[-1]) ** 2 if sides else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float (N, 3, side, side) -> (N, features)."""
+        pooled: Tensor = self.pool(self.backbone(x, [self.layer])[self.layer])
+        return pooled.flatten(1)

@@ -1,0 +1,76 @@
+"""What the two jigsaws of the context-free network share: its weights, its loss, and how a puzzle is shown."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks import Jigsaw, JigsawPP
+from ssltransfer.data.drawing import mosaic, visible
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.tiles import permute
+from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
+from ssltransfer.training.task import accuracy
+
+
+class PuzzleTask(PretextTask):
+    """Which permutation were the nine tiles put in?
+
+    Args:
+        options: of the network and the cut.
+        backbone: of the network.
+        seed: of fresh weights.
+        permutations: (N, 9). They are part of the task, not of its seed: runs that differ in their seed stay
+            comparable.
+    """
+
+    def __init__(self, options: Jigsaw | JigsawPP, backbone: BackboneOptions, seed: int, permutations: np.ndarray):
+        super().__init__()
+        self.cut, self.resize = options.tiles, options.resize
+        self.permutations: Tensor
+        self.register_buffer("permutations", torch.from_numpy(permutations))
+        self.network = ContextFreeNetwork(
+            backbone,
+            options.tiles,
+            permutations=options.permutations,
+            hidden=options.hidden,
+            dropout=options.dropout,
+            bn=options.bn,
+            seed=seed,
+        )
+        self.backbone = self.network.backbone
+        self.chance_loss = math.log(options.permutations)
+
+    @property
+    def transform(self) -> CenterSquare:
+        """Short side to 256, central 255 x 255."""
+        return CenterSquare(self.resize, self.cut.crop)
+
+    @abstractmethod
+    def puzzles(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy over the permutations."""
+        puzzles, label = self.puzzles(batch.images, draws)
+        logits = self.network(puzzles)
+        return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The puzzle, and its tiles put back by the permutation that is the answer."""
+        puzzles, label = self.puzzles(batch.images, draws)
+        solved = permute(puzzles, self.permutations.argsort(dim=1), label)
+        return [
+            ("image", batch.images),
+            ("input: nine tiles", mosaic(visible(puzzles))),
+            ("put back by the answer", mosaic(visible(solved))),
+        ]

@@ -1,0 +1,28 @@
+"""The random network (Noroozi et al. 2018, section 5 (5)): what clusters say when nothing was learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.tasks import RandomNetwork
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.weights import Model
+from ssltransfer.tasks.pretext.base import Made
+from ssltransfer.training.data_init import rescale_by
+from ssltransfer.training.devices import Devices
+
+
+def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> Made:
+    """The backbone with its fully-connected layers, as it starts from the seed, or rescaled by images of the index.
+
+    Raises:
+        LayerError: the network cannot be rescaled.
+    """
+    backbone = build_backbone(spec.backbone, top=True, seed=spec.seed)
+    assert isinstance(spec.task, RandomNetwork)
+    if spec.task.rescale:
+        assert index is not None
+        rescale_by(Model(backbone, "imagenet", "", "random"), index, devices, spec.seed)
+    return Made(backbone, "imagenet")

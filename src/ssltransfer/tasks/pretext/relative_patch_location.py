@@ -1,0 +1,46 @@
+"""Relative patch location (Kolesnikov et al. 2019): where does a patch lie as seen from the center one?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks import RelativePatchLocation
+from ssltransfer.data.drawing import visible
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.tiles import OFFSETS
+from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
+
+CENTER = 4
+AROUND = tuple(cell for cell in range(9) if cell != CENTER)  # cell of each answer, in the order of OFFSETS
+
+
+class RelativePatchLocationTask(PatchTask):
+    """All eight pairs of an outer patch and the center one, of each image (protocols 1.3b)."""
+
+    def __init__(self, options: RelativePatchLocation, backbone: BackboneOptions, seed: int):
+        super().__init__(options, len(OFFSETS))
+        self.network = PatchNetwork(backbone, options, joined=2, answers=len(OFFSETS), seed=seed)
+        self.backbone = self.network.backbone
+
+    def labels(self, draws: Draws) -> Tensor:
+        """Every place once, int64 (B, 8)."""
+        return torch.arange(len(OFFSETS), device=draws.key.device).repeat(len(draws.key), 1)
+
+    def orders(self, labels: Tensor) -> Tensor:
+        """The outer patch, then the center one."""
+        outer = torch.tensor(AROUND, device=labels.device)[labels]
+        return torch.stack([outer, torch.full_like(outer, CENTER)], dim=2)
+
+    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+        """The center patch, and the others with their answers."""
+        patches = visible(self.inputs(batch.images, draws)[0])
+        outer = [(f"answer: {answer}", patches[:, cell]) for answer, cell in enumerate(AROUND)]
+        return [("image", batch.images), ("center", patches[:, CENTER]), *outer]
+
+
+def build(options: RelativePatchLocation, backbone: BackboneOptions, seed: int) -> RelativePatchLocationTask:
+    """The task with fresh weights."""
+    return RelativePatchLocationTask(options, backbone, seed)

@@ -1,0 +1,40 @@
+"""Data-dependent rescaling of a model by images of a data set (Krähenbühl et al. 2016; protocols 4.1)."""
+
+from __future__ import annotations
+
+import torch
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.data.rng import seed_of
+from ssltransfer.models.data_init import rescale
+from ssltransfer.models.normalize import normalize
+from ssltransfer.models.weights import Model
+from ssltransfer.training.devices import Devices
+
+IMAGES, BATCH = 160, 16  # magic_init's ten batches of sixteen
+
+
+def rescale_by(model: Model, index: Index, devices: Devices, seed: int) -> None:
+    """Rescale the backbone in place; it ends on the CPU.
+
+    Args:
+        model: with all layers that will be trained, fresh ones too.
+        index: images, of which some are drawn; seen as for features, at the backbone's own size.
+        devices: where it is computed; several processes end with the weights of the first.
+        seed: of the draw.
+
+    Raises:
+        LayerError: the network cannot be rescaled.
+    """
+    backbone = model.backbone.to(devices.device)
+    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed_of(seed, "rescale")))
+    ids = sorted(order[:IMAGES].tolist())
+    batches = [
+        normalize(batch.images.to(devices.device), model.rule)
+        for batch in load_batches(index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers)
+    ]
+    rescale(backbone, batches, seed=seed_of(seed, "rescale"))
+    devices.as_the_first(backbone)
+    backbone.cpu()
+    print(f"layers rescaled by {len(ids)} images", flush=True)

@@ -1,0 +1,33 @@
+"""The embedded world is read like any published set, each split by itself."""
+
+from pathlib import Path
+
+import pytest
+
+from ssltransfer.config.formats import Synthetic
+from ssltransfer.data.formats import LayoutError, find
+
+
+@pytest.mark.parametrize(
+    ("kind", "labelled"),
+    [("objects", "one"), ("scenes", "one"), ("voc", "many"), ("rgbd", "none"), ("clips", "none"), ("retrieval", "one")],
+)
+def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, labelled: str) -> None:
+    n = 48 if kind == "retrieval" else 2 if kind == "clips" else 14
+    splits = ("trainval", "test") if kind == "voc" else ("train", "test")
+    paths: list[set[Path]] = []
+    for split in splits:
+        spec = Synthetic(root=str(tmp_path), subset=kind, split=split, num_images=n, size=32)  # type: ignore[arg-type]
+        found = find(spec)
+        assert len(found.paths) == spec.images
+        assert found.notes == []
+        assert spec.labelled == labelled
+        assert (found.labels is not None, found.presence is not None) == (labelled == "one", labelled == "many")
+        paths.append({found.root / path for path in found.paths})
+        assert all(path.is_file() for path in paths[-1])
+    assert not paths[0] & paths[1]
+
+
+def test_a_wrong_split_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="has no split 'mine'; choose one of"):
+        find(Synthetic(root=str(tmp_path), subset="voc", split="mine", num_images=2, size=32))

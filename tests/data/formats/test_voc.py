@@ -1,0 +1,102 @@
+"""VOC devkit: every spelling of the root, lists or boxes, the same presence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssltransfer.config.formats import Voc
+from ssltransfer.data.formats import LayoutError, find
+from ssltransfer.data.formats.voc import CLASSES, palette
+
+OBJECTS = {
+    "000001": [("cat", 0), ("cat", 1), ("dog", 1)],
+    "000002": [],
+    "000003": [("dog", 1), ("dog", 1), ("person", 0), ("not a class", 0)],
+}
+
+
+def devkit(root: Path, *, lists: bool = True, boxes: bool = True) -> Path:
+    home = root / "VOCdevkit" / "VOC2007"
+    main = home / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    (home / "JPEGImages").mkdir()
+    (home / "Annotations").mkdir()
+    (main / "trainval.txt").write_text("".join(f"{name}\n" for name in OBJECTS))
+    for name, objects in OBJECTS.items():
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(home / "JPEGImages" / f"{name}.jpg")
+        xml = "".join(f"<object><name>{n}</name><difficult>{d}</difficult></object>" for n, d in objects)
+        if boxes:
+            (home / "Annotations" / f"{name}.xml").write_text(f"<annotation>{xml}</annotation>")
+    for kind in CLASSES if lists else ():
+        lines = []
+        for name, objects in OBJECTS.items():
+            difficult = [d for n, d in objects if n == kind]
+            sign = -1 if not difficult else 1 if 0 in difficult else 0
+            lines.append(f"{name} {sign:2d}\n")
+        (main / f"{kind}_trainval.txt").write_text("".join(lines))
+    return home
+
+
+@pytest.mark.parametrize("spelling", [".", "VOCdevkit", "VOCdevkit/VOC2007"])
+def test_spellings_of_the_root(tmp_path: Path, spelling: str) -> None:
+    home = devkit(tmp_path)
+    found = find(Voc(root=str(tmp_path / spelling), split="trainval"))
+    assert [found.root / path for path in found.paths] == [home / "JPEGImages" / f"{name}.jpg" for name in OBJECTS]
+    assert all((found.root / path).is_file() for path in found.paths)
+
+
+def test_presence_counts_difficult_apart(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    found = find(Voc(root=str(tmp_path), split="trainval"))
+    assert found.presence is not None
+    said = [{CLASSES[c]: int(row[c]) for c in np.flatnonzero(row >= 0)} for row in found.presence]
+    assert said == [{"cat": 1, "dog": 0}, {}, {"dog": 0, "person": 1}]
+    assert found.notes == [f"{found.root}: 3 images are listed, the published number is 5011."]
+
+
+def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
+    devkit(tmp_path / "a")
+    devkit(tmp_path / "b", lists=False)
+    listed, boxed = (find(Voc(root=str(tmp_path / name), split="trainval")) for name in "ab")
+    assert listed.presence is not None
+    assert boxed.presence is not None
+    assert np.array_equal(listed.presence, boxed.presence)
+    assert "classes are read from Annotations" in boxed.notes[0]
+
+
+def test_published_sizes() -> None:
+    assert Voc(root="x", split="test").images == 4_952
+    assert Voc(root="x", year="2012", split="trainval").images == 11_540
+    assert Voc(root="x", split="mine").images is None
+
+
+def test_refusals_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="no VOC2012/ImageSets/Main here or in VOCdevkit"):
+        find(Voc(root=str(tmp_path), year="2012", split="trainval"))
+    home = devkit(tmp_path)
+    with pytest.raises(LayoutError, match=r"there are: trainval; the test split comes in an archive of its own"):
+        find(Voc(root=str(tmp_path), split="test"))
+    lists = home / "ImageSets" / "Main"
+    (lists / "cat_trainval.txt").write_text("000001 yes\n")
+    with pytest.raises(LayoutError, match=r"cat_trainval.txt: line 1 is not a image and -1, 0 or 1"):
+        find(Voc(root=str(tmp_path), split="trainval"))
+    (lists / "cat_trainval.txt").unlink()
+    with pytest.raises(LayoutError, match=r"cat_trainval.txt: missing; each of the 20 classes"):
+        find(Voc(root=str(tmp_path), split="trainval"))
+    for path in lists.glob("*_trainval.txt"):
+        path.unlink()
+    (home / "Annotations" / "000002.xml").write_text("<annotation>")
+    with pytest.raises(LayoutError, match=r"000002.xml: not valid XML"):
+        find(Voc(root=str(tmp_path), split="trainval"))
+    (home / "Annotations" / "000002.xml").unlink()
+    with pytest.raises(LayoutError, match="no class lists in ImageSets/Main either"):
+        find(Voc(root=str(tmp_path), split="trainval"))
+
+
+def test_palette_has_the_colors_of_the_development_kit():
+    # Background, aeroplane, bicycle, bird, tvmonitor and the border.
+    assert palette()[[0, 1, 2, 3, 20, 255]].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 64, 128], [224, 224, 192],
+    ]  # fmt: skip

@@ -1,0 +1,107 @@
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
+from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop
+
+
+@pytest.mark.parametrize(("n", "batch"), [(10, 4), (10, 10), (3, 8), (7, 1)])
+def test_each_epoch_shows_every_image_once_in_a_fresh_order(n: int, batch: int):
+    keys = [key for keys in training_keys(n, batch, 0, 60, seed=1) for key in keys]
+    assert len(keys) == 60 * batch
+    epochs = [[sample for sample, epoch in keys if epoch == number] for number in range(60 * batch // n)]
+    assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
+    assert [epoch for _, epoch in keys] == sorted(epoch for _, epoch in keys)
+    if n > 3:
+        assert len({tuple(epoch) for epoch in epochs}) > len(epochs) / 2
+
+
+def test_places_in_an_epoch_are_uniform():
+    first = Counter(keys[0][0] for keys in training_keys(5, 5, 0, 2000, seed=0))
+    assert set(first) == set(range(5)) and max(abs(count - 400) for count in first.values()) < 90
+
+
+@pytest.mark.parametrize("start", [1, 7, 8, 30])
+def test_any_step_can_be_the_first(start: int):
+    through = list(training_keys(11, 4, 0, 40, seed=2))
+    assert list(training_keys(11, 4, start, 40, seed=2)) == through[start:]
+
+
+def test_the_order_is_the_seeds():
+    one, two = (list(training_keys(100, 50, 0, 2, seed=seed)) for seed in (0, 1))
+    assert one != two
+
+
+def test_batches_in_order():
+    assert list(sequential_keys(range(5), 2)) == [[(0, 0), (1, 0)], [(2, 0), (3, 0)], [(4, 0)]]
+
+
+def test_a_batch_splits_into_its_parts():
+    batch = Batch(torch.arange(7 * 3).view(7, 3, 1, 1), torch.arange(7), torch.arange(7) + 10)
+    parts = batch.split(3)
+    assert [len(part) for part in parts] == [3, 3, 1]
+    for name in ("images", "ids", "epochs"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    assert batch.split(None) == [batch] and batch.split(7) == [batch]
+
+
+def test_draws_hang_on_sample_and_epoch_not_on_place():
+    batch = Batch(torch.zeros(4, 3, 1, 1), torch.tensor([5, 5, 6, 5]), torch.tensor([0, 1, 0, 0]))
+    numbers = batch.draws(3).uniform("x", 2)
+    assert torch.equal(numbers[0], numbers[3])
+    assert not torch.equal(numbers[0], numbers[1]) and not torch.equal(numbers[0], numbers[2])
+    assert not torch.equal(numbers, batch.draws(4).uniform("x", 2))
+
+
+@pytest.mark.parametrize("transform", [RandomResizedCrop(16), CenterSquare(20, 16)])
+def test_the_number_of_workers_and_a_restart_do_not_show(objects: Index, transform: RandomResizedCrop | CenterSquare):
+    keys = list(training_keys(len(objects), 10, 3, 8, seed=4))
+    runs = [list(load_batches(objects, transform, iter(keys), seed=4, workers=workers)) for workers in (0, 2)]
+    runs.append(list(load_batches(objects, transform, iter(keys[2:]), seed=4)))
+    for run, expected in ((runs[1], runs[0]), (runs[2], runs[0][2:])):
+        assert len(run) == len(expected)
+        for one, other in zip(run, expected, strict=True):
+            assert torch.equal(one.images, other.images) and torch.equal(one.ids, other.ids)
+            assert torch.equal(one.epochs, other.epochs)
+    assert runs[0][0].images.dtype == torch.uint8 and runs[0][0].images.shape == (10, 3, 16, 16)
+
+
+def random_number(image: Tensor, random: Random) -> Tensor:
+    return torch.tensor(random.random())
+
+
+def test_what_is_random_differs_by_image_epoch_and_seed(objects: Index):
+    def numbers(epoch: int, seed: int) -> list[float]:
+        keys = iter([[(sample, epoch) for sample in range(4)]])
+        (batch,) = load_batches(objects, random_number, keys, seed=seed)
+        return [float(number) for number in batch.images]
+
+    found = [number for epoch in (0, 1) for seed in (0, 1) for number in numbers(epoch, seed)]
+    assert len(set(found)) == 16 and numbers(1, 1) == found[-4:]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("fault", ["gone", "broken"])
+def test_a_image_that_cannot_be_read_any_more_is_named(objects: Index, tmp_path: Path, workers: int, fault: str):
+    if fault == "broken":
+        (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    index = Index(tmp_path, ["x.jpg"], objects.labels[:1], objects.classes, objects.sizes[:1], ["0"])
+    with pytest.raises(ArtifactError) as caught:
+        list(load_batches(index, CenterSquare(16, 16), sequential_keys([0], 1), seed=0, workers=workers))
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'x.jpg'}: was readable when the index was made and is not any more")
+    assert "\n" not in message
+
+
+def test_nothing_is_read_ahead_of_the_keys(objects: Index):
+    """Keys may be endless."""
+    keys = training_keys(len(objects), 2, 0, 10**9, seed=0)
+    assert len(list(islice(load_batches(objects, CenterSquare(16, 16), keys, seed=0), 3))) == 3

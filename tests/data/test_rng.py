@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from ssltransfer.data.rng import Draws, seed_of
+
+MASK = 2**64 - 1
+GOLDEN, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def mix(x: int) -> int:
+    x = ((x ^ (x >> 30)) * MIX1) & MASK
+    x = ((x ^ (x >> 27)) * MIX2) & MASK
+    return x ^ (x >> 31)
+
+
+def plain_bits(seed: int, epoch: int, sample: int, purpose: str, k: int) -> int:
+    key = mix((sample * GOLDEN + seed_of(seed)) & MASK)
+    key = mix(key ^ ((epoch * MIX1 + GOLDEN) & MASK))
+    return mix((mix(key ^ seed_of(purpose)) + (k + 1) * GOLDEN) & MASK) >> 11
+
+
+def many(n: int = 20_000, seed: int = 3) -> Draws:
+    return Draws(seed, 0, torch.arange(n))
+
+
+def test_bits_are_those_of_a_plain_loop_over_python_integers():
+    found = Draws(5, torch.tensor([0, 1, 2]), torch.tensor([7, 8, 10**12])).bits("x", 4)
+    expected = [[plain_bits(5, e, i, "x", k) for k in range(4)] for e, i in [(0, 7), (1, 8), (2, 10**12)]]
+    assert found.tolist() == expected
+
+
+def test_mix_is_the_finalizer_of_splitmix64():
+    # The first outputs of splitmix64 seeded with 1234567, a test vector in wide use.
+    assert [mix(1234567 + k * GOLDEN & MASK) for k in (1, 2, 3)] == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+    ]
+
+
+def test_a_sample_draws_the_same_alone_and_in_any_batch():
+    ids, epochs = torch.tensor([4, 900, 17, 4]), torch.tensor([0, 3, 1, 5])
+    batch = Draws(1, epochs, ids)
+    for row in range(4):
+        alone = Draws(1, int(epochs[row]), ids[row : row + 1])
+        for name, args in [("bits", ("p", 9)), ("uniform", ("p", 9)), ("normal", ("p", 9)), ("permutation", ("p", 9))]:
+            assert torch.equal(getattr(batch, name)(*args)[row], getattr(alone, name)(*args)[0])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Draws(4, 0, torch.arange(20_000)).uniform("a", 1),
+        Draws(3, 1, torch.arange(20_000)).uniform("a", 1),
+        Draws(3, 0, torch.arange(1, 20_001)).uniform("a", 1),
+        Draws(3, 0, torch.arange(20_000)).uniform("b", 1),
+        Draws(3, 0, torch.arange(20_000)).uniform("a", 2)[:, 1:],
+    ],
+    ids=["seed", "epoch", "id", "purpose", "column"],
+)
+def test_any_change_of_what_is_asked_gives_independent_numbers(other: torch.Tensor):
+    base = many().uniform("a", 1)
+    table = np.histogram2d(base[:, 0].numpy(), other[:, 0].numpy(), bins=8, range=[[0, 1], [0, 1]])[0]
+    assert stats.chisquare(table.ravel()).pvalue > 1e-4
+
+
+def test_uniform_integers_and_normal_have_their_distributions():
+    draws = many()
+    assert stats.kstest(draws.uniform("u", 1)[:, 0].numpy(), "uniform").pvalue > 1e-3
+    assert stats.kstest(draws.normal("n", 1)[:, 0].numpy(), "norm").pvalue > 1e-3
+    assert stats.chisquare(torch.bincount(draws.integers("i", 1, 701)[:, 0], minlength=701).numpy()).pvalue > 1e-3
+    assert draws.uniform("u", 50).min() >= 0 and draws.uniform("u", 50).max() < 1
+
+
+def test_all_permutations_are_equally_likely_and_none_is_broken():
+    perms = many().permutation("p", 4)
+    assert torch.equal(perms.sort(dim=1).values, torch.arange(4).expand(len(perms), 4))
+    codes = (perms * torch.tensor([64, 16, 4, 1])).sum(1)
+    counts = np.unique(codes.numpy(), return_counts=True)[1]
+    assert len(counts) == 24 and stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_ties_that_could_bias_a_permutation_do_not_occur():
+    bits = many(2000).bits("p", 1000)
+    ordered = bits.sort(dim=1).values
+    assert (ordered[:, 1:] != ordered[:, :-1]).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_draws_the_same_bits():
+    ids = torch.arange(1000)
+    cpu, gpu = Draws(9, 2, ids), Draws(9, 2, ids.cuda())
+    assert torch.equal(cpu.bits("x", 50), gpu.bits("x", 50).cpu())
+    assert torch.equal(cpu.uniform("x", 50, -1, 1), gpu.uniform("x", 50, -1, 1).cpu())
+    assert torch.equal(cpu.permutation("x", 50), gpu.permutation("x", 50).cpu())
+    assert torch.allclose(cpu.normal("x", 50), gpu.normal("x", 50).cpu(), atol=1e-5)

@@ -1,0 +1,40 @@
+"""One of several processes that cluster together; started by test_ranks.py."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ssltransfer.kmeans import Matrix, kmeans
+
+
+class Chunks(Matrix):
+    """An array in chunks of 256 rows."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.rows = 256
+
+
+folder, how, rank, world = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(1)
+if world > 1:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+points = np.load(folder.parent / "points.npy")
+init = how
+if how == "outliers":
+    init = np.concatenate([points[:22], np.full((3, points.shape[1]), 900)]).astype(np.float32)
+found = kmeans(Chunks(points), 25, init=init, tolerance=0, seed=1, rank=rank, world=world)
+np.savez(
+    folder / f"{rank}.npz",
+    centroids=found.centroids,
+    labels=found.labels,
+    distances=found.distances,
+    objective=found.objective,
+    moved=[row["moved"] for row in found.curve],
+    empty=[row["empty"] for row in found.curve],
+)
+if world > 1:
+    dist.destroy_process_group()

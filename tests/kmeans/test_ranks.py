@@ -1,0 +1,57 @@
+"""k-means by two processes is that of one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssltransfer.kmeans import Matrix, kmeans
+
+DRIVER = Path(__file__).with_name("rank_driver.py")
+
+
+def points() -> np.ndarray:
+    rng = np.random.default_rng(3)
+    means = rng.normal(size=(30, 40)) * 2 + 5
+    return (means[rng.integers(30, size=3000)] + rng.normal(size=(3000, 40))).astype(np.float16)
+
+
+def by_ranks(folder: Path, init: str, world: int) -> dict[str, np.ndarray]:
+    """Run the driver as `world` processes; what the first one found."""
+    folder.mkdir()
+    commands = [[sys.executable, str(DRIVER), str(folder), init, str(rank), str(world)] for rank in range(world)]
+    running = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for words in commands]
+    for process in running:
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+    found = [dict(np.load(folder / f"{rank}.npz")) for rank in range(world)]
+    for other in found[1:]:
+        for name, values in other.items():
+            np.testing.assert_array_equal(values, found[0][name])
+    return found[0]
+
+
+@pytest.mark.parametrize("init", ["random", "pca", "outliers"])
+def test_two_processes_find_what_one_finds(tmp_path: Path, init: str) -> None:
+    np.save(tmp_path / "points.npy", points())
+    one = by_ranks(tmp_path / "one", init, 1)
+    two = by_ranks(tmp_path / "two", init, 2)
+    again = by_ranks(tmp_path / "again", init, 2)
+    assert two["objective"] == pytest.approx(one["objective"], rel=1e-6)
+    np.testing.assert_array_equal(two["labels"], one["labels"])
+    np.testing.assert_array_equal(two["moved"], one["moved"])
+    np.testing.assert_allclose(two["centroids"], one["centroids"], atol=1e-4)
+    for name, values in again.items():
+        np.testing.assert_array_equal(values, two[name])
+    assert (one["empty"][0] > 0) == (init == "outliers")
+
+
+def test_one_process_of_the_driver_is_a_plain_call(tmp_path: Path) -> None:
+    np.save(tmp_path / "points.npy", points())
+    one = by_ranks(tmp_path / "one", "random", 1)
+    plain = kmeans(Matrix(points()), 25, init="random", tolerance=0, seed=1)
+    assert plain.objective == pytest.approx(float(one["objective"]), rel=1e-6)

@@ -1,0 +1,157 @@
+"""Unit variance within layers, equal relative gradients between them, and the function that stays."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssltransfer.config.backbones import AlexNet, BackboneOptions, CaffeNet, ResNet18, Vgg16
+from ssltransfer.models import data_init as module
+from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.data_init import Chain, balance, rescale, unit_variance
+from ssltransfer.models.fuse_bn import absorb_norms
+
+CAFFENET = CaffeNet(width=0.125, size=64, stem_stride=2)
+ALEXNET = AlexNet(width=0.125, size=96)
+VGG = Vgg16(width=0.06, size=32, bn=False)
+
+
+def uneven(options: BackboneOptions) -> Backbone:
+    """Layers of very different scales, channels too."""
+    backbone = build_backbone(options, top=True, seed=2).double()
+    generator = torch.Generator().manual_seed(3)
+    for place, layer in enumerate(m for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
+        assert layer.bias is not None
+        scale = torch.rand(len(layer.weight), generator=generator).double() + 0.5
+        layer.weight.data *= (0.2, 3.0, 1.0)[place % 3] * scale.view(-1, *[1] * (layer.weight.ndim - 1))
+        layer.bias.data += 0.05 * torch.randn(layer.bias.shape, generator=generator).double()
+    return backbone.eval().requires_grad_(False)
+
+
+def batches_for(options: BackboneOptions, count: int = 3) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(8, 3, options.size, options.size, generator=generator).double() for _ in range(count)]
+
+
+def before_relu(backbone: Backbone, batches: list[Tensor]) -> dict[str, Tensor]:
+    """Values of each weighted layer, (channels, values), in order."""
+    found: dict[str, list[Tensor]] = {}
+    hooks = [
+        part.register_forward_hook(
+            lambda _, __, out, name=name: found.setdefault(name, []).append(out.transpose(0, 1).flatten(1).clone())
+        )
+        for name, part in backbone.named_modules()
+        if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        for x in batches:
+            backbone(x)
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(parts, 1) for name, parts in found.items()}
+
+
+@pytest.mark.parametrize("options", [CAFFENET, ALEXNET, VGG], ids=lambda options: options.name)
+def test_every_channel_has_mean_zero_and_unit_variance(options: BackboneOptions) -> None:
+    backbone, batches = uneven(options), batches_for(options)
+    unit_variance(Chain(backbone), batches)
+    for name, values in before_relu(backbone, batches).items():
+        assert float(values.mean(1).abs().max()) < 1e-6, name
+        deviation = values.std(1, correction=0)
+        lives = deviation > 1e-6  # a channel whose inputs are all silent has nothing to scale
+        assert float(lives.double().mean()) > 0.9
+        assert float((deviation[lives] - 1).abs().max()) < 1e-6, name
+
+
+def test_a_channel_that_never_changes_is_not_blown_up() -> None:
+    backbone, batches = uneven(CAFFENET), batches_for(CAFFENET, 1)
+    layer = backbone.get_submodule("conv3")
+    assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+    layer.weight[0], layer.bias[0] = layer.weight[0] * 1e-12, 0.3
+    before = layer.weight[0].clone()
+    unit_variance(Chain(backbone), batches)
+    assert torch.equal(layer.weight[0], before) and abs(float(layer.bias[0])) < 1e-9
+
+
+def ratios(backbone: Backbone, batches: list[Tensor], seed: int) -> Tensor:
+    """Relative gradients, by the book: root mean squares of autograd's own accumulated ones, a batch each."""
+    layers = [m for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    generator = torch.Generator().manual_seed(seed)
+    squares = torch.zeros(len(layers))
+    backbone.requires_grad_(True)
+    for x in batches:
+        backbone.zero_grad()
+        out = backbone(x)[backbone.layers[-1]]
+        (out * torch.randn(out.shape, generator=generator)).sum().backward()
+        squares += torch.tensor([float(layer.weight.grad.square().mean()) for layer in layers])  # type: ignore[union-attr]
+    backbone.requires_grad_(False)
+    sizes = torch.tensor([float(layer.weight.square().mean()) for layer in layers])
+    return (squares / len(batches) / sizes).sqrt()
+
+
+@pytest.mark.parametrize("options", [ALEXNET, VGG], ids=lambda options: options.name)
+def test_balancing_keeps_the_function_and_evens_the_gradients(options: BackboneOptions) -> None:
+    backbone, batches = uneven(options), batches_for(options)
+    unit_variance(Chain(backbone), batches)
+    with torch.no_grad():
+        before = backbone(batches[0])[backbone.layers[-1]].clone()
+    apart = ratios(backbone, batches, 9).log()
+    balance(Chain(backbone), batches, seed=9)
+    with torch.no_grad():
+        after = backbone(batches[0])[backbone.layers[-1]]
+    # Nothing between the layers but ReLU, pooling and averages: scales pass through, and their product is one.
+    torch.testing.assert_close(after, before, rtol=1e-8, atol=1e-8)
+    evened = ratios(backbone, batches, 9).log()
+    assert float((apart - apart.mean()).abs().max()) > 0.3
+    assert float((evened - evened.mean()).abs().max()) < module.CLOSE
+
+
+def test_with_local_response_normalization_it_is_nearly_so() -> None:
+    backbone, batches = uneven(CAFFENET), batches_for(CAFFENET)
+    unit_variance(Chain(backbone), batches)
+    with torch.no_grad():
+        before = backbone(batches[0])["fc7"].clone()
+    balance(Chain(backbone), batches, seed=9)
+    with torch.no_grad():
+        after = backbone(batches[0])["fc7"]
+    factor = float((before * after).sum() / before.square().sum())
+    assert 0.5 < factor < 2
+    assert float((after / factor - before).norm() / before.norm()) < 0.1
+    evened = ratios(backbone, batches, 9).log()
+    assert float((evened - evened.mean()).abs().max()) < 2 * module.CLOSE
+
+
+def test_all_of_it_leaves_unit_variance_at_the_end_and_what_learns_as_it_was() -> None:
+    backbone, batches = uneven(ALEXNET), batches_for(ALEXNET)
+    backbone.get_submodule("classifier").requires_grad_(True)
+    rescale(backbone, batches, seed=1)
+    values = list(before_relu(backbone, batches).values())[-1]
+    assert values.std(1, correction=0).numpy() == pytest.approx(1, abs=1e-5)
+    learning = {name.split(".")[0] for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    assert learning == {"classifier"}
+
+
+def test_equal_seeds_equal_weights() -> None:
+    first, again, other = (uneven(CAFFENET) for _ in range(3))
+    for backbone, seed in ((first, 1), (again, 1), (other, 2)):
+        rescale(backbone, batches_for(CAFFENET, 1), seed=seed)
+    pairs = list(zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(torch.equal(one, two) for one, two in pairs)
+    assert not torch.equal(first.state_dict()["conv1.weight"], other.state_dict()["conv1.weight"])
+
+
+def test_what_has_no_scale_of_its_own_is_refused() -> None:
+    with pytest.raises(LayerError, match="resnet18: a layer's scale is not its own"):
+        rescale(build_backbone(ResNet18(width=0.125, size=32), top=True), [])
+    normed = build_backbone(CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), top=True)
+    with pytest.raises(LayerError, match=r"caffenet has batch norms.*\(`absorb_bn`\)"):
+        rescale(normed, [])
+    absorb_norms(normed)
+    rescale(normed.double(), batches_for(CAFFENET, 1))
+    dead = uneven(CAFFENET)
+    nn.init.zeros_(dead.get_submodule("conv3").weight)  # type: ignore[arg-type]
+    nn.init.constant_(dead.get_submodule("conv3").bias, -1.0)  # type: ignore[arg-type]
+    with pytest.raises(LayerError, match="no gradient reaches"):
+        rescale(dead, batches_for(CAFFENET, 1))

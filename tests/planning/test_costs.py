@@ -1,0 +1,186 @@
+"""The estimate: against numbers that are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssltransfer.config import read_config
+from ssltransfer.config.backbones import (
+    AlexNet,
+    AlexNetBN,
+    CaffeNet,
+    MobileNetV2,
+    ResNet50,
+    ResNet50V2,
+    ResNet101V2,
+    RevNet50,
+    Torchvision,
+    Vgg16,
+    Vgg19BN,
+)
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.formats import CacheOptions
+from ssltransfer.planning import Machine, estimate, print_plan
+from ssltransfer.planning.caches import enlarged
+from ssltransfer.planning.costs import FLOW_PIXELS
+from ssltransfer.planning.makespan import jobs_before
+from ssltransfer.planning.networks import flops, parameters, segmentation_flops, task_flops
+
+REPOSITORY = Path(__file__).parents[2]
+PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "giga"),
+    # Multiply-adds as published for 1000-way networks (fvcore's and torchvision's tables), without the last layer.
+    [
+        *((AlexNet(), 0.71), (AlexNetBN(), 0.71), (Vgg16(bn=False), 15.47), (Vgg19BN(), 19.63), (ResNet50(), 4.09)),
+        *((ResNet50V2(), 4.09), (MobileNetV2(), 0.30), (Torchvision(model="regnet_y_400mf"), 0.40)),
+    ],
+)
+def test_multiply_adds_are_the_published_ones(backbone: object, giga: float) -> None:
+    assert flops(backbone, top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
+
+
+def test_parameters_are_caffes() -> None:
+    """60,965,224 with the 1000-way fc8 (bvlc_reference_caffenet)."""
+    assert parameters(CaffeNet(), top=True) + 4096 * 1000 + 1000 == 60_965_224
+
+
+def test_computing_again_costs_no_forward_pass() -> None:
+    assert flops(RevNet50()) == flops(RevNet50(recompute=True)) > 1e9
+
+
+def test_the_papers_plan() -> None:
+    costs = {
+        cost.stage + " " + cost.name: cost
+        for cost in estimate(read_config(REPOSITORY / "config/noroozi2018.yaml"), Machine())
+    }
+    features = costs["features jigsawpp-conv4 on imagenet-train"]
+    assert features.disk_gb == pytest.approx(1_281_167 * 9600 * 2 / 1e9)
+    cluster = costs["cluster jigsawpp-k2000"]
+    assert cluster.memory_gb == pytest.approx(24.6, abs=0.1)
+    # 49.15 TFLOP an iteration, 50 iterations, at the assumed 30 TFLOP/s.
+    assert cluster.hours == pytest.approx(49.15 * 50 / 30 / 3600, rel=0.01)
+    student = costs["student cc-jigsawpp-k2000"]
+    assert student.limit == "decoding" and student.hours == pytest.approx(450_000 * 256 / (350 * 16) / 3600)
+    # Nine tiles of each image: forward and backward in the student, forward in its teacher.
+    beside = costs["student kd-jigsawpp-vgg16"]
+    flop = 3 * task_flops(PAPER.pretexts["jigsawpp"]) + task_flops(PAPER.pretexts["jigsawpp-vgg16"])
+    assert beside.limit == "device" and beside.hours == pytest.approx(350_000 * 256 * flop / 30e12 / 3600)
+    assert beside.needs == ("jigsawpp-vgg16", "imagenet-train")
+    assert beside.disk_gb == pytest.approx(costs["pretext jigsawpp"].disk_gb)
+
+
+def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) -> None:
+    text = (
+        (REPOSITORY / "config/noroozi2018.yaml").read_text().replace('k: "{k}"\n', 'k: "{k}"\n    stored: false\n', 1)
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    stored, passing = (
+        {f"{cost.stage} {cost.name}": cost for cost in estimate(read_config(file), Machine(tflops=1))}
+        for file in (REPOSITORY / "config/noroozi2018.yaml", tmp_path / "config.yaml")
+    )
+    job = "label jigsawpp-k2000 on places-train"
+    assert stored[job].hours == 0 and stored[job].needs == ("jigsawpp-k2000", "jigsawpp-conv4", "places-train")
+    assert passing[job].needs == ("jigsawpp-k2000", "jigsawpp", "places-train")
+    # A pass over these images, whatever is done with its result.
+    assert passing[job].hours == stored["features jigsawpp-conv4 on places-train"].hours
+    assert passing["label jigsawpp-k2000 on imagenet-train"] == stored["label jigsawpp-k2000 on imagenet-train"]
+
+
+def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_plan(read_config(REPOSITORY / "config/noroozi2018.yaml"))
+    text = capsys.readouterr().out
+    assert "jigsawpp-conv4 on imagenet-train" in text and "24.6 GB" in text and "Assumed, not measured" in text
+
+
+def test_sums_say_where_a_size_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of images in a folder nobody has counted, hours are unknown: less than a second would be believed."""
+    print_plan(read_config(REPOSITORY / "config/compress.yaml"))
+    rows = {line.split()[0]: line.split()[2:] for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["features"][:2] == ["?", "-"] and rows["pretext"][:3] == ["<", "1", "s"]
+    assert rows["all"][:3] == [">", "1", "s"] and rows["all"][3] == ">"
+
+
+def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: Path) -> None:
+    content = yaml.safe_load((REPOSITORY / "config/noroozi2018.yaml").read_text())
+    data = content["pretexts"]["jigsawpp"]["data"]
+    content["datasets"][data]["cache"] = {"format": "raw", "short": 128}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    config = read_config(tmp_path / "c.yaml")
+    costs = {(cost.stage, cost.name): cost for cost in estimate(config, Machine())}
+    plain = {(cost.stage, cost.name): cost for cost in estimate(PAPER, Machine())}
+    assert costs["cache", data].disk_gb == pytest.approx(1_281_167 * 3 * 128**2 * 4 / 3 / 1e9)
+    assert (set(costs) - set(plain)) == {("cache", data)}
+    of_data, other = ("features", f"jigsawpp-conv4 on {data}"), ("student", "cc-jigsawpp-k2000")
+    assert plain[of_data].limit == "decoding" and costs[of_data].hours < plain[of_data].hours  # type: ignore[operator]
+    assert config.students["cc-jigsawpp-k2000"].data == data or costs[other] == plain[other]
+    (line,) = enlarged(config)
+    assert line.startswith(f"The cache of {data} has a short side of 128 pixels and is enlarged by ")
+    assert "pretext/jigsawpp (256)" in line and not list(enlarged(PAPER))
+
+
+def test_what_a_image_costs_counts_what_is_made_of_it() -> None:
+    """Four rotations, eight views; nine tiles, however many orders they are shown in."""
+    given = {"backbone": "resnet18", "data": "x", "schedule": {"steps": 1}}
+    costs = {
+        name: task_flops(Pretext.model_validate({"task": name, **given}))
+        for name in ("rotation", "exemplar", "jigsaw", "jigsaw-kolesnikov", "relative-patch-location")
+    }
+    assert costs["exemplar"] == 2 * costs["rotation"]
+    assert costs["jigsaw-kolesnikov"] == costs["relative-patch-location"] == costs["jigsaw"]
+
+
+def test_videos_are_costed_by_their_clips(tmp_path: Path) -> None:
+    """1000 clips of nine flows each; the backbone sees 240 x 320 pixels of a frame."""
+    (tmp_path / "c.yaml").write_text("""
+datasets: {films: {format: video, root: films, expected: 1000}}
+pretexts:
+  moves:
+    task: motion-segmentation
+    backbone: {name: caffenet, size: 240}
+    data: films
+    schedule: {epochs: 2, batch: 10, lr: 0.1}
+""")
+    config = read_config(tmp_path / "c.yaml")
+    costs = {cost.stage: cost for cost in estimate(config, Machine(cores=2))}
+    assert costs["motion"].needs == ("films",) and costs["motion"].limit == "optical flow"
+    assert costs["motion"].hours == pytest.approx(1000 * 9 * 240 * 320 / FLOW_PIXELS / 2 / 3600)
+    assert costs["motion"].disk_gb == pytest.approx(1000 * 240 * 320 * CacheOptions().bytes_a_pixel / 1e9)
+    assert task_flops(config.pretexts["moves"]) == pytest.approx(flops(CaffeNet(size=240)) * 320 / 240)
+    assert list(jobs_before(list(estimate(config, Machine()))).values())[2] == {0, 1}
+
+
+def test_segmentation_by_hand(tmp_path: Path) -> None:
+    """CaffeNet on 375 x 500 padded by 100: maps of 142 x 173, 71 x 86, 35 x 43, and 12 x 16 cells of fc6."""
+    convolutions = 142 * 173 * 96 * 363 + 71 * 86 * 256 * 1200 + 35 * 43 * (384 * 2304 + 384 * 1728 + 256 * 1728)
+    by_hand = convolutions + 12 * 16 * (9216 * 4096 + 4096**2 + 4096 * 21)
+    assert segmentation_flops(CaffeNet(), 100) / 2 == pytest.approx(by_hand)
+    (tmp_path / "config.yaml").write_text("""
+datasets:
+  sbd: {format: sbd, root: s, split: train}
+  val: {format: voc, root: v, year: "2012", split: val, targets: masks}
+evaluations:
+  seg: {protocol: segmentation, models: [r], train: sbd, test: val, controls: []}
+pretexts:
+  r: {task: random, backbone: caffenet}
+""")
+    costs = {cost.name: cost for cost in estimate(read_config(tmp_path / "config.yaml"), Machine())}
+    assert costs["seg of r"].hours is not None and costs["seg of r"].hours > 1
+
+
+def test_tasks_on_patches_cost_their_patches() -> None:
+    """At output stride 8 a network of convolutions costs by the pixel."""
+
+    def cost(task: dict[str, object]) -> float:
+        spec = {"task": task, "backbone": "resnet101-v2", "data": "d", "schedule": {"steps": 1}}
+        return task_flops(Pretext.model_validate(spec)) / flops(ResNet101V2())
+
+    pixels = 224**2
+    assert cost({"name": "colorization"}) == pytest.approx(256**2 / pixels, rel=0.02)
+    assert cost({"name": "exemplar-patches"}) == pytest.approx(2 * 96**2 / pixels, rel=0.05)
+    assert cost({"name": "relative-position-residual"}) == pytest.approx(16 * 96**2 / pixels, rel=0.05)

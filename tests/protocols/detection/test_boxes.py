@@ -1,0 +1,122 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import batched_nms, box_iou
+
+from ssltransfer.protocols.detection.boxes import Sampling, decode, detections, encode, region_loss
+
+
+def boxes(n: int, seed: int, size: float = 200.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(n, 2, generator=generator) * size
+    return torch.cat([corners, corners + 5 + torch.rand(n, 2, generator=generator) * size], dim=1)
+
+
+def test_encoding_is_torchvisions_and_decoding_its_inverse() -> None:
+    regions, wanted = boxes(50, 0), boxes(50, 1)
+    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    targets = encode(wanted, regions)
+    torch.testing.assert_close(targets, coder.encode_single(wanted, regions), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decode(targets, regions), wanted, rtol=1e-4, atol=1e-3)
+    deltas = torch.randn(50, 7, 4, generator=torch.Generator().manual_seed(2)) * 20
+    reference = coder.decode_single(deltas.flatten(1), regions).reshape(50, 7, 4)
+    torch.testing.assert_close(decode(deltas, regions[:, None]), reference, rtol=1e-4, atol=1e-2)
+
+
+def test_a_target_worked_by_hand() -> None:
+    # A region of 10 x 20 around (5, 10); the thing is 20 x 20 around (6, 10).
+    target = encode(torch.tensor([[-4.0, 0.0, 16.0, 20.0]]), torch.tensor([[0.0, 0.0, 10.0, 20.0]]))
+    assert target[0].tolist() == pytest.approx([0.1 / 0.1, 0.0, math.log(2) / 0.2, 0.0])
+
+
+@pytest.mark.parametrize(("low", "share"), [(0.1, 0.25), (0.0, 0.5)])
+def test_which_regions_are_learnt_from(low: float, share: float) -> None:
+    things, classes = boxes(3, 3), torch.tensor([4, 0, 9])
+    shaken = things.repeat(60, 1) + torch.randn(180, 4, generator=torch.Generator().manual_seed(4)) * 20
+    proposals = torch.cat([shaken[(shaken[:, 2:] > shaken[:, :2]).all(1)], boxes(300, 5)])
+    sampling = Sampling(64, share, (low, 0.5))
+    regions, labels, shown = sampling(proposals, things, classes, torch.Generator().manual_seed(0))
+    overlap, nearest = box_iou(things, regions).max(0)
+    foreground = labels > 0
+    assert len(regions) == 64 and int(foreground.sum()) == round(64 * share)
+    assert (overlap[foreground] >= 0.5).all()
+    assert ((overlap[~foreground] >= low) & (overlap[~foreground] < 0.5)).all()
+    assert torch.equal(labels[foreground], classes[nearest[foreground]] + 1)
+    assert torch.equal(shown, things[nearest])
+    assert len(torch.unique(regions, dim=0)) == 64, "without replacement"
+    again = sampling(proposals, things, classes, torch.Generator().manual_seed(0))[0]
+    other = sampling(proposals, things, classes, torch.Generator().manual_seed(1))[0]
+    assert torch.equal(regions, again) and not torch.equal(regions, other)
+
+
+def test_few_proposals_give_few_regions_and_the_things_themselves() -> None:
+    thing = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    proposals = torch.tensor([[5.0, 0.0, 15.0, 10.0], [50.0, 50.0, 60.0, 60.0]])  # overlaps 1/3 and 0
+    regions, labels, _ = Sampling(64, 0.25, (0.1, 0.5))(proposals, thing, torch.tensor([2]))
+    assert labels.tolist() == [3, 0]
+    assert regions.tolist() == [thing[0].tolist(), proposals[0].tolist()]
+    regions, labels, _ = Sampling(64, 0.25, (0.1, 0.5))(proposals[:0], thing, torch.tensor([2]))
+    assert labels.tolist() == [3]
+
+
+def test_loss_against_plain_sums() -> None:
+    generator = torch.Generator().manual_seed(0)
+    regions, shown = boxes(6, 6), boxes(6, 7)
+    logits, deltas = torch.randn(6, 4, generator=generator), torch.randn(6, 3, 4, generator=generator)
+    labels = torch.tensor([0, 2, 0, 3, 1, 0])
+    named, placed = region_loss(logits, deltas, regions, labels, shown)
+    targets, total, nats = encode(shown, regions), 0.0, 0.0
+    for row, label in enumerate(labels.tolist()):
+        nats -= math.log(math.exp(float(logits[row, label])) / float(logits[row].exp().sum()))
+        if label:
+            for error in (deltas[row, label - 1] - targets[row]).abs().tolist():
+                total += error**2 / 2 if error < 1 else error - 0.5
+    assert float(named) == pytest.approx(nats / 6, rel=1e-5)
+    assert float(placed) == pytest.approx(total / 6, rel=1e-5)
+
+
+def test_loss_without_a_thing_has_a_gradient() -> None:
+    deltas = torch.zeros(2, 3, 4, requires_grad=True)
+    _, placed = region_loss(torch.zeros(2, 4), deltas, boxes(2, 0), torch.zeros(2).long(), boxes(2, 1))
+    placed.backward()  # type: ignore[no-untyped-call]
+    assert placed.item() == 0 and deltas.grad is not None and not deltas.grad.any()
+
+
+def kept(scores: torch.Tensor, where: torch.Tensor, **changes: float) -> tuple[list[float], list[int]]:
+    settings = {"width": 300.0, "height": 200.0, "overlap": 0.3, "least": 0.05, "most": 100, **changes}
+    found = detections(scores, where, **settings)  # type: ignore[arg-type]
+    return [round(score, 3) for score in found.scores.tolist()], found.classes.tolist()
+
+
+def test_a_lesser_box_of_the_same_class_goes() -> None:
+    where = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 0.0, 60.0, 10.0]])
+    where = where[:, None].expand(3, 2, 4)
+    scores = torch.tensor([[0.1, 0.6, 0.2], [0.0, 0.7, 0.01], [0.2, 0.3, 0.5]])
+    assert kept(scores, where) == ([0.7, 0.5, 0.3, 0.2], [0, 1, 0, 1])
+    assert kept(scores, where, most=2) == ([0.7, 0.5], [0, 1])
+    assert kept(scores, where, overlap=0.95) == ([0.7, 0.6, 0.5, 0.3, 0.2], [0, 0, 1, 0, 1])
+    assert kept(scores, where, least=0.55) == ([0.7], [0])
+    assert kept(scores[:0], where[:0]) == ([], [])
+
+
+def test_boxes_are_cut_to_the_image_and_empty_ones_dropped() -> None:
+    where = torch.tensor([[[-5.0, 10.0, 20.0, 500.0]], [[400.0, 0.0, 500.0, 10.0]]])
+    found = detections(
+        torch.tensor([[0.1, 0.9], [0.1, 0.9]]), where, width=300, height=200, overlap=0.3, least=0.05, most=9
+    )
+    assert found.boxes.tolist() == [[0.0, 10.0, 20.0, 200.0]]
+
+
+def test_suppression_is_torchvisions() -> None:
+    generator = torch.Generator().manual_seed(3)
+    where = boxes(200, 8)[:, None].expand(200, 5, 4) + torch.rand(200, 5, 4, generator=generator)
+    scores = torch.rand(200, 6, generator=generator)
+    found = detections(scores, where, width=1e4, height=1e4, overlap=0.3, least=0.4, most=10_000)
+    flat, score = where.reshape(-1, 4), scores[:, 1:].reshape(-1)
+    likely = (score >= 0.4).nonzero()[:, 0]
+    places = likely[batched_nms(flat[likely], score[likely], likely % 5, 0.3)]
+    np.testing.assert_allclose(found.scores, score[places].numpy())
+    assert found.classes.tolist() == (places % 5).tolist()

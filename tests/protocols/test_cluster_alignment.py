@@ -1,0 +1,69 @@
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from ssltransfer.artifacts.features import open_features
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.config.entities import Measurement
+from ssltransfer.config.protocols import ClusterAlignment, Pool
+from ssltransfer.kmeans import Matrix, kmeans
+from ssltransfer.protocols.cluster_alignment import match, similarities
+from ssltransfer.stages.evaluate import run
+
+
+def best_by_trying_all(similarity: np.ndarray) -> float:
+    k, c = similarity.shape
+    if k <= c:
+        return max(sum(similarity[i, p[i]] for i in range(k)) for p in permutations(range(c), k))
+    return best_by_trying_all(similarity.T)
+
+
+@pytest.mark.parametrize(("k", "classes"), [(5, 5), (6, 4), (3, 5)])
+def test_agrees_with_all_mappings_tried(rng: np.random.Generator, k: int, classes: int) -> None:
+    clusters, labels = rng.integers(0, k, 60), rng.integers(0, classes, 60)
+    similarity = similarities(clusters, labels, k, classes)
+    for cluster in range(k):
+        for label in range(classes):
+            both = ((clusters == cluster) & (labels == label)).sum()
+            assert similarity[cluster, label] == both / (clusters == cluster).sum()
+    mapping = match(similarity)
+    named = mapping[mapping >= 0]
+    assert len(set(named)) == len(named) == min(k, classes)
+    total = sum(similarity[cluster, label] for cluster, label in enumerate(mapping) if label >= 0)
+    assert total == pytest.approx(best_by_trying_all(similarity))
+
+
+def test_an_empty_cluster_divides_nothing_by_zero() -> None:
+    similarity = similarities(np.array([0, 0, 2]), np.array([1, 1, 0]), 3, 2)
+    assert similarity.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert match(similarity).tolist() == [1, -1, 0]
+
+
+def test_of_a_model_by_hand(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    output = tmp_path / "ca" / "tiny.json"
+    protocol = ClusterAlignment(layer="conv4", pool=Pool(max=3), iterations=3)
+    run(
+        Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1)),
+        model=chain.model,
+        train=chain.train,
+        test=chain.test,
+        train_features=chain.train_features,
+        test_features=chain.test_features,
+        output=output,
+        threads=1,
+    )
+    found = read_metrics(output)
+    train, test = read_index(chain.train), read_index(chain.test)
+    stores = (open_features(path)[0] for path in (chain.train_features, chain.test_features))
+    x, y = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in
+            (store.read(slice(None)).astype(np.float32) for store in stores))  # fmt: skip
+    for seed, value in zip((0, 1), found.values["accuracy"], strict=True):
+        clustering = kmeans(Matrix(x), 12, iterations=3, tolerance=0, seed=seed)
+        nearest = cdist(y, clustering.centroids).argmin(1)
+        mapping = match(similarities(clustering.labels, train.labels, 12, 12))
+        assert value == pytest.approx(100 * (mapping[nearest] == test.labels).mean(), abs=1e-4)
+    assert sum(found.details["sizes"]) == 60 and len(found.details["clusters"]) == 12

@@ -1,0 +1,117 @@
+"""Evaluations whose head reads a mix of block3's units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import ResNet101V2
+from ssltransfer.config.base import ConfigError
+from ssltransfer.config.load import complete
+from ssltransfer.config.protocols import Depth, FasterRcnn, FrozenBlock3
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.layer_mix import MixedBackbone
+from ssltransfer.models.weights import Model
+from ssltransfer.protocols.base import Classes
+from ssltransfer.protocols.depth import DepthTask
+from ssltransfer.protocols.depth_errors import Median
+from ssltransfer.protocols.detection.backbones import Blocks, settle_norms
+from ssltransfer.protocols.probes import Head
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import fit
+
+CPU = Devices(torch.device("cpu"), 0)
+OPTIONS = ResNet101V2(width=0.125, size=32, stem_stride=1)
+SCHEDULE = {"steps": 4, "batch_size": 8, "optimizer": "adam", "lr": 0.05}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    backbone = build_backbone(OPTIONS, top=False).eval().requires_grad_(False)
+    backbone.get_submodule("norm3").running_var.fill_(3.0)  # type: ignore[union-attr, operator]
+    return Model(backbone, "imagenet", "x", "m")
+
+
+def head(model: Model, lasso: float | None) -> Head:
+    labels = np.arange(48) % 4
+    options = FrozenBlock3.model_validate({"lasso": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
+    return Head(model, options, Classes(["a", "b", "c", "d"], labels, labels), 0, "m")
+
+
+def test_a_frozen_backbone_and_a_row_that_learns(model: Model, objects: Index, tmp_path: Path):
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    task = head(model, 1.0)
+    assert task.mix is not None
+    fit(task, objects, task.schedule, seed=0, folder=tmp_path, devices=CPU)
+    assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
+    assert len(set(task.mix.rounded)) > 10 and sum(share**2 for share in task.mix.rounded) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: Model):
+    mixed, plain = head(model, 0.1).eval(), head(model, None).eval()
+    assert mixed.mix is not None and plain.mix is None
+    images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        mixed.mix.v.zero_()[-1] = 2.0
+        assert torch.equal(mixed.represented(images), plain.represented(images))
+        mixed.mix.v[3] = 1.0
+        assert not torch.equal(mixed.represented(images), plain.represented(images))
+
+
+def test_depth_learns_a_row_and_the_backbone(model: Model):
+    options = Depth.model_validate({"lasso": 0.5, "resize": [60, 80], "crop": [57, 76], "channels": 16})
+    task = DepthTask(model, options, Median(2.0, 1.0), 0, "m")
+    assert isinstance(task.backbone, MixedBackbone)
+    task.predict(torch.randint(256, (2, 3, 57, 76), dtype=torch.uint8)).sum().backward()
+    for name in ("mix.v", "base.conv1.weight"):
+        gradient = task.backbone.get_parameter(name).grad
+        assert gradient is not None and gradient.abs().max() > 0
+
+
+def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: Model):
+    with torch.no_grad():
+        plain, mixed = (Blocks(model, "align", 0, mixed=flag) for flag in (False, True))
+        assert mixed.mix is not None and isinstance(mixed.backbone, MixedBackbone)
+        images = [torch.randn(1, 3, 64, 96) for _ in range(2)]
+        settled = settle_norms(mixed, images)
+        assert settled > 0 and not torch.equal(
+            mixed.mix.norm.running_mean, torch.zeros_like(mixed.mix.norm.running_mean)
+        )
+        mixed.mix.norm.load_state_dict(mixed.backbone.base.get_submodule("norm3").state_dict())
+        mixed.mix.v.zero_()[-1] = 1.0
+        plain.load_state_dict(
+            {
+                name.replace("backbone.base.", "backbone."): value
+                for name, value in mixed.state_dict().items()
+                if "mix" not in name
+            }
+        )
+        x, boxes, owner = images[0], torch.tensor([[4.0, 4, 40, 40]]), torch.zeros(1, dtype=torch.int64)
+        maps = [body.eval()(x) for body in (plain, mixed)]
+        assert torch.equal(*maps)
+        found = [body.regions(one, boxes, owner) for body, one in zip((plain, mixed), maps, strict=True)]
+        assert torch.equal(*found)
+    assert FasterRcnn(lasso=0.1).lasso == 0.1
+
+
+def test_networks_without_such_units_are_refused():
+    world = {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 8}
+    content = {
+        "datasets": {"d": world, "e": {**world, "split": "val"}},
+        "pretexts": {"m": {"task": "random", "backbone": "resnet18"}},
+        "evaluations": {
+            "x": {
+                "protocol": {"name": "frozen-block3", "lasso": 0.1},
+                "models": ["m"],
+                "train": "d",
+                "test": "e",
+                "controls": [],
+            }
+        },
+    }
+    with pytest.raises(ConfigError, match=r"evaluations.x.protocol.lasso: m has no units of block3"):
+        complete(content)

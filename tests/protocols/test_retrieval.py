@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from ssltransfer.artifacts.features import open_features
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.config.entities import Measurement
+from ssltransfer.config.protocols import Pool, Retrieval
+from ssltransfer.protocols.retrieval import chance, without_query
+from ssltransfer.stages.evaluate import run
+
+
+def spec(**options: object) -> Measurement:
+    return Measurement(protocol=Retrieval(layer="conv4", pool=Pool(max=3), **options), test="b")  # type: ignore[arg-type]
+
+
+def test_recall_is_scikit_learns(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    output = tmp_path / "retrieval" / "tiny.json"
+    run(spec(), model=chain.model, test=chain.train, test_features=chain.train_features, output=output, threads=1)
+    found = read_metrics(output)
+    x = open_features(chain.train_features)[0].read(slice(None)).astype(np.float64)
+    labels = read_index(chain.train).labels
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    near = NearestNeighbors(n_neighbors=8, algorithm="brute").fit(x).kneighbors(None, return_distance=False)
+    for k in (1, 2, 4, 8):
+        expected = 100 * (labels[near[:, :k]] == labels[:, None]).any(1).mean()
+        assert found.values[f"r@{k}"] == [pytest.approx(expected, abs=1e-4)]
+    assert set(found.datasets) == {"test"} and found.shared == 0
+    own = found.details["examples"][0]
+    assert len(own["neighbors"]) == 5 and all(one["train"] != own["test"] for one in own["neighbors"])
+
+
+def test_the_query_is_left_out_even_among_more_equals_than_k() -> None:
+    ids = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]])  # four equal images, of which three are found
+    others, cosines = without_query(ids, np.ones(ids.shape, np.float32))
+    assert others.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]] and cosines.shape == (4, 2)
+
+
+def test_chance_is_that_of_a_random_other_image(rng: np.random.Generator) -> None:
+    labels = rng.integers(0, 4, 30)
+    pairs = [labels[a] == labels[b] for a in range(30) for b in range(30) if a != b]
+    assert chance(labels) == pytest.approx(100 * np.mean(pairs), abs=1e-4)
+
+
+def test_recall_beyond_the_set_is_refused(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    given = {"model": chain.model, "test": chain.train, "test_features": chain.train_features, "threads": 1}
+    with pytest.raises(ArtifactError, match="recall at 60 of only 60 images"):
+        run(spec(at=(1, 60)), output=tmp_path / "a.json", **given)
+    with pytest.raises(ArtifactError, match="retrieval: leave out --train"):
+        run(spec(), train=chain.test, output=tmp_path / "b.json", **given)
+
+
+def test_a_training_set_is_given_by_those_that_train_alone() -> None:
+    with pytest.raises(ValueError, match="retrieval: it looks at `test` alone; leave `train` out"):
+        Measurement(protocol=Retrieval(), train="a", test="b")
+    with pytest.raises(ValueError, match="neighbors: give `train`"):
+        Measurement(protocol="neighbors", test="b")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must hold 1"):
+        Retrieval(at=(2, 4))

@@ -1,0 +1,171 @@
+"""The page as a browser would take it: well-formed, whole in itself, escaped, and the same for the same inputs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.config.entities import Report, Table
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask of, and fails on tags that do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.scripts = 0
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        assert len(given) == len(attrs), f"<{tag}> has an attribute twice"
+        self.ids += [value for key, value in attrs if key == "id" and value]
+        for key in ("href", "xlink:href", "src", "srcset", "action", "data", "poster"):
+            value = given.get(key)
+            if value and value.startswith("#"):
+                self.links.append(value[1:])
+            elif value:
+                self.sources.append(value)
+        self.scripts += tag == "script"
+        if tag == "img":
+            self.images.append(given)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def html(filled) -> str:  # type: ignore[no-untyped-def]
+    return filled.report(name="page").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_every_tag_closes_in_order_and_ids_stand_once(page: Page) -> None:
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_nothing_comes_from_outside(html: str, page: Page) -> None:
+    assert page.sources and all(source.startswith("data:") for source in page.sources)
+    assert not re.findall(r"url\((?!#)", html)
+    assert "@import" not in html
+    assert page.scripts == 0
+
+
+def test_every_link_leads_somewhere(page: Page) -> None:
+    assert {unquote(link) for link in page.links} <= set(page.ids)
+
+
+def test_every_named_thing_is_a_link_of_the_flow(filled, html: str) -> None:  # type: ignore[no-untyped-def]
+    flow = html[html.index('<svg class="flow"') : html.index("</svg>")]
+    titles = set(re.findall(r"<title>(.*?)</title>", flow))
+    names = {path.parent.name for path in filled.inputs["models"] + filled.inputs["clusters"]}
+    assert names | set(filled.indexes) | {"nn", "linear", "jig-conv4", "jig-k5/scenes_b"} <= titles
+
+
+def test_every_image_is_described(page: Page) -> None:
+    assert page.images and all(image.get("alt") for image in page.images)
+
+
+def test_class_names_and_reasons_are_text_not_markup(html: str, page: Page) -> None:
+    text = "".join(page.text)
+    assert "</style><script>x()</script>" in text
+    assert "<b>bold</b> & 'quoted'" in text
+    assert "not an image" in text and "bad<.jpg" in text
+    assert "<script>x()" not in html and "<b>bold</b>" not in html
+
+
+def test_a_title_with_markup_is_text(filled) -> None:  # type: ignore[no-untyped-def]
+    spec = Report(title="</title><i>T</i> & \u00fc", montage_clusters=1, montage_images=1)
+    text = filled.report(spec, name="title").read_text(encoding="utf-8")
+    assert "<i>T" not in text and text.count("&lt;/title&gt;&lt;i&gt;T&lt;/i&gt; &amp; \u00fc") == 2
+
+
+def test_equal_inputs_give_equal_bytes(filled, html: str) -> None:  # type: ignore[no-untyped-def]
+    again = filled.report(name="again")
+    assert again.read_text(encoding="utf-8") == html
+    page = again.parent.parent / "page"
+    for name in ("summary.txt", "tables.csv"):
+        assert again.with_name(name).read_bytes() == (page / name).read_bytes()
+
+
+def test_no_half_written_file_is_left(filled, html: str) -> None:  # type: ignore[no-untyped-def]
+    names = {path.name for path in (filled.root / "page").iterdir()}
+    assert names == {"index.html", "summary.txt", "tables.csv"}
+
+
+def test_missing_run_json_and_missing_images_do_not_end_the_report(filled, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    copy = type(filled)(tmp_path / "copy")
+    shutil.copytree(filled.root, copy.root)
+    copy.inputs = {
+        kind: [copy.root / path.relative_to(filled.root) for path in paths] for kind, paths in filled.inputs.items()
+    }
+    for run in [*copy.root.rglob("run.json"), *copy.root.rglob("*.run.json")]:
+        run.unlink()
+    gone = filled.root / "images"
+    gone.rename(gone.with_name("elsewhere"))
+    try:
+        text = copy.report().read_text(encoding="utf-8")
+    finally:
+        gone.with_name("elsewhere").rename(gone)
+    page = Page(text)
+    assert "No run left a record of its cost." in text
+    assert page.images and {unquote(link) for link in page.links} <= set(page.ids)
+
+
+def test_nothing_made_yet_is_a_page_too(chain) -> None:  # type: ignore[no-untyped-def]
+    text = chain.report().read_text(encoding="utf-8")
+    assert Page(text).open == []
+    assert "Nothing was measured." in text and "Nothing was clustered." in text
+
+
+def test_a_wrong_input_is_refused_by_name_and_nothing_is_written(filled, chain) -> None:  # type: ignore[no-untyped-def]
+    chain.inputs["models"] = filled.inputs["clusters"]
+    with pytest.raises(ArtifactError, match=r"jig-k5.*not a manifest of pretext or student"):
+        chain.report()
+    assert not (chain.root / "report").exists()
+
+
+def test_recalled_numbers_are_marked_as_unverified(filled) -> None:  # type: ignore[no-untyped-def]
+    table = Table(
+        title="VOC",
+        columns=("nn",),
+        reference="noroozi2018-table3",
+        paper_rows={"cc-jig": "CC+HOG", "jigsaw++.a_b": "Jigsaw++"},
+        paper_columns={"nn": "cls"},
+    )
+    text = filled.report(Report(tables=(table,), montage_clusters=1), name="marks").read_text(encoding="utf-8")
+    cells = dict(re.findall(r">(jigsaw\+\+\.a_b|cc-jig)</a>.*?<td class=paper>(.*?)</td>", text, re.S))
+    assert cells["cc-jig"] == '<span class="unverified" title="reported, unverified">70.2\u2020</span>'
+    assert cells["jigsaw++.a_b"] == "69.8"
+    assert "\u2020 reported, unverified" in text

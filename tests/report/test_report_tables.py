@@ -1,0 +1,185 @@
+"""Tables, the papers' numbers beside them, and the summary in words."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssltransfer.config import ConfigError
+from ssltransfer.config.entities import Report, Table
+from ssltransfer.config.references import references
+from ssltransfer.report.load_results import Results, gather
+from ssltransfer.report.summary import summary
+from ssltransfer.report.tables import as_text, build_tables
+
+
+@pytest.fixture(scope="module")
+def results(filled) -> Results:  # type: ignore[no-untyped-def]
+    return gather(**filled.inputs)
+
+
+def table(**given: object) -> Report:
+    return Report(tables=(Table(title="T", **{"columns": ("nn",), **given}),))  # type: ignore[arg-type]
+
+
+def test_without_tables_there_is_one_of_all_models_and_evaluations(results: Results) -> None:
+    (built,) = build_tables(Report(), results)
+    assert [column.key for column in built.columns] == ["nn", "linear"]
+    assert {row.model for _, _, rows in built.groups for row in rows} == set(results.models)
+
+
+def test_controls_stand_apart_and_the_best_is_never_a_supervised_row(results: Results) -> None:
+    (built,) = build_tables(Report(), results)
+    assert [kind for _, kind, _ in built.groups] == ["supervised", "learned", "random"]
+    best = {row.model for _, _, rows in built.groups for row in rows if row.cells[0].best}
+    assert best == {"cc-jig"}
+
+
+def test_a_random_network_that_is_best_is_said_to_be(chain) -> None:  # type: ignore[no-untyped-def]
+    chain.dataset("d", classes=["a", "b"])
+    chain.model("m", "pretext", {"task": {"name": "rotation"}}, trained=False)
+    chain.model("random", "pretext", {"task": {"name": "random"}}, trained=False)
+    for model, value in (("m", 10.0), ("random", 12.0)):
+        chain.measure("e", model, {"accuracy": [value]})
+    found = gather(**chain.inputs)
+    (built,) = build_tables(Report(), found)
+    assert [row.model for _, _, rows in built.groups for row in rows if row.cells[0].best] == ["random"]
+    assert "m reaches 10.0 %; chance 10.0, the best random network 12.0 (2.0 higher)." in " ".join(summary(found))
+
+
+def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> None:  # type: ignore[no-untyped-def]
+    values = [35.25 + 2, 35.25 - 2]
+    (built,) = build_tables(table(columns=("linear:conv2",), rows=("cc-*",)), results)
+    ((_, _, (row,)),) = built.groups
+    assert row.cells[0].mean == pytest.approx(np.mean(values))
+    assert row.cells[0].spread == pytest.approx(np.std(values, ddof=1))
+    assert row.cells[0].text == "35.2 \u00b1 2.8"
+
+
+def test_seeds_of_one_model_share_a_row(chain) -> None:  # type: ignore[no-untyped-def]
+    """Of two seeds each, one of them measured twice: the spread is that of trainings, not of measurements."""
+    chain.dataset("d", classes=["a", "b"])
+    values = {"a-s0": [10.0, 14.0], "b-s0": [30.0], "a-s1": [20.0], "b-s1": [37.0], "alone": [33.0]}
+    for model, measured in values.items():
+        chain.model(model, "pretext", {"task": {"name": "rotation"}}, trained=False)
+        chain.measure("e", model, {"accuracy": measured})
+    found = gather(**chain.inputs)
+    averaged = {"a": "a-s*", "b": "b-s?"}
+    tables = build_tables(table(columns=("e",), averaged=averaged), found)
+    ((_, _, rows),) = tables[0].groups
+    assert sorted((row.model, row.models) for row in rows) == [("a", 2), ("alone", 1), ("b", 2)]
+    cells = {row.model: row.cells[0] for row in rows}
+    for row, numbers in (("a", [12, 20]), ("b", [30, 37])):
+        assert cells[row].mean == pytest.approx(np.mean(numbers)) and cells[row].seeds == 2
+        assert cells[row].spread == pytest.approx(np.std(numbers, ddof=1))
+    assert [row for row in cells if cells[row].best] == ["b"]
+    assert "a (2 models)  16.0 \u00b1 5.7" in as_text(tables)
+    (one,) = build_tables(table(columns=("e",), rows=("a-s0",), averaged=averaged), found)
+    assert one.groups[0][2][0].cells[0].text == "12.0 \u00b1 2.8"  # alone in its row: its own seeds
+
+
+def test_csv_holds_every_number(filled) -> None:  # type: ignore[no-untyped-def]
+    output: Path = filled.report(name="csv")
+    rows = list(csv.DictReader(output.with_name("tables.csv").open(encoding="utf-8")))
+    assert len(rows) == 8
+    found = {(row["model"], row["column"]): row for row in rows}
+    assert float(found["cc-jig", "nn"]["mean"]) == 35.25 and found["cc-jig", "nn"]["spread"] == ""
+    assert found["cc-jig", "linear"]["seeds"] == "2" and float(found["cc-jig", "linear"]["chance"]) == 10
+    assert found["random-caffenet", "nn"]["kind"] == "random"
+
+
+def test_the_terminal_shows_models_down_and_evaluations_across(results: Results) -> None:
+    lines = as_text(build_tables(Report(), results)).splitlines()
+    assert lines[0].split()[-2:] == ["nn", "linear"]
+    row = next(line for line in lines if line.startswith("cc-jig"))
+    assert row.split() == ["cc-jig", "35.2*", "35.2", "\u00b1", "4.2*"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"columns": ("linea",)}, "no numbers of 'linea'; did you mean 'linear'"),
+        ({"columns": ("linear:conv9",)}, "no value 'conv9'; did you mean 'conv"),
+        ({"rows": ("cc-jgi",)}, "'cc-jgi'; did you mean 'cc-jig'"),
+        ({"reference": "noroozi2018-table33"}, "no reference is called 'noroozi2018-table33'; did you mean 'noroozi"),
+        (
+            {"reference": "noroozi2018-table3", "paper_rows": {"cc-jig": "CC+Jigsaw+"}},
+            "no row 'CC+Jigsaw+'; did you mean 'CC+Jigsaw++'",
+        ),
+        (
+            {"reference": "noroozi2018-table3", "paper_columns": {"nn": "clss"}},
+            "no column 'clss'; did you mean 'cls'",
+        ),
+        ({"reference": "noroozi2018-table3", "paper_columns": {"n": "cls"}}, "no column of this table: 'n'"),
+        ({"paper_columns": {"nn": "cls"}}, "need a reference"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_nearest_one(filled, given: dict[str, object], says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError) as caught:
+        filled.report(table(**given), name="refused")
+    assert says in str(caught.value)
+    assert not (filled.root / "refused").exists()
+
+
+def test_the_papers_columns_are_never_ours(results: Results) -> None:
+    spec = table(
+        columns=("nn", "linear:conv1", "linear:conv3"),
+        reference="noroozi2018-table4",
+        paper_rows={"cc-jig": "CC+Jigsaw++"},
+        paper_columns={"linear:conv3": "conv3"},
+    )
+    (built,) = build_tables(spec, results)
+    assert [column.paper for column in built.paired] == ["conv3"]
+    rows = {row.model: row for _, _, group in built.groups for row in group}
+    assert len(rows["cc-jig"].cells) == 3
+    assert [value and value.text for value in rows["cc-jig"].paper] == ["35.7"]
+    assert rows["jigsaw++.a_b"].paper == (None,)
+
+
+def test_every_reference_is_a_whole_table_of_numbers_with_provenance() -> None:
+    assert {f"noroozi2018-table{i}" for i in range(1, 7)} <= set(references())
+    for reference in references().values():
+        assert reference.source and reference.title and reference.unit
+        for row, values in reference.rows.items():
+            assert len(values) == len(reference.columns), (reference.name, row)
+            for value in values:
+                assert value is None or (0 < float(value.text) < 100 and value.provenance)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column", "text", "provenance"),
+    [
+        ("noroozi2018-table3", "CC+vgg-Jigsaw++", "cls", "72.5", "verified"),
+        ("noroozi2018-table3", "Jigsaw++", "cls", "69.8", "verified"),
+        ("noroozi2018-table3", "CC+HOG", "cls", "70.2", "recalled"),
+        ("noroozi2018-table3", "Split-Brain", "seg", "36.0", "second"),
+        ("noroozi2018-table4", "CC+vgg-Jigsaw++", "conv3", "37.3", "second"),
+        ("noroozi2018-table5", "CC+vgg-Jigsaw++", "conv3", "37.5", "second"),
+        ("noroozi2018-table1", "k=2000", "cls", "69.9", "recalled"),
+        ("compress2020-table1-alexnet", "2q", "nn", "48.4", "verified"),
+    ],
+)
+def test_numbers_of_the_papers(name: str, row: str, column: str, text: str, provenance: str) -> None:
+    value = references()[name].value(row, column)
+    assert value is not None and (value.text, value.provenance) == (text, provenance)
+
+
+def test_of_errors_the_least_is_the_best_in_a_unit_of_its_own(chain) -> None:  # type: ignore[no-untyped-def]
+    chain.dataset("d")
+    for model, d1, mae in (("near", 70.0, 0.4126), ("far", 60.0, 0.6)):
+        chain.model(model, "pretext", {"task": {"name": "rotation"}}, trained=False)
+        chain.measure("rooms", model, {"d1": [d1], "mae": [mae], "rel": [mae / 3]}, protocol={"name": "depth"})
+    spec = Report(tables=(Table(title="T", columns=("rooms", "rooms:mae", "rooms:rel")),))
+    (built,) = build_tables(spec, gather(**chain.inputs))
+    rows = {row.model: row.cells for _, _, group in built.groups for row in group}
+    assert [cell.best for cell in rows["near"]] == [True, True, True] and not any(cell.best for cell in rows["far"])
+    assert [cell.text for cell in rows["near"]] == ["70.0", "0.413", "0.138"]
+    assert [(column.unit, column.common, column.falls) for column in built.columns] == [
+        ("%", "%", False),
+        ("m", "%", True),
+        ("", "%", True),
+    ]
+    assert "in %, m; * best without labels" in as_text([built])

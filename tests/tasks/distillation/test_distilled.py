@@ -1,0 +1,152 @@
+"""What all methods share that learn from a teacher: live and cached, killed, and on several devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import ResNet18
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.models.weights import read_model
+from ssltransfer.stages import student
+from ssltransfer.tasks.distillation.compress import build
+from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.fit import fit
+
+from .conftest import ATTENTION, GivenMaker, spec_of
+
+METHODS: dict[str, dict[str, Any]] = {
+    "compress-1q": {"name": "compress-1q", "queue": 40},
+    "compress-2q": {"name": "compress-2q", "queue": 40, "momentum": 0.9},
+    "regression": {"name": "regression"},
+    "regression-bn": {"name": "regression", "bn": True},
+    "crd": {"name": "crd", "dims": 8, "negatives": 20},
+}
+each = pytest.mark.parametrize("name", METHODS)
+TRAINED = {**METHODS, "attention-transfer": ATTENTION}  # which has no features, and a teacher of its own
+
+
+def module_of(name: str) -> Any:
+    from importlib import import_module
+
+    return import_module(f"ssltransfer.tasks.distillation.{spec_of(METHODS[name]).method.module}")
+
+
+@each
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_backbone_alone_is_written(
+    name: str, cached: bool, teacher: Path, said: Path, objects_path: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "s" / "manifest.json"
+    given = {"features": said} if cached else {"teacher": teacher}
+    spec = spec_of({**METHODS[name], "cached": cached}, ResNet18(width=0.125, size=64), steps=2)
+    student.run(spec, data=objects_path, output=output, threads=1, **given)
+    assert read_model(output).backbone.layers[-1] == "pool"
+    tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
+    assert not [key for key in tensors if "queue" in key or "slow" in key or "memory" in key or "head" in key]
+    assert {"loss", "chance_loss"} <= json.loads(output.read_text())["summary"].keys()
+
+
+@each
+def test_cached_equals_live_without_augmentation(name: str, make_given: GivenMaker, objects: Index) -> None:
+    """The store holds float16 of what the live teacher says of the central crop."""
+    values = []
+    for cached in (False, True):
+        # A backbone with the teacher's own view: CaffeNet's short side is another one.
+        given = make_given({**METHODS[name], "cached": cached, "augment": "none"}, ResNet18(width=0.125, size=64))
+        task = module_of(name).build(given).train()
+        batch = next(load_batches(objects, task.transform, sequential_keys(range(16), 16), seed=0))
+        torch.manual_seed(0)
+        values.append((task.teach(batch, task.views(batch, batch.draws(0))), task(batch, batch.draws(0))["loss"]))
+    (live, loss), (cached_said, cached_loss) = values
+    assert torch.allclose(live, cached_said, rtol=2e-3, atol=1e-3)
+    assert loss.item() == pytest.approx(cached_loss.item(), rel=2e-2)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"regression-bn"}))  # which standardizes by the micro-batch
+def test_an_update_is_the_same_in_parts(name: str, make_given: GivenMaker, objects: Index, tmp_path: Path) -> None:
+    """Queues, memories and weights do not depend on micro-batches, where no batch norm does."""
+    after = []
+    for micro in (None, 8):
+        given = make_given({**METHODS[name], "augment": "none"}, steps=3, micro_batch_size=micro, lr=0.001)
+        task = module_of(name).build(given)
+        if name == "crd":
+            task.constants.fill_(30.0)  # else estimated from the first pass
+        fit(task, objects, given.spec.schedule, seed=0, folder=tmp_path / str(micro), devices=plan_devices(1))
+        after.append(task.state_dict())
+    for key, value in after[0].items():
+        assert torch.allclose(value, after[1][key], rtol=1e-3, atol=1e-5), key
+
+
+def test_features_of_other_images_are_refused(said: Path, objects_val_path: Path, tmp_path: Path) -> None:
+    spec = spec_of({**METHODS["compress-1q"], "cached": True})
+    with pytest.raises(ArtifactError, match="belong to another index"):
+        student.run(spec, data=objects_val_path, features=said, output=tmp_path / "m.json", threads=1)
+
+
+def test_a_teacher_of_another_size_sees_the_same_view(make_given: GivenMaker) -> None:
+    from ssltransfer.config.backbones import CaffeNet
+
+    given = make_given({"name": "compress-1q", "queue": 8}, backbone=CaffeNet(width=0.125, size=48, stem_stride=2))
+    task = build(given).train()
+    batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
+    views = task.views(batch, batch.draws(0))
+    assert views.shape[-1] == 48 and task.teach(batch, views).shape == (4, 64)
+
+
+@pytest.fixture
+def teacher_of(name: str, teacher: Path, solver: Path) -> Path:
+    """One that the method can learn from."""
+    return solver if name == "attention-transfer" else teacher
+
+
+def command(name: str, teacher: Path, data: Path, output: Path, *more: str, **schedule: Any) -> list[str]:
+    spec = spec_of(TRAINED[name], **schedule)
+    words = ["--spec", spec.canonical(), "--data", str(data), "--teacher", str(teacher), "--output", str(output)]
+    return [sys.executable, "-m", "ssltransfer.cli", "student", *words, "--threads", "1", *more]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects_path: Path, tmp_path: Path) -> None:
+    """Queues, slow copies, memories and constants are in the checkpoint."""
+    whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
+    subprocess.run(command(name, teacher_of, objects_path, whole, steps=12), check=True, capture_output=True)
+    environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "5", "SSLTRANSFER_TEST_DIE_AT": "7"}
+    driver = Path(__file__).with_name("killed_student.py")
+    words = command(name, teacher_of, objects_path, broken, steps=12)
+    process = subprocess.run([sys.executable, str(driver), *words[3:]], env=environment, capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert list(broken.parent.glob("work/*/checkpoint.pt")) and not broken.exists()
+    again = subprocess.run(words, capture_output=True, text=True)
+    assert again.returncode == 0 and "going on after step" in again.stdout, again.stdout + again.stderr
+    for file in ("manifest.json", "backbone.safetensors", "curve.jsonl"):
+        assert digest_of(broken.parent / file) == digest_of(whole.parent / file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["compress-1q", "compress-2q", "crd", "regression", "attention-transfer"])
+def test_two_processes_come_to_the_weights_of_one(
+    name: str, teacher_of: Path, objects_path: Path, tmp_path: Path
+) -> None:
+    """Queues are filled by both, in the order of the whole batch."""
+    found = []
+    for devices in ("1", "2"):
+        output = tmp_path / devices / "manifest.json"
+        words = command(name, teacher_of, objects_path, output, "--devices", devices, steps=8, lr=0.001)
+        run = subprocess.run(words, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        found.append(safetensors.torch.load_file(output.parent / "backbone.safetensors"))
+    for key, value in found[0].items():
+        assert torch.allclose(value, found[1][key], rtol=1e-3, atol=1e-5), key

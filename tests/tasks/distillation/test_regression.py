@@ -1,0 +1,44 @@
+"""Regression of a teacher's features, plain and with both sides standardized."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.tasks.distillation.regression import build, standardized
+
+from .conftest import GivenMaker
+
+
+@pytest.mark.parametrize("bn", [False, True])
+def test_the_loss_is_the_squared_error(bn: bool, make_given: GivenMaker) -> None:
+    given = make_given({"name": "regression", "bn": bn})
+    task = build(given).eval()
+    batch = next(load_batches(given.index, task.transform, sequential_keys(range(16), 16), seed=0))
+    with torch.no_grad():
+        views = task.views(batch, batch.draws(0))
+        sides = [x.double().numpy() for x in (task.head(task.embed(views)), task.teach(batch, views))]
+        found = task(batch, batch.draws(0))
+    spread = sides[1].var(0).mean()
+    plain = np.mean((sides[0] - sides[1]) ** 2)
+    if bn:
+        sides = [(x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) for x in sides]
+        assert found["loss"].item() == pytest.approx(np.mean((sides[0] - sides[1]) ** 2), rel=1e-3)
+        assert task.chance_loss == 2.0
+    else:
+        assert found["loss"].item() == pytest.approx(plain, rel=1e-4)
+        assert found["explained"].item() == pytest.approx(1 - plain / spread, rel=1e-3)
+        # All 48 images: what their mean would miss by, with one degree of freedom less.
+        assert 0.3 * spread < task.chance_loss < 3 * spread
+
+
+def test_standardizing_undoes_every_affine_change() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 5) * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    scale, shift = torch.rand(5) + 0.5, torch.randn(5) * 10
+    assert torch.allclose(standardized(x), standardized(x * scale + shift), atol=1e-3)
+    found = standardized(x)
+    assert torch.allclose(found.mean(0), torch.zeros(5), atol=1e-5)
+    assert torch.allclose(found.var(0, correction=0), torch.ones(5), atol=1e-3)

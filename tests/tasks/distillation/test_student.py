@@ -1,0 +1,169 @@
+"""Students: what is learned, what is left behind, and that a killed training ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.labels import Labels, write_labels
+from ssltransfer.config.backbones import AlexNet, AnyBackbone, CaffeNet, ResNet18
+from ssltransfer.config.entities import Student
+from ssltransfer.config.methods import ClusterClassification, Supervised
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.models.weights import read_model
+from ssltransfer.stages import student
+from ssltransfer.tasks.distillation.classifier import Classifier
+from ssltransfer.training.fit import TrainingError
+
+BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
+CC = ClusterClassification(cluster="k3")
+
+
+def spec(backbone: AnyBackbone = BACKBONE, *, steps: int = 4, supervised: bool = False, lr: float = 0.01) -> Student:
+    method = Supervised() if supervised else CC
+    return Student(
+        method=method, data="objects", backbone=backbone, schedule=Schedule(steps=steps, batch_size=16, lr=lr)
+    )
+
+
+def test_what_is_written_is_the_backbone_alone(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "cc" / "manifest.json"
+    student.run(spec(), data=objects_path, labels=labels_path, output=output, threads=1)
+    tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
+    assert not [name for name in tensors if "head" in name or "labels" in name]
+    model = read_model(output)
+    assert model.backbone.layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+    assert model.rule == "imagenet" and model.view.size == 64
+    manifest = json.loads(output.read_text())
+    assert manifest["summary"]["chance_loss"] == pytest.approx(math.log(3))
+    assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
+    assert "seconds" not in manifest and "seconds" in json.loads((output.parent / "run.json").read_text())
+    assert not list(output.parent.glob("work/*/checkpoint.pt"))
+
+
+def test_weights_load_in_plain_torchvision(objects_path: Path, tmp_path: Path) -> None:
+    """A backbone whose architecture is torchvision's needs nothing of this package."""
+    import torchvision
+
+    output = tmp_path / "sup" / "manifest.json"
+    student.run(spec(ResNet18(size=32), steps=1, supervised=True), data=objects_path, output=output, threads=1)
+    tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
+    network = torchvision.models.resnet18()
+    missing, unexpected = network.load_state_dict(tensors, strict=False)
+    assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
+    x = torch.randn(2, 3, 32, 32)
+    network.fc = torch.nn.Identity()
+    assert torch.allclose(network.eval()(x), read_model(output).backbone(x)["pool"], atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", [BACKBONE, AlexNet(width=0.125, size=96), ResNet18(width=0.125, size=64)])
+def test_a_student_starts_at_the_loss_of_a_guess_and_learns(
+    backbone: AnyBackbone, objects: Index, tmp_path: Path
+) -> None:
+    """48 images with arbitrary labels can be learned by heart; the first loss is about ln K."""
+    from ssltransfer.training.devices import plan_devices
+    from ssltransfer.training.fit import fit
+
+    labels = (np.arange(len(objects)) % 3).astype(np.int32)
+    method = ClusterClassification(cluster="x", augment="crop", dropout=0.0)
+    schedule = Schedule(steps=80, batch_size=16, lr=0.001, weight_decay=0, optimizer="adam")
+    task = Classifier(Student(method=method, data="o", backbone=backbone, schedule=schedule), labels, None, 3)
+    fitted = fit(task, objects, schedule, seed=0, folder=tmp_path, devices=plan_devices(1))
+    losses = [row["loss"] for row in fitted.curve]
+    assert losses[0] == pytest.approx(math.log(3), abs=0.2)
+    assert np.mean(losses[-5:]) < 0.7 * math.log(3)
+
+
+def test_labels_of_another_index_are_refused(objects_path: Path, objects_val_path: Path, labels_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="belong to another index"):
+        student.run(spec(), data=objects_val_path, labels=labels_path, output=labels_path.parent / "m.json", threads=1)
+    assert not (labels_path.parent / "m.json").exists()
+
+
+def test_one_cluster_only_is_refused(objects: Index, objects_path: Path, tmp_path: Path) -> None:
+    zeros = np.zeros(len(objects))
+    labels = Labels(objects.paths, zeros.astype(np.int32), zeros.astype(np.float32), 3, objects.fingerprint, "x")
+    write_labels(tmp_path / "l.parquet", labels)
+    with pytest.raises(ArtifactError, match="all images lie in one cluster"):
+        student.run(spec(), data=objects_path, labels=tmp_path / "l.parquet", output=tmp_path / "m.json", threads=1)
+
+
+def test_a_loss_that_is_not_finite_ends_with_one_sentence(
+    objects_path: Path, labels_path: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "cc" / "manifest.json"
+    with pytest.raises(TrainingError, match=r"not finite at step \d+ .*lower the learning rate"):
+        student.run(spec(lr=1e12, steps=20), data=objects_path, labels=labels_path, output=output, threads=1)
+    assert not output.exists() and not (output.parent / "backbone.safetensors").exists()
+
+
+def command(data: Path, labels: Path, output: Path, steps: int) -> list[str]:
+    given = {"--spec": spec(steps=steps).canonical(), "--data": data, "--labels": labels, "--output": output}
+    words = [str(word) for pair in given.items() for word in pair]
+    return [sys.executable, "-m", "ssltransfer.cli", "student", *words, "--threads", "1"]
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {name: digest_of(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+    objects_path: Path, labels_path: Path, tmp_path: Path
+) -> None:
+    """SIGKILL, again and again, with a checkpoint every second step; also SIGTERM, which saves first."""
+    steps = 60
+    whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
+    subprocess.run(command(objects_path, labels_path, whole, steps), check=True, capture_output=True)
+    environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "2"}
+    done = []
+    for kill in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, None):
+        process = subprocess.Popen(
+            command(objects_path, labels_path, broken, steps), env=environment, stdout=subprocess.PIPE, text=True
+        )
+        if kill is not None:
+            wait_for_checkpoint(broken.parent, after=done[-1] if done else 0.0)
+            process.send_signal(kill)
+        said, _ = process.communicate(timeout=300)
+        done.append(max((file.stat().st_mtime for file in broken.parent.glob("work/*/checkpoint.pt")), default=0.0))
+        assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, None: 0}[kill], said
+    assert "going on after step" in said
+    assert bytes_of(broken.parent) == bytes_of(whole.parent)
+
+
+def wait_for_checkpoint(folder: Path, *, after: float) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if any(file.stat().st_mtime > after for file in folder.glob("work/*/checkpoint.pt")):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint was written")
+
+
+@pytest.mark.slow
+def test_a_second_copy_is_refused_at_once(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "cc" / "manifest.json"
+    environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "1"}
+    first = subprocess.Popen(command(objects_path, labels_path, output, 400), env=environment)
+    try:
+        wait_for_checkpoint(output.parent, after=0.0)
+        second = subprocess.run(command(objects_path, labels_path, output, 400), capture_output=True, text=True)
+    finally:
+        first.kill()
+        first.wait()
+    assert second.returncode == 1
+    assert "another copy of this job is at work" in second.stderr and f"process {first.pid}" in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1

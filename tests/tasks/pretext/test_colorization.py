@@ -1,0 +1,204 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from skimage import color
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet101V2, Vgg16
+from ssltransfer.config.schedule import Schedule
+from ssltransfer.config.tasks import Colorization
+from ssltransfer.data.ab_bins import balance, decode
+from ssltransfer.data.lab import rgb_to_lab
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys
+from ssltransfer.data.rng import Draws
+from ssltransfer.models.normalize import normalize
+from ssltransfer.tasks.pretext.colorization import ColorizationTask
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import fit
+
+CPU = Devices(torch.device("cpu"), 0)
+BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+
+
+def task(backbone: BackboneOptions = BACKBONE, **more: object) -> ColorizationTask:
+    return ColorizationTask(Colorization.model_validate({"resize": 48, "hidden": 16} | more), backbone, 0)
+
+
+def batch_of(images: torch.Tensor) -> Batch:
+    return Batch(images, torch.arange(len(images)), torch.zeros(len(images), dtype=torch.int64))
+
+
+def images(n: int, side: int = 48) -> torch.Tensor:
+    """Soft fields of color, so that a place's mean is its color."""
+    noise = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(n)) * 255
+    return F.interpolate(noise, (side, side), mode="bilinear").to(torch.uint8)
+
+
+def test_the_published_sizes():
+    """Doersch & Zisserman 2017: 256 pixels give 32x32x1024; 2x2x4096, 1x1x4096, 1x1x313; about 35M parameters."""
+    with torch.device("meta"):
+        network = ColorizationTask(Colorization(), ResNet101V2(), 0)
+        assert network.places == (32, 32)
+        assert network.head(torch.empty(1, 1024, 32, 32)).shape == (1, 313, 32, 32)
+    convolutions = [part for part in network.head if isinstance(part, torch.nn.Conv2d)]
+    assert [(part.in_channels, part.out_channels, part.kernel_size) for part in convolutions] == [
+        (1024, 4096, (2, 2)),
+        (4096, 4096, (1, 1)),
+        (4096, 313, (1, 1)),
+    ]
+    assert 34.5e6 < sum(p.numel() for p in network.head.parameters()) < 35.5e6
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [ResNet18(width=0.125, size=64), Vgg16(width=0.125, size=64), ResNet101V2(width=0.125, size=64)],
+    ids=lambda backbone: backbone.name,
+)
+def test_it_stands_on_any_map(backbone: BackboneOptions):
+    network = task(backbone, resize=64)
+    batch = batch_of(images(2, 64))
+    assert network(batch, batch.draws(0))["loss"].item() == pytest.approx(math.log(313), abs=0.1)
+
+
+def test_the_backbone_is_given_lightness_and_images_are_normalized_so_afterwards():
+    network = task().eval()
+    source = images(3)
+    inputs, _ = network.inputs(source, Draws(0, 0, torch.arange(3)))
+    assert torch.equal(inputs, normalize(source, network.rule))
+    expected = color.rgb2lab(source.permute(0, 2, 3, 1).numpy())[..., 0] / 50 - 1
+    assert np.abs(inputs[:, 0].numpy() - expected).max() < 1e-4
+    assert torch.equal(inputs[:, 0], inputs[:, 1]) and torch.equal(inputs[:, 0], inputs[:, 2])
+
+
+def test_targets_are_the_colors_of_their_places():
+    network = task()
+    source = images(4)
+    code, colored = network.targets(rgb_to_lab(source))
+    height, width = network.places
+    assert code.shape == (4, 313, height, width) and colored.all()
+    found = decode(code.log(), temperature=1.0).permute(0, 2, 3, 1).numpy()
+    ab = color.rgb2lab(source.permute(0, 2, 3, 1).numpy())[..., 1:]
+    bounds = [[(48 * i // n, -(-48 * (i + 1) // n)) for i in range(n)] for n in (height, width)]
+    for y, (top, bottom) in enumerate(bounds[0]):
+        for x, (left, right) in enumerate(bounds[1]):
+            assert np.abs(found[:, y, x] - ab[:, top:bottom, left:right].mean((1, 2))).max() < 2.5
+
+
+def test_val_images_are_not_mirrored_and_others_are_with_their_targets():
+    network = task()
+    source, draws = images(30), Draws(0, 0, torch.arange(30))
+    _, lab = network.inputs(source, draws)
+    straight = (lab == rgb_to_lab(source)).flatten(1).all(1)
+    mirrored = (lab == rgb_to_lab(source.flip(-1))).flatten(1).all(1)
+    assert (straight | mirrored).all() and 5 < straight.sum() < 25
+    assert torch.equal(network.eval().inputs(source, draws)[1], rgb_to_lab(source))
+
+
+def test_gray_images_teach_nothing():
+    network = task()
+    source = images(4)
+    source[2:] = source[2:, :1]
+    everything = network(batch_of(source), Draws(0, 0, torch.arange(4)))["loss"]
+    colored = network(batch_of(source[:2]), Draws(0, 0, torch.arange(2)))["loss"]
+    assert everything.item() == pytest.approx(colored.item() / 2, rel=1e-5)
+    gray = network(batch_of(source[2:]), Draws(0, 0, torch.arange(2, 4)))["loss"]
+    gray.backward()
+    assert gray.item() == 0
+    assert all(torch.isfinite(p.grad).all() and not p.grad.any() for p in network.parameters() if p.grad is not None)
+    # A little color in one pixel counts.
+    source[3, :, 0, 0] = torch.tensor([200, 30, 30])
+    assert network.targets(rgb_to_lab(source))[1].tolist() == [True, True, False, True]
+
+
+def test_the_loss_is_that_of_a_plain_version():
+    """Place by place in float64: cross-entropy with the code, times the weight of its likeliest bin."""
+    network = task().eval()
+    network.weights = torch.rand(313, generator=torch.Generator().manual_seed(0)) + 0.5
+    source = images(2)
+    lab = rgb_to_lab(source)
+    with torch.no_grad():
+        logits = network.head(network.backbone(normalize(source, network.rule))[network.layer]).double().numpy()
+        found = float(network(batch_of(source), Draws(0, 0, torch.arange(2)))["loss"])
+    code = network.targets(lab)[0].double().numpy()
+    losses = []
+    for row in range(2):
+        for y, x in np.ndindex(*network.places):
+            scores = logits[row, :, y, x]
+            shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+            wanted = code[row, :, y, x]
+            losses.append(-(wanted * np.log(shares)).sum() * float(network.weights[int(wanted.argmax())]))
+    assert found == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_the_prior_is_that_of_the_training_images(objects: Index):
+    network = task()
+    network.survey(objects, CPU)
+    (batch,) = load_batches(objects, network.transform, sequential_keys(range(48), 48), seed=0)
+    code, colored = network.targets(rgb_to_lab(batch.images))
+    prior = code[colored].double().sum((0, 2, 3))
+    assert torch.allclose(network.weights, balance(prior), rtol=1e-5)
+    assert float((prior / prior.sum() * network.weights).sum()) == pytest.approx(1, rel=1e-4)
+    assert network.weights.max() / network.weights.min() > 5
+    common, rare = prior.argmax(), (prior + (prior == 0) * prior.sum()).argmin()
+    assert network.weights[common] < 1 < network.weights[rare]
+    some = task(prior_images=10)
+    some.survey(objects, CPU)  # every fifth
+    assert not torch.equal(some.weights, network.weights)
+    flat = task(prior="uniform")
+    flat.survey(objects, CPU)
+    assert torch.equal(flat.weights, torch.ones(313))
+    assert flat.chance_loss == pytest.approx(
+        float(-torch.xlogy(prior, prior / prior.sum()).sum() / prior.sum()), rel=1e-5
+    )
+
+
+def test_a_guess_is_the_best_constant_answer(objects: Index):
+    """Found by descent on the loss itself; it is what a network learns that sees nothing."""
+    network = task().eval()
+    assert network.chance_loss == pytest.approx(math.log(313))
+    network.survey(objects, CPU)
+    (batch,) = load_batches(objects, network.transform, sequential_keys(range(48), 48), seed=0)
+    last = network.head[-1]
+    torch.nn.init.zeros_(last.weight)
+    code, colored = network.targets(rgb_to_lab(batch.images))
+    optimizer = torch.optim.LBFGS([answer := torch.zeros(313, requires_grad=True)], max_iter=100)
+
+    def loss() -> torch.Tensor:
+        weight = network.weights[code.argmax(1)] * colored[:, None, None]
+        logits = answer.view(1, -1, 1, 1).expand_as(code)
+        return (F.cross_entropy(logits, code, reduction="none") * weight).mean()
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss().backward()
+        return loss()
+
+    optimizer.step(closure)
+    assert network.chance_loss == pytest.approx(loss().item(), abs=0.02) and network.chance_loss <= loss().item() + 1e-5
+    last.bias.data.copy_(answer.detach())
+    assert network(batch, batch.draws(0))["loss"].item() == pytest.approx(loss().item(), rel=1e-4)
+    assert network.chance_loss < math.log(313) - 1
+
+
+def test_gone_on_with_the_prior_of_the_checkpoint(objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
+    schedule = Schedule(steps=5, batch_size=8, lr=0.01)
+
+    def run(network: ColorizationTask, folder: Path) -> dict[str, torch.Tensor]:
+        fit(network, objects, schedule, seed=0, folder=folder, devices=CPU)
+        return network.state_dict()
+
+    whole = run(task(), tmp_path / "whole")
+    cut = task()
+    monkeypatch.setattr(cut, "after_step", lambda step: 1 // (3 - step))
+    with pytest.raises(ZeroDivisionError):
+        run(cut, tmp_path / "cut")
+    resumed = task()
+    monkeypatch.setattr(resumed, "survey", None)  # would not be forgiven
+    again = run(resumed, tmp_path / "cut")
+    assert all(torch.equal(value, again[key]) for key, value in whole.items())
+    assert not torch.equal(whole["weights"], torch.ones(313))

@@ -1,0 +1,717 @@
+"""Files of other people's weights: every family's layout, made of random networks; and files that are none."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+import yaml
+from networks import shaken
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, write_json
+from ssltransfer.artifacts.workdir import Work
+from ssltransfer.cli import main
+from ssltransfer.config.backbones import AlexNet, ResNet50
+from ssltransfer.config.entities import Pretext
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.export import export
+from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.stages import pretext
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+Network = Callable[[Tensor], Tensor]
+Names = dict[str, Tensor]
+
+
+class WideResNet(ResNet):
+    """torchvision's, all of whose channels are multiplied: what converters of SimCLR build for x2 and x4."""
+
+    def __init__(
+        self, width: float = 0.25, block: type[BasicBlock | Bottleneck] = Bottleneck, depths: Any = (3, 4, 6, 3)
+    ):
+        super().__init__(block, list(depths))
+        self.inplanes = stem = int(64 * width)
+        self.conv1, self.bn1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False), nn.BatchNorm2d(stem)
+        for number, depth in enumerate(depths):
+            stage = self._make_layer(block, stem * 2**number, depth, stride=1 if number == 0 else 2)
+            setattr(self, f"layer{number + 1}", stage)
+        self.fc = nn.Linear(stem * 8 * block.expansion, 1000)
+
+
+def resnet(**more: Any) -> tuple[Names, Network]:
+    """State dict without fc, and what its classifier is given."""
+    network = shaken(WideResNet(**more)).eval()
+    assert isinstance(network, WideResNet)
+    network.fc = nn.Identity()  # type: ignore[assignment]
+    return network.state_dict(), network
+
+
+def under(prefix: str, tensors: Names) -> Names:
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def linear(name: str, *shape: int) -> Names:
+    return {f"{name}.weight": torch.randn(*shape), f"{name}.bias": torch.randn(shape[0])}
+
+
+def optimizer() -> dict[str, Any]:
+    return {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.03, "params": [0]}]}
+
+
+@dataclass(frozen=True)
+class File:
+    """A published file, made small.
+
+    Attributes:
+        family: as the table of docs/compress.md calls it.
+        content: what lies in it.
+        backbone: what a configuration says.
+        network: float (B, 3, S, S), normalized -> what the backbone's last layer must give.
+        prefix: under which it must be found.
+        task: what a configuration says of the task beyond its file.
+    """
+
+    family: str
+    content: Any
+    backbone: dict[str, Any]
+    network: Network
+    prefix: str = ""
+    task: dict[str, Any] | None = None
+
+
+RESNET = {"name": "resnet50", "width": 0.25, "size": 64}
+
+
+def torchvision_resnet() -> File:
+    tensors, network = resnet()
+    return File("torchvision", tensors | linear("fc", 1000, 512), RESNET, network)
+
+
+def torchvision_by_name() -> File:
+    network = shaken(torchvision.models.shufflenet_v2_x0_5()).eval()
+    content = {f"_orig_mod.{name}": value for name, value in network.state_dict().items()}  # of torch.compile
+    network.fc = nn.Identity()
+    backbone = {"name": "torchvision", "model": "shufflenet_v2_x0_5", "size": 64}
+    return File("torchvision", content, backbone, network, "_orig_mod.")
+
+
+def timm_resnet() -> File:
+    network = shaken(timm.create_model("resnet18", num_classes=10)).eval()
+    content = {"epoch": 3, "arch": "resnet18", "args": argparse.Namespace(lr=0.1), "state_dict": network.state_dict()}
+    backbone = {"name": "timm", "model": "resnet18", "size": 64}
+    return File("timm", content, backbone, lambda x: network.forward_head(network.forward_features(x), pre_logits=True))
+
+
+def vit(model: str = "vit_tiny_patch16_224", size: int = 64) -> tuple[Names, Network]:
+    network = shaken(timm.create_model(model, num_classes=0, img_size=size)).eval()
+    return network.state_dict(), network
+
+
+VIT = {"name": "timm", "model": "vit_tiny_patch16_224", "size": 64}
+
+
+def timm_vit() -> File:
+    tensors, network = vit()
+    return File("timm", tensors | linear("head", 1000, 192), VIT, network)
+
+
+def moco_v1() -> File:
+    (tensors, network), (other, _) = resnet(), resnet()
+    content = under("module.encoder_q.", tensors | linear("fc", 128, 512))
+    content |= under("module.encoder_k.", other | linear("fc", 128, 512))
+    content |= {"module.queue": torch.randn(128, 64), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
+    file = {"epoch": 200, "arch": "resnet50", "state_dict": content, "optimizer": optimizer()}
+    return File("MoCo v1, v2", file, RESNET, network, "module.encoder_q.")
+
+
+def moco_v2() -> File:
+    (tensors, network), (other, _) = resnet(), resnet()
+    heads = linear("fc.0", 512, 512) | linear("fc.2", 128, 512)
+    content = under("module.encoder_q.", tensors | heads) | under("module.encoder_k.", other | heads)
+    content |= {"module.queue": torch.randn(128, 64), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
+    file = {"epoch": 800, "arch": "resnet50", "state_dict": content}
+    return File("MoCo v1, v2", file, RESNET, network, "module.encoder_q.")
+
+
+def moco_v2_query_alone() -> File:
+    """MoCo's own file from which the authors took the key encoder and the queue."""
+    tensors, network = resnet()
+    content = {"state_dict": under("module.encoder_q.", tensors | linear("fc.0", 512, 512))}
+    return File("MoCo v1, v2", content, RESNET, network, "module.encoder_q.")
+
+
+def moco_v3(tensors: Names, other: Names, head: str, dims: int) -> dict[str, Any]:
+    heads = {f"{head}.0.weight": torch.randn(64, dims), f"{head}.1.running_mean": torch.randn(64)}
+    content = under("module.base_encoder.", tensors | heads) | under("module.momentum_encoder.", other | heads)
+    content |= {"module.predictor.0.weight": torch.randn(64, 32), "module.predictor.1.bias": torch.randn(64)}
+    return {"epoch": 300, "arch": "any", "state_dict": content, "optimizer": optimizer(), "scaler": {"scale": 1.0}}
+
+
+def moco_v3_resnet() -> File:
+    (tensors, network), (other, _) = resnet(), resnet()
+    return File("MoCo v3", moco_v3(tensors, other, "fc", 512), RESNET, network, "module.base_encoder.")
+
+
+def moco_v3_vit() -> File:
+    (tensors, network), (other, _) = vit(), vit()
+    return File("MoCo v3", moco_v3(tensors, other, "head", 192), VIT, network, "module.base_encoder.")
+
+
+def swav() -> File:
+    tensors, network = resnet()
+    heads = linear("projection_head.0", 512, 512) | linear("projection_head.3", 128, 512)
+    norm = {"projection_head.1.running_mean": torch.randn(512), "prototypes.weight": torch.randn(30, 128)}
+    return File("SwAV, DeepCluster-v2", under("module.", tensors | heads | norm), RESNET, network, "module.")
+
+
+def deepcluster_v2() -> File:
+    tensors, network = resnet()
+    heads = linear("projection_head.0", 512, 512) | {
+        f"prototypes.prototypes{n}.weight": torch.randn(30, 128) for n in (0, 1)
+    }
+    file = {"epoch": 800, "state_dict": under("module.", tensors | heads), "optimizer": optimizer(), "amp": {}}
+    return File("SwAV, DeepCluster-v2", file, RESNET, network, "module.")
+
+
+def simclr_converted() -> File:
+    tensors, network = resnet(width=0.5)
+    content = {"state_dict": tensors | linear("fc", 1000, 1024)}
+    return File("SimCLR", content, RESNET | {"width": 0.5}, network, task={"normalize": "none"})
+
+
+def simclr_of_compress() -> File:
+    """TensorFlow's numbers in the place of names: a shortcut is made before its unit's three convolutions."""
+    tensors, network = resnet(width=0.5)
+    units = [f"layer{block}.{unit}." for block, depth in enumerate((3, 4, 6, 3), 1) for unit in range(depth)]
+    convolutions, norms = ["conv1"], ["bn1"]
+    for unit in units:
+        if unit.endswith(".0."):
+            convolutions.append(f"{unit}downsample.0")
+            norms.append(f"{unit}downsample.1")
+        convolutions += [f"{unit}conv1", f"{unit}conv2", f"{unit}conv3"]
+        norms += [f"{unit}bn1", f"{unit}bn2", f"{unit}bn3"]
+    assert len(convolutions) == len(norms) == 53
+    names = {old: f"conv2d_{n}".removesuffix("_0") for n, old in enumerate(convolutions)}
+    names |= {old: f"batch_normalization_{n}".removesuffix("_0") for n, old in enumerate(norms)}
+    content = {f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": v for name, v in tensors.items()}
+    content |= linear("fc", 1000, 1024)
+    return File("SimCLR", content, RESNET | {"width": 0.5}, network, task={"normalize": "none"})
+
+
+def dino_heads(prefix: str) -> Names:
+    return under(prefix, linear("mlp.0", 64, 192) | {"last_layer.weight_g": torch.ones(9, 1)})
+
+
+def dino() -> File:
+    (tensors, network), (other, _) = vit(), vit()
+    content = {
+        "student": under("module.backbone.", other) | dino_heads("module.head."),
+        "teacher": under("backbone.", tensors) | dino_heads("head."),
+        "optimizer": optimizer(),
+        "epoch": 100,
+        "args": argparse.Namespace(arch="vit_tiny", patch_size=16),
+        "dino_loss": {"center": torch.zeros(1, 9)},
+    }
+    return File("DINO", content, VIT, network, "teacher.backbone.")
+
+
+def dino_resnet() -> File:
+    (tensors, network), (other, _) = resnet(), resnet()
+    content = {
+        "student": under("module.backbone.", other) | dino_heads("module.head."),
+        "teacher": under("module.backbone.", tensors) | dino_heads("module.head."),
+    }
+    return File("DINO", content, RESNET, network, "teacher.backbone.")
+
+
+def dino_backbone() -> File:
+    tensors, network = vit()
+    return File("DINO", tensors, VIT, network)
+
+
+DINOV2 = {"name": "timm", "model": "vit_small_patch14_dinov2"}
+
+
+def dinov2() -> File:
+    tensors, network = vit("vit_small_patch14_dinov2", 518)
+    assert tensors["pos_embed"].shape == (1, 1370, 384)
+    return File("DINOv2", tensors | {"mask_token": torch.zeros(1, 384)}, DINOV2 | {"size": 518}, network)
+
+
+def dinov2_smaller() -> File:
+    """timm's own reading of the file, for images of another size."""
+    tensors, _ = vit("vit_small_patch14_dinov2", 518)
+    _, network = vit("vit_small_patch14_dinov2", 84)
+    content = tensors | {"mask_token": torch.zeros(1, 384)}
+    return File("DINOv2", content, DINOV2 | {"size": 84}, timms_own(network, content))
+
+
+def dinov2_registers() -> File:
+    """The released names: registers by another name, and a position of the class token."""
+    tensors, _ = vit("vit_small_patch14_reg4_dinov2", 112)
+    content = {name.replace("reg_token", "register_tokens"): value for name, value in tensors.items()}
+    content["pos_embed"] = torch.randn(1, 1 + 64, 384) * 0.02
+    content["mask_token"] = torch.zeros(1, 384)
+    _, network = vit("vit_small_patch14_reg4_dinov2", 84)
+    backbone = {"name": "timm", "model": "vit_small_patch14_reg4_dinov2", "size": 84}
+    return File("DINOv2", content, backbone, timms_own(network, content))
+
+
+def timms_own(network: Any, content: Names) -> Network:
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    network.load_state_dict(checkpoint_filter_fn(dict(content), network))
+    found: Network = network
+    return found
+
+
+def conv(*shape: int, norm: bool = True, **more: int) -> list[nn.Module]:
+    norms = [nn.BatchNorm2d(shape[1])] if norm else []
+    return [nn.Conv2d(*shape, **more), *norms, nn.ReLU()]  # type: ignore[arg-type]
+
+
+def sobel_layers() -> nn.Sequential:
+    """Two fixed convolutions, which lie in DeepCluster's files too."""
+    layers = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Conv2d(1, 2, 3, padding=1))
+    across = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
+    with torch.no_grad():
+        for layer in layers:
+            layer.bias.zero_()  # type: ignore[union-attr, operator]
+        layers[0].weight.fill_(1 / 3)  # type: ignore[union-attr, operator]
+        layers[1].weight.copy_(torch.stack([across, across.T])[:, None])  # type: ignore[union-attr, operator]
+    return layers
+
+
+def deepclusters(features: list[nn.Module], classifier: list[nn.Module], arch: str, backbone: dict[str, Any]) -> File:
+    parts = {
+        "features": shaken(nn.Sequential(*features)).eval(),
+        "classifier": shaken(nn.Sequential(*classifier)).eval(),
+    }
+    tensors = under("features.module.", parts["features"].state_dict())
+    tensors |= under("classifier.", parts["classifier"].state_dict()) | linear("top_layer", 50, 512)
+    sobel = sobel_layers()
+    file = {
+        "epoch": 500,
+        "arch": arch,
+        "state_dict": tensors | under("sobel.", sobel.state_dict()),
+        "optimizer": optimizer(),
+    }
+    return File(
+        "DeepCluster",
+        file,
+        backbone | {"width": 0.125, "sobel": True},
+        lambda x: parts["classifier"](parts["features"](sobel(x)).flatten(1)),
+    )
+
+
+def deepcluster_alexnet() -> File:
+    pool = nn.MaxPool2d(3, 2)
+    features = [*conv(2, 16, 11, stride=4, padding=2), pool, *conv(16, 32, 5, padding=2), pool]
+    features += [*conv(32, 48, 3, padding=1), *conv(48, 48, 3, padding=1), *conv(48, 32, 3, padding=1), pool]
+    classifier = [nn.Dropout(), nn.Linear(1152, 512), nn.ReLU(), nn.Dropout(), nn.Linear(512, 512), nn.ReLU()]
+    return deepclusters(features, classifier, "alexnet", {"name": "alexnet-big"})
+
+
+def deepcluster_vgg16() -> File:
+    features: list[nn.Module] = []
+    channels = 2
+    for width, depth in ((8, 2), (16, 2), (32, 3), (64, 3), (64, 3)):
+        for _ in range(depth):
+            features += conv(channels, width, 3, padding=1)
+            channels = width
+        features.append(nn.MaxPool2d(2, 2))
+    classifier = [nn.Linear(64 * 49, 512), nn.ReLU(), nn.Dropout(), nn.Linear(512, 512), nn.ReLU()]
+    return deepclusters(features, classifier, "vgg16", {"name": "vgg16"})
+
+
+def of_compress(tensors: Names) -> dict[str, Any]:
+    wrapped = under("module.", tensors)
+    return {"opt": argparse.Namespace(alpha=0.999), "model": wrapped, "optimizer": optimizer(), "epoch": 130}
+
+
+def compress_resnet() -> File:
+    tensors, network = resnet(block=BasicBlock, depths=(2, 2, 2, 2))
+    return File("CompRess", of_compress(tensors), RESNET | {"name": "resnet18"}, network, "module.")
+
+
+def compress_resnet_projected() -> File:
+    tensors, network = resnet()
+    return File("CompRess", of_compress(tensors | linear("fc", 8192, 512)), RESNET, network, "module.")
+
+
+def compress_mobilenet() -> File:
+    network = shaken(torchvision.models.mobilenet_v2(width_mult=0.25)).eval()
+    tensors = under("features.", network.features.state_dict()) | linear("fc", 2048, 1280)
+    network.classifier = nn.Identity()
+    backbone = {"name": "mobilenet-v2", "width": 0.25, "size": 64}
+    return File("CompRess", of_compress(tensors), backbone, network, "module.")
+
+
+def compress_alexnet() -> File:
+    """Its two fully-connected layers stand without dropout under a name of their own, the second without its ReLU."""
+    pool = nn.MaxPool2d(3, 2)
+    layers = [*conv(3, 8, 11, stride=4, padding=2, norm=False), pool, *conv(8, 24, 5, padding=2, norm=False), pool]
+    for shape in ((24, 48), (48, 32), (32, 32)):
+        layers += conv(*shape, 3, padding=1, norm=False)
+    features = nn.Sequential(*layers, pool)
+    feats = nn.Sequential(nn.Linear(32 * 36, 512), nn.ReLU(), nn.Linear(512, 512))
+    tensors = under("features.", features.state_dict()) | under("feats.", feats.state_dict())
+    backbone = {"name": "alexnet", "width": 0.125}
+    file = of_compress(tensors | linear("fc", 2048, 512))
+    return File("CompRess", file, backbone, lambda x: F.relu(feats(features(x).flatten(1))), "module.")
+
+
+def rotnet() -> File:
+    pool = nn.MaxPool2d(3, 2)
+    blocks = [
+        nn.Sequential(*conv(3, 8, 11, stride=4, padding=2)),
+        pool,
+        nn.Sequential(*conv(8, 24, 5, padding=2)),
+        pool,
+    ]
+    blocks += [nn.Sequential(*conv(*shape, 3, padding=1)) for shape in ((24, 48), (48, 32), (32, 32))]
+    fc = [nn.Flatten()]
+    for inputs in (32 * 36, 512):
+        fc += [nn.Linear(inputs, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU()]
+    network = shaken(nn.Sequential(*blocks, pool, nn.Sequential(*fc))).eval()
+    tensors = under("_feature_blocks.", network.state_dict()) | linear("_feature_blocks.9.0", 4, 512)
+    backbone = {"name": "alexnet-bn", "width": 0.125}
+    return File("RotNet", {"epoch": 50, "network": tensors}, backbone, network, "network.")
+
+
+FAMILIES = (
+    *(torchvision_resnet, torchvision_by_name, timm_resnet, timm_vit),
+    *(moco_v1, moco_v2, moco_v2_query_alone, moco_v3_resnet, moco_v3_vit),
+    *(swav, deepcluster_v2, simclr_converted, simclr_of_compress),
+    *(dino, dino_resnet, dino_backbone, dinov2, dinov2_smaller, dinov2_registers),
+    *(deepcluster_alexnet, deepcluster_vgg16),
+    *(compress_resnet, compress_resnet_projected, compress_mobilenet, compress_alexnet, rotnet),
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+def test_a_published_file_computes_what_its_network_computes(
+    family: Callable[[], File], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(7)
+    made = family()
+    file, output = tmp_path / "weights.pth.tar", tmp_path / "m" / "manifest.json"
+    # The form before PyTorch 1.6, in which most of these were published.
+    torch.save(made.content, file, _use_new_zipfile_serialization=False)
+    task = {"name": "imported", "file": str(file), **(made.task or {})}
+    pretext.run(Pretext.model_validate({"task": task, "backbone": made.backbone}), output=output, threads=1)
+    said = capsys.readouterr().out
+    assert f"(100 % of the numbers), prefix {made.prefix!r}" in said
+    model = read_model(output)
+    size = model.backbone.options.size
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    given = images / 255
+    if made.task is None:
+        given = torchvision.transforms.functional.normalize(given, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    layer = model.backbone.layers[-1]
+    with torch.no_grad():
+        found, wanted = model.layers_of(images, [layer])[layer], made.network(given)
+    assert wanted.std() > 1e-3
+    assert float((found - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
+
+
+def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
+    """Rows of docs/compress.md: family, backbones, what is said of the task."""
+    text = (DOCS / "compress.md").read_text(encoding="utf-8")
+    rows = re.search(r"^\| file of \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert rows
+    for row in rows[1].splitlines():
+        family, _, backbones, task = (cell.strip() for cell in row.strip("|").split("|"))
+        code = [[yaml.safe_load(span) for span in re.findall(r"`([^`]+)`", cell)] for cell in (backbones, task)]
+        named = [{"name": one} if isinstance(one, str) else one for one in code[0]]
+        yield family, named, {key: value for one in code[1] for key, value in one.items()}
+
+
+def test_the_table_of_families_is_what_was_tried() -> None:
+    said: dict[str, set[tuple[Any, ...]]] = {}
+    tried: dict[str, set[tuple[Any, ...]]] = {}
+    for family, backbones, task in table():
+        for backbone in backbones if family != "this package" else []:
+            Pretext.model_validate({"task": {"name": "imported", "file": "f", **task}, "backbone": backbone})
+            assert backbone["name"] != "timm" or timm.is_model(backbone["model"])
+            said.setdefault(family, set()).add((backbone["name"], backbone.get("sobel", False), task.get("normalize")))
+    for made in (family() for family in FAMILIES):
+        told = (made.backbone["name"], made.backbone.get("sobel", False), (made.task or {}).get("normalize"))
+        tried.setdefault(made.family, set()).add(told)
+    assert said == tried
+
+
+def test_the_layout_of_a_wide_simclr_is_that_of_width_four() -> None:
+    with torch.device("meta"):
+        theirs, ours = WideResNet(4.0), build_backbone(ResNet50(width=4), top=True)
+    shapes = {name: value.shape for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
+    assert shapes == {name: value.shape for name, value in ours.state_dict().items()}
+    assert shapes["conv1.weight"][0] == 256 and theirs.fc.in_features == 8192
+
+
+def test_a_swiglu_dinov2_is_renamed() -> None:
+    """The giant one, by names and shapes alone: its network has a thousand million parameters."""
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    from ssltransfer.models.checkpoint_formats import renamed
+
+    with torch.device("meta"):
+        theirs = timm.create_model("vit_giant_patch14_dinov2", num_classes=0)
+    content = {
+        name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): value
+        for name, value in theirs.state_dict().items()
+    }
+    content["mask_token"] = torch.zeros(1, 1536)  # by which timm knows such a file
+    wanted = checkpoint_filter_fn(dict(content), theirs)
+    assert renamed(content, wanted).keys() - {"mask_token"} == wanted.keys() == theirs.state_dict().keys()
+
+
+ALEX = {"name": "alexnet", "width": 0.125, "size": 64}
+SMALL = AlexNet(width=0.125, size=64)
+
+
+def imported(file: Path, **more: Any) -> Pretext:
+    return Pretext.model_validate({"task": {"name": "imported", "file": str(file), **more}, "backbone": ALEX})
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]):
+    source = build_backbone(SMALL, top=True, seed=4)
+    tensors = {f"module.{key}": value for key, value in source.state_dict().items()}
+    tensors["module.classifier.6.weight"] = torch.zeros(10, 512)
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": tensors, "epoch": 3}, file)
+    else:
+        safetensors.torch.save_file(tensors, file)
+    pretext.run(imported(file, normalize="half"), output=tmp_path / "m" / "manifest.json", threads=1)
+    assert (
+        f"{file}: 14 of 14 tensors (100 % of the numbers), prefix 'module.', 1 left in the file"
+        in capsys.readouterr().out
+    )
+    model = read_model(tmp_path / "m" / "manifest.json")
+    assert model.rule == "half" and model.backbone.layers[-1] == "fc7"
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.backbone.state_dict().items())
+    assert read_json(tmp_path / "m" / "manifest.json")["file"] == digest_of(file)
+    export(tmp_path / "m" / "manifest.json", tmp_path / "again.pth")
+    card = (tmp_path / "again.pth.md").read_text()
+    assert f"- Origin: `{file.name}`, BLAKE2b {digest_of(file)}: 14 of 14 tensors" in card
+
+
+def test_a_file_of_convolutions_alone_is_a_model_of_convolutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tensors = build_backbone(SMALL, top=False, seed=4).state_dict()
+    torch.save(tensors, tmp_path / "w.pth")
+    pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
+    assert "holds no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
+    assert read_model(tmp_path / "m" / "manifest.json").backbone.layers[-1] == "conv5"
+
+
+def test_of_two_networks_in_a_file_one_can_be_named(tmp_path: Path):
+    parts = {name: build_backbone(SMALL, top=True, seed=i) for i, name in enumerate("ab")}
+    torch.save({name: backbone.state_dict() for name, backbone in parts.items()}, tmp_path / "w.pth")
+    output = tmp_path / "m" / "manifest.json"
+    with pytest.raises(ArtifactError, match="say which by `prefix`"):
+        pretext.run(imported(tmp_path / "w.pth"), output=output, threads=1)
+    pretext.run(imported(tmp_path / "w.pth", prefix="b."), output=output, threads=1)
+    found = read_model(output).backbone.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in parts["b"].state_dict().items())
+
+
+def own(folder: Path) -> Path:
+    """A model of this package, whose images were divided by their own deviation."""
+    with Work("student", folder / "manifest.json", "{}", {}) as work:
+        work.finish(write_model(folder, build_backbone(SMALL, top=True, seed=4), "per-image", {}))
+    return folder
+
+
+@pytest.mark.parametrize("form", ["backbone", "exported"])
+def test_our_own_file_brings_its_normalization_and_is_proved(tmp_path: Path, form: str) -> None:
+    folder, output = own(tmp_path / "own"), tmp_path / "m" / "manifest.json"
+    file = folder / "backbone.safetensors"
+    if form == "exported":
+        file = tmp_path / "student.safetensors"
+        export(folder / "manifest.json", file)
+    pretext.run(imported(file), output=output, threads=1)
+    model, source = read_model(output), read_model(folder / "manifest.json")
+    assert model.rule == "per-image" and read_json(output)["normalize"] == "per-image"
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert torch.equal(model.layers_of(images, ["fc7"])["fc7"], source.layers_of(images, ["fc7"])["fc7"])
+    with pytest.raises(ArtifactError, match="normalized by `per-image`, not `imagenet`; leave `normalize`"):
+        pretext.run(imported(file, normalize="imagenet"), output=tmp_path / "n" / "manifest.json", threads=1)
+    if form == "backbone":
+        about = read_json(folder / "backbone.json")
+        write_json(folder / "backbone.json", about | {"activations": [x + 1 for x in about["activations"]]})
+        with pytest.raises(ArtifactError, match="on fixed inputs its last layer gives"):
+            pretext.run(imported(file), output=tmp_path / "o" / "manifest.json", threads=1)
+
+
+# What is no file of weights, or not of this network.
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+def saved(content: Any, **more: Any) -> bytes:
+    torch.save(content, file := io.BytesIO(), **more)
+    return file.getvalue()
+
+
+def network(**changed: Any) -> Names:
+    """The right tensors, under a prefix, with a classifier of any number of classes."""
+    tensors = build_backbone(SMALL.model_copy(update=changed), top=True, seed=4).state_dict()
+    return under("module.", tensors | linear("classifier.6", 37, 512))
+
+
+def half() -> Names:
+    tensors = network()
+    return {name: tensors[name] for name in list(tensors)[::2]}
+
+
+def not_numbers() -> Names:
+    tensors = network()
+    tensors["module.features.3.weight"][0, 0, 0, 0] = float("nan")
+    return tensors
+
+
+def npz() -> bytes:
+    np.savez(file := io.BytesIO(), **{name: value.numpy() for name, value in network().items()})
+    return file.getvalue()
+
+
+def program() -> bytes:
+    part = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))
+    torch.jit.save(part, file := io.BytesIO())
+    return file.getvalue()
+
+
+def in_itself() -> dict[str, Any]:
+    content: dict[str, Any] = {"state_dict": network()}
+    content["more"] = content
+    return content
+
+
+WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "half of the tensors": ("w.pth", lambda: saved(half()), r"module\.features\.\d+\.\w+ is missing \(7 of 14 tensors"),
+    "another architecture": (
+        "w.pth",
+        lambda: saved(torchvision.models.shufflenet_v2_x0_5().state_dict()),
+        r"does not fit the backbone alexnet-w0\.125-64px: .* \(0 of 10 tensors match; the file has conv1\.0\.weight, ",
+    ),
+    "another width": (
+        "w.pth",
+        lambda: saved(network(width=0.25)),
+        r"features\.0\.weight has shape \(16, 3, 11, 11\), not",
+    ),
+    "RotNet's network in network": (
+        "w.pth",
+        lambda: saved({"network": {"_feature_blocks.0.Block1_ConvB1.0.weight": torch.zeros(192, 3, 5, 5)}}),
+        r"the file has network\._feature_blocks\.0\.Block1_ConvB1\.0\.weight",
+    ),
+    "gradients for colors": (
+        "w.pth",
+        lambda: saved(network() | {"module.features.0.weight": torch.zeros(8, 2, 11, 11)}),
+        r"its first layer sees two gradients: say `sobel: true` of the backbone",
+    ),
+    "values that are no numbers": (
+        "w.pth",
+        lambda: saved(not_numbers()),
+        r"features\.3\.weight holds values that are no",
+    ),
+    "a malicious pickle": (
+        "w.pth",
+        lambda: saved({"state_dict": network(), "more": Evil()}),
+        r"a pickle of more than tensors \((posix|nt)\.system\), which could run code, and is not opened",
+    ),
+    "an old malicious pickle": (
+        "w.pth",
+        lambda: saved({"more": Evil()}, _use_new_zipfile_serialization=False),
+        r"\((posix|nt)\.system\), which could run code",
+    ),
+    "a whole network": (
+        "w.pth",
+        lambda: saved(nn.Linear(2, 2)),
+        r"\(torch\.nn\.modules\.linear\.Linear\), which could run",
+    ),
+    "truncated": ("w.pth", lambda: saved(network())[:-5000], "cut off or damaged"),
+    "truncated, old": (
+        "w.pth.tar",
+        lambda: saved(network(), _use_new_zipfile_serialization=False)[:-5000],
+        "cut off or damaged .*; fetch it again",
+    ),
+    "a web page": (
+        "w.pth",
+        lambda: b"<!DOCTYPE html>\n<html>404</html>",
+        "not a file of weights: it begins with b'<!DOC",
+    ),
+    "a pointer of Git LFS": ("w.safetensors", lambda: b"version https://git-lfs", "not a file of weights"),
+    "an empty file": ("w.pth", lambda: b"", "is empty"),
+    "truncated safetensors": ("w.safetensors", lambda: safetensors.torch.save(network())[:-9], "cut off or damaged"),
+    "half of its head": ("w.safetensors", lambda: safetensors.torch.save(network())[:90], "cut off or damaged"),
+    "an npz": ("w.npz", npz, r"an archive of module\.classifier.*npy, not a state dict"),
+    "a program": ("w.pt", program, "a TorchScript program, not a state dict"),
+    "a dict in itself": ("w.pth", lambda: saved(in_itself()), "damaged .maximum recursion depth"),
+    "no tensors": ("w.pth", lambda: saved({"lr": 0.1}), "holds no tensors"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, content, said = WRONG[wrong]
+    Path(name).write_bytes(content())
+    refused(Path(name), said, capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"prefix": "encoder."},
+            r"encoder\.features\.0\.weight is missing \(0 of 14 .*leave `prefix` out, and it is found",
+        ),
+        ({"fresh": ["classifier.*"]}, None),
+        ({}, None),
+    ],
+)
+def test_a_wrong_prefix_and_other_classes(
+    more: dict[str, Any], said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("w.pth").write_bytes(saved(network()))
+    if said is not None:
+        refused(Path("w.pth"), said, capsys, **more)
+        return
+    pretext.run(imported(Path("w.pth"), **more), output=Path("m/manifest.json"), threads=1)
+    assert "14 of 14 tensors (100 % of the numbers), prefix 'module.', 2 left" in capsys.readouterr().out
+
+
+def refused(file: Path, said: str, capsys: pytest.CaptureFixture[str], **more: Any) -> None:
+    """One sentence that begins with the file, exit code 1, nothing run and nothing written."""
+    spec = json.dumps({"task": {"name": "imported", "file": str(file), **more}, "backbone": ALEX})
+    assert main(["pretext", "--spec", spec, "--output", "m/manifest.json", "--threads", "1"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"ssltransfer pretext: {file}: ") and "\n" not in error and "weights_only" not in error
+    assert re.search(said, error), error
+    assert not Path("executed").exists()
+    assert [path.name for path in Path("m").iterdir()] == ["work"]
+    assert not [path for path in Path("m/work").rglob("*") if path.suffix in (".safetensors", ".partial", ".json")]

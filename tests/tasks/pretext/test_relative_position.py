@@ -1,0 +1,138 @@
+from random import Random
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from ssltransfer.config.backbones import CaffeNet
+from ssltransfer.config.tasks import RelativePosition
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.tiles import OFFSETS, patch_pairs
+from ssltransfer.tasks.pretext.relative_position import Canvas, RelativePositionTask, label_shares
+
+SMALL = {"patch": 20, "gap": 8, "jitter": 3, "pixels": (4096, 5184), "canvas": 60, "stem_stride": 1, "hidden": 32}
+BACKBONE = CaffeNet(width=0.125, size=48)
+
+
+def task(**more: object) -> RelativePositionTask:
+    return RelativePositionTask(RelativePosition.model_validate(SMALL | more), BACKBONE, 0)
+
+
+def images(n: int, side: int = 60) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+
+
+def draws(n: int) -> Draws:
+    return Draws(0, 0, torch.arange(n))
+
+
+def test_defaults_are_those_of_the_released_code():
+    options = RelativePosition()
+    assert (options.patch, options.gap, options.jitter, options.pixels) == (96, 48, 7, (150_000, 450_000))
+    assert (options.grids, options.pairs, options.low_resolution, options.hidden) == (4, None, 0.33, 4096)
+
+
+def test_the_head_has_the_published_widths():
+    with torch.device("meta"):
+        network = RelativePositionTask(RelativePosition(), CaffeNet(), 0)
+    widths = [(p.in_features, p.out_features) for p in network.modules() if isinstance(p, torch.nn.Linear)]
+    assert widths == [(256 * 2 * 2, 4096), (8192, 4096), (4096, 4096), (4096, 8)]
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm1d)]
+    assert len(norms) == 2 and not any(part.affine for part in norms)
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 120), (300, 400), (50, 40)])
+def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int):
+    """A ramp of rows and columns tells the scale and the place of the cut."""
+    canvas = Canvas((10_000, 30_000), 80)
+    rows = torch.linspace(0, 255, height).view(1, height, 1).expand(1, height, width)
+    columns = torch.linspace(0, 255, width).view(1, 1, width).expand(1, height, width)
+    image = torch.cat([rows, columns, rows]).to(torch.uint8)
+    areas, tops = [], []
+    for seed in range(300):
+        cut = canvas(image, Random(seed)).float()
+        assert cut.shape == (3, 80, 80)
+        span = (cut[0, -1].mean() - cut[0, 0].mean()) / 255  # the share of the height that the cut shows
+        resized = 79 / float(span)
+        areas.append(resized**2 * width / height)
+        tops.append(float(cut[0, 0].mean()) / 255 * resized / max(resized - 80, 1e-6))
+    areas_sorted = torch.tensor(areas).sort().values
+    uniform = torch.linspace(10_000, 30_000, 300)
+    assert (areas_sorted - uniform).abs().max() < 3000
+    middle = torch.tensor(tops)
+    assert 0.35 < middle.median() < 0.65
+
+
+def test_a_long_image_is_enlarged_until_it_fills_the_canvas():
+    cut = Canvas((10_000, 10_000), 100)(images(1, 40)[0, :, :10], Random(0))
+    assert cut.shape == (3, 100, 100)
+
+
+def test_the_decoder_is_asked_for_as_many_pixels_as_can_be_drawn():
+    assert RelativePosition().pixels[1] <= Canvas((150_000, 450_000), 320).min_short_side ** 2
+
+
+def test_each_patch_passes_the_backbone_once():
+    network = task()
+    sizes: list[int] = []
+    network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    source, order = images(6), draws(6)
+    pairs = network.patches(source, order)
+    from ssltransfer.data.loader import Batch
+
+    network(Batch(source, torch.arange(6), torch.zeros(6, dtype=torch.int64)), order)
+    assert sizes == [len(pairs.patches)] and len(pairs.label) > len(pairs.patches)
+
+
+def test_inputs_have_a_root_mean_square_of_one():
+    for color in ("drop", "project"):
+        network = task(color=color)
+        pairs = network.patches(images(8), draws(8))
+        inputs = network.prepare(pairs)
+        assert torch.allclose(inputs.square().mean((1, 2, 3)).sqrt(), torch.ones(len(inputs)), atol=1e-4)
+
+
+def test_of_the_colors_one_is_kept_or_green_against_magenta_is_gone():
+    network = task(color="drop", low_resolution=0.0)
+    pairs = network.patches(images(40), draws(40))
+    loud = network.prepare(pairs).std((-1, -2))  # (N, 3)
+    assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
+    assert set(loud.argmax(1).tolist()) == {0, 1, 2}
+
+    network = task(color="project", low_resolution=0.0)
+    red, green, blue = network.prepare(network.patches(images(8), draws(8))).unbind(1)
+    assert (2 * green - red - blue).abs().max() < 1e-4
+
+
+def test_a_third_of_the_patches_is_blurred():
+    source = images(60)  # white noise: blur halves its deviation
+    sharp, some = task(color="project", low_resolution=0.0), task(color="project")
+    pairs = some.patches(source, draws(60))
+    same = (sharp.prepare(pairs) - some.prepare(pairs)).abs().amax((1, 2, 3)) < 1e-5
+    assert abs((~same).float().mean() - 0.33) < 0.06
+
+
+@pytest.mark.parametrize("more", [{}, {"patch": 12, "gap": 6, "jitter": 2}], ids=["2x2", "up to 4x4"])
+def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
+    options = RelativePosition.model_validate(SMALL | more)
+    pairs = patch_pairs(
+        images(400), draws(400), patch=options.patch, gap=options.gap, jitter=options.jitter, grids=options.grids
+    )
+    found = torch.bincount(pairs.label, minlength=8) / len(pairs.label)
+    assert torch.allclose(found, torch.tensor(label_shares(options)), atol=0.01)
+    assert len(OFFSETS) == 8
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"canvas": 40}, "more than the canvas of 40"),
+        ({"jitter": 5}, "lets patches touch"),
+        ({"pixels": (3000, 5000)}, "begin at 3600"),
+        ({"pixels": (5000, 4000)}, "must rise"),
+        ({"grids": 1, "pairs": 13}, "promise 12 pairs"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(more: dict[str, object], message: str):
+    with pytest.raises(ValidationError, match=message):
+        RelativePosition.model_validate(SMALL | more)

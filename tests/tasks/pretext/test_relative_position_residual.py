@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from skimage import color
+from torch import nn
+
+from ssltransfer.config.backbones import CaffeNet, ResNet101V2
+from ssltransfer.config.tasks import RelativePositionResidual
+from ssltransfer.data.lab import rgb_to_lab
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.tiles import OFFSETS, PatchPairs
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.normalize import normalize
+from ssltransfer.tasks.pretext.relative_position_residual import RelativePositionResidualTask
+
+SMALL = {"patch": 28, "gap": 8, "jitter": 3, "pixels": (5184, 6400), "canvas": 72, "hidden": 16}
+SMALL |= {"head": {"channels": (16, 8), "mid": 8}}
+BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+
+
+def task(**more: object) -> RelativePositionResidualTask:
+    return RelativePositionResidualTask(RelativePositionResidual.model_validate(SMALL | more), BACKBONE, 0)
+
+
+def images(n: int, side: int = 72) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+
+
+@pytest.mark.parametrize(("width", "expected"), [(None, 9216), (4608, 4608)])
+def test_the_published_sizes(width: int | None, expected: int):
+    """Patches of 96 give 12x12x1024 at stride 8, then 6x6x1024 and 3x3x512; three units of the pair's width."""
+    with torch.device("meta"):
+        network = RelativePositionResidualTask(RelativePositionResidual(width=width), ResNet101V2(), 0)
+        shape = network.backbone.shapes(96)[network.vectors.layer]
+        one = network.vectors.units[0](torch.empty(1, *shape))
+        two = network.vectors.units(torch.empty(1, *shape))
+    assert network.vectors.layer == "block3" and shape == (1024, 12, 12)
+    assert one.shape == (1, 1024, 6, 6) and two.shape == (1, 512, 3, 3) and network.vectors.features == 4608
+    middle = [m for m in network.vectors.units.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert [(m.in_channels, m.out_channels, m.stride) for m in middle] == [(128, 128, (2, 2))] * 2
+    linear = [(m.in_features, m.out_features) for m in network.head.modules() if isinstance(m, nn.Linear)]
+    unit = [(expected, 512), (512, 512), (512, expected)]
+    assert linear == [*([(9216, 4608)] if width else []), *unit, *unit, *unit, (expected, 8)]
+
+
+def test_defaults_are_those_of_the_papers():
+    options = RelativePositionResidual()
+    assert (options.patch, options.gap, options.jitter, options.harmonized) == (96, 48, 7, False)
+    assert (options.head.channels, options.head.mid, options.hidden, options.width) == ((1024, 512), 128, 512, None)
+
+
+def test_the_second_patch_lies_where_the_label_says():
+    network = task(low_resolution=0.0)
+    source = images(20)
+    pairs = network.patches(source, Draws(0, 0, torch.arange(20)))
+    pitch = network.options.patch + network.options.gap
+    for one, two, label in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.label.tolist(), strict=True):
+        image, top, left = pairs.corners[one].tolist()
+        other, lower, further = pairs.corners[two].tolist()
+        dx, dy = OFFSETS[label]
+        assert image == other
+        slack = 2 * network.options.jitter
+        assert abs(further - left - dx * pitch) <= slack and abs(lower - top - dy * pitch) <= slack
+        assert torch.equal(source[image, :, top : top + 28, left : left + 28], pairs.patches[one])
+
+
+def test_one_color_is_left_and_the_patch_has_unit_scale():
+    network = task(low_resolution=0.0)
+    inputs = network.prepare(network.patches(images(40), Draws(0, 0, torch.arange(40))))
+    loud = inputs.std((-1, -2))
+    assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
+    assert torch.allclose(inputs.square().mean((1, 2, 3)), torch.ones(len(inputs)), atol=1e-3)
+
+
+def pairs_of(patches: torch.Tensor) -> PatchPairs:
+    none = torch.zeros(0, dtype=torch.int64)
+    return PatchPairs(patches, none, Draws(0, 0, torch.arange(len(patches))), none, none, none)
+
+
+def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
+    """Colors of equal lightness, whatever their hue, are the same input: no shift of a channel can be seen."""
+    network = task(harmonized=True, low_resolution=0.5)
+    random = np.random.default_rng(0)
+    lightness, angle = random.uniform(45, 75, (6, 28, 28)), random.uniform(0, 7, (6, 28, 28))
+    inputs = []
+    for turn in (0.0, 2.0, 4.0):
+        lab = np.stack([lightness, 20 * np.cos(angle + turn), 20 * np.sin(angle + turn)], axis=-1)
+        inputs.append(torch.from_numpy(color.lab2rgb(lab) * 255).permute(0, 3, 1, 2).float())
+    assert (inputs[0] - inputs[1]).abs().max() > 30  # other colors
+    sharp = task(harmonized=True, low_resolution=0.0)
+    seen = [sharp.prepare(pairs_of(x)) for x in inputs]
+    assert (seen[0] - seen[1]).abs().max() < 1e-3 and (seen[0] - seen[2]).abs().max() < 1e-3
+    some = network.prepare(network.patches(images(8), Draws(0, 0, torch.arange(8))))
+    assert torch.equal(some[:, 0], some[:, 1]) and torch.equal(some[:, 0], some[:, 2])
+    whole = images(2)
+    assert network.rule == "lab-lightness"
+    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.rule))
+    assert torch.allclose(normalize(whole, network.rule)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
+
+
+def test_each_patch_passes_the_backbone_once():
+    network = task()
+    sizes: list[int] = []
+    network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    source, order = images(6), Draws(0, 0, torch.arange(6))
+    pairs = network.patches(source, order)
+    network(Batch(source, torch.arange(6), torch.zeros(6, dtype=torch.int64)), order)
+    assert sizes == [len(pairs.patches)] and len(pairs.label) > len(pairs.patches)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(LayerError, match="Patches of 12 pixels vanish"):
+        task(patch=12, gap=6)
+    with pytest.raises(ValidationError, match="more than the canvas of 60"):
+        task(canvas=60, pixels=(3600, 3600))
+    with pytest.raises(ValidationError, match="channels"):
+        RelativePositionResidual.model_validate({"head": {"channels": (0, 4)}})

@@ -1,0 +1,95 @@
+import math
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as tv
+
+from ssltransfer.config.backbones import CaffeNet, ResNet18
+from ssltransfer.config.tasks import Rotation
+from ssltransfer.data.rng import Draws
+from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop
+from ssltransfer.models.normalize import normalize
+from ssltransfer.tasks.pretext.rotation import RotationTask
+
+BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+
+
+def task(augment: str = "random-resized-crop") -> RotationTask:
+    return RotationTask(Rotation.model_validate({"augment": augment, "hidden": 16}), BACKBONE, 0)
+
+
+def images(n: int, side: int = 48) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+
+
+def test_all_four_rotations_of_each_image_stand_in_the_batch():
+    network = task().eval()
+    source = images(5)
+    inputs, label = network.inputs(source, Draws(0, 0, torch.arange(5)))
+    assert inputs.shape == (20, 3, 48, 48) and label.tolist() == [0, 1, 2, 3] * 5
+    for row, angle in enumerate([0, 90, 180, 270]):
+        turned = normalize(torch.stack([tv.rotate(image, angle) for image in source]), "imagenet")
+        assert torch.allclose(inputs[row::4], turned, atol=1e-6)
+
+
+def test_a_image_is_mirrored_before_it_is_turned():
+    """Mirrored or not, rotation k is k quarter turns of rotation 0; half of the images are mirrored."""
+    network = task().train()
+    source = images(200)
+    inputs, _ = network.inputs(source, Draws(0, 0, torch.arange(200)))
+    upright = inputs[::4]
+    for k in (1, 2, 3):
+        assert torch.equal(inputs[k::4], torch.rot90(upright, k, dims=(-2, -1)))
+    plain = normalize(source, "imagenet")
+    same = (upright == plain).flatten(1).all(1)
+    flipped = (upright == plain.flip(-1)).flatten(1).all(1)
+    assert (same ^ flipped).all() and 0.35 < same.float().mean() < 0.65
+
+
+@pytest.mark.parametrize(
+    ("augment", "rule", "least"), [("random-resized-crop", "imagenet", 0.08), ("inception", "half", 0.05)]
+)
+def test_augmentations_are_the_published_ones(augment: str, rule: str, least: float):
+    network = task(augment)
+    assert network.rule == rule and network.chance_loss == math.log(4)
+    cut = network.transform
+    assert isinstance(cut, RandomResizedCrop) and (cut.size, cut.scale) == (48, (least, 1.0))
+    view = network.val_transform
+    assert (
+        isinstance(view, CenterSquare) and view.size == 48 and view.size / view.short == pytest.approx(0.887, abs=0.02)
+    )
+    inputs, _ = network.inputs(images(8), Draws(0, 0, torch.arange(8)))
+    if rule == "half":
+        assert inputs.min() >= -1 and inputs.max() <= 1 and inputs.min() < -0.9
+
+
+def test_crop_takes_any_place_of_the_short_side():
+    network = task("crop")
+    assert network.transform == CenterSquare(BACKBONE.short_side, BACKBONE.short_side)
+    source = images(30, BACKBONE.short_side)
+    inputs, _ = network.inputs(source, Draws(0, 0, torch.arange(30)))
+    assert inputs.shape == (120, 3, 48, 48)
+    plain = normalize(source, "imagenet")
+    for one, image in zip(inputs[::4], plain, strict=True):
+        windows = image.unfold(1, 48, 1).unfold(2, 48, 1).permute(1, 2, 0, 3, 4)
+        both = torch.cat([windows, windows.flip(-1)])
+        assert (both == one).flatten(2).all(2).any()
+
+
+def test_a_residual_network_has_one_linear_layer():
+    network = RotationTask(Rotation(), ResNet18(width=0.125, size=48), 0)
+    assert [(name, tuple(p.shape)) for name, p in network.head.named_parameters()] == [
+        ("0.weight", (4, 64)),
+        ("0.bias", (4,)),
+    ]
+
+
+def test_an_alexnet_has_the_head_of_rotnet():
+    with torch.device("meta"):
+        network = RotationTask(Rotation(), CaffeNet(), 0)
+    linears = [part for part in network.head.modules() if isinstance(part, torch.nn.Linear)]
+    assert [(p.in_features, p.out_features, p.bias is None) for p in linears] == [
+        (9216, 4096, True),
+        (4096, 4096, True),
+        (4096, 4, False),
+    ]

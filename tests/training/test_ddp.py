@@ -1,0 +1,112 @@
+"""Two processes against one: the same curve and the same weights, to rounding."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("ranks_train.py")
+Results = dict[int, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(objects_path: Path, objects_val_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ranks_train.py leaves, of one process and of two."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    running = []
+    for world in (1, 2):
+        for rank in range(world):
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+            environment = {**os.environ, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+            environment |= {name: str(value) for name, value in place.items()}
+            words = [sys.executable, SCRIPT, objects_path, objects_val_path, folder / str(world)]
+            running.append(subprocess.Popen(words, env=environment))
+    assert [process.wait(300) for process in running] == [0, 0, 0]
+    return folder
+
+
+def results(folder: Path, case: str) -> tuple[dict[str, Any], Results]:
+    alone = torch.load(folder / "1" / f"{case}-0.pt")
+    return alone, {rank: torch.load(folder / "2" / f"{case}-{rank}.pt") for rank in (0, 1)}
+
+
+def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
+    same_curve = len(one["curve"]) == len(other["curve"]) > 0 and all(
+        row == pytest.approx(other_row, rel=tolerance)
+        for row, other_row in zip(one["curve"], other["curve"], strict=True)
+    )
+    pairs = [(value, other["weights"][name]) for name, value in one["weights"].items()]
+    return same_curve and all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("case", "tolerance"),
+    [
+        ("plain", 1e-5),
+        ("accumulated", 1e-5),
+        ("small-packs", 1e-4),
+        ("half", 1e-2),
+        ("synced", 1e-4),
+        ("surveyed", 1e-4),  # colorization, which measures the training images first
+        ("pairs", 1e-4),  # jigsaw++, whose occluders come from the neighbor in the batch
+        ("patches", 1e-3),  # several questions a image, and a normalized head
+        ("views", 1e-3),  # exemplar, whose loss compares the images of a micro-batch: a share here
+    ],
+)
+def test_two_processes_come_to_what_one_comes_to(case: str, tolerance: float, folder: Path):
+    alone, both = results(folder, case)
+    assert close(alone, both[0], tolerance)
+    assert "val_loss" in both[0]["curve"][-1]
+    assert both[0]["curve"] == both[1]["curve"]
+    assert all(torch.equal(value, both[1]["weights"][name]) for name, value in both[0]["weights"].items())
+
+
+def test_without_synchronized_norms_it_is_another_training_alike_in_all(folder: Path):
+    """So that the test above can fail: statistics of a share are others than those of the batch."""
+    alone, both = results(folder, "shares")
+    assert not close(alone, both[0], 1e-3)
+    assert both[0]["curve"] == both[1]["curve"]
+    assert all(torch.equal(value, both[1]["weights"][name]) for name, value in both[0]["weights"].items())
+
+
+def test_a_share_is_a_half_of_each_batch_in_whole_pairs(folder: Path):
+    alone, both = results(folder, "plain")
+    for step, batch in enumerate(alone["seen"]):
+        assert [both[rank]["seen"][step] for rank in (0, 1)] == [batch[:8], batch[8:]]
+    _, parts = results(folder, "accumulated")
+    assert [ids for rank in (0, 1) for ids in parts[rank]["seen"][:2]] == [
+        alone["seen"][0][start : start + 4] for start in (0, 4, 8, 12)
+    ]
+
+
+def test_dropout_is_another_one_in_each_process(folder: Path):
+    alone, both = results(folder, "dropout")
+    assert not close(alone, both[0], 1e-3) and both[0]["curve"] == both[1]["curve"]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(folder: Path):
+    alone, both = results(folder, "odd")
+    assert alone["said"] == ""
+    for result in both.values():
+        assert result["said"].startswith("A batch of 10 images cannot be shared by 2 devices")
+        assert result["seen"] == []
+
+
+def test_all_stop_where_the_loss_is_not_finite(folder: Path):
+    _, both = results(folder, "broken")
+    assert both[0]["said"] == both[1]["said"] and "The loss is not finite at step" in both[0]["said"]
+    assert sorted(path.name for path in (folder / "2" / "broken").iterdir()) == ["not_finite-0.pt", "not_finite-1.pt"]
+
+
+def test_the_first_process_writes(folder: Path):
+    assert sorted(path.name for path in (folder / "2" / "plain").iterdir()) == ["checkpoint.pt", "curve.jsonl"]

@@ -1,0 +1,94 @@
+"""Claims with real processes; the GPUs are names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssltransfer.training.gpu_lock import DeviceError, claim, claim_gpus
+
+CODE = (
+    "import sys; from pathlib import Path; from ssltransfer.training.gpu_lock import claim\n"
+    "print(*claim(sys.argv[3].split(','), int(sys.argv[2]), Path(sys.argv[1])), flush=True); sys.stdin.read()"
+)
+
+
+class Job:
+    """A process that claims, says what it got, and holds it until it is told to end."""
+
+    def __init__(self, folder: Path, count: int, ids: str = "0,1"):
+        words = [sys.executable, "-c", CODE, str(folder), str(count), ids]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def says(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path):
+    started: list[Job] = []
+
+    def start(count: int, ids: str = "0,1") -> Job:
+        started.append(Job(tmp_path / "locks", count, ids))
+        return started[-1]
+
+    yield start
+    for job in started:
+        job.kill()
+
+
+def test_side_by_side_they_have_a_gpu_each(jobs):
+    pair = [jobs(1), jobs(1)]
+    assert {job.says() for job in pair} == {"0", "1"}
+
+
+def test_none_free_it_waits_saying_so_once_and_takes_what_a_killed_job_had(jobs):
+    first = jobs(1)
+    second = jobs(1)
+    had = {first: first.says(), second: second.says()}
+    late = jobs(1)
+    assert late.says() == "Waiting for 1 of 2 GPUs: other jobs of yours use them."
+    second.kill()
+    assert late.says() == had[second]
+
+
+def test_one_that_needs_all_waits_for_all_and_is_not_overtaken(jobs):
+    small = jobs(1, "0,1,2")
+    assert small.says() == "0"
+    large = jobs(3, "0,1,2")
+    assert large.says().startswith("Waiting for 3 of 3 GPUs")
+    later = jobs(1, "0,1,2")
+    assert later.says().startswith("Waiting for 1 of 3 GPUs")
+    small.kill()
+    assert large.says() == "0 1 2"
+    large.kill()
+    assert later.says() in {"0", "1", "2"}  # the kernel frees what a killed process held one after the other
+
+
+def test_two_that_need_all_never_hold_half_each(jobs):
+    pair = [jobs(2), jobs(2)]
+    said = {job.says(): job for job in pair}
+    assert sorted(said) == ["0 1", "Waiting for 2 of 2 GPUs: other jobs of yours use them."]
+    said.pop("0 1").kill()
+    assert [job.says() for job in said.values()] == ["0 1"]
+
+
+def test_more_than_there_are_is_refused(tmp_path: Path):
+    with pytest.raises(DeviceError, match="3 GPUs are asked for, but this machine has 2"):
+        claim(["0", "1"], 3, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"])
+def test_a_choice_that_was_made_stands(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv(name, "7")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: pytest.fail("the machine was asked"))
+    claim_gpus(1)
