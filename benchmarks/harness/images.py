@@ -20,7 +20,7 @@ def draw(folder: Path, n: int) -> Path:
 
     At most 32 rooms are drawn; each image has noise of its own.
     """
-    toyworld.draw("rgbd", folder / "rooms", split="train", n=min(n, 32), size=375)
+    toyworld.generate("rgbd", folder / "rooms", split="train", num_images=min(n, 32), size=375)
     rooms = sorted((folder / "rooms/train/rgb").iterdir())
     (folder / "images").mkdir()
     for number in range(n):

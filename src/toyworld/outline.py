@@ -1,4 +1,4 @@
-"""Outlines: closed polygons (N, 2) float64, x to the right and y down, from which things are put together."""
+"""Outlines of parts: closed polygons (N, 2) float64, x right and y down."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def polygon(*corners: tuple[float, float]) -> Points:
 
 
 def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0.0) -> Points:
-    """Return an upright rectangle with rounded corners."""
+    """Return a rectangle with rounded corners."""
     r = min(radius, abs(x1 - x0) / 2, abs(y1 - y0) / 2)
     if r <= 0:
         return polygon((x0, y0), (x1, y0), (x1, y1), (x0, y1))
-    turn = np.linspace(0, np.pi / 2, 5)
-    arc = np.stack([np.cos(turn), np.sin(turn)], 1) * r
+    t = np.linspace(0, np.pi / 2, 5)
+    arc = np.stack([np.cos(t), np.sin(t)], 1) * r
     quarter = np.array([[0.0, 1.0], [-1.0, 0.0]])
     corners = [(x1 - r, y1 - r), (x0 + r, y1 - r), (x0 + r, y0 + r), (x1 - r, y0 + r)]
     pieces = []
@@ -34,14 +34,14 @@ def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0.0) -> Poin
 def oval(
     cx: float, cy: float, rx: float, ry: float, angle: float = 0.0, arc: tuple[float, float] = (0.0, 1.0)
 ) -> Points:
-    """Return an ellipse turned by `angle` radians; `arc` keeps a part of the turn (0..1 from the right, clockwise)."""
+    """Return an ellipse rotated by `angle` radians; `arc` is the section of it (0..1 from the right, clockwise)."""
     t = np.linspace(arc[0], arc[1], 33) * 2 * np.pi
     c, s = np.cos(angle), np.sin(angle)
     x, y = rx * np.cos(t), ry * np.sin(t)
     return np.stack([cx + c * x - s * y, cy + s * x + c * y], 1)
 
 
-def smooth(*corners: tuple[float, float], steps: int = 7, closed: bool = True) -> Points:
+def spline(*corners: tuple[float, float], steps: int = 7, closed: bool = True) -> Points:
     """Return the Catmull-Rom curve through the corners."""
     p = np.array(corners, np.float64)
     if closed:
@@ -55,8 +55,8 @@ def smooth(*corners: tuple[float, float], steps: int = 7, closed: bool = True) -
     return curve if closed else np.concatenate([curve, p[-1:]])
 
 
-def limb(spine: Points, widths: float | Sequence[float]) -> Points:
-    """Return a band along an open curve (N, 2); `widths` (one, or from start to end) is its full width."""
+def stroke(spine: Points, widths: float | Sequence[float]) -> Points:
+    """Return a band along an open curve (N, 2); `widths` is its width, one or several from start to end."""
     along = np.gradient(spine, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
     side = np.stack([-along[:, 1], along[:, 0]], 1)
@@ -67,19 +67,19 @@ def limb(spine: Points, widths: float | Sequence[float]) -> Points:
 
 def rod(x0: float, y0: float, x1: float, y1: float, width: float, end: float | None = None) -> Points:
     """Return a straight band between two points, `width` wide at the first and `end` at the second."""
-    return limb(polygon((x0, y0), (x1, y1)), (width, width if end is None else end))
+    return stroke(polygon((x0, y0), (x1, y1)), (width, width if end is None else end))
 
 
 def leaf(x0: float, y0: float, x1: float, y1: float, width: float) -> Points:
-    """Return a lens from one point to another, as a leaf or a petal is."""
+    """Return a leaf or petal from one point to another."""
     spine = np.linspace((x0, y0), (x1, y1), 9)
-    return limb(spine, (0.02 * width, 0.6 * width, width, 0.95 * width, 0.6 * width, 0.02 * width))
+    return stroke(spine, (0.02 * width, 0.6 * width, width, 0.95 * width, 0.6 * width, 0.02 * width))
 
 
-def lump(rng: np.random.Generator, cx: float, cy: float, rx: float, ry: float, rough: float = 0.15) -> Points:
-    """Return an ellipse with an uneven edge."""
+def blob(rng: np.random.Generator, cx: float, cy: float, rx: float, ry: float, roughness: float = 0.15) -> Points:
+    """Return an ellipse with an irregular edge."""
     t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     k = np.arange(2, 7)
-    size = rng.normal(0, rough, len(k)) / np.sqrt(k)
+    size = rng.normal(0, roughness, len(k)) / np.sqrt(k)
     r = 1 + (size * np.cos(t[:, None] * k + rng.uniform(0, 2 * np.pi, len(k)))).sum(1)
     return np.stack([cx + rx * r * np.cos(t), cy + ry * r * np.sin(t)], 1)

@@ -1,4 +1,4 @@
-"""Surface patterns: a colour for every point of a plane, as a function of two colours and a few numbers."""
+"""Textures: the color of every point of a plane, as a function of two colors and a few numbers."""
 
 from __future__ import annotations
 
@@ -17,35 +17,34 @@ _TILE = 512
 
 
 @lru_cache(maxsize=1)
-def noise_tile() -> Array:
-    """Return one (512, 512) float32 fractal noise picture in 0..1 that repeats without a seam."""
+def _noise_tile() -> Array:
+    """Return one (512, 512) float32 image of fractal noise in 0..1 that tiles without a seam."""
     rng = np.random.default_rng(20180601)
     k = np.fft.fftfreq(_TILE, 1 / _TILE)
     radius = np.hypot(k[:, None], k[None, :])
     radius[0, 0] = np.inf
     spectrum = np.fft.fft2(rng.standard_normal((_TILE, _TILE))) * np.maximum(radius, 4.0) ** -1.6
     field = np.fft.ifft2(spectrum).real
-    ranks = (field - field.mean()) / (field.std() * 4) + 0.5
-    return np.clip(ranks, 0, 1).astype(np.float32)
+    return np.clip((field - field.mean()) / (field.std() * 4) + 0.5, 0, 1).astype(np.float32)
 
 
 def noise(x: Array, y: Array, offset: tuple[float, float] = (0.0, 0.0)) -> Array:
     """Look up fractal noise (0..1) at x, y, broadcast against each other; its largest features are ~ 1/8 wide."""
     column = ((x + offset[0]) * _TILE).astype(np.int32) % _TILE
     row = ((y + offset[1]) * _TILE).astype(np.int32) % _TILE
-    return noise_tile()[row, column]
+    return _noise_tile()[row, column]
 
 
 def soft_step(value: Array, width: float) -> Array:
-    """Map value < -width to 0 and > width to 1 with a straight ramp between."""
+    """Map value < -width to 0 and > width to 1 with a linear ramp between."""
     return np.clip(value / (2 * width) + 0.5, 0, 1)
 
 
 @dataclass(frozen=True)
-class Paint:
-    """A pattern between two RGB colours (0..1); `frequency` is in periods per unit of the painted plane."""
+class Texture:
+    """A pattern of two RGB colors (0..1); `frequency` is in periods per unit of the plane, `angle` in radians."""
 
-    colour: Array
+    color: Array
     other: Array
     pattern: str = "plain"
     frequency: float = 3.0
@@ -53,12 +52,12 @@ class Paint:
     phase: tuple[float, float] = (0.0, 0.0)
 
     def at(self, x: Array, y: Array) -> Array:
-        """Return the colours, shape broadcast(x, y) + (3,), at the points x, y."""
-        weight = self.weight(x, y)[..., None]
-        return self.colour + (self.other - self.colour) * weight
+        """Return the colors, shape broadcast(x, y) + (3,), at the points x, y."""
+        weight = self._weight(x, y)[..., None]
+        return self.color + (self.other - self.color) * weight
 
-    def weight(self, x: Array, y: Array) -> Array:
-        """Return how much of the second colour (0..1) lies at each point."""
+    def _weight(self, x: Array, y: Array) -> Array:
+        """Return the weight (0..1) of the second color at each point."""
         grain = noise(x * 0.37, y * 0.37, self.phase)
         if self.pattern == "plain":
             return 0.35 * grain
@@ -87,52 +86,77 @@ class Paint:
             row = np.floor(v)
             hard = soft_step(np.hypot((u + 0.5 * (row % 2)) % 1 - 0.5, v % 1) - 0.52, 0.2)
         else:
-            raise ValueError(f"texture: no pattern is called {self.pattern!r}; choose one of {PATTERNS}")
+            raise ValueError(f"unknown pattern {self.pattern!r}; choose one of {PATTERNS}.")
         return 0.85 * hard + 0.15 * grain
 
-    def darker(self, factor: float) -> Paint:
-        """Return the same pattern with both colours multiplied by `factor`."""
+    def scaled(self, factor: float) -> Texture:
+        """Return the same pattern with both colors multiplied by `factor`: < 1 is darker, > 1 is brighter."""
         f = np.float32(factor)
-        return replace(self, colour=np.clip(self.colour * f, 0, 1), other=np.clip(self.other * f, 0, 1))
+        return replace(self, color=np.clip(self.color * f, 0, 1), other=np.clip(self.other * f, 0, 1))
 
 
 def hsv(hue: float, saturation: float, value: float) -> Array:
-    """Return an RGB colour (3,) in 0..1."""
+    """Return an RGB color (3,) in 0..1."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 
-def random_colour(rng: np.random.Generator, value: tuple[float, float] = (0.3, 0.95)) -> Array:
-    """Draw a colour, from grey to strong; warm and blue hues come more often than green and violet ones."""
+def random_color(rng: np.random.Generator, value: tuple[float, float] = (0.3, 0.95)) -> Array:
+    """Draw a color of any saturation; warm and blue hues are more frequent than green and violet ones."""
     hue = (rng.normal(0.08, 0.05), rng.normal(0.59, 0.06), rng.random())[int(rng.integers(3))]
     return hsv(hue, float(rng.beta(1.5, 2.0)), rng.uniform(*value))
 
 
-def related(rng: np.random.Generator, colour: Array, least: float = 0.28) -> Array:
-    """Draw a second colour that stands off from `colour` by at least `least` (root mean square over RGB)."""
-    other = random_colour(rng)
-    while np.sqrt(np.mean((other - colour) ** 2)) < least:
-        other = random_colour(rng, (0.1, 1.0))
+def distinct_color(rng: np.random.Generator, color: Array, min_distance: float = 0.28) -> Array:
+    """Draw a color at least `min_distance` from `color` (root mean square over RGB)."""
+    other = random_color(rng)
+    while np.sqrt(np.mean((other - color) ** 2)) < min_distance:
+        other = random_color(rng, (0.1, 1.0))
     return other
 
 
-def random_paint(
-    rng: np.random.Generator,
-    colour: Array | None = None,
-    patterns: tuple[str, ...] = PATTERNS,
-    frequency: tuple[float, float] = (2.5, 6.0),
-) -> Paint:
-    """Draw a pattern; its first colour may be given."""
-    first = random_colour(rng) if colour is None else colour
-    return Paint(
+def random_texture(
+    rng: np.random.Generator, color: Array | None = None, frequency: tuple[float, float] = (2.5, 6.0)
+) -> Texture:
+    """Draw a texture; its first color may be given."""
+    first = random_color(rng) if color is None else color
+    return Texture(
         first,
-        related(rng, first, rng.uniform(0.1, 0.35)),
-        str(rng.choice(patterns)) if rng.random() < 0.75 else "plain",
+        distinct_color(rng, first, rng.uniform(0.1, 0.35)),
+        str(rng.choice(PATTERNS)) if rng.random() < 0.75 else "plain",
         rng.uniform(*frequency),
         rng.uniform(0, np.pi),
         (rng.random(), rng.random()),
     )
 
 
-def plain(colour: Array) -> Paint:
-    """Return an almost even paint of one colour, with a little grain."""
-    return Paint(colour, colour * np.float32(0.75))
+def plain(color: Array) -> Texture:
+    """Return an almost uniform texture of one color, with a little grain."""
+    return Texture(color, color * np.float32(0.75))
+
+
+WHITE = plain(np.ones(3, np.float32))
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The textures of one object by role: `main` and `second` for most of it, `accent` for small parts,
+    `dark` and `light` for details. A theme is independent of the object's class.
+    """
+
+    main: Texture
+    second: Texture
+    accent: Texture
+    dark: Texture
+    light: Texture
+
+    @staticmethod
+    def random(rng: np.random.Generator) -> Theme:
+        """Draw a theme."""
+        main = random_texture(rng)
+        second = random_texture(rng, distinct_color(rng, main.color, 0.18))
+        if rng.random() < 0.3:
+            second = main.scaled(rng.uniform(0.55, 0.8))
+        accent = plain(distinct_color(rng, second.color, 0.3))
+        dark = plain(random_color(rng, (0.05, 0.22)))
+        light = plain(random_color(rng, (0.8, 1.0)) * np.float32(0.5) + np.float32(0.5))
+        return Theme(main, second, accent, dark, light)

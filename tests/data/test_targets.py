@@ -12,11 +12,11 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import Synthetic
+from ssltransfer.data.formats.voc import CLASSES
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.targets import VOID, BadTarget, Boxes, check_target, read_target
 from ssltransfer.data.transforms import Paired
 from ssltransfer.stages.index import run
-from toyworld.voc import CLASSES
 
 
 def indexed(folder: Path, kind: str, n: int = 4, **options: object) -> Index:

@@ -14,11 +14,11 @@ def find(dataset: Synthetic, *, workers: int = 1) -> Found:
     """Draw the images if they are not there yet; a folder of its own for each size and seed."""
     root = Path(dataset.root) / f"{dataset.subset}-{dataset.size}px-seed{dataset.seed}-n{dataset.num_images}"
     try:
-        toyworld.draw(
+        toyworld.generate(
             dataset.subset,
             root,
             split=dataset.split,
-            n=dataset.num_images,
+            num_images=dataset.num_images,
             size=dataset.size,
             seed=dataset.seed,
             workers=workers,
