@@ -24,9 +24,9 @@ from ssltransfer.config.formats import MotionOptions, Synthetic, Video
 from ssltransfer.config.tasks import TASKS, Several
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.world import draw
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
+from toyworld import generate
 
 FOLDER = Path(__file__).parent / "images"
 IMAGES = 4
@@ -51,7 +51,7 @@ def world(folder: Path) -> dict[str | None, Path]:
     images, videos, clips = (folder / f"{name}.parquet" for name in ("images", "videos", "clips"))
     spec = Synthetic(root=str(folder), subset="scenes", split="docs", num_images=IMAGES, size=512)
     index_stage.run(spec, output=images, threads=1)
-    draw("clips", folder / "films", split="docs", n=IMAGES, size=240)
+    generate("clips", folder / "films", split="docs", num_images=IMAGES, size=240)
     video = Video(root=str(folder / "films"), split="docs", motion=MotionOptions(every=12))
     index_stage.run(video, output=videos, threads=1)
     motion.run(video.motion, data=videos, output=clips, threads=1)

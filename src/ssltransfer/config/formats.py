@@ -385,7 +385,7 @@ class Synthetic(Dataset):
     """The embedded world: images drawn by a seeded program, no download."""
 
     format: Literal["synthetic"] = "synthetic"
-    source: ClassVar[str] = "ssltransfer.data.world"
+    source: ClassVar[str] = "toyworld"
     root: str = "data/synthetic"
     subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
     split: str

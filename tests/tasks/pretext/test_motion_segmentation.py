@@ -21,7 +21,6 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import MotionSegmentation
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.world import draw
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
@@ -30,6 +29,7 @@ from ssltransfer.stages import motion
 from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, at_places, build, overlap
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import build_optimizer, fit, update
+from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)
 LABELS = MotionOptions(size=(96, 128), every=2, foreground=(0.01, 0.9))
@@ -38,7 +38,7 @@ SMALL = CaffeNet(width=0.125, size=48, stem_stride=2, bn=True)
 
 
 def labelled(folder: Path, split: str, films: int) -> Path:
-    draw("clips", folder / "world", split=split, n=films, size=48)
+    generate("clips", folder / "world", split=split, num_images=films, size=48)
     index_stage.run(Video(root=str(folder / "world"), split=split), output=folder / f"v-{split}.parquet", threads=1)
     motion.run(LABELS, data=folder / f"v-{split}.parquet", output=folder / f"{split}.parquet", threads=1)
     return folder / f"{split}.parquet"
