@@ -1,4 +1,4 @@
-"""The context-free network of the jigsaw papers: a backbone shared by nine tiles, and a head that sees them together."""
+"""The context-free network of the jigsaw papers: a backbone shared by nine tiles, and a head on all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Tiles
 from ssltransfer.models.backbone import initialize, initialize_last
 from ssltransfer.models.build import build_tile_backbone
-from ssltransfer.tasks.pretext.pooled_backbone import Pooled
+from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 
 
 class ContextFreeNetwork(nn.Module):
@@ -36,7 +36,7 @@ class ContextFreeNetwork(nn.Module):
     ):
         super().__init__()
         self.backbone = build_tile_backbone(options, seed=seed, stem_stride=cut.stem_stride)
-        self.pool5 = Pooled(self.backbone, cut.tile, "Tiles")
+        self.pool5 = PooledBackbone(self.backbone, cut.tile, "Tiles")
         shared = max(1, hidden // 4)
 
         def layer(inputs: int, outputs: int) -> nn.Sequential:
