@@ -69,7 +69,8 @@ def puzzles() -> Task:
 
 def patches() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 4, "channel_shift": 0, "stem_stride": 1}
-    given = {"permutations": 8, "permutations_per_image": 4, "tiles": tiles, "resize": 66, "hidden_dim": 64, "embed_dim": 16, "dropout": 0.0}
+    given = {"permutations": 8, "permutations_per_image": 4, "tiles": tiles, "resize": 66, "hidden_dim": 64}
+    given |= {"embed_dim": 16, "dropout": 0.0}
     return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), BACKBONE, 0)
 
 

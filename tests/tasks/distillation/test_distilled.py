@@ -121,7 +121,7 @@ def command(name: str, teacher: Path, data: Path, output: Path, *more: str, **sc
     return [sys.executable, "-m", "ssltransfer.cli", "student", *words, "--threads", "1", *more]
 
 
-@pytest.mark.momentum_encoder
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects_path: Path, tmp_path: Path) -> None:
     """Queues, slow copies, memories and constants are in the checkpoint."""
@@ -139,7 +139,7 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects
         assert digest_of(broken.parent / file) == digest_of(whole.parent / file)
 
 
-@pytest.mark.momentum_encoder
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compress-1q", "compress-2q", "crd", "regression", "attention-transfer"])
 def test_two_processes_come_to_the_weights_of_one(
     name: str, teacher_of: Path, objects_path: Path, tmp_path: Path

@@ -120,7 +120,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
     return {name: digest_of(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
-@pytest.mark.momentum_encoder
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     objects_path: Path, labels_path: Path, tmp_path: Path
 ) -> None:
@@ -153,7 +153,7 @@ def wait_for_checkpoint(folder: Path, *, after: float) -> None:
     raise AssertionError("no checkpoint was written")
 
 
-@pytest.mark.momentum_encoder
+@pytest.mark.slow
 def test_a_second_copy_is_refused_at_once(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "cc" / "manifest.json"
     environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "1"}

@@ -166,7 +166,7 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
 def test_a_shared_backbone_is_the_one_that_was_given():
     backbone = build_backbone(SMALL, top=False, seed=5)
     task = build(TINY, SMALL, 0, shared=backbone)
-    assert task.backbone is backbone and MotionSegmentation.shares
+    assert task.backbone is backbone and MotionSegmentation.supports_multi_task
     mixed = MixedBackbone(build_backbone(ResNet101V2(width=0.125), top=False))
     assert build(TINY, ResNet101V2(width=0.125), 0, shared=mixed).layer == "block3" and mixed.training
     alone = build(TINY, SMALL, 0)

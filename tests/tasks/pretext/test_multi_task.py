@@ -130,7 +130,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         ({"tasks": {"a": {"task": "rotation", "schedule": {"steps": 3}}}}, "belong to the whole training"),
         (
             {"tasks": {"a": {"task": "rotation", "schedule": {"bach": 3}}}},
-            "tasks.a.schedule.bach: unknown key 'bach'; did you mean 'batch'",
+            "tasks.a.schedule.bach: unknown key 'bach'; did you mean 'batch_size'",
         ),
         ({"tasks": {"a": {"task": {**POSITION, "stem_stride": 1}}}}, "set stem_stride of the backbone"),
         ({"tasks": {"a": {"task": "rotation"}}, "l1_layer_mix": 0.01}, "l1_layer_mix mixes the units of block3"),

@@ -146,9 +146,9 @@ def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
     [
         ({"crop_size": 40}, "more than crop_size 40"),
         ({"jitter": 5}, "lets patches touch"),
-        ({"area_range": (3000, 5000)}, "begin at 3600"),
+        ({"area_range": (3000, 5000)}, "start at 3600"),
         ({"area_range": (5000, 4000)}, "must rise"),
-        ({"grids_per_image": 1, "pairs_per_image": 13}, "promise 12 pairs"),
+        ({"grids_per_image": 1, "pairs_per_image": 13}, "more than 12, the fewest pairs of 1 grids"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(more: dict[str, object], message: str):
