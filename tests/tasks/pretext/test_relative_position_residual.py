@@ -120,5 +120,5 @@ def test_what_does_not_fit_is_refused():
         task(patch=12, gap=6)
     with pytest.raises(ValidationError, match="more than crop_size 60"):
         task(crop_size=60, area_range=(3600, 3600))
-    with pytest.raises(ValidationError, match="channels"):
+    with pytest.raises(ValidationError, match="head_dims"):
         RelativePositionResidual.model_validate({"head": {"head_dims": (0, 4)}})
