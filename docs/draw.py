@@ -21,7 +21,7 @@ from torch import Tensor
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.formats import MotionOptions, Synthetic, Video
-from ssltransfer.config.tasks import TASKS, Several
+from ssltransfer.config.tasks import TASKS, MultiTask
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.stages import index as index_stage
@@ -38,7 +38,7 @@ QUALITY = 72  # of WebP
 
 def trained() -> list[type[TaskOptions]]:
     """The tasks that have something to show: several of them on one backbone show what each does."""
-    return [task for task in TASKS if task.trains and task is not Several]
+    return [task for task in TASKS if task.is_trainable and task is not MultiTask]
 
 
 def file_of(task: type[TaskOptions]) -> Path:

@@ -48,7 +48,7 @@ def test_nothing_is_done_unasked(model: Path, images: Index) -> None:
 
 
 def test_channels_are_even_over_the_images_that_were_drawn(model: Path, images: Index) -> None:
-    found = ready(model, images, absorb_bn=True, rescale=True)
+    found = ready(model, images, absorb_bn=True, data_dependent_init=True)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in found.backbone.modules())
     views = load_batches(images, found.view, sequential_keys(range(len(images)), 60), seed=0)
     x = normalize(next(views).images, found.rule)
@@ -63,14 +63,16 @@ def test_channels_are_even_over_the_images_that_were_drawn(model: Path, images: 
 
 def test_it_is_the_seeds_alone(model: Path, images: Index) -> None:
     some = images.subset(np.arange(40))
-    one, again, other = (ready(model, some, seed, absorb_bn=True, rescale=True).backbone for seed in (3, 3, 4))
+    one, again, other = (
+        ready(model, some, seed, absorb_bn=True, data_dependent_init=True).backbone for seed in (3, 3, 4)
+    )
     assert torch.equal(one.get_submodule("fc6").weight, again.get_submodule("fc6").weight)  # type: ignore[arg-type]
     assert not torch.equal(one.get_submodule("fc6").weight, other.get_submodule("fc6").weight)  # type: ignore[arg-type]
 
 
 def test_what_stays_frozen_stays_frozen(model: Path, images: Index) -> None:
     presence = np.ones((len(images), 3), np.int8)
-    options = VocClassification(train="fc6-8", absorb_bn=True, rescale=True)
+    options = VocClassification(train="fc6-8", absorb_bn=True, data_dependent_init=True)
     read = read_model(model)
     task = FineTuned(read, "it", options, presence, presence, 0)
     prepared(replace(read, backbone=task.backbone), options, images, CPU, 0)
@@ -82,7 +84,7 @@ def test_what_stays_frozen_stays_frozen(model: Path, images: Index) -> None:
 def test_voc_classification_with_both(model: Path, tmp_path: Path) -> None:
     train, test = make_sets(tmp_path, "voc", {"trainval": 24, "test": 12}, 64)
     protocol = VocClassification(
-        schedule=Schedule(steps=3, batch_size=8, lr=0.001), crops=1, absorb_bn=True, rescale=True
+        schedule=Schedule(steps=3, batch_size=8, lr=0.001), crops=1, absorb_bn=True, data_dependent_init=True
     )
     for name in ("one", "two"):
         run(

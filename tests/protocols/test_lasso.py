@@ -38,7 +38,7 @@ def model() -> Model:
 
 def head(model: Model, lasso: float | None) -> Head:
     labels = np.arange(48) % 4
-    options = FrozenBlock3.model_validate({"lasso": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
+    options = FrozenBlock3.model_validate({"l1_layer_mix": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
     return Head(model, options, Classes(["a", "b", "c", "d"], labels, labels), 0, "m")
 
 
@@ -63,7 +63,7 @@ def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: Model):
 
 
 def test_depth_learns_a_row_and_the_backbone(model: Model):
-    options = Depth.model_validate({"lasso": 0.5, "resize": [60, 80], "crop": [57, 76], "channels": 16})
+    options = Depth.model_validate({"l1_layer_mix": 0.5, "resize": [60, 80], "crop": [57, 76], "channels": 16})
     task = DepthTask(model, options, Median(2.0, 1.0), 0, "m")
     assert isinstance(task.backbone, MixedBackbone)
     task.predict(torch.randint(256, (2, 3, 57, 76), dtype=torch.uint8)).sum().backward()
@@ -95,7 +95,7 @@ def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: Model):
         assert torch.equal(*maps)
         found = [body.regions(one, boxes, owner) for body, one in zip((plain, mixed), maps, strict=True)]
         assert torch.equal(*found)
-    assert FasterRcnn(lasso=0.1).lasso == 0.1
+    assert FasterRcnn(l1_layer_mix=0.1).l1_layer_mix == 0.1
 
 
 def test_networks_without_such_units_are_refused():
@@ -105,7 +105,7 @@ def test_networks_without_such_units_are_refused():
         "pretexts": {"m": {"task": "random", "backbone": "resnet18"}},
         "evaluations": {
             "x": {
-                "protocol": {"name": "frozen-block3", "lasso": 0.1},
+                "protocol": {"name": "frozen-block3", "l1_layer_mix": 0.1},
                 "models": ["m"],
                 "train": "d",
                 "test": "e",
@@ -113,5 +113,5 @@ def test_networks_without_such_units_are_refused():
             }
         },
     }
-    with pytest.raises(ConfigError, match=r"evaluations.x.protocol.lasso: m has no units of block3"):
+    with pytest.raises(ConfigError, match=r"evaluations.x.protocol.l1_layer_mix: m has no units of block3"):
         complete(content)

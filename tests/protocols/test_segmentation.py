@@ -263,7 +263,7 @@ def test_it_learns_more_of_the_world_than_chance(masks: tuple[Path, Path], tmp_p
 
 def test_rescaled_and_absorbed(masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = make_model(tmp_path / "m", CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), top=False, seed=1)
-    measured(tmp_path, model, masks, absorb_bn=True, rescale=True)
+    measured(tmp_path, model, masks, absorb_bn=True, data_dependent_init=True)
     said = capsys.readouterr().out
     assert "5 batch norms folded" in said and "layers rescaled by 72 images" in said
 

@@ -63,22 +63,23 @@ BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
 
 def puzzles() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
-    given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden": 64, "dropout": 0.0}
+    given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden_dim": 64, "dropout": 0.0}
     return build(JigsawPP.model_validate(given), BACKBONE, 0)
 
 
 def patches() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 4, "channel_shift": 0, "stem_stride": 1}
-    given = {"permutations": 8, "shown": 4, "tiles": tiles, "resize": 66, "hidden": 64, "embedding": 16, "dropout": 0.0}
+    given = {"permutations": 8, "permutations_per_image": 4, "tiles": tiles, "resize": 66, "hidden_dim": 64}
+    given |= {"embed_dim": 16, "dropout": 0.0}
     return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), BACKBONE, 0)
 
 
 def exemplar() -> Task:
-    return ExemplarTask(Exemplar(views=3, embedding=16), BACKBONE, 0)
+    return ExemplarTask(Exemplar(num_views=3, embed_dim=16), BACKBONE, 0)
 
 
 def colors() -> Task:
-    return colorization.build(Colorization(resize=48, hidden=16), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
+    return colorization.build(Colorization(resize=48, hidden_dim=16), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
 
 
 def schedule(**kw: object) -> Schedule:

@@ -23,7 +23,7 @@ def of_videos(**motion: Any) -> dict[str, Any]:
         "datasets": {"films": videos | {"split": "train"}, "more-films": videos | {"split": "val"}},
         "pretexts": {
             "moves": {
-                "task": {"name": "motion-segmentation", "input": [96, 128], "hidden": 16},
+                "task": {"name": "motion-segmentation", "input": [96, 128], "hidden_dim": 16},
                 "backbone": {"name": "caffenet", "width": 0.125, "size": 64, "stem_stride": 2, "bn": True},
                 "data": "films",
                 "val": "more-films",

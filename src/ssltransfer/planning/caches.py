@@ -48,5 +48,5 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
 def _side(part: Pretext) -> int:
     """Short side of the images that a task reads."""
     if isinstance(part.task, PatchGrid):
-        return math.ceil(math.sqrt(part.task.pixels[1]))
+        return math.ceil(math.sqrt(part.task.area_range[1]))
     return int(getattr(part.task, "resize", part.backbone.short_side))

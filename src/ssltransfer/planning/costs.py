@@ -23,7 +23,7 @@ from ssltransfer.config.protocols import (
     Retrieval,
 )
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import Hog, Several
+from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
 from ssltransfer.planning.networks import (
@@ -140,7 +140,7 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         hours, limit = (
             _passes(seen, reading, work, machine.rate("training", student.backbone.name)) if seen else (None, "")
         )
-        disk = parameters(student.backbone, top=student.method.whole) * 4e-9
+        disk = parameters(student.backbone, top=student.method.is_self_contained) * 4e-9
         yield Cost(
             "student", name, needs, hours, disk, training_memory(student.backbone, student.schedule.batch_size), limit
         )
@@ -174,8 +174,8 @@ def _packed_gb(config: Config, name: str) -> float | None:
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
     disk = parameters(pretext.backbone, top=False) * 4e-9 * (1 + len(pretext.snapshots))
     needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
-    if not pretext.task.trains:
-        sampled = pretext.task.sampled if isinstance(pretext.task, Hog) else 0
+    if not pretext.task.is_trainable:
+        sampled = pretext.task.num_descriptors if isinstance(pretext.task, Hog) else 0
         work = 2.0 * sampled * 36 * getattr(pretext.backbone, "words", 0) * 20
         return Cost("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
     return _training(config, machine, name, pretext, disk)
@@ -187,8 +187,8 @@ def _training(config: Config, machine: Machine, name: str, pretext: Pretext, dis
     needs = tuple(dict.fromkeys(part.data for part in parts.values() if part.data))
     schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
     shares = dict.fromkeys(parts, 1.0)
-    if isinstance(pretext.task, Several):
-        shares = pretext.task.shares_of({member: schedule.batch_size for member, schedule in schedules.items()})
+    if isinstance(pretext.task, MultiTask):
+        shares = pretext.task.task_weights({member: schedule.batch_size for member, schedule in schedules.items()})
     hours, memory, limits = 0.0, 0.0, []
     for member, part in parts.items():
         schedule, n = schedules[member], images(config, part.data) if part.data else None

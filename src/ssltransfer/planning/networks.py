@@ -39,10 +39,10 @@ def task_flops(pretext: Pretext) -> float:
     if isinstance(task, Jigsaw | JigsawPP | PatchOptions):
         return 9 * _tile_flops(backbone, task.tiles.tile, task.tiles.stem_stride)
     if isinstance(task, PatchGrid):
-        across = max(2, task.canvas // (task.patch + task.gap))
-        return task.grids * across**2 * _patch_flops(backbone, task.patch, getattr(task, "stem_stride", None))
+        across = max(2, task.crop_size // (task.patch + task.gap))
+        return task.grids_per_image * across**2 * _patch_flops(backbone, task.patch, getattr(task, "stem_stride", None))
     if isinstance(task, Exemplar):
-        return task.views * flops(backbone)
+        return task.num_views * flops(backbone)
     if isinstance(task, ExemplarPatches):
         return 2 * _patch_flops(backbone, task.patch)
     if isinstance(task, Colorization):

@@ -87,7 +87,7 @@ class DepthTask(Task):
         super().__init__()
         self.options, self.rule, self.median = options, model.rule, median
         backbone = rebuild(model.backbone, top=False, output_stride=options.output_stride)
-        self.backbone = (backbone if options.lasso is None else MixedBackbone(backbone)).requires_grad_(True)
+        self.backbone = (backbone if options.l1_layer_mix is None else MixedBackbone(backbone)).requires_grad_(True)
         self.layer = options.layer or _default_layer(self.backbone)
         channels, stride = self._map(where)
         ups = round(math.log2(stride)) - 1
@@ -144,8 +144,8 @@ class DepthTask(Task):
         else:
             predicted, truth = self._measured(batch), batch.others["depth"]
         loss = berhu(predicted, truth, together=self.training)
-        if isinstance(self.backbone, MixedBackbone) and self.options.lasso is not None and self.training:
-            loss = loss + self.options.lasso * self.backbone.mix.penalty
+        if isinstance(self.backbone, MixedBackbone) and self.options.l1_layer_mix is not None and self.training:
+            loss = loss + self.options.l1_layer_mix * self.backbone.mix.penalty
         return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
 
     @torch.inference_mode()

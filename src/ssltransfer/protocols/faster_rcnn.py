@@ -65,7 +65,7 @@ class FasterRcnn(Detector):
 
     Args:
         model: where weights come from.
-        options: of the protocol; with `lasso` the map is a mix of block3's units.
+        options: of the protocol; with `l1_layer_mix` the map is a mix of block3's units.
         classes: how many.
         seed: of the fresh layers.
     """
@@ -73,9 +73,9 @@ class FasterRcnn(Detector):
     multiple: ClassVar[int] = 32  # so that the anchors' spacing, a whole number to torchvision, is the map's
 
     def __init__(self, model: Model, options: Options, classes: int, seed: int):
-        body = Blocks(model, options.pooling, seed, mixed=options.lasso is not None)
+        body = Blocks(model, options.pooling, seed, mixed=options.l1_layer_mix is not None)
         super().__init__(model, body, options, classes, seed)
-        self.mix, self.strength = body.mix, options.lasso
+        self.mix, self.strength = body.mix, options.l1_layer_mix
         sides = tuple(scale * self.body.stride for scale in options.anchor_scales)
         anchors = AnchorGenerator((sides,), (options.anchor_ratios,))
         with torch.random.fork_rng(devices=[]):

@@ -11,12 +11,12 @@ from ssltransfer.training.devices import Devices
 
 
 def prepared(model: Model, options: FineTuning, index: Index, devices: Devices, seed: int) -> Model:
-    """The model as `absorb_bn` and `rescale` want it; its backbone is changed in place.
+    """The model as `absorb_bn` and `data_dependent_init` want it; its backbone is changed in place.
 
     Arguments and errors are those of `rescale_by`; index: the training images.
     """
     if options.absorb_bn:
         print(f"{absorb_norms(model.backbone)} batch norms folded into the convolutions before them", flush=True)
-    if options.rescale:
+    if options.data_dependent_init:
         rescale_by(model, index, devices, seed)
     return model

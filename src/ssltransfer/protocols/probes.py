@@ -101,9 +101,9 @@ class Head(Task):
         self.model, self.options = model, options
         self.layer = options.layer or model.backbone.layers[-1]
         model.backbone.require([self.layer], where)
-        lasso: float | None = getattr(options, "lasso", None)
-        self.strength = lasso
-        self.mix = None if lasso is None else Mix(model.backbone)
+        l1_layer_mix: float | None = getattr(options, "l1_layer_mix", None)
+        self.strength = l1_layer_mix
+        self.mix = None if l1_layer_mix is None else Mix(model.backbone)
         shape = model.backbone.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")

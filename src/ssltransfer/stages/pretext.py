@@ -13,7 +13,7 @@ from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.tasks import Several, Snapshot
+from ssltransfer.config.tasks import MultiTask, Snapshot
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
@@ -37,7 +37,7 @@ def run(
     """Make the model and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
     A trained task is a module with `build(options, backbone, seed) -> PretextTask` (one that shares its backbone takes
-    `shared=None` too); one that is not trained has `make(spec, index, devices, folder) -> Made`.
+    `shared=None` too); one that is not trained has `make(spec, index, devices, folder) -> BuiltModel`.
 
     Args:
         spec: what is made.
@@ -60,13 +60,13 @@ def run(
         index = _index(data)
         content: dict[str, object] = {}
         measured: dict[str, object] = {"device": str(devices)}
-        if spec.task.trains:
+        if spec.task.is_trainable:
             named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
             first = len(trained.members[0].index)
             total = spec.schedule.total_steps(first) if first else 0
-            at_once = isinstance(spec.task, Several) and spec.task.at_once
+            at_once = isinstance(spec.task, MultiTask) and spec.task.synchronous
             fitted = fit_members(
                 trained.members,
                 total,
@@ -98,7 +98,7 @@ def run(
             backbone, rule = made.backbone, made.rule
             content |= made.content
         content |= write_model(output.parent, backbone, rule, json.loads(spec.canonical()))
-        files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.trains else [])]
+        files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.is_trainable else [])]
         files += [str(file_of(work.folder, step).relative_to(output.parent)) for step in spec.snapshots]
         work.finish(content, files=files, **measured)
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def build_task(options: TaskOptions, backbone: BackboneOptions, seed: int) -> Pr
 
 def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:
     """The task on its images, or several."""
-    if isinstance(spec.task, Several):
+    if isinstance(spec.task, MultiTask):
         found: Trainable = _module(spec.task).together(spec, images)
         return found
     assert spec.data is not None and spec.schedule is not None

@@ -11,7 +11,7 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.workdir import Work
 from ssltransfer.config.entities import Student
 from ssltransfer.models.weights import write_model
-from ssltransfer.tasks.distillation.base import BuildTask, Given
+from ssltransfer.tasks.distillation.base import BuildTask, StudentInputs
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
@@ -57,7 +57,7 @@ def run(
         index = read_index(data)
         held = read_index(val) if val else None
         module = import_module(f"ssltransfer.tasks.distillation.{spec.method.module}")
-        task = module.build(Given(spec, index, held, **learned, build_task=build_task))
+        task = module.build(StudentInputs(spec, index, held, **learned, build_task=build_task))
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
         if devices.rank:
             return

@@ -25,7 +25,7 @@ BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
 
 
 def task(backbone: BackboneOptions = BACKBONE, **more: object) -> ColorizationTask:
-    return ColorizationTask(Colorization.model_validate({"resize": 48, "hidden": 16} | more), backbone, 0)
+    return ColorizationTask(Colorization.model_validate({"resize": 48, "hidden_dim": 16} | more), backbone, 0)
 
 
 def batch_of(images: torch.Tensor) -> Batch:

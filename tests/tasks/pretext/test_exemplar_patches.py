@@ -14,7 +14,7 @@ from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.exemplar_patches import ExemplarPatchesTask
 from ssltransfer.training.fit import TrainingError
 
-SMALL = {"resize": 64, "patch": 32, "head": {"channels": (16, 8), "mid": 8}}
+SMALL = {"resize": 64, "patch": 32, "head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
 BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
 STILL = {"translation": 0, "scale": (1, 1), "rotation": 0}
 COLORFAST = {"hue": 0, "saturation": (1, 1), "brightness": (1, 1), "contrast": (1, 1)}
@@ -34,7 +34,7 @@ def draws(n: int) -> Draws:
 
 def test_the_published_sizes():
     options = ExemplarPatches()
-    assert (options.resize, options.patch, options.margin, options.head.channels) == (256, 96, 0.5, (1024, 512))
+    assert (options.resize, options.patch, options.margin, options.head.head_dims) == (256, 96, 0.5, (1024, 512))
     with torch.device("meta"):
         assert ExemplarPatchesTask(options, ResNet101V2(), 0).vectors.features == 3 * 3 * 512
 

@@ -689,7 +689,7 @@ def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
             {"prefix": "encoder."},
             r"encoder\.features\.0\.weight is missing \(0 of 14 .*leave `prefix` out, and it is found",
         ),
-        ({"fresh": ["classifier.*"]}, None),
+        ({"allow_missing": ["classifier.*"]}, None),
         ({}, None),
     ],
 )

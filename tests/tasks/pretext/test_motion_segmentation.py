@@ -33,7 +33,7 @@ from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)
 LABELS = MotionOptions(size=(96, 128), every=2, foreground=(0.01, 0.9))
-TINY = MotionSegmentation(input=(96, 128), hidden=32)
+TINY = MotionSegmentation(input=(96, 128), hidden_dim=32)
 SMALL = CaffeNet(width=0.125, size=48, stem_stride=2, bn=True)
 
 
@@ -142,7 +142,7 @@ def test_image_and_map_are_mirrored_together_and_neither_when_measured(clips: In
     for row, flipped in enumerate(mirrored):
         assert torch.allclose(inputs[row], still[row].flip(-1) if flipped else still[row])
         assert torch.equal(cells[row], truth[row].flip(-1) if flipped else truth[row])
-    without = build(TINY.model_copy(update={"mirror": False}), SMALL, 0)
+    without = build(TINY.model_copy(update={"hflip": False}), SMALL, 0)
     assert torch.equal(without.inputs(batch, batch.draws(3))[0], still)
 
 
@@ -166,7 +166,7 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
 def test_a_shared_backbone_is_the_one_that_was_given():
     backbone = build_backbone(SMALL, top=False, seed=5)
     task = build(TINY, SMALL, 0, shared=backbone)
-    assert task.backbone is backbone and MotionSegmentation.shares
+    assert task.backbone is backbone and MotionSegmentation.supports_multi_task
     mixed = MixedBackbone(build_backbone(ResNet101V2(width=0.125), top=False))
     assert build(TINY, ResNet101V2(width=0.125), 0, shared=mixed).layer == "block3" and mixed.training
     alone = build(TINY, SMALL, 0)
@@ -178,13 +178,13 @@ def test_what_cannot_be_is_one_sentence(objects: Index):
     with pytest.raises(ArtifactError, match="nobody looked for what moves in it; give a dataset of format video"):
         batch_of(task, objects)
     with pytest.raises(LayerError, match="Images of 32 x 32 pixels vanish on the way through caffenet"):
-        build(MotionSegmentation(input=(32, 32), hidden=8), CaffeNet(width=0.125, stem_stride=8), 0)
+        build(MotionSegmentation(input=(32, 32), hidden_dim=8), CaffeNet(width=0.125, stem_stride=8), 0)
 
 
 @pytest.mark.parametrize("backbone", [SMALL, ResNet101V2(width=0.125)], ids=lambda t: t.name)
 def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips: Index):
     """Far below what the share of the foreground alone would give."""
-    task = build(TINY.model_copy(update={"mirror": False}), backbone, 0)
+    task = build(TINY.model_copy(update={"hflip": False}), backbone, 0)
     steps = 25
     schedule = Schedule(steps=steps, batch_size=4, lr=0.004, optimizer="adam", weight_decay=0.0)
     optimizer = build_optimizer(task, schedule)
@@ -210,7 +210,7 @@ def test_other_films_are_learned_too(tmp_path: Path):
 
 SPEC = Pretext.model_validate(
     {
-        "task": {"name": "motion-segmentation", "input": [96, 128], "hidden": 16},
+        "task": {"name": "motion-segmentation", "input": [96, 128], "hidden_dim": 16},
         "backbone": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True},
         "data": "x",
         "val": "y",

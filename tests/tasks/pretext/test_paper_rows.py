@@ -28,16 +28,23 @@ CPU = Devices(torch.device("cpu"), 0)
 TILE = 48
 CUT = Tiles(crop=3 * TILE + 6, tile=TILE, jitter=1, channel_shift=0)
 SMALL: dict[str, dict[str, Any]] = {
-    "jigsaw++": {"tiles": CUT, "resize": 160, "hidden": 16, "permutations": 6},
-    "jigsaw-kolesnikov": {"tiles": CUT, "resize": 160, "hidden": 16, "permutations": 6, "shown": 2, "embedding": 8},
-    "relative-patch-location": {"tiles": CUT, "resize": 160, "hidden": 16, "embedding": 8},
-    "relative-position": {"grids": 1, "hidden": 16},
-    "relative-position-residual": {"grids": 1, "hidden": 16, "pairs": 4},
-    "rotation": {"hidden": 16},
-    "exemplar": {"views": 2, "embedding": 8},
+    "jigsaw++": {"tiles": CUT, "resize": 160, "hidden_dim": 16, "permutations": 6},
+    "jigsaw-kolesnikov": {
+        "tiles": CUT,
+        "resize": 160,
+        "hidden_dim": 16,
+        "permutations": 6,
+        "permutations_per_image": 2,
+        "embed_dim": 8,
+    },
+    "relative-patch-location": {"tiles": CUT, "resize": 160, "hidden_dim": 16, "embed_dim": 8},
+    "relative-position": {"grids_per_image": 1, "hidden_dim": 16},
+    "relative-position-residual": {"grids_per_image": 1, "hidden_dim": 16, "pairs_per_image": 4},
+    "rotation": {"hidden_dim": 16},
+    "exemplar": {"num_views": 2, "embed_dim": 8},
     "exemplar-patches": {},
-    "colorization": {"resize": 64, "hidden": 16},
-    "motion-segmentation": {"input": (64, 96), "hidden": 16},
+    "colorization": {"resize": 64, "hidden_dim": 16},
+    "motion-segmentation": {"input": (64, 96), "hidden_dim": 16},
 }
 
 
@@ -47,7 +54,7 @@ def rows() -> dict[str, Pretext]:
     for name in ("noroozi2018", "kolesnikov2019", "doersch2017"):
         for pretext in read_config(CONFIG / f"{name}.yaml").pretexts.values():
             for part in pretext.parts.values():
-                if part.task.trains:
+                if part.task.is_trainable:
                     forms = ("last_relu", "representation", "bn", "output_stride", "block4")
                     form = [
                         f"{key} {getattr(part.backbone, key)}" for key in forms if getattr(part.backbone, key, None)

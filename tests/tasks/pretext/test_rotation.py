@@ -15,7 +15,7 @@ BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
 
 
 def task(augment: str = "random-resized-crop") -> RotationTask:
-    return RotationTask(Rotation.model_validate({"augment": augment, "hidden": 16}), BACKBONE, 0)
+    return RotationTask(Rotation.model_validate({"augment": augment, "hidden_dim": 16}), BACKBONE, 0)
 
 
 def images(n: int, side: int = 48) -> torch.Tensor:

@@ -23,7 +23,7 @@ from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import TrainingError
 
 BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2}
-ROTATION = {"name": "rotation", "hidden": 16, "augment": "crop"}
+ROTATION = {"name": "rotation", "hidden_dim": 16, "augment": "crop"}
 
 
 def spec_of(task: dict[str, Any] | str, backbone: dict[str, Any] = BACKBONE, **more: Any) -> Pretext:
@@ -85,7 +85,7 @@ def test_the_random_network_is_its_seed(tmp_path: Path):
 
 
 def hog_spec(**more: Any) -> Pretext:
-    task = {"name": "hog", "sampled": 600, "iterations": 5} | more
+    task = {"name": "hog", "num_descriptors": 600, "max_iter": 5} | more
     return spec_of(task, {"name": "hog-words", "words": 16, "size": 64}, data="d")
 
 
@@ -126,4 +126,4 @@ def test_descriptors_are_drawn_alike_from_images_spread_over_the_set(objects: In
 
 def test_more_words_than_descriptors_are_refused(tmp_path: Path, objects_path: Path):
     with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images cannot make 16 words"):
-        pretext.run(hog_spec(sampled=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)
+        pretext.run(hog_spec(num_descriptors=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)

@@ -15,7 +15,7 @@ from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 
 BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True}
-ROTATION = {"name": "rotation", "augment": "crop", "hidden": 16}
+ROTATION = {"name": "rotation", "augment": "crop", "hidden_dim": 16}
 
 
 def content(**more: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_a_pattern_means_snapshots_where_it_says_so():
         ({"snapshots": [4]}, "before the last step"),
         ({"task": "random", "schedule": None}, "no steps to keep snapshots of"),
         (
-            {"task": {"name": "snapshot", "of": "turn", "step": 1}, "snapshots": [], "schedule": None},
+            {"task": {"name": "snapshot", "source": "turn", "step": 1}, "snapshots": [], "schedule": None},
             "made by themselves",
         ),
     ],

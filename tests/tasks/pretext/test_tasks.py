@@ -172,7 +172,7 @@ def test_cut_off_and_gone_on_it_ends_alike(name: str, objects: Index, tmp_path: 
     assert all(torch.equal(value, again[key]) for key, value in whole.items()) and curve == same_curve
 
 
-SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name"]].shares})
+SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name"]].supports_multi_task})
 
 
 @pytest.mark.parametrize("name", SHARING)

@@ -24,7 +24,7 @@ class CaffeNet(AlexNetOptions):
     """CaffeNet: AlexNet with groups, LRN after pooling, ceil-mode pooling (Noroozi's AlexNet)."""
 
     name: Literal["caffenet"] = "caffenet"
-    source: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
+    reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
     dropout_before_classifier: ClassVar[bool] = True
     size: int = Field(227, ge=16, le=2048)
     bn: bool = Field(False, description="Batch normalization instead of LRN: not the papers', but learns in minutes.")
@@ -44,14 +44,14 @@ class AlexNet(AlexNetOptions):
     """torchvision's AlexNet: no groups, no LRN (CompRess's AlexNet)."""
 
     name: Literal["alexnet"] = "alexnet"
-    source: ClassVar[str] = "Krizhevsky 2014; torchvision.models.alexnet"
+    reference: ClassVar[str] = "Krizhevsky 2014; torchvision.models.alexnet"
 
 
 class AlexNetBN(AlexNetOptions):
     """RotNet's AlexNet: torchvision's channels, batch normalization after every layer, no dropout."""
 
     name: Literal["alexnet-bn"] = "alexnet-bn"
-    source: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
+    reference: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
 
     @property
     def normed(self) -> bool:
@@ -63,7 +63,7 @@ class AlexNetBig(AlexNetOptions):
     """DeepCluster's AlexNet: the original's channels without groups, batch normalization in the convolutions."""
 
     name: Literal["alexnet-big"] = "alexnet-big"
-    source: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
+    reference: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
     sobel: bool = Field(False, description="Sees the two Sobel gradients of the gray image, not its colors.")
 
     @property

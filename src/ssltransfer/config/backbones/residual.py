@@ -38,7 +38,7 @@ class ResNet18(ResNet):
     """torchvision's ResNet-18."""
 
     name: Literal["resnet18"] = "resnet18"
-    source: ClassVar[str] = "He et al. 2016; torchvision.models.resnet18"
+    reference: ClassVar[str] = "He et al. 2016; torchvision.models.resnet18"
     depths: ClassVar[tuple[int, int, int, int]] = (2, 2, 2, 2)
 
 
@@ -46,7 +46,7 @@ class ResNet50(ResNet):
     """torchvision's ResNet-50 (v1, stride in the 3x3 convolution)."""
 
     name: Literal["resnet50"] = "resnet50"
-    source: ClassVar[str] = "He et al. 2016; torchvision.models.resnet50"
+    reference: ClassVar[str] = "He et al. 2016; torchvision.models.resnet50"
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
 
 
@@ -83,7 +83,7 @@ class ResNet50V2(ResNetV2, TensorFlowNorms):
     """ResNet-50 v2 (pre-activation), width k / 4 for Kolesnikov's widening factor k."""
 
     name: Literal["resnet50-v2"] = "resnet50-v2"
-    source: ClassVar[str] = "He et al. 2016, identity mappings; Kolesnikov et al. 2019; protocols 2.3b"
+    reference: ClassVar[str] = "He et al. 2016, identity mappings; Kolesnikov et al. 2019; protocols 2.3b"
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
     tile: ClassVar[dict[str, int]] = _PATCHES
     output_stride: Literal[8, 16] = Field(16, description="Input pixels a pixel of block3; 8: block3 is dilated.")
@@ -94,7 +94,7 @@ class ResNet101V2(ResNetV2):
     """ResNet-101 v2 (pre-activation) up to the end of block3, at output stride 8 or 16."""
 
     name: Literal["resnet101-v2"] = "resnet101-v2"
-    source: ClassVar[str] = "He et al. 2016, identity mappings; Doersch & Zisserman 2017; protocols 2.5"
+    reference: ClassVar[str] = "He et al. 2016, identity mappings; Doersch & Zisserman 2017; protocols 2.5"
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 23, 3)
 
 
@@ -102,7 +102,7 @@ class RevNet50(Represented, TensorFlowNorms):
     """RevNet-50: a ResNet-50 v2 whose units can be inverted, width k / 4 for Kolesnikov's widening factor k."""
 
     name: Literal["revnet50"] = "revnet50"
-    source: ClassVar[str] = "Gomez et al. 2017; Kolesnikov et al. 2019; protocols 2.4"
+    reference: ClassVar[str] = "Gomez et al. 2017; Kolesnikov et al. 2019; protocols 2.4"
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
     tile: ClassVar[dict[str, int]] = _PATCHES
     last_relu: bool = Field(True, description="ReLU after the last norm, before the average; the papers' (-): false.")
@@ -121,7 +121,7 @@ class MobileNetV2(BackboneOptions):
     """torchvision's MobileNetV2 (CompRess's small student)."""
 
     name: Literal["mobilenet-v2"] = "mobilenet-v2"
-    source: ClassVar[str] = "Sandler et al. 2018; torchvision.models.mobilenet_v2; protocols 2.7"
+    reference: ClassVar[str] = "Sandler et al. 2018; torchvision.models.mobilenet_v2; protocols 2.7"
     convolutions: ClassVar[tuple[str, ...]] = (*_BLOCKS, "conv18", "pool")
     vectors: ClassVar[tuple[str, ...]] = ("pool",)
     tile: ClassVar[dict[str, int]] = {"stem_stride": 1}

@@ -13,7 +13,7 @@ class HogWords(BackboneOptions):
     """Bag of words of HOG descriptors: no network, but a model like any other to what follows."""
 
     name: Literal["hog-words"] = "hog-words"
-    source: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
+    reference: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
     size: int = Field(256, ge=32, le=2048)
     words: int = Field(4096, ge=2)
     cell: int = Field(8, ge=2, description="Side of a HOG cell in pixels.")

@@ -59,7 +59,7 @@ class FineTuning(ProtocolOptions):
     absorb_bn: bool = Field(
         False, description="Fold each batch norm into the convolution before it; nothing where there are none."
     )
-    rescale: bool = Field(
+    data_dependent_init: bool = Field(
         False,
         description="Unit variance of every channel, then equal relative gradients of all layers "
         "(Krähenbühl et al. 2016); not for residual networks.",

@@ -15,7 +15,7 @@ class LinearLayers(ProtocolOptions):
 
     name: Literal["linear-layers"] = "linear-layers"
     module: ClassVar[str] = "linear_layers"
-    source: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
+    reference: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
     headline: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the backbone.")
     dims: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
@@ -31,7 +31,7 @@ class NonlinearLayers(ProtocolOptions):
 
     name: Literal["nonlinear-layers"] = "nonlinear-layers"
     module: ClassVar[str] = "nonlinear_layers"
-    source: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
+    reference: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
     tunes: ClassVar[bool] = True
     headline: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(
@@ -81,7 +81,7 @@ class Linear(Head):
     """Linear classifier on the representation, of unit length and standardized, by SGD (CompRess)."""
 
     name: Literal["linear"] = "linear"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     unit_length: bool = True
     standardize: bool = True
     augment: Literal["random-resized-crop", "random-crop"] = "random-resized-crop"
@@ -93,7 +93,7 @@ class LinearSgd(Head):
     """Linear classifier on the representation by SGD (Kolesnikov et al. 2019, table 2 and figure 8)."""
 
     name: Literal["linear-sgd"] = "linear-sgd"
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     mirror: bool = False
     schedule: Schedule = Schedule(epochs=520, batch_size=2048, lr=0.8, milestones=(480, 500), weight_decay=0.0)
@@ -103,7 +103,7 @@ class Mlp(Head):
     """Classifier with a hidden layer on the representation by SGD (Kolesnikov et al. 2019)."""
 
     name: Literal["mlp"] = "mlp"
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     mirror: bool = False
     hidden: int | None = 1000
@@ -116,7 +116,7 @@ class FrozenBlock3(Head):
     """Linear classifier on block3, max-pooled to 3x3, by RMSProp (Doersch & Zisserman 2017): recall at 5."""
 
     name: Literal["frozen-block3"] = "frozen-block3"
-    source: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
+    reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
     headline: ClassVar[str] = "top5"
     layer: str | None = Field(
         "block3", description="Backbones without one name their own, such as conv5; null: the last."
@@ -125,7 +125,7 @@ class FrozenBlock3(Head):
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     mirror: bool = False
     colors: bool = True
-    lasso: float | None = Field(None, ge=0, description=LASSO)
+    l1_layer_mix: float | None = Field(None, ge=0, description=LASSO)
     output_stride: Literal[8, 16] | None = 16
     schedule: Schedule = Schedule(
         epochs=20, batch_size=256, optimizer="rmsprop", lr=0.01, step_size=2, gamma=0.94, weight_decay=4e-5

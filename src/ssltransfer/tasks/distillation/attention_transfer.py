@@ -18,9 +18,9 @@ from ssltransfer.data.rng import Draws
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
-from ssltransfer.tasks.distillation.base import Given, StudentTask
+from ssltransfer.tasks.distillation.base import StudentInputs, StudentTask
 from ssltransfer.tasks.distillation.distilled import IMAGES
-from ssltransfer.tasks.distillation.layer_regression import alike
+from ssltransfer.tasks.distillation.layer_regression import match_spatial_size
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import Around
 
@@ -34,19 +34,18 @@ class AttentionTransferTask(Around, StudentTask):
 
         L = L_task + sum over layers of beta / (2 places) * || Qs / ||Qs|| - Qt / ||Qt|| ||
 
-    Q is a map's squared activations, summed over channels. The transfer is a mean over all that the student's backbone is
-    given, such as the nine tiles of each puzzle; the teacher is given the very same tensors, in evaluation mode, with
-    the strides with which it would learn that task. Both must have learned under one rule of normalization: what a task
-    has normalized cannot be undone.
+    Q is a map's squared activations, summed over channels. The transfer loss is a mean over all inputs of the student's
+    backbone, such as the nine tiles of each puzzle. The teacher gets the same tensors, in evaluation mode, with the
+    strides that it would have in that task. Both must use the same normalization, since the task normalizes its inputs.
 
-    The chance level is the task's, and the transfer of a student that attends to all places alike: a few hundred images.
+    The chance-level loss is that of the task plus the transfer loss of uniform attention, over a few hundred images.
 
     Raises:
         ArtifactError: the teacher cannot be read, or learned under another rule.
         LayerError: the teacher or the student has no such layer, or it is no map.
     """
 
-    def __init__(self, given: Given):
+    def __init__(self, given: StudentInputs):
         method, spec = given.spec.method, given.spec
         assert isinstance(method, AttentionTransfer) and given.teacher is not None and given.build_task is not None
         task = given.build_task(method.task, spec.backbone, spec.seed)
@@ -138,7 +137,7 @@ class Teacher:
 
 @contextmanager
 def calls_of(backbone: Backbone, layers: Sequence[str]) -> Iterator[list[Call]]:
-    """What a backbone is given meanwhile by others that ask for layers of their own, and these layers of the same pass."""
+    """Record the inputs of a backbone and these layers of each forward pass, whatever layers its caller requests."""
     calls: list[Call] = []
 
     def more(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -168,7 +167,7 @@ def distances(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         (N,), between 0 and the root of 2, over the places.
     """
-    pair = alike(*(x.square().sum(1, keepdim=True) for x in (student, teacher)))
+    pair = match_spatial_size(*(x.square().sum(1, keepdim=True) for x in (student, teacher)))
     mine, theirs = (F.normalize(x.flatten(1)) for x in pair)
     return torch.linalg.vector_norm(mine - theirs, dim=1) / mine.shape[1]
 
@@ -178,10 +177,11 @@ def _require_maps(backbone: Backbone, layers: Sequence[str], where: object) -> N
     for layer in layers:
         if layer not in backbone.options.maps:
             raise LayerError(
-                f"{where}: {layer} is a vector, which attends to no place; name maps: {', '.join(backbone.options.maps)}."
+                f"{where}: {layer} is a vector, which has no spatial attention; name maps: "
+                f"{', '.join(backbone.options.maps)}."
             )
 
 
-def build(given: Given) -> AttentionTransferTask:
+def build(given: StudentInputs) -> AttentionTransferTask:
     """The task with fresh weights."""
     return AttentionTransferTask(given)

@@ -25,7 +25,7 @@ BuildTask = Callable[[TaskOptions, BackboneOptions, int], BackboneTask]
 
 
 @dataclass(frozen=True)
-class Given:
+class StudentInputs:
     """What the stage was called with.
 
     Attributes:

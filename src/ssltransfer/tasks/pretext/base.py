@@ -53,7 +53,7 @@ class Trainable:
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltModel:
     """A model that was not trained by gradient.
 
     Attributes:
@@ -65,7 +65,7 @@ class Made:
     content: dict[str, Any] = field(default_factory=dict)
 
 
-def partners(n: int, task: str) -> Tensor:
+def paired_indices(n: int, task: str) -> Tensor:
     """The places of each image's other image in a batch: 1, 0, 3, 2, ...; a image alone (validation) is its own.
 
     A random other image, since the order is random, and the same one however a batch is divided over micro-batches

@@ -55,12 +55,12 @@ class ColorizationTask(PretextTask):
         self.register_buffer("constant", torch.tensor(math.log(len(BINS))))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            last = nn.Conv2d(options.hidden, len(BINS), 1)
+            last = nn.Conv2d(options.hidden_dim, len(BINS), 1)
             self.head = nn.Sequential(
                 nn.ZeroPad2d((0, 1, 0, 1)),
-                nn.Conv2d(channels, options.hidden, 2),
+                nn.Conv2d(channels, options.hidden_dim, 2),
                 nn.ReLU(inplace=True),
-                nn.Conv2d(options.hidden, options.hidden, 1),
+                nn.Conv2d(options.hidden_dim, options.hidden_dim, 1),
                 nn.ReLU(inplace=True),
                 last,
             )
@@ -94,7 +94,7 @@ class ColorizationTask(PretextTask):
         if not table.any():  # all images are gray: nothing will be learned
             return
         if self.options.prior == "training":
-            self.weights.copy_(balance(table.sum(0), uniform=self.options.uniform))
+            self.weights.copy_(balance(table.sum(0), uniform=self.options.prior_smoothing))
         weighted = (self.weights.cpu().double()[:, None] * table).sum(0) / (len(ids) * math.prod(self.places))
         self.constant.fill_(-torch.xlogy(weighted, weighted / weighted.sum()).sum())
 
@@ -105,8 +105,8 @@ class ColorizationTask(PretextTask):
         """
         ab = lab[:, 1:]
         options = self.options
-        code = soft_code(F.adaptive_avg_pool2d(ab, self.places), neighbors=options.neighbors, sigma=options.sigma)
-        return code, ab.abs().amax((1, 2, 3)) > options.least_color
+        code = soft_code(F.adaptive_avg_pool2d(ab, self.places), neighbors=options.num_soft_bins, sigma=options.sigma)
+        return code, ab.abs().amax((1, 2, 3)) > options.min_chroma
 
     def inputs(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> what the backbone is given, float (B, 3, S, S), and the images in Lab."""

@@ -19,7 +19,7 @@ from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask, partners
+from ssltransfer.tasks.pretext.base import PretextTask, paired_indices
 from ssltransfer.tasks.pretext.residual_head import PatchVectors
 
 
@@ -102,7 +102,7 @@ class ExemplarPatchesTask(PretextTask):
         inputs, _ = self.inputs(batch.images, draws)
         vectors = self.vectors(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
         one, two = vectors.unbind(1)
-        three = one[partners(len(one), "Exemplar on patches").to(one.device)]
+        three = one[paired_indices(len(one), "Exemplar on patches").to(one.device)]
         alike, unlike = (1 - F.cosine_similarity(one, other) for other in (two, three))
         loss = (alike - unlike + self.options.margin).clamp(min=0).mean()
         return {"loss": loss, "accuracy": (alike < unlike).float().mean()}
@@ -115,7 +115,7 @@ class ExemplarPatchesTask(PretextTask):
         outlines = (places.cpu() @ corners.T).mT
         marked = [outlined(image, outline) for image, outline in zip(batch.images, outlines, strict=True)]
         first, second = (visible(view) for view in inputs.unbind(1))
-        other = first[partners(len(first), "Exemplar on patches")]
+        other = first[paired_indices(len(first), "Exemplar on patches")]
         return [
             ("image", torch.stack(marked)),
             ("x1: a view", first),

@@ -19,7 +19,7 @@ from ssltransfer.data.transforms import CenterSquare
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.hog_words import DESCRIPTOR, hog
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.pretext.base import Made
+from ssltransfer.tasks.pretext.base import BuiltModel
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
@@ -27,24 +27,24 @@ BATCH = 32
 LEAST_OF_A_IMAGE = 50  # a million descriptors are 20,000 images of ImageNet, not a pass over all of it
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> Made:
+def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
     """k-means of HOG descriptors that were drawn alike from images spread evenly over the set.
 
     Raises:
         ArtifactError: the images have fewer descriptors than there are to be words.
     """
     assert isinstance(spec.task, Hog) and isinstance(spec.backbone, HogWordsOptions) and index is not None
-    descriptors, images = sample_descriptors(index, spec.task.sampled, spec.backbone, spec.seed, devices)
+    descriptors, images = sample_descriptors(index, spec.task.num_descriptors, spec.backbone, spec.seed, devices)
     if len(descriptors) < spec.backbone.words:
         raise ArtifactError(
             f"{len(descriptors)} HOG descriptors of {images} images cannot make {spec.backbone.words} words; "
-            "take fewer words, or raise `sampled` or the number of images."
+            "take fewer words, or raise `num_descriptors` or the number of images."
         )
     faiss.omp_set_num_threads(torch.get_num_threads())
     kmeans = faiss.Kmeans(
         DESCRIPTOR,
         spec.backbone.words,
-        niter=spec.task.iterations,
+        niter=spec.task.max_iter,
         seed=spec.seed + 1234,  # faiss's own default at seed 0
         min_points_per_centroid=1,
         max_points_per_centroid=len(descriptors),  # all of them: no sampling of the sample
@@ -52,7 +52,7 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     kmeans.train(descriptors)
     backbone = build_backbone(spec.backbone, top=True)
     backbone.load_state_dict({"vocabulary": torch.from_numpy(kmeans.centroids)})
-    return Made(backbone, "none", {"descriptors": len(descriptors), "images": images})
+    return BuiltModel(backbone, "none", {"descriptors": len(descriptors), "images": images})
 
 
 def sample_descriptors(

@@ -35,7 +35,7 @@ class JigsawTask(PuzzleTask):
             images, draws, crop=cut.crop, tile=cut.tile, jitter=cut.jitter, channel_shift=cut.channel_shift
         )
         label = draws.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle = gray_some(permute(tiles, self.permutations, label), draws, self.options.gray)
+        puzzle = gray_some(permute(tiles, self.permutations, label), draws, self.options.grayscale_prob)
         return standardize(puzzle, per_channel=True, floor=1e-5), label
 
 

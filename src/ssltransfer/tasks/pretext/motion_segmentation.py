@@ -67,7 +67,7 @@ class MotionSegmentationTask(PretextTask):
         self.options = options
         self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
         self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
-        hidden = options.hidden
+        hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Conv2d(hidden, 1, 1)
@@ -105,7 +105,7 @@ class MotionSegmentationTask(PretextTask):
     def inputs(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         """Float (B, 3, H, W), normalized, and uint8 (B, h, w), some of both mirrored."""
         images, cells = batch.images, batch.others["motion"]
-        if self.training and self.options.mirror:
+        if self.training and self.options.hflip:
             mirrored = draws.uniform("mirror", 1)[:, 0] < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
             cells = torch.where(mirrored[:, None, None], cells.flip(-1), cells)

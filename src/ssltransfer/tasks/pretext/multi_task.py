@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.tasks import Several
+from ssltransfer.config.tasks import MultiTask
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import Draws, seed_of
 from ssltransfer.models.backbone import Backbone
@@ -29,31 +29,31 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
     of their names.
 
     Args:
-        spec: of a pretext whose task is `several`.
+        spec: of a pretext whose task is `multi-task`.
         images: index of each dataset that it names.
     """
-    several = spec.task
-    assert isinstance(several, Several)
+    multi = spec.task
+    assert isinstance(multi, MultiTask)
     backbone = build_backbone(spec.backbone, top=False, seed=spec.seed)
     parts = spec.parts
-    shares = several.shares_of({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
+    shares = multi.task_weights({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
     rules: dict[str, Normalize] = {}
     members: list[Member] = []
     for name, part in parts.items():
         assert part.data is not None and part.schedule is not None
         seed = seed_of(spec.seed, "member", name) if members else spec.seed
-        task = _task(part, backbone if several.lasso is None else MixedBackbone(backbone), seed)
+        task = _task(part, backbone if multi.l1_layer_mix is None else MixedBackbone(backbone), seed)
         rules[name] = task.rule
         val = images[part.val] if part.val else None
-        learned = task if several.lasso is None else Penalized(task, several.lasso)
+        learned = task if multi.l1_layer_mix is None else WithL1Penalty(task, multi.l1_layer_mix)
         members.append(Member(learned, images[part.data], part.schedule, seed, val, name, shares[name]))
 
     def content() -> dict[str, Any]:
-        mixes = {one.name: one.task.mix.rounded for one in members if isinstance(one.task, Penalized)}
+        mixes = {one.name: one.task.mix.rounded for one in members if isinstance(one.task, WithL1Penalty)}
         chance_losses = {one.name: one.task.chance_loss for one in members}
         return {"chance_losses": chance_losses} | ({"mixes": mixes} if mixes else {})
 
-    return Trainable(members, backbone, rules[several.rule_of or members[0].name], content)
+    return Trainable(members, backbone, rules[multi.normalization_from or members[0].name], content)
 
 
 def _task(part: Pretext, backbone: Backbone, seed: int) -> PretextTask:
@@ -62,7 +62,7 @@ def _task(part: Pretext, backbone: Backbone, seed: int) -> PretextTask:
     return task
 
 
-class Penalized(Around):
+class WithL1Penalty(Around):
     """A task on a mixed backbone, with an L1 penalty of its mix; on validation images the loss is the task's own.
 
     Args:

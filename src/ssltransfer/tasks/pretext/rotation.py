@@ -20,7 +20,7 @@ from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.pooled_backbone import Pooled
+from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
 
@@ -45,13 +45,13 @@ class RotationTask(PretextTask):
         self.size, self.short = backbone.size, backbone.short_side
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            last = nn.Linear(options.hidden, 4)
+            last = nn.Linear(options.hidden_dim, 4)
             if backbone.vector:
                 last = nn.Linear(self.backbone.shapes()[backbone.vector][0], 4)
                 self.head = nn.Sequential(last)
             else:
-                pooled = Pooled(self.backbone, backbone.size, "Images")
-                fc6, fc7 = _block(pooled.features, options.hidden), _block(options.hidden, options.hidden)
+                pooled = PooledBackbone(self.backbone, backbone.size, "Images")
+                fc6, fc7 = _block(pooled.features, options.hidden_dim), _block(options.hidden_dim, options.hidden_dim)
                 self.head = nn.Sequential(pooled, *fc6, *fc7, last)
                 for layer in (*fc6, *fc7):
                     initialize(layer)
