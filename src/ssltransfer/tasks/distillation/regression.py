@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.methods import Regression
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.tasks.distillation.base import Given
 from ssltransfer.tasks.distillation.distilled import Distilled
 
@@ -32,10 +32,10 @@ class RegressionTask(Distilled):
             self.head = nn.Linear(self.dims, self.taught)
         self.chance_loss = 2.0 if self.method.bn else self.spread(given.index)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared error, a mean over batch and dimensions."""
         assert isinstance(self.method, Regression)
-        views = self.views(batch, draws)
+        views = self.views(batch, rng)
         teacher, student = self.teach(batch, views), self.head(self.embed(views)).float()
         if self.method.bn:
             teacher, student = standardized(teacher), standardized(student)
