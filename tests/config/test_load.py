@@ -24,7 +24,7 @@ datasets:
   voc-train: {format: voc, root: v, split: trainval}
   voc-test: {format: voc, root: v, split: test}
 pretexts:
-  jig: {task: jigsaw++, backbone: caffenet, data: b, schedule: {steps: 10, batch: 8}}
+  jig: {task: jigsaw++, backbone: caffenet, data: b, schedule: {steps: 10, batch_size: 8}}
 features:
   jig-conv4: {model: jig, layer: conv4, pool: {max: 5}}
 clusters:
@@ -59,7 +59,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/backbone", {"name": "caffenet", "with": 2}, "did you mean 'width'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
-        ("pretexts/jig/schedule/batch", 7, "images in pairs; give an even batch"),
+        ("pretexts/jig/schedule/batch_size", 7, "images in pairs; give an even batch"),
         (
             "pretexts/exemplar",
             {"task": "exemplar", "backbone": "resnet18", "data": "b", "schedule": {"steps": 9, "batch_size": 1}},

@@ -144,7 +144,7 @@ pretexts:
     task: motion-segmentation
     backbone: {name: caffenet, size: 240}
     data: films
-    schedule: {epochs: 2, batch: 10, lr: 0.1}
+    schedule: {epochs: 2, batch_size: 10, lr: 0.1}
 """)
     config = read_config(tmp_path / "c.yaml")
     costs = {cost.stage: cost for cost in estimate(config, Machine(cores=2))}

@@ -67,9 +67,9 @@ def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
 
 
 def test_published_sizes() -> None:
-    assert Voc(root="x", split="test").images == 4_952
-    assert Voc(root="x", year="2012", split="trainval").images == 11_540
-    assert Voc(root="x", split="mine").images is None
+    assert Voc(root="x", split="test").estimated_num_images == 4_952
+    assert Voc(root="x", year="2012", split="trainval").estimated_num_images == 11_540
+    assert Voc(root="x", split="mine").estimated_num_images is None
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
