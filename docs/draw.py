@@ -52,7 +52,7 @@ def world(folder: Path) -> dict[str | None, Path]:
     spec = Synthetic(root=str(folder), subset="scenes", split="docs", num_images=IMAGES, size=512)
     index_stage.run(spec, output=images, threads=1)
     generate("clips", folder / "films", split="docs", num_images=IMAGES, size=240)
-    video = Video(root=str(folder / "films"), split="docs", motion=MotionOptions(every=12))
+    video = Video(root=str(folder / "films"), split="docs", motion=MotionOptions(clip_stride=12))
     index_stage.run(video, output=videos, threads=1)
     motion.run(video.motion, data=videos, output=clips, threads=1)
     return {None: images, "motion": clips}
@@ -65,7 +65,7 @@ def columns_of(task: type[TaskOptions], indexes: Mapping[str | None, Path]) -> l
     keys = sequential_keys(range(IMAGES), IMAGES)
     batch = next(load_batches(read_index(indexes[task.targets]), made.transform, keys, seed=0))
     with torch.no_grad():
-        return list(made.show(batch, batch.draws(0)))
+        return list(made.show(batch, batch.rng(0)))
 
 
 def montage(columns: Sequence[tuple[str, Tensor]]) -> Image.Image:

@@ -334,16 +334,16 @@ def test_networks_of_libraries_are_not_cut() -> None:
 
 
 def test_videos_make_motion_segmentation_possible() -> None:
-    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"every": 20}})
+    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"clip_stride": 20}})
     schedule = {"steps": 10, "batch_size": 4, "lr": 0.01}
     moves = {"task": "motion-segmentation", "backbone": "resnet101-v2", "data": "films", "schedule": schedule}
     content["pretexts"]["moves"] = moves
     config = complete(content)
     # The index is the same whatever is made of the videos.
     assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
-    assert config.datasets["films"].motion.canonical() == '{"every":20,"format":"jpeg"}'  # type: ignore[union-attr]
+    assert config.datasets["films"].motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'  # type: ignore[union-attr]
     moves["val"] = "again"
-    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"every": 5}}
+    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"clip_stride": 5}}
     with pytest.raises(ConfigError, match="data and val are the same images"):
         complete(content)
     content["datasets"]["again"] |= {"split": "val"}
@@ -361,7 +361,7 @@ def test_videos_make_motion_segmentation_possible() -> None:
 def test_masks_make_segmentation_possible() -> None:
     content = changed("datasets/seg", {"format": "sbd", "root": "s", "split": "train"})
     content["datasets"]["val"] = {"format": "voc", "root": "v", "year": "2012", "split": "val", "targets": "masks"}
-    content["datasets"]["val"]["without"] = "s/dataset/train.txt"
+    content["datasets"]["val"]["exclude"] = "s/dataset/train.txt"
     content["evaluations"] = {"seg": {"protocol": "segmentation", "models": ["jig"], "train": "seg", "test": "val"}}
     assert set(complete(content).rows["seg"]) == {"jig", "random-caffenet"}
     content["datasets"]["seg"]["cache"] = {}

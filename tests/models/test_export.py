@@ -16,7 +16,7 @@ from torch import nn
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.cli import main
 from ssltransfer.config.backbones import (
     BACKBONES,
@@ -48,7 +48,7 @@ CAFFE = CaffeNet(width=0.125, size=67)
 
 def model(folder: Path, options: BackboneOptions = RESNET) -> Path:
     manifest = folder / "student" / "manifest.json"
-    with Work("student", manifest, "{}", {}) as work:
+    with WorkDir("student", manifest, "{}", {}) as work:
         backbone = build_backbone(options, top=True, seed=3)
         torch.manual_seed(4)
         for name, value in backbone.state_dict().items():

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from networks import noise, shaken
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import RevNet50
 from ssltransfer.models.backbone import Backbone, initialize
 from ssltransfer.models.build import build_backbone, build_tile_backbone
@@ -304,7 +304,7 @@ def test_learns_to_tell_images_apart() -> None:
 
 def test_written_and_read_again(tmp_path: Path) -> None:
     backbone = shaken(build_backbone(SMALL.model_copy(update={"recompute": True, "representation": 12}), top=True))
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "half", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers

@@ -20,7 +20,7 @@ from ssltransfer.config.protocols import Depth
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.drawing import depth_colors
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import Model
@@ -120,7 +120,7 @@ def test_the_whole_backbone_learns_and_the_model_stays(rooms: tuple[Path, Path])
     train = read_index(rooms[0])
     (batch,) = load_batches(train, task.transform, sequential_keys(range(4), 4), seed=0)
     optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
-    outputs = task(batch, Draws(0, batch.epochs, batch.ids))
+    outputs = task(batch, SampleRNG(0, batch.epochs, batch.ids))
     outputs["loss"].backward()
     learning = {name for name, p in task.named_parameters() if p.grad is not None and p.grad.any()}
     assert {name.split(".")[1] for name in learning if name.startswith("backbone.")} >= {"conv1", "layer1", "layer3"}
@@ -136,13 +136,13 @@ def test_the_first_loss_is_that_of_chance(rooms: tuple[Path, Path]) -> None:
     task = DepthTask(Model(backbone, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()  # type: ignore[arg-type]
     (batch,) = load_batches(read_index(rooms[0]), task.val_transform, sequential_keys(range(48), 48), seed=0)
     with torch.no_grad():
-        loss = float(task(batch, Draws(0, batch.epochs, batch.ids))["loss"])
+        loss = float(task(batch, SampleRNG(0, batch.epochs, batch.ids))["loss"])
     assert loss == pytest.approx(task.chance_loss, rel=0.15) and task.chance_loss == median.loss
 
 
 def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
     found = measured(tmp_path, CaffeNet(width=0.25, size=64, bn=True, stem_stride=2), rooms, steps=150, lr=0.05)
-    assert (found.headline, set(found.values)) == ("d1", {"d1", "d2", "d3", "mae", "rel"})
+    assert (found.primary_metric, set(found.values)) == ("d1", {"d1", "d2", "d3", "mae", "rel"})
     chance = found.details["chance"]
     d1, d2, d3 = (found.mean(name) for name in ("d1", "d2", "d3"))
     assert found.chance == chance["d1"]

@@ -76,7 +76,7 @@ def test_first_loss_is_that_of_chance(boxes: tuple[Path, Path]) -> None:
     settle_norms(task.body, task.examples(index, CPU))
     task.train()
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert float(found["loss_class"].detach()) == pytest.approx(task.chance_loss, rel=0.2)
     assert float(found["loss"].detach()) == pytest.approx(float((found["loss_class"] + found["loss_box"]).detach()))
 
@@ -118,7 +118,7 @@ def test_a_residual_network_and_share_of_things_covered(boxes: tuple[Path, Path]
     task = detector(boxes, small(), ResNet18(width=0.125, size=32)).train()
     index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     assert all(p.grad is not None for p in task.parameters() if p.requires_grad)
     truth = [Boxes(np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32), np.zeros(2, int), np.array([False] * 2))]
     assert covered([np.array([[0, 0, 10, 15]], np.float32)], truth) == 50
@@ -152,7 +152,7 @@ def test_end_to_end_again_and_after_an_interruption(
     assert set(found.values) == {
         f"{name}{ending}" for name in ("map", "map_area", "map75") for ending in ("", "_multi")
     }
-    assert found.headline == "map" and found.chance == 0 and all(len(v) == 2 for v in found.values.values())
+    assert found.primary_metric == "map" and found.chance == 0 and all(len(v) == 2 for v in found.values.values())
     there = [ap for ap in found.details["per_class"].values() if ap is not None]
     assert found.values["map"][0] == pytest.approx(np.mean(there), abs=1e-4)
     assert len(found.details["without_things"]) == 20 - len(there)

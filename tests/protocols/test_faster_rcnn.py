@@ -69,7 +69,7 @@ def test_all_weights_learn_but_norms(boxes: tuple[Path, Path]) -> None:
     index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
     torch.manual_seed(0)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     found["loss"].backward()
     assert torch.isfinite(found["loss"])
     parts = ("loss_class", "loss_box", "rpn_loss_objectness", "rpn_loss_rpn_box_reg")

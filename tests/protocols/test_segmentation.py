@@ -98,7 +98,7 @@ def test_batch_norms_keep_their_statistics_and_learn_scales(tmp_path: Path, mask
     before = {name: part.running_mean.clone() for name, part in norms.items()}  # type: ignore[union-attr]
     nn.init.normal_(task.network.score.weight, std=0.1)
     batch = batch_of(read_index(masks[0]), [0, 1], task)
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     for name, part in norms.items():
         assert not part.training and part.running_mean is not None
         assert torch.equal(part.running_mean, before[name]) and part.weight.grad is not None, name
@@ -111,7 +111,7 @@ def test_the_loss_is_that_of_each_images_own_pixels(model: Path, masks: tuple[Pa
     sizes = index.sizes.tolist()
     samples = [0, next(s for s in range(len(index)) if sizes[s] != sizes[0]), 5]
     both = batch_of(index, samples, task)
-    assert len({tuple(size) for size in both.others["sizes"].tolist()}) > 1, "images of different sizes"
+    assert len({tuple(size) for size in both.targets["sizes"].tolist()}) > 1, "images of different sizes"
     wanted = []
     with torch.no_grad():
         for sample in samples:
@@ -122,9 +122,9 @@ def test_the_loss_is_that_of_each_images_own_pixels(model: Path, masks: tuple[Pa
             p = np.exp(logits - logits.max(0)) / np.exp(logits - logits.max(0)).sum(0)
             rows, columns = np.nonzero(mask != 255)
             wanted.append(-np.log(p[mask[rows, columns], rows, columns]).mean())
-            assert float(task(one, one.draws(0))["loss"]) == pytest.approx(wanted[-1], rel=1e-4)
-        found = float(task(both, both.draws(0))["loss"])
-        parts = [float(task(part, part.draws(0))["loss"]) for part in both.split(1)]
+            assert float(task(one, one.rng(0))["loss"]) == pytest.approx(wanted[-1], rel=1e-4)
+        found = float(task(both, both.rng(0))["loss"])
+        parts = [float(task(part, part.rng(0))["loss"]) for part in both.split(1)]
     assert found == pytest.approx(np.mean(wanted), rel=1e-4) == pytest.approx(np.mean(parts), rel=1e-4)
 
 
@@ -137,15 +137,15 @@ def test_void_pixels_count_for_nothing(model: Path, masks: tuple[Path, Path]) ->
     task = tuned(model).eval()
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     batch = batch_of(read_index(masks[0]), [0], task)
-    mask = batch.others["mask"]
+    mask = batch.targets["mask"]
     logits = task.network(_prepared(batch.images)).detach()
     void = torch.zeros_like(mask, dtype=torch.bool)
     void[:, :, mask.shape[-1] // 2 :] = True
-    half = Batch(batch.images, batch.ids, batch.epochs, {**batch.others, "mask": mask.masked_fill(void, 255)})
+    half = Batch(batch.images, batch.ids, batch.epochs, {**batch.targets, "mask": mask.masked_fill(void, 255)})
     counted = ~void & (mask != 255)
     wanted = F.cross_entropy(logits.permute(0, 2, 3, 1)[counted], mask[counted].long())
     with torch.no_grad():
-        assert float(task(half, half.draws(0))["loss"]) == pytest.approx(float(wanted), rel=1e-4)
+        assert float(task(half, half.rng(0))["loss"]) == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_loss_of_a_guess_is_that_of_the_classes_shares(model: Path, masks: tuple[Path, Path]) -> None:
@@ -185,7 +185,7 @@ def test_end_to_end_and_again(model: Path, masks: tuple[Path, Path], tmp_path: P
     assert matrix.sum(1).tolist() == [int((truth == c).sum()) for c in range(21)]
     assert found.details["classes"][0] == "background" and len(found.details["classes"]) == 21
     named = [iou for iou in found.details["per_class"].values() if iou is not None]
-    assert found.headline == "miou" and found.values["miou"][0] == pytest.approx(np.mean(named), abs=1e-4)
+    assert found.primary_metric == "miou" and found.values["miou"][0] == pytest.approx(np.mean(named), abs=1e-4)
     assert set(found.values) == {"miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"}
     nowhere = [name for name, iou in found.details["per_class"].items() if iou is None]
     assert found.details["left_out_of_the_mean"] == nowhere

@@ -96,10 +96,10 @@ def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  #
     batch = Batch(
         torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)), torch.tensor([2, 0, 1]), torch.zeros(3).long()
     )
-    draws = batch.draws(0)
+    sample_rng = batch.rng(0)
     with torch.no_grad():
-        loss = float(task(batch, draws)["loss"])
-        logits = task.logits(batch.images, draws)
+        loss = float(task(batch, sample_rng)["loss"])
+        logits = task.logits(batch.images, sample_rng)
     total = 0.0
     for row, sample in enumerate([2, 0, 1]):
         for c in range(3):
@@ -118,7 +118,7 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Gen
         task.head[1].weight.zero_()
         task.head[1].bias.copy_(share.logit())
         batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long())
-        assert float(task(batch, batch.draws(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
+        assert float(task(batch, batch.rng(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("absorb", [False, True])
@@ -132,7 +132,7 @@ def test_norms_of_fully_connected_layers_give_way_to_fresh_layers(absorb: bool) 
     if absorb:
         assert absorb_norms(task.backbone) == 5
     batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
-    task.train()(batch, batch.draws(0))["loss"].backward()
+    task.train()(batch, batch.rng(0))["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
     frozen = FineTuned(model, "it", VocClassification(train="fc8"), PRESENCE, PRESENCE, 0).train()
     norms = [part for part in frozen.backbone.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
@@ -148,7 +148,7 @@ def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> 
     output = tmp_path / "one" / "voc" / "m.json"
     assert output.read_bytes() == (tmp_path / "two" / "voc" / "m.json").read_bytes()
     found = read_metrics(output)
-    presence = read_index(voc[1]).presence
+    presence = read_index(voc[1]).multi_label
     assert presence is not None
     there = (presence > 0).any(0)
     aps = [ap for ap in found.details["per_class"].values() if ap is not None]
@@ -157,7 +157,7 @@ def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> 
     share = (presence > 0).sum(0) / (presence != 0).sum(0)
     assert found.chance == pytest.approx(100 * share[there].mean(), abs=1e-4)
     assert len(found.values["map"]) == len(found.values["map11"]) == 2
-    assert found.headline == "map"
+    assert found.primary_metric == "map"
 
 
 def test_refuses_sets_without_vocs_labels(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

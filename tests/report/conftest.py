@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ssltransfer.artifacts.files import digest_of, write_json, write_text
+from ssltransfer.artifacts.files import file_digest, write_json, write_text
 from ssltransfer.artifacts.index import Index, write_index
 from ssltransfer.artifacts.labels import Labels, write_labels
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.workdir import run_file_of
+from ssltransfer.artifacts.workdir import run_info_file
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Report
 from ssltransfer.models.build import build_backbone
@@ -67,7 +67,7 @@ class Chain:
             labels=np.arange(n, dtype=np.int32) % len(classes) if classes else np.full(n, -1, np.int32),
             classes=classes or [],
             sizes=np.tile(np.int32([40, 32]), (n, 1)),
-            digests=[digest_of(folder / path) for path in names],
+            digests=[file_digest(folder / path) for path in names],
             skipped=skipped,
             spec={"format": "folder", "root": str(folder)},
         )
@@ -127,7 +127,7 @@ class Chain:
         metrics = Metrics(
             model=model,
             evaluation=evaluation,
-            headline=headline,
+            primary_metric=headline,
             unit="%",
             values=values,
             seeds=list(range(len(values[headline]))),
@@ -139,14 +139,14 @@ class Chain:
         )
         path = self.root / "evaluate" / evaluation / f"{model}.json"
         write_metrics(path, metrics)
-        write_json(run_file_of(path), RUN)
+        write_json(run_info_file(path), RUN)
         self.inputs["metrics"].append(path)
         return path
 
     def _manifest(self, kind: str, folder: Path, stage: str, spec: dict[str, Any], content: dict[str, Any]) -> Path:
         path = folder / "manifest.json"
         write_json(path, {"stage": stage, "spec": spec, "inputs": {"data": ["ab12"]}, "work": "cd34", **content})
-        write_json(run_file_of(path), RUN)
+        write_json(run_info_file(path), RUN)
         self.inputs[kind].append(path)
         return path
 

@@ -16,8 +16,8 @@ from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Colorization, Exemplar, JigsawKolesnikov, JigsawPP
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.tasks.pretext import colorization
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask
 from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
@@ -46,13 +46,13 @@ class Nine(Task):
         self.seen: list[list[int]] = []
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(8, 8)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(8, 8)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         if self.training:
             self.seen.append(batch.ids.tolist())
-        x = batch.images.float() / 255 + 0.1 * draws.normal("noise", 1)[:, :, None, None]
+        x = batch.images.float() / 255 + 0.1 * rng.normal("noise", 1)[:, :, None, None]
         logits = self.last(self.dropout(self.norm(self.first(x))).flatten(1))
         target = batch.ids % 9
         return {"loss": F.cross_entropy(logits, target), "right": (logits.argmax(1) == target).float().mean()}

@@ -16,7 +16,7 @@ from turns_tasks import Common, Modulo, pair
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import TrainingError, fit, fit_members
 from ssltransfer.training.multi_task import Member, plan_of, turns
@@ -101,7 +101,7 @@ def plainly(members: list[Member], total: int, *, at_once: bool) -> list[float]:
             torch.manual_seed(seed_of(5, "step", step))
             for parameter in member.task.parameters():
                 parameter.grad = None
-            loss = member.task(batch, Draws(member.seed, batch.epochs, batch.ids))["loss"]
+            loss = member.task(batch, SampleRNG(member.seed, batch.epochs, batch.ids))["loss"]
             loss.backward()
             held.append([parameter.grad for parameter in member.task.parameters()])
             losses.append(float(loss.detach()))

@@ -52,7 +52,7 @@ def check(config: Config) -> None:
             if student.pretext:
                 _check_task(config, student.pretext, where)
             _check_distillation(config, student, where)
-        elif student.method.uses_ground_truth and config.datasets[student.data].labelled != "one":
+        elif student.method.uses_ground_truth and config.datasets[student.data].label_type != "single":
             raise ConfigError(f"{where}.data: {student.data} has no class labels to learn; name a labelled dataset.")
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, name, evaluation)
@@ -138,10 +138,10 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     where = f"evaluations.{name}"
     for key, data in zip(("test", "train"), reversed(evaluation.datasets), strict=False):
         _known(config.datasets, data, f"{where}.{key}", "dataset")
-        has, needs = config.datasets[data].labelled, evaluation.protocol.labels
+        has, needs = config.datasets[data].label_type, evaluation.protocol.labels
         _targets(config, data, evaluation.protocol.name, evaluation.protocol.targets, f"{where}.{key}")
         if needs and has != needs:
-            wants = "one class label" if needs == "one" else "VOC's labels"
+            wants = "one class label" if needs == "single" else "VOC's labels"
             raise ConfigError(
                 f"{where}.{key}: {evaluation.protocol.name} needs {wants} a image, "
                 f"which dataset {data!r} does not have; name another dataset."

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.kmeans.nearest import ROUNDING
 from ssltransfer.kmeans.points import Points
 
@@ -35,12 +35,12 @@ def first_centroids(points: Points, k: int, how: Literal["random", "k-means++"],
         ArtifactError: there are fewer different points than k.
     """
     n, dims = points.shape
-    draws = Draws(seed_of(seed, "k-means"), 0, torch.zeros(1, dtype=torch.int64))
-    order = draws.permutation("order", n)[0].numpy()
+    rng = SampleRNG(seed_of(seed, "k-means"), 0, torch.zeros(1, dtype=torch.int64))
+    order = rng.permutation("order", n)[0].numpy()
     chosen: dict[bytes, int] = {}
     if how == "k-means++":
         sample = np.sort(order[: sample_size(n, dims, k)])
-        uniform = draws.bits("plus plus", k)[0].double() * 2.0**-53
+        uniform = rng.bits("plus plus", k)[0].double() * 2.0**-53
         picked = sample[_plus_plus(points.take(sample), k, uniform)]
         chosen = dict(zip(points.digests(picked), picked.tolist(), strict=True))
     start, more = 0, k

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.kmeans.lloyd import Sums
 from ssltransfer.kmeans.points import Points
 
@@ -34,12 +34,12 @@ def project(points: Points, seed: int) -> np.ndarray:
         float32 (N, components).
     """
     n, dims = points.shape
-    draws = Draws(seed_of(seed, "principal components"), 0, torch.zeros(1, dtype=torch.int64))
-    sample = points.take(np.sort(draws.permutation("sample", n)[0].numpy()[:SAMPLE]))
+    rng = SampleRNG(seed_of(seed, "principal components"), 0, torch.zeros(1, dtype=torch.int64))
+    sample = points.take(np.sort(rng.permutation("sample", n)[0].numpy()[:SAMPLE]))
     mean = sample.mean(0)
     sample -= mean
     wide = min(components(dims) + OVERSAMPLING, dims, len(sample))
-    uniform = draws.bits("range", dims * wide)[0].double() * 2.0**-53 - 0.5
+    uniform = rng.bits("range", dims * wide)[0].double() * 2.0**-53 - 0.5
     basis = uniform.float().view(dims, wide).to(points.device)
     for _ in range(1 + POWERS):
         basis = torch.linalg.qr(sample.T @ (sample @ basis))[0]

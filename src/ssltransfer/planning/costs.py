@@ -35,7 +35,7 @@ from ssltransfer.planning.networks import (
     task_flops,
     training_memory,
 )
-from ssltransfer.stages.cache import packed_pixels
+from ssltransfer.stages.cache import cached_pixels
 
 CHECKED_PER_CORE = 900.0  # images a second: the index's strict decoding
 FLOW_PIXELS = 7e6  # a second and core: dense flow, camera and tracks between two frames
@@ -70,7 +70,7 @@ def images(config: Config, dataset: str) -> int | None:
     if index.is_file():
         return int(pq.read_metadata(index).num_rows)
     if isinstance(entry, Video):
-        return entry.expected
+        return entry.num_images_hint
     known = entry.published
     return min(filter(None, (known, entry.limit)), default=None)
 
@@ -79,21 +79,21 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
     """A cost for every job, in the order of the stages."""
     for name, dataset in config.datasets.items():
         n = images(config, name)
-        decoded = n * dataset.motion.every if n and isinstance(dataset, Video) else n
+        decoded = n * dataset.motion.clip_stride if n and isinstance(dataset, Video) else n
         hours = decoded / CHECKED_PER_CORE / machine.cores / 3600 if decoded else None
         yield Cost("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
     for name, dataset in config.datasets.items():
         if isinstance(dataset, Video):
             n = images(config, name)
-            flows = min(dataset.motion.every, dataset.motion.frames - 1)
+            flows = min(dataset.motion.clip_stride, dataset.motion.clip_length - 1)
             pixels = math.prod(dataset.motion.size)
             hours = n * flows * pixels / FLOW_PIXELS / machine.cores / 3600 if n else None
-            disk = n * pixels * dataset.motion.packed.bytes_a_pixel / 1e9 if n else None
+            disk = n * pixels * dataset.motion.cache.bytes_per_pixel / 1e9 if n else None
             yield Cost("motion", name, (name,), hours, disk, None, "optical flow")
         if dataset.cache:
             n = images(config, name)
             hours = n / machine.images(None) / 3600 if n else None
-            yield Cost("cache", name, (name,), hours, _packed_gb(config, name), None, "decoding")
+            yield Cost("cache", name, (name,), hours, _cache_gb(config, name), None, "decoding")
     for name, pretext in config.pretexts.items():
         yield _pretext(config, machine, name, pretext)
     for name, features in config.features.items():
@@ -160,15 +160,15 @@ def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
     return work + (flops(teacher) if teacher else 0.0)
 
 
-def _packed_gb(config: Config, name: str) -> float | None:
+def _cache_gb(config: Config, name: str) -> float | None:
     """Of a dataset's cache: from its index if it was made, else from the usual shape of a image."""
     options, n = config.datasets[name].cache, images(config, name)
     if options is None or n is None:
         return None
     path = Path(config.results) / "index" / f"{name}.parquet"
-    short = min(options.short, getattr(config.datasets[name], "size", options.short))
-    pixels = packed_pixels(read_index(path), options).sum() if path.is_file() else n * short**2 * ASPECT
-    return float(pixels) * options.bytes_a_pixel / 1e9
+    short = min(options.short_side, getattr(config.datasets[name], "size", options.short_side))
+    pixels = cached_pixels(read_index(path), options).sum() if path.is_file() else n * short**2 * ASPECT
+    return float(pixels) * options.bytes_per_pixel / 1e9
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:

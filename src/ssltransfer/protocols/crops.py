@@ -10,7 +10,7 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.protocols.base import Given
 from ssltransfer.protocols.distributed import in_turns
 
@@ -26,7 +26,7 @@ def of_crops(given: Given, backbone: BackboneOptions, crops: int, measure: Calla
         images = batch.images
         return measure([center_crop(images, backbone.size)] if crops == 1 else ten_crops(images, backbone.size))
 
-    view = CenterSquare(backbone.short_side, backbone.short_side)
+    view = ResizeCenterCrop(backbone.short_side, backbone.short_side)
     return in_turns(given.test, view, BATCH, cut, given.devices)
 
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import Depth as Options
-from ssltransfer.data.depth_pairs import CenterPair, WholePair, at_places, tint, vary
 from ssltransfer.data.drawing import data_uri, depth_colors, side_by_side
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, bilinear_sample, tint, vary
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import MixedBackbone
@@ -111,14 +111,14 @@ class DepthTask(Task):
         )
 
     @property
-    def transform(self) -> WholePair:
+    def transform(self) -> RgbdResize:
         """The whole image; the device cuts it."""
-        return WholePair(*self.options.resize)
+        return RgbdResize(*self.options.resize)
 
     @property
-    def val_transform(self) -> CenterPair:
+    def val_transform(self) -> RgbdCenterCrop:
         """The center, and depth as finely as it was measured."""
-        return CenterPair(self.transform, *self.options.crop)
+        return RgbdCenterCrop(self.transform, *self.options.crop)
 
     def predict(self, images: Tensor) -> Tensor:
         """uint8 or float (B, 3, H, W), 0 to 255 -> meters, float32 (B, H / 2, W / 2), roughly."""
@@ -126,23 +126,23 @@ class DepthTask(Task):
         found: Tensor = self.head(maps)[:, 0].float()
         return found
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """berHu, and the share of pixels within a factor of 1.25."""
         if self.training:
             options = self.options
             images, truth = vary(
                 batch.images,
-                batch.others["depth"],
-                draws,
+                batch.targets["depth"],
+                rng,
                 crop=options.crop,
                 zoom=options.zoom,
                 rotation=options.rotation,
                 mirror=options.mirror,
             )
-            found = self.predict(tint(images, draws, *options.color))
+            found = self.predict(tint(images, rng, *options.color))
             predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
-            predicted, truth = self._measured(batch), batch.others["depth"]
+            predicted, truth = self._measured(batch), batch.targets["depth"]
         loss = berhu(predicted, truth, together=self.training)
         if isinstance(self.backbone, MixedBackbone) and self.options.l1_layer_mix is not None and self.training:
             loss = loss + self.options.l1_layer_mix * self.backbone.mix.penalty
@@ -155,7 +155,7 @@ class DepthTask(Task):
         shown = set(spread_ids(len(given.test), DRAWN))
 
         def compared(batch: Batch) -> tuple[Errors, Errors, list[dict[str, str]]]:
-            truth = batch.others["depth"]
+            truth = batch.targets["depth"]
             with given.devices.autocast():
                 predicted = self._measured(batch).clamp(*self.options.clip)
             constant = torch.full_like(truth, self.median.meters).clamp(*self.options.clip)
@@ -172,7 +172,7 @@ class DepthTask(Task):
 
     def _measured(self, batch: Batch) -> Tensor:
         """Metres at the pixels of the measured depth, float32 (B, H, W)."""
-        return at_places(self.predict(batch.images), batch.others["rows"], batch.others["columns"])
+        return bilinear_sample(self.predict(batch.images), batch.targets["rows"], batch.targets["columns"])
 
     @torch.no_grad()
     def _map(self, where: str) -> tuple[int, float]:
@@ -199,8 +199,8 @@ def _default_layer(backbone: Backbone) -> str:
 
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:
     """A test image, its depth and the prediction, both depths in the colors of the true one's range."""
-    height, width = (int((batch.others[name][row] <= 1).sum()) for name in ("rows", "columns"))
-    truth = batch.others["depth"][row]
+    height, width = (int((batch.targets[name][row] <= 1).sum()) for name in ("rows", "columns"))
+    truth = batch.targets["depth"][row]
     errors = Errors.of(predicted, truth)
     true, measured = (one[:height, :width].cpu().numpy() for one in (truth, predicted))
     near, far = float(true[true > 0].min(initial=np.inf)), float(true.max(initial=0.0))

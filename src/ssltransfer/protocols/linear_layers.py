@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import LinearLayers as Options
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import CenterSquare, Transform
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of
@@ -103,19 +103,19 @@ class Probes(Task):
     def transform(self) -> Transform:
         """The square from which the device crops."""
         backbone = self.model.backbone.options
-        return CenterSquare(backbone.short_side, backbone.short_side)
+        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
     @property
     def val_transform(self) -> Transform:
         """The center crop."""
         return self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of every layer."""
         size = self.model.backbone.options.size
         images = batch.images
         if self.training:
-            images = mirror_some(random_crop(images, draws, size), draws)
+            images = random_hflip(random_crop(images, rng, size), rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.logits(images)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import NonlinearLayers as Options
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import CenterSquare, Transform
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import Model, read_model
@@ -123,18 +123,18 @@ class Retrained(Task):
     def transform(self) -> Transform:
         """The square from which the device crops."""
         backbone = self.backbone.options
-        return CenterSquare(backbone.short_side, backbone.short_side)
+        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
     @property
     def val_transform(self) -> Transform:
         """The center crop."""
         return self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
         images = batch.images
         if self.training:
-            images = mirror_some(random_crop(images, draws, self.backbone.options.size), draws)
+            images = random_hflip(random_crop(images, rng, self.backbone.options.size), rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target, logits = labels[batch.ids], self.logits(images)
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}

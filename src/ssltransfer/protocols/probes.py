@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import Head as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.colors import distort_colors
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.colors import color_jitter
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Transform
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import LayerError, initialize_last
 from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import Mix, units_of
@@ -134,7 +134,7 @@ class Head(Task):
         """A random box, or the square from which the device crops."""
         if self.options.augment == "random-resized-crop":
             return RandomResizedCrop(self.view.size)
-        return CenterSquare(self.view.short, self.view.short)
+        return ResizeCenterCrop(self.view.short_side, self.view.short_side)
 
     @property
     def val_transform(self) -> Transform:
@@ -142,17 +142,17 @@ class Head(Task):
         return self.view
 
     @property
-    def view(self) -> CenterSquare:
+    def view(self) -> ResizeCenterCrop:
         """The center crop that the model wants, for one pass or for nine patches."""
         return self.model.patches_view if self.options.patches else self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
         images = batch.images
         if self.training:
-            images = random_crop(images, draws, self.view.size)
-            images = mirror_some(images, draws) if self.options.mirror else images
-            images = distort_colors(images, draws) if self.options.colors else images
+            images = random_crop(images, rng, self.view.size)
+            images = random_hflip(images, rng) if self.options.mirror else images
+            images = color_jitter(images, rng) if self.options.colors else images
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.classifier(self._seen(images))

@@ -16,9 +16,9 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import Segmentation as Options
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import VOID, read_target
-from ssltransfer.data.transforms import Paired
+from ssltransfer.data.transforms import JointTransform
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalize import Normalize, normalize
@@ -83,7 +83,7 @@ def evaluate(given: Given) -> Outcome:
 
 
 @dataclass(frozen=True)
-class WithMask(Paired):
+class WithMask(JointTransform):
     """A image as it is and its mask: neither resized nor cut nor mirrored."""
 
     padding: ClassVar[Mapping[str, float]] = {"mask": VOID}
@@ -147,7 +147,7 @@ class Segmented(Task):
                 module.eval()
         return self
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Mean over the images of the mean over their pixels."""
         losses = []
         for image, mask in _cut(batch):
@@ -167,7 +167,7 @@ class Segmented(Task):
         def counted(batch: Batch) -> dict[str, str] | None:
             with devices.autocast(self.options.schedule.precision):
                 logits = self.network(normalize(batch.images, self.rule))
-            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.others["mask"][0].cpu().numpy()
+            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.targets["mask"][0].cpu().numpy()
             np.add(total, confusion(truth, predicted, self.classes), out=total)
             sample = int(batch.ids)
             if sample not in shown:
@@ -184,7 +184,7 @@ def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
     return [
         (image[:, :height, :width], mask[:height, :width])
         for image, mask, (height, width) in zip(
-            batch.images, batch.others["mask"], batch.others["sizes"].tolist(), strict=True
+            batch.images, batch.targets["mask"], batch.targets["sizes"].tolist(), strict=True
         )
     ]
 

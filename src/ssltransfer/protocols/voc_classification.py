@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import VocClassification as Options
-from ssltransfer.data.device_ops import mirror_some
+from ssltransfer.data.device_ops import random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import resize
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.build import with_top
@@ -140,20 +140,20 @@ class FineTuned(Task):
                 module.eval()
         return self
 
-    def logits(self, images: Tensor, draws: Draws) -> Tensor:
+    def logits(self, images: Tensor, rng: SampleRNG) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, C)."""
-        x = normalize(mirror_some(images, draws), self.rule)
+        x = normalize(random_hflip(images, rng), self.rule)
         found: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
         return found
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """`loss_weight` times the mean over images and classes of the cross-entropy; difficult ones give zero.
 
         With 20 classes and weight 20 that is the released code's sum over classes, mean over images.
         """
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         presence = labels[batch.ids]
-        logits = self.logits(batch.images, draws).float()
+        logits = self.logits(batch.images, rng).float()
         losses = F.binary_cross_entropy_with_logits(logits, (presence > 0).float(), reduction="none")
         return {"loss": self.options.loss_weight * (losses * (presence != 0)).mean()}
 
@@ -166,7 +166,7 @@ class FineTuned(Task):
 
         def scored(batch: Batch) -> np.ndarray:
             with devices.autocast():
-                found = self.logits(batch.images, batch.draws(seed))
+                found = self.logits(batch.images, batch.rng(seed))
             rows: np.ndarray = found.double().cpu().numpy()
             return rows
 
@@ -210,9 +210,9 @@ def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
 def _presence(given: Given) -> tuple[np.ndarray, np.ndarray]:
     found = []
     for index, name in ((given.train, given.spec.train), (given.test, given.spec.test)):
-        if index.presence is None:
+        if index.multi_label is None:
             raise ArtifactError(f"{name}: does not have VOC's labels (several a image); name a set of format voc.")
-        found.append(index.presence)
+        found.append(index.multi_label)
     if given.train.classes != given.test.classes:
         raise ArtifactError(f"{given.spec.test}: its classes are not those of {given.spec.train}; name two VOC splits.")
     if not (found[1] > 0).any():

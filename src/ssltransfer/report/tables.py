@@ -161,12 +161,12 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
     falling = _FALLING.get(str(first.protocol.get("name")), {})
     # The level of chance is the headline value's; accuracies of single layers share it.
     layers = first.details.get("layers", ())
-    shares = not value or value == first.headline or (isinstance(layers, list) and value in layers)
+    shares = not value or value == first.primary_metric or (isinstance(layers, list) and value in layers)
     return Column(
         key=key,
         evaluation=evaluation,
         value=value or None,
-        shown=value or first.headline,
+        shown=value or first.primary_metric,
         protocol=str(first.protocol.get("name", "")),
         unit=falling.get(value, first.unit),
         train=str(first.datasets.get("train", {}).get("name", "")),
@@ -213,7 +213,7 @@ def _metrics(results: Results, column: Column, models: Sequence[str]) -> Metrics
     ]
     if len(models) == 1 or not found:
         return found[0] if found else None
-    shown = column.value or found[0].headline
+    shown = column.value or found[0].primary_metric
     return replace(found[0], values={shown: [m.mean(shown) for m in found]}, seeds=list(range(len(found))))
 
 
@@ -231,7 +231,7 @@ def _cell(metrics: Metrics | None, column: Column, best: bool) -> Cell:
         return Cell(NOTHING)
     value = column.value
     text = with_spread(metrics, value, column.digits)
-    return Cell(text, metrics.mean(value), metrics.spread(value), len(metrics.seeds), best)
+    return Cell(text, metrics.mean(value), metrics.std(value), len(metrics.seeds), best)
 
 
 def as_text(tables: Sequence[Table]) -> str:

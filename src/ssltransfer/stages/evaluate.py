@@ -11,7 +11,7 @@ from ssltransfer.artifacts.features import FeatureStore, open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.protocols.base import Given, Outcome
@@ -56,8 +56,8 @@ def run(
         "train_features": [train_features] if train_features else [],
         "test_features": [test_features] if test_features else [],
     }
-    with Work("evaluate", output, spec.canonical(), inputs) as work:
-        if work.already_made():
+    with WorkDir("evaluate", output, spec.canonical(), inputs) as work:
+        if work.is_cached():
             return
         if bool(train) != spec.protocol.trains:
             raise ArtifactError(f"{spec.protocol.name}: {'give' if spec.protocol.trains else 'leave out'} --train.")
@@ -78,7 +78,7 @@ def run(
             protocol=json.loads(spec.protocol.canonical()),
             model=output.stem,
             evaluation=output.parent.name,
-            headline=spec.protocol.headline,
+            primary_metric=spec.protocol.headline,
             unit=spec.protocol.unit,
             values=outcome.values,
             seeds=list(spec.seeds[: len(outcome.values[spec.protocol.headline])]),
@@ -88,30 +88,30 @@ def run(
                 if name
             },
             chance=outcome.chance,
-            shared=shared,
+            train_test_overlap=shared,
             details=outcome.details,
             inputs=work.inputs,
         )
         unit = metrics.unit
         print(
-            f"{metrics.headline} {metrics.mean():.2f} {unit} (chance {outcome.chance:.2f} {unit}), "
+            f"{metrics.primary_metric} {metrics.mean():.2f} {unit} (chance {outcome.chance:.2f} {unit}), "
             f"{len(train_index) if train else 'no'} training and {len(test_index)} test images",
             flush=True,
         )
-        work.record(device=str(devices), **outcome.measured)
+        work.write_run_info(device=str(devices), **outcome.measured)
         write_metrics(output, metrics)
         for leftover in work.folder.iterdir():
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             elif leftover.name != "lock":
                 leftover.unlink()
-        work.seal()
+        work.mark_done()
 
 
 def _shared(spec: Measurement, train: Index, test: Index) -> int:
     if not len(train) or not len(test):
         raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no image can be read; mend the dataset.")
-    shared = train.shared_with(test)
+    shared = train.num_shared_with(test)
     if shared > MOST_SHARED * len(test):
         raise ArtifactError(
             f"{spec.test}: {shared} of its {len(test)} images stand in the training set {spec.train} too, by "

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.files import digest_of, write_text
+from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import MultiTask, Snapshot
@@ -53,8 +53,8 @@ def run(
         inputs["members"] = list(members)
     if model:
         inputs["model"] = [model]
-    with Work("pretext", output, spec.canonical(), inputs) as work:
-        if work.already_made():
+    with WorkDir("pretext", output, spec.canonical(), inputs) as work:
+        if work.is_cached():
             return
         devices = plan_devices(threads)
         index = _index(data)
@@ -85,12 +85,12 @@ def run(
             curve = (work.folder / "curve.jsonl").read_text()
             write_text(output.parent / "curve.jsonl", curve)
             content |= {
-                "curve": digest_of(output.parent / "curve.jsonl"),
+                "curve": file_digest(output.parent / "curve.jsonl"),
                 "summary": fitted.summary(trained.chance_loss),
             }
             content |= trained.content()
             if spec.snapshots:
-                content["snapshots"] = {str(step): digest_of(file_of(work.folder, step)) for step in spec.snapshots}
+                content["snapshots"] = {str(step): file_digest(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured
         else:
             taken = {"model": model} if isinstance(spec.task, Snapshot) else {}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Transform
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
@@ -20,7 +20,7 @@ class Task(nn.Module, ABC):
 
     `transform` is the CPU part: a decoded image becomes a fixed-size uint8 square, or several (`Views`). `forward` is
     the device part: a batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random
-    numbers from `draws` alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that
+    numbers from `rng` alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that
     must survive a restart (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the
     validation one.
 
@@ -44,7 +44,7 @@ class Task(nn.Module, ABC):
         return self.transform
 
     @abstractmethod
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Scalars of a batch, each a mean over it: `loss`, and what else the curve shows, such as `accuracy`."""
 
     def survey(self, index: Index, devices: Devices) -> None:

@@ -150,7 +150,7 @@ class Update:
         parts = batch.split(self.schedule.micro_batch_size)
         for place, part in enumerate(parts, start=1):
             with self.devices.autocast(self.schedule.precision):
-                outputs = self.task(part, part.draws(self.seed))
+                outputs = self.task(part, part.rng(self.seed))
             share = len(part) / len(batch)
             if ranks and place == len(parts):
                 ranks.expect()

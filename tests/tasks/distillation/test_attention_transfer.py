@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config import ConfigError
 from ssltransfer.config.backbones import CaffeNet
@@ -107,14 +107,14 @@ def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: InputsM
     given = make_given(ATTENTION, teacher=solver, seed=3)
     task = build(given).eval()
     batch = first_batch(task, given.index)
-    found = task(batch, batch.draws(7))
+    found = task(batch, batch.rng(7))
 
     options = given.spec.pretext.task  # type: ignore[union-attr]
     alone = pretext.build_task(options, SMALL, 3).eval()
-    own = alone(batch, batch.draws(7))
+    own = alone(batch, batch.rng(7))
     assert found["task_loss"].item() == own["loss"].item() and found["accuracy"].item() == own["accuracy"].item()
 
-    tiles = alone.puzzles(batch.images, batch.draws(7))[0].flatten(0, 1)  # type: ignore[attr-defined]
+    tiles = alone.puzzles(batch.images, batch.rng(7))[0].flatten(0, 1)  # type: ignore[attr-defined]
     assert tiles.shape == (36, 3, 24, 24)
     model = read_model(solver)
     theirs = build_tile_backbone(model.backbone.options, seed=0, stem_stride=1).eval()
@@ -142,7 +142,7 @@ def test_the_teacher_itself_is_at_no_distance(make_given: InputsMaker, solver: P
     task.backbone.load_state_dict(read_model(solver).backbone.state_dict(), strict=False)
     task.eval()
     batch = first_batch(task, given.index)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert found["conv3_3_loss"].item() == found["conv5_2_loss"].item() == 0
     found["loss"].backward()
     assert all(torch.isfinite(p.grad).all() for p in task.parameters() if p.grad is not None)
@@ -159,7 +159,7 @@ def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, sol
     task.eval()
     whole = Batch(*(getattr(first_batch(task, given.index, 48), key) for key in ("images", "ids", "epochs")))
     with calls_of(task.backbone, task.layers) as calls:
-        task.task(whole, whole.draws(0))
+        task.task(whole, whole.rng(0))
     (tiles, maps), *more = calls
     assert not more and tiles.shape[0] == 9 * 48
     expected = 0.0
@@ -192,7 +192,7 @@ def test_without_weight_it_is_the_pretext(solver: Path, objects_path: Path, tmp_
     pretext.run(spec.pretext, output=tmp_path / "p" / "manifest.json", **given)  # type: ignore[arg-type]
     output = tmp_path / "s" / "manifest.json"
     student.run(spec, output=output, teacher=solver, build_task=pretext.build_task, **given)  # type: ignore[arg-type]
-    alone, beside = (digest_of(tmp_path / name / "backbone.safetensors") for name in "ps")
+    alone, beside = (file_digest(tmp_path / name / "backbone.safetensors") for name in "ps")
     assert alone == beside
 
 
@@ -241,7 +241,7 @@ def test_other_tasks_have_attention_too(make_given: InputsMaker, objects: Index,
     }
     task = build(make_given(method, teacher=manifest)).train()
     batch = first_batch(task, objects, 2)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert found.keys() >= {"conv3_loss", "conv4_loss", "conv5_loss", "task_loss", "accuracy"}
     found["loss"].backward()
     assert task.backbone.conv1.weight.grad.abs().max() > 0  # type: ignore[union-attr, operator]

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import ResNet18
 from ssltransfer.data.loader import load_batches, sequential_keys
@@ -71,7 +71,7 @@ def test_cached_equals_live_without_augmentation(name: str, make_given: InputsMa
         batch = next(load_batches(objects, task.transform, sequential_keys(range(16), 16), seed=0))
         torch.manual_seed(0)
         values.append(
-            (task.teacher_features(batch, task.views(batch, batch.draws(0))), task(batch, batch.draws(0))["loss"])
+            (task.teacher_features(batch, task.views(batch, batch.rng(0))), task(batch, batch.rng(0))["loss"])
         )
     (live, loss), (cached_said, cached_loss) = values
     assert torch.allclose(live, cached_said, rtol=2e-3, atol=1e-3)
@@ -105,7 +105,7 @@ def test_a_teacher_of_another_size_sees_the_same_view(make_given: InputsMaker) -
     given = make_given({"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width=0.125, size=48, stem_stride=2))
     task = build(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
-    views = task.views(batch, batch.draws(0))
+    views = task.views(batch, batch.rng(0))
     assert views.shape[-1] == 48 and task.teacher_features(batch, views).shape == (4, 64)
 
 
@@ -136,7 +136,7 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects
     again = subprocess.run(words, capture_output=True, text=True)
     assert again.returncode == 0 and "going on after step" in again.stdout, again.stdout + again.stderr
     for file in ("manifest.json", "backbone.safetensors", "curve.jsonl"):
-        assert digest_of(broken.parent / file) == digest_of(whole.parent / file)
+        assert file_digest(broken.parent / file) == file_digest(whole.parent / file)
 
 
 @pytest.mark.slow

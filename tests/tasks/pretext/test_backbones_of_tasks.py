@@ -52,7 +52,7 @@ def test_rotation(options: BackboneOptions, vector: str, features: int) -> None:
     if vector:
         assert len(task.head) == 1 and first.in_features == task.backbone.shapes()[vector][0]
     batch = Batch(images(4, options.short_side), torch.arange(4), torch.zeros(4, dtype=torch.int64))
-    values = task.train()(batch, batch.draws(0))
+    values = task.train()(batch, batch.rng(0))
     assert abs(float(values["loss"].detach()) - math.log(4)) < 0.5
     values["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
@@ -88,6 +88,6 @@ def test_a_network_whose_fc6_wants_another_size_says_so() -> None:
 def test_timm() -> None:
     task = RotationTask(Rotation(hidden_dim=16, augment="crop"), Timm(model="convnext_atto", size=64), 0)
     batch = Batch(images(2, 73), torch.arange(2), torch.zeros(2, dtype=torch.int64))
-    values = task.train()(batch, batch.draws(0))
+    values = task.train()(batch, batch.rng(0))
     values["loss"].backward()
     assert all(p.grad is not None for p in task.parameters())

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.backbones import HogWords
 from ssltransfer.config.entities import Pretext
@@ -37,8 +37,8 @@ def test_a_trained_model_and_its_trace(tmp_path: Path, objects_path: Path, objec
     manifest = read_json(output)
     assert manifest["stage"] == "pretext" and manifest["normalize"] == "imagenet"
     assert manifest["layers"] == ["conv1", "conv2", "conv3", "conv4", "conv5"]
-    assert manifest["weights"] == digest_of(output.parent / "backbone.safetensors")
-    assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
+    assert manifest["weights"] == file_digest(output.parent / "backbone.safetensors")
+    assert manifest["curve"] == file_digest(output.parent / "curve.jsonl")
     rows = [json.loads(line) for line in (output.parent / "curve.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert rows[-1].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy", "lr", "epoch"}

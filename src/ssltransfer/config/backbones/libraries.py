@@ -36,7 +36,7 @@ class LibraryModel(BackboneOptions):
         return endpoints
 
     @model_validator(mode="after")
-    def _as_it_is(self) -> LibraryModel:
+    def _identity(self) -> LibraryModel:
         if self.width != 1 or self.stem_stride is not None:
             raise ValueError(
                 f"width and stem_stride cannot be set for a network of {self.name}; leave them out, or name another"

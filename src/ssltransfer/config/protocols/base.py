@@ -44,7 +44,7 @@ class ProtocolOptions(Options):
     module: ClassVar[str] = ""
     reads: ClassVar[Literal["model", "features"]] = "model"
     trains: ClassVar[bool] = True
-    labels: ClassVar[Literal["one", "many"] | None] = "one"
+    labels: ClassVar[Literal["single", "multi"] | None] = "single"
     targets: ClassVar[TargetKind | None] = None
     tunes: ClassVar[bool] = False
     headline: ClassVar[str] = "accuracy"

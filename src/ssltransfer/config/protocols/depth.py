@@ -18,7 +18,7 @@ class Depth(ProtocolOptions):
     name: Literal["depth"] = "depth"
     module: ClassVar[str] = "depth"
     reference: ClassVar[str] = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
-    labels: ClassVar[Literal["one", "many"] | None] = None
+    labels: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "depth"
     tunes: ClassVar[bool] = True
     headline: ClassVar[str] = "d1"

@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Detection(ProtocolOptions):
     """What detectors share; sides are in pixels, overlaps intersection over union."""
 
-    labels: ClassVar[Literal["one", "many"] | None] = None
+    labels: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "boxes"
     tunes: ClassVar[bool] = True
     headline: ClassVar[str] = "map"

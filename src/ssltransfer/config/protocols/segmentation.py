@@ -17,7 +17,7 @@ class Segmentation(FineTuning):
     name: Literal["segmentation"] = "segmentation"
     module: ClassVar[str] = "segmentation"
     reference: ClassVar[str] = "Long, Shelhamer & Darrell 2015, voc-fcn-alexnet; protocols 4.3"
-    labels: ClassVar[Literal["one", "many"] | None] = None
+    labels: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "masks"
     headline: ClassVar[str] = "miou"
     train: Literal["all", "fc6-8", "score"] = Field(

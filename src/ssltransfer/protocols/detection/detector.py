@@ -16,7 +16,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import Detection as Options
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import Boxes, read_target
 from ssltransfer.models.weights import Model, read_model
 from ssltransfer.protocols.base import Given, Outcome, percent, spread_ids
@@ -108,12 +108,12 @@ class Detector(Task):
         """uint8 (1, 3, h, w) -> float (1, 3, H, W)."""
         return prepared(image, self.rule, self.multiple)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The mean over the images of what `learnt` says of each."""
-        seeds = draws.bits("regions", 1)[:, 0].tolist()
+        seeds = rng.bits("regions", 1)[:, 0].tolist()
         found = []
-        for row, ((height, width), seed) in enumerate(zip(batch.others["sizes"].tolist(), seeds, strict=True)):
-            others = {name: part[row] for name, part in batch.others.items()}
+        for row, ((height, width), seed) in enumerate(zip(batch.targets["sizes"].tolist(), seeds, strict=True)):
+            others = {name: part[row] for name, part in batch.targets.items()}
             found.append(self.learnt(batch.images[row : row + 1, :, :height, :width], others, seed))
         return {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
 
@@ -175,7 +175,7 @@ class Detector(Task):
         options = self.choices
 
         def found(batch: Batch) -> Detections:
-            views = [batch.images, *(batch.others[f"scale-{place}"] for place in range(1, len(scales)))]
+            views = [batch.images, *(batch.targets[f"scale-{place}"] for place in range(1, len(scales)))]
             sample = int(batch.ids[0])
             width, height = test.sizes[sample].tolist()
             with devices.autocast(options.schedule.precision):

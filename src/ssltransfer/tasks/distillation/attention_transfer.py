@@ -14,7 +14,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
@@ -79,10 +79,10 @@ class AttentionTransferTask(Around, StudentTask):
         backbone.load_state_dict(self.backbone.state_dict())
         return backbone
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The task's values, its loss as `task_loss`, and the transfer of each layer; `loss` is the sum of these."""
         with calls_of(self.backbone, self.layers) as calls:
-            values: dict[str, Tensor] = self.task(batch, draws)
+            values: dict[str, Tensor] = self.task(batch, rng)
         terms = {"task_loss": values["loss"], **self.transfer(calls)}
         return {**values, **terms, "loss": torch.stack(list(terms.values())).sum()}
 
@@ -115,7 +115,7 @@ class AttentionTransferTask(Around, StudentTask):
         for batch in load_batches(index, self.val_transform, keys, seed=self.spec.seed, workers=devices.workers):
             batch = batch.to(devices.device)
             with calls_of(self.backbone, self.layers) as calls:
-                self.task(batch, batch.draws(self.spec.seed))
+                self.task(batch, batch.rng(self.spec.seed))
             level = [(x, {name: torch.ones_like(value) for name, value in found.items()}) for x, found in calls]
             total += torch.stack(list(self.transfer(level).values())).sum().cpu() * len(batch)
         self.train(was)

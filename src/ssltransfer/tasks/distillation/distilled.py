@@ -19,7 +19,7 @@ from ssltransfer.config.methods import Distillation
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.transforms import Paired, Transform
+from ssltransfer.data.transforms import JointTransform, Transform
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
@@ -92,7 +92,7 @@ class DistillationTask(StudentTask):
             batch: what was loaded.
             views: uint8 (B, 3, S, S), what the student sees.
         """
-        return self._online(views) if self._online else batch.others["teacher"].float()
+        return self._online(views) if self._online else batch.targets["teacher"].float()
 
     @torch.no_grad()
     def feature_variance(self, index: Index) -> float:
@@ -144,7 +144,7 @@ class OnlineTeacher:
 
 
 @dataclass(frozen=True)
-class WithFeatures(Paired):
+class WithFeatures(JointTransform):
     """A view of a image, and the row of a feature store that belongs to it."""
 
     view: Any

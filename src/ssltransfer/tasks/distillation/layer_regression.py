@@ -10,7 +10,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import LayerRegression
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.distillation.base import StudentInputs
 from ssltransfer.tasks.distillation.distilled import IMAGES, DistillationTask
@@ -40,9 +40,9 @@ class LayerRegressionTask(DistillationTask):
                 self.heads.append(nn.Identity() if here == there else nn.Conv2d(here, there, 1))
         self.chance_loss = self._map_variance(given.index)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared errors, a mean over batch, channels and places of each layer, summed over the layers."""
-        views = self.views(batch, draws)
+        views = self.views(batch, rng)
         assert self._online is not None
         theirs = self._online.maps(views, self.teacher_layers)
         mine = self.backbone(normalize(views, self.rule), self.layers)

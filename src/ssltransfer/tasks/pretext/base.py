@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.training.multi_task import Member, TrainingError
@@ -22,7 +22,7 @@ class PretextTask(BackboneTask):
     """A task that needs no labels, and shows what it asks."""
 
     @abstractmethod
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
 
         Returns:

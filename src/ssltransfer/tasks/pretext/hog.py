@@ -14,8 +14,8 @@ from ssltransfer.config.backbones import HogWords as HogWordsOptions
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Hog
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.hog_words import DESCRIPTOR, hog
 from ssltransfer.models.normalize import normalize
@@ -66,15 +66,15 @@ def sample_descriptors(
     each = min(per_image, sampled, max(LEAST_OF_A_IMAGE, -(-sampled // len(index))))
     count = min(len(index), max(1, sampled // each))
     ids = [place * len(index) // count for place in range(count)]
-    view = CenterSquare(options.short_side, options.size)
+    view = ResizeCenterCrop(options.short_side, options.size)
     found = np.empty((count * each, DESCRIPTOR), np.float32)
     progress = Progress("descriptors", 0, -(-count // BATCH), BATCH)
     done = 0
     for batch in load_batches(index, view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers):
         images = normalize(batch.images.to(devices.device), "none")
         descriptors = hog(images.mean(1), options.cell)
-        draws = Draws(seed, 0, batch.ids.to(devices.device))
-        chosen = draws.permutation("descriptors", per_image)[:, :each]
+        rng = SampleRNG(seed, 0, batch.ids.to(devices.device))
+        chosen = rng.permutation("descriptors", per_image)[:, :each]
         some = descriptors.gather(1, chosen[:, :, None].expand(-1, -1, DESCRIPTOR)).flatten(0, 1)
         found[done : done + len(some)] = some.cpu().numpy()
         done += len(some)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
@@ -39,11 +39,11 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     print(f"{file}: {matched}", flush=True)
     about = said_of(file)
     if about is None:
-        return BuiltModel(backbone, task.normalize or "imagenet", {"file": digest_of(file), "matched": matched})
+        return BuiltModel(backbone, task.normalize or "imagenet", {"file": file_digest(file), "matched": matched})
     if task.normalize not in (None, about["normalize"]):
         raise ArtifactError(
             f"{file}: learned from images normalized by `{about['normalize']}`, not `{task.normalize}`; leave "
             "`normalize` of the task out."
         )
     prove_same(backbone, about, file)
-    return BuiltModel(backbone, about["normalize"], {"file": digest_of(file), "matched": matched})
+    return BuiltModel(backbone, about["normalize"], {"file": file_digest(file), "matched": matched})

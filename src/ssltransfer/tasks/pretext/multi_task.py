@@ -12,7 +12,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import MultiTask
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
@@ -75,9 +75,9 @@ class WithL1Penalty(Around):
         assert isinstance(task.backbone, MixedBackbone)
         self.task, self.mix, self.strength = task, task.backbone.mix, strength
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The task's values, and `l1`, the sum of |alpha|."""
-        values: dict[str, Tensor] = self.task(batch, draws)
+        values: dict[str, Tensor] = self.task(batch, rng)
         if not self.training:
             return values
         penalty = self.mix.penalty
