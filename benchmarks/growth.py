@@ -37,7 +37,7 @@ def run(setting: Setting) -> Iterator[Figure]:
     n = setting.size(1024, 32)
     drawn = images.draw(setting.folder, 32)
     model = setting.folder / "model" / "manifest.json"
-    about = write_model(model.parent, build_backbone(CaffeNet(width=0.125), top=False), "imagenet", {})
+    about = write_model(model.parent, build_backbone(CaffeNet(width_mult=0.125), include_top=False), "imagenet", {})
     write_json(model, {"stage": "pretext", **about})
     for size in [n * step for step in STEPS]:
         images.repeated(drawn, size, setting.folder / f"{size}.parquet")

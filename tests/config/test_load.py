@@ -131,7 +131,7 @@ def test_a_student_can_be_the_next_teacher() -> None:
 
 
 def test_controls_are_added_for_every_backbone() -> None:
-    content = changed("students/small", {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width": 0.5}})
+    content = changed("students/small", {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width_mult": 0.5}})
     content["evaluations"]["nn"]["models"] = ["jig", "small"]
     rows = complete(content).rows["nn"]
     assert rows == (
@@ -145,7 +145,7 @@ def test_every_option_of_a_backbone_shows_in_the_names_of_its_controls(kind: typ
     """Two backbones that differ must not share a control."""
     library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
     plain = kind(**library)
-    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "endpoints": ("layer4",)}
+    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "return_nodes": ("layer4",)}
     others["output_stride"] = 16 if getattr(plain, "output_stride", 16) == 8 else 8
     for key, value in plain.model_dump().items():
         if key != "name" and not (library and key in ("width", "stem_stride")):
@@ -278,14 +278,14 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
         ),
         ({"name": "voc-classification", "rescale": True}, "vgg16", "has batch norms, which undo every scale"),
         ({"name": "voc-classification", "rescale": True}, "caffenet", ""),
-        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg16", ""),
-        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "alexnet-bn", ""),
+        ({"name": "voc-classification", "rescale": True, "fuse_bn": True}, "vgg16", ""),
+        ({"name": "voc-classification", "rescale": True, "fuse_bn": True}, "alexnet-bn", ""),
         ({"name": "voc-classification", "rescale": True}, "alexnet-bn", "has batch norms, which undo every scale"),
-        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg19-bn", "no scale of their own"),
-        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "mobilenet-v2", "no scale of their own"),
-        ({"name": "voc-classification", "absorb_bn": True}, "mobilenet-v2", ""),
-        ({"name": "voc-classification", "absorb_bn": True}, "revnet50", "batch norms elsewhere than right after"),
-        ({"name": "voc-classification", "absorb_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
+        ({"name": "voc-classification", "rescale": True, "fuse_bn": True}, "vgg19-bn", "no scale of their own"),
+        ({"name": "voc-classification", "rescale": True, "fuse_bn": True}, "mobilenet-v2", "no scale of their own"),
+        ({"name": "voc-classification", "fuse_bn": True}, "mobilenet-v2", ""),
+        ({"name": "voc-classification", "fuse_bn": True}, "revnet50", "batch norms elsewhere than right after"),
+        ({"name": "voc-classification", "fuse_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
     ],
 )
 def test_what_can_be_fine_tuned(protocol: dict[str, Any], backbone: str, said: str) -> None:

@@ -119,7 +119,7 @@ class FeatureStore:
     def write(self, chunk: int, values: np.ndarray) -> None:
         """Write a whole chunk (rows, dims), its bytes onto the disk before this returns.
 
-        Its place in the folder is safe after `settle`: a power failure before that may leave it missing, never torn.
+        Its place in the folder is safe after `flush`: a power failure before that may leave it missing, never torn.
 
         Raises:
             ArtifactError: the disk is full or must not be written; the chunk is missing then.
@@ -132,7 +132,7 @@ class FeatureStore:
             self._array[self.span(chunk)] = values
             sync(file)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Have the folders of all chunks on the disk: once, for a commit of the file system's journal takes longer
         than a chunk.
 

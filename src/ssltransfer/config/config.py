@@ -37,7 +37,7 @@ class Model:
         """A pretext leaves convolutions; most students, a random and an imported network have fc layers too."""
         entity = self.entity
         full = entity.method.whole if isinstance(entity, Student) else isinstance(entity.task, RandomNetwork | Imported)
-        return self.backbone.layers if full else self.backbone.convolutions
+        return self.backbone.layers if full else self.backbone.base_layers
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def run(
         if devices.world > 1:
             dist.barrier()  # until all know what is missing
         measured = _fill(store, missing[devices.rank :: devices.world], extraction, index)
-        store.settle()
+        store.flush()
         if devices.world > 1:
             dist.barrier()
         if devices.rank:

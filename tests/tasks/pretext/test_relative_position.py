@@ -11,7 +11,7 @@ from ssltransfer.data.tiles import OFFSETS, patch_pairs
 from ssltransfer.tasks.pretext.relative_position import Canvas, RelativePositionTask, label_shares
 
 SMALL = {"patch": 20, "gap": 8, "jitter": 3, "pixels": (4096, 5184), "canvas": 60, "stem_stride": 1, "hidden": 32}
-BACKBONE = CaffeNet(width=0.125, size=48)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48)
 
 
 def task(**more: object) -> RelativePositionTask:

@@ -34,7 +34,7 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
     """
     several = spec.task
     assert isinstance(several, Several)
-    backbone = build_backbone(spec.backbone, top=False, seed=spec.seed)
+    backbone = build_backbone(spec.backbone, include_top=False, seed=spec.seed)
     parts = spec.parts
     shares = several.shares_of({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
     rules: dict[str, Normalize] = {}
