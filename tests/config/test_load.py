@@ -56,7 +56,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
         ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
         ("students/cc/method", "supervisd", "there is no 'supervisd'; did you mean 'supervised'?"),
-        ("students/cc/backbone", {"name": "caffenet", "with": 2}, "did you mean 'width'?"),
+        ("students/cc/backbone", {"name": "caffenet", "width": 2}, "did you mean 'width_mult'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
         ("pretexts/jig/schedule/batch", 7, "images in pairs; give an even batch"),
@@ -148,7 +148,7 @@ def test_every_option_of_a_backbone_shows_in_the_names_of_its_controls(kind: typ
     others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "return_nodes": ("layer4",)}
     others["output_stride"] = 16 if getattr(plain, "output_stride", 16) == 8 else 8
     for key, value in plain.model_dump().items():
-        if key != "name" and not (library and key in ("width", "stem_stride")):
+        if key != "name" and not (library and key in ("width_mult", "stem_stride")):
             usual = not value if isinstance(value, bool) else 2 * value if value else 4
             other = kind(**library | {key: others.get(key, usual)})
             assert other.slug != plain.slug, key
