@@ -56,7 +56,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
         ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
         ("students/cc/method", "supervisd", "there is no 'supervisd'; did you mean 'supervised'?"),
-        ("students/cc/backbone", {"name": "caffenet", "with": 2}, "did you mean 'width'?"),
+        ("students/cc/backbone", {"name": "caffenet", "width": 2}, "did you mean 'width_mult'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
         ("pretexts/jig/schedule/batch_size", 7, "images in pairs; give an even batch"),
@@ -131,7 +131,7 @@ def test_a_student_can_be_the_next_teacher() -> None:
 
 
 def test_controls_are_added_for_every_backbone() -> None:
-    content = changed("students/small", {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width": 0.5}})
+    content = changed("students/small", {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width_mult": 0.5}})
     content["evaluations"]["nn"]["models"] = ["jig", "small"]
     rows = complete(content).rows["nn"]
     assert rows == (
@@ -145,10 +145,10 @@ def test_every_option_of_a_backbone_shows_in_the_names_of_its_controls(kind: typ
     """Two backbones that differ must not share a control."""
     library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
     plain = kind(**library)
-    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "endpoints": ("layer4",)}
+    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "return_nodes": ("layer4",)}
     others["output_stride"] = 16 if getattr(plain, "output_stride", 16) == 8 else 8
     for key, value in plain.model_dump().items():
-        if key != "name" and not (library and key in ("width", "stem_stride")):
+        if key != "name" and not (library and key in ("width_mult", "stem_stride")):
             usual = not value if isinstance(value, bool) else 2 * value if value else 4
             other = kind(**library | {key: others.get(key, usual)})
             assert other.slug != plain.slug, key
@@ -282,26 +282,26 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
             "has batch norms, which undo every scale",
         ),
         ({"name": "voc-classification", "data_dependent_init": True}, "caffenet", ""),
-        ({"name": "voc-classification", "data_dependent_init": True, "absorb_bn": True}, "vgg16", ""),
-        ({"name": "voc-classification", "data_dependent_init": True, "absorb_bn": True}, "alexnet-bn", ""),
+        ({"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True}, "vgg16", ""),
+        ({"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True}, "alexnet-bn", ""),
         (
             {"name": "voc-classification", "data_dependent_init": True},
             "alexnet-bn",
             "has batch norms, which undo every scale",
         ),
         (
-            {"name": "voc-classification", "data_dependent_init": True, "absorb_bn": True},
+            {"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True},
             "vgg19-bn",
             "no scale of their own",
         ),
         (
-            {"name": "voc-classification", "data_dependent_init": True, "absorb_bn": True},
+            {"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True},
             "mobilenet-v2",
             "no scale of their own",
         ),
-        ({"name": "voc-classification", "absorb_bn": True}, "mobilenet-v2", ""),
-        ({"name": "voc-classification", "absorb_bn": True}, "revnet50", "batch norms elsewhere than right after"),
-        ({"name": "voc-classification", "absorb_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
+        ({"name": "voc-classification", "fuse_bn": True}, "mobilenet-v2", ""),
+        ({"name": "voc-classification", "fuse_bn": True}, "revnet50", "batch norms elsewhere than right after"),
+        ({"name": "voc-classification", "fuse_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
     ],
 )
 def test_what_can_be_fine_tuned(protocol: dict[str, Any], backbone: str, said: str) -> None:

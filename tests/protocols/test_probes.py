@@ -167,12 +167,12 @@ def test_frozen_block3_is_the_published_one() -> None:
     rates = [schedule.lr_at(schedule.total_steps(256 * 20) * epoch // 20, 256 * 20) for epoch in (0, 1, 2, 4, 19)]
     assert rates == pytest.approx([0.01, 0.01, 0.0094, 0.01 * 0.94**2, 0.01 * 0.94**9])
     with torch.device("meta"):
-        shape = build_backbone(ResNet101V2(output_stride=16), top=True).shapes()["block3"]
+        shape = build_backbone(ResNet101V2(output_stride=16), include_top=True).shapes()["block3"]
     assert shape == (1024, 14, 14) and 1024 * 3 * 3 == 9216
 
 
 def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    manifest = make_model(tmp_path / "m", ResNet101V2(width=0.125, size=64))
+    manifest = make_model(tmp_path / "m", ResNet101V2(width_mult=0.125, img_size=64))
     spec = Measurement(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
     output = tmp_path / "frozen" / "m.json"
     run(spec, model=manifest, train=chain.train, test=chain.test, output=output, threads=1)

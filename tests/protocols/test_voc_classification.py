@@ -18,8 +18,8 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.fuse_bn import absorb_norms
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.fuse_bn import fuse_conv_bn
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.voc_classification import FineTuned, ScaledCrop
 from ssltransfer.stages.evaluate import run
 
@@ -73,7 +73,7 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
     assert tuned(chain.model, "all").backbone.layers[-1] == "fc7"
     with pytest.raises(LayerError, match="no layer 'fc7'"):
         tuned(chain.model, "fc8")
-    residual = make_model(tmp_path / "r", ResNet18(width=0.125, size=32))
+    residual = make_model(tmp_path / "r", ResNet18(width_mult=0.125, img_size=32))
     task = tuned(residual, "fc8")
     assert {name for name, p in task.named_parameters() if p.requires_grad} == {"head.1.weight", "head.1.bias"}
     assert task.head[1].in_features == 64
@@ -83,7 +83,7 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
 
 
 def test_frozen_batch_norms_of_vgg(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "v", Vgg16(width=0.03, size=32), top=False)
+    model = make_model(tmp_path / "v", Vgg16(width_mult=0.03, img_size=32), include_top=False)
     task = tuned(model, "fc6-8").train()
     norms = [module for module in task.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     dropouts = [module for module in task.modules() if isinstance(module, nn.Dropout)]
@@ -123,14 +123,14 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Gen
 
 @pytest.mark.parametrize("absorb", [False, True])
 def test_norms_of_fully_connected_layers_give_way_to_fresh_layers(absorb: bool) -> None:
-    backbone = build_backbone(AlexNetBN(width=0.06, size=64), top=True)
-    model = Model(backbone.eval(), "imagenet", "", "it")
+    backbone = build_backbone(AlexNetBN(width_mult=0.06, img_size=64), include_top=True)
+    model = PretrainedModel(backbone.eval(), "imagenet", "", "it")
     task = FineTuned(model, "it", VocClassification(train="fc6-8"), PRESENCE, PRESENCE, 0)
     assert not any(isinstance(part, nn.BatchNorm1d) for part in task.modules())
     learning = [p for p in task.backbone.parameters() if p.requires_grad]
     assert [p.ndim for p in learning] == [2, 1, 2, 1] and all((p == 0.1).all() for p in learning if p.ndim == 1)
     if absorb:
-        assert absorb_norms(task.backbone) == 5
+        assert fuse_conv_bn(task.backbone) == 5
     batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
     task.train()(batch, batch.rng(0))["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())

@@ -25,7 +25,7 @@ from ssltransfer.models.weights import write_model
 from ssltransfer.stages.report import run
 
 NASTY = ["plain", "<b>bold</b> & 'quoted'", 'a"b', "größe → ∞", "</style><script>x()</script>"]
-BACKBONE = {"name": "caffenet", "width": 0.1, "size": 64, "stem_stride": 2}
+BACKBONE = {"name": "caffenet", "width_mult": 0.1, "img_size": 64, "stem_stride": 2}
 RUN = {
     "seconds": 65.4,
     "peak_memory_mb": 1234,
@@ -80,7 +80,7 @@ class Chain:
     def model(self, name: str, stage: str, spec: dict[str, Any], *, trained: bool = True) -> Path:
         folder = self.root / stage / name
         spec = {"backbone": BACKBONE, **spec}
-        backbone = build_backbone(CaffeNet.model_validate(BACKBONE), top=False, seed=1)
+        backbone = build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False, seed=1)
         content = write_model(folder, backbone, "imagenet", spec)
         if trained:
             chance_loss = math.log(100)

@@ -58,7 +58,7 @@ class Nine(Task):
         return {"loss": F.cross_entropy(logits, target), "right": (logits.argmax(1) == target).float().mean()}
 
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def puzzles() -> Task:
@@ -79,7 +79,9 @@ def exemplar() -> Task:
 
 
 def colors() -> Task:
-    return colorization.build(Colorization(resize=48, hidden_dim=16), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
+    return colorization.build(
+        Colorization(resize=48, hidden_dim=16), CaffeNet(width_mult=0.125, img_size=48, stem_stride=2), 0
+    )
 
 
 def schedule(**kw: object) -> Schedule:

@@ -24,7 +24,7 @@ def of_videos(**motion: Any) -> dict[str, Any]:
         "pretexts": {
             "moves": {
                 "task": {"name": "motion-segmentation", "input": [96, 128], "hidden_dim": 16},
-                "backbone": {"name": "caffenet", "width": 0.125, "size": 64, "stem_stride": 2, "bn": True},
+                "backbone": {"name": "caffenet", "width_mult": 0.125, "img_size": 64, "stem_stride": 2, "bn": True},
                 "data": "films",
                 "val": "more-films",
                 "schedule": {"steps": 6, "batch_size": 4, "lr": 0.01},

@@ -140,7 +140,7 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         hours, limit = (
             _passes(seen, reading, work, machine.rate("training", student.backbone.name)) if seen else (None, "")
         )
-        disk = parameters(student.backbone, top=student.method.is_self_contained) * 4e-9
+        disk = parameters(student.backbone, include_top=student.method.is_self_contained) * 4e-9
         yield Cost(
             "student", name, needs, hours, disk, training_memory(student.backbone, student.schedule.batch_size), limit
         )
@@ -154,7 +154,7 @@ def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
     part = student.pretext
     if part is not None and teacher is not None:  # both see the task's inputs
         return TRAINING * task_flops(part) + task_flops(part.model_copy(update={"backbone": teacher}))
-    work = TRAINING * flops(student.backbone, top=True)
+    work = TRAINING * flops(student.backbone, include_top=True)
     # A slow copy sees every view once more.
     work += flops(student.backbone) if isinstance(student.method, Compress2q) else 0.0
     return work + (flops(teacher) if teacher else 0.0)
@@ -172,7 +172,7 @@ def _cache_gb(config: Config, name: str) -> float | None:
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
-    disk = parameters(pretext.backbone, top=False) * 4e-9 * (1 + len(pretext.snapshots))
+    disk = parameters(pretext.backbone, include_top=False) * 4e-9 * (1 + len(pretext.snapshots))
     needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
     if not pretext.task.is_trainable:
         sampled = pretext.task.num_descriptors if isinstance(pretext.task, Hog) else 0
@@ -217,7 +217,7 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if protocol.reads == "model":
         schedule: Schedule = protocol.schedule  # type: ignore[union-attr]
         trainings = seeds * (
-            len(protocol.layers or backbone.convolutions) if isinstance(protocol, NonlinearLayers) else 1
+            len(protocol.layers or backbone.base_layers) if isinstance(protocol, NonlinearLayers) else 1
         )
         seen = schedule.total_steps(train) * schedule.batch_size * trainings
         from_train, from_test = (machine.images(config.datasets[d]) for d in (evaluation.train, evaluation.test))

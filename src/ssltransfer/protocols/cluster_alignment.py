@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ssltransfer.config.protocols import ClusterAlignment
-from ssltransfer.kmeans import Points, assign, kmeans, memory_budget
+from ssltransfer.kmeans import PointLoader, assign, kmeans, memory_budget
 from ssltransfer.protocols.base import Given, Outcome, classes_of
 from ssltransfer.protocols.classification_scores import accuracy_of, answers
 from ssltransfer.training.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ def evaluate(given: Given) -> Outcome:
             checkpoint=Checkpoint(folder / "checkpoint.pt"),
             where=given.spec.train,
         )
-        test = Points(
+        test = PointLoader(
             given.features[1], k, normalize=True, device=device, budget=budget, where=given.spec.test, keep=False
         )
         nearest, _ = assign(test, torch.from_numpy(found.centroids).to(device))

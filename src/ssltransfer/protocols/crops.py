@@ -24,7 +24,7 @@ def of_crops(given: Given, backbone: BackboneOptions, crops: int, measure: Calla
 
     def cut(batch: Batch) -> T:
         images = batch.images
-        return measure([center_crop(images, backbone.size)] if crops == 1 else ten_crops(images, backbone.size))
+        return measure([center_crop(images, backbone.img_size)] if crops == 1 else ten_crops(images, backbone.img_size))
 
     view = ResizeCenterCrop(backbone.short_side, backbone.short_side)
     return in_turns(given.test, view, BATCH, cut, given.devices)

@@ -20,7 +20,7 @@ from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.up_projection import UpProjection
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Given, Outcome, spread_ids
 from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
 from ssltransfer.protocols.distributed import in_turns
@@ -83,10 +83,10 @@ class DepthTask(Task):
         where: what the model is called in messages.
     """
 
-    def __init__(self, model: Model, options: Options, median: Median, seed: int, where: str):
+    def __init__(self, model: PretrainedModel, options: Options, median: Median, seed: int, where: str):
         super().__init__()
-        self.options, self.rule, self.median = options, model.rule, median
-        backbone = rebuild(model.backbone, top=False, output_stride=options.output_stride)
+        self.options, self.rule, self.median = options, model.normalization, median
+        backbone = rebuild(model.backbone, include_top=False, output_stride=options.output_stride)
         self.backbone = (backbone if options.l1_layer_mix is None else MixedBackbone(backbone)).requires_grad_(True)
         self.layer = options.layer or _default_layer(self.backbone)
         channels, stride = self._map(where)
@@ -194,7 +194,7 @@ class DepthTask(Task):
 def _default_layer(backbone: Backbone) -> str:
     if "block3" in backbone.layers:
         return "block3"
-    return (backbone.options.maps or backbone.layers)[-1]
+    return (backbone.options.spatial_layers or backbone.layers)[-1]
 
 
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:

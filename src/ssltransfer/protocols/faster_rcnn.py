@@ -16,7 +16,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.data.rng import seed_of
 from ssltransfer.data.transforms import JointTransform
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import Given, Outcome
 from ssltransfer.protocols.detection.backbones import Blocks
 from ssltransfer.protocols.detection.boxes import some
@@ -36,7 +36,7 @@ def evaluate(given: Given) -> Outcome:
     sets = sets_of(given)
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_scale, options.test_max_side)]}
 
-    def build(model: Model, seed: int) -> FasterRcnn:
+    def build(model: PretrainedModel, seed: int) -> FasterRcnn:
         return FasterRcnn(model, options, len(sets.test.classes), seed)
 
     return measure(given, sets, build, tests, {})
@@ -72,7 +72,7 @@ class FasterRcnn(Detector):
 
     multiple: ClassVar[int] = 32  # so that the anchors' spacing, a whole number to torchvision, is the map's
 
-    def __init__(self, model: Model, options: Options, classes: int, seed: int):
+    def __init__(self, model: PretrainedModel, options: Options, classes: int, seed: int):
         body = Blocks(model, options.pooling, seed, mixed=options.l1_layer_mix is not None)
         super().__init__(model, body, options, classes, seed)
         self.mix, self.strength = body.mix, options.l1_layer_mix

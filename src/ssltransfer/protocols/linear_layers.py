@@ -16,7 +16,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of
 from ssltransfer.protocols.classification_scores import accuracy_of, answers
 from ssltransfer.protocols.crops import of_crops
@@ -88,7 +88,7 @@ class Probes(Task):
         pooled: layer -> shape of what is classified.
     """
 
-    def __init__(self, model: Model, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
         super().__init__()
         self.model, self.layers, self.options = model, layers, options
         shapes = model.backbone.shapes()
@@ -112,7 +112,7 @@ class Probes(Task):
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of every layer."""
-        size = self.model.backbone.options.size
+        size = self.model.backbone.options.img_size
         images = batch.images
         if self.training:
             images = random_hflip(random_crop(images, rng, size), rng)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import Logistic
-from ssltransfer.kmeans import Points, Rows, Source, memory_budget
+from ssltransfer.kmeans import PointLoader, PointSource, SubsetSource, memory_budget
 from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, percent
 from ssltransfer.protocols.classification_scores import accuracy_of, answers
 from ssltransfer.protocols.subsets import labelled, stratified
@@ -47,7 +47,7 @@ def evaluate(given: Given) -> Outcome:
     accuracies: list[float] = []
     details: dict[str, Any] = {}
     for number, chosen in enumerate(labelled(given.train.paths, classes.train, options.labelled, given.spec.seeds)):
-        source = Rows(given.features[0], chosen) if options.labelled else given.features[0]
+        source = SubsetSource(given.features[0], chosen) if options.labelled else given.features[0]
         fitted = _fitted(given, options, source, classes, chosen, number)
         accuracies.append(accuracy_of(classes, fitted["predicted"]))
         predicted = fitted.pop("predicted")
@@ -56,13 +56,13 @@ def evaluate(given: Given) -> Outcome:
 
 
 def _fitted(
-    given: Given, options: Logistic, source: Source, classes: Classes, chosen: np.ndarray, number: int
+    given: Given, options: Logistic, source: PointSource, classes: Classes, chosen: np.ndarray, number: int
 ) -> dict[str, Any]:
     """The classifier of the chosen training images: details, and `predicted`, the class of each test image."""
     assert given.features is not None
     labels, c = classes.train[chosen], len(classes.names)
     train, test = (
-        Points(one, c, normalize=False, device=given.devices.device, budget=memory_budget(), where=name, keep=keep)
+        PointLoader(one, c, normalize=False, device=given.devices.device, budget=memory_budget(), where=name, keep=keep)
         for one, name, keep in (
             (source, given.spec.train, True),
             (given.features[1], given.spec.test, False),
@@ -117,7 +117,7 @@ class Objective:
 
     def __init__(
         self,
-        points: Points,
+        points: PointLoader,
         labels: np.ndarray,
         classes: int,
         penalties: Sequence[float],
@@ -161,7 +161,7 @@ class Objective:
         return total / self._n + self.penalty.flatten() * weight.square().sum((1, 2))
 
     @torch.inference_mode()
-    def predict(self, points: Points) -> np.ndarray:
+    def predict(self, points: PointLoader) -> np.ndarray:
         """int64 (G, N), the likeliest class of each point."""
         single, shape = self.parameters.flatten(0, 1).float(), self.parameters.shape[:2]
         scores = (_scores(single, self._standard(x)).unflatten(1, shape) for _, x in points)
@@ -274,7 +274,7 @@ def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
     return curve
 
 
-def standardization(points: Points) -> tuple[Tensor, Tensor]:
+def standardization(points: PointLoader) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each dimension, float32 (M,); a constant dimension is divided by 1."""
     n, m = points.shape
     total = torch.zeros(m, dtype=torch.float64, device=points.device)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import Neighbors
-from ssltransfer.kmeans import Rows
+from ssltransfer.kmeans import SubsetSource
 from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, spread_ids
 from ssltransfer.protocols.classification_scores import accuracy_of, answers
 from ssltransfer.protocols.knn_search import search
@@ -37,7 +37,7 @@ def evaluate(given: Given) -> Outcome:
             raise ArtifactError(
                 f"{given.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
             )
-        gallery = Rows(given.features[0], chosen) if options.labelled else given.features[0]
+        gallery = SubsetSource(given.features[0], chosen) if options.labelled else given.features[0]
         k, names = max(options.k, min(SHOWN, len(chosen))), (given.spec.train, given.spec.test)
         ids, cosines, took = search(gallery, given.features[1], k, given.devices.device, names)
         ids = chosen[ids]

@@ -17,7 +17,7 @@ from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, learning
 from ssltransfer.protocols.classification_scores import accuracy_of, answers
 from ssltransfer.protocols.crops import of_crops
@@ -90,19 +90,19 @@ class Retrained(Task):
         seed: of the fresh weights.
     """
 
-    def __init__(self, model: Model, layer: str, options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layer: str, options: Options, classes: Classes, seed: int):
         super().__init__()
         self.model, self.layer = model, layer
         self.crops = options.crops
         # By layer, so that a training does not hang on which others there are.
         seed = seed_of(seed, "retrained", layer)
-        self.backbone = build_backbone(model.backbone.options, top=True, seed=seed, dropout=options.dropout)
+        self.backbone = build_backbone(model.backbone.options, include_top=True, seed=seed, dropout=options.dropout)
         self.later = self.backbone.layers[self.backbone.layers.index(layer) + 1 :]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             last = nn.Linear(math.prod(self.backbone.shapes()[self.backbone.layers[-1]]), len(classes.names))
             initialize_last(last)
-        before = nn.Dropout(options.dropout) if self.backbone.options.fully_connected else nn.Identity()
+        before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Flatten(), last)
         for parameter in self._never_used():
             parameter.requires_grad_(False)
@@ -134,7 +134,7 @@ class Retrained(Task):
         """Cross-entropy of the labels."""
         images = batch.images
         if self.training:
-            images = random_hflip(random_crop(images, rng, self.backbone.options.size), rng)
+            images = random_hflip(random_crop(images, rng, self.backbone.options.img_size), rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target, logits = labels[batch.ids], self.logits(images)
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
@@ -148,7 +148,7 @@ class Retrained(Task):
 
     def _rest(self, x: Tensor) -> Tensor:
         for layer in self.later:
-            x = self.backbone.step(layer, x)
+            x = self.backbone.forward_layer(layer, x)
         found: Tensor = self.head(x)
         return found
 

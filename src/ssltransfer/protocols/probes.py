@@ -26,9 +26,9 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import LayerError, initialize_last
 from ssltransfer.models.build import rebuild
-from ssltransfer.models.layer_mix import Mix, units_of
+from ssltransfer.models.layer_mix import LayerMix, units_of
 from ssltransfer.models.pooling import pooled, pooled_shape
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, learning
 from ssltransfer.protocols.classification_scores import accuracy_of, answers, top5_of
 from ssltransfer.protocols.distributed import in_turns
@@ -96,14 +96,14 @@ class Head(Task):
         shape: of the layer after pooling.
     """
 
-    def __init__(self, model: Model, options: Options, classes: Classes, seed: int, where: str):
+    def __init__(self, model: PretrainedModel, options: Options, classes: Classes, seed: int, where: str):
         super().__init__()
         self.model, self.options = model, options
         self.layer = options.layer or model.backbone.layers[-1]
         model.backbone.require([self.layer], where)
         l1_layer_mix: float | None = getattr(options, "l1_layer_mix", None)
         self.strength = l1_layer_mix
-        self.mix = None if l1_layer_mix is None else Mix(model.backbone)
+        self.mix = None if l1_layer_mix is None else LayerMix(model.backbone)
         shape = model.backbone.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")

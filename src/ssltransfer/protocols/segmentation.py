@@ -22,7 +22,7 @@ from ssltransfer.data.transforms import JointTransform
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Given, Outcome, learning, percent, spread_ids
 from ssltransfer.protocols.confusion import all_background, confusion, intersection_over_union, mean_iou, shares
 from ssltransfer.protocols.distributed import in_turns
@@ -117,9 +117,9 @@ class Segmented(Task):
         parts: float64 (C,), share of each class in a training image, in the mean; gives the chance-level loss.
     """
 
-    def __init__(self, model: Model, options: Options, parts: np.ndarray):
+    def __init__(self, model: PretrainedModel, options: Options, parts: np.ndarray):
         super().__init__()
-        self.rule: Normalize = model.rule
+        self.rule: Normalize = model.normalization
         self.options, self.classes = options, len(parts)
         self.network = Fcn(model.backbone, len(parts), padding=options.padding, dropout=options.dropout)
         network = self.network
@@ -189,13 +189,13 @@ def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def with_layers(model: Model, seed: int) -> Model:
+def with_layers(model: PretrainedModel, seed: int) -> PretrainedModel:
     """The model, with fresh fully-connected layers where its backbone may have them and it does not.
 
     Fresh ones start by Kaiming's rule and depend on the seed alone; those that a model has are kept.
     """
     options = model.backbone.options
-    if model.backbone.layers == options.layers or not options.fully_connected:
+    if model.backbone.layers == options.layers or not options.top_layers:
         return model
     return replace(model, backbone=with_top(model.backbone, seed=seed_of(seed, "fc6-7")))
 

@@ -20,9 +20,9 @@ from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import resize
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.build import with_top
-from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.fuse_bn import fuse_conv_bn
 from ssltransfer.models.normalize import normalize
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.average_precision import area, eleven_points, precisions
 from ssltransfer.protocols.base import Given, Outcome, learning, percent
 from ssltransfer.protocols.distributed import in_turns
@@ -111,11 +111,13 @@ class FineTuned(Task):
         seed: of the fresh layers.
     """
 
-    def __init__(self, model: Model, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int):
+    def __init__(
+        self, model: PretrainedModel, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int
+    ):
         super().__init__()
-        self.rule, self.options, classes = model.rule, options, train.shape[1]
+        self.rule, self.options, classes = model.normalization, options, train.shape[1]
         self.backbone, learning = _backbone(model, where, options, seed)
-        before = nn.Dropout(options.dropout) if self.backbone.options.fully_connected else nn.Identity()
+        before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Linear(self.backbone.shapes()[self.backbone.layers[-1]][0], classes))
         _afresh([self.head[1]], seed, "fc8")
         for name, parameter in self.backbone.named_parameters():
@@ -130,7 +132,7 @@ class FineTuned(Task):
     @property
     def transform(self) -> ScaledCrop:
         """Random scale and place."""
-        return ScaledCrop(self.backbone.options.size, self.options.scale)
+        return ScaledCrop(self.backbone.options.img_size, self.options.scale)
 
     def train(self, mode: bool = True) -> FineTuned:
         """Frozen batch norms stay in evaluation mode."""
@@ -174,9 +176,9 @@ class FineTuned(Task):
         return np.concatenate(parts).reshape(crops, len(given.test), -1).sum(0)
 
 
-def _backbone(model: Model, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
+def _backbone(model: PretrainedModel, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
     """The network to train, and the names of its tensors that learn under fc6-8."""
-    fc = model.backbone.options.fully_connected
+    fc = model.backbone.options.top_layers
     if not fc:
         return model.backbone, set()
     if options.train == "fc8":
@@ -191,7 +193,7 @@ def _backbone(model: Model, where: str, options: Options, seed: int) -> tuple[Ba
                 module.p = options.dropout
         return model.backbone, set()
     backbone = with_top(model.backbone, seed=seed, dropout=options.dropout)
-    absorb_norms(backbone, linear_only=True)
+    fuse_conv_bn(backbone, linear_only=True)
     linear = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
     _afresh(list(linear.values()), seed, "fc6-7")
     return backbone, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}

@@ -79,7 +79,7 @@ def run(
             if devices.rank:
                 return
             # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.
-            backbone = build_backbone(spec.backbone, top=False)
+            backbone = build_backbone(spec.backbone, include_top=False)
             backbone.load_state_dict(trained.backbone.state_dict())
             rule = trained.rule
             curve = (work.folder / "curve.jsonl").read_text()

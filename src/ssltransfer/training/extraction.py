@@ -130,7 +130,7 @@ class Extraction:
         return rows
 
 
-class PassingRows:
+class StreamingSource:
     """The rows of all images of an index as a source for k-means: computed as they are read, once and in order.
 
     Args:

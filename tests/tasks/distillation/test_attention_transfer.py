@@ -173,7 +173,7 @@ def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, sol
 
 
 def test_others_calls_of_a_backbone_stay_what_they_were() -> None:
-    backbone = build_backbone(SMALL, top=False)
+    backbone = build_backbone(SMALL, include_top=False)
     x = torch.randn(2, 3, 64, 64)
     with calls_of(backbone, ["conv1", "conv4"]) as calls:
         last, named = backbone(x), backbone(x, layers=["conv2"])
@@ -208,7 +208,9 @@ def test_what_is_written(solver: Path, objects_path: Path, objects_val_path: Pat
         threads=1,
     )
     model = read_model(output)
-    assert model.rule == "per-image" and model.backbone.options == SMALL and model.backbone.layers[-1] == "conv5"
+    assert (
+        model.normalization == "per-image" and model.backbone.options == SMALL and model.backbone.layers[-1] == "conv5"
+    )
     tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     assert set(tensors) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
     summary = json.loads(output.read_text())["summary"]
@@ -232,7 +234,7 @@ def test_an_update_is_the_same_in_parts(make_given: InputsMaker, solver: Path, o
 def test_other_tasks_have_attention_too(make_given: InputsMaker, objects: Index, tmp_path: Path) -> None:
     """Four turns of each image, of the size of the student, whatever the teacher's own is."""
     manifest = tmp_path / "t" / "manifest.json"
-    spec = {"task": "random", "backbone": {"name": "vgg16", "width": 0.06, "size": 96}}
+    spec = {"task": "random", "backbone": {"name": "vgg16", "width_mult": 0.06, "img_size": 96}}
     pretext.run(Pretext.model_validate(spec), output=manifest, threads=1)
     method = {
         "name": "attention-transfer",
@@ -313,7 +315,7 @@ def test_a_configuration_with_it() -> None:
     config = complete(configuration(teacher_layers=LAYERS))
     spec = config.students["s"]
     assert Student.parse(spec.canonical()) == spec
-    assert config.model("s").layers == CaffeNet().convolutions
+    assert config.model("s").layers == CaffeNet().base_layers
     assert spec.pretext == config.pretexts["p"].model_copy(
         update={"backbone": spec.backbone, "schedule": spec.schedule}
     )

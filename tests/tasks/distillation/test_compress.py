@@ -81,7 +81,7 @@ def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: Input
         task = build(given)
         assert task._online is not None
         task.backbone.load_state_dict(task._online.model.backbone.state_dict())
-        task.rule = task._online.model.rule
+        task.rule = task._online.model.normalization
         if isinstance(task.head, nn.Linear):
             nn.init.eye_(task.head.weight)
             nn.init.zeros_(task.head.bias)
@@ -124,7 +124,7 @@ def test_queues_are_rings_in_the_order_of_the_images(make_given: InputsMaker) ->
 def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: InputsMaker) -> None:
     from ssltransfer.config.backbones import ResNet18
 
-    given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width=0.125, size=64))
+    given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width_mult=0.125, img_size=64))
     task = build(given).train()
     assert task.momentum_encoder is not None
     slow, fast = task.momentum_encoder["backbone"], task.backbone

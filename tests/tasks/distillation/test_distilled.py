@@ -50,7 +50,7 @@ def test_the_backbone_alone_is_written(
 ) -> None:
     output = tmp_path / "s" / "manifest.json"
     given = {"features": said} if cached else {"teacher": teacher}
-    spec = spec_of({**METHODS[name], "precompute_teacher": cached}, ResNet18(width=0.125, size=64), steps=2)
+    spec = spec_of({**METHODS[name], "precompute_teacher": cached}, ResNet18(width_mult=0.125, img_size=64), steps=2)
     student.run(spec, data=objects_path, output=output, threads=1, **given)
     assert read_model(output).backbone.layers[-1] == "pool"
     tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
@@ -65,7 +65,7 @@ def test_cached_equals_live_without_augmentation(name: str, make_given: InputsMa
     for cached in (False, True):
         # A backbone with the teacher's own view: CaffeNet's short side is another one.
         given = make_given(
-            {**METHODS[name], "precompute_teacher": cached, "augment": "none"}, ResNet18(width=0.125, size=64)
+            {**METHODS[name], "precompute_teacher": cached, "augment": "none"}, ResNet18(width_mult=0.125, img_size=64)
         )
         task = module_of(name).build(given).train()
         batch = next(load_batches(objects, task.transform, sequential_keys(range(16), 16), seed=0))
@@ -102,7 +102,9 @@ def test_features_of_other_images_are_refused(said: Path, objects_val_path: Path
 def test_a_teacher_of_another_size_sees_the_same_view(make_given: InputsMaker) -> None:
     from ssltransfer.config.backbones import CaffeNet
 
-    given = make_given({"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width=0.125, size=48, stem_stride=2))
+    given = make_given(
+        {"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
+    )
     task = build(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
     views = task.views(batch, batch.rng(0))

@@ -18,11 +18,11 @@ METHOD = {"name": "layer-regression", "layers": ["block2", "block3"], "augment":
 
 
 def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given: InputsMaker) -> None:
-    given = make_given(METHOD, ResNet18(width=0.125, size=64))
+    given = make_given(METHOD, ResNet18(width_mult=0.125, img_size=64))
     task = build(given)
     assert task._online is not None
     task.backbone.load_state_dict(task._online.model.backbone.state_dict())
-    task.rule = task._online.model.rule
+    task.rule = task._online.model.normalization
     task.eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(48), 48), seed=0))
     assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(0.0, abs=1e-9)

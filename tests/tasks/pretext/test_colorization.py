@@ -21,7 +21,7 @@ from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 
 CPU = Devices(torch.device("cpu"), 0)
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(backbone: BackboneOptions = BACKBONE, **more: object) -> ColorizationTask:
@@ -55,7 +55,11 @@ def test_the_published_sizes():
 
 @pytest.mark.parametrize(
     "backbone",
-    [ResNet18(width=0.125, size=64), Vgg16(width=0.125, size=64), ResNet101V2(width=0.125, size=64)],
+    [
+        ResNet18(width_mult=0.125, img_size=64),
+        Vgg16(width_mult=0.125, img_size=64),
+        ResNet101V2(width_mult=0.125, img_size=64),
+    ],
     ids=lambda backbone: backbone.name,
 )
 def test_it_stands_on_any_map(backbone: BackboneOptions):

@@ -19,7 +19,7 @@ from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask, semi_hard_loss, squared_distances
 from ssltransfer.training.fit import TrainingError
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(**given: object) -> ExemplarTask:

@@ -15,7 +15,7 @@ from ssltransfer.tasks.pretext.exemplar_patches import ExemplarPatchesTask
 from ssltransfer.training.fit import TrainingError
 
 SMALL = {"resize": 64, "patch": 32, "head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 STILL = {"translation": 0, "scale": (1, 1), "rotation": 0}
 COLORFAST = {"hue": 0, "saturation": (1, 1), "brightness": (1, 1), "contrast": (1, 1)}
 

@@ -12,7 +12,7 @@ from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
 from ssltransfer.training.fit import TrainingError
 
 CUT = Tiles(crop=60, tile=16, jitter=3, channel_shift=1, stem_stride=1)
-BACKBONE = CaffeNet(width=0.125, size=48)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48)
 
 
 def jigsawpp(**more: object) -> JigsawPPTask:

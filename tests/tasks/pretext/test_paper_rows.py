@@ -76,7 +76,7 @@ def test_the_papers_are_all_here() -> None:
 def test_the_row_learns(name: str, objects: Index) -> None:
     row = ROWS[name]
     tiles = "tiles" in SMALL[row.task.name]
-    smaller: dict[str, Any] = {"width": 0.06 if row.backbone.name.startswith("vgg") else 0.125}
+    smaller: dict[str, Any] = {"width_mult": 0.06 if row.backbone.name.startswith("vgg") else 0.125}
     smaller["size"] = TILE if tiles else 96
     if getattr(row.backbone, "representation", None):
         smaller["representation"] = 16
@@ -105,4 +105,4 @@ def test_the_row_learns(name: str, objects: Index) -> None:
     # The gradient comes down to the first convolution.
     assert not torch.equal(before[first], after[first])
     # What is exported: the same tensors in the network that the configuration names.
-    build_backbone(backbone, top=False).load_state_dict(after)
+    build_backbone(backbone, include_top=False).load_state_dict(after)

@@ -21,7 +21,7 @@ from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
 from ssltransfer.tasks.pretext.patches import PatchTask
 from ssltransfer.tasks.pretext.relative_patch_location import RelativePatchLocationTask
 
-BACKBONE = ResNet18(width=0.125, size=48)
+BACKBONE = ResNet18(width_mult=0.125, img_size=48)
 CUT = {"crop": 48, "tile": 16, "jitter": 0, "channel_shift": 0}
 SIDE = 60
 
@@ -64,7 +64,7 @@ def test_the_published_settings():
         )
         kind = JigsawKolesnikovTask if isinstance(options, JigsawKolesnikov) else RelativePatchLocationTask
         small = options.model_copy(update={"embed_dim": 50, "hidden_dim": 40})
-        network = kind(small, ResNet18(width=0.125, size=64), 0)  # type: ignore[arg-type]
+        network = kind(small, ResNet18(width_mult=0.125, img_size=64), 0)  # type: ignore[arg-type]
         assert network.transform == Warp(292)
         joined, answers = (9, 100) if isinstance(options, JigsawKolesnikov) else (2, 8)
         head = network.network
@@ -120,7 +120,7 @@ def test_permutations_are_all_different_and_each_comes_up():
     assert all(len(set(row)) == 4 for row in labels.tolist())
     share = torch.bincount(labels.flatten(), minlength=8) / labels.numel()
     assert (share - 1 / 8).abs().max() < 0.03
-    whole = JigsawKolesnikovTask(JigsawKolesnikov(hidden_dim=8, embed_dim=8), ResNet18(width=0.125, size=64), 0)
+    whole = JigsawKolesnikovTask(JigsawKolesnikov(hidden_dim=8, embed_dim=8), ResNet18(width_mult=0.125, img_size=64), 0)
     found = statistics(whole.permutations.numpy())  # type: ignore[operator]
     assert found["n"] == 100 and found["mean_fraction"] > 0.89
 

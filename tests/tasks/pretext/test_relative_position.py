@@ -19,7 +19,7 @@ SMALL = {
     "stem_stride": 1,
     "hidden_dim": 32,
 }
-BACKBONE = CaffeNet(width=0.125, size=48)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48)
 
 
 def task(**more: object) -> RelativePositionTask:

@@ -17,7 +17,7 @@ from ssltransfer.tasks.pretext.relative_position_residual import RelativePositio
 
 SMALL = {"patch": 28, "gap": 8, "jitter": 3, "area_range": (5184, 6400), "crop_size": 72, "hidden_dim": 16}
 SMALL |= {"head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(**more: object) -> RelativePositionResidualTask:

@@ -11,7 +11,7 @@ from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.rotation import RotationTask
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(augment: str = "random-resized-crop") -> RotationTask:
@@ -79,7 +79,7 @@ def test_crop_takes_any_place_of_the_short_side():
 
 
 def test_a_residual_network_has_one_linear_layer():
-    network = RotationTask(Rotation(), ResNet18(width=0.125, size=48), 0)
+    network = RotationTask(Rotation(), ResNet18(width_mult=0.125, img_size=48), 0)
     assert [(name, tuple(p.shape)) for name, p in network.head.named_parameters()] == [
         ("0.weight", (4, 64)),
         ("0.bias", (4,)),

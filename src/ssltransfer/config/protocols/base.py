@@ -56,7 +56,7 @@ class FineTuning(ProtocolOptions):
     """What protocols share that train the model itself further; what is done to it before."""
 
     tunes: ClassVar[bool] = True
-    absorb_bn: bool = Field(
+    fuse_bn: bool = Field(
         False, description="Fold each batch norm into the convolution before it; nothing where there are none."
     )
     data_dependent_init: bool = Field(

@@ -23,7 +23,7 @@ class MotionSegmentation(TaskOptions):
     targets: ClassVar[TargetKind | None] = "motion"
     input: tuple[_Side, _Side] = Field(
         (240, 320),
-        description="Height and width in pixels of what the backbone sees; its own `size` counts for nothing.",
+        description="Height and width in pixels of what the backbone sees; its own `img_size` is ignored.",
     )
     hidden_dim: int = Field(4096, ge=1, description="Channels of the two 1x1 convolutions of the head.")
     hflip: bool = Field(True, description="Exchange left and right half the time.")

@@ -18,10 +18,10 @@ from ssltransfer.config.protocols import Detection as Options
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import Boxes, read_target
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Given, Outcome, percent, spread_ids
 from ssltransfer.protocols.detection.ap import Curve, curves, mean_of
-from ssltransfer.protocols.detection.backbones import Body, settle_norms
+from ssltransfer.protocols.detection.backbones import Body, calibrate_bn
 from ssltransfer.protocols.detection.boxes import Detections, Sampling, decode, detections, region_loss
 from ssltransfer.protocols.detection.drawings import draw, precision_lines
 from ssltransfer.protocols.detection.transforms import TestView, prepared, things_of
@@ -91,9 +91,9 @@ class Detector(Task):
     multiple: ClassVar[int] = 1
     """Sides of prepared images are multiples of this."""
 
-    def __init__(self, model: Model, body: Body, options: Options, classes: int, seed: int):
+    def __init__(self, model: PretrainedModel, body: Body, options: Options, classes: int, seed: int):
         super().__init__()
-        self.body, self.rule, self.choices, self.classes = body, model.rule, options, classes
+        self.body, self.rule, self.choices, self.classes = body, model.normalization, options, classes
         body.freeze(options.frozen)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "detector"))
@@ -203,7 +203,7 @@ class Detector(Task):
 def measure(
     given: Given,
     sets: Sets,
-    build: Callable[[Model, int], Detector],
+    build: Callable[[PretrainedModel, int], Detector],
     tests: dict[str, Sequence[tuple[int, int]]],
     about: dict[str, Any],
 ) -> Outcome:
@@ -228,7 +228,7 @@ def measure(
     for seed in given.spec.seeds:
         task = build(read_model(given.model), seed).to(given.devices.device)
         learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
-        settled = settle_norms(task.body, task.examples(sets.train, given.devices))
+        settled = calibrate_bn(task.body, task.examples(sets.train, given.devices))
         given.devices.as_the_first(task)
         print(
             f"seed {seed}: {len(sets.train)} images with things to learn, {learning} parameters learn"

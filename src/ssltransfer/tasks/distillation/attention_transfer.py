@@ -54,10 +54,10 @@ class AttentionTransferTask(Around, StudentTask):
         self.layers = list(method.layers)
         self.teacher_layers = list(method.teacher_layers or method.layers)
         model = read_model(given.teacher)
-        if model.rule != self.rule:
+        if model.normalization != self.rule:
             raise ArtifactError(
-                f"{given.teacher}: it learned from images normalized as {model.rule!r}, but {method.task.name} gives "
-                f"them as {self.rule!r}; name a teacher whose task has that rule."
+                f"{given.teacher}: it learned from images normalized as {model.normalization!r}, but {method.task.name} "
+                f"gives them as {self.rule!r}; name a teacher whose task has that rule."
             )
         _require_maps(self.backbone, self.layers, "students.method.layers")
         _require_maps(model.backbone, self.teacher_layers, given.teacher)
@@ -75,7 +75,7 @@ class AttentionTransferTask(Around, StudentTask):
 
     def written(self) -> Backbone:
         """The convolutions under the backbone's own strides; the task's head and its strides on tiles stay behind."""
-        backbone = build_backbone(self.spec.backbone, top=False)
+        backbone = build_backbone(self.spec.backbone, include_top=False)
         backbone.load_state_dict(self.backbone.state_dict())
         return backbone
 
@@ -175,10 +175,10 @@ def distances(student: Tensor, teacher: Tensor) -> Tensor:
 def _require_maps(backbone: Backbone, layers: Sequence[str], where: object) -> None:
     backbone.require(layers, where)
     for layer in layers:
-        if layer not in backbone.options.maps:
+        if layer not in backbone.options.spatial_layers:
             raise LayerError(
                 f"{where}: {layer} is a vector, which has no spatial attention; name maps: "
-                f"{', '.join(backbone.options.maps)}."
+                f"{', '.join(backbone.options.spatial_layers)}."
             )
 
 

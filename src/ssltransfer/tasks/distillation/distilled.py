@@ -100,7 +100,7 @@ class DistillationTask(StudentTask):
         view = super().val_transform
         transform = WithFeatures(view, self._said[True]) if self._said else view
         keys = sequential_keys(list(range(0, len(index), -(-len(index) // IMAGES))), 64)
-        size = self.spec.backbone.size
+        size = self.spec.backbone.img_size
         batches = load_batches(index, transform, keys, seed=0)
         return float(
             torch.cat([self.teacher_features(one, center_crop(one.images, size)) for one in batches]).var(0).mean()
@@ -137,7 +137,7 @@ class OnlineTeacher:
     def maps(self, views: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """Layers as they are, of uint8 (B, 3, S, S) views."""
         backbone = self.model.backbone.to(views.device)
-        size = backbone.options.size
+        size = backbone.options.img_size
         if views.shape[-1] != size:
             views = F.interpolate(views, (size, size), mode="bilinear", antialias=True, align_corners=False)
         return self.model.layers_of(views, layers)

@@ -58,7 +58,7 @@ class LayerRegressionTask(DistillationTask):
         keys = sequential_keys(list(range(0, len(index), -(-len(index) // IMAGES))), 64)
         total, count = torch.zeros(()), 0
         for batch in load_batches(index, self.val_transform, keys, seed=0):
-            maps = self._online.maps(center_crop(batch.images, self.spec.backbone.size), self.teacher_layers)
+            maps = self._online.maps(center_crop(batch.images, self.spec.backbone.img_size), self.teacher_layers)
             for value in map(_map, maps.values()):
                 total += value.float().var((0, 2, 3), correction=0).mean() * len(batch)
             count += len(batch)

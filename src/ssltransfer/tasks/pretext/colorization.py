@@ -48,7 +48,7 @@ class ColorizationTask(PretextTask):
     def __init__(self, options: Colorization, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.layer, (channels, *places) = last_map(self.backbone, options.resize, "Images")
         self.places = (places[0], places[1])
         self.register_buffer("weights", torch.ones(len(BINS)))

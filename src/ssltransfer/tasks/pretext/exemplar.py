@@ -37,9 +37,9 @@ class ExemplarTask(PretextTask):
 
     def __init__(self, options: Exemplar, backbone: BackboneOptions, seed: int):
         super().__init__()
-        self.options, self.size = options, backbone.size
-        self.backbone = build_backbone(backbone, top=False, seed=seed)
-        self.embedding = PatchEmbed(self.backbone, backbone.size, "Images", options.embed_dim, seed=seed + 1)
+        self.options, self.size = options, backbone.img_size
+        self.backbone = build_backbone(backbone, include_top=False, seed=seed)
+        self.embedding = PatchEmbed(self.backbone, backbone.img_size, "Images", options.embed_dim, seed=seed + 1)
         self.chance_loss = options.margin
 
     @property

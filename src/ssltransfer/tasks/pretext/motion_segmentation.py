@@ -65,7 +65,7 @@ class MotionSegmentationTask(PretextTask):
     ):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
         hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):

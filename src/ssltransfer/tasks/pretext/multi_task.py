@@ -34,7 +34,7 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
     """
     multi = spec.task
     assert isinstance(multi, MultiTask)
-    backbone = build_backbone(spec.backbone, top=False, seed=spec.seed)
+    backbone = build_backbone(spec.backbone, include_top=False, seed=spec.seed)
     parts = spec.parts
     shares = multi.task_weights({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
     rules: dict[str, Normalize] = {}

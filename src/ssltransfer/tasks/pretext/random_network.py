@@ -8,7 +8,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.tasks.pretext.base import BuiltModel
 from ssltransfer.training.data_init import rescale_by
 from ssltransfer.training.devices import Devices
@@ -20,9 +20,9 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     Raises:
         LayerError: the network cannot be rescaled.
     """
-    backbone = build_backbone(spec.backbone, top=True, seed=spec.seed)
+    backbone = build_backbone(spec.backbone, include_top=True, seed=spec.seed)
     assert isinstance(spec.task, RandomNetwork)
     if spec.task.data_dependent_init:
         assert index is not None
-        rescale_by(Model(backbone, "imagenet", "", "random"), index, devices, spec.seed)
+        rescale_by(PretrainedModel(backbone, "imagenet", "", "random"), index, devices, spec.seed)
     return BuiltModel(backbone, "imagenet")

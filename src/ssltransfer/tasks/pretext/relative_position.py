@@ -70,7 +70,7 @@ class RelativePositionTask(PretextTask):
         self.options = options
         stem = {"stem_stride": options.stem_stride} if options.stem_stride else {}
         own = backbone.model_copy(update=stem)
-        self.backbone = shared if shared is not None else build_backbone(own, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(own, include_top=False, seed=seed)
         self.pool5 = PooledBackbone(self.backbone, options.patch, "Patches")
         hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):

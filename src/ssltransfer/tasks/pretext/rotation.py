@@ -32,7 +32,7 @@ class RotationTask(PretextTask):
     Validation images are the central crop, 87.5 % of the short side, neither mirrored nor distorted.
 
     Head: a residual network has its global average and one linear layer, and so has any that ends with a vector
-    (`BackboneOptions.vector`). The others have pool5, fc6 and fc7 without
+    (`BackboneOptions.embedding_layer`). The others have pool5, fc6 and fc7 without
     bias, each with batch normalization (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer; the convolutions are
     those of the backbone that was asked for, without batch normalization unless it has its own.
     """
@@ -41,16 +41,16 @@ class RotationTask(PretextTask):
         super().__init__()
         self.options = options
         self.rule: Normalize = "half" if options.augment == "inception" else "imagenet"
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
-        self.size, self.short_side = backbone.size, backbone.short_side
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        self.size, self.short_side = backbone.img_size, backbone.short_side
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Linear(options.hidden_dim, 4)
-            if backbone.vector:
-                last = nn.Linear(self.backbone.shapes()[backbone.vector][0], 4)
+            if backbone.embedding_layer:
+                last = nn.Linear(self.backbone.shapes()[backbone.embedding_layer][0], 4)
                 self.head = nn.Sequential(last)
             else:
-                pooled = PooledBackbone(self.backbone, backbone.size, "Images")
+                pooled = PooledBackbone(self.backbone, backbone.img_size, "Images")
                 fc6, fc7 = _block(pooled.features, options.hidden_dim), _block(options.hidden_dim, options.hidden_dim)
                 self.head = nn.Sequential(pooled, *fc6, *fc7, last)
                 for layer in (*fc6, *fc7):
@@ -84,7 +84,7 @@ class RotationTask(PretextTask):
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the four rotations."""
         inputs, label = self.inputs(batch.images, rng)
-        vector = self.backbone.options.vector
+        vector = self.backbone.options.embedding_layer
         if vector:
             inputs = self.backbone(inputs, [vector])[vector]
         logits = self.head(inputs)

@@ -35,7 +35,7 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, 
     digest = about.get(FOLDER, {}).get(str(spec.task.step))
     if digest is None or not file.is_file() or file_digest(file) != digest:
         raise ArtifactError(f"{file}: not the snapshot that {model} speaks of; remove {model} and run its stage again.")
-    backbone = build_backbone(spec.backbone, top=False)
+    backbone = build_backbone(spec.backbone, include_top=False)
     load_tensors(backbone, read_tensors(file), file, prefix="")
     return BuiltModel(backbone, about["normalize"])
 
