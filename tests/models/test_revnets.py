@@ -20,7 +20,7 @@ from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.reversible import Reversible
 from ssltransfer.models.revnets import branch
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.training.sync_bn import SyncedBatchNorm, synchronize_norms
+from ssltransfer.training.sync_bn import SyncedBatchNorm, convert_sync_bn
 
 SMALL = RevNet50(width_mult=0.125, img_size=64, norm_momentum=0.1)
 
@@ -264,7 +264,7 @@ def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         alone, common = row(3, grad_checkpointing=True), row(3, grad_checkpointing=True)
-        synchronize_norms(common)
+        convert_sync_bn(common)
         assert any(isinstance(part, SyncedBatchNorm) for part in common.modules())
         x = noise(4, 32, 6, 6)
         for block in (alone, common):

@@ -30,7 +30,7 @@ RUN = {
     "seconds": 65.4,
     "peak_memory_mb": 1234,
     "images_per_second": 76.2,
-    "share_waiting_for_data": 0.008,
+    "data_wait_fraction": 0.008,
     "device": "CPU (2 threads)",
     "python": "3.11.7",
     "host": "a<b",

@@ -25,9 +25,9 @@ from ssltransfer.tasks.pretext.jigsawpp import build
 from ssltransfer.training import ddp as ranks
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import TrainingError, fit
-from ssltransfer.training.launch import leave
-from ssltransfer.training.task import Task
+from ssltransfer.training.fit import fit
+from ssltransfer.training.launch import shutdown
+from ssltransfer.training.task import Task, TrainingError
 
 
 class Nine(Task):
@@ -93,7 +93,7 @@ NORM = {"norm": True, "dropout": 0.0}
 CASES = {
     "plain": (PLAIN, schedule()),
     "accumulated": (PLAIN, schedule(micro_batch_size=4)),
-    "small-packs": (PLAIN, schedule(clip=0.05, optimizer="adam")),
+    "small-packs": (PLAIN, schedule(clip_grad_norm=0.05, optimizer="adam")),
     "half": (PLAIN, schedule(precision="bfloat16")),
     "synced": (NORM, schedule(sync_bn=True)),
     "shares": (NORM, schedule()),
@@ -102,7 +102,7 @@ CASES = {
     "patches": ({"task": patches}, schedule(sync_bn=True)),
     "views": ({"task": exemplar}, schedule(micro_batch_size=8)),
     "surveyed": ({"task": colors}, schedule()),
-    "odd": (PLAIN, schedule(batch=10)),
+    "odd": (PLAIN, schedule(batch_size=10)),
     "broken": (PLAIN, schedule(lr=1e30)),
 }
 
@@ -111,7 +111,7 @@ def main(train: Path, val: Path, folder: Path) -> None:
     devices = plan_devices(1)
     assert devices.device.type == "cpu"
     for name, (options, how) in CASES.items():
-        ranks.BUCKET = 100 if name == "small-packs" else 25 << 20
+        ranks.BUCKET_BYTES = 100 if name == "small-packs" else 25 << 20
         module.ROWS = 6
         make = options.get("task")
         task = make() if callable(make) else Nine(**options)  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def main(train: Path, val: Path, folder: Path) -> None:
             said = str(error)
         state = {"weights": task.state_dict(), "curve": curve, "seen": getattr(task, "seen", []), "said": said}
         torch.save(state, folder / f"{name}-{devices.rank}.pt")
-    leave()
+    shutdown()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Given, Outcome, spread_ids
 from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
 from ssltransfer.protocols.distributed import in_turns
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16
@@ -215,7 +215,7 @@ def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, 
     return {"title": title, "uri": data_uri(panels, "JPEG")}
 
 
-def _details(task: DepthTask, fitted: Fitted, chance_level: Errors, median: Median) -> dict[str, Any]:
+def _details(task: DepthTask, fitted: TrainResult, chance_level: Errors, median: Median) -> dict[str, Any]:
     def series(name: str) -> list[list[float]]:
         rows = [row for row in fitted.curve if name in row]
         return [[int(row["step"]) for row in rows], [round(row[name], 4) for row in rows]]

@@ -44,7 +44,7 @@ def search(
         values, found = nearest(points, queries.take(np.arange(span.start, span.stop)), k)
         ids[span], cosines[span] = found.cpu().numpy(), values.cpu().numpy()
         progress.step(0.0)
-        progress.say(f"{span.stop} of {n} queries")
+        progress.log(f"{span.stop} of {n} queries")
     return ids, cosines, progress.close()
 
 

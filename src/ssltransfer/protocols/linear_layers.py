@@ -21,7 +21,7 @@ from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of
 from ssltransfer.protocols.classification_scores import accuracy_of, answers
 from ssltransfer.protocols.crops import of_crops
 from ssltransfer.protocols.layers import layers_to_measure
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task, accuracy
 
 
@@ -180,7 +180,7 @@ def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Mo
     return nn.Sequential(norm, nn.Flatten(), linear)
 
 
-def _curves(fitted: Fitted, layers: tuple[str, ...]) -> dict[str, Any]:
+def _curves(fitted: TrainResult, layers: tuple[str, ...]) -> dict[str, Any]:
     """Columns of the first seed's learning curve, by layer; validation values at fewer steps."""
     held = [row for row in fitted.curve if "val_loss" in row]
 

@@ -187,8 +187,8 @@ class Head(Task):
             squares.add_(x.square().sum(0))
 
         in_turns(train, self.view, BATCH, add, devices, what="standardize")
-        mean = devices.summed(total) / len(train)
-        variance = (devices.summed(squares) / len(train) - mean.square()).clamp(min=0)
+        mean = devices.all_reduce_sum(total) / len(train)
+        variance = (devices.all_reduce_sum(squares) / len(train) - mean.square()).clamp(min=0)
         self.mean, self.deviation = mean.float(), (variance + VARIANCE_FLOOR).sqrt().float()
 
     @torch.inference_mode()

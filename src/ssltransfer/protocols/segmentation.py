@@ -176,7 +176,7 @@ class Segmented(Task):
             return beside(test.paths[sample], image, truth, predicted, test.classes)
 
         drawn = in_turns(test, self.transform, 1, counted, devices)
-        return np.sum(devices.gathered(total), axis=0), [one for one in drawn if one]
+        return np.sum(devices.all_gather(total), axis=0), [one for one in drawn if one]
 
 
 def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
@@ -208,7 +208,7 @@ def class_shares(index: Index, classes: int) -> np.ndarray:
         counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
         total += counts / counts.sum()
         progress.step(0.0)
-        progress.say("pixels counted")
+        progress.log("pixels counted")
     progress.close()
     return total / len(index)
 

@@ -27,7 +27,7 @@ from ssltransfer.protocols.average_precision import area, eleven_points, precisi
 from ssltransfer.protocols.base import Given, Outcome, learning, percent
 from ssltransfer.protocols.distributed import in_turns
 from ssltransfer.protocols.finetune import prepared
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64
@@ -245,7 +245,7 @@ def _precision_recall(
     return {"title": "precision, %", "x": "recall, %", "y": "", "series": series}
 
 
-def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted, task: FineTuned) -> dict[str, Any]:
+def _details(given: Given, found: dict[str, list[float | None]], fitted: TrainResult, task: FineTuned) -> dict[str, Any]:
     names = given.test.classes
     return {
         "classes": names,

@@ -18,7 +18,7 @@ from ssltransfer.artifacts.workdir import write_run_info
 from ssltransfer.config.entities import Features
 from ssltransfer.kmeans import PointLoader, PointSource, assign, memory_budget
 from ssltransfer.training.devices import Devices, plan_devices
-from ssltransfer.training.extraction import Extraction, StreamingSource
+from ssltransfer.training.extraction import FeatureExtractor, StreamingSource
 
 BACKBONE = ("model", "layer", "layer_shape", "pool")
 
@@ -98,7 +98,7 @@ def _stored(features: Path, images: Index) -> tuple[PointSource, dict[str, Any]]
 
 def _passing(spec: str, model: Path, images: Index, devices: Devices) -> tuple[PointSource, dict[str, Any]]:
     features = Features.parse(spec)
-    extraction = Extraction(features, model, devices)
+    extraction = FeatureExtractor(features, model, devices)
     print(f"{len(images)} images, {features.layer} {extraction.shape}, not stored; {devices}", flush=True)
     return StreamingSource(extraction, images), {
         "model": extraction.digest,

@@ -20,8 +20,8 @@ from ssltransfer.models.weights import write_model
 from ssltransfer.tasks.pretext.base import PretextTask, Trainable
 from ssltransfer.tasks.pretext.snapshot import file_of, keep
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import fit_members
-from ssltransfer.training.multi_task import Member
+from ssltransfer.training.fit import fit_multi_task
+from ssltransfer.training.multi_task import TaskRun
 
 
 def run(
@@ -64,24 +64,24 @@ def run(
             named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
-            first = len(trained.members[0].index)
+            first = len(trained.runs[0].index)
             total = spec.schedule.total_steps(first) if first else 0
-            at_once = isinstance(spec.task, MultiTask) and spec.task.synchronous
-            fitted = fit_members(
-                trained.members,
+            synchronous = isinstance(spec.task, MultiTask) and spec.task.synchronous
+            fitted = fit_multi_task(
+                trained.runs,
                 total,
                 folder=work.folder,
                 devices=devices,
-                at_once=at_once,
-                keep=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
-                kept=spec.snapshots,
+                synchronous=synchronous,
+                save_snapshot=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
+                snapshot_steps=spec.snapshots,
             )
             if devices.rank:
                 return
             # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.
             backbone = build_backbone(spec.backbone, include_top=False)
             backbone.load_state_dict(trained.backbone.state_dict())
-            rule = trained.rule
+            rule = trained.normalization
             curve = (work.folder / "curve.jsonl").read_text()
             write_text(output.parent / "curve.jsonl", curve)
             content |= {
@@ -95,7 +95,7 @@ def run(
         else:
             taken = {"model": model} if isinstance(spec.task, Snapshot) else {}
             made = _module(spec.task).make(spec, index, devices, work.folder, **taken)
-            backbone, rule = made.backbone, made.rule
+            backbone, rule = made.backbone, made.normalization
             content |= made.content
         content |= write_model(output.parent, backbone, rule, json.loads(spec.canonical()))
         files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.is_trainable else [])]
@@ -118,8 +118,8 @@ def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:
     assert spec.data is not None and spec.schedule is not None
     task = build_task(spec.task, spec.backbone, spec.seed)
     val = images.get(spec.val or "")
-    member = Member(task, images[spec.data], spec.schedule, spec.seed, val)
-    return Trainable([member], task.backbone, task.rule)
+    task_run = TaskRun(task, images[spec.data], spec.schedule, spec.seed, val)
+    return Trainable([task_run], task.backbone, task.normalization)
 
 
 def _module(options: TaskOptions) -> Any:

@@ -62,7 +62,7 @@ def run(
         if devices.rank:
             return
         write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
-        content = write_model(output.parent, task.written(), task.rule, json.loads(spec.canonical()))
+        content = write_model(output.parent, task.written(), task.normalization, json.loads(spec.canonical()))
         content |= {"curve": file_digest(output.parent / "curve.jsonl"), "summary": fitted.summary(task.chance_loss)}
         files = ("backbone.safetensors", "backbone.json", "curve.jsonl")
         work.finish(content, files=files, device=str(devices), **fitted.measured)

@@ -147,14 +147,14 @@ def test_the_teacher_itself_is_at_no_distance(make_given: InputsMaker, solver: P
     found["loss"].backward()
     assert all(torch.isfinite(p.grad).all() for p in task.parameters() if p.grad is not None)
     assert task.chance_loss == task.task.chance_loss == pytest.approx(math.log(6))
-    task.survey(given.index, CPU)
+    task.on_train_start(given.index, CPU)
     assert task.chance_loss > task.task.chance_loss + 1
 
 
 def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, solver: Path) -> None:
     given = make_given(ATTENTION, teacher=solver, micro_batch_size=8)
     task = build(given).train()
-    task.survey(given.index, CPU)
+    task.on_train_start(given.index, CPU)
     assert task.training
     task.eval()
     whole = Batch(*(getattr(first_batch(task, given.index, 48), key) for key in ("images", "ids", "epochs")))

@@ -81,7 +81,7 @@ def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: Input
         task = build(given)
         assert task._online is not None
         task.backbone.load_state_dict(task._online.model.backbone.state_dict())
-        task.rule = task._online.model.normalization
+        task.normalization = task._online.model.normalization
         if isinstance(task.head, nn.Linear):
             nn.init.eye_(task.head.weight)
             nn.init.zeros_(task.head.bias)
@@ -151,7 +151,7 @@ def test_what_is_learned_lowers_the_loss(make_given: InputsMaker) -> None:
     """On the same few images, well below that of equal probabilities."""
     given = make_given({**ONE, "augment": "none"}, optimizer="adam", lr=0.003, weight_decay=0.0)
     from ssltransfer.training.devices import Devices
-    from ssltransfer.training.fit import build_optimizer, update
+    from ssltransfer.training.train_step import build_optimizer, update
 
     task = build(given).train()
     optimizer = build_optimizer(task, given.spec.schedule)

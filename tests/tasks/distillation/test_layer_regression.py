@@ -22,7 +22,7 @@ def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given:
     task = build(given)
     assert task._online is not None
     task.backbone.load_state_dict(task._online.model.backbone.state_dict())
-    task.rule = task._online.model.normalization
+    task.normalization = task._online.model.normalization
     task.eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(48), 48), seed=0))
     assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(0.0, abs=1e-9)

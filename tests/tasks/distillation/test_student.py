@@ -26,7 +26,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
 from ssltransfer.tasks.distillation.classifier import Classifier
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 CC = ClusterClassification(cluster="k3")

@@ -17,7 +17,7 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask, semi_hard_loss, squared_distances
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 

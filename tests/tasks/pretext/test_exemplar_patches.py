@@ -12,7 +12,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.exemplar_patches import ExemplarPatchesTask
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 SMALL = {"resize": 64, "patch": 32, "head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
 BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
@@ -92,7 +92,7 @@ def test_colors_are_distorted_each_view_by_itself_and_then_normalized():
     plain = task(**STILL, **COLORFAST)
     inputs, places = plain.inputs(source, rng(4))
     expected = normalize(plain.views(source, places).flatten(0, 1), "imagenet").unflatten(0, (4, 2))
-    assert torch.allclose(inputs, expected, atol=1e-4) and plain.rule == "imagenet"
+    assert torch.allclose(inputs, expected, atol=1e-4) and plain.normalization == "imagenet"
 
 
 def test_the_loss_is_that_of_a_plain_version():

@@ -9,7 +9,7 @@ from ssltransfer.data.tiles import cut_tiles
 from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
 from ssltransfer.tasks.pretext.jigsaw import JigsawTask
 from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 CUT = Tiles(crop=60, tile=16, jitter=3, channel_shift=1, stem_stride=1)
 BACKBONE = CaffeNet(width_mult=0.125, img_size=48)

@@ -28,7 +28,8 @@ from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
 from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, bilinear_sample, build, overlap
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit, update
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer, update
 from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)

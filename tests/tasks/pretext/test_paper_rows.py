@@ -19,7 +19,7 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import PretextTask
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, update
+from ssltransfer.training.train_step import build_optimizer, update
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,7 @@ def test_the_row_learns(name: str, objects: Index) -> None:
     else:
         batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
     task.train()
-    task.survey(objects, CPU)
+    task.on_train_start(objects, CPU)
     optimizer = build_optimizer(task, schedule)
     before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
     first = next(key for key, value in before.items() if value.ndim == 4)

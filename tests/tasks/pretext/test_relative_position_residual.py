@@ -100,9 +100,9 @@ def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
     some = network.prepare(network.patches(images(8), SampleRNG(0, 0, torch.arange(8))))
     assert torch.equal(some[:, 0], some[:, 1]) and torch.equal(some[:, 0], some[:, 2])
     whole = images(2)
-    assert network.rule == "lab-lightness"
-    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.rule))
-    assert torch.allclose(normalize(whole, network.rule)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
+    assert network.normalization == "lab-lightness"
+    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.normalization))
+    assert torch.allclose(normalize(whole, network.normalization)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
 
 
 def test_each_patch_passes_the_backbone_once():

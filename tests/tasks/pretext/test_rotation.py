@@ -51,7 +51,7 @@ def test_a_image_is_mirrored_before_it_is_turned():
 )
 def test_augmentations_are_the_published_ones(augment: str, rule: str, least: float):
     network = task(augment)
-    assert network.rule == rule and network.chance_loss == math.log(4)
+    assert network.normalization == rule and network.chance_loss == math.log(4)
     cut = network.transform
     assert isinstance(cut, RandomResizedCrop) and (cut.size, cut.scale) == (48, (least, 1.0))
     view = network.val_transform

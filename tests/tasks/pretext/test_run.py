@@ -20,7 +20,7 @@ from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 from ssltransfer.tasks.pretext.hog import sample_descriptors
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2}
 ROTATION = {"name": "rotation", "hidden_dim": 16, "augment": "crop"}

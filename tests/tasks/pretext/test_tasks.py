@@ -23,7 +23,8 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import PretextTask
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit, update
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer, update
 
 CPU = Devices(torch.device("cpu"), 0)
 SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)

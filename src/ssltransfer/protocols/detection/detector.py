@@ -27,7 +27,7 @@ from ssltransfer.protocols.detection.drawings import draw, precision_lines
 from ssltransfer.protocols.detection.transforms import TestView, prepared, things_of
 from ssltransfer.protocols.distributed import in_turns
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 REGIONS = 256  # judged in one pass
@@ -229,7 +229,7 @@ def measure(
         task = build(read_model(given.model), seed).to(given.devices.device)
         learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
         settled = calibrate_bn(task.body, task.examples(sets.train, given.devices))
-        given.devices.as_the_first(task)
+        given.devices.broadcast(task)
         print(
             f"seed {seed}: {len(sets.train)} images with things to learn, {learning} parameters learn"
             + (f", {settled} batch norms take their statistics from training images" if settled else ""),
@@ -261,7 +261,7 @@ def _details(
     found: list[Detections],
     at: list[Curve | None],
     scored: dict[str, list[float | None]],
-    fitted: Fitted,
+    fitted: TrainResult,
     chance_loss: float,
 ) -> dict[str, Any]:
     names = sets.test.classes

@@ -190,7 +190,7 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
                 np.savez(out, *chunk)
             chunk = []
         progress.step(0.0)
-        progress.say("selective search")
+        progress.log("selective search")
     progress.close()
     found = []
     for file in files.values():

@@ -22,12 +22,12 @@ from ssltransfer.tasks.distillation.base import StudentInputs, StudentTask
 from ssltransfer.tasks.distillation.distilled import IMAGES
 from ssltransfer.tasks.distillation.layer_regression import match_spatial_size
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.task import Around
+from ssltransfer.training.task import TaskWrapper
 
 Call = tuple[Tensor, dict[str, Tensor]]  # inputs float (N, 3, S, S), and layers of them
 
 
-class AttentionTransferTask(Around, StudentTask):
+class AttentionTransferTask(TaskWrapper, StudentTask):
     """A pretext task's loss, and how far the student's attention lies from the teacher's, layer by layer.
 
     Noroozi et al. 2018, section 5 (6 ii), after Zagoruyko & Komodakis 2017, equation 2 (protocols 3.2):
@@ -50,14 +50,14 @@ class AttentionTransferTask(Around, StudentTask):
         assert isinstance(method, AttentionTransfer) and given.teacher is not None and given.build_task is not None
         task = given.build_task(method.task, spec.backbone, spec.seed)
         super().__init__(spec, task.backbone)
-        self.task, self.rule, self.beta = task, task.rule, method.beta
+        self.task, self.normalization, self.beta = task, task.normalization, method.beta
         self.layers = list(method.layers)
         self.teacher_layers = list(method.teacher_layers or method.layers)
         model = read_model(given.teacher)
-        if model.normalization != self.rule:
+        if model.normalization != self.normalization:
             raise ArtifactError(
                 f"{given.teacher}: it learned from images normalized as {model.normalization!r}, but {method.task.name} "
-                f"gives them as {self.rule!r}; name a teacher whose task has that rule."
+                f"gives them as {self.normalization!r}; name a teacher whose task has that rule."
             )
         _require_maps(self.backbone, self.layers, "students.method.layers")
         _require_maps(model.backbone, self.teacher_layers, given.teacher)
@@ -102,9 +102,9 @@ class AttentionTransferTask(Around, StudentTask):
         return {name: self.beta / 2 * torch.cat(found).mean() for name, found in parts.items()}
 
     @torch.no_grad()
-    def survey(self, index: Index, devices: Devices) -> None:
+    def on_train_start(self, index: Index, devices: Devices) -> None:
         """What the task must know, and how far the teacher's attention lies from none."""
-        super().survey(index, devices)
+        super().on_train_start(index, devices)
         ids = list(range(0, len(index), -(-len(index) // IMAGES)))
         ids = ids[: len(ids) // 2 * 2] or ids  # tasks that take images in pairs
         schedule = self.spec.schedule

@@ -58,10 +58,10 @@ class StudentTask(BackboneTask):
 
     Attributes:
         backbone: what is written in the end; heads, queues and slow copies stay behind.
-        rule: normalization of its images.
+        normalization: normalization of its images.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
 
     def __init__(self, spec: Student, backbone: Backbone | None = None):
         super().__init__()

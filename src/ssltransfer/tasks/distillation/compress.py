@@ -85,7 +85,7 @@ class CompressTask(DistillationTask):
     @torch.no_grad()
     def _encode_key(self, views: Tensor) -> Tensor:
         assert self.momentum_encoder is not None
-        found = self.momentum_encoder["backbone"](normalize(views, self.rule), [self.layer])[self.layer]
+        found = self.momentum_encoder["backbone"](normalize(views, self.normalization), [self.layer])[self.layer]
         found = found.mean((2, 3)) if found.ndim == 4 else found
         return F.normalize(self.momentum_encoder["head"](found).float(), dim=1)
 

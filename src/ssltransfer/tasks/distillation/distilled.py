@@ -108,7 +108,7 @@ class DistillationTask(StudentTask):
 
     def student_features(self, views: Tensor) -> Tensor:
         """What the student says: uint8 (B, 3, S, S) -> float (B, student_dim)."""
-        found: Tensor = self.backbone(normalize(views, self.rule), [self.layer])[self.layer]
+        found: Tensor = self.backbone(normalize(views, self.normalization), [self.layer])[self.layer]
         return found.mean((2, 3)) if found.ndim == 4 else found
 
 

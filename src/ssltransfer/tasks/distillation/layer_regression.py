@@ -45,7 +45,7 @@ class LayerRegressionTask(DistillationTask):
         views = self.views(batch, rng)
         assert self._online is not None
         theirs = self._online.maps(views, self.teacher_layers)
-        mine = self.backbone(normalize(views, self.rule), self.layers)
+        mine = self.backbone(normalize(views, self.normalization), self.layers)
         losses = {}
         for layer, other, head in zip(self.layers, self.teacher_layers, self.heads, strict=True):
             student, teacher = match_spatial_size(_map(head(_map(mine[layer]))), _map(theirs[other]))

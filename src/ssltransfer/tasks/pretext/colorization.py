@@ -41,7 +41,7 @@ class ColorizationTask(PretextTask):
         constant: buffer, float (): loss of the best answer that is the same for all places; ln 313 until then.
     """
 
-    rule: Normalize = "lab-lightness"
+    normalization: Normalize = "lab-lightness"
     weights: Tensor
     constant: Tensor
 
@@ -78,7 +78,7 @@ class ColorizationTask(PretextTask):
         return Warp(self.options.resize)
 
     @torch.no_grad()
-    def survey(self, index: Index, devices: Devices) -> None:
+    def on_train_start(self, index: Index, devices: Devices) -> None:
         """Measure how often each color is, over colored images at the resolution of the targets."""
         ids = list(range(0, len(index), -(-len(index) // self.options.prior_images)))
         if devices.rank == 0:
@@ -90,7 +90,7 @@ class ColorizationTask(PretextTask):
             code, colored = self.targets(rgb_to_lab(batch.images.to(devices.device)))
             rows = code[colored].permute(0, 2, 3, 1).flatten(0, 2).cpu().double()
             table.index_add_(0, rows.argmax(1), rows)
-        table = torch.stack(devices.gathered(table)).sum(0)
+        table = torch.stack(devices.all_gather(table)).sum(0)
         if not table.any():  # all images are gray: nothing will be learned
             return
         if self.options.prior == "training":

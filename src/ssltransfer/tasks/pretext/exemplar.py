@@ -18,7 +18,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
 from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
-from ssltransfer.training.multi_task import TrainingError
+from ssltransfer.training.task import TrainingError
 
 
 class ExemplarTask(PretextTask):
@@ -33,7 +33,7 @@ class ExemplarTask(PretextTask):
     distances have nothing to do with who is on them. Validation images are seen in views too, the same each time.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: Exemplar, backbone: BackboneOptions, seed: int):
         super().__init__()

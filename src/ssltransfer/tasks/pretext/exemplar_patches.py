@@ -31,7 +31,7 @@ class ExemplarPatchesTask(PretextTask):
     shows beyond the image's edge is its reflection.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
 
     def __init__(self, options: ExemplarPatches, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
@@ -95,7 +95,7 @@ class ExemplarPatchesTask(PretextTask):
             )
             for number, view in enumerate(self.views(images, places).unbind(1))
         ]
-        return torch.stack([normalize(view, self.rule) for view in distorted], dim=1), places
+        return torch.stack([normalize(view, self.normalization) for view in distorted], dim=1), places
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The hinge, a mean over the images; accuracy: how often the other view is nearer than the other image."""

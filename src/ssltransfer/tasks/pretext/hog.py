@@ -79,6 +79,6 @@ def sample_descriptors(
         found[done : done + len(some)] = some.cpu().numpy()
         done += len(some)
         progress.step(0.0)
-        progress.say(f"{done} of {len(found)} descriptors")
+        progress.log(f"{done} of {len(found)} descriptors")
     progress.close()
     return found, count

@@ -22,7 +22,7 @@ class JigsawTask(PuzzleTask):
     channel to zero mean and unit deviation (protocols 1.1).
     """
 
-    rule: Normalize = "per-channel"
+    normalization: Normalize = "per-channel"
 
     def __init__(self, options: Jigsaw, backbone: BackboneOptions, seed: int):
         super().__init__(options, backbone, seed, max_hamming_set(options.permutations))

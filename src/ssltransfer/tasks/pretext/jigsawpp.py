@@ -24,7 +24,7 @@ class JigsawPPTask(PuzzleTask):
     however the batch is divided. Nothing is decoded twice.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: JigsawPP, backbone: BackboneOptions, seed: int):
         permutations = min_distance_set(

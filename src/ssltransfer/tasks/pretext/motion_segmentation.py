@@ -57,7 +57,7 @@ class MotionSegmentationTask(PretextTask):
         LayerError: the images vanish on the way through the backbone.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
     chance_loss = math.log(2)
 
     def __init__(
@@ -109,7 +109,7 @@ class MotionSegmentationTask(PretextTask):
             mirrored = rng.uniform("mirror", 1)[:, 0] < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
             cells = torch.where(mirrored[:, None, None], cells.flip(-1), cells)
-        return normalize(images, self.rule), cells
+        return normalize(images, self.normalization), cells
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Binary cross-entropy over the cells; intersection over union and true share of the foreground."""

@@ -80,7 +80,7 @@ class PatchTask(PretextTask):
     and what is asked is drawn, the same each time.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
     network: PatchNetwork
 
     def __init__(self, options: PatchOptions, answers: int):

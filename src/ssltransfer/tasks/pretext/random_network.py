@@ -10,7 +10,7 @@ from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.tasks.pretext.base import BuiltModel
-from ssltransfer.training.data_init import rescale_by
+from ssltransfer.training.data_init import init_from_data
 from ssltransfer.training.devices import Devices
 
 
@@ -24,5 +24,5 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     assert isinstance(spec.task, RandomNetwork)
     if spec.task.data_dependent_init:
         assert index is not None
-        rescale_by(PretrainedModel(backbone, "imagenet", "", "random"), index, devices, spec.seed)
+        init_from_data(PretrainedModel(backbone, "imagenet", "", "random"), index, devices, spec.seed)
     return BuiltModel(backbone, "imagenet")

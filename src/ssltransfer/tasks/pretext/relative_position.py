@@ -63,7 +63,7 @@ class RelativePositionTask(PretextTask):
     initialization, and 1 is the root mean square under the normalization that later stages use.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()

@@ -37,7 +37,7 @@ class RelativePositionResidualTask(PretextTask):
     ):
         super().__init__()
         self.options = options
-        self.rule: Normalize = "lab-lightness" if options.lightness_input else "per-image"
+        self.normalization: Normalize = "lab-lightness" if options.lightness_input else "per-image"
         self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         both = 2 * self.vectors.features

@@ -40,7 +40,7 @@ class RotationTask(PretextTask):
     def __init__(self, options: Rotation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.rule: Normalize = "half" if options.augment == "inception" else "imagenet"
+        self.normalization: Normalize = "half" if options.augment == "inception" else "imagenet"
         self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.size, self.short_side = backbone.img_size, backbone.short_side
         with torch.random.fork_rng(devices=[]):
@@ -79,7 +79,7 @@ class RotationTask(PretextTask):
             if self.options.augment == "inception":
                 images = color_jitter(images, rng)
         turned, label = rotate4(images)
-        return normalize(turned, self.rule), label
+        return normalize(turned, self.normalization), label
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the four rotations."""
