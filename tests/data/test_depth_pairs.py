@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import rotate
 
 from ssltransfer.artifacts.index import Index, Targets
 from ssltransfer.data.cached import read_sample
-from ssltransfer.data.depth_pairs import CenterPair, WholePair, at_places, tint, vary
+from ssltransfer.data.depth_pairs import CenterPair, WholePair, bilinear_sample, tint, vary
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.rng import Draws
 from ssltransfer.data.transforms import resize
@@ -71,7 +71,7 @@ def test_the_center_with_its_depth_as_it_was_measured(tmp_path: Path) -> None:
     rows, columns = np.mgrid[6:90, 4:124]
     np.testing.assert_allclose(found["depth"].numpy(), 1 + rows + columns / 1000, rtol=1e-6)
     prediction = torch.randn(1, 21, 30)
-    at = at_places(prediction, found["rows"][None], found["columns"][None])
+    at = bilinear_sample(prediction, found["rows"][None], found["columns"][None])
     wanted = F.interpolate(prediction[:, None], (84, 120), mode="bilinear", align_corners=False)[:, 0]
     assert torch.allclose(at, wanted, atol=1e-5)
 
@@ -82,10 +82,10 @@ def test_maps_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
     (batch,) = load_batches(index, pair, sequential_keys(range(2), 2), seed=0)
     alone = pair.pair(index, 1, read_sample(index, 1), Random(0))
     prediction = torch.randn(2, 10, 12)
-    both = at_places(prediction, batch.others["rows"], batch.others["columns"])
+    both = bilinear_sample(prediction, batch.others["rows"], batch.others["columns"])
     h, w = alone["depth"].shape
     assert both.shape == batch.others["depth"].shape == (2, 84, 120) and (h, w) == (42, 60)
-    one = at_places(prediction[1:], alone["rows"][None], alone["columns"][None])
+    one = bilinear_sample(prediction[1:], alone["rows"][None], alone["columns"][None])
     assert torch.equal(both[1, :h, :w], one[0])
     assert (batch.others["depth"][1, h:] == 0).all() and (batch.others["rows"][1, h:] == 2).all()
 

@@ -19,7 +19,7 @@ from ssltransfer.models.weights import Model
 from ssltransfer.protocols.base import Classes
 from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
-from ssltransfer.protocols.detection.backbones import Blocks, settle_norms
+from ssltransfer.protocols.detection.backbones import Res5Backbone, calibrate_bn
 from ssltransfer.protocols.probes import Head
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
@@ -63,7 +63,7 @@ def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: Model):
 
 
 def test_depth_learns_a_row_and_the_backbone(model: Model):
-    options = Depth.model_validate({"lasso": 0.5, "resize": [60, 80], "crop": [57, 76], "channels": 16})
+    options = Depth.model_validate({"lasso": 0.5, "resize": [60, 80], "crop": [57, 76], "decoder_dim": 16})
     task = DepthTask(model, options, Median(2.0, 1.0), 0, "m")
     assert isinstance(task.backbone, MixedBackbone)
     task.predict(torch.randint(256, (2, 3, 57, 76), dtype=torch.uint8)).sum().backward()
@@ -74,10 +74,10 @@ def test_depth_learns_a_row_and_the_backbone(model: Model):
 
 def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: Model):
     with torch.no_grad():
-        plain, mixed = (Blocks(model, "align", 0, mixed=flag) for flag in (False, True))
+        plain, mixed = (Res5Backbone(model, "align", 0, mixed=flag) for flag in (False, True))
         assert mixed.mix is not None and isinstance(mixed.backbone, MixedBackbone)
         images = [torch.randn(1, 3, 64, 96) for _ in range(2)]
-        settled = settle_norms(mixed, images)
+        settled = calibrate_bn(mixed, images)
         assert settled > 0 and not torch.equal(
             mixed.mix.norm.running_mean, torch.zeros_like(mixed.mix.norm.running_mean)
         )
@@ -93,7 +93,7 @@ def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: Model):
         x, boxes, owner = images[0], torch.tensor([[4.0, 4, 40, 40]]), torch.zeros(1, dtype=torch.int64)
         maps = [body.eval()(x) for body in (plain, mixed)]
         assert torch.equal(*maps)
-        found = [body.regions(one, boxes, owner) for body, one in zip((plain, mixed), maps, strict=True)]
+        found = [body.roi_features(one, boxes, owner) for body, one in zip((plain, mixed), maps, strict=True)]
         assert torch.equal(*found)
     assert FasterRcnn(lasso=0.1).lasso == 0.1
 

@@ -103,11 +103,11 @@ class Dataset(Spec):
     # No part of the canonical text: the index is the same with and without.
     cache: CacheOptions | None = Field(None, exclude=True, description="Decode once: {short, format, quality}.")
     source: ClassVar[str] = ""
-    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "one"
+    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "single"
     published_sizes: ClassVar[dict[str, int]] = {}
 
     @property
-    def labelled(self) -> Literal["none", "one", "many"]:
+    def label_type(self) -> Literal["none", "single", "multi"]:
         """How many true labels a image of this set has."""
         return self.labels_per_sample
 
@@ -148,9 +148,9 @@ class Folder(Dataset):
     expected: int | None = _EXPECTED
 
     @property
-    def labelled(self) -> Literal["none", "one", "many"]:
+    def label_type(self) -> Literal["none", "single", "multi"]:
         """One label a image when the folders are classes."""
-        return "one" if self.labels == "folder" else "none"
+        return "single" if self.labels == "folder" else "none"
 
     @property
     def published(self) -> int | None:
@@ -215,9 +215,9 @@ class Stl10(Torchvision):
     split: Literal["train", "test", "unlabeled"]
 
     @property
-    def labelled(self) -> Literal["none", "one", "many"]:
+    def label_type(self) -> Literal["none", "single", "multi"]:
         """The part called unlabeled has no labels."""
-        return "none" if self.split == "unlabeled" else "one"
+        return "none" if self.split == "unlabeled" else "single"
 
 
 class Flowers102(Torchvision):
@@ -280,7 +280,7 @@ class Voc(Dataset):
 
     format: Literal["voc"] = "voc"
     source: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
-    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "many"
+    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "multi"
     published_sizes: ClassVar[dict[str, int]] = {
         **{"2007 train": 2_501, "2007 val": 2_510, "2007 trainval": 5_011, "2007 test": 4_952},
         **{"2012 train": 5_717, "2012 val": 5_823, "2012 trainval": 11_540, "2012 test": 10_991},
@@ -292,9 +292,9 @@ class Voc(Dataset):
     targets: Literal["boxes", "masks"] | None = Field(None, description=_VOC_TARGETS)
 
     @property
-    def labelled(self) -> Literal["none", "one", "many"]:
+    def label_type(self) -> Literal["none", "single", "multi"]:
         """The classes of a set with masks stand in those alone."""
-        return "none" if self.targets == "masks" else "many"
+        return "none" if self.targets == "masks" else "multi"
 
     @property
     def target(self) -> TargetKind | None:
@@ -312,7 +312,7 @@ class Sbd(Dataset):
 
     format: Literal["sbd"] = "sbd"
     source: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
-    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "none"
     published_sizes: ClassVar[dict[str, int]] = {"train": 8_498, "val": 2_857}
     split: str = Field(description="train, val, or a list of your own beside them.")
     targets: Literal["masks"] | None = "masks"
@@ -326,7 +326,7 @@ class Sbd(Dataset):
 class RoomsWithDepth(Dataset):
     """What the sets of rooms with depth share."""
 
-    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "none"
     targets: Literal["depth"] | None = Field("depth", description="null: the images alone, which may be cached then.")
 
     @property
@@ -365,7 +365,7 @@ class Video(Dataset):
 
     format: Literal["video"] = "video"
     source: ClassVar[str] = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
-    labels_per_sample: ClassVar[Literal["none", "one", "many"]] = "none"
+    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "none"
     split: str | None = Field(None, description="A list of DAVIS's ImageSets/480p: only its clips.")
     # No part of the canonical text: the index holds the videos, whatever is made of them.
     motion: MotionOptions = Field(
@@ -404,11 +404,11 @@ class Synthetic(Dataset):
         return self
 
     @property
-    def labelled(self) -> Literal["none", "one", "many"]:
+    def label_type(self) -> Literal["none", "single", "multi"]:
         """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
         if self.targets == "masks":
             return "none"
-        return {"voc": "many", "rgbd": "none", "clips": "none"}.get(self.subset, "one")  # type: ignore[return-value]
+        return {"voc": "multi", "rgbd": "none", "clips": "none"}.get(self.subset, "single")  # type: ignore[return-value]
 
     @property
     def target(self) -> TargetKind | None:

@@ -119,7 +119,7 @@ def _supervised_data(document: Document, name: str, models: list[str]) -> str | 
         if model in document.students or model in document.pretexts:
             candidates.append(_entity(document, model).data or "")
     for candidate in candidates:
-        if candidate in document.datasets and document.datasets[candidate].labelled == "one":
+        if candidate in document.datasets and document.datasets[candidate].label_type == "single":
             return candidate
     return None
 

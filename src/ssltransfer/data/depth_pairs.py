@@ -108,7 +108,7 @@ def _places(length: int, start: int, span: int, size: int, offset: int, crop: in
     return ((np.arange(length) + 0.5 - start) / span * size - offset) / crop * 2 - 1
 
 
-def at_places(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def bilinear_sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Maps float32 (B, h, w) read bilinearly at rows (B, H) and columns (B, W), -1 to 1 each: (B, H, W).
 
     Where the places are the centers of a finer grid this is torch's bilinear resizing.

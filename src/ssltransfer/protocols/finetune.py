@@ -10,7 +10,7 @@ from ssltransfer.training.data_init import rescale_by
 from ssltransfer.training.devices import Devices
 
 
-def prepared(model: Model, options: FineTuning, index: Index, devices: Devices, seed: int) -> Model:
+def prepare_for_finetuning(model: Model, options: FineTuning, index: Index, devices: Devices, seed: int) -> Model:
     """The model as `absorb_bn` and `rescale` want it; its backbone is changed in place.
 
     Arguments and errors are those of `rescale_by`; index: the training images.

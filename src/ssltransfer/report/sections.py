@@ -67,7 +67,7 @@ def snapshot_curves(results: Results, plots: Plots) -> list[Any]:
                 series.setdefault(made.copy_of or made.name, []).append((int(step), metrics.mean()))
         if series:
             lines = {model: list(zip(*sorted(points), strict=True)) for model, points in series.items()}
-            axis = f"{measured[0].headline}, {measured[0].unit}"
+            axis = f"{measured[0].primary_metric}, {measured[0].unit}"
             figure = {"title": name, "x": "step", "y": axis, "series": lines}
             drawn.append(plots.lines(figure, "snapshots"))
     return drawn

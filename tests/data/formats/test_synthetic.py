@@ -9,10 +9,17 @@ from ssltransfer.data.formats import LayoutError, find
 
 
 @pytest.mark.parametrize(
-    ("kind", "labelled"),
-    [("objects", "one"), ("scenes", "one"), ("voc", "many"), ("rgbd", "none"), ("clips", "none"), ("retrieval", "one")],
+    ("kind", "label_type"),
+    [
+        ("objects", "single"),
+        ("scenes", "single"),
+        ("voc", "multi"),
+        ("rgbd", "none"),
+        ("clips", "none"),
+        ("retrieval", "single"),
+    ],
 )
-def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, labelled: str) -> None:
+def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, label_type: str) -> None:
     n = 48 if kind == "retrieval" else 2 if kind == "clips" else 14
     splits = ("trainval", "test") if kind == "voc" else ("train", "test")
     paths: list[set[Path]] = []
@@ -21,8 +28,8 @@ def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, labelled: s
         found = find(spec)
         assert len(found.paths) == spec.images
         assert found.notes == []
-        assert spec.labelled == labelled
-        assert (found.labels is not None, found.presence is not None) == (labelled == "one", labelled == "many")
+        assert spec.label_type == label_type
+        assert (found.labels is not None, found.presence is not None) == (label_type == "single", label_type == "multi")
         paths.append({found.root / path for path in found.paths})
         assert all(path.is_file() for path in paths[-1])
     assert not paths[0] & paths[1]

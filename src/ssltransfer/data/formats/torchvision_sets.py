@@ -34,7 +34,7 @@ def find(dataset: Cifar10 | Cifar100 | Stl10, *, workers: int = 1) -> Found:
             if not folder.is_dir():
                 images, labels, classes = fetch(dataset, root, lambda download: _load(dataset, download))
                 _export(folder, images, [classes[label] for label in labels], workers)
-    return folders.find_images(folder) if dataset.labelled == "none" else folders.find_classes(folder)
+    return folders.find_images(folder) if dataset.label_type == "none" else folders.find_classes(folder)
 
 
 def _load(dataset: Cifar10 | Cifar100 | Stl10, download: bool) -> tuple[np.ndarray, Sequence[int], list[str]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 FOREGROUND = 0.5
-"""Least overlap with a thing of a region that shows it (Girshick 2015, section 2.3)."""
+"""Least overlap with an object of a region that shows it (Girshick 2015, section 2.3)."""
 
 DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
 """Of regression targets, which are divided by them (py-faster-rcnn: BBOX_NORMALIZE_STDS; the means are 0)."""
@@ -75,30 +75,30 @@ class Sampling:
     def __call__(
         self, regions: Tensor, boxes: Tensor, classes: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw regions, the things themselves among them.
+        """Draw regions, the objects themselves among them.
 
         Args:
             regions: float (N, 4), proposals.
-            boxes: float (M, 4), the things, at least one.
+            boxes: float (M, 4), the objects, at least one.
             classes: int64 (M,).
             generator: of the drawing; torch's own for a device when left out.
 
         Returns:
-            Regions (K, 4), K at most `count`; their labels int64 (K,), 0 for background and class + 1 else; the thing
+            Regions (K, 4), K at most `count`; their labels int64 (K,), 0 for background and class + 1 else; the object
             that each overlaps most (K, 4). Fewer than `count` where a image has no more that qualify.
         """
         regions = torch.cat([boxes, regions])
         overlap, nearest = box_iou(boxes, regions).max(dim=0)
         low, high = self.background
-        things = some(overlap >= FOREGROUND, round(self.count * self.foreground), generator)
-        rest = some((overlap >= low) & (overlap < high), self.count - len(things), generator)
-        chosen = torch.cat([things, rest])
+        objects = subsample_mask(overlap >= FOREGROUND, round(self.count * self.foreground), generator)
+        rest = subsample_mask((overlap >= low) & (overlap < high), self.count - len(objects), generator)
+        chosen = torch.cat([objects, rest])
         labels = classes[nearest[chosen]] + 1
-        labels[len(things) :] = 0
+        labels[len(objects) :] = 0
         return regions[chosen], labels, boxes[nearest[chosen]]
 
 
-def some(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def subsample_mask(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """Places of at most `count` of those that are true, drawn without replacement."""
     places = mask.nonzero()[:, 0]
     return places[torch.randperm(len(places), generator=generator, device=places.device)[:count]]
@@ -112,7 +112,7 @@ def region_loss(
     Args:
         logits: (N, C + 1), background first.
         deltas: (N, C, 4).
-        regions, boxes: (N, 4), a region and the thing that it shows.
+        regions, boxes: (N, 4), a region and the object that it shows.
         labels: int64 (N,), 0 background.
     """
     shown = labels > 0
