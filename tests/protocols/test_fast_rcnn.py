@@ -102,7 +102,7 @@ def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Pat
     task.predict_boxes = noted  # type: ignore[method-assign]
     # Sides 100, 200 and 400 in views of 1 and 2 times the image: 200, 200 and 400.
     sides = np.array([[0, 0, s, s] for s in (100, 200, 400)], np.float32)
-    task.tested = [sides]
+    task.test_proposals = [sides]
     views = [torch.zeros(1, 3, 400, 400, dtype=torch.uint8), torch.zeros(1, 3, 800, 800, dtype=torch.uint8)]
     _, found = task.predict(0, views, 400, 400)
     (small_map, at_one), (large_map, at_two) = asked
@@ -110,7 +110,7 @@ def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Pat
     assert at_one == [[0, 0, 200, 200], [0, 0, 400, 400]] and at_two == [[0, 0, 200, 200]]
     sizes = (found[..., 2:] - found[..., :2]).mean((1, 2)).tolist()
     assert sorted(sizes) == pytest.approx([100, 200, 400], rel=0.05), "in pixels of the image again"
-    task.tested = [sides[:0]]
+    task.test_proposals = [sides[:0]]
     assert task.predict(0, views, 400, 400)[0].shape == (0, 21)
 
 

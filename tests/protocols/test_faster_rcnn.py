@@ -28,7 +28,7 @@ def small(steps: int = 4, **changes: object) -> Options:
         "anchor_scales": (1, 2, 4),
         "rpn_batch_size_per_image": 64,
         "roi_batch_size_per_image": 32,
-        "proposals": (100, 50),
+        "rpn_post_nms_top_n": (100, 50),
         "schedule": Schedule(steps=steps, batch_size=2, lr=0.01, bias_lr_mult=2.0),
     }
     return Options(**{**given, **changes})  # type: ignore[arg-type]

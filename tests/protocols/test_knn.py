@@ -78,7 +78,7 @@ def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, k: int) -> None: 
             KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(x, train.labels).score(y, test.labels)
         )
         assert found.values["accuracy"] == [pytest.approx(100 * expected, abs=1e-4)]
-    assert (found.model, found.evaluation, found.seeds, found.shared) == ("tiny", "nn", [0], 0)
+    assert (found.model, found.evaluation, found.seeds, found.train_test_overlap) == ("tiny", "nn", [0], 0)
     assert found.datasets["test"] == {"name": "b", "samples": 30, "fingerprint": test.fingerprint}
     assert np.sum(found.details["confusion"]) == 30
     first = found.details["examples"][0]["neighbors"]

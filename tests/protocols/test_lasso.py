@@ -20,7 +20,7 @@ from ssltransfer.protocols.base import Classes
 from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
 from ssltransfer.protocols.detection.backbones import Res5Backbone, calibrate_bn
-from ssltransfer.protocols.probes import Head
+from ssltransfer.protocols.probes import ProbeTask
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 
@@ -36,10 +36,10 @@ def model() -> Model:
     return Model(backbone, "imagenet", "x", "m")
 
 
-def head(model: Model, lasso: float | None) -> Head:
+def head(model: Model, lasso: float | None) -> ProbeTask:
     labels = np.arange(48) % 4
     options = FrozenBlock3.model_validate({"lasso": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
-    return Head(model, options, Classes(["a", "b", "c", "d"], labels, labels), 0, "m")
+    return ProbeTask(model, options, Classes(["a", "b", "c", "d"], labels, labels), 0, "m")
 
 
 def test_a_frozen_backbone_and_a_row_that_learns(model: Model, objects: Index, tmp_path: Path):

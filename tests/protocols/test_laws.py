@@ -101,7 +101,7 @@ CASES = {
         {
             "anchor_scales": [1, 2, 4],
             "rpn_batch_size_per_image": 64,
-            "proposals": [100, 50],
+            "rpn_post_nms_top_n": [100, 50],
             "schedule": schedule(),
             **IMAGES,
         },

@@ -24,7 +24,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
 from ssltransfer.protocols.base import EvalContext, classes_of
 from ssltransfer.protocols.layers import default_layers
-from ssltransfer.protocols.linear_probe_per_layer import Probes, probe_shape, resized
+from ssltransfer.protocols.linear_probe_per_layer import PerLayerProbes, probe_shape, resized
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import Devices
 
@@ -94,7 +94,7 @@ def test_fully_connected_layers_are_vectors(chain, tmp_path: Path) -> None:  # t
 def test_only_the_probes_learn_and_are_saved(chain) -> None:  # type: ignore[no-untyped-def]
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
-    task = Probes(model, ("conv2", "conv5"), LinearProbePerLayer(), classes_of(train, test, ("a", "b")), 0)
+    task = PerLayerProbes(model, ("conv2", "conv5"), LinearProbePerLayer(), classes_of(train, test, ("a", "b")), 0)
     assert {name.split(".")[0] for name in task.state_dict()} == {"probes"}
     assert sum(p.numel() for p in task.parameters()) == sum(np.prod(shape) * 12 + 12 for shape in task.pooled.values())
     task.train()
@@ -105,7 +105,7 @@ def test_ten_crops_are_the_mean_of_the_softmax(chain, tmp_path: Path) -> None:  
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
     options = LinearProbePerLayer(crops=10, max_features=400)
-    task = Probes(model, ("conv3",), options, classes_of(train, test, ("a", "b")), 3)
+    task = PerLayerProbes(model, ("conv3",), options, classes_of(train, test, ("a", "b")), 3)
     for parameter in task.probes.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     given = EvalContext(spec(), chain.model, train, test, tmp_path, Devices(torch.device("cpu"), 0))

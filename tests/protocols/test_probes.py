@@ -17,7 +17,7 @@ from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import ResNet101V2
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearProbe, MlpProbe, Pool
-from ssltransfer.config.protocols import Head as Options
+from ssltransfer.config.protocols import ProbeOptions as Options
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.colors import distort_colors
 from ssltransfer.data.device_ops import random_crop
@@ -29,22 +29,22 @@ from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.weights import read_model
 from ssltransfer.protocols.base import Classes, classes_of
 from ssltransfer.protocols.classification_scores import top5_of
-from ssltransfer.protocols.probes import Head
+from ssltransfer.protocols.probes import ProbeTask
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import plan_devices
 
 SHORT = Schedule(steps=4, batch_size=16, lr=0.1)
 
 
-def head_of(chain, options: Options) -> Head:  # type: ignore[no-untyped-def]
+def probe_of(chain, options: Options) -> ProbeTask:  # type: ignore[no-untyped-def]
     classes = classes_of(read_index(chain.train), read_index(chain.test), ("a", "b"))
-    return Head(read_model(chain.model), options, classes, 0, "tiny")
+    return ProbeTask(read_model(chain.model), options, classes, 0, "tiny")
 
 
 @pytest.mark.parametrize("l2_normalize", [False, True])
 def test_it_is_standardized_by_the_training_images(chain, l2_normalize: bool) -> None:  # type: ignore[no-untyped-def]
     options = Linear(layer="conv4", pool=Pool(max=3), l2_normalize=l2_normalize, schedule=SHORT)
-    task, train = head_of(chain, options), read_index(chain.train)
+    task, train = probe_of(chain, options), read_index(chain.train)
     task.standardize(train, plan_devices(1))
     (batch,) = load_batches(train, task.model.view, sequential_keys(range(len(train)), 60), seed=0)
     maps = task.model.layers_of(batch.images, ["conv4"])["conv4"]
@@ -68,17 +68,17 @@ def test_a_hidden_layer_is_kolesnikovs() -> None:
 
 def test_the_penalty_is_that_of_logistic_regression(chain) -> None:  # type: ignore[no-untyped-def]
     """SGD's decay is the gradient of lambda ||W||^2, lambda = 100 / (M C)."""
-    task = head_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
+    task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     dims = math.prod(task.shape)
     weight = torch.randn(3, 5, requires_grad=True)
     (100 / (dims * 12) * weight.square().sum()).backward()
     assert torch.allclose(weight.grad, task.schedule.weight_decay * weight.detach())
     assert not task.schedule.decay_norm_and_bias
-    assert head_of(chain, LinearProbe(layer="conv4", schedule=SHORT)).schedule == SHORT
+    assert probe_of(chain, LinearProbe(layer="conv4", schedule=SHORT)).schedule == SHORT
 
 
 def test_only_the_classifier_learns(chain) -> None:  # type: ignore[no-untyped-def]
-    task = head_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
+    task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     (batch,) = load_batches(read_index(chain.train), task.transform, sequential_keys(range(8), 8), seed=0)
     task.train()
     outputs = task(batch, Draws(0, batch.epochs, batch.ids))
@@ -105,7 +105,7 @@ def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type
 
 
 def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
-    task = head_of(chain, LinearProbe(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
+    task = probe_of(chain, LinearProbe(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
     assert (task.view.short, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
     images = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
     maps = [
@@ -153,7 +153,7 @@ def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
 
 def test_a_layer_that_is_not_there_is_named(chain) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'fc9'; it has conv1"):
-        head_of(chain, Linear(layer="fc9"))
+        probe_of(chain, Linear(layer="fc9"))
 
 
 def test_frozen_block3_is_the_published_one() -> None:
@@ -188,7 +188,7 @@ def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_pa
     model = read_model(manifest)
     backbone = model.backbone
     model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
-    task = Head(model, options, classes_of(train, test, ("a", "b")), 0, "m")
+    task = ProbeTask(model, options, classes_of(train, test, ("a", "b")), 0, "m")
     assert model.backbone.shapes()["block3"] == (128, 4, 4) and backbone.shapes()["block3"] == (128, 8, 8)
     (batch,) = load_batches(train, task.transform, sequential_keys(range(8), 8), seed=0)
     draws = Draws(3, batch.epochs, batch.ids)
@@ -203,5 +203,5 @@ def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_pa
 
 def test_other_backbones_name_their_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'block3'; it has conv1"):
-        head_of(chain, FrozenBlock3())
-    assert head_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)
+        probe_of(chain, FrozenBlock3())
+    assert probe_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)

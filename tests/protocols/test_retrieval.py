@@ -29,7 +29,7 @@ def test_recall_is_scikit_learns(chain, tmp_path: Path) -> None:  # type: ignore
     for k in (1, 2, 4, 8):
         expected = 100 * (labels[near[:, :k]] == labels[:, None]).any(1).mean()
         assert found.values[f"r@{k}"] == [pytest.approx(expected, abs=1e-4)]
-    assert set(found.datasets) == {"test"} and found.shared == 0
+    assert set(found.datasets) == {"test"} and found.train_test_overlap == 0
     own = found.details["examples"][0]
     assert len(own["neighbors"]) == 5 and all(one["train"] != own["test"] for one in own["neighbors"])
 

@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tuned(model: Path, train: str = "all", classes: int = 21) -> SegmentationTask:
-    options = Segmentation(train=train, padding=40)  # type: ignore[arg-type]
+    options = Segmentation(trainable=train, padding=40)  # type: ignore[arg-type]
     return SegmentationTask(with_layers(read_model(model), 0), options, np.full(classes, 1 / classes))
 
 
@@ -61,7 +61,7 @@ def test_the_published_constants() -> None:
     schedule = options.schedule
     assert (schedule.steps, schedule.batch_size, schedule.micro_batch_size) == (150_000, 20, 1)
     assert (schedule.momentum, schedule.weight_decay, schedule.bias_lr_mult) == (0.9, 5e-4, 2.0)
-    assert (options.padding, options.dropout, options.train) == (100, 0.5, "all")
+    assert (options.padding, options.dropout, options.trainable) == (100, 0.5, "all")
     rates = [schedule.lr_at(step, 8498) for step in (0, 49_999, 50_000, 99_999, 100_000, 149_999)]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
 

@@ -27,7 +27,7 @@ PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
 
 
 def tuned(model: Path, train: str, seed: int = 0) -> MultiLabelFinetuneTask:
-    options = VocClassification(train=train)  # type: ignore[arg-type]
+    options = VocClassification(trainable=train)  # type: ignore[arg-type]
     return MultiLabelFinetuneTask(read_model(model), "it", options, PRESENCE, PRESENCE, seed)
 
 

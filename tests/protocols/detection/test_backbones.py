@@ -31,8 +31,8 @@ CAFFE = CaffeNet(width=0.125, size=64, stem_stride=2)
 RES = ResNet18(width=0.125, size=32)
 
 
-def body(options: BackboneOptions, fc: str = "model", **given: object) -> FcBackbone:
-    return FcBackbone(model(options, **given), fc, 0.5, "pool", 0)  # type: ignore[arg-type]
+def body(options: BackboneOptions, reinit_fc: bool = False, **given: object) -> FcBackbone:
+    return FcBackbone(model(options, **given), reinit_fc, 0.5, "pool", 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -67,18 +67,18 @@ def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: BackboneOptions) -> 
 
 def test_unpadded_weights_are_the_models() -> None:
     given = model(CAFFE)
-    found = FcBackbone(given, "model", 0.5, "pool", 0)
+    found = FcBackbone(given, False, 0.5, "pool", 0)
     state = given.backbone.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in found.backbone.state_dict().items())
     assert torch.equal(found.fc6.weight, state["fc6.weight"]) and torch.equal(found.fc7.bias, state["fc7.bias"])
     assert given.backbone.conv1.padding == (0, 0), "the model itself stays"
-    fresh = body(CAFFE, "fresh")
+    fresh = body(CAFFE, True)
     assert not torch.equal(fresh.fc6.weight, state["fc6.weight"])
     assert torch.equal(fresh.backbone.state_dict()["conv5.weight"], state["conv5.weight"])
-    convolutions = FcBackbone(model(CAFFE, top=False), "model", 0.5, "pool", 0)
+    convolutions = FcBackbone(model(CAFFE, top=False), False, 0.5, "pool", 0)
     assert torch.equal(convolutions.fc6.weight, fresh.fc6.weight), "there is none to take"
-    other = FcBackbone(given, "fresh", 0.5, "pool", 1)
-    assert not torch.equal(other.fc6.weight, body(CAFFE, "fresh").fc6.weight)
+    other = FcBackbone(given, True, 0.5, "pool", 1)
+    assert not torch.equal(other.fc6.weight, body(CAFFE, True).fc6.weight)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
             part.running_mean.normal_(0, 0.2, generator=generator)  # type: ignore[union-attr]
             part.running_var.uniform_(0.3, 2, generator=generator)  # type: ignore[union-attr]
             torch.nn.init.uniform_(part.bias, -0.5, 0.5)
-    found = FcBackbone(given, "model", 0.5, "pool", 0).eval()
+    found = FcBackbone(given, False, 0.5, "pool", 0).eval()
     x = torch.randn(2, 3, 224, 224, generator=generator)
     with torch.no_grad():
         cells = given.backbone._feature_blocks[7](given.backbone(x, ["conv5"])["conv5"])  # type: ignore[index]

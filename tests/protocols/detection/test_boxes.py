@@ -86,7 +86,14 @@ def test_loss_without_a_thing_has_a_gradient() -> None:
 
 
 def kept(scores: torch.Tensor, where: torch.Tensor, **changes: float) -> tuple[list[float], list[int]]:
-    settings = {"width": 300.0, "height": 200.0, "overlap": 0.3, "least": 0.05, "detections_per_img": 100, **changes}
+    settings = {
+        "width": 300.0,
+        "height": 200.0,
+        "nms_thresh": 0.3,
+        "score_thresh": 0.05,
+        "detections_per_img": 100,
+        **changes,
+    }
     found = detections(scores, where, **settings)  # type: ignore[arg-type]
     return [round(score, 3) for score in found.scores.tolist()], found.classes.tolist()
 
@@ -97,8 +104,8 @@ def test_a_lesser_box_of_the_same_class_goes() -> None:
     scores = torch.tensor([[0.1, 0.6, 0.2], [0.0, 0.7, 0.01], [0.2, 0.3, 0.5]])
     assert kept(scores, where) == ([0.7, 0.5, 0.3, 0.2], [0, 1, 0, 1])
     assert kept(scores, where, detections_per_img=2) == ([0.7, 0.5], [0, 1])
-    assert kept(scores, where, overlap=0.95) == ([0.7, 0.6, 0.5, 0.3, 0.2], [0, 0, 1, 0, 1])
-    assert kept(scores, where, least=0.55) == ([0.7], [0])
+    assert kept(scores, where, nms_thresh=0.95) == ([0.7, 0.6, 0.5, 0.3, 0.2], [0, 0, 1, 0, 1])
+    assert kept(scores, where, score_thresh=0.55) == ([0.7], [0])
     assert kept(scores[:0], where[:0]) == ([], [])
 
 
@@ -109,8 +116,8 @@ def test_boxes_are_cut_to_the_image_and_empty_ones_dropped() -> None:
         where,
         width=300,
         height=200,
-        overlap=0.3,
-        least=0.05,
+        nms_thresh=0.3,
+        score_thresh=0.05,
         detections_per_img=9,
     )
     assert found.boxes.tolist() == [[0.0, 10.0, 20.0, 200.0]]
@@ -120,7 +127,9 @@ def test_suppression_is_torchvisions() -> None:
     generator = torch.Generator().manual_seed(3)
     where = boxes(200, 8)[:, None].expand(200, 5, 4) + torch.rand(200, 5, 4, generator=generator)
     scores = torch.rand(200, 6, generator=generator)
-    found = detections(scores, where, width=1e4, height=1e4, overlap=0.3, least=0.4, detections_per_img=10_000)
+    found = detections(
+        scores, where, width=1e4, height=1e4, nms_thresh=0.3, score_thresh=0.4, detections_per_img=10_000
+    )
     flat, score = where.reshape(-1, 4), scores[:, 1:].reshape(-1)
     likely = (score >= 0.4).nonzero()[:, 0]
     places = likely[batched_nms(flat[likely], score[likely], likely % 5, 0.3)]

@@ -124,7 +124,14 @@ def region_loss(
 
 
 def detections(
-    probabilities: Tensor, boxes: Tensor, *, width: float, height: float, overlap: float, least: float, most: int
+    probabilities: Tensor,
+    boxes: Tensor,
+    *,
+    width: float,
+    height: float,
+    nms_thresh: float,
+    score_thresh: float,
+    detections_per_img: int,
 ) -> Detections:
     """What remains of all regions' boxes: non-maximum suppression in each class, then the best of all.
 
@@ -132,9 +139,9 @@ def detections(
         probabilities: float (N, C + 1), background first.
         boxes: float (N, C, 4), in pixels of the original image.
         width, height: of the image, to which boxes are cut.
-        overlap: above which the lesser of two boxes of a class goes.
-        least: score below which a box is dropped.
-        most: how many are kept.
+        nms_thresh: IoU above which the lesser of two boxes of a class goes.
+        score_thresh: score below which a box is dropped.
+        detections_per_img: how many are kept.
     """
     limit = boxes.new_tensor([width, height, width, height])
     boxes = boxes.clamp(min=0).minimum(limit)
@@ -142,13 +149,13 @@ def detections(
     kept, scores, classes = [], [], []
     for kind in range(boxes.shape[1]):
         score = probabilities[:, kind + 1]
-        likely = ((score >= least) & extent[:, kind]).nonzero()[:, 0]
-        likely = likely[nms(boxes[likely, kind], score[likely], overlap)]
+        likely = ((score >= score_thresh) & extent[:, kind]).nonzero()[:, 0]
+        likely = likely[nms(boxes[likely, kind], score[likely], nms_thresh)]
         kept.append(boxes[likely, kind])
         scores.append(score[likely])
         classes.append(torch.full_like(likely, kind))
     score = torch.cat(scores)
-    order = score.argsort(descending=True, stable=True)[:most]
+    order = score.argsort(descending=True, stable=True)[:detections_per_img]
     return Detections(
         *(torch.cat(parts)[order].cpu().numpy() for parts in (kept, scores, classes)),
     )

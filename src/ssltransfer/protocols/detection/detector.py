@@ -185,9 +185,9 @@ class Detector(Task):
                 boxes,
                 width=width,
                 height=height,
-                overlap=options.nms_thresh,
-                least=options.score_thresh,
-                most=options.detections_per_img,
+                nms_thresh=options.nms_thresh,
+                score_thresh=options.score_thresh,
+                detections_per_img=options.detections_per_img,
             )
 
         return distributed_map(test, TestView(scales), 1, found, devices)
