@@ -32,7 +32,7 @@ clusters:
 students:
   cc: {method: {name: cluster-classification, cluster: jig-k}, data: a-train, backbone: caffenet, schedule: {epochs: 2}}
 evaluations:
-  nn: {protocol: {name: neighbors, layer: conv4, pool: {max: 5}}, models: [jig, cc], train: a-train, test: a-val}
+  nn: {protocol: {name: knn, layer: conv4, pool: {max: 5}}, models: [jig, cc], train: a-train, test: a-val}
 """)
 
 
@@ -164,7 +164,7 @@ def test_a_supervised_control_learns_as_the_student_does() -> None:
 def test_no_supervised_control_of_a_teacher_from_a_file(method: str) -> None:
     """A ResNet-50 from a file, whose student is a CaffeNet: nobody asked for a ResNet-50 to be trained."""
     content = changed("pretexts/teacher", {"task": {"name": "imported", "file": "teacher.pth"}, "backbone": "resnet50"})
-    content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-sgd"}
+    content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-probe"}
     rows = ("teacher", "cc", "random-resnet50", "supervised-resnet50-a-train", "random-caffenet")
     rows += ("supervised-caffenet-a-train",)
     assert complete(content).rows["nn"] == rows  # measured for its own sake
@@ -322,11 +322,11 @@ def test_networks_of_libraries_are_not_cut() -> None:
     content = changed("pretexts/jig/backbone", backbone)
     content |= {"features": {}, "clusters": {}, "students": {}}
     content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
-    by_layer = {"protocol": "nonlinear-layers", "models": ["jig"], "train": "a-train", "test": "c"}
+    by_layer = {"protocol": "finetune-from-layer", "models": ["jig"], "train": "a-train", "test": "c"}
     content["evaluations"] = {"by-layer": by_layer}
-    with pytest.raises(ConfigError, match="jig is a torchvision network, which cannot be taken apart for nonlinear-l"):
+    with pytest.raises(ConfigError, match="jig is a torchvision network, which cannot be taken apart for finetune-from-l"):
         complete(content)
-    by_layer["protocol"] = {"name": "neighbors", "layer": "layer4", "pool": {"avg": 1}}
+    by_layer["protocol"] = {"name": "knn", "layer": "layer4", "pool": {"avg": 1}}
     with pytest.raises(ConfigError, match=r"model 'jig' \(torchvision\) has no 'layer4'"):
         complete(content)
     backbone["endpoints"] = ["layer4"]

@@ -193,15 +193,13 @@ def test_what_torch_cannot_write_is_one_sentence(suffix: str, tmp_path: Path) ->
 
 def test_the_card_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = model(tmp_path)
-    found = Metrics(
-        {"name": "neighbors"}, "student", "nn", "top1", "%", {"top1": [40.0, 50.0]}, [0, 1], {}, chance=8.25
-    )
+    found = Metrics({"name": "knn"}, "student", "nn", "top1", "%", {"top1": [40.0, 50.0]}, [0, 1], {}, chance=8.25)
     write_metrics(tmp_path / "nn" / "student.json", found)
     words = ["export", str(manifest), str(tmp_path / "s.pth"), "--metrics", str(tmp_path / "nn" / "student.json")]
     assert main(words) == 0
     assert "120 tensors of resnet18" in capsys.readouterr().out
     text = (tmp_path / "s.pth.md").read_text()
-    assert "`compress-1q` on images" in text and "| nn | neighbors | 45.00 | 8.25 | % |" in text
+    assert "`compress-1q` on images" in text and "| nn | knn | 45.00 | 8.25 | % |" in text
     assert "11,176,512 parameters" in text and read_model(manifest).digest in text
 
 

@@ -19,8 +19,8 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.finetune import prepared
-from ssltransfer.protocols.voc_classification import FineTuned
+from ssltransfer.protocols.finetune import prepare_for_finetuning
+from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import Devices
 
@@ -39,7 +39,7 @@ def images(chain) -> Index:  # type: ignore[no-untyped-def]
 
 
 def ready(model: Path, images: Index, seed: int = 0, **options: bool) -> PretrainedModel:
-    return prepared(read_model(model), VocClassification(**options), images, CPU, seed)  # type: ignore[arg-type]
+    return prepare_for_finetuning(read_model(model), VocClassification(**options), images, CPU, seed)  # type: ignore[arg-type]
 
 
 def test_nothing_is_done_unasked(model: Path, images: Index) -> None:
@@ -72,10 +72,10 @@ def test_it_is_the_seeds_alone(model: Path, images: Index) -> None:
 
 def test_what_stays_frozen_stays_frozen(model: Path, images: Index) -> None:
     presence = np.ones((len(images), 3), np.int8)
-    options = VocClassification(train="fc6-8", fuse_bn=True, data_dependent_init=True)
+    options = VocClassification(trainable="fc6-8", fuse_bn=True, data_dependent_init=True)
     read = read_model(model)
-    task = FineTuned(read, "it", options, presence, presence, 0)
-    prepared(replace(read, backbone=task.backbone), options, images, CPU, 0)
+    task = MultiLabelFinetuneTask(read, "it", options, presence, presence, 0)
+    prepare_for_finetuning(replace(read, backbone=task.backbone), options, images, CPU, 0)
     assert float(task.head[1].weight.detach().std()) == pytest.approx(0.01, rel=0.1), "fc8 stays as it starts"
     learning = {name.split(".")[1] for name, p in task.named_parameters() if p.requires_grad}
     assert learning == {"fc6", "fc7", "1"}

@@ -122,20 +122,24 @@ class Chain:
         return path
 
     def measure(self, evaluation: str, model: str, values: dict[str, list[float]], **more: Any) -> Path:
-        headline = next(iter(values))
+        primary_metric = next(iter(values))
         roles = list(self.indexes.items())[:2]
         metrics = Metrics(
             model=model,
             evaluation=evaluation,
-            primary_metric=headline,
+            primary_metric=primary_metric,
             unit="%",
             values=values,
-            seeds=list(range(len(values[headline]))),
+            seeds=list(range(len(values[primary_metric]))),
             datasets={
                 role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
                 for role, (name, index) in zip(("train", "test"), roles, strict=False)
             },
-            **{"protocol": {"name": "linear-layers" if headline == "best" else "neighbors"}, "chance": 10.0, **more},
+            **{
+                "protocol": {"name": "linear-probe-per-layer" if primary_metric == "best" else "knn"},
+                "chance": 10.0,
+                **more,
+            },
         )
         path = self.root / "evaluate" / evaluation / f"{model}.json"
         write_metrics(path, metrics)

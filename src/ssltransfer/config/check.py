@@ -10,7 +10,7 @@ from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Pretext, Student, Table
 from ssltransfer.config.formats import TargetKind, Video
 from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, LayerDistillation
-from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
+from ssltransfer.config.protocols import Detection, FasterRcnn, FinetuneFromLayer, FineTuning, Segmentation
 from ssltransfer.config.references import check_references
 
 
@@ -137,7 +137,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     where = f"evaluations.{name}"
     for key, data in zip(("test", "train"), reversed(evaluation.datasets), strict=False):
         _known(config.datasets, data, f"{where}.{key}", "dataset")
-        has, needs = config.datasets[data].label_type, evaluation.protocol.labels
+        has, needs = config.datasets[data].label_type, evaluation.protocol.label_type
         _targets(config, data, evaluation.protocol.name, evaluation.protocol.targets, f"{where}.{key}")
         if needs and has != needs:
             wants = "one class label" if needs == "single" else "VOC's labels"
@@ -148,7 +148,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     _apart(config, evaluation.train or None, evaluation.test, where, "train and test")
     _known(config.datasets, evaluation.supervised_on, f"{where}.supervised_on", "dataset")
     protocol = evaluation.protocol
-    listed = getattr(getattr(protocol, "labelled", None), "list", None)
+    listed = getattr(getattr(protocol, "label_subset", None), "file", None)
     if listed:
         listed.names()
     for model in map(config.model, config.rows[name]):
@@ -157,7 +157,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
         layer = getattr(protocol, "layer", None)
         if layer:
             _layer(model, layer, f"{where}.protocol.layer")
-        if protocol.tunes and model.backbone.name == "hog-words":
+        if protocol.finetunes and model.backbone.name == "hog-words":
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
         if getattr(protocol, "l1_layer_mix", None) is not None and not model.backbone.name.endswith("-v2"):
             raise ConfigError(
@@ -175,7 +175,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
         if isinstance(protocol, FineTuning) and protocol.data_dependent_init:
             _refuse_rescaling(model, protocol, where)
         if (
-            isinstance(protocol, NonlinearLayers | Segmentation | Detection)
+            isinstance(protocol, FinetuneFromLayer | Segmentation | Detection)
             and not model.backbone.supports_layerwise_forward
         ):
             raise ConfigError(

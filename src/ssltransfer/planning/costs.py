@@ -17,9 +17,9 @@ from ssltransfer.config.formats import Video
 from ssltransfer.config.methods import Compress2q
 from ssltransfer.config.protocols import (
     ClusterAlignment,
-    Logistic,
-    Neighbors,
-    NonlinearLayers,
+    FinetuneFromLayer,
+    Knn,
+    LogReg,
     Retrieval,
 )
 from ssltransfer.config.schedule import Schedule
@@ -214,29 +214,29 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if train is None or test is None:
         return Cost("evaluate", job, (model,), None, None, None)
     seeds = len(evaluation.seeds)
-    if protocol.reads == "model":
+    if protocol.input_kind == "model":
         schedule: Schedule = protocol.schedule  # type: ignore[union-attr]
         trainings = seeds * (
-            len(protocol.layers or backbone.base_layers) if isinstance(protocol, NonlinearLayers) else 1
+            len(protocol.layers or backbone.base_layers) if isinstance(protocol, FinetuneFromLayer) else 1
         )
         seen = schedule.total_steps(train) * schedule.batch_size * trainings
         from_train, from_test = (machine.images(config.datasets[d]) for d in (evaluation.train, evaluation.test))
         learning, testing = protocol_flops(protocol, backbone)
         forward = machine.rate("forward", backbone.name)
-        rate = machine.rate("training", backbone.name) if protocol.tunes else forward
-        hours, limit = _passes(seen, from_train, (TRAINING if protocol.tunes else 1.0) * learning, rate)
+        rate = machine.rate("training", backbone.name) if protocol.finetunes else forward
+        hours, limit = _passes(seen, from_train, (TRAINING if protocol.finetunes else 1.0) * learning, rate)
         more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, testing, forward)
         return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
     dims = dims_of(backbone, config.features[features].layer, config.features[features].pool)
     work = 2.0 * train * test * dims
     if isinstance(protocol, ClusterAlignment):
-        work = 2.0 * train * dims * (protocol.k or 1000) * protocol.iterations
-    elif isinstance(protocol, Logistic):
-        fits = 1 + len(protocol.penalty) if isinstance(protocol.penalty, tuple) else 1
-        work = 4.0 * train * dims * 1000 * protocol.iterations * fits
+        work = 2.0 * train * dims * (protocol.k or 1000) * protocol.max_iter
+    elif isinstance(protocol, LogReg):
+        fits = 1 + len(protocol.l2) if isinstance(protocol.l2, tuple) else 1
+        work = 4.0 * train * dims * 1000 * protocol.max_iter * fits
     else:
-        assert isinstance(protocol, Neighbors | Retrieval)
+        assert isinstance(protocol, Knn | Retrieval)
     hours = work * seeds / machine.rate("products") / 3600
     return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
 

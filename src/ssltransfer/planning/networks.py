@@ -74,12 +74,14 @@ def protocol_flops(protocol: ProtocolOptions, backbone: BackboneOptions) -> tupl
     if isinstance(protocol, Depth):
         return (flops(backbone) * math.prod(protocol.crop) / backbone.img_size**2,) * 2
     if isinstance(protocol, Detection):
-        learning = sum(map(partial(_whole, backbone), protocol.scales)) / len(protocol.scales)
-        more = (protocol.test_scales or ()) if isinstance(protocol, FastRcnn) else ()
-        testing = sum(map(partial(_whole, backbone), (protocol.test_scale, *more)))
-        judged = protocol.proposals[1] if isinstance(protocol, FasterRcnn) else USUAL_PROPOSALS
+        learning = sum(map(partial(_whole, backbone), protocol.min_size)) / len(protocol.min_size)
+        more = (protocol.multiscale_min_size or ()) if isinstance(protocol, FastRcnn) else ()
+        testing = sum(map(partial(_whole, backbone), (protocol.test_min_size, *more)))
+        judged = protocol.rpn_post_nms_top_n[1] if isinstance(protocol, FasterRcnn) else USUAL_PROPOSALS
         of_a_region = _region(backbone)
-        return learning + protocol.rois * of_a_region, testing + judged * of_a_region * (2 if more else 1)
+        return learning + protocol.roi_batch_size_per_image * of_a_region, testing + judged * of_a_region * (
+            2 if more else 1
+        )
     return (flops(backbone) * (GRID**2 if getattr(protocol, "patches", False) else 1),) * 2
 
 

@@ -304,7 +304,7 @@ def configuration(batch: int = 8, **method: Any) -> dict[str, Any]:
                 "schedule": schedule,
             }
         },
-        "evaluations": {"n": {"protocol": "neighbors", "models": ["s"], "train": "d", "test": "e"}},
+        "evaluations": {"n": {"protocol": "knn", "models": ["s"], "train": "d", "test": "e"}},
     }
 
 

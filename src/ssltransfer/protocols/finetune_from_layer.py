@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.protocols import NonlinearLayers as Options
+from ssltransfer.config.protocols import FinetuneFromLayer as Options
 from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
@@ -18,15 +18,15 @@ from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, learning
-from ssltransfer.protocols.classification_scores import accuracy_of, answers
-from ssltransfer.protocols.crops import of_crops
+from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, learning
+from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
+from ssltransfer.protocols.crops import map_crops
 from ssltransfer.protocols.layers import layers_to_measure
 from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task, accuracy
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy with each layer as the last frozen one, and of the layer that is best in the mean over seeds.
 
     Each layer is a training of its own. Images as for linear classifiers: short side 256 and its central square, a
@@ -35,32 +35,32 @@ def evaluate(given: Given) -> Outcome:
     Raises:
         LayerError: the model has no such layer.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
-    model = read_model(given.model, given.devices.device)
-    layers = layers_to_measure(model.backbone, options.layers, given.model)
+    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    model = read_model(context.model, context.devices.device)
+    layers = layers_to_measure(model.backbone, options.layers, context.model)
     values: dict[str, list[float]] = {layer: [] for layer in layers}
     first: dict[str, np.ndarray] = {}
     lines: list[dict[str, Any]] = []
     measured: dict[str, Any] = {}
-    for seed in given.spec.seeds:
+    for seed in context.spec.seeds:
         for layer in layers:
-            task = Retrained(model, layer, options, classes, seed)
+            task = PartialFinetuneTask(model, layer, options, classes, seed)
             learning_ones = sum(p.numel() for p in task.parameters() if p.requires_grad)
             print(f"seed {seed}: frozen up to {layer}, {learning_ones} parameters learn", flush=True)
-            folder = given.folder / f"seed-{seed}-{layer}"
+            folder = context.folder / f"seed-{seed}-{layer}"
             folder.mkdir(exist_ok=True)
             fitted = fit(
                 task,
-                given.train,
+                context.train,
                 options.schedule,
                 seed=seed,
                 folder=folder,
-                devices=given.devices,
-                val=given.test,
+                devices=context.devices,
+                val=context.test,
             )
-            predicted = task.predict(given)
+            predicted = task.predict(context)
             values[layer].append(accuracy_of(classes, predicted))
             print(f"test: {layer} {values[layer][-1]:.2f} %", flush=True)
             if layer not in first:
@@ -72,12 +72,12 @@ def evaluate(given: Given) -> Outcome:
         "layers": list(layers),
         "lines": lines,
         "chance_loss": round(math.log(len(classes.names)), 6),
-        **answers(classes, first[best]),
+        **per_class_metrics(classes, first[best]),
     }
-    return Outcome({"best": values[best], **values}, classes.chance, details, measured)
+    return EvalResult({"best": values[best], **values}, classes.chance, details, measured)
 
 
-class Retrained(Task):
+class PartialFinetuneTask(Task):
     """A frozen lower part, and the rest of the same architecture from nothing with a classifier.
 
     A network without fully-connected layers (ResNet) is classified from its pooled features.
@@ -153,14 +153,14 @@ class Retrained(Task):
         return found
 
     @torch.inference_mode()
-    def predict(self, given: Given) -> np.ndarray:
+    def predict(self, context: EvalContext) -> np.ndarray:
         """Class named for each test image."""
         self.eval()
 
         def named(crops: list[Tensor]) -> np.ndarray:
-            with given.devices.autocast():
+            with context.devices.autocast():
                 shares = [self.logits(crop).float().softmax(1) for crop in crops]
             found: np.ndarray = torch.stack(shares).mean(0).argmax(1).cpu().numpy()
             return found
 
-        return np.concatenate(of_crops(given, self.backbone.options, self.crops, named))
+        return np.concatenate(map_crops(context, self.backbone.options, self.crops, named))
