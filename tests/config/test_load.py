@@ -324,7 +324,9 @@ def test_networks_of_libraries_are_not_cut() -> None:
     content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
     by_layer = {"protocol": "finetune-from-layer", "models": ["jig"], "train": "a-train", "test": "c"}
     content["evaluations"] = {"by-layer": by_layer}
-    with pytest.raises(ConfigError, match="jig is a torchvision network, which cannot be taken apart for finetune-from-l"):
+    with pytest.raises(
+        ConfigError, match="jig is a torchvision network, which cannot be taken apart for finetune-from-l"
+    ):
         complete(content)
     by_layer["protocol"] = {"name": "knn", "layer": "layer4", "pool": {"avg": 1}}
     with pytest.raises(ConfigError, match=r"model 'jig' \(torchvision\) has no 'layer4'"):

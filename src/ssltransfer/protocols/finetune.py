@@ -10,7 +10,9 @@ from ssltransfer.training.data_init import init_from_data
 from ssltransfer.training.devices import Devices
 
 
-def prepare_for_finetuning(model: PretrainedModel, options: FineTuning, index: Index, devices: Devices, seed: int) -> PretrainedModel:
+def prepare_for_finetuning(
+    model: PretrainedModel, options: FineTuning, index: Index, devices: Devices, seed: int
+) -> PretrainedModel:
     """The model as `fuse_bn` and `data_dependent_init` want it; its backbone is changed in place.
 
     Arguments and errors are those of `init_from_data`; index: the training images.

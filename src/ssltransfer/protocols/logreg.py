@@ -64,7 +64,9 @@ def _fitted(
     assert context.features is not None
     labels, c = classes.train[chosen], len(classes.names)
     train, test = (
-        PointLoader(one, c, normalize=False, device=context.devices.device, budget=memory_budget(), where=name, keep=keep)
+        PointLoader(
+            one, c, normalize=False, device=context.devices.device, budget=memory_budget(), where=name, keep=keep
+        )
         for one, name, keep in (
             (source, context.spec.train, True),
             (context.features[1], context.spec.test, False),

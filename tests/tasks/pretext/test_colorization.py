@@ -125,7 +125,9 @@ def test_the_loss_is_that_of_a_plain_version():
     source = images(2)
     lab = rgb_to_lab(source)
     with torch.no_grad():
-        logits = network.head(network.backbone(normalize(source, network.normalization))[network.layer]).double().numpy()
+        logits = (
+            network.head(network.backbone(normalize(source, network.normalization))[network.layer]).double().numpy()
+        )
         found = float(network(batch_of(source), SampleRNG(0, 0, torch.arange(2)))["loss"])
     code = network.targets(lab)[0].double().numpy()
     losses = []

@@ -120,7 +120,9 @@ def test_permutations_are_all_different_and_each_comes_up():
     assert all(len(set(row)) == 4 for row in labels.tolist())
     share = torch.bincount(labels.flatten(), minlength=8) / labels.numel()
     assert (share - 1 / 8).abs().max() < 0.03
-    whole = JigsawKolesnikovTask(JigsawKolesnikov(hidden_dim=8, embed_dim=8), ResNet18(width_mult=0.125, img_size=64), 0)
+    whole = JigsawKolesnikovTask(
+        JigsawKolesnikov(hidden_dim=8, embed_dim=8), ResNet18(width_mult=0.125, img_size=64), 0
+    )
     found = statistics(whole.permutations.numpy())  # type: ignore[operator]
     assert found["n"] == 100 and found["mean_fraction"] > 0.89
 
