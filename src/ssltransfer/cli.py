@@ -20,7 +20,7 @@ from ssltransfer.training.launch import launch, rank_context, report_error, shut
 
 # Stages whose work is divided over several devices, and for which of their specs; all others are one process.
 DIVIDED: dict[str, Callable[[Any], bool]] = {
-    "pretext": lambda spec: bool(spec.task.trains),
+    "pretext": lambda spec: bool(spec.task.is_trainable),
     "features": lambda spec: True,
     "cluster": lambda spec: True,
     "student": lambda spec: True,

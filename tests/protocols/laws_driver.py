@@ -23,7 +23,7 @@ import torch
 from ssltransfer import cli
 from ssltransfer.artifacts import features as stores
 from ssltransfer.config.entities import Features, Measurement
-from ssltransfer.protocols import crops, logistic
+from ssltransfer.protocols import crops, logreg
 from ssltransfer.protocols import probes as heads
 from ssltransfer.stages import evaluate, features
 from ssltransfer.training.checkpoint import Checkpoint
@@ -125,7 +125,7 @@ def main(mode: str, plan: Path) -> None:
         import_module(f"ssltransfer.protocols.{Measurement.parse(job['spec']).protocol.module}")
     torch.set_num_threads(1)
     stores.CHUNK_BYTES = 1 << 13
-    logistic.SEGMENT = 5
+    logreg.SEGMENT = 5
     print(json.dumps([killed(job) for job in jobs]))
 
 

@@ -20,8 +20,8 @@ from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Colorization, Exemplar, JigsawKolesnikov, JigsawPP
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.tasks.pretext import colorization
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask
 from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
@@ -56,13 +56,13 @@ class Nine(Task):
         self.seen: list[list[int]] = []
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(8, 8)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(8, 8)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         if self.training:
             self.seen.append(batch.ids.tolist())
-        x = batch.images.float() / 255 + 0.1 * draws.normal("noise", 1)[:, :, None, None]
+        x = batch.images.float() / 255 + 0.1 * rng.normal("noise", 1)[:, :, None, None]
         logits = self.last(self.dropout(self.norm(self.first(x))).flatten(1))
         if self.sometimes is not None and int(batch.ids[0]) % 2:
             logits = logits + self.sometimes(logits)
@@ -70,27 +70,30 @@ class Nine(Task):
         return {"loss": F.cross_entropy(logits, target), "right": (logits.argmax(1) == target).float().mean()}
 
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def puzzles() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
-    given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden": 64, "dropout": 0.0}
+    given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden_dim": 64, "dropout": 0.0}
     return build(JigsawPP.model_validate(given), BACKBONE, 0)
 
 
 def patches() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 4, "channel_shift": 0, "stem_stride": 1}
-    given = {"permutations": 8, "shown": 4, "tiles": tiles, "resize": 66, "hidden": 64, "embedding": 16, "dropout": 0.0}
+    given = {"permutations": 8, "permutations_per_image": 4, "tiles": tiles, "resize": 66, "hidden_dim": 64}
+    given |= {"embed_dim": 16, "dropout": 0.0}
     return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), BACKBONE, 0)
 
 
 def exemplar() -> Task:
-    return ExemplarTask(Exemplar(views=3, embedding=16), BACKBONE, 0)
+    return ExemplarTask(Exemplar(num_views=3, embed_dim=16), BACKBONE, 0)
 
 
 def colors() -> Task:
-    return colorization.build(Colorization(resize=48, hidden=16), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
+    return colorization.build(
+        Colorization(resize=48, hidden_dim=16), CaffeNet(width_mult=0.125, img_size=48, stem_stride=2), 0
+    )
 
 
 def schedule(**kw: object) -> Schedule:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training.multi_task import TaskRun
 from ssltransfer.training.task import Task
 
@@ -45,13 +45,13 @@ class Modulo(Task):
         self.head = nn.Sequential(nn.BatchNorm1d(12), nn.Dropout(dropout), nn.Linear(12, k))
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(4, 4)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(4, 4)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         if self.training:
             self.seen.append((self.k, batch.ids.tolist()))
-        x = batch.images.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1)
+        x = batch.images.float().flatten(1) / 255 + 0.1 * rng.normal("noise", 1)
         logits = self.head(self.common(x))
         return {"loss": F.cross_entropy(logits, batch.ids % self.k)}
 

@@ -29,7 +29,7 @@ class Chain:
 
     def __init__(self, folder: Path, data: Path, **more: Any):
         self.folder = folder
-        backbone = build_backbone(CaffeNet(width=0.125, size=48, stem_stride=2), top=True, seed=0)
+        backbone = build_backbone(CaffeNet(width_mult=0.125, img_size=48, stem_stride=2), include_top=True, seed=0)
         made = {"stage": "pretext", **write_model(folder / "m", backbone, "per-image", {})}
         self.model = folder / "m" / "manifest.json"
         write_json(self.model, made)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training import curve as curve_module
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import Devices
@@ -41,17 +41,17 @@ class Small(Task):
         self.parts: list[int] = []
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(4, 4)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(4, 4)
 
     def logits(self, batch: Batch) -> Tensor:
         x = batch.images.float().flatten(1) / 255
         found: Tensor = self.linear(self.dropout(self.norm(x)))
         return found
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         self.parts.append(len(batch))
-        noise = draws.normal("noise", 8)
+        noise = rng.normal("noise", 8)
         return {"loss": F.cross_entropy(self.logits(batch) + 0.1 * noise, batch.ids % 8)}
 
     def after_step(self, step: int) -> None:
@@ -79,7 +79,7 @@ def test_it_is_a_plain_loop(tmp_path: Path, objects: Index):
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr_at(step, len(objects))
         torch.manual_seed(seed_of(5, "step", step))
-        loss = task(batch, Draws(5, batch.epochs, batch.ids))["loss"]
+        loss = task(batch, SampleRNG(5, batch.epochs, batch.ids))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -174,7 +174,7 @@ def test_the_val_loss_is_a_mean_over_images(batch: int, objects: Index):
     assert task.training
     (all_of_them,) = load_batches(objects, task.transform, sequential_keys(range(48), 48), seed=5)
     with torch.no_grad():
-        expected = task.eval()(all_of_them, all_of_them.draws(seed_of(5, "val")))["loss"]
+        expected = task.eval()(all_of_them, all_of_them.rng(seed_of(5, "val")))["loss"]
     assert found == {"val_loss": pytest.approx(float(expected), rel=1e-5)}
 
 
@@ -200,8 +200,8 @@ def test_micro_batches_accumulate_the_batch(tmp_path: Path, objects: Index):
 
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path: Path, objects: Index):
     class Broken(Small):
-        def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-            loss = super().forward(batch, draws)["loss"]
+        def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
+            loss = super().forward(batch, rng)["loss"]
             return {"loss": loss * (float("nan") if len(self.parts) == 3 else 1.0)}
 
     with pytest.raises(TrainingError, match=r"The loss is not finite at step 2 \(learning rate 0\.1"):

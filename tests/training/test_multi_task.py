@@ -16,7 +16,7 @@ from torch import nn
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.multi_task import TaskRun, fit_multi_task, task_order, task_schedule
@@ -102,7 +102,7 @@ def plainly(runs: list[TaskRun], total: int, *, synchronous: bool) -> list[float
             torch.manual_seed(seed_of(5, "step", step))
             for parameter in run_.task.parameters():
                 parameter.grad = None
-            loss = run_.task(batch, Draws(run_.seed, batch.epochs, batch.ids))["loss"]
+            loss = run_.task(batch, SampleRNG(run_.seed, batch.epochs, batch.ids))["loss"]
             loss.backward()
             held.append([parameter.grad for parameter in run_.task.parameters()])
             losses.append(float(loss.detach()))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import Task
 from ssltransfer.training.train_step import Trainer, build_optimizer, set_lr
@@ -26,10 +26,10 @@ class Square(Task):
         self.w = nn.Parameter(torch.tensor([1.0]))
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(4, 4)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(4, 4)
 
-    def forward(self, batch: Batch, draws: object) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: object) -> dict[str, Tensor]:
         return {"loss": (self.w * batch.ids).square().mean()}
 
 

@@ -15,7 +15,7 @@ from ssltransfer.training.progress import Progress
 T = TypeVar("T")
 
 
-def in_turns(
+def distributed_map(
     index: Index,
     view: Transform,
     batch: int,

@@ -8,12 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.files import digest_of, write_text
+from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.tasks import Several, Snapshot
+from ssltransfer.config.tasks import MultiTask, Snapshot
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
@@ -37,7 +37,7 @@ def run(
     """Make the model and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
     A trained task is a module with `build(options, backbone, seed) -> PretextTask` (one that shares its backbone takes
-    `shared=None` too); one that is not trained has `make(spec, index, devices, folder) -> Made`.
+    `shared=None` too); one that is not trained has `make(spec, index, devices, folder) -> BuiltModel`.
 
     Args:
         spec: what is made.
@@ -53,14 +53,14 @@ def run(
         inputs["members"] = list(members)
     if model:
         inputs["model"] = [model]
-    with Work("pretext", output, spec.canonical(), inputs) as work:
-        if work.already_made():
+    with WorkDir("pretext", output, spec.canonical(), inputs) as work:
+        if work.is_cached():
             return
         devices = plan_devices(threads)
         index = _index(data)
         content: dict[str, object] = {}
         measured: dict[str, object] = {"device": str(devices)}
-        if spec.task.trains:
+        if spec.task.is_trainable:
             named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
@@ -71,26 +71,26 @@ def run(
                 "snapshot_steps": spec.snapshots,
             }
             first = trained.runs[0]
-            if isinstance(spec.task, Several):
+            if isinstance(spec.task, MultiTask):
                 total = spec.schedule.total_steps(len(first.index))
-                fitted = fit_multi_task(trained.runs, total, synchronous=spec.task.at_once, **options)
+                fitted = fit_multi_task(trained.runs, total, synchronous=spec.task.synchronous, **options)
             else:
                 fitted = fit(first.task, first.index, first.schedule, seed=first.seed, val=first.val, **options)
             if devices.rank:
                 return
             # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.
-            backbone = build_backbone(spec.backbone, top=False)
+            backbone = build_backbone(spec.backbone, include_top=False)
             backbone.load_state_dict(trained.backbone.state_dict())
             rule = trained.normalization
             curve = (work.folder / "curve.jsonl").read_text()
             write_text(output.parent / "curve.jsonl", curve)
             content |= {
-                "curve": digest_of(output.parent / "curve.jsonl"),
+                "curve": file_digest(output.parent / "curve.jsonl"),
                 "summary": fitted.summary(trained.chance_loss),
             }
             content |= trained.content()
             if spec.snapshots:
-                content["snapshots"] = {str(step): digest_of(file_of(work.folder, step)) for step in spec.snapshots}
+                content["snapshots"] = {str(step): file_digest(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured
         else:
             taken = {"model": model} if isinstance(spec.task, Snapshot) else {}
@@ -98,7 +98,7 @@ def run(
             backbone, rule = made.backbone, made.normalization
             content |= made.content
         content |= write_model(output.parent, backbone, rule, json.loads(spec.canonical()))
-        files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.trains else [])]
+        files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.is_trainable else [])]
         files += [str(file_of(work.folder, step).relative_to(output.parent)) for step in spec.snapshots]
         work.finish(content, files=files, **measured)
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def build_task(options: TaskOptions, backbone: BackboneOptions, seed: int) -> Pr
 
 def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:
     """The task on its images, or several."""
-    if isinstance(spec.task, Several):
+    if isinstance(spec.task, MultiTask):
         found: Trainable = _module(spec.task).together(spec, images)
         return found
     assert spec.data is not None and spec.schedule is not None

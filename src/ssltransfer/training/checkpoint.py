@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from ssltransfer.artifacts.files import replacing
+from ssltransfer.artifacts.files import atomic_write
 from ssltransfer.logs import logger
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -103,7 +103,7 @@ class Checkpoint:
             Interrupted: the job received a signal. The state is on disk.
         """
         if self._rank == 0:
-            with replacing(self.file) as beside:
+            with atomic_write(self.file) as beside:
                 torch.save(state | {"version": VERSION}, beside)
         self._last = time.monotonic()
         if self.signal is not None:

@@ -10,13 +10,13 @@ from ssltransfer.data.rng import seed_of
 from ssltransfer.logs import logger
 from ssltransfer.models.data_init import rescale
 from ssltransfer.models.normalize import normalize
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.training.devices import Devices
 
 IMAGES, BATCH = 160, 16  # magic_init's ten batches of sixteen
 
 
-def init_from_data(model: Model, index: Index, devices: Devices, seed: int) -> None:
+def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed: int) -> None:
     """Rescale the backbone in place; it ends on the CPU.
 
     Args:
@@ -32,7 +32,7 @@ def init_from_data(model: Model, index: Index, devices: Devices, seed: int) -> N
     order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed_of(seed, "rescale")))
     ids = sorted(order[:IMAGES].tolist())
     batches = [
-        normalize(batch.images.to(devices.device), model.rule)
+        normalize(batch.images.to(devices.device), model.normalization)
         for batch in load_batches(index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers)
     ]
     rescale(backbone, batches, seed=seed_of(seed, "rescale"))

@@ -69,5 +69,5 @@ class _Differentiable(nn.Module):
         self.task = task
 
     def forward(self, batch: Batch, seed: int) -> dict[str, Tensor]:
-        outputs: dict[str, Tensor] = self.task(batch, batch.draws(seed))
+        outputs: dict[str, Tensor] = self.task(batch, batch.rng(seed))
         return {name: value if name == "loss" else value.detach() for name, value in outputs.items()}

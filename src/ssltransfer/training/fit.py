@@ -158,7 +158,7 @@ def validate(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: 
     for batch in load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers):
         batch = batch.to(devices.device)
         with devices.autocast(schedule.precision):
-            outputs = task(batch, batch.draws(seed_of(seed, "val")))
+            outputs = task(batch, batch.rng(seed_of(seed, "val")))
         for name, value in outputs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
     task.train(was_training)

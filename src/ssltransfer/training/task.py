@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Transform
 from ssltransfer.errors import UserError
 from ssltransfer.models.backbone import Backbone
@@ -49,7 +49,7 @@ class Task(nn.Module, ABC):
         return self.transform
 
     @abstractmethod
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Scalars of a batch, each a mean over it: `loss`, and further values for the curve, such as `accuracy`."""
 
     def on_train_start(self, index: Index, devices: Devices) -> None:

@@ -60,7 +60,7 @@ class Trainer:
                 if self.data_parallel:
                     outputs = self.data_parallel.forward(micro_batch, self.seed, reduce=number == len(micro_batches))
                 else:
-                    outputs = self.task(micro_batch, micro_batch.draws(self.seed))
+                    outputs = self.task(micro_batch, micro_batch.rng(self.seed))
             weight = len(micro_batch) / len(batch)
             self.scaler.scale(outputs["loss"] * weight).backward()
             for name, value in outputs.items():

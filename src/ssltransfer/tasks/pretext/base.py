@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.training.multi_task import TaskRun
@@ -22,7 +22,7 @@ class PretextTask(BackboneTask):
     """A task that needs no labels, and shows what it asks."""
 
     @abstractmethod
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
 
         Returns:
@@ -53,7 +53,7 @@ class Trainable:
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltModel:
     """A model that was not trained by gradient.
 
     Attributes:
@@ -65,7 +65,7 @@ class Made:
     content: dict[str, Any] = field(default_factory=dict)
 
 
-def partners(n: int, task: str) -> Tensor:
+def paired_indices(n: int, task: str) -> Tensor:
     """The places of each image's other image in a batch: 1, 0, 3, 2, ...; a image alone (validation) is its own.
 
     A random other image, since the order is random, and the same one however a batch is divided over micro-batches
