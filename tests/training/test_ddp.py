@@ -67,7 +67,7 @@ def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
         ("views", 1e-3),  # exemplar, whose loss compares the images of a micro-batch: a share here
     ],
 )
-def test_two_processes_come_to_what_one_comes_to(case: str, tolerance: float, folder: Path):
+def test_ddp_matches_one_process(case: str, tolerance: float, folder: Path):
     alone, both = results(folder, case)
     assert close(alone, both[0], tolerance)
     assert "val_loss" in both[0]["curve"][-1]
@@ -75,7 +75,7 @@ def test_two_processes_come_to_what_one_comes_to(case: str, tolerance: float, fo
     assert all(torch.equal(value, both[1]["weights"][name]) for name, value in both[0]["weights"].items())
 
 
-def test_without_synchronized_norms_it_is_another_training_alike_in_all(folder: Path):
+def test_ddp_without_sync_bn_differs_but_is_equal_in_all_processes(folder: Path):
     """So that the test above can fail: statistics of a share are others than those of the batch."""
     alone, both = results(folder, "shares")
     assert not close(alone, both[0], 1e-3)
@@ -83,7 +83,7 @@ def test_without_synchronized_norms_it_is_another_training_alike_in_all(folder: 
     assert all(torch.equal(value, both[1]["weights"][name]) for name, value in both[0]["weights"].items())
 
 
-def test_a_share_is_a_half_of_each_batch_in_whole_pairs(folder: Path):
+def test_ddp_splits_each_batch_in_order(folder: Path):
     alone, both = results(folder, "plain")
     for step, batch in enumerate(alone["seen"]):
         assert [both[rank]["seen"][step] for rank in (0, 1)] == [batch[:8], batch[8:]]
@@ -93,12 +93,12 @@ def test_a_share_is_a_half_of_each_batch_in_whole_pairs(folder: Path):
     ]
 
 
-def test_dropout_is_another_one_in_each_process(folder: Path):
+def test_ddp_draws_other_dropout_in_each_process(folder: Path):
     alone, both = results(folder, "dropout")
     assert not close(alone, both[0], 1e-3) and both[0]["curve"] == both[1]["curve"]
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(folder: Path):
+def test_ddp_rejects_a_batch_that_does_not_divide(folder: Path):
     alone, both = results(folder, "odd")
     assert alone["said"] == ""
     for result in both.values():
@@ -106,13 +106,13 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder: Path):
         assert result["seen"] == []
 
 
-def test_all_stop_where_the_loss_is_not_finite(folder: Path):
+def test_ddp_stops_all_processes_at_a_loss_that_is_not_finite(folder: Path):
     _, both = results(folder, "broken")
     assert both[0]["said"] == both[1]["said"] and "The loss is not finite at step" in both[0]["said"]
     assert sorted(path.name for path in (folder / "2" / "broken").iterdir()) == ["not_finite-0.pt", "not_finite-1.pt"]
 
 
-def test_the_first_process_writes(folder: Path):
+def test_ddp_writes_files_in_the_first_process(folder: Path):
     assert sorted(path.name for path in (folder / "2" / "plain").iterdir()) == ["checkpoint.pt", "curve.jsonl"]
 
 
