@@ -29,8 +29,9 @@ class DataParallel:
 
     def __init__(self, task: Task, checkpoint: Checkpoint):
         self._ddp = DistributedDataParallel(
-            _Differentiable(task), broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            _Differentiable(task), find_unused_parameters=True, gradient_as_bucket_view=True
         )
+        self._ddp.broadcast_buffers = False  # as an argument it is deprecated, and torch 2.11 lacks its successor
         self._checkpoint = checkpoint
         self._norms = [module for module in task.modules() if isinstance(module, _BatchNorm)]
 
