@@ -50,8 +50,8 @@ def test_spellings_of_the_root(tmp_path: Path, spelling: str) -> None:
 def test_presence_counts_difficult_apart(tmp_path: Path) -> None:
     devkit(tmp_path)
     found = find(Voc(root=str(tmp_path), split="trainval"))
-    assert found.presence is not None
-    said = [{CLASSES[c]: int(row[c]) for c in np.flatnonzero(row >= 0)} for row in found.presence]
+    assert found.multi_label is not None
+    said = [{CLASSES[c]: int(row[c]) for c in np.flatnonzero(row >= 0)} for row in found.multi_label]
     assert said == [{"cat": 1, "dog": 0}, {}, {"dog": 0, "person": 1}]
     assert found.notes == [f"{found.root}: 3 images are listed, the published number is 5011."]
 
@@ -60,16 +60,16 @@ def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
     devkit(tmp_path / "a")
     devkit(tmp_path / "b", lists=False)
     listed, boxed = (find(Voc(root=str(tmp_path / name), split="trainval")) for name in "ab")
-    assert listed.presence is not None
-    assert boxed.presence is not None
-    assert np.array_equal(listed.presence, boxed.presence)
+    assert listed.multi_label is not None
+    assert boxed.multi_label is not None
+    assert np.array_equal(listed.multi_label, boxed.multi_label)
     assert "classes are read from Annotations" in boxed.notes[0]
 
 
 def test_published_sizes() -> None:
-    assert Voc(root="x", split="test").images == 4_952
-    assert Voc(root="x", year="2012", split="trainval").images == 11_540
-    assert Voc(root="x", split="mine").images is None
+    assert Voc(root="x", split="test").estimated_num_images == 4_952
+    assert Voc(root="x", year="2012", split="trainval").estimated_num_images == 11_540
+    assert Voc(root="x", split="mine").estimated_num_images is None
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:

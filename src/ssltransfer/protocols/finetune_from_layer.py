@@ -10,23 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.protocols import NonlinearLayers as Options
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.config.protocols import FinetuneFromLayer as Options
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import CenterSquare, Transform
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model, read_model
-from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, learning
-from ssltransfer.protocols.classification_scores import accuracy_of, answers
-from ssltransfer.protocols.crops import of_crops
+from ssltransfer.models.weights import PretrainedModel, read_model
+from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, learning
+from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
+from ssltransfer.protocols.crops import map_crops
 from ssltransfer.protocols.layers import layers_to_measure
 from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task, accuracy
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy with each layer as the last frozen one, and of the layer that is best in the mean over seeds.
 
     Each layer is a training of its own. Images as for linear classifiers: short side 256 and its central square, a
@@ -35,32 +35,32 @@ def evaluate(given: Given) -> Outcome:
     Raises:
         LayerError: the model has no such layer.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
-    model = read_model(given.model, given.devices.device)
-    layers = layers_to_measure(model.backbone, options.layers, given.model)
+    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    model = read_model(context.model, context.devices.device)
+    layers = layers_to_measure(model.backbone, options.layers, context.model)
     values: dict[str, list[float]] = {layer: [] for layer in layers}
     first: dict[str, np.ndarray] = {}
     lines: list[dict[str, Any]] = []
     measured: dict[str, Any] = {}
-    for seed in given.spec.seeds:
+    for seed in context.spec.seeds:
         for layer in layers:
-            task = Retrained(model, layer, options, classes, seed)
+            task = PartialFinetuneTask(model, layer, options, classes, seed)
             learning_ones = sum(p.numel() for p in task.parameters() if p.requires_grad)
             print(f"seed {seed}: frozen up to {layer}, {learning_ones} parameters learn", flush=True)
-            folder = given.folder / f"seed-{seed}-{layer}"
+            folder = context.folder / f"seed-{seed}-{layer}"
             folder.mkdir(exist_ok=True)
             fitted = fit(
                 task,
-                given.train,
+                context.train,
                 options.schedule,
                 seed=seed,
                 folder=folder,
-                devices=given.devices,
-                val=given.test,
+                devices=context.devices,
+                val=context.test,
             )
-            predicted = task.predict(given)
+            predicted = task.predict(context)
             values[layer].append(accuracy_of(classes, predicted))
             print(f"test: {layer} {values[layer][-1]:.2f} %", flush=True)
             if layer not in first:
@@ -72,12 +72,12 @@ def evaluate(given: Given) -> Outcome:
         "layers": list(layers),
         "lines": lines,
         "chance_loss": round(math.log(len(classes.names)), 6),
-        **answers(classes, first[best]),
+        **per_class_metrics(classes, first[best]),
     }
-    return Outcome({"best": values[best], **values}, classes.chance, details, measured)
+    return EvalResult({"best": values[best], **values}, classes.chance, details, measured)
 
 
-class Retrained(Task):
+class PartialFinetuneTask(Task):
     """A frozen lower part, and the rest of the same architecture from nothing with a classifier.
 
     A network without fully-connected layers (ResNet) is classified from its pooled features.
@@ -90,19 +90,19 @@ class Retrained(Task):
         seed: of the fresh weights.
     """
 
-    def __init__(self, model: Model, layer: str, options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layer: str, options: Options, classes: Classes, seed: int):
         super().__init__()
         self.model, self.layer = model, layer
         self.crops = options.crops
         # By layer, so that a training does not hang on which others there are.
         seed = seed_of(seed, "retrained", layer)
-        self.backbone = build_backbone(model.backbone.options, top=True, seed=seed, dropout=options.dropout)
+        self.backbone = build_backbone(model.backbone.options, include_top=True, seed=seed, dropout=options.dropout)
         self.later = self.backbone.layers[self.backbone.layers.index(layer) + 1 :]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             last = nn.Linear(math.prod(self.backbone.shapes()[self.backbone.layers[-1]]), len(classes.names))
             initialize_last(last)
-        before = nn.Dropout(options.dropout) if self.backbone.options.fully_connected else nn.Identity()
+        before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Flatten(), last)
         for parameter in self._never_used():
             parameter.requires_grad_(False)
@@ -123,18 +123,18 @@ class Retrained(Task):
     def transform(self) -> Transform:
         """The square from which the device crops."""
         backbone = self.backbone.options
-        return CenterSquare(backbone.short_side, backbone.short_side)
+        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
     @property
     def val_transform(self) -> Transform:
         """The center crop."""
         return self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
         images = batch.images
         if self.training:
-            images = mirror_some(random_crop(images, draws, self.backbone.options.size), draws)
+            images = random_hflip(random_crop(images, rng, self.backbone.options.img_size), rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target, logits = labels[batch.ids], self.logits(images)
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
@@ -148,19 +148,19 @@ class Retrained(Task):
 
     def _rest(self, x: Tensor) -> Tensor:
         for layer in self.later:
-            x = self.backbone.step(layer, x)
+            x = self.backbone.forward_layer(layer, x)
         found: Tensor = self.head(x)
         return found
 
     @torch.inference_mode()
-    def predict(self, given: Given) -> np.ndarray:
+    def predict(self, context: EvalContext) -> np.ndarray:
         """Class named for each test image."""
         self.eval()
 
         def named(crops: list[Tensor]) -> np.ndarray:
-            with given.devices.autocast():
+            with context.devices.autocast():
                 shares = [self.logits(crop).float().softmax(1) for crop in crops]
             found: np.ndarray = torch.stack(shares).mean(0).argmax(1).cpu().numpy()
             return found
 
-        return np.concatenate(of_crops(given, self.backbone.options, self.crops, named))
+        return np.concatenate(map_crops(context, self.backbone.options, self.crops, named))

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.config.protocols import Logistic
-from ssltransfer.kmeans import Points, Rows, Source, memory_budget
-from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, percent
-from ssltransfer.protocols.classification_scores import accuracy_of, answers
-from ssltransfer.protocols.subsets import labelled, stratified
+from ssltransfer.config.protocols import LogReg
+from ssltransfer.kmeans import PointLoader, PointSource, SubsetSource, memory_budget
+from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, percent
+from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
+from ssltransfer.protocols.subsets import labeled_subsets, stratified
 from ssltransfer.training.checkpoint import Checkpoint
 
 HELD_OUT = 0.1  # of each class's training images: where a penalty is chosen
@@ -32,7 +32,7 @@ SEGMENT = 20  # updates between two chances to save; each costs one evaluation m
 MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy of the classifier at the minimum; it starts at zero.
 
     With few labels a number for each draw of those that have one; else nothing is drawn, and there is one number. Of
@@ -41,57 +41,61 @@ def evaluate(given: Given) -> Outcome:
     Raises:
         ArtifactError: the features are not finite, or no class has two images to choose a penalty by.
     """
-    options = given.spec.protocol
-    assert isinstance(options, Logistic) and given.features is not None
-    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
+    options = context.spec.protocol
+    assert isinstance(options, LogReg) and context.features is not None
+    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
     accuracies: list[float] = []
     details: dict[str, Any] = {}
-    for number, chosen in enumerate(labelled(given.train.paths, classes.train, options.labelled, given.spec.seeds)):
-        source = Rows(given.features[0], chosen) if options.labelled else given.features[0]
-        fitted = _fitted(given, options, source, classes, chosen, number)
+    for number, chosen in enumerate(
+        labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds)
+    ):
+        source = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
+        fitted = _fitted(context, options, source, classes, chosen, number)
         accuracies.append(accuracy_of(classes, fitted["predicted"]))
         predicted = fitted.pop("predicted")
-        details = details or fitted | answers(classes, predicted)
-    return Outcome({"accuracy": accuracies}, classes.chance, details)
+        details = details or fitted | per_class_metrics(classes, predicted)
+    return EvalResult({"accuracy": accuracies}, classes.chance, details)
 
 
 def _fitted(
-    given: Given, options: Logistic, source: Source, classes: Classes, chosen: np.ndarray, number: int
+    context: EvalContext, options: LogReg, source: PointSource, classes: Classes, chosen: np.ndarray, number: int
 ) -> dict[str, Any]:
     """The classifier of the chosen training images: details, and `predicted`, the class of each test image."""
-    assert given.features is not None
+    assert context.features is not None
     labels, c = classes.train[chosen], len(classes.names)
     train, test = (
-        Points(one, c, normalize=False, device=given.devices.device, budget=memory_budget(), where=name, keep=keep)
+        PointLoader(
+            one, c, normalize=False, device=context.devices.device, budget=memory_budget(), where=name, keep=keep
+        )
         for one, name, keep in (
-            (source, given.spec.train, True),
-            (given.features[1], given.spec.test, False),
+            (source, context.spec.train, True),
+            (context.features[1], context.spec.test, False),
         )
     )
     standard = standardization(train) if options.standardize else None
-    print(f"{train}, {c} classes; {given.devices}", flush=True)
-    details: dict[str, Any] = {"labelled": len(chosen)}
-    penalty = options.penalty
+    print(f"{train}, {c} classes; {context.devices}", flush=True)
+    details: dict[str, Any] = {"num_labeled": len(chosen)}
+    penalty = options.l2
     if isinstance(penalty, tuple):
-        held = stratified(labels, HELD_OUT, given.spec.seeds[0], keep=1)
+        held = stratified(labels, HELD_OUT, context.spec.seeds[0], keep=1)
         if not len(held):
             raise ArtifactError(
-                f"{given.spec.train}: no class has two images to choose a penalty by; give one penalty."
+                f"{context.spec.train}: no class has two images to choose a penalty by; give one penalty."
             )
         grid = Objective(train, labels, c, penalty, standard, without=held)
-        minimize(grid, options.iterations, Checkpoint(given.folder / f"grid-{number}.pt"))
+        minimize(grid, options.max_iter, Checkpoint(context.folder / f"grid-{number}.pt"))
         right = (grid.predict(train)[:, held] == labels[held]).mean(1)
-        details["grid"] = [{"penalty": one, "val": percent(share)} for one, share in zip(penalty, right, strict=True)]
+        details["grid"] = [{"l2": one, "val": percent(share)} for one, share in zip(penalty, right, strict=True)]
         print(f"of {len(held)} validation images: {details['grid']}", flush=True)
         penalty = penalty[int(right.argmax())]
     elif penalty is None:
         penalty = 100 / (train.shape[1] * c)
     objective = Objective(train, labels, c, (penalty,), standard)
-    curve = minimize(objective, options.iterations, Checkpoint(given.folder / f"checkpoint-{number}.pt"))
+    curve = minimize(objective, options.max_iter, Checkpoint(context.folder / f"checkpoint-{number}.pt"))
     return details | {
-        "penalty": penalty,
+        "l2": penalty,
         "curve": curve,
-        "converged": curve[-1]["update"] < options.iterations,
+        "converged": curve[-1]["update"] < options.max_iter,
         "train_accuracy": percent((objective.predict(train)[0] == labels).mean()),
         "predicted": objective.predict(test)[0],
     }
@@ -117,7 +121,7 @@ class Objective:
 
     def __init__(
         self,
-        points: Points,
+        points: PointLoader,
         labels: np.ndarray,
         classes: int,
         penalties: Sequence[float],
@@ -161,7 +165,7 @@ class Objective:
         return total / self._n + self.penalty.flatten() * weight.square().sum((1, 2))
 
     @torch.inference_mode()
-    def predict(self, points: Points) -> np.ndarray:
+    def predict(self, points: PointLoader) -> np.ndarray:
         """int64 (G, N), the likeliest class of each point."""
         single, shape = self.parameters.flatten(0, 1).float(), self.parameters.shape[:2]
         scores = (_scores(single, self._standard(x)).unflatten(1, shape) for _, x in points)
@@ -274,7 +278,7 @@ def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
     return curve
 
 
-def standardization(points: Points) -> tuple[Tensor, Tensor]:
+def standardization(points: PointLoader) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each dimension, float32 (M,); a constant dimension is divided by 1."""
     n, m = points.shape
     total = torch.zeros(m, dtype=torch.float64, device=points.device)

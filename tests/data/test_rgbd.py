@@ -15,10 +15,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
 from ssltransfer.artifacts.index import Index, Targets
-from ssltransfer.data.cached import read_sample
-from ssltransfer.data.depth_pairs import CenterPair, WholePair, at_places, tint, vary
+from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, bilinear_sample, tint, vary
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import resize
 
 
@@ -44,7 +44,7 @@ def index_of(folder: Path, *sides: tuple[int, int]) -> Index:
 def test_pixels_are_averaged_and_depth_is_picked(tmp_path: Path) -> None:
     index = index_of(tmp_path, (48, 64))
     image = read_sample(index, 0)
-    found = WholePair(24, 32).pair(index, 0, image, Random(0))
+    found = RgbdResize(24, 32).pair(index, 0, image, Random(0))
     assert torch.equal(found["image"], resize(image, 24, 32))
     rows, columns = np.mgrid[1:48:2, 1:64:2]
     assert found["depth"].dtype == torch.float32
@@ -56,7 +56,7 @@ def test_another_aspect_is_cut_at_the_center(tmp_path: Path, height: int, width:
     index = index_of(tmp_path, (height, width))
     image = read_sample(index, 0)
     top, left = (height - 48) // 2, (width - 64) // 2
-    found = WholePair(48, 64).pair(index, 0, image, Random(0))
+    found = RgbdResize(48, 64).pair(index, 0, image, Random(0))
     assert torch.equal(found["image"], image[:, top : top + 48, left : left + 64])
     assert float(found["depth"][0, 0]) == pytest.approx(1 + top + left / 1000)
 
@@ -65,29 +65,29 @@ def test_the_center_with_its_depth_as_it_was_measured(tmp_path: Path) -> None:
     """NYU's proportions: 480x640, half of it, and of that 228x304."""
     index = index_of(tmp_path, (96, 128))
     image = read_sample(index, 0)
-    whole = WholePair(48, 64)
-    found = CenterPair(whole, 42, 60).pair(index, 0, image, Random(0))
+    whole = RgbdResize(48, 64)
+    found = RgbdCenterCrop(whole, 42, 60).pair(index, 0, image, Random(0))
     assert torch.equal(found["image"], resize(image, 48, 64)[:, 3:45, 2:62])
     rows, columns = np.mgrid[6:90, 4:124]
     np.testing.assert_allclose(found["depth"].numpy(), 1 + rows + columns / 1000, rtol=1e-6)
     prediction = torch.randn(1, 21, 30)
-    at = at_places(prediction, found["rows"][None], found["columns"][None])
+    at = bilinear_sample(prediction, found["rows"][None], found["columns"][None])
     wanted = F.interpolate(prediction[:, None], (84, 120), mode="bilinear", align_corners=False)[:, 0]
     assert torch.allclose(at, wanted, atol=1e-5)
 
 
 def test_maps_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
     index = index_of(tmp_path, (96, 128), (48, 70))
-    pair = CenterPair(WholePair(48, 64), 42, 60)
+    pair = RgbdCenterCrop(RgbdResize(48, 64), 42, 60)
     (batch,) = load_batches(index, pair, sequential_keys(range(2), 2), seed=0)
     alone = pair.pair(index, 1, read_sample(index, 1), Random(0))
     prediction = torch.randn(2, 10, 12)
-    both = at_places(prediction, batch.others["rows"], batch.others["columns"])
+    both = bilinear_sample(prediction, batch.targets["rows"], batch.targets["columns"])
     h, w = alone["depth"].shape
-    assert both.shape == batch.others["depth"].shape == (2, 84, 120) and (h, w) == (42, 60)
-    one = at_places(prediction[1:], alone["rows"][None], alone["columns"][None])
+    assert both.shape == batch.targets["depth"].shape == (2, 84, 120) and (h, w) == (42, 60)
+    one = bilinear_sample(prediction[1:], alone["rows"][None], alone["columns"][None])
     assert torch.equal(both[1, :h, :w], one[0])
-    assert (batch.others["depth"][1, h:] == 0).all() and (batch.others["rows"][1, h:] == 2).all()
+    assert (batch.targets["depth"][1, h:] == 0).all() and (batch.targets["rows"][1, h:] == 2).all()
 
 
 def smooth(n: int = 5, height: int = 40, width: int = 52) -> tuple[Tensor, Tensor]:
@@ -97,8 +97,8 @@ def smooth(n: int = 5, height: int = 40, width: int = 52) -> tuple[Tensor, Tenso
     return (20 * depth)[:, None].expand(-1, 3, -1, -1), depth
 
 
-def draws_of(n: int, seed: int = 0) -> Draws:
-    return Draws(seed, 3, torch.arange(n))
+def draws_of(n: int, seed: int = 0) -> SampleRNG:
+    return SampleRNG(seed, 3, torch.arange(n))
 
 
 def test_nothing_is_done_where_nothing_is_asked_for() -> None:
@@ -109,10 +109,10 @@ def test_nothing_is_done_where_nothing_is_asked_for() -> None:
 
 def test_image_and_depth_go_together() -> None:
     images, depth = smooth(40)
-    draws = draws_of(40)
-    seen, far = vary(images, depth, draws, crop=(40, 52), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
+    rng = draws_of(40)
+    seen, far = vary(images, depth, rng, crop=(40, 52), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
     assert seen.shape == (40, 3, 40, 52) and far.shape == (40, 40, 52)
-    scale = draws.uniform("zoom", 1, 1.0, 1.5)[:, :, None]
+    scale = rng.uniform("zoom", 1, 1.0, 1.5)[:, :, None]
     assert 1.0 <= scale.min() < 1.1 and 1.4 < scale.max() < 1.5
     inside = far > 0
     # Depth is picked, not averaged: half a pixel along each axis, 0.18 at the steepest, may lie between.
@@ -138,9 +138,9 @@ def test_half_of_all_are_mirrored() -> None:
 def test_turns_are_torchvisions() -> None:
     images, depth = smooth(1, 61, 81)
     for seed in range(6):
-        draws = draws_of(1, seed)
-        seen, far = vary(images, depth, draws, crop=(61, 81), rotation=5.0)
-        angle = float(draws.uniform("rotation", 1, -5.0, 5.0))
+        rng = draws_of(1, seed)
+        seen, far = vary(images, depth, rng, crop=(61, 81), rotation=5.0)
+        angle = float(rng.uniform("rotation", 1, -5.0, 5.0))
         wanted = rotate(images[0], angle, InterpolationMode.BILINEAR)
         assert torch.allclose(seen[0, :, 10:-10, 10:-10], wanted[:, 10:-10, 10:-10], atol=0.2)
         assert (seen > 0).all() and (abs(angle) < 1 or (far == 0).any()), "from outside comes no depth, but no hole"
@@ -157,7 +157,7 @@ def test_a_image_is_the_same_in_any_batch() -> None:
     images, depth = smooth(4)
     given = {"crop": (30, 40), "zoom": (1.0, 1.5), "rotation": 5.0, "mirror": True}
     seen, far = vary(images, depth, draws_of(4), **given)  # type: ignore[arg-type]
-    alone = Draws(0, 3, torch.tensor([2]))
+    alone = SampleRNG(0, 3, torch.tensor([2]))
     one, other = vary(images[2:3], depth[2:3], alone, **given)  # type: ignore[arg-type]
     assert torch.equal(seen[2:3], one) and torch.equal(far[2:3], other)
     assert torch.equal(tint(seen, draws_of(4), 0.8, 1.2)[2:3], tint(one, alone, 0.8, 1.2))

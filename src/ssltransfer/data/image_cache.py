@@ -30,7 +30,7 @@ def read_sample(index: Index, sample: int, *, min_short_side: int | None = None)
     Raises:
         ArtifactError: the file, or the packed image, cannot be read any more.
     """
-    if index.packed is not None:
+    if index.cache is not None:
         return _unpack(index, sample)
     path = index.path(sample)
     try:
@@ -44,7 +44,7 @@ def read_sample(index: Index, sample: int, *, min_short_side: int | None = None)
 
 def pack(image: Tensor, options: CacheOptions) -> tuple[bytes, int, int]:
     """A image as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
-    small = resize_short(image, min(options.short, *image.shape[-2:]))
+    small = resize_short(image, min(options.short_side, *image.shape[-2:]))
     pixels = np.ascontiguousarray(small.permute(1, 2, 0).numpy())
     height, width = pixels.shape[:2]
     if _is_raw(options, width, height):
@@ -54,10 +54,10 @@ def pack(image: Tensor, options: CacheOptions) -> tuple[bytes, int, int]:
 
 
 def _unpack(index: Index, sample: int) -> Tensor:
-    assert index.packed is not None
-    row, data = index.packed.rows[sample], index.packed.read(sample)
-    width, height = int(row["packed_width"]), int(row["packed_height"])
-    if _is_raw(index.packed.options, width, height):
+    assert index.cache is not None
+    row, data = index.cache.rows[sample], index.cache.read(sample)
+    width, height = int(row["cached_width"]), int(row["cached_height"])
+    if _is_raw(index.cache.options, width, height):
         pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
     else:
         pixels = simplejpeg.decode_jpeg(data, "RGB", strict=True)

@@ -15,16 +15,16 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import HogWords, ResNet18, Vgg16
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.protocols import LinearLayers
+from ssltransfer.config.protocols import LinearProbePerLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
 from ssltransfer.data.transforms import resize_short
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.base import Given, classes_of
+from ssltransfer.protocols.base import EvalContext, classes_of
 from ssltransfer.protocols.layers import default_layers
-from ssltransfer.protocols.linear_layers import Probes, pooled_shape, resized
+from ssltransfer.protocols.linear_probe_per_layer import PerLayerProbes, probe_shape, resized
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import Devices
 
@@ -32,23 +32,27 @@ SCHEDULE = Schedule(steps=24, batch_size=20, lr=0.05, step_size=16)
 
 
 def spec(**options: object) -> Measurement:
-    settings = {"dims": 400, "schedule": SCHEDULE} | options
-    return Measurement(protocol=LinearLayers(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    settings = {"max_features": 400, "schedule": SCHEDULE} | options
+    return Measurement(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
 
 
 def test_sides_are_those_of_the_papers() -> None:
     caffenet = [(96, 55, 55), (256, 27, 27), (384, 13, 13), (384, 13, 13), (256, 13, 13)]
     alexnet = [(64, 55, 55), (192, 27, 27), (384, 13, 13), (256, 13, 13), (256, 13, 13)]
-    assert [pooled_shape(shape, 9600)[1] for shape in caffenet] == [10, 6, 5, 5, 6]
-    assert [pooled_shape(shape, 9600)[1] for shape in alexnet] == [12, 7, 5, 6, 6]
-    assert pooled_shape((16, 3, 3), 9600) == (16, 3, 3)
-    assert pooled_shape((4096,), 9600) == (4096,)
+    assert [probe_shape(shape, 9600)[1] for shape in caffenet] == [10, 6, 5, 5, 6]
+    assert [probe_shape(shape, 9600)[1] for shape in alexnet] == [12, 7, 5, 6, 6]
+    assert probe_shape((16, 3, 3), 9600) == (16, 3, 3)
+    assert probe_shape((4096,), 9600) == (4096,)
 
 
 def test_default_layers_are_the_maps() -> None:
-    backbones = (Vgg16(width=0.03, size=32), ResNet18(width=0.125, size=32), HogWords(size=32, words=8))
-    found = [default_layers(build_backbone(options, top=True)) for options in backbones]
-    assert found == [backbones[0].convolutions, ("conv1", "block1", "block2", "block3", "block4"), ("words",)]
+    backbones = (
+        Vgg16(width_mult=0.03, img_size=32),
+        ResNet18(width_mult=0.125, img_size=32),
+        HogWords(img_size=32, vocabulary_size=8),
+    )
+    found = [default_layers(build_backbone(options, include_top=True)) for options in backbones]
+    assert found == [backbones[0].base_layers, ("conv1", "block1", "block2", "block3", "block4"), ("words",)]
 
 
 def test_resizing_keeps_what_it_says(rng: np.random.Generator) -> None:
@@ -94,7 +98,7 @@ def test_fully_connected_layers_are_vectors(chain, tmp_path: Path) -> None:  # t
 def test_only_the_probes_learn_and_are_saved(chain) -> None:  # type: ignore[no-untyped-def]
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
-    task = Probes(model, ("conv2", "conv5"), LinearLayers(), classes_of(train, test, ("a", "b")), 0)
+    task = PerLayerProbes(model, ("conv2", "conv5"), LinearProbePerLayer(), classes_of(train, test, ("a", "b")), 0)
     assert {name.split(".")[0] for name in task.state_dict()} == {"probes"}
     assert sum(p.numel() for p in task.parameters()) == sum(np.prod(shape) * 12 + 12 for shape in task.pooled.values())
     task.train()
@@ -104,11 +108,11 @@ def test_only_the_probes_learn_and_are_saved(chain) -> None:  # type: ignore[no-
 def test_ten_crops_are_the_mean_of_the_softmax(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
-    options = LinearLayers(crops=10, dims=400)
-    task = Probes(model, ("conv3",), options, classes_of(train, test, ("a", "b")), 3)
+    options = LinearProbePerLayer(crops=10, max_features=400)
+    task = PerLayerProbes(model, ("conv3",), options, classes_of(train, test, ("a", "b")), 3)
     for parameter in task.probes.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    given = Given(spec(), chain.model, train, test, tmp_path, Devices(torch.device("cpu"), 0))
+    given = EvalContext(spec(), chain.model, train, test, tmp_path, Devices(torch.device("cpu"), 0))
     predicted = task.predict(given)["conv3"]
     for sample in range(len(test)):
         image = resize_short(read(test.path(sample)), 72)

@@ -10,27 +10,27 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.protocols import Neighbors, Pool
-from ssltransfer.kmeans import Matrix, Points
-from ssltransfer.protocols.knn_search import nearest
-from ssltransfer.protocols.nearest_neighbors import vote
+from ssltransfer.config.protocols import Knn, Pool
+from ssltransfer.kmeans import ArraySource, PointLoader
+from ssltransfer.protocols.knn import vote
+from ssltransfer.protocols.knn_search import topk_products
 from ssltransfer.protocols.subsets import stratified
 from ssltransfer.stages.evaluate import run
 
 CPU = torch.device("cpu")
 
 
-def points(values: np.ndarray, rows: int | None = None, *, normalize: bool = True) -> Points:
-    source = Matrix(values)
+def points(values: np.ndarray, rows: int | None = None, *, normalize: bool = True) -> PointLoader:
+    source = ArraySource(values)
     source.rows = rows or len(values)
-    return Points(source, 4, normalize=normalize, device=CPU, budget=1 << 30, where="test")
+    return PointLoader(source, 4, normalize=normalize, device=CPU, budget=1 << 30, where="test")
 
 
 @pytest.mark.parametrize("rows", [7, 50, 300])
 @pytest.mark.parametrize("k", [1, 12])
 def test_equals_scikit_learn_however_the_gallery_is_cut(rng: np.random.Generator, k: int, rows: int) -> None:
     gallery, queries = (rng.normal(size=(n, 16)).astype(np.float32) for n in (300, 40))
-    values, ids = nearest(points(gallery, rows), points(queries).take(np.arange(40)), k)
+    values, ids = topk_products(points(gallery, rows), points(queries).take(np.arange(40)), k)
     distances, expected = (
         NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(gallery).kneighbors(queries)
     )
@@ -42,7 +42,7 @@ def test_equals_scikit_learn_however_the_gallery_is_cut(rng: np.random.Generator
 def test_equal_images_are_found_by_the_lowest_sample(rng: np.random.Generator, rows: int) -> None:
     few = np.eye(4, dtype=np.float32)
     which = rng.integers(0, 4, 64)
-    _, ids = nearest(points(few[which], rows), torch.from_numpy(few), 5)
+    _, ids = topk_products(points(few[which], rows), torch.from_numpy(few), 5)
     for query in range(4):
         assert ids[query].tolist() == np.flatnonzero(which == query)[:5].tolist()
 
@@ -64,7 +64,7 @@ def test_a_vote_with_temperature_is_dinos(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("k", [1, 5])
 def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, k: int) -> None:  # type: ignore[no-untyped-def]
     output = tmp_path / "nn" / "tiny.json"
-    spec = Measurement(protocol=Neighbors(k=k, layer="conv4", pool=Pool(max=3)), train="a", test="b", seeds=(0, 1))
+    spec = Measurement(protocol=Knn(k=k, layer="conv4", pool=Pool(max=3)), train="a", test="b", seeds=(0, 1))
     given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, **given)
     found = read_metrics(output)
@@ -78,7 +78,7 @@ def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, k: int) -> None: 
             KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(x, train.labels).score(y, test.labels)
         )
         assert found.values["accuracy"] == [pytest.approx(100 * expected, abs=1e-4)]
-    assert (found.model, found.evaluation, found.seeds, found.shared) == ("tiny", "nn", [0], 0)
+    assert (found.model, found.evaluation, found.seeds, found.train_test_overlap) == ("tiny", "nn", [0], 0)
     assert found.datasets["test"] == {"name": "b", "samples": 30, "fingerprint": test.fingerprint}
     assert np.sum(found.details["confusion"]) == 30
     first = found.details["examples"][0]["neighbors"]
@@ -91,7 +91,7 @@ def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, k: int) -> None: 
 
 def test_refuses_what_does_not_belong_together(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def measure(**changed: object) -> None:
-        protocol = Neighbors(layer="conv4", pool=Pool(max=3), **changed.pop("options", {}))  # type: ignore[arg-type]
+        protocol = Knn(layer="conv4", pool=Pool(max=3), **changed.pop("options", {}))  # type: ignore[arg-type]
         spec = Measurement(protocol=protocol, train="a", test="b")
         given = {
             "model": chain.model, "train": chain.train, "test": chain.test,
@@ -113,7 +113,7 @@ def test_refuses_what_does_not_belong_together(chain, tmp_path: Path) -> None:  
 
 
 def test_few_labels_are_drawn_for_each_seed(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    protocol = Neighbors(layer="conv4", pool=Pool(max=3), labelled={"each": 1})  # type: ignore[arg-type]
+    protocol = Knn(layer="conv4", pool=Pool(max=3), label_subset={"per_class": 1})  # type: ignore[arg-type]
     given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
     spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1, 2))
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "nn" / "t.json", **given)

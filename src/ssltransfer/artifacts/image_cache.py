@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, replacing, write_json
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json
 from ssltransfer.config.formats import CacheOptions
 
 SHARD_BYTES = 256 << 20  # file systems over a network like few large files
@@ -27,7 +27,7 @@ SMALLEST_SHARD_BYTES = 8 << 20
 ROW = np.dtype(
     [
         *(("shard", "<i4"), ("offset", "<i8"), ("bytes", "<i4"), ("checksum", "<u4")),
-        *(("packed_width", "<i4"), ("packed_height", "<i4")),
+        *(("cached_width", "<i4"), ("cached_height", "<i4")),
     ]
 )
 """Where a image lies: the shard, the bytes in it and their CRC-32, the pixels that they hold."""
@@ -49,7 +49,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Packed:
+class ImageCache:
     """The packed images of an index.
 
     Attributes:
@@ -128,7 +128,7 @@ def write_shard(folder: Path, number: int, images: Iterable[tuple[bytes, int, in
         ArtifactError: the disk is full or must not be written; the shard is missing then.
     """
     state, offset, rows = hashlib.blake2b(digest_size=16), 0, []
-    with replacing(shard_file(folder, number)) as beside, beside.open("wb") as file:
+    with atomic_write(shard_file(folder, number)) as beside, beside.open("wb") as file:
         for data, width, height in images:
             file.write(data)
             state.update(data)
@@ -155,7 +155,7 @@ def read_shard(folder: Path, number: int, images: int) -> Shard | None:
         shard = Shard(table["size"], table["digest"], np.array([tuple(row) for row in table["rows"]], ROW))
     except (ArtifactError, KeyError, TypeError, ValueError):
         return None
-    whole = len(shard.rows) == images and path.stat().st_size == shard.size and digest_of(path) == shard.digest
+    whole = len(shard.rows) == images and path.stat().st_size == shard.size and file_digest(path) == shard.digest
     return shard if whole else None
 
 

@@ -7,41 +7,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssltransfer.artifacts import packed as artifact
+from ssltransfer.artifacts import image_cache as artifact
 from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.image_cache import ImageCache, cut, read_shard, shard_file, table_file, write_shard
 from ssltransfer.artifacts.index import Index, read_index, write_index
-from ssltransfer.artifacts.packed import Packed, cut, read_shard, shard_file, table_file, write_shard
 from ssltransfer.config.formats import CacheOptions
 
 IMAGES = [(b"first", 2, 3), (b"", 0, 0), (b"\0second" * 9, 5, 7), (b"\xff", 1, 1)]
 
 
 @pytest.fixture
-def packed(tmp_path: Path) -> Packed:
+def packed(tmp_path: Path) -> ImageCache:
     """Two shards of four images each."""
     folder = tmp_path / "work" / "d" / "key"
     shards = [write_shard(folder, 0, IMAGES), write_shard(folder, 1, IMAGES[::-1])]
     rows = np.concatenate([shard.rows for shard in shards])
-    return Packed(folder, CacheOptions(), [(shard.size, shard.digest) for shard in shards], rows)
+    return ImageCache(folder, CacheOptions(), [(shard.size, shard.digest) for shard in shards], rows)
 
 
-def test_images_come_back_by_sample(packed: Packed):
+def test_images_come_back_by_sample(packed: ImageCache):
     packed.check()
     for sample, (data, width, height) in enumerate([*IMAGES, *IMAGES[::-1]]):
         assert packed.read(sample) == data
-        assert (packed.rows[sample]["packed_width"], packed.rows[sample]["packed_height"]) == (width, height)
+        assert (packed.rows[sample]["cached_width"], packed.rows[sample]["cached_height"]) == (width, height)
     content = b"".join(data for data, _, _ in IMAGES)
     assert shard_file(packed.folder, 0).read_bytes() == content
 
 
-def test_what_was_opened_does_not_travel(packed: Packed):
+def test_what_was_opened_does_not_travel(packed: ImageCache):
     packed.read(0)
     other = pickle.loads(pickle.dumps(packed))
     assert other.read(4) == packed.read(4) == b"\xff"
 
 
 @pytest.mark.parametrize("fault", ["torn", "gone", "flipped", "foreign"])
-def test_a_faulty_shard_is_found_before_its_pixels_are_used(packed: Packed, fault: str):
+def test_a_faulty_shard_is_found_before_its_pixels_are_used(packed: ImageCache, fault: str):
     path = shard_file(packed.folder, 0)
     content = bytearray(path.read_bytes())
     if fault == "torn":
@@ -64,7 +64,7 @@ def test_a_faulty_shard_is_found_before_its_pixels_are_used(packed: Packed, faul
     assert read_shard(packed.folder, 1, len(IMAGES)) is not None
 
 
-def test_a_shard_is_taken_again_only_as_it_was_written(packed: Packed):
+def test_a_shard_is_taken_again_only_as_it_was_written(packed: ImageCache):
     again = read_shard(packed.folder, 1, len(IMAGES))
     assert again is not None and (again.size, again.digest) == packed.shards[1]
     assert np.array_equal(again.rows, packed.rows[4:])
@@ -100,25 +100,25 @@ def test_a_image_larger_than_a_shard_has_one_of_its_own(monkeypatch: pytest.Monk
     assert cut(np.array([40.0, 350.0, 90.0, 5.0])) == [range(0, 2), range(2, 3), range(3, 4)]
 
 
-def test_the_index_keeps_them_and_can_be_moved(index: Index, packed: Packed, tmp_path: Path):
-    cached = replace(index, packed=replace(packed, rows=packed.rows[:3]))
+def test_the_index_keeps_them_and_can_be_moved(index: Index, packed: ImageCache, tmp_path: Path):
+    cached = replace(index, cache=replace(packed, rows=packed.rows[:3]))
     write_index(tmp_path / "d.parquet", cached)
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     again = read_index(moved / "d.parquet")
-    assert again.packed is not None and np.array_equal(again.packed.rows, packed.rows[:3])
-    assert again.packed.shards == packed.shards and again.packed.options == packed.options
-    assert [again.packed.read(sample) for sample in range(3)] == [data for data, _, _ in IMAGES[:3]]
-    assert again.paths == index.paths and again.skipped == index.skipped and again.remarks == index.remarks
+    assert again.cache is not None and np.array_equal(again.cache.rows, packed.rows[:3])
+    assert again.cache.shards == packed.shards and again.cache.options == packed.options
+    assert [again.cache.read(sample) for sample in range(3)] == [data for data, _, _ in IMAGES[:3]]
+    assert again.paths == index.paths and again.skipped == index.skipped and again.notes == index.notes
     assert again.fingerprint == cached.fingerprint
 
 
-def test_the_fingerprint_says_which_pixels(index: Index, packed: Packed):
+def test_the_fingerprint_says_which_pixels(index: Index, packed: ImageCache):
     same = replace(packed, folder=Path("elsewhere"))
     others = [
-        replace(packed, options=CacheOptions(short=128)),
+        replace(packed, options=CacheOptions(short_side=128)),
         replace(packed, shards=[(1, "0"), packed.shards[1]]),
         None,
     ]
-    mine = replace(index, packed=packed).fingerprint
-    assert replace(index, packed=same).fingerprint == mine
-    assert len({mine, *(replace(index, packed=other).fingerprint for other in others)}) == 4
+    mine = replace(index, cache=packed).fingerprint
+    assert replace(index, cache=same).fingerprint == mine
+    assert len({mine, *(replace(index, cache=other).fingerprint for other in others)}) == 4

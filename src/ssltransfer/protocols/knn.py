@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.config.protocols import Neighbors
-from ssltransfer.kmeans import Rows
-from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, spread_ids
-from ssltransfer.protocols.classification_scores import accuracy_of, answers
-from ssltransfer.protocols.knn_search import search
-from ssltransfer.protocols.subsets import labelled
+from ssltransfer.config.protocols import Knn
+from ssltransfer.kmeans import SubsetSource
+from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, evenly_spaced
+from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
+from ssltransfer.protocols.knn_search import knn_search
+from ssltransfer.protocols.subsets import labeled_subsets
 
 EXAMPLES, SHOWN = 8, 5  # test images in the report, and neighbors of each
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy of the class of the nearest training image, or of what the k nearest vote for.
 
     With few labels a number for each draw of those that have one; else nothing is drawn, and there is one number
@@ -26,27 +26,27 @@ def evaluate(given: Given) -> Outcome:
     Raises:
         ArtifactError: k is more than there are training images.
     """
-    options = given.spec.protocol
-    assert isinstance(options, Neighbors) and given.features is not None
-    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
+    options = context.spec.protocol
+    assert isinstance(options, Knn) and context.features is not None
+    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
     accuracies: list[float] = []
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
-    for chosen in labelled(given.train.paths, classes.train, options.labelled, given.spec.seeds):
+    for chosen in labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds):
         if options.k > len(chosen):
             raise ArtifactError(
-                f"{given.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
+                f"{context.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
             )
-        gallery = Rows(given.features[0], chosen) if options.labelled else given.features[0]
-        k, names = max(options.k, min(SHOWN, len(chosen))), (given.spec.train, given.spec.test)
-        ids, cosines, took = search(gallery, given.features[1], k, given.devices.device, names)
+        gallery = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
+        k, names = max(options.k, min(SHOWN, len(chosen))), (context.spec.train, context.spec.test)
+        ids, cosines, took = knn_search(gallery, context.features[1], k, context.devices.device, names)
         ids = chosen[ids]
         predicted = vote(classes.train[ids[:, : options.k]], cosines[:, : options.k], options.temperature)
         accuracies.append(accuracy_of(classes, predicted))
         if not details:
-            details = answers(classes, predicted) | {"examples": examples(given, classes, ids, cosines)}
-            details["labelled"], measured = len(chosen), took
-    return Outcome({"accuracy": accuracies}, classes.chance, details, measured)
+            details = per_class_metrics(classes, predicted) | {"examples": examples(context, classes, ids, cosines)}
+            details["num_labeled"], measured = len(chosen), took
+    return EvalResult({"accuracy": accuracies}, classes.chance, details, measured)
 
 
 def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> np.ndarray:
@@ -67,22 +67,22 @@ def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> 
     return winners
 
 
-def examples(given: Given, classes: Classes, ids: np.ndarray, similarity: np.ndarray) -> list[dict[str, Any]]:
+def examples(context: EvalContext, classes: Classes, ids: np.ndarray, similarity: np.ndarray) -> list[dict[str, Any]]:
     """A few test images and those nearest to them in the gallery, for the report."""
     return [
         {
             "test": sample,
-            "path": given.test.paths[sample],
+            "path": context.test.paths[sample],
             "class": classes.names[classes.test[sample]],
             "neighbors": [
                 {
                     "train": int(near),
-                    "path": given.train.paths[near],
+                    "path": context.train.paths[near],
                     "class": classes.names[classes.train[near]],
                     "similarity": round(float(value), 4),
                 }
                 for near, value in zip(ids[sample, :SHOWN], similarity[sample, :SHOWN], strict=True)
             ],
         }
-        for sample in spread_ids(len(ids), EXAMPLES)
+        for sample in evenly_spaced(len(ids), EXAMPLES)
     ]

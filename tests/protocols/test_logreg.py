@@ -10,18 +10,18 @@ from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.protocols import Logistic, Pool
-from ssltransfer.kmeans import Matrix, Points
-from ssltransfer.protocols.logistic import Objective, minimize, standardization
+from ssltransfer.config.protocols import LogReg, Pool
+from ssltransfer.kmeans import ArraySource, PointLoader
+from ssltransfer.protocols.logreg import Objective, minimize, standardization
 from ssltransfer.protocols.subsets import stratified
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.checkpoint import Checkpoint
 
 
-def points(values: np.ndarray, rows: int | None = None) -> Points:
-    source = Matrix(values)
+def points(values: np.ndarray, rows: int | None = None) -> PointLoader:
+    source = ArraySource(values)
     source.rows = rows or len(values)
-    return Points(source, 4, normalize=False, device=torch.device("cpu"), budget=1 << 30, where="test")
+    return PointLoader(source, 4, normalize=False, device=torch.device("cpu"), budget=1 << 30, where="test")
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_of_a_model_equals_scikit_learn(  # type: ignore[no-untyped-def]
     chain, tmp_path: Path, standardize: bool, penalty: float | tuple[float, ...] | None
 ) -> None:
     output = tmp_path / "lbfgs" / "tiny.json"
-    protocol = Logistic(layer="conv4", pool=Pool(max=3), standardize=standardize, penalty=penalty)
+    protocol = LogReg(layer="conv4", pool=Pool(max=3), standardize=standardize, l2=penalty)
     run(
         Measurement(protocol=protocol, train="a", test="b", seeds=(3,)),
         model=chain.model,
@@ -148,10 +148,10 @@ def test_of_a_model_equals_scikit_learn(  # type: ignore[no-untyped-def]
         for row, one in zip(found.details["grid"], penalty, strict=True):
             fit = sklearn_minimum(x[rest], train.labels[rest], one, tol=1e-7)
             right = (x[held] @ fit[:, :-1].T + fit[:, -1]).argmax(1) == train.labels[held]
-            assert row == {"penalty": one, "val": pytest.approx(100 * right.mean(), abs=1e-4)}
-        penalty = max(found.details["grid"], key=lambda row: row["val"])["penalty"]
+            assert row == {"l2": one, "val": pytest.approx(100 * right.mean(), abs=1e-4)}
+        penalty = max(found.details["grid"], key=lambda row: row["val"])["l2"]
     penalty = penalty or 100 / (x.shape[1] * 12)
-    assert found.details["penalty"] == pytest.approx(penalty)
+    assert found.details["l2"] == pytest.approx(penalty)
     expected = sklearn_minimum(x, train.labels, penalty, tol=1e-7)
     scores = y @ expected[:, :-1].T + expected[:, -1]
     assert found.values["accuracy"] == [pytest.approx(100 * (scores.argmax(1) == test.labels).mean(), abs=1e-4)]

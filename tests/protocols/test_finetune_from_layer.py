@@ -11,23 +11,23 @@ import torch
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.protocols import NonlinearLayers
+from ssltransfer.config.protocols import FinetuneFromLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
 from ssltransfer.data.transforms import resize_short
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.base import Given, classes_of
-from ssltransfer.protocols.nonlinear_layers import Retrained
+from ssltransfer.protocols.base import EvalContext, classes_of
+from ssltransfer.protocols.finetune_from_layer import PartialFinetuneTask
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import Devices
 
 SHORT = Schedule(steps=3, batch_size=12, lr=0.01)
 
 
-def retrained(chain, layer: str, seed: int = 0) -> Retrained:  # type: ignore[no-untyped-def]
+def retrained(chain, layer: str, seed: int = 0) -> PartialFinetuneTask:  # type: ignore[no-untyped-def]
     classes = classes_of(read_index(chain.train), read_index(chain.test), ("a", "b"))
-    return Retrained(read_model(chain.model), layer, NonlinearLayers(dropout=0.0), classes, seed)
+    return PartialFinetuneTask(read_model(chain.model), layer, FinetuneFromLayer(dropout=0.0), classes, seed)
 
 
 @pytest.mark.parametrize(("layer", "frozen"), [("conv1", 1), ("conv3", 3), ("conv5", 5)])
@@ -48,7 +48,7 @@ def test_the_lower_part_is_the_models_and_the_upper_one_is_not(chain) -> None:  
     lower = task.model.layers_of(images, ["conv3"])["conv3"]
     x = lower
     for layer in ("conv4", "conv5", "fc6", "fc7"):
-        x = task.backbone.step(layer, x.clone())
+        x = task.backbone.forward_layer(layer, x.clone())
     assert torch.allclose(task.logits(images), task.head(x), atol=1e-6)
     assert torch.equal(read_model(chain.model).layers_of(images, ["conv3"])["conv3"], lower)
     own = dict(task.model.backbone.named_parameters())["conv4.weight"]
@@ -66,8 +66,8 @@ def test_a_seed_and_a_layer_are_a_start(chain) -> None:  # type: ignore[no-untyp
 
 def test_ten_crops_are_the_mean_of_ten(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     task, test = retrained(chain, "conv4"), read_index(chain.test)
-    spec = Measurement(protocol=NonlinearLayers(), train="a", test="b")
-    given = Given(spec, chain.model, read_index(chain.train), test, tmp_path, Devices(torch.device("cpu"), 0))
+    spec = Measurement(protocol=FinetuneFromLayer(), train="a", test="b")
+    given = EvalContext(spec, chain.model, read_index(chain.train), test, tmp_path, Devices(torch.device("cpu"), 0))
     torch.nn.init.normal_(task.head[2].weight)
     found = task.predict(given)
     for sample in range(0, len(test), 7):
@@ -79,7 +79,7 @@ def test_ten_crops_are_the_mean_of_ten(chain, tmp_path: Path) -> None:  # type: 
 
 
 def test_whole_run_twice(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    protocol = NonlinearLayers(layers=("conv2", "conv5"), schedule=SHORT)
+    protocol = FinetuneFromLayer(layers=("conv2", "conv5"), schedule=SHORT)
     spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))
     found = []
     for name in ("one", "two"):
@@ -94,6 +94,6 @@ def test_whole_run_twice(chain, tmp_path: Path) -> None:  # type: ignore[no-unty
 
 
 def test_a_layer_that_is_not_there_is_named(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    spec = Measurement(protocol=NonlinearLayers(layers=("conv9",), schedule=SHORT), train="a", test="b")
+    spec = Measurement(protocol=FinetuneFromLayer(layers=("conv9",), schedule=SHORT), train="a", test="b")
     with pytest.raises(LayerError, match="no layer 'conv9'; it has conv1"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "a" / "m.json", threads=1)

@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.protocols import LinearLayers as Options
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.config.protocols import LinearProbePerLayer as Options
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import CenterSquare, Transform
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
-from ssltransfer.models.weights import Model, read_model
-from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of
-from ssltransfer.protocols.classification_scores import accuracy_of, answers
-from ssltransfer.protocols.crops import of_crops
+from ssltransfer.models.weights import PretrainedModel, read_model
+from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of
+from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
+from ssltransfer.protocols.crops import map_crops
 from ssltransfer.protocols.layers import layers_to_measure
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task, accuracy
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy of each layer, and of the layer that is best in the mean over seeds.
 
     Training images: short side 256 and its central square, a random 227 crop, mirrored half the time. Test: the
@@ -34,24 +34,24 @@ def evaluate(given: Given) -> Outcome:
     Raises:
         LayerError: the model has no such layer.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    devices = given.devices
-    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
-    model = read_model(given.model, devices.device)
-    layers = layers_to_measure(model.backbone, options.layers, given.model)
+    devices = context.devices
+    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    model = read_model(context.model, devices.device)
+    layers = layers_to_measure(model.backbone, options.layers, context.model)
     values: dict[str, list[float]] = {layer: [] for layer in layers}
     first: dict[str, np.ndarray] = {}
     curves: dict[str, Any] = {}
     measured: dict[str, Any] = {}
-    task: Probes | None = None
-    for seed in given.spec.seeds:
-        task = Probes(model, layers, options, classes, seed)
+    task: PerLayerProbes | None = None
+    for seed in context.spec.seeds:
+        task = PerLayerProbes(model, layers, options, classes, seed)
         print(f"seed {seed}: " + ", ".join(f"{layer} {shape}" for layer, shape in task.pooled.items()), flush=True)
-        folder = given.folder / f"seed-{seed}"
+        folder = context.folder / f"seed-{seed}"
         folder.mkdir(exist_ok=True)
-        fitted = fit(task, given.train, options.schedule, seed=seed, folder=folder, devices=devices, val=given.test)
-        predicted = task.predict(given)
+        fitted = fit(task, context.train, options.schedule, seed=seed, folder=folder, devices=devices, val=context.test)
+        predicted = task.predict(context)
         for layer in layers:
             values[layer].append(accuracy_of(classes, predicted[layer]))
         print("test: " + ", ".join(f"{layer} {values[layer][-1]:.2f} %" for layer in layers), flush=True)
@@ -66,15 +66,15 @@ def evaluate(given: Given) -> Outcome:
         "pooled": {layer: list(shape) for layer, shape in task.pooled.items()},
         "curves": curves,
         "chance_loss": round(math.log(len(classes.names)), 6),
-        **answers(classes, first[best]),
+        **per_class_metrics(classes, first[best]),
     }
-    return Outcome({"best": values[best], **values}, classes.chance, details, measured)
+    return EvalResult({"best": values[best], **values}, classes.chance, details, measured)
 
 
-class Probes(Task):
+class PerLayerProbes(Task):
     """A frozen backbone and one linear classifier a layer; the losses are independent and summed.
 
-    Each map is resized until channels x side^2 is at most `dims`, then normalized by batch statistics without
+    Each map is resized until channels x side^2 is at most `max_features`, then normalized by batch statistics without
     parameters, then classified. The classifiers start at N(0, 0.01) [chosen: Caffe's usual filler].
 
     Args:
@@ -88,11 +88,11 @@ class Probes(Task):
         pooled: layer -> shape of what is classified.
     """
 
-    def __init__(self, model: Model, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
         super().__init__()
         self.model, self.layers, self.options = model, layers, options
         shapes = model.backbone.shapes()
-        self.pooled = {layer: pooled_shape(shapes[layer], options.dims) for layer in layers}
+        self.pooled = {layer: probe_shape(shapes[layer], options.max_features) for layer in layers}
         count = len(classes.names)
         self.probes = nn.ModuleDict({layer: _probe(shape, count, seed, layer) for layer, shape in self.pooled.items()})
         self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
@@ -103,19 +103,19 @@ class Probes(Task):
     def transform(self) -> Transform:
         """The square from which the device crops."""
         backbone = self.model.backbone.options
-        return CenterSquare(backbone.short_side, backbone.short_side)
+        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
     @property
     def val_transform(self) -> Transform:
         """The center crop."""
         return self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of every layer."""
-        size = self.model.backbone.options.size
+        size = self.model.backbone.options.img_size
         images = batch.images
         if self.training:
-            images = mirror_some(random_crop(images, draws, size), draws)
+            images = random_hflip(random_crop(images, rng, size), rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.logits(images)
@@ -133,24 +133,24 @@ class Probes(Task):
         return {layer: self.probes[layer](maps[layer]) for layer in self.layers}
 
     @torch.inference_mode()
-    def predict(self, given: Given) -> dict[str, np.ndarray]:
+    def predict(self, context: EvalContext) -> dict[str, np.ndarray]:
         """Layer -> class named for each test image."""
         self.eval()
 
         def named(crops: list[Tensor]) -> dict[str, np.ndarray]:
-            with given.devices.autocast():
-                answers = [self.logits(crop) for crop in crops]
+            with context.devices.autocast():
+                outputs = [self.logits(crop) for crop in crops]
             means = {
-                layer: torch.stack([answer[layer].float().softmax(1) for answer in answers]).mean(0)
+                layer: torch.stack([output[layer].float().softmax(1) for output in outputs]).mean(0)
                 for layer in self.layers
             }
             return {layer: mean.argmax(1).cpu().numpy() for layer, mean in means.items()}
 
-        parts = of_crops(given, self.model.backbone.options, self.options.crops, named)
+        parts = map_crops(context, self.model.backbone.options, self.options.crops, named)
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
 
 
-def pooled_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
+def probe_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
     """(C, H, W) -> (C, n, n), n the largest with C n^2 <= dims, at least 1 and at most the map's own side."""
     if len(shape) == 1:
         return shape
@@ -180,7 +180,7 @@ def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Mo
     return nn.Sequential(norm, nn.Flatten(), linear)
 
 
-def _curves(fitted: Fitted, layers: tuple[str, ...]) -> dict[str, Any]:
+def _curves(fitted: TrainResult, layers: tuple[str, ...]) -> dict[str, Any]:
     """Columns of the first seed's learning curve, by layer; validation values at fewer steps."""
     held = [row for row in fitted.curve if "val_loss" in row]
 

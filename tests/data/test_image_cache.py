@@ -14,10 +14,10 @@ from PIL import Image
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import CacheOptions, Folder
-from ssltransfer.data.cached import read_sample
+from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.image_io import read
 from ssltransfer.data.loader import load_batches, sequential_keys, training_keys
-from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Warp, resize_short
+from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Warp, resize_short
 from ssltransfer.stages import cache
 from ssltransfer.stages import index as index_stage
 
@@ -69,12 +69,12 @@ def cached(data: Path, folder: Path, **options: Any) -> Index:
 @pytest.mark.parametrize("short", [32, 256])
 def test_raw_pixels_are_the_resized_ones_to_the_last_bit(odd: Path, tmp_path: Path, short: int):
     """With the reduced decoding that a view of this size asks of JPEGs; smaller images are not enlarged."""
-    files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short=short)
+    files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short_side=short)
     for sample, path in enumerate(files.paths):
         image = read(files.path(sample), min_short_side=short)
         expected = image if min(image.shape[1:]) <= short else resize_short(image, short)
         assert torch.equal(read_sample(packed, sample), expected), path
-    view = CenterSquare(short, short - 4)
+    view = ResizeCenterCrop(short, short - 4)
     for one, other in zip(*(batches(index, view) for index in (files, packed)), strict=True):
         assert torch.equal(one, other)
 
@@ -85,8 +85,8 @@ def batches(index: Index, view: Any) -> list[torch.Tensor]:
 
 
 def test_jpeg_is_near(odd: Path, tmp_path: Path):
-    packed, raw = cached(odd, tmp_path / "j", short=64), cached(odd, tmp_path / "r", short=64, format="raw")
-    assert packed.packed is not None and raw.packed is not None
+    packed, raw = cached(odd, tmp_path / "j", short_side=64), cached(odd, tmp_path / "r", short_side=64, format="raw")
+    assert packed.cache is not None and raw.cache is not None
     for sample, path in enumerate(packed.paths):
         one, other = read_sample(packed, sample), read_sample(raw, sample)
         difference = (one.int() - other.int()).abs().float().mean()
@@ -94,24 +94,24 @@ def test_jpeg_is_near(odd: Path, tmp_path: Path):
         assert difference == 0 if "strip" in path else 0 < difference < 4, path
     # A strip longer than a JPEG can be lies raw among them.
     strip = packed.paths.index("strip.png")
-    assert packed.packed.rows[strip]["bytes"] == 3 * 8 * 66_000
+    assert packed.cache.rows[strip]["bytes"] == 3 * 8 * 66_000
 
 
 def test_better_quality_is_nearer_and_larger(objects_path: Path, tmp_path: Path):
-    raw = cached(objects_path, tmp_path / "raw", short=48, format="raw")
+    raw = cached(objects_path, tmp_path / "raw", short_side=48, format="raw")
     found = []
     for quality in (50, 75, 95, 100):
-        index = cached(objects_path, tmp_path / str(quality), short=48, quality=quality)
-        assert index.packed is not None
+        index = cached(objects_path, tmp_path / str(quality), short_side=48, quality=quality)
+        assert index.cache is not None
         far = [(read_sample(index, i).int() - read_sample(raw, i).int()).abs().float().mean() for i in range(48)]
-        found.append((float(np.mean(far)), -index.packed.shards[0][0]))
+        found.append((float(np.mean(far)), -index.cache.shards[0][0]))
     assert found == sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize("view", [CenterSquare(40, 36), Warp(48)])
+@pytest.mark.parametrize("view", [ResizeCenterCrop(40, 36), Warp(48)])
 def test_other_views_differ_by_resampling_alone(odd: Path, tmp_path: Path, view: Any):
     """On soft images two steps of resampling are nearly one: a few gray levels."""
-    files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short=64)
+    files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short_side=64)
     (large,) = (sample for sample, path in enumerate(files.paths) if path == "large.jpg")
     one, other = (
         view(read_sample(index, large, min_short_side=view.min_short_side), Random(1)).float()
@@ -122,7 +122,7 @@ def test_other_views_differ_by_resampling_alone(odd: Path, tmp_path: Path, view:
 
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
 def test_the_number_of_workers_does_not_show(objects_path: Path, tmp_path: Path, form: str):
-    index = cached(objects_path, tmp_path, format=form, short=48)
+    index = cached(objects_path, tmp_path, format=form, short_side=48)
     keys = list(training_keys(len(index), 8, 0, 6, seed=1))
     runs = [
         [batch.images for batch in load_batches(index, RandomResizedCrop(16), iter(keys), seed=1, workers=workers)]
@@ -134,8 +134,8 @@ def test_the_number_of_workers_does_not_show(objects_path: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_it_is_read_in_processes_of_any_kind(objects_path: Path, tmp_path: Path, method: str):
-    index = cached(objects_path, tmp_path, short=48)
-    assert index.packed is not None
-    here = [index.packed.read(sample) for sample in range(8)]  # its file is open now
+    index = cached(objects_path, tmp_path, short_side=48)
+    assert index.cache is not None
+    here = [index.cache.read(sample) for sample in range(8)]  # its file is open now
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map(index.packed.read, range(8)) == here
+        assert pool.map(index.cache.read, range(8)) == here

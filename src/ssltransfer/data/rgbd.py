@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.device_ops import to_float
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.transforms import Paired, resize
+from ssltransfer.data.transforms import JointTransform, resize
 
 
 @dataclass(frozen=True)
-class WholePair(Paired):
+class RgbdResize(JointTransform):
     """`image` and `depth`, float32 meters, of height x width pixels; 0 where there is no value.
 
     Of a image of another aspect the largest central part is taken. Pixels of the image are averaged, those of
@@ -58,7 +58,7 @@ class WholePair(Paired):
 
 
 @dataclass(frozen=True)
-class CenterPair(Paired):
+class RgbdCenterCrop(JointTransform):
     """The center of a resized image, and depth of all of the map's own pixels that lie in it.
 
     Args:
@@ -66,7 +66,7 @@ class CenterPair(Paired):
         height, width: of the center.
     """
 
-    whole: WholePair
+    whole: RgbdResize
     height: int
     width: int
     padding: ClassVar[Mapping[str, float]] = {"rows": 2.0, "columns": 2.0}
@@ -108,7 +108,7 @@ def _places(length: int, start: int, span: int, size: int, offset: int, crop: in
     return ((np.arange(length) + 0.5 - start) / span * size - offset) / crop * 2 - 1
 
 
-def at_places(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def bilinear_sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Maps float32 (B, h, w) read bilinearly at rows (B, H) and columns (B, W), -1 to 1 each: (B, H, W).
 
     Where the places are the centers of a finer grid this is torch's bilinear resizing.
@@ -121,7 +121,7 @@ def at_places(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def vary(
     images: Tensor,
     depth: Tensor,
-    draws: Draws,
+    rng: SampleRNG,
     *,
     crop: tuple[int, int],
     zoom: tuple[float, float] = (1.0, 1.0),
@@ -136,7 +136,7 @@ def vary(
     Args:
         images: uint8 or float (B, 3, H, W).
         depth: float32 (B, H, W), 0 where there is no value.
-        draws: of the images.
+        rng: random numbers of the images.
         crop: height and width of the result.
         zoom: the enlargement is uniform between these.
         rotation: degrees; the turn is uniform in -+ this.
@@ -147,9 +147,9 @@ def vary(
     """
     (height, width), (h, w) = images.shape[-2:], crop
     device = images.device
-    scale = draws.uniform("zoom", 1, *zoom)
-    angle = draws.uniform("rotation", 1, -rotation, rotation) * (math.pi / 180)
-    sign = torch.where(draws.uniform("mirror", 1) < (0.5 if mirror else 0.0), -1.0, 1.0)
+    scale = rng.uniform("zoom", 1, *zoom)
+    angle = rng.uniform("rotation", 1, -rotation, rotation) * (math.pi / 180)
+    sign = torch.where(rng.uniform("mirror", 1) < (0.5 if mirror else 0.0), -1.0, 1.0)
     cos, sin = angle.cos(), angle.sin()
     # Room between the borders of the image and of the turned crop, both measured from their centers.
     room_y = (height - (cos * h + sin.abs() * w) / scale).clamp(min=0) / 2
@@ -157,15 +157,15 @@ def vary(
     ys = (torch.arange(h, device=device) + 0.5 - h / 2).view(1, h, 1)
     xs = (torch.arange(w, device=device) + 0.5 - w / 2).view(1, 1, w) * sign[:, :, None]
     cos, sin, factor = cos[:, :, None], sin[:, :, None], scale[:, :, None]
-    y = (sin * xs + cos * ys) / factor + (room_y * draws.uniform("crop/y", 1, -1.0, 1.0))[:, :, None]
-    x = (cos * xs - sin * ys) / factor + (room_x * draws.uniform("crop/x", 1, -1.0, 1.0))[:, :, None]
+    y = (sin * xs + cos * ys) / factor + (room_y * rng.uniform("crop/y", 1, -1.0, 1.0))[:, :, None]
+    x = (cos * xs - sin * ys) / factor + (room_x * rng.uniform("crop/x", 1, -1.0, 1.0))[:, :, None]
     grid = torch.stack((x / (width / 2), y / (height / 2)), dim=-1)
     seen = F.grid_sample(to_float(images), grid, mode="bilinear", padding_mode="border", align_corners=False)
     far = F.grid_sample(depth[:, None], grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return seen, far[:, 0] / factor
 
 
-def tint(images: Tensor, draws: Draws, low: float, high: float) -> Tensor:
+def tint(images: Tensor, rng: SampleRNG, low: float, high: float) -> Tensor:
     """Each channel of each image multiplied by a factor of its own, clipped: float32 (B, 3, H, W), 0 to 255."""
-    factors = draws.uniform("tint", 3, low, high)
+    factors = rng.uniform("tint", 3, low, high)
     return (to_float(images) * factors[:, :, None, None]).clamp(0, 255)
