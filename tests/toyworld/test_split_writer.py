@@ -9,8 +9,8 @@ from toyworld.split_writer import make_rng, split_writer
 
 
 def test_make_rng_depends_on_seed_and_key() -> None:
-    keys = [(0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, 1, "a")]
-    assert len({make_rng(*key).random() for key in keys}) == len(keys)
+    keys: list[tuple[int, str | int, str | int]] = [(0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, 1, "a")]
+    assert len({make_rng(key[0], *key[1:]).random() for key in keys}) == len(keys)
     assert make_rng(0, "a", 1).random() == make_rng(0, "a", 1).random()
 
 
