@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config import ConfigError, read_config
 from ssltransfer.errors import UserError
+from ssltransfer.logs import configure_logging
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
 # Stages whose work is divided over several devices, and for which of their specs; all others are one process.
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     given = parser.parse_args(arguments)
     given.words = sys.argv[1:] if arguments is None else arguments
+    configure_logging()
     try:
         given.call(given)
     except KeyboardInterrupt:

@@ -213,7 +213,7 @@ def class_shares(index: Index, classes: int) -> np.ndarray:
     for sample in range(len(index)):
         counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
         total += counts / counts.sum()
-        progress.step(0.0)
+        progress.step()
         progress.log("pixels counted")
     progress.close()
     return total / len(index)

@@ -27,7 +27,8 @@ from ssltransfer.protocols.average_precision import area, eleven_points, precisi
 from ssltransfer.protocols.base import EvalContext, EvalResult, learning, percent
 from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.protocols.finetune import prepare_for_finetuning
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.curve import TrainResult
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64

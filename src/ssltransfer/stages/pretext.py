@@ -20,8 +20,8 @@ from ssltransfer.models.weights import write_model
 from ssltransfer.tasks.pretext.base import PretextTask, Trainable
 from ssltransfer.tasks.pretext.snapshot import file_of, keep
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import fit_multi_task
-from ssltransfer.training.multi_task import TaskRun
+from ssltransfer.training.fit import fit
+from ssltransfer.training.multi_task import TaskRun, fit_multi_task
 
 
 def run(
@@ -64,18 +64,18 @@ def run(
             named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
-            first = len(trained.runs[0].index)
-            total = spec.schedule.total_steps(first) if first else 0
-            synchronous = isinstance(spec.task, MultiTask) and spec.task.synchronous
-            fitted = fit_multi_task(
-                trained.runs,
-                total,
-                folder=work.folder,
-                devices=devices,
-                synchronous=synchronous,
-                save_snapshot=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
-                snapshot_steps=spec.snapshots,
-            )
+            options: dict[str, Any] = {
+                "folder": work.folder,
+                "devices": devices,
+                "save_snapshot": lambda step: keep(trained.backbone, work.folder, step) if not devices.rank else None,
+                "snapshot_steps": spec.snapshots,
+            }
+            first = trained.runs[0]
+            if isinstance(spec.task, MultiTask):
+                total = spec.schedule.total_steps(len(first.index))
+                fitted = fit_multi_task(trained.runs, total, synchronous=spec.task.synchronous, **options)
+            else:
+                fitted = fit(first.task, first.index, first.schedule, seed=first.seed, val=first.val, **options)
             if devices.rank:
                 return
             # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.

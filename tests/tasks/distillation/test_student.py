@@ -142,7 +142,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         said, _ = process.communicate(timeout=300)
         done.append(max((file.stat().st_mtime for file in broken.parent.glob("work/*/checkpoint.pt")), default=0.0))
         assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, None: 0}[kill], said
-    assert "going on after step" in said
+    assert "resuming from step" in said
     assert bytes_of(broken.parent) == bytes_of(whole.parent)
 
 
