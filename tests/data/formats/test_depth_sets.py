@@ -154,8 +154,14 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
 
 
 def test_published_sizes() -> None:
-    assert NyuDepthV2(root="x", split="train").estimated_num_images == 795 and NyuDepthV2(root="x", split="test").estimated_num_images == 654
-    assert FastDepth(root="x", split="train").estimated_num_images == 47_584 and FastDepth(root="x", split="val").estimated_num_images == 654
+    assert (
+        NyuDepthV2(root="x", split="train").estimated_num_images == 795
+        and NyuDepthV2(root="x", split="test").estimated_num_images == 654
+    )
+    assert (
+        FastDepth(root="x", split="train").estimated_num_images == 47_584
+        and FastDepth(root="x", split="val").estimated_num_images == 654
+    )
     assert NyuDepthV2(root="x", split="train").label_type == "none"
     assert NyuDepthV2(root="x", split="train").canonical() == '{"format":"nyu-depth-v2","root":"x","split":"train"}'
 
