@@ -30,7 +30,7 @@ def example() -> Any:
         exec(method, module)
     finally:
         del tasks.Mirror  # type: ignore[attr-defined]
-    return module["build"](names["Mirror"](), CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), 0)
+    return module["build"](names["Mirror"](), CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), 0)
 
 
 def test_the_worked_example_trains(objects: Index, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ssltransfer.artifacts.files import ArtifactError, write_json
 from ssltransfer.artifacts.metrics import Metrics, read_metrics, write_metrics
 
 METRICS = Metrics(
-    protocol={"name": "neighbors", "k": 20},
+    protocol={"name": "knn", "k": 20},
     model="cc-jigsawpp",
     evaluation="objects-nn",
     primary_metric="top1",

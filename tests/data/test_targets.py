@@ -12,10 +12,10 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import Synthetic
+from ssltransfer.data.formats.voc import CLASSES
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.targets import VOID, Boxes, CorruptTargetError, check_target, read_target
 from ssltransfer.data.transforms import Transform
-from ssltransfer.data.world.voc import CLASSES
 from ssltransfer.stages.index import run
 
 

@@ -42,16 +42,16 @@ PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
     ],
 )
 def test_multiply_adds_are_the_published_ones(backbone: object, giga: float) -> None:
-    assert flops(backbone, top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
+    assert flops(backbone, include_top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
 
 
 def test_parameters_are_caffes() -> None:
     """60,965,224 with the 1000-way fc8 (bvlc_reference_caffenet)."""
-    assert parameters(CaffeNet(), top=True) + 4096 * 1000 + 1000 == 60_965_224
+    assert parameters(CaffeNet(), include_top=True) + 4096 * 1000 + 1000 == 60_965_224
 
 
 def test_computing_again_costs_no_forward_pass() -> None:
-    assert flops(RevNet50()) == flops(RevNet50(recompute=True)) > 1e9
+    assert flops(RevNet50()) == flops(RevNet50(grad_checkpointing=True)) > 1e9
 
 
 def test_the_papers_plan() -> None:
@@ -142,7 +142,7 @@ datasets: {films: {format: video, root: films, num_images_hint: 1000}}
 pretexts:
   moves:
     task: motion-segmentation
-    backbone: {name: caffenet, size: 240}
+    backbone: {name: caffenet, img_size: 240}
     data: films
     schedule: {epochs: 2, batch_size: 10, lr: 0.1}
 """)
@@ -151,7 +151,7 @@ pretexts:
     assert costs["motion"].needs == ("films",) and costs["motion"].limit == "optical flow"
     assert costs["motion"].hours == pytest.approx(1000 * 9 * 240 * 320 / FLOW_PIXELS / 2 / 3600)
     assert costs["motion"].disk_gb == pytest.approx(1000 * 240 * 320 * CacheOptions().bytes_per_pixel / 1e9)
-    assert task_flops(config.pretexts["moves"]) == pytest.approx(flops(CaffeNet(size=240)) * 320 / 240)
+    assert task_flops(config.pretexts["moves"]) == pytest.approx(flops(CaffeNet(img_size=240)) * 320 / 240)
     assert list(jobs_before(list(estimate(config, Machine()))).values())[2] == {0, 1}
 
 

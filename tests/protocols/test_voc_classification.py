@@ -18,17 +18,17 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.fuse_bn import absorb_norms
-from ssltransfer.models.weights import Model, read_model
-from ssltransfer.protocols.voc_classification import FineTuned, ScaledCrop
+from ssltransfer.models.fuse_bn import fuse_conv_bn
+from ssltransfer.models.weights import PretrainedModel, read_model
+from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask, ScaledCrop
 from ssltransfer.stages.evaluate import run
 
 PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
 
 
-def tuned(model: Path, train: str, seed: int = 0) -> FineTuned:
-    options = VocClassification(train=train)  # type: ignore[arg-type]
-    return FineTuned(read_model(model), "it", options, PRESENCE, PRESENCE, seed)
+def tuned(model: Path, train: str, seed: int = 0) -> MultiLabelFinetuneTask:
+    options = VocClassification(trainable=train)  # type: ignore[arg-type]
+    return MultiLabelFinetuneTask(read_model(model), "it", options, PRESENCE, PRESENCE, seed)
 
 
 def test_the_published_constants() -> None:
@@ -73,7 +73,7 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
     assert tuned(chain.model, "all").backbone.layers[-1] == "fc7"
     with pytest.raises(LayerError, match="no layer 'fc7'"):
         tuned(chain.model, "fc8")
-    residual = make_model(tmp_path / "r", ResNet18(width=0.125, size=32))
+    residual = make_model(tmp_path / "r", ResNet18(width_mult=0.125, img_size=32))
     task = tuned(residual, "fc8")
     assert {name for name, p in task.named_parameters() if p.requires_grad} == {"head.1.weight", "head.1.bias"}
     assert task.head[1].in_features == 64
@@ -83,7 +83,7 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
 
 
 def test_frozen_batch_norms_of_vgg(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "v", Vgg16(width=0.03, size=32), top=False)
+    model = make_model(tmp_path / "v", Vgg16(width_mult=0.03, img_size=32), include_top=False)
     task = tuned(model, "fc6-8").train()
     norms = [module for module in task.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     dropouts = [module for module in task.modules() if isinstance(module, nn.Dropout)]
@@ -112,7 +112,9 @@ def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  #
 
 def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     presence = rng.choice([-1, 0, 1], (40, 5), p=[0.6, 0.1, 0.3]).astype(np.int8)
-    task = FineTuned(read_model(chain.full_model), "it", VocClassification(train="fc8"), presence, presence, 0).eval()
+    task = MultiLabelFinetuneTask(
+        read_model(chain.full_model), "it", VocClassification(trainable="fc8"), presence, presence, 0
+    ).eval()
     share = torch.from_numpy((presence > 0).sum(0) / (presence != 0).sum(0))
     with torch.no_grad():
         task.head[1].weight.zero_()
@@ -123,18 +125,18 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Gen
 
 @pytest.mark.parametrize("absorb", [False, True])
 def test_norms_of_fully_connected_layers_give_way_to_fresh_layers(absorb: bool) -> None:
-    backbone = build_backbone(AlexNetBN(width=0.06, size=64), top=True)
-    model = Model(backbone.eval(), "imagenet", "", "it")
-    task = FineTuned(model, "it", VocClassification(train="fc6-8"), PRESENCE, PRESENCE, 0)
+    backbone = build_backbone(AlexNetBN(width_mult=0.06, img_size=64), include_top=True)
+    model = PretrainedModel(backbone.eval(), "imagenet", "", "it")
+    task = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc6-8"), PRESENCE, PRESENCE, 0)
     assert not any(isinstance(part, nn.BatchNorm1d) for part in task.modules())
     learning = [p for p in task.backbone.parameters() if p.requires_grad]
     assert [p.ndim for p in learning] == [2, 1, 2, 1] and all((p == 0.1).all() for p in learning if p.ndim == 1)
     if absorb:
-        assert absorb_norms(task.backbone) == 5
+        assert fuse_conv_bn(task.backbone) == 5
     batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
     task.train()(batch, batch.rng(0))["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
-    frozen = FineTuned(model, "it", VocClassification(train="fc8"), PRESENCE, PRESENCE, 0).train()
+    frozen = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc8"), PRESENCE, PRESENCE, 0).train()
     norms = [part for part in frozen.backbone.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert len(norms) == 7 and not any(norm.training for norm in norms)
 
@@ -152,7 +154,7 @@ def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> 
     assert presence is not None
     there = (presence > 0).any(0)
     aps = [ap for ap in found.details["per_class"].values() if ap is not None]
-    assert len(aps) == there.sum() < 20 and len(found.details["without_positives"]) == 20 - there.sum()
+    assert len(aps) == there.sum() < 20 and len(found.details["classes_without_positives"]) == 20 - there.sum()
     assert found.values["map"][0] == pytest.approx(np.mean(aps), abs=1e-4)
     share = (presence > 0).sum(0) / (presence != 0).sum(0)
     assert found.chance == pytest.approx(100 * share[there].mean(), abs=1e-4)

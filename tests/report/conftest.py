@@ -25,12 +25,12 @@ from ssltransfer.models.weights import write_model
 from ssltransfer.stages.report import run
 
 NASTY = ["plain", "<b>bold</b> & 'quoted'", 'a"b', "größe → ∞", "</style><script>x()</script>"]
-BACKBONE = {"name": "caffenet", "width": 0.1, "size": 64, "stem_stride": 2}
+BACKBONE = {"name": "caffenet", "width_mult": 0.1, "img_size": 64, "stem_stride": 2}
 RUN = {
     "seconds": 65.4,
     "peak_memory_mb": 1234,
     "images_per_second": 76.2,
-    "share_waiting_for_data": 0.008,
+    "data_wait_fraction": 0.008,
     "device": "CPU (2 threads)",
     "python": "3.11.7",
     "host": "a<b",
@@ -80,7 +80,7 @@ class Chain:
     def model(self, name: str, stage: str, spec: dict[str, Any], *, trained: bool = True) -> Path:
         folder = self.root / stage / name
         spec = {"backbone": BACKBONE, **spec}
-        backbone = build_backbone(CaffeNet.model_validate(BACKBONE), top=False, seed=1)
+        backbone = build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False, seed=1)
         content = write_model(folder, backbone, "imagenet", spec)
         if trained:
             chance_loss = math.log(100)
@@ -122,20 +122,24 @@ class Chain:
         return path
 
     def measure(self, evaluation: str, model: str, values: dict[str, list[float]], **more: Any) -> Path:
-        headline = next(iter(values))
+        primary_metric = next(iter(values))
         roles = list(self.indexes.items())[:2]
         metrics = Metrics(
             model=model,
             evaluation=evaluation,
-            primary_metric=headline,
+            primary_metric=primary_metric,
             unit="%",
             values=values,
-            seeds=list(range(len(values[headline]))),
+            seeds=list(range(len(values[primary_metric]))),
             datasets={
                 role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
                 for role, (name, index) in zip(("train", "test"), roles, strict=False)
             },
-            **{"protocol": {"name": "linear-layers" if headline == "best" else "neighbors"}, "chance": 10.0, **more},
+            **{
+                "protocol": {"name": "linear-probe-per-layer" if primary_metric == "best" else "knn"},
+                "chance": 10.0,
+                **more,
+            },
         )
         path = self.root / "evaluate" / evaluation / f"{model}.json"
         write_metrics(path, metrics)

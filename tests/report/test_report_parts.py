@@ -201,7 +201,7 @@ def models(folder: Path) -> dict[str, Made]:
     ]
     (folder / "curve.jsonl").write_text("\n".join(rows))
     content = {"summary": {"step": 4, "loss": 2.0, "chance_loss": 2.5}, "chance_losses": {"a": 2.0, "b": 3.0}}
-    snapshot = {"spec": {"task": {"name": "snapshot", "of": "rp", "step": 2}}}
+    snapshot = {"spec": {"task": {"name": "snapshot", "source": "rp", "step": 2}}}
     made = {"rp": content, "rp@2": snapshot, "other": {}}
     paths = {"rp": folder, "rp@2": folder / "x", "other": folder / "x"}
     return {name: Made("pretext", name, paths[name] / "manifest.json", one, None) for name, one in made.items()}

@@ -21,9 +21,9 @@ from ssltransfer.data import motion as algorithm
 from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.videos import read_frames
-from ssltransfer.data.world import draw
 from ssltransfer.stages import cache, motion
 from ssltransfer.stages import index as index_stage
+from toyworld import generate
 
 SMALL = MotionOptions(size=(96, 128), format="raw", foreground_range=(0.01, 0.9))
 N = 5
@@ -33,7 +33,7 @@ N = 5
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Index of five clips of twelve frames."""
     folder = tmp_path_factory.mktemp("clips")
-    draw("clips", folder / "world", split="train", n=N, size=64)
+    generate("clips", folder / "world", split="train", num_images=N, size=64)
     index_stage.run(Video(root=str(folder / "world")), output=folder / "clips.parquet", threads=1)
     return folder / "clips.parquet"
 

@@ -18,7 +18,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -46,7 +46,7 @@ class Wide(Task):
         return {"loss": F.cross_entropy(logits.float(), batch.ids % 8)}
 
 
-def run(folder: Path, index: Index, **kw: object) -> tuple[Wide, Fitted]:
+def run(folder: Path, index: Index, **kw: object) -> tuple[Wide, TrainResult]:
     task = Wide()
     schedule = Schedule.model_validate({"steps": 6, "batch_size": 8, "lr": 0.1, **kw})
     return task, fit(task, index, schedule, seed=5, folder=folder, devices=CPU)
@@ -81,7 +81,7 @@ def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index,
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", objects, **options)
     state = torch.load(tmp_path / "cut" / "checkpoint.pt")
-    assert state["step"] == 4 and 0 < state["members"][0]["scaler"]["scale"] < 65536
+    assert state["step"] == 4 and 0 < state["tasks"][0]["scaler"]["scale"] < 65536
     monkeypatch.setattr(Wide, "after_step", Task.after_step)
     resumed, again = run(tmp_path / "cut", objects, **options)
     assert torch.equal(whole.linear.weight, resumed.linear.weight) and curve.curve == again.curve

@@ -19,8 +19,9 @@ from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainingError, build_optimizer, fit, measure
-from ssltransfer.training.task import Task
+from ssltransfer.training.fit import fit, validate
+from ssltransfer.training.task import Task, TrainingError
+from ssltransfer.training.train_step import build_optimizer, set_lr
 
 CPU = Devices(torch.device("cpu"), 0)
 
@@ -135,7 +136,7 @@ def test_training_images_are_surveyed_once(tmp_path: Path, objects: Index, monke
     seen: list[int] = []
 
     class Surveying(Small):
-        def survey(self, index: Index, devices: Devices) -> None:
+        def on_train_start(self, index: Index, devices: Devices) -> None:
             assert self.training and not self.parts and devices is CPU
             seen.append(len(index))
 
@@ -169,7 +170,7 @@ def test_measuring_changes_nothing(tmp_path: Path, objects: Index, objects_val_p
 def test_the_val_loss_is_a_mean_over_images(batch: int, objects: Index):
     task = Small().train()
     schedule = Schedule(steps=1, batch_size=batch)
-    found = measure(task, objects, schedule, seed=5, devices=CPU)
+    found = validate(task, objects, schedule, seed=5, devices=CPU)
     assert task.training
     (all_of_them,) = load_batches(objects, task.transform, sequential_keys(range(48), 48), seed=5)
     with torch.no_grad():
@@ -180,7 +181,7 @@ def test_the_val_loss_is_a_mean_over_images(batch: int, objects: Index):
 def test_of_many_val_images_some_are_measured_evenly(objects: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "VAL_IMAGES", 10)
     task = Small()
-    measure(task, objects, Schedule(steps=1, batch_size=64), seed=5, devices=CPU)
+    validate(task, objects, Schedule(steps=1, batch_size=64), seed=5, devices=CPU)
     assert task.parts == [10]  # every fifth of 48
 
 
@@ -212,7 +213,7 @@ def test_biases_and_norms_have_rates_and_decay_of_their_own():
     task = Small()
     task.linear.bias.requires_grad_(False)
     optimizer = build_optimizer(task, schedule)
-    module.set_lr(optimizer, 0.5)
+    set_lr(optimizer, 0.5)
     settings = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups

@@ -20,7 +20,7 @@ from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import ClusterClassification
 from ssltransfer.config.schedule import Schedule
 
-BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
 
 def command(data: Path, labels: Path, output: Path, *, steps: int = 4, batch: int = 8, devices: int = 2) -> list[str]:

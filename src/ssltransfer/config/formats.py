@@ -105,7 +105,7 @@ class Dataset(Spec):
     )
     # No part of the canonical text: the index is the same with and without.
     cache: CacheOptions | None = Field(None, exclude=True, description="Decode once: {short_side, format, quality}.")
-    source: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
     _label_type: ClassVar[LabelType] = "single"
     published_sizes: ClassVar[dict[str, int]] = {}
 
@@ -165,7 +165,7 @@ class ImageFolder(Dataset):
     """root/[split/]CLASS/...: ImageNet's, Places' and torchvision's ImageFolder layout."""
 
     format: Literal["imagefolder"] = "imagefolder"
-    source: ClassVar[str] = "torchvision.datasets.ImageFolder"
+    reference: ClassVar[str] = "torchvision.datasets.ImageFolder"
     split: str | None = None
     num_images_hint: int | None = _NUM_IMAGES_HINT
 
@@ -179,7 +179,7 @@ class ImageNet(Dataset):
     """ImageNet 2012: train/WNID/, val/WNID/, or a flat val/ with the devkit's ground truth."""
 
     format: Literal["imagenet"] = "imagenet"
-    source: ClassVar[str] = "Russakovsky et al. 2015; torchvision.datasets.ImageNet"
+    reference: ClassVar[str] = "Russakovsky et al. 2015; torchvision.datasets.ImageNet"
     published_sizes: ClassVar[dict[str, int]] = {"train": 1_281_167, "val": 50_000}
     split: Literal["train", "val"]
 
@@ -195,7 +195,7 @@ class Cifar10(Torchvision):
     """CIFAR-10, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["cifar10"] = "cifar10"
-    source: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR10"
+    reference: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR10"
     published_sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
     split: Literal["train", "test"]
 
@@ -204,7 +204,7 @@ class Cifar100(Torchvision):
     """CIFAR-100, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["cifar100"] = "cifar100"
-    source: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR100"
+    reference: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR100"
     published_sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
     split: Literal["train", "test"]
 
@@ -213,7 +213,7 @@ class Stl10(Torchvision):
     """STL-10 with its unlabelled part, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["stl10"] = "stl10"
-    source: ClassVar[str] = "Coates et al. 2011; torchvision.datasets.STL10"
+    reference: ClassVar[str] = "Coates et al. 2011; torchvision.datasets.STL10"
     published_sizes: ClassVar[dict[str, int]] = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
     split: Literal["train", "test", "unlabeled"]
 
@@ -227,7 +227,7 @@ class Flowers102(Torchvision):
     """Oxford Flowers-102, downloaded by torchvision."""
 
     format: Literal["flowers102"] = "flowers102"
-    source: ClassVar[str] = "Nilsback & Zisserman 2008; torchvision.datasets.Flowers102"
+    reference: ClassVar[str] = "Nilsback & Zisserman 2008; torchvision.datasets.Flowers102"
     published_sizes: ClassVar[dict[str, int]] = {"train": 1_020, "val": 1_020, "test": 6_149}
     split: Literal["train", "val", "test"]
 
@@ -236,7 +236,7 @@ class Places365(Torchvision):
     """Places365-Standard in 256 px files, downloaded by torchvision."""
 
     format: Literal["places365"] = "places365"
-    source: ClassVar[str] = "Zhou et al. 2017; torchvision.datasets.Places365"
+    reference: ClassVar[str] = "Zhou et al. 2017; torchvision.datasets.Places365"
     published_sizes: ClassVar[dict[str, int]] = {"train": 1_803_460, "val": 36_500}
     split: Literal["train", "val"]
 
@@ -245,7 +245,7 @@ class Places205(Dataset):
     """Places205: images256/ and the lists train_places205.csv, val_places205.csv ("path label")."""
 
     format: Literal["places205"] = "places205"
-    source: ClassVar[str] = "Zhou et al. 2014"
+    reference: ClassVar[str] = "Zhou et al. 2014"
     published_sizes: ClassVar[dict[str, int]] = {"train": 2_448_873, "val": 20_500}
     split: Literal["train", "val"]
 
@@ -257,7 +257,7 @@ class Cub200(Dataset):
     """CUB-200-2011: images/, images.txt, image_class_labels.txt, train_test_split.txt, classes.txt."""
 
     format: Literal["cub200"] = "cub200"
-    source: ClassVar[str] = "Wah et al. 2011"
+    reference: ClassVar[str] = "Wah et al. 2011"
     published_sizes: ClassVar[dict[str, int]] = {
         **{"train": 5_994, "test": 5_794, "zero-shot-train": 5_864, "zero-shot-test": 5_924}
     }
@@ -268,7 +268,7 @@ class Cars196(Dataset):
     """Stanford Cars: cars_train/, cars_test/ and devkit/*.mat, or car_ims/ and cars_annos.mat."""
 
     format: Literal["cars196"] = "cars196"
-    source: ClassVar[str] = "Krause et al. 2013"
+    reference: ClassVar[str] = "Krause et al. 2013"
     published_sizes: ClassVar[dict[str, int]] = {
         **{"train": 8_144, "test": 8_041, "zero-shot-train": 8_054, "zero-shot-test": 8_131}
     }
@@ -282,7 +282,7 @@ class Voc(Dataset):
     """PASCAL VOC devkit (VOCdevkit/VOC2007): several labels a image, difficult ones marked; boxes or masks."""
 
     format: Literal["voc"] = "voc"
-    source: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
+    reference: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
     _label_type: ClassVar[LabelType] = "multi"
     published_sizes: ClassVar[dict[str, int]] = {
         **{"2007 train": 2_501, "2007 val": 2_510, "2007 trainval": 5_011, "2007 test": 4_952},
@@ -314,7 +314,7 @@ class Sbd(Dataset):
     """Semantic Boundaries Dataset: VOC 2011's images with a mask each, classes numbered as VOC's."""
 
     format: Literal["sbd"] = "sbd"
-    source: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
+    reference: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
     _label_type: ClassVar[LabelType] = "none"
     published_sizes: ClassVar[dict[str, int]] = {"train": 8_498, "val": 2_857}
     split: str = Field(description="train, val, or a list of your own beside them.")
@@ -342,7 +342,7 @@ class NyuDepthV2(RgbdDataset):
     """NYU Depth v2: nyu_depth_v2_labeled.mat and splits.mat, unpacked once beside them."""
 
     format: Literal["nyu-depth-v2"] = "nyu-depth-v2"
-    source: ClassVar[str] = "Silberman et al. 2012"
+    reference: ClassVar[str] = "Silberman et al. 2012"
     published_sizes: ClassVar[dict[str, int]] = {"train": 795, "test": 654}
     split: Literal["train", "test"]
 
@@ -351,7 +351,7 @@ class FastDepth(RgbdDataset):
     """NYU Depth v2 in frames of Ma & Karaman: train/, val/ with .h5 files at any depth, unpacked once beside them."""
 
     format: Literal["fastdepth"] = "fastdepth"
-    source: ClassVar[str] = "Ma & Karaman 2018; Wofk et al. 2019"
+    reference: ClassVar[str] = "Ma & Karaman 2018; Wofk et al. 2019"
     published_sizes: ClassVar[dict[str, int]] = {"train": 47_584, "val": 654}
     split: Literal["train", "val"]
 
@@ -367,7 +367,7 @@ class Video(Dataset):
     """Videos at any depth, files or folders of frames; the first frame of each clip and what moves in it by itself."""
 
     format: Literal["video"] = "video"
-    source: ClassVar[str] = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
+    reference: ClassVar[str] = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
     _label_type: ClassVar[LabelType] = "none"
     split: str | None = Field(None, description="A list of DAVIS's ImageSets/480p: only its clips.")
     # No part of the canonical text: the index holds the videos, whatever is made of them.
@@ -390,7 +390,7 @@ class Synthetic(Dataset):
     """The embedded world: images drawn by a seeded program, no download."""
 
     format: Literal["synthetic"] = "synthetic"
-    source: ClassVar[str] = "ssltransfer.data.world"
+    reference: ClassVar[str] = "toyworld"
     root: str = "data/synthetic"
     subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
     split: str

@@ -39,7 +39,7 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
         yield from ((f"student/{name}", data, side) for data in (student.data, student.val))
     for name, models in config.rows.items():
         evaluation = config.evaluations[name]
-        if evaluation.protocol.reads == "features":
+        if evaluation.protocol.input_kind == "features":
             continue
         side = max(config.model(model).backbone.short_side for model in models)
         yield from ((f"evaluate/{name}", data, side) for data in evaluation.datasets)
@@ -48,5 +48,5 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
 def _side(part: Pretext) -> int:
     """Short side of the images that a task reads."""
     if isinstance(part.task, PatchGrid):
-        return math.ceil(math.sqrt(part.task.pixels[1]))
+        return math.ceil(math.sqrt(part.task.area_range[1]))
     return int(getattr(part.task, "resize", part.backbone.short_side))

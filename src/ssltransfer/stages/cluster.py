@@ -88,5 +88,5 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             f"mean squared distance {found.objective / n:.6g}",
             flush=True,
         )
-        work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), points_kept=found.tier)
+        work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), residency=found.residency)
         checkpoint.file.unlink(missing_ok=True)

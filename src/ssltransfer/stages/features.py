@@ -14,7 +14,7 @@ from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.workdir import MANIFEST, WorkDir
 from ssltransfer.config.entities import Features
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.extraction import Extraction
+from ssltransfer.training.extraction import FeatureExtractor
 
 
 def run(
@@ -49,7 +49,7 @@ def run(
             return
         devices = plan_devices(threads)
         index = read_index(data)
-        extraction = Extraction(spec, model, devices)
+        extraction = FeatureExtractor(spec, model, devices)
         store = FeatureStore.create(path, len(index), extraction.dims, spec.precision, compress=spec.compress)
         chunks = range(number, store.chunks, parts)
         missing = [chunk for chunk in store.missing() if chunk in chunks]
@@ -94,12 +94,12 @@ def _part(text: str | None) -> tuple[int, int]:
     return number - 1, parts
 
 
-def _fill(store: FeatureStore, chunks: list[int], extraction: Extraction, index: Index) -> dict[str, Any]:
+def _fill(store: FeatureStore, chunks: list[int], extraction: FeatureExtractor, index: Index) -> dict[str, Any]:
     """Compute and write chunks; returns what run.json keeps."""
     spans = [store.span(chunk) for chunk in chunks]
     progress = extraction.progress("features", spans)
     with Writer(store) as writer:
         for chunk, rows in zip(chunks, extraction.chunks(index, spans, progress), strict=True):
             writer.write(chunk, rows)
-            progress.say(f"chunk {chunk + 1}/{store.chunks}, {writer.waiting:.0%} waiting for the writer")
+            progress.log(f"chunk {chunk + 1}/{store.chunks}, {writer.waiting:.0%} waiting for the writer")
     return {**progress.close(), "share_waiting_for_writer": round(writer.waiting, 3)}

@@ -16,9 +16,9 @@ from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.labels import Labels, write_labels
 from ssltransfer.artifacts.workdir import write_run_info
 from ssltransfer.config.entities import Features
-from ssltransfer.kmeans import Points, Source, assign, memory_budget
+from ssltransfer.kmeans import PointLoader, PointSource, assign, memory_budget
 from ssltransfer.training.devices import Devices, plan_devices
-from ssltransfer.training.extraction import Extraction, PassingRows
+from ssltransfer.training.extraction import FeatureExtractor, StreamingSource
 
 BACKBONE = ("model", "layer", "layer_shape", "pool")
 
@@ -63,7 +63,7 @@ def run(
         raise ArtifactError(f"{output}: give either --features (a store to read) or --model (to compute them).")
     centroids = read_centroids(cluster, clustering)
     _check_backbone(cluster, clustering, where, about)
-    points = Points(
+    points = PointLoader(
         source,
         len(centroids),
         normalize=clustering["normalize"],
@@ -87,20 +87,20 @@ def run(
         flush=True,
     )
     write_labels(output, found)
-    measured = source.progress.close() if isinstance(source, PassingRows) else {}
+    measured = source.progress.close() if isinstance(source, StreamingSource) else {}
     write_run_info(output, started, device=str(devices), **measured)
 
 
-def _stored(features: Path, images: Index) -> tuple[Source, dict[str, Any]]:
+def _stored(features: Path, images: Index) -> tuple[PointSource, dict[str, Any]]:
     store, about = open_features(features, index=images.fingerprint)
     return store, {**about, "pool": about["spec"].get("pool")}
 
 
-def _passing(spec: str, model: Path, images: Index, devices: Devices) -> tuple[Source, dict[str, Any]]:
+def _passing(spec: str, model: Path, images: Index, devices: Devices) -> tuple[PointSource, dict[str, Any]]:
     features = Features.parse(spec)
-    extraction = Extraction(features, model, devices)
+    extraction = FeatureExtractor(features, model, devices)
     print(f"{len(images)} images, {features.layer} {extraction.shape}, not stored; {devices}", flush=True)
-    return PassingRows(extraction, images), {
+    return StreamingSource(extraction, images), {
         "model": extraction.digest,
         "layer": features.layer,
         "layer_shape": list(extraction.shape),

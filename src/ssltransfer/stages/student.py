@@ -11,7 +11,7 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
 from ssltransfer.models.weights import write_model
-from ssltransfer.tasks.distillation.base import BuildTask, Given
+from ssltransfer.tasks.distillation.base import BuildTask, StudentInputs
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
@@ -57,12 +57,12 @@ def run(
         index = read_index(data)
         held = read_index(val) if val else None
         module = import_module(f"ssltransfer.tasks.distillation.{spec.method.module}")
-        task = module.build(Given(spec, index, held, **learned, build_task=build_task))
+        task = module.build(StudentInputs(spec, index, held, **learned, build_task=build_task))
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
         if devices.rank:
             return
         write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
-        content = write_model(output.parent, task.written(), task.rule, json.loads(spec.canonical()))
+        content = write_model(output.parent, task.written(), task.normalization, json.loads(spec.canonical()))
         content |= {"curve": file_digest(output.parent / "curve.jsonl"), "summary": fitted.summary(task.chance_loss)}
         files = ("backbone.safetensors", "backbone.json", "curve.jsonl")
         work.finish(content, files=files, device=str(devices), **fitted.measured)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ssltransfer.config.formats import Voc
 from ssltransfer.data.formats import LayoutError, find
-from ssltransfer.data.formats.voc import CLASSES
+from ssltransfer.data.formats.voc import CLASSES, palette
 
 OBJECTS = {
     "000001": [("cat", 0), ("cat", 1), ("dog", 1)],
@@ -93,3 +93,10 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
     (home / "Annotations" / "000002.xml").unlink()
     with pytest.raises(LayoutError, match="no class lists in ImageSets/Main either"):
         find(Voc(root=str(tmp_path), split="trainval"))
+
+
+def test_palette_has_the_colors_of_the_development_kit():
+    # Background, aeroplane, bicycle, bird, tvmonitor and the border.
+    assert palette()[[0, 1, 2, 3, 20, 255]].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 64, 128], [224, 224, 192],
+    ]  # fmt: skip

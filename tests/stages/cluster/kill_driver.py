@@ -54,10 +54,10 @@ def dies_in_step(n, number=signal.SIGKILL):
     real, count = lloyd.TorchStep.__call__, iter(range(1, 10_000))
 
     def step(self, centroids):
-        tally = real(self, centroids)
+        stats = real(self, centroids)
         if next(count) == n:
             os.kill(os.getpid(), number)
-        return tally
+        return stats
 
     lloyd.TorchStep.__call__ = step
 

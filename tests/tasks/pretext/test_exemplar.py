@@ -17,13 +17,13 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask, semi_hard_loss, squared_distances
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(**given: object) -> ExemplarTask:
-    return ExemplarTask(Exemplar.model_validate({"views": 4, "embedding": 16, **given}), BACKBONE, 0)
+    return ExemplarTask(Exemplar.model_validate({"num_views": 4, "embed_dim": 16, **given}), BACKBONE, 0)
 
 
 def views(n: int, count: int = 4) -> Tensor:
@@ -99,7 +99,7 @@ def test_views_of_a_image_are_different_boxes_of_it():
     """A image whose pixels say where they lie: every view is a box of it, no two the same."""
     down, across = torch.meshgrid(torch.arange(200), torch.arange(160), indexing="ij")
     image = torch.stack([down, across, torch.zeros_like(down)]).to(torch.uint8)
-    made = task(views=8).transform
+    made = task(num_views=8).transform
     assert made == Views(RandomResizedCrop(48, scale=(0.05, 1.0)), 8) and made.min_short_side == round(48 / 0.05**0.5)
     seen = made.apply(image, Random(3))
     assert seen.shape == (8, 3, 48, 48) and seen.dtype == torch.uint8
@@ -114,7 +114,7 @@ def test_views_of_a_image_are_different_boxes_of_it():
 
 
 def test_a_batch_holds_all_views(objects: Index):
-    network = task(least_area=0.2)
+    network = task(min_scale=0.2)
     batch = next(load_batches(objects, network.transform, sequential_keys(range(6), 6), seed=0))
     assert batch.images.shape == (6, 4, 3, 48, 48)
     inputs, image = network.inputs(batch.images, batch.rng(0))
@@ -128,7 +128,7 @@ def test_a_batch_holds_all_views(objects: Index):
 
 def test_views_differ_in_mirror_and_color_by_themselves():
     """Of one and the same box, shown four times."""
-    network = task(gray=0.0)
+    network = task(grayscale_prob=0.0)
     source = views(40)[:, :1].expand(-1, 4, -1, -1, -1)
     inputs, _ = network.inputs(source, rng(40))
     own = inputs.unflatten(0, (40, 4))
@@ -145,7 +145,7 @@ def test_views_differ_in_mirror_and_color_by_themselves():
 
 
 def test_gray_is_gray_in_all_views_of_a_image():
-    inputs, _ = task(gray=0.66).inputs(views(200), rng(200))
+    inputs, _ = task(grayscale_prob=0.66).inputs(views(200), rng(200))
     alike = ((inputs - inputs[:, :1]).abs() < 1e-3).flatten(1).all(1).unflatten(0, (200, 4))
     assert (alike.all(1) | ~alike.any(1)).all()
     assert alike[:, 0].float().mean() == pytest.approx(0.66, abs=0.08)

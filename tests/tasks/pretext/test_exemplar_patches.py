@@ -12,10 +12,10 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.exemplar_patches import ExemplarPatchesTask
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
-SMALL = {"resize": 64, "patch": 32, "head": {"channels": (16, 8), "mid": 8}}
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+SMALL = {"resize": 64, "patch": 32, "head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 STILL = {"translation": 0, "scale": (1, 1), "rotation": 0}
 COLORFAST = {"hue": 0, "saturation": (1, 1), "brightness": (1, 1), "contrast": (1, 1)}
 
@@ -34,7 +34,7 @@ def rng(n: int) -> SampleRNG:
 
 def test_the_published_sizes():
     options = ExemplarPatches()
-    assert (options.resize, options.patch, options.margin, options.head.channels) == (256, 96, 0.5, (1024, 512))
+    assert (options.resize, options.patch, options.margin, options.head.head_dims) == (256, 96, 0.5, (1024, 512))
     with torch.device("meta"):
         assert ExemplarPatchesTask(options, ResNet101V2(), 0).vectors.features == 3 * 3 * 512
 
@@ -92,7 +92,7 @@ def test_colors_are_distorted_each_view_by_itself_and_then_normalized():
     plain = task(**STILL, **COLORFAST)
     inputs, places = plain.inputs(source, rng(4))
     expected = normalize(plain.views(source, places).flatten(0, 1), "imagenet").unflatten(0, (4, 2))
-    assert torch.allclose(inputs, expected, atol=1e-4) and plain.rule == "imagenet"
+    assert torch.allclose(inputs, expected, atol=1e-4) and plain.normalization == "imagenet"
 
 
 def test_the_loss_is_that_of_a_plain_version():

@@ -21,7 +21,6 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import MotionSegmentation
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.world import draw
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
@@ -29,16 +28,18 @@ from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
 from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, bilinear_sample, build, overlap
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit, update
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer, update
+from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)
 LABELS = MotionOptions(size=(96, 128), clip_stride=2, foreground_range=(0.01, 0.9))
-TINY = MotionSegmentation(input=(96, 128), hidden=32)
-SMALL = CaffeNet(width=0.125, size=48, stem_stride=2, bn=True)
+TINY = MotionSegmentation(input=(96, 128), hidden_dim=32)
+SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2, bn=True)
 
 
 def labelled(folder: Path, split: str, films: int) -> Path:
-    draw("clips", folder / "world", split=split, n=films, size=48)
+    generate("clips", folder / "world", split=split, num_images=films, size=48)
     index_stage.run(Video(root=str(folder / "world"), split=split), output=folder / f"v-{split}.parquet", threads=1)
     motion.run(LABELS, data=folder / f"v-{split}.parquet", output=folder / f"{split}.parquet", threads=1)
     return folder / f"{split}.parquet"
@@ -78,7 +79,7 @@ def test_a_batch_holds_first_frames_and_their_maps(clips: Index):
 def test_the_published_sizes(clips: Index):
     """240x320 at output stride 8 are 30x40 cells; two convolutions of 4096 channels and one of one."""
     options = MotionSegmentation()
-    task = build(options, ResNet101V2(width=0.125), 0)
+    task = build(options, ResNet101V2(width_mult=0.125), 0)
     assert task.layer == "block3"
     with torch.no_grad():
         maps = task.eval().backbone(torch.zeros(1, 3, 240, 320), ["block3"])["block3"]
@@ -92,7 +93,7 @@ def test_the_published_sizes(clips: Index):
     assert (options.input, MotionOptions().size) == ((240, 320), (240, 320))
 
 
-@pytest.mark.parametrize("backbone", [SMALL, ResNet18(width=0.125)], ids=lambda t: t.name)
+@pytest.mark.parametrize("backbone", [SMALL, ResNet18(width_mult=0.125)], ids=lambda t: t.name)
 def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbone: BackboneOptions, clips: Index):
     task = build(TINY, backbone, 0)
     batch = batch_of(task, clips, 4)
@@ -104,7 +105,7 @@ def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbon
 
 
 def test_the_loss_is_the_mean_binary_cross_entropy_of_the_cells(clips: Index):
-    task = build(TINY, ResNet101V2(width=0.125), 0).eval()
+    task = build(TINY, ResNet101V2(width_mult=0.125), 0).eval()
     torch.nn.init.normal_(task.head[-1].weight, std=0.5)
     batch = batch_of(task, clips, 3)
     with torch.no_grad():
@@ -142,7 +143,7 @@ def test_image_and_map_are_mirrored_together_and_neither_when_measured(clips: In
     for row, flipped in enumerate(mirrored):
         assert torch.allclose(inputs[row], still[row].flip(-1) if flipped else still[row])
         assert torch.equal(cells[row], truth[row].flip(-1) if flipped else truth[row])
-    without = build(TINY.model_copy(update={"mirror": False}), SMALL, 0)
+    without = build(TINY.model_copy(update={"hflip": False}), SMALL, 0)
     assert torch.equal(without.inputs(batch, batch.rng(3))[0], still)
 
 
@@ -164,11 +165,11 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
 
 
 def test_a_shared_backbone_is_the_one_that_was_given():
-    backbone = build_backbone(SMALL, top=False, seed=5)
+    backbone = build_backbone(SMALL, include_top=False, seed=5)
     task = build(TINY, SMALL, 0, shared=backbone)
-    assert task.backbone is backbone and MotionSegmentation.shares
-    mixed = MixedBackbone(build_backbone(ResNet101V2(width=0.125), top=False))
-    assert build(TINY, ResNet101V2(width=0.125), 0, shared=mixed).layer == "block3" and mixed.training
+    assert task.backbone is backbone and MotionSegmentation.supports_multi_task
+    mixed = MixedBackbone(build_backbone(ResNet101V2(width_mult=0.125), include_top=False))
+    assert build(TINY, ResNet101V2(width_mult=0.125), 0, shared=mixed).layer == "block3" and mixed.training
     alone = build(TINY, SMALL, 0)
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
 
@@ -178,13 +179,13 @@ def test_what_cannot_be_is_one_sentence(objects: Index):
     with pytest.raises(ArtifactError, match="nobody looked for what moves in it; give a dataset of format video"):
         batch_of(task, objects)
     with pytest.raises(LayerError, match="Images of 32 x 32 pixels vanish on the way through caffenet"):
-        build(MotionSegmentation(input=(32, 32), hidden=8), CaffeNet(width=0.125, stem_stride=8), 0)
+        build(MotionSegmentation(input=(32, 32), hidden_dim=8), CaffeNet(width_mult=0.125, stem_stride=8), 0)
 
 
-@pytest.mark.parametrize("backbone", [SMALL, ResNet101V2(width=0.125)], ids=lambda t: t.name)
+@pytest.mark.parametrize("backbone", [SMALL, ResNet101V2(width_mult=0.125)], ids=lambda t: t.name)
 def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips: Index):
     """Far below what the share of the foreground alone would give."""
-    task = build(TINY.model_copy(update={"mirror": False}), backbone, 0)
+    task = build(TINY.model_copy(update={"hflip": False}), backbone, 0)
     steps = 25
     schedule = Schedule(steps=steps, batch_size=4, lr=0.004, optimizer="adam", weight_decay=0.0)
     optimizer = build_optimizer(task, schedule)
@@ -199,7 +200,7 @@ def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips:
 def test_other_films_are_learned_too(tmp_path: Path):
     """On films that were not seen the loss falls below the entropy of their share of foreground."""
     train, test = (read_index(labelled(tmp_path, split, n)) for split, n in (("train", 100), ("val", 16)))
-    task = build(TINY, CaffeNet(width=0.25, size=48, stem_stride=2, bn=True), 0)
+    task = build(TINY, CaffeNet(width_mult=0.25, img_size=48, stem_stride=2, bn=True), 0)
     schedule = Schedule(steps=120, batch_size=16, lr=0.002, optimizer="adam", weight_decay=1e-3, lr_schedule="cosine")
     found = fit(task, train, schedule, seed=0, folder=tmp_path, devices=CPU, val=test).summary(task.chance_loss)
     share = found["val_foreground"]
@@ -210,8 +211,8 @@ def test_other_films_are_learned_too(tmp_path: Path):
 
 SPEC = Pretext.model_validate(
     {
-        "task": {"name": "motion-segmentation", "input": [96, 128], "hidden": 16},
-        "backbone": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True},
+        "task": {"name": "motion-segmentation", "input": [96, 128], "hidden_dim": 16},
+        "backbone": {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True},
         "data": "x",
         "val": "y",
         "schedule": {"steps": 5, "batch_size": 6, "lr": 0.02},

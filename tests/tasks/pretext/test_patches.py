@@ -21,15 +21,15 @@ from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
 from ssltransfer.tasks.pretext.patches import PatchTask
 from ssltransfer.tasks.pretext.relative_patch_location import RelativePatchLocationTask
 
-BACKBONE = ResNet18(width=0.125, size=48)
+BACKBONE = ResNet18(width_mult=0.125, img_size=48)
 CUT = {"crop": 48, "tile": 16, "jitter": 0, "channel_shift": 0}
 SIDE = 60
 
 
 def task(kind: str = "jigsaw", **more: Any) -> PatchTask:
-    given = {"tiles": CUT, "resize": SIDE, "hidden": 16, "embedding": 8, "gray": 0.0, **more}
+    given = {"tiles": CUT, "resize": SIDE, "hidden_dim": 16, "embed_dim": 8, "grayscale_prob": 0.0, **more}
     if kind == "jigsaw":
-        given = {"permutations": 8, "shown": 4, **given}
+        given = {"permutations": 8, "permutations_per_image": 4, **given}
         return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), BACKBONE, 0)
     return RelativePatchLocationTask(RelativePatchLocation.model_validate(given), BACKBONE, 0)
 
@@ -56,10 +56,15 @@ def place_in(image: Tensor, patch: Tensor) -> tuple[int, int]:
 def test_the_published_settings():
     for options in (JigsawKolesnikov(), RelativePatchLocation()):
         assert options.tiles == Tiles(crop=255, tile=64, jitter=21, channel_shift=0)
-        assert (options.resize, options.gray, options.embedding, options.hidden) == (292, 0.66, 1000, 4096)
+        assert (options.resize, options.grayscale_prob, options.embed_dim, options.hidden_dim) == (
+            292,
+            0.66,
+            1000,
+            4096,
+        )
         kind = JigsawKolesnikovTask if isinstance(options, JigsawKolesnikov) else RelativePatchLocationTask
-        small = options.model_copy(update={"embedding": 50, "hidden": 40})
-        network = kind(small, ResNet18(width=0.125, size=64), 0)  # type: ignore[arg-type]
+        small = options.model_copy(update={"embed_dim": 50, "hidden_dim": 40})
+        network = kind(small, ResNet18(width_mult=0.125, img_size=64), 0)  # type: ignore[arg-type]
         assert network.transform == Warp(292)
         joined, answers = (9, 100) if isinstance(options, JigsawKolesnikov) else (2, 8)
         head = network.network
@@ -115,7 +120,9 @@ def test_permutations_are_all_different_and_each_comes_up():
     assert all(len(set(row)) == 4 for row in labels.tolist())
     share = torch.bincount(labels.flatten(), minlength=8) / labels.numel()
     assert (share - 1 / 8).abs().max() < 0.03
-    whole = JigsawKolesnikovTask(JigsawKolesnikov(hidden=8, embedding=8), ResNet18(width=0.125, size=64), 0)
+    whole = JigsawKolesnikovTask(
+        JigsawKolesnikov(hidden_dim=8, embed_dim=8), ResNet18(width_mult=0.125, img_size=64), 0
+    )
     found = statistics(whole.permutations.numpy())  # type: ignore[operator]
     assert found["n"] == 100 and found["mean_fraction"] > 0.89
 
@@ -170,15 +177,15 @@ def channels_alike(patches: Tensor) -> Tensor:
 
 def test_gray_is_of_the_whole_image_or_of_each_patch():
     source, some = images(300), rng(300)
-    together = channels_alike(task(gray=0.66).inputs(source, some)[0])
+    together = channels_alike(task(grayscale_prob=0.66).inputs(source, some)[0])
     assert (together.all(1) | ~together.any(1)).all() and together[:, 0].float().mean() == pytest.approx(0.66, abs=0.08)
-    each = channels_alike(task(gray=0.66, gray_each=True).inputs(source, some)[0])
+    each = channels_alike(task(grayscale_prob=0.66, grayscale_per_patch=True).inputs(source, some)[0])
     assert each.float().mean() == pytest.approx(0.66, abs=0.03)
     assert (each.any(1) & ~each.all(1)).float().mean() > 0.9
     # gray is the mean of the channels: the pixels of a gray patch are that of the image's mean
     row = int(together[:, 0].nonzero()[0, 0])
     gray = source[row].float().mean(0, keepdim=True).expand(3, -1, -1)
-    place_in(gray, task(gray=0.66).inputs(source, some)[0][row, 0])
+    place_in(gray, task(grayscale_prob=0.66).inputs(source, some)[0][row, 0])
 
 
 def test_no_patch_tells_its_place_by_its_brightness():
@@ -192,14 +199,18 @@ def test_no_patch_tells_its_place_by_its_brightness():
 
 def test_blank_patches_stay_finite():
     blank = torch.full((2, 3, SIDE, SIDE), 17, dtype=torch.uint8)
-    patches, _ = task(gray=0.5).inputs(blank, rng(2))
+    patches, _ = task(grayscale_prob=0.5).inputs(blank, rng(2))
     assert torch.equal(patches, torch.zeros_like(patches))
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "says"),
     [
-        (JigsawKolesnikov, {"shown": 9, "permutations": 8}, "9 permutations cannot be shown where there are 8"),
+        (
+            JigsawKolesnikov,
+            {"permutations_per_image": 9, "permutations": 8},
+            "permutations_per_image 9 is more than the 8 permutations",
+        ),
         (RelativePatchLocation, {"resize": 240}, "a crop of 255 does not fit in images of 240"),
         (RelativePatchLocation, {"tiles": {"crop": 100, "tile": 20}}, "crop 100 is no multiple of 3"),
     ],

@@ -15,9 +15,9 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.relative_position_residual import RelativePositionResidualTask
 
-SMALL = {"patch": 28, "gap": 8, "jitter": 3, "pixels": (5184, 6400), "canvas": 72, "hidden": 16}
-SMALL |= {"head": {"channels": (16, 8), "mid": 8}}
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+SMALL = {"patch": 28, "gap": 8, "jitter": 3, "area_range": (5184, 6400), "crop_size": 72, "hidden_dim": 16}
+SMALL |= {"head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(**more: object) -> RelativePositionResidualTask:
@@ -47,12 +47,17 @@ def test_the_published_sizes(width: int | None, expected: int):
 
 def test_defaults_are_those_of_the_papers():
     options = RelativePositionResidual()
-    assert (options.patch, options.gap, options.jitter, options.harmonized) == (96, 48, 7, False)
-    assert (options.head.channels, options.head.mid, options.hidden, options.width) == ((1024, 512), 128, 512, None)
+    assert (options.patch, options.gap, options.jitter, options.lightness_input) == (96, 48, 7, False)
+    assert (options.head.head_dims, options.head.bottleneck_dim, options.hidden_dim, options.width) == (
+        (1024, 512),
+        128,
+        512,
+        None,
+    )
 
 
 def test_the_second_patch_lies_where_the_label_says():
-    network = task(low_resolution=0.0)
+    network = task(downsample_prob=0.0)
     source = images(20)
     pairs = network.patches(source, SampleRNG(0, 0, torch.arange(20)))
     pitch = network.options.patch + network.options.gap
@@ -67,7 +72,7 @@ def test_the_second_patch_lies_where_the_label_says():
 
 
 def test_one_color_is_left_and_the_patch_has_unit_scale():
-    network = task(low_resolution=0.0)
+    network = task(downsample_prob=0.0)
     inputs = network.prepare(network.patches(images(40), SampleRNG(0, 0, torch.arange(40))))
     loud = inputs.std((-1, -2))
     assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
@@ -81,7 +86,7 @@ def pairs_of(patches: torch.Tensor) -> PatchPairs:
 
 def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
     """Colors of equal lightness, whatever their hue, are the same input: no shift of a channel can be seen."""
-    network = task(harmonized=True, low_resolution=0.5)
+    network = task(lightness_input=True, downsample_prob=0.5)
     random = np.random.default_rng(0)
     lightness, angle = random.uniform(45, 75, (6, 28, 28)), random.uniform(0, 7, (6, 28, 28))
     inputs = []
@@ -89,15 +94,15 @@ def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
         lab = np.stack([lightness, 20 * np.cos(angle + turn), 20 * np.sin(angle + turn)], axis=-1)
         inputs.append(torch.from_numpy(color.lab2rgb(lab) * 255).permute(0, 3, 1, 2).float())
     assert (inputs[0] - inputs[1]).abs().max() > 30  # other colors
-    sharp = task(harmonized=True, low_resolution=0.0)
+    sharp = task(lightness_input=True, downsample_prob=0.0)
     seen = [sharp.prepare(pairs_of(x)) for x in inputs]
     assert (seen[0] - seen[1]).abs().max() < 1e-3 and (seen[0] - seen[2]).abs().max() < 1e-3
     some = network.prepare(network.patches(images(8), SampleRNG(0, 0, torch.arange(8))))
     assert torch.equal(some[:, 0], some[:, 1]) and torch.equal(some[:, 0], some[:, 2])
     whole = images(2)
-    assert network.rule == "lab-lightness"
-    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.rule))
-    assert torch.allclose(normalize(whole, network.rule)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
+    assert network.normalization == "lab-lightness"
+    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.normalization))
+    assert torch.allclose(normalize(whole, network.normalization)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
 
 
 def test_each_patch_passes_the_backbone_once():
@@ -113,7 +118,7 @@ def test_each_patch_passes_the_backbone_once():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(LayerError, match="Patches of 12 pixels vanish"):
         task(patch=12, gap=6)
-    with pytest.raises(ValidationError, match="more than the canvas of 60"):
-        task(canvas=60, pixels=(3600, 3600))
-    with pytest.raises(ValidationError, match="channels"):
-        RelativePositionResidual.model_validate({"head": {"channels": (0, 4)}})
+    with pytest.raises(ValidationError, match="more than crop_size 60"):
+        task(crop_size=60, area_range=(3600, 3600))
+    with pytest.raises(ValidationError, match="head_dims"):
+        RelativePositionResidual.model_validate({"head": {"head_dims": (0, 4)}})

@@ -11,11 +11,11 @@ from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.rotation import RotationTask
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(augment: str = "random-resized-crop") -> RotationTask:
-    return RotationTask(Rotation.model_validate({"augment": augment, "hidden": 16}), BACKBONE, 0)
+    return RotationTask(Rotation.model_validate({"augment": augment, "hidden_dim": 16}), BACKBONE, 0)
 
 
 def images(n: int, side: int = 48) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_a_image_is_mirrored_before_it_is_turned():
 )
 def test_augmentations_are_the_published_ones(augment: str, rule: str, least: float):
     network = task(augment)
-    assert network.rule == rule and network.chance_loss == math.log(4)
+    assert network.normalization == rule and network.chance_loss == math.log(4)
     cut = network.transform
     assert isinstance(cut, RandomResizedCrop) and (cut.size, cut.scale) == (48, (least, 1.0))
     view = network.val_transform
@@ -79,7 +79,7 @@ def test_crop_takes_any_place_of_the_short_side():
 
 
 def test_a_residual_network_has_one_linear_layer():
-    network = RotationTask(Rotation(), ResNet18(width=0.125, size=48), 0)
+    network = RotationTask(Rotation(), ResNet18(width_mult=0.125, img_size=48), 0)
     assert [(name, tuple(p.shape)) for name, p in network.head.named_parameters()] == [
         ("0.weight", (4, 64)),
         ("0.bias", (4,)),

@@ -23,10 +23,11 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import PretextTask
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit, update
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer, update
 
 CPU = Devices(torch.device("cpu"), 0)
-SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
+SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 PAIRS = {"drop", "project", "residual", "harmonized"}  # a grid has fewer diagonal neighbors than straight ones
 CHANCE_LOSSES = {"colorization": math.log(313), "exemplar": 0.5, "exemplar-batch": 0.5, "exemplar-patches": 0.5}
 OWN_STEM = {"rotation", "residual", "harmonized", "colorization", "exemplar"}  # what images see too
@@ -172,7 +173,7 @@ def test_cut_off_and_gone_on_it_ends_alike(name: str, objects: Index, tmp_path: 
     assert all(torch.equal(value, again[key]) for key, value in whole.items()) and curve == same_curve
 
 
-SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name"]].shares})
+SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name"]].supports_multi_task})
 
 
 @pytest.mark.parametrize("name", SHARING)
@@ -181,7 +182,7 @@ def test_tasks_can_share_a_backbone(name: str, objects: Index):
     options: Any = TypeAdapter(AnyTask).validate_python(TASKS[name])
     # A stem of the task's own would not be the shared one.
     backbone = SMALL.model_copy(update={"stem_stride": 1}) if getattr(options, "stem_stride", None) else SMALL
-    shared = build_backbone(backbone, top=False, seed=7)
+    shared = build_backbone(backbone, include_top=False, seed=7)
     module = import_module(f"ssltransfer.tasks.pretext.{options.module}")
     task, alone = module.build(options, backbone, 0, shared), build(name, backbone)
     assert task.backbone is shared
@@ -199,7 +200,7 @@ def test_tasks_can_share_a_backbone(name: str, objects: Index):
 def test_the_backbone_alone_is_what_leaves(name: str):
     """Neither head nor tile stem: the tensors fit the backbone as it was asked for."""
     task = build(name)
-    own = build_backbone(SMALL, top=False)
+    own = build_backbone(SMALL, include_top=False)
     own.load_state_dict(task.backbone.state_dict())
     assert set(own.state_dict()) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
     assert own.options == SMALL and own.get_submodule("conv1").stride == (2, 2)
@@ -220,7 +221,7 @@ def test_weights_depend_on_the_seed(name: str):
     ["jigsaw++", "jigsaw-kolesnikov", "exemplar", "drop", "rotation", "residual", "colorization", "exemplar-patches"],
 )
 @pytest.mark.parametrize(
-    "backbone", [ResNet18(width=0.125, size=48), Vgg16(width=0.125, size=48)], ids=lambda t: t.name
+    "backbone", [ResNet18(width_mult=0.125, img_size=48), Vgg16(width_mult=0.125, img_size=48)], ids=lambda t: t.name
 )
 def test_other_backbones_learn_too(name: str, backbone: BackboneOptions, objects: Index):
     task = build(name, backbone)
@@ -229,7 +230,7 @@ def test_other_backbones_learn_too(name: str, backbone: BackboneOptions, objects
     batch = batch_of(task, objects, 8)
     losses = [update(task, batch, optimizer, schedule, 0, CPU)["loss"] for _ in range(12)]
     assert losses[-1] < losses[0]
-    build_backbone(backbone, top=False).load_state_dict(task.backbone.state_dict())
+    build_backbone(backbone, include_top=False).load_state_dict(task.backbone.state_dict())
 
 
 def test_tiles_that_vanish_in_the_backbone_are_refused():

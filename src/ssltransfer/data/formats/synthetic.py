@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import toyworld
 from ssltransfer.config.formats import Synthetic, Voc
-from ssltransfer.data import world
 from ssltransfer.data.formats import DatasetListing, LayoutError, folders, voc
 
 
@@ -14,11 +14,11 @@ def find(dataset: Synthetic, *, workers: int = 1) -> DatasetListing:
     """Draw the images if they are not there yet; a folder of its own for each size and seed."""
     root = Path(dataset.root) / f"{dataset.subset}-{dataset.size}px-seed{dataset.seed}-n{dataset.num_images}"
     try:
-        world.draw(
+        toyworld.generate(
             dataset.subset,
             root,
             split=dataset.split,
-            n=dataset.num_images,
+            num_images=dataset.num_images,
             size=dataset.size,
             seed=dataset.seed,
             workers=workers,

@@ -73,6 +73,14 @@ def ids_of(listing: Path) -> list[str]:
     return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
 
 
+def palette() -> np.ndarray:
+    """VOC's color of each mask value, uint8 (256, 3): the bits of the value spread over red, green and blue."""
+    values, colors = np.arange(256)[:, None], np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colors |= ((values >> (3 * bit + np.arange(3)) & 1) << (7 - bit)).astype(np.uint8)
+    return colors
+
+
 def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:
     multi_label = np.full((len(ids), len(CLASSES)), -1, np.int8)
     row = {name: place for place, name in enumerate(ids)}

@@ -28,7 +28,7 @@ CHUNK = 64  # images whose proposals make a file in the work folder
 
 @dataclass(frozen=True)
 class Proposals:
-    """Where things may be.
+    """Where objects may be.
 
     Attributes:
         sets: of each data set, for each image of its index, float32 (n, 4): x1, y1, x2, y2 in pixels, in the
@@ -70,8 +70,8 @@ def find_proposals(
 def grid(width: int, height: int) -> np.ndarray:
     """Windows of five sizes and three aspects, a quarter of their sides apart at most: float32 (n, 4).
 
-    Each size and aspect touches all four edges of the image. No search for things: what a image shows decides
-    nothing. [chosen: where neither files nor OpenCV are at hand, to try things out and for the embedded world]
+    Each size and aspect touches all four edges of the image. No search for objects: what a image shows decides
+    nothing. [chosen: where neither files nor OpenCV are at hand, to try objects out and for the embedded world]
     """
     unit = float(np.sqrt(width * height))
     found = []
@@ -190,7 +190,7 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
                 np.savez(out, *chunk)
             chunk = []
         progress.step(0.0)
-        progress.say("selective search")
+        progress.log("selective search")
     progress.close()
     found = []
     for file in files.values():

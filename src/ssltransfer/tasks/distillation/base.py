@@ -25,7 +25,7 @@ BuildTask = Callable[[TaskOptions, BackboneOptions, int], BackboneTask]
 
 
 @dataclass(frozen=True)
-class Given:
+class StudentInputs:
     """What the stage was called with.
 
     Attributes:
@@ -58,16 +58,16 @@ class StudentTask(BackboneTask):
 
     Attributes:
         backbone: what is written in the end; heads, queues and slow copies stay behind.
-        rule: normalization of its images.
+        normalization: normalization of its images.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
 
     def __init__(self, spec: Student, backbone: Backbone | None = None):
         super().__init__()
         self.spec = spec
         if backbone is None:
-            backbone = build_backbone(spec.backbone, top=True, seed=spec.seed, dropout=spec.method.dropout)
+            backbone = build_backbone(spec.backbone, include_top=True, seed=spec.seed, dropout=spec.method.dropout)
         self.backbone = backbone
 
     def written(self) -> Backbone:
@@ -79,11 +79,11 @@ class StudentTask(BackboneTask):
         """CPU part: a warp or square from which the device crops, the random box itself, or the central square."""
         backbone = self.spec.backbone
         if self.spec.method.augment == "random-resized-crop":
-            return RandomResizedCrop(backbone.size)
+            return RandomResizedCrop(backbone.img_size)
         if self.spec.method.augment == "warp-crop":
             return Warp(backbone.short_side)
         if self.spec.method.augment == "none":
-            return ResizeCenterCrop(backbone.short_side, backbone.size)
+            return ResizeCenterCrop(backbone.short_side, backbone.img_size)
         return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
     @property
@@ -92,11 +92,11 @@ class StudentTask(BackboneTask):
         backbone = self.spec.backbone
         if self.spec.method.augment == "warp-crop":
             return Warp(backbone.short_side)
-        return ResizeCenterCrop(backbone.short_side, backbone.size)
+        return ResizeCenterCrop(backbone.short_side, backbone.img_size)
 
     def views(self, batch: Batch, rng: SampleRNG) -> Tensor:
         """uint8 (B, 3, S, S) -> uint8 (B, 3, size, size): cropped and mirrored at random while it trains."""
-        size = self.spec.backbone.size
+        size = self.spec.backbone.img_size
         if self.training and self.spec.method.augment != "none":
             return random_hflip(random_crop(batch.images, rng, size), rng)
         return center_crop(batch.images, size)

@@ -53,5 +53,5 @@ class Classifier(StudentTask):
         images = self.views(batch, rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
-        logits = self.head(self.backbone(normalize(images, self.rule))[self.backbone.layers[-1]])
+        logits = self.head(self.backbone(normalize(images, self.normalization))[self.backbone.layers[-1]])
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}

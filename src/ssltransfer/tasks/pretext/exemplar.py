@@ -17,8 +17,8 @@ from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.patch_embed import Embedding
-from ssltransfer.training.multi_task import TrainingError
+from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
+from ssltransfer.training.task import TrainingError
 
 
 class ExemplarTask(PretextTask):
@@ -33,19 +33,19 @@ class ExemplarTask(PretextTask):
     distances have nothing to do with who is on them. Validation images are seen in views too, the same each time.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: Exemplar, backbone: BackboneOptions, seed: int):
         super().__init__()
-        self.options, self.size = options, backbone.size
-        self.backbone = build_backbone(backbone, top=False, seed=seed)
-        self.embedding = Embedding(self.backbone, backbone.size, "Images", options.embedding, seed=seed + 1)
+        self.options, self.size = options, backbone.img_size
+        self.backbone = build_backbone(backbone, include_top=False, seed=seed)
+        self.embedding = PatchEmbed(self.backbone, backbone.img_size, "Images", options.embed_dim, seed=seed + 1)
         self.chance_loss = options.margin
 
     @property
     def transform(self) -> Views:
         """Independent random boxes of one image."""
-        return Views(RandomResizedCrop(self.size, scale=(self.options.least_area, 1.0)), self.options.views)
+        return Views(RandomResizedCrop(self.size, scale=(self.options.min_scale, 1.0)), self.options.num_views)
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, V, 3, S, S) -> views float (B * V, 3, S, S), normalized, and their image int64 (B * V,)."""
@@ -54,7 +54,7 @@ class ExemplarTask(PretextTask):
         # The image's own draw is the view's id and its number the epoch: a stream that no other view shares.
         number = torch.arange(views, device=images.device).repeat(count)
         each = SampleRNG(rng.seed, number, rng.bits("views", 1)[image, 0])
-        seen = random_hflip(random_grayscale(images, rng, self.options.gray).flatten(0, 1), each)
+        seen = random_hflip(random_grayscale(images, rng, self.options.grayscale_prob).flatten(0, 1), each)
         return standardize(color_jitter(seen, each)), image
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask, partners
+from ssltransfer.tasks.pretext.base import PretextTask, paired_indices
 from ssltransfer.tasks.pretext.residual_head import PatchVectors
 
 
@@ -31,12 +31,12 @@ class ExemplarPatchesTask(PretextTask):
     shows beyond the image's edge is its reflection.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
 
     def __init__(self, options: ExemplarPatches, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         self.chance_loss = options.margin
 
@@ -95,14 +95,14 @@ class ExemplarPatchesTask(PretextTask):
             )
             for number, view in enumerate(self.views(images, places).unbind(1))
         ]
-        return torch.stack([normalize(view, self.rule) for view in distorted], dim=1), places
+        return torch.stack([normalize(view, self.normalization) for view in distorted], dim=1), places
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The hinge, a mean over the images; accuracy: how often the other view is nearer than the other image."""
         inputs, _ = self.inputs(batch.images, rng)
         vectors = self.vectors(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
         one, two = vectors.unbind(1)
-        three = one[partners(len(one), "Exemplar on patches").to(one.device)]
+        three = one[paired_indices(len(one), "Exemplar on patches").to(one.device)]
         alike, unlike = (1 - F.cosine_similarity(one, other) for other in (two, three))
         loss = (alike - unlike + self.options.margin).clamp(min=0).mean()
         return {"loss": loss, "accuracy": (alike < unlike).float().mean()}
@@ -115,7 +115,7 @@ class ExemplarPatchesTask(PretextTask):
         outlines = (places.cpu() @ corners.T).mT
         marked = [outlined(image, outline) for image, outline in zip(batch.images, outlines, strict=True)]
         first, second = (visible(view) for view in inputs.unbind(1))
-        other = first[partners(len(first), "Exemplar on patches")]
+        other = first[paired_indices(len(first), "Exemplar on patches")]
         return [
             ("image", torch.stack(marked)),
             ("x1: a view", first),

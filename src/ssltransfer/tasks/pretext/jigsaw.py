@@ -22,7 +22,7 @@ class JigsawTask(PuzzleTask):
     channel to zero mean and unit deviation (protocols 1.1).
     """
 
-    rule: Normalize = "per-channel"
+    normalization: Normalize = "per-channel"
 
     def __init__(self, options: Jigsaw, backbone: BackboneOptions, seed: int):
         super().__init__(options, backbone, seed, max_hamming_set(options.permutations))
@@ -33,7 +33,7 @@ class JigsawTask(PuzzleTask):
         cut = self.options.tiles
         tiles = cut_tiles(images, rng, crop=cut.crop, tile=cut.tile, jitter=cut.jitter, channel_shift=cut.channel_shift)
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle = random_grayscale(permute(tiles, self.permutations, label), rng, self.options.gray)
+        puzzle = random_grayscale(permute(tiles, self.permutations, label), rng, self.options.grayscale_prob)
         return standardize(puzzle, per_channel=True, floor=1e-5), label
 
 

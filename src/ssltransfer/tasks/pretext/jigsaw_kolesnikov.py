@@ -17,9 +17,9 @@ from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 class JigsawKolesnikovTask(PatchTask):
     """Embeddings of nine patches in one of 100 orders (protocols 1.4).
 
-    The patches pass the backbone once, their embeddings are joined in `shown` different orders. These are drawn for each
-    image by itself, as in the paper; the released code draws them for a batch, "for simplicity". The released set of
-    permutations is the authors' own file; here it is made by the same rule.
+    Each patch passes the backbone once. The embeddings are joined in `permutations_per_image` different orders, which
+    are drawn per image, as in the paper; the released code draws them per batch, "for simplicity". The released set of
+    permutations is a file of the authors; here the set is made by the same algorithm.
     """
 
     def __init__(self, options: JigsawKolesnikov, backbone: BackboneOptions, seed: int):
@@ -32,7 +32,7 @@ class JigsawKolesnikovTask(PatchTask):
 
     def labels(self, rng: SampleRNG) -> Tensor:
         """Different permutations for each image, int64 (B, shown)."""
-        return rng.permutation("permutations", self.options.permutations)[:, : self.options.shown]
+        return rng.permutation("permutations", self.options.permutations)[:, : self.options.permutations_per_image]
 
     def orders(self, labels: Tensor) -> Tensor:
         """Slot i shows patch permutations[label][i]."""

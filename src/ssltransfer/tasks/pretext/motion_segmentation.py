@@ -57,7 +57,7 @@ class MotionSegmentationTask(PretextTask):
         LayerError: the images vanish on the way through the backbone.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
     chance_loss = math.log(2)
 
     def __init__(
@@ -65,9 +65,9 @@ class MotionSegmentationTask(PretextTask):
     ):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
-        hidden = options.hidden
+        hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Conv2d(hidden, 1, 1)
@@ -105,11 +105,11 @@ class MotionSegmentationTask(PretextTask):
     def inputs(self, batch: Batch, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """Float (B, 3, H, W), normalized, and uint8 (B, h, w), some of both mirrored."""
         images, cells = batch.images, batch.targets["motion"]
-        if self.training and self.options.mirror:
+        if self.training and self.options.hflip:
             mirrored = rng.uniform("mirror", 1)[:, 0] < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
             cells = torch.where(mirrored[:, None, None], cells.flip(-1), cells)
-        return normalize(images, self.rule), cells
+        return normalize(images, self.normalization), cells
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Binary cross-entropy over the cells; intersection over union and true share of the foreground."""

@@ -20,7 +20,7 @@ from ssltransfer.models.backbone import initialize, initialize_last
 from ssltransfer.models.build import build_tile_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.patch_embed import Embedding
+from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
 from ssltransfer.training.task import accuracy
 
 
@@ -45,16 +45,16 @@ class PatchNetwork(nn.Module):
     def __init__(self, backbone: BackboneOptions, task: PatchOptions, *, joined: int, answers: int, seed: int):
         super().__init__()
         self.backbone = build_tile_backbone(backbone, seed=seed, stem_stride=task.tiles.stem_stride)
-        self.embedding = Embedding(self.backbone, task.tiles.tile, "Patches", task.embedding, seed=seed + 1)
+        self.embedding = PatchEmbed(self.backbone, task.tiles.tile, "Patches", task.embed_dim, seed=seed + 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 2)
             self.fc7 = nn.Sequential(
-                nn.Linear(joined * task.embedding, task.hidden),
-                nn.BatchNorm1d(task.hidden, eps=1e-5, momentum=task.bn_momentum),
+                nn.Linear(joined * task.embed_dim, task.hidden_dim),
+                nn.BatchNorm1d(task.hidden_dim, eps=1e-5, momentum=task.bn_momentum),
                 nn.ReLU(inplace=True),
                 nn.Dropout(task.dropout),
             )
-            self.fc8 = nn.Linear(task.hidden, answers)
+            self.fc8 = nn.Linear(task.hidden_dim, answers)
             initialize(self.fc7)
             initialize_last(self.fc8)
 
@@ -80,7 +80,7 @@ class PatchTask(PretextTask):
     and what is asked is drawn, the same each time.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
     network: PatchNetwork
 
     def __init__(self, options: PatchOptions, answers: int):
@@ -112,7 +112,7 @@ class PatchTask(PretextTask):
             jitter=cut.jitter,
             channel_shift=cut.channel_shift,
         )
-        patches = random_grayscale(patches, rng, options.gray, each=options.gray_each)
+        patches = random_grayscale(patches, rng, options.grayscale_prob, each=options.grayscale_per_patch)
         return standardize(patches), self.labels(rng)
 
     @abstractmethod

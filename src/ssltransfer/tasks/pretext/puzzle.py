@@ -42,7 +42,7 @@ class PuzzleTask(PretextTask):
             backbone,
             options.tiles,
             permutations=options.permutations,
-            hidden=options.hidden,
+            hidden_dim=options.hidden_dim,
             dropout=options.dropout,
             bn=options.bn,
             seed=seed,

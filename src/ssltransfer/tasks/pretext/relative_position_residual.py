@@ -37,8 +37,8 @@ class RelativePositionResidualTask(PretextTask):
     ):
         super().__init__()
         self.options = options
-        self.rule: Normalize = "lab-lightness" if options.harmonized else "per-image"
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.normalization: Normalize = "lab-lightness" if options.lightness_input else "per-image"
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         both = 2 * self.vectors.features
         width = options.width or both
@@ -47,7 +47,7 @@ class RelativePositionResidualTask(PretextTask):
             last = nn.Linear(width, len(OFFSETS))
             self.head = nn.Sequential(
                 *([nn.Linear(both, width, bias=False)] if options.width else []),
-                *(ConnectedUnit(width, options.hidden) for _ in range(_UNITS)),
+                *(ConnectedUnit(width, options.hidden_dim) for _ in range(_UNITS)),
                 nn.BatchNorm1d(width),
                 nn.ReLU(inplace=True),
                 last,
@@ -59,7 +59,7 @@ class RelativePositionResidualTask(PretextTask):
     @property
     def transform(self) -> Canvas:
         """Resize by area, cut a square."""
-        return Canvas(self.options.pixels, self.options.canvas)
+        return Canvas(self.options.area_range, self.options.crop_size)
 
     def patches(self, images: Tensor, rng: SampleRNG) -> PatchPairs:
         """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
@@ -67,8 +67,8 @@ class RelativePositionResidualTask(PretextTask):
 
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Patches as the network sees them: float (N, 3, patch, patch)."""
-        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.low_resolution)
-        if self.options.harmonized:
+        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.downsample_prob)
+        if self.options.lightness_input:
             return lightness_alone(rgb_to_lab(x))
         return scale_by_rms(drop_colors(x, pairs.rng), scale=1.0)
 

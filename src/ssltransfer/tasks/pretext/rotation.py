@@ -20,7 +20,7 @@ from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.pooled_backbone import Pooled
+from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
 
@@ -32,7 +32,7 @@ class RotationTask(PretextTask):
     Validation images are the central crop, 87.5 % of the short side, neither mirrored nor distorted.
 
     Head: a residual network has its global average and one linear layer, and so has any that ends with a vector
-    (`BackboneOptions.vector`). The others have pool5, fc6 and fc7 without
+    (`BackboneOptions.embedding_layer`). The others have pool5, fc6 and fc7 without
     bias, each with batch normalization (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer; the convolutions are
     those of the backbone that was asked for, without batch normalization unless it has its own.
     """
@@ -40,18 +40,18 @@ class RotationTask(PretextTask):
     def __init__(self, options: Rotation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.rule: Normalize = "half" if options.augment == "inception" else "imagenet"
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
-        self.size, self.short_side = backbone.size, backbone.short_side
+        self.normalization: Normalize = "half" if options.augment == "inception" else "imagenet"
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        self.size, self.short_side = backbone.img_size, backbone.short_side
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            last = nn.Linear(options.hidden, 4)
-            if backbone.vector:
-                last = nn.Linear(self.backbone.shapes()[backbone.vector][0], 4)
+            last = nn.Linear(options.hidden_dim, 4)
+            if backbone.embedding_layer:
+                last = nn.Linear(self.backbone.shapes()[backbone.embedding_layer][0], 4)
                 self.head = nn.Sequential(last)
             else:
-                pooled = Pooled(self.backbone, backbone.size, "Images")
-                fc6, fc7 = _block(pooled.features, options.hidden), _block(options.hidden, options.hidden)
+                pooled = PooledBackbone(self.backbone, backbone.img_size, "Images")
+                fc6, fc7 = _block(pooled.features, options.hidden_dim), _block(options.hidden_dim, options.hidden_dim)
                 self.head = nn.Sequential(pooled, *fc6, *fc7, last)
                 for layer in (*fc6, *fc7):
                     initialize(layer)
@@ -79,12 +79,12 @@ class RotationTask(PretextTask):
             if self.options.augment == "inception":
                 images = color_jitter(images, rng)
         turned, label = rotate4(images)
-        return normalize(turned, self.rule), label
+        return normalize(turned, self.normalization), label
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the four rotations."""
         inputs, label = self.inputs(batch.images, rng)
-        vector = self.backbone.options.vector
+        vector = self.backbone.options.embedding_layer
         if vector:
             inputs = self.backbone(inputs, [vector])[vector]
         logits = self.head(inputs)

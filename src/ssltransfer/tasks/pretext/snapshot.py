@@ -14,13 +14,13 @@ from ssltransfer.config.tasks import Snapshot
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
-from ssltransfer.tasks.pretext.base import Made
+from ssltransfer.tasks.pretext.base import BuiltModel
 from ssltransfer.training.devices import Devices
 
 FOLDER = "snapshots"  # in the work directory of the pretext
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, model: Path) -> Made:
+def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, model: Path) -> BuiltModel:
     """The backbone as it was.
 
     Args:
@@ -35,9 +35,9 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, 
     digest = about.get(FOLDER, {}).get(str(spec.task.step))
     if digest is None or not file.is_file() or file_digest(file) != digest:
         raise ArtifactError(f"{file}: not the snapshot that {model} speaks of; remove {model} and run its stage again.")
-    backbone = build_backbone(spec.backbone, top=False)
+    backbone = build_backbone(spec.backbone, include_top=False)
     load_tensors(backbone, read_tensors(file), file, prefix="")
-    return Made(backbone, about["normalize"])
+    return BuiltModel(backbone, about["normalize"])
 
 
 def file_of(folder: Path, step: int) -> Path:
