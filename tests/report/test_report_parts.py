@@ -112,7 +112,7 @@ def test_a_broken_or_missing_image_is_a_gray_tile(tmp_path: Path) -> None:
 
 def test_packed_pixels_are_shown_where_there_is_no_file(objects_path: Path, tmp_path: Path) -> None:
     """As of a frame of a video."""
-    cache.run(CacheOptions(format="raw", short=64), data=objects_path, output=tmp_path / "c.parquet", threads=1)
+    cache.run(CacheOptions(format="raw", short_side=64), data=objects_path, output=tmp_path / "c.parquet", threads=1)
     index = read_index(tmp_path / "c.parquet")
     from_file = thumbnail(shown(index, 3))
     assert shown(index, 3) == index.path(3)

@@ -41,7 +41,7 @@ class Model:
             if isinstance(entity, Student)
             else isinstance(entity.task, RandomNetwork | Imported)
         )
-        return self.backbone.layers if full else self.backbone.convolutions
+        return self.backbone.layers if full else self.backbone.base_layers
 
 
 @dataclass(frozen=True)

@@ -192,8 +192,8 @@ class Measurement(Entity):
 
     @model_validator(mode="after")
     def _trains(self) -> Measurement:
-        if self.protocol.trains != bool(self.train):
-            what = "give `train`" if self.protocol.trains else "it looks at `test` alone; leave `train` out"
+        if self.protocol.needs_train != bool(self.train):
+            what = "give `train`" if self.protocol.needs_train else "it looks at `test` alone; leave `train` out"
             raise ValueError(f"{self.protocol.name}: {what}")
         return self
 

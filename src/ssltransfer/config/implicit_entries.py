@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Iterator
 
-from ssltransfer.config.backbones import AnyBackbone, can_be_rescaled
+from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, features_name, protocol_features, teacher_features
 from ssltransfer.config.entities import Document, Features, Pretext, Student
@@ -56,7 +56,7 @@ def add_controls(document: Document) -> Config:
             controls: dict[str, Pretext | Student] = {}
             if "random" in evaluation.controls:
                 controls[f"random-{backbone.slug}"] = Pretext(task=RandomNetwork(), backbone=backbone)
-            if "rescaled" in evaluation.controls and evaluation.train and can_be_rescaled(backbone):
+            if "rescaled" in evaluation.controls and evaluation.train and backbone.supports_data_init:
                 control = f"rescaled-{backbone.slug}-{evaluation.train}"
                 controls[control] = Pretext(
                     task=RandomNetwork(data_dependent_init=True), backbone=backbone, data=evaluation.train
@@ -121,7 +121,7 @@ def _supervised_data(document: Document, name: str, models: list[str]) -> str | 
         if model in document.students or model in document.pretexts:
             candidates.append(_entity(document, model).data or "")
     for candidate in candidates:
-        if candidate in document.datasets and document.datasets[candidate].labelled == "one":
+        if candidate in document.datasets and document.datasets[candidate].label_type == "single":
             return candidate
     return None
 

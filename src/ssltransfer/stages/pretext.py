@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssltransfer.artifacts.files import digest_of, write_text
+from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import MultiTask
 from ssltransfer.models.build import build_backbone
@@ -17,8 +17,8 @@ from ssltransfer.tasks.pretext.base import FIXED_MODELS, ModelInputs, Trainable,
 from ssltransfer.tasks.pretext.multi_task import together
 from ssltransfer.tasks.pretext.snapshot import file_of, keep
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import fit_members
-from ssltransfer.training.multi_task import Member
+from ssltransfer.training.fit import fit_multi_task
+from ssltransfer.training.multi_task import TaskRun
 
 
 def run(
@@ -47,8 +47,8 @@ def run(
         inputs["members"] = list(members)
     if model:
         inputs["model"] = [model]
-    with Work("pretext", output, spec.canonical(), inputs) as work:
-        if work.already_made():
+    with WorkDir("pretext", output, spec.canonical(), inputs) as work:
+        if work.is_cached():
             return
         devices = plan_devices(threads)
         index = _index(data)
@@ -58,37 +58,37 @@ def run(
             named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
-            first = len(trained.members[0].index)
+            first = len(trained.runs[0].index)
             total = spec.schedule.total_steps(first) if first else 0
-            at_once = isinstance(spec.task, MultiTask) and spec.task.synchronous
-            fitted = fit_members(
-                trained.members,
+            synchronous = isinstance(spec.task, MultiTask) and spec.task.synchronous
+            fitted = fit_multi_task(
+                trained.runs,
                 total,
                 folder=work.folder,
                 devices=devices,
-                at_once=at_once,
-                keep=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
-                kept=spec.snapshots,
+                synchronous=synchronous,
+                save_snapshot=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
+                snapshot_steps=spec.snapshots,
             )
             if devices.rank:
                 return
             # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.
-            backbone = build_backbone(spec.backbone, top=False)
+            backbone = build_backbone(spec.backbone, include_top=False)
             backbone.load_state_dict(trained.backbone.state_dict())
-            rule = trained.rule
+            rule = trained.normalization
             curve = (work.folder / "curve.jsonl").read_text()
             write_text(output.parent / "curve.jsonl", curve)
             content |= {
-                "curve": digest_of(output.parent / "curve.jsonl"),
+                "curve": file_digest(output.parent / "curve.jsonl"),
                 "summary": fitted.summary(trained.chance_loss),
             }
             content |= trained.content()
             if spec.snapshots:
-                content["snapshots"] = {str(step): digest_of(file_of(work.folder, step)) for step in spec.snapshots}
+                content["snapshots"] = {str(step): file_digest(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured
         else:
             made = FIXED_MODELS[type(spec.task)](spec, ModelInputs(devices, index, model))
-            backbone, rule = made.backbone, made.rule
+            backbone, rule = made.backbone, made.normalization
             content |= made.content
         content |= write_model(output.parent, backbone, rule, json.loads(spec.canonical()))
         files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.is_trainable else [])]
@@ -104,8 +104,8 @@ def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:
     assert spec.data is not None and spec.schedule is not None
     task = build_task(spec.task, spec.backbone, spec.seed)
     val = images.get(spec.val or "")
-    member = Member(task, images[spec.data], spec.schedule, spec.seed, val)
-    return Trainable([member], task.backbone, task.rule)
+    task_run = TaskRun(task, images[spec.data], spec.schedule, spec.seed, val)
+    return Trainable([task_run], task.backbone, task.normalization)
 
 
 def _named(name: str | None, index: Index | None) -> dict[str, Index]:

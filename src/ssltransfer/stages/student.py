@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ssltransfer.artifacts.files import digest_of, write_text
+from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
 from ssltransfer.models.weights import write_model
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
@@ -44,8 +44,8 @@ def run(
     learned |= {"teacher": teacher, "features": features, "val_features": val_features}
     inputs = {"data": data, "val": val, **learned}
     given = {role: [path] if path else [] for role, path in inputs.items()}
-    with Work("student", output, spec.canonical(), given) as work:
-        if work.already_made():
+    with WorkDir("student", output, spec.canonical(), given) as work:
+        if work.is_cached():
             return
         devices = plan_devices(threads)
         index = read_index(data)
@@ -55,8 +55,8 @@ def run(
         if devices.rank:
             return
         write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
-        content = write_model(output.parent, task.written(), task.rule, json.loads(spec.canonical()))
-        content |= {"curve": digest_of(output.parent / "curve.jsonl"), "summary": fitted.summary(task.chance_loss)}
+        content = write_model(output.parent, task.written(), task.normalization, json.loads(spec.canonical()))
+        content |= {"curve": file_digest(output.parent / "curve.jsonl"), "summary": fitted.summary(task.chance_loss)}
         files = ("backbone.safetensors", "backbone.json", "curve.jsonl")
         work.finish(content, files=files, device=str(devices), **fitted.measured)
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -3,8 +3,8 @@ import torch
 
 from ssltransfer.config.backbones import (
     AlexNet,
-    AlexNetBig,
     AlexNetBN,
+    AlexNetDeepCluster,
     BackboneOptions,
     CaffeNet,
     MobileNetV2,
@@ -18,31 +18,31 @@ from ssltransfer.config.backbones import (
 )
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model
-from ssltransfer.protocols.detection.backbones import Blocks, FullyConnected, norms_of, settle_norms
+from ssltransfer.models.weights import PretrainedModel
+from ssltransfer.protocols.detection.backbones import FcBackbone, Res5Backbone, calibrate_bn, norms_of
 
 
-def model(options: BackboneOptions, *, top: bool = True, seed: int = 0) -> Model:
-    backbone = build_backbone(options, top=top, seed=seed).eval().requires_grad_(False)
-    return Model(backbone, "imagenet", "", "it")
+def model(options: BackboneOptions, *, include_top: bool = True, seed: int = 0) -> PretrainedModel:
+    backbone = build_backbone(options, include_top=include_top, seed=seed).eval().requires_grad_(False)
+    return PretrainedModel(backbone, "imagenet", "", "it")
 
 
-CAFFE = CaffeNet(width=0.125, size=64, stem_stride=2)
-RES = ResNet18(width=0.125, size=32)
+CAFFE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
+RES = ResNet18(width_mult=0.125, img_size=32)
 
 
-def body(options: BackboneOptions, fc: str = "model", **given: object) -> FullyConnected:
-    return FullyConnected(model(options, **given), fc, 0.5, "pool", 0)  # type: ignore[arg-type]
+def body(options: BackboneOptions, reinit_fc: bool = False, **given: object) -> FcBackbone:
+    return FcBackbone(model(options, **given), reinit_fc, 0.5, "pool", 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("options", "stride", "side"),
     [
-        (CaffeNet(width=0.1), 16, 6),
-        (AlexNet(width=0.1), 16, 6),
-        (AlexNetBN(width=0.1), 16, 6),
-        (AlexNetBig(width=0.1), 16, 6),
-        (Vgg16(width=0.05, bn=False), 16, 7),
+        (CaffeNet(width_mult=0.1), 16, 6),
+        (AlexNet(width_mult=0.1), 16, 6),
+        (AlexNetBN(width_mult=0.1), 16, 6),
+        (AlexNetDeepCluster(width_mult=0.1), 16, 6),
+        (Vgg16(width_mult=0.05, bn=False), 16, 7),
         (CAFFE, 8, 3),
     ],
 )
@@ -52,7 +52,7 @@ def test_strides_and_sides_are_the_published_ones(options: BackboneOptions, stri
     assert found.fc6.in_features == found.channels * side**2 and found.dims == found.fc7.out_features
 
 
-@pytest.mark.parametrize("options", [CaffeNet(width=0.1), AlexNet(width=0.1), AlexNetBN(width=0.1)])
+@pytest.mark.parametrize("options", [CaffeNet(width_mult=0.1), AlexNet(width_mult=0.1), AlexNetBN(width_mult=0.1)])
 def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: BackboneOptions) -> None:
     """With kernels that are their own mirror images, a mirrored image of 16 k + 1 pixels gives the mirrored map."""
     found = body(options).eval()
@@ -67,18 +67,18 @@ def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: BackboneOptions) -> 
 
 def test_unpadded_weights_are_the_models() -> None:
     given = model(CAFFE)
-    found = FullyConnected(given, "model", 0.5, "pool", 0)
+    found = FcBackbone(given, False, 0.5, "pool", 0)
     state = given.backbone.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in found.backbone.state_dict().items())
     assert torch.equal(found.fc6.weight, state["fc6.weight"]) and torch.equal(found.fc7.bias, state["fc7.bias"])
     assert given.backbone.conv1.padding == (0, 0), "the model itself stays"
-    fresh = body(CAFFE, "fresh")
+    fresh = body(CAFFE, True)
     assert not torch.equal(fresh.fc6.weight, state["fc6.weight"])
     assert torch.equal(fresh.backbone.state_dict()["conv5.weight"], state["conv5.weight"])
-    convolutions = FullyConnected(model(CAFFE, top=False), "model", 0.5, "pool", 0)
+    convolutions = FcBackbone(model(CAFFE, include_top=False), False, 0.5, "pool", 0)
     assert torch.equal(convolutions.fc6.weight, fresh.fc6.weight), "there is none to take"
-    other = FullyConnected(given, "fresh", 0.5, "pool", 1)
-    assert not torch.equal(other.fc6.weight, body(CAFFE, "fresh").fc6.weight)
+    other = FcBackbone(given, True, 0.5, "pool", 1)
+    assert not torch.equal(other.fc6.weight, body(CAFFE, True).fc6.weight)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,12 @@ def test_unpadded_weights_are_the_models() -> None:
         (CAFFE, 0, set()),
         (CAFFE, 1, {"conv1.weight", "conv1.bias"}),
         (CAFFE, 2, {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}),
-        (AlexNet(width=0.1, size=64), 1, {"features.0.weight", "features.0.bias"}),
-        (Vgg16(width=0.05, size=32, bn=False), 2, {f"features.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")}),
+        (AlexNet(width_mult=0.1, img_size=64), 1, {"features.0.weight", "features.0.bias"}),
+        (
+            Vgg16(width_mult=0.05, img_size=32, bn=False),
+            2,
+            {f"features.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")},
+        ),
     ],
 )
 def test_what_is_frozen(options: BackboneOptions, layers: int, kept: set[str]) -> None:
@@ -96,7 +100,7 @@ def test_what_is_frozen(options: BackboneOptions, layers: int, kept: set[str]) -
     found.freeze(layers)
     assert {name for name, p in found.backbone.named_parameters() if not p.requires_grad} == kept
     assert all(p.requires_grad for part in (found.fc6, found.fc7) for p in part.parameters())
-    with pytest.raises(LayerError, match="`frozen: 99`"):
+    with pytest.raises(LayerError, match="`freeze_at: 99`"):
         found.freeze(99)
 
 
@@ -107,7 +111,7 @@ def test_regions_are_pooled_as_caffes_layer_does() -> None:
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(2, found.channels, 20, 20, generator=generator)
     boxes = torch.tensor([[8.0, 16, 80, 104], [3, 3, 150, 60]])
-    got = found.regions(maps, boxes, torch.tensor([1, 0])).reshape(2, found.channels, 3, 3)
+    got = found.roi_features(maps, boxes, torch.tensor([1, 0])).reshape(2, found.channels, 3, 3)
     for row, (owner, (x1, y1, x2, y2)) in enumerate(zip((1, 0), boxes.tolist(), strict=True)):
         left, top, right, bottom = (int(v / 8 + 0.5) for v in (x1, y1, x2 - 1, y2 - 1))
         for i in range(3):
@@ -121,43 +125,43 @@ def test_regions_are_pooled_as_caffes_layer_does() -> None:
 def test_blocks_are_the_residual_networks() -> None:
     """A region as large as the map, cut without resampling, gives what the network gives."""
     given = model(RES)
-    found = Blocks(given, "align", 0).eval()
+    found = Res5Backbone(given, "align", 0).eval()
     assert (found.stride, found.channels, found.side, found.dims) == (16, 32, 14, 64)
     x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     wanted = given.backbone(x, ["block4"])["block4"].mean((2, 3))
     torch.testing.assert_close(found.vectors(found(x)), wanted)
-    for align in (found, Blocks(given, "pool", 0).eval()):
-        near = align.regions(found(x), torch.tensor([[0.0, 0, 224, 224]]), torch.zeros(1).long())
+    for align in (found, Res5Backbone(given, "pool", 0).eval()):
+        near = align.roi_features(found(x), torch.tensor([[0.0, 0, 224, 224]]), torch.zeros(1).long())
         assert float(torch.cosine_similarity(near, wanted)[0].detach()) > 0.95
 
 
 def test_a_backbone_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4() -> None:
     """Dilation goes: the map of stride 16 is every second value of that of stride 8 (ResNet-101 v2)."""
-    given = model(ResNet101V2(width=0.125, size=32))
+    given = model(ResNet101V2(width_mult=0.125, img_size=32))
     assert given.backbone.layers[-2:] == ("block3", "pool")
-    found = Blocks(given, "align", 0).eval()
+    found = Res5Backbone(given, "align", 0).eval()
     assert (found.stride, found.side, found.dims) == (16, 14, 256)
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(
             found(x), given.backbone(x, ["block3"])["block3"][..., ::2, ::2], rtol=1e-3, atol=1e-3
         )
-        settled = settle_norms(found, [x])
+        settled = calibrate_bn(found, [x])
         assert settled == len(norms_of(found)) and torch.isfinite(found(x)).all()
     assert not torch.equal(
-        Blocks(given, "align", 1).backbone.block4[0].shortcut.weight, found.backbone.block4[0].shortcut.weight
+        Res5Backbone(given, "align", 1).backbone.block4[0].shortcut.weight, found.backbone.block4[0].shortcut.weight
     )
 
 
 def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
-    given = model(AlexNetBN(width=0.1))
+    given = model(AlexNetBN(width_mult=0.1))
     generator = torch.Generator().manual_seed(2)
     for part in given.backbone.modules():
         if isinstance(part, torch.nn.BatchNorm1d):
             part.running_mean.normal_(0, 0.2, generator=generator)  # type: ignore[union-attr]
             part.running_var.uniform_(0.3, 2, generator=generator)  # type: ignore[union-attr]
             torch.nn.init.uniform_(part.bias, -0.5, 0.5)
-    found = FullyConnected(given, "model", 0.5, "pool", 0).eval()
+    found = FcBackbone(given, False, 0.5, "pool", 0).eval()
     x = torch.randn(2, 3, 224, 224, generator=generator)
     with torch.no_grad():
         cells = given.backbone._feature_blocks[7](given.backbone(x, ["conv5"])["conv5"])  # type: ignore[index]
@@ -167,18 +171,18 @@ def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "stride", "dims"),
     [
-        (ResNet50V2(width=0.125, size=32), 16, 256),
-        (ResNet50V2(width=0.125, size=32, last_relu=False, representation=5), 16, 256),
-        (RevNet50(width=0.125, size=32), 16, 256),
-        (MobileNetV2(width=0.25, size=32), 16, 1280),
-        (Vgg19BN(width=0.1, size=32), 8, 48),
+        (ResNet50V2(width_mult=0.125, img_size=32), 16, 256),
+        (ResNet50V2(width_mult=0.125, img_size=32, last_relu=False, embed_dim=5), 16, 256),
+        (RevNet50(width_mult=0.125, img_size=32), 16, 256),
+        (MobileNetV2(width_mult=0.25, img_size=32), 16, 1280),
+        (Vgg19BN(width_mult=0.1, img_size=32), 8, 48),
     ],
     ids=lambda value: getattr(value, "slug", None),
 )
 def test_blocks_of_other_networks(options: BackboneOptions, stride: int, dims: int) -> None:
     """What the network itself gives of a image whose map is not resampled, before any representation."""
     given = model(options)
-    found = Blocks(given, "align", 0).eval()
+    found = Res5Backbone(given, "align", 0).eval()
     assert (found.stride, found.side, found.dims) == (stride, 14, dims)
     x = torch.randn(1, 3, 14 * stride, 14 * stride, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -189,17 +193,17 @@ def test_blocks_of_other_networks(options: BackboneOptions, stride: int, dims: i
 
 def test_a_library_has_no_blocks() -> None:
     with pytest.raises(LayerError, match="a torchvision has no block3 and block4"):
-        Blocks(model(Torchvision(model="resnet18", size=32)), "align", 0)
+        Res5Backbone(model(Torchvision(model="resnet18", img_size=32)), "align", 0)
 
 
 def test_blocks_want_a_residual_network() -> None:
     with pytest.raises(LayerError, match="a caffenet has no block3 and block4"):
-        Blocks(model(CAFFE), "align", 0)
+        Res5Backbone(model(CAFFE), "align", 0)
 
 
 def test_norms_stay_and_new_ones_settle() -> None:
     """Norms of a network that has seen images stay; those of a random one normalize these images."""
-    found = Blocks(model(RES), "align", 0)
+    found = Res5Backbone(model(RES), "align", 0)
     found.freeze(0)
     found.train()
     assert not any(norm.training for norm in norms_of(found))
@@ -208,7 +212,7 @@ def test_norms_stay_and_new_ones_settle() -> None:
     seen = []
     last = norms_of(found.backbone.get_submodule("layer3"))[-1]
     last.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
-    assert settle_norms(found, images) == len(norms_of(found)) == 20
+    assert calibrate_bn(found, images) == len(norms_of(found)) == 20
     seen.clear()
     for x in images:
         found.eval()(x)
@@ -216,7 +220,7 @@ def test_norms_stay_and_new_ones_settle() -> None:
     torch.testing.assert_close(values.mean(1), torch.zeros(32), atol=0.1, rtol=0)
     torch.testing.assert_close(values.var(1), torch.ones(32), atol=0.25, rtol=0)
     before = {name: value.clone() for name, value in found.state_dict().items()}
-    assert settle_norms(found, images) == 0
+    assert calibrate_bn(found, images) == 0
     assert all(torch.equal(value, before[name]) for name, value in found.state_dict().items())
 
 
@@ -228,9 +232,9 @@ def test_a_block4_that_was_never_made_is_fresh() -> None:
             norm.running_mean += 1  # type: ignore[operator]
         for norm in norms_of(given.backbone.get_submodule("layer4")):
             norm.running_mean.zero_()  # type: ignore[union-attr]
-    found = Blocks(given, "align", 0)
+    found = Res5Backbone(given, "align", 0)
     kept = found.backbone.get_submodule("layer3").state_dict()
     kept = {name: value.clone() for name, value in kept.items()}
-    assert settle_norms(found, [torch.randn(1, 3, 64, 64)]) == 5
+    assert calibrate_bn(found, [torch.randn(1, 3, 64, 64)]) == 5
     now = found.backbone.get_submodule("layer3").state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in now.items())

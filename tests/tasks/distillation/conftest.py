@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import AnyBackbone, CaffeNet, ResNet18, Vgg16
 from ssltransfer.config.entities import Features, Student
 from ssltransfer.config.methods import AnyMethod
@@ -20,8 +20,8 @@ from ssltransfer.models.weights import write_model
 from ssltransfer.stages import features
 from ssltransfer.tasks.student import StudentInputs
 
-TEACHER = ResNet18(width=0.125, size=64)
-SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
+TEACHER = ResNet18(width_mult=0.125, img_size=64)
+SMALL = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 InputsMaker = Callable[..., StudentInputs]
 # A small puzzle, without dropout, which differs by micro-batches and devices; maps of other sides than the teacher's.
 ATTENTION: dict[str, Any] = {
@@ -43,8 +43,8 @@ ATTENTION: dict[str, Any] = {
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of a random ResNet-18 of width 1/8: 64 numbers a image."""
     manifest = tmp_path_factory.mktemp("teacher") / "teacher" / "manifest.json"
-    with Work("pretext", manifest, "{}", {}) as work:
-        work.finish(write_model(manifest.parent, build_backbone(TEACHER, top=True, seed=5), "half", {}))
+    with WorkDir("pretext", manifest, "{}", {}) as work:
+        work.finish(write_model(manifest.parent, build_backbone(TEACHER, include_top=True, seed=5), "half", {}))
     return manifest
 
 
@@ -52,8 +52,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def solver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of a random VGG16, which might have solved puzzles."""
     manifest = tmp_path_factory.mktemp("solver") / "solver" / "manifest.json"
-    backbone = build_backbone(Vgg16(width=0.125, size=64), top=True, seed=5)
-    with Work("pretext", manifest, "{}", {}) as work:
+    backbone = build_backbone(Vgg16(width_mult=0.125, img_size=64), include_top=True, seed=5)
+    with WorkDir("pretext", manifest, "{}", {}) as work:
         work.finish(write_model(manifest.parent, backbone, "per-image", {}))
     return manifest
 

@@ -62,7 +62,7 @@ def test_the_loss_of_a_batch_is_that_of_features_and_queues(make_given: InputsMa
     task = CompressTask(given).eval()
     batch = batch_of(task, given)
     with torch.no_grad():
-        views = task.views(batch, batch.draws(0))
+        views = task.views(batch, batch.rng(0))
         teacher, student = task.teacher_features(batch, views), task.head(task.student_features(views))
         cosine = [
             F.cosine_similarity(x[:, None], F.normalize(task.teacher_queue)[None], dim=2)
@@ -70,7 +70,7 @@ def test_the_loss_of_a_batch_is_that_of_features_and_queues(make_given: InputsMa
             for x in (student, teacher)
         ]
         expected = plain(cosine[0].double(), cosine[1].double(), 0.04)
-        assert task(batch, batch.draws(0))["loss"].item() == pytest.approx(expected.item(), rel=1e-3)
+        assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(expected.item(), rel=1e-3)
     assert isinstance(task.head, nn.Linear) and task.head.out_features == 64 and not task._pending
 
 
@@ -81,7 +81,7 @@ def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: Input
         task = CompressTask(given)
         assert task._online is not None
         task.backbone.load_state_dict(task._online.model.backbone.state_dict())
-        task.rule = task._online.model.rule
+        task.normalization = task._online.model.normalization
         if isinstance(task.head, nn.Linear):
             nn.init.eye_(task.head.weight)
             nn.init.zeros_(task.head.bias)
@@ -89,7 +89,7 @@ def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: Input
             task.student_queue.copy_(task.teacher_queue)  # type: ignore[operator, arg-type]
         task.eval()
         batch = batch_of(task, given)
-        assert task(batch, batch.draws(0))["loss"].item() == pytest.approx(0.0, abs=1e-5)
+        assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(0.0, abs=1e-5)
 
 
 def _teacher_options() -> Any:
@@ -108,11 +108,11 @@ def test_queues_are_rings_in_the_order_of_the_images(make_given: InputsMaker) ->
         batch = batch_of(task, given, 16 * step)
         before = task.teacher_queue.clone()  # type: ignore[operator]
         for part in batch.split(4):
-            task(part, part.draws(0))
+            task(part, part.rng(0))
         assert torch.equal(task.teacher_queue, before)  # type: ignore[arg-type]
         task.after_step(step)
         with torch.no_grad():
-            rows.append(F.normalize(task.teacher_features(batch, task.views(batch, batch.draws(0)))))
+            rows.append(F.normalize(task.teacher_features(batch, task.views(batch, batch.rng(0)))))
     said = torch.cat(rows)
     expected = start[0].clone()
     expected[:16], expected[16:32], expected[32:] = said[:16], said[16:32], said[32:40]
@@ -124,14 +124,14 @@ def test_queues_are_rings_in_the_order_of_the_images(make_given: InputsMaker) ->
 def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: InputsMaker) -> None:
     from ssltransfer.config.backbones import ResNet18
 
-    given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width=0.125, size=64))
+    given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width_mult=0.125, img_size=64))
     task = CompressTask(given).train()
     assert task.momentum_encoder is not None
     slow, fast = task.momentum_encoder["backbone"], task.backbone
     batch = batch_of(task, given)
     before = slow.conv1.weight.clone()
     mean = slow.bn1.running_mean.clone()
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     assert all(parameter.grad is None for parameter in slow.parameters())
     # Only its norms are in training mode.
     assert not slow.training and slow.bn1.training and not torch.equal(slow.bn1.running_mean, mean)
@@ -151,7 +151,7 @@ def test_what_is_learned_lowers_the_loss(make_given: InputsMaker) -> None:
     """On the same few images, well below that of equal probabilities."""
     given = make_given({**ONE, "augment": "none"}, optimizer="adam", lr=0.003, weight_decay=0.0)
     from ssltransfer.training.devices import Devices
-    from ssltransfer.training.fit import build_optimizer, update
+    from ssltransfer.training.train_step import build_optimizer, update
 
     task = CompressTask(given).train()
     optimizer = build_optimizer(task, given.spec.schedule)

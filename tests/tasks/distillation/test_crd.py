@@ -46,11 +46,11 @@ def test_the_first_batch_makes_the_scores_probabilities(make_given: InputsMaker)
     batches = [
         next(load_batches(given.index, task.transform, sequential_keys(range(a, a + 16), 16), seed=0)) for a in (0, 16)
     ]
-    first = task(batches[0], batches[0].draws(0))["loss"].item()
+    first = task(batches[0], batches[0].rng(0))["loss"].item()
     constants = task.constants.clone()  # type: ignore[operator]
     assert (constants > 0).all() and first == pytest.approx(task.chance_loss, rel=0.25)
     task.after_step(0)
-    task(batches[1], batches[1].draws(0))
+    task(batches[1], batches[1].rng(0))
     assert torch.equal(task.constants, constants)  # type: ignore[arg-type]
 
 
@@ -60,10 +60,10 @@ def test_memories_follow_what_was_said(make_given: InputsMaker) -> None:
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(8), 8), seed=0))
     before = task.student_memory.clone()  # type: ignore[operator]
     for part in batch.split(4):
-        task(part, part.draws(0))
+        task(part, part.rng(0))
     assert torch.equal(task.student_memory, before)  # type: ignore[arg-type]
     with torch.no_grad():
-        said = F.normalize(task.student_head(task.student_features(task.views(batch, batch.draws(0)))))
+        said = F.normalize(task.student_head(task.student_features(task.views(batch, batch.rng(0)))))
     task.after_step(0)
     expected = before.clone()
     expected[:8] = F.normalize(0.5 * before[:8] + 0.5 * said)
@@ -77,5 +77,5 @@ def test_val_images_have_no_memory(make_given: InputsMaker) -> None:
     batch = next(load_batches(given.index, task.val_transform, sequential_keys(range(8), 8), seed=0))
     memory = task.student_memory.clone()  # type: ignore[operator]
     shifted = type(batch)(batch.images, batch.ids + 10_000, batch.epochs)
-    assert torch.isfinite(task(shifted, shifted.draws(0))["loss"])
+    assert torch.isfinite(task(shifted, shifted.rng(0))["loss"])
     assert torch.equal(task.student_memory, memory) and not task._pending and not task.constants.any()  # type: ignore[arg-type, operator]

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import ResNet18
 from ssltransfer.data.loader import load_batches, sequential_keys
@@ -50,7 +50,7 @@ def test_the_backbone_alone_is_written(
 ) -> None:
     output = tmp_path / "s" / "manifest.json"
     given = {"features": said} if cached else {"teacher": teacher}
-    spec = spec_of({**METHODS[name], "precompute_teacher": cached}, ResNet18(width=0.125, size=64), steps=2)
+    spec = spec_of({**METHODS[name], "precompute_teacher": cached}, ResNet18(width_mult=0.125, img_size=64), steps=2)
     student.run(spec, data=objects_path, output=output, threads=1, **given)
     assert read_model(output).backbone.layers[-1] == "pool"
     tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
@@ -65,13 +65,13 @@ def test_cached_equals_live_without_augmentation(name: str, make_given: InputsMa
     for cached in (False, True):
         # A backbone with the teacher's own view: CaffeNet's short side is another one.
         given = make_given(
-            {**METHODS[name], "precompute_teacher": cached, "augment": "none"}, ResNet18(width=0.125, size=64)
+            {**METHODS[name], "precompute_teacher": cached, "augment": "none"}, ResNet18(width_mult=0.125, img_size=64)
         )
         task = method_of(given).train()
         batch = next(load_batches(objects, task.transform, sequential_keys(range(16), 16), seed=0))
         torch.manual_seed(0)
         values.append(
-            (task.teacher_features(batch, task.views(batch, batch.draws(0))), task(batch, batch.draws(0))["loss"])
+            (task.teacher_features(batch, task.views(batch, batch.rng(0))), task(batch, batch.rng(0))["loss"])
         )
     (live, loss), (cached_said, cached_loss) = values
     assert torch.allclose(live, cached_said, rtol=2e-3, atol=1e-3)
@@ -102,10 +102,12 @@ def test_features_of_other_images_are_refused(said: Path, objects_val_path: Path
 def test_a_teacher_of_another_size_sees_the_same_view(make_given: InputsMaker) -> None:
     from ssltransfer.config.backbones import CaffeNet
 
-    given = make_given({"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width=0.125, size=48, stem_stride=2))
+    given = make_given(
+        {"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
+    )
     task = method_of(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
-    views = task.views(batch, batch.draws(0))
+    views = task.views(batch, batch.rng(0))
     assert views.shape[-1] == 48 and task.teacher_features(batch, views).shape == (4, 64)
 
 
@@ -136,7 +138,7 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects
     again = subprocess.run(words, capture_output=True, text=True)
     assert again.returncode == 0 and "going on after step" in again.stdout, again.stdout + again.stderr
     for file in ("manifest.json", "backbone.safetensors", "curve.jsonl"):
-        assert digest_of(broken.parent / file) == digest_of(whole.parent / file)
+        assert file_digest(broken.parent / file) == file_digest(whole.parent / file)
 
 
 @pytest.mark.slow

@@ -18,14 +18,14 @@ METHOD = {"name": "layer-regression", "layers": ["block2", "block3"], "augment":
 
 
 def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given: InputsMaker) -> None:
-    given = make_given(METHOD, ResNet18(width=0.125, size=64))
+    given = make_given(METHOD, ResNet18(width_mult=0.125, img_size=64))
     task = LayerRegressionTask(given)
     assert task._online is not None
     task.backbone.load_state_dict(task._online.model.backbone.state_dict())
-    task.rule = task._online.model.rule
+    task.normalization = task._online.model.normalization
     task.eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(48), 48), seed=0))
-    assert task(batch, batch.draws(0))["loss"].item() == pytest.approx(0.0, abs=1e-9)
+    assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(0.0, abs=1e-9)
     maps = task._online.maps(batch.images, ["block2", "block3"])
     plain = sum(np.mean(value.numpy().var((0, 2, 3))) for value in maps.values())
     assert task.chance_loss == pytest.approx(plain, rel=1e-3)
@@ -37,7 +37,7 @@ def test_other_channels_and_sides_are_mapped(make_given: InputsMaker) -> None:
     task = LayerRegressionTask(given).train()
     assert task.heads[0].weight.shape[:2] == (32, 48)
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert found["loss"].item() == pytest.approx(found["conv4_loss"].item())
     found["loss"].backward()
     assert task.backbone.conv1.weight.grad.abs().max() > 0

@@ -16,7 +16,7 @@ from ssltransfer.stages import features, pretext, student
 
 from .conftest import spec_of
 
-SMALL = {"name": "caffenet", "width": 0.125, "size": 64, "stem_stride": 2}
+SMALL = {"name": "caffenet", "width_mult": 0.125, "img_size": 64, "stem_stride": 2}
 METHODS: dict[str, dict[str, Any]] = {
     "compress-1q": {"queue_size": 40},
     "compress-2q": {"queue_size": 40},
@@ -43,8 +43,8 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) -> di
     learned = spec_of({"name": "regression", "teacher_layer": "conv5", "teacher_pool": Pool(avg=1)}, steps=1)
     student.run(learned, data=objects_path, teacher=found["pretext"], output=found["student"], threads=1)
     for kind, model, backbone in (
-        ("file", "resnet18", {"name": "resnet18", "size": 64}),
-        ("library", "shufflenet_v2_x0_5", {"name": "torchvision", "model": "shufflenet_v2_x0_5", "size": 64}),
+        ("file", "resnet18", {"name": "resnet18", "img_size": 64}),
+        ("library", "shufflenet_v2_x0_5", {"name": "torchvision", "model": "shufflenet_v2_x0_5", "img_size": 64}),
     ):
         file = root / f"{model}.pth"
         torch.save(torchvision.models.get_model(model, weights=None).state_dict(), file)

@@ -25,10 +25,11 @@ from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.stages import pretext
 from ssltransfer.tasks.pretext.multi_task import WithL1Penalty, together
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit_members, update
+from ssltransfer.training.fit import fit_multi_task
+from ssltransfer.training.train_step import build_optimizer, update
 
-BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True}
-DEEP: dict[str, Any] = {"name": "resnet101-v2", "width": 0.125, "size": 32, "stem_stride": 1}
+BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True}
+DEEP: dict[str, Any] = {"name": "resnet101-v2", "width_mult": 0.125, "img_size": 32, "stem_stride": 1}
 ROTATION = {"name": "rotation", "augment": "crop", "hidden_dim": 32}
 POSITION = {
     **{"name": "relative-position", "patch": 20, "gap": 8, "jitter": 3, "area_range": [4096, 5184], "crop_size": 60},
@@ -119,7 +120,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     # 7 of 10 turns of 4 images among 24, 3 of 8 among 48; validation images belong to the pretext's own data.
     assert summary["rp.epoch"] == round(7 * 4 / 24, 4) and summary["turn.epoch"] == 0.5
     assert "turn.val_loss" in summary and "rp.val_loss" not in summary
-    backbone = build_backbone(CaffeNet.model_validate(BACKBONE), top=False)
+    backbone = build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False)
     backbone.load_state_dict(load_file(tmp_path / "whole" / "backbone.safetensors"))
 
 
@@ -168,7 +169,7 @@ def maps_of(backbone: Any, x: Tensor) -> Tensor:
 
 
 def test_the_last_unit_alone_is_the_network_itself():
-    backbone = build_backbone(ResNet101V2.model_validate(DEEP), top=False)
+    backbone = build_backbone(ResNet101V2.model_validate(DEEP), include_top=False)
     mixed = MixedBackbone(backbone)
     assert len(mixed.mix.alpha) == 23 and torch.allclose(mixed.mix.alpha, torch.full((23,), 23**-0.5))
     x = torch.randn(2, 3, 32, 32)
@@ -182,7 +183,7 @@ def test_the_last_unit_alone_is_the_network_itself():
         units = backbone.units_of(backbone(x, ["block2"])["block2"])  # type: ignore[operator]
         assert torch.allclose(maps_of(mixed, x), mixed.mix.norm(-units[4]).relu())
     with pytest.raises(LayerError, match="caffenet has no units"):
-        MixedBackbone(build_backbone(CaffeNet.model_validate(BACKBONE), top=False))
+        MixedBackbone(build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False))
 
 
 def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index):
@@ -191,7 +192,7 @@ def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index
         tasks = {"a": {"task": ROTATION}, "b": {"task": {**ROTATION, "hidden_dim": 16}}}
         schedule = {**RMSPROP, "steps": 30, "batch_size": 2, "lr": 0.05, "optimizer": "adam", "lr_schedule": "constant"}
         made = together(spec_of(tasks, DEEP, schedule, l1_layer_mix=strength), {"d": objects, "h": objects})
-        tasks_made = [one.task for one in made.members]
+        tasks_made = [one.task for one in made.runs]
         assert all(isinstance(task, WithL1Penalty) for task in tasks_made)
         start = {name: value.clone() for name, value in made.backbone.state_dict().items()}
         optimizers = [build_optimizer(task, Schedule.model_validate(schedule)) for task in tasks_made]
@@ -217,6 +218,6 @@ def test_a_mixed_training_is_resumed_and_val_loss_has_no_penalty(tmp_path: Path,
     tasks = {"a": {"task": ROTATION}, "b": {"task": ROTATION}}
     spec = spec_of(tasks, DEEP, {**RMSPROP, "steps": 2, "batch_size": 2}, l1_layer_mix=5.0)
     made = together(spec, {"d": objects.subset(range(4)), "h": objects.subset(range(2))})
-    fitted = fit_members(made.members, 2, folder=tmp_path, devices=Devices(torch.device("cpu"), 0))
+    fitted = fit_multi_task(made.runs, 2, folder=tmp_path, devices=Devices(torch.device("cpu"), 0))
     last = fitted.curve[-1]
     assert last["b.l1"] == pytest.approx(23**0.5, rel=0.02) and last["b.loss"] > 20 > last["b.val_loss"]

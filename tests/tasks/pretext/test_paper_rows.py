@@ -18,7 +18,7 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import build_task
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, update
+from ssltransfer.training.train_step import build_optimizer, update
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_the_papers_are_all_here() -> None:
 def test_the_row_learns(name: str, objects: Index) -> None:
     row = ROWS[name]
     tiles = "tiles" in SMALL[row.task.name]
-    smaller: dict[str, Any] = {"width": 0.06 if row.backbone.name.startswith("vgg") else 0.125}
+    smaller: dict[str, Any] = {"width_mult": 0.06 if row.backbone.name.startswith("vgg") else 0.125}
     smaller["size"] = TILE if tiles else 96
     if getattr(row.backbone, "representation", None):
         smaller["representation"] = 16
@@ -93,7 +93,7 @@ def test_the_row_learns(name: str, objects: Index) -> None:
     else:
         batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
     task.train()
-    task.survey(objects, CPU)
+    task.on_train_start(objects, CPU)
     optimizer = build_optimizer(task, schedule)
     before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
     first = next(key for key, value in before.items() if value.ndim == 4)
@@ -103,4 +103,4 @@ def test_the_row_learns(name: str, objects: Index) -> None:
     # The gradient comes down to the first convolution.
     assert not torch.equal(before[first], after[first])
     # What is exported: the same tensors in the network that the configuration names.
-    build_backbone(backbone, top=False).load_state_dict(after)
+    build_backbone(backbone, include_top=False).load_state_dict(after)

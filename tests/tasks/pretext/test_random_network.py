@@ -16,14 +16,14 @@ from ssltransfer.config.load import complete
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.stages.pretext import run
 
-BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
 
-def made(folder: Path, **options: bool) -> Model:
+def made(folder: Path, **options: bool) -> PretrainedModel:
     data = folder / "index.parquet"
     make_index(
         Synthetic(subset="objects", split="train", num_images=40, size=64, root=str(folder / "world")),
@@ -37,7 +37,7 @@ def made(folder: Path, **options: bool) -> Model:
 
 
 def test_a_random_network_is_its_seed(tmp_path: Path) -> None:
-    found, fresh = made(tmp_path).backbone.state_dict(), build_backbone(BACKBONE, top=True, seed=3).state_dict()
+    found, fresh = made(tmp_path).backbone.state_dict(), build_backbone(BACKBONE, include_top=True, seed=3).state_dict()
     assert found.keys() == fresh.keys() and all(torch.equal(found[name], fresh[name]) for name in found)
 
 

@@ -50,7 +50,7 @@ def test_jigsawpp_falls_below_chance_on_images_it_never_saw(tmp_path: Path, tiny
         tmp_path,
         tiny_imagenet,
         task=task,
-        backbone={"name": "caffenet", "width": 0.25, "size": 96, "stem_stride": 2},
+        backbone={"name": "caffenet", "width_mult": 0.25, "img_size": 96, "stem_stride": 2},
         schedule={"steps": 450, "batch_size": 128, "lr": 0.001, "optimizer": "adam", "weight_decay": 0},
     )
     assert row["val_loss"] < 6.553 - 0.1 and row["val_accuracy"] > 0.003
@@ -62,7 +62,7 @@ def test_rotation_falls_below_chance_on_images_it_never_saw(tmp_path: Path, tiny
         tmp_path,
         tiny_imagenet,
         task={"name": "rotation", "augment": "crop", "hidden_dim": 256},
-        backbone={"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2},
+        backbone={"name": "caffenet", "width_mult": 0.25, "img_size": 64, "stem_stride": 2},
         schedule={"epochs": 4, "batch_size": 32, "lr": 0.001, "optimizer": "adam", "weight_decay": 0},
     )
     assert row["val_loss"] < 1.386 - 0.07 and row["val_accuracy"] > 0.33
@@ -98,14 +98,14 @@ def test_kolesnikovs_tasks_fall_below_chance_on_images_they_never_saw(
         tmp_path,
         tiny_imagenet,
         task=task,
-        backbone={"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True},
+        backbone={"name": "caffenet", "width_mult": 0.25, "img_size": 64, "stem_stride": 2, "bn": True},
         schedule={"steps": 300, "batch_size": 32, "lr": 0.02, "lr_schedule": "cosine", "weight_decay": 0.0001},
     )
     assert row["val_loss"] < loss and row["val_accuracy"] > accuracy
 
 
 SMALL: dict[str, Any] = {
-    "backbone": {"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True},
+    "backbone": {"name": "caffenet", "width_mult": 0.25, "img_size": 64, "stem_stride": 2, "bn": True},
     "schedule": {
         "steps": 300,
         "batch_size": 32,

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.tasks import RelativePosition
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, patch_pairs
 from ssltransfer.tasks.pretext.relative_position import Canvas, RelativePositionTask, label_shares
 
@@ -19,7 +19,7 @@ SMALL = {
     "stem_stride": 1,
     "hidden_dim": 32,
 }
-BACKBONE = CaffeNet(width=0.125, size=48)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48)
 
 
 def task(**more: object) -> RelativePositionTask:
@@ -30,8 +30,8 @@ def images(n: int, side: int = 60) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
-def draws(n: int) -> Draws:
-    return Draws(0, 0, torch.arange(n))
+def rng(n: int) -> SampleRNG:
+    return SampleRNG(0, 0, torch.arange(n))
 
 
 def test_defaults_are_those_of_the_released_code():
@@ -89,7 +89,7 @@ def test_each_patch_passes_the_backbone_once():
     network = task()
     sizes: list[int] = []
     network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
-    source, order = images(6), draws(6)
+    source, order = images(6), rng(6)
     pairs = network.patches(source, order)
     from ssltransfer.data.loader import Batch
 
@@ -100,27 +100,27 @@ def test_each_patch_passes_the_backbone_once():
 def test_inputs_have_a_root_mean_square_of_one():
     for color in ("drop", "project"):
         network = task(color_mode=color)
-        pairs = network.patches(images(8), draws(8))
+        pairs = network.patches(images(8), rng(8))
         inputs = network.prepare(pairs)
         assert torch.allclose(inputs.square().mean((1, 2, 3)).sqrt(), torch.ones(len(inputs)), atol=1e-4)
 
 
 def test_of_the_colors_one_is_kept_or_green_against_magenta_is_gone():
     network = task(color_mode="drop", downsample_prob=0.0)
-    pairs = network.patches(images(40), draws(40))
+    pairs = network.patches(images(40), rng(40))
     loud = network.prepare(pairs).std((-1, -2))  # (N, 3)
     assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
     assert set(loud.argmax(1).tolist()) == {0, 1, 2}
 
     network = task(color_mode="project", downsample_prob=0.0)
-    red, green, blue = network.prepare(network.patches(images(8), draws(8))).unbind(1)
+    red, green, blue = network.prepare(network.patches(images(8), rng(8))).unbind(1)
     assert (2 * green - red - blue).abs().max() < 1e-4
 
 
 def test_a_third_of_the_patches_is_blurred():
     source = images(60)  # white noise: blur halves its deviation
     sharp, some = task(color_mode="project", downsample_prob=0.0), task(color_mode="project")
-    pairs = some.patches(source, draws(60))
+    pairs = some.patches(source, rng(60))
     same = (sharp.prepare(pairs) - some.prepare(pairs)).abs().amax((1, 2, 3)) < 1e-5
     assert abs((~same).float().mean() - 0.33) < 0.06
 
@@ -130,7 +130,7 @@ def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
     options = RelativePosition.model_validate(SMALL | more)
     pairs = patch_pairs(
         images(400),
-        draws(400),
+        rng(400),
         patch=options.patch,
         gap=options.gap,
         jitter=options.jitter,

@@ -9,7 +9,7 @@ from ssltransfer.config.backbones import CaffeNet, ResNet101V2
 from ssltransfer.config.tasks import RelativePositionResidual
 from ssltransfer.data.lab import rgb_to_lab
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
@@ -17,7 +17,7 @@ from ssltransfer.tasks.pretext.relative_position_residual import RelativePositio
 
 SMALL = {"patch": 28, "gap": 8, "jitter": 3, "area_range": (5184, 6400), "crop_size": 72, "hidden_dim": 16}
 SMALL |= {"head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(**more: object) -> RelativePositionResidualTask:
@@ -59,7 +59,7 @@ def test_defaults_are_those_of_the_papers():
 def test_the_second_patch_lies_where_the_label_says():
     network = task(downsample_prob=0.0)
     source = images(20)
-    pairs = network.patches(source, Draws(0, 0, torch.arange(20)))
+    pairs = network.patches(source, SampleRNG(0, 0, torch.arange(20)))
     pitch = network.options.patch + network.options.gap
     for one, two, label in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.label.tolist(), strict=True):
         image, top, left = pairs.corners[one].tolist()
@@ -73,7 +73,7 @@ def test_the_second_patch_lies_where_the_label_says():
 
 def test_one_color_is_left_and_the_patch_has_unit_scale():
     network = task(downsample_prob=0.0)
-    inputs = network.prepare(network.patches(images(40), Draws(0, 0, torch.arange(40))))
+    inputs = network.prepare(network.patches(images(40), SampleRNG(0, 0, torch.arange(40))))
     loud = inputs.std((-1, -2))
     assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
     assert torch.allclose(inputs.square().mean((1, 2, 3)), torch.ones(len(inputs)), atol=1e-3)
@@ -81,7 +81,7 @@ def test_one_color_is_left_and_the_patch_has_unit_scale():
 
 def pairs_of(patches: torch.Tensor) -> PatchPairs:
     none = torch.zeros(0, dtype=torch.int64)
-    return PatchPairs(patches, none, Draws(0, 0, torch.arange(len(patches))), none, none, none)
+    return PatchPairs(patches, none, SampleRNG(0, 0, torch.arange(len(patches))), none, none, none)
 
 
 def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
@@ -97,19 +97,19 @@ def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
     sharp = task(lightness_input=True, downsample_prob=0.0)
     seen = [sharp.prepare(pairs_of(x)) for x in inputs]
     assert (seen[0] - seen[1]).abs().max() < 1e-3 and (seen[0] - seen[2]).abs().max() < 1e-3
-    some = network.prepare(network.patches(images(8), Draws(0, 0, torch.arange(8))))
+    some = network.prepare(network.patches(images(8), SampleRNG(0, 0, torch.arange(8))))
     assert torch.equal(some[:, 0], some[:, 1]) and torch.equal(some[:, 0], some[:, 2])
     whole = images(2)
-    assert network.rule == "lab-lightness"
-    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.rule))
-    assert torch.allclose(normalize(whole, network.rule)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
+    assert network.normalization == "lab-lightness"
+    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.normalization))
+    assert torch.allclose(normalize(whole, network.normalization)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
 
 
 def test_each_patch_passes_the_backbone_once():
     network = task()
     sizes: list[int] = []
     network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
-    source, order = images(6), Draws(0, 0, torch.arange(6))
+    source, order = images(6), SampleRNG(0, 0, torch.arange(6))
     pairs = network.patches(source, order)
     network(Batch(source, torch.arange(6), torch.zeros(6, dtype=torch.int64)), order)
     assert sizes == [len(pairs.patches)] and len(pairs.label) > len(pairs.patches)

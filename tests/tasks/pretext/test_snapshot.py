@@ -14,7 +14,7 @@ from ssltransfer.config.load import complete
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 
-BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True}
+BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True}
 ROTATION = {"name": "rotation", "augment": "crop", "hidden_dim": 16}
 
 
@@ -43,7 +43,7 @@ def test_a_snapshot_is_the_network_of_a_shorter_training(tmp_path: Path, objects
     pretext.run(Pretext.parse(config.pretexts["turn@2"].canonical()), output=copy, model=whole, threads=1)
     weights = [path.parent / "backbone.safetensors" for path in (copy, tmp_path / "short" / "manifest.json", whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes() != weights[2].read_bytes()
-    assert read_model(copy).rule == read_model(whole).rule
+    assert read_model(copy).normalization == read_model(whole).normalization
     file = next((tmp_path / "turn" / "work").glob("*/snapshots/1.safetensors"))
     assert set(read_json(whole)["snapshots"]) == {"1", "2"}
     file.write_bytes(b"")
@@ -52,7 +52,7 @@ def test_a_snapshot_is_the_network_of_a_shorter_training(tmp_path: Path, objects
 
 
 def test_a_pattern_means_snapshots_where_it_says_so():
-    nearest = {"protocol": {"name": "neighbors", "layer": "conv5"}, "train": "d", "test": "e", "controls": []}
+    nearest = {"protocol": {"name": "knn", "layer": "conv5"}, "train": "d", "test": "e", "controls": []}
     for pattern, rows in (("turn*", ("turn",)), ("*@*", ("turn@1", "turn@2")), ("turn@2", ("turn@2",))):
         config = complete({**content(), "evaluations": {"near": {**nearest, "models": [pattern]}}})
         assert config.rows["near"] == rows

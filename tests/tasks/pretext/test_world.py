@@ -27,7 +27,7 @@ NINE = {
 }
 
 
-CAFFENET = {"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True}
+CAFFENET = {"name": "caffenet", "width_mult": 0.25, "img_size": 64, "stem_stride": 2, "bn": True}
 SGD = {"steps": 200, "batch_size": 32, "lr": 0.02, "lr_schedule": "cosine", "weight_decay": 0.0001}
 ADAM = {"steps": 200, "batch_size": 32, "lr": 0.001, "lr_schedule": "cosine", "weight_decay": 0, "optimizer": "adam"}
 HEAD = {"head_dims": (64, 32), "bottleneck_dim": 16}

@@ -12,12 +12,12 @@ from ssltransfer.config.backbones.base import BackboneOptions
 class AlexNetOptions(BackboneOptions):
     """What all AlexNets share: five convolutions and two fully-connected layers in a row."""
 
-    convolutions: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
-    fully_connected: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
-    tile: ClassVar[dict[str, int]] = {"stem_stride": 2}
-    pool5: ClassVar[int] = 3
-    rescalable: ClassVar[bool] = True
-    padded_by_detectors: ClassVar[bool] = True
+    base_layers: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    top_layers: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
+    patch_overrides: ClassVar[dict[str, int]] = {"stem_stride": 2}
+    pool5_kernel: ClassVar[int] = 3
+    is_feed_forward: ClassVar[bool] = True
+    caffe_padding: ClassVar[bool] = True
 
 
 class CaffeNet(AlexNetOptions):
@@ -26,16 +26,16 @@ class CaffeNet(AlexNetOptions):
     name: Literal["caffenet"] = "caffenet"
     reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
     dropout_before_classifier: ClassVar[bool] = True
-    size: int = Field(227, ge=16, le=2048)
+    img_size: int = Field(227, ge=16, le=2048)
     bn: bool = Field(False, description="Batch normalization instead of LRN: not the papers', but learns in minutes.")
 
     @property
     def short_side(self) -> int:
         """256 at 227."""
-        return round(self.size * 256 / 227)
+        return round(self.img_size * 256 / 227)
 
     @property
-    def normed(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """As was chosen."""
         return self.bn
 
@@ -54,19 +54,19 @@ class AlexNetBN(AlexNetOptions):
     reference: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
 
     @property
-    def normed(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """Always."""
         return True
 
 
-class AlexNetBig(AlexNetOptions):
+class AlexNetDeepCluster(AlexNetOptions):
     """DeepCluster's AlexNet: the original's channels without groups, batch normalization in the convolutions."""
 
-    name: Literal["alexnet-big"] = "alexnet-big"
+    name: Literal["alexnet-deepcluster"] = "alexnet-deepcluster"
     reference: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
     sobel: bool = Field(False, description="Sees the two Sobel gradients of the gray image, not its colors.")
 
     @property
-    def normed(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """Always."""
         return True

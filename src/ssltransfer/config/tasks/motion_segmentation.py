@@ -21,7 +21,7 @@ class MotionSegmentation(TaskOptions):
     targets: ClassVar[TargetKind | None] = "motion"
     gpu_hours_per_epoch: ClassVar[float | None] = 400.0
     input: tuple[_Side, _Side] = Field(
-        (240, 320), description="Height and width of the input in pixels; the backbone's `size` is ignored."
+        (240, 320), description="Height and width of the input in pixels; the backbone's `img_size` is ignored."
     )
     hidden_dim: int = Field(4096, ge=1, description="Channels of the two 1x1 convolutions of the head.")
     hflip: bool = Field(True, description="Flip left to right with probability 0.5.")

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssltransfer.config.methods import Compress, Compress1q, Compress2q
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
@@ -69,9 +69,9 @@ class CompressTask(DistillationTask):
                     module.train(mode)
         return self
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Divergence of the student's probabilities from the teacher's, a mean over the batch."""
-        views = self.views(batch, draws)
+        views = self.views(batch, rng)
         teacher = F.normalize(self.teacher_features(batch, views), dim=1)
         student = F.normalize(self.head(self.student_features(views)).float(), dim=1)
         queue: Tensor = self.teacher_queue  # type: ignore[assignment]
@@ -86,7 +86,7 @@ class CompressTask(DistillationTask):
     @torch.no_grad()
     def _encode_key(self, views: Tensor) -> Tensor:
         assert self.momentum_encoder is not None
-        found = self.momentum_encoder["backbone"](normalize(views, self.rule), [self.layer])[self.layer]
+        found = self.momentum_encoder["backbone"](normalize(views, self.normalization), [self.layer])[self.layer]
         found = found.mean((2, 3)) if found.ndim == 4 else found
         return F.normalize(self.momentum_encoder["head"](found).float(), dim=1)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.methods import Crd
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
@@ -46,14 +46,14 @@ class CrdTask(DistillationTask):
         self.chance_loss = 2 * (math.log1p(negatives) + negatives * math.log1p(1 / negatives))
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The noise-contrastive losses of both sides, a mean over the batch."""
-        views = self.views(batch, draws)
+        views = self.views(batch, rng)
         teacher = F.normalize(self.teacher_head(self.teacher_features(batch, views)).float(), dim=1)
         student = F.normalize(self.student_head(self.student_features(views)).float(), dim=1)
         memories: tuple[Tensor, Tensor] = (self.teacher_memory, self.student_memory)  # type: ignore[assignment]
         n = len(memories[0])
-        others = draws.integers("negatives", self.options.num_negatives, n)
+        others = rng.integers("negatives", self.options.num_negatives, n)
         with torch.autocast(views.device.type, enabled=False):
             scores = []
             for mine, memory, now in ((student, memories[0], teacher), (teacher, memories[1], student)):

@@ -19,7 +19,7 @@ from ssltransfer.config.methods import Distillation
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.transforms import Paired, Transform
+from ssltransfer.data.transforms import JointTransform, Transform
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
@@ -92,7 +92,7 @@ class DistillationTask(StudentTask):
             batch: what was loaded.
             views: uint8 (B, 3, S, S), what the student sees.
         """
-        return self._online(views) if self._online else batch.others["teacher"].float()
+        return self._online(views) if self._online else batch.targets["teacher"].float()
 
     @torch.no_grad()
     def feature_variance(self, index: Index) -> float:
@@ -100,7 +100,7 @@ class DistillationTask(StudentTask):
         view = super().val_transform
         transform = WithFeatures(view, self._said[True]) if self._said else view
         keys = sequential_keys(list(range(0, len(index), -(-len(index) // IMAGES))), 64)
-        size = self.spec.backbone.size
+        size = self.spec.backbone.img_size
         batches = load_batches(index, transform, keys, seed=0)
         return float(
             torch.cat([self.teacher_features(one, center_crop(one.images, size)) for one in batches]).var(0).mean()
@@ -108,7 +108,7 @@ class DistillationTask(StudentTask):
 
     def student_features(self, views: Tensor) -> Tensor:
         """What the student says: uint8 (B, 3, S, S) -> float (B, student_dim)."""
-        found: Tensor = self.backbone(normalize(views, self.rule), [self.layer])[self.layer]
+        found: Tensor = self.backbone(normalize(views, self.normalization), [self.layer])[self.layer]
         return found.mean((2, 3)) if found.ndim == 4 else found
 
 
@@ -137,14 +137,14 @@ class OnlineTeacher:
     def maps(self, views: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """Layers as they are, of uint8 (B, 3, S, S) views."""
         backbone = self.model.backbone.to(views.device)
-        size = backbone.options.size
+        size = backbone.options.img_size
         if views.shape[-1] != size:
             views = F.interpolate(views, (size, size), mode="bilinear", antialias=True, align_corners=False)
         return self.model.layers_of(views, layers)
 
 
 @dataclass(frozen=True)
-class WithFeatures(Paired):
+class WithFeatures(JointTransform):
     """A view of a image, and the row of a feature store that belongs to it."""
 
     view: Any

@@ -10,7 +10,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import LayerRegression
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.distillation.distilled import IMAGES, DistillationTask
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
@@ -41,12 +41,12 @@ class LayerRegressionTask(DistillationTask):
                 self.heads.append(nn.Identity() if here == there else nn.Conv2d(here, there, 1))
         self.chance_loss = self._map_variance(given.index)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared errors, a mean over batch, channels and places of each layer, summed over the layers."""
-        views = self.views(batch, draws)
+        views = self.views(batch, rng)
         assert self._online is not None
         theirs = self._online.maps(views, self.teacher_layers)
-        mine = self.backbone(normalize(views, self.rule), self.layers)
+        mine = self.backbone(normalize(views, self.normalization), self.layers)
         losses = {}
         for layer, other, head in zip(self.layers, self.teacher_layers, self.heads, strict=True):
             student, teacher = match_spatial_size(_map(head(_map(mine[layer]))), _map(theirs[other]))
@@ -59,7 +59,7 @@ class LayerRegressionTask(DistillationTask):
         keys = sequential_keys(list(range(0, len(index), -(-len(index) // IMAGES))), 64)
         total, count = torch.zeros(()), 0
         for batch in load_batches(index, self.val_transform, keys, seed=0):
-            maps = self._online.maps(center_crop(batch.images, self.spec.backbone.size), self.teacher_layers)
+            maps = self._online.maps(center_crop(batch.images, self.spec.backbone.img_size), self.teacher_layers)
             for value in map(_map, maps.values()):
                 total += value.float().var((0, 2, 3), correction=0).mean() * len(batch)
             count += len(batch)

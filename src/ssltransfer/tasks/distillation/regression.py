@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.methods import Regression
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.tasks.distillation.distilled import DistillationTask
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
@@ -33,10 +33,10 @@ class RegressionTask(DistillationTask):
             self.head = nn.Linear(self.student_dim, self.teacher_dim)
         self.chance_loss = 2.0 if self.method.bn else self.feature_variance(given.index)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared error, a mean over batch and dimensions."""
         assert isinstance(self.method, Regression)
-        views = self.views(batch, draws)
+        views = self.views(batch, rng)
         teacher, student = self.teacher_features(batch, views), self.head(self.student_features(views)).float()
         if self.method.bn:
             teacher, student = standardized(teacher), standardized(student)

@@ -16,12 +16,12 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.registry import Registry
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.multi_task import Member, TrainingError
+from ssltransfer.training.multi_task import TaskRun, TrainingError
 from ssltransfer.training.task import BackboneTask
 
 
@@ -29,7 +29,7 @@ class PretextTask(BackboneTask):
     """A task that needs no labels, and shows what it asks."""
 
     @abstractmethod
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
 
         Returns:
@@ -43,20 +43,20 @@ class Trainable:
     """What a pretext trains: a task, or several.
 
     Attributes:
-        backbone: what all members train, and what is exported.
-        rule: how images are normalized when the backbone is used afterwards.
+        backbone: what all tasks train, and what is exported.
+        normalization: how images are normalized when the backbone is used afterwards.
         content: what the manifest says of it beyond the weights, once it is trained.
     """
 
-    members: Sequence[Member]
+    runs: Sequence[TaskRun]
     backbone: Backbone
-    rule: Normalize
+    normalization: Normalize
     content: Callable[[], dict[str, Any]] = dict
 
     @property
     def chance_loss(self) -> float:
         """Chance-level loss; of several the mean over the steps. Some know it once they have seen their images."""
-        return sum(one.task.chance_loss * one.share for one in self.members) / sum(one.share for one in self.members)
+        return sum(run.task.chance_loss * run.weight for run in self.runs) / sum(run.weight for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class BuiltModel:
     """
 
     backbone: Backbone
-    rule: Normalize
+    normalization: Normalize
     content: dict[str, Any] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from ssltransfer.config.tasks import JigsawKolesnikov
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.permutations import max_hamming_set
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
@@ -32,18 +32,18 @@ class JigsawKolesnikovTask(PatchTask):
         self.network = PatchNetwork(backbone, options, joined=9, answers=options.permutations, seed=seed)
         self.backbone = self.network.backbone
 
-    def labels(self, draws: Draws) -> Tensor:
+    def labels(self, rng: SampleRNG) -> Tensor:
         """Different permutations for each image, int64 (B, shown)."""
-        return draws.permutation("permutations", self.options.permutations)[:, : self.options.permutations_per_image]
+        return rng.permutation("permutations", self.options.permutations)[:, : self.options.permutations_per_image]
 
     def orders(self, labels: Tensor) -> Tensor:
         """Slot i shows patch permutations[label][i]."""
         permutations: Tensor = self.permutations  # type: ignore[assignment]
         return permutations[labels].long()
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """The patches in two of the orders, and the first put back by the permutation that is the answer."""
-        patches, labels = self.inputs(batch.images, draws)
+        patches, labels = self.inputs(batch.images, rng)
         orders = self.orders(labels[:, :2])
         image = torch.arange(len(patches), device=patches.device)[:, None, None]
         shown = visible(patches)[image, orders]  # (B, orders, 9, 3, t, t)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import JigsawPP
-from ssltransfer.data.device_ops import gray_some, project_colors, standardize
+from ssltransfer.data.device_ops import project_colors, random_grayscale, standardize
 from ssltransfer.data.permutations import accept, min_distance_set
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, paired_indices
@@ -25,7 +25,7 @@ class JigsawPPTask(PuzzleTask):
     however the batch is divided. Nothing is decoded twice.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: JigsawPP, backbone: BackboneOptions, seed: int):
         permutations = min_distance_set(
@@ -37,7 +37,7 @@ class JigsawPPTask(PuzzleTask):
         super().__init__(options, backbone, seed, permutations)
         self.options = options
 
-    def puzzles(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,).
 
         Raises:
@@ -47,7 +47,7 @@ class JigsawPPTask(PuzzleTask):
         tiles, others = (
             cut_tiles(
                 source,
-                draws,
+                rng,
                 crop=cut.crop,
                 tile=cut.tile,
                 jitter=cut.jitter,
@@ -56,11 +56,11 @@ class JigsawPPTask(PuzzleTask):
             )
             for source, purpose in ((images, "tiles"), (images[paired_indices(len(images), "Jigsaw++")], "occluders"))
         )
-        label = draws.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, draws, counts=self.options.occluders)
+        label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
+        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, rng, counts=self.options.occluders)
         # Once for the whole puzzle, occluders alike: a difference in color must not give them away.
-        puzzle = gray_some(puzzle, draws, self.options.grayscale_prob)
+        puzzle = random_grayscale(puzzle, rng, self.options.grayscale_prob)
         if self.options.color_projection_prob:
-            some = draws.uniform("projection", 1)[:, :, None, None, None] < self.options.color_projection_prob
+            some = rng.uniform("projection", 1)[:, :, None, None, None] < self.options.color_projection_prob
             puzzle = torch.where(some, project_colors(puzzle), puzzle)
         return standardize(puzzle), label

@@ -11,13 +11,13 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import MultiTask
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask, Trainable, build_task
-from ssltransfer.training.multi_task import Member
-from ssltransfer.training.task import Around
+from ssltransfer.training.multi_task import TaskRun
+from ssltransfer.training.task import TaskWrapper
 
 
 def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
@@ -32,30 +32,30 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
     """
     multi = spec.task
     assert isinstance(multi, MultiTask)
-    backbone = build_backbone(spec.backbone, top=False, seed=spec.seed)
+    backbone = build_backbone(spec.backbone, include_top=False, seed=spec.seed)
     parts = spec.parts
     shares = multi.task_weights({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
     rules: dict[str, Normalize] = {}
-    members: list[Member] = []
+    runs: list[TaskRun] = []
     for name, part in parts.items():
         assert part.data is not None and part.schedule is not None
-        seed = seed_of(spec.seed, "member", name) if members else spec.seed
+        seed = seed_of(spec.seed, "member", name) if runs else spec.seed
         shared = backbone if multi.l1_layer_mix is None else MixedBackbone(backbone)
         task = build_task(part.task, part.backbone, seed, shared)
-        rules[name] = task.rule
+        rules[name] = task.normalization
         val = images[part.val] if part.val else None
         learned = task if multi.l1_layer_mix is None else WithL1Penalty(task, multi.l1_layer_mix)
-        members.append(Member(learned, images[part.data], part.schedule, seed, val, name, shares[name]))
+        runs.append(TaskRun(learned, images[part.data], part.schedule, seed, val, name, shares[name]))
 
     def content() -> dict[str, Any]:
-        mixes = {one.name: one.task.mix.rounded for one in members if isinstance(one.task, WithL1Penalty)}
-        chance_losses = {one.name: one.task.chance_loss for one in members}
+        mixes = {run.name: run.task.mix.rounded for run in runs if isinstance(run.task, WithL1Penalty)}
+        chance_losses = {run.name: run.task.chance_loss for run in runs}
         return {"chance_losses": chance_losses} | ({"mixes": mixes} if mixes else {})
 
-    return Trainable(members, backbone, rules[multi.normalization_from or members[0].name], content)
+    return Trainable(runs, backbone, rules[multi.normalization_from or runs[0].name], content)
 
 
-class WithL1Penalty(Around):
+class WithL1Penalty(TaskWrapper):
     """A task on a mixed backbone, with an L1 penalty of its mix; on validation images the loss is the task's own.
 
     Args:
@@ -68,9 +68,9 @@ class WithL1Penalty(Around):
         assert isinstance(task.backbone, MixedBackbone)
         self.task, self.mix, self.strength = task, task.backbone.mix, strength
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The task's values, and `l1`, the sum of |alpha|."""
-        values: dict[str, Tensor] = self.task(batch, draws)
+        values: dict[str, Tensor] = self.task(batch, rng)
         if not self.training:
             return values
         penalty = self.mix.penalty

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
-from ssltransfer.training.data_init import rescale_by
+from ssltransfer.training.data_init import init_from_data
 
 
 @FIXED_MODELS.register(RandomNetwork)
@@ -17,9 +17,9 @@ def random_network(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     Raises:
         LayerError: the network cannot be rescaled.
     """
-    backbone = build_backbone(spec.backbone, top=True, seed=spec.seed)
+    backbone = build_backbone(spec.backbone, include_top=True, seed=spec.seed)
     assert isinstance(spec.task, RandomNetwork)
     if spec.task.data_dependent_init:
         assert inputs.index is not None
-        rescale_by(Model(backbone, "imagenet", "", "random"), inputs.index, inputs.devices, spec.seed)
+        init_from_data(PretrainedModel(backbone, "imagenet", "", "random"), inputs.index, inputs.devices, spec.seed)
     return BuiltModel(backbone, "imagenet")

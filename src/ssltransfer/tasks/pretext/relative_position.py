@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import PatchGrid, RelativePosition
-from ssltransfer.data.device_ops import downsample_some, drop_colors, project_colors, scale_by_rms
+from ssltransfer.data.device_ops import drop_colors, project_colors, random_downsample, scale_by_rms
 from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
@@ -64,14 +64,14 @@ class RelativePositionTask(PretextTask):
     initialization, and 1 is the root mean square under the normalization that later stages use.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
         stem = {"stem_stride": options.stem_stride} if options.stem_stride else {}
         own = backbone.model_copy(update=stem)
-        self.backbone = shared if shared is not None else build_backbone(own, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(own, include_top=False, seed=seed)
         self.pool5 = PooledBackbone(self.backbone, options.patch, "Patches")
         hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):
@@ -94,36 +94,36 @@ class RelativePositionTask(PretextTask):
         """Resize by area, cut a square."""
         return Canvas(self.options.area_range, self.options.crop_size)
 
-    def patches(self, images: Tensor, draws: Draws) -> PatchPairs:
+    def patches(self, images: Tensor, rng: SampleRNG) -> PatchPairs:
         """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
-        return pairs_of(self.options, images, draws)
+        return pairs_of(self.options, images, rng)
 
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Patches as the network sees them: float (N, 3, patch, patch), root mean square 1."""
-        x = downsample_some(pairs.patches, pairs.draws, probability=self.options.downsample_prob)
+        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.downsample_prob)
         if self.options.color_mode == "drop":
-            return scale_by_rms(drop_colors(x, pairs.draws), scale=1.0)
+            return scale_by_rms(drop_colors(x, pairs.rng), scale=1.0)
         return scale_by_rms(project_colors(x), scale=1.0, center=True)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the eight places, a mean over the pairs."""
-        pairs = self.patches(batch.images, draws)
+        pairs = self.patches(batch.images, rng)
         each = self.fc6(self.pool5(self.prepare(pairs)))
         both = torch.cat([each[pairs.first], each[pairs.second]], dim=1)
         logits = self.fc9(self.fc8(self.fc7(both)))
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """A pair of each image."""
-        pairs = self.patches(batch.images, draws)
+        pairs = self.patches(batch.images, rng)
         return show_pairs(batch.images, pairs, self.prepare(pairs))
 
 
-def pairs_of(options: PatchGrid, images: Tensor, draws: Draws) -> PatchPairs:
+def pairs_of(options: PatchGrid, images: Tensor, rng: SampleRNG) -> PatchPairs:
     """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
     return patch_pairs(
         images,
-        draws,
+        rng,
         patch=options.patch,
         gap=options.gap,
         jitter=options.jitter,

@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, replacing
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Snapshot
 from ssltransfer.models.backbone import Backbone
@@ -30,9 +30,9 @@ def load_snapshot(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     about = read_json(model)
     file = file_of(model.parent / "work" / about["work"], spec.task.step)
     digest = about.get(FOLDER, {}).get(str(spec.task.step))
-    if digest is None or not file.is_file() or digest_of(file) != digest:
+    if digest is None or not file.is_file() or file_digest(file) != digest:
         raise ArtifactError(f"{file}: not the snapshot that {model} speaks of; remove {model} and run its stage again.")
-    backbone = build_backbone(spec.backbone, top=False)
+    backbone = build_backbone(spec.backbone, include_top=False)
     load_tensors(backbone, read_tensors(file), file, prefix="")
     return BuiltModel(backbone, about["normalize"])
 
@@ -48,5 +48,5 @@ def keep(backbone: Backbone, folder: Path, step: int) -> None:
     file = file_of(folder, step)
     file.parent.mkdir(exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    with replacing(file) as beside:
+    with atomic_write(file) as beside:
         safetensors.torch.save_file(tensors, beside)
