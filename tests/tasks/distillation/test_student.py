@@ -25,7 +25,7 @@ from ssltransfer.config.methods import ClusterClassification, Supervised
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
-from ssltransfer.tasks.distillation.classifier import Classifier
+from ssltransfer.tasks.supervised import Classifier
 from ssltransfer.training.task import TrainingError
 
 BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)

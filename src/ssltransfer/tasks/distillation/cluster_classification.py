@@ -9,11 +9,13 @@ import numpy as np
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels, read_labels
-from ssltransfer.tasks.distillation.base import StudentInputs
-from ssltransfer.tasks.distillation.classifier import Classifier
+from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
+from ssltransfer.tasks.supervised import Classifier
 
 
-def build(given: StudentInputs) -> Classifier:
+@STUDENT_METHODS.register(ClusterClassification)
+def cluster_classification(given: StudentInputs) -> Classifier:
     """The classifier of pseudo-labels.
 
     Raises:

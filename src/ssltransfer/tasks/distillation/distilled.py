@@ -22,7 +22,7 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import read_model
-from ssltransfer.tasks.distillation.base import StudentInputs, StudentTask
+from ssltransfer.tasks.student import StudentInputs, StudentTask
 
 IMAGES = 256  # of which chance is estimated
 

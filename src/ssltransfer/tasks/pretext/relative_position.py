@@ -21,7 +21,7 @@ from ssltransfer.data.transforms import ImageTransform, Transform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
@@ -53,6 +53,7 @@ class Canvas(ImageTransform):
         return image[:, top : top + self.side, left : left + self.side]
 
 
+@PRETEXT_TASKS.register(RelativePosition)
 class RelativePositionTask(PretextTask):
     """Eight-way question on pairs of patches; each patch passes the backbone once, however many pairs it is in.
 
@@ -166,10 +167,3 @@ def show_pairs(images: Tensor, pairs: PatchPairs, inputs: Tensor) -> list[tuple[
     marked = [outlined(image, at[:, None] + square) for image, at in zip(images, left_top, strict=True)]
     first, second = visible(inputs[ends]).unbind(1)
     return [("image", torch.stack(marked)), ("a patch (blue)", first), ("where is this one? (orange)", second)]
-
-
-def build(
-    options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> RelativePositionTask:
-    """The task with fresh weights; on a backbone that others train too, if `shared` is given."""
-    return RelativePositionTask(options, backbone, seed, shared)

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.entities import Student
+from ssltransfer.config.methods import Supervised
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.distillation.base import StudentTask
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
 from ssltransfer.training.task import accuracy
 
 
@@ -55,3 +57,18 @@ class Classifier(StudentTask):
         target = labels[batch.ids]
         logits = self.head(self.backbone(normalize(images, self.normalization))[self.backbone.layers[-1]])
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
+
+
+@STUDENT_METHODS.register(Supervised)
+def supervised(given: StudentInputs) -> Classifier:
+    """The classifier of the true labels.
+
+    Raises:
+        ArtifactError: there are fewer than two classes.
+    """
+    index, val = given.index, given.val
+    if len(np.unique(index.labels)) < 2:
+        raise ArtifactError(
+            f"{given.spec.data}: all images have one class, there is nothing to learn; name another dataset."
+        )
+    return Classifier(given.spec, index.labels, None if val is None else val.labels, len(index.classes))
