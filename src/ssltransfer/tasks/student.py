@@ -29,7 +29,6 @@ class StudentInputs:
         spec: what is trained.
         index: training images.
         val: images on which the loss is also measured.
-        labels, val_labels: pseudo-labels of those, where the method learns from them.
         teacher: manifest of the model that is asked about each view.
         features, val_features: manifests of what it said of the whole images, where that is read instead.
     """
@@ -37,8 +36,6 @@ class StudentInputs:
     spec: Student
     index: Index
     val: Index | None = None
-    labels: Path | None = None
-    val_labels: Path | None = None
     teacher: Path | None = None
     features: Path | None = None
     val_features: Path | None = None
