@@ -164,7 +164,7 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(model: Path, masks: tuple
 def test_a_image_and_its_mask_stay_as_they_are(masks: tuple[Path, Path], model: Path) -> None:
     index = read_index(masks[0])
     image = torch.zeros(3, 5, 7, dtype=torch.uint8)
-    pair = tuned(model).transform.pair(index, 3, image, Random(0))
+    pair = tuned(model).transform(index, 3, image, Random(0))
     assert pair["image"] is image and np.array_equal(pair["mask"].numpy(), read_target(index, 3))
 
 
