@@ -1,4 +1,4 @@
-"""A classifier from scratch: what cluster classification and the supervised control share."""
+"""Supervised baseline, and the classifier that it shares with cluster classification."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ssltransfer.training.task import accuracy
 
 
 class Classifier(StudentTask):
-    """A backbone with a fresh k-way layer, trained by cross-entropy on one label a image.
+    """A backbone with a fresh k-way layer, trained by cross-entropy on one label per image.
 
     The standard supervised CaffeNet recipe (bvlc_reference_caffenet; Noroozi et al. 2018: pseudo-labels are learned
-    with it): 256 x 256 warp, random 227 crop, mirror. The head stays behind when the backbone is written.
+    with it): 256 x 256 warp, random 227 crop, flip. The head is not exported.
 
     Args:
         spec: backbone, augmentation and seed.
@@ -68,7 +68,5 @@ def supervised(given: StudentInputs) -> Classifier:
     """
     index, val = given.index, given.val
     if len(np.unique(index.labels)) < 2:
-        raise ArtifactError(
-            f"{given.spec.data}: all images have one class, there is nothing to learn; name another dataset."
-        )
+        raise ArtifactError(f"{given.spec.data}: all images have the same class; name another dataset.")
     return Classifier(given.spec, index.labels, None if val is None else val.labels, len(index.classes))

@@ -165,7 +165,7 @@ def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, sol
     assert not more and tiles.shape[0] == 9 * 48
     expected = 0.0
     for layer, other in zip(task.layers, task.teacher_layers, strict=True):
-        wanted = task._teacher(tiles)[other]
+        wanted = task._teacher[0](tiles, [other])[other]
         side = min(maps[layer].shape[-1], wanted.shape[-1])
         q = torch.nn.functional.adaptive_avg_pool2d(wanted.square().sum(1), side).flatten(1).double()
         cosine = q.sum(1) / (side * q.norm(dim=1))
