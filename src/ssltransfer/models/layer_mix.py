@@ -18,7 +18,7 @@ class LayerMix(nn.Module):
     """sum_m alpha_m Unit_m with |alpha| = 1, then batch norm and ReLU.
 
     The units' outputs are the raw sums of a residual network of the second form. alpha is v / |v|; v begins at 1 for
-    every unit, so that alpha is 1 / sqrt(M). The mix has a batch norm of its own, initialized from the backbone's norm3.
+    every unit, so that alpha is 1 / sqrt(M). Its batch norm starts as a copy of the backbone's norm3.
 
     Args:
         backbone: whose units are mixed.
