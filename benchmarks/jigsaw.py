@@ -47,7 +47,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     def ours(found: Index, tiles: bool) -> None:
         for batch in load_batches(found, task.transform, sequential_keys(range(n), BATCH), seed=0):
             if tiles:
-                task.puzzles(batch.images, batch.draws(0))
+                task.puzzles(batch.images, batch.rng(0))
 
     def naive() -> None:
         for start in range(0, n, BATCH):

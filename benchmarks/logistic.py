@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
 from ssltransfer.kmeans import ArraySource, PointLoader, memory_budget
-from ssltransfer.protocols.logistic import MEMORY, Objective, minimize
+from ssltransfer.protocols.logreg import MEMORY, Objective, minimize
 from ssltransfer.training.checkpoint import Checkpoint
 
 DEVICES = ("cpu", "cuda")

@@ -13,7 +13,7 @@ import torch
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
 from ssltransfer.kmeans import ArraySource, PointLoader, memory_budget
-from ssltransfer.protocols.knn_search import nearest, query_block
+from ssltransfer.protocols.knn_search import query_block, topk_products
 
 DEVICES = ("cpu", "cuda")
 GOAL = 1.0
@@ -48,7 +48,7 @@ def _ours(gallery: np.ndarray, asked: np.ndarray, k: int, on: str) -> np.ndarray
         for values, keep in ((gallery, True), (asked, False))
     )
     spans = [np.arange(start, min(start + block, len(asked))) for start in range(0, len(asked), block)]
-    return np.concatenate([nearest(points, queries.take(span), k)[1].cpu().numpy() for span in spans])
+    return np.concatenate([topk_products(points, queries.take(span), k)[1].cpu().numpy() for span in spans])
 
 
 def _faiss(gallery: np.ndarray, asked: np.ndarray, k: int, device: str) -> np.ndarray:

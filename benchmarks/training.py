@@ -18,7 +18,8 @@ from ssltransfer.planning.networks import flops
 from ssltransfer.stages import cache
 from ssltransfer.tasks.distillation.classifier import Classifier
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import build_optimizer, fit
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer
 
 DEVICES = ("cpu", "cuda")
 GOAL = 0.9

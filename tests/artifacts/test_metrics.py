@@ -10,16 +10,16 @@ from ssltransfer.artifacts.files import ArtifactError, write_json
 from ssltransfer.artifacts.metrics import Metrics, read_metrics, write_metrics
 
 METRICS = Metrics(
-    protocol={"name": "neighbors", "k": 20},
+    protocol={"name": "knn", "k": 20},
     model="cc-jigsawpp",
     evaluation="objects-nn",
-    headline="top1",
+    primary_metric="top1",
     unit="%",
     values={"top1": [41.5, 43.25, 40.0], "top5": [80.0]},
     seeds=[0, 1, 2],
     datasets={"test": {"name": "objects-val", "n": 600, "fingerprint": "f1"}},
     chance=8.3,
-    shared=2,
+    train_test_overlap=2,
     details={"curve": [[1, 0.5], [2, 0.25]]},
     inputs={"model": ["d1"]},
 )
@@ -34,9 +34,9 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_mean_and_spread_over_seeds() -> None:
     assert METRICS.mean() == pytest.approx(statistics.mean(METRICS.values["top1"]))
-    assert METRICS.spread() == pytest.approx(statistics.stdev(METRICS.values["top1"]))
+    assert METRICS.std() == pytest.approx(statistics.stdev(METRICS.values["top1"]))
     assert METRICS.mean("top5") == 80.0
-    assert METRICS.spread("top5") is None
+    assert METRICS.std("top5") is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -51,8 +51,8 @@ def test_detectors_want_boxes() -> None:
 def test_background_ends_where_the_foreground_begins() -> None:
     for background in ((0.5, 0.1), (0.1, 0.7)):
         with pytest.raises(ValidationError, match=r"must rise and end at 0\.5"):
-            FastRcnn(background=background)
-    assert FasterRcnn().background == (0, 0.5)
+            FastRcnn(bg_iou_range=background)
+    assert FasterRcnn().bg_iou_range == (0, 0.5)
 
 
 def test_files_of_proposals_are_a_list() -> None:

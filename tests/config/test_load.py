@@ -24,7 +24,7 @@ datasets:
   voc-train: {format: voc, root: v, split: trainval}
   voc-test: {format: voc, root: v, split: test}
 pretexts:
-  jig: {task: jigsaw++, backbone: caffenet, data: b, schedule: {steps: 10, batch: 8}}
+  jig: {task: jigsaw++, backbone: caffenet, data: b, schedule: {steps: 10, batch_size: 8}}
 features:
   jig-conv4: {model: jig, layer: conv4, pool: {max: 5}}
 clusters:
@@ -32,7 +32,7 @@ clusters:
 students:
   cc: {method: {name: cluster-classification, cluster: jig-k}, data: a-train, backbone: caffenet, schedule: {epochs: 2}}
 evaluations:
-  nn: {protocol: {name: neighbors, layer: conv4, pool: {max: 5}}, models: [jig, cc], train: a-train, test: a-val}
+  nn: {protocol: {name: knn, layer: conv4, pool: {max: 5}}, models: [jig, cc], train: a-train, test: a-val}
 """)
 
 
@@ -59,7 +59,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/backbone", {"name": "caffenet", "width": 2}, "did you mean 'width_mult'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
-        ("pretexts/jig/schedule/batch", 7, "images in pairs; give an even batch"),
+        ("pretexts/jig/schedule/batch_size", 7, "images in pairs; give an even batch"),
         (
             "pretexts/exemplar",
             {"task": "exemplar", "backbone": "resnet18", "data": "b", "schedule": {"steps": 9, "batch_size": 1}},
@@ -164,7 +164,7 @@ def test_a_supervised_control_learns_as_the_student_does() -> None:
 def test_no_supervised_control_of_a_teacher_from_a_file(method: str) -> None:
     """A ResNet-50 from a file, whose student is a CaffeNet: nobody asked for a ResNet-50 to be trained."""
     content = changed("pretexts/teacher", {"task": {"name": "imported", "file": "teacher.pth"}, "backbone": "resnet50"})
-    content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-sgd"}
+    content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-probe"}
     rows = ("teacher", "cc", "random-resnet50", "supervised-resnet50-a-train", "random-caffenet")
     rows += ("supervised-caffenet-a-train",)
     assert complete(content).rows["nn"] == rows  # measured for its own sake
@@ -272,17 +272,33 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
     [
         ({"name": "segmentation"}, "caffenet", "segmentation needs masks of every image"),
         (
-            {"name": "voc-classification", "rescale": True},
+            {"name": "voc-classification", "data_dependent_init": True},
             "resnet18",
             "no scale of their own",
         ),
-        ({"name": "voc-classification", "rescale": True}, "vgg16", "has batch norms, which undo every scale"),
-        ({"name": "voc-classification", "rescale": True}, "caffenet", ""),
-        ({"name": "voc-classification", "rescale": True, "fuse_bn": True}, "vgg16", ""),
-        ({"name": "voc-classification", "rescale": True, "fuse_bn": True}, "alexnet-bn", ""),
-        ({"name": "voc-classification", "rescale": True}, "alexnet-bn", "has batch norms, which undo every scale"),
-        ({"name": "voc-classification", "rescale": True, "fuse_bn": True}, "vgg19-bn", "no scale of their own"),
-        ({"name": "voc-classification", "rescale": True, "fuse_bn": True}, "mobilenet-v2", "no scale of their own"),
+        (
+            {"name": "voc-classification", "data_dependent_init": True},
+            "vgg16",
+            "has batch norms, which undo every scale",
+        ),
+        ({"name": "voc-classification", "data_dependent_init": True}, "caffenet", ""),
+        ({"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True}, "vgg16", ""),
+        ({"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True}, "alexnet-bn", ""),
+        (
+            {"name": "voc-classification", "data_dependent_init": True},
+            "alexnet-bn",
+            "has batch norms, which undo every scale",
+        ),
+        (
+            {"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True},
+            "vgg19-bn",
+            "no scale of their own",
+        ),
+        (
+            {"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True},
+            "mobilenet-v2",
+            "no scale of their own",
+        ),
         ({"name": "voc-classification", "fuse_bn": True}, "mobilenet-v2", ""),
         ({"name": "voc-classification", "fuse_bn": True}, "revnet50", "batch norms elsewhere than right after"),
         ({"name": "voc-classification", "fuse_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
@@ -306,11 +322,13 @@ def test_networks_of_libraries_are_not_cut() -> None:
     content = changed("pretexts/jig/backbone", backbone)
     content |= {"features": {}, "clusters": {}, "students": {}}
     content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
-    by_layer = {"protocol": "nonlinear-layers", "models": ["jig"], "train": "a-train", "test": "c"}
+    by_layer = {"protocol": "finetune-from-layer", "models": ["jig"], "train": "a-train", "test": "c"}
     content["evaluations"] = {"by-layer": by_layer}
-    with pytest.raises(ConfigError, match="jig is a torchvision network, which cannot be taken apart for nonlinear-l"):
+    with pytest.raises(
+        ConfigError, match="jig is a torchvision network, which cannot be taken apart for finetune-from-l"
+    ):
         complete(content)
-    by_layer["protocol"] = {"name": "neighbors", "layer": "layer4", "pool": {"avg": 1}}
+    by_layer["protocol"] = {"name": "knn", "layer": "layer4", "pool": {"avg": 1}}
     with pytest.raises(ConfigError, match=r"model 'jig' \(torchvision\) has no 'layer4'"):
         complete(content)
     backbone["endpoints"] = ["layer4"]
@@ -318,16 +336,16 @@ def test_networks_of_libraries_are_not_cut() -> None:
 
 
 def test_videos_make_motion_segmentation_possible() -> None:
-    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"every": 20}})
+    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"clip_stride": 20}})
     schedule = {"steps": 10, "batch_size": 4, "lr": 0.01}
     moves = {"task": "motion-segmentation", "backbone": "resnet101-v2", "data": "films", "schedule": schedule}
     content["pretexts"]["moves"] = moves
     config = complete(content)
     # The index is the same whatever is made of the videos.
     assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
-    assert config.datasets["films"].motion.canonical() == '{"every":20,"format":"jpeg"}'  # type: ignore[union-attr]
+    assert config.datasets["films"].motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'  # type: ignore[union-attr]
     moves["val"] = "again"
-    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"every": 5}}
+    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"clip_stride": 5}}
     with pytest.raises(ConfigError, match="data and val are the same images"):
         complete(content)
     content["datasets"]["again"] |= {"split": "val"}
@@ -345,7 +363,7 @@ def test_videos_make_motion_segmentation_possible() -> None:
 def test_masks_make_segmentation_possible() -> None:
     content = changed("datasets/seg", {"format": "sbd", "root": "s", "split": "train"})
     content["datasets"]["val"] = {"format": "voc", "root": "v", "year": "2012", "split": "val", "targets": "masks"}
-    content["datasets"]["val"]["without"] = "s/dataset/train.txt"
+    content["datasets"]["val"]["exclude"] = "s/dataset/train.txt"
     content["evaluations"] = {"seg": {"protocol": "segmentation", "models": ["jig"], "train": "seg", "test": "val"}}
     assert set(complete(content).rows["seg"]) == {"jig", "random-caffenet"}
     content["datasets"]["seg"]["cache"] = {}

@@ -16,7 +16,7 @@ from torch import nn
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.cli import main
 from ssltransfer.config.backbones import (
     BACKBONES,
@@ -48,7 +48,7 @@ CAFFE = CaffeNet(width_mult=0.125, img_size=67)
 
 def model(folder: Path, options: BackboneOptions = RESNET) -> Path:
     manifest = folder / "student" / "manifest.json"
-    with Work("student", manifest, "{}", {}) as work:
+    with WorkDir("student", manifest, "{}", {}) as work:
         backbone = build_backbone(options, include_top=True, seed=3)
         torch.manual_seed(4)
         for name, value in backbone.state_dict().items():
@@ -193,15 +193,13 @@ def test_what_torch_cannot_write_is_one_sentence(suffix: str, tmp_path: Path) ->
 
 def test_the_card_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = model(tmp_path)
-    found = Metrics(
-        {"name": "neighbors"}, "student", "nn", "top1", "%", {"top1": [40.0, 50.0]}, [0, 1], {}, chance=8.25
-    )
+    found = Metrics({"name": "knn"}, "student", "nn", "top1", "%", {"top1": [40.0, 50.0]}, [0, 1], {}, chance=8.25)
     write_metrics(tmp_path / "nn" / "student.json", found)
     words = ["export", str(manifest), str(tmp_path / "s.pth"), "--metrics", str(tmp_path / "nn" / "student.json")]
     assert main(words) == 0
     assert "120 tensors of resnet18" in capsys.readouterr().out
     text = (tmp_path / "s.pth.md").read_text()
-    assert "`compress-1q` on images" in text and "| nn | neighbors | 45.00 | 8.25 | % |" in text
+    assert "`compress-1q` on images" in text and "| nn | knn | 45.00 | 8.25 | % |" in text
     assert "11,176,512 parameters" in text and read_model(manifest).digest in text
 
 

@@ -15,7 +15,7 @@ from networks import noise
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import Timm, Torchvision
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone, build_tile_backbone
@@ -150,7 +150,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
         Torchvision(model="shufflenet_v2_x0_5", return_nodes=("stage2",), img_size=64), include_top=True
     )
     backbone.train()(noise(8, 3, 64, 64))
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options and model.backbone.layers == ("stage2", "pool")

@@ -13,17 +13,17 @@ from ssltransfer.models.pooling import pooled, pooled_shape
 
 @given(st.integers(1, 64), st.integers(1, 40), st.integers(16, 9000))
 def test_a_stride_is_the_least_that_suffices(channels: int, side: int, limit: int) -> None:
-    shape = pooled_shape((channels, side, side), Pool(dims=limit))
+    shape = pooled_shape((channels, side, side), Pool(max_dim=limit))
     stride = max(1, math.ceil(math.sqrt(channels * side * side / limit)))
     assert shape[1] == shape[2] == max(1, side // stride)
     assert math.prod(shape) <= limit or shape[1:] == (1, 1)
-    assert pooled(torch.zeros(2, channels, side, side), Pool(dims=limit)).shape[1:] == shape
+    assert pooled(torch.zeros(2, channels, side, side), Pool(max_dim=limit)).shape[1:] == shape
 
 
 def test_kolesnikovs_endpoints() -> None:
     """ResNet50 at 224 pixels: block1 to block4, at most 9000 numbers."""
     maps = [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]
-    assert [pooled_shape(shape, Pool(dims=9000)) for shape in maps] == [
+    assert [pooled_shape(shape, Pool(max_dim=9000)) for shape in maps] == [
         (256, 5, 5),
         (512, 4, 4),
         (1024, 2, 2),
@@ -37,8 +37,8 @@ def test_sides_that_divide_are_blocks(pool: str, plain) -> None:  # type: ignore
     blocks = plain(x.reshape(2, 3, 4, 2, 4, 2), (3, 5))
     assert torch.allclose(pooled(x, Pool(**{pool: 4})), blocks, atol=1e-6)
     if pool == "max":
-        assert torch.equal(pooled(x, Pool(dims=3 * 16)), blocks)
-        assert torch.equal(pooled(x, Pool(dims=3 * 15)), F.max_pool2d(x, 3))
+        assert torch.equal(pooled(x, Pool(max_dim=3 * 16)), blocks)
+        assert torch.equal(pooled(x, Pool(max_dim=3 * 15)), F.max_pool2d(x, 3))
 
 
 def test_vectors_and_whole_maps_stay() -> None:
@@ -48,7 +48,7 @@ def test_vectors_and_whole_maps_stay() -> None:
 
 
 def test_one_of_the_three_is_given() -> None:
-    for wrong in ({}, {"max": 2, "avg": 2}, {"avg": 1, "dims": 9}):
-        with pytest.raises(ValueError, match="give one of max, avg and dims"):
+    for wrong in ({}, {"max": 2, "avg": 2}, {"avg": 1, "max_dim": 9}):
+        with pytest.raises(ValueError, match="give one of max, avg and max_dim"):
             Pool(**wrong)  # type: ignore[arg-type]
-    assert [Pool(max=4).slug, Pool(avg=1).slug, Pool(dims=9000).slug] == ["max4", "avg1", "dims9000"]
+    assert [Pool(max=4).slug, Pool(avg=1).slug, Pool(max_dim=9000).slug] == ["max4", "avg1", "max_dim9000"]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import ResNet50V2
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone, build_tile_backbone
@@ -142,7 +142,7 @@ def test_a_random_network_has_values_of_a_usual_size_and_learns() -> None:
 
 def test_written_and_read_again(tmp_path: Path) -> None:
     backbone = shaken_backbone(SMALL.model_copy(update={"embed_dim": 12, "last_relu": False})).float()
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "half", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options

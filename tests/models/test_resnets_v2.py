@@ -10,7 +10,7 @@ import torchvision
 from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import ResNet101V2
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone, rebuild
@@ -131,7 +131,7 @@ def test_everything_learns() -> None:
 @pytest.mark.parametrize("block4", [False, True])
 def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
     backbone = shaken_backbone(SMALL.model_copy(update={"block4": block4, "output_stride": 16})).float()
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from networks import noise, shaken
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import RevNet50
 from ssltransfer.models.backbone import Backbone, initialize
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.reversible import Reversible
 from ssltransfer.models.revnets import branch
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.training.sync_bn import SyncedBatchNorm, synchronize_norms
+from ssltransfer.training.sync_bn import SyncedBatchNorm, convert_sync_bn
 
 SMALL = RevNet50(width_mult=0.125, img_size=64, norm_momentum=0.1)
 
@@ -264,7 +264,7 @@ def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         alone, common = row(3, grad_checkpointing=True), row(3, grad_checkpointing=True)
-        synchronize_norms(common)
+        convert_sync_bn(common)
         assert any(isinstance(part, SyncedBatchNorm) for part in common.modules())
         x = noise(4, 32, 6, 6)
         for block in (alone, common):
@@ -314,7 +314,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     backbone = shaken(
         build_backbone(SMALL.model_copy(update={"grad_checkpointing": True, "embed_dim": 12}), include_top=True)
     )
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "half", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers

@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, write_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, write_json
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, Vgg16
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import normalize
@@ -31,12 +31,12 @@ def test_what_is_written_is_read(tmp_path: Path, options: BackboneOptions, inclu
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     layers = list(backbone.layers)
     assert model.backbone.layers == backbone.layers and model.normalization == "per-image" and model.name == "one"
-    assert model.view.size == 64 and model.view.short == options.short_side
+    assert model.view.size == 64 and model.view.short_side == options.short_side
     expected = backbone(normalize(images, "per-image"), layers)
     for name, value in model.layers_of(images, layers).items():
         assert torch.equal(value, expected[name])
     assert not model.backbone.training and not any(p.requires_grad for p in model.backbone.parameters())
-    assert digest_of(tmp_path / "one" / "backbone.safetensors") == model.digest
+    assert file_digest(tmp_path / "one" / "backbone.safetensors") == model.digest
 
 
 def test_equal_weights_give_equal_bytes(tmp_path: Path):

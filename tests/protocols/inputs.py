@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet
 from ssltransfer.config.formats import Synthetic
 from ssltransfer.models.build import build_backbone
@@ -17,7 +17,7 @@ BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
 def make_model(folder: Path, options: BackboneOptions = BACKBONE, *, include_top: bool = True, seed: int = 0) -> Path:
     """A random network, written as any other model; returns its manifest."""
-    with Work("pretext", folder / "manifest.json", "{}", {}) as work:
+    with WorkDir("pretext", folder / "manifest.json", "{}", {}) as work:
         work.finish(write_model(folder, build_backbone(options, include_top=include_top, seed=seed), "imagenet", {}))
     return work.output
 

@@ -23,11 +23,11 @@ import torch
 from ssltransfer import cli
 from ssltransfer.artifacts import features as stores
 from ssltransfer.config.entities import Features, Measurement
-from ssltransfer.protocols import crops, logistic
+from ssltransfer.protocols import crops, logreg
 from ssltransfer.protocols import probes as heads
 from ssltransfer.stages import evaluate, features
 from ssltransfer.training.checkpoint import Checkpoint
-from ssltransfer.training.launch import leave
+from ssltransfer.training.launch import shutdown
 
 Job = dict[str, Any]
 
@@ -118,14 +118,14 @@ def main(mode: str, plan: Path) -> None:
     if mode != "kill":
         for job in jobs:
             (measure if mode == "pair" else command)(job, Path(job["output"]))
-        leave()
+        shutdown()
         return
     assert Checkpoint(Path("x")).due(1), "set SSLTRANSFER_CHECKPOINT_STEPS=1"
     for job in jobs:
         import_module(f"ssltransfer.protocols.{Measurement.parse(job['spec']).protocol.module}")
     torch.set_num_threads(1)
     stores.CHUNK_BYTES = 1 << 13
-    logistic.SEGMENT = 5
+    logreg.SEGMENT = 5
     print(json.dumps([killed(job) for job in jobs]))
 
 

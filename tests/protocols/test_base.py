@@ -7,9 +7,9 @@ import pytest
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.protocols import Logistic, Neighbors, Pool
-from ssltransfer.protocols.base import classes_of, spread_ids
-from ssltransfer.protocols.classification_scores import answers
+from ssltransfer.config.protocols import Knn, LogReg, Pool
+from ssltransfer.protocols.base import classes_of, evenly_spaced
+from ssltransfer.protocols.classification_scores import per_class_metrics
 from ssltransfer.stages.evaluate import run
 
 
@@ -40,14 +40,14 @@ def test_labels_that_cannot_be_compared_are_refused() -> None:
 
 def test_answers_by_hand() -> None:
     classes = classes_of(index([0, 1, 2], ["ant", "bee", "cat"]), index([0, 0, 1], ["ant", "bee", "cat"]), ("a", "b"))
-    found = answers(classes, np.array([0, 1, -1]))
+    found = per_class_metrics(classes, np.array([0, 1, -1]))
     assert found["per_class"] == {"ant": 50, "bee": 0, "cat": None}
     assert found["confusion"] == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def test_spread_ids() -> None:
-    assert spread_ids(3, 8) == [0, 1, 2]
-    assert spread_ids(100, 4) == [0, 33, 66, 99]
+    assert evenly_spaced(3, 8) == [0, 1, 2]
+    assert evenly_spaced(100, 4) == [0, 33, 66, 99]
 
 
 def test_features_of_another_layer_or_pooling_are_refused(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -58,7 +58,7 @@ def test_features_of_another_layer_or_pooling_are_refused(chain, tmp_path: Path)
         "train_features": chain.train_features,
         "test_features": chain.test_features,
     }
-    for protocol in (Logistic(layer="conv3", pool=Pool(max=3)), Logistic(layer="conv4")):
+    for protocol in (LogReg(layer="conv3", pool=Pool(max=3)), LogReg(layer="conv4")):
         with pytest.raises(ArtifactError, match="features of layer conv4"):
             run(Measurement(protocol=protocol, train="a", test="b"), output=tmp_path / "m.json", threads=1, **given)
 
@@ -68,6 +68,6 @@ def test_shared_images_are_refused(chain, tmp_path: Path) -> None:  # type: igno
     train, test = read_index(chain.train), read_index(chain.test)
     digests = [train.digests[0], *test.digests[1:]]
     write_index(tmp_path / "doubled.parquet", replace(test, digests=digests))
-    spec = Measurement(protocol=Neighbors(layer="conv4", pool=Pool(max=3)), train="a", test="b")
+    spec = Measurement(protocol=Knn(layer="conv4", pool=Pool(max=3)), train="a", test="b")
     with pytest.raises(ArtifactError, match="b: 1 of its 30 images stand in the training set a too"):
         run(spec, model=chain.model, train=chain.train, test=tmp_path / "doubled.parquet", output=tmp_path / "m.json")

@@ -45,7 +45,7 @@ def test_an_empty_cluster_divides_nothing_by_zero() -> None:
 
 def test_of_a_model_by_hand(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     output = tmp_path / "ca" / "tiny.json"
-    protocol = ClusterAlignment(layer="conv4", pool=Pool(max=3), iterations=3)
+    protocol = ClusterAlignment(layer="conv4", pool=Pool(max=3), max_iter=3)
     run(
         Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1)),
         model=chain.model,

@@ -20,12 +20,12 @@ from ssltransfer.config.protocols import Depth
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.drawing import depth_colors
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols import depth
-from ssltransfer.protocols.base import Given
+from ssltransfer.protocols.base import EvalContext
 from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
 from ssltransfer.stages.evaluate import run
@@ -33,7 +33,7 @@ from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import plan_devices
 
 NARROW = ResNet18(width_mult=0.125, img_size=64)
-FINE = {"resize": (48, 64), "crop": (42, 60), "channels": 32}
+FINE = {"resize": (48, 64), "crop": (42, 60), "decoder_dim": 32}
 SHORT = Schedule(steps=7, batch_size=4, lr=0.01)
 
 
@@ -46,21 +46,26 @@ def task_of(options: BackboneOptions, *, include_top: bool = True, **protocol: o
 
 def test_the_published_constants() -> None:
     options, schedule = Depth(), Depth().schedule
-    assert (options.resize, options.crop, options.zoom, options.rotation) == ((240, 320), (228, 304), (1.0, 1.5), 5.0)
-    assert (options.color, options.clip, options.mirror, options.channels) == ((0.8, 1.2), (0.1, 10.0), True, 512)
+    assert (options.resize, options.crop, options.scale, options.rotation) == ((240, 320), (228, 304), (1.0, 1.5), 5.0)
+    assert (options.color_jitter, options.depth_range, options.hflip, options.decoder_dim) == (
+        (0.8, 1.2),
+        (0.1, 10.0),
+        True,
+        512,
+    )
     assert (schedule.optimizer, schedule.momentum, schedule.batch_size, schedule.epochs) == ("sgd", 0.9, 16, 20)
     first, last = schedule.lr_at(0, 795), schedule.lr_at(schedule.total_steps(795) - 1, 795)
     assert (first, last) == (0.01, 0.01 / 4)
-    assert Depth.falling == {"mae": "m", "rel": ""}
+    assert Depth.lower_is_better == {"mae", "rel"} and Depth.units == {"mae": "m", "rel": ""}
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"crop": (250, 300)}, r"crop \(250, 300\) must fit in resize"),
-        ({"zoom": (0.5, 1.0)}, "zoom .* must be two numbers from 1 on"),
-        ({"color": (1.2, 0.8)}, "the smaller first"),
-        ({"clip": (0, 10)}, "clip .* must be two positive numbers"),
+        ({"scale": (0.5, 1.0)}, "scale .* must be two numbers from 1 on"),
+        ({"color_jitter": (1.2, 0.8)}, "the smaller first"),
+        ({"depth_range": (0, 10)}, "depth_range .* must be two positive numbers"),
     ],
 )
 def test_options_that_cannot_be_meant(given: dict[str, object], says: str) -> None:
@@ -83,7 +88,7 @@ def test_options_that_cannot_be_meant(given: dict[str, object], says: str) -> No
 def test_the_prediction_has_half_the_side_of_the_input(
     options: BackboneOptions, protocol: dict[str, object], layer: str, ups: int, side: tuple[int, int]
 ) -> None:
-    task = task_of(options, include_top=False, channels=32, **protocol).eval()
+    task = task_of(options, include_top=False, decoder_dim=32, **protocol).eval()
     assert task.layer == layer and len(task.head) - 1 == ups
     widths = [block.shortcut[0].out_channels for block in task.head[:-1]]
     assert widths == [32, 16, 8, 8][:ups] and task.head[-1].in_channels == widths[-1]
@@ -122,7 +127,7 @@ def test_the_whole_backbone_learns_and_the_model_stays(rooms: tuple[Path, Path])
     train = read_index(rooms[0])
     (batch,) = load_batches(train, task.transform, sequential_keys(range(4), 4), seed=0)
     optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
-    outputs = task(batch, Draws(0, batch.epochs, batch.ids))
+    outputs = task(batch, SampleRNG(0, batch.epochs, batch.ids))
     outputs["loss"].backward()
     learning = {name for name, p in task.named_parameters() if p.grad is not None and p.grad.any()}
     assert {name.split(".")[1] for name in learning if name.startswith("backbone.")} >= {"conv1", "layer1", "layer3"}
@@ -138,7 +143,7 @@ def test_the_first_loss_is_that_of_chance(rooms: tuple[Path, Path]) -> None:
     task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()  # type: ignore[arg-type]
     (batch,) = load_batches(read_index(rooms[0]), task.val_transform, sequential_keys(range(48), 48), seed=0)
     with torch.no_grad():
-        loss = float(task(batch, Draws(0, batch.epochs, batch.ids))["loss"])
+        loss = float(task(batch, SampleRNG(0, batch.epochs, batch.ids))["loss"])
     assert loss == pytest.approx(task.chance_loss, rel=0.15) and task.chance_loss == median.loss
 
 
@@ -146,7 +151,7 @@ def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
     found = measured(
         tmp_path, CaffeNet(width_mult=0.25, img_size=64, bn=True, stem_stride=2), rooms, steps=150, lr=0.05
     )
-    assert (found.headline, set(found.values)) == ("d1", {"d1", "d2", "d3", "mae", "rel"})
+    assert (found.primary_metric, set(found.values)) == ("d1", {"d1", "d2", "d3", "mae", "rel"})
     chance = found.details["chance"]
     d1, d2, d3 = (found.mean(name) for name in ("d1", "d2", "d3"))
     assert found.chance == chance["d1"]
@@ -171,7 +176,7 @@ def test_of_more_rooms_it_learns_more(tmp_path: Path) -> None:
 def measured(folder: Path, backbone: BackboneOptions, images: tuple[Path, Path], *, steps: int, lr: float) -> Metrics:
     """A run without turns and enlargements, which take more images and steps than a test has."""
     schedule = Schedule(steps=steps, batch_size=8, lr=lr, milestones=(0.7 * steps,))
-    protocol = Depth(**FINE, zoom=(1.0, 1.0), rotation=0.0, schedule=schedule)  # type: ignore[arg-type]
+    protocol = Depth(**FINE, scale=(1.0, 1.0), rotation=0.0, schedule=schedule)  # type: ignore[arg-type]
     output = folder / "depth" / "m.json"
     given = {"model": make_model(folder / "m", backbone), "train": images[0], "test": images[1], "threads": 1}
     run(Measurement(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
@@ -223,7 +228,7 @@ def test_errors_do_not_hang_on_the_size_of_a_batch(
     task = task_of(NARROW, **FINE)
     spec = Measurement(protocol=task.options, train="a", test="b")
     train, test = (read_index(path) for path in rooms)
-    given = Given(spec, tmp_path, train, test, tmp_path, plan_devices(1))
+    given = EvalContext(spec, tmp_path, train, test, tmp_path, plan_devices(1))
     found = []
     for size in (1, 5, 16):
         monkeypatch.setattr(depth, "TEST_BATCH", size)
@@ -252,7 +257,9 @@ def test_a_real_kitchen(kitchen: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)
     model = make_model(tmp_path / "m", NARROW.model_copy(update={"width_mult": 0.25}))
-    protocol = Depth(resize=(60, 80), crop=(57, 76), channels=32, schedule=Schedule(steps=150, batch_size=8, lr=0.02))
+    protocol = Depth(
+        resize=(60, 80), crop=(57, 76), decoder_dim=32, schedule=Schedule(steps=150, batch_size=8, lr=0.02)
+    )
     output = tmp_path / "depth" / "m.json"
     given = {"model": model, "train": tmp_path / "train.parquet", "test": tmp_path / "test.parquet"}
     run(Measurement(protocol=protocol, train="a", test="b"), output=output, threads=1, **given)  # type: ignore[arg-type]

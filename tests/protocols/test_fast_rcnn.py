@@ -35,10 +35,10 @@ def small(steps: int = 4, **changes: object) -> Options:
     schedule = Schedule(steps=steps, batch_size=2, lr=0.01, bias_lr_mult=2.0)
     given = {
         "proposals": "grid",
-        "scales": (64, 80),
-        "max_side": 200,
-        "test_scale": 64,
-        "test_scales": (64, 96),
+        "min_size": (64, 80),
+        "max_size": 200,
+        "test_min_size": 64,
+        "multiscale_min_size": (64, 96),
         "schedule": schedule,
     }
     return Options(**{**given, **changes})  # type: ignore[arg-type]
@@ -58,9 +58,9 @@ def test_the_published_constants() -> None:
         [1e-3, 1e-3, 1e-4, 1e-5]
     )
     assert schedule.bias_lr_mult == 2
-    assert (options.rois, options.foreground, options.background) == (64, 0.25, (0.1, 0.5))
-    assert options.scales == (480, 576, 688, 864, 1200) and options.max_side == 2000 and options.test_scale == 600
-    assert options.nms == 0.3
+    assert (options.roi_batch_size_per_image, options.fg_fraction, options.bg_iou_range) == (64, 0.25, (0.1, 0.5))
+    assert options.min_size == (480, 576, 688, 864, 1200) and options.max_size == 2000 and options.test_min_size == 600
+    assert options.nms_thresh == 0.3
 
 
 def test_new_layers_start_as_released(boxes: tuple[Path, Path]) -> None:
@@ -76,7 +76,7 @@ def test_first_loss_is_that_of_chance(boxes: tuple[Path, Path]) -> None:
     calibrate_bn(task.body, task.examples(index, CPU))
     task.train()
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert float(found["loss_class"].detach()) == pytest.approx(task.chance_loss, rel=0.2)
     assert float(found["loss"].detach()) == pytest.approx(float((found["loss_class"] + found["loss_box"]).detach()))
 
@@ -93,32 +93,32 @@ def test_conv1_stays_and_the_rest_learns(boxes: tuple[Path, Path], tmp_path: Pat
 def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Path, Path]) -> None:
     task = detector(boxes, small()).eval()
     asked: list[tuple[int, list[list[float]]]] = []
-    answers = task.answers
+    predict_boxes = task.predict_boxes
 
     def noted(maps: torch.Tensor, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append((maps.shape[-1], regions.tolist()))
-        return answers(maps, regions)
+        return predict_boxes(maps, regions)
 
-    task.answers = noted  # type: ignore[method-assign]
+    task.predict_boxes = noted  # type: ignore[method-assign]
     # Sides 100, 200 and 400 in views of 1 and 2 times the image: 200, 200 and 400.
     sides = np.array([[0, 0, s, s] for s in (100, 200, 400)], np.float32)
-    task.tested = [sides]
+    task.test_proposals = [sides]
     views = [torch.zeros(1, 3, 400, 400, dtype=torch.uint8), torch.zeros(1, 3, 800, 800, dtype=torch.uint8)]
-    _, found = task.seen(0, views, 400, 400)
+    _, found = task.predict(0, views, 400, 400)
     (small_map, at_one), (large_map, at_two) = asked
     assert large_map == 2 * small_map - 1 or large_map == 2 * small_map
     assert at_one == [[0, 0, 200, 200], [0, 0, 400, 400]] and at_two == [[0, 0, 200, 200]]
     sizes = (found[..., 2:] - found[..., :2]).mean((1, 2)).tolist()
     assert sorted(sizes) == pytest.approx([100, 200, 400], rel=0.05), "in pixels of the image again"
-    task.tested = [sides[:0]]
-    assert task.seen(0, views, 400, 400)[0].shape == (0, 21)
+    task.test_proposals = [sides[:0]]
+    assert task.predict(0, views, 400, 400)[0].shape == (0, 21)
 
 
 def test_a_residual_network_and_share_of_things_covered(boxes: tuple[Path, Path]) -> None:
     task = detector(boxes, small(), ResNet18(width_mult=0.125, img_size=32)).train()
     index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     assert all(p.grad is not None for p in task.parameters() if p.requires_grad)
     truth = [Boxes(np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32), np.zeros(2, int), np.array([False] * 2))]
     assert covered([np.array([[0, 0, 10, 15]], np.float32)], truth) == 50
@@ -130,7 +130,7 @@ def test_end_to_end_again_and_after_an_interruption(
     boxes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model(tmp_path / "m", BACKBONE)
-    spec = Measurement(protocol=small(least_score=0.0), train="a", test="b", seeds=(0, 1))
+    spec = Measurement(protocol=small(score_thresh=0.0), train="a", test="b", seeds=(0, 1))
     given = {"model": model, "train": boxes[0], "test": boxes[1], "threads": 1}
     run(spec, output=tmp_path / "one" / "voc" / "m.json", **given)  # type: ignore[arg-type]
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "1")
@@ -152,11 +152,11 @@ def test_end_to_end_again_and_after_an_interruption(
     assert set(found.values) == {
         f"{name}{ending}" for name in ("map", "map_area", "map75") for ending in ("", "_multi")
     }
-    assert found.headline == "map" and found.chance == 0 and all(len(v) == 2 for v in found.values.values())
+    assert found.primary_metric == "map" and found.chance == 0 and all(len(v) == 2 for v in found.values.values())
     there = [ap for ap in found.details["per_class"].values() if ap is not None]
     assert found.values["map"][0] == pytest.approx(np.mean(there), abs=1e-4)
-    assert len(found.details["without_things"]) == 20 - len(there)
-    assert found.details["proposals"] == "grid" and 50 < found.details["things_with_a_proposal"] <= 100
+    assert len(found.details["classes_without_objects"]) == 20 - len(there)
+    assert found.details["proposals"] == "grid" and 50 < found.details["proposal_recall"] <= 100
     assert 1 <= len(found.details["drawn"]) <= 6
     assert all(one["uri"].startswith("data:image/jpeg") and len(one["uri"]) < 40_000 for one in found.details["drawn"])
     assert found.details["lines"][0]["title"] == "precision over recall"
@@ -182,8 +182,10 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
         for path, (width, height) in zip(index.paths, index.sizes.tolist(), strict=True):
             proposals[Path(path).stem] = grid(width, height) - (0, 0, 1, 1)
     (tmp_path / "p.pkl").write_bytes(pickle.dumps(proposals))
-    options = small(8, proposals=(str(tmp_path / "p.pkl"),), scales=(128,), test_scale=128, test_scales=None)
-    spec = Measurement(protocol=options.model_copy(update={"least_score": 0.0}), train="a", test="b")
+    options = small(
+        8, proposals=(str(tmp_path / "p.pkl"),), min_size=(128,), test_min_size=128, multiscale_min_size=None
+    )
+    spec = Measurement(protocol=options.model_copy(update={"score_thresh": 0.0}), train="a", test="b")
     output = tmp_path / "voc" / "m.json"
     given = {
         "model": make_model(tmp_path / "m", BACKBONE),
@@ -193,7 +195,7 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
     run(spec, output=output, threads=1, **given)
     found = read_metrics(output)
     assert 0 <= found.values["map"][0] < 100 and found.details["detections"] > 0
-    assert 40 < found.details["things_with_a_proposal"] < 100
+    assert 40 < found.details["proposal_recall"] < 100
     assert len(found.details["drawn"]) == 6
 
 
@@ -206,7 +208,13 @@ def test_learns_to_find_things_of_the_world(tmp_path: Path) -> None:
     for steps in (1, 400):
         schedule = Schedule(steps=steps, batch_size=4, optimizer="adam", lr=0.001, lr_schedule="cosine")
         options = small(
-            scales=(96,), test_scale=96, test_scales=None, frozen=0, dropout=0.0, least_score=0.0, schedule=schedule
+            min_size=(96,),
+            test_min_size=96,
+            multiscale_min_size=None,
+            freeze_at=0,
+            dropout=0.0,
+            score_thresh=0.0,
+            schedule=schedule,
         )
         output = tmp_path / str(steps) / "m.json"
         spec = Measurement(protocol=options, train="a", test="b")

@@ -22,13 +22,13 @@ BACKBONE = ResNet18(width_mult=0.125, img_size=32)
 
 def small(steps: int = 4, **changes: object) -> Options:
     given = {
-        "scales": (64, 80),
-        "max_side": 200,
-        "test_scale": 64,
+        "min_size": (64, 80),
+        "max_size": 200,
+        "test_min_size": 64,
         "anchor_scales": (1, 2, 4),
-        "rpn_samples": 64,
-        "rois": 32,
-        "proposals": (100, 50),
+        "rpn_batch_size_per_image": 64,
+        "roi_batch_size_per_image": 32,
+        "rpn_post_nms_top_n": (100, 50),
         "schedule": Schedule(steps=steps, batch_size=2, lr=0.01, bias_lr_mult=2.0),
     }
     return Options(**{**given, **changes})  # type: ignore[arg-type]
@@ -44,10 +44,14 @@ def test_the_published_constants() -> None:
     options = Options()
     schedule = options.schedule
     assert (schedule.steps, schedule.batch_size, schedule.milestones, schedule.gamma) == (70_000, 1, (50_000,), 0.1)
-    assert (options.rpn_samples, options.rois, options.proposals, options.rpn_nms, options.nms) == (
-        *(256, 128, (2000, 300), 0.7, 0.3),
-    )
-    assert (options.scales, options.max_side) == ((480, 576, 688, 864), 1400)
+    assert (
+        options.rpn_batch_size_per_image,
+        options.roi_batch_size_per_image,
+        options.rpn_post_nms_top_n,
+        options.rpn_nms_thresh,
+        options.nms_thresh,
+    ) == (*(256, 128, (2000, 300), 0.7, 0.3),)
+    assert (options.min_size, options.max_size) == ((480, 576, 688, 864), 1400)
 
 
 def test_anchors_are_the_published_ones() -> None:
@@ -71,7 +75,7 @@ def test_all_weights_learn_but_norms(boxes: tuple[Path, Path]) -> None:
     index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
     torch.manual_seed(0)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     found["loss"].backward()
     assert torch.isfinite(found["loss"])
     parts = ("loss_class", "loss_box", "rpn_loss_objectness", "rpn_loss_rpn_box_reg")
@@ -89,7 +93,7 @@ def test_wants_a_residual_network(chain) -> None:  # type: ignore[no-untyped-def
 
 def test_end_to_end_and_again(boxes: tuple[Path, Path], tmp_path: Path) -> None:
     model = make_model(tmp_path / "m", BACKBONE)
-    spec = Measurement(protocol=small(least_score=0.0), train="a", test="b")
+    spec = Measurement(protocol=small(score_thresh=0.0), train="a", test="b")
     for name in ("one", "two"):
         output = tmp_path / name / "voc" / "m.json"
         run(spec, model=model, train=boxes[0], test=boxes[1], output=output, threads=1)

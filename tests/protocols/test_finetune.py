@@ -19,8 +19,8 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.finetune import prepared
-from ssltransfer.protocols.voc_classification import FineTuned
+from ssltransfer.protocols.finetune import prepare_for_finetuning
+from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import Devices
 
@@ -39,7 +39,7 @@ def images(chain) -> Index:  # type: ignore[no-untyped-def]
 
 
 def ready(model: Path, images: Index, seed: int = 0, **options: bool) -> PretrainedModel:
-    return prepared(read_model(model), VocClassification(**options), images, CPU, seed)  # type: ignore[arg-type]
+    return prepare_for_finetuning(read_model(model), VocClassification(**options), images, CPU, seed)  # type: ignore[arg-type]
 
 
 def test_nothing_is_done_unasked(model: Path, images: Index) -> None:
@@ -48,7 +48,7 @@ def test_nothing_is_done_unasked(model: Path, images: Index) -> None:
 
 
 def test_channels_are_even_over_the_images_that_were_drawn(model: Path, images: Index) -> None:
-    found = ready(model, images, fuse_bn=True, rescale=True)
+    found = ready(model, images, fuse_bn=True, data_dependent_init=True)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in found.backbone.modules())
     views = load_batches(images, found.view, sequential_keys(range(len(images)), 60), seed=0)
     x = normalize(next(views).images, found.normalization)
@@ -63,17 +63,19 @@ def test_channels_are_even_over_the_images_that_were_drawn(model: Path, images: 
 
 def test_it_is_the_seeds_alone(model: Path, images: Index) -> None:
     some = images.subset(np.arange(40))
-    one, again, other = (ready(model, some, seed, fuse_bn=True, rescale=True).backbone for seed in (3, 3, 4))
+    one, again, other = (
+        ready(model, some, seed, fuse_bn=True, data_dependent_init=True).backbone for seed in (3, 3, 4)
+    )
     assert torch.equal(one.get_submodule("fc6").weight, again.get_submodule("fc6").weight)  # type: ignore[arg-type]
     assert not torch.equal(one.get_submodule("fc6").weight, other.get_submodule("fc6").weight)  # type: ignore[arg-type]
 
 
 def test_what_stays_frozen_stays_frozen(model: Path, images: Index) -> None:
     presence = np.ones((len(images), 3), np.int8)
-    options = VocClassification(train="fc6-8", fuse_bn=True, rescale=True)
+    options = VocClassification(trainable="fc6-8", fuse_bn=True, data_dependent_init=True)
     read = read_model(model)
-    task = FineTuned(read, "it", options, presence, presence, 0)
-    prepared(replace(read, backbone=task.backbone), options, images, CPU, 0)
+    task = MultiLabelFinetuneTask(read, "it", options, presence, presence, 0)
+    prepare_for_finetuning(replace(read, backbone=task.backbone), options, images, CPU, 0)
     assert float(task.head[1].weight.detach().std()) == pytest.approx(0.01, rel=0.1), "fc8 stays as it starts"
     learning = {name.split(".")[1] for name, p in task.named_parameters() if p.requires_grad}
     assert learning == {"fc6", "fc7", "1"}
@@ -82,7 +84,7 @@ def test_what_stays_frozen_stays_frozen(model: Path, images: Index) -> None:
 def test_voc_classification_with_both(model: Path, tmp_path: Path) -> None:
     train, test = make_sets(tmp_path, "voc", {"trainval": 24, "test": 12}, 64)
     protocol = VocClassification(
-        schedule=Schedule(steps=3, batch_size=8, lr=0.001), crops=1, fuse_bn=True, rescale=True
+        schedule=Schedule(steps=3, batch_size=8, lr=0.001), crops=1, fuse_bn=True, data_dependent_init=True
     )
     for name in ("one", "two"):
         run(

@@ -19,8 +19,8 @@ from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import Classes
 from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
-from ssltransfer.protocols.detection.backbones import Blocks, calibrate_bn
-from ssltransfer.protocols.probes import Head
+from ssltransfer.protocols.detection.backbones import Res5Backbone, calibrate_bn
+from ssltransfer.protocols.probes import ProbeTask
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 
@@ -36,10 +36,10 @@ def model() -> PretrainedModel:
     return PretrainedModel(backbone, "imagenet", "x", "m")
 
 
-def head(model: PretrainedModel, lasso: float | None) -> Head:
+def head(model: PretrainedModel, lasso: float | None) -> ProbeTask:
     labels = np.arange(48) % 4
-    options = FrozenBlock3.model_validate({"lasso": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
-    return Head(model, options, Classes(["a", "b", "c", "d"], labels, labels), 0, "m")
+    options = FrozenBlock3.model_validate({"l1_layer_mix": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
+    return ProbeTask(model, options, Classes(["a", "b", "c", "d"], labels, labels), 0, "m")
 
 
 def test_a_frozen_backbone_and_a_row_that_learns(model: PretrainedModel, objects: Index, tmp_path: Path):
@@ -63,7 +63,7 @@ def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: PretrainedMo
 
 
 def test_depth_learns_a_row_and_the_backbone(model: PretrainedModel):
-    options = Depth.model_validate({"lasso": 0.5, "resize": [60, 80], "crop": [57, 76], "channels": 16})
+    options = Depth.model_validate({"l1_layer_mix": 0.5, "resize": [60, 80], "crop": [57, 76], "decoder_dim": 16})
     task = DepthTask(model, options, Median(2.0, 1.0), 0, "m")
     assert isinstance(task.backbone, MixedBackbone)
     task.predict(torch.randint(256, (2, 3, 57, 76), dtype=torch.uint8)).sum().backward()
@@ -74,7 +74,7 @@ def test_depth_learns_a_row_and_the_backbone(model: PretrainedModel):
 
 def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: PretrainedModel):
     with torch.no_grad():
-        plain, mixed = (Blocks(model, "align", 0, mixed=flag) for flag in (False, True))
+        plain, mixed = (Res5Backbone(model, "align", 0, mixed=flag) for flag in (False, True))
         assert mixed.mix is not None and isinstance(mixed.backbone, MixedBackbone)
         images = [torch.randn(1, 3, 64, 96) for _ in range(2)]
         settled = calibrate_bn(mixed, images)
@@ -93,9 +93,9 @@ def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: PretrainedM
         x, boxes, owner = images[0], torch.tensor([[4.0, 4, 40, 40]]), torch.zeros(1, dtype=torch.int64)
         maps = [body.eval()(x) for body in (plain, mixed)]
         assert torch.equal(*maps)
-        found = [body.regions(one, boxes, owner) for body, one in zip((plain, mixed), maps, strict=True)]
+        found = [body.roi_features(one, boxes, owner) for body, one in zip((plain, mixed), maps, strict=True)]
         assert torch.equal(*found)
-    assert FasterRcnn(lasso=0.1).lasso == 0.1
+    assert FasterRcnn(l1_layer_mix=0.1).l1_layer_mix == 0.1
 
 
 def test_networks_without_such_units_are_refused():
@@ -105,7 +105,7 @@ def test_networks_without_such_units_are_refused():
         "pretexts": {"m": {"task": "random", "backbone": "resnet18"}},
         "evaluations": {
             "x": {
-                "protocol": {"name": "frozen-block3", "lasso": 0.1},
+                "protocol": {"name": "frozen-block3", "l1_layer_mix": 0.1},
                 "models": ["m"],
                 "train": "d",
                 "test": "e",
@@ -113,5 +113,5 @@ def test_networks_without_such_units_are_refused():
             }
         },
     }
-    with pytest.raises(ConfigError, match=r"evaluations.x.protocol.lasso: m has no units of block3"):
+    with pytest.raises(ConfigError, match=r"evaluations.x.protocol.l1_layer_mix: m has no units of block3"):
         complete(content)

@@ -61,18 +61,27 @@ CROPS = (f"{EVALUATE}.crops", "BATCH", 7)
 REGIONS = (f"{EVALUATE}.detection.detector", "REGIONS", 16)
 HEAD = {**FEATURES, "schedule": schedule()}
 HEADS = (f"{EVALUATE}.heads", "BATCH", 7)
-IMAGES = {"scales": [64, 80], "max_side": 200, "test_scale": 64, "rois": 16, "least_score": 0.0, "most": 1000}
+IMAGES = {
+    "min_size": [64, 80],
+    "max_size": 200,
+    "test_min_size": 64,
+    "roi_batch_size_per_image": 16,
+    "score_thresh": 0.0,
+    "detections_per_img": 1000,
+}
 
 CASES = {
-    "linear-layers": Case({"dims": 400, "schedule": schedule(sync_bn=True)}, constant=CROPS, passes=False),
-    "nonlinear-layers": Case({"layers": ["conv4"], "dropout": 0, "schedule": schedule()}, constant=CROPS),
-    "neighbors": Case({**FEATURES, "k": 5}, constant=EXTRACTION),
-    "cluster-alignment": Case({**FEATURES, "iterations": 4}, constant=EXTRACTION),
-    "logistic": Case({**FEATURES, "penalty": 1e-4}, constant=EXTRACTION),
+    "linear-probe-per-layer": Case(
+        {"max_features": 400, "schedule": schedule(sync_bn=True)}, constant=CROPS, passes=False
+    ),
+    "finetune-from-layer": Case({"layers": ["conv4"], "dropout": 0, "schedule": schedule()}, constant=CROPS),
+    "knn": Case({**FEATURES, "k": 5}, constant=EXTRACTION),
+    "cluster-alignment": Case({**FEATURES, "max_iter": 4}, constant=EXTRACTION),
+    "logreg": Case({**FEATURES, "l2": 1e-4}, constant=EXTRACTION),
     "retrieval": Case(FEATURES, constant=EXTRACTION),
     "linear": Case(HEAD, constant=HEADS),
-    "linear-sgd": Case(HEAD, constant=HEADS),
-    "mlp": Case({**HEAD, "hidden": 16, "dropout": 0}, constant=HEADS),
+    "linear-probe": Case(HEAD, constant=HEADS),
+    "mlp-probe": Case({**HEAD, "hidden_dim": 16, "dropout": 0}, constant=HEADS),
     "frozen-block3": Case({"schedule": schedule()}, model="residual", constant=HEADS),
     "voc-classification": Case(
         {"crops": 2, "dropout": 0, "schedule": schedule()},
@@ -82,7 +91,7 @@ CASES = {
         near=0.01,
     ),
     "fast-rcnn": Case(
-        {"proposals": "grid", "dropout": 0, "test_scales": [64, 96], "schedule": schedule(), **IMAGES},
+        {"proposals": "grid", "dropout": 0, "multiscale_min_size": [64, 96], "schedule": schedule(), **IMAGES},
         sets="boxes",
         model="full",
         constant=REGIONS,
@@ -91,8 +100,8 @@ CASES = {
     "faster-rcnn": Case(
         {
             "anchor_scales": [1, 2, 4],
-            "rpn_samples": 64,
-            "proposals": [100, 50],
+            "rpn_batch_size_per_image": 64,
+            "rpn_post_nms_top_n": [100, 50],
             "schedule": schedule(),
             **IMAGES,
         },
@@ -105,7 +114,7 @@ CASES = {
         {"padding": 40, "dropout": 0, "schedule": schedule(micro_batch_size=2, lr=0.05)}, sets="masks", near=0.01
     ),
     "depth": Case(
-        {"resize": [48, 64], "crop": [42, 60], "channels": 16, "schedule": schedule(sync_bn=True)},
+        {"resize": [48, 64], "crop": [42, 60], "decoder_dim": 16, "schedule": schedule(sync_bn=True)},
         sets="rooms",
         model="residual",
         constant=(f"{EVALUATE}.depth", "TEST_BATCH", 7),

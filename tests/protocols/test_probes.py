@@ -16,40 +16,40 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import ResNet101V2
 from ssltransfer.config.entities import Measurement
-from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearSgd, Mlp, Pool
-from ssltransfer.config.protocols import Head as Options
+from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearProbe, MlpProbe, Pool
+from ssltransfer.config.protocols import ProbeOptions as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.colors import distort_colors
+from ssltransfer.data.colors import color_jitter
 from ssltransfer.data.device_ops import random_crop
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.weights import read_model
 from ssltransfer.protocols.base import Classes, classes_of
 from ssltransfer.protocols.classification_scores import top5_of
-from ssltransfer.protocols.probes import Head
+from ssltransfer.protocols.probes import ProbeTask
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import plan_devices
 
 SHORT = Schedule(steps=4, batch_size=16, lr=0.1)
 
 
-def head_of(chain, options: Options) -> Head:  # type: ignore[no-untyped-def]
+def probe_of(chain, options: Options) -> ProbeTask:  # type: ignore[no-untyped-def]
     classes = classes_of(read_index(chain.train), read_index(chain.test), ("a", "b"))
-    return Head(read_model(chain.model), options, classes, 0, "tiny")
+    return ProbeTask(read_model(chain.model), options, classes, 0, "tiny")
 
 
-@pytest.mark.parametrize("unit_length", [False, True])
-def test_it_is_standardized_by_the_training_images(chain, unit_length: bool) -> None:  # type: ignore[no-untyped-def]
-    options = Linear(layer="conv4", pool=Pool(max=3), unit_length=unit_length, schedule=SHORT)
-    task, train = head_of(chain, options), read_index(chain.train)
+@pytest.mark.parametrize("l2_normalize", [False, True])
+def test_it_is_standardized_by_the_training_images(chain, l2_normalize: bool) -> None:  # type: ignore[no-untyped-def]
+    options = Linear(layer="conv4", pool=Pool(max=3), l2_normalize=l2_normalize, schedule=SHORT)
+    task, train = probe_of(chain, options), read_index(chain.train)
     task.standardize(train, plan_devices(1))
     (batch,) = load_batches(train, task.model.view, sequential_keys(range(len(train)), 60), seed=0)
     maps = task.model.layers_of(batch.images, ["conv4"])["conv4"]
     x = nn.functional.adaptive_max_pool2d(maps, 3).flatten(1).double().numpy()
-    if unit_length:
+    if l2_normalize:
         x /= np.linalg.norm(x, axis=1, keepdims=True)
     assert np.allclose(task.mean.numpy(), x.mean(0), atol=1e-5)
     assert np.allclose(task.deviation.numpy(), np.sqrt(x.var(0) + 1e-5), atol=1e-5)
@@ -61,27 +61,27 @@ def test_it_is_standardized_by_the_training_images(chain, unit_length: bool) -> 
 
 
 def test_a_hidden_layer_is_kolesnikovs() -> None:
-    assert (Mlp().hidden, Mlp().dropout) == (1000, 0.5)
+    assert (MlpProbe().hidden_dim, MlpProbe().dropout) == (1000, 0.5)
     with pytest.raises(ValueError, match="dropout needs a hidden layer"):
         Linear(dropout=0.5)
 
 
 def test_the_penalty_is_that_of_logistic_regression(chain) -> None:  # type: ignore[no-untyped-def]
     """SGD's decay is the gradient of lambda ||W||^2, lambda = 100 / (M C)."""
-    task = head_of(chain, Mlp(layer="conv4", pool=Pool(max=3), hidden=8, schedule=SHORT))
+    task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     dims = math.prod(task.shape)
     weight = torch.randn(3, 5, requires_grad=True)
     (100 / (dims * 12) * weight.square().sum()).backward()
     assert torch.allclose(weight.grad, task.schedule.weight_decay * weight.detach())
     assert not task.schedule.decay_norm_and_bias
-    assert head_of(chain, LinearSgd(layer="conv4", schedule=SHORT)).schedule == SHORT
+    assert probe_of(chain, LinearProbe(layer="conv4", schedule=SHORT)).schedule == SHORT
 
 
 def test_only_the_classifier_learns(chain) -> None:  # type: ignore[no-untyped-def]
-    task = head_of(chain, Mlp(layer="conv4", pool=Pool(max=3), hidden=8, schedule=SHORT))
+    task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     (batch,) = load_batches(read_index(chain.train), task.transform, sequential_keys(range(8), 8), seed=0)
     task.train()
-    outputs = task(batch, Draws(0, batch.epochs, batch.ids))
+    outputs = task(batch, SampleRNG(0, batch.epochs, batch.ids))
     assert float(outputs["loss"].detach()) == pytest.approx(math.log(12), abs=0.2)
     outputs["loss"].backward()
     assert {name for name, p in task.named_parameters() if p.grad is not None} == {
@@ -90,23 +90,23 @@ def test_only_the_classifier_learns(chain) -> None:  # type: ignore[no-untyped-d
     assert not [name for name in task.state_dict() if name.startswith("model")]
 
 
-@pytest.mark.parametrize("kind", [Linear, LinearSgd, Mlp])
+@pytest.mark.parametrize("kind", [Linear, LinearProbe, MlpProbe])
 def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type: ignore[no-untyped-def]
-    protocol = kind(layer="conv4", pool=Pool(avg=1), labelled={"each": 2}, schedule=SHORT)  # type: ignore[call-arg]
+    protocol = kind(layer="conv4", pool=Pool(avg=1), label_subset={"per_class": 2}, schedule=SHORT)  # type: ignore[call-arg]
     spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
     output = tmp_path / "head" / "tiny.json"
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
     found = read_metrics(output)
     assert len(found.values["accuracy"]) == len(found.values["top5"]) == 2
     assert all(a <= b for a, b in zip(found.values["accuracy"], found.values["top5"], strict=True))
-    assert found.details["labelled"] == 2 * len(set(read_index(chain.train).labels))
+    assert found.details["num_labeled"] == 2 * len(set(read_index(chain.train).labels))
     right = np.trace(np.array(found.details["confusion"])) / found.datasets["test"]["samples"]
     assert found.values["accuracy"][0] == pytest.approx(100 * right, abs=1e-4)
 
 
 def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
-    task = head_of(chain, LinearSgd(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
-    assert (task.view.short, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
+    task = probe_of(chain, LinearProbe(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
+    assert (task.view.short_side, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
     images = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
     maps = [
         task.model.layers_of(images[..., y : y + 64, x : x + 64].contiguous(), ["conv4"])["conv4"]
@@ -115,7 +115,7 @@ def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-de
     ]
     mean = nn.functional.adaptive_max_pool2d(torch.stack(maps).mean(0), 2).flatten(1)
     assert torch.allclose(task.represented(images), mean, atol=1e-5)
-    assert task.transform == CenterSquare(224, 224)
+    assert task.transform == ResizeCenterCrop(224, 224)
 
 
 def test_few_labels_learn_as_long_as_all() -> None:
@@ -131,11 +131,13 @@ def test_a_list_says_who_has_a_label(chain, tmp_path: Path) -> None:  # type: ig
     train = read_index(chain.train)
     first = [int(np.flatnonzero(train.labels == label)[0]) for label in np.unique(train.labels)]
     (tmp_path / "few.txt").write_text("".join(f"{train.paths[place]}\n" for place in first))
-    protocol = Mlp(layer="conv4", pool=Pool(avg=1), hidden=8, schedule=SHORT, labelled={"list": f"{tmp_path}/few.txt"})  # type: ignore[arg-type]
+    protocol = MlpProbe(
+        layer="conv4", pool=Pool(avg=1), hidden_dim=8, schedule=SHORT, label_subset={"file": f"{tmp_path}/few.txt"}
+    )  # type: ignore[arg-type]
     output = tmp_path / "head" / "tiny.json"
     spec = Measurement(protocol=protocol, train="a", test="b")
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
-    assert read_metrics(output).details["labelled"] == len(first)
+    assert read_metrics(output).details["num_labeled"] == len(first)
     (tmp_path / "few.txt").write_text("nobody.jpg\n")
     with pytest.raises(ValueError, match="has changed since the configuration was read"):
         Measurement.parse(spec.canonical())
@@ -151,13 +153,13 @@ def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
 
 def test_a_layer_that_is_not_there_is_named(chain) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'fc9'; it has conv1"):
-        head_of(chain, Linear(layer="fc9"))
+        probe_of(chain, Linear(layer="fc9"))
 
 
 def test_frozen_block3_is_the_published_one() -> None:
     options = FrozenBlock3()
     schedule = options.schedule
-    assert (options.layer, options.pool, options.mirror, options.augment) == (
+    assert (options.layer, options.pool, options.hflip, options.augment) == (
         "block3",
         Pool(max=3),
         False,
@@ -177,7 +179,7 @@ def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_pa
     output = tmp_path / "frozen" / "m.json"
     run(spec, model=manifest, train=chain.train, test=chain.test, output=output, threads=1)
     found = read_metrics(output)
-    assert (found.headline, found.details["shape"]) == ("top5", [128, 3, 3])
+    assert (found.primary_metric, found.details["shape"]) == ("top5", [128, 3, 3])
     train, test = read_index(chain.train), read_index(chain.test)
     common = np.argsort(-np.bincount(train.labels), kind="stable")[:5]
     assert found.chance == pytest.approx(100 * np.isin(test.labels, common).mean(), abs=1e-4)
@@ -186,13 +188,13 @@ def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_pa
     model = read_model(manifest)
     backbone = model.backbone
     model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
-    task = Head(model, options, classes_of(train, test, ("a", "b")), 0, "m")
+    task = ProbeTask(model, options, classes_of(train, test, ("a", "b")), 0, "m")
     assert model.backbone.shapes()["block3"] == (128, 4, 4) and backbone.shapes()["block3"] == (128, 8, 8)
     (batch,) = load_batches(train, task.transform, sequential_keys(range(8), 8), seed=0)
-    draws = Draws(3, batch.epochs, batch.ids)
+    rng = SampleRNG(3, batch.epochs, batch.ids)
     with torch.no_grad():
-        loss = task.train()(batch, draws)["loss"]
-        seen = distort_colors(random_crop(batch.images, draws, 64), draws)
+        loss = task.train()(batch, rng)["loss"]
+        seen = color_jitter(random_crop(batch.images, rng, 64), rng)
         maps = model.layers_of(seen, ["block3"])["block3"]
         logits = task.classifier(nn.functional.adaptive_max_pool2d(maps, 3).flatten(1))
     wanted = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[:8].astype(np.int64)))
@@ -201,5 +203,5 @@ def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_pa
 
 def test_other_backbones_name_their_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'block3'; it has conv1"):
-        head_of(chain, FrozenBlock3())
-    assert head_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)
+        probe_of(chain, FrozenBlock3())
+    assert probe_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)

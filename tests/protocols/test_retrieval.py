@@ -29,7 +29,7 @@ def test_recall_is_scikit_learns(chain, tmp_path: Path) -> None:  # type: ignore
     for k in (1, 2, 4, 8):
         expected = 100 * (labels[near[:, :k]] == labels[:, None]).any(1).mean()
         assert found.values[f"r@{k}"] == [pytest.approx(expected, abs=1e-4)]
-    assert set(found.datasets) == {"test"} and found.shared == 0
+    assert set(found.datasets) == {"test"} and found.train_test_overlap == 0
     own = found.details["examples"][0]
     assert len(own["neighbors"]) == 5 and all(one["train"] != own["test"] for one in own["neighbors"])
 
@@ -49,7 +49,7 @@ def test_chance_is_that_of_a_random_other_image(rng: np.random.Generator) -> Non
 def test_recall_beyond_the_set_is_refused(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     given = {"model": chain.model, "test": chain.train, "test_features": chain.train_features, "threads": 1}
     with pytest.raises(ArtifactError, match="recall at 60 of only 60 images"):
-        run(spec(at=(1, 60)), output=tmp_path / "a.json", **given)
+        run(spec(recall_at=(1, 60)), output=tmp_path / "a.json", **given)
     with pytest.raises(ArtifactError, match="retrieval: leave out --train"):
         run(spec(), train=chain.test, output=tmp_path / "b.json", **given)
 
@@ -57,7 +57,7 @@ def test_recall_beyond_the_set_is_refused(chain, tmp_path: Path) -> None:  # typ
 def test_a_training_set_is_given_by_those_that_train_alone() -> None:
     with pytest.raises(ValueError, match="retrieval: it looks at `test` alone; leave `train` out"):
         Measurement(protocol=Retrieval(), train="a", test="b")
-    with pytest.raises(ValueError, match="neighbors: give `train`"):
-        Measurement(protocol="neighbors", test="b")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="knn: give `train`"):
+        Measurement(protocol="knn", test="b")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must hold 1"):
-        Retrieval(at=(2, 4))
+        Retrieval(recall_at=(2, 4))

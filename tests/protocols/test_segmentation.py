@@ -32,7 +32,7 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.weights import read_model
 from ssltransfer.protocols.mask_drawing import colored
-from ssltransfer.protocols.segmentation import Segmented, class_shares, mask_of, with_layers
+from ssltransfer.protocols.segmentation import SegmentationTask, class_shares, mask_of, with_layers
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
@@ -47,12 +47,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"), SMALL, include_top=False, seed=1)
 
 
-def tuned(model: Path, train: str = "all", classes: int = 21) -> Segmented:
-    options = Segmentation(train=train, padding=40)  # type: ignore[arg-type]
-    return Segmented(with_layers(read_model(model), 0), options, np.full(classes, 1 / classes))
+def tuned(model: Path, train: str = "all", classes: int = 21) -> SegmentationTask:
+    options = Segmentation(trainable=train, padding=40)  # type: ignore[arg-type]
+    return SegmentationTask(with_layers(read_model(model), 0), options, np.full(classes, 1 / classes))
 
 
-def batch_of(index: Index, samples: list[int], task: Segmented) -> Batch:
+def batch_of(index: Index, samples: list[int], task: SegmentationTask) -> Batch:
     return next(load_batches(index, task.transform, sequential_keys(samples, len(samples)), seed=0))
 
 
@@ -61,7 +61,7 @@ def test_the_published_constants() -> None:
     schedule = options.schedule
     assert (schedule.steps, schedule.batch_size, schedule.micro_batch_size) == (150_000, 20, 1)
     assert (schedule.momentum, schedule.weight_decay, schedule.bias_lr_mult) == (0.9, 5e-4, 2.0)
-    assert (options.padding, options.dropout, options.train) == (100, 0.5, "all")
+    assert (options.padding, options.dropout, options.trainable) == (100, 0.5, "all")
     rates = [schedule.lr_at(step, 8498) for step in (0, 49_999, 50_000, 99_999, 100_000, 149_999)]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
 
@@ -98,7 +98,7 @@ def test_batch_norms_keep_their_statistics_and_learn_scales(tmp_path: Path, mask
     before = {name: part.running_mean.clone() for name, part in norms.items()}  # type: ignore[union-attr]
     nn.init.normal_(task.network.score.weight, std=0.1)
     batch = batch_of(read_index(masks[0]), [0, 1], task)
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     for name, part in norms.items():
         assert not part.training and part.running_mean is not None
         assert torch.equal(part.running_mean, before[name]) and part.weight.grad is not None, name
@@ -111,7 +111,7 @@ def test_the_loss_is_that_of_each_images_own_pixels(model: Path, masks: tuple[Pa
     sizes = index.sizes.tolist()
     samples = [0, next(s for s in range(len(index)) if sizes[s] != sizes[0]), 5]
     both = batch_of(index, samples, task)
-    assert len({tuple(size) for size in both.others["sizes"].tolist()}) > 1, "images of different sizes"
+    assert len({tuple(size) for size in both.targets["sizes"].tolist()}) > 1, "images of different sizes"
     wanted = []
     with torch.no_grad():
         for sample in samples:
@@ -122,9 +122,9 @@ def test_the_loss_is_that_of_each_images_own_pixels(model: Path, masks: tuple[Pa
             p = np.exp(logits - logits.max(0)) / np.exp(logits - logits.max(0)).sum(0)
             rows, columns = np.nonzero(mask != 255)
             wanted.append(-np.log(p[mask[rows, columns], rows, columns]).mean())
-            assert float(task(one, one.draws(0))["loss"]) == pytest.approx(wanted[-1], rel=1e-4)
-        found = float(task(both, both.draws(0))["loss"])
-        parts = [float(task(part, part.draws(0))["loss"]) for part in both.split(1)]
+            assert float(task(one, one.rng(0))["loss"]) == pytest.approx(wanted[-1], rel=1e-4)
+        found = float(task(both, both.rng(0))["loss"])
+        parts = [float(task(part, part.rng(0))["loss"]) for part in both.split(1)]
     assert found == pytest.approx(np.mean(wanted), rel=1e-4) == pytest.approx(np.mean(parts), rel=1e-4)
 
 
@@ -137,22 +137,22 @@ def test_void_pixels_count_for_nothing(model: Path, masks: tuple[Path, Path]) ->
     task = tuned(model).eval()
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     batch = batch_of(read_index(masks[0]), [0], task)
-    mask = batch.others["mask"]
+    mask = batch.targets["mask"]
     logits = task.network(_prepared(batch.images)).detach()
     void = torch.zeros_like(mask, dtype=torch.bool)
     void[:, :, mask.shape[-1] // 2 :] = True
-    half = Batch(batch.images, batch.ids, batch.epochs, {**batch.others, "mask": mask.masked_fill(void, 255)})
+    half = Batch(batch.images, batch.ids, batch.epochs, {**batch.targets, "mask": mask.masked_fill(void, 255)})
     counted = ~void & (mask != 255)
     wanted = F.cross_entropy(logits.permute(0, 2, 3, 1)[counted], mask[counted].long())
     with torch.no_grad():
-        assert float(task(half, half.draws(0))["loss"]) == pytest.approx(float(wanted), rel=1e-4)
+        assert float(task(half, half.rng(0))["loss"]) == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_loss_of_a_guess_is_that_of_the_classes_shares(model: Path, masks: tuple[Path, Path]) -> None:
     index = read_index(masks[0]).subset(np.arange(6))
     parts = class_shares(index, 21)
     assert parts.sum() == pytest.approx(1)
-    task = Segmented(with_layers(read_model(model), 0), Segmentation(padding=40), parts).eval()
+    task = SegmentationTask(with_layers(read_model(model), 0), Segmentation(padding=40), parts).eval()
     losses = []
     for sample in range(6):
         mask = mask_of(index, sample).long()
@@ -185,10 +185,10 @@ def test_end_to_end_and_again(model: Path, masks: tuple[Path, Path], tmp_path: P
     assert matrix.sum(1).tolist() == [int((truth == c).sum()) for c in range(21)]
     assert found.details["classes"][0] == "background" and len(found.details["classes"]) == 21
     named = [iou for iou in found.details["per_class"].values() if iou is not None]
-    assert found.headline == "miou" and found.values["miou"][0] == pytest.approx(np.mean(named), abs=1e-4)
+    assert found.primary_metric == "miou" and found.values["miou"][0] == pytest.approx(np.mean(named), abs=1e-4)
     assert set(found.values) == {"miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"}
     nowhere = [name for name, iou in found.details["per_class"].items() if iou is None]
-    assert found.details["left_out_of_the_mean"] == nowhere
+    assert found.details["classes_ignored_in_mean"] == nowhere
     there = np.unique(truth[truth != 255])
     assert found.chance == pytest.approx(100 * (truth == 0).sum() / (truth != 255).sum() / len(there), abs=1e-4)
     drawn = found.details["drawn"]
@@ -204,8 +204,8 @@ def test_neither_order_nor_device_share_changes_the_test(model: Path, masks: tup
     index = read_index(masks[1]).subset(np.arange(8))
     task = tuned(model).eval()
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
-    whole, drawn = task.tested(index, CPU, {0, 5})
-    back, _ = task.tested(index.subset(np.arange(8)[::-1]), CPU, set())
+    whole, drawn = task.evaluate(index, CPU, {0, 5})
+    back, _ = task.evaluate(index.subset(np.arange(8)[::-1]), CPU, set())
     assert np.array_equal(whole, back) and len(drawn) == 2
     assert drawn[0]["title"].startswith(Path(index.paths[0]).stem)
 
@@ -248,10 +248,10 @@ def test_blocks_are_found_where_they_are(
     )
     print(options.slug, {name: values[0] for name, values in found.values.items()}, "chance", found.chance)
     assert found.chance is not None and found.chance < 35 and found.mean() > 60
-    assert set(found.details["never_in_training"]) == set(found.details["classes"]) - {"background", "aeroplane", "bus"}
+    assert set(found.details["unseen_classes"]) == set(found.details["classes"]) - {"background", "aeroplane", "bus"}
     said = capsys.readouterr().out
     assert "no pixel of bicycle, bird" in said
-    assert found.details["left_out_of_the_mean"] and found.details["per_class"]["dog"] is None
+    assert found.details["classes_ignored_in_mean"] and found.details["per_class"]["dog"] is None
 
 
 @pytest.mark.slow
@@ -271,7 +271,7 @@ def test_rescaled_and_absorbed(masks: tuple[Path, Path], tmp_path: Path, capsys:
     model = make_model(
         tmp_path / "m", CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=False, seed=1
     )
-    measured(tmp_path, model, masks, fuse_bn=True, rescale=True)
+    measured(tmp_path, model, masks, fuse_bn=True, data_dependent_init=True)
     said = capsys.readouterr().out
     assert "5 batch norms folded" in said and "layers rescaled by 72 images" in said
 

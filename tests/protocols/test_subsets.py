@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.base import NameFile
-from ssltransfer.config.protocols import Labelled
-from ssltransfer.protocols.subsets import labelled, stratified
+from ssltransfer.config.protocols import LabelSubset
+from ssltransfer.protocols.subsets import labeled_subsets, stratified
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0.01, 0.99), st.integers(0, 9))
@@ -27,8 +27,8 @@ def test_a_list_names_by_path_or_by_file(tmp_path: Path) -> None:
 
     def chosen(*lines: str) -> list[int]:
         (tmp_path / "list.txt").write_text("".join(f"{line}\n" for line in lines))
-        options = Labelled(list=NameFile(path=str(tmp_path / "list.txt")))
-        found = list(labelled(paths, labels, options, (0, 1)))
+        options = LabelSubset(file=NameFile(path=str(tmp_path / "list.txt")))
+        found = list(labeled_subsets(paths, labels, options, (0, 1)))
         assert len(found) == 2 and (found[0] == found[1]).all()
         return found[0].tolist()
 

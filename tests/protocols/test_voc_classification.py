@@ -20,15 +20,15 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fuse_bn import fuse_conv_bn
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.voc_classification import FineTuned, ScaledCrop
+from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask, ScaledCrop
 from ssltransfer.stages.evaluate import run
 
 PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
 
 
-def tuned(model: Path, train: str, seed: int = 0) -> FineTuned:
-    options = VocClassification(train=train)  # type: ignore[arg-type]
-    return FineTuned(read_model(model), "it", options, PRESENCE, PRESENCE, seed)
+def tuned(model: Path, train: str, seed: int = 0) -> MultiLabelFinetuneTask:
+    options = VocClassification(trainable=train)  # type: ignore[arg-type]
+    return MultiLabelFinetuneTask(read_model(model), "it", options, PRESENCE, PRESENCE, seed)
 
 
 def test_the_published_constants() -> None:
@@ -96,10 +96,10 @@ def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  #
     batch = Batch(
         torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)), torch.tensor([2, 0, 1]), torch.zeros(3).long()
     )
-    draws = batch.draws(0)
+    sample_rng = batch.rng(0)
     with torch.no_grad():
-        loss = float(task(batch, draws)["loss"])
-        logits = task.logits(batch.images, draws)
+        loss = float(task(batch, sample_rng)["loss"])
+        logits = task.logits(batch.images, sample_rng)
     total = 0.0
     for row, sample in enumerate([2, 0, 1]):
         for c in range(3):
@@ -112,29 +112,31 @@ def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  #
 
 def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     presence = rng.choice([-1, 0, 1], (40, 5), p=[0.6, 0.1, 0.3]).astype(np.int8)
-    task = FineTuned(read_model(chain.full_model), "it", VocClassification(train="fc8"), presence, presence, 0).eval()
+    task = MultiLabelFinetuneTask(
+        read_model(chain.full_model), "it", VocClassification(trainable="fc8"), presence, presence, 0
+    ).eval()
     share = torch.from_numpy((presence > 0).sum(0) / (presence != 0).sum(0))
     with torch.no_grad():
         task.head[1].weight.zero_()
         task.head[1].bias.copy_(share.logit())
         batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long())
-        assert float(task(batch, batch.draws(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
+        assert float(task(batch, batch.rng(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("absorb", [False, True])
 def test_norms_of_fully_connected_layers_give_way_to_fresh_layers(absorb: bool) -> None:
     backbone = build_backbone(AlexNetBN(width_mult=0.06, img_size=64), include_top=True)
     model = PretrainedModel(backbone.eval(), "imagenet", "", "it")
-    task = FineTuned(model, "it", VocClassification(train="fc6-8"), PRESENCE, PRESENCE, 0)
+    task = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc6-8"), PRESENCE, PRESENCE, 0)
     assert not any(isinstance(part, nn.BatchNorm1d) for part in task.modules())
     learning = [p for p in task.backbone.parameters() if p.requires_grad]
     assert [p.ndim for p in learning] == [2, 1, 2, 1] and all((p == 0.1).all() for p in learning if p.ndim == 1)
     if absorb:
         assert fuse_conv_bn(task.backbone) == 5
     batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
-    task.train()(batch, batch.draws(0))["loss"].backward()
+    task.train()(batch, batch.rng(0))["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
-    frozen = FineTuned(model, "it", VocClassification(train="fc8"), PRESENCE, PRESENCE, 0).train()
+    frozen = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc8"), PRESENCE, PRESENCE, 0).train()
     norms = [part for part in frozen.backbone.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert len(norms) == 7 and not any(norm.training for norm in norms)
 
@@ -148,16 +150,16 @@ def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> 
     output = tmp_path / "one" / "voc" / "m.json"
     assert output.read_bytes() == (tmp_path / "two" / "voc" / "m.json").read_bytes()
     found = read_metrics(output)
-    presence = read_index(voc[1]).presence
+    presence = read_index(voc[1]).multi_label
     assert presence is not None
     there = (presence > 0).any(0)
     aps = [ap for ap in found.details["per_class"].values() if ap is not None]
-    assert len(aps) == there.sum() < 20 and len(found.details["without_positives"]) == 20 - there.sum()
+    assert len(aps) == there.sum() < 20 and len(found.details["classes_without_positives"]) == 20 - there.sum()
     assert found.values["map"][0] == pytest.approx(np.mean(aps), abs=1e-4)
     share = (presence > 0).sum(0) / (presence != 0).sum(0)
     assert found.chance == pytest.approx(100 * share[there].mean(), abs=1e-4)
     assert len(found.values["map"]) == len(found.values["map11"]) == 2
-    assert found.headline == "map"
+    assert found.primary_metric == "map"
 
 
 def test_refuses_sets_without_vocs_labels(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -31,28 +31,33 @@ DRIVER = Path(inputs.__file__).with_name("laws_driver.py")
 LAYER = {"layer": "conv5", "pool": {"max": 3}}
 SHORT = {"steps": 60, "batch_size": 32, "optimizer": "adam", "lr": 0.003, "lr_schedule": "cosine"}
 FEW = {"steps": 30, "batch_size": 4, "optimizer": "adam", "lr": 0.002}
-IMAGES = {"scales": [128], "max_side": 256, "test_scale": 128, "test_max_side": 256, "least_score": 0.0}
+IMAGES = {"min_size": [128], "max_size": 256, "test_min_size": 128, "test_max_size": 256, "score_thresh": 0.0}
 
 # Protocol -> images, network, options, and by how much more than chance it finds after so few steps.
 TABLE: dict[str, tuple[str, str, dict[str, Any], float | None]] = {
-    "linear-layers": ("caltech101", "plain", {"dims": 1024, "schedule": SHORT}, 5),
-    "nonlinear-layers": ("caltech101", "plain", {"layers": ["conv3"], "dropout": 0, "schedule": SHORT}, 5),
-    "neighbors": ("caltech101", "plain", {**LAYER, "k": 5}, 5),
+    "linear-probe-per-layer": ("caltech101", "plain", {"max_features": 1024, "schedule": SHORT}, 5),
+    "finetune-from-layer": ("caltech101", "plain", {"layers": ["conv3"], "dropout": 0, "schedule": SHORT}, 5),
+    "knn": ("caltech101", "plain", {**LAYER, "k": 5}, 5),
     "cluster-alignment": ("caltech101", "plain", LAYER, 0),
-    "logistic": ("tiny_imagenet", "plain", LAYER, 5),
+    "logreg": ("tiny_imagenet", "plain", LAYER, 5),
     "retrieval": ("cars196", "plain", {"layer": "conv3", "pool": {"max": 4}}, 0),
     "linear": ("caltech101", "plain", {**LAYER, "schedule": SHORT}, 5),
-    "linear-sgd": ("caltech101", "plain", {**LAYER, "schedule": SHORT}, 5),
-    "mlp": ("caltech101", "plain", {**LAYER, "hidden": 64, "schedule": SHORT}, 5),
+    "linear-probe": ("caltech101", "plain", {**LAYER, "schedule": SHORT}, 5),
+    "mlp-probe": ("caltech101", "plain", {**LAYER, "hidden_dim": 64, "schedule": SHORT}, 5),
     "frozen-block3": ("caltech101", "residual", {"schedule": SHORT}, None),
     "voc-classification": ("voc", "plain", {"crops": 2, "schedule": FEW}, None),
-    "fast-rcnn": ("boxes", "plain", {**IMAGES, "proposals": "grid", "test_scales": None, "schedule": FEW}, 0),
-    "faster-rcnn": ("boxes", "residual", {**IMAGES, "rois": 32, "anchor_scales": [1, 2, 4], "schedule": FEW}, None),
+    "fast-rcnn": ("boxes", "plain", {**IMAGES, "proposals": "grid", "multiscale_min_size": None, "schedule": FEW}, 0),
+    "faster-rcnn": (
+        "boxes",
+        "residual",
+        {**IMAGES, "roi_batch_size_per_image": 32, "anchor_scales": [1, 2, 4], "schedule": FEW},
+        None,
+    ),
     "segmentation": ("masks", "plain", {"padding": 40, "schedule": {**FEW, "steps": 2, "batch_size": 2}}, None),
     "depth": (
         "kitchen",
         "residual",
-        {"resize": [60, 80], "crop": [57, 76], "channels": 32, "schedule": {**FEW, "steps": 60, "batch_size": 8}},
+        {"resize": [60, 80], "crop": [57, 76], "decoder_dim": 32, "schedule": {**FEW, "steps": 60, "batch_size": 8}},
         None,
     ),
 }

@@ -177,7 +177,7 @@ def test_of_errors_the_least_is_the_best_in_a_unit_of_its_own(chain) -> None:  #
     rows = {row.model: row.cells for _, _, group in built.groups for row in group}
     assert [cell.best for cell in rows["near"]] == [True, True, True] and not any(cell.best for cell in rows["far"])
     assert [cell.text for cell in rows["near"]] == ["70.0", "0.413", "0.138"]
-    assert [(column.unit, column.common, column.falls) for column in built.columns] == [
+    assert [(column.unit, column.common, column.lower_is_better) for column in built.columns] == [
         ("%", "%", False),
         ("m", "%", True),
         ("", "%", True),

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ssltransfer.artifacts.files import digest_of
+from ssltransfer.artifacts.files import file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Student
@@ -37,7 +37,7 @@ def start(words: list[str]) -> subprocess.Popen[str]:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    return {name: digest_of(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
+    return {name: file_digest(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
 def wait_for_checkpoint(folder: Path, *, after: float) -> float:

@@ -198,7 +198,7 @@ def evaluated_index(part):
 def evaluated_features(part):
     def path(wildcards):
         evaluation = CONFIG.evaluations[wildcards.evaluation]
-        if evaluation.protocol.reads != "features" or not getattr(evaluation, part):
+        if evaluation.protocol.input_kind != "features" or not getattr(evaluation, part):
             return []
         name = CONFIG.evaluated_features(wildcards.evaluation, wildcards.model)
         return features_of(name, getattr(evaluation, part))

@@ -18,11 +18,11 @@ class Metrics:
     Attributes:
         protocol: name and options, with the protocol's version where it was raised.
         model: name of the model; `evaluation`: name of the evaluation.
-        headline: key of `values` that a table shows.
+        primary_metric: key of `values` that a table shows.
         values: value name -> one number for each seed, in `unit`.
-        chance: what chance reaches for the headline value, in `unit`.
+        chance: what chance reaches for the primary metric, in `unit`.
         datasets: role -> name, number of samples, fingerprint.
-        shared: images of the test set that stand in the training set too, by content.
+        train_test_overlap: number of test images that also occur in the training set (same content).
         details: curves, per-class values, matrices: what the report draws.
         inputs: role -> digests of what it was made from.
     """
@@ -30,24 +30,24 @@ class Metrics:
     protocol: dict[str, Any]
     model: str
     evaluation: str
-    headline: str
+    primary_metric: str
     unit: str
     values: dict[str, list[float]]
     seeds: list[int]
     datasets: dict[str, dict[str, Any]]
     chance: float | None = None
-    shared: int = 0
+    train_test_overlap: int = 0
     details: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, list[str]] = field(default_factory=dict)
 
     def mean(self, value: str | None = None) -> float:
         """Mean over seeds."""
-        numbers = self.values[value or self.headline]
+        numbers = self.values[value or self.primary_metric]
         return sum(numbers) / len(numbers)
 
-    def spread(self, value: str | None = None) -> float | None:
+    def std(self, value: str | None = None) -> float | None:
         """Standard deviation over seeds (n - 1), or None for one seed."""
-        numbers = self.values[value or self.headline]
+        numbers = self.values[value or self.primary_metric]
         if len(numbers) < 2:
             return None
         mean = sum(numbers) / len(numbers)

@@ -9,8 +9,8 @@ from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Pretext, Student, Table
 from ssltransfer.config.formats import TargetKind, Video
-from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, OfLayers
-from ssltransfer.config.protocols import Detection, FasterRcnn, FineTuning, NonlinearLayers, Segmentation
+from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, LayerDistillation
+from ssltransfer.config.protocols import Detection, FasterRcnn, FinetuneFromLayer, FineTuning, Segmentation
 from ssltransfer.config.references import check_references
 
 
@@ -20,9 +20,9 @@ def check(config: Config) -> None:
         for member, part in pretext.parts.items():
             where = f"pretexts.{name}.task.tasks.{member}" if member else f"pretexts.{name}"
             _check_task(config, part, where)
-        if getattr(pretext.task, "rescale", False) and not pretext.backbone.supports_data_init:
+        if getattr(pretext.task, "data_dependent_init", False) and not pretext.backbone.supports_data_init:
             raise ConfigError(
-                f"pretexts.{name}.task.rescale: {pretext.backbone.name} has shortcuts or batch norms, so that its "
+                f"pretexts.{name}.task.data_dependent_init: {pretext.backbone.name} has shortcuts or batch norms, so that its "
                 "layers have no scale of their own; leave it out."
             )
     for name, features in config.features.items():
@@ -51,7 +51,7 @@ def check(config: Config) -> None:
             if student.pretext:
                 _check_task(config, student.pretext, where)
             _check_distillation(config, student, where)
-        elif student.method.from_labels and config.datasets[student.data].labelled != "one":
+        elif student.method.uses_ground_truth and config.datasets[student.data].label_type != "single":
             raise ConfigError(f"{where}.data: {student.data} has no class labels to learn; name a labelled dataset.")
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, name, evaluation)
@@ -110,7 +110,7 @@ def _check_distillation(config: Config, student: Student, where: str) -> None:
     teacher = config.model(method.teacher)
     layer = method.teacher_layer or teacher.layers[-1]
     _layer(teacher, layer, f"{where}.method.teacher_layer")
-    if isinstance(method, OfLayers):
+    if isinstance(method, LayerDistillation):
         for name in method.teacher_layers or method.layers:
             _layer(teacher, name, f"{where}.method.teacher_layers")
     if method.teacher_pool and layer in teacher.backbone.top_layers:
@@ -137,10 +137,10 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     where = f"evaluations.{name}"
     for key, data in zip(("test", "train"), reversed(evaluation.datasets), strict=False):
         _known(config.datasets, data, f"{where}.{key}", "dataset")
-        has, needs = config.datasets[data].labelled, evaluation.protocol.labels
+        has, needs = config.datasets[data].label_type, evaluation.protocol.label_type
         _targets(config, data, evaluation.protocol.name, evaluation.protocol.targets, f"{where}.{key}")
         if needs and has != needs:
-            wants = "one class label" if needs == "one" else "VOC's labels"
+            wants = "one class label" if needs == "single" else "VOC's labels"
             raise ConfigError(
                 f"{where}.{key}: {evaluation.protocol.name} needs {wants} a image, "
                 f"which dataset {data!r} does not have; name another dataset."
@@ -148,7 +148,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
     _apart(config, evaluation.train or None, evaluation.test, where, "train and test")
     _known(config.datasets, evaluation.supervised_on, f"{where}.supervised_on", "dataset")
     protocol = evaluation.protocol
-    listed = getattr(getattr(protocol, "labelled", None), "list", None)
+    listed = getattr(getattr(protocol, "label_subset", None), "file", None)
     if listed:
         listed.names()
     for model in map(config.model, config.rows[name]):
@@ -157,14 +157,14 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
         layer = getattr(protocol, "layer", None)
         if layer:
             _layer(model, layer, f"{where}.protocol.layer")
-        if protocol.tunes and model.backbone.name == "hog-words":
+        if protocol.finetunes and model.backbone.name == "hog-words":
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
-        if getattr(protocol, "lasso", None) is not None and not model.backbone.name.endswith("-v2"):
+        if getattr(protocol, "l1_layer_mix", None) is not None and not model.backbone.name.endswith("-v2"):
             raise ConfigError(
-                f"{where}.protocol.lasso: {model.name} has no units of block3 to mix; resnet101-v2 has; leave it out."
+                f"{where}.protocol.l1_layer_mix: {model.name} has no units of block3 to mix; resnet101-v2 has; leave it out."
             )
-        if getattr(protocol, "lasso", None) is not None and (layer or "block3") != "block3":
-            raise ConfigError(f"{where}.protocol.lasso: it mixes the units of block3; leave `layer` out.")
+        if getattr(protocol, "l1_layer_mix", None) is not None and (layer or "block3") != "block3":
+            raise ConfigError(f"{where}.protocol.l1_layer_mix: it mixes the units of block3; leave `layer` out.")
         if isinstance(protocol, FasterRcnn):
             _layer(model, "block3", f"{where}.models")
         if isinstance(protocol, FineTuning) and protocol.fuse_bn and not model.backbone.can_fuse_bn:
@@ -172,10 +172,10 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
                 f"{where}.protocol.fuse_bn: {model.name} ({model.backbone.name}) has batch norms elsewhere than "
                 "right after layers with weights; leave it out, or give it an evaluation of its own."
             )
-        if isinstance(protocol, FineTuning) and protocol.rescale:
+        if isinstance(protocol, FineTuning) and protocol.data_dependent_init:
             _refuse_rescaling(model, protocol, where)
         if (
-            isinstance(protocol, NonlinearLayers | Segmentation | Detection)
+            isinstance(protocol, FinetuneFromLayer | Segmentation | Detection)
             and not model.backbone.supports_layerwise_forward
         ):
             raise ConfigError(
@@ -188,12 +188,12 @@ def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
     """Of networks whose scales would mean nothing."""
     if not model.backbone.is_feed_forward:
         raise ConfigError(
-            f"{where}.protocol.rescale: layers of {model.name} ({model.backbone.name}) have no scale of their own, "
+            f"{where}.protocol.data_dependent_init: layers of {model.name} ({model.backbone.name}) have no scale of their own, "
             "as those of a residual network; leave it out, or give it an evaluation of its own."
         )
     if model.backbone.has_batch_norm and not protocol.fuse_bn:
         raise ConfigError(
-            f"{where}.protocol.rescale: {model.name} has batch norms, which undo every scale; set fuse_bn: true too."
+            f"{where}.protocol.data_dependent_init: {model.name} has batch norms, which undo every scale; set fuse_bn: true too."
         )
 
 

@@ -201,7 +201,7 @@ def _start(points: PointLoader, k: int, init: Init, seed: int, budget: int) -> T
 
 def _due(checkpoint: Checkpoint, points: PointLoader, step: int, stopped: str) -> bool:
     """Whether all ranks save now: the first one says when, and a signal to any of them is one to all."""
-    told = points.gather([(checkpoint.heard, checkpoint.due(step))])
+    told = points.gather([(checkpoint.received_signal, checkpoint.due(step))])
     checkpoint.signal = next((heard for heard, _ in told if heard is not None), None)
     return bool(stopped) or told[0][1] or checkpoint.signal is not None
 

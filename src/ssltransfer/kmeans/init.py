@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.kmeans.lloyd import ClusterSums
 from ssltransfer.kmeans.nearest import ROUNDING
 from ssltransfer.kmeans.points import PointLoader
@@ -21,7 +21,7 @@ OVERSAMPLING, POWERS = 8, 2  # of the randomized decomposition (Halko, Martinsso
 
 
 def sample_size(n: int, dims: int, k: int) -> int:
-    """Points that k-means++ draws from: what 512 MB of float32 hold, 2 k at least, all where they are fewer."""
+    """Points that k-means++ rng from: what 512 MB of float32 hold, 2 k at least, all where they are fewer."""
     return min(n, max(2 * k, SAMPLE_BYTES // (4 * dims)))
 
 
@@ -39,12 +39,12 @@ def first_centroids(points: PointLoader, k: int, how: Literal["random", "k-means
         ArtifactError: there are fewer different points than k.
     """
     n, dims = points.shape
-    draws = Draws(seed_of(seed, "k-means"), 0, torch.zeros(1, dtype=torch.int64))
-    order = draws.permutation("order", n)[0].numpy()
+    rng = SampleRNG(seed_of(seed, "k-means"), 0, torch.zeros(1, dtype=torch.int64))
+    order = rng.permutation("order", n)[0].numpy()
     chosen: dict[bytes, int] = {}
     if how == "k-means++":
         sample = np.sort(order[: sample_size(n, dims, k)])
-        uniform = draws.bits("plus plus", k)[0].double() * 2.0**-53
+        uniform = rng.bits("plus plus", k)[0].double() * 2.0**-53
         picked = sample[_plus_plus(points.take(sample), k, uniform)]
         chosen = dict(zip(points.digests(picked), picked.tolist(), strict=True))
     start, more = 0, k
@@ -101,12 +101,12 @@ def pca_project(points: PointLoader, seed: int) -> np.ndarray:
         float32 (N, components).
     """
     n, dims = points.shape
-    draws = Draws(seed_of(seed, "principal components"), 0, torch.zeros(1, dtype=torch.int64))
-    sample = points.take(np.sort(draws.permutation("sample", n)[0].numpy()[:PCA_SAMPLE]))
+    rng = SampleRNG(seed_of(seed, "principal components"), 0, torch.zeros(1, dtype=torch.int64))
+    sample = points.take(np.sort(rng.permutation("sample", n)[0].numpy()[:PCA_SAMPLE]))
     mean = sample.mean(0)
     sample -= mean
     wide = min(components(dims) + OVERSAMPLING, dims, len(sample))
-    uniform = draws.bits("range", dims * wide)[0].double() * 2.0**-53 - 0.5
+    uniform = rng.bits("range", dims * wide)[0].double() * 2.0**-53 - 0.5
     basis = uniform.float().view(dims, wide).to(points.device)
     for _ in range(1 + POWERS):
         basis = torch.linalg.qr(sample.T @ (sample @ basis))[0]

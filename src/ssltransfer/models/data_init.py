@@ -40,7 +40,9 @@ class Chain:
     def __init__(self, backbone: Backbone):
         name = backbone.options.name
         if not backbone.options.is_feed_forward:
-            raise LayerError(f"{name}: a layer's scale is not its own, as in residual networks; leave `rescale` out.")
+            raise LayerError(
+                f"{name}: a layer's scale is not its own, as in residual networks; leave `data_dependent_init` out."
+            )
         if any(isinstance(module, BATCH_NORMS) for module in backbone.modules()):
             raise LayerError(f"{name} has batch norms, which undo every scale; fold them in first (`fuse_bn`).")
         self.backbone = backbone.eval()
@@ -100,7 +102,9 @@ def balance(chain: Chain, batches: Sequence[Tensor], seed: int) -> None:
         ratios = _ratios(chain, batches, seed)
         for name, ratio in zip(chain.backbone.layers, ratios.tolist(), strict=True):
             if not 0 < ratio < float("inf"):
-                raise LayerError(f"{chain.backbone.options.name}: no gradient reaches {name}; leave `rescale` out.")
+                raise LayerError(
+                    f"{chain.backbone.options.name}: no gradient reaches {name}; leave `data_dependent_init` out."
+                )
         apart = ratios.log() - ratios.log().mean()
         if float(apart.abs().max()) < CLOSE:
             return

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.files import ArtifactError, read_json, replacing, write_text
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, read_json, write_text
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
@@ -75,7 +75,7 @@ def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: l
 
 def _write_tensors(model: PretrainedModel, about: dict[str, Any], output: Path) -> str:
     tensors = {name: value.contiguous() for name, value in model.backbone.state_dict().items()}
-    with replacing(output) as beside:
+    with atomic_write(output) as beside:
         if output.suffix == ".pth":
             torch.save(tensors, beside)
         else:
@@ -88,7 +88,7 @@ def _write_network(network: Network, output: Path, size: int) -> str:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(3, 3, size, size, generator=generator) * 255
     batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad(), replacing(output) as beside:
+    with torch.no_grad(), atomic_write(output) as beside:
         expected = network(images)
         try:
             if output.suffix == ".pt2":
@@ -147,7 +147,7 @@ def card(manifest: Path, model: PretrainedModel, layer: str, output: Path, said:
         "",
         f"- Network: {options.name}, {about['parameters']:,} parameters, layers {', '.join(model.backbone.layers)}",
         f"- Made by: `{learned}` on {made.get('data') or 'no images'}",
-        f"- Images: short side to {view.short}, central {view.size} x {view.size}, RGB; normalization "
+        f"- Images: short side to {view.short_side}, central {view.size} x {view.size}, RGB; normalization "
         f"`{model.normalization}`{', inside the network' if output.suffix in ('.pt2', '.onnx') else ''}",
         f"- Weights: {model.digest} (BLAKE2b of backbone.safetensors)",
         *_origin(read_json(manifest), made),

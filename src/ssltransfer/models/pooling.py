@@ -27,7 +27,7 @@ def pooled_shape(shape: tuple[int, ...], pool: Pool | None) -> tuple[int, ...]:
     """Shape of a layer (C, H, W), or (C,), after pooling."""
     if pool is None or len(shape) != 3:
         return shape
-    if pool.dims:
+    if pool.max_dim:
         stride = _stride(shape, pool)
         return (shape[0], max(1, shape[1] // stride), max(1, shape[2] // stride))
     side = pool.max or pool.avg or 1
@@ -36,5 +36,5 @@ def pooled_shape(shape: tuple[int, ...], pool: Pool | None) -> tuple[int, ...]:
 
 def _stride(shape: tuple[int, ...], pool: Pool) -> int:
     """ceil(sqrt(dims / limit)), at most the map's own side (Kolesnikov et al. 2019; protocols 4.5)."""
-    assert pool.dims is not None
-    return min(math.ceil(math.sqrt(math.prod(shape) / pool.dims)), *shape[1:])
+    assert pool.max_dim is not None
+    return min(math.ceil(math.sqrt(math.prod(shape) / pool.max_dim)), *shape[1:])

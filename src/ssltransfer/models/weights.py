@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, replacing, write_json
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json
 from ssltransfer.config.backbones import AnyBackbone
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
@@ -44,15 +44,15 @@ class PretrainedModel:
     name: str
 
     @property
-    def view(self) -> CenterSquare:
+    def view(self) -> ResizeCenterCrop:
         """Preparation of a image for features: short side 256, center crop 227 or 224, or in proportion."""
-        return CenterSquare(self.backbone.options.short_side, self.backbone.options.img_size)
+        return ResizeCenterCrop(self.backbone.options.short_side, self.backbone.options.img_size)
 
     @property
-    def patches_view(self) -> CenterSquare:
+    def patches_view(self) -> ResizeCenterCrop:
         """The same for a grid of patches: for patches of 64 short side 224, center crop 192 (protocols 4.5)."""
         size = self.backbone.options.img_size
-        return CenterSquare(round(GRID * size * 7 / 6), GRID * size)
+        return ResizeCenterCrop(round(GRID * size * 7 / 6), GRID * size)
 
     def layers_of(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """uint8 (B, 3, S, S) -> activations of layers."""
@@ -82,9 +82,9 @@ def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made
     """
     # Without inference mode's leftovers and views: equal weights give equal bytes.
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    with replacing(folder / "backbone.safetensors") as beside:
+    with atomic_write(folder / "backbone.safetensors") as beside:
         safetensors.torch.save_file(tensors, beside)
-    digest = digest_of(folder / "backbone.safetensors")
+    digest = file_digest(folder / "backbone.safetensors")
     about = {
         "backbone": json.loads(backbone.options.canonical()),
         "layers": {name: list(shape) for name, shape in backbone.shapes().items()},
@@ -111,7 +111,7 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
         raise ArtifactError(f"{manifest}: not a manifest of a model.")
     file = manifest.parent / "backbone.safetensors"
     about = read_json(manifest.parent / "backbone.json")
-    if not file.is_file() or digest_of(file) != content["weights"] or about["weights"] != content["weights"]:
+    if not file.is_file() or file_digest(file) != content["weights"] or about["weights"] != content["weights"]:
         raise ArtifactError(
             f"{file}: not the weights that {manifest.name} speaks of; remove {manifest} and run its stage again."
         )
@@ -132,7 +132,7 @@ def read_metadata(file: Path) -> dict[str, Any] | None:
     beside = file.with_name("backbone.json")
     if file.name == "backbone.safetensors" and beside.is_file():
         about: dict[str, Any] = read_json(beside)
-        return about if about.get("weights") == digest_of(file) else None
+        return about if about.get("weights") == file_digest(file) else None
     try:
         with safe_open(file, "pt") as opened:
             head: str | None = (opened.metadata() or {}).get(HEADER)

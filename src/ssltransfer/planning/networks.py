@@ -39,10 +39,10 @@ def task_flops(pretext: Pretext) -> float:
     if isinstance(task, Jigsaw | JigsawPP | PatchOptions):
         return 9 * _tile_flops(backbone, task.tiles.tile, task.tiles.stem_stride)
     if isinstance(task, PatchGrid):
-        across = max(2, task.canvas // (task.patch + task.gap))
-        return task.grids * across**2 * _patch_flops(backbone, task.patch, getattr(task, "stem_stride", None))
+        across = max(2, task.crop_size // (task.patch + task.gap))
+        return task.grids_per_image * across**2 * _patch_flops(backbone, task.patch, getattr(task, "stem_stride", None))
     if isinstance(task, Exemplar):
-        return task.views * flops(backbone)
+        return task.num_views * flops(backbone)
     if isinstance(task, ExemplarPatches):
         return 2 * _patch_flops(backbone, task.patch)
     if isinstance(task, Colorization):
@@ -74,12 +74,14 @@ def protocol_flops(protocol: ProtocolOptions, backbone: BackboneOptions) -> tupl
     if isinstance(protocol, Depth):
         return (flops(backbone) * math.prod(protocol.crop) / backbone.img_size**2,) * 2
     if isinstance(protocol, Detection):
-        learning = sum(map(partial(_whole, backbone), protocol.scales)) / len(protocol.scales)
-        more = (protocol.test_scales or ()) if isinstance(protocol, FastRcnn) else ()
-        testing = sum(map(partial(_whole, backbone), (protocol.test_scale, *more)))
-        judged = protocol.proposals[1] if isinstance(protocol, FasterRcnn) else USUAL_PROPOSALS
+        learning = sum(map(partial(_whole, backbone), protocol.min_size)) / len(protocol.min_size)
+        more = (protocol.multiscale_min_size or ()) if isinstance(protocol, FastRcnn) else ()
+        testing = sum(map(partial(_whole, backbone), (protocol.test_min_size, *more)))
+        judged = protocol.rpn_post_nms_top_n[1] if isinstance(protocol, FasterRcnn) else USUAL_PROPOSALS
         of_a_region = _region(backbone)
-        return learning + protocol.rois * of_a_region, testing + judged * of_a_region * (2 if more else 1)
+        return learning + protocol.roi_batch_size_per_image * of_a_region, testing + judged * of_a_region * (
+            2 if more else 1
+        )
     return (flops(backbone) * (GRID**2 if getattr(protocol, "patches", False) else 1),) * 2
 
 

@@ -16,7 +16,7 @@ from ssltransfer.training.devices import Devices
 
 
 @dataclass(frozen=True)
-class Given:
+class EvalContext:
     """What a protocol works on.
 
     Attributes:
@@ -38,13 +38,13 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvalResult:
     """What a protocol found.
 
     Attributes:
-        values: name -> a number for each seed, in the protocol's unit or the one that its `falling` names; one number
+        values: name -> a number for each seed, in the unit that the protocol names for it; one number
             where nothing is drawn.
-        chance: what chance reaches for the headline value.
+        chance: what chance reaches for the primary metric.
         details: what the report draws; a function of spec and inputs.
         measured: what varies between equal runs.
     """
@@ -73,10 +73,10 @@ class Classes:
         """Percent right of chance that always names the commonest training class."""
         return self.chance_among(1)
 
-    def chance_among(self, answers: int) -> float:
+    def chance_among(self, names: int) -> float:
         """The same of chance that may name so many classes: always the commonest ones."""
         seen = np.bincount(self.train, minlength=len(self.names))
-        return percent(np.isin(self.test, np.argsort(-seen, kind="stable")[:answers]).mean())
+        return percent(np.isin(self.test, np.argsort(-seen, kind="stable")[:names]).mean())
 
 
 def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
@@ -91,7 +91,7 @@ def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
     """
     for index, name in zip((train, test), names, strict=True):
         if (index.labels < 0).any():
-            raise ArtifactError(f"{name}: not every image has a class label; name a labelled dataset.")
+            raise ArtifactError(f"{name}: not every image has a class label; name a labeled dataset.")
     number = {name: place for place, name in enumerate(train.classes)}
     present = [test.classes[label] for label in np.unique(test.labels)]
     unknown = [name for name in present if name not in number]
@@ -121,6 +121,6 @@ def percent(share: float) -> float:
     return round(100 * float(share), 6)
 
 
-def spread_ids(n: int, count: int) -> list[int]:
+def evenly_spaced(n: int, count: int) -> list[int]:
     """At most `count` of 0..n-1, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int)).tolist()

@@ -22,7 +22,7 @@ def top5_of(classes: Classes, scores: np.ndarray) -> float:
     return percent((five == classes.test[:, None]).any(1).mean())
 
 
-def answers(classes: Classes, predicted: np.ndarray) -> dict[str, Any]:
+def per_class_metrics(classes: Classes, predicted: np.ndarray) -> dict[str, Any]:
     """Accuracy of each class in percent (None without test images), and who is taken for whom.
 
     Args:

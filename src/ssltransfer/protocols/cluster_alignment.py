@@ -10,12 +10,12 @@ from scipy.optimize import linear_sum_assignment
 
 from ssltransfer.config.protocols import ClusterAlignment
 from ssltransfer.kmeans import PointLoader, assign, kmeans, memory_budget
-from ssltransfer.protocols.base import Given, Outcome, classes_of
-from ssltransfer.protocols.classification_scores import accuracy_of, answers
+from ssltransfer.protocols.base import EvalContext, EvalResult, classes_of
+from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.training.checkpoint import Checkpoint
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy of the class that each test image's nearest centroid is matched with, for each seed of k-means.
 
     k-means runs on l2-normalized training features for a fixed number of iterations; test features are normalized
@@ -24,30 +24,30 @@ def evaluate(given: Given) -> Outcome:
     Raises:
         ArtifactError: fewer different training images than clusters.
     """
-    options = given.spec.protocol
-    assert isinstance(options, ClusterAlignment) and given.features is not None
-    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
-    device, budget = given.devices.device, memory_budget()
+    options = context.spec.protocol
+    assert isinstance(options, ClusterAlignment) and context.features is not None
+    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    device, budget = context.devices.device, memory_budget()
     k = options.k or len(classes.names)
     values: list[float] = []
     details: dict[str, Any] = {}
-    for seed in given.spec.seeds:
-        folder = given.folder / f"seed-{seed}"
+    for seed in context.spec.seeds:
+        folder = context.folder / f"seed-{seed}"
         folder.mkdir(exist_ok=True)
         found = kmeans(
-            given.features[0],
+            context.features[0],
             k,
-            iterations=options.iterations,
+            iterations=options.max_iter,
             tolerance=0,
             normalize=True,
             seed=seed,
             device=device,
             budget=budget,
             checkpoint=Checkpoint(folder / "checkpoint.pt"),
-            where=given.spec.train,
+            where=context.spec.train,
         )
         test = PointLoader(
-            given.features[1], k, normalize=True, device=device, budget=budget, where=given.spec.test, keep=False
+            context.features[1], k, normalize=True, device=device, budget=budget, where=context.spec.test, keep=False
         )
         nearest, _ = assign(test, torch.from_numpy(found.centroids).to(device))
         similarity = similarities(found.labels, classes.train, k, len(classes.names))
@@ -69,9 +69,9 @@ def evaluate(given: Given) -> Outcome:
                     }
                     for cluster, name in pairs
                 ],
-                **answers(classes, predicted),
+                **per_class_metrics(classes, predicted),
             }
-    return Outcome({"accuracy": values}, classes.chance, details)
+    return EvalResult({"accuracy": values}, classes.chance, details)
 
 
 def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int) -> np.ndarray:

@@ -10,24 +10,26 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.transforms import CenterSquare
-from ssltransfer.protocols.base import Given
-from ssltransfer.protocols.distributed import in_turns
+from ssltransfer.data.transforms import ResizeCenterCrop
+from ssltransfer.protocols.base import EvalContext
+from ssltransfer.protocols.distributed import distributed_map
 
 BATCH = 64
 
 T = TypeVar("T")
 
 
-def of_crops(given: Given, backbone: BackboneOptions, crops: int, measure: Callable[[list[Tensor]], T]) -> list[T]:
+def map_crops(
+    context: EvalContext, backbone: BackboneOptions, crops: int, measure: Callable[[list[Tensor]], T]
+) -> list[T]:
     """What is found of one or ten crops, uint8 (B, 3, S, S) on the device, of each batch of test images, in order."""
 
     def cut(batch: Batch) -> T:
         images = batch.images
         return measure([center_crop(images, backbone.img_size)] if crops == 1 else ten_crops(images, backbone.img_size))
 
-    view = CenterSquare(backbone.short_side, backbone.short_side)
-    return in_turns(given.test, view, BATCH, cut, given.devices)
+    view = ResizeCenterCrop(backbone.short_side, backbone.short_side)
+    return distributed_map(context.test, view, BATCH, cut, context.devices)
 
 
 def ten_crops(images: Tensor, size: int) -> list[Tensor]:

@@ -11,27 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import Depth as Options
-from ssltransfer.data.depth_pairs import CenterPair, WholePair, at_places, tint, vary
 from ssltransfer.data.drawing import data_uri, depth_colors, side_by_side
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, bilinear_sample, tint, vary
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.up_projection import UpProjection
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import Given, Outcome, spread_ids
+from ssltransfer.protocols.base import EvalContext, EvalResult, evenly_spaced
 from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
-from ssltransfer.protocols.distributed import in_turns
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.protocols.distributed import distributed_map
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16
 DRAWN, DRAWN_HEIGHT = 6, 120  # test images that the report shows, and their height in pixels
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Errors over all pixels of all test images that have a value and that the network sees, for each seed.
 
     `d1`, `d2`, `d3`: percent of the pixels whose prediction is less than 1.25, 1.25^2, 1.25^3 times too near or too
@@ -42,22 +42,22 @@ def evaluate(given: Given) -> Outcome:
         ArtifactError: a depth map cannot be read any more.
         LayerError: the model has no such layer, or it is no map that can be brought to half the side of the input.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    model, median = read_model(given.model), median_depth(given.train)
+    model, median = read_model(context.model), median_depth(context.train)
     values: dict[str, list[float]] = {}
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     chance = 0.0
-    for seed in given.spec.seeds:
-        task = DepthTask(model, options, median, seed, given.model.as_posix())
+    for seed in context.spec.seeds:
+        task = DepthTask(model, options, median, seed, context.model.as_posix())
         print(f"seed {seed}: {task}", flush=True)
-        folder = given.folder / f"seed-{seed}"
+        folder = context.folder / f"seed-{seed}"
         folder.mkdir(exist_ok=True)
         fitted = fit(
-            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, val=given.test
+            task, context.train, options.schedule, seed=seed, folder=folder, devices=context.devices, val=context.test
         )
-        found, chance_level, drawn = task.test(given)
+        found, chance_level, drawn = task.test(context)
         for name, value in found.values().items():
             values.setdefault(name, []).append(value)
         chance = chance_level.values()["d1"]
@@ -65,7 +65,7 @@ def evaluate(given: Given) -> Outcome:
         if not details:
             details = _details(task, fitted, chance_level, median) | {"pixels": found.pixels, "drawn": drawn}
             measured = fitted.measured
-    return Outcome(values, chance, details, measured)
+    return EvalResult(values, chance, details, measured)
 
 
 class DepthTask(Task):
@@ -87,13 +87,13 @@ class DepthTask(Task):
         super().__init__()
         self.options, self.rule, self.median = options, model.normalization, median
         backbone = rebuild(model.backbone, include_top=False, output_stride=options.output_stride)
-        self.backbone = (backbone if options.lasso is None else MixedBackbone(backbone)).requires_grad_(True)
+        self.backbone = (backbone if options.l1_layer_mix is None else MixedBackbone(backbone)).requires_grad_(True)
         self.layer = options.layer or _default_layer(self.backbone)
         channels, stride = self._map(where)
         ups = round(math.log2(stride)) - 1
         if ups < 1:
             raise LayerError(f"{where}: {self.layer} is at stride 2 or less already; name a deeper layer.")
-        widths = [max(8, options.channels // 2**place) for place in range(ups)]
+        widths = [max(8, options.decoder_dim // 2**place) for place in range(ups)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "up-projections"))
             blocks = [UpProjection(a, b) for a, b in zip([channels, *widths], widths, strict=False)]
@@ -111,14 +111,14 @@ class DepthTask(Task):
         )
 
     @property
-    def transform(self) -> WholePair:
+    def transform(self) -> RgbdResize:
         """The whole image; the device cuts it."""
-        return WholePair(*self.options.resize)
+        return RgbdResize(*self.options.resize)
 
     @property
-    def val_transform(self) -> CenterPair:
+    def val_transform(self) -> RgbdCenterCrop:
         """The center, and depth as finely as it was measured."""
-        return CenterPair(self.transform, *self.options.crop)
+        return RgbdCenterCrop(self.transform, *self.options.crop)
 
     def predict(self, images: Tensor) -> Tensor:
         """uint8 or float (B, 3, H, W), 0 to 255 -> meters, float32 (B, H / 2, W / 2), roughly."""
@@ -126,53 +126,53 @@ class DepthTask(Task):
         found: Tensor = self.head(maps)[:, 0].float()
         return found
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """berHu, and the share of pixels within a factor of 1.25."""
         if self.training:
             options = self.options
             images, truth = vary(
                 batch.images,
-                batch.others["depth"],
-                draws,
+                batch.targets["depth"],
+                rng,
                 crop=options.crop,
-                zoom=options.zoom,
+                zoom=options.scale,
                 rotation=options.rotation,
-                mirror=options.mirror,
+                mirror=options.hflip,
             )
-            found = self.predict(tint(images, draws, *options.color))
+            found = self.predict(tint(images, rng, *options.color_jitter))
             predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
-            predicted, truth = self._measured(batch), batch.others["depth"]
+            predicted, truth = self._measured(batch), batch.targets["depth"]
         loss = berhu(predicted, truth, together=self.training)
-        if isinstance(self.backbone, MixedBackbone) and self.options.lasso is not None and self.training:
-            loss = loss + self.options.lasso * self.backbone.mix.penalty
+        if isinstance(self.backbone, MixedBackbone) and self.options.l1_layer_mix is not None and self.training:
+            loss = loss + self.options.l1_layer_mix * self.backbone.mix.penalty
         return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
 
     @torch.inference_mode()
-    def test(self, given: Given) -> tuple[Errors, Errors, list[dict[str, str]]]:
+    def test(self, context: EvalContext) -> tuple[Errors, Errors, list[dict[str, str]]]:
         """Errors of the predictions, errors of the training set's median, and some test images as drawings."""
         self.eval()
-        shown = set(spread_ids(len(given.test), DRAWN))
+        shown = set(evenly_spaced(len(context.test), DRAWN))
 
         def compared(batch: Batch) -> tuple[Errors, Errors, list[dict[str, str]]]:
-            truth = batch.others["depth"]
-            with given.devices.autocast():
-                predicted = self._measured(batch).clamp(*self.options.clip)
-            constant = torch.full_like(truth, self.median.meters).clamp(*self.options.clip)
+            truth = batch.targets["depth"]
+            with context.devices.autocast():
+                predicted = self._measured(batch).clamp(*self.options.depth_range)
+            constant = torch.full_like(truth, self.median.meters).clamp(*self.options.depth_range)
             drawn = [
-                _drawing(given.test.paths[sample], batch, row, predicted[row])
+                _drawing(context.test.paths[sample], batch, row, predicted[row])
                 for row, sample in enumerate(batch.ids.tolist())
                 if sample in shown
             ]
             return Errors.of(predicted, truth), Errors.of(constant, truth), drawn
 
-        parts = in_turns(given.test, self.val_transform, TEST_BATCH, compared, given.devices)
+        parts = distributed_map(context.test, self.val_transform, TEST_BATCH, compared, context.devices)
         found, chance_level, drawn = zip(*parts, strict=True)
         return sum(found, Errors()), sum(chance_level, Errors()), [one for some in drawn for one in some]
 
     def _measured(self, batch: Batch) -> Tensor:
         """Metres at the pixels of the measured depth, float32 (B, H, W)."""
-        return at_places(self.predict(batch.images), batch.others["rows"], batch.others["columns"])
+        return bilinear_sample(self.predict(batch.images), batch.targets["rows"], batch.targets["columns"])
 
     @torch.no_grad()
     def _map(self, where: str) -> tuple[int, float]:
@@ -199,8 +199,8 @@ def _default_layer(backbone: Backbone) -> str:
 
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:
     """A test image, its depth and the prediction, both depths in the colors of the true one's range."""
-    height, width = (int((batch.others[name][row] <= 1).sum()) for name in ("rows", "columns"))
-    truth = batch.others["depth"][row]
+    height, width = (int((batch.targets[name][row] <= 1).sum()) for name in ("rows", "columns"))
+    truth = batch.targets["depth"][row]
     errors = Errors.of(predicted, truth)
     true, measured = (one[:height, :width].cpu().numpy() for one in (truth, predicted))
     near, far = float(true[true > 0].min(initial=np.inf)), float(true.max(initial=0.0))
@@ -215,7 +215,7 @@ def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, 
     return {"title": title, "uri": data_uri(panels, "JPEG")}
 
 
-def _details(task: DepthTask, fitted: Fitted, chance_level: Errors, median: Median) -> dict[str, Any]:
+def _details(task: DepthTask, fitted: TrainResult, chance_level: Errors, median: Median) -> dict[str, Any]:
     def series(name: str) -> list[list[float]]:
         rows = [row for row in fitted.curve if name in row]
         return [[int(row["step"]) for row in rows], [round(row[name], 4) for row in rows]]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.targets import read_target
-from ssltransfer.protocols.base import percent, spread_ids
+from ssltransfer.protocols.base import evenly_spaced, percent
 
 FACTORS = {"d1": 1.25, "d2": 1.25**2, "d3": 1.25**3}
 LARGEST_SHARE = 0.2  # of the batch's largest error: from there on berHu is quadratic
@@ -115,7 +115,7 @@ def median_depth(train: Index) -> Median:
         ArtifactError: a depth map cannot be read any more.
     """
     counts = np.zeros(1, np.int64)
-    for sample in spread_ids(len(train), MEDIAN_IMAGES):
+    for sample in evenly_spaced(len(train), MEDIAN_IMAGES):
         depth = read_target(train, sample)
         assert isinstance(depth, np.ndarray)
         found = np.bincount(np.rint(depth[depth > 0].clip(max=FARTHEST) * 1000).astype(np.int64), minlength=len(counts))

@@ -15,7 +15,7 @@ from ssltransfer.training.progress import Progress
 T = TypeVar("T")
 
 
-def in_turns(
+def distributed_map(
     index: Index,
     view: Transform,
     batch: int,
@@ -52,8 +52,8 @@ def in_turns(
     for one in load_batches(index, view, mine, seed=seed, workers=devices.workers):
         found.append(measure(one.to(devices.device)))
         progress.step(0.0)
-        progress.say(f"{n} images" + (f", {times} times" if times > 1 else ""))
+        progress.log(f"{n} images" + (f", {times} times" if times > 1 else ""))
     progress.close()
-    parts = devices.gathered(found)
+    parts = devices.all_gather(found)
     # The first process has at least as many as any other.
     return [part[turn] for turn in range(len(parts[0])) for part in parts if turn < len(part)]

@@ -12,9 +12,9 @@ from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.data.targets import Boxes
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.protocols.base import Given, Outcome, percent
+from ssltransfer.protocols.base import EvalContext, EvalResult, percent
 from ssltransfer.protocols.detection.ap import overlaps
-from ssltransfer.protocols.detection.backbones import Blocks, Body, FullyConnected
+from ssltransfer.protocols.detection.backbones import DetectorBackbone, FcBackbone, Res5Backbone
 from ssltransfer.protocols.detection.boxes import FOREGROUND
 from ssltransfer.protocols.detection.detector import Detector, measure, sets_of
 from ssltransfer.protocols.detection.proposals import find_proposals
@@ -23,37 +23,37 @@ from ssltransfer.protocols.detection.transforms import NOTHING, RegionView
 REGION = 224.0**2  # pixels of a region that is seen at its right scale: the images that networks were trained on
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Average precision at one short side of the test images, and at several (`..._multi`).
 
     Raises:
         ArtifactError: a set has no boxes, or no proposals can be had.
         LayerError: the backbone has neither fully-connected layers nor residual blocks.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    sets = sets_of(given)
-    named = ((given.spec.train, sets.train), (given.spec.test, sets.test))
-    found = find_proposals(named, options.proposals, folder=given.folder, workers=given.devices.workers)
+    sets = sets_of(context)
+    named = ((context.spec.train, sets.train), (context.spec.test, sets.test))
+    found = find_proposals(named, options.proposals, folder=context.folder, workers=context.devices.workers)
     train, test = found.sets
     about = {
         "proposals": found.source,
-        "proposals_a_image": round(float(np.mean([len(boxes) for boxes in test])), 1),
-        "things_with_a_proposal": covered(test, sets.truth),
+        "proposals_per_image": round(float(np.mean([len(boxes) for boxes in test])), 1),
+        "proposal_recall": covered(test, sets.truth),
     }
     print(
-        f"proposals: {found.source}, {about['proposals_a_image']} a test image, which overlap "
-        f"{about['things_with_a_proposal']:.1f} % of its things by half",
+        f"proposals: {found.source}, {about['proposals_per_image']} a test image, which overlap "
+        f"{about['proposal_recall']:.1f} % of its objects by half",
         flush=True,
     )
-    tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_scale, options.test_max_side)]}
-    if options.test_scales:
-        tests["_multi"] = [(short, options.max_side) for short in options.test_scales]
+    tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
+    if options.multiscale_min_size:
+        tests["_multi"] = [(short, options.max_size) for short in options.multiscale_min_size]
 
     def build(model: PretrainedModel, seed: int) -> FastRcnn:
-        return FastRcnn(model, given.model.as_posix(), options, len(sets.test.classes), seed, train, test)
+        return FastRcnn(model, context.model.as_posix(), options, len(sets.test.classes), seed, train, test)
 
-    return measure(given, sets, build, tests, about)
+    return measure(context, sets, build, tests, about)
 
 
 class FastRcnn(Detector):
@@ -79,23 +79,23 @@ class FastRcnn(Detector):
         test: Sequence[np.ndarray],
     ):
         super().__init__(model, _body(model, where, options, seed), options, classes, seed)
-        self.proposals, self.tested = train, test
+        self.proposals, self.test_proposals = train, test
 
     @property
     def transform(self) -> RegionView:
         """Whole images with regions to learn from."""
-        return RegionView(self.choices.scales, self.choices.max_side, self.proposals, self.sampling)
+        return RegionView(self.choices.min_size, self.choices.max_size, self.proposals, self.sampling)
 
-    def learnt(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         """See `Detector`: loss of class and box, means over the image's regions, which the loader drew."""
         there = others["labels"] != NOTHING
         regions, labels, shown = (others[name][there] for name in ("regions", "labels", "shown"))
         found = self.region_losses(self.body(self.inputs(image)), regions, labels, shown)
         return {"loss": found["loss_class"] + found["loss_box"], **found}
 
-    def seen(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
+    def predict(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
         """See `Detector`: each region in the view that brings its area nearest to 224 x 224 (fast-rcnn's test.py)."""
-        proposals = torch.from_numpy(self.tested[sample]).to(views[0].device)
+        proposals = torch.from_numpy(self.test_proposals[sample]).to(views[0].device)
         factors = proposals.new_tensor([[view.shape[-1] / width, view.shape[-2] / height] for view in views])
         areas = (proposals[:, 2:] - proposals[:, :2]).prod(1)
         chosen = (areas[:, None] * factors.prod(1) - REGION).abs().argmin(1)
@@ -105,7 +105,7 @@ class FastRcnn(Detector):
             factor = factors[place].repeat(2)
             if len(mine):
                 maps = self.body(self.inputs(view))
-                likely, found = self.answers(maps, mine * factor)
+                likely, found = self.predict_boxes(maps, mine * factor)
                 probabilities.append(likely)
                 boxes.append(found / factor)
         if not boxes:
@@ -113,12 +113,12 @@ class FastRcnn(Detector):
         return torch.cat(probabilities), torch.cat(boxes)
 
 
-def _body(model: PretrainedModel, where: str, options: Options, seed: int) -> Body:
+def _body(model: PretrainedModel, where: str, options: Options, seed: int) -> DetectorBackbone:
     backbone = model.backbone.options
     if backbone.top_layers:
-        return FullyConnected(model, options.fc, options.dropout, options.pooling, seed)
+        return FcBackbone(model, options.reinit_fc, options.dropout, options.pooling, seed)
     if "block3" in backbone.layers:
-        return Blocks(model, options.pooling, seed)
+        return Res5Backbone(model, options.pooling, seed)
     raise LayerError(
         f"{where}: a {backbone.name} has neither fully-connected layers nor residual blocks to judge regions with; "
         "measure another backbone."
@@ -126,10 +126,10 @@ def _body(model: PretrainedModel, where: str, options: Options, seed: int) -> Bo
 
 
 def covered(proposals: Sequence[np.ndarray], truth: Sequence[Boxes]) -> float:
-    """Percent of the things that are not difficult which some proposal overlaps by half: what can be found at best."""
+    """Percent of the objects that are not difficult which some proposal overlaps by half: what can be found at best."""
     reached = [
         bool((overlaps(box, boxes) >= FOREGROUND).any())
-        for boxes, things in zip(proposals, truth, strict=True)
-        for box in things.corners[~things.difficult]
+        for boxes, objects in zip(proposals, truth, strict=True)
+        for box in objects.corners[~objects.difficult]
     ]
     return percent(float(np.mean(reached)))

@@ -15,31 +15,31 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.data.rng import seed_of
-from ssltransfer.data.transforms import Paired
+from ssltransfer.data.transforms import JointTransform
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.protocols.base import Given, Outcome
-from ssltransfer.protocols.detection.backbones import Blocks
-from ssltransfer.protocols.detection.boxes import some
+from ssltransfer.protocols.base import EvalContext, EvalResult
+from ssltransfer.protocols.detection.backbones import Res5Backbone
+from ssltransfer.protocols.detection.boxes import subsample_mask
 from ssltransfer.protocols.detection.detector import Detector, measure, sets_of
 from ssltransfer.protocols.detection.transforms import NOTHING, TrainingView
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Average precision at one short side of the test images.
 
     Raises:
         ArtifactError: a set has no boxes.
         LayerError: the backbone has no block3 and block4.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    sets = sets_of(given)
-    tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_scale, options.test_max_side)]}
+    sets = sets_of(context)
+    tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
 
     def build(model: PretrainedModel, seed: int) -> FasterRcnn:
         return FasterRcnn(model, options, len(sets.test.classes), seed)
 
-    return measure(given, sets, build, tests, {})
+    return measure(context, sets, build, tests, {})
 
 
 class Anchors(BalancedPositiveNegativeSampler):
@@ -48,13 +48,15 @@ class Anchors(BalancedPositiveNegativeSampler):
     generator: torch.Generator | None = None
 
     def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels of each image's anchors, 1 thing, 0 nothing, -1 neither -> masks uint8 of those of the first two."""
+        """Labels of each image's anchors, 1 object, 0 nothing, -1 neither -> masks uint8 of those of the first two."""
         drawn = []
         for labels in matched_idxs:
-            things = some(labels >= 1, int(self.batch_size_per_image * self.positive_fraction), self.generator)
-            rest = some(labels == 0, self.batch_size_per_image - len(things), self.generator)
-            drawn.append([torch.zeros_like(labels, dtype=torch.uint8).index_fill(0, one, 1) for one in (things, rest)])
-        return [things for things, _ in drawn], [rest for _, rest in drawn]
+            objects = subsample_mask(
+                labels >= 1, int(self.batch_size_per_image * self.positive_fraction), self.generator
+            )
+            rest = subsample_mask(labels == 0, self.batch_size_per_image - len(objects), self.generator)
+            drawn.append([torch.zeros_like(labels, dtype=torch.uint8).index_fill(0, one, 1) for one in (objects, rest)])
+        return [objects for objects, _ in drawn], [rest for _, rest in drawn]
 
 
 class FasterRcnn(Detector):
@@ -65,7 +67,7 @@ class FasterRcnn(Detector):
 
     Args:
         model: where weights come from.
-        options: of the protocol; with `lasso` the map is a mix of block3's units.
+        options: of the protocol; with `l1_layer_mix` the map is a mix of block3's units.
         classes: how many.
         seed: of the fresh layers.
     """
@@ -73,35 +75,35 @@ class FasterRcnn(Detector):
     multiple: ClassVar[int] = 32  # so that the anchors' spacing, a whole number to torchvision, is the map's
 
     def __init__(self, model: PretrainedModel, options: Options, classes: int, seed: int):
-        body = Blocks(model, options.pooling, seed, mixed=options.lasso is not None)
+        body = Res5Backbone(model, options.pooling, seed, mixed=options.l1_layer_mix is not None)
         super().__init__(model, body, options, classes, seed)
-        self.mix, self.strength = body.mix, options.lasso
+        self.mix, self.strength = body.mix, options.l1_layer_mix
         sides = tuple(scale * self.body.stride for scale in options.anchor_scales)
         anchors = AnchorGenerator((sides,), (options.anchor_ratios,))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "rpn"))
             head = RPNHead(self.body.channels, anchors.num_anchors_per_location()[0])
-        low, high = options.rpn_overlaps
+        low, high = options.rpn_iou_thresh
         self.rpn = RegionProposalNetwork(
             anchors,
             head,
             fg_iou_thresh=high,
             bg_iou_thresh=low,
-            batch_size_per_image=options.rpn_samples,
-            positive_fraction=options.rpn_foreground,
-            pre_nms_top_n=dict(zip(("training", "testing"), options.considered, strict=True)),
-            post_nms_top_n=dict(zip(("training", "testing"), options.proposals, strict=True)),
-            nms_thresh=options.rpn_nms,
+            batch_size_per_image=options.rpn_batch_size_per_image,
+            positive_fraction=options.rpn_positive_fraction,
+            pre_nms_top_n=dict(zip(("training", "testing"), options.rpn_pre_nms_top_n, strict=True)),
+            post_nms_top_n=dict(zip(("training", "testing"), options.rpn_post_nms_top_n, strict=True)),
+            nms_thresh=options.rpn_nms_thresh,
         )
-        self.anchors = self.rpn.fg_bg_sampler = Anchors(options.rpn_samples, options.rpn_foreground)
-        self.chance_loss += math.log(2)  # thing or not, of an anchor
+        self.anchors = self.rpn.fg_bg_sampler = Anchors(options.rpn_batch_size_per_image, options.rpn_positive_fraction)
+        self.chance_loss += math.log(2)  # object or not, of an anchor
 
     @property
-    def transform(self) -> Paired:
+    def transform(self) -> JointTransform:
         """Whole images with their boxes."""
-        return TrainingView(self.choices.scales, self.choices.max_side)
+        return TrainingView(self.choices.min_size, self.choices.max_size)
 
-    def learnt(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         """See `Detector`: losses of anchors and of regions, summed, means over those that are drawn by the seed."""
         there = others["classes"] != NOTHING
         boxes, classes = others["boxes"][there], others["classes"][there]
@@ -115,20 +117,22 @@ class FasterRcnn(Detector):
             loss = loss + self.strength * self.mix.penalty
         return {"loss": loss, **found}
 
-    def _proposed(self, image: Tensor, things: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Map of a image, regions (N, 4) without gradient, and in training, with its things (M, 4), the losses."""
+    def _proposed(self, image: Tensor, objects: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Map of a image, regions (N, 4) without gradient, and in training, with its objects (M, 4), the losses."""
         x = self.inputs(image)
         maps = self.body(x)
         images = ImageList(x, [(image.shape[-2], image.shape[-1])])
         # Half precision is too coarse for corners.
         with torch.autocast(x.device.type, enabled=False):
-            (regions,), losses = self.rpn(images, {"0": maps.float()}, None if things is None else [{"boxes": things}])
+            (regions,), losses = self.rpn(
+                images, {"0": maps.float()}, None if objects is None else [{"boxes": objects}]
+            )
         return maps, regions.detach(), losses
 
-    def seen(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
+    def predict(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
         """See `Detector`."""
         (view,) = views
         maps, regions, _ = self._proposed(view)
-        probabilities, boxes = self.answers(maps, regions)
+        probabilities, boxes = self.predict_boxes(maps, regions)
         factor = boxes.new_tensor([view.shape[-1] / width, view.shape[-2] / height] * 2)
         return probabilities, boxes / factor

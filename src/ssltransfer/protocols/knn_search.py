@@ -13,7 +13,7 @@ QUERY_FLOATS = {"cpu": 8 << 20, "cuda": 64 << 20}
 MOST_QUERIES = 2048
 
 
-def search(
+def knn_search(
     gallery: PointSource, asked: PointSource, k: int, device: torch.device, where: tuple[str, str]
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """The k nearest of a gallery, by cosine.
@@ -41,10 +41,10 @@ def search(
     progress = Progress("search", 0, -(-n // block), block)
     for start in range(0, n, block):
         span = slice(start, min(n, start + block))
-        values, found = nearest(points, queries.take(np.arange(span.start, span.stop)), k)
+        values, found = topk_products(points, queries.take(np.arange(span.start, span.stop)), k)
         ids[span], cosines[span] = found.cpu().numpy(), values.cpu().numpy()
         progress.step(0.0)
-        progress.say(f"{span.stop} of {n} queries")
+        progress.log(f"{span.stop} of {n} queries")
     return ids, cosines, progress.close()
 
 
@@ -54,7 +54,7 @@ def query_block(shape: tuple[int, int], device: torch.device) -> int:
 
 
 @torch.inference_mode()
-def nearest(gallery: PointLoader, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def topk_products(gallery: PointLoader, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest inner products of each query with the gallery; equal ones by the lowest sample.
 
     Args:

@@ -17,22 +17,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.config.protocols import Head as Options
+from ssltransfer.config.protocols import ProbeOptions as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.colors import distort_colors
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.colors import color_jitter
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Transform
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import LayerError, initialize_last
 from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import LayerMix, units_of
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import Classes, Given, Outcome, classes_of, learning
-from ssltransfer.protocols.classification_scores import accuracy_of, answers, top5_of
-from ssltransfer.protocols.distributed import in_turns
-from ssltransfer.protocols.subsets import labelled
+from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, learning
+from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics, top5_of
+from ssltransfer.protocols.distributed import distributed_map
+from ssltransfer.protocols.subsets import labeled_subsets
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task, accuracy
@@ -41,48 +41,48 @@ BATCH = 64
 VARIANCE_FLOOR = 1e-5  # added to each dimension's variance, as CompRess's code does
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy and top-5 accuracy on center crops, for each seed.
 
     Raises:
         LayerError: the model has no such layer, or it cannot be pooled.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    classes = classes_of(given.train, given.test, (given.spec.train, given.spec.test))
-    model = read_model(given.model, given.devices.device)
+    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    model = read_model(context.model, context.devices.device)
     if options.output_stride:
         model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
     values: dict[str, list[float]] = {"accuracy": [], "top5": []}
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
-    drawn = list(labelled(given.train.paths, classes.train, options.labelled, given.spec.seeds))
-    for place, seed in enumerate(given.spec.seeds):
-        chosen = drawn[place if options.labelled else 0]
-        train = given.train.subset(chosen) if options.labelled else given.train
-        task = Head(model, options, replace(classes, train=classes.train[chosen]), seed, str(given.model))
-        folder = given.folder / f"seed-{seed}"
+    drawn = list(labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds))
+    for place, seed in enumerate(context.spec.seeds):
+        chosen = drawn[place if options.label_subset else 0]
+        train = context.train.subset(chosen) if options.label_subset else context.train
+        task = ProbeTask(model, options, replace(classes, train=classes.train[chosen]), seed, str(context.model))
+        folder = context.folder / f"seed-{seed}"
         folder.mkdir(exist_ok=True)
         if options.standardize:
-            task.standardize(train, given.devices)
-        schedule = task.schedule.of_all(len(given.train) / len(train))
-        fitted = fit(task, train, schedule, seed=seed, folder=folder, devices=given.devices, val=given.test)
-        scores = task.scores(given.test, given.devices)
+            task.standardize(train, context.devices)
+        schedule = task.schedule.of_all(len(context.train) / len(train))
+        fitted = fit(task, train, schedule, seed=seed, folder=folder, devices=context.devices, val=context.test)
+        scores = task.scores(context.test, context.devices)
         predicted = scores.argmax(1)
         values["accuracy"].append(accuracy_of(classes, predicted))
         values["top5"].append(top5_of(classes, scores))
         print(f"test: {values['accuracy'][-1]:.2f} %, top 5 {values['top5'][-1]:.2f} %", flush=True)
         if not details:
-            details = {"labelled": len(chosen), "shape": list(task.shape), **answers(classes, predicted)}
+            details = {"num_labeled": len(chosen), "shape": list(task.shape), **per_class_metrics(classes, predicted)}
             if task.mix is not None:
                 details["mix"] = task.mix.rounded
             details["lines"] = [learning(fitted.curve, "loss"), learning(fitted.curve, "accuracy")]
             measured = fitted.measured
-    chance = classes.chance_among(5 if options.headline == "top5" else 1)
-    return Outcome(values, chance, details, measured)
+    chance = classes.chance_among(5 if options.primary_metric == "top5" else 1)
+    return EvalResult(values, chance, details, measured)
 
 
-class Head(Task):
+class ProbeTask(Task):
     """A frozen layer and a classifier that starts at N(0, 0.01) [chosen: Caffe's usual filler].
 
     Args:
@@ -101,9 +101,9 @@ class Head(Task):
         self.model, self.options = model, options
         self.layer = options.layer or model.backbone.layers[-1]
         model.backbone.require([self.layer], where)
-        lasso: float | None = getattr(options, "lasso", None)
-        self.strength = lasso
-        self.mix = None if lasso is None else LayerMix(model.backbone)
+        l1_layer_mix: float | None = getattr(options, "l1_layer_mix", None)
+        self.strength = l1_layer_mix
+        self.mix = None if l1_layer_mix is None else LayerMix(model.backbone)
         shape = model.backbone.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
@@ -111,9 +111,13 @@ class Head(Task):
         dims, self.classes = math.prod(self.shape), len(classes.names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(options.hidden or dims, self.classes)
+            last = nn.Linear(options.hidden_dim or dims, self.classes)
             initialize_last(last)
-            hidden = [nn.Linear(dims, options.hidden), nn.ReLU(), nn.Dropout(options.dropout)] if options.hidden else []
+            hidden = (
+                [nn.Linear(dims, options.hidden_dim), nn.ReLU(), nn.Dropout(options.dropout)]
+                if options.hidden_dim
+                else []
+            )
             self.classifier = nn.Sequential(*hidden, last)
         self.register_buffer("mean", torch.zeros(dims))
         self.register_buffer("deviation", torch.ones(dims))
@@ -123,8 +127,8 @@ class Head(Task):
 
     @property
     def schedule(self) -> Schedule:
-        """The protocol's, with the weight decay that `l2_rule` is: half the gradient of ||W||^2 is W."""
-        if not self.options.l2_rule:
+        """The protocol's, with the weight decay that `vtab_l2` is: half the gradient of ||W||^2 is W."""
+        if not self.options.vtab_l2:
             return self.options.schedule
         penalty = 100 / (math.prod(self.shape) * self.classes)
         return self.options.schedule.model_copy(update={"weight_decay": 2 * penalty, "decay_norm_and_bias": False})
@@ -134,7 +138,7 @@ class Head(Task):
         """A random box, or the square from which the device crops."""
         if self.options.augment == "random-resized-crop":
             return RandomResizedCrop(self.view.size)
-        return CenterSquare(self.view.short, self.view.short)
+        return ResizeCenterCrop(self.view.short_side, self.view.short_side)
 
     @property
     def val_transform(self) -> Transform:
@@ -142,17 +146,17 @@ class Head(Task):
         return self.view
 
     @property
-    def view(self) -> CenterSquare:
+    def view(self) -> ResizeCenterCrop:
         """The center crop that the model wants, for one pass or for nine patches."""
         return self.model.patches_view if self.options.patches else self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
         images = batch.images
         if self.training:
-            images = random_crop(images, draws, self.view.size)
-            images = mirror_some(images, draws) if self.options.mirror else images
-            images = distort_colors(images, draws) if self.options.colors else images
+            images = random_crop(images, rng, self.view.size)
+            images = random_hflip(images, rng) if self.options.hflip else images
+            images = color_jitter(images, rng) if self.options.color_jitter else images
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.classifier(self._seen(images))
@@ -172,7 +176,7 @@ class Head(Task):
         if self.mix is not None:
             maps = self.mix(units)  # what is frozen ends with the units
         x = pooled(maps.float(), self.options.pool).flatten(1)
-        return F.normalize(x) if self.options.unit_length else x
+        return F.normalize(x) if self.options.l2_normalize else x
 
     @torch.no_grad()
     def standardize(self, train: Index, devices: Devices) -> None:
@@ -186,9 +190,9 @@ class Head(Task):
             total.add_(x.sum(0))
             squares.add_(x.square().sum(0))
 
-        in_turns(train, self.view, BATCH, add, devices, what="standardize")
-        mean = devices.summed(total) / len(train)
-        variance = (devices.summed(squares) / len(train) - mean.square()).clamp(min=0)
+        distributed_map(train, self.view, BATCH, add, devices, what="standardize")
+        mean = devices.all_reduce_sum(total) / len(train)
+        variance = (devices.all_reduce_sum(squares) / len(train) - mean.square()).clamp(min=0)
         self.mean, self.deviation = mean.float(), (variance + VARIANCE_FLOOR).sqrt().float()
 
     @torch.inference_mode()
@@ -201,7 +205,7 @@ class Head(Task):
                 found: np.ndarray = self.classifier(self._seen(batch.images)).float().cpu().numpy()
             return found
 
-        return np.concatenate(in_turns(test, self.view, BATCH, scored, devices))
+        return np.concatenate(distributed_map(test, self.view, BATCH, scored, devices))
 
     def _seen(self, images: Tensor) -> Tensor:
         """What the classifier is given, float32 (B, dims)."""

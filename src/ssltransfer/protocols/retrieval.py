@@ -6,12 +6,12 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import Retrieval
-from ssltransfer.protocols.base import Given, Outcome, classes_of, percent
-from ssltransfer.protocols.knn_search import search
-from ssltransfer.protocols.nearest_neighbors import SHOWN, examples
+from ssltransfer.protocols.base import EvalContext, EvalResult, classes_of, percent
+from ssltransfer.protocols.knn import SHOWN, examples
+from ssltransfer.protocols.knn_search import knn_search
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Recall at K: images of which one of the K nearest others has their class.
 
     The query is left out of its own neighbors. A image that is alone in its class counts as missed.
@@ -19,24 +19,24 @@ def evaluate(given: Given) -> Outcome:
     Raises:
         ArtifactError: K is not less than the number of images.
     """
-    options = given.spec.protocol
-    assert isinstance(options, Retrieval) and given.features is not None
-    classes = classes_of(given.test, given.test, (given.spec.test, given.spec.test))
-    n, most = len(classes.test), max(options.at)
+    options = context.spec.protocol
+    assert isinstance(options, Retrieval) and context.features is not None
+    classes = classes_of(context.test, context.test, (context.spec.test, context.spec.test))
+    n, most = len(classes.test), max(options.recall_at)
     if most >= n:
-        raise ArtifactError(f"{given.spec.test}: recall at {most} of only {n} images cannot be; lower `at`.")
+        raise ArtifactError(f"{context.spec.test}: recall at {most} of only {n} images cannot be; lower `recall_at`.")
     k = min(max(most, SHOWN) + 1, n)
-    names = (given.spec.test, given.spec.test)
-    ids, cosines, measured = search(given.features[1], given.features[1], k, given.devices.device, names)
+    names = (context.spec.test, context.spec.test)
+    ids, cosines, measured = knn_search(context.features[1], context.features[1], k, context.devices.device, names)
     ids, cosines = without_query(ids, cosines)
     same = classes.test[ids] == classes.test[:, None]
-    values = {f"r@{at}": [percent(same[:, :at].any(1).mean())] for at in options.at}
-    details = {"examples": examples(given, classes, ids, cosines)}
-    return Outcome(values, chance(classes.test), details, measured)
+    values = {f"r@{at}": [percent(same[:, :at].any(1).mean())] for at in options.recall_at}
+    details = {"examples": examples(context, classes, ids, cosines)}
+    return EvalResult(values, chance(classes.test), details, measured)
 
 
 def without_query(ids: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbors (Q, k) of each image of a set in itself -> (Q, k - 1), those that are others.
+    """Knn (Q, k) of each image of a set in itself -> (Q, k - 1), those that are others.
 
     A image with more equals than k may not stand among its own neighbors; then the last one goes.
     """

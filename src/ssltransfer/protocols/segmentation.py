@@ -16,17 +16,17 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import Segmentation as Options
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import VOID, read_target
-from ssltransfer.data.transforms import Paired
+from ssltransfer.data.transforms import JointTransform
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import Given, Outcome, learning, percent, spread_ids
+from ssltransfer.protocols.base import EvalContext, EvalResult, evenly_spaced, learning, percent
 from ssltransfer.protocols.confusion import all_background, confusion, intersection_over_union, mean_iou, shares
-from ssltransfer.protocols.distributed import in_turns
-from ssltransfer.protocols.finetune import prepared
+from ssltransfer.protocols.distributed import distributed_map
+from ssltransfer.protocols.finetune import prepare_for_finetuning
 from ssltransfer.protocols.mask_drawing import beside
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
@@ -37,7 +37,7 @@ BACKGROUND = "background"
 DRAWN = 6  # test images
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Mean intersection over union of the classes and the background, from one confusion matrix of all test images.
 
     A class that no test pixel has or is given is left out of the mean. Test images keep their size and go through
@@ -47,43 +47,49 @@ def evaluate(given: Given) -> Outcome:
         ArtifactError: a set has no masks, or one class alone in them, or the two have other classes.
         LayerError: the network cannot be made fully convolutional, or cannot be rescaled.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    names = _classes(given)
-    parts, _ = (_parts(index, name, names) for index, name in _sets(given))
+    names = _classes(context)
+    parts, _ = (_parts(index, name, names) for index, name in _sets(context))
     unseen = [name for name, part in zip(names, parts, strict=True) if not part]
     if unseen:
-        print(f"{given.spec.train}: no pixel of {', '.join(unseen)}; a class without any cannot be learned", flush=True)
+        print(
+            f"{context.spec.train}: no pixel of {', '.join(unseen)}; a class without any cannot be learned", flush=True
+        )
     values: dict[str, list[float]] = {}
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     chance = 0.0
-    for seed in given.spec.seeds:
-        model = prepared(
-            with_layers(read_model(given.model), seed), options, given.train, given.devices, seed_of(seed, "prepare")
+    for seed in context.spec.seeds:
+        model = prepare_for_finetuning(
+            with_layers(read_model(context.model), seed),
+            options,
+            context.train,
+            context.devices,
+            seed_of(seed, "prepare"),
         )
-        task = Segmented(model, options, parts)
+        task = SegmentationTask(model, options, parts)
         trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
-        print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
-        folder = given.folder / f"seed-{seed}"
+        print(f"seed {seed}: {trained} parameters learn ({options.trainable})", flush=True)
+        folder = context.folder / f"seed-{seed}"
         folder.mkdir(exist_ok=True)
         fitted = fit(
-            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, val=given.test
+            task, context.train, options.schedule, seed=seed, folder=folder, devices=context.devices, val=context.test
         )
-        shown = set() if details else set(spread_ids(len(given.test), DRAWN))
-        matrix, drawn = task.tested(given.test, given.devices, shown)
+        shown = set() if details else set(evenly_spaced(len(context.test), DRAWN))
+        matrix, drawn = task.evaluate(context.test, context.devices, shown)
         for name, share in shares(matrix).items():
             values.setdefault(name, []).append(percent(share))
         print(f"test: miou {values['miou'][-1]:.2f} %, pixels {values['pixel_accuracy'][-1]:.2f} %", flush=True)
         if not details:
             chance, measured = percent(mean_iou(all_background(matrix))), fitted.measured
-            details = {**_details(names, matrix), "never_in_training": unseen, "drawn": drawn}
+            details = {**_details(names, matrix), "unseen_classes": unseen, "drawn": drawn}
             details |= {"chance_loss": round(task.chance_loss, 6), "lines": [learning(fitted.curve, "loss")]}
-    return Outcome(values, chance, details, measured)
+    return EvalResult(values, chance, details, measured)
 
 
 @dataclass(frozen=True)
-class WithMask(Paired):
+class WithMask(JointTransform):
     """A image as it is and its mask: neither resized nor cut nor mirrored."""
 
     padding: ClassVar[Mapping[str, float]] = {"mask": VOID}
@@ -104,7 +110,7 @@ def mask_of(index: Index, sample: int) -> Tensor:
     return torch.from_numpy(mask.copy())
 
 
-class Segmented(Task):
+class SegmentationTask(Task):
     """FCN-32s of a model, and softmax cross-entropy over the pixels that are not void.
 
     Every image goes through the network alone, in its own size, and its loss is the mean over its pixels: neither
@@ -129,7 +135,7 @@ class Segmented(Task):
             "score": [network.backbone, network.head],
         }
         self.requires_grad_(True)
-        for part in frozen[options.train]:
+        for part in frozen[options.trainable]:
             part.requires_grad_(False)
         there = parts[parts > 0]
         self.chance_loss = float(-(there * np.log(there)).sum())
@@ -139,7 +145,7 @@ class Segmented(Task):
         """Images and masks as they are."""
         return WithMask()
 
-    def train(self, mode: bool = True) -> Segmented:
+    def train(self, mode: bool = True) -> SegmentationTask:
         """Batch norms stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
@@ -147,7 +153,7 @@ class Segmented(Task):
                 module.eval()
         return self
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Mean over the images of the mean over their pixels."""
         losses = []
         for image, mask in _cut(batch):
@@ -156,7 +162,7 @@ class Segmented(Task):
         return {"loss": torch.stack(losses).mean()}
 
     @torch.inference_mode()
-    def tested(self, test: Index, devices: Devices, shown: set[int]) -> tuple[np.ndarray, list[dict[str, str]]]:
+    def evaluate(self, test: Index, devices: Devices, shown: set[int]) -> tuple[np.ndarray, list[dict[str, str]]]:
         """Confusion matrix, int64 (C, C), of all test images, and drawings of those that are shown.
 
         Several processes take the images in turns.
@@ -167,7 +173,7 @@ class Segmented(Task):
         def counted(batch: Batch) -> dict[str, str] | None:
             with devices.autocast(self.options.schedule.precision):
                 logits = self.network(normalize(batch.images, self.rule))
-            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.others["mask"][0].cpu().numpy()
+            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.targets["mask"][0].cpu().numpy()
             np.add(total, confusion(truth, predicted, self.classes), out=total)
             sample = int(batch.ids)
             if sample not in shown:
@@ -175,8 +181,8 @@ class Segmented(Task):
             image = batch.images[0].permute(1, 2, 0).cpu().numpy()
             return beside(test.paths[sample], image, truth, predicted, test.classes)
 
-        drawn = in_turns(test, self.transform, 1, counted, devices)
-        return np.sum(devices.gathered(total), axis=0), [one for one in drawn if one]
+        drawn = distributed_map(test, self.transform, 1, counted, devices)
+        return np.sum(devices.all_gather(total), axis=0), [one for one in drawn if one]
 
 
 def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
@@ -184,7 +190,7 @@ def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
     return [
         (image[:, :height, :width], mask[:height, :width])
         for image, mask, (height, width) in zip(
-            batch.images, batch.others["mask"], batch.others["sizes"].tolist(), strict=True
+            batch.images, batch.targets["mask"], batch.targets["sizes"].tolist(), strict=True
         )
     ]
 
@@ -208,13 +214,13 @@ def class_shares(index: Index, classes: int) -> np.ndarray:
         counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
         total += counts / counts.sum()
         progress.step(0.0)
-        progress.say("pixels counted")
+        progress.log("pixels counted")
     progress.close()
     return total / len(index)
 
 
-def _sets(given: Given) -> tuple[tuple[Index, str], tuple[Index, str]]:
-    return (given.train, given.spec.train), (given.test, given.spec.test)
+def _sets(context: EvalContext) -> tuple[tuple[Index, str], tuple[Index, str]]:
+    return (context.train, context.spec.train), (context.test, context.spec.test)
 
 
 def _parts(index: Index, name: str, names: list[str]) -> np.ndarray:
@@ -225,14 +231,16 @@ def _parts(index: Index, name: str, names: list[str]) -> np.ndarray:
     return parts
 
 
-def _classes(given: Given) -> list[str]:
+def _classes(context: EvalContext) -> list[str]:
     """Background, and the classes of both sets."""
-    for index, name in _sets(given):
+    for index, name in _sets(context):
         if index.targets is None or index.targets.kind != "masks":
             raise ArtifactError(f"{name}: has no class for each pixel; name a set of format voc or sbd with masks.")
-    if given.train.classes != given.test.classes:
-        raise ArtifactError(f"{given.spec.test}: its classes are not those of {given.spec.train}; name two VOC sets.")
-    return [BACKGROUND, *given.test.classes]
+    if context.train.classes != context.test.classes:
+        raise ArtifactError(
+            f"{context.spec.test}: its classes are not those of {context.spec.train}; name two VOC sets."
+        )
+    return [BACKGROUND, *context.test.classes]
 
 
 def _details(names: list[str], matrix: np.ndarray) -> dict[str, Any]:
@@ -240,6 +248,6 @@ def _details(names: list[str], matrix: np.ndarray) -> dict[str, Any]:
     return {
         "classes": names,
         "per_class": {n: None if np.isnan(iou) else percent(iou) for n, iou in zip(names, each, strict=True)},
-        "left_out_of_the_mean": [n for n, iou in zip(names, each, strict=True) if np.isnan(iou)],
+        "classes_ignored_in_mean": [n for n, iou in zip(names, each, strict=True) if np.isnan(iou)],
         "confusion": matrix.tolist(),
     }

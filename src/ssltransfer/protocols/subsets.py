@@ -8,7 +8,7 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.base import NameFile
-from ssltransfer.config.protocols import Labelled
+from ssltransfer.config.protocols import LabelSubset
 from ssltransfer.data.rng import seed_of
 
 
@@ -33,8 +33,8 @@ def stratified(labels: np.ndarray, count: float, seed: int, *, keep: int = 0) ->
     return np.sort(np.concatenate(chosen))
 
 
-def labelled(
-    paths: Sequence[str], labels: np.ndarray, options: Labelled | None, seeds: tuple[int, ...]
+def labeled_subsets(
+    paths: Sequence[str], labels: np.ndarray, options: LabelSubset | None, seeds: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
     """The training images that have labels, int64 and rising, for each seed; where nothing is said all, once.
 
@@ -52,9 +52,9 @@ def labelled(
         return
     for seed in seeds:
         yield (
-            _listed(paths, options.list)
-            if options.list
-            else stratified(labels, options.share or options.each or 0, seed)
+            _listed(paths, options.file)
+            if options.file
+            else stratified(labels, options.fraction or options.per_class or 0, seed)
         )
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import VocClassification as Options
-from ssltransfer.data.device_ops import mirror_some
+from ssltransfer.data.device_ops import random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import resize
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.build import with_top
@@ -24,17 +24,17 @@ from ssltransfer.models.fuse_bn import fuse_conv_bn
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.average_precision import area, eleven_points, precisions
-from ssltransfer.protocols.base import Given, Outcome, learning, percent
-from ssltransfer.protocols.distributed import in_turns
-from ssltransfer.protocols.finetune import prepared
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.protocols.base import EvalContext, EvalResult, learning, percent
+from ssltransfer.protocols.distributed import distributed_map
+from ssltransfer.protocols.finetune import prepare_for_finetuning
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64
 RECALLS = 21  # points of a curve
 
 
-def evaluate(given: Given) -> Outcome:
+def evaluate(context: EvalContext) -> EvalResult:
     """Mean average precision over the classes that are in some test image: `map` by area, `map11` by 11 points.
 
     Scores of a test image are summed over ten random crops, mirrored half the time, as the released code does.
@@ -43,24 +43,24 @@ def evaluate(given: Given) -> Outcome:
         ArtifactError: a set does not have VOC's labels, or the two have other classes.
         LayerError: the model lacks the fc layers that are to stay frozen.
     """
-    options = given.spec.protocol
+    options = context.spec.protocol
     assert isinstance(options, Options)
-    presence = _presence(given)
+    presence = _presence(context)
     values: dict[str, list[float]] = {"map": [], "map11": []}
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
-    for seed in given.spec.seeds:
-        model = read_model(given.model)
-        task = FineTuned(model, given.model.as_posix(), options, *presence, seed)
-        prepared(replace(model, backbone=task.backbone), options, given.train, given.devices, seed)
+    for seed in context.spec.seeds:
+        model = read_model(context.model)
+        task = MultiLabelFinetuneTask(model, context.model.as_posix(), options, *presence, seed)
+        prepare_for_finetuning(replace(model, backbone=task.backbone), options, context.train, context.devices, seed)
         trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
-        print(f"seed {seed}: {trained} parameters learn ({options.train})", flush=True)
-        folder = given.folder / f"seed-{seed}"
+        print(f"seed {seed}: {trained} parameters learn ({options.trainable})", flush=True)
+        folder = context.folder / f"seed-{seed}"
         folder.mkdir(exist_ok=True)
         fitted = fit(
-            task, given.train, options.schedule, seed=seed, folder=folder, devices=given.devices, val=given.test
+            task, context.train, options.schedule, seed=seed, folder=folder, devices=context.devices, val=context.test
         )
-        scores = task.scores(given, seed)
+        scores = task.scores(context, seed)
         found: dict[str, list[float | None]] = {
             name: [measure(scores[:, c], presence[1][:, c]) for c in range(scores.shape[1])]
             for name, measure in (("map", area), ("map11", eleven_points))
@@ -69,9 +69,9 @@ def evaluate(given: Given) -> Outcome:
             values[name].append(percent(float(np.mean([ap for ap in found[name] if ap is not None]))))
         print(f"test: map {values['map'][-1]:.2f} %, map11 {values['map11'][-1]:.2f} %", flush=True)
         if not details:
-            details, measured = _details(given, found, fitted, task), fitted.measured
-            details["lines"].append(_precision_recall(scores, presence[1], given.test.classes, found["map"]))
-    return Outcome(values, _chance(presence[1]), details, measured)
+            details, measured = _details(context, found, fitted, task), fitted.measured
+            details["lines"].append(_precision_recall(scores, presence[1], context.test.classes, found["map"]))
+    return EvalResult(values, _chance(presence[1]), details, measured)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class ScaledCrop:
         return resize(image[:, top : top + side, left : left + side], self.size, self.size)
 
 
-class FineTuned(Task):
+class MultiLabelFinetuneTask(Task):
     """A model with a classifier of its own for each class.
 
     Convolutions are copied from the model. `all` and `fc6-8`: fc6, fc7 and fc8 start at N(0, 0.01) with bias 0.1, even
@@ -121,7 +121,7 @@ class FineTuned(Task):
         self.head = nn.Sequential(before, nn.Linear(self.backbone.shapes()[self.backbone.layers[-1]][0], classes))
         _afresh([self.head[1]], seed, "fc8")
         for name, parameter in self.backbone.named_parameters():
-            parameter.requires_grad_(options.train == "all" or name in learning)
+            parameter.requires_grad_(options.trainable == "all" or name in learning)
         for name, labels in (("labels", train), ("val_labels", test)):
             self.register_buffer(name, torch.from_numpy(labels), persistent=False)
         share = (train != 0).mean(0)
@@ -134,7 +134,7 @@ class FineTuned(Task):
         """Random scale and place."""
         return ScaledCrop(self.backbone.options.img_size, self.options.scale)
 
-    def train(self, mode: bool = True) -> FineTuned:
+    def train(self, mode: bool = True) -> MultiLabelFinetuneTask:
         """Frozen batch norms stay in evaluation mode."""
         super().train(mode)
         for module in self.backbone.modules():
@@ -142,38 +142,38 @@ class FineTuned(Task):
                 module.eval()
         return self
 
-    def logits(self, images: Tensor, draws: Draws) -> Tensor:
+    def logits(self, images: Tensor, rng: SampleRNG) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, C)."""
-        x = normalize(mirror_some(images, draws), self.rule)
+        x = normalize(random_hflip(images, rng), self.rule)
         found: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
         return found
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """`loss_weight` times the mean over images and classes of the cross-entropy; difficult ones give zero.
 
         With 20 classes and weight 20 that is the released code's sum over classes, mean over images.
         """
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         presence = labels[batch.ids]
-        logits = self.logits(batch.images, draws).float()
+        logits = self.logits(batch.images, rng).float()
         losses = F.binary_cross_entropy_with_logits(logits, (presence > 0).float(), reduction="none")
         return {"loss": self.options.loss_weight * (losses * (presence != 0)).mean()}
 
     @torch.inference_mode()
-    def scores(self, given: Given, seed: int) -> np.ndarray:
+    def scores(self, context: EvalContext, seed: int) -> np.ndarray:
         """float64 (N, C), the sum of each test image's scores over its crops."""
         self.eval()
-        devices, crops = given.devices, self.options.crops
+        devices, crops = context.devices, self.options.crops
         seed = seed_of(seed, "test")
 
         def scored(batch: Batch) -> np.ndarray:
             with devices.autocast():
-                found = self.logits(batch.images, batch.draws(seed))
+                found = self.logits(batch.images, batch.rng(seed))
             rows: np.ndarray = found.double().cpu().numpy()
             return rows
 
-        parts = in_turns(given.test, self.transform, TEST_BATCH, scored, devices, seed=seed, times=crops)
-        return np.concatenate(parts).reshape(crops, len(given.test), -1).sum(0)
+        parts = distributed_map(context.test, self.transform, TEST_BATCH, scored, devices, seed=seed, times=crops)
+        return np.concatenate(parts).reshape(crops, len(context.test), -1).sum(0)
 
 
 def _backbone(model: PretrainedModel, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
@@ -181,12 +181,12 @@ def _backbone(model: PretrainedModel, where: str, options: Options, seed: int) -
     fc = model.backbone.options.top_layers
     if not fc:
         return model.backbone, set()
-    if options.train == "fc8":
+    if options.trainable == "fc8":
         missing = [layer for layer in fc if layer not in model.backbone.layers]
         if missing:
             raise LayerError(
-                f"{where}: no layer {missing[-1]!r}, which train: fc8 keeps frozen (it has "
-                f"{', '.join(model.backbone.layers)}); use train: fc6-8 or all."
+                f"{where}: no layer {missing[-1]!r}, which trainable: fc8 keeps frozen (it has "
+                f"{', '.join(model.backbone.layers)}); use trainable: fc6-8 or all."
             )
         for module in model.backbone.modules():
             if isinstance(module, nn.Dropout):
@@ -209,16 +209,18 @@ def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
             nn.init.constant_(layer.bias, 0.1)
 
 
-def _presence(given: Given) -> tuple[np.ndarray, np.ndarray]:
+def _presence(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
     found = []
-    for index, name in ((given.train, given.spec.train), (given.test, given.spec.test)):
-        if index.presence is None:
+    for index, name in ((context.train, context.spec.train), (context.test, context.spec.test)):
+        if index.multi_label is None:
             raise ArtifactError(f"{name}: does not have VOC's labels (several a image); name a set of format voc.")
-        found.append(index.presence)
-    if given.train.classes != given.test.classes:
-        raise ArtifactError(f"{given.spec.test}: its classes are not those of {given.spec.train}; name two VOC splits.")
+        found.append(index.multi_label)
+    if context.train.classes != context.test.classes:
+        raise ArtifactError(
+            f"{context.spec.test}: its classes are not those of {context.spec.train}; name two VOC splits."
+        )
     if not (found[1] > 0).any():
-        raise ArtifactError(f"{given.spec.test}: no class is present in any image, there is nothing to find.")
+        raise ArtifactError(f"{context.spec.test}: no class is present in any image, there is nothing to find.")
     return found[0], found[1]
 
 
@@ -245,15 +247,17 @@ def _precision_recall(
     return {"title": "precision, %", "x": "recall, %", "y": "", "series": series}
 
 
-def _details(given: Given, found: dict[str, list[float | None]], fitted: Fitted, task: FineTuned) -> dict[str, Any]:
-    names = given.test.classes
+def _details(
+    context: EvalContext, found: dict[str, list[float | None]], fitted: TrainResult, task: MultiLabelFinetuneTask
+) -> dict[str, Any]:
+    names = context.test.classes
     return {
         "classes": names,
         "per_class": {name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map"], strict=True)},
         "per_class_11": {
             name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map11"], strict=True)
         },
-        "without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
+        "classes_without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
         "chance_loss": round(task.chance_loss, 6),
         "lines": [learning(fitted.curve, "loss")],
     }

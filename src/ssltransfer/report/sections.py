@@ -67,7 +67,7 @@ def snapshot_curves(results: Results, plots: Plots) -> list[Any]:
                 series.setdefault(made.copy_of or made.name, []).append((int(step), metrics.mean()))
         if series:
             lines = {model: list(zip(*sorted(points), strict=True)) for model, points in series.items()}
-            axis = f"{measured[0].headline}, {measured[0].unit}"
+            axis = f"{measured[0].primary_metric}, {measured[0].unit}"
             figure = {"title": name, "x": "step", "y": axis, "series": lines}
             drawn.append(plots.lines(figure, "snapshots"))
     return drawn
@@ -137,8 +137,8 @@ def datasets(results: Results) -> Iterator[dict[str, Any]]:
         index = entry.index
         sample = sample_of(index, STRIP)
         per_class_counts = np.bincount(index.labels[index.labels >= 0], minlength=len(index.classes))
-        if index.presence is not None:
-            per_class_counts = (index.presence == 1).sum(0)
+        if index.multi_label is not None:
+            per_class_counts = (index.multi_label == 1).sum(0)
         yield {
             "entry": entry,
             "n": len(index),

@@ -42,7 +42,7 @@ def _sentence(results: Results, name: str, measured: list[Metrics]) -> str:
     text = f"Under {name}, {who} reaches {number(best.mean())} {best.unit}"
     seeds = len(best.seeds)
     if seeds > 1:
-        text += f" (mean of {seeds} seeds, deviation {number(best.spread())})"
+        text += f" (mean of {seeds} seeds, deviation {number(best.std())})"
     beside = [
         f"chance {number(best.chance)}" if best.chance is not None else "",
         _beside(results, best, measured, "random", "the best random network"),

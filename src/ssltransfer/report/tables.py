@@ -14,7 +14,7 @@ from ssltransfer.config import ConfigError
 from ssltransfer.config.base import nearest
 from ssltransfer.config.entities import Report
 from ssltransfer.config.entities import Table as TableSpec
-from ssltransfer.config.protocols import PROTOCOLS
+from ssltransfer.config.protocols import PROTOCOLS, ProtocolOptions
 from ssltransfer.config.references import Reference, Value, reference_of
 from ssltransfer.report.load_results import Kind, Results
 from ssltransfer.report.text import NOTHING, number, with_spread
@@ -24,8 +24,7 @@ GROUPS: tuple[tuple[Kind, str], ...] = (
     ("learned", "Without labels"),
     ("random", "Random controls"),
 )
-# Protocol -> the values of which less is better, with their units.
-_FALLING = {str(kind.model_fields["name"].default): kind.falling for kind in PROTOCOLS}
+_PROTOCOLS = {str(kind.model_fields["name"].default): kind for kind in PROTOCOLS}
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,9 @@ class Column:
 
     Attributes:
         key: as the configuration writes it: evaluation, or evaluation:value.
-        value: None for the headline; `shown` is its name in any case.
+        value: None for the primary metric; `shown` is its name in any case.
         unit: of the value; `common` is that of most of the protocol's values.
-        falls: whether less is better.
+        lower_is_better: whether smaller values are better.
         paper: column of the reference that belongs to it.
     """
 
@@ -50,13 +49,13 @@ class Column:
     test: str
     chance: float | None
     paper: str | None = None
-    falls: bool = False
+    lower_is_better: bool = False
     common: str = ""
 
     @property
     def digits(self) -> int:
         """Behind the point: meters and shares of one need more than percent."""
-        return 3 if self.falls else 1
+        return 3 if self.lower_is_better else 1
 
 
 @dataclass(frozen=True)
@@ -158,22 +157,22 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
         known = sorted({name for metrics in measured for name in metrics.values})
         raise ConfigError(f"{where}: {evaluation} has no value {value!r}{nearest(value, known)}")
     first = measured[0]
-    falling = _FALLING.get(str(first.protocol.get("name")), {})
-    # The level of chance is the headline value's; accuracies of single layers share it.
+    protocol = _PROTOCOLS.get(str(first.protocol.get("name")), ProtocolOptions)
+    # The level of chance is the primary metric's; accuracies of single layers share it.
     layers = first.details.get("layers", ())
-    shares = not value or value == first.headline or (isinstance(layers, list) and value in layers)
+    shares = not value or value == first.primary_metric or (isinstance(layers, list) and value in layers)
     return Column(
         key=key,
         evaluation=evaluation,
         value=value or None,
-        shown=value or first.headline,
+        shown=value or first.primary_metric,
         protocol=str(first.protocol.get("name", "")),
-        unit=falling.get(value, first.unit),
+        unit=protocol.units.get(value, first.unit),
         train=str(first.datasets.get("train", {}).get("name", "")),
         test=str(first.datasets.get("test", {}).get("name", "")),
         chance=first.chance if shares else None,
         paper=spec.paper_columns.get(key),
-        falls=value in falling,
+        lower_is_better=value in protocol.lower_is_better,
         common=first.unit,
     )
 
@@ -213,7 +212,7 @@ def _metrics(results: Results, column: Column, models: Sequence[str]) -> Metrics
     ]
     if len(models) == 1 or not found:
         return found[0] if found else None
-    shown = column.value or found[0].headline
+    shown = column.value or found[0].primary_metric
     return replace(found[0], values={shown: [m.mean(shown) for m in found]}, seeds=list(range(len(found))))
 
 
@@ -222,7 +221,7 @@ def _best(found: Mapping[str, Metrics | None], column: Column) -> set[str]:
     means = {row: round(metrics.mean(column.value), 6) for row, metrics in found.items() if metrics}
     if len(means) < 2:
         return set()
-    best = min(means.values()) if column.falls else max(means.values())
+    best = min(means.values()) if column.lower_is_better else max(means.values())
     return {row for row, mean in means.items() if mean == best}
 
 
@@ -231,7 +230,7 @@ def _cell(metrics: Metrics | None, column: Column, best: bool) -> Cell:
         return Cell(NOTHING)
     value = column.value
     text = with_spread(metrics, value, column.digits)
-    return Cell(text, metrics.mean(value), metrics.spread(value), len(metrics.seeds), best)
+    return Cell(text, metrics.mean(value), metrics.std(value), len(metrics.seeds), best)
 
 
 def as_text(tables: Sequence[Table]) -> str:

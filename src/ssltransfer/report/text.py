@@ -20,7 +20,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def with_spread(metrics: Metrics, value: str | None = None, digits: int = 1) -> str:
     """Mean, with +- the standard deviation over seeds where there are several."""
-    spread = metrics.spread(value)
+    spread = metrics.std(value)
     return number(metrics.mean(value), digits) + (f" \u00b1 {number(spread, digits)}" if spread is not None else "")
 
 

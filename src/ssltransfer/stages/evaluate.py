@@ -11,13 +11,13 @@ from ssltransfer.artifacts.features import FeatureStore, open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FeatureProtocol
-from ssltransfer.protocols.base import Given, Outcome
+from ssltransfer.protocols.base import EvalContext, EvalResult
 from ssltransfer.training.devices import plan_devices
 
-MOST_SHARED = 0.01  # of the test set
+MAX_OVERLAP = 0.01  # of the test set
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Measure a model and write its metrics.
 
-    A protocol is a module with `evaluate(given) -> Outcome`.
+    A protocol is a module with `evaluate(context) -> EvalResult`.
 
     Args:
         spec: protocol, names of the sets, seeds.
@@ -56,69 +56,71 @@ def run(
         "train_features": [train_features] if train_features else [],
         "test_features": [test_features] if test_features else [],
     }
-    with Work("evaluate", output, spec.canonical(), inputs) as work:
-        if work.already_made():
+    with WorkDir("evaluate", output, spec.canonical(), inputs) as work:
+        if work.is_cached():
             return
-        if bool(train) != spec.protocol.trains:
-            raise ArtifactError(f"{spec.protocol.name}: {'give' if spec.protocol.trains else 'leave out'} --train.")
+        if bool(train) != spec.protocol.needs_train:
+            raise ArtifactError(
+                f"{spec.protocol.name}: {'give' if spec.protocol.needs_train else 'leave out'} --train."
+            )
         test_index = read_index(test)
         train_index = read_index(train) if train else test_index
-        shared = _shared(spec, train_index, test_index) if train else 0
+        overlap = _train_test_overlap(spec, train_index, test_index) if train else 0
         features = None
         if isinstance(spec.protocol, FeatureProtocol):
             tested = _features(spec.protocol, model, test_features, test_index)
             features = (_features(spec.protocol, model, train_features, train_index) if train else tested, tested)
         devices = plan_devices(threads)
-        given = Given(spec, model, train_index, test_index, work.folder, devices, features)
+        context = EvalContext(spec, model, train_index, test_index, work.folder, devices, features)
         module = import_module(f"ssltransfer.protocols.{spec.protocol.module}")
-        outcome: Outcome = module.evaluate(given)
+        outcome: EvalResult = module.evaluate(context)
         if devices.rank:
             return
         metrics = Metrics(
             protocol=json.loads(spec.protocol.canonical()),
             model=output.stem,
             evaluation=output.parent.name,
-            headline=spec.protocol.headline,
+            primary_metric=spec.protocol.primary_metric,
             unit=spec.protocol.unit,
             values=outcome.values,
-            seeds=list(spec.seeds[: len(outcome.values[spec.protocol.headline])]),
+            seeds=list(spec.seeds[: len(outcome.values[spec.protocol.primary_metric])]),
             datasets={
                 role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
                 for role, name, index in (("train", spec.train, train_index), ("test", spec.test, test_index))
                 if name
             },
             chance=outcome.chance,
-            shared=shared,
+            train_test_overlap=overlap,
             details=outcome.details,
             inputs=work.inputs,
         )
         unit = metrics.unit
         print(
-            f"{metrics.headline} {metrics.mean():.2f} {unit} (chance {outcome.chance:.2f} {unit}), "
+            f"{metrics.primary_metric} {metrics.mean():.2f} {unit} (chance {outcome.chance:.2f} {unit}), "
             f"{len(train_index) if train else 'no'} training and {len(test_index)} test images",
             flush=True,
         )
-        work.record(device=str(devices), **outcome.measured)
+        work.write_run_info(device=str(devices), **outcome.measured)
         write_metrics(output, metrics)
         for leftover in work.folder.iterdir():
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             elif leftover.name != "lock":
                 leftover.unlink()
-        work.seal()
+        work.mark_done()
 
 
-def _shared(spec: Measurement, train: Index, test: Index) -> int:
+def _train_test_overlap(spec: Measurement, train: Index, test: Index) -> int:
     if not len(train) or not len(test):
         raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no image can be read; mend the dataset.")
-    shared = train.shared_with(test)
-    if shared > MOST_SHARED * len(test):
+    overlap = train.num_shared_with(test)
+    if overlap > MAX_OVERLAP * len(test):
         raise ArtifactError(
-            f"{spec.test}: {shared} of its {len(test)} images stand in the training set {spec.train} too, by "
+            f"{spec.test}: {overlap} of its {len(test)} images stand in the training set {spec.train} too, by "
             "content; name two sets that share at most 1 %."
         )
-    print(f"{shared} of {len(test)} test images stand in the training set too, by content", flush=True)
-    return shared
+    print(f"{overlap} of {len(test)} test images stand in the training set too, by content", flush=True)
+    return overlap
 
 
 def _features(protocol: FeatureProtocol, model: Path, manifest: Path | None, index: Index) -> FeatureStore:

@@ -15,7 +15,7 @@ from ssltransfer.training.devices import Devices
 IMAGES, BATCH = 160, 16  # magic_init's ten batches of sixteen
 
 
-def rescale_by(model: PretrainedModel, index: Index, devices: Devices, seed: int) -> None:
+def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed: int) -> None:
     """Rescale the backbone in place; it ends on the CPU.
 
     Args:
@@ -35,6 +35,6 @@ def rescale_by(model: PretrainedModel, index: Index, devices: Devices, seed: int
         for batch in load_batches(index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers)
     ]
     rescale(backbone, batches, seed=seed_of(seed, "rescale"))
-    devices.as_the_first(backbone)
+    devices.broadcast(backbone)
     backbone.cpu()
     print(f"layers rescaled by {len(ids)} images", flush=True)

@@ -9,20 +9,30 @@ from ssltransfer.data.formats import LayoutError, find
 
 
 @pytest.mark.parametrize(
-    ("kind", "labelled"),
-    [("objects", "one"), ("scenes", "one"), ("voc", "many"), ("rgbd", "none"), ("clips", "none"), ("retrieval", "one")],
+    ("kind", "label_type"),
+    [
+        ("objects", "single"),
+        ("scenes", "single"),
+        ("voc", "multi"),
+        ("rgbd", "none"),
+        ("clips", "none"),
+        ("retrieval", "single"),
+    ],
 )
-def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, labelled: str) -> None:
+def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, label_type: str) -> None:
     n = 48 if kind == "retrieval" else 2 if kind == "clips" else 14
     splits = ("trainval", "test") if kind == "voc" else ("train", "test")
     paths: list[set[Path]] = []
     for split in splits:
         spec = Synthetic(root=str(tmp_path), subset=kind, split=split, num_images=n, size=32)  # type: ignore[arg-type]
         found = find(spec)
-        assert len(found.paths) == spec.images
+        assert len(found.paths) == spec.estimated_num_images
         assert found.notes == []
-        assert spec.labelled == labelled
-        assert (found.labels is not None, found.presence is not None) == (labelled == "one", labelled == "many")
+        assert spec.label_type == label_type
+        assert (found.labels is not None, found.multi_label is not None) == (
+            label_type == "single",
+            label_type == "multi",
+        )
         paths.append({found.root / path for path in found.paths})
         assert all(path.is_file() for path in paths[-1])
     assert not paths[0] & paths[1]

@@ -31,7 +31,7 @@ def test_overlap_of_inclusive_corners() -> None:
 
 
 def test_a_curve_worked_by_hand() -> None:
-    """Right, wrong, right of four things: precisions 1, 1/2, 2/3 at recalls 1/4, 1/4, 1/2."""
+    """Right, wrong, right of four objects: precisions 1, 1/2, 2/3 at recalls 1/4, 1/4, 1/2."""
     truth = [true((0, False, A), (0, False, B)), true((0, False, A), (0, False, B))]
     (curve,) = curves([found((0, 0.9, A), (0, 0.7, B)), found((0, 0.8, FAR))], truth, 1)
     assert curve is not None
@@ -43,22 +43,22 @@ def test_a_curve_worked_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("things", "told", "right"),
+    ("objects", "told", "right"),
     [
-        ([(0, False, A)], [(0, 0.9, A), (0, 0.8, A)], [1, 0]),  # a second detection of a thing is wrong
+        ([(0, False, A)], [(0, 0.9, A), (0, 0.8, A)], [1, 0]),  # a second detection of an object is wrong
         ([(0, True, A), (0, False, B)], [(0, 0.9, A), (0, 0.8, A), (0, 0.7, B)], [1]),  # difficult: nothing
         ([(0, False, A)], [(0, 0.9, (0, 0, 10, 20))], [1]),  # an overlap of exactly .5 is enough
         ([(0, False, A)], [(0, 0.9, (0, 0, 10, 20.1))], [0]),
         ([(0, False, A)], [(0, 0.9, (5, 0, 15, 10))], [0]),
-        ([(0, False, A), (1, False, B)], [(0, 0.9, B)], [0]),  # another class's thing
+        ([(0, False, A), (1, False, B)], [(0, 0.9, B)], [0]),  # another class's object
         ([(0, False, A), (0, False, (1, 0, 11, 10))], [(0, 0.9, A), (0, 0.8, A)], [1, 0]),  # the nearest alone counts
         ([(0, False, A)], [], []),
     ],
 )
-def test_which_detections_are_right(things: list, told: list, right: list[int]) -> None:  # type: ignore[type-arg]
-    curve = curves([found(*told)], [true(*things)], 2)[0]
+def test_which_detections_are_right(objects: list, told: list, right: list[int]) -> None:  # type: ignore[type-arg]
+    curve = curves([found(*told)], [true(*objects)], 2)[0]
     assert curve is not None
-    positives = sum(not hard and kind == 0 for kind, hard, _ in things)
+    positives = sum(not hard and kind == 0 for kind, hard, _ in objects)
     hits = [curve.recall[0] * positives if len(right) else 0.0, *(np.diff(curve.recall) * positives)][: len(right)]
     assert [round(hit) for hit in hits] == right
     if not right:
@@ -82,13 +82,13 @@ def test_equal_scores_keep_the_order_of_images() -> None:
 
 def plain(told: list[Detections], truth: list[Boxes], kind: int, overlap: float) -> tuple[float, float] | None:
     """The development kit's loop, written down once more: 11 points and area."""
-    things = {
+    objects = {
         (place, number): (box, hard)
         for place, boxes in enumerate(truth)
         for number, (box, k, hard) in enumerate(zip(boxes.corners, boxes.classes, boxes.difficult, strict=True))
         if k == kind
     }
-    total = sum(not hard for _, hard in things.values())
+    total = sum(not hard for _, hard in objects.values())
     if not total:
         return None
     rows = [
@@ -101,7 +101,7 @@ def plain(told: list[Detections], truth: list[Boxes], kind: int, overlap: float)
     used, tp, fp, points = set(), 0, 0, []
     for _, place, box in rows:
         best, which = -1.0, None
-        for key, (other, _) in things.items():
+        for key, (other, _) in objects.items():
             if key[0] == place:
                 w = min(box[2], other[2]) - max(box[0], other[0])
                 h = min(box[3], other[3]) - max(box[1], other[1])
@@ -111,7 +111,7 @@ def plain(told: list[Detections], truth: list[Boxes], kind: int, overlap: float)
                     if share > best:
                         best, which = share, key
         if which is not None and best >= overlap:
-            if things[which][1]:
+            if objects[which][1]:
                 continue
             if which in used:
                 fp += 1

@@ -19,7 +19,7 @@ from ssltransfer.config.backbones import (
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.protocols.detection.backbones import Blocks, FullyConnected, calibrate_bn, norms_of
+from ssltransfer.protocols.detection.backbones import FcBackbone, Res5Backbone, calibrate_bn, norms_of
 
 
 def model(options: BackboneOptions, *, include_top: bool = True, seed: int = 0) -> PretrainedModel:
@@ -31,8 +31,8 @@ CAFFE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 RES = ResNet18(width_mult=0.125, img_size=32)
 
 
-def body(options: BackboneOptions, fc: str = "model", **given: object) -> FullyConnected:
-    return FullyConnected(model(options, **given), fc, 0.5, "pool", 0)  # type: ignore[arg-type]
+def body(options: BackboneOptions, reinit_fc: bool = False, **given: object) -> FcBackbone:
+    return FcBackbone(model(options, **given), reinit_fc, 0.5, "pool", 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -67,18 +67,18 @@ def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: BackboneOptions) -> 
 
 def test_unpadded_weights_are_the_models() -> None:
     given = model(CAFFE)
-    found = FullyConnected(given, "model", 0.5, "pool", 0)
+    found = FcBackbone(given, False, 0.5, "pool", 0)
     state = given.backbone.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in found.backbone.state_dict().items())
     assert torch.equal(found.fc6.weight, state["fc6.weight"]) and torch.equal(found.fc7.bias, state["fc7.bias"])
     assert given.backbone.conv1.padding == (0, 0), "the model itself stays"
-    fresh = body(CAFFE, "fresh")
+    fresh = body(CAFFE, True)
     assert not torch.equal(fresh.fc6.weight, state["fc6.weight"])
     assert torch.equal(fresh.backbone.state_dict()["conv5.weight"], state["conv5.weight"])
-    convolutions = FullyConnected(model(CAFFE, include_top=False), "model", 0.5, "pool", 0)
+    convolutions = FcBackbone(model(CAFFE, include_top=False), False, 0.5, "pool", 0)
     assert torch.equal(convolutions.fc6.weight, fresh.fc6.weight), "there is none to take"
-    other = FullyConnected(given, "fresh", 0.5, "pool", 1)
-    assert not torch.equal(other.fc6.weight, body(CAFFE, "fresh").fc6.weight)
+    other = FcBackbone(given, True, 0.5, "pool", 1)
+    assert not torch.equal(other.fc6.weight, body(CAFFE, True).fc6.weight)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_is_frozen(options: BackboneOptions, layers: int, kept: set[str]) -
     found.freeze(layers)
     assert {name for name, p in found.backbone.named_parameters() if not p.requires_grad} == kept
     assert all(p.requires_grad for part in (found.fc6, found.fc7) for p in part.parameters())
-    with pytest.raises(LayerError, match="`frozen: 99`"):
+    with pytest.raises(LayerError, match="`freeze_at: 99`"):
         found.freeze(99)
 
 
@@ -111,7 +111,7 @@ def test_regions_are_pooled_as_caffes_layer_does() -> None:
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(2, found.channels, 20, 20, generator=generator)
     boxes = torch.tensor([[8.0, 16, 80, 104], [3, 3, 150, 60]])
-    got = found.regions(maps, boxes, torch.tensor([1, 0])).reshape(2, found.channels, 3, 3)
+    got = found.roi_features(maps, boxes, torch.tensor([1, 0])).reshape(2, found.channels, 3, 3)
     for row, (owner, (x1, y1, x2, y2)) in enumerate(zip((1, 0), boxes.tolist(), strict=True)):
         left, top, right, bottom = (int(v / 8 + 0.5) for v in (x1, y1, x2 - 1, y2 - 1))
         for i in range(3):
@@ -125,13 +125,13 @@ def test_regions_are_pooled_as_caffes_layer_does() -> None:
 def test_blocks_are_the_residual_networks() -> None:
     """A region as large as the map, cut without resampling, gives what the network gives."""
     given = model(RES)
-    found = Blocks(given, "align", 0).eval()
+    found = Res5Backbone(given, "align", 0).eval()
     assert (found.stride, found.channels, found.side, found.dims) == (16, 32, 14, 64)
     x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     wanted = given.backbone(x, ["block4"])["block4"].mean((2, 3))
     torch.testing.assert_close(found.vectors(found(x)), wanted)
-    for align in (found, Blocks(given, "pool", 0).eval()):
-        near = align.regions(found(x), torch.tensor([[0.0, 0, 224, 224]]), torch.zeros(1).long())
+    for align in (found, Res5Backbone(given, "pool", 0).eval()):
+        near = align.roi_features(found(x), torch.tensor([[0.0, 0, 224, 224]]), torch.zeros(1).long())
         assert float(torch.cosine_similarity(near, wanted)[0].detach()) > 0.95
 
 
@@ -139,7 +139,7 @@ def test_a_backbone_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4
     """Dilation goes: the map of stride 16 is every second value of that of stride 8 (ResNet-101 v2)."""
     given = model(ResNet101V2(width_mult=0.125, img_size=32))
     assert given.backbone.layers[-2:] == ("block3", "pool")
-    found = Blocks(given, "align", 0).eval()
+    found = Res5Backbone(given, "align", 0).eval()
     assert (found.stride, found.side, found.dims) == (16, 14, 256)
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_a_backbone_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4
         settled = calibrate_bn(found, [x])
         assert settled == len(norms_of(found)) and torch.isfinite(found(x)).all()
     assert not torch.equal(
-        Blocks(given, "align", 1).backbone.block4[0].shortcut.weight, found.backbone.block4[0].shortcut.weight
+        Res5Backbone(given, "align", 1).backbone.block4[0].shortcut.weight, found.backbone.block4[0].shortcut.weight
     )
 
 
@@ -161,7 +161,7 @@ def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
             part.running_mean.normal_(0, 0.2, generator=generator)  # type: ignore[union-attr]
             part.running_var.uniform_(0.3, 2, generator=generator)  # type: ignore[union-attr]
             torch.nn.init.uniform_(part.bias, -0.5, 0.5)
-    found = FullyConnected(given, "model", 0.5, "pool", 0).eval()
+    found = FcBackbone(given, False, 0.5, "pool", 0).eval()
     x = torch.randn(2, 3, 224, 224, generator=generator)
     with torch.no_grad():
         cells = given.backbone._feature_blocks[7](given.backbone(x, ["conv5"])["conv5"])  # type: ignore[index]
@@ -182,7 +182,7 @@ def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
 def test_blocks_of_other_networks(options: BackboneOptions, stride: int, dims: int) -> None:
     """What the network itself gives of a image whose map is not resampled, before any representation."""
     given = model(options)
-    found = Blocks(given, "align", 0).eval()
+    found = Res5Backbone(given, "align", 0).eval()
     assert (found.stride, found.side, found.dims) == (stride, 14, dims)
     x = torch.randn(1, 3, 14 * stride, 14 * stride, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -193,17 +193,17 @@ def test_blocks_of_other_networks(options: BackboneOptions, stride: int, dims: i
 
 def test_a_library_has_no_blocks() -> None:
     with pytest.raises(LayerError, match="a torchvision has no block3 and block4"):
-        Blocks(model(Torchvision(model="resnet18", img_size=32)), "align", 0)
+        Res5Backbone(model(Torchvision(model="resnet18", img_size=32)), "align", 0)
 
 
 def test_blocks_want_a_residual_network() -> None:
     with pytest.raises(LayerError, match="a caffenet has no block3 and block4"):
-        Blocks(model(CAFFE), "align", 0)
+        Res5Backbone(model(CAFFE), "align", 0)
 
 
 def test_norms_stay_and_new_ones_settle() -> None:
     """Norms of a network that has seen images stay; those of a random one normalize these images."""
-    found = Blocks(model(RES), "align", 0)
+    found = Res5Backbone(model(RES), "align", 0)
     found.freeze(0)
     found.train()
     assert not any(norm.training for norm in norms_of(found))
@@ -232,7 +232,7 @@ def test_a_block4_that_was_never_made_is_fresh() -> None:
             norm.running_mean += 1  # type: ignore[operator]
         for norm in norms_of(given.backbone.get_submodule("layer4")):
             norm.running_mean.zero_()  # type: ignore[union-attr]
-    found = Blocks(given, "align", 0)
+    found = Res5Backbone(given, "align", 0)
     kept = found.backbone.get_submodule("layer3").state_dict()
     kept = {name: value.clone() for name, value in kept.items()}
     assert calibrate_bn(found, [torch.randn(1, 3, 64, 64)]) == 5

@@ -27,38 +27,38 @@ def test_encoding_is_torchvisions_and_decoding_its_inverse() -> None:
 
 
 def test_a_target_worked_by_hand() -> None:
-    # A region of 10 x 20 around (5, 10); the thing is 20 x 20 around (6, 10).
+    # A region of 10 x 20 around (5, 10); the obj is 20 x 20 around (6, 10).
     target = encode(torch.tensor([[-4.0, 0.0, 16.0, 20.0]]), torch.tensor([[0.0, 0.0, 10.0, 20.0]]))
     assert target[0].tolist() == pytest.approx([0.1 / 0.1, 0.0, math.log(2) / 0.2, 0.0])
 
 
 @pytest.mark.parametrize(("low", "share"), [(0.1, 0.25), (0.0, 0.5)])
 def test_which_regions_are_learnt_from(low: float, share: float) -> None:
-    things, classes = boxes(3, 3), torch.tensor([4, 0, 9])
-    shaken = things.repeat(60, 1) + torch.randn(180, 4, generator=torch.Generator().manual_seed(4)) * 20
+    objects, classes = boxes(3, 3), torch.tensor([4, 0, 9])
+    shaken = objects.repeat(60, 1) + torch.randn(180, 4, generator=torch.Generator().manual_seed(4)) * 20
     proposals = torch.cat([shaken[(shaken[:, 2:] > shaken[:, :2]).all(1)], boxes(300, 5)])
     sampling = Sampling(64, share, (low, 0.5))
-    regions, labels, shown = sampling(proposals, things, classes, torch.Generator().manual_seed(0))
-    overlap, nearest = box_iou(things, regions).max(0)
+    regions, labels, shown = sampling(proposals, objects, classes, torch.Generator().manual_seed(0))
+    overlap, nearest = box_iou(objects, regions).max(0)
     foreground = labels > 0
     assert len(regions) == 64 and int(foreground.sum()) == round(64 * share)
     assert (overlap[foreground] >= 0.5).all()
     assert ((overlap[~foreground] >= low) & (overlap[~foreground] < 0.5)).all()
     assert torch.equal(labels[foreground], classes[nearest[foreground]] + 1)
-    assert torch.equal(shown, things[nearest])
+    assert torch.equal(shown, objects[nearest])
     assert len(torch.unique(regions, dim=0)) == 64, "without replacement"
-    again = sampling(proposals, things, classes, torch.Generator().manual_seed(0))[0]
-    other = sampling(proposals, things, classes, torch.Generator().manual_seed(1))[0]
+    again = sampling(proposals, objects, classes, torch.Generator().manual_seed(0))[0]
+    other = sampling(proposals, objects, classes, torch.Generator().manual_seed(1))[0]
     assert torch.equal(regions, again) and not torch.equal(regions, other)
 
 
 def test_few_proposals_give_few_regions_and_the_things_themselves() -> None:
-    thing = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    obj = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     proposals = torch.tensor([[5.0, 0.0, 15.0, 10.0], [50.0, 50.0, 60.0, 60.0]])  # overlaps 1/3 and 0
-    regions, labels, _ = Sampling(64, 0.25, (0.1, 0.5))(proposals, thing, torch.tensor([2]))
+    regions, labels, _ = Sampling(64, 0.25, (0.1, 0.5))(proposals, obj, torch.tensor([2]))
     assert labels.tolist() == [3, 0]
-    assert regions.tolist() == [thing[0].tolist(), proposals[0].tolist()]
-    regions, labels, _ = Sampling(64, 0.25, (0.1, 0.5))(proposals[:0], thing, torch.tensor([2]))
+    assert regions.tolist() == [obj[0].tolist(), proposals[0].tolist()]
+    regions, labels, _ = Sampling(64, 0.25, (0.1, 0.5))(proposals[:0], obj, torch.tensor([2]))
     assert labels.tolist() == [3]
 
 
@@ -86,7 +86,14 @@ def test_loss_without_a_thing_has_a_gradient() -> None:
 
 
 def kept(scores: torch.Tensor, where: torch.Tensor, **changes: float) -> tuple[list[float], list[int]]:
-    settings = {"width": 300.0, "height": 200.0, "overlap": 0.3, "least": 0.05, "most": 100, **changes}
+    settings = {
+        "width": 300.0,
+        "height": 200.0,
+        "nms_thresh": 0.3,
+        "score_thresh": 0.05,
+        "detections_per_img": 100,
+        **changes,
+    }
     found = detections(scores, where, **settings)  # type: ignore[arg-type]
     return [round(score, 3) for score in found.scores.tolist()], found.classes.tolist()
 
@@ -96,16 +103,22 @@ def test_a_lesser_box_of_the_same_class_goes() -> None:
     where = where[:, None].expand(3, 2, 4)
     scores = torch.tensor([[0.1, 0.6, 0.2], [0.0, 0.7, 0.01], [0.2, 0.3, 0.5]])
     assert kept(scores, where) == ([0.7, 0.5, 0.3, 0.2], [0, 1, 0, 1])
-    assert kept(scores, where, most=2) == ([0.7, 0.5], [0, 1])
-    assert kept(scores, where, overlap=0.95) == ([0.7, 0.6, 0.5, 0.3, 0.2], [0, 0, 1, 0, 1])
-    assert kept(scores, where, least=0.55) == ([0.7], [0])
+    assert kept(scores, where, detections_per_img=2) == ([0.7, 0.5], [0, 1])
+    assert kept(scores, where, nms_thresh=0.95) == ([0.7, 0.6, 0.5, 0.3, 0.2], [0, 0, 1, 0, 1])
+    assert kept(scores, where, score_thresh=0.55) == ([0.7], [0])
     assert kept(scores[:0], where[:0]) == ([], [])
 
 
 def test_boxes_are_cut_to_the_image_and_empty_ones_dropped() -> None:
     where = torch.tensor([[[-5.0, 10.0, 20.0, 500.0]], [[400.0, 0.0, 500.0, 10.0]]])
     found = detections(
-        torch.tensor([[0.1, 0.9], [0.1, 0.9]]), where, width=300, height=200, overlap=0.3, least=0.05, most=9
+        torch.tensor([[0.1, 0.9], [0.1, 0.9]]),
+        where,
+        width=300,
+        height=200,
+        nms_thresh=0.3,
+        score_thresh=0.05,
+        detections_per_img=9,
     )
     assert found.boxes.tolist() == [[0.0, 10.0, 20.0, 200.0]]
 
@@ -114,7 +127,9 @@ def test_suppression_is_torchvisions() -> None:
     generator = torch.Generator().manual_seed(3)
     where = boxes(200, 8)[:, None].expand(200, 5, 4) + torch.rand(200, 5, 4, generator=generator)
     scores = torch.rand(200, 6, generator=generator)
-    found = detections(scores, where, width=1e4, height=1e4, overlap=0.3, least=0.4, most=10_000)
+    found = detections(
+        scores, where, width=1e4, height=1e4, nms_thresh=0.3, score_thresh=0.4, detections_per_img=10_000
+    )
     flat, score = where.reshape(-1, 4), scores[:, 1:].reshape(-1)
     likely = (score >= 0.4).nonzero()[:, 0]
     places = likely[batched_nms(flat[likely], score[likely], likely % 5, 0.3)]

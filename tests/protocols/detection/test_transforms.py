@@ -7,7 +7,7 @@ from torchvision.ops import box_iou
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import Synthetic
-from ssltransfer.data.cached import read_sample
+from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.loader import load_batches
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.normalize import normalize
@@ -19,8 +19,8 @@ from ssltransfer.protocols.detection.transforms import (
     TestView,
     TrainingView,
     fitted,
-    prepared,
-    things_of,
+    objects_of,
+    preprocess_image,
 )
 from ssltransfer.stages.index import run as make_index
 
@@ -60,12 +60,12 @@ def views(voc: Index, view: TrainingView, sample: int, n: int = 12) -> list[dict
 
 def test_boxes_follow_the_image(voc: Index) -> None:
     """What the boxes hold looks the same, mirrored or not, at every scale."""
-    sample = next(sample for sample in range(len(voc)) if len(things_of(voc, sample).classes))
+    sample = next(sample for sample in range(len(voc)) if len(objects_of(voc, sample).classes))
     found = views(voc, TrainingView((64, 96), 400), sample)
     sides = {min(one["image"].shape[-2:]) for one in found}
     assert sides == {64, 96}
     image = read_sample(voc, sample)
-    corners = things_of(voc, sample).corners
+    corners = objects_of(voc, sample).corners
     mirrored = 0
     for one in found:
         factor = min(one["image"].shape[-2:]) / min(image.shape[-2:])
@@ -88,11 +88,11 @@ def test_difficult_things_are_not_learnt(voc: Index) -> None:
     everything = [read_target(voc, sample) for sample in range(len(voc))]
     assert any(boxes.difficult.any() for boxes in everything), "the world has some"  # type: ignore[union-attr]
     for sample, boxes in enumerate(everything):
-        assert len(things_of(voc, sample).classes) == (~boxes.difficult).sum()  # type: ignore[union-attr]
+        assert len(objects_of(voc, sample).classes) == (~boxes.difficult).sum()  # type: ignore[union-attr]
 
 
 def test_regions_are_drawn_as_asked_and_the_same_again(voc: Index) -> None:
-    learnt = [sample for sample in range(len(voc)) if len(things_of(voc, sample).classes)]
+    learnt = [sample for sample in range(len(voc)) if len(objects_of(voc, sample).classes)]
     proposals = [grid(*size) for size in voc.sizes.tolist()]
     view = RegionView((64, 96), 400, proposals, Sampling(32, 0.25, (0.1, 0.5)))
     plain = TrainingView((64, 96), 400)
@@ -107,17 +107,17 @@ def test_regions_are_drawn_as_asked_and_the_same_again(voc: Index) -> None:
         assert torch.equal(one["shown"], other["boxes"][nearest])
         assert all(torch.equal(one[name], same[name]) for name in one)
     (batch,) = load_batches(voc, view, iter([[(learnt[0], 0), (learnt[1], 0)]]), seed=3)
-    assert batch.others["regions"].shape[::2] == (2, 4) and batch.others["sizes"].shape == (2, 2)
-    assert batch.others["labels"].dtype == torch.int64
+    assert batch.targets["regions"].shape[::2] == (2, 4) and batch.targets["sizes"].shape == (2, 2)
+    assert batch.targets["labels"].dtype == torch.int64
 
 
 def test_batches_are_filled_up_by_what_is_nothing(voc: Index) -> None:
-    counts = [len(things_of(voc, sample).classes) for sample in range(len(voc))]
+    counts = [len(objects_of(voc, sample).classes) for sample in range(len(voc))]
     most, least = int(np.argmax(counts)), int(np.argmin(counts))
     (batch,) = load_batches(voc, TrainingView((64,), 400), iter([[(least, 0), (most, 0)]]), seed=0)
-    assert batch.others["boxes"].shape == (2, counts[most], 4)
-    assert (batch.others["classes"][0] >= 0).sum() == counts[least]
-    assert (batch.others["classes"][1] >= 0).all()
+    assert batch.targets["boxes"].shape == (2, counts[most], 4)
+    assert (batch.targets["classes"][0] >= 0).sum() == counts[least]
+    assert (batch.targets["classes"][1] >= 0).all()
 
 
 def test_test_images_at_several_scales(voc: Index) -> None:
@@ -129,8 +129,8 @@ def test_test_images_at_several_scales(voc: Index) -> None:
 def test_what_fills_up_a_image_is_zero_and_has_no_part_in_it(rule: str) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, 3, 33, 30), generator=generator, dtype=torch.uint8)
-    found = prepared(image, rule, 32)  # type: ignore[arg-type]
+    found = preprocess_image(image, rule, 32)  # type: ignore[arg-type]
     assert found.shape == (1, 3, 64, 32)
     assert torch.equal(found[:, :, :33, :30], normalize(image, rule))  # type: ignore[arg-type]
     assert not found[:, :, 33:].any() and not found[:, :, :, 30:].any()
-    assert prepared(image, rule).shape == (1, 3, 33, 30)  # type: ignore[arg-type]
+    assert preprocess_image(image, rule).shape == (1, 3, 33, 30)  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ def outcome(name, *preparations):
     return {
         "name": name,
         "statuses": statuses,
-        "bytes": {file: files.digest_of(folder / file) for file in ("manifest.json", "centroids.npy", "curve.jsonl")},
+        "bytes": {file: files.file_digest(folder / file) for file in ("manifest.json", "centroids.npy", "curve.jsonl")},
         "iterations": log.read_text().count(": iteration "),
         "leftovers": sorted(path.name for path in folder.rglob(".*.partial")),
     }

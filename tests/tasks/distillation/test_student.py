@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels, write_labels
 from ssltransfer.config.backbones import AlexNet, AnyBackbone, CaffeNet, ResNet18
@@ -26,7 +26,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
 from ssltransfer.tasks.distillation.classifier import Classifier
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 CC = ClusterClassification(cluster="k3")
@@ -49,7 +49,7 @@ def test_what_is_written_is_the_backbone_alone(objects_path: Path, labels_path: 
     assert model.normalization == "imagenet" and model.view.size == 64
     manifest = json.loads(output.read_text())
     assert manifest["summary"]["chance_loss"] == pytest.approx(math.log(3))
-    assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
+    assert manifest["curve"] == file_digest(output.parent / "curve.jsonl")
     assert "seconds" not in manifest and "seconds" in json.loads((output.parent / "run.json").read_text())
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
 
@@ -119,7 +119,7 @@ def command(data: Path, labels: Path, output: Path, steps: int) -> list[str]:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    return {name: digest_of(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
+    return {name: file_digest(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
 @pytest.mark.slow

@@ -47,12 +47,12 @@ def images(count: int, size: int) -> torch.Tensor:
 
 @each
 def test_rotation(options: BackboneOptions, vector: str, features: int) -> None:
-    task = RotationTask(Rotation(hidden=16, augment="crop"), options, 0)
+    task = RotationTask(Rotation(hidden_dim=16, augment="crop"), options, 0)
     first = next(part for part in task.head.modules() if isinstance(part, torch.nn.Linear))
     if vector:
         assert len(task.head) == 1 and first.in_features == task.backbone.shapes()[vector][0]
     batch = Batch(images(4, options.short_side), torch.arange(4), torch.zeros(4, dtype=torch.int64))
-    values = task.train()(batch, batch.draws(0))
+    values = task.train()(batch, batch.rng(0))
     assert abs(float(values["loss"].detach()) - math.log(4)) < 0.5
     values["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
@@ -63,7 +63,7 @@ def test_rotation(options: BackboneOptions, vector: str, features: int) -> None:
 @each
 def test_puzzles(options: BackboneOptions, vector: str, features: int) -> None:
     cut = Tiles(crop=3 * options.img_size, tile=options.img_size, channel_shift=0)
-    network = ContextFreeNetwork(options, cut, permutations=6, hidden=16, dropout=0.0, seed=0, bn=True)
+    network = ContextFreeNetwork(options, cut, permutations=6, hidden_dim=16, dropout=0.0, seed=0, bn=True)
     assert network.pool5.features == features
     tiles = torch.randn(2, 9, 3, options.img_size, options.img_size, generator=torch.Generator().manual_seed(1))
     logits = network.train()(tiles)
@@ -79,15 +79,15 @@ def test_a_network_whose_fc6_wants_another_size_says_so() -> None:
             Vgg19BN(width_mult=0.06, img_size=96),
             JigsawPP().tiles.model_copy(update={"tile": 48}),
             permutations=6,
-            hidden=16,
+            hidden_dim=16,
             dropout=0.0,
             seed=0,
         )
 
 
 def test_timm() -> None:
-    task = RotationTask(Rotation(hidden=16, augment="crop"), Timm(model="convnext_atto", img_size=64), 0)
+    task = RotationTask(Rotation(hidden_dim=16, augment="crop"), Timm(model="convnext_atto", img_size=64), 0)
     batch = Batch(images(2, 73), torch.arange(2), torch.zeros(2, dtype=torch.int64))
-    values = task.train()(batch, batch.draws(0))
+    values = task.train()(batch, batch.rng(0))
     values["loss"].backward()
     assert all(p.grad is not None for p in task.parameters())

@@ -24,8 +24,8 @@ from networks import shaken
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, write_json
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, write_json
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.cli import main
 from ssltransfer.config.backbones import AlexNet, ResNet50
 from ssltransfer.config.entities import Pretext
@@ -508,10 +508,10 @@ def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, cap
     model = read_model(tmp_path / "m" / "manifest.json")
     assert model.normalization == "half" and model.backbone.layers[-1] == "fc7"
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.backbone.state_dict().items())
-    assert read_json(tmp_path / "m" / "manifest.json")["file"] == digest_of(file)
+    assert read_json(tmp_path / "m" / "manifest.json")["file"] == file_digest(file)
     export(tmp_path / "m" / "manifest.json", tmp_path / "again.pth")
     card = (tmp_path / "again.pth.md").read_text()
-    assert f"- Origin: `{file.name}`, BLAKE2b {digest_of(file)}: 14 of 14 tensors" in card
+    assert f"- Origin: `{file.name}`, BLAKE2b {file_digest(file)}: 14 of 14 tensors" in card
 
 
 def test_a_file_of_convolutions_alone_is_a_model_of_convolutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -535,7 +535,7 @@ def test_of_two_networks_in_a_file_one_can_be_named(tmp_path: Path):
 
 def own(folder: Path) -> Path:
     """A model of this package, whose images were divided by their own deviation."""
-    with Work("student", folder / "manifest.json", "{}", {}) as work:
+    with WorkDir("student", folder / "manifest.json", "{}", {}) as work:
         work.finish(write_model(folder, build_backbone(SMALL, include_top=True, seed=4), "per-image", {}))
     return folder
 
@@ -689,7 +689,7 @@ def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
             {"prefix": "encoder."},
             r"encoder\.features\.0\.weight is missing \(0 of 14 .*leave `prefix` out, and it is found",
         ),
-        ({"fresh": ["classifier.*"]}, None),
+        ({"allow_missing": ["classifier.*"]}, None),
         ({}, None),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_random_network_is_its_seed(tmp_path: Path) -> None:
 
 
 def test_rescaled_layers_are_even(tmp_path: Path) -> None:
-    model = made(tmp_path, rescale=True)
+    model = made(tmp_path, data_dependent_init=True)
     index = read_index(tmp_path / "index.parquet")
     (batch,) = load_batches(index, model.view, sequential_keys(range(40), 40), seed=0)
     before: dict[str, torch.Tensor] = {}
@@ -81,8 +81,12 @@ def test_the_control_is_made_by_itself() -> None:
     config = complete(content)
     assert config.rows["cls"] == ("mine", "deep", "rescaled-caffenet-trainval")
     assert config.pretexts["rescaled-caffenet-trainval"].data == "trainval"
-    content["pretexts"]["wrong"] = {"task": {"name": "random", "rescale": True}, "backbone": "resnet18", "data": "test"}
-    with pytest.raises(ConfigError, match=r"pretexts\.wrong\.task\.rescale: resnet18 has shortcuts"):
+    content["pretexts"]["wrong"] = {
+        "task": {"name": "random", "data_dependent_init": True},
+        "backbone": "resnet18",
+        "data": "test",
+    }
+    with pytest.raises(ConfigError, match=r"pretexts\.wrong\.task\.data_dependent_init: resnet18 has shortcuts"):
         complete(content)
     with pytest.raises(ValueError, match="give data"):
-        Pretext(task=RandomNetwork(rescale=True), backbone=BACKBONE)
+        Pretext(task=RandomNetwork(data_dependent_init=True), backbone=BACKBONE)

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.backbones import HogWords
 from ssltransfer.config.entities import Pretext
@@ -20,10 +20,10 @@ from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 from ssltransfer.tasks.pretext.hog import sample_descriptors
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2}
-ROTATION = {"name": "rotation", "hidden": 16, "augment": "crop"}
+ROTATION = {"name": "rotation", "hidden_dim": 16, "augment": "crop"}
 
 
 def spec_of(task: dict[str, Any] | str, backbone: dict[str, Any] = BACKBONE, **more: Any) -> Pretext:
@@ -37,8 +37,8 @@ def test_a_trained_model_and_its_trace(tmp_path: Path, objects_path: Path, objec
     manifest = read_json(output)
     assert manifest["stage"] == "pretext" and manifest["normalize"] == "imagenet"
     assert manifest["layers"] == ["conv1", "conv2", "conv3", "conv4", "conv5"]
-    assert manifest["weights"] == digest_of(output.parent / "backbone.safetensors")
-    assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
+    assert manifest["weights"] == file_digest(output.parent / "backbone.safetensors")
+    assert manifest["curve"] == file_digest(output.parent / "curve.jsonl")
     rows = [json.loads(line) for line in (output.parent / "curve.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert rows[-1].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy", "lr", "epoch"}
@@ -85,7 +85,7 @@ def test_the_random_network_is_its_seed(tmp_path: Path):
 
 
 def hog_spec(**more: Any) -> Pretext:
-    task = {"name": "hog", "sampled": 600, "iterations": 5} | more
+    task = {"name": "hog", "num_descriptors": 600, "max_iter": 5} | more
     return spec_of(task, {"name": "hog-words", "vocabulary_size": 16, "img_size": 64}, data="d")
 
 
@@ -128,4 +128,4 @@ def test_descriptors_are_drawn_alike_from_images_spread_over_the_set(objects: In
 
 def test_more_words_than_descriptors_are_refused(tmp_path: Path, objects_path: Path):
     with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images cannot make 16 words"):
-        pretext.run(hog_spec(sampled=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)
+        pretext.run(hog_spec(num_descriptors=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)

@@ -15,7 +15,7 @@ from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 
 BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True}
-ROTATION = {"name": "rotation", "augment": "crop", "hidden": 16}
+ROTATION = {"name": "rotation", "augment": "crop", "hidden_dim": 16}
 
 
 def content(**more: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def test_a_snapshot_is_the_network_of_a_shorter_training(tmp_path: Path, objects
 
 
 def test_a_pattern_means_snapshots_where_it_says_so():
-    nearest = {"protocol": {"name": "neighbors", "layer": "conv5"}, "train": "d", "test": "e", "controls": []}
+    nearest = {"protocol": {"name": "knn", "layer": "conv5"}, "train": "d", "test": "e", "controls": []}
     for pattern, rows in (("turn*", ("turn",)), ("*@*", ("turn@1", "turn@2")), ("turn@2", ("turn@2",))):
         config = complete({**content(), "evaluations": {"near": {**nearest, "models": [pattern]}}})
         assert config.rows["near"] == rows
@@ -66,7 +66,7 @@ def test_a_pattern_means_snapshots_where_it_says_so():
         ({"snapshots": [4]}, "before the last step"),
         ({"task": "random", "schedule": None}, "no steps to keep snapshots of"),
         (
-            {"task": {"name": "snapshot", "of": "turn", "step": 1}, "snapshots": [], "schedule": None},
+            {"task": {"name": "snapshot", "source": "turn", "step": 1}, "snapshots": [], "schedule": None},
             "made by themselves",
         ),
     ],

@@ -29,7 +29,7 @@ class CaffeNet(AlexNetOptions):
     """CaffeNet: AlexNet with groups, LRN after pooling, ceil-mode pooling (Noroozi's AlexNet)."""
 
     name: Literal["caffenet"] = "caffenet"
-    source: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
+    reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
     channels: ClassVar[tuple[int, ...]] = (96, 256, 384, 384, 256)
     crop_pct: ClassVar[float] = 227 / 256
     dropout_before_classifier: ClassVar[bool] = True
@@ -41,14 +41,14 @@ class AlexNet(AlexNetOptions):
     """torchvision's AlexNet: no groups, no LRN (CompRess's AlexNet)."""
 
     name: Literal["alexnet"] = "alexnet"
-    source: ClassVar[str] = "Krizhevsky 2014; torchvision.models.alexnet"
+    reference: ClassVar[str] = "Krizhevsky 2014; torchvision.models.alexnet"
 
 
 class AlexNetBN(AlexNetOptions):
     """RotNet's AlexNet: torchvision's channels, batch normalization after every layer, no dropout."""
 
     name: Literal["alexnet-bn"] = "alexnet-bn"
-    source: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
+    reference: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
     always_bn: ClassVar[bool] = True
 
 
@@ -56,7 +56,7 @@ class AlexNetDeepCluster(AlexNetOptions):
     """DeepCluster's AlexNet: the original's channels without groups, batch normalization in the convolutions."""
 
     name: Literal["alexnet-deepcluster"] = "alexnet-deepcluster"
-    source: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
+    reference: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
     channels: ClassVar[tuple[int, ...]] = (96, 256, 384, 384, 256)
     sobel: bool = Field(False, description="Input: the two Sobel gradients of the gray image instead of its colors.")
     always_bn: ClassVar[bool] = True

@@ -13,7 +13,7 @@ class HogWords(BackboneOptions):
     """Bag of visual words of HOG descriptors: not a network, but its features are used like those of one."""
 
     name: Literal["hog-words"] = "hog-words"
-    source: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
+    reference: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
     img_size: int = Field(256, ge=32, le=2048)
     vocabulary_size: int = Field(4096, ge=2)
     hog_cell: int = Field(8, ge=2, description="Side of a HOG cell in pixels.")

@@ -51,11 +51,11 @@ class Torchvision(LibraryModel):
     """Any classification network of torchvision, by its name there."""
 
     name: Literal["torchvision"] = "torchvision"
-    source: ClassVar[str] = "torchvision.models.list_models; protocols 2.8"
+    reference: ClassVar[str] = "torchvision.models.list_models; protocols 2.8"
 
 
 class Timm(LibraryModel):
     """Any network of timm, by its name there; timm must be installed."""
 
     name: Literal["timm"] = "timm"
-    source: ClassVar[str] = "timm.list_models; protocols 2.8"
+    reference: ClassVar[str] = "timm.list_models; protocols 2.8"

@@ -12,7 +12,7 @@ class MobileNetV2(BackboneOptions):
     """torchvision's MobileNetV2 (CompRess's small student)."""
 
     name: Literal["mobilenet-v2"] = "mobilenet-v2"
-    source: ClassVar[str] = "Sandler et al. 2018; torchvision.models.mobilenet_v2; protocols 2.7"
+    reference: ClassVar[str] = "Sandler et al. 2018; torchvision.models.mobilenet_v2; protocols 2.7"
     base_layers: ClassVar[tuple[str, ...]] = (*BLOCKS, "conv18", "pool")
     flat_layers: ClassVar[tuple[str, ...]] = ("pool",)
     patch_overrides: ClassVar[dict[str, int]] = {"stem_stride": 1}

@@ -38,7 +38,7 @@ class ResNet18(ResNet):
     """torchvision's ResNet-18."""
 
     name: Literal["resnet18"] = "resnet18"
-    source: ClassVar[str] = "He et al. 2016; torchvision.models.resnet18"
+    reference: ClassVar[str] = "He et al. 2016; torchvision.models.resnet18"
     depths: ClassVar[tuple[int, int, int, int]] = (2, 2, 2, 2)
     bottleneck: ClassVar[bool] = False
 
@@ -47,5 +47,5 @@ class ResNet50(ResNet):
     """torchvision's ResNet-50 (v1, stride in the 3x3 convolution)."""
 
     name: Literal["resnet50"] = "resnet50"
-    source: ClassVar[str] = "He et al. 2016; torchvision.models.resnet50"
+    reference: ClassVar[str] = "He et al. 2016; torchvision.models.resnet50"
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)

@@ -40,7 +40,7 @@ class ResNet50V2(ResNetV2, BatchNormOptions):
     """ResNet-50 v2 (pre-activation), width k / 4 for Kolesnikov's widening factor k."""
 
     name: Literal["resnet50-v2"] = "resnet50-v2"
-    source: ClassVar[str] = "He et al. 2016, identity mappings; Kolesnikov et al. 2019; protocols 2.3b"
+    reference: ClassVar[str] = "He et al. 2016, identity mappings; Kolesnikov et al. 2019; protocols 2.3b"
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
     patch_overrides: ClassVar[dict[str, int]] = PATCH_STRIDES
     output_stride: Literal[8, 16] = Field(16, description="Stride of block3's map; 8: block3 is dilated.")
@@ -51,5 +51,5 @@ class ResNet101V2(ResNetV2):
     """ResNet-101 v2 (pre-activation) up to the end of block3, at output stride 8 or 16."""
 
     name: Literal["resnet101-v2"] = "resnet101-v2"
-    source: ClassVar[str] = "He et al. 2016, identity mappings; Doersch & Zisserman 2017; protocols 2.5"
+    reference: ClassVar[str] = "He et al. 2016, identity mappings; Doersch & Zisserman 2017; protocols 2.5"
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 23, 3)

@@ -15,7 +15,7 @@ class RevNet50(PreActResNet, BatchNormOptions):
     """RevNet-50: a ResNet-50 v2 whose units can be inverted, width k / 4 for Kolesnikov's widening factor k."""
 
     name: Literal["revnet50"] = "revnet50"
-    source: ClassVar[str] = "Gomez et al. 2017; Kolesnikov et al. 2019; protocols 2.4"
+    reference: ClassVar[str] = "Gomez et al. 2017; Kolesnikov et al. 2019; protocols 2.4"
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
     patch_overrides: ClassVar[dict[str, int]] = PATCH_STRIDES
     grad_checkpointing: bool = Field(

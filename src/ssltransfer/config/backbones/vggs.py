@@ -13,7 +13,7 @@ class Vgg16(BackboneOptions):
     """VGG16, with or without batch normalization; DeepCluster's with `sobel`."""
 
     name: Literal["vgg16"] = "vgg16"
-    source: ClassVar[str] = "Simonyan & Zisserman 2015; torchvision.models.vgg16(_bn)"
+    reference: ClassVar[str] = "Simonyan & Zisserman 2015; torchvision.models.vgg16(_bn)"
     bn: bool = True
     sobel: bool = Field(False, description="Input: the two Sobel gradients of the gray image instead of its colors.")
     base_layers: ClassVar[tuple[str, ...]] = (
@@ -30,7 +30,7 @@ class Vgg19BN(BatchNormOptions):
     """Kolesnikov's VGG19: batch normalization after every layer, no biases, no dropout; ends with fc7."""
 
     name: Literal["vgg19-bn"] = "vgg19-bn"
-    source: ClassVar[str] = "Kolesnikov et al. 2019, revisiting-self-supervised; protocols 2.2b"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019, revisiting-self-supervised; protocols 2.2b"
     # fc6 reads a map of img_size / 32 a side, at least one pixel.
     img_size: int = Field(224, ge=32, le=2048)
     base_layers: ClassVar[tuple[str, ...]] = ("conv1", "block1", "block2", "block3", "block4", "fc6", "fc7")

@@ -10,27 +10,34 @@ from ssltransfer.config.base import name_alone
 from ssltransfer.config.protocols.base import PATCHES as PATCHES
 from ssltransfer.config.protocols.base import FeatureProtocol as FeatureProtocol
 from ssltransfer.config.protocols.base import FineTuning as FineTuning
-from ssltransfer.config.protocols.base import Labelled as Labelled
+from ssltransfer.config.protocols.base import LabelSubset as LabelSubset
 from ssltransfer.config.protocols.base import Pool as Pool
-from ssltransfer.config.protocols.base import ProtocolOptions
+from ssltransfer.config.protocols.base import ProtocolOptions as ProtocolOptions
 from ssltransfer.config.protocols.depth import Depth
 from ssltransfer.config.protocols.detection import Detection as Detection
 from ssltransfer.config.protocols.detection import FasterRcnn, FastRcnn
-from ssltransfer.config.protocols.features import ClusterAlignment, Logistic, Neighbors, Retrieval
-from ssltransfer.config.protocols.probes import FrozenBlock3, Linear, LinearLayers, LinearSgd, Mlp, NonlinearLayers
-from ssltransfer.config.protocols.probes import Head as Head
+from ssltransfer.config.protocols.features import ClusterAlignment, Knn, LogReg, Retrieval
+from ssltransfer.config.protocols.probes import (
+    FinetuneFromLayer,
+    FrozenBlock3,
+    Linear,
+    LinearProbe,
+    LinearProbePerLayer,
+    MlpProbe,
+)
+from ssltransfer.config.protocols.probes import ProbeOptions as ProbeOptions
 from ssltransfer.config.protocols.segmentation import Segmentation
 from ssltransfer.config.protocols.voc import VocClassification
 
 PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
-    LinearLayers,
-    NonlinearLayers,
-    Neighbors,
+    LinearProbePerLayer,
+    FinetuneFromLayer,
+    Knn,
     ClusterAlignment,
-    Logistic,
+    LogReg,
     Linear,
-    LinearSgd,
-    Mlp,
+    LinearProbe,
+    MlpProbe,
     FrozenBlock3,
     Retrieval,
     VocClassification,
@@ -40,14 +47,14 @@ PROTOCOLS: tuple[type[ProtocolOptions], ...] = (
     Depth,
 )
 AnyProtocol = Annotated[
-    LinearLayers
-    | NonlinearLayers
-    | Neighbors
+    LinearProbePerLayer
+    | FinetuneFromLayer
+    | Knn
     | ClusterAlignment
-    | Logistic
+    | LogReg
     | Linear
-    | LinearSgd
-    | Mlp
+    | LinearProbe
+    | MlpProbe
     | FrozenBlock3
     | Retrieval
     | VocClassification

@@ -16,82 +16,88 @@ class Pool(Spec):
 
     max: int | None = Field(None, ge=1, description="Adaptive max-pooling to this side.")
     avg: int | None = Field(None, ge=1, description="Adaptive average pooling to this side.")
-    dims: int | None = Field(
+    max_dim: int | None = Field(
         None, ge=1, description="Max-pooling by the least whole stride that leaves at most so many dimensions."
     )
 
     @model_validator(mode="after")
     def _one(self) -> Pool:
-        if [self.max, self.avg, self.dims].count(None) != 2:
-            raise ValueError("give one of max, avg and dims")
+        if [self.max, self.avg, self.max_dim].count(None) != 2:
+            raise ValueError("give one of max, avg and max_dim")
         return self
 
     @property
     def slug(self) -> str:
-        """max4, avg1 or dims9000."""
+        """max4, avg1 or max_dim9000."""
         return next(f"{how}{size}" for how, size in self if size)
 
 
 class ProtocolOptions(Options):
-    """What all protocols share. `module` in stages/evaluate/ holds the protocol.
+    """The base class of protocol options.
 
-    `reads` says what a protocol works on: a model and images, or features that the features stage made; `trains`
-    whether it looks at a training set at all, `tunes` whether the network itself learns of it; `labels` and `targets`
-    what a image must come with; `falling` which values are better the lower they are, and in which unit, for they are
-    not in `unit`.
+    Attributes:
+        module: module in protocols/ that implements it.
+        input_kind: what it reads: a model and images, or features of the features stage.
+        needs_train: whether it needs a training set.
+        label_type, targets: annotations that every image must have.
+        finetunes: whether the backbone itself is trained.
+        primary_metric: the metric that tables show.
+        unit: of all metrics that `units` does not name.
+        lower_is_better: metrics of which smaller values are better.
     """
 
     module: ClassVar[str] = ""
-    reads: ClassVar[Literal["model", "features"]] = "model"
-    trains: ClassVar[bool] = True
-    labels: ClassVar[Literal["one", "many"] | None] = "one"
+    input_kind: ClassVar[Literal["model", "features"]] = "model"
+    needs_train: ClassVar[bool] = True
+    label_type: ClassVar[Literal["single", "multi"] | None] = "single"
     targets: ClassVar[TargetKind | None] = None
-    tunes: ClassVar[bool] = False
-    headline: ClassVar[str] = "accuracy"
+    finetunes: ClassVar[bool] = False
+    primary_metric: ClassVar[str] = "accuracy"
     unit: ClassVar[str] = "%"
-    falling: ClassVar[Mapping[str, str]] = {}
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    units: ClassVar[Mapping[str, str]] = {}
 
 
 class FineTuning(ProtocolOptions):
     """What protocols share that train the model itself further; what is done to it before."""
 
-    tunes: ClassVar[bool] = True
+    finetunes: ClassVar[bool] = True
     fuse_bn: bool = Field(
         False, description="Fold each batch norm into the convolution before it; nothing where there are none."
     )
-    rescale: bool = Field(
+    data_dependent_init: bool = Field(
         False,
         description="Unit variance of every channel, then equal relative gradients of all layers "
         "(Krähenbühl et al. 2016); not for residual networks.",
     )
 
 
-class Labelled(Spec):
+class LabelSubset(Spec):
     """Which training images keep their labels: drawn for each seed, or listed; one of the three."""
 
-    share: float | None = Field(None, gt=0, lt=1, description="Of each class, rounded, one image at least.")
-    each: int | None = Field(None, ge=1, description="Images of each class; 1: one-shot.")
-    list: NameFile | None = Field(None, description="A file with a image a line: its path in the set, or its name.")
+    fraction: float | None = Field(None, gt=0, lt=1, description="Of each class, rounded, one image at least.")
+    per_class: int | None = Field(None, ge=1, description="Images of each class; 1: one-shot.")
+    file: NameFile | None = Field(None, description="A file with a image a line: its path in the set, or its name.")
 
     @model_validator(mode="after")
-    def _one(self) -> Labelled:
-        if [self.share, self.each, self.list].count(None) != 2:
-            raise ValueError("give one of share, each and list")
+    def _one(self) -> LabelSubset:
+        if [self.fraction, self.per_class, self.file].count(None) != 2:
+            raise ValueError("give one of fraction, per_class and file")
         return self
 
 
 LAYER = "Default: the last layer that the model has."
 POOL = "Default: the whole map; for convolutional layers give avg: 1, say."
-PATCHES = "The mean over the 3 x 3 patches of a central square, each of the backbone's size: for models that learned of patches."
+PATCHES = "Mean over the 3 x 3 patches of a central square, each of the backbone's size: for models trained on patches."
 LASSO = "The head reads its own mix of the units of block3, at this L1 penalty; of resnet101-v2 alone."
-LABELLED = "Few labels: which training images have one. Default: all."
+LABEL_SUBSET = "Few labels: which training images have one. Default: all."
 
 
 class FeatureProtocol(ProtocolOptions):
     """What protocols on cached features share: which layer, pooled how."""
 
-    reads: ClassVar[Literal["model", "features"]] = "features"
+    input_kind: ClassVar[Literal["model", "features"]] = "features"
     layer: str | None = Field(None, description=LAYER)
     pool: Pool | None = Field(None, description=POOL)
     patches: bool = Field(False, description=PATCHES)
-    labelled: Labelled | None = Field(None, description=LABELLED)
+    label_subset: LabelSubset | None = Field(None, description=LABEL_SUBSET)

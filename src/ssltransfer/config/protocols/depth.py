@@ -17,32 +17,37 @@ class Depth(ProtocolOptions):
 
     name: Literal["depth"] = "depth"
     module: ClassVar[str] = "depth"
-    source: ClassVar[str] = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
-    labels: ClassVar[Literal["one", "many"] | None] = None
+    reference: ClassVar[str] = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
+    label_type: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "depth"
-    tunes: ClassVar[bool] = True
-    headline: ClassVar[str] = "d1"
-    falling: ClassVar[Mapping[str, str]] = {"mae": "m", "rel": ""}
+    finetunes: ClassVar[bool] = True
+    primary_metric: ClassVar[str] = "d1"
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"mae", "rel"})
+    units: ClassVar[Mapping[str, str]] = {"mae": "m", "rel": ""}
     layer: str | None = Field(None, description="Default: block3, or the last map of a backbone that has none.")
     output_stride: Literal[8, 16] | None = Field(16, description="Of backbones that can be told; null: as trained.")
     resize: tuple[int, int] = Field((240, 320), description="Height and width in pixels that a image is brought to.")
     crop: tuple[int, int] = Field((228, 304), description="Height and width of what the network sees of that.")
-    lasso: float | None = Field(None, ge=0, description=LASSO)
-    channels: int = Field(512, ge=8, description="Of the first up-projection; each further one has half as many.")
-    zoom: tuple[float, float] = Field((1.0, 1.5), description="Images are enlarged so much, and depth divided by it.")
+    l1_layer_mix: float | None = Field(None, ge=0, description=LASSO)
+    decoder_dim: int = Field(512, ge=8, description="Of the first up-projection; each further one has half as many.")
+    scale: tuple[float, float] = Field((1.0, 1.5), description="Images are enlarged so much, and depth divided by it.")
     rotation: float = Field(5.0, ge=0, le=45, description="Images are turned by up to so many degrees either way.")
-    color: tuple[float, float] = Field((0.8, 1.2), description="Each color channel is multiplied by one of these.")
-    mirror: bool = True
-    clip: tuple[float, float] = Field((0.1, 10.0), description="Metres that a measured prediction is kept between.")
+    color_jitter: tuple[float, float] = Field(
+        (0.8, 1.2), description="Each color channel is multiplied by one of these."
+    )
+    hflip: bool = True
+    depth_range: tuple[float, float] = Field(
+        (0.1, 10.0), description="Metres that a measured prediction is kept between."
+    )
     schedule: Schedule = Schedule(epochs=20, batch_size=16, lr=0.01, step_size=7, gamma=0.5)
 
     @model_validator(mode="after")
     def _fits(self) -> Depth:
         if not (0 < self.crop[0] <= self.resize[0] and 0 < self.crop[1] <= self.resize[1]):
             raise ValueError(f"crop {self.crop} must fit in resize {self.resize}")
-        for name, (low, high), least in (("zoom", self.zoom, 1.0), ("color", self.color, 0.0)):
+        for name, (low, high), least in (("scale", self.scale, 1.0), ("color_jitter", self.color_jitter, 0.0)):
             if not least <= low <= high:
                 raise ValueError(f"{name} {(low, high)} must be two numbers from {least:g} on, the smaller first")
-        if not 0 < self.clip[0] < self.clip[1]:
-            raise ValueError(f"clip {self.clip} must be two positive numbers, the smaller first")
+        if not 0 < self.depth_range[0] < self.depth_range[1]:
+            raise ValueError(f"depth_range {self.depth_range} must be two positive numbers, the smaller first")
         return self

@@ -17,29 +17,31 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Detection(ProtocolOptions):
     """What detectors share; sides are in pixels, overlaps intersection over union."""
 
-    labels: ClassVar[Literal["one", "many"] | None] = None
+    label_type: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "boxes"
-    tunes: ClassVar[bool] = True
-    headline: ClassVar[str] = "map"
-    scales: tuple[Side, ...] = Field(min_length=1, description="Short sides of training images, one drawn for each.")
-    max_side: Side = Field(description="Longest side of a training image; the short one gives way.")
-    test_scale: Side = Field(600, description="Short side of test images.")
-    test_max_side: Side = Field(1000, description="Longest side of test images.")
-    rois: int = Field(ge=2, description="Regions drawn of each training image.")
-    foreground: Share = Field(0.25, description="Share of them, at most, that show a thing: overlap .5 or more.")
-    background: tuple[Share, Share] = Field(description="From which overlap, and below which, the others are drawn.")
+    finetunes: ClassVar[bool] = True
+    primary_metric: ClassVar[str] = "map"
+    min_size: tuple[Side, ...] = Field(min_length=1, description="Short sides of training images, one drawn for each.")
+    max_size: Side = Field(description="Longest side of a training image; the short one gives way.")
+    test_min_size: Side = Field(600, description="Short side of test images.")
+    test_max_size: Side = Field(1000, description="Longest side of test images.")
+    roi_batch_size_per_image: int = Field(ge=2, description="Regions drawn of each training image.")
+    fg_fraction: Share = Field(0.25, description="Share of them, at most, that show a thing: overlap .5 or more.")
+    bg_iou_range: tuple[Share, Share] = Field(description="From which overlap, and below which, the others are drawn.")
     pooling: Literal["pool", "align"] = Field(description="RoI max pooling, or bilinear RoIAlign.")
-    frozen: int = Field(ge=0, description="How many of the backbone's first layers keep their weights.")
-    nms: Share = Field(0.3, description="Overlap above which the lesser of two detections of a class goes.")
-    least_score: Share = Field(0.05, description="Detections of a lower score are dropped.")
-    most: int = Field(100, ge=1, description="Detections kept of a image.")
+    freeze_at: int = Field(ge=0, description="How many of the backbone's first layers keep their weights.")
+    nms_thresh: Share = Field(0.3, description="Overlap above which the lesser of two detections of a class goes.")
+    score_thresh: Share = Field(0.05, description="Detections of a lower score are dropped.")
+    detections_per_img: int = Field(100, ge=1, description="Detections kept of a image.")
     schedule: Schedule
 
     @model_validator(mode="after")
     def _ordered(self) -> Detection:
-        low, high = self.background
+        low, high = self.bg_iou_range
         if not low < high <= 0.5:
-            raise ValueError(f"background {[low, high]} must rise and end at 0.5 at most, where the foreground begins")
+            raise ValueError(
+                f"bg_iou_range {[low, high]} must rise and end at 0.5 at most, where the foreground begins"
+            )
         return self
 
 
@@ -49,24 +51,24 @@ class FastRcnn(Detection):
     name: Literal["fast-rcnn"] = "fast-rcnn"
     module: ClassVar[str] = "fast_rcnn"
     version: ClassVar[int] = 2
-    source: ClassVar[str] = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
+    reference: ClassVar[str] = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
     proposals: Literal["selective-search", "grid"] | tuple[str, ...] = Field(
         "selective-search",
         description="Files of proposals (.mat, .pkl); selective search by OpenCV; or a regular grid of boxes.",
     )
-    scales: tuple[Side, ...] = Field((480, 576, 688, 864, 1200), min_length=1)
-    max_side: Side = 2000
-    test_scales: tuple[Side, ...] | None = Field(
+    min_size: tuple[Side, ...] = Field((480, 576, 688, 864, 1200), min_length=1)
+    max_size: Side = 2000
+    multiscale_min_size: tuple[Side, ...] | None = Field(
         (480, 576, 688, 864, 1200),
         min_length=1,
-        description="Also test at several short sides (max_side the longest), each region at the one that brings it "
+        description="Also test at several short sides (max_size the longest), each region at the one that brings it "
         "nearest to 224 x 224; null: not.",
     )
-    rois: int = Field(64, ge=2)
-    background: tuple[Share, Share] = (0.1, 0.5)
+    roi_batch_size_per_image: int = Field(64, ge=2)
+    bg_iou_range: tuple[Share, Share] = (0.1, 0.5)
     pooling: Literal["pool", "align"] = "pool"
-    fc: Literal["model", "fresh"] = Field("model", description="fc6 and fc7: the model's where it has them, or new.")
-    frozen: int = Field(1, ge=0)
+    reinit_fc: bool = Field(False, description="Reinitialize fc6 and fc7 even where the model has them.")
+    freeze_at: int = Field(1, ge=0)
     dropout: float = Field(0.5, ge=0, lt=1)
     schedule: Schedule = Schedule(steps=150_000, batch_size=2, lr=0.001, bias_lr_mult=2.0, step_size=50_000)
 
@@ -77,26 +79,28 @@ class FasterRcnn(Detection):
     name: Literal["faster-rcnn"] = "faster-rcnn"
     module: ClassVar[str] = "faster_rcnn"
     version: ClassVar[int] = 2
-    source: ClassVar[str] = "Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b"
-    scales: tuple[Side, ...] = Field((480, 576, 688, 864), min_length=1)
-    max_side: Side = 1400
-    rois: int = Field(128, ge=2)
-    background: tuple[Share, Share] = (0.0, 0.5)
+    reference: ClassVar[str] = "Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b"
+    min_size: tuple[Side, ...] = Field((480, 576, 688, 864), min_length=1)
+    max_size: Side = 1400
+    roi_batch_size_per_image: int = Field(128, ge=2)
+    bg_iou_range: tuple[Share, Share] = (0.0, 0.5)
     pooling: Literal["pool", "align"] = "align"
-    frozen: int = Field(0, ge=0)
-    lasso: float | None = Field(None, ge=0, description=LASSO)
+    freeze_at: int = Field(0, ge=0)
+    l1_layer_mix: float | None = Field(None, ge=0, description=LASSO)
     anchor_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (8, 16, 32), min_length=1, description="Sides of anchors in strides of the map."
     )
     anchor_ratios: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.5, 1, 2), min_length=1, description="Their height over width."
     )
-    rpn_samples: int = Field(256, ge=2, description="Anchors drawn of each training image.")
-    rpn_foreground: Share = Field(0.5, description="Share of them, at most, that show a thing.")
-    rpn_overlaps: tuple[Share, Share] = Field(
+    rpn_batch_size_per_image: int = Field(256, ge=2, description="Anchors drawn of each training image.")
+    rpn_positive_fraction: Share = Field(0.5, description="Share of them, at most, that show a thing.")
+    rpn_iou_thresh: tuple[Share, Share] = Field(
         (0.3, 0.7), description="Anchors below the first show nothing, from the second on a thing."
     )
-    rpn_nms: Share = Field(0.7, description="Overlap above which the lesser of two proposals goes.")
-    considered: tuple[int, int] = Field((12_000, 6_000), description="Proposals before that, in training and test.")
-    proposals: tuple[int, int] = Field((2_000, 300), description="Proposals kept, in training and test.")
+    rpn_nms_thresh: Share = Field(0.7, description="Overlap above which the lesser of two proposals goes.")
+    rpn_pre_nms_top_n: tuple[int, int] = Field(
+        (12_000, 6_000), description="Proposals before that, in training and test."
+    )
+    rpn_post_nms_top_n: tuple[int, int] = Field((2_000, 300), description="Proposals kept, in training and test.")
     schedule: Schedule = Schedule(steps=70_000, batch_size=1, lr=0.001, bias_lr_mult=2.0, milestones=(50_000,))

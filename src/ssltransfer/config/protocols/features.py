@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from ssltransfer.config.protocols.base import FeatureProtocol
 
 
-class Neighbors(FeatureProtocol):
+class Knn(FeatureProtocol):
     """Nearest neighbor by cosine on cached features (k = 1), or a vote of several."""
 
-    name: Literal["neighbors"] = "neighbors"
-    module: ClassVar[str] = "nearest_neighbors"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    name: Literal["knn"] = "knn"
+    module: ClassVar[str] = "knn"
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
     temperature: float | None = Field(
         None, gt=0, description="A vote weighs exp(cosine / temperature) then; DINO: k 20, temperature 0.07."
@@ -26,27 +26,27 @@ class ClusterAlignment(FeatureProtocol):
 
     name: Literal["cluster-alignment"] = "cluster-alignment"
     module: ClassVar[str] = "cluster_alignment"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int | None = Field(None, ge=2, description="Default: the number of classes (ImageNet: 1000).")
-    iterations: int = Field(20, ge=1)
+    max_iter: int = Field(20, ge=1)
 
 
-Penalty = Annotated[float, Field(ge=0)]
+L2 = Annotated[float, Field(ge=0)]
 
 
-class Logistic(FeatureProtocol):
+class LogReg(FeatureProtocol):
     """L2-regularized logistic regression by L-BFGS on cached features."""
 
-    name: Literal["logistic"] = "logistic"
-    module: ClassVar[str] = "logistic"
+    name: Literal["logreg"] = "logreg"
+    module: ClassVar[str] = "logreg"
     version: ClassVar[int] = 2
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
-    penalty: Penalty | Annotated[tuple[Penalty, ...], Field(min_length=1)] | None = Field(
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    l2: L2 | Annotated[tuple[L2, ...], Field(min_length=1)] | None = Field(
         None,
         description="lambda of mean loss + lambda*||W||^2; default 100/(M*C). Of several the one is taken that names "
         "most of a validation tenth of each class, and then fitted to all.",
     )
-    iterations: int = Field(800, ge=1)
+    max_iter: int = Field(800, ge=1)
     standardize: bool = False
 
 
@@ -55,14 +55,16 @@ class Retrieval(FeatureProtocol):
 
     name: Literal["retrieval"] = "retrieval"
     module: ClassVar[str] = "retrieval"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
-    trains: ClassVar[bool] = False
-    headline: ClassVar[str] = "r@1"
-    labelled: None = None
-    at: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 4, 8), min_length=1, description="The values of K.")
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    needs_train: ClassVar[bool] = False
+    primary_metric: ClassVar[str] = "r@1"
+    label_subset: None = None
+    recall_at: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 2, 4, 8), min_length=1, description="The values of K."
+    )
 
     @model_validator(mode="after")
     def _has_headline(self) -> Retrieval:
-        if 1 not in self.at:
-            raise ValueError(f"at {list(self.at)} must hold 1, which is the headline")
+        if 1 not in self.recall_at:
+            raise ValueError(f"recall_at {list(self.recall_at)} must hold 1, the primary metric")
         return self

@@ -6,19 +6,28 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.protocols.base import LABELLED, LASSO, LAYER, PATCHES, POOL, Labelled, Pool, ProtocolOptions
+from ssltransfer.config.protocols.base import (
+    LABEL_SUBSET,
+    LASSO,
+    LAYER,
+    PATCHES,
+    POOL,
+    LabelSubset,
+    Pool,
+    ProtocolOptions,
+)
 from ssltransfer.config.schedule import Schedule
 
 
-class LinearLayers(ProtocolOptions):
+class LinearProbePerLayer(ProtocolOptions):
     """Linear classifier on each frozen convolutional layer, all layers in one pass."""
 
-    name: Literal["linear-layers"] = "linear-layers"
-    module: ClassVar[str] = "linear_layers"
-    source: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
-    headline: ClassVar[str] = "best"
+    name: Literal["linear-probe-per-layer"] = "linear-probe-per-layer"
+    module: ClassVar[str] = "linear_probe_per_layer"
+    reference: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
+    primary_metric: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the backbone.")
-    dims: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
+    max_features: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
     resize: Literal["bilinear", "area", "max"] = "area"
     crops: Literal[1, 10] = Field(1, description="1: center crop; 10: corners and center, mirrored too.")
     schedule: Schedule = Schedule(
@@ -26,14 +35,14 @@ class LinearLayers(ProtocolOptions):
     )
 
 
-class NonlinearLayers(ProtocolOptions):
+class FinetuneFromLayer(ProtocolOptions):
     """The network up to each convolutional layer frozen, the rest started afresh and trained with labels."""
 
-    name: Literal["nonlinear-layers"] = "nonlinear-layers"
-    module: ClassVar[str] = "nonlinear_layers"
-    source: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
-    tunes: ClassVar[bool] = True
-    headline: ClassVar[str] = "best"
+    name: Literal["finetune-from-layer"] = "finetune-from-layer"
+    module: ClassVar[str] = "finetune_from_layer"
+    reference: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
+    finetunes: ClassVar[bool] = True
+    primary_metric: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(
         None, description="The last frozen layer of each training. Default: every convolutional map of the backbone."
     )
@@ -44,88 +53,94 @@ class NonlinearLayers(ProtocolOptions):
     )
 
 
-class Head(ProtocolOptions):
+class ProbeOptions(ProtocolOptions):
     """What classifiers share that are trained by gradient descent on one frozen layer, of augmented images."""
 
     module: ClassVar[str] = "probes"
     layer: str | None = Field(None, description=LAYER)
     pool: Pool | None = Field(None, description=POOL)
     patches: bool = Field(False, description=PATCHES)
-    labelled: Labelled | None = Field(None, description=LABELLED + " `schedule.epochs` stay those of all images.")
-    unit_length: bool = Field(False, description="Divide each representation by its length.")
+    label_subset: LabelSubset | None = Field(
+        None, description=LABEL_SUBSET + " `schedule.epochs` stay those of all images."
+    )
+    l2_normalize: bool = Field(False, description="Divide each representation by its length.")
     standardize: bool = Field(
         False,
         description="Then subtract the mean and divide by the deviation over the training images' center crops.",
     )
     augment: Literal["random-resized-crop", "random-crop"]
-    mirror: bool
-    colors: bool = Field(False, description="Distort colors as Inception does: brightness, contrast, saturation, hue.")
+    hflip: bool
+    color_jitter: bool = Field(
+        False, description="Distort colors as Inception does: brightness, contrast, saturation, hue."
+    )
     output_stride: Literal[8, 16] | None = Field(None, description="Of backbones that can be told; null: as trained.")
-    hidden: int | None = Field(None, ge=1, description="Units of a hidden layer with ReLU; null: a linear classifier.")
+    hidden_dim: int | None = Field(
+        None, ge=1, description="Units of a hidden layer with ReLU; null: a linear classifier."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="After the hidden layer.")
-    l2_rule: bool = Field(
+    vtab_l2: bool = Field(
         False,
-        description="The penalty of `logistic`, 100 / (M C) ||W||^2 for M dimensions and C classes, on all weights, "
+        description="The penalty of `logreg`, 100 / (M C) ||W||^2 for M dimensions and C classes, on all weights, "
         "instead of the schedule's weight decay.",
     )
     schedule: Schedule
 
     @model_validator(mode="after")
-    def _hidden_drops(self) -> Head:
-        if self.dropout and self.hidden is None:
-            raise ValueError("dropout needs a hidden layer; give `hidden` too")
+    def _hidden_drops(self) -> ProbeOptions:
+        if self.dropout and self.hidden_dim is None:
+            raise ValueError("dropout needs a hidden layer; give `hidden_dim` too")
         return self
 
 
-class Linear(Head):
+class Linear(ProbeOptions):
     """Linear classifier on the representation, of unit length and standardized, by SGD (CompRess)."""
 
     name: Literal["linear"] = "linear"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
-    unit_length: bool = True
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    l2_normalize: bool = True
     standardize: bool = True
     augment: Literal["random-resized-crop", "random-crop"] = "random-resized-crop"
-    mirror: bool = True
+    hflip: bool = True
     schedule: Schedule = Schedule(epochs=40, batch_size=256, lr=0.01, milestones=(15, 30), weight_decay=1e-4)
 
 
-class LinearSgd(Head):
+class LinearProbe(ProbeOptions):
     """Linear classifier on the representation by SGD (Kolesnikov et al. 2019, table 2 and figure 8)."""
 
-    name: Literal["linear-sgd"] = "linear-sgd"
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    name: Literal["linear-probe"] = "linear-probe"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
-    mirror: bool = False
+    hflip: bool = False
     schedule: Schedule = Schedule(epochs=520, batch_size=2048, lr=0.8, milestones=(480, 500), weight_decay=0.0)
 
 
-class Mlp(Head):
+class MlpProbe(ProbeOptions):
     """Classifier with a hidden layer on the representation by SGD (Kolesnikov et al. 2019)."""
 
-    name: Literal["mlp"] = "mlp"
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    name: Literal["mlp-probe"] = "mlp-probe"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
-    mirror: bool = False
-    hidden: int | None = 1000
+    hflip: bool = False
+    hidden_dim: int | None = 1000
     dropout: float = 0.5
-    l2_rule: bool = True
+    vtab_l2: bool = True
     schedule: Schedule = Schedule(epochs=180, batch_size=512, lr=0.01, milestones=(60, 120), weight_decay=0.0)
 
 
-class FrozenBlock3(Head):
+class FrozenBlock3(ProbeOptions):
     """Linear classifier on block3, max-pooled to 3x3, by RMSProp (Doersch & Zisserman 2017): recall at 5."""
 
     name: Literal["frozen-block3"] = "frozen-block3"
-    source: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
-    headline: ClassVar[str] = "top5"
+    reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
+    primary_metric: ClassVar[str] = "top5"
     layer: str | None = Field(
         "block3", description="Backbones without one name their own, such as conv5; null: the last."
     )
     pool: Pool | None = Pool(max=3)
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
-    mirror: bool = False
-    colors: bool = True
-    lasso: float | None = Field(None, ge=0, description=LASSO)
+    hflip: bool = False
+    color_jitter: bool = True
+    l1_layer_mix: float | None = Field(None, ge=0, description=LASSO)
     output_stride: Literal[8, 16] | None = 16
     schedule: Schedule = Schedule(
         epochs=20, batch_size=256, optimizer="rmsprop", lr=0.01, step_size=2, gamma=0.94, weight_decay=4e-5

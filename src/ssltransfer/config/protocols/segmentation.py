@@ -16,11 +16,11 @@ class Segmentation(FineTuning):
 
     name: Literal["segmentation"] = "segmentation"
     module: ClassVar[str] = "segmentation"
-    source: ClassVar[str] = "Long, Shelhamer & Darrell 2015, voc-fcn-alexnet; protocols 4.3"
-    labels: ClassVar[Literal["one", "many"] | None] = None
+    reference: ClassVar[str] = "Long, Shelhamer & Darrell 2015, voc-fcn-alexnet; protocols 4.3"
+    label_type: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "masks"
-    headline: ClassVar[str] = "miou"
-    train: Literal["all", "fc6-8", "score"] = Field(
+    primary_metric: ClassVar[str] = "miou"
+    trainable: Literal["all", "fc6-8", "score"] = Field(
         "all", description="Which layers learn. fc6-8: fc6, fc7 and the score; score: it alone does."
     )
     padding: int = Field(

@@ -15,10 +15,10 @@ class VocClassification(FineTuning):
 
     name: Literal["voc-classification"] = "voc-classification"
     module: ClassVar[str] = "voc_classification"
-    source: ClassVar[str] = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
-    labels: ClassVar[Literal["one", "many"]] = "many"
-    headline: ClassVar[str] = "map"
-    train: Literal["all", "fc6-8", "fc8"] = Field(
+    reference: ClassVar[str] = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
+    label_type: ClassVar[Literal["single", "multi"]] = "multi"
+    primary_metric: ClassVar[str] = "map"
+    trainable: Literal["all", "fc6-8", "fc8"] = Field(
         "all", description="Which layers learn. all, fc6-8: fc6, fc7 and fc8 start afresh; fc8: it alone does."
     )
     scale: tuple[float, float] = Field(

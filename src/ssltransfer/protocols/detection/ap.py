@@ -13,7 +13,7 @@ from ssltransfer.protocols.detection.boxes import Detections
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall of a class, from its best detection to its last; difficult things count for nothing.
+    """Precision and recall of a class, from its best detection to its last; difficult objects count for nothing.
 
     Attributes:
         recall, precision: float64 (N,), after each detection that counts.
@@ -38,12 +38,12 @@ class Curve:
 def curves(
     found: Sequence[Detections], truth: Sequence[Boxes], classes: int, *, overlap: float = 0.5
 ) -> list[Curve | None]:
-    """The curve of each class, or None where the class has no thing that is not difficult.
+    """The curve of each class, or None where the class has no object that is not difficult.
 
     Detections of a class are taken by falling score, of equal scores by the order of images and then of detections
-    (the kit's sort is stable too). Each belongs to the thing of its class and image that it overlaps most. It is
-    right where the overlap is at least `overlap` and that thing was not found yet, nothing where the thing is
-    difficult, and wrong else: a second detection of a thing is wrong.
+    (the kit's sort is stable too). Each belongs to the object of its class and image that it overlaps most. It is
+    right where the overlap is at least `overlap` and that object was not found yet, nothing where the object is
+    difficult, and wrong else: a second detection of an object is wrong.
 
     Args:
         found, truth: of each image.
@@ -57,14 +57,14 @@ def curves(
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in found)])
     made: list[Curve | None] = []
     for kind in range(classes):
-        things = [_of_class(one, kind) for one in truth]
-        positives = sum(int((~one.difficult).sum()) for one in things)
+        objects = [_of_class(one, kind) for one in truth]
+        positives = sum(int((~one.difficult).sum()) for one in objects)
         if not positives:
             made.append(None)
             continue
         mine = np.flatnonzero(kinds == kind)
         mine = mine[np.argsort(-scores[mine], kind="stable")]
-        right = np.cumsum(verdicts := np.array(_verdicts(boxes[mine], image[mine], things, overlap), float))
+        right = np.cumsum(verdicts := np.array(_verdicts(boxes[mine], image[mine], objects, overlap), float))
         made.append(Curve(right / positives, right / np.arange(1, len(verdicts) + 1)))
     return made
 
@@ -74,12 +74,12 @@ def _of_class(boxes: Boxes, kind: int) -> Boxes:
     return Boxes(boxes.corners[mine], boxes.classes[mine], boxes.difficult[mine])
 
 
-def _verdicts(boxes: np.ndarray, images: np.ndarray, things: Sequence[Boxes], overlap: float) -> list[int]:
-    """1 right, 0 wrong, of each detection in turn; those of difficult things are left out."""
+def _verdicts(boxes: np.ndarray, images: np.ndarray, objects: Sequence[Boxes], overlap: float) -> list[int]:
+    """1 right, 0 wrong, of each detection in turn; those of difficult objects are left out."""
     verdicts = []
-    taken = [np.zeros(len(one.difficult), bool) for one in things]
+    taken = [np.zeros(len(one.difficult), bool) for one in objects]
     for box, image in zip(boxes, images, strict=True):
-        there = things[image]
+        there = objects[image]
         shares = overlaps(box, there.corners)
         nearest = int(shares.argmax()) if len(shares) else -1
         if nearest < 0 or shares[nearest] < overlap:

@@ -18,10 +18,10 @@ from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.detection.proposals import grid
 
-SETTLED_REGIONS = 64  # of a image, for the norms of a region's layers
+CALIBRATION_ROIS = 64  # of a image, for the norms of a region's layers
 
 
-class Body(nn.Module, ABC):
+class DetectorBackbone(nn.Module, ABC):
     """A backbone that was cut in two.
 
     Attributes:
@@ -46,7 +46,7 @@ class Body(nn.Module, ABC):
         found: Tensor = self.backbone(x, [self.layer])[self.layer]
         return found
 
-    def regions(self, maps: Tensor, boxes: Tensor, owners: Tensor) -> Tensor:
+    def roi_features(self, maps: Tensor, boxes: Tensor, owners: Tensor) -> Tensor:
         """Cut out of maps (B, C, h, w): boxes float (N, 4) in pixels of images owners int64 (N,) -> (N, dims)."""
         if self.pooling == "pool":
             # Caffe's layer counts both corners in.
@@ -63,7 +63,7 @@ class Body(nn.Module, ABC):
     def vectors(self, cut: Tensor) -> Tensor:
         """(N, C, side, side) -> (N, dims)."""
 
-    def train(self, mode: bool = True) -> Body:
+    def train(self, mode: bool = True) -> DetectorBackbone:
         """Batch norms stay in evaluation mode: two images are too few to be normalized by."""
         super().train(mode)
         for norm in norms_of(self):
@@ -78,13 +78,13 @@ class Body(nn.Module, ABC):
         """
         there = self.backbone.layers.index(self.layer) + 1
         if layers > there:
-            raise LayerError(f"{self.backbone.options.name}: `frozen: {layers}`, but its map has {there} layers.")
+            raise LayerError(f"{self.backbone.options.name}: `freeze_at: {layers}`, but its map has {there} layers.")
         kept = _below(self.backbone, self.backbone.layers[layers - 1]) if layers else []
         for part in (*kept, *(parameter for norm in norms_of(self) for parameter in norm.parameters())):
             part.requires_grad_(False)
 
 
-class FullyConnected(Body):
+class FcBackbone(DetectorBackbone):
     """Last convolution, RoI pooling to the side that fc6 wants, fc6 and fc7 with dropout after each (Girshick 2015).
 
     For CaffeNet and AlexNet conv1 is padded by 5 and each pooling by 1, so that pixel i of the map has its middle at
@@ -95,7 +95,7 @@ class FullyConnected(Body):
     def __init__(
         self,
         model: PretrainedModel,
-        fc: Literal["model", "fresh"],
+        reinit_fc: bool,
         dropout: float,
         pooling: Literal["pool", "align"],
         seed: int,
@@ -106,7 +106,7 @@ class FullyConnected(Body):
         backbone.load_state_dict({name: given[name] for name in backbone.state_dict()})
         # Fresh ones are Kaiming's, as everywhere here.
         whole = build_backbone(options, include_top=True, seed=seed_of(seed, "fc"))
-        if fc == "model":
+        if not reinit_fc:
             whole.load_state_dict(given, strict=False)
         # As all norms of a detector, those of fc6 and fc7 stay as they are.
         fuse_conv_bn(whole, linear_only=True)
@@ -119,16 +119,16 @@ class FullyConnected(Body):
         self.dropout = nn.Dropout(dropout)
 
     def vectors(self, cut: Tensor) -> Tensor:
-        """See `Body`."""
+        """See `DetectorBackbone`."""
         x = self.dropout(self.fc6(cut.flatten(1)).relu())
         return self.dropout(self.fc7(x).relu())
 
 
-class Blocks(Body):
+class Res5Backbone(DetectorBackbone):
     """Map of block3, RoI pooling to 14 x 14, block4 on each region and the average (He et al. 2016, on VOC).
 
-    A backbone that was made without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the
-    map is a mix of block3's units, whose norm has seen no image yet, and block4 reads that.
+    A backbone without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the map is a mix
+    of block3's units, whose norm has seen no image yet, and block4 reads that.
 
     Raises:
         LayerError: the backbone has no such blocks, or no units to mix.
@@ -149,7 +149,7 @@ class Blocks(Body):
             self.dims = self.eval().vectors(torch.zeros(1, self.channels, self.side, self.side)).shape[1]
 
     def vectors(self, cut: Tensor) -> Tensor:
-        """See `Body`."""
+        """See `DetectorBackbone`."""
         for layer in self.later:
             cut = self.backbone.forward_layer(layer, cut)
         return cut.mean((2, 3)) if cut.ndim == 4 else cut
@@ -207,7 +207,7 @@ def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 @torch.no_grad()
-def calibrate_bn(body: Body, images: Iterable[Tensor]) -> int:
+def calibrate_bn(body: DetectorBackbone, images: Iterable[Tensor]) -> int:
     """Give batch norms that have seen no image yet the statistics of these; how many there were.
 
     Norms keep their statistics while a detector learns. Those of a random network, or of a fresh block4, would be mean
@@ -228,8 +228,8 @@ def calibrate_bn(body: Body, images: Iterable[Tensor]) -> int:
         norm.momentum = None  # the mean over all images
     for x in images:
         boxes = torch.from_numpy(grid(x.shape[-1], x.shape[-2])).to(x.device)
-        boxes = boxes[:: max(1, len(boxes) // SETTLED_REGIONS)]
-        body.regions(body(x), boxes, torch.zeros(len(boxes), dtype=torch.int64, device=x.device))
+        boxes = boxes[:: max(1, len(boxes) // CALIBRATION_ROIS)]
+        body.roi_features(body(x), boxes, torch.zeros(len(boxes), dtype=torch.int64, device=x.device))
     for norm, momentum in zip(new, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

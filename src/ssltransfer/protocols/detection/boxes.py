@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 FOREGROUND = 0.5
-"""Least overlap with a thing of a region that shows it (Girshick 2015, section 2.3)."""
+"""Least overlap with an object of a region that shows it (Girshick 2015, section 2.3)."""
 
 DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
 """Of regression targets, which are divided by them (py-faster-rcnn: BBOX_NORMALIZE_STDS; the means are 0)."""
@@ -75,30 +75,30 @@ class Sampling:
     def __call__(
         self, regions: Tensor, boxes: Tensor, classes: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw regions, the things themselves among them.
+        """Draw regions, the objects themselves among them.
 
         Args:
             regions: float (N, 4), proposals.
-            boxes: float (M, 4), the things, at least one.
+            boxes: float (M, 4), the objects, at least one.
             classes: int64 (M,).
             generator: of the drawing; torch's own for a device when left out.
 
         Returns:
-            Regions (K, 4), K at most `count`; their labels int64 (K,), 0 for background and class + 1 else; the thing
+            Regions (K, 4), K at most `count`; their labels int64 (K,), 0 for background and class + 1 else; the object
             that each overlaps most (K, 4). Fewer than `count` where a image has no more that qualify.
         """
         regions = torch.cat([boxes, regions])
         overlap, nearest = box_iou(boxes, regions).max(dim=0)
         low, high = self.background
-        things = some(overlap >= FOREGROUND, round(self.count * self.foreground), generator)
-        rest = some((overlap >= low) & (overlap < high), self.count - len(things), generator)
-        chosen = torch.cat([things, rest])
+        objects = subsample_mask(overlap >= FOREGROUND, round(self.count * self.foreground), generator)
+        rest = subsample_mask((overlap >= low) & (overlap < high), self.count - len(objects), generator)
+        chosen = torch.cat([objects, rest])
         labels = classes[nearest[chosen]] + 1
-        labels[len(things) :] = 0
+        labels[len(objects) :] = 0
         return regions[chosen], labels, boxes[nearest[chosen]]
 
 
-def some(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def subsample_mask(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """Places of at most `count` of those that are true, drawn without replacement."""
     places = mask.nonzero()[:, 0]
     return places[torch.randperm(len(places), generator=generator, device=places.device)[:count]]
@@ -112,7 +112,7 @@ def region_loss(
     Args:
         logits: (N, C + 1), background first.
         deltas: (N, C, 4).
-        regions, boxes: (N, 4), a region and the thing that it shows.
+        regions, boxes: (N, 4), a region and the object that it shows.
         labels: int64 (N,), 0 background.
     """
     shown = labels > 0
@@ -124,7 +124,14 @@ def region_loss(
 
 
 def detections(
-    probabilities: Tensor, boxes: Tensor, *, width: float, height: float, overlap: float, least: float, most: int
+    probabilities: Tensor,
+    boxes: Tensor,
+    *,
+    width: float,
+    height: float,
+    nms_thresh: float,
+    score_thresh: float,
+    detections_per_img: int,
 ) -> Detections:
     """What remains of all regions' boxes: non-maximum suppression in each class, then the best of all.
 
@@ -132,9 +139,9 @@ def detections(
         probabilities: float (N, C + 1), background first.
         boxes: float (N, C, 4), in pixels of the original image.
         width, height: of the image, to which boxes are cut.
-        overlap: above which the lesser of two boxes of a class goes.
-        least: score below which a box is dropped.
-        most: how many are kept.
+        nms_thresh: IoU above which the lesser of two boxes of a class goes.
+        score_thresh: score below which a box is dropped.
+        detections_per_img: how many are kept.
     """
     limit = boxes.new_tensor([width, height, width, height])
     boxes = boxes.clamp(min=0).minimum(limit)
@@ -142,13 +149,13 @@ def detections(
     kept, scores, classes = [], [], []
     for kind in range(boxes.shape[1]):
         score = probabilities[:, kind + 1]
-        likely = ((score >= least) & extent[:, kind]).nonzero()[:, 0]
-        likely = likely[nms(boxes[likely, kind], score[likely], overlap)]
+        likely = ((score >= score_thresh) & extent[:, kind]).nonzero()[:, 0]
+        likely = likely[nms(boxes[likely, kind], score[likely], nms_thresh)]
         kept.append(boxes[likely, kind])
         scores.append(score[likely])
         classes.append(torch.full_like(likely, kind))
     score = torch.cat(scores)
-    order = score.argsort(descending=True, stable=True)[:most]
+    order = score.argsort(descending=True, stable=True)[:detections_per_img]
     return Detections(
         *(torch.cat(parts)[order].cpu().numpy() for parts in (kept, scores, classes)),
     )

@@ -1,4 +1,4 @@
-"""What people look at: found things beside the true ones, and curves of precision over recall."""
+"""What people look at: found objects beside the true ones, and curves of precision over recall."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.data.cached import read_sample
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
+from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.targets import Boxes
 from ssltransfer.data.transforms import resize
-from ssltransfer.protocols.base import spread_ids
+from ssltransfer.protocols.base import evenly_spaced
 from ssltransfer.protocols.detection.ap import Curve
 from ssltransfer.protocols.detection.boxes import Detections
 
@@ -34,7 +34,7 @@ def draw(test: Index, found: Sequence[Detections], truth: Sequence[Boxes]) -> li
     """
     there = [sample for sample, boxes in enumerate(truth) if len(boxes.classes)]
     drawings = []
-    for place in spread_ids(len(there), IMAGES):
+    for place in evenly_spaced(len(there), IMAGES):
         sample = there[place]
         boxes, best = truth[sample], found[sample]
         certain = int((best.scores >= CERTAIN).sum())
@@ -62,7 +62,7 @@ def _marked(
 def precision_lines(
     names: Sequence[str], curves: Sequence[Curve | None], truth: Sequence[Boxes]
 ) -> list[dict[str, Any]]:
-    """One figure: largest precision at each recall or more, of the classes with most things."""
+    """One figure: largest precision at each recall or more, of the classes with most objects."""
     counts = np.bincount(np.concatenate([boxes.classes for boxes in truth]), minlength=len(names))
     series = {}
     for kind in np.argsort(-counts, kind="stable")[:CLASSES]:

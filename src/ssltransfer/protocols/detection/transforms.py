@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.targets import Boxes, read_target
-from ssltransfer.data.transforms import Paired, resize
+from ssltransfer.data.transforms import JointTransform, resize
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.protocols.detection.boxes import Sampling
 
@@ -28,8 +28,8 @@ def fitted(height: int, width: int, short: int, longest: int) -> tuple[int, int]
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def things_of(index: Index, sample: int) -> Boxes:
-    """The things of a image that are not difficult: those that are learnt (py-faster-rcnn leaves difficult ones).
+def objects_of(index: Index, sample: int) -> Boxes:
+    """The objects of a image that are not difficult: those that are learnt (py-faster-rcnn leaves difficult ones).
 
     Raises:
         ArtifactError: they cannot be read.
@@ -41,15 +41,15 @@ def things_of(index: Index, sample: int) -> Boxes:
 
 
 @dataclass(frozen=True)
-class TrainingView(Paired):
-    """A image at a random scale, mirrored half the time, with `boxes` (N, 4) and `classes` (N,) of its things.
+class TrainingView(JointTransform):
+    """A image at a random scale, mirrored half the time, with `boxes` (N, 4) and `classes` (N,) of its objects.
 
     fast-rcnn and py-faster-rcnn show each image both ways round in every pass instead.
     """
 
     padding: ClassVar[Mapping[str, float]] = {"boxes": 0.0, "classes": NOTHING}
     scales: Sequence[int]
-    max_side: int
+    max_size: int
 
     def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
         """See the class."""
@@ -57,15 +57,15 @@ class TrainingView(Paired):
         return view
 
     def placed(self, index: Index, sample: int, image: Tensor, random: Random) -> tuple[dict[str, Tensor], Placement]:
-        """The view, and where things of the image are in it."""
-        things = things_of(index, sample)
-        height, width = fitted(image.shape[-2], image.shape[-1], random.choice(self.scales), self.max_side)
+        """The view, and where objects of the image are in it."""
+        objects = objects_of(index, sample)
+        height, width = fitted(image.shape[-2], image.shape[-1], random.choice(self.scales), self.max_size)
         where = Placement(width / image.shape[-1], height / image.shape[-2], width, random.random() < 0.5)
         view = resize(image, height, width)
         return {
             "image": view.flip(-1) if where.mirrored else view,
-            "boxes": where(torch.from_numpy(things.corners)),
-            "classes": torch.from_numpy(things.classes),
+            "boxes": where(torch.from_numpy(objects.corners)),
+            "classes": torch.from_numpy(objects.classes),
         }, where
 
 
@@ -89,9 +89,9 @@ class Placement:
 
 @dataclass(frozen=True)
 class RegionView(TrainingView):
-    """The same, with regions drawn from proposals instead of the things.
+    """The same, with regions drawn from proposals instead of the objects.
 
-    `regions` (R, 4), `labels` (R,) as `Sampling` draws them, `shown` (R, 4) the thing at each. The drawing is seeded
+    `regions` (R, 4), `labels` (R,) as `Sampling` draws them, `shown` (R, 4) the object at each. The drawing is seeded
     by the image's own random numbers, as everything that the loader draws.
     """
 
@@ -109,7 +109,7 @@ class RegionView(TrainingView):
 
 
 @dataclass(frozen=True)
-class TestView(Paired):
+class TestView(JointTransform):
     """A image at one or several short sides: `image` the first, `scale-1`, ... the others."""
 
     __test__: ClassVar[bool] = False  # no class of tests
@@ -124,7 +124,7 @@ class TestView(Paired):
         return {"image": views[0], **{f"scale-{place}": view for place, view in enumerate(views[1:], 1)}}
 
 
-def prepared(image: Tensor, rule: Normalize, multiple: int = 1) -> Tensor:
+def preprocess_image(image: Tensor, rule: Normalize, multiple: int = 1) -> Tensor:
     """float32 (1, 3, H, W), a image normalized by itself, zeros beyond its edges as Caffe's blobs have them.
 
     Args:

@@ -40,12 +40,12 @@ def _shape(backbone: Backbone, layer: str, side: int, what: str) -> tuple[int, .
         ) from None
 
 
-class Pooled(nn.Module):
+class PooledBackbone(nn.Module):
     """Last convolution, pooled 3/2 rounding up (VGG: 2/2), flattened: pool5 of the papers' heads.
 
     CaffeNet's 6x6 on 64-pixel tiles become 3x3, its 13x13 on 227 pixels 6x6. Where the map is smaller than the window,
-    nothing is pooled. A residual network has no pooling here: its last map is read as it is. Where the backbone ends with
-    a vector that it learns (`representation`, fc7 of vgg19-bn), that is what is read.
+    nothing is pooled. The last map of a residual network is not pooled. Where the backbone ends with a vector that it
+    learns (`representation`, fc7 of vgg19-bn), that vector is used.
 
     Args:
         backbone: whose convolutions are read.

@@ -9,12 +9,12 @@ from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.tasks.pretext.base import Made
-from ssltransfer.training.data_init import rescale_by
+from ssltransfer.tasks.pretext.base import BuiltModel
+from ssltransfer.training.data_init import init_from_data
 from ssltransfer.training.devices import Devices
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> Made:
+def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
     """The backbone with its fully-connected layers, as it starts from the seed, or rescaled by images of the index.
 
     Raises:
@@ -22,7 +22,7 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     """
     backbone = build_backbone(spec.backbone, include_top=True, seed=spec.seed)
     assert isinstance(spec.task, RandomNetwork)
-    if spec.task.rescale:
+    if spec.task.data_dependent_init:
         assert index is not None
-        rescale_by(PretrainedModel(backbone, "imagenet", "", "random"), index, devices, spec.seed)
-    return Made(backbone, "imagenet")
+        init_from_data(PretrainedModel(backbone, "imagenet", "", "random"), index, devices, spec.seed)
+    return BuiltModel(backbone, "imagenet")

@@ -1,0 +1,88 @@
+"""Nearest neighbors by cosine (Abbasi Koohpayegani et al. 2020; protocols 4.6): gallery train, queries test, exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.config.protocols import Knn
+from ssltransfer.kmeans import SubsetSource
+from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, evenly_spaced
+from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
+from ssltransfer.protocols.knn_search import knn_search
+from ssltransfer.protocols.subsets import labeled_subsets
+
+EXAMPLES, SHOWN = 8, 5  # test images in the report, and neighbors of each
+
+
+def evaluate(context: EvalContext) -> EvalResult:
+    """Accuracy of the class of the nearest training image, or of what the k nearest vote for.
+
+    With few labels a number for each draw of those that have one; else nothing is drawn, and there is one number
+    whatever the seeds.
+
+    Raises:
+        ArtifactError: k is more than there are training images.
+    """
+    options = context.spec.protocol
+    assert isinstance(options, Knn) and context.features is not None
+    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    accuracies: list[float] = []
+    details: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    for chosen in labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds):
+        if options.k > len(chosen):
+            raise ArtifactError(
+                f"{context.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
+            )
+        gallery = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
+        k, names = max(options.k, min(SHOWN, len(chosen))), (context.spec.train, context.spec.test)
+        ids, cosines, took = knn_search(gallery, context.features[1], k, context.devices.device, names)
+        ids = chosen[ids]
+        predicted = vote(classes.train[ids[:, : options.k]], cosines[:, : options.k], options.temperature)
+        accuracies.append(accuracy_of(classes, predicted))
+        if not details:
+            details = per_class_metrics(classes, predicted) | {"examples": examples(context, classes, ids, cosines)}
+            details["num_labeled"], measured = len(chosen), took
+    return EvalResult({"accuracy": accuracies}, classes.chance, details, measured)
+
+
+def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> np.ndarray:
+    """The label with most votes, of equal ones that of the nearest.
+
+    Args:
+        labels: int (Q, k), nearest first.
+        cosines: float32 (Q, k).
+        temperature: None: a neighbor, a vote; else it weighs exp(cosine / temperature) (Caron et al. 2021, DINO).
+
+    Returns:
+        int (Q,).
+    """
+    # Relative to the nearest, which changes no winner and cannot overflow.
+    weights = np.ones_like(cosines) if temperature is None else np.exp((cosines - cosines[:, :1]) / temperature)
+    votes = np.stack([np.where(labels == column[:, None], weights, 0).sum(1) for column in labels.T], axis=1)
+    winners: np.ndarray = labels[np.arange(len(labels)), votes.argmax(1)]
+    return winners
+
+
+def examples(context: EvalContext, classes: Classes, ids: np.ndarray, similarity: np.ndarray) -> list[dict[str, Any]]:
+    """A few test images and those nearest to them in the gallery, for the report."""
+    return [
+        {
+            "test": sample,
+            "path": context.test.paths[sample],
+            "class": classes.names[classes.test[sample]],
+            "neighbors": [
+                {
+                    "train": int(near),
+                    "path": context.train.paths[near],
+                    "class": classes.names[classes.train[near]],
+                    "similarity": round(float(value), 4),
+                }
+                for near, value in zip(ids[sample, :SHOWN], similarity[sample, :SHOWN], strict=True)
+            ],
+        }
+        for sample in evenly_spaced(len(ids), EXAMPLES)
+    ]
