@@ -202,7 +202,7 @@ def test_what_is_no_layer_is_refused() -> None:
         backbone(noise(1, 3, 64, 64), ["head"])
     with pytest.raises(LayerError, match="cannot be computed from the layer before"):
         backbone.forward_layer("pool", noise(1, 3))
-    with pytest.raises(LayerError, match="where its cells lie in a image is not known"):
+    with pytest.raises(LayerError, match="the positions of its cells in the image are unknown"):
         Fcn(backbone, 3)
 
 

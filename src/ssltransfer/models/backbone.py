@@ -37,6 +37,11 @@ class Backbone(nn.Module, ABC):
         self.options = options
         self.layers: tuple[str, ...] = options.layers if include_top else options.base_layers
 
+    @property
+    def include_top(self) -> bool:
+        """Whether it has all layers of its options."""
+        return self.layers == self.options.layers
+
     def require(self, layers: Sequence[str], where: object) -> None:
         """Raise `LayerError`, whose message begins with `where`, if one of these layers does not exist."""
         for layer in layers:

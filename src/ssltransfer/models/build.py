@@ -49,9 +49,7 @@ def rebuild(backbone: Backbone, *, include_top: bool | None = None, output_strid
     options = backbone.options
     if output_stride is not None and "output_stride" in type(options).model_fields:
         options = options.model_copy(update={"output_stride": output_stride})
-    other = build_backbone(
-        options, include_top=backbone.layers == backbone.options.layers if include_top is None else include_top
-    )
+    other = build_backbone(options, include_top=backbone.include_top if include_top is None else include_top)
     weights = backbone.state_dict()
     other.load_state_dict({name: weights[name] for name in other.state_dict()})
     return other.to(next(iter(weights.values())).device).eval().requires_grad_(False)

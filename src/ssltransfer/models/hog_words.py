@@ -60,11 +60,11 @@ def hog(gray: Tensor, cell: int) -> Tensor:
     rows, columns = torch.zeros_like(gray), torch.zeros_like(gray)
     rows[:, 1:-1] = gray[:, 2:] - gray[:, :-2]
     columns[:, :, 1:-1] = gray[:, :, 2:] - gray[:, :, :-2]
-    size = torch.hypot(columns, rows)
+    magnitude = torch.hypot(columns, rows)
     angle = torch.rad2deg(torch.atan2(rows, columns)) % 180
     bins = (angle / (180 / ORIENTATIONS)).long().clamp(max=ORIENTATIONS - 1)
     weighted = torch.zeros(gray.shape[0], ORIENTATIONS, *gray.shape[1:], device=gray.device)
-    weighted.scatter_(1, bins[:, None], size[:, None])
+    weighted.scatter_(1, bins[:, None], magnitude[:, None])
     cells = F.avg_pool2d(weighted, cell)  # (B, 9, S/cell, S/cell)
     blocks = cells.unfold(2, BLOCK, 1).unfold(3, BLOCK, 1)  # (B, 9, n, n, 2, 2)
     blocks = blocks.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
