@@ -326,7 +326,7 @@ def test_kmeans_reports_why_it_stopped():
 @pytest.mark.parametrize(
     ("x", "k", "said"),
     [
-        (blobs(5, 3), 6, "the images: 6 clusters of 5 points cannot be"),
+        (blobs(5, 3), 6, "the images: cannot form 6 clusters from 5 points"),
         (np.ones((50, 3), np.float32), 2, "the images: of 50 points all are equal"),
         (np.repeat(blobs(4, 3), 30, axis=0), 6, "the images: of 120 points only 4 differ"),
     ],

@@ -105,7 +105,7 @@ def _write_network(network: FeatureExtractor, output: Path, size: int) -> str:
         difference = float((outputs - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
         if not difference <= TOLERANCE:
             raise ArtifactError(
-                f"{output}: the exported network's outputs differ by {difference:.1e} of the largest; nothing is written."
+                f"{output}: the exported network's outputs differ by {difference:.1e} of the largest; not written."
             )
     return f"layer {network.layer}, {expected.shape[1]} features per image, outputs equal to {difference:.0e}"
 

@@ -146,7 +146,7 @@ class Fcn(nn.Module):
         self.grid = Grid(tuple(map(_window, windowed)))
         if not all(map(self.grid.covers, range(1, 2 * self.grid.stride + 1))):
             raise LayerError(
-                f"{options.name}: the cells of its map do not cover the pixels at the edges of an image; raise `padding` "
+                f"{options.name}: the cells of its map do not cover the edges of an image; raise `padding` "
                 f"({padding}) of the segmentation, or lower the backbone's stem_stride."
             )
         line = 1 - (torch.arange(self.grid.kernel) - (self.grid.kernel - 1) / 2).abs() / self.grid.stride
