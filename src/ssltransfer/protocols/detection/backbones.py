@@ -127,8 +127,8 @@ class FcBackbone(DetectorBackbone):
 class Res5Backbone(DetectorBackbone):
     """Map of block3, RoI pooling to 14 x 14, block4 on each region and the average (He et al. 2016, on VOC).
 
-    A backbone without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the map is a mix
-    of block3's units, whose norm has seen no image yet, and block4 reads that.
+    A backbone without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the map is a
+    mix of block3's units, whose norm has seen no image yet, and block4 reads that.
 
     Raises:
         LayerError: the backbone has no such blocks, or no units to mix.
