@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine (Python 3.11+, make, git):
 #   make demo    own environment, embedded images, the whole chain on the CPU, the report
-#   make test    the quick tests; make test-all adds the slow ones and Slurm
+#   make test    the quick tests; make test-all adds the slow ones and Slurm, make test-long runs the small papers
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 PYTHON ?= python3
@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all check bench docs-images lock clean
+.PHONY: demo test test-all test-long check bench docs-images lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
@@ -23,8 +23,11 @@ test: .venv/ready
 	$(BIN)/pytest $(PARALLEL)
 
 test-all: check test
-	$(BIN)/pytest $(PARALLEL) --no-loadscope-reorder -m "slow and not slurm"
+	$(BIN)/pytest $(PARALLEL) --no-loadscope-reorder -m "slow and not real"
 	$(BIN)/pytest -m slurm
+
+test-long: .venv/ready
+	$(BIN)/pytest $(PARALLEL) --no-loadscope-reorder -m long
 
 check: .venv/ready
 	$(BIN)/ruff check

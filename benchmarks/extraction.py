@@ -33,8 +33,8 @@ def run(setting: Setting) -> Iterator[Comparison]:
     drawn = images.draw(setting.folder, setting.size(DRAWN, BATCH))
     width = 0.125 if setting.small else 1.0
     for options, layer, side, full in (
-        (CaffeNet(width=width), "conv4", 5, 2048),
-        (Vgg16(width=width), "conv4_3", 4, 128),
+        (CaffeNet(width_mult=width), "conv4", 5, 2048),
+        (Vgg16(width_mult=width), "conv4_3", 4, 128),
     ):
         n = setting.size(full if setting.device == "cpu" else 8 * full, BATCH)
         data = images.repeated(drawn, n, setting.folder / f"{layer}.parquet")
@@ -42,13 +42,13 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
 
 def _compared(setting: Setting, options: BackboneOptions, layer: str, side: int, data: Path, n: int) -> Comparison:
-    model = _model(setting.folder / f"{options.name}-model", build_backbone(options, top=False))
+    model = _model(setting.folder / f"{options.name}-model", build_backbone(options, include_top=False))
     devices, index, loaded = plan_devices(setting.threads), read_index(data), read_model(model, setting.device)
     spec = Features.model_validate({"model": "m", "layer": layer, "pool": {"max": side}})
     output = setting.folder / "features" / layer / "manifest.json"
     like = torch.channels_last if setting.device == "cuda" else torch.contiguous_format
     backbone = loaded.backbone.to(memory_format=like)
-    resident = torch.rand(BATCH, 3, options.size, options.size, device=setting.device).to(memory_format=like)
+    resident = torch.rand(BATCH, 3, options.img_size, options.img_size, device=setting.device).to(memory_format=like)
 
     def stage() -> None:
         features.run(spec, model=model, data=data, output=output, threads=setting.threads)

@@ -18,7 +18,7 @@ from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import write_json
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Features
-from ssltransfer.kmeans import Points, assign, kmeans, memory_budget
+from ssltransfer.kmeans import PointLoader, assign, kmeans, memory_budget
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages import features
@@ -37,7 +37,7 @@ def run(setting: Setting) -> Iterator[Figure]:
     n = setting.size(1024, 32)
     drawn = images.draw(setting.folder, 32)
     model = setting.folder / "model" / "manifest.json"
-    about = write_model(model.parent, build_backbone(CaffeNet(width=0.125), top=False), "imagenet", {})
+    about = write_model(model.parent, build_backbone(CaffeNet(width_mult=0.125), include_top=False), "imagenet", {})
     write_json(model, {"stage": "pretext", **about})
     for size in [n * step for step in STEPS]:
         images.repeated(drawn, size, setting.folder / f"{size}.parquet")
@@ -100,13 +100,13 @@ def cluster_from_disk(folder: Path, n: int, threads: int) -> None:
     """k-means that must read its points again in each iteration."""
     store = FeatureStore.open(folder / f"{n}.zarr")
     made = kmeans(store, K, iterations=ITERATIONS, tolerance=0, budget=NOTHING_KEPT)
-    assert made.tier == "disk"
+    assert made.residency == "disk"
 
 
 def label(folder: Path, n: int, threads: int) -> None:
     """One pass of the label stage."""
     store = FeatureStore.open(folder / f"{n}.zarr")
-    points = Points(
+    points = PointLoader(
         store, K, normalize=False, device=torch.device("cpu"), budget=memory_budget(), where="drawn", keep=False
     )
     assign(points, torch.from_numpy(store.read(slice(0, K)).astype(np.float32)))

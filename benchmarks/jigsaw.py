@@ -38,7 +38,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     path = images.draw(setting.folder, n)
     index = read_index(path)
     paths = [index.path(sample) for sample in range(n)]
-    task = JigsawPPTask(JigsawPP(), CaffeNet(width=0.125), seed=0)
+    task = JigsawPPTask(JigsawPP(), CaffeNet(width_mult=0.125), seed=0)
 
     def cached(form: Literal["raw", "jpeg"]) -> Index:
         cache.run(CacheOptions(format=form), data=path, output=setting.folder / f"{form}.parquet", threads=1)
@@ -47,7 +47,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     def ours(found: Index, tiles: bool) -> None:
         for batch in load_batches(found, task.transform, sequential_keys(range(n), BATCH), seed=0):
             if tiles:
-                task.puzzles(batch.images, batch.draws(0))
+                task.puzzles(batch.images, batch.rng(0))
 
     def naive() -> None:
         for start in range(0, n, BATCH):

@@ -185,7 +185,12 @@ def features(setting: Setting, n: int) -> tuple[np.ndarray, str]:
         {
             "method": "supervised",
             "data": "images",
-            "backbone": {"name": "caffenet", "size": SIDE, "bn": True, **({"width": 0.125} if setting.small else {})},
+            "backbone": {
+                "name": "caffenet",
+                "img_size": SIDE,
+                "bn": True,
+                **({"width_mult": 0.125} if setting.small else {}),
+            },
             "schedule": {"steps": setting.size(200, 3), "batch_size": 32, "lr": 0.02, "lr_schedule": "cosine"},
         }
     )

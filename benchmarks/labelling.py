@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
-from ssltransfer.kmeans import Matrix, Points, assign, memory_budget
+from ssltransfer.kmeans import ArraySource, PointLoader, assign, memory_budget
 
 DEVICES = ("cpu", "cuda")
 GOAL = 1.0
@@ -34,8 +34,8 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
     def ours() -> np.ndarray:
         device = torch.device(setting.device)
-        points = Points(
-            Matrix(vectors), k, normalize=False, device=device, budget=memory_budget(), where="", keep=False
+        points = PointLoader(
+            ArraySource(vectors), k, normalize=False, device=device, budget=memory_budget(), where="", keep=False
         )
         return assign(points, torch.from_numpy(centroids).to(device))[0].numpy()
 

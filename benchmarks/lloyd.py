@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Figure, Setting, in_turns
-from ssltransfer.kmeans import Points
+from ssltransfer.kmeans import PointLoader
 from ssltransfer.kmeans.lloyd import TorchStep
 
 DEVICES = ("cpu", "cuda")
@@ -49,7 +49,7 @@ def run(setting: Setting) -> Iterator[Comparison | Figure]:
     half = torch.float16 if device.type == "cuda" else torch.float32
     x = torch.cat([torch.from_numpy(source.read(slice(s, min(n, s + source.rows)))) for s in range(0, n, source.rows)])
     x = x.to(device, half)
-    points = Points(source, k, normalize=False, device=device, budget=8 * n * dims + (4 << 30), where="drawn")
+    points = PointLoader(source, k, normalize=False, device=device, budget=8 * n * dims + (4 << 30), where="drawn")
     start = x[:k].float()
     step = TorchStep(points, k, "keep")
 

@@ -14,7 +14,7 @@ from sklearn.utils._testing import ignore_warnings
 from torch import Tensor
 
 from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
-from ssltransfer.kmeans import Matrix, Points, memory_budget
+from ssltransfer.kmeans import ArraySource, PointLoader, memory_budget
 from ssltransfer.protocols.logreg import MEMORY, Objective, minimize
 from ssltransfer.training.checkpoint import Checkpoint
 
@@ -52,7 +52,9 @@ def run(setting: Setting) -> Iterator[Comparison]:
     device = torch.device(setting.device)
 
     def objective() -> Watched:
-        points = Points(Matrix(features), c, normalize=False, device=device, budget=memory_budget(), where="drawn")
+        points = PointLoader(
+            ArraySource(features), c, normalize=False, device=device, budget=memory_budget(), where="drawn"
+        )
         return Watched(points, labels, c, (penalty,))
 
     best = objective()

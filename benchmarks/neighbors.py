@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
-from ssltransfer.kmeans import Matrix, Points, memory_budget
+from ssltransfer.kmeans import ArraySource, PointLoader, memory_budget
 from ssltransfer.protocols.knn_search import query_block, topk_products
 
 DEVICES = ("cpu", "cuda")
@@ -42,7 +42,9 @@ def _ours(gallery: np.ndarray, asked: np.ndarray, k: int, on: str) -> np.ndarray
     device = torch.device(on)
     block = query_block(asked.shape, device)
     points, queries = (
-        Points(Matrix(values), block, normalize=True, device=device, budget=memory_budget(), where="", keep=keep)
+        PointLoader(
+            ArraySource(values), block, normalize=True, device=device, budget=memory_budget(), where="", keep=keep
+        )
         for values, keep in ((gallery, True), (asked, False))
     )
     spans = [np.arange(start, min(start + block, len(asked))) for start in range(0, len(asked), block)]

@@ -43,7 +43,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     def write() -> None:
         for chunk, span in enumerate(spans):
             store.write(chunk, block[: span.stop - span.start])
-        store.settle()
+        store.flush()
 
     def write_mapped() -> None:
         for span in spans:

@@ -18,7 +18,8 @@ from ssltransfer.planning.networks import flops
 from ssltransfer.stages import cache
 from ssltransfer.tasks.distillation.classifier import Classifier
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import build_optimizer, fit
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer
 
 DEVICES = ("cpu", "cuda")
 GOAL = 0.9
@@ -31,7 +32,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     path = images.draw(setting.folder, setting.size(DRAWN, 32))
     cache.run(CacheOptions(format="raw"), data=path, output=setting.folder / "raw.parquet", threads=setting.threads)
     index = read_index(setting.folder / "raw.parquet")
-    backbones: tuple[BackboneOptions, ...] = (CaffeNet(width=0.125) if setting.small else CaffeNet(),)
+    backbones: tuple[BackboneOptions, ...] = (CaffeNet(width_mult=0.125) if setting.small else CaffeNet(),)
     if setting.device == "cuda":
         backbones += (Vgg16(), ResNet50())
     for backbone in backbones:
@@ -51,7 +52,7 @@ def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comp
     devices = plan_devices(setting.threads)
     task = Classifier(spec, np.arange(len(index)) % CLASSES, None, CLASSES)
     optimizer = build_optimizer(task, spec.schedule)
-    resident = torch.rand(batch, 3, backbone.size, backbone.size, device=setting.device)
+    resident = torch.rand(batch, 3, backbone.img_size, backbone.img_size, device=setting.device)
     if setting.device == "cuda":
         resident = resident.contiguous(memory_format=torch.channels_last)
     target = torch.arange(batch, device=setting.device) % CLASSES
@@ -73,5 +74,5 @@ def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comp
     samples = in_turns({OURS: ours, BARE: bare}, setting.rounds)
     case = f"{backbone.slug}, {steps} steps of {batch}, {setting.threads} threads"
     work = steps * batch
-    paces = {f"training/{backbone.name}": (BARE, 3 * flops(backbone, top=True) * work)}
+    paces = {f"training/{backbone.name}": (BARE, 3 * flops(backbone, include_top=True) * work)}
     return Comparison(case, work, "images", samples, {BARE: GOAL}, paces=paces)

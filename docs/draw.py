@@ -21,24 +21,24 @@ from torch import Tensor
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.formats import MotionOptions, Synthetic, Video
-from ssltransfer.config.tasks import TASKS, Several
+from ssltransfer.config.tasks import TASKS, MultiTask
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.world import draw
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
+from toyworld import generate
 
 FOLDER = Path(__file__).parent / "images"
 IMAGES = 4
 SIDE, GAP, HEADER = 150, 6, 22  # pixels: the longer side of a image, between images, above a column
 WIDTH = 950  # pixels: of all columns, whose images are smaller where there are many
-BACKBONE = CaffeNet(width=0.125)
+BACKBONE = CaffeNet(width_mult=0.125)
 QUALITY = 72  # of WebP
 
 
 def trained() -> list[type[TaskOptions]]:
     """The tasks that have something to show: several of them on one backbone show what each does."""
-    return [task for task in TASKS if task.trains and task is not Several]
+    return [task for task in TASKS if task.is_trainable and task is not MultiTask]
 
 
 def file_of(task: type[TaskOptions]) -> Path:
@@ -51,8 +51,8 @@ def world(folder: Path) -> dict[str | None, Path]:
     images, videos, clips = (folder / f"{name}.parquet" for name in ("images", "videos", "clips"))
     spec = Synthetic(root=str(folder), subset="scenes", split="docs", num_images=IMAGES, size=512)
     index_stage.run(spec, output=images, threads=1)
-    draw("clips", folder / "films", split="docs", n=IMAGES, size=240)
-    video = Video(root=str(folder / "films"), split="docs", motion=MotionOptions(every=12))
+    generate("clips", folder / "films", split="docs", num_images=IMAGES, size=240)
+    video = Video(root=str(folder / "films"), split="docs", motion=MotionOptions(clip_stride=12))
     index_stage.run(video, output=videos, threads=1)
     motion.run(video.motion, data=videos, output=clips, threads=1)
     return {None: images, "motion": clips}
@@ -65,7 +65,7 @@ def columns_of(task: type[TaskOptions], indexes: Mapping[str | None, Path]) -> l
     keys = sequential_keys(range(IMAGES), IMAGES)
     batch = next(load_batches(read_index(indexes[task.targets]), made.transform, keys, seed=0))
     with torch.no_grad():
-        return list(made.show(batch, batch.draws(0)))
+        return list(made.show(batch, batch.rng(0)))
 
 
 def montage(columns: Sequence[tuple[str, Tensor]]) -> Image.Image:

@@ -30,14 +30,14 @@ def example() -> Any:
         exec(method, module)
     finally:
         del tasks.Mirror  # type: ignore[attr-defined]
-    return module["build"](names["Mirror"](), CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), 0)
+    return module["build"](names["Mirror"](), CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), 0)
 
 
 def test_the_worked_example_trains(objects: Index, tmp_path: Path) -> None:
     task = example()
     images = torch.randint(0, 256, (64, 3, 64, 64), dtype=torch.uint8)
     batch = Batch(images, torch.arange(64), torch.zeros(64, dtype=torch.int64))
-    assert abs(task(batch, batch.draws(0))["loss"].item() - math.log(2)) < 0.5
-    assert [caption for caption, _ in task.show(batch, batch.draws(0))] == ["image", "input", "flipped?"]
+    assert abs(task(batch, batch.rng(0))["loss"].item() - math.log(2)) < 0.5
+    assert [caption for caption, _ in task.show(batch, batch.rng(0))] == ["image", "input", "flipped?"]
     fitted = fit(task, objects, Schedule(steps=3, batch_size=16), seed=0, folder=tmp_path, devices=plan_devices(1))
     assert len(fitted.curve) == 3

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ssltransfer.config.tasks import TASKS, Several
+from ssltransfer.config.tasks import TASKS, MultiTask
 
 DOCS = Path(__file__).parents[1] / "docs"
-TRAINED = [task for task in TASKS if task.trains and task is not Several]
+TRAINED = [task for task in TASKS if task.is_trainable and task is not MultiTask]
 each = pytest.mark.parametrize("task", TRAINED, ids=lambda task: task.module)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import toyworld
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.formats import Folder
-from ssltransfer.data import world
 from ssltransfer.stages import index
 
 DEVIATION, QUALITY = 24, 90  # of the noise, of 255; makes 500 x 375 pixels some 110 KB, ImageNet's mean
@@ -20,7 +20,7 @@ def draw(folder: Path, n: int) -> Path:
 
     At most 32 rooms are drawn; each image has noise of its own.
     """
-    world.draw("rgbd", folder / "rooms", split="train", n=min(n, 32), size=375)
+    toyworld.generate("rgbd", folder / "rooms", split="train", num_images=min(n, 32), size=375)
     rooms = sorted((folder / "rooms/train/rgb").iterdir())
     (folder / "images").mkdir()
     for number in range(n):

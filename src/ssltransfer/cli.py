@@ -15,11 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config import ConfigError, read_config
 from ssltransfer.errors import UserError
-from ssltransfer.training.launch import as_rank, enter, leave, leave_word, traceback_of
+from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
 # Stages whose work is divided over several devices, and for which of their specs; all others are one process.
 DIVIDED: dict[str, Callable[[Any], bool]] = {
-    "pretext": lambda spec: bool(spec.task.trains),
+    "pretext": lambda spec: bool(spec.task.is_trainable),
     "features": lambda spec: True,
     "cluster": lambda spec: True,
     "student": lambda spec: True,
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         expected = isinstance(error, UserError)
         said = f"ssltransfer {given.command}: {error}" if expected else traceback_of(error)
-        if not leave_word(said, expected=expected):
+        if not report_error(said, expected=expected):
             if not expected:
                 raise
             print(said, file=sys.stderr, flush=True)
@@ -165,15 +165,15 @@ def _run(
         paths |= {key: next(iter(listed[key]), None) for key in one}
         paths |= {key: listed[key] for key in many}
         divided = stage in DIVIDED and DIVIDED[stage](parsed)
-        rank = enter(given.words, given.devices, divided=divided, gpu=stage in ON_GPU)
+        rank = launch(given.words, given.devices, distributed=divided, gpu=stage in ON_GPU)
         if rank and not divided:
             return
-        with as_rank(rank):
+        with rank_context(rank):
             run = import_module(f"ssltransfer.stages.{stage}").run
             found = {key: _named(where) for key, where in (parts or {}).items()}
             run(spec=parsed, output=given.output, threads=given.threads, **paths, **found)
             if divided:
-                leave()
+                shutdown()
 
     return call
 
@@ -192,7 +192,7 @@ def _index(given: argparse.Namespace) -> None:
         spec: Any = TypeAdapter(AnyDataset).validate_json(given.spec)
     except ValidationError as error:
         raise ConfigError(f"--spec is no dataset: {error.errors()[0]['msg']}.") from None
-    if enter(given.words, given.devices, divided=False, gpu=False) == 0:
+    if launch(given.words, given.devices, distributed=False, gpu=False) == 0:
         run(spec, output=given.output, threads=given.threads)
 
 

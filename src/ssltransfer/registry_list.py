@@ -28,7 +28,7 @@ def listed(kind: str) -> list[tuple[str, str, str]]:
     for entry in KINDS[kind]:
         tag = "format" if kind == "formats" else "name"
         first = (inspect.getdoc(entry) or "").splitlines()[0]
-        rows.append((str(entry.model_fields[tag].default), first, entry.source))
+        rows.append((str(entry.model_fields[tag].default), first, entry.reference))
     return rows
 
 

@@ -18,7 +18,7 @@ def index() -> Index:
         classes=["a", "b"],
         sizes=np.array([[10, 20], [30, 40], [50, 60]], np.int32),
         digests=["d1", "d2", "d3"],
-        remarks={"a/2.jpg": "turned upright"},
+        notes={"a/2.jpg": "turned upright"},
         skipped={"c.txt": "not a image's file name"},
         spec={"format": "folder"},
     )

@@ -11,7 +11,7 @@ import pytest
 
 from ssltransfer.artifacts import features
 from ssltransfer.artifacts.features import FeatureStore, Writer, open_features, store_digest
-from ssltransfer.artifacts.files import ArtifactError, digest_of, write_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, write_json
 
 N, DIMS = 10, 8
 VALUES = np.random.default_rng(0).standard_normal((N, DIMS)).astype(np.float32)
@@ -77,7 +77,7 @@ def test_a_chunk_cut_short_is_missing_or_refused(tmp_path: Path, compress: bool)
 
 def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
     one, two = filled(tmp_path / "a", [0, 1, 2]), filled(tmp_path / "b", [1, 2, 0])
-    assert one.digests() == two.digests() == [digest_of(one.chunk_file(chunk)) for chunk in range(3)]
+    assert one.digests() == two.digests() == [file_digest(one.chunk_file(chunk)) for chunk in range(3)]
     two.write(1, VALUES[4:8] + 1)
     assert [mine == other for mine, other in zip(one.digests(), two.digests(), strict=True)] == [True, False, True]
     assert store_digest(one) != store_digest(two)

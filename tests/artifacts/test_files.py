@@ -9,10 +9,10 @@ import pytest
 
 from ssltransfer.artifacts.files import (
     ArtifactError,
-    digest_of,
-    digest_of_text,
+    atomic_write,
+    file_digest,
     read_json,
-    replacing,
+    text_digest,
     write_json,
     write_text,
 )
@@ -26,7 +26,7 @@ if where == "before the sync":
     files.sync = lambda path: os.kill(os.getpid(), 9)
 if where == "before the rename":
     Path.replace = lambda *_: os.kill(os.getpid(), 9)
-with files.replacing(Path(sys.argv[1])) as beside:
+with files.atomic_write(Path(sys.argv[1])) as beside:
     beside.write_text("new " * 1000)
     if where == "while writing":
         os.kill(os.getpid(), 9)
@@ -49,7 +49,7 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path: Path, where: str, old: 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="mine"), replacing(path) as beside:
+    with pytest.raises(RuntimeError, match="mine"), atomic_write(path) as beside:
         beside.write_text("new")
         raise RuntimeError("mine")
     assert path.read_text() == "old"
@@ -96,5 +96,5 @@ def test_digests_tell_contents_and_boundaries_apart(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"same")
     (tmp_path / "b").write_bytes(b"same")
     (tmp_path / "c").write_bytes(b"other")
-    assert digest_of(tmp_path / "a") == digest_of(tmp_path / "b") != digest_of(tmp_path / "c")
-    assert len({digest_of_text("ab", "c"), digest_of_text("a", "bc"), digest_of_text("abc"), digest_of_text()}) == 4
+    assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b") != file_digest(tmp_path / "c")
+    assert len({text_digest("ab", "c"), text_digest("a", "bc"), text_digest("abc"), text_digest()}) == 4

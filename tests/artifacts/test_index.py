@@ -13,8 +13,8 @@ from ssltransfer.artifacts.index import Index, read_index, write_index
 
 
 def same(one: Index, other: Index) -> bool:
-    plain = ("root", "paths", "classes", "digests", "remarks", "skipped", "spec")
-    arrays = ("labels", "sizes", "presence")
+    plain = ("root", "paths", "classes", "digests", "notes", "skipped", "spec")
+    arrays = ("labels", "sizes", "multi_label")
     return all(getattr(one, key) == getattr(other, key) for key in plain) and all(
         np.array_equal(getattr(one, key), getattr(other, key)) for key in arrays
     )
@@ -31,15 +31,15 @@ def test_round_trip(tmp_path: Path, index: Index) -> None:
 
 def test_round_trip_with_several_labels_a_image(tmp_path: Path, index: Index) -> None:
     presence = np.array([[1, 0], [-1, -1], [-1, 1]], np.int8)
-    several = replace(index, labels=np.full(3, -1, np.int32), presence=presence)
+    several = replace(index, labels=np.full(3, -1, np.int32), multi_label=presence)
     write_index(tmp_path / "a.parquet", several)
     assert same(read_index(tmp_path / "a.parquet"), several)
-    assert several.fingerprint != replace(several, presence=-presence).fingerprint
+    assert several.fingerprint != replace(several, multi_label=-presence).fingerprint
 
 
 def test_names_of_every_kind_survive(tmp_path: Path, index: Index) -> None:
     names = ["a\tb.jpg", "line\nbreak.jpg", 'it\'s; "so" é.jpg']
-    odd = replace(index, paths=names, remarks={}, skipped=dict.fromkeys([*names, "c\\n"], "reason\twith\nsigns"))
+    odd = replace(index, paths=names, notes={}, skipped=dict.fromkeys([*names, "c\\n"], "reason\twith\nsigns"))
     write_index(tmp_path / "a.parquet", odd)
     assert same(read_index(tmp_path / "a.parquet"), odd)
     lines = (tmp_path / "a.skipped.tsv").read_text().split("\n")
@@ -90,8 +90,8 @@ def test_fingerprint(index: Index) -> None:
 
 def test_shared_images_are_told_by_content(index: Index) -> None:
     other = replace(index, paths=["x", "y", "z"], digests=["d9", "d2", "d2"])
-    assert index.shared_with(other) == 2
-    assert other.shared_with(index) == 1
+    assert index.num_shared_with(other) == 2
+    assert other.num_shared_with(index) == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped", "other table"])

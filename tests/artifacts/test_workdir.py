@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from ssltransfer.artifacts.files import ArtifactError, write_json
-from ssltransfer.artifacts.workdir import Work, clean
+from ssltransfer.artifacts.workdir import WorkDir, clean
 
 
-def manifest(root: Path, spec: str = '{"k":1}', inputs: dict[str, list[Path]] | None = None) -> Work:
-    return Work("cluster", root / "cluster" / "c" / "manifest.json", spec, inputs or {})
+def manifest(root: Path, spec: str = '{"k":1}', inputs: dict[str, list[Path]] | None = None) -> WorkDir:
+    return WorkDir("cluster", root / "cluster" / "c" / "manifest.json", spec, inputs or {})
 
 
-def metrics(root: Path, model: str, spec: str = '{"k":1}') -> Work:
-    return Work("evaluate", root / "evaluate" / "e" / f"{model}.json", spec, {})
+def metrics(root: Path, model: str, spec: str = '{"k":1}') -> WorkDir:
+    return WorkDir("evaluate", root / "evaluate" / "e" / f"{model}.json", spec, {})
 
 
-def finish_metrics(work: Work) -> None:
-    work.record()
+def finish_metrics(work: WorkDir) -> None:
+    work.write_run_info()
     write_json(work.output, {"stage": "evaluate"})
 
 
@@ -44,15 +44,15 @@ def test_a_second_copy_is_refused_with_one_sentence(tmp_path: Path) -> None:
 def test_parts_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Path) -> None:
     output = manifest(tmp_path).output
 
-    def part(name: str) -> Work:
-        return Work("cluster", output, '{"k":1}', {}, part=name)
+    def part(name: str) -> WorkDir:
+        return WorkDir("cluster", output, '{"k":1}', {}, part=name)
 
     with part("1-of-2") as first, part("2-of-2") as second:
         assert first.folder == second.folder == manifest(tmp_path).folder
         for other in (part("1-of-2"), part("2-of-3"), part("1-of-12"), manifest(tmp_path)):
             with pytest.raises(ArtifactError, match=f"another copy of this job is at work .*process {os.getpid()}"):
                 other.__enter__()
-        first.record(images=1)
+        first.write_run_info(images=1)
         assert not output.with_name("run.json").exists()
         assert json.loads((first.folder / "1-of-2.run.json").read_text())["images"] == 1
     with part("1-of-3"), part("3-of-3"), pytest.raises(ArtifactError, match="another copy"):
@@ -63,8 +63,8 @@ def test_parts_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Pat
 
 def test_a_killed_copy_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from ssltransfer.artifacts.workdir import Work\n"
-        "with Work('cluster', Path(sys.argv[1]), '{\"k\":1}', {}): print('in', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from ssltransfer.artifacts.workdir import WorkDir\n"
+        "with WorkDir('cluster', Path(sys.argv[1]), '{\"k\":1}', {}): print('in', flush=True); time.sleep(60)"
     )
     output = manifest(tmp_path).output
     process = subprocess.Popen([sys.executable, "-c", code, str(output)], stdout=subprocess.PIPE, text=True)
@@ -109,7 +109,7 @@ def test_manifest_holds_nothing_that_varies(tmp_path: Path) -> None:
 def test_metrics_in_one_folder_have_a_run_file_each(tmp_path: Path) -> None:
     for model in ("a", "b.v2"):
         with metrics(tmp_path, model) as work:
-            work.record(images=model)
+            work.write_run_info(images=model)
     folder = tmp_path / "evaluate" / "e"
     assert sorted(path.name for path in folder.glob("*.run.json")) == ["a.run.json", "b.v2.run.json"]
     assert json.loads((folder / "a.run.json").read_text())["images"] == "a"
@@ -145,26 +145,26 @@ def test_clean_leaves_a_job_at_work_alone(tmp_path: Path) -> None:
 
 def test_a_job_that_outlived_its_snakemake_is_not_done_again(tmp_path: Path) -> None:
     output = tmp_path / "x" / "manifest.json"
-    with Work("pretext", output, "{}", {}) as work:
+    with WorkDir("pretext", output, "{}", {}) as work:
         (output.parent / "backbone").write_text("weights")
         work.finish({"k": 1}, files=("backbone",))
     before = output.read_bytes()
     output.unlink()  # as Snakemake does with an output whose end it did not see
-    with Work("pretext", output, "{}", {}) as work:
-        assert work.already_made()
+    with WorkDir("pretext", output, "{}", {}) as work:
+        assert work.is_cached()
     assert output.read_bytes() == before
-    with Work("pretext", output, '{"k":2}', {}) as work:
-        assert not work.already_made()
+    with WorkDir("pretext", output, '{"k":2}', {}) as work:
+        assert not work.is_cached()
 
 
 def test_what_is_gone_or_changed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "x" / "manifest.json"
-    with Work("pretext", output, "{}", {}) as work:
+    with WorkDir("pretext", output, "{}", {}) as work:
         (output.parent / "backbone").write_text("weights")
         work.finish({}, files=("backbone",))
         (output.parent / "backbone").write_text("other weights")
-        assert not work.already_made()
+        assert not work.is_cached()
         (output.parent / "backbone").write_text("weights")
-        assert work.already_made()
+        assert work.is_cached()
         monkeypatch.setattr("ssltransfer.artifacts.workdir._code", lambda: "edited")
-        assert not work.already_made()
+        assert not work.is_cached()

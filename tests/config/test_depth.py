@@ -12,11 +12,11 @@ from ssltransfer.planning import Machine, estimate
 
 BASE = """
 datasets:
-  rooms: {format: world, set: rgbd, split: train, n: 40, targets: depth}
+  rooms: {format: synthetic, subset: rgbd, split: train, num_images: 40, targets: depth}
   others: {format: nyu-depth-v2, root: nyu, split: test}
-  plain: {format: world, set: rgbd, split: train, n: 40}
-  a-train: {format: world, set: objects, split: train, n: 60}
-  a-val: {format: world, set: objects, split: val, n: 60}
+  plain: {format: synthetic, subset: rgbd, split: train, num_images: 40}
+  a-train: {format: synthetic, subset: objects, split: train, num_images: 60}
+  a-val: {format: synthetic, subset: objects, split: val, num_images: 60}
 pretexts:
   res: {task: random, backbone: {name: resnet101-v2, block4: true}}
   caffe: {task: random, backbone: caffenet}

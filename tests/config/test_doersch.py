@@ -8,7 +8,7 @@ import pytest
 
 from ssltransfer.config import Config, read_config
 from ssltransfer.config.references import references
-from ssltransfer.config.tasks import Several
+from ssltransfer.config.tasks import MultiTask
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
@@ -22,7 +22,7 @@ def test_every_combination_of_the_tables_is_there(config: Config):
     found = {
         name: "+".join(pretext.task.tasks)
         for name, pretext in config.pretexts.items()
-        if isinstance(pretext.task, Several) and name not in ("rp-h", "rp-col-h", "all-lasso")
+        if isinstance(pretext.task, MultiTask) and name not in ("rp-h", "rp-col-h", "all-lasso")
     }
     assert sorted(found.values()) == [
         *("col", "col+ex+ms+rp", "col+ex+rp", "col+rp"),
@@ -37,8 +37,8 @@ def test_every_combination_of_the_tables_is_there(config: Config):
 
 def test_all_tasks_get_the_same_compute(config: Config):
     task = config.pretexts["all"].task
-    assert isinstance(task, Several)
-    shares = task.shares_of(dict.fromkeys(task.tasks, 64))
+    assert isinstance(task, MultiTask)
+    shares = task.task_weights(dict.fromkeys(task.tasks, 64))
     costs = {"rp": 350, "col": 90, "ex": 60, "ms": 400}
     assert [round(shares[name] * 64 * cost, 6) for name, cost in costs.items()] == [1, 1, 1, 1]
 

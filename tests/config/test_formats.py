@@ -11,14 +11,14 @@ from ssltransfer.config.formats import CacheOptions, Folder
 
 
 def test_the_index_does_not_hang_on_the_cache():
-    plain, cached = Folder(root="x"), Folder(root="x", cache=CacheOptions(short=64))
+    plain, cached = Folder(root="x"), Folder(root="x", cache=CacheOptions(short_side=64))
     assert cached.cache is not None and cached.canonical() == plain.canonical()
 
 
 def test_a_default_written_out_is_the_same_cache():
-    written = CacheOptions.model_validate({"short": 256, "format": "jpeg", "quality": 95})
+    written = CacheOptions.model_validate({"short_side": 256, "format": "jpeg", "quality": 95})
     assert written.canonical() == CacheOptions().canonical() != CacheOptions(quality=94).canonical()
-    assert CacheOptions.parse('{"format":"raw","short":64}') == CacheOptions(format="raw", short=64)
+    assert CacheOptions.parse('{"format":"raw","short_side": 64}') == CacheOptions(format="raw", short_side=64)
 
 
 def test_raw_pixels_have_no_quality():
@@ -27,5 +27,7 @@ def test_raw_pixels_have_no_quality():
 
 
 def test_better_jpegs_take_more():
-    each = [CacheOptions(quality=quality).bytes_a_pixel for quality in range(1, 101)]
-    assert all(low < high for low, high in pairwise(each)) and each[-1] < CacheOptions(format="raw").bytes_a_pixel == 3
+    each = [CacheOptions(quality=quality).bytes_per_pixel for quality in range(1, 101)]
+    assert (
+        all(low < high for low, high in pairwise(each)) and each[-1] < CacheOptions(format="raw").bytes_per_pixel == 3
+    )

@@ -24,7 +24,7 @@ datasets:
   voc-train: {format: voc, root: v, split: trainval}
   voc-test: {format: voc, root: v, split: test}
 pretexts:
-  jig: {task: jigsaw++, backbone: caffenet, data: b, schedule: {steps: 10, batch: 8}}
+  jig: {task: jigsaw++, backbone: caffenet, data: b, schedule: {steps: 10, batch_size: 8}}
 features:
   jig-conv4: {model: jig, layer: conv4, pool: {max: 5}}
 clusters:
@@ -56,10 +56,10 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
         ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
         ("students/cc/method", "supervisd", "there is no 'supervisd'; did you mean 'supervised'?"),
-        ("students/cc/backbone", {"name": "caffenet", "with": 2}, "did you mean 'width'?"),
+        ("students/cc/backbone", {"name": "caffenet", "width": 2}, "did you mean 'width_mult'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: give a schedule"),
-        ("pretexts/jig/schedule/batch", 7, "images in pairs; give an even batch"),
+        ("pretexts/jig/schedule/batch_size", 7, "images in pairs; give an even batch"),
         (
             "pretexts/exemplar",
             {"task": "exemplar", "backbone": "resnet18", "data": "b", "schedule": {"steps": 9, "batch_size": 1}},
@@ -131,7 +131,7 @@ def test_a_student_can_be_the_next_teacher() -> None:
 
 
 def test_controls_are_added_for_every_backbone() -> None:
-    content = changed("students/small", {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width": 0.5}})
+    content = changed("students/small", {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width_mult": 0.5}})
     content["evaluations"]["nn"]["models"] = ["jig", "small"]
     rows = complete(content).rows["nn"]
     assert rows == (
@@ -145,10 +145,10 @@ def test_every_option_of_a_backbone_shows_in_the_names_of_its_controls(kind: typ
     """Two backbones that differ must not share a control."""
     library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
     plain = kind(**library)
-    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "endpoints": ("layer4",)}
+    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "return_nodes": ("layer4",)}
     others["output_stride"] = 16 if getattr(plain, "output_stride", 16) == 8 else 8
     for key, value in plain.model_dump().items():
-        if key != "name" and not (library and key in ("width", "stem_stride")):
+        if key != "name" and not (library and key in ("width_mult", "stem_stride")):
             usual = not value if isinstance(value, bool) else 2 * value if value else 4
             other = kind(**library | {key: others.get(key, usual)})
             assert other.slug != plain.slug, key
@@ -272,20 +272,36 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
     [
         ({"name": "segmentation"}, "caffenet", "segmentation needs masks of every image"),
         (
-            {"name": "voc-classification", "rescale": True},
+            {"name": "voc-classification", "data_dependent_init": True},
             "resnet18",
             "no scale of their own",
         ),
-        ({"name": "voc-classification", "rescale": True}, "vgg16", "has batch norms, which undo every scale"),
-        ({"name": "voc-classification", "rescale": True}, "caffenet", ""),
-        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg16", ""),
-        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "alexnet-bn", ""),
-        ({"name": "voc-classification", "rescale": True}, "alexnet-bn", "has batch norms, which undo every scale"),
-        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "vgg19-bn", "no scale of their own"),
-        ({"name": "voc-classification", "rescale": True, "absorb_bn": True}, "mobilenet-v2", "no scale of their own"),
-        ({"name": "voc-classification", "absorb_bn": True}, "mobilenet-v2", ""),
-        ({"name": "voc-classification", "absorb_bn": True}, "revnet50", "batch norms elsewhere than right after"),
-        ({"name": "voc-classification", "absorb_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
+        (
+            {"name": "voc-classification", "data_dependent_init": True},
+            "vgg16",
+            "has batch norms, which undo every scale",
+        ),
+        ({"name": "voc-classification", "data_dependent_init": True}, "caffenet", ""),
+        ({"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True}, "vgg16", ""),
+        ({"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True}, "alexnet-bn", ""),
+        (
+            {"name": "voc-classification", "data_dependent_init": True},
+            "alexnet-bn",
+            "has batch norms, which undo every scale",
+        ),
+        (
+            {"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True},
+            "vgg19-bn",
+            "no scale of their own",
+        ),
+        (
+            {"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True},
+            "mobilenet-v2",
+            "no scale of their own",
+        ),
+        ({"name": "voc-classification", "fuse_bn": True}, "mobilenet-v2", ""),
+        ({"name": "voc-classification", "fuse_bn": True}, "revnet50", "batch norms elsewhere than right after"),
+        ({"name": "voc-classification", "fuse_bn": True}, "resnet50-v2", "batch norms elsewhere than right after"),
     ],
 )
 def test_what_can_be_fine_tuned(protocol: dict[str, Any], backbone: str, said: str) -> None:
@@ -308,7 +324,9 @@ def test_networks_of_libraries_are_not_cut() -> None:
     content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
     by_layer = {"protocol": "finetune-from-layer", "models": ["jig"], "train": "a-train", "test": "c"}
     content["evaluations"] = {"by-layer": by_layer}
-    with pytest.raises(ConfigError, match="jig is a torchvision network, which cannot be taken apart for finetune-from-l"):
+    with pytest.raises(
+        ConfigError, match="jig is a torchvision network, which cannot be taken apart for finetune-from-l"
+    ):
         complete(content)
     by_layer["protocol"] = {"name": "knn", "layer": "layer4", "pool": {"avg": 1}}
     with pytest.raises(ConfigError, match=r"model 'jig' \(torchvision\) has no 'layer4'"):
@@ -318,16 +336,16 @@ def test_networks_of_libraries_are_not_cut() -> None:
 
 
 def test_videos_make_motion_segmentation_possible() -> None:
-    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"every": 20}})
+    content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"clip_stride": 20}})
     schedule = {"steps": 10, "batch_size": 4, "lr": 0.01}
     moves = {"task": "motion-segmentation", "backbone": "resnet101-v2", "data": "films", "schedule": schedule}
     content["pretexts"]["moves"] = moves
     config = complete(content)
     # The index is the same whatever is made of the videos.
     assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
-    assert config.datasets["films"].motion.canonical() == '{"every":20,"format":"jpeg"}'  # type: ignore[union-attr]
+    assert config.datasets["films"].motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'  # type: ignore[union-attr]
     moves["val"] = "again"
-    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"every": 5}}
+    content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"clip_stride": 5}}
     with pytest.raises(ConfigError, match="data and val are the same images"):
         complete(content)
     content["datasets"]["again"] |= {"split": "val"}
@@ -345,7 +363,7 @@ def test_videos_make_motion_segmentation_possible() -> None:
 def test_masks_make_segmentation_possible() -> None:
     content = changed("datasets/seg", {"format": "sbd", "root": "s", "split": "train"})
     content["datasets"]["val"] = {"format": "voc", "root": "v", "year": "2012", "split": "val", "targets": "masks"}
-    content["datasets"]["val"]["without"] = "s/dataset/train.txt"
+    content["datasets"]["val"]["exclude"] = "s/dataset/train.txt"
     content["evaluations"] = {"seg": {"protocol": "segmentation", "models": ["jig"], "train": "seg", "test": "val"}}
     assert set(complete(content).rows["seg"]) == {"jig", "random-caffenet"}
     content["datasets"]["seg"]["cache"] = {}

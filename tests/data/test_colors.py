@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from ssltransfer.data.colors import distort_colors
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.colors import color_jitter
+from ssltransfer.data.rng import SampleRNG
 
 STEPS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 
@@ -18,11 +18,11 @@ def test_each_image_is_distorted_as_torchvision_would():
     source = images(40)
     source[0] = 100  # gray: no hue
     source[1, 1:] = source[1, :1]
-    draws = Draws(3, 1, torch.arange(40))
-    found = distort_colors(source, draws)
-    factors = draws.uniform("colors/factors", 4, -1.0, 1.0) * torch.tensor([0.125, 0.5, 0.5, 0.2])
+    rng = SampleRNG(3, 1, torch.arange(40))
+    found = color_jitter(source, rng)
+    factors = rng.uniform("colors/factors", 4, -1.0, 1.0) * torch.tensor([0.125, 0.5, 0.5, 0.2])
     factors += torch.tensor([1.0, 1.0, 1.0, 0.0])
-    orders = draws.permutation("colors/order", 4)
+    orders = rng.permutation("colors/order", 4)
     for image, one, factor, order in zip(source, found, factors, orders, strict=True):
         x = image.float() / 255
         for step in order.tolist():
@@ -32,33 +32,33 @@ def test_each_image_is_distorted_as_torchvision_would():
 
 
 def test_all_orders_occur_and_factors_fill_their_ranges():
-    draws = Draws(0, 0, torch.arange(2000))
-    orders = {tuple(order) for order in draws.permutation("colors/order", 4).tolist()}
+    rng = SampleRNG(0, 0, torch.arange(2000))
+    orders = {tuple(order) for order in rng.permutation("colors/order", 4).tolist()}
     assert orders == set(itertools.permutations(range(4)))
 
 
 def test_nothing_happens_at_zero_strength():
     source = images(10)
-    still = distort_colors(source, Draws(0, 0, torch.arange(10)), brightness=0, contrast=0, saturation=0, hue=0)
+    still = color_jitter(source, SampleRNG(0, 0, torch.arange(10)), brightness=0, contrast=0, saturation=0, hue=0)
     assert torch.allclose(still, source.float(), atol=1e-3)
 
 
 def test_a_range_of_its_own_is_filled():
     """Brightness alone, of images so dark that nothing is clipped."""
     source = torch.full((2000, 3, 1, 1), 100, dtype=torch.uint8)
-    draws = Draws(0, 0, torch.arange(2000))
-    factor = distort_colors(source, draws, brightness=(0.7, 1.4), contrast=0, saturation=0, hue=0)[:, 0, 0, 0] / 100
+    rng = SampleRNG(0, 0, torch.arange(2000))
+    factor = color_jitter(source, rng, brightness=(0.7, 1.4), contrast=0, saturation=0, hue=0)[:, 0, 0, 0] / 100
     assert 0.7 <= factor.min() < 0.71 and 1.39 < factor.max() <= 1.4 + 1e-6
     assert float(factor.mean()) == pytest.approx(1.05, abs=0.01)
-    about_one = distort_colors(source, draws, brightness=(0.6, 1.4), contrast=0.5, saturation=0.2)
+    about_one = color_jitter(source, rng, brightness=(0.6, 1.4), contrast=0.5, saturation=0.2)
     assert torch.allclose(
-        about_one, distort_colors(source, draws, brightness=0.4, contrast=(0.5, 1.5), saturation=(0.8, 1.2)), atol=1e-3
+        about_one, color_jitter(source, rng, brightness=0.4, contrast=(0.5, 1.5), saturation=(0.8, 1.2)), atol=1e-3
     )
 
 
 @pytest.mark.parametrize("row", [0, 4])
 def test_a_image_is_the_same_in_any_batch(row: int):
     source = images(6)
-    together = distort_colors(source, Draws(0, 2, torch.arange(6)))
-    alone = distort_colors(source[row : row + 1], Draws(0, 2, torch.tensor([row])))
+    together = color_jitter(source, SampleRNG(0, 2, torch.arange(6)))
+    alone = color_jitter(source[row : row + 1], SampleRNG(0, 2, torch.tensor([row])))
     assert torch.equal(together[row : row + 1], alone)

@@ -9,15 +9,15 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from ssltransfer.data import device_ops as ops
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 
 
 def pixels(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def draws_of(n: int, seed: int = 0) -> Draws:
-    return Draws(seed, 0, torch.arange(n))
+def draws_of(n: int, seed: int = 0) -> SampleRNG:
+    return SampleRNG(seed, 0, torch.arange(n))
 
 
 def test_gray_is_the_mean_of_the_channels():
@@ -35,19 +35,19 @@ def is_gray(x: Tensor) -> Tensor:
 
 def test_gray_is_decided_once_a_puzzle_for_occluders_too():
     main, other = pixels(2000, 9, 3, 2, 2), pixels(2000, 9, 3, 2, 2, seed=1)
-    draws = draws_of(2000)
-    found = is_gray(ops.gray_some(main, draws, 0.7))
+    rng = draws_of(2000)
+    found = is_gray(ops.random_grayscale(main, rng, 0.7))
     assert torch.equal(found, found[:, :1].expand_as(found))
-    assert torch.equal(found, is_gray(ops.gray_some(other, draws, 0.7)))
+    assert torch.equal(found, is_gray(ops.random_grayscale(other, rng, 0.7)))
     assert stats.binomtest(int(found[:, 0].sum()), 2000, 0.7).pvalue > 1e-3
-    each = is_gray(ops.gray_some(main, draws, 2 / 3, each=True))
+    each = is_gray(ops.random_grayscale(main, rng, 2 / 3, each=True))
     assert stats.binomtest(int(each.sum()), 18000, 2 / 3).pvalue > 1e-3
     assert 0.05 < (each.float().mean(1) - 2 / 3).pow(2).mean().sqrt() < 0.3  # tile by tile, not by puzzle
 
 
 def test_what_is_not_made_gray_keeps_its_values():
     x = pixels(40, 9, 3, 4, 4)
-    found = ops.gray_some(x, draws_of(40), 0.5)
+    found = ops.random_grayscale(x, draws_of(40), 0.5)
     made = is_gray(found)[:, 0]
     assert 0 < made.sum() < 40
     assert torch.equal(found[~made], x[~made].float())
@@ -126,10 +126,10 @@ def test_scale_by_rms(center: bool):
 
 @pytest.mark.parametrize(("size", "low", "high"), [(96, 100, 9025), (24, 100, 529)])
 def test_downsampling_is_interpolation_there_and_back(size: int, low: int, high: int):
-    x, draws = pixels(30, 4, 3, size, size), draws_of(30)
-    found = ops.downsample_some(x, draws)
-    chosen = draws.uniform("downsample/which", 4) < 0.33
-    sides = (low + (high - low) * draws.uniform("downsample/pixels", 4).double()).sqrt().long()
+    x, rng = pixels(30, 4, 3, size, size), draws_of(30)
+    found = ops.random_downsample(x, rng)
+    chosen = rng.uniform("downsample/which", 4) < 0.33
+    sides = (low + (high - low) * rng.uniform("downsample/pixels", 4).double()).sqrt().long()
     assert 20 < chosen.sum() < 60 and sides.min() >= 10 and sides.max() < size
     assert torch.equal(found[~chosen], x[~chosen].float())
     for patch, side, got in zip(x[chosen].float(), sides[chosen], found[chosen], strict=True):
@@ -140,7 +140,7 @@ def test_downsampling_is_interpolation_there_and_back(size: int, low: int, high:
 
 def test_a_third_of_the_patches_is_downsampled_and_a_given_size_is_used():
     x = pixels(1500, 3, 12, 12)
-    found = ops.downsample_some(x, draws_of(1500), pixels=(9, 9))
+    found = ops.random_downsample(x, draws_of(1500), pixels=(9, 9))
     changed = (found != x.float()).flatten(1).any(1)
     assert stats.binomtest(int(changed.sum()), 1500, 0.33).pvalue > 1e-3
     small = functional.interpolate(x.float(), size=(3, 3), mode="bilinear")
@@ -150,9 +150,9 @@ def test_a_third_of_the_patches_is_downsampled_and_a_given_size_is_used():
 
 def test_impossible_downsampling_is_refused():
     with pytest.raises(ValueError, match="square"):
-        ops.downsample_some(pixels(1, 3, 8, 9), draws_of(1))
+        ops.random_downsample(pixels(1, 3, 8, 9), draws_of(1))
     with pytest.raises(ValueError, match="cannot be downsampled"):
-        ops.downsample_some(pixels(1, 3, 8, 8), draws_of(1), pixels=(1, 100))
+        ops.random_downsample(pixels(1, 3, 8, 8), draws_of(1), pixels=(1, 100))
 
 
 def test_rotations_are_those_of_the_protocol():
@@ -171,46 +171,46 @@ def test_rotations_are_those_of_the_protocol():
 
 def test_mirror_turns_half_the_samples_with_all_their_tiles():
     x = pixels(1000, 2, 3, 4, 5)
-    found = ops.mirror_some(x, draws_of(1000))
+    found = ops.random_hflip(x, draws_of(1000))
     turned = (found == x.flip(-1)).flatten(1).all(1)
     assert torch.equal(found[~turned], x[~turned])
     assert stats.binomtest(int(turned.sum()), 1000, 0.5).pvalue > 1e-3
 
 
 def test_crops_are_slices_at_every_place():
-    x, draws = pixels(400, 3, 9, 12), draws_of(400)
-    found = ops.random_crop(x, draws, 7)
-    top, left = ops.random_corners(x, draws, 7)
+    x, rng = pixels(400, 3, 9, 12), draws_of(400)
+    found = ops.random_crop(x, rng, 7)
+    top, left = ops.random_corners(x, rng, 7)
     for i in range(400):
         assert torch.equal(found[i], x[i, :, top[i] : top[i] + 7, left[i] : left[i] + 7])
     assert stats.chisquare(torch.bincount(top * 6 + left, minlength=18).numpy()).pvalue > 1e-3
     assert torch.equal(ops.center_crop(x, 7), x[:, :, 1:8, 2:9])
-    for crop in (lambda: ops.random_crop(x, draws, 10), lambda: ops.center_crop(x, 10)):
+    for crop in (lambda: ops.random_crop(x, rng, 10), lambda: ops.center_crop(x, 10)):
         with pytest.raises(ValueError, match="no crop of 10x10"):
             crop()
 
 
 EVERY = {
-    "gray_some": lambda x, d: ops.gray_some(x, d, 0.5),
-    "gray_each": lambda x, d: ops.gray_some(x, d, 0.5, each=True),
+    "random_grayscale": lambda x, d: ops.random_grayscale(x, d, 0.5),
+    "gray_each": lambda x, d: ops.random_grayscale(x, d, 0.5, each=True),
     "standardize": lambda x, d: ops.standardize(x),
     "standardize_channels": lambda x, d: ops.standardize(ops.gray(x), per_channel=True, floor=1e-5),
     "drop_colors": lambda x, d: ops.scale_by_rms(ops.drop_colors(x, d)),
     "project_colors": lambda x, d: ops.scale_by_rms(ops.project_colors(x), center=True),
-    "downsample": lambda x, d: ops.downsample_some(x, d, probability=0.8),
-    "mirror": lambda x, d: ops.mirror_some(x, d),
+    "downsample": lambda x, d: ops.random_downsample(x, d, probability=0.8),
+    "mirror": lambda x, d: ops.random_hflip(x, d),
     "crop": lambda x, d: ops.random_crop(x[:, 0], d, 20),
 }
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_sample_comes_out_the_same_alone_and_in_any_batch(name: str):
-    op: Callable[[Tensor, Draws], Tensor] = EVERY[name]
+    op: Callable[[Tensor, SampleRNG], Tensor] = EVERY[name]
     x, ids = pixels(12, 9, 3, 32, 32), torch.arange(100, 112)
-    batch = op(x, Draws(0, 3, ids))
+    batch = op(x, SampleRNG(0, 3, ids))
     order = torch.tensor([7, 2, 10])
-    assert torch.equal(op(x[order], Draws(0, 3, ids[order])), batch[order])
-    assert torch.equal(op(x[4:5], Draws(0, 3, ids[4:5])), batch[4:5])
+    assert torch.equal(op(x[order], SampleRNG(0, 3, ids[order])), batch[order])
+    assert torch.equal(op(x[4:5], SampleRNG(0, 3, ids[4:5])), batch[4:5])
     assert batch.isfinite().all()
 
 
@@ -218,5 +218,5 @@ def test_a_sample_comes_out_the_same_alone_and_in_any_batch(name: str):
 @pytest.mark.parametrize("name", EVERY)
 def test_cuda_gives_what_the_cpu_gives(name: str):
     x, ids = pixels(12, 9, 3, 32, 32), torch.arange(12)
-    expected = EVERY[name](x, Draws(0, 3, ids))
-    assert torch.equal(EVERY[name](x.cuda(), Draws(0, 3, ids.cuda())).cpu(), expected)
+    expected = EVERY[name](x, SampleRNG(0, 3, ids))
+    assert torch.equal(EVERY[name](x.cuda(), SampleRNG(0, 3, ids.cuda())).cpu(), expected)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
-from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop
+from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop
 
 
 @pytest.mark.parametrize(("n", "batch"), [(10, 4), (10, 10), (3, 8), (7, 1)])
@@ -55,14 +55,16 @@ def test_a_batch_splits_into_its_parts():
 
 def test_draws_hang_on_sample_and_epoch_not_on_place():
     batch = Batch(torch.zeros(4, 3, 1, 1), torch.tensor([5, 5, 6, 5]), torch.tensor([0, 1, 0, 0]))
-    numbers = batch.draws(3).uniform("x", 2)
+    numbers = batch.rng(3).uniform("x", 2)
     assert torch.equal(numbers[0], numbers[3])
     assert not torch.equal(numbers[0], numbers[1]) and not torch.equal(numbers[0], numbers[2])
-    assert not torch.equal(numbers, batch.draws(4).uniform("x", 2))
+    assert not torch.equal(numbers, batch.rng(4).uniform("x", 2))
 
 
-@pytest.mark.parametrize("transform", [RandomResizedCrop(16), CenterSquare(20, 16)])
-def test_the_number_of_workers_and_a_restart_do_not_show(objects: Index, transform: RandomResizedCrop | CenterSquare):
+@pytest.mark.parametrize("transform", [RandomResizedCrop(16), ResizeCenterCrop(20, 16)])
+def test_the_number_of_workers_and_a_restart_do_not_show(
+    objects: Index, transform: RandomResizedCrop | ResizeCenterCrop
+):
     keys = list(training_keys(len(objects), 10, 3, 8, seed=4))
     runs = [list(load_batches(objects, transform, iter(keys), seed=4, workers=workers)) for workers in (0, 2)]
     runs.append(list(load_batches(objects, transform, iter(keys[2:]), seed=4)))
@@ -95,7 +97,7 @@ def test_a_image_that_cannot_be_read_any_more_is_named(objects: Index, tmp_path:
         (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff nothing")
     index = Index(tmp_path, ["x.jpg"], objects.labels[:1], objects.classes, objects.sizes[:1], ["0"])
     with pytest.raises(ArtifactError) as caught:
-        list(load_batches(index, CenterSquare(16, 16), sequential_keys([0], 1), seed=0, workers=workers))
+        list(load_batches(index, ResizeCenterCrop(16, 16), sequential_keys([0], 1), seed=0, workers=workers))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'x.jpg'}: was readable when the index was made and is not any more")
     assert "\n" not in message
@@ -104,4 +106,4 @@ def test_a_image_that_cannot_be_read_any_more_is_named(objects: Index, tmp_path:
 def test_nothing_is_read_ahead_of_the_keys(objects: Index):
     """Keys may be endless."""
     keys = training_keys(len(objects), 2, 0, 10**9, seed=0)
-    assert len(list(islice(load_batches(objects, CenterSquare(16, 16), keys, seed=0), 3))) == 3
+    assert len(list(islice(load_batches(objects, ResizeCenterCrop(16, 16), keys, seed=0), 3))) == 3

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates, median_filter, sobel
 from ssltransfer.config.formats import MotionOptions
 from ssltransfer.data import motion
 from ssltransfer.data.videos import read_frames
-from ssltransfer.data.world import clips
-from ssltransfer.data.world.seeds import stream
+from toyworld.split_writer import make_rng
+from toyworld.subsets import clips
 
 HEIGHT, WIDTH = 120, 160
 SMALL = MotionOptions(size=(HEIGHT, WIDTH))
@@ -169,7 +169,7 @@ def test_clips_of_the_world_are_labelled_roughly_right():
     options = MotionOptions()
     scores, shares = [], []
     for number in range(6):
-        frames = clips.film(stream(0, "clips", "train", number), 96)
+        frames = clips.render_clip(make_rng(0, "clips", "train", number), 96)
         gray = [motion.gray(motion.prepare(np.asarray(frame.image), options.size)) for frame in frames[:10]]
         mask = motion.prepare(np.repeat(frames[0].mask[..., None], 3, axis=2).astype(np.uint8) * 255, options.size)
         truth = cells_of(mask[..., 0] > 127)

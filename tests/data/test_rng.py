@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 
 MASK = 2**64 - 1
 GOLDEN, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -21,12 +21,12 @@ def plain_bits(seed: int, epoch: int, sample: int, purpose: str, k: int) -> int:
     return mix((mix(key ^ seed_of(purpose)) + (k + 1) * GOLDEN) & MASK) >> 11
 
 
-def many(n: int = 20_000, seed: int = 3) -> Draws:
-    return Draws(seed, 0, torch.arange(n))
+def many(n: int = 20_000, seed: int = 3) -> SampleRNG:
+    return SampleRNG(seed, 0, torch.arange(n))
 
 
 def test_bits_are_those_of_a_plain_loop_over_python_integers():
-    found = Draws(5, torch.tensor([0, 1, 2]), torch.tensor([7, 8, 10**12])).bits("x", 4)
+    found = SampleRNG(5, torch.tensor([0, 1, 2]), torch.tensor([7, 8, 10**12])).bits("x", 4)
     expected = [[plain_bits(5, e, i, "x", k) for k in range(4)] for e, i in [(0, 7), (1, 8), (2, 10**12)]]
     assert found.tolist() == expected
 
@@ -42,9 +42,9 @@ def test_mix_is_the_finalizer_of_splitmix64():
 
 def test_a_sample_draws_the_same_alone_and_in_any_batch():
     ids, epochs = torch.tensor([4, 900, 17, 4]), torch.tensor([0, 3, 1, 5])
-    batch = Draws(1, epochs, ids)
+    batch = SampleRNG(1, epochs, ids)
     for row in range(4):
-        alone = Draws(1, int(epochs[row]), ids[row : row + 1])
+        alone = SampleRNG(1, int(epochs[row]), ids[row : row + 1])
         for name, args in [("bits", ("p", 9)), ("uniform", ("p", 9)), ("normal", ("p", 9)), ("permutation", ("p", 9))]:
             assert torch.equal(getattr(batch, name)(*args)[row], getattr(alone, name)(*args)[0])
 
@@ -52,11 +52,11 @@ def test_a_sample_draws_the_same_alone_and_in_any_batch():
 @pytest.mark.parametrize(
     "other",
     [
-        Draws(4, 0, torch.arange(20_000)).uniform("a", 1),
-        Draws(3, 1, torch.arange(20_000)).uniform("a", 1),
-        Draws(3, 0, torch.arange(1, 20_001)).uniform("a", 1),
-        Draws(3, 0, torch.arange(20_000)).uniform("b", 1),
-        Draws(3, 0, torch.arange(20_000)).uniform("a", 2)[:, 1:],
+        SampleRNG(4, 0, torch.arange(20_000)).uniform("a", 1),
+        SampleRNG(3, 1, torch.arange(20_000)).uniform("a", 1),
+        SampleRNG(3, 0, torch.arange(1, 20_001)).uniform("a", 1),
+        SampleRNG(3, 0, torch.arange(20_000)).uniform("b", 1),
+        SampleRNG(3, 0, torch.arange(20_000)).uniform("a", 2)[:, 1:],
     ],
     ids=["seed", "epoch", "id", "purpose", "column"],
 )
@@ -67,11 +67,11 @@ def test_any_change_of_what_is_asked_gives_independent_numbers(other: torch.Tens
 
 
 def test_uniform_integers_and_normal_have_their_distributions():
-    draws = many()
-    assert stats.kstest(draws.uniform("u", 1)[:, 0].numpy(), "uniform").pvalue > 1e-3
-    assert stats.kstest(draws.normal("n", 1)[:, 0].numpy(), "norm").pvalue > 1e-3
-    assert stats.chisquare(torch.bincount(draws.integers("i", 1, 701)[:, 0], minlength=701).numpy()).pvalue > 1e-3
-    assert draws.uniform("u", 50).min() >= 0 and draws.uniform("u", 50).max() < 1
+    rng = many()
+    assert stats.kstest(rng.uniform("u", 1)[:, 0].numpy(), "uniform").pvalue > 1e-3
+    assert stats.kstest(rng.normal("n", 1)[:, 0].numpy(), "norm").pvalue > 1e-3
+    assert stats.chisquare(torch.bincount(rng.integers("i", 1, 701)[:, 0], minlength=701).numpy()).pvalue > 1e-3
+    assert rng.uniform("u", 50).min() >= 0 and rng.uniform("u", 50).max() < 1
 
 
 def test_all_permutations_are_equally_likely_and_none_is_broken():
@@ -91,7 +91,7 @@ def test_ties_that_could_bias_a_permutation_do_not_occur():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_draws_the_same_bits():
     ids = torch.arange(1000)
-    cpu, gpu = Draws(9, 2, ids), Draws(9, 2, ids.cuda())
+    cpu, gpu = SampleRNG(9, 2, ids), SampleRNG(9, 2, ids.cuda())
     assert torch.equal(cpu.bits("x", 50), gpu.bits("x", 50).cpu())
     assert torch.equal(cpu.uniform("x", 50, -1, 1), gpu.uniform("x", 50, -1, 1).cpu())
     assert torch.equal(cpu.permutation("x", 50), gpu.permutation("x", 50).cpu())

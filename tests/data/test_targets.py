@@ -12,10 +12,10 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import Synthetic
+from ssltransfer.data.formats.voc import CLASSES
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.targets import VOID, BadTarget, Boxes, check_target, read_target
-from ssltransfer.data.transforms import Paired
-from ssltransfer.data.world.voc import CLASSES
+from ssltransfer.data.targets import VOID, Boxes, CorruptTargetError, check_target, read_target
+from ssltransfer.data.transforms import JointTransform
 from ssltransfer.stages.index import run
 
 
@@ -100,7 +100,7 @@ def voc(folder: Path, *boxes: tuple[object, ...], name: str = "cat") -> Path:
     ],
 )
 def test_bad_boxes(tmp_path: Path, box: tuple[object, ...], fault: str) -> None:
-    with pytest.raises(BadTarget, match=fault):
+    with pytest.raises(CorruptTargetError, match=fault):
         check_target("boxes", voc(tmp_path, box), 20, 10, CLASSES)
 
 
@@ -130,7 +130,7 @@ def test_bad_maps(tmp_path: Path, kind, pixels: np.ndarray, fault: str) -> None:
         np.save(path, pixels)
     else:
         Image.fromarray(pixels).save(path)
-    with pytest.raises(BadTarget, match=fault):
+    with pytest.raises(CorruptTargetError, match=fault):
         check_target(kind, path, 20, 10, CLASSES)
 
 
@@ -143,7 +143,7 @@ def test_bad_files(tmp_path: Path) -> None:
         ("boxes", "a.xml", "annotation is damaged"),
         ("boxes", "b.xml", "b.xml is missing"),
     ):
-        with pytest.raises(BadTarget, match=fault):
+        with pytest.raises(CorruptTargetError, match=fault):
             check_target(kind, tmp_path / name, 20, 10, CLASSES)  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ def test_a_bad_target_leaves_its_image_out(tmp_path: Path) -> None:
         read_target(before, 0)
 
 
-class WithMask(Paired):
+class WithMask(JointTransform):
     padding = {"mask": VOID}
 
     def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
@@ -171,14 +171,14 @@ def test_images_of_different_sizes_are_filled_up(tmp_path: Path, workers: int) -
     assert len({tuple(size) for size in index.sizes.tolist()}) > 1
     (batch,) = load_batches(index, WithMask(), sequential_keys(range(8), 8), seed=3, workers=workers)
     width, height = index.sizes.max(0)
-    assert batch.images.shape == (8, 3, height, width) and batch.others["mask"].shape == (8, height, width)
-    assert batch.others["sizes"].tolist() == index.sizes[:, ::-1].tolist()
+    assert batch.images.shape == (8, 3, height, width) and batch.targets["mask"].shape == (8, height, width)
+    assert batch.targets["sizes"].tolist() == index.sizes[:, ::-1].tolist()
     (alone,) = load_batches(index, WithMask(), sequential_keys([5], 1), seed=3)
-    h, w = batch.others["sizes"][5]
+    h, w = batch.targets["sizes"][5]
     assert torch.equal(batch.images[5, :, :h, :w], alone.images[0])
-    assert torch.equal(batch.others["mask"][5, :h, :w], alone.others["mask"][0])
-    assert torch.equal(batch.others["place"][5], alone.others["place"][0])
-    assert (batch.others["mask"][5, h:] == VOID).all() and (batch.images[5, :, :, w:] == 0).all()
+    assert torch.equal(batch.targets["mask"][5, :h, :w], alone.targets["mask"][0])
+    assert torch.equal(batch.targets["place"][5], alone.targets["place"][0])
+    assert (batch.targets["mask"][5, h:] == VOID).all() and (batch.images[5, :, :, w:] == 0).all()
     parts = batch.split(3)
     assert [len(part) for part in parts] == [3, 3, 2]
-    assert torch.equal(torch.cat([part.others["mask"] for part in parts]), batch.others["mask"])
+    assert torch.equal(torch.cat([part.targets["mask"] for part in parts]), batch.targets["mask"])

@@ -4,7 +4,7 @@ from scipy import stats
 from torch import Tensor
 
 from ssltransfer.data import permutations
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, cut_tiles, occlude, patch_pairs, permute
 
 SMALL = {"crop": 75, "tile": 20}
@@ -17,10 +17,10 @@ def coordinates(batch: int, height: int, width: int) -> Tensor:
     return torch.stack([one, one + 0, one * 1]).permute(1, 0, 2, 3, 4)  # (B, 3 colors, 3 planes, H, W)
 
 
-def places(batch: int, size: int, draws: Draws | None, **kw: int) -> tuple[Tensor, Tensor]:
+def places(batch: int, size: int, rng: SampleRNG | None, **kw: int) -> tuple[Tensor, Tensor]:
     """Row and column of the first pixel of each tile and color, (B, 9, 3), told by the pixels themselves."""
     planes = coordinates(batch, size, size)
-    rows, columns = (cut_tiles(planes[:, :, k], draws, **kw) for k in (1, 2))
+    rows, columns = (cut_tiles(planes[:, :, k], rng, **kw) for k in (1, 2))
     side = kw["tile"]
     steps = torch.arange(side)
     assert torch.equal(rows - rows[..., :1, :1], steps[:, None].expand_as(rows))
@@ -28,12 +28,12 @@ def places(batch: int, size: int, draws: Draws | None, **kw: int) -> tuple[Tenso
     return rows[..., 0, 0], columns[..., 0, 0]
 
 
-def plain_tiles(image: Tensor, draws: Draws, crop: int, tile: int, jitter: int, shift: int) -> Tensor:
+def plain_tiles(image: Tensor, rng: SampleRNG, crop: int, tile: int, jitter: int, shift: int) -> Tensor:
     height, width = image.shape[-2:]
-    top = int(draws.integers("tiles/crop/y", 1, height - crop + 1))
-    left = int(draws.integers("tiles/crop/x", 1, width - crop + 1))
-    jy, jx = (draws.integers(f"tiles/jitter/{a}", 9, jitter + 1)[0] for a in "yx")
-    sy, sx = (draws.integers(f"tiles/channels/{a}", 27, shift + 1)[0] for a in "yx")
+    top = int(rng.integers("tiles/crop/y", 1, height - crop + 1))
+    left = int(rng.integers("tiles/crop/x", 1, width - crop + 1))
+    jy, jx = (rng.integers(f"tiles/jitter/{a}", 9, jitter + 1)[0] for a in "yx")
+    sy, sx = (rng.integers(f"tiles/channels/{a}", 27, shift + 1)[0] for a in "yx")
     out = torch.empty(9, 3, tile, tile, dtype=image.dtype)
     for k in range(9):
         for c in range(3):
@@ -47,15 +47,15 @@ def plain_tiles(image: Tensor, draws: Draws, crop: int, tile: int, jitter: int, 
 def test_tiles_are_those_of_a_plain_loop(crop: int, tile: int, jitter: int, shift: int):
     images = torch.randint(0, 256, (3, 3, crop + 5, crop + 9), dtype=torch.uint8)
     ids = torch.tensor([8, 3, 77])
-    found = cut_tiles(images, Draws(1, 2, ids), crop=crop, tile=tile, jitter=jitter, channel_shift=shift)
+    found = cut_tiles(images, SampleRNG(1, 2, ids), crop=crop, tile=tile, jitter=jitter, channel_shift=shift)
     assert found.shape == (3, 9, 3, tile, tile) and found.dtype == torch.uint8
     for row in range(3):
-        alone = Draws(1, 2, ids[row : row + 1])
+        alone = SampleRNG(1, 2, ids[row : row + 1])
         assert torch.equal(found[row], plain_tiles(images[row], alone, crop, tile, jitter, shift))
 
 
 def test_places_fill_their_ranges_and_never_leave_the_cell():
-    rows, columns = places(600, 75, Draws(0, 0, torch.arange(600)), **SMALL)
+    rows, columns = places(600, 75, SampleRNG(0, 0, torch.arange(600)), **SMALL)
     for place, index in ((rows, torch.arange(9) // 3), (columns, torch.arange(9) % 3)):
         offset = place - 25 * index[:, None]
         assert offset.min() == 0 and offset.max() == 5  # cell 25, tile 20
@@ -68,7 +68,7 @@ def test_places_fill_their_ranges_and_never_leave_the_cell():
 
 
 def test_rows_columns_tiles_and_colors_move_independently():
-    rows, columns = places(400, 75, Draws(0, 0, torch.arange(400)), **SMALL)
+    rows, columns = places(400, 75, SampleRNG(0, 0, torch.arange(400)), **SMALL)
     moves = torch.stack([rows[:, 0, 0], rows[:, 4, 0], columns[:, 0, 0], columns[:, 4, 0]]).double()
     assert (torch.corrcoef(moves) - torch.eye(4)).abs().max() < 0.2
     shifts = torch.stack([rows[:, 0, 1] - rows[:, 0, 0], columns[:, 0, 1] - columns[:, 0, 0]]).double()
@@ -83,18 +83,18 @@ def test_without_draws_everything_is_centerd():
 
 
 def test_purpose_separates_the_occluders_cut_from_the_puzzles():
-    draws = Draws(0, 0, torch.arange(50))
+    rng = SampleRNG(0, 0, torch.arange(50))
     images = torch.randint(0, 256, (50, 3, 90, 90), dtype=torch.uint8)
-    main, other = (cut_tiles(images, draws, purpose=p, **SMALL) for p in ("tiles", "occluders"))
+    main, other = (cut_tiles(images, rng, purpose=p, **SMALL) for p in ("tiles", "occluders"))
     assert (main != other).flatten(1).any(dim=1).float().mean() > 0.9
 
 
 def test_a_sample_gives_the_same_tiles_alone_and_in_any_batch():
     images = torch.randint(0, 256, (6, 3, 96, 96), dtype=torch.uint8)
     ids = torch.tensor([5, 1, 99, 4, 2, 12])
-    batch = cut_tiles(images, Draws(7, 1, ids), **SMALL)
+    batch = cut_tiles(images, SampleRNG(7, 1, ids), **SMALL)
     order = torch.tensor([3, 0, 5])
-    assert torch.equal(cut_tiles(images[order], Draws(7, 1, ids[order]), **SMALL), batch[order])
+    assert torch.equal(cut_tiles(images[order], SampleRNG(7, 1, ids[order]), **SMALL), batch[order])
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_a_sample_gives_the_same_tiles_alone_and_in_any_batch():
 )
 def test_what_does_not_fit_is_refused(kw: dict[str, int], message: str):
     with pytest.raises(ValueError, match=message):
-        cut_tiles(torch.zeros(1, 3, 96, 96), Draws(0, 0, torch.arange(1)), **kw)
+        cut_tiles(torch.zeros(1, 3, 96, 96), SampleRNG(0, 0, torch.arange(1)), **kw)
 
 
 def test_slot_i_shows_tile_perm_i_and_the_inverse_restores_the_puzzle():
     perms = torch.from_numpy(permutations.min_distance_set(50))
     tiles = torch.randn(20, 9, 3, 4, 4)
-    label = Draws(0, 0, torch.arange(20)).integers("label", 1, 50)[:, 0]
+    label = SampleRNG(0, 0, torch.arange(20)).integers("label", 1, 50)[:, 0]
     shuffled = permute(tiles, perms, label)
     for b in range(20):
         for slot in range(9):
@@ -126,7 +126,7 @@ def test_slot_i_shows_tile_perm_i_and_the_inverse_restores_the_puzzle():
 def test_occluders_come_from_the_other_image_in_the_published_numbers():
     batch = 3000
     here = torch.arange(9.0).reshape(1, 9, 1, 1, 1).expand(batch, 9, 3, 2, 2)
-    puzzles, covered = occlude(here, here + 100, Draws(2, 0, torch.arange(batch)))
+    puzzles, covered = occlude(here, here + 100, SampleRNG(2, 0, torch.arange(batch)))
     shown = puzzles[:, :, 0, 0, 0]
     assert torch.equal(covered, shown >= 100)
     assert torch.equal(puzzles, shown[:, :, None, None, None].expand_as(puzzles))
@@ -146,20 +146,20 @@ def test_occluders_come_from_the_other_image_in_the_published_numbers():
 @pytest.mark.parametrize("counts", [(0,), (9,), (3, 5)])
 def test_occluder_counts_are_obeyed(counts: tuple[int, ...]):
     tiles = torch.zeros(64, 9, 1, 1, 1)
-    puzzles, covered = occlude(tiles, tiles + 1, Draws(2, 0, torch.arange(64)), counts=counts)
+    puzzles, covered = occlude(tiles, tiles + 1, SampleRNG(2, 0, torch.arange(64)), counts=counts)
     assert set(covered.sum(1).tolist()) == set(counts) and puzzles.sum() == covered.sum()
 
 
 def test_impossible_occlusion_is_refused():
     tiles = torch.zeros(2, 9, 1, 1, 1)
     with pytest.raises(ValueError, match="cannot be occluded"):
-        occlude(tiles, tiles, Draws(0, 0, torch.arange(2)), counts=(0, 10))
+        occlude(tiles, tiles, SampleRNG(0, 0, torch.arange(2)), counts=(0, 10))
     with pytest.raises(ValueError, match="alike"):
-        occlude(tiles, tiles[:1], Draws(0, 0, torch.arange(2)))
+        occlude(tiles, tiles[:1], SampleRNG(0, 0, torch.arange(2)))
 
 
 def test_puzzle_labels_are_uniform():
-    labels = Draws(0, 0, torch.arange(50_000)).integers("permutation", 1, 701)[:, 0]
+    labels = SampleRNG(0, 0, torch.arange(50_000)).integers("permutation", 1, 701)[:, 0]
     assert stats.chisquare(torch.bincount(labels, minlength=701).numpy()).pvalue > 1e-3
 
 
@@ -176,10 +176,10 @@ def test_offsets_are_numbered_as_in_the_authors_code():
 def test_pairs_are_those_of_a_plain_loop(height: int, width: int):
     ids = torch.tensor([3, 14])
     planes = coordinates(2, height, width)
-    found = patch_pairs(planes[:, 0].to(torch.float32), Draws(1, 0, ids), grids=2)
+    found = patch_pairs(planes[:, 0].to(torch.float32), SampleRNG(1, 0, ids), grids=2)
     pitch, kept, pairs = 144, [], []
     for b in range(2):
-        alone = Draws(1, 0, ids[b : b + 1])
+        alone = SampleRNG(1, 0, ids[b : b + 1])
         max_rows, max_columns = (height + 48) // pitch, (width + 48) // pitch
         origins = [alone.integers(f"pairs/origin/{a}", 2, 144)[0] for a in "yx"]
         jitter = [
@@ -211,7 +211,7 @@ def test_pairs_are_those_of_a_plain_loop(height: int, width: int):
 def test_the_label_says_where_the_second_patch_lies(size: int):
     planes = coordinates(40, size, size)[:, 0].to(torch.float32)
     kw = {"patch": 24, "gap": 12, "jitter": 2}
-    found = patch_pairs(planes, Draws(0, 0, torch.arange(40)), **kw)
+    found = patch_pairs(planes, SampleRNG(0, 0, torch.arange(40)), **kw)
     one, two = found.corners[found.first], found.corners[found.second]
     assert torch.equal(one[:, 0], two[:, 0])
     expected = torch.tensor(OFFSETS)[found.label].flip(1)  # rows first
@@ -229,8 +229,8 @@ def test_the_label_says_where_the_second_patch_lies(size: int):
 def test_some_pairs_are_drawn_evenly_from_all_pairs():
     planes = coordinates(300, 60, 60)[:, 0].to(torch.float32)
     kw = {"patch": 24, "gap": 12, "jitter": 0, "grids": 1}
-    draws = Draws(0, 0, torch.arange(300))
-    everything, some = patch_pairs(planes, draws, **kw), patch_pairs(planes, draws, pairs=3, **kw)
+    rng = SampleRNG(0, 0, torch.arange(300))
+    everything, some = patch_pairs(planes, rng, **kw), patch_pairs(planes, rng, pairs=3, **kw)
 
     def named(p) -> list[tuple]:
         ends = zip(p.corners[p.first].tolist(), p.corners[p.second].tolist(), p.label.tolist(), strict=True)
@@ -248,34 +248,34 @@ def test_pairs_do_not_depend_on_the_batch_and_patches_draw_apart():
     planes = coordinates(5, 96, 96)[:, 0].to(torch.float32)
     ids = torch.tensor([9, 2, 31, 7, 0])
     kw = {"patch": 24, "gap": 12, "jitter": 2}
-    batch = patch_pairs(planes, Draws(3, 1, ids), **kw)
-    alone = patch_pairs(planes[2:3], Draws(3, 1, ids[2:3]), **kw)
+    batch = patch_pairs(planes, SampleRNG(3, 1, ids), **kw)
+    alone = patch_pairs(planes[2:3], SampleRNG(3, 1, ids[2:3]), **kw)
     rows = batch.corners[:, 0] == 2
     assert torch.equal(batch.patches[rows], alone.patches)
-    assert torch.equal(batch.draws.bits("x", 3)[rows], alone.draws.bits("x", 3))
+    assert torch.equal(batch.rng.bits("x", 3)[rows], alone.rng.bits("x", 3))
     mine = rows[batch.first]
     assert torch.equal(batch.label[mine], alone.label)
     assert torch.equal(batch.corners[batch.first[mine], 1:], alone.corners[alone.first, 1:])
-    assert batch.draws.bits("x", 1).unique().numel() == len(batch.patches)
+    assert batch.rng.bits("x", 1).unique().numel() == len(batch.patches)
 
 
 def test_impossible_pairs_are_refused():
-    draws = Draws(0, 0, torch.arange(1))
+    rng = SampleRNG(0, 0, torch.arange(1))
     with pytest.raises(ValueError, match="make them 240"):
-        patch_pairs(torch.zeros(1, 3, 239, 400), draws)
+        patch_pairs(torch.zeros(1, 3, 239, 400), rng)
     with pytest.raises(ValueError, match="use 1 to 48"):
-        patch_pairs(torch.zeros(1, 3, 400, 400), draws, pairs=49)
+        patch_pairs(torch.zeros(1, 3, 400, 400), rng, pairs=49)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_cuts_the_same():
     images = torch.randint(0, 256, (8, 3, 300, 280), dtype=torch.uint8)
-    cpu, gpu = (Draws(0, 0, torch.arange(8, device=d)) for d in ("cpu", "cuda"))
+    cpu, gpu = (SampleRNG(0, 0, torch.arange(8, device=d)) for d in ("cpu", "cuda"))
     perms, label = torch.from_numpy(permutations.min_distance_set(20)), torch.arange(8)
-    for some, draws in ((images, cpu), (images.cuda(), gpu)):
-        tiles = permute(cut_tiles(some, draws), perms, label.to(some.device))
-        puzzle = occlude(tiles, cut_tiles(some.flip(0), draws, purpose="other"), draws)[0]
-        pairs = patch_pairs(some, draws, pairs=10)
+    for some, rng in ((images, cpu), (images.cuda(), gpu)):
+        tiles = permute(cut_tiles(some, rng), perms, label.to(some.device))
+        puzzle = occlude(tiles, cut_tiles(some.flip(0), rng, purpose="other"), rng)[0]
+        pairs = patch_pairs(some, rng, pairs=10)
         found = [t.cpu() for t in (puzzle, pairs.patches, pairs.first, pairs.second, pairs.label)]
         if some is images:
             expected = found

@@ -14,7 +14,7 @@ from ssltransfer.config.formats import MotionOptions, Video
 from ssltransfer.data import motion
 from ssltransfer.data.formats import LayoutError, find
 from ssltransfer.data.image_io import CorruptImageError
-from ssltransfer.data.videos import check_video, digest_of_video, frame_files, is_video, opencv, read_frames
+from ssltransfer.data.videos import check_video, frame_files, is_video, opencv, read_frames, video_digest
 
 RNG = np.random.default_rng(0)
 FRAMES = [np.kron(RNG.integers(0, 255, (6, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(12)]
@@ -47,7 +47,7 @@ def test_a_file_gives_the_frames_that_were_written(suffix: str, tmp_path: Path):
     assert len(found) == len(FRAMES) and found[0].dtype == np.uint8
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(found, FRAMES, strict=True)]) < 12
     checked = check_video(path)
-    assert (checked.width, checked.height) == (128, 96) and checked.digest == digest_of_video(path)
+    assert (checked.width, checked.height) == (128, 96) and checked.digest == video_digest(path)
 
 
 def test_a_folder_gives_its_frames_by_number(tmp_path: Path):
@@ -55,9 +55,9 @@ def test_a_folder_gives_its_frames_by_number(tmp_path: Path):
     assert [file.name for file in frame_files(path)][8:] == [f"frame{n}.png" for n in (8, 9, 10, 11)]
     assert all(np.array_equal(a, b) for a, b in zip(read_frames(path), FRAMES, strict=True))
     before = check_video(path).digest
-    assert before == digest_of_video(path)
+    assert before == video_digest(path)
     (path / "frame3.png").rename(path / "frame12.png")
-    assert digest_of_video(path) != before
+    assert video_digest(path) != before
 
 
 def faulty(kind: str, path: Path) -> Path:

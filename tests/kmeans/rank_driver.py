@@ -7,10 +7,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ssltransfer.kmeans import Matrix, kmeans
+from ssltransfer.kmeans import ArraySource, kmeans
 
 
-class Chunks(Matrix):
+class Chunks(ArraySource):
     """An array in chunks of 256 rows."""
 
     def __init__(self, values):

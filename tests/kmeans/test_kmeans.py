@@ -8,11 +8,11 @@ import torch
 from sklearn.cluster import KMeans
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.kmeans import Matrix, Points, Rows, kmeans
+from ssltransfer.kmeans import ArraySource, PointLoader, SubsetSource, kmeans
 from ssltransfer.kmeans import points as points_module
-from ssltransfer.kmeans.lloyd import Sums
+from ssltransfer.kmeans.init import first_centroids
+from ssltransfer.kmeans.lloyd import ClusterSums
 from ssltransfer.kmeans.nearest import Nearest
-from ssltransfer.kmeans.start import first_centroids
 
 CPU = torch.device("cpu")
 
@@ -28,10 +28,12 @@ def nearest(centroids, x):
 
 
 def points_of(x, k=2, **options):
-    return Points(Matrix(x), k, **({"normalize": False, "device": CPU, "budget": 1 << 30, "where": "x"} | options))
+    return PointLoader(
+        ArraySource(x), k, **({"normalize": False, "device": CPU, "budget": 1 << 30, "where": "x"} | options)
+    )
 
 
-class Chunks(Matrix):
+class Chunks(ArraySource):
     """An array in chunks of some rows, which counts how often it is read."""
 
     def __init__(self, values, rows):
@@ -47,7 +49,7 @@ class Chunks(Matrix):
 def test_objective_is_that_of_scikit_learn_from_the_same_start(dims, k, seed):
     x = blobs(dims=dims, seed=seed)
     init = x[:k]
-    ours = kmeans(Matrix(x), k, init=init, iterations=300, tolerance=0)
+    ours = kmeans(ArraySource(x), k, init=init, iterations=300, tolerance=0)
     theirs = KMeans(k, init=init.astype(np.float64), n_init=1, max_iter=300, tol=0).fit(x.astype(np.float64))
     assert ours.stopped == "no point moved"
     assert ours.objective == pytest.approx(theirs.inertia_, rel=1e-6)
@@ -65,9 +67,9 @@ def test_points_that_are_kept_are_read_as_often_however_many_the_iterations():
 def test_what_was_converted_is_read_again_to_be_converted_otherwise():
     x = blobs(1000)
     source = Chunks(x, 100)
-    points = Points(source, 2, normalize=False, device=CPU, budget=1 << 30, where="x")
+    points = PointLoader(source, 2, normalize=False, device=CPU, budget=1 << 30, where="x")
     seen = [block.clone() for _ in range(2) for _, block in points]
-    points.shift(torch.ones(x.shape[1]))
+    points.center(torch.ones(x.shape[1]))
     seen += [block + 1 for _, block in points]
     assert source.reads == 2 * 10
     assert torch.equal(torch.cat(seen[:10]), torch.from_numpy(x)) and len(seen) == 30
@@ -78,7 +80,7 @@ def test_what_was_converted_is_read_again_to_be_converted_otherwise():
 def test_some_rows_of_a_source_are_a_source(rows):
     x = blobs(100)
     ids = np.flatnonzero(np.random.default_rng(0).random(100) < 0.3)
-    some = Rows(Chunks(x, rows), ids)
+    some = SubsetSource(Chunks(x, rows), ids)
     assert some.shape == (len(ids), 24)
     for start in range(0, len(ids), some.rows):
         assert (some.read(slice(start, start + some.rows)) == x[ids[start : start + some.rows]]).all()
@@ -88,7 +90,7 @@ def test_every_iteration_is_lloyds():
     """Ten lines of float64 as the reference, for the curve and the centroids."""
     x = blobs(500, 8)
     centroids = x[:12].astype(np.float64)
-    ours = kmeans(Matrix(x), 12, init=x[:12], iterations=6, tolerance=0)
+    ours = kmeans(ArraySource(x), 12, init=x[:12], iterations=6, tolerance=0)
     before = np.full(500, -1)
     for row in ours.curve:
         distances = ((x[:, None].astype(np.float64) - centroids) ** 2).sum(2)
@@ -103,8 +105,8 @@ def test_every_iteration_is_lloyds():
 
 def test_faiss_agrees():
     x = blobs()
-    ours = kmeans(Matrix(x), 30, init=x[:30], iterations=20, tolerance=0)
-    theirs = kmeans(Matrix(x), 30, init=x[:30], iterations=20, tolerance=0, backend="faiss")
+    ours = kmeans(ArraySource(x), 30, init=x[:30], iterations=20, tolerance=0)
+    theirs = kmeans(ArraySource(x), 30, init=x[:30], iterations=20, tolerance=0, backend="faiss")
     assert theirs.objective == pytest.approx(ours.objective, rel=1e-4)
     shared = min(len(ours.curve), len(theirs.curve))
     for mine, its in zip(ours.curve[:shared], theirs.curve[:shared], strict=True):
@@ -115,7 +117,7 @@ def test_faiss_agrees():
 def test_faiss_uses_all_points():
     """Its default trains on 256 points a cluster."""
     x = blobs(2000, 4)
-    ours = kmeans(Matrix(x), 2, init=x[:2], iterations=3, tolerance=0, backend="faiss")
+    ours = kmeans(ArraySource(x), 2, init=x[:2], iterations=3, tolerance=0, backend="faiss")
     reference = KMeans(2, init=x[:2], n_init=1, max_iter=3, tol=0).fit(x)
     assert ours.objective == pytest.approx(reference.inertia_, rel=1e-4)
 
@@ -127,7 +129,7 @@ def test_objective_never_rises_and_threads_do_not_matter():
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            runs.append(kmeans(Matrix(x), 40, iterations=15, tolerance=0, seed=3))
+            runs.append(kmeans(ArraySource(x), 40, iterations=15, tolerance=0, seed=3))
     finally:
         torch.set_num_threads(threads)
     curve = [row["objective"] for row in runs[0].curve]
@@ -149,7 +151,7 @@ def test_memory_does_not_change_a_bit(dtype, normalize, monkeypatch):
         results.append(found)
         reads.append(source.reads)
     kept = results[-1]
-    assert [found.tier for found in results] == ["disk", "cpu" if dtype == np.float16 else "disk", "cpu"]
+    assert [found.residency for found in results] == ["disk", "cpu" if dtype == np.float16 else "disk", "cpu"]
     assert reads[-1] <= 4 * 20 < reads[0]  # kept: for offset, start, iterations and the last pass
     assert len(kept.curve) > 2
     for other in results[:-1]:
@@ -164,7 +166,7 @@ def test_normalize_is_clustering_of_unit_rows():
     x[7] = 0
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     unit = np.divide(x, lengths, where=lengths > 0, out=np.zeros_like(x))
-    ours = kmeans(Matrix(x), 15, init=unit[:15], normalize=True, tolerance=0, iterations=300)
+    ours = kmeans(ArraySource(x), 15, init=unit[:15], normalize=True, tolerance=0, iterations=300)
     theirs = KMeans(15, init=unit[:15].astype(np.float64), n_init=1, max_iter=300, tol=0).fit(unit.astype(np.float64))
     assert ours.objective == pytest.approx(theirs.inertia_, rel=1e-6)
 
@@ -209,7 +211,9 @@ def test_plus_plus_draws_by_squared_distance():
 def test_plus_plus_starts_better():
     x = blobs(3000, 10, centers=30, spread=20)
     means = {
-        how: np.mean([kmeans(Matrix(x), 30, init=how, iterations=1, seed=seed).curve[0]["mean"] for seed in range(5)])
+        how: np.mean(
+            [kmeans(ArraySource(x), 30, init=how, iterations=1, seed=seed).curve[0]["mean"] for seed in range(5)]
+        )
         for how in ("random", "k-means++")
     }
     assert means["k-means++"] < 0.9 * means["random"]
@@ -219,14 +223,14 @@ def test_a_start_among_principal_components_ends_no_worse():
     """And sooner: few iterations in all dimensions are left."""
     x = blobs(4000, 200, centers=60, spread=0.5)
     found = {
-        how: [kmeans(Matrix(x), 50, init=how, iterations=30, seed=seed) for seed in range(3)]
+        how: [kmeans(ArraySource(x), 50, init=how, iterations=30, seed=seed) for seed in range(3)]
         for how in ("random", "pca")
     }
     objective = {how: np.mean([one.objective for one in runs]) for how, runs in found.items()}
     length = {how: np.mean([len(one.curve) for one in runs]) for how, runs in found.items()}
     assert objective["pca"] <= objective["random"]
     assert length["pca"] < length["random"]
-    again = kmeans(Matrix(x), 50, init="pca", iterations=30, seed=2)
+    again = kmeans(ArraySource(x), 50, init="pca", iterations=30, seed=2)
     assert again.centroids.tobytes() == found["pca"][2].centroids.tobytes()
 
 
@@ -234,10 +238,10 @@ def test_half_precision_points_are_clustered_alike():
     """What CUDA does with float16 features, on a CPU: products of halves, everything else in float32 and above."""
     x = (blobs(3000, 64, spread=1) * 100).astype(np.float16)
     points, offset = points_of(x, 30), torch.from_numpy(x[:100].astype(np.float32)).mean(0)
-    points.shift(offset, torch.float16, 0.5)
+    points.center(offset, torch.float16, 0.5)
     centroids = torch.from_numpy(x[:30].astype(np.float32))
     half = Nearest((centroids - offset) * 0.5, points.step, torch.float16)
-    sums = Sums(30, 64, CPU)
+    sums = ClusterSums(30, 64, CPU)
     labels, distances = torch.empty(3000, dtype=torch.int64), torch.empty(3000)
     for span, rows in points:
         assert rows.dtype == torch.float16
@@ -255,7 +259,7 @@ def test_half_precision_points_are_clustered_alike():
 def test_farthest_refills_as_scikit_learn_does():
     x = blobs(800, 6, centers=10)
     init = np.concatenate([x[:6], np.full((3, 6), 1e3, np.float32)])  # three centroids that no point is near
-    ours = kmeans(Matrix(x), 9, init=init, iterations=300, tolerance=0)
+    ours = kmeans(ArraySource(x), 9, init=init, iterations=300, tolerance=0)
     theirs = KMeans(9, init=init.astype(np.float64), n_init=1, max_iter=300, tol=0).fit(x.astype(np.float64))
     assert ours.curve[0]["empty"] == 3
     assert ours.curve[1]["empty"] == 0
@@ -265,43 +269,43 @@ def test_farthest_refills_as_scikit_learn_does():
 
 def test_farthest_takes_ties_by_the_lowest_sample():
     x = np.array([[0.0], [0.0], [5.0], [-5.0], [-5.0], [5.0]], np.float32)
-    found = kmeans(Matrix(x), 2, init=np.array([[0.0], [100.0]], np.float32), iterations=1)
+    found = kmeans(ArraySource(x), 2, init=np.array([[0.0], [100.0]], np.float32), iterations=1)
     # Sample 2 (at 5) leaves; the other five have mean -1.
     assert found.centroids[:, 0].tolist() == [-1.0, 5.0]
 
 
 def test_farthest_does_not_put_equal_points_into_two_clusters():
     x = np.array([[0.0], [0.2], [9.0], [9.0], [9.0], [-7.0], [-7.0]], np.float32)
-    found = kmeans(Matrix(x), 3, init=np.array([[0.0], [100.0], [200.0]], np.float32), iterations=20)
+    found = kmeans(ArraySource(x), 3, init=np.array([[0.0], [100.0], [200.0]], np.float32), iterations=20)
     assert sorted(found.centroids[:, 0].tolist()) == pytest.approx([-7.0, 0.1, 9.0], abs=1e-5)
 
 
 def test_keep_leaves_the_centroid_and_error_ends():
     x = blobs(300, 4)
     init = np.concatenate([x[:4], np.full((1, 4), 1e3, np.float32)])
-    kept = kmeans(Matrix(x), 5, init=init, empty="keep")
+    kept = kmeans(ArraySource(x), 5, init=init, empty="keep")
     assert kept.sizes[4] == 0
     assert (kept.centroids[4] == 1e3).all()
     with pytest.raises(ArtifactError, match=r"the images: 1 of 5 clusters have no points .* is 4"):
-        kmeans(Matrix(x), 5, init=init, empty="error", where="the images")
+        kmeans(ArraySource(x), 5, init=init, empty="error", where="the images")
     with pytest.raises(ArtifactError, match="1 of 5 clusters have no points"):
-        kmeans(Matrix(x), 5, init=init, empty="error", backend="faiss")
+        kmeans(ArraySource(x), 5, init=init, empty="error", backend="faiss")
     with pytest.raises(ArtifactError, match="cannot keep"):
-        kmeans(Matrix(x), 5, init=init, empty="keep", backend="faiss")
+        kmeans(ArraySource(x), 5, init=init, empty="keep", backend="faiss")
 
 
 def test_why_it_stops():
     x = blobs()
-    assert kmeans(Matrix(x), 30, iterations=2, tolerance=0).stopped == "iterations used up"
-    few = kmeans(Matrix(blobs(spread=20)), 40, init=blobs(spread=20)[:40], iterations=99, tolerance=0.01)
+    assert kmeans(ArraySource(x), 30, iterations=2, tolerance=0).stopped == "iterations used up"
+    few = kmeans(ArraySource(blobs(spread=20)), 40, init=blobs(spread=20)[:40], iterations=99, tolerance=0.01)
     assert few.stopped == "less than 0.01 of the points moved"
     assert [row["moved"] < 0.01 * 2000 for row in few.curve] == [False] * (len(few.curve) - 1) + [True]
     shapeless = np.random.default_rng(0).normal(size=(2000, 24)).astype(np.float32)
-    loose = kmeans(Matrix(shapeless), 30, iterations=99, tolerance=0.01)
+    loose = kmeans(ArraySource(shapeless), 30, iterations=99, tolerance=0.01)
     assert loose.stopped == "the objective fell by less than 0.01 of itself"
     falls = [1 - after["objective"] / before["objective"] for before, after in pairwise(loose.curve)]
     assert [fall < 0.01 for fall in falls] == [False] * (len(falls) - 1) + [True]
-    assert "objective" in kmeans(Matrix(x), 30, iterations=99, tolerance=0, backend="faiss").stopped
+    assert "objective" in kmeans(ArraySource(x), 30, iterations=99, tolerance=0, backend="faiss").stopped
 
 
 @pytest.mark.parametrize("how", ["random", "k-means++", "pca"])
@@ -315,7 +319,7 @@ def test_why_it_stops():
 )
 def test_degenerate_points_are_refused(how, x, k, said):
     with pytest.raises(ArtifactError, match=said):
-        kmeans(Matrix(x), k, init=how, where="the images")
+        kmeans(ArraySource(x), k, init=how, where="the images")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -329,14 +333,14 @@ def test_a_value_that_is_no_number_names_its_sample(value, backend):
 
 def test_k_equal_to_n_puts_each_point_alone():
     x = blobs(40, 3)
-    found = kmeans(Matrix(x), 40)
+    found = kmeans(ArraySource(x), 40)
     assert sorted(found.labels.tolist()) == list(range(40))
     assert found.objective == pytest.approx(0, abs=1e-9)
 
 
 def test_too_little_memory_is_refused_at_once(monkeypatch):
     with pytest.raises(ArtifactError, match=r"the images: 4 clusters in 8 dimensions need .* budget is 0 MB"):
-        kmeans(Matrix(blobs(100, 8)), 4, budget=1000, where="the images")
+        kmeans(ArraySource(blobs(100, 8)), 4, budget=1000, where="the images")
     monkeypatch.setitem(points_module.BLOCK_FLOATS, "cpu", 1 << 12)
     x = blobs(4000, 32)
     with pytest.raises(ArtifactError, match="faiss needs all points in memory"):
@@ -375,7 +379,7 @@ def test_sums_of_a_block(k):
     x, labels = rng.normal(size=(1000, 9)).astype(np.float32), rng.integers(k, size=1000)
     expected = np.zeros((k, 9))
     np.add.at(expected, labels, x.astype(np.float64))
-    sums = Sums(k, 9, CPU)
+    sums = ClusterSums(k, 9, CPU)
     for rows in np.array_split(np.arange(1000), 3):
         sums.add(torch.from_numpy(labels[rows]), torch.from_numpy(x[rows]))
     sums.whole()
@@ -385,6 +389,6 @@ def test_sums_of_a_block(k):
 
 def test_take_keeps_the_order_asked_for():
     x = blobs(1000, 4)
-    points = Points(Chunks(x, 128), 2, normalize=False, device=CPU, budget=1 << 30, where="x")
+    points = PointLoader(Chunks(x, 128), 2, normalize=False, device=CPU, budget=1 << 30, where="x")
     ids = np.array([999, 3, 500, 3, 127, 128])
     np.testing.assert_array_equal(points.take(ids).numpy(), x[ids])

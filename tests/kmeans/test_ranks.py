@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssltransfer.kmeans import Matrix, kmeans
+from ssltransfer.kmeans import ArraySource, kmeans
 
 DRIVER = Path(__file__).with_name("rank_driver.py")
 
@@ -53,5 +53,5 @@ def test_two_processes_find_what_one_finds(tmp_path: Path, init: str) -> None:
 def test_one_process_of_the_driver_is_a_plain_call(tmp_path: Path) -> None:
     np.save(tmp_path / "points.npy", points())
     one = by_ranks(tmp_path / "one", "random", 1)
-    plain = kmeans(Matrix(points()), 25, init="random", tolerance=0, seed=1)
+    plain = kmeans(ArraySource(points()), 25, init="random", tolerance=0, seed=1)
     assert plain.objective == pytest.approx(float(one["objective"]), rel=1e-6)

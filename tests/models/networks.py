@@ -29,7 +29,7 @@ def shaken(network: M) -> M:
 
 def shaken_backbone(options: BackboneOptions) -> Backbone:
     """That backbone with its top, in float64, for evaluation."""
-    return shaken(build_backbone(options, top=True).double().eval())
+    return shaken(build_backbone(options, include_top=True).double().eval())
 
 
 def noise(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:

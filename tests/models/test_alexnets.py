@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from networks import shaken
 from torch import Tensor, nn
 
-from ssltransfer.config.backbones import AlexNet, AlexNetBig, AlexNetBN
+from ssltransfer.config.backbones import AlexNet, AlexNetBN, AlexNetDeepCluster
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors
@@ -43,7 +43,7 @@ def rotnet() -> nn.Module:
 def test_rotnets_file_is_read_and_computes_the_same() -> None:
     torch.manual_seed(0)
     theirs = shaken(rotnet()).eval()
-    ours = build_backbone(AlexNetBN(), top=True).eval()
+    ours = build_backbone(AlexNetBN(), include_top=True).eval()
     said = load_tensors(ours, theirs.state_dict(), "rotnet.pth")
     assert said.endswith("prefix '', 2 left in the file")  # the classifier
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters()) - 4 * 4097
@@ -78,8 +78,8 @@ def sobel_by_hand(x: Tensor) -> Tensor:
 
 
 def test_deepclusters_sees_sobel_gradients() -> None:
-    options = AlexNetBig(width=0.125, size=96, sobel=True)
-    backbone = build_backbone(options, top=True).double().eval()
+    options = AlexNetDeepCluster(width_mult=0.125, img_size=96, sobel=True)
+    backbone = build_backbone(options, include_top=True).double().eval()
     x = torch.randn(2, 3, 96, 96, dtype=torch.float64)
     with torch.no_grad():
         wanted = backbone.features[:3](sobel_by_hand(x))  # type: ignore[index]
@@ -91,7 +91,7 @@ def test_deepclusters_sees_sobel_gradients() -> None:
 
 def test_deepclusters_channels_and_size() -> None:
     with torch.device("meta"):
-        plain, sobel = (build_backbone(AlexNetBig(sobel=sobel), top=True) for sobel in (False, True))
+        plain, sobel = (build_backbone(AlexNetDeepCluster(sobel=sobel), include_top=True) for sobel in (False, True))
     convolutions = [part for part in plain.modules() if isinstance(part, nn.Conv2d)]
     assert {c.groups for c in convolutions} == {1}
     assert [c.out_channels for c in convolutions] == [96, 256, 384, 384, 256] and {c.groups for c in convolutions} == {
@@ -104,6 +104,6 @@ def test_deepclusters_channels_and_size() -> None:
 
 
 def test_torchvisions_alexnet_is_as_it_was() -> None:
-    backbone: Backbone = build_backbone(AlexNet(width=0.125), top=True)
+    backbone: Backbone = build_backbone(AlexNet(width_mult=0.125), include_top=True)
     places = [int(name.split(".")[1]) for name in backbone.state_dict() if name.startswith("features")]
     assert sorted(set(places)) == [0, 3, 6, 8, 10]

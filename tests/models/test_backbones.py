@@ -10,8 +10,8 @@ from torch import nn
 
 from ssltransfer.config.backbones import (
     AlexNet,
-    AlexNetBig,
     AlexNetBN,
+    AlexNetDeepCluster,
     BackboneOptions,
     CaffeNet,
     MobileNetV2,
@@ -28,17 +28,26 @@ from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.state_dicts import load_tensors
 
 OPTIONS = [
-    *(CaffeNet(), AlexNet(), AlexNetBN(), AlexNetBig(), AlexNetBig(sobel=True), Vgg16(), Vgg16(bn=False), Vgg19BN()),
-    *(ResNet18(), ResNet50(), ResNet50V2(), ResNet50V2(representation=64), ResNet101V2(), RevNet50()),
+    *(
+        CaffeNet(),
+        AlexNet(),
+        AlexNetBN(),
+        AlexNetDeepCluster(),
+        AlexNetDeepCluster(sobel=True),
+        Vgg16(),
+        Vgg16(bn=False),
+        Vgg19BN(),
+    ),
+    *(ResNet18(), ResNet50(), ResNet50V2(), ResNet50V2(embed_dim=64), ResNet101V2(), RevNet50()),
     MobileNetV2(),
 ]
-SMALL = [option.model_copy(update={"width": 0.125, "size": 64}) for option in OPTIONS]
+SMALL = [option.model_copy(update={"width_mult": 0.125, "img_size": 64}) for option in OPTIONS]
 names = pytest.mark.parametrize
 
 
 def meta(options: BackboneOptions) -> Backbone:
     with torch.device("meta"):
-        return build_backbone(options, top=True)
+        return build_backbone(options, include_top=True)
 
 
 def theirs_on_meta(name: str) -> nn.Module:
@@ -74,7 +83,7 @@ def test_tensors_are_named_and_shaped_as_torchvisions(options: BackboneOptions, 
 def test_alexnet_computes_torchvisions_activations():
     theirs = torchvision.models.alexnet()
     shaken(theirs).eval()
-    ours = build_backbone(AlexNet(), top=True).eval()
+    ours = build_backbone(AlexNet(), include_top=True).eval()
     assert "prefix ''" in load_tensors(ours, theirs.state_dict(), "x")
     x = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
@@ -93,7 +102,7 @@ def test_vgg16_computes_torchvisions_convolutions(bn: bool):
     vgg = torchvision.models.vgg
     features = vgg.make_layers(vgg.cfgs["D"], batch_norm=bn)
     shaken(features).eval()
-    ours = build_backbone(Vgg16(bn=bn), top=False).eval()
+    ours = build_backbone(Vgg16(bn=bn), include_top=False).eval()
     load_tensors(ours, {f"features.{key}": value for key, value in features.state_dict().items()}, "x")
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -108,7 +117,7 @@ def test_vgg16_computes_torchvisions_convolutions(bn: bool):
 def test_vgg16_computes_torchvisions_logits(bn: bool):
     theirs = torchvision.models.get_model("vgg16_bn" if bn else "vgg16")
     shaken(theirs).eval()
-    ours = build_backbone(Vgg16(bn=bn), top=True).eval()
+    ours = build_backbone(Vgg16(bn=bn), include_top=True).eval()
     load_tensors(ours, theirs.state_dict(), "x")
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
@@ -119,7 +128,7 @@ def test_vgg16_computes_torchvisions_logits(bn: bool):
 def test_resnets_compute_torchvisions_activations(options: BackboneOptions, name: str):
     theirs = torchvision.models.get_model(name)
     shaken(theirs).eval()
-    ours = build_backbone(options, top=True).eval()
+    ours = build_backbone(options, include_top=True).eval()
     load_tensors(ours, theirs.state_dict(), "x")
     x = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
@@ -148,22 +157,23 @@ def test_caffenet_on_tiles_has_the_published_sizes():
 
 @names("kind", [ResNet18, ResNet50, ResNet50V2, RevNet50])
 def test_residual_tiles_have_kolesnikovs_strides(kind: type[BackboneOptions]):
-    shapes = build_tile_backbone(kind(width=0.125), seed=0).shapes(64)
+    shapes = build_tile_backbone(kind(width_mult=0.125), seed=0).shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
 
 
 @names("options", SMALL, ids=lambda o: o.slug)
 def test_tile_backbone_has_the_tensors_of_the_backbone_itself(options: BackboneOptions):
     tiles = build_tile_backbone(options, seed=3)
-    own = build_backbone(options, top=False, seed=4)
+    own = build_backbone(options, include_top=False, seed=4)
     own.load_state_dict(tiles.state_dict())
     assert own.options == options
-    again = build_backbone(options, top=False, seed=3)
+    again = build_backbone(options, include_top=False, seed=3)
     assert all(torch.equal(own.state_dict()[key], value) for key, value in again.state_dict().items())
-    if options.tile:
+    if options.patch_overrides:
         stride = tiles.get_submodule(first_convolution(tiles)).stride
         assert (
-            stride == (options.tile["stem_stride"],) * 2 and stride != own.get_submodule(first_convolution(own)).stride
+            stride == (options.patch_overrides["stem_stride"],) * 2
+            and stride != own.get_submodule(first_convolution(own)).stride
         )
 
 
@@ -173,7 +183,7 @@ def first_convolution(backbone: Backbone) -> str:
 
 @names("options", SMALL, ids=lambda o: o.slug)
 def test_nothing_beyond_the_layer_asked_for_is_computed(options: BackboneOptions):
-    backbone = build_backbone(options, top=True).eval()
+    backbone = build_backbone(options, include_top=True).eval()
     ran: list[str] = []
     for name, part in backbone.named_modules():
         if not list(part.children()):
@@ -202,7 +212,7 @@ BARE = {
 
 @names("options", SMALL, ids=lambda o: o.slug)
 def test_a_layer_is_the_same_alone_or_among_others_and_has_the_shape_promised(options: BackboneOptions):
-    backbone = build_backbone(options, top=True).eval()
+    backbone = build_backbone(options, include_top=True).eval()
     x = torch.randn(2, 3, 64, 64)
     together = backbone(x, backbone.layers)
     for layer, shape in backbone.shapes().items():
@@ -216,7 +226,7 @@ def test_a_layer_is_the_same_alone_or_among_others_and_has_the_shape_promised(op
 
 @names("options", OPTIONS, ids=lambda o: o.slug)
 def test_width_multiplies_every_layers_channels(options: BackboneOptions):
-    full, half = meta(options).shapes(), meta(options.model_copy(update={"width": 0.5})).shapes()
+    full, half = meta(options).shapes(), meta(options.model_copy(update={"width_mult": 0.5})).shapes()
     kept = {"representation": 1}
     if options.name == "mobilenet-v2":
         # torchvision's rounding never takes off more than a tenth; 1280 stay 1280.
@@ -228,8 +238,8 @@ def test_width_multiplies_every_layers_channels(options: BackboneOptions):
 @names("size", [64, 96, 224, 227, 256])
 @names("options", OPTIONS, ids=lambda o: o.slug)
 def test_sides_are_those_of_the_strides(options: BackboneOptions, size: int):
-    shapes = meta(options.model_copy(update={"width": 0.125, "size": size})).shapes()
-    assert set(options.maps) == {name for name, shape in shapes.items() if len(shape) == 3}
+    shapes = meta(options.model_copy(update={"width_mult": 0.125, "img_size": size})).shapes()
+    assert set(options.spatial_layers) == {name for name, shape in shapes.items() if len(shape) == 3}
     if "block4" in shapes:
         halved = {"vgg19-bn": (1, 2, 4, 8, 16)}.get(options.name, (2, 4, 8, 16, 32))
         floor = options.name == "vgg19-bn"
@@ -245,22 +255,22 @@ def test_channels_stay_multiples_of_eight():
 @names("size", [64, 95, 96, 227])
 @names("stride", [1, 2, 4])
 def test_caffenet_takes_any_size(size: int, stride: int):
-    options = CaffeNet(width=0.1, size=size, stem_stride=stride)
-    assert build_backbone(options, top=True)(torch.zeros(1, 3, size, size))["fc7"].shape == (1, 408)
+    options = CaffeNet(width_mult=0.1, img_size=size, stem_stride=stride)
+    assert build_backbone(options, include_top=True)(torch.zeros(1, 3, size, size))["fc7"].shape == (1, 408)
 
 
 def test_weights_depend_on_the_seed_alone():
     torch.manual_seed(1)
-    one = build_backbone(SMALL[0], top=True, seed=7).state_dict()
+    one = build_backbone(SMALL[0], include_top=True, seed=7).state_dict()
     state = torch.random.get_rng_state()
-    two = build_backbone(SMALL[0], top=True, seed=7).state_dict()
-    other = build_backbone(SMALL[0], top=True, seed=8).state_dict()
+    two = build_backbone(SMALL[0], include_top=True, seed=7).state_dict()
+    other = build_backbone(SMALL[0], include_top=True, seed=8).state_dict()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, two[key]) for key, value in one.items())
     assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
 
 
 def test_an_unknown_layer_is_refused_by_name():
-    backbone = build_backbone(SMALL[0], top=False)
+    backbone = build_backbone(SMALL[0], include_top=False)
     with pytest.raises(LayerError, match="caffenet: no layer 'fc6'; it has conv1, conv2, conv3, conv4, conv5"):
         backbone(torch.zeros(1, 3, 64, 64), ["fc6"])

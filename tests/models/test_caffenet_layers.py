@@ -27,7 +27,7 @@ def lrn(x: Tensor) -> Tensor:
 
 
 def test_layers_are_those_of_a_plain_caffenet():
-    backbone = build_backbone(CaffeNet(width=0.25, size=95), top=True, seed=2).eval()
+    backbone = build_backbone(CaffeNet(width_mult=0.25, img_size=95), include_top=True, seed=2).eval()
     weights = dict(backbone.state_dict())
     # Activations of hundreds, where LRN bites, and biases that are not zero.
     for key, value in weights.items():

@@ -11,16 +11,16 @@ from ssltransfer.models import data_init as module
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.data_init import Chain, balance, rescale, unit_variance
-from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.fuse_bn import fuse_conv_bn
 
-CAFFENET = CaffeNet(width=0.125, size=64, stem_stride=2)
-ALEXNET = AlexNet(width=0.125, size=96)
-VGG = Vgg16(width=0.06, size=32, bn=False)
+CAFFENET = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
+ALEXNET = AlexNet(width_mult=0.125, img_size=96)
+VGG = Vgg16(width_mult=0.06, img_size=32, bn=False)
 
 
 def uneven(options: BackboneOptions) -> Backbone:
     """Layers of very different scales, channels too."""
-    backbone = build_backbone(options, top=True, seed=2).double()
+    backbone = build_backbone(options, include_top=True, seed=2).double()
     generator = torch.Generator().manual_seed(3)
     for place, layer in enumerate(m for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
         assert layer.bias is not None
@@ -32,7 +32,7 @@ def uneven(options: BackboneOptions) -> Backbone:
 
 def batches_for(options: BackboneOptions, count: int = 3) -> list[Tensor]:
     generator = torch.Generator().manual_seed(7)
-    return [torch.randn(8, 3, options.size, options.size, generator=generator).double() for _ in range(count)]
+    return [torch.randn(8, 3, options.img_size, options.img_size, generator=generator).double() for _ in range(count)]
 
 
 def before_relu(backbone: Backbone, batches: list[Tensor]) -> dict[str, Tensor]:
@@ -144,11 +144,11 @@ def test_equal_seeds_equal_weights() -> None:
 
 def test_what_has_no_scale_of_its_own_is_refused() -> None:
     with pytest.raises(LayerError, match="resnet18: a layer's scale is not its own"):
-        rescale(build_backbone(ResNet18(width=0.125, size=32), top=True), [])
-    normed = build_backbone(CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), top=True)
-    with pytest.raises(LayerError, match=r"caffenet has batch norms.*\(`absorb_bn`\)"):
+        rescale(build_backbone(ResNet18(width_mult=0.125, img_size=32), include_top=True), [])
+    normed = build_backbone(CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=True)
+    with pytest.raises(LayerError, match=r"caffenet has batch norms.*\(`fuse_bn`\)"):
         rescale(normed, [])
-    absorb_norms(normed)
+    fuse_conv_bn(normed)
     rescale(normed.double(), batches_for(CAFFENET, 1))
     dead = uneven(CAFFENET)
     nn.init.zeros_(dead.get_submodule("conv3").weight)  # type: ignore[arg-type]

@@ -16,13 +16,13 @@ from torch import nn
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.cli import main
 from ssltransfer.config.backbones import (
     BACKBONES,
     AlexNet,
-    AlexNetBig,
     AlexNetBN,
+    AlexNetDeepCluster,
     BackboneOptions,
     CaffeNet,
     HogWords,
@@ -42,14 +42,14 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.export import export
 from ssltransfer.models.weights import read_model, write_model
 
-RESNET = ResNet18(size=64)
-CAFFE = CaffeNet(width=0.125, size=67)
+RESNET = ResNet18(img_size=64)
+CAFFE = CaffeNet(width_mult=0.125, img_size=67)
 
 
 def model(folder: Path, options: BackboneOptions = RESNET) -> Path:
     manifest = folder / "student" / "manifest.json"
-    with Work("student", manifest, "{}", {}) as work:
-        backbone = build_backbone(options, top=True, seed=3)
+    with WorkDir("student", manifest, "{}", {}) as work:
+        backbone = build_backbone(options, include_top=True, seed=3)
         torch.manual_seed(4)
         for name, value in backbone.state_dict().items():
             # A fresh network's norms change nothing, and could be left out.
@@ -86,10 +86,10 @@ def test_a_state_dict_fills_torchvisions_network(suffix: str, tmp_path: Path) ->
 
 
 PLAIN: dict[str, tuple[BackboneOptions, str]] = {
-    "resnet50": (ResNet50(size=64), "fc"),
-    "mobilenet_v2": (MobileNetV2(size=64), "classifier"),
-    "alexnet": (AlexNet(size=64), "classifier.6"),
-    "shufflenet_v2_x0_5": (Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64), "fc"),
+    "resnet50": (ResNet50(img_size=64), "fc"),
+    "mobilenet_v2": (MobileNetV2(img_size=64), "classifier"),
+    "alexnet": (AlexNet(img_size=64), "classifier.6"),
+    "shufflenet_v2_x0_5": (Torchvision(model="shufflenet_v2_x0_5", return_nodes=("stage2",), img_size=64), "fc"),
 }
 
 
@@ -105,7 +105,7 @@ def test_networks_of_torchvision_take_theirs(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
 def test_networks_of_timm_take_theirs(name: str, tmp_path: Path) -> None:
-    manifest = model(tmp_path, Timm(model=name, size=64))
+    manifest = model(tmp_path, Timm(model=name, img_size=64))
     export(manifest, tmp_path / "out.pth")
     network = timm.create_model(name, num_classes=3, **({"img_size": 64} if name.startswith("vit") else {}))
     plain(network, "fc" if name == "resnet18" else "head", tmp_path / "out.pth", manifest)
@@ -123,15 +123,15 @@ def plain(network: nn.Module, classifier: str, file: Path, manifest: Path) -> No
     assert torch.allclose(found, features(manifest, images), rtol=1e-4, atol=1e-4)
 
 
-SMALL: dict[str, Any] = {"width": 0.125, "size": 64}
+SMALL: dict[str, Any] = {"width_mult": 0.125, "img_size": 64}
 NETWORKS: list[BackboneOptions] = [
-    *(CAFFE, CaffeNet(width=0.125, size=67, bn=True), AlexNet(**SMALL), AlexNetBN(**SMALL)),
-    *(AlexNetBig(**SMALL, sobel=True), Vgg16(**SMALL), Vgg16(**SMALL, bn=False, sobel=True), Vgg19BN(**SMALL)),
+    *(CAFFE, CaffeNet(width_mult=0.125, img_size=67, bn=True), AlexNet(**SMALL), AlexNetBN(**SMALL)),
+    *(AlexNetDeepCluster(**SMALL, sobel=True), Vgg16(**SMALL), Vgg16(**SMALL, bn=False, sobel=True), Vgg19BN(**SMALL)),
     *(ResNet18(**SMALL), ResNet50(**SMALL), ResNet50V2(**SMALL), ResNet101V2(**SMALL, output_stride=16)),
-    *(RevNet50(**SMALL, recompute=True, representation=5), MobileNetV2(**SMALL)),
-    Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64),
-    Timm(model="vit_tiny_patch16_224", size=64),
-    Timm(model="convnext_atto", endpoints=("stages.1",), size=64),
+    *(RevNet50(**SMALL, grad_checkpointing=True, embed_dim=5), MobileNetV2(**SMALL)),
+    Torchvision(model="shufflenet_v2_x0_5", return_nodes=("stage2",), img_size=64),
+    Timm(model="vit_tiny_patch16_224", img_size=64),
+    Timm(model="convnext_atto", return_nodes=("stages.1",), img_size=64),
 ]
 
 
@@ -147,12 +147,12 @@ def test_no_backbone_is_forgotten() -> None:
 def test_an_exported_network_gives_the_same(options: BackboneOptions, suffix: str, tmp_path: Path) -> None:
     manifest = model(tmp_path, options)
     assert "outputs equal to" in export(manifest, tmp_path / f"net{suffix}")
-    images = torch.randint(0, 256, (5, 3, options.size, options.size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (5, 3, options.img_size, options.img_size), dtype=torch.uint8)
     found, wanted = ran(tmp_path / f"net{suffix}", images.float()), features(manifest, images)
     assert wanted.std() > 1e-4
     assert float((found - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max())
     if suffix == ".pt2":
-        assert "outputs equal to" in export(manifest, tmp_path / "inner.pt2", layer=options.convolutions[0])
+        assert "outputs equal to" in export(manifest, tmp_path / "inner.pt2", layer=options.base_layers[0])
 
 
 def ran(file: Path, images: torch.Tensor) -> torch.Tensor:
@@ -166,7 +166,7 @@ def ran(file: Path, images: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_an_exported_program_needs_nothing_of_this_package(tmp_path: Path) -> None:
-    manifest = model(tmp_path, RevNet50(**SMALL, recompute=True))
+    manifest = model(tmp_path, RevNet50(**SMALL, grad_checkpointing=True))
     export(manifest, tmp_path / "net.pt2")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     torch.save(images.float(), tmp_path / "images.pt")
@@ -183,7 +183,7 @@ def test_an_exported_program_needs_nothing_of_this_package(tmp_path: Path) -> No
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_what_torch_cannot_write_is_one_sentence(suffix: str, tmp_path: Path) -> None:
     """Words of HOG are counted image by image: no network of any batch size."""
-    manifest = model(tmp_path, HogWords(size=64, words=16))
+    manifest = model(tmp_path, HogWords(img_size=64, vocabulary_size=16))
     with pytest.raises(ArtifactError) as caught:
         export(manifest, tmp_path / f"net{suffix}")
     assert "torch cannot write hog-words-64px-16words in this form" in str(caught.value)

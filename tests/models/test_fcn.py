@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import (
     AlexNet,
-    AlexNetBig,
     AlexNetBN,
+    AlexNetDeepCluster,
     BackboneOptions,
     CaffeNet,
     MobileNetV2,
@@ -24,25 +24,25 @@ from ssltransfer.config.backbones import (
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fcn import Fcn, Grid, Window
-from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.fuse_bn import fuse_conv_bn
 
-SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
+SMALL = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
 
 def made(options: BackboneOptions, classes: int = 3, padding: int = 100) -> Fcn:
-    return Fcn(build_backbone(options, top=True, seed=4), classes, padding=padding).eval()
+    return Fcn(build_backbone(options, include_top=True, seed=4), classes, padding=padding).eval()
 
 
 @pytest.mark.parametrize(
     ("options", "stride", "kernel", "crop"),
     [
         # voc-fcn-alexnet/train.prototxt and voc-fcn32s/train.prototxt.
-        (CaffeNet(width=0.125), 32, 63, 18),
-        (AlexNet(width=0.125), 32, 63, 18),
-        (Vgg16(width=0.125, bn=False), 32, 64, 19),
-        (ResNet18(width=0.125), 32, 63, 31),
-        (ResNet50V2(width=0.125), 32, 63, 31),
-        (ResNet101V2(width=0.125), 8, 15, 7),
+        (CaffeNet(width_mult=0.125), 32, 63, 18),
+        (AlexNet(width_mult=0.125), 32, 63, 18),
+        (Vgg16(width_mult=0.125, bn=False), 32, 64, 19),
+        (ResNet18(width_mult=0.125), 32, 63, 31),
+        (ResNet50V2(width_mult=0.125), 32, 63, 31),
+        (ResNet101V2(width_mult=0.125), 8, 15, 7),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -66,8 +66,8 @@ def averaging(net: Fcn) -> None:
     """Make every layer a mean over its window: what comes out for a ramp is where its window's center lies."""
     for norm in [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]:
         norm.eps = 0.0  # fresh ones change nothing then
-    if net.backbone.options.foldable:
-        absorb_norms(net)
+    if net.backbone.options.can_fuse_bn:
+        fuse_conv_bn(net)
     for name, module in list(net.named_modules(remove_duplicate=False)):
         if isinstance(module, nn.MaxPool2d):
             mean = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
@@ -83,20 +83,20 @@ def averaging(net: Fcn) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        CaffeNet(width=0.02, bn=True),
-        CaffeNet(width=0.02, size=64, stem_stride=2, bn=True),
-        AlexNet(width=0.02),
-        Vgg16(width=0.02),
-        ResNet18(width=0.02),
-        ResNet18(width=0.02, stem_stride=1),
-        AlexNetBN(width=0.02),
-        AlexNetBig(width=0.02),
-        Vgg19BN(width=0.02),
-        ResNet50V2(width=0.02),
-        ResNet50V2(width=0.02, output_stride=8, block4=False),
-        RevNet50(width=0.02),
-        RevNet50(width=0.02, block4_stride=1),
-        MobileNetV2(width=0.05),
+        CaffeNet(width_mult=0.02, bn=True),
+        CaffeNet(width_mult=0.02, img_size=64, stem_stride=2, bn=True),
+        AlexNet(width_mult=0.02),
+        Vgg16(width_mult=0.02),
+        ResNet18(width_mult=0.02),
+        ResNet18(width_mult=0.02, stem_stride=1),
+        AlexNetBN(width_mult=0.02),
+        AlexNetDeepCluster(width_mult=0.02),
+        Vgg19BN(width_mult=0.02),
+        ResNet50V2(width_mult=0.02),
+        ResNet50V2(width_mult=0.02, output_stride=8, block4=False),
+        RevNet50(width_mult=0.02),
+        RevNet50(width_mult=0.02, block4_stride=1),
+        MobileNetV2(width_mult=0.05),
     ],
     ids=lambda options: options.slug,
 )
@@ -119,22 +119,22 @@ def test_a_ramp_comes_back_as_that_ramp(options: BackboneOptions) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        CaffeNet(width=0.125),
+        CaffeNet(width_mult=0.125),
         SMALL,
-        AlexNet(width=0.125),
-        AlexNet(width=0.125, size=96),
-        Vgg16(width=0.125, size=64, bn=False),
-        Vgg16(width=0.06, size=256),
-        AlexNetBN(width=0.125, size=96),
+        AlexNet(width_mult=0.125),
+        AlexNet(width_mult=0.125, img_size=96),
+        Vgg16(width_mult=0.125, img_size=64, bn=False),
+        Vgg16(width_mult=0.06, img_size=256),
+        AlexNetBN(width_mult=0.125, img_size=96),
     ],
     ids=lambda options: options.slug,
 )
 def test_fc7_of_a_image_of_the_backbones_own_size_is_the_backbones(options: BackboneOptions) -> None:
-    backbone = build_backbone(options, top=True, seed=4).eval()
-    net = made(options, padding=120 if options.size > 240 else 100)
+    backbone = build_backbone(options, include_top=True, seed=4).eval()
+    net = made(options, padding=120 if options.img_size > 240 else 100)
     own, padded = (next(m for m in one.modules() if isinstance(m, nn.Conv2d)) for one in (backbone, net))
     padded.padding = own.padding
-    x = torch.randn(2, 3, options.size, options.size, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2, 3, options.img_size, options.img_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted, found = backbone(x)["fc7"], net.head(net.backbone(x)[net.layer])
     assert found.shape == (*wanted.shape, 1, 1) and float(wanted.std()) > 0.01
@@ -142,7 +142,7 @@ def test_fc7_of_a_image_of_the_backbones_own_size_is_the_backbones(options: Back
 
 
 def test_an_even_kernel_interpolates_as_torch_does() -> None:
-    net = made(Vgg16(width=0.02, bn=False))
+    net = made(Vgg16(width_mult=0.02, bn=False))
     scores = torch.randn(1, 3, 6, 7, generator=torch.Generator().manual_seed(1))
     found = net.enlarge(scores, 170, 200)
     wanted = F.interpolate(scores, scale_factor=32, mode="bilinear", align_corners=False)
@@ -152,7 +152,7 @@ def test_an_even_kernel_interpolates_as_torch_does() -> None:
 
 
 def test_an_odd_kernel_meets_each_score_and_halves_the_way_between() -> None:
-    net = made(ResNet18(width=0.02))
+    net = made(ResNet18(width_mult=0.02))
     scores: Tensor = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     found = net.enlarge(scores, 128, 128)
     torch.testing.assert_close(found[..., ::32, ::32], scores)
@@ -161,7 +161,9 @@ def test_an_odd_kernel_meets_each_score_and_halves_the_way_between() -> None:
     torch.testing.assert_close(found[..., 96, 96 + 16], scores[..., 3, 3] / 2)
 
 
-@pytest.mark.parametrize("options", [SMALL, AlexNet(width=0.02), Vgg16(width=0.02, bn=False), ResNet18(width=0.02)])
+@pytest.mark.parametrize(
+    "options", [SMALL, AlexNet(width_mult=0.02), Vgg16(width_mult=0.02, bn=False), ResNet18(width_mult=0.02)]
+)
 def test_a_image_of_any_size_has_scores_of_that_size(options: BackboneOptions) -> None:
     net = made(options, classes=2)
     for height, width in ((1, 1), (33, 64), (70, 31)):
@@ -178,9 +180,9 @@ def test_scores_start_at_zero_and_only_layers_of_the_network_learn() -> None:
 
 def test_too_little_padding_is_refused() -> None:
     with pytest.raises(LayerError, match=r"at the edges of a image; raise `padding` \(60\)"):
-        made(CaffeNet(width=0.02), padding=60)
+        made(CaffeNet(width_mult=0.02), padding=60)
     with pytest.raises(LayerError, match="caffenet without fc6, fc7"):
-        Fcn(build_backbone(SMALL, top=False), 3)
+        Fcn(build_backbone(SMALL, include_top=False), 3)
 
 
 def test_what_covers_all_lengths_of_two_strides_covers_all() -> None:

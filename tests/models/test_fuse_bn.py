@@ -9,8 +9,8 @@ from torch import nn
 
 from ssltransfer.config.backbones import (
     AlexNet,
-    AlexNetBig,
     AlexNetBN,
+    AlexNetDeepCluster,
     BackboneOptions,
     CaffeNet,
     MobileNetV2,
@@ -23,30 +23,32 @@ from ssltransfer.config.backbones import (
 )
 from ssltransfer.models.backbone import BATCH_NORMS, LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.fuse_bn import fuse_conv_bn
 
 
 @pytest.mark.parametrize(
     ("options", "count"),
     [
-        (CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), 5),
-        (Vgg16(width=0.06, size=64), 13),
-        (ResNet18(width=0.125, size=64), 20),
-        (ResNet50(width=0.125, size=64), 53),
-        (AlexNet(width=0.125, size=96), 0),
-        (AlexNetBN(width=0.06, size=96), 7),
-        (AlexNetBig(width=0.06, size=96), 5),
-        (Vgg19BN(width=0.06, size=64), 18),
-        (MobileNetV2(width=0.25, size=64), 52),
+        (CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), 5),
+        (Vgg16(width_mult=0.06, img_size=64), 13),
+        (ResNet18(width_mult=0.125, img_size=64), 20),
+        (ResNet50(width_mult=0.125, img_size=64), 53),
+        (AlexNet(width_mult=0.125, img_size=96), 0),
+        (AlexNetBN(width_mult=0.06, img_size=96), 7),
+        (AlexNetDeepCluster(width_mult=0.06, img_size=96), 5),
+        (Vgg19BN(width_mult=0.06, img_size=64), 18),
+        (MobileNetV2(width_mult=0.25, img_size=64), 52),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_the_function_stays(options: BackboneOptions, count: int) -> None:
     backbone = shaken_backbone(options)
-    x = torch.randn(2, 3, options.size, options.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(
+        2, 3, options.img_size, options.img_size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
         before = backbone(x, backbone.layers)
-        assert absorb_norms(backbone) == count
+        assert fuse_conv_bn(backbone) == count
         after = backbone(x, backbone.layers)
     assert not any(isinstance(module, BATCH_NORMS) for module in backbone.modules())
     for layer in backbone.layers:
@@ -55,33 +57,35 @@ def test_the_function_stays(options: BackboneOptions, count: int) -> None:
 
 
 def test_what_learned_learns_on() -> None:
-    backbone = build_backbone(ResNet18(width=0.125, size=32), top=True)
+    backbone = build_backbone(ResNet18(width_mult=0.125, img_size=32), include_top=True)
     backbone.requires_grad_(False)
     backbone.get_submodule("layer4").requires_grad_(True)
-    absorb_norms(backbone)
+    fuse_conv_bn(backbone)
     learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     assert learning == {name for name, _ in backbone.named_parameters() if name.startswith("layer4")}
     assert "layer4.0.conv1.bias" in learning and all(parameter.is_leaf for parameter in backbone.parameters())
 
 
 def test_caffenet_gets_no_local_response_normalization() -> None:
-    backbone = build_backbone(CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), top=True)
-    absorb_norms(backbone)
+    backbone = build_backbone(CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=True)
+    fuse_conv_bn(backbone)
     assert not any(isinstance(module, nn.LocalResponseNorm | nn.BatchNorm2d) for module in backbone.modules())
 
 
-@pytest.mark.parametrize("options", [ResNet50V2(width=0.125, size=64), RevNet50(width=0.125, size=64)])
+@pytest.mark.parametrize(
+    "options", [ResNet50V2(width_mult=0.125, img_size=64), RevNet50(width_mult=0.125, img_size=64)]
+)
 def test_norms_before_convolutions_are_refused(options: BackboneOptions) -> None:
     with pytest.raises(LayerError, match=f"{options.name}: its batch norms do not come right after"):
-        absorb_norms(build_backbone(options, top=True))
+        fuse_conv_bn(build_backbone(options, include_top=True))
 
 
 def test_norms_of_fully_connected_layers_alone() -> None:
-    backbone = shaken_backbone(AlexNetBN(width=0.06, size=64))
+    backbone = shaken_backbone(AlexNetBN(width_mult=0.06, img_size=64))
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         before = backbone(x)["fc7"]
-        assert absorb_norms(backbone, linear_only=True) == 2
+        assert fuse_conv_bn(backbone, linear_only=True) == 2
         torch.testing.assert_close(backbone(x)["fc7"], before, rtol=1e-9, atol=1e-9)
     norms = [module for module in backbone.modules() if isinstance(module, BATCH_NORMS)]
     assert len(norms) == 5 and all(isinstance(norm, nn.BatchNorm2d) for norm in norms)

@@ -33,7 +33,7 @@ def test_the_published_setting_has_961_descriptors():
 
 
 def test_each_descriptor_counts_for_its_nearest_word(monkeypatch: pytest.MonkeyPatch):
-    backbone = build_backbone(HogWords(words=40, size=64), top=True)
+    backbone = build_backbone(HogWords(vocabulary_size=40, img_size=64), include_top=True)
     vocabulary = torch.rand(40, DESCRIPTOR) * 0.4
     backbone.load_state_dict({"vocabulary": vocabulary})
     x = torch.rand(5, 3, 64, 64)

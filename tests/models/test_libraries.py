@@ -15,7 +15,7 @@ from networks import noise
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import Timm, Torchvision
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone, build_tile_backbone
@@ -42,17 +42,17 @@ def classifier_input(network: nn.Module, classifier: str, x: Tensor) -> Tensor:
         ("shufflenet_v2_x0_5", "fc", ("stage3",), 64),
         ("mnasnet0_5", "classifier.1", ("layers.8",), 64),
         ("squeezenet1_1", "", (), 64),
-        ("regnet_y_400mf", "fc", ("backbone_output.block2",), 64),
+        ("regnet_y_400mf", "fc", ("trunk_output.block2",), 64),
         ("efficientnet_b0", "classifier.1", ("features.3",), 64),
         ("densenet121", "classifier", ("features.denseblock1",), 64),
         ("googlenet", "fc", ("inception3a",), 64),
     ],
 )
 def test_computes_torchvisions_values(model: str, classifier: str, endpoints: tuple[str, ...], size: int) -> None:
-    options = Torchvision(model=model, endpoints=endpoints, size=size)
+    options = Torchvision(model=model, return_nodes=endpoints, img_size=size)
     if not classifier:
         with pytest.raises(LayerError, match="does not end with a linear layer"):
-            build_backbone(options, top=True)
+            build_backbone(options, include_top=True)
         return
     more: dict[str, Any] = {"aux_logits": False, "init_weights": True} if model == "googlenet" else {}
     torch.manual_seed(4)
@@ -60,7 +60,7 @@ def test_computes_torchvisions_values(model: str, classifier: str, endpoints: tu
     for part in theirs.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.weight, 0.7, 1.3)
-    backbone = build_backbone(options, top=True).eval()
+    backbone = build_backbone(options, include_top=True).eval()
     said = load_tensors(backbone, theirs.state_dict(), f"{model}.pth")
     assert said.endswith("prefix '', 2 left in the file")
     x = noise(2, 3, size, size)
@@ -86,14 +86,16 @@ def test_starts_as_the_library_starts_it() -> None:
         torch.manual_seed(7)
         theirs = torchvision.models.get_model("resnet18", weights=None).state_dict()
     before = torch.random.get_rng_state()
-    ours = build_backbone(Torchvision(model="resnet18"), top=True, seed=7).state_dict()
+    ours = build_backbone(Torchvision(model="resnet18"), include_top=True, seed=7).state_dict()
     assert torch.equal(before, torch.random.get_rng_state())
     assert list(ours) == [name for name in theirs if not name.startswith("fc.")]
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 def test_nothing_beyond_the_layers_asked_for_is_computed() -> None:
-    backbone = build_backbone(Torchvision(model="resnet18", endpoints=("layer1", "layer3"), size=64), top=True).eval()
+    backbone = build_backbone(
+        Torchvision(model="resnet18", return_nodes=("layer1", "layer3"), img_size=64), include_top=True
+    ).eval()
     ran: list[str] = []
     for name, part in backbone.named_modules():
         if not list(part.children()):
@@ -109,36 +111,46 @@ def test_nothing_beyond_the_layers_asked_for_is_computed() -> None:
 
 
 def test_a_layer_is_not_changed_by_what_works_in_place_behind_it() -> None:
-    backbone = build_backbone(Torchvision(model="resnet18", endpoints=("bn1",), size=64), top=True).eval()
+    backbone = build_backbone(
+        Torchvision(model="resnet18", return_nodes=("bn1",), img_size=64), include_top=True
+    ).eval()
     found = backbone(noise(1, 3, 64, 64), ["bn1", "pool"])
     assert (found["bn1"] < 0).any()  # ReLU follows
 
 
 def test_of_a_module_that_is_called_twice_the_first_call_counts() -> None:
     path = "layer1.0.relu"
-    backbone = build_backbone(Torchvision(model="resnet18", endpoints=(path, "layer1.0"), size=64), top=True).eval()
+    backbone = build_backbone(
+        Torchvision(model="resnet18", return_nodes=(path, "layer1.0"), img_size=64), include_top=True
+    ).eval()
     x = noise(1, 3, 64, 64)
     alone, among = backbone(x, [path])[path], backbone(x, [path, "layer1.0", "pool"])
     assert torch.equal(alone, among[path]) and not torch.equal(alone, among["layer1.0"])
 
 
 def test_swin_maps_have_their_channels_first() -> None:
-    backbone = build_backbone(Torchvision(model="swin_t", endpoints=("features.1",), size=64), top=True).eval()
+    backbone = build_backbone(
+        Torchvision(model="swin_t", return_nodes=("features.1",), img_size=64), include_top=True
+    ).eval()
     shapes = backbone.shapes()
     assert shapes == {"features.1": (96, 16, 16), "pool": (768,)}
 
 
 def test_gradients_reach_the_weights() -> None:
-    backbone = build_backbone(Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64), top=True).train()
+    backbone = build_backbone(
+        Torchvision(model="shufflenet_v2_x0_5", return_nodes=("stage2",), img_size=64), include_top=True
+    ).train()
     backbone(noise(2, 3, 64, 64), ["stage2"])["stage2"].square().sum().backward()
     learned = {name.split(".")[1] for name, p in backbone.named_parameters() if p.grad is not None}
     assert learned == {"conv1", "stage2"}
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
-    backbone = build_backbone(Torchvision(model="shufflenet_v2_x0_5", endpoints=("stage2",), size=64), top=True)
+    backbone = build_backbone(
+        Torchvision(model="shufflenet_v2_x0_5", return_nodes=("stage2",), img_size=64), include_top=True
+    )
     backbone.train()(noise(8, 3, 64, 64))
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options and model.backbone.layers == ("stage2", "pool")
@@ -149,9 +161,9 @@ def test_written_and_read_again(tmp_path: Path) -> None:
 
 
 def test_inside_a_task_names_stay_the_librarys() -> None:
-    options = Torchvision(model="resnet18", size=64)
+    options = Torchvision(model="resnet18", img_size=64)
     task, other = (
-        nn.ModuleDict({"backbone": build_backbone(options, top=True, seed=seed), "head": nn.Linear(3, 2)})
+        nn.ModuleDict({"backbone": build_backbone(options, include_top=True, seed=seed), "head": nn.Linear(3, 2)})
         for seed in (0, 3)
     )
     state = task.state_dict()
@@ -162,7 +174,7 @@ def test_inside_a_task_names_stay_the_librarys() -> None:
 
 
 def test_costs_are_counted_without_weights() -> None:
-    options = Torchvision(model="regnet_y_400mf", size=64)
+    options = Torchvision(model="regnet_y_400mf", img_size=64)
     assert parameters(options, True) > 3.9e6 and flops(options) > 1e6
 
 
@@ -171,23 +183,25 @@ def test_costs_are_counted_without_weights() -> None:
     [
         ({"model": "resnet19"}, "torchvision has no classification network 'resnet19'; did you mean 'resnet1"),
         ({"model": "fcn_resnet50"}, "torchvision has no classification network 'fcn_resnet50'"),
-        ({"model": "resnet18", "endpoints": ("layer5",)}, "resnet18 has no module 'layer5'; did you mean 'layer"),
+        ({"model": "resnet18", "return_nodes": ("layer5",)}, "resnet18 has no module 'layer5'; did you mean 'layer"),
     ],
 )
 def test_what_is_not_there_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(LayerError, match=said):
-        build_backbone(Torchvision(**options), top=True)
+        build_backbone(Torchvision(**options), include_top=True)
 
 
 def test_what_is_no_layer_is_refused() -> None:
-    backbone = build_backbone(Torchvision(model="vit_b_32", endpoints=("encoder.ln",), size=64), top=True).eval()
+    backbone = build_backbone(
+        Torchvision(model="vit_b_32", return_nodes=("encoder.ln",), img_size=64), include_top=True
+    ).eval()
     with pytest.raises(LayerError, match=r"encoder\.ln gives a tensor of 3 axes, neither a map nor a vector"):
         backbone(noise(1, 3, 64, 64), ["encoder.ln"])
     assert backbone(noise(1, 3, 64, 64))["pool"].shape == (1, 768)
     with pytest.raises(LayerError, match=r"torchvision has no layer 'head'; it has encoder\.ln, pool"):
         backbone(noise(1, 3, 64, 64), ["head"])
     with pytest.raises(LayerError, match="cannot be computed from the layer before"):
-        backbone.step("pool", noise(1, 3))
+        backbone.forward_layer("pool", noise(1, 3))
     with pytest.raises(LayerError, match="where its cells lie in a image is not known"):
         Fcn(backbone, 3)
 
@@ -196,10 +210,10 @@ def test_what_is_no_layer_is_refused() -> None:
     "wrong",
     [
         {"model": "hf_hub:someone/net"},
-        {"model": "resnet18", "width": 2},
+        {"model": "resnet18", "width_mult": 2},
         {"model": "resnet18", "stem_stride": 1},
-        {"model": "resnet18", "endpoints": ["pool"]},
-        {"model": "resnet18", "endpoints": ["layer1", "layer1"]},
+        {"model": "resnet18", "return_nodes": ["pool"]},
+        {"model": "resnet18", "return_nodes": ["layer1", "layer1"]},
         {},
     ],
 )
@@ -211,7 +225,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_built(wrong: dict[st
 def test_without_timm_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(LayerError, match="needs timm, which is not installed: pip install"):
-        build_backbone(Timm(model="resnet18"), top=True)
+        build_backbone(Timm(model="resnet18"), include_top=True)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +243,7 @@ def test_computes_timms_values(
     more = {"img_size": size} if "224" in model else {}
     torch.manual_seed(2)
     theirs = timm.create_model(model, pretrained=False, **more).eval()
-    backbone = build_backbone(Timm(model=model, endpoints=endpoints, size=size), top=True).eval()
+    backbone = build_backbone(Timm(model=model, return_nodes=endpoints, img_size=size), include_top=True).eval()
     load_tensors(backbone, theirs.state_dict(), "timm.pth")
     x = noise(2, 3, size, size)
     with torch.no_grad():
@@ -238,9 +252,9 @@ def test_computes_timms_values(
         for name, shape in maps.items():
             assert backbone(x, [name])[name].shape[1:] == shape
     with torch.device("meta"):
-        assert build_backbone(backbone.options, top=True).layers == (*endpoints, "pool")
+        assert build_backbone(backbone.options, include_top=True).layers == (*endpoints, "pool")
 
 
 def test_timm_has_no_such_network() -> None:
     with pytest.raises(LayerError, match="timm has no network 'resnet17x'; did you mean 'resnet"):
-        build_backbone(Timm(model="resnet17x"), top=True)
+        build_backbone(Timm(model="resnet17x"), include_top=True)

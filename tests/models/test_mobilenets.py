@@ -20,7 +20,7 @@ def test_computes_torchvisions_values(width: float) -> None:
             torch.nn.init.uniform_(part.weight, 0.7, 1.3)
             torch.nn.init.normal_(part.bias, 0, 0.1)
     theirs.eval()
-    ours = build_backbone(MobileNetV2(width=width, size=64), top=True).eval()
+    ours = build_backbone(MobileNetV2(width_mult=width, img_size=64), include_top=True).eval()
     assert load_tensors(ours, theirs.state_dict(), "x").endswith("prefix '', 2 left in the file")
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -39,9 +39,9 @@ def test_computes_torchvisions_values(width: float) -> None:
 
 def test_layers_and_tiles() -> None:
     with torch.device("meta"):
-        shapes = build_backbone(MobileNetV2(), top=True).shapes()
+        shapes = build_backbone(MobileNetV2(), include_top=True).shapes()
     assert shapes == {
         **{"conv1": (32, 112, 112), "block1": (24, 56, 56), "block2": (32, 28, 28), "block3": (96, 14, 14)},
         **{"block4": (320, 7, 7), "conv18": (1280, 7, 7), "pool": (1280,)},
     }
-    assert build_tile_backbone(MobileNetV2(width=0.25), seed=0).shapes(64)["block4"][1:] == (4, 4)
+    assert build_tile_backbone(MobileNetV2(width_mult=0.25), seed=0).shapes(64)["block4"][1:] == (4, 4)

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import ResNet50V2
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.resnets_v2 import Unit
 from ssltransfer.models.weights import read_model, write_model
 
-SMALL = ResNet50V2(width=0.125, size=64)
+SMALL = ResNet50V2(width_mult=0.125, img_size=64)
 
 
 def parameters(width: int) -> int:
@@ -36,7 +36,7 @@ def parameters(width: int) -> int:
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_parameters_and_pre_logits_at_the_papers_widths(width: int) -> None:
     with torch.device("meta"):
-        backbone = build_backbone(ResNet50V2(width=width), top=True)
+        backbone = build_backbone(ResNet50V2(width_mult=width), include_top=True)
     assert sum(p.numel() for p in backbone.parameters()) == parameters(width)
     assert backbone.shapes()["pool"] == (2048 * width,)
     assert parameters(1) == 25_549_352 - 2_049_000  # timm's resnetv2_50 and its classifier
@@ -98,14 +98,14 @@ def test_patches_have_the_released_strides() -> None:
 
 def test_norms_are_tensorflows() -> None:
     for momentum in (0.01, 0.2):
-        backbone = build_backbone(SMALL.model_copy(update={"norm_momentum": momentum}), top=True)
+        backbone = build_backbone(SMALL.model_copy(update={"norm_momentum": momentum}), include_top=True)
         norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
         assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, momentum)}
 
 
 def test_a_representation_is_a_linear_function_of_the_average() -> None:
-    backbone = build_backbone(SMALL.model_copy(update={"representation": 12}), top=True, seed=3).double().eval()
-    plain = build_backbone(SMALL, top=True, seed=3).double().eval()
+    backbone = build_backbone(SMALL.model_copy(update={"embed_dim": 12}), include_top=True, seed=3).double().eval()
+    plain = build_backbone(SMALL, include_top=True, seed=3).double().eval()
     missing, unexpected = plain.load_state_dict(backbone.state_dict(), strict=False)
     assert not missing and sorted(unexpected) == ["representation.bias", "representation.weight"]
     nn.init.normal_(backbone.get_submodule("representation").bias)  # type: ignore[arg-type]
@@ -116,18 +116,21 @@ def test_a_representation_is_a_linear_function_of_the_average() -> None:
     weight = backbone.get_submodule("representation").weight
     bias = backbone.get_submodule("representation").bias
     torch.testing.assert_close(found["representation"], pool @ weight.T + bias)  # type: ignore[union-attr,operator]
-    assert backbone.options.layers[-2:] == ("pool", "representation") and backbone.options.vector == "representation"
-    assert SMALL.vector == "pool" and SMALL.maps[-1] == "block4"
+    assert (
+        backbone.options.layers[-2:] == ("pool", "representation")
+        and backbone.options.embedding_layer == "representation"
+    )
+    assert SMALL.embedding_layer == "pool" and SMALL.spatial_layers[-1] == "block4"
 
 
 def test_ends_with_block3_and_dilated_if_told() -> None:
-    backbone = build_backbone(SMALL.model_copy(update={"block4": False, "output_stride": 8}), top=True)
+    backbone = build_backbone(SMALL.model_copy(update={"block4": False, "output_stride": 8}), include_top=True)
     assert backbone.layers == ("conv1", "block1", "block2", "block3", "pool")
     assert backbone.shapes()["block3"] == (128, 8, 8)
 
 
 def test_a_random_network_has_values_of_a_usual_size_and_learns() -> None:
-    backbone = build_backbone(SMALL, top=True)
+    backbone = build_backbone(SMALL, include_top=True)
     x = noise(4, 3, 64, 64)
     with torch.no_grad():
         for layer, value in backbone.eval()(x, backbone.layers).items():
@@ -138,8 +141,8 @@ def test_a_random_network_has_values_of_a_usual_size_and_learns() -> None:
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
-    backbone = shaken_backbone(SMALL.model_copy(update={"representation": 12, "last_relu": False})).float()
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    backbone = shaken_backbone(SMALL.model_copy(update={"embed_dim": 12, "last_relu": False})).float()
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "half", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options

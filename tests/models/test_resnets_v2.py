@@ -10,19 +10,19 @@ import torchvision
 from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import ResNet101V2
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.resnets_v2 import Unit
 from ssltransfer.models.weights import read_model, write_model
 
-SMALL = ResNet101V2(width=0.125, size=64)
+SMALL = ResNet101V2(width_mult=0.125, img_size=64)
 
 
 def meta(**options: object) -> Backbone:
     with torch.device("meta"):
-        return build_backbone(ResNet101V2(**options), top=True)  # type: ignore[arg-type]
+        return build_backbone(ResNet101V2(**options), include_top=True)  # type: ignore[arg-type]
 
 
 def test_convolutions_are_those_of_torchvisions_resnet101() -> None:
@@ -121,7 +121,7 @@ def test_units_are_the_textbooks() -> None:
 
 
 def test_everything_learns() -> None:
-    backbone = build_backbone(SMALL, top=True).train()
+    backbone = build_backbone(SMALL, include_top=True).train()
     x = noise(2, 3, 64, 64, seed=3)
     backbone(x)["pool"].square().sum().backward()
     for name, parameter in backbone.named_parameters():
@@ -131,7 +131,7 @@ def test_everything_learns() -> None:
 @pytest.mark.parametrize("block4", [False, True])
 def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
     backbone = shaken_backbone(SMALL.model_copy(update={"block4": block4, "output_stride": 16})).float()
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers
@@ -141,7 +141,7 @@ def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
 
 
 def test_a_random_network_has_values_of_a_usual_size() -> None:
-    backbone = build_backbone(SMALL.model_copy(update={"block4": True}), top=True).eval()
+    backbone = build_backbone(SMALL.model_copy(update={"block4": True}), include_top=True).eval()
     x = noise(2, 3, 64, 64, seed=3)
     with torch.no_grad():
         for layer, value in backbone(x, backbone.layers).items():

@@ -13,26 +13,26 @@ import torch.nn.functional as F
 from networks import noise, shaken
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import RevNet50
 from ssltransfer.models.backbone import Backbone, initialize
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.reversible import Reversible
 from ssltransfer.models.revnets import branch
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.training.sync_bn import SyncedBatchNorm, synchronize_norms
+from ssltransfer.training.sync_bn import SyncedBatchNorm, convert_sync_bn
 
-SMALL = RevNet50(width=0.125, size=64, norm_momentum=0.1)
+SMALL = RevNet50(width_mult=0.125, img_size=64, norm_momentum=0.1)
 
 
 def meta(**options: Any) -> Backbone:
     with torch.device("meta"):
-        return build_backbone(RevNet50(**options), top=True)
+        return build_backbone(RevNet50(**options), include_top=True)
 
 
-def row(units: int, channels: int = 32, *, recompute: bool) -> Reversible:
+def row(units: int, channels: int = 32, *, grad_checkpointing: bool) -> Reversible:
     torch.manual_seed(0)
-    block = Reversible([branch(channels // 2) for _ in range(units)], recompute=recompute)
+    block = Reversible([branch(channels // 2) for _ in range(units)], grad_checkpointing=grad_checkpointing)
     initialize(block)
     return shaken(block)
 
@@ -48,7 +48,7 @@ def parameters(width: int) -> int:
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_parameters_and_pre_logits_at_the_papers_widths(width: int) -> None:
-    backbone = meta(width=width)
+    backbone = meta(width_mult=width)
     assert sum(p.numel() for p in backbone.parameters()) == parameters(width)
     assert backbone.shapes()["pool"] == (512 * 4 * width,)
     if width == 1:
@@ -66,7 +66,7 @@ def test_parameters_and_pre_logits_at_the_papers_widths(width: int) -> None:
     ],
 )
 def test_sides(size: int, sides: tuple[int, ...]) -> None:
-    shapes = meta(width=0.25, size=size).shapes()
+    shapes = meta(width_mult=0.25, img_size=size).shapes()
     assert tuple(shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")) == sides
     assert [shapes[name][0] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 64, 128, 256, 512]
 
@@ -75,8 +75,8 @@ def test_patches_have_kolesnikovs_strides_and_the_same_tensors() -> None:
     tiles = build_tile_backbone(SMALL, seed=0)
     shapes = tiles.shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
-    build_backbone(SMALL, top=True).load_state_dict(tiles.state_dict())
-    asked = build_backbone(SMALL.model_copy(update={"stem_stride": 1, "block4_stride": 1}), top=True)
+    build_backbone(SMALL, include_top=True).load_state_dict(tiles.state_dict())
+    asked = build_backbone(SMALL.model_copy(update={"stem_stride": 1, "block4_stride": 1}), include_top=True)
     assert asked.shapes() == shapes
 
 
@@ -111,9 +111,11 @@ def textbook(backbone: Backbone, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("more", [{}, {"last_relu": False}, {"representation": 5, "width": 0.3, "recompute": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"last_relu": False}, {"embed_dim": 5, "width_mult": 0.3, "grad_checkpointing": True}]
+)
 def test_computes_what_was_published(more: dict[str, Any]) -> None:
-    backbone = shaken(build_backbone(SMALL.model_copy(update=more), top=True).double().eval())
+    backbone = shaken(build_backbone(SMALL.model_copy(update=more), include_top=True).double().eval())
     x = noise(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         found, wanted = backbone(x, backbone.layers), textbook(backbone, x)
@@ -125,7 +127,7 @@ def test_computes_what_was_published(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_blocks_can_be_inverted(number: int) -> None:
-    backbone = shaken(build_backbone(RevNet50(width=0.5, size=64), top=True).eval())
+    backbone = shaken(build_backbone(RevNet50(width_mult=0.5, img_size=64), include_top=True).eval())
     block = backbone.get_submodule(f"block{number}")
     assert isinstance(block, Reversible)
     x = noise(2, 64 * 2**number, 8, 8)
@@ -145,9 +147,13 @@ def gradients(backbone: nn.Module, x: Tensor, last: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_are_those_of_ordinary_backpropagation(training: bool) -> None:
-    options = SMALL.model_copy(update={"representation": 7})
-    plain = shaken(build_backbone(options, top=True, seed=3).double()).train(training)
-    again = build_backbone(options.model_copy(update={"recompute": True}), top=True).double().train(training)
+    options = SMALL.model_copy(update={"embed_dim": 7})
+    plain = shaken(build_backbone(options, include_top=True, seed=3).double()).train(training)
+    again = (
+        build_backbone(options.model_copy(update={"grad_checkpointing": True}), include_top=True)
+        .double()
+        .train(training)
+    )
     again.load_state_dict(plain.state_dict())
     x = noise(3, 3, 64, 64, dtype=torch.float64)
     wanted, found = (gradients(backbone, x, "representation") for backbone in (plain, again))
@@ -163,7 +169,7 @@ def test_gradients_are_those_of_ordinary_backpropagation(training: bool) -> None
 
 
 def test_what_is_frozen_stays_without_a_gradient() -> None:
-    block = row(3, recompute=True)
+    block = row(3, grad_checkpointing=True)
     block[1].requires_grad_(False)
     block(noise(2, 32, 5, 5)).sum().backward()
     assert all((p.grad is None) == name.startswith("1.") for name, p in block.named_parameters())
@@ -177,7 +183,7 @@ def test_what_is_frozen_stays_without_a_gradient() -> None:
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_under_autocast_the_streams_keep_their_precision(inside: bool) -> None:
-    plain, again = row(6, recompute=False), row(6, recompute=True)
+    plain, again = row(6, grad_checkpointing=False), row(6, grad_checkpointing=True)
     x = noise(4, 32, 8, 8)
     found = []
     for block in (plain, again):
@@ -220,8 +226,8 @@ def kept(block: Reversible) -> int:
 
 def test_what_is_kept_does_not_grow_with_depth() -> None:
     end = 4 * 32 * 8 * 8 * 4
-    assert [kept(row(units, recompute=True)) for units in (1, 4, 16)] == [end, end, end]
-    ordinary = [kept(row(units, recompute=False)) for units in (1, 4, 16)]
+    assert [kept(row(units, grad_checkpointing=True)) for units in (1, 4, 16)] == [end, end, end]
+    ordinary = [kept(row(units, grad_checkpointing=False)) for units in (1, 4, 16)]
     assert ordinary[2] > 3 * ordinary[1] > 6 * ordinary[0] > 6 * end
 
 
@@ -229,7 +235,7 @@ def test_memory_while_the_backward_pass_runs_does_not_grow_with_depth() -> None:
     """The most that autograd holds at any time, forward and backward, without the weights."""
 
     def most(units: int) -> int:
-        block = row(units, recompute=True)
+        block = row(units, grad_checkpointing=True)
         weights = {p.untyped_storage().data_ptr() for p in block.parameters()}
         now, peak = 0, 0
 
@@ -257,8 +263,8 @@ def test_memory_while_the_backward_pass_runs_does_not_grow_with_depth() -> None:
 def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        alone, common = row(3, recompute=True), row(3, recompute=True)
-        synchronize_norms(common)
+        alone, common = row(3, grad_checkpointing=True), row(3, grad_checkpointing=True)
+        convert_sync_bn(common)
         assert any(isinstance(part, SyncedBatchNorm) for part in common.modules())
         x = noise(4, 32, 6, 6)
         for block in (alone, common):
@@ -273,14 +279,16 @@ def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None
 
 
 def test_a_random_network_has_values_of_a_usual_size() -> None:
-    backbone = build_backbone(SMALL, top=True).eval()
+    backbone = build_backbone(SMALL, include_top=True).eval()
     with torch.no_grad():
         for layer, value in backbone(noise(2, 3, 64, 64), backbone.layers).items():
             assert layer == "pool" or 0.2 < float(value.std()) < 10, layer
 
 
 def test_everything_learns() -> None:
-    backbone = build_backbone(SMALL.model_copy(update={"recompute": True, "representation": 6}), top=True).train()
+    backbone = build_backbone(
+        SMALL.model_copy(update={"grad_checkpointing": True, "embed_dim": 6}), include_top=True
+    ).train()
     backbone(noise(4, 3, 64, 64))["representation"].square().sum().backward()
     for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
@@ -288,7 +296,7 @@ def test_everything_learns() -> None:
 
 def test_learns_to_tell_images_apart() -> None:
     backbone = build_backbone(
-        SMALL.model_copy(update={"recompute": True, "representation": 4}), top=True, seed=1
+        SMALL.model_copy(update={"grad_checkpointing": True, "embed_dim": 4}), include_top=True, seed=1
     ).train()
     x, target = noise(8, 3, 64, 64), torch.arange(8) % 4
     optimizer = torch.optim.SGD(backbone.parameters(), lr=0.02, momentum=0.9)
@@ -303,8 +311,10 @@ def test_learns_to_tell_images_apart() -> None:
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
-    backbone = shaken(build_backbone(SMALL.model_copy(update={"recompute": True, "representation": 12}), top=True))
-    with Work("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+    backbone = shaken(
+        build_backbone(SMALL.model_copy(update={"grad_checkpointing": True, "embed_dim": 12}), include_top=True)
+    )
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "half", {}))
     model = read_model(work.output)
     assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers

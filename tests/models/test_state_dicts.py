@@ -11,24 +11,25 @@ from ssltransfer.config.backbones import AlexNet, ResNet18
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
 
-SMALL = {"width": 0.125, "size": 64}
+SMALL = {"width_mult": 0.125, "img_size": 64}
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.encoder_q.", "backbone.", "teacher.backbone."])
 def test_prefixes_are_found_and_heads_left(prefix: str):
-    source = build_backbone(ResNet18(**SMALL), top=True, seed=5)
+    source = build_backbone(ResNet18(**SMALL), include_top=True, seed=5)
     tensors = {prefix + key: value for key, value in source.state_dict().items()}
     tensors |= {f"{prefix}fc.weight": torch.zeros(10, 64), "module.queue": torch.zeros(4)}
-    backbone = build_backbone(ResNet18(**SMALL), top=True, seed=6)
+    backbone = build_backbone(ResNet18(**SMALL), include_top=True, seed=6)
     assert load_tensors(backbone, tensors, "f").endswith(f"prefix {prefix!r}, 2 left in the file")
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in backbone.state_dict().items())
 
 
 def twice(one: str, two: str) -> dict[str, torch.Tensor]:
     tensors = {
-        one + key: value for key, value in build_backbone(AlexNet(**SMALL), top=True, seed=1).state_dict().items()
+        one + key: value
+        for key, value in build_backbone(AlexNet(**SMALL), include_top=True, seed=1).state_dict().items()
     }
-    other = build_backbone(AlexNet(**SMALL), top=True, seed=2).state_dict()
+    other = build_backbone(AlexNet(**SMALL), include_top=True, seed=2).state_dict()
     return tensors | {two + key: value for key, value in other.items()}
 
 
@@ -41,22 +42,22 @@ def twice(one: str, two: str) -> dict[str, torch.Tensor]:
     ],
 )
 def test_of_two_networks_the_published_one_is_taken(taken: str, other: str):
-    backbone = build_backbone(AlexNet(**SMALL), top=True)
+    backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     assert repr(taken) in load_tensors(backbone, twice(taken, other), "f")
-    first = build_backbone(AlexNet(**SMALL), top=True, seed=1).state_dict()["features.0.weight"]
+    first = build_backbone(AlexNet(**SMALL), include_top=True, seed=1).state_dict()["features.0.weight"]
     assert torch.equal(backbone.state_dict()["features.0.weight"], first)
 
 
 def test_of_two_networks_that_fit_alike_one_must_be_named():
-    backbone = build_backbone(AlexNet(**SMALL), top=True)
+    backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     with pytest.raises(ArtifactError, match=r"2 times, under 'a\.', 'b\.'; say which by `prefix`"):
         load_tensors(backbone, twice("a.", "b."), "f")
     assert "prefix 'b.'" in load_tensors(backbone, twice("a.", "b."), "f", prefix="b.")
 
 
 def test_another_width_and_a_missing_tensor_are_named():
-    tensors = dict(build_backbone(AlexNet(width=0.25, size=64), top=True).state_dict())
-    backbone = build_backbone(AlexNet(**SMALL), top=True)
+    tensors = dict(build_backbone(AlexNet(width_mult=0.25, img_size=64), include_top=True).state_dict())
+    backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     with pytest.raises(
         ArtifactError, match=r"f: does not fit the backbone alexnet-w0.125-64px: features\.0\.weight has shape"
     ):
@@ -69,9 +70,9 @@ def test_another_width_and_a_missing_tensor_are_named():
 
 def test_what_may_stay_fresh_is_named() -> None:
     """A file of convolutions alone fills a whole network where that is allowed, and the rest stays as it was."""
-    source = build_backbone(AlexNet(**SMALL), top=True, seed=1).state_dict()
+    source = build_backbone(AlexNet(**SMALL), include_top=True, seed=1).state_dict()
     tensors = {f"m.{key}": value for key, value in source.items() if key.startswith("features.")}
-    backbone = build_backbone(AlexNet(**SMALL), top=True, seed=2)
+    backbone = build_backbone(AlexNet(**SMALL), include_top=True, seed=2)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     with pytest.raises(ArtifactError, match="is missing"):
         load_tensors(backbone, tensors, "f", fresh=["features.*"])
@@ -88,19 +89,19 @@ def test_what_may_stay_fresh_is_named() -> None:
 
 def test_a_network_that_was_wrapped_inside_is_found(tmp_path: Path) -> None:
     """DeepCluster's files: `features.module.0.weight`, beside a classifier that was not wrapped."""
-    source = build_backbone(AlexNet(**SMALL), top=True, seed=1).state_dict()
+    source = build_backbone(AlexNet(**SMALL), include_top=True, seed=1).state_dict()
     torch.save(
         {"state_dict": {key.replace("features.", "features.module."): v for key, v in source.items()}},
         tmp_path / "d.pth",
     )
-    backbone = build_backbone(AlexNet(**SMALL), top=True)
+    backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     assert "prefix ''" in load_tensors(backbone, read_tensors(tmp_path / "d.pth"), "f")
 
 
 def test_old_files_without_counters_of_batch_norm_are_taken():
-    source = build_backbone(ResNet18(**SMALL), top=True, seed=5).state_dict()
+    source = build_backbone(ResNet18(**SMALL), include_top=True, seed=5).state_dict()
     tensors = {key: value for key, value in source.items() if not key.endswith("num_batches_tracked")}
-    backbone = build_backbone(ResNet18(**SMALL), top=True)
+    backbone = build_backbone(ResNet18(**SMALL), include_top=True)
     assert load_tensors(backbone, tensors, "f").startswith("100 of 100 tensors")
     assert all(torch.equal(value, source[key]) for key, value in backbone.state_dict().items())
 

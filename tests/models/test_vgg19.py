@@ -11,7 +11,7 @@ from ssltransfer.config.backbones import Vgg19BN
 from ssltransfer.models.backbone import BATCH_NORMS
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 
-SMALL = Vgg19BN(width=0.125, size=64)
+SMALL = Vgg19BN(width_mult=0.125, img_size=64)
 
 
 def parameters(width: int, side: int = 7) -> int:
@@ -28,7 +28,7 @@ def parameters(width: int, side: int = 7) -> int:
 @pytest.mark.parametrize(("width", "size"), [(1, 224), (2, 224), (4, 64)])
 def test_parameters(width: int, size: int) -> None:
     with torch.device("meta"):
-        backbone = build_backbone(Vgg19BN(width=width, size=size), top=True)
+        backbone = build_backbone(Vgg19BN(width_mult=width, img_size=size), include_top=True)
         theirs = torchvision.models.vgg19_bn()
     count = sum(p.numel() for p in backbone.parameters())
     assert count == parameters(width, size // 32)
@@ -40,7 +40,7 @@ def test_parameters(width: int, size: int) -> None:
 
 
 def test_computes_what_was_released() -> None:
-    backbone = build_backbone(SMALL, top=True).double().eval()
+    backbone = build_backbone(SMALL, include_top=True).double().eval()
     generator = torch.Generator().manual_seed(2)
     for part in backbone.modules():
         if isinstance(part, BATCH_NORMS):
@@ -51,7 +51,7 @@ def test_computes_what_was_released() -> None:
     # torchvision's layers at these channels, with our weights; its eps is another and its biases are zero.
     plan = [c if isinstance(c, str) else c // 8 for c in torchvision.models.vgg.cfgs["E"]]
     features = torchvision.models.vgg.make_layers(plan, batch_norm=True).double().eval()  # type: ignore[arg-type]
-    ours = [part for name in backbone.options.maps for part in backbone.get_submodule(name)]  # type: ignore[union-attr]
+    ours = [part for name in backbone.options.spatial_layers for part in backbone.get_submodule(name)]  # type: ignore[union-attr]
     theirs = [part for part in features if not isinstance(part, nn.MaxPool2d)]
     for mine, other in zip(ours, theirs, strict=True):
         other.load_state_dict(mine.state_dict(), strict=False)
@@ -63,7 +63,7 @@ def test_computes_what_was_released() -> None:
     pools = [place for place, part in enumerate(features) if isinstance(part, nn.MaxPool2d)]
     with torch.no_grad():
         found = backbone(x, backbone.layers)
-        for layer, place in zip(backbone.options.maps, pools, strict=True):
+        for layer, place in zip(backbone.options.spatial_layers, pools, strict=True):
             torch.testing.assert_close(found[layer], features[:place](x), msg=layer)
         flat = features(x).flatten(1)
         for layer in ("fc6", "fc7"):
@@ -75,18 +75,18 @@ def test_computes_what_was_released() -> None:
 
 def test_layers() -> None:
     with torch.device("meta"):
-        shapes = build_backbone(Vgg19BN(), top=True).shapes()
+        shapes = build_backbone(Vgg19BN(), include_top=True).shapes()
     assert shapes["block1"] == (128, 112, 112) and shapes["block4"] == (512, 14, 14) and shapes["fc7"] == (4096,)
     shapes = build_tile_backbone(SMALL, seed=0).shapes()
-    assert [shapes[name][-1] for name in SMALL.maps] == [64, 32, 16, 8, 4]
+    assert [shapes[name][-1] for name in SMALL.spatial_layers] == [64, 32, 16, 8, 4]
     # Layers below fc6 take images of any size.
-    backbone = build_backbone(SMALL, top=True).eval()
+    backbone = build_backbone(SMALL, include_top=True).eval()
     assert backbone(torch.zeros(1, 3, 70, 96), ["block4"])["block4"].shape == (1, 64, 4, 6)
-    assert SMALL.vector == "fc7" and SMALL.maps[-1] == "block4"
+    assert SMALL.embedding_layer == "fc7" and SMALL.spatial_layers[-1] == "block4"
 
 
 @pytest.mark.parametrize("size", [64, 65, 95, 96])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_takes_any_size(size: int, stride: int) -> None:
-    backbone = build_backbone(Vgg19BN(width=0.05, size=size, stem_stride=stride), top=True).eval()
+    backbone = build_backbone(Vgg19BN(width_mult=0.05, img_size=size, stem_stride=stride), include_top=True).eval()
     assert backbone(torch.zeros(1, 3, size, size))["fc7"].shape == (1, 208)

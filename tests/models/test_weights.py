@@ -6,35 +6,37 @@ import safetensors.torch
 import torch
 import torchvision
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, write_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, write_json
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, Vgg16
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import read_model, write_model
 
-SMALL = {"width": 0.125, "size": 64}
+SMALL = {"width_mult": 0.125, "img_size": 64}
 
 
-def written(folder: Path, options: BackboneOptions, *, top: bool = False, seed: int = 0) -> Path:
-    content = write_model(folder, build_backbone(options, top=top, seed=seed), "per-image", {"task": "x"})
+def written(folder: Path, options: BackboneOptions, *, include_top: bool = False, seed: int = 0) -> Path:
+    content = write_model(
+        folder, build_backbone(options, include_top=include_top, seed=seed), "per-image", {"task": "x"}
+    )
     write_json(folder / "manifest.json", {"stage": "pretext", **content})
     return folder / "manifest.json"
 
 
 @pytest.mark.parametrize("options", [CaffeNet(**SMALL), Vgg16(**SMALL), ResNet18(**SMALL)], ids=lambda o: o.name)
-@pytest.mark.parametrize("top", [False, True])
-def test_what_is_written_is_read(tmp_path: Path, options: BackboneOptions, top: bool):
-    model = read_model(written(tmp_path / "one", options, top=top, seed=3))
-    backbone = build_backbone(options, top=top, seed=3).eval()
+@pytest.mark.parametrize("include_top", [False, True])
+def test_what_is_written_is_read(tmp_path: Path, options: BackboneOptions, include_top: bool):
+    model = read_model(written(tmp_path / "one", options, include_top=include_top, seed=3))
+    backbone = build_backbone(options, include_top=include_top, seed=3).eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     layers = list(backbone.layers)
-    assert model.backbone.layers == backbone.layers and model.rule == "per-image" and model.name == "one"
-    assert model.view.size == 64 and model.view.short == options.short_side
+    assert model.backbone.layers == backbone.layers and model.normalization == "per-image" and model.name == "one"
+    assert model.view.size == 64 and model.view.short_side == options.short_side
     expected = backbone(normalize(images, "per-image"), layers)
     for name, value in model.layers_of(images, layers).items():
         assert torch.equal(value, expected[name])
     assert not model.backbone.training and not any(p.requires_grad for p in model.backbone.parameters())
-    assert digest_of(tmp_path / "one" / "backbone.safetensors") == model.digest
+    assert file_digest(tmp_path / "one" / "backbone.safetensors") == model.digest
 
 
 def test_equal_weights_give_equal_bytes(tmp_path: Path):
@@ -75,7 +77,7 @@ def test_activations_that_differ_are_refused(tmp_path: Path):
 def test_a_file_of_another_architecture_is_refused(tmp_path: Path):
     manifest = written(tmp_path, CaffeNet(**SMALL))
     about = read_json(tmp_path / "backbone.json")
-    about["backbone"] = json.loads(CaffeNet(width=0.25, size=64).canonical())
+    about["backbone"] = json.loads(CaffeNet(width_mult=0.25, img_size=64).canonical())
     write_json(tmp_path / "backbone.json", about)
     with pytest.raises(
         ArtifactError, match=r"does not fit the backbone caffenet-w0.25-64px: conv1.weight has shape \(16,"

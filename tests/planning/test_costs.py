@@ -42,16 +42,16 @@ PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
     ],
 )
 def test_multiply_adds_are_the_published_ones(backbone: object, giga: float) -> None:
-    assert flops(backbone, top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
+    assert flops(backbone, include_top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
 
 
 def test_parameters_are_caffes() -> None:
     """60,965,224 with the 1000-way fc8 (bvlc_reference_caffenet)."""
-    assert parameters(CaffeNet(), top=True) + 4096 * 1000 + 1000 == 60_965_224
+    assert parameters(CaffeNet(), include_top=True) + 4096 * 1000 + 1000 == 60_965_224
 
 
 def test_computing_again_costs_no_forward_pass() -> None:
-    assert flops(RevNet50()) == flops(RevNet50(recompute=True)) > 1e9
+    assert flops(RevNet50()) == flops(RevNet50(grad_checkpointing=True)) > 1e9
 
 
 def test_the_papers_plan() -> None:
@@ -109,7 +109,7 @@ def test_sums_say_where_a_size_is_unknown(capsys: pytest.CaptureFixture[str]) ->
 def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: Path) -> None:
     content = yaml.safe_load((REPOSITORY / "config/noroozi2018.yaml").read_text())
     data = content["pretexts"]["jigsawpp"]["data"]
-    content["datasets"][data]["cache"] = {"format": "raw", "short": 128}
+    content["datasets"][data]["cache"] = {"format": "raw", "short_side": 128}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     config = read_config(tmp_path / "c.yaml")
     costs = {(cost.stage, cost.name): cost for cost in estimate(config, Machine())}
@@ -138,20 +138,20 @@ def test_what_a_image_costs_counts_what_is_made_of_it() -> None:
 def test_videos_are_costed_by_their_clips(tmp_path: Path) -> None:
     """1000 clips of nine flows each; the backbone sees 240 x 320 pixels of a frame."""
     (tmp_path / "c.yaml").write_text("""
-datasets: {films: {format: video, root: films, expected: 1000}}
+datasets: {films: {format: video, root: films, num_images_hint: 1000}}
 pretexts:
   moves:
     task: motion-segmentation
-    backbone: {name: caffenet, size: 240}
+    backbone: {name: caffenet, img_size: 240}
     data: films
-    schedule: {epochs: 2, batch: 10, lr: 0.1}
+    schedule: {epochs: 2, batch_size: 10, lr: 0.1}
 """)
     config = read_config(tmp_path / "c.yaml")
     costs = {cost.stage: cost for cost in estimate(config, Machine(cores=2))}
     assert costs["motion"].needs == ("films",) and costs["motion"].limit == "optical flow"
     assert costs["motion"].hours == pytest.approx(1000 * 9 * 240 * 320 / FLOW_PIXELS / 2 / 3600)
-    assert costs["motion"].disk_gb == pytest.approx(1000 * 240 * 320 * CacheOptions().bytes_a_pixel / 1e9)
-    assert task_flops(config.pretexts["moves"]) == pytest.approx(flops(CaffeNet(size=240)) * 320 / 240)
+    assert costs["motion"].disk_gb == pytest.approx(1000 * 240 * 320 * CacheOptions().bytes_per_pixel / 1e9)
+    assert task_flops(config.pretexts["moves"]) == pytest.approx(flops(CaffeNet(img_size=240)) * 320 / 240)
     assert list(jobs_before(list(estimate(config, Machine()))).values())[2] == {0, 1}
 
 

@@ -42,9 +42,9 @@ def test_a_pace_is_the_amount_over_the_median(tmp_path: Path) -> None:
 def test_a_cache_is_read_at_its_own_pace_and_never_slower_than_files() -> None:
     machine = Machine(cores=1, paces={"decoding/files": 100.0, "decoding/jpeg": 400.0, "decoding/raw": 900.0})
     for options, expected in (
-        (CacheOptions(format="jpeg", short=256), 400.0),
-        (CacheOptions(format="jpeg", short=128), 900.0),
-        (CacheOptions(format="raw", short=1024), 100.0),
+        (CacheOptions(format="jpeg", short_side=256), 400.0),
+        (CacheOptions(format="jpeg", short_side=128), 900.0),
+        (CacheOptions(format="raw", short_side=1024), 100.0),
     ):
         assert machine.images(ImageFolder(root="/none", cache=options)) == expected
 

@@ -33,7 +33,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     root = tmp_path_factory.mktemp("chain")
     os.environ["SSLTRANSFER_WORKERS"] = "0"
     train, test = make_sets(root / "index", "objects", {"train": 60, "val": 30}, 64)
-    model = make_model(root / "pretext" / "tiny", top=False)
+    model = make_model(root / "pretext" / "tiny", include_top=False)
     for split in ("train", "val"):
         extract(
             Features(model="tiny", layer="conv4", pool=Pool(max=3)),

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet
 from ssltransfer.config.formats import Synthetic
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages.index import run as make_index
 
-BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
 
-def make_model(folder: Path, options: BackboneOptions = BACKBONE, *, top: bool = True, seed: int = 0) -> Path:
+def make_model(folder: Path, options: BackboneOptions = BACKBONE, *, include_top: bool = True, seed: int = 0) -> Path:
     """A random network, written as any other model; returns its manifest."""
-    with Work("pretext", folder / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(folder, build_backbone(options, top=top, seed=seed), "imagenet", {}))
+    with WorkDir("pretext", folder / "manifest.json", "{}", {}) as work:
+        work.finish(write_model(folder, build_backbone(options, include_top=include_top, seed=seed), "imagenet", {}))
     return work.output
 
 

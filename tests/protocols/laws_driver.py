@@ -27,7 +27,7 @@ from ssltransfer.protocols import crops, logreg
 from ssltransfer.protocols import probes as heads
 from ssltransfer.stages import evaluate, features
 from ssltransfer.training.checkpoint import Checkpoint
-from ssltransfer.training.launch import leave
+from ssltransfer.training.launch import shutdown
 
 Job = dict[str, Any]
 
@@ -118,7 +118,7 @@ def main(mode: str, plan: Path) -> None:
     if mode != "kill":
         for job in jobs:
             (measure if mode == "pair" else command)(job, Path(job["output"]))
-        leave()
+        shutdown()
         return
     assert Checkpoint(Path("x")).due(1), "set SSLTRANSFER_CHECKPOINT_STEPS=1"
     for job in jobs:

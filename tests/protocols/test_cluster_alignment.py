@@ -10,7 +10,7 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import ClusterAlignment, Pool
-from ssltransfer.kmeans import Matrix, kmeans
+from ssltransfer.kmeans import ArraySource, kmeans
 from ssltransfer.protocols.cluster_alignment import match, similarities
 from ssltransfer.stages.evaluate import run
 
@@ -62,7 +62,7 @@ def test_of_a_model_by_hand(chain, tmp_path: Path) -> None:  # type: ignore[no-u
     x, y = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in
             (store.read(slice(None)).astype(np.float32) for store in stores))  # fmt: skip
     for seed, value in zip((0, 1), found.values["accuracy"], strict=True):
-        clustering = kmeans(Matrix(x), 12, iterations=3, tolerance=0, seed=seed)
+        clustering = kmeans(ArraySource(x), 12, iterations=3, tolerance=0, seed=seed)
         nearest = cdist(y, clustering.centroids).argmin(1)
         mapping = match(similarities(clustering.labels, train.labels, 12, 12))
         assert value == pytest.approx(100 * (mapping[nearest] == test.labels).mean(), abs=1e-4)

@@ -20,10 +20,10 @@ from ssltransfer.config.protocols import Depth
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.drawing import depth_colors
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols import depth
 from ssltransfer.protocols.base import EvalContext
 from ssltransfer.protocols.depth import DepthTask
@@ -32,13 +32,15 @@ from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import plan_devices
 
-NARROW = ResNet18(width=0.125, size=64)
+NARROW = ResNet18(width_mult=0.125, img_size=64)
 FINE = {"resize": (48, 64), "crop": (42, 60), "decoder_dim": 32}
 SHORT = Schedule(steps=7, batch_size=4, lr=0.01)
 
 
-def task_of(options: BackboneOptions, *, top: bool = True, **protocol: object) -> DepthTask:
-    model = Model(build_backbone(options, top=top).eval().requires_grad_(False), "imagenet", "", "m")
+def task_of(options: BackboneOptions, *, include_top: bool = True, **protocol: object) -> DepthTask:
+    model = PretrainedModel(
+        build_backbone(options, include_top=include_top).eval().requires_grad_(False), "imagenet", "", "m"
+    )
     return DepthTask(model, Depth(**protocol), Median(3.0, 1.0), 0, "m")  # type: ignore[arg-type]
 
 
@@ -74,19 +76,19 @@ def test_options_that_cannot_be_meant(given: dict[str, object], says: str) -> No
 @pytest.mark.parametrize(
     ("options", "protocol", "layer", "ups", "side"),
     [
-        (ResNet101V2(width=0.125), {}, "block3", 3, (120, 152)),
-        (ResNet101V2(width=0.125), {"output_stride": None}, "block3", 2, (116, 152)),
-        (ResNet18(width=0.125), {}, "block3", 3, (120, 152)),
-        (ResNet18(width=0.125), {"layer": "block4"}, "block4", 4, (128, 160)),
-        (CaffeNet(width=0.125), {}, "conv5", 3, (104, 144)),
-        (Vgg16(width=0.06), {}, "conv5_3", 3, (112, 152)),
+        (ResNet101V2(width_mult=0.125), {}, "block3", 3, (120, 152)),
+        (ResNet101V2(width_mult=0.125), {"output_stride": None}, "block3", 2, (116, 152)),
+        (ResNet18(width_mult=0.125), {}, "block3", 3, (120, 152)),
+        (ResNet18(width_mult=0.125), {"layer": "block4"}, "block4", 4, (128, 160)),
+        (CaffeNet(width_mult=0.125), {}, "conv5", 3, (104, 144)),
+        (Vgg16(width_mult=0.06), {}, "conv5_3", 3, (112, 152)),
     ],
     ids=lambda value: value.name if isinstance(value, BackboneOptions) else None,
 )
 def test_the_prediction_has_half_the_side_of_the_input(
     options: BackboneOptions, protocol: dict[str, object], layer: str, ups: int, side: tuple[int, int]
 ) -> None:
-    task = task_of(options, top=False, decoder_dim=32, **protocol).eval()
+    task = task_of(options, include_top=False, decoder_dim=32, **protocol).eval()
     assert task.layer == layer and len(task.head) - 1 == ups
     widths = [block.shortcut[0].out_channels for block in task.head[:-1]]
     assert widths == [32, 16, 8, 8][:ups] and task.head[-1].in_channels == widths[-1]
@@ -96,9 +98,9 @@ def test_the_prediction_has_half_the_side_of_the_input(
 
 def test_published_up_projections() -> None:
     with torch.device("meta"):
-        backbone = build_backbone(ResNet101V2(output_stride=16), top=True)
+        backbone = build_backbone(ResNet101V2(output_stride=16), include_top=True)
         assert backbone(torch.empty(1, 3, 228, 304), ["block3"])["block3"].shape == (1, 1024, 15, 19)
-    task = task_of(ResNet18(width=0.125))
+    task = task_of(ResNet18(width_mult=0.125))
     assert [block.shortcut[0].weight.shape[:2] for block in task.head[:-1]] == [(512, 32), (256, 512), (128, 256)]
     assert task.head[-1].weight.shape == (1, 128, 3, 3) and task.head[-1].bias.item() == 3.0
 
@@ -109,8 +111,8 @@ def test_published_up_projections() -> None:
         (NARROW, {"layer": "pool"}, "m: pool is a vector and has no depth at places"),
         (NARROW, {"layer": "block9"}, "m: no layer 'block9'; its maps are conv1, block1"),
         (NARROW, {"layer": "conv1"}, "m: conv1 is at stride 2 or less already"),
-        (CaffeNet(width=0.125), {"resize": (20, 20), "crop": (20, 20)}, "m: images of 20 x 20 pixels vanish"),
-        (HogWords(words=8), {}, "m: words is a vector"),
+        (CaffeNet(width_mult=0.125), {"resize": (20, 20), "crop": (20, 20)}, "m: images of 20 x 20 pixels vanish"),
+        (HogWords(vocabulary_size=8), {}, "m: words is a vector"),
     ],
 )
 def test_layers_without_depth_are_refused(options: BackboneOptions, protocol: dict[str, object], says: str) -> None:
@@ -119,13 +121,13 @@ def test_layers_without_depth_are_refused(options: BackboneOptions, protocol: di
 
 
 def test_the_whole_backbone_learns_and_the_model_stays(rooms: tuple[Path, Path]) -> None:
-    backbone = build_backbone(NARROW, top=True).eval().requires_grad_(False)
+    backbone = build_backbone(NARROW, include_top=True).eval().requires_grad_(False)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    task = DepthTask(Model(backbone, "imagenet", "", "m"), Depth(**FINE), Median(3.0, 1.0), 0, "m").train()  # type: ignore[arg-type]
+    task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), Median(3.0, 1.0), 0, "m").train()  # type: ignore[arg-type]
     train = read_index(rooms[0])
     (batch,) = load_batches(train, task.transform, sequential_keys(range(4), 4), seed=0)
     optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
-    outputs = task(batch, Draws(0, batch.epochs, batch.ids))
+    outputs = task(batch, SampleRNG(0, batch.epochs, batch.ids))
     outputs["loss"].backward()
     learning = {name for name, p in task.named_parameters() if p.grad is not None and p.grad.any()}
     assert {name.split(".")[1] for name in learning if name.startswith("backbone.")} >= {"conv1", "layer1", "layer3"}
@@ -137,16 +139,18 @@ def test_the_whole_backbone_learns_and_the_model_stays(rooms: tuple[Path, Path])
 
 def test_the_first_loss_is_that_of_chance(rooms: tuple[Path, Path]) -> None:
     median = depth.median_depth(read_index(rooms[0]))
-    backbone = build_backbone(NARROW, top=True).eval()
-    task = DepthTask(Model(backbone, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()  # type: ignore[arg-type]
+    backbone = build_backbone(NARROW, include_top=True).eval()
+    task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()  # type: ignore[arg-type]
     (batch,) = load_batches(read_index(rooms[0]), task.val_transform, sequential_keys(range(48), 48), seed=0)
     with torch.no_grad():
-        loss = float(task(batch, Draws(0, batch.epochs, batch.ids))["loss"])
+        loss = float(task(batch, SampleRNG(0, batch.epochs, batch.ids))["loss"])
     assert loss == pytest.approx(task.chance_loss, rel=0.15) and task.chance_loss == median.loss
 
 
 def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
-    found = measured(tmp_path, CaffeNet(width=0.25, size=64, bn=True, stem_stride=2), rooms, steps=150, lr=0.05)
+    found = measured(
+        tmp_path, CaffeNet(width_mult=0.25, img_size=64, bn=True, stem_stride=2), rooms, steps=150, lr=0.05
+    )
     assert (found.primary_metric, set(found.values)) == ("d1", {"d1", "d2", "d3", "mae", "rel"})
     chance = found.details["chance"]
     d1, d2, d3 = (found.mean(name) for name in ("d1", "d2", "d3"))
@@ -164,7 +168,7 @@ def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_of_more_rooms_it_learns_more(tmp_path: Path) -> None:
     images = make_sets(tmp_path, "rgbd", {"train": 300, "test": 40}, 64, targets="depth")
-    found = measured(tmp_path, NARROW.model_copy(update={"width": 0.25}), images, steps=400, lr=0.1)
+    found = measured(tmp_path, NARROW.model_copy(update={"width_mult": 0.25}), images, steps=400, lr=0.1)
     assert found.chance is not None and found.mean("d1") > found.chance + 10
     assert found.mean("mae") < 0.8 * found.details["chance_loss"]["mae"]
 
@@ -252,7 +256,7 @@ def test_depth_is_drawn_in_viridis_and_what_is_missing_is_gray() -> None:
 def test_a_real_kitchen(kitchen: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)
-    model = make_model(tmp_path / "m", NARROW.model_copy(update={"width": 0.25}))
+    model = make_model(tmp_path / "m", NARROW.model_copy(update={"width_mult": 0.25}))
     protocol = Depth(
         resize=(60, 80), crop=(57, 76), decoder_dim=32, schedule=Schedule(steps=150, batch_size=8, lr=0.02)
     )

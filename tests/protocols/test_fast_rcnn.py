@@ -18,7 +18,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
 from ssltransfer.data.targets import Boxes
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.detection.backbones import calibrate_bn
 from ssltransfer.protocols.detection.proposals import grid
 from ssltransfer.protocols.fast_rcnn import FastRcnn, covered
@@ -27,7 +27,7 @@ from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 
-BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2, bn=True)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True)
 CPU = Devices(torch.device("cpu"), 0)
 
 
@@ -45,7 +45,7 @@ def small(steps: int = 4, **changes: object) -> Options:
 
 
 def detector(boxes: tuple[Path, Path], options: Options, backbone: BackboneOptions = BACKBONE) -> FastRcnn:
-    model = Model(build_backbone(backbone, top=True).eval(), "imagenet", "", "it")
+    model = PretrainedModel(build_backbone(backbone, include_top=True).eval(), "imagenet", "", "it")
     train, test = ([grid(*size) for size in read_index(path).sizes.tolist()] for path in boxes)
     return FastRcnn(model, "it", options, 20, 0, train, test)
 
@@ -64,7 +64,7 @@ def test_the_published_constants() -> None:
 
 
 def test_new_layers_start_as_released(boxes: tuple[Path, Path]) -> None:
-    task = detector(boxes, small(), CaffeNet(width=0.25, size=64, stem_stride=2))
+    task = detector(boxes, small(), CaffeNet(width_mult=0.25, img_size=64, stem_stride=2))
     assert float(task.scores.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
     assert float(task.boxes.weight.detach().std()) == pytest.approx(0.001, rel=0.1)
     assert not task.scores.bias.any() and not task.boxes.bias.any()
@@ -76,7 +76,7 @@ def test_first_loss_is_that_of_chance(boxes: tuple[Path, Path]) -> None:
     calibrate_bn(task.body, task.examples(index, CPU))
     task.train()
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert float(found["loss_class"].detach()) == pytest.approx(task.chance_loss, rel=0.2)
     assert float(found["loss"].detach()) == pytest.approx(float((found["loss_class"] + found["loss_box"]).detach()))
 
@@ -115,10 +115,10 @@ def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Pat
 
 
 def test_a_residual_network_and_share_of_things_covered(boxes: tuple[Path, Path]) -> None:
-    task = detector(boxes, small(), ResNet18(width=0.125, size=32)).train()
+    task = detector(boxes, small(), ResNet18(width_mult=0.125, img_size=32)).train()
     index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     assert all(p.grad is not None for p in task.parameters() if p.requires_grad)
     truth = [Boxes(np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32), np.zeros(2, int), np.array([False] * 2))]
     assert covered([np.array([[0, 0, 10, 15]], np.float32)], truth) == 50
@@ -203,7 +203,7 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
 def test_learns_to_find_things_of_the_world(tmp_path: Path) -> None:
     """A small network from nothing, far beyond what it finds before it has learnt (a minute or two on one core)."""
     train, test = make_sets(tmp_path, "voc", {"trainval": 300, "test": 80}, 96, targets="boxes")
-    model = make_model(tmp_path / "m", CaffeNet(width=0.25, size=64, stem_stride=2, bn=True))
+    model = make_model(tmp_path / "m", CaffeNet(width_mult=0.25, img_size=64, stem_stride=2, bn=True))
     found = {}
     for steps in (1, 400):
         schedule = Schedule(steps=steps, batch_size=4, optimizer="adam", lr=0.001, lr_schedule="cosine")

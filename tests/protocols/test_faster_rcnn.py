@@ -13,11 +13,11 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.faster_rcnn import FasterRcnn
 from ssltransfer.stages.evaluate import run
 
-BACKBONE = ResNet18(width=0.125, size=32)
+BACKBONE = ResNet18(width_mult=0.125, img_size=32)
 
 
 def small(steps: int = 4, **changes: object) -> Options:
@@ -35,7 +35,9 @@ def small(steps: int = 4, **changes: object) -> Options:
 
 
 def detector(options: Options) -> FasterRcnn:
-    return FasterRcnn(Model(build_backbone(BACKBONE, top=True).eval(), "imagenet", "", "it"), options, 20, 0)
+    return FasterRcnn(
+        PretrainedModel(build_backbone(BACKBONE, include_top=True).eval(), "imagenet", "", "it"), options, 20, 0
+    )
 
 
 def test_the_published_constants() -> None:
@@ -73,7 +75,7 @@ def test_all_weights_learn_but_norms(boxes: tuple[Path, Path]) -> None:
     index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
     torch.manual_seed(0)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     found["loss"].backward()
     assert torch.isfinite(found["loss"])
     parts = ("loss_class", "loss_box", "rpn_loss_objectness", "rpn_loss_rpn_box_reg")

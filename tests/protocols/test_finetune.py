@@ -18,14 +18,14 @@ from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.normalize import normalize
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.finetune import prepare_for_finetuning
 from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import Devices
 
 CPU = Devices(torch.device("cpu"), 0)
-NORMED = CaffeNet(width=0.125, size=64, stem_stride=2, bn=True)
+NORMED = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def images(chain) -> Index:  # type: ignore[no-untyped-def]
     return read_index(chain.train)
 
 
-def ready(model: Path, images: Index, seed: int = 0, **options: bool) -> Model:
+def ready(model: Path, images: Index, seed: int = 0, **options: bool) -> PretrainedModel:
     return prepare_for_finetuning(read_model(model), VocClassification(**options), images, CPU, seed)  # type: ignore[arg-type]
 
 
@@ -48,10 +48,10 @@ def test_nothing_is_done_unasked(model: Path, images: Index) -> None:
 
 
 def test_channels_are_even_over_the_images_that_were_drawn(model: Path, images: Index) -> None:
-    found = ready(model, images, absorb_bn=True, rescale=True)
+    found = ready(model, images, fuse_bn=True, data_dependent_init=True)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in found.backbone.modules())
     views = load_batches(images, found.view, sequential_keys(range(len(images)), 60), seed=0)
-    x = normalize(next(views).images, found.rule)
+    x = normalize(next(views).images, found.normalization)
     first = found.backbone.get_submodule("conv1")
     with torch.no_grad():
         values = first(x).transpose(0, 1).flatten(1)
@@ -63,14 +63,16 @@ def test_channels_are_even_over_the_images_that_were_drawn(model: Path, images: 
 
 def test_it_is_the_seeds_alone(model: Path, images: Index) -> None:
     some = images.subset(np.arange(40))
-    one, again, other = (ready(model, some, seed, absorb_bn=True, rescale=True).backbone for seed in (3, 3, 4))
+    one, again, other = (
+        ready(model, some, seed, fuse_bn=True, data_dependent_init=True).backbone for seed in (3, 3, 4)
+    )
     assert torch.equal(one.get_submodule("fc6").weight, again.get_submodule("fc6").weight)  # type: ignore[arg-type]
     assert not torch.equal(one.get_submodule("fc6").weight, other.get_submodule("fc6").weight)  # type: ignore[arg-type]
 
 
 def test_what_stays_frozen_stays_frozen(model: Path, images: Index) -> None:
     presence = np.ones((len(images), 3), np.int8)
-    options = VocClassification(trainable="fc6-8", absorb_bn=True, rescale=True)
+    options = VocClassification(trainable="fc6-8", fuse_bn=True, data_dependent_init=True)
     read = read_model(model)
     task = MultiLabelFinetuneTask(read, "it", options, presence, presence, 0)
     prepare_for_finetuning(replace(read, backbone=task.backbone), options, images, CPU, 0)
@@ -82,7 +84,7 @@ def test_what_stays_frozen_stays_frozen(model: Path, images: Index) -> None:
 def test_voc_classification_with_both(model: Path, tmp_path: Path) -> None:
     train, test = make_sets(tmp_path, "voc", {"trainval": 24, "test": 12}, 64)
     protocol = VocClassification(
-        schedule=Schedule(steps=3, batch_size=8, lr=0.001), crops=1, absorb_bn=True, rescale=True
+        schedule=Schedule(steps=3, batch_size=8, lr=0.001), crops=1, fuse_bn=True, data_dependent_init=True
     )
     for name in ("one", "two"):
         run(
@@ -94,4 +96,4 @@ def test_voc_classification_with_both(model: Path, tmp_path: Path) -> None:
             threads=1,
         )
     assert (tmp_path / "one/voc/m.json").read_bytes() == (tmp_path / "two/voc/m.json").read_bytes()
-    assert '"absorb_bn": true' in (tmp_path / "one/voc/m.json").read_text()
+    assert '"fuse_bn": true' in (tmp_path / "one/voc/m.json").read_text()

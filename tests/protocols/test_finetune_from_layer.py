@@ -48,7 +48,7 @@ def test_the_lower_part_is_the_models_and_the_upper_one_is_not(chain) -> None:  
     lower = task.model.layers_of(images, ["conv3"])["conv3"]
     x = lower
     for layer in ("conv4", "conv5", "fc6", "fc7"):
-        x = task.backbone.step(layer, x.clone())
+        x = task.backbone.forward_layer(layer, x.clone())
     assert torch.allclose(task.logits(images), task.head(x), atol=1e-6)
     assert torch.equal(read_model(chain.model).layers_of(images, ["conv3"])["conv3"], lower)
     own = dict(task.model.backbone.named_parameters())["conv4.weight"]

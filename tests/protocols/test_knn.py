@@ -11,7 +11,7 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import Knn, Pool
-from ssltransfer.kmeans import Matrix, Points
+from ssltransfer.kmeans import ArraySource, PointLoader
 from ssltransfer.protocols.knn import vote
 from ssltransfer.protocols.knn_search import topk_products
 from ssltransfer.protocols.subsets import stratified
@@ -20,10 +20,10 @@ from ssltransfer.stages.evaluate import run
 CPU = torch.device("cpu")
 
 
-def points(values: np.ndarray, rows: int | None = None, *, normalize: bool = True) -> Points:
-    source = Matrix(values)
+def points(values: np.ndarray, rows: int | None = None, *, normalize: bool = True) -> PointLoader:
+    source = ArraySource(values)
     source.rows = rows or len(values)
-    return Points(source, 4, normalize=normalize, device=CPU, budget=1 << 30, where="test")
+    return PointLoader(source, 4, normalize=normalize, device=CPU, budget=1 << 30, where="test")
 
 
 @pytest.mark.parametrize("rows", [7, 50, 300])

@@ -15,7 +15,7 @@ from ssltransfer.config.load import complete
 from ssltransfer.config.protocols import Depth, FasterRcnn, FrozenBlock3
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import Classes
 from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
@@ -25,24 +25,24 @@ from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 
 CPU = Devices(torch.device("cpu"), 0)
-OPTIONS = ResNet101V2(width=0.125, size=32, stem_stride=1)
+OPTIONS = ResNet101V2(width_mult=0.125, img_size=32, stem_stride=1)
 SCHEDULE = {"steps": 4, "batch_size": 8, "optimizer": "adam", "lr": 0.05}
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    backbone = build_backbone(OPTIONS, top=False).eval().requires_grad_(False)
+def model() -> PretrainedModel:
+    backbone = build_backbone(OPTIONS, include_top=False).eval().requires_grad_(False)
     backbone.get_submodule("norm3").running_var.fill_(3.0)  # type: ignore[union-attr, operator]
-    return Model(backbone, "imagenet", "x", "m")
+    return PretrainedModel(backbone, "imagenet", "x", "m")
 
 
-def head(model: Model, lasso: float | None) -> ProbeTask:
+def head(model: PretrainedModel, lasso: float | None) -> ProbeTask:
     labels = np.arange(48) % 4
-    options = FrozenBlock3.model_validate({"lasso": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
+    options = FrozenBlock3.model_validate({"l1_layer_mix": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
     return ProbeTask(model, options, Classes(["a", "b", "c", "d"], labels, labels), 0, "m")
 
 
-def test_a_frozen_backbone_and_a_row_that_learns(model: Model, objects: Index, tmp_path: Path):
+def test_a_frozen_backbone_and_a_row_that_learns(model: PretrainedModel, objects: Index, tmp_path: Path):
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     task = head(model, 1.0)
     assert task.mix is not None
@@ -51,7 +51,7 @@ def test_a_frozen_backbone_and_a_row_that_learns(model: Model, objects: Index, t
     assert len(set(task.mix.rounded)) > 10 and sum(share**2 for share in task.mix.rounded) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: Model):
+def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: PretrainedModel):
     mixed, plain = head(model, 0.1).eval(), head(model, None).eval()
     assert mixed.mix is not None and plain.mix is None
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -62,8 +62,8 @@ def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: Model):
         assert not torch.equal(mixed.represented(images), plain.represented(images))
 
 
-def test_depth_learns_a_row_and_the_backbone(model: Model):
-    options = Depth.model_validate({"lasso": 0.5, "resize": [60, 80], "crop": [57, 76], "decoder_dim": 16})
+def test_depth_learns_a_row_and_the_backbone(model: PretrainedModel):
+    options = Depth.model_validate({"l1_layer_mix": 0.5, "resize": [60, 80], "crop": [57, 76], "decoder_dim": 16})
     task = DepthTask(model, options, Median(2.0, 1.0), 0, "m")
     assert isinstance(task.backbone, MixedBackbone)
     task.predict(torch.randint(256, (2, 3, 57, 76), dtype=torch.uint8)).sum().backward()
@@ -72,7 +72,7 @@ def test_depth_learns_a_row_and_the_backbone(model: Model):
         assert gradient is not None and gradient.abs().max() > 0
 
 
-def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: Model):
+def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: PretrainedModel):
     with torch.no_grad():
         plain, mixed = (Res5Backbone(model, "align", 0, mixed=flag) for flag in (False, True))
         assert mixed.mix is not None and isinstance(mixed.backbone, MixedBackbone)
@@ -95,7 +95,7 @@ def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: Model):
         assert torch.equal(*maps)
         found = [body.roi_features(one, boxes, owner) for body, one in zip((plain, mixed), maps, strict=True)]
         assert torch.equal(*found)
-    assert FasterRcnn(lasso=0.1).lasso == 0.1
+    assert FasterRcnn(l1_layer_mix=0.1).l1_layer_mix == 0.1
 
 
 def test_networks_without_such_units_are_refused():
@@ -105,7 +105,7 @@ def test_networks_without_such_units_are_refused():
         "pretexts": {"m": {"task": "random", "backbone": "resnet18"}},
         "evaluations": {
             "x": {
-                "protocol": {"name": "frozen-block3", "lasso": 0.1},
+                "protocol": {"name": "frozen-block3", "l1_layer_mix": 0.1},
                 "models": ["m"],
                 "train": "d",
                 "test": "e",
@@ -113,5 +113,5 @@ def test_networks_without_such_units_are_refused():
             }
         },
     }
-    with pytest.raises(ConfigError, match=r"evaluations.x.protocol.lasso: m has no units of block3"):
+    with pytest.raises(ConfigError, match=r"evaluations.x.protocol.l1_layer_mix: m has no units of block3"):
         complete(content)

@@ -182,7 +182,7 @@ class Bench:
 @pytest.fixture(scope="session")
 def bench(chain, voc, boxes, masks, rooms, tmp_path_factory: pytest.TempPathFactory) -> Bench:  # type: ignore[no-untyped-def]
     root = tmp_path_factory.mktemp("laws")
-    residual = make_model(root / "residual", ResNet18(width=0.125, size=64))
+    residual = make_model(root / "residual", ResNet18(width_mult=0.125, img_size=64))
     models = {"conv": chain.model, "full": chain.full_model, "residual": residual}
     sets = {"objects": (chain.train, chain.test), "voc": voc, "boxes": boxes, "masks": masks, "rooms": rooms}
     return Bench(root, sets, models)

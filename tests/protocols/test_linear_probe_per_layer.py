@@ -46,9 +46,13 @@ def test_sides_are_those_of_the_papers() -> None:
 
 
 def test_default_layers_are_the_maps() -> None:
-    backbones = (Vgg16(width=0.03, size=32), ResNet18(width=0.125, size=32), HogWords(size=32, words=8))
-    found = [default_layers(build_backbone(options, top=True)) for options in backbones]
-    assert found == [backbones[0].convolutions, ("conv1", "block1", "block2", "block3", "block4"), ("words",)]
+    backbones = (
+        Vgg16(width_mult=0.03, img_size=32),
+        ResNet18(width_mult=0.125, img_size=32),
+        HogWords(img_size=32, vocabulary_size=8),
+    )
+    found = [default_layers(build_backbone(options, include_top=True)) for options in backbones]
+    assert found == [backbones[0].base_layers, ("conv1", "block1", "block2", "block3", "block4"), ("words",)]
 
 
 def test_resizing_keeps_what_it_says(rng: np.random.Generator) -> None:

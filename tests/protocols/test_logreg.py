@@ -11,17 +11,17 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import LogReg, Pool
-from ssltransfer.kmeans import Matrix, Points
+from ssltransfer.kmeans import ArraySource, PointLoader
 from ssltransfer.protocols.logreg import Objective, minimize, standardization
 from ssltransfer.protocols.subsets import stratified
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.checkpoint import Checkpoint
 
 
-def points(values: np.ndarray, rows: int | None = None) -> Points:
-    source = Matrix(values)
+def points(values: np.ndarray, rows: int | None = None) -> PointLoader:
+    source = ArraySource(values)
     source.rows = rows or len(values)
-    return Points(source, 4, normalize=False, device=torch.device("cpu"), budget=1 << 30, where="test")
+    return PointLoader(source, 4, normalize=False, device=torch.device("cpu"), budget=1 << 30, where="test")
 
 
 @pytest.fixture

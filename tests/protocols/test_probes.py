@@ -19,11 +19,11 @@ from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearProbe, MlpProbe, Pool
 from ssltransfer.config.protocols import ProbeOptions as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.colors import distort_colors
+from ssltransfer.data.colors import color_jitter
 from ssltransfer.data.device_ops import random_crop
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.weights import read_model
@@ -81,7 +81,7 @@ def test_only_the_classifier_learns(chain) -> None:  # type: ignore[no-untyped-d
     task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     (batch,) = load_batches(read_index(chain.train), task.transform, sequential_keys(range(8), 8), seed=0)
     task.train()
-    outputs = task(batch, Draws(0, batch.epochs, batch.ids))
+    outputs = task(batch, SampleRNG(0, batch.epochs, batch.ids))
     assert float(outputs["loss"].detach()) == pytest.approx(math.log(12), abs=0.2)
     outputs["loss"].backward()
     assert {name for name, p in task.named_parameters() if p.grad is not None} == {
@@ -106,7 +106,7 @@ def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type
 
 def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
     task = probe_of(chain, LinearProbe(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
-    assert (task.view.short, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
+    assert (task.view.short_side, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
     images = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
     maps = [
         task.model.layers_of(images[..., y : y + 64, x : x + 64].contiguous(), ["conv4"])["conv4"]
@@ -115,7 +115,7 @@ def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-de
     ]
     mean = nn.functional.adaptive_max_pool2d(torch.stack(maps).mean(0), 2).flatten(1)
     assert torch.allclose(task.represented(images), mean, atol=1e-5)
-    assert task.transform == CenterSquare(224, 224)
+    assert task.transform == ResizeCenterCrop(224, 224)
 
 
 def test_few_labels_learn_as_long_as_all() -> None:
@@ -169,12 +169,12 @@ def test_frozen_block3_is_the_published_one() -> None:
     rates = [schedule.lr_at(schedule.total_steps(256 * 20) * epoch // 20, 256 * 20) for epoch in (0, 1, 2, 4, 19)]
     assert rates == pytest.approx([0.01, 0.01, 0.0094, 0.01 * 0.94**2, 0.01 * 0.94**9])
     with torch.device("meta"):
-        shape = build_backbone(ResNet101V2(output_stride=16), top=True).shapes()["block3"]
+        shape = build_backbone(ResNet101V2(output_stride=16), include_top=True).shapes()["block3"]
     assert shape == (1024, 14, 14) and 1024 * 3 * 3 == 9216
 
 
 def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    manifest = make_model(tmp_path / "m", ResNet101V2(width=0.125, size=64))
+    manifest = make_model(tmp_path / "m", ResNet101V2(width_mult=0.125, img_size=64))
     spec = Measurement(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
     output = tmp_path / "frozen" / "m.json"
     run(spec, model=manifest, train=chain.train, test=chain.test, output=output, threads=1)
@@ -191,10 +191,10 @@ def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_pa
     task = ProbeTask(model, options, classes_of(train, test, ("a", "b")), 0, "m")
     assert model.backbone.shapes()["block3"] == (128, 4, 4) and backbone.shapes()["block3"] == (128, 8, 8)
     (batch,) = load_batches(train, task.transform, sequential_keys(range(8), 8), seed=0)
-    draws = Draws(3, batch.epochs, batch.ids)
+    rng = SampleRNG(3, batch.epochs, batch.ids)
     with torch.no_grad():
-        loss = task.train()(batch, draws)["loss"]
-        seen = distort_colors(random_crop(batch.images, draws, 64), draws)
+        loss = task.train()(batch, rng)["loss"]
+        seen = color_jitter(random_crop(batch.images, rng, 64), rng)
         maps = model.layers_of(seen, ["block3"])["block3"]
         logits = task.classifier(nn.functional.adaptive_max_pool2d(maps, 3).flatten(1))
     wanted = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[:8].astype(np.int64)))

@@ -38,13 +38,13 @@ from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
 
 CPU = Devices(torch.device("cpu"), 0)
-SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
+SMALL = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 SHORT = Schedule(steps=4, batch_size=4, micro_batch_size=1, lr=0.01, bias_lr_mult=2.0, decay_norm_and_bias=False)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"), SMALL, top=False, seed=1)
+    return make_model(tmp_path_factory.mktemp("model"), SMALL, include_top=False, seed=1)
 
 
 def tuned(model: Path, train: str = "all", classes: int = 21) -> SegmentationTask:
@@ -93,12 +93,12 @@ def test_what_it_starts_from(model: Path, tmp_path: Path) -> None:
 
 
 def test_batch_norms_keep_their_statistics_and_learn_scales(tmp_path: Path, masks: tuple[Path, Path]) -> None:
-    task = tuned(make_model(tmp_path / "r", ResNet18(width=0.125, size=64), top=False, seed=1)).train()
+    task = tuned(make_model(tmp_path / "r", ResNet18(width_mult=0.125, img_size=64), include_top=False, seed=1)).train()
     norms = {name: part for name, part in task.named_modules() if isinstance(part, nn.BatchNorm2d)}
     before = {name: part.running_mean.clone() for name, part in norms.items()}  # type: ignore[union-attr]
     nn.init.normal_(task.network.score.weight, std=0.1)
     batch = batch_of(read_index(masks[0]), [0, 1], task)
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     for name, part in norms.items():
         assert not part.training and part.running_mean is not None
         assert torch.equal(part.running_mean, before[name]) and part.weight.grad is not None, name
@@ -111,7 +111,7 @@ def test_the_loss_is_that_of_each_images_own_pixels(model: Path, masks: tuple[Pa
     sizes = index.sizes.tolist()
     samples = [0, next(s for s in range(len(index)) if sizes[s] != sizes[0]), 5]
     both = batch_of(index, samples, task)
-    assert len({tuple(size) for size in both.others["sizes"].tolist()}) > 1, "images of different sizes"
+    assert len({tuple(size) for size in both.targets["sizes"].tolist()}) > 1, "images of different sizes"
     wanted = []
     with torch.no_grad():
         for sample in samples:
@@ -122,9 +122,9 @@ def test_the_loss_is_that_of_each_images_own_pixels(model: Path, masks: tuple[Pa
             p = np.exp(logits - logits.max(0)) / np.exp(logits - logits.max(0)).sum(0)
             rows, columns = np.nonzero(mask != 255)
             wanted.append(-np.log(p[mask[rows, columns], rows, columns]).mean())
-            assert float(task(one, one.draws(0))["loss"]) == pytest.approx(wanted[-1], rel=1e-4)
-        found = float(task(both, both.draws(0))["loss"])
-        parts = [float(task(part, part.draws(0))["loss"]) for part in both.split(1)]
+            assert float(task(one, one.rng(0))["loss"]) == pytest.approx(wanted[-1], rel=1e-4)
+        found = float(task(both, both.rng(0))["loss"])
+        parts = [float(task(part, part.rng(0))["loss"]) for part in both.split(1)]
     assert found == pytest.approx(np.mean(wanted), rel=1e-4) == pytest.approx(np.mean(parts), rel=1e-4)
 
 
@@ -137,15 +137,15 @@ def test_void_pixels_count_for_nothing(model: Path, masks: tuple[Path, Path]) ->
     task = tuned(model).eval()
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     batch = batch_of(read_index(masks[0]), [0], task)
-    mask = batch.others["mask"]
+    mask = batch.targets["mask"]
     logits = task.network(_prepared(batch.images)).detach()
     void = torch.zeros_like(mask, dtype=torch.bool)
     void[:, :, mask.shape[-1] // 2 :] = True
-    half = Batch(batch.images, batch.ids, batch.epochs, {**batch.others, "mask": mask.masked_fill(void, 255)})
+    half = Batch(batch.images, batch.ids, batch.epochs, {**batch.targets, "mask": mask.masked_fill(void, 255)})
     counted = ~void & (mask != 255)
     wanted = F.cross_entropy(logits.permute(0, 2, 3, 1)[counted], mask[counted].long())
     with torch.no_grad():
-        assert float(task(half, half.draws(0))["loss"]) == pytest.approx(float(wanted), rel=1e-4)
+        assert float(task(half, half.rng(0))["loss"]) == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_loss_of_a_guess_is_that_of_the_classes_shares(model: Path, masks: tuple[Path, Path]) -> None:
@@ -236,12 +236,16 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "train.parquet", root / "val.parquet"
 
 
-@pytest.mark.parametrize("options", [SMALL, ResNet18(width=0.125, size=64, stem_stride=1)], ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    "options", [SMALL, ResNet18(width_mult=0.125, img_size=64, stem_stride=1)], ids=lambda o: o.name
+)
 def test_blocks_are_found_where_they_are(
     options: BackboneOptions, blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     schedule = Schedule(steps=60, batch_size=4, micro_batch_size=1, lr=0.002, milestones=(45,), optimizer="adam")
-    found = measured(tmp_path, make_model(tmp_path / "m", options, top=False, seed=1), blocks, schedule=schedule)
+    found = measured(
+        tmp_path, make_model(tmp_path / "m", options, include_top=False, seed=1), blocks, schedule=schedule
+    )
     print(options.slug, {name: values[0] for name, values in found.values.items()}, "chance", found.chance)
     assert found.chance is not None and found.chance < 35 and found.mean() > 60
     assert set(found.details["unseen_classes"]) == set(found.details["classes"]) - {"background", "aeroplane", "bus"}
@@ -252,7 +256,9 @@ def test_blocks_are_found_where_they_are(
 
 @pytest.mark.slow
 def test_it_learns_more_of_the_world_than_chance(masks: tuple[Path, Path], tmp_path: Path) -> None:
-    model = make_model(tmp_path / "m", ResNet18(width=0.125, size=64, stem_stride=1), top=False, seed=1)
+    model = make_model(
+        tmp_path / "m", ResNet18(width_mult=0.125, img_size=64, stem_stride=1), include_top=False, seed=1
+    )
     schedule = Schedule(steps=300, batch_size=8, micro_batch_size=1, lr=0.003, milestones=(240,), optimizer="adam")
     found = measured(tmp_path, model, masks, schedule=schedule)
     print({name: values[0] for name, values in found.values.items()}, "chance", found.chance)
@@ -262,8 +268,10 @@ def test_it_learns_more_of_the_world_than_chance(masks: tuple[Path, Path], tmp_p
 
 
 def test_rescaled_and_absorbed(masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = make_model(tmp_path / "m", CaffeNet(width=0.125, size=64, stem_stride=2, bn=True), top=False, seed=1)
-    measured(tmp_path, model, masks, absorb_bn=True, rescale=True)
+    model = make_model(
+        tmp_path / "m", CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=False, seed=1
+    )
+    measured(tmp_path, model, masks, fuse_bn=True, data_dependent_init=True)
     said = capsys.readouterr().out
     assert "5 batch norms folded" in said and "layers rescaled by 72 images" in said
 
@@ -315,7 +323,7 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
     index = read_index(tmp_path / "val.parquet")
     assert len(index) > 20 and not index.skipped
     schedule = SHORT.model_copy(update={"steps": 3, "batch_size": 2})
-    model = make_model(tmp_path / "m", CaffeNet(width=0.125, bn=True), top=False, seed=1)
+    model = make_model(tmp_path / "m", CaffeNet(width_mult=0.125, bn=True), include_top=False, seed=1)
     found = measured(
         tmp_path, model, (tmp_path / "train.parquet", tmp_path / "val.parquet"), schedule=schedule, padding=100
     )

@@ -18,8 +18,8 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.fuse_bn import absorb_norms
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.fuse_bn import fuse_conv_bn
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask, ScaledCrop
 from ssltransfer.stages.evaluate import run
 
@@ -73,7 +73,7 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
     assert tuned(chain.model, "all").backbone.layers[-1] == "fc7"
     with pytest.raises(LayerError, match="no layer 'fc7'"):
         tuned(chain.model, "fc8")
-    residual = make_model(tmp_path / "r", ResNet18(width=0.125, size=32))
+    residual = make_model(tmp_path / "r", ResNet18(width_mult=0.125, img_size=32))
     task = tuned(residual, "fc8")
     assert {name for name, p in task.named_parameters() if p.requires_grad} == {"head.1.weight", "head.1.bias"}
     assert task.head[1].in_features == 64
@@ -83,7 +83,7 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
 
 
 def test_frozen_batch_norms_of_vgg(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "v", Vgg16(width=0.03, size=32), top=False)
+    model = make_model(tmp_path / "v", Vgg16(width_mult=0.03, img_size=32), include_top=False)
     task = tuned(model, "fc6-8").train()
     norms = [module for module in task.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     dropouts = [module for module in task.modules() if isinstance(module, nn.Dropout)]
@@ -96,10 +96,10 @@ def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  #
     batch = Batch(
         torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)), torch.tensor([2, 0, 1]), torch.zeros(3).long()
     )
-    draws = batch.draws(0)
+    sample_rng = batch.rng(0)
     with torch.no_grad():
-        loss = float(task(batch, draws)["loss"])
-        logits = task.logits(batch.images, draws)
+        loss = float(task(batch, sample_rng)["loss"])
+        logits = task.logits(batch.images, sample_rng)
     total = 0.0
     for row, sample in enumerate([2, 0, 1]):
         for c in range(3):
@@ -120,21 +120,21 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Gen
         task.head[1].weight.zero_()
         task.head[1].bias.copy_(share.logit())
         batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long())
-        assert float(task(batch, batch.draws(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
+        assert float(task(batch, batch.rng(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("absorb", [False, True])
 def test_norms_of_fully_connected_layers_give_way_to_fresh_layers(absorb: bool) -> None:
-    backbone = build_backbone(AlexNetBN(width=0.06, size=64), top=True)
-    model = Model(backbone.eval(), "imagenet", "", "it")
+    backbone = build_backbone(AlexNetBN(width_mult=0.06, img_size=64), include_top=True)
+    model = PretrainedModel(backbone.eval(), "imagenet", "", "it")
     task = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc6-8"), PRESENCE, PRESENCE, 0)
     assert not any(isinstance(part, nn.BatchNorm1d) for part in task.modules())
     learning = [p for p in task.backbone.parameters() if p.requires_grad]
     assert [p.ndim for p in learning] == [2, 1, 2, 1] and all((p == 0.1).all() for p in learning if p.ndim == 1)
     if absorb:
-        assert absorb_norms(task.backbone) == 5
+        assert fuse_conv_bn(task.backbone) == 5
     batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
-    task.train()(batch, batch.draws(0))["loss"].backward()
+    task.train()(batch, batch.rng(0))["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
     frozen = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc8"), PRESENCE, PRESENCE, 0).train()
     norms = [part for part in frozen.backbone.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
@@ -150,7 +150,7 @@ def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> 
     output = tmp_path / "one" / "voc" / "m.json"
     assert output.read_bytes() == (tmp_path / "two" / "voc" / "m.json").read_bytes()
     found = read_metrics(output)
-    presence = read_index(voc[1]).presence
+    presence = read_index(voc[1]).multi_label
     assert presence is not None
     there = (presence > 0).any(0)
     aps = [ap for ap in found.details["per_class"].values() if ap is not None]

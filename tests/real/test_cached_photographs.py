@@ -10,12 +10,17 @@ import pytest
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import CacheOptions, Folder
-from ssltransfer.data.cached import read_sample
-from ssltransfer.data.transforms import CenterSquare, Warp
+from ssltransfer.data.image_cache import read_sample
+from ssltransfer.data.transforms import ResizeCenterCrop, Warp
 from ssltransfer.stages import cache
 from ssltransfer.stages import index as index_stage
 
-VIEWS = {"256": CenterSquare(256, 256), "146": CenterSquare(146, 146), "72": CenterSquare(72, 72), "warp": Warp(256)}
+VIEWS = {
+    "256": ResizeCenterCrop(256, 256),
+    "146": ResizeCenterCrop(146, 146),
+    "72": ResizeCenterCrop(72, 72),
+    "warp": Warp(256),
+}
 
 
 @pytest.mark.real

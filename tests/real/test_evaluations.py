@@ -97,10 +97,10 @@ def sets(real_data: Path, kitchen: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    plain = CaffeNet(width=0.125, size=64, stem_stride=2, bn=True)
+    plain = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True)
     return {
         "plain": make_model(folder / "plain", plain),
-        "residual": make_model(folder / "residual", ResNet18(width=0.125, size=64)),
+        "residual": make_model(folder / "residual", ResNet18(width_mult=0.125, img_size=64)),
     }
 
 

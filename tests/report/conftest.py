@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ssltransfer.artifacts.files import digest_of, write_json, write_text
+from ssltransfer.artifacts.files import file_digest, write_json, write_text
 from ssltransfer.artifacts.index import Index, write_index
 from ssltransfer.artifacts.labels import Labels, write_labels
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.workdir import run_file_of
+from ssltransfer.artifacts.workdir import run_info_file
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Report
 from ssltransfer.models.build import build_backbone
@@ -25,12 +25,12 @@ from ssltransfer.models.weights import write_model
 from ssltransfer.stages.report import run
 
 NASTY = ["plain", "<b>bold</b> & 'quoted'", 'a"b', "größe → ∞", "</style><script>x()</script>"]
-BACKBONE = {"name": "caffenet", "width": 0.1, "size": 64, "stem_stride": 2}
+BACKBONE = {"name": "caffenet", "width_mult": 0.1, "img_size": 64, "stem_stride": 2}
 RUN = {
     "seconds": 65.4,
     "peak_memory_mb": 1234,
     "images_per_second": 76.2,
-    "share_waiting_for_data": 0.008,
+    "data_wait_fraction": 0.008,
     "device": "CPU (2 threads)",
     "python": "3.11.7",
     "host": "a<b",
@@ -67,7 +67,7 @@ class Chain:
             labels=np.arange(n, dtype=np.int32) % len(classes) if classes else np.full(n, -1, np.int32),
             classes=classes or [],
             sizes=np.tile(np.int32([40, 32]), (n, 1)),
-            digests=[digest_of(folder / path) for path in names],
+            digests=[file_digest(folder / path) for path in names],
             skipped=skipped,
             spec={"format": "folder", "root": str(folder)},
         )
@@ -80,7 +80,7 @@ class Chain:
     def model(self, name: str, stage: str, spec: dict[str, Any], *, trained: bool = True) -> Path:
         folder = self.root / stage / name
         spec = {"backbone": BACKBONE, **spec}
-        backbone = build_backbone(CaffeNet.model_validate(BACKBONE), top=False, seed=1)
+        backbone = build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False, seed=1)
         content = write_model(folder, backbone, "imagenet", spec)
         if trained:
             chance_loss = math.log(100)
@@ -143,14 +143,14 @@ class Chain:
         )
         path = self.root / "evaluate" / evaluation / f"{model}.json"
         write_metrics(path, metrics)
-        write_json(run_file_of(path), RUN)
+        write_json(run_info_file(path), RUN)
         self.inputs["metrics"].append(path)
         return path
 
     def _manifest(self, kind: str, folder: Path, stage: str, spec: dict[str, Any], content: dict[str, Any]) -> Path:
         path = folder / "manifest.json"
         write_json(path, {"stage": stage, "spec": spec, "inputs": {"data": ["ab12"]}, "work": "cd34", **content})
-        write_json(run_file_of(path), RUN)
+        write_json(run_info_file(path), RUN)
         self.inputs[kind].append(path)
         return path
 

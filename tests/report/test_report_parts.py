@@ -112,7 +112,7 @@ def test_a_broken_or_missing_image_is_a_gray_tile(tmp_path: Path) -> None:
 
 def test_packed_pixels_are_shown_where_there_is_no_file(objects_path: Path, tmp_path: Path) -> None:
     """As of a frame of a video."""
-    cache.run(CacheOptions(format="raw", short=64), data=objects_path, output=tmp_path / "c.parquet", threads=1)
+    cache.run(CacheOptions(format="raw", short_side=64), data=objects_path, output=tmp_path / "c.parquet", threads=1)
     index = read_index(tmp_path / "c.parquet")
     from_file = thumbnail(shown(index, 3))
     assert shown(index, 3) == index.path(3)
@@ -201,7 +201,7 @@ def models(folder: Path) -> dict[str, Made]:
     ]
     (folder / "curve.jsonl").write_text("\n".join(rows))
     content = {"summary": {"step": 4, "loss": 2.0, "chance_loss": 2.5}, "chance_losses": {"a": 2.0, "b": 3.0}}
-    snapshot = {"spec": {"task": {"name": "snapshot", "of": "rp", "step": 2}}}
+    snapshot = {"spec": {"task": {"name": "snapshot", "source": "rp", "step": 2}}}
     made = {"rp": content, "rp@2": snapshot, "other": {}}
     paths = {"rp": folder, "rp@2": folder / "x", "other": folder / "x"}
     return {name: Made("pretext", name, paths[name] / "manifest.json", one, None) for name, one in made.items()}

@@ -25,7 +25,7 @@ CONFIG = tiny(
     **{
         "pretexts.puzzle.schedule.epochs": 20,
         "pretexts.turns": {
-            "task": {"name": "rotation", "hidden": 32},
+            "task": {"name": "rotation", "hidden_dim": 32},
             "backbone": tiny()["pretexts"]["puzzle"]["backbone"],
             "data": "objects-train",
             "schedule": {"epochs": 20, "batch_size": 16, "lr": 0.01},

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssltransfer.artifacts import packed as artifact
+from ssltransfer.artifacts import image_cache as artifact
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.stages import cache
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.artifacts import features as artifact
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Features
 from ssltransfer.stages import features
 
@@ -41,6 +41,6 @@ def killing(store: artifact.FeatureStore, chunk: int, values: np.ndarray) -> Non
 
 artifact.FeatureStore.write = killing  # type: ignore[method-assign]
 if given["kill"] == "end":
-    Work.finish = lambda *_, **__: die()  # type: ignore[method-assign]
+    WorkDir.finish = lambda *_, **__: die()  # type: ignore[method-assign]
 paths = {key: Path(given[key]) for key in ("model", "data", "output")}
 features.run(Features.parse(given["spec"]), **paths, part=given["part"] or None, threads=1)

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssltransfer.artifacts import packed as artifact
+from ssltransfer.artifacts import image_cache as artifact
 from ssltransfer.config.formats import MotionOptions
 from ssltransfer.stages import motion
 

@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 
-from ssltransfer.artifacts import packed as artifact
+from ssltransfer.artifacts import image_cache as artifact
 from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.image_cache import shard_file
 from ssltransfer.artifacts.index import Index, read_index, write_index
-from ssltransfer.artifacts.packed import shard_file
 from ssltransfer.artifacts.workdir import clean
 from ssltransfer.config.formats import CacheOptions, Synthetic
 from ssltransfer.data.image_io import read
@@ -28,7 +28,7 @@ from ssltransfer.stages import index as index_stage
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
 
-RAW = CacheOptions(format="raw", short=48)
+RAW = CacheOptions(format="raw", short_side=48)
 SHARD = 10 * 48 * 48 * 3  # bytes: ten images
 
 
@@ -50,10 +50,10 @@ def test_it_is_the_index_with_pixels(small_shards: None, tmp_path: Path, objects
     assert cached.paths == plain.paths and cached.digests == plain.digests and cached.classes == plain.classes
     assert np.array_equal(cached.labels, plain.labels) and np.array_equal(cached.sizes, plain.sizes)
     assert cached.skipped == plain.skipped and cached.root == plain.root
-    assert cached.spec == plain.spec | {"cache": {"format": "raw", "short": 48}}
-    assert cached.fingerprint != plain.fingerprint and cached.shared_with(plain) == len(plain)
-    assert cached.packed is not None
-    assert [size for size, _ in cached.packed.shards] == [SHARD] * 4 + [SHARD * 8 // 10]
+    assert cached.spec == plain.spec | {"cache": {"format": "raw", "short_side": 48}}
+    assert cached.fingerprint != plain.fingerprint and cached.num_shared_with(plain) == len(plain)
+    assert cached.cache is not None
+    assert [size for size, _ in cached.cache.shards] == [SHARD] * 4 + [SHARD * 8 // 10]
 
 
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
@@ -64,7 +64,7 @@ def test_the_number_of_processes_does_not_show(
     found = []
     for threads in (1, 2, 4):
         output = tmp_path / str(threads) / "objects.parquet"
-        cache.run(CacheOptions(format=form, short=48), data=objects_path, output=output, threads=threads)
+        cache.run(CacheOptions(format=form, short_side=48), data=objects_path, output=output, threads=threads)
         found.append(made(output.parent))
     assert found[0] == found[1] == found[2] and len(found[0]) >= 2 + 2 * 8
 
@@ -108,9 +108,9 @@ def test_killed_with_its_processes_at_work_it_can_be_run_again_at_once(tmp_path:
     """No process of the killed one keeps the lock, and none lives on."""
     spec = Synthetic(root=str(tmp_path / "world"), subset="objects", split="train", num_images=400, size=64)
     index_stage.run(spec, output=tmp_path / "objects.parquet", threads=1)
-    words = ["cache", "--spec", '{"format": "raw", "short": 60}', "--data", str(tmp_path / "objects.parquet")]
+    words = ["cache", "--spec", '{"format": "raw", "short_side": 60}', "--data", str(tmp_path / "objects.parquet")]
     code = (
-        "import sys; from ssltransfer.artifacts import packed; packed.SMALLEST_SHARD_BYTES = 200_000; "
+        "import sys; from ssltransfer.artifacts import image_cache; image_cache.SMALLEST_SHARD_BYTES = 200_000; "
         "from ssltransfer.cli import main; sys.exit(main(sys.argv[1:]))"
     )
 
@@ -134,7 +134,7 @@ def test_killed_with_its_processes_at_work_it_can_be_run_again_at_once(tmp_path:
 def test_a_torn_or_foreign_shard_is_made_again(small_shards: None, tmp_path: Path, objects_path: Path):
     output = tmp_path / "objects.parquet"
     cache.run(RAW, data=objects_path, output=output, threads=1)
-    before, packed = made(tmp_path), read_index(output).packed
+    before, packed = made(tmp_path), read_index(output).cache
     assert packed is not None
     torn, foreign = shard_file(packed.folder, 1), shard_file(packed.folder, 3)
     torn.write_bytes(torn.read_bytes()[:-7])
@@ -194,7 +194,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(small_disk: Path,
     )
     write_index(small_disk / "many.parquet", many)
     with pytest.raises(ArtifactError, match=r"the disk cannot hold the images: 1\.8 MB to write .* 1\.0 MB free"):
-        options = CacheOptions(format="raw", short=64)
+        options = CacheOptions(format="raw", short_side=64)
         cache.run(options, data=small_disk / "many.parquet", output=small_disk / "c.parquet", threads=1)
     assert not list(small_disk.rglob("*.shard"))
 
@@ -207,10 +207,10 @@ def test_a_cache_of_a_cache_is_refused(tmp_path: Path, objects_path: Path):
 
 def test_old_caches_are_cleaned_away(tmp_path: Path, objects_path: Path):
     output = tmp_path / "cache" / "a.b.parquet"
-    for options in (RAW, CacheOptions(short=32)):
+    for options in (RAW, CacheOptions(short_side=32)):
         cache.run(options, data=objects_path, output=output, threads=1)
     folders = set((tmp_path / "cache" / "work" / "a.b").iterdir())
-    packed = read_index(output).packed
+    packed = read_index(output).cache
     assert packed is not None and packed.folder in folders and len(folders) == 2
     assert set(clean(tmp_path)) == folders - {packed.folder}
     assert json.loads((tmp_path / "cache" / "a.b.run.json").read_text())["work"] == packed.folder.name

@@ -29,13 +29,13 @@ from ssltransfer.stages import features
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
 
-SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
+SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 CHUNK = 10 * 48 * 16 * 2  # bytes: ten images' conv4 pooled to 4x4
 
 
 def model_of(folder: Path, backbone: Backbone | BackboneOptions = SMALL, seed: int = 0) -> Path:
     if isinstance(backbone, BackboneOptions):
-        backbone = build_backbone(backbone, top=True, seed=seed)
+        backbone = build_backbone(backbone, include_top=True, seed=seed)
     write_json(folder / "manifest.json", {"stage": "pretext", **write_model(folder, backbone, "per-image", {})})
     return folder / "manifest.json"
 
@@ -55,7 +55,7 @@ def values_of(output: Path) -> np.ndarray:
 )
 def test_the_published_features_have_the_published_lengths(options: BackboneOptions, layer: str, side: int, dims: int):
     with torch.device("meta"):
-        shape = build_backbone(options, top=False).shapes()[layer]
+        shape = build_backbone(options, include_top=False).shapes()[layer]
     assert np.prod(pooled_shape(shape, Pool(max=side))) == dims
 
 
@@ -97,7 +97,7 @@ def test_half_precision_is_the_rounding_of_single(tmp_path: Path, objects_path: 
 
 
 def test_a_bag_of_words_is_a_layer_like_any_other(tmp_path: Path, objects_path: Path):
-    backbone = build_backbone(HogWords(words=12, size=48), top=True)
+    backbone = build_backbone(HogWords(vocabulary_size=12, img_size=48), include_top=True)
     backbone.load_state_dict({"vocabulary": torch.rand(12, 36)})
     write_json(tmp_path / "manifest.json", {"stage": "pretext", **write_model(tmp_path, backbone, "none", {})})
     output = tmp_path / "f" / "manifest.json"
@@ -108,7 +108,7 @@ def test_a_bag_of_words_is_a_layer_like_any_other(tmp_path: Path, objects_path: 
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path, objects_path: Path):
-    backbone = build_backbone(SMALL, top=False)
+    backbone = build_backbone(SMALL, include_top=False)
     backbone.get_parameter("conv4.weight").data *= 1e5
     model, output = model_of(tmp_path / "m", backbone), tmp_path / "f" / "manifest.json"
     with pytest.raises(ArtifactError, match=r"conv4 gives values up to \d+, which float16 cannot hold; set precision"):
@@ -257,7 +257,7 @@ def test_parts_that_cannot_be_are_refused(tmp_path: Path, objects_path: Path):
 @pytest.mark.slow
 def test_two_processes_of_one_job_make_what_one_makes(tmp_path: Path, objects_path: Path):
     """As `--devices 2` starts them without a GPU: connected by gloo, one thread each, two chunks."""
-    model = model_of(tmp_path / "m", ResNet18(size=48, stem_stride=1))
+    model = model_of(tmp_path / "m", ResNet18(img_size=48, stem_stride=1))
     spec = spec_of("conv1", pool=None, precision="float32").canonical()
     made = []
     for devices in (1, 2):
@@ -300,7 +300,7 @@ def test_a_store_four_times_the_budget_is_made_within_it(tmp_path: Path, objects
         [objects.digests[place] for place in places],
     )
     write_index(tmp_path / "many.parquet", many)
-    model = model_of(tmp_path / "m", ResNet18(size=side, stem_stride=1))
+    model = model_of(tmp_path / "m", ResNet18(img_size=side, stem_stride=1))
     command = [sys.executable, str(Path(__file__).with_name("features_within.py"))]
     command += [str(model), str(tmp_path / "many.parquet"), str(tmp_path / "f" / "manifest.json"), str(budget)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)

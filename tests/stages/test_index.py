@@ -12,7 +12,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.base import ConfigError
 from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Synthetic, Voc
-from ssltransfer.data.formats import Found, LayoutError
+from ssltransfer.data.formats import DatasetListing, LayoutError
 from ssltransfer.stages import index as stage
 
 
@@ -106,7 +106,7 @@ def test_a_minority_is_left_out_with_its_reasons(root: Path, output: Path, capfd
 def test_a_image_read_in_an_unexpected_way_has_a_remark(root: Path, output: Path) -> None:
     (root / "c0" / "0.png").rename(root / "c0" / "0.jpg")
     index = made(Folder(root=str(root)), output)
-    assert index.remarks == {"c0/0.jpg": "content is PNG though the name ends in .jpg"}
+    assert index.notes == {"c0/0.jpg": "content is PNG though the name ends in .jpg"}
 
 
 def test_equal_images_are_kept_and_counted(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -189,16 +189,16 @@ def test_failing_storage_is_no_bad_image(root: Path, output: Path, monkeypatch: 
 
 def test_several_labels_a_image(tmp_path: Path, output: Path) -> None:
     index = made(Synthetic(root=str(tmp_path / "world"), subset="voc", split="trainval", num_images=6, size=32), output)
-    assert index.presence is not None
-    assert index.presence.shape == (6, 20)
-    assert (index.presence == 1).any(axis=1).all()
+    assert index.multi_label is not None
+    assert index.multi_label.shape == (6, 20)
+    assert (index.multi_label == 1).any(axis=1).all()
     assert index.labels.tolist() == [-1] * 6
 
 
 def drawn(counts: dict[str, int], limit: int) -> list[str]:
     paths = [f"{name}/{place}.jpg" for name, count in counts.items() for place in range(count)]
     labels = [place for place, count in enumerate(counts.values()) for _ in range(count)]
-    found = stage._limited(Found(Path("x"), paths, labels, list(counts)), limit)
+    found = stage._limited(DatasetListing(Path("x"), paths, labels, list(counts)), limit)
     assert found.labels is not None
     assert [found.classes[label] for label in found.labels] == [path.split("/")[0] for path in found.paths]
     assert found.paths == [path for path in paths if path in set(found.paths)]
@@ -243,40 +243,40 @@ def test_a_limit_below_the_number_of_classes_is_said(
 
 def test_a_limit_keeps_presence_in_step(tmp_path: Path) -> None:
     presence = np.arange(20, dtype=np.int8)[:, None]
-    whole = Found(tmp_path, [f"{place}.jpg" for place in range(20)], classes=["x"], presence=presence)
+    whole = DatasetListing(tmp_path, [f"{place}.jpg" for place in range(20)], classes=["x"], multi_label=presence)
     part = stage._limited(whole, 7)
-    assert part.presence is not None
-    assert [f"{place}.jpg" for place in part.presence[:, 0]] == part.paths
+    assert part.multi_label is not None
+    assert [f"{place}.jpg" for place in part.multi_label[:, 0]] == part.paths
 
 
 def test_a_holdout_and_the_rest_are_the_split(root: Path, output: Path) -> None:
     whole = made(Folder(root=str(root), labels="folder"), output)
 
     def part(name: str, seed: int = 0) -> Index:
-        holdout = {"images": 3, "part": name, "seed": seed}
+        holdout = {"num_images": 3, "part": name, "seed": seed}
         return made(Folder(root=str(root), labels="folder", holdout=holdout), output)  # type: ignore[arg-type]
 
-    held, rest = part("validation"), part("rest")
+    held, rest = part("val"), part("train")
     assert len(held) == 3 and sorted(held.paths + rest.paths) == sorted(whole.paths)
     assert held.classes == rest.classes == whole.classes
-    assert held.shared_with(rest) == 0
-    assert any(part("validation", seed).paths != held.paths for seed in range(1, 5))
+    assert held.num_shared_with(rest) == 0
+    assert any(part("val", seed).paths != held.paths for seed in range(1, 5))
 
 
 def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:
     whole = made(Folder(root=str(root)), output)
     names = tmp_path / "names.txt"
     names.write_text(f"{whole.paths[1]}\n{whole.paths[4]}\n")
-    only = made(Folder(root=str(root), only=str(names)), output)  # type: ignore[arg-type]
-    without = made(Folder(root=str(root), without=str(names)), output)  # type: ignore[arg-type]
+    only = made(Folder(root=str(root), include=str(names)), output)  # type: ignore[arg-type]
+    without = made(Folder(root=str(root), exclude=str(names)), output)  # type: ignore[arg-type]
     assert only.paths == [whole.paths[1], whole.paths[4]]
     assert without.paths == [path for path in whole.paths if path not in only.paths]
     names.write_text("nobody.png\n")
-    for option in ("only", "without"):
+    for option in ("include", "exclude"):
         spec = Folder(root=str(root), **{option: str(names)})  # type: ignore[arg-type]
         with pytest.raises(LayoutError, match=r"1 of its 1 images are not in .* \(the first: nobody.png\)"):
             stage.run(spec, output=output)
-    missing = Folder(root=str(root), only=str(tmp_path / "none.txt"))  # type: ignore[arg-type]
+    missing = Folder(root=str(root), include=str(tmp_path / "none.txt"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="there is no such file"):
         stage.run(missing, output=output)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, write_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, write_json
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.labels import read_labels
 from ssltransfer.config.entities import Cluster
@@ -45,7 +45,7 @@ def test_labels_of_another_dataset_are_those_of_the_nearest_centroid(clustering,
     assert found.k == 20
     assert found.sizes.sum() == 3000
     assert found.paths == read_index(index).paths
-    assert found.cluster == digest_of(manifest)
+    assert found.cluster == file_digest(manifest)
     found.check(read_index(index), tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_ties_go_to_the_lowest_cluster(clustering, make_features, tmp_path):
     centroids = np.zeros((20, 6), np.float32)
     centroids[:, 0] = np.tile([1, -1, 3, 3], 5)
     np.save(file, centroids)
-    write_json(manifest, json.loads(manifest.read_text()) | {"centroids": digest_of(file)})
+    write_json(manifest, json.loads(manifest.read_text()) | {"centroids": file_digest(file)})
     x = np.zeros((3, 6), np.float32)
     x[:, 0] = [0, 3, -2]  # between 0 and 1; on 2, 3, 6 and others; next to 1, 5 and others
     features, index = make_features(x, "other")

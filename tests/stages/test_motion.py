@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.image_cache import shard_file
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.artifacts.packed import shard_file
 from ssltransfer.artifacts.workdir import clean
 from ssltransfer.config.formats import CacheOptions, MotionOptions, Video
 from ssltransfer.data import motion as algorithm
-from ssltransfer.data.cached import read_sample
+from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.videos import read_frames
-from ssltransfer.data.world import draw
 from ssltransfer.stages import cache, motion
 from ssltransfer.stages import index as index_stage
+from toyworld import generate
 
-SMALL = MotionOptions(size=(96, 128), format="raw", foreground=(0.01, 0.9))
+SMALL = MotionOptions(size=(96, 128), format="raw", foreground_range=(0.01, 0.9))
 N = 5
 
 
@@ -33,7 +33,7 @@ N = 5
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Index of five clips of twelve frames."""
     folder = tmp_path_factory.mktemp("clips")
-    draw("clips", folder / "world", split="train", n=N, size=64)
+    generate("clips", folder / "world", split="train", num_images=N, size=64)
     index_stage.run(Video(root=str(folder / "world")), output=folder / "clips.parquet", threads=1)
     return folder / "clips.parquet"
 
@@ -53,7 +53,7 @@ def test_first_frames_and_what_moves_in_them(videos: Path, tmp_path: Path):
     assert len(plain) == N and plain.paths[0] == "JPEGImages/480p/train-00000"
     assert index.paths == [f"{path}#0" for path in plain.paths] and index.targets and index.targets.kind == "motion"
     assert (index.sizes == (128, 96)).all() and (index.labels == -1).all() and index.root == plain.root
-    assert index.spec == plain.spec | {"motion": {"format": "raw", "foreground": [0.01, 0.9], "size": [96, 128]}}
+    assert index.spec == plain.spec | {"motion": {"format": "raw", "foreground_range": [0.01, 0.9], "size": [96, 128]}}
     for sample in (0, 3):
         frames = [algorithm.prepare(frame, SMALL.size) for frame in read_frames(plain.path(sample))][:10]
         assert np.array_equal(read_sample(index, sample).permute(1, 2, 0).numpy(), frames[0])
@@ -77,12 +77,12 @@ def test_clips_overlap_as_asked_and_motions_are_found_once(
     counted: list[int] = []
     real = motion.motion_between
     monkeypatch.setattr(motion, "motion_between", lambda *given: counted.append(1) or real(*given))
-    wide = {"foreground": (0.0, 1.0), "frames": 4}
-    index = read_index(run(videos, tmp_path, SMALL.model_copy(update=wide | {"every": 3})))
+    wide = {"foreground_range": (0.0, 1.0), "clip_length": 4}
+    index = read_index(run(videos, tmp_path, SMALL.model_copy(update=wide | {"clip_stride": 3})))
     assert index.paths[:3] == [f"JPEGImages/480p/train-00000#{start}" for start in (0, 3, 6)]
     assert len(counted) == 11 * N
     counted.clear()
-    other = read_index(run(videos, tmp_path / "b", SMALL.model_copy(update=wide | {"every": 6})))
+    other = read_index(run(videos, tmp_path / "b", SMALL.model_copy(update=wide | {"clip_stride": 6})))
     assert other.paths[:2] == [f"JPEGImages/480p/train-00000#{start}" for start in (0, 6)]
     assert len(counted) == 6 * N
     both = [read_target(given, given.paths.index(other.paths[1])) for given in (index, other)]
@@ -119,7 +119,7 @@ def test_killed_and_run_again_it_goes_on_at_the_next_shard(videos: Path, tmp_pat
 
 def test_a_torn_shard_is_made_again_and_alone(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     output = run(videos, tmp_path)
-    before, packed = made(tmp_path), read_index(output).packed
+    before, packed = made(tmp_path), read_index(output).cache
     assert packed is not None
     torn = shard_file(packed.folder, 1)
     torn.write_bytes(torn.read_bytes()[:-7])
@@ -184,8 +184,8 @@ def test_images_are_no_videos_and_clips_are_not_cached(videos: Path, tmp_path: P
 
 
 def test_old_ones_are_cleaned_away(videos: Path, tmp_path: Path):
-    for spec in (SMALL, SMALL.model_copy(update={"frames": 9})):
+    for spec in (SMALL, SMALL.model_copy(update={"clip_length": 9})):
         run(videos, tmp_path / "motion", spec)
     folders = set((tmp_path / "motion" / "work" / "c").iterdir())
-    packed = read_index(tmp_path / "motion" / "c.parquet").packed
+    packed = read_index(tmp_path / "motion" / "c.parquet").cache
     assert packed is not None and set(clean(tmp_path)) == folders - {packed.folder} and len(folders) == 2

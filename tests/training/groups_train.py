@@ -16,8 +16,9 @@ from turns_tasks import Modulo, pair
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.training import ddp as ranks
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import TrainingError, fit_members
-from ssltransfer.training.launch import leave
+from ssltransfer.training.fit import fit_multi_task
+from ssltransfer.training.launch import shutdown
+from ssltransfer.training.task import TrainingError
 
 CASES: dict[str, tuple[bool, dict[str, object]]] = {
     "in-turns": (False, {"sync_bn": True, "shares": (1, 2)}),
@@ -30,17 +31,19 @@ CASES: dict[str, tuple[bool, dict[str, object]]] = {
 
 def main(train: Path, val: Path, folder: Path) -> None:
     devices = plan_devices(1)
-    for name, (at_once, options) in CASES.items():
-        ranks.BUCKET = 100 if name == "at-once-packs" else 25 << 20
+    for name, (synchronous, options) in CASES.items():
+        ranks.BUCKET_BYTES = 100 if name == "at-once-packs" else 25 << 20
         place = folder / name
         place.mkdir(parents=True, exist_ok=True)
         os.environ["SSLTRANSFER_CHECKPOINT_STEPS"] = "2"
 
-        def train_all(place: Path = place, at_once: bool = at_once, options: dict[str, object] = options) -> None:
-            members = pair(read_index(train), read_index(val), **options)  # type: ignore[arg-type]
-            fitted = fit_members(members, 12, folder=place, devices=devices, at_once=at_once)
-            weights = {f"{m.name}.{k}": v for m in members for k, v in m.task.state_dict().items()}
-            state = {"weights": weights, "curve": fitted.curve, "seen": members[0].task.seen}
+        def train_all(
+            place: Path = place, synchronous: bool = synchronous, options: dict[str, object] = options
+        ) -> None:
+            runs = pair(read_index(train), read_index(val), **options)  # type: ignore[arg-type]
+            fitted = fit_multi_task(runs, 12, folder=place, devices=devices, synchronous=synchronous)
+            weights = {f"{m.name}.{k}": v for m in runs for k, v in m.task.state_dict().items()}
+            state = {"weights": weights, "curve": fitted.curve, "seen": runs[0].task.seen}
             torch.save(state, place.parent / f"{place.name}-{devices.rank}.pt")
 
         if name == "resumed":
@@ -54,7 +57,7 @@ def main(train: Path, val: Path, folder: Path) -> None:
                 train_all()
             del Modulo.after_step
         train_all()
-    leave()
+    shutdown()
 
 
 if __name__ == "__main__":

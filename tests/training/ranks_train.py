@@ -16,8 +16,8 @@ from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Colorization, Exemplar, JigsawKolesnikov, JigsawPP
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.tasks.pretext import colorization
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask
 from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
@@ -25,9 +25,9 @@ from ssltransfer.tasks.pretext.jigsawpp import build
 from ssltransfer.training import ddp as ranks
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import TrainingError, fit
-from ssltransfer.training.launch import leave
-from ssltransfer.training.task import Task
+from ssltransfer.training.fit import fit
+from ssltransfer.training.launch import shutdown
+from ssltransfer.training.task import Task, TrainingError
 
 
 class Nine(Task):
@@ -46,39 +46,42 @@ class Nine(Task):
         self.seen: list[list[int]] = []
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(8, 8)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(8, 8)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         if self.training:
             self.seen.append(batch.ids.tolist())
-        x = batch.images.float() / 255 + 0.1 * draws.normal("noise", 1)[:, :, None, None]
+        x = batch.images.float() / 255 + 0.1 * rng.normal("noise", 1)[:, :, None, None]
         logits = self.last(self.dropout(self.norm(self.first(x))).flatten(1))
         target = batch.ids % 9
         return {"loss": F.cross_entropy(logits, target), "right": (logits.argmax(1) == target).float().mean()}
 
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def puzzles() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
-    given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden": 64, "dropout": 0.0}
+    given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden_dim": 64, "dropout": 0.0}
     return build(JigsawPP.model_validate(given), BACKBONE, 0)
 
 
 def patches() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 4, "channel_shift": 0, "stem_stride": 1}
-    given = {"permutations": 8, "shown": 4, "tiles": tiles, "resize": 66, "hidden": 64, "embedding": 16, "dropout": 0.0}
+    given = {"permutations": 8, "permutations_per_image": 4, "tiles": tiles, "resize": 66, "hidden_dim": 64}
+    given |= {"embed_dim": 16, "dropout": 0.0}
     return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), BACKBONE, 0)
 
 
 def exemplar() -> Task:
-    return ExemplarTask(Exemplar(views=3, embedding=16), BACKBONE, 0)
+    return ExemplarTask(Exemplar(num_views=3, embed_dim=16), BACKBONE, 0)
 
 
 def colors() -> Task:
-    return colorization.build(Colorization(resize=48, hidden=16), CaffeNet(width=0.125, size=48, stem_stride=2), 0)
+    return colorization.build(
+        Colorization(resize=48, hidden_dim=16), CaffeNet(width_mult=0.125, img_size=48, stem_stride=2), 0
+    )
 
 
 def schedule(**kw: object) -> Schedule:
@@ -90,7 +93,7 @@ NORM = {"norm": True, "dropout": 0.0}
 CASES = {
     "plain": (PLAIN, schedule()),
     "accumulated": (PLAIN, schedule(micro_batch_size=4)),
-    "small-packs": (PLAIN, schedule(clip=0.05, optimizer="adam")),
+    "small-packs": (PLAIN, schedule(clip_grad_norm=0.05, optimizer="adam")),
     "half": (PLAIN, schedule(precision="bfloat16")),
     "synced": (NORM, schedule(sync_bn=True)),
     "shares": (NORM, schedule()),
@@ -99,7 +102,7 @@ CASES = {
     "patches": ({"task": patches}, schedule(sync_bn=True)),
     "views": ({"task": exemplar}, schedule(micro_batch_size=8)),
     "surveyed": ({"task": colors}, schedule()),
-    "odd": (PLAIN, schedule(batch=10)),
+    "odd": (PLAIN, schedule(batch_size=10)),
     "broken": (PLAIN, schedule(lr=1e30)),
 }
 
@@ -108,7 +111,7 @@ def main(train: Path, val: Path, folder: Path) -> None:
     devices = plan_devices(1)
     assert devices.device.type == "cpu"
     for name, (options, how) in CASES.items():
-        ranks.BUCKET = 100 if name == "small-packs" else 25 << 20
+        ranks.BUCKET_BYTES = 100 if name == "small-packs" else 25 << 20
         module.ROWS = 6
         make = options.get("task")
         task = make() if callable(make) else Nine(**options)  # type: ignore[arg-type]
@@ -123,7 +126,7 @@ def main(train: Path, val: Path, folder: Path) -> None:
             said = str(error)
         state = {"weights": task.state_dict(), "curve": curve, "seen": getattr(task, "seen", []), "said": said}
         torch.save(state, folder / f"{name}-{devices.rank}.pt")
-    leave()
+    shutdown()
 
 
 if __name__ == "__main__":

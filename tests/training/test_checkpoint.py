@@ -74,7 +74,7 @@ def test_told_to_end_it_saves_first(number: signal.Signals, tmp_path: Path, caps
         assert checkpoint.due(7)
         with pytest.raises(Interrupted) as caught:
             checkpoint.save(STATE, 7)
-        checkpoint.heard = None  # it has been answered here
+        checkpoint.received_signal = None  # it has been answered here
     assert caught.value.code == 128 + number
     assert f"{number.name}: saved after step 7" in capsys.readouterr().out
     assert checkpoint.load() is not None

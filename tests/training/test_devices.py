@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Precision, Schedule
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -36,17 +36,17 @@ class Wide(Task):
         self.dtypes: set[torch.dtype] = set()
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(4, 4)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(4, 4)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        logits = self.linear(batch.images.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1))
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
+        logits = self.linear(batch.images.float().flatten(1) / 255 + 0.1 * rng.normal("noise", 1))
         if not torch.compiler.is_compiling():
             self.dtypes.add(logits.dtype)
         return {"loss": F.cross_entropy(logits.float(), batch.ids % 8)}
 
 
-def run(folder: Path, index: Index, **kw: object) -> tuple[Wide, Fitted]:
+def run(folder: Path, index: Index, **kw: object) -> tuple[Wide, TrainResult]:
     task = Wide()
     schedule = Schedule.model_validate({"steps": 6, "batch_size": 8, "lr": 0.1, **kw})
     return task, fit(task, index, schedule, seed=5, folder=folder, devices=CPU)
@@ -73,7 +73,7 @@ def test_layers_compute_in_the_precision_that_was_asked_for(
 
 def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
     """The first scale, 65536, is too large for steep losses; it is halved until the gradients are finite."""
-    monkeypatch.setattr(Wide, "forward", lambda self, batch, draws: {"loss": 3e4 * forward_of(self, batch, draws)})
+    monkeypatch.setattr(Wide, "forward", lambda self, batch, rng: {"loss": 3e4 * forward_of(self, batch, rng)})
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "4")
     options = {"precision": "float16", "lr": 1e-6, "steps": 9}
     whole, curve = run(tmp_path / "whole", objects, **options)
@@ -81,14 +81,14 @@ def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index,
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", objects, **options)
     state = torch.load(tmp_path / "cut" / "checkpoint.pt")
-    assert state["step"] == 4 and 0 < state["members"][0]["scaler"]["scale"] < 65536
+    assert state["step"] == 4 and 0 < state["tasks"][0]["scaler"]["scale"] < 65536
     monkeypatch.setattr(Wide, "after_step", Task.after_step)
     resumed, again = run(tmp_path / "cut", objects, **options)
     assert torch.equal(whole.linear.weight, resumed.linear.weight) and curve.curve == again.curve
 
 
-def forward_of(task: Wide, batch: Batch, draws: Draws) -> Tensor:
-    logits = task.linear(batch.images.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1))
+def forward_of(task: Wide, batch: Batch, rng: SampleRNG) -> Tensor:
+    logits = task.linear(batch.images.float().flatten(1) / 255 + 0.1 * rng.normal("noise", 1))
     return F.cross_entropy(logits.float(), batch.ids % 8)
 
 

@@ -19,7 +19,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages import cluster, features, label
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.extraction import Extraction, _Chunk
+from ssltransfer.training.extraction import FeatureExtractor, _Chunk
 
 CHUNK = 10 * 48 * 16 * 2  # bytes: ten images' conv4 pooled to 4x4 in float16
 
@@ -29,7 +29,7 @@ class Chain:
 
     def __init__(self, folder: Path, data: Path, **more: Any):
         self.folder = folder
-        backbone = build_backbone(CaffeNet(width=0.125, size=48, stem_stride=2), top=True, seed=0)
+        backbone = build_backbone(CaffeNet(width_mult=0.125, img_size=48, stem_stride=2), include_top=True, seed=0)
         made = {"stage": "pretext", **write_model(folder / "m", backbone, "per-image", {})}
         self.model = folder / "m" / "manifest.json"
         write_json(self.model, made)
@@ -63,7 +63,7 @@ def test_labels_without_stored_features_are_those_with_them(
     passing = chain.labels(objects_val_path, "passing", threads, model=chain.model)
     assert passing.read_bytes() == stored.read_bytes()
     assert len(set(read_labels(passing).labels)) > 1 and len(read_labels(passing).labels) == 24
-    assert '"share_waiting_for_data"' in (tmp_path / "passing.run.json").read_text()
+    assert '"data_wait_fraction"' in (tmp_path / "passing.run.json").read_text()
 
 
 def test_the_precision_of_the_store_shows_in_the_labels(tmp_path: Path, objects_path: Path, objects_val_path: Path):
@@ -116,6 +116,6 @@ def test_a_row_is_as_long_as_its_pooled_layer(tmp_path: Path, objects_path: Path
     devices = plan_devices(1)
     for layer, pool, shape in (("conv4", {"max": 4}, (48, 4, 4)), ("fc7", None, (512,))):
         spec = Features.model_validate({"model": "m", "layer": layer, "pool": pool})
-        extraction = Extraction(spec, chain.model, devices)
+        extraction = FeatureExtractor(spec, chain.model, devices)
         assert extraction.shape == shape and extraction.dims == np.prod(shape)
         assert chunk_rows(10**9, extraction.dims, extraction.dtype) == artifact.CHUNK_BYTES // (2 * extraction.dims)

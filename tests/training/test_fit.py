@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainingError, build_optimizer, fit, measure
-from ssltransfer.training.task import Task
+from ssltransfer.training.fit import fit, validate
+from ssltransfer.training.task import Task, TrainingError
+from ssltransfer.training.train_step import build_optimizer, set_lr
 
 CPU = Devices(torch.device("cpu"), 0)
 
@@ -40,17 +41,17 @@ class Small(Task):
         self.parts: list[int] = []
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(4, 4)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(4, 4)
 
     def logits(self, batch: Batch) -> Tensor:
         x = batch.images.float().flatten(1) / 255
         found: Tensor = self.linear(self.dropout(self.norm(x)))
         return found
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         self.parts.append(len(batch))
-        noise = draws.normal("noise", 8)
+        noise = rng.normal("noise", 8)
         return {"loss": F.cross_entropy(self.logits(batch) + 0.1 * noise, batch.ids % 8)}
 
     def after_step(self, step: int) -> None:
@@ -78,7 +79,7 @@ def test_it_is_a_plain_loop(tmp_path: Path, objects: Index):
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr_at(step, len(objects))
         torch.manual_seed(seed_of(5, "step", step))
-        loss = task(batch, Draws(5, batch.epochs, batch.ids))["loss"]
+        loss = task(batch, SampleRNG(5, batch.epochs, batch.ids))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -135,7 +136,7 @@ def test_training_images_are_surveyed_once(tmp_path: Path, objects: Index, monke
     seen: list[int] = []
 
     class Surveying(Small):
-        def survey(self, index: Index, devices: Devices) -> None:
+        def on_train_start(self, index: Index, devices: Devices) -> None:
             assert self.training and not self.parts and devices is CPU
             seen.append(len(index))
 
@@ -169,18 +170,18 @@ def test_measuring_changes_nothing(tmp_path: Path, objects: Index, objects_val_p
 def test_the_val_loss_is_a_mean_over_images(batch: int, objects: Index):
     task = Small().train()
     schedule = Schedule(steps=1, batch_size=batch)
-    found = measure(task, objects, schedule, seed=5, devices=CPU)
+    found = validate(task, objects, schedule, seed=5, devices=CPU)
     assert task.training
     (all_of_them,) = load_batches(objects, task.transform, sequential_keys(range(48), 48), seed=5)
     with torch.no_grad():
-        expected = task.eval()(all_of_them, all_of_them.draws(seed_of(5, "val")))["loss"]
+        expected = task.eval()(all_of_them, all_of_them.rng(seed_of(5, "val")))["loss"]
     assert found == {"val_loss": pytest.approx(float(expected), rel=1e-5)}
 
 
 def test_of_many_val_images_some_are_measured_evenly(objects: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "VAL_IMAGES", 10)
     task = Small()
-    measure(task, objects, Schedule(steps=1, batch_size=64), seed=5, devices=CPU)
+    validate(task, objects, Schedule(steps=1, batch_size=64), seed=5, devices=CPU)
     assert task.parts == [10]  # every fifth of 48
 
 
@@ -212,7 +213,7 @@ def test_biases_and_norms_have_rates_and_decay_of_their_own():
     task = Small()
     task.linear.bias.requires_grad_(False)
     optimizer = build_optimizer(task, schedule)
-    module.set_lr(optimizer, 0.5)
+    set_lr(optimizer, 0.5)
     settings = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -236,8 +237,8 @@ def test_optimizers_are_torchs(name: str, kind: str):
 
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path: Path, objects: Index):
     class Broken(Small):
-        def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-            loss = super().forward(batch, draws)["loss"]
+        def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
+            loss = super().forward(batch, rng)["loss"]
             return {"loss": loss * (float("nan") if len(self.parts) == 3 else 1.0)}
 
     with pytest.raises(TrainingError, match=r"The loss is not finite at step 2 \(learning rate 0\.1"):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ssltransfer.training.gpu_lock import DeviceError, claim, claim_gpus
+from ssltransfer.training.gpu_lock import DeviceError, acquire_gpus, set_visible_gpus
 
 CODE = (
-    "import sys; from pathlib import Path; from ssltransfer.training.gpu_lock import claim\n"
-    "print(*claim(sys.argv[3].split(','), int(sys.argv[2]), Path(sys.argv[1])), flush=True); sys.stdin.read()"
+    "import sys; from pathlib import Path; from ssltransfer.training.gpu_lock import acquire_gpus\n"
+    "print(*acquire_gpus(sys.argv[3].split(','), int(sys.argv[2]), Path(sys.argv[1])), flush=True); sys.stdin.read()"
 )
 
 
@@ -83,7 +83,7 @@ def test_two_that_need_all_never_hold_half_each(jobs):
 
 def test_more_than_there_are_is_refused(tmp_path: Path):
     with pytest.raises(DeviceError, match="3 GPUs are asked for, but this machine has 2"):
-        claim(["0", "1"], 3, tmp_path)
+        acquire_gpus(["0", "1"], 3, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"])
@@ -91,4 +91,4 @@ def test_a_choice_that_was_made_stands(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv(name, "7")
     monkeypatch.setattr("torch.cuda.device_count", lambda: pytest.fail("the machine was asked"))
-    claim_gpus(1)
+    set_visible_gpus(1)

@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ssltransfer.artifacts.files import digest_of
+from ssltransfer.artifacts.files import file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import ClusterClassification
 from ssltransfer.config.schedule import Schedule
 
-BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
 
 def command(data: Path, labels: Path, output: Path, *, steps: int = 4, batch: int = 8, devices: int = 2) -> list[str]:
@@ -37,7 +37,7 @@ def start(words: list[str]) -> subprocess.Popen[str]:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    return {name: digest_of(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
+    return {name: file_digest(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
 def wait_for_checkpoint(folder: Path, *, after: float) -> float:

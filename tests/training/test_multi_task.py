@@ -16,20 +16,21 @@ from turns_tasks import Common, Modulo, pair
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainingError, fit, fit_members
-from ssltransfer.training.multi_task import Member, plan_of, turns
+from ssltransfer.training.fit import fit, fit_multi_task
+from ssltransfer.training.multi_task import TaskRun, task_order, task_schedule
+from ssltransfer.training.task import TrainingError
 
 CPU = Devices(torch.device("cpu"), 0)
 
 
-def run(folder: Path, members: list[Member], total: int = 12, **kw: Any) -> Any:
+def run(folder: Path, runs: list[TaskRun], total: int = 12, **kw: Any) -> Any:
     folder.mkdir(exist_ok=True)
-    return fit_members(members, total, folder=folder, devices=kw.pop("devices", CPU), **kw)
+    return fit_multi_task(runs, total, folder=folder, devices=kw.pop("devices", CPU), **kw)
 
 
-def same(one: list[Member], other: list[Member]) -> bool:
+def same(one: list[TaskRun], other: list[TaskRun]) -> bool:
     pairs = [
         (value, b.task.state_dict()[key])
         for a, b in zip(one, other, strict=True)
@@ -43,16 +44,16 @@ def test_after_any_number_of_steps_each_has_had_its_share_to_less_than_a_turn(se
     random = Random(seed)
     shares = [random.choice([1, 2, 5, 1 / 350, 1 / 90, random.random()]) for _ in range(2 + seed % 4)]
     had = [0] * len(shares)
-    for step, turn in enumerate(islice(turns(shares), 2000), start=1):
+    for step, turn in enumerate(islice(task_order(shares), 2000), start=1):
         had[turn] += 1
         for number, share in zip(had, shares, strict=True):
             assert abs(number - step * share / sum(shares)) < 1 + step * 1e-5
 
 
 def test_equal_tasks_follow_one_another():
-    assert list(islice(turns([1, 1, 1]), 7)) == [0, 1, 2, 0, 1, 2, 0]
-    assert list(islice(turns([2, 1]), 6)) == [0, 0, 1, 0, 0, 1]
-    assert list(islice(turns([7]), 3)) == [0, 0, 0]
+    assert list(islice(task_order([1, 1, 1]), 7)) == [0, 1, 2, 0, 1, 2, 0]
+    assert list(islice(task_order([2, 1]), 6)) == [0, 0, 1, 0, 0, 1]
+    assert list(islice(task_order([7]), 3)) == [0, 0, 0]
 
 
 def test_a_task_alone_is_the_plain_task(tmp_path: Path, objects: Index, objects_val_path: Path):
@@ -60,71 +61,71 @@ def test_a_task_alone_is_the_plain_task(tmp_path: Path, objects: Index, objects_
     schedule = Schedule(steps=9, batch_size=8, lr=0.1, lr_schedule="cosine")
     plain = Modulo(Common(), 3, [], dropout=0.3)
     whole = fit(plain, objects, schedule, seed=5, folder=tmp_path, devices=CPU, val=val)
-    alone = Member(Modulo(Common(), 3, [], dropout=0.3), objects, schedule, 5, val, "three")
+    alone = TaskRun(Modulo(Common(), 3, [], dropout=0.3), objects, schedule, 5, val, "three")
     found = run(tmp_path / "b", [alone], 9)
-    assert same([Member(plain, objects, schedule, 5)], [alone])
+    assert same([TaskRun(plain, objects, schedule, 5)], [alone])
     for row, again in zip(whole.curve, found.curve, strict=True):
         renamed = {key if key == "step" else f"three.{key}": value for key, value in row.items()}
         assert again == renamed | {"loss": row["loss"]}
 
 
-def plainly(members: list[Member], total: int, *, at_once: bool) -> list[float]:
+def plainly(runs: list[TaskRun], total: int, *, synchronous: bool) -> list[float]:
     """Two separate optimizers of torch, two streams of batches, and a list of turns."""
-    plan = plan_of(members, total, at_once=at_once)
+    plan = task_schedule(runs, total, synchronous=synchronous)
     optimizers = [
         torch.optim.RMSprop(
-            member.task.parameters(),
+            run_.task.parameters(),
             lr=1.0,
             alpha=0.9,
             eps=1e-3,
             momentum=0.9,
-            weight_decay=member.schedule.weight_decay,
+            weight_decay=run_.schedule.weight_decay,
         )
-        for member in members
+        for run_ in runs
     ]
     streams = [
         load_batches(
-            member.index,
-            member.task.transform,
-            training_keys(len(member.index), member.schedule.batch_size, 0, plan.count(place), member.seed),
-            seed=member.seed,
+            run_.index,
+            run_.task.transform,
+            training_keys(len(run_.index), run_.schedule.batch_size, 0, plan.count(place), run_.seed),
+            seed=run_.seed,
         )
-        for place, member in enumerate(members)
+        for place, run_ in enumerate(runs)
     ]
     losses = []
-    size = len(members) if at_once else 1
+    size = len(runs) if synchronous else 1
     for first in range(0, total, size):
         held: list[list[Any]] = []
         for step in range(first, first + size):
-            member = members[plan[step]]
+            run_ = runs[plan[step]]
             batch = next(streams[plan[step]])
             torch.manual_seed(seed_of(5, "step", step))
-            for parameter in member.task.parameters():
+            for parameter in run_.task.parameters():
                 parameter.grad = None
-            loss = member.task(batch, Draws(member.seed, batch.epochs, batch.ids))["loss"]
+            loss = run_.task(batch, SampleRNG(run_.seed, batch.epochs, batch.ids))["loss"]
             loss.backward()
-            held.append([parameter.grad for parameter in member.task.parameters()])
+            held.append([parameter.grad for parameter in run_.task.parameters()])
             losses.append(float(loss.detach()))
         for step, gradients in enumerate(held, start=first):
-            member, optimizer = members[plan[step]], optimizers[plan[step]]
-            for parameter, gradient in zip(member.task.parameters(), gradients, strict=True):
+            run_, optimizer = runs[plan[step]], optimizers[plan[step]]
+            for parameter, gradient in zip(run_.task.parameters(), gradients, strict=True):
                 parameter.grad = gradient
-            optimizer.param_groups[0]["lr"] = member.schedule.lr_at(step, len(member.index))
+            optimizer.param_groups[0]["lr"] = run_.schedule.lr_at(step, len(run_.index))
             optimizer.step()
     return losses
 
 
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("synchronous", [False, True])
 @pytest.mark.parametrize("shares", [(1, 1), (3, 1)])
 def test_each_task_has_an_optimizer_of_its_own(
-    at_once: bool, shares: tuple[float, float], tmp_path: Path, objects: Index
+    synchronous: bool, shares: tuple[float, float], tmp_path: Path, objects: Index
 ):
     found, plain = pair(objects, shares=shares, dropout=0.3), pair(objects, shares=shares, dropout=0.3)
-    fitted = run(tmp_path, found, at_once=at_once)
-    losses = plainly(plain, 12, at_once=at_once)
+    fitted = run(tmp_path, found, synchronous=synchronous)
+    losses = plainly(plain, 12, synchronous=synchronous)
     assert same(found, plain)
-    if not at_once:
-        plan = plan_of(found, 12, at_once=False)
+    if not synchronous:
+        plan = task_schedule(found, 12, synchronous=False)
         assert [row["loss"] for row in fitted.curve] == losses
         assert [
             row["three.loss" if turn == 0 else "five.loss"] for turn, row in zip(plan, fitted.curve, strict=True)
@@ -135,23 +136,28 @@ def test_each_task_has_an_optimizer_of_its_own(
 
 
 def test_gradients_of_a_round_are_taken_at_the_same_weights(tmp_path: Path, objects: Index):
-    """So that `at_once` is another rule than taking turns."""
+    """So that `synchronous` is another rule than taking turns."""
     one, other = pair(objects), pair(objects)
-    run(tmp_path / "a", one, at_once=True)
+    run(tmp_path / "a", one, synchronous=True)
     run(tmp_path / "b", other)
     assert not same(one, other)
 
 
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("synchronous", [False, True])
 @pytest.mark.parametrize("stop", [3, 6])
 def test_cut_off_and_resumed_it_is_the_same(
-    stop: int, at_once: bool, tmp_path: Path, objects: Index, objects_val_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: int,
+    synchronous: bool,
+    tmp_path: Path,
+    objects: Index,
+    objects_val_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     val = read_index(objects_val_path)
     kw: Any = {"shares": (1, 2), "dropout": 0.3, "micro_batch_size": 4}
     whole = pair(objects, val, **kw)
-    curve = run(tmp_path / "whole", whole, at_once=at_once).curve
+    curve = run(tmp_path / "whole", whole, synchronous=synchronous).curve
     assert "three.val_loss" in curve[-1] and "five.val_loss" not in curve[-1]
 
     def cut(task: nn.Module, step: int) -> None:
@@ -160,12 +166,12 @@ def test_cut_off_and_resumed_it_is_the_same(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Modulo, "after_step", cut)
-        run(tmp_path / "cut", pair(objects, val, **kw), at_once=at_once)
+        run(tmp_path / "cut", pair(objects, val, **kw), synchronous=synchronous)
     resumed = pair(objects, val, **kw)
-    for member in resumed:
-        for parameter in member.task.parameters():
+    for run_ in resumed:
+        for parameter in run_.task.parameters():
             nn.init.normal_(parameter)  # whatever stood there before
-    assert run(tmp_path / "cut", resumed, at_once=at_once).curve == curve
+    assert run(tmp_path / "cut", resumed, synchronous=synchronous).curve == curve
     assert same(whole, resumed)
     assert resumed[0].task.seen == whole[0].task.seen[-len(resumed[0].task.seen) :]  # type: ignore[union-attr]
     assert len(resumed[0].task.seen) < len(whole[0].task.seen)  # type: ignore[arg-type]
@@ -179,9 +185,15 @@ def test_workers_change_nothing(tmp_path: Path, objects: Index):
 
 
 def test_copies_are_kept_at_the_steps_asked_for(tmp_path: Path, objects: Index):
-    for at_once, expected in ((False, [3, 8]), (True, [4, 8])):
+    for synchronous, expected in ((False, [3, 8]), (True, [4, 8])):
         kept: list[int] = []
-        run(tmp_path / str(at_once), pair(objects), at_once=at_once, keep=kept.append, kept=(3, 8))
+        run(
+            tmp_path / str(synchronous),
+            pair(objects),
+            synchronous=synchronous,
+            save_snapshot=kept.append,
+            snapshot_steps=(3, 8),
+        )
         assert kept == expected
 
 

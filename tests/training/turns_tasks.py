@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
-from ssltransfer.training.multi_task import Member
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
+from ssltransfer.training.multi_task import TaskRun
 from ssltransfer.training.task import Task
 
 RMSPROP = {"steps": 12, "optimizer": "rmsprop", "lr": 0.002, "weight_decay": 4e-5}
@@ -45,13 +45,13 @@ class Modulo(Task):
         self.head = nn.Sequential(nn.BatchNorm1d(12), nn.Dropout(dropout), nn.Linear(12, k))
 
     @property
-    def transform(self) -> CenterSquare:
-        return CenterSquare(4, 4)
+    def transform(self) -> ResizeCenterCrop:
+        return ResizeCenterCrop(4, 4)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         if self.training:
             self.seen.append((self.k, batch.ids.tolist()))
-        x = batch.images.float().flatten(1) / 255 + 0.1 * draws.normal("noise", 1)
+        x = batch.images.float().flatten(1) / 255 + 0.1 * rng.normal("noise", 1)
         logits = self.head(self.common(x))
         return {"loss": F.cross_entropy(logits, batch.ids % self.k)}
 
@@ -63,12 +63,12 @@ def pair(
     shares: tuple[float, float] = (1, 1),
     dropout: float = 0.0,
     **kw: object,
-) -> list[Member]:
+) -> list[TaskRun]:
     """Modulo 3 and modulo 5, which has batches of its own, on one backbone."""
     common, seen = Common(), list[tuple[int, list[int]]]()
     first = Schedule.model_validate({**RMSPROP, "batch_size": 8, **kw})
     second = first.model_copy(update={"batch_size": 16, "lr": 0.001, "lr_schedule": "cosine"})
     return [
-        Member(Modulo(common, 3, seen, dropout=dropout), index, first, 5, val, "three", shares[0]),
-        Member(Modulo(common, 5, seen, dropout=dropout), index, second, 6, None, "five", shares[1]),
+        TaskRun(Modulo(common, 3, seen, dropout=dropout), index, first, 5, val, "three", shares[0]),
+        TaskRun(Modulo(common, 5, seen, dropout=dropout), index, second, 6, None, "five", shares[1]),
     ]

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from chain import planned, results, snakemake, tiny, write_config
 
-from ssltransfer.artifacts.files import digest_of, read_json
+from ssltransfer.artifacts.files import file_digest, read_json
 from ssltransfer.artifacts.index import read_index
 
 # Images of 64 pixels: a raw cache of that size holds what the files hold.
 CACHES = {
-    "datasets.objects-train.cache": {"format": "raw", "short": 64},
-    "datasets.scenes-train.cache": {"short": 48},
+    "datasets.objects-train.cache": {"format": "raw", "short_side": 64},
+    "datasets.scenes-train.cache": {"short_side": 48},
 }
 OF_THE_SCENES = {
     "features/puzzle-conv4/scenes-train",
@@ -56,16 +56,16 @@ def test_the_same_pixels_teach_the_same(finished: Path, tmp_path: Path):
         assert (results(finished) / name).read_bytes() == (results(tmp_path) / name).read_bytes()
     # It was the cache that was read.
     index = results(finished) / "cache/objects-train.parquet"
-    assert read_json(results(finished) / "pretext/puzzle/manifest.json")["inputs"]["data"] == [digest_of(index)]
-    assert read_index(index).packed is not None
+    assert read_json(results(finished) / "pretext/puzzle/manifest.json")["inputs"]["data"] == [file_digest(index)]
+    assert read_index(index).cache is not None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reruns"),
     [
-        ({"datasets.scenes-train.cache": {"short": 48, "quality": 80}}, {"cache/scenes-train", *OF_THE_SCENES}),
-        ({"datasets.scenes-train.cache": {"short": 48, "quality": 95, "format": "jpeg"}}, set()),
+        ({"datasets.scenes-train.cache": {"short_side": 48, "quality": 80}}, {"cache/scenes-train", *OF_THE_SCENES}),
+        ({"datasets.scenes-train.cache": {"short_side": 48, "quality": 95, "format": "jpeg"}}, set()),
         ({"datasets.scenes-train.cache": None}, OF_THE_SCENES),
         (
             {"datasets.scenes-train.n": 49},

@@ -9,7 +9,7 @@ from chain import ROOT, measured
 
 from ssltransfer.config import read_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # some minutes
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]  # some minutes
 
 
 def test_every_method_brings_a_student_nearer_to_its_teacher(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_papers_setting_finds_its_images(papers_setting: Path):
     assert found["voc12-val"].paths == ["JPEGImages/2009_000003.jpg", "JPEGImages/2009_000004.jpg"]
     assert found["imagenet-val"].classes == ["n01440764", "n01443537"]
     assert found["places-train"].classes == ["a/abbey", "y/yard"]
-    assert found["voc07-test"].presence is not None
+    assert found["voc07-test"].multi_label is not None
 
 
 @pytest.mark.parametrize(

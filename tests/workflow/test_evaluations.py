@@ -13,7 +13,7 @@ from ssltransfer.config import read_config
 from ssltransfer.config.protocols import PROTOCOLS
 
 # Some ten minutes; on one core, as other tests run beside it.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 CONFIG = ROOT / "config" / "evaluations_small.yaml"
 # Where a few hundred images and steps hardly tell a supervised network from a random one.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from chain import ROOT, measured
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # some minutes
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]  # some minutes
 
 
 def test_the_tables_are_made(tmp_path: Path) -> None:

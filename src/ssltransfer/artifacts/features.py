@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, digest_of_text, explained, read_json, sync
+from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, read_json, sync, text_digest
 
 CHUNK_BYTES = 24 << 20  # 16-32 MB a chunk: the fastest layout measured for writing and sequential reading
 
@@ -57,7 +57,7 @@ class FeatureStore:
         if (path / "zarr.json").is_file():
             return cls.open(path)._checked((n, dims), dtype)
         rows = chunk_rows(n, dims, np.dtype(dtype))
-        with explained(path), suppress(zarr.errors.ContainsArrayError):
+        with friendly_os_errors(path), suppress(zarr.errors.ContainsArrayError):
             zarr.create_array(
                 path,
                 shape=(n, dims),
@@ -119,7 +119,7 @@ class FeatureStore:
     def write(self, chunk: int, values: np.ndarray) -> None:
         """Write a whole chunk (rows, dims), its bytes onto the disk before this returns.
 
-        Its place in the folder is safe after `settle`: a power failure before that may leave it missing, never torn.
+        Its place in the folder is safe after `flush`: a power failure before that may leave it missing, never torn.
 
         Raises:
             ArtifactError: the disk is full or must not be written; the chunk is missing then.
@@ -128,18 +128,18 @@ class FeatureStore:
         # A chunk has one writer, so what lies half-written beside it is a dead one's.
         for leftover in file.parent.glob("*.partial"):
             leftover.unlink(missing_ok=True)
-        with explained(self.path):
+        with friendly_os_errors(self.path):
             self._array[self.span(chunk)] = values
             sync(file)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Have the folders of all chunks on the disk: once, for a commit of the file system's journal takes longer
         than a chunk.
 
         Raises:
             ArtifactError: the disk failed.
         """
-        with explained(self.path):
+        with friendly_os_errors(self.path):
             folder = self.path / "c"
             for path in (*folder.iterdir(), folder) if folder.is_dir() else ():
                 sync(path)
@@ -184,7 +184,7 @@ class FeatureStore:
         missing = self.missing()
         if missing:
             raise ArtifactError(f"{self.path}: chunk {missing[0]} is missing; run the features stage again.")
-        return [digest_of(self.chunk_file(chunk)) for chunk in range(self.chunks)]
+        return [file_digest(self.chunk_file(chunk)) for chunk in range(self.chunks)]
 
 
 class Writer:
@@ -272,4 +272,4 @@ def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureS
 
 def store_digest(store: FeatureStore) -> str:
     """One digest over all chunks."""
-    return digest_of_text(json.dumps(store.digests()))
+    return text_digest(json.dumps(store.digests()))

@@ -20,7 +20,7 @@ class ArtifactError(UserError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its name when the block ends well, and vanishes otherwise.
 
     The content is synced before the rename and the folder after it, so that a power cut leaves the old file or
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     beside = Path(name)
     try:
-        with explained(path):
+        with friendly_os_errors(path):
             yield beside
             sync(beside)
             umask = os.umask(0)
@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def friendly_os_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into one clear sentence."""
     try:
         yield
@@ -75,7 +75,7 @@ def sync(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, all or nothing."""
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
@@ -98,13 +98,13 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: not valid JSON; remove it and run the stage that makes it again.") from None
 
 
-def digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """blake2b-128 of a file's content, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def digest_of_text(*parts: str) -> str:
+def text_digest(*parts: str) -> str:
     """blake2b-128 of texts, hexadecimal; the boundaries between them count."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssltransfer.artifacts.files import digest_of_text, replacing
-from ssltransfer.artifacts.packed import ROW, Packed
+from ssltransfer.artifacts.files import atomic_write, text_digest
+from ssltransfer.artifacts.image_cache import ROW, ImageCache
 from ssltransfer.artifacts.tables import read_table
 from ssltransfer.config.formats import CacheOptions, TargetKind
 
@@ -23,19 +23,19 @@ SKIPPED = ".skipped.tsv"
 
 @dataclass(frozen=True)
 class Targets:
-    """What each image comes with beside labels, in a file of its own or packed beside the image.
+    """What each image comes with beside labels, in a file of its own or cached beside the image.
 
     Attributes:
         kind: boxes, masks, depth or motion.
-        paths: relative path of each, below the index's root; of packed ones what they were made from.
+        paths: relative path of each, below the index's root; of cached ones what they were made from.
         digests: content digest of each.
-        packed: where they lie in the shards of the index's packed images.
+        cache: where they lie in the shards of the index's cached images.
     """
 
     kind: TargetKind
     paths: list[str]
     digests: list[str]
-    packed: Packed | None = None
+    cache: ImageCache | None = None
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Index:
         paths: relative path of each image; its position is the sample id.
         labels: int32 (N,), class of each image, -1 where there is none.
         classes: names of the classes.
-        presence: int8 (N, C) for sets with several labels a image: 1 present, 0 difficult, -1 absent.
+        multi_label: int8 (N, C) for sets with several labels a image: 1 present, 0 difficult, -1 absent.
         sizes: int32 (N, 2), width and height in pixels, upright.
         digests: content digest of each file; equal images have equal ones.
-        remarks: relative path -> what reading does to this image that its owner may not expect.
+        notes: relative path -> what reading does to this image that its owner may not expect.
         skipped: relative path -> reason.
         spec: the dataset's spec as it was declared.
-        packed: where the pixels lie, if they were cached; `data.cached.read_sample` gives them either way.
+        cache: where the pixels lie, if they were cached; `data.image_cache.read_sample` gives them either way.
         targets: boxes, masks or depth; `data.targets.read_target` reads them.
     """
 
@@ -63,11 +63,11 @@ class Index:
     classes: list[str]
     sizes: np.ndarray
     digests: list[str]
-    presence: np.ndarray | None = None
-    remarks: dict[str, str] = field(default_factory=dict)
+    multi_label: np.ndarray | None = None
+    notes: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
-    packed: Packed | None = None
+    cache: ImageCache | None = None
     targets: Targets | None = None
 
     def __len__(self) -> int:
@@ -86,37 +86,37 @@ class Index:
         """
         names = map(_one_line, self.paths)
         rows = (f"{p}\t{d}\t{c}" for p, d, c in zip(names, self.digests, self.labels.tolist(), strict=True))
-        presence = "" if self.presence is None else self.presence.tobytes().hex()
-        packed = [] if self.packed is None else [json.dumps(self.packed.shards), self.packed.options.canonical()]
+        multi_label = "" if self.multi_label is None else self.multi_label.tobytes().hex()
+        cache = [] if self.cache is None else [json.dumps(self.cache.shards), self.cache.options.canonical()]
         targets = [] if self.targets is None else [self.targets.kind, "\n".join(self.targets.digests)]
-        return digest_of_text("\n".join(rows), "\n".join(map(_one_line, self.classes)), presence, *packed, *targets)
+        return text_digest("\n".join(rows), "\n".join(map(_one_line, self.classes)), multi_label, *cache, *targets)
 
     def subset(self, ids: np.ndarray) -> Index:
         """The index of some of the images, int64, numbered anew in this order."""
-        packed = _some(self.packed, ids)
+        cache = _some(self.cache, ids)
         targets = self.targets
         if targets is not None:
             paths, digests = ([column[sample] for sample in ids] for column in (targets.paths, targets.digests))
-            targets = Targets(targets.kind, paths, digests, _some(targets.packed, ids))
+            targets = Targets(targets.kind, paths, digests, _some(targets.cache, ids))
         return replace(
             self,
             paths=[self.paths[sample] for sample in ids],
             labels=self.labels[ids],
             sizes=self.sizes[ids],
             digests=[self.digests[sample] for sample in ids],
-            presence=None if self.presence is None else self.presence[ids],
-            packed=packed,
+            multi_label=None if self.multi_label is None else self.multi_label[ids],
+            cache=cache,
             targets=targets,
         )
 
-    def shared_with(self, other: Index) -> int:
+    def num_shared_with(self, other: Index) -> int:
         """How many of the other's images stand in this one too, by content."""
         mine = set(self.digests)
         return sum(digest in mine for digest in other.digests)
 
 
-def _some(packed: Packed | None, ids: np.ndarray) -> Packed | None:
-    return None if packed is None else replace(packed, rows=packed.rows[ids])
+def _some(cache: ImageCache | None, ids: np.ndarray) -> ImageCache | None:
+    return None if cache is None else replace(cache, rows=cache.rows[ids])
 
 
 def write_index(path: Path, index: Index) -> None:
@@ -136,19 +136,19 @@ def write_index(path: Path, index: Index) -> None:
         "fingerprint": index.fingerprint,
         "spec": index.spec,
     }
-    if index.packed is not None:
-        about["packed"] = {
+    if index.cache is not None:
+        about["cache"] = {
             # Below the index, wherever the results are moved to.
-            "folder": index.packed.folder.relative_to(path.parent).as_posix(),
-            "options": index.packed.options.canonical(),
-            "shards": index.packed.shards,
+            "folder": index.cache.folder.relative_to(path.parent).as_posix(),
+            "options": index.cache.options.canonical(),
+            "shards": index.cache.shards,
         }
     if index.targets is not None:
         about["targets"] = index.targets.kind
     metadata = {"ssltransfer": json.dumps(about, sort_keys=True, ensure_ascii=False)}
     table = pa.table(_columns(index)).replace_schema_metadata(metadata)
     # Both are written before either takes its name.
-    with replacing(path.with_suffix(SKIPPED)) as skipped, replacing(path) as beside:
+    with atomic_write(path.with_suffix(SKIPPED)) as skipped, atomic_write(path) as beside:
         skipped.write_text("path\treason\n" + "".join(lines), encoding="utf-8")
         pq.write_table(table, beside, write_page_checksum=True)
 
@@ -165,22 +165,22 @@ def _columns(index: Index) -> dict[str, pa.Array]:
         "height": pa.array(index.sizes[:, 1], pa.int32()),
         "digest": pa.array(index.digests, pa.string()),
     }
-    if index.remarks:
-        columns["remark"] = pa.array([index.remarks.get(path) for path in index.paths], pa.string())
-    if index.presence is not None:
-        columns["presence"] = pa.array(list(index.presence), pa.list_(pa.int8()))
+    if index.notes:
+        columns["note"] = pa.array([index.notes.get(path) for path in index.paths], pa.string())
+    if index.multi_label is not None:
+        columns["multi_label"] = pa.array(list(index.multi_label), pa.list_(pa.int8()))
     if index.targets is not None:
         columns["target"] = pa.array(index.targets.paths, pa.string())
         columns["target_digest"] = pa.array(index.targets.digests, pa.string())
-        if index.targets.packed is not None:
-            columns |= _placed(index.targets.packed, "target_")
-    if index.packed is not None:
-        columns |= _placed(index.packed, "")
+        if index.targets.cache is not None:
+            columns |= _placed(index.targets.cache, "target_")
+    if index.cache is not None:
+        columns |= _placed(index.cache, "")
     return columns
 
 
-def _placed(packed: Packed, prefix: str) -> dict[str, pa.Array]:
-    return {prefix + name: pa.array(packed.rows[name]) for name in ROW.names or ()}
+def _placed(cache: ImageCache, prefix: str) -> dict[str, pa.Array]:
+    return {prefix + name: pa.array(cache.rows[name]) for name in ROW.names or ()}
 
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -196,7 +196,7 @@ def _several_lines(text: str) -> str:
     return re.sub(r"\\.", lambda match: signs.get(match[0], match[0]), text)
 
 
-def _read_left_out(path: Path) -> dict[str, str]:
+def _read_skipped(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8").split("\n")[1:-1]
@@ -213,10 +213,10 @@ def read_index(path: Path) -> Index:
     """
     table, about = read_table(path, "index of images", "index")
     paths = table["path"].to_pylist()
-    remarks = table["remark"].to_pylist() if "remark" in table.column_names else [None] * len(paths)
-    presence = None
-    if "presence" in table.column_names:
-        presence = np.array(table["presence"].to_pylist(), np.int8).reshape(len(table), -1)
+    notes = table["note"].to_pylist() if "note" in table.column_names else [None] * len(paths)
+    multi_label = None
+    if "multi_label" in table.column_names:
+        multi_label = np.array(table["multi_label"].to_pylist(), np.int8).reshape(len(table), -1)
     return Index(
         root=Path(about["root"]),
         paths=paths,
@@ -224,25 +224,25 @@ def read_index(path: Path) -> Index:
         classes=about["classes"],
         sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1),
         digests=table["digest"].to_pylist(),
-        presence=presence,
-        remarks={name: text for name, text in zip(paths, remarks, strict=True) if text},
-        skipped=_read_left_out(path.with_suffix(SKIPPED)),
+        multi_label=multi_label,
+        notes={name: text for name, text in zip(paths, notes, strict=True) if text},
+        skipped=_read_skipped(path.with_suffix(SKIPPED)),
         spec=about["spec"],
-        packed=_read_packed(path, table, about["packed"]) if "packed" in about else None,
+        cache=_read_cache(path, table, about["cache"]) if "cache" in about else None,
         targets=_read_targets(path, table, about) if "targets" in about else None,
     )
 
 
 def _read_targets(path: Path, table: pa.Table, about: dict[str, Any]) -> Targets:
-    packed = None
+    cache = None
     if "target_shard" in table.column_names:
-        packed = _read_packed(path, table, about["packed"], "target_")
-    return Targets(about["targets"], table["target"].to_pylist(), table["target_digest"].to_pylist(), packed)
+        cache = _read_cache(path, table, about["cache"], "target_")
+    return Targets(about["targets"], table["target"].to_pylist(), table["target_digest"].to_pylist(), cache)
 
 
-def _read_packed(path: Path, table: pa.Table, about: dict[str, Any], prefix: str = "") -> Packed:
+def _read_cache(path: Path, table: pa.Table, about: dict[str, Any], prefix: str = "") -> ImageCache:
     rows = np.empty(len(table), ROW)
     for name in ROW.names or ():
         rows[name] = table[prefix + name].to_numpy()
     shards = [(size, digest) for size, digest in about["shards"]]
-    return Packed(path.parent / about["folder"], CacheOptions.parse(about["options"]), shards, rows)
+    return ImageCache(path.parent / about["folder"], CacheOptions.parse(about["options"]), shards, rows)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssltransfer.artifacts.files import ArtifactError, replacing
+from ssltransfer.artifacts.files import ArtifactError, atomic_write
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.tables import read_table
 
@@ -64,7 +64,7 @@ def write_labels(path: Path, labels: Labels) -> None:
         }
     )
     about = {"k": labels.k, "index": labels.index, "cluster": labels.cluster}
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         about_text = {"ssltransfer": json.dumps(about, sort_keys=True)}
         pq.write_table(table.replace_schema_metadata(about_text), beside, write_page_checksum=True)
 

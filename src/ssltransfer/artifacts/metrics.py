@@ -22,7 +22,7 @@ class Metrics:
         values: value name -> one number for each seed, in `unit`.
         chance: what chance reaches for the primary metric, in `unit`.
         datasets: role -> name, number of samples, fingerprint.
-        train_test_overlap: images of the test set that stand in the training set too, by content.
+        train_test_overlap: number of test images that also occur in the training set (same content).
         details: curves, per-class values, matrices: what the report draws.
         inputs: role -> digests of what it was made from.
     """

@@ -25,13 +25,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from ssltransfer import __version__
-from ssltransfer.artifacts.files import ArtifactError, digest_of, digest_of_text, read_json, write_json, write_text
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, text_digest, write_json, write_text
 
 MANIFEST = "manifest.json"
 DONE = "done.json"
 
 
-class Work:
+class WorkDir:
     """A stage at work on one output: a lock, a work directory, and at the end the manifest.
 
     Use as a context manager; a second copy of the same job is refused at once. Of several processes that do one job
@@ -51,7 +51,7 @@ class Work:
     def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]], *, part: str = ""):
         self.stage, self.output, self.spec, self.part = stage, output, spec, part
         self.inputs = {role: [self._digest(path) for path in paths] for role, paths in inputs.items() if paths}
-        self.key = digest_of_text(stage, spec, json.dumps(self.inputs, sort_keys=True))
+        self.key = text_digest(stage, spec, json.dumps(self.inputs, sort_keys=True))
         alone = output.name == MANIFEST
         self.folder = output.parent.joinpath("work", *([] if alone else [output.stem]), self.key)
         self._first = os.environ.get("RANK", "0") == "0"
@@ -62,7 +62,7 @@ class Work:
     def _digest(path: Path) -> str:
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; run the stage that makes it.")
-        return digest_of(path)
+        return file_digest(path)
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -116,17 +116,17 @@ class Work:
 
         `files` are the names of what else was made beside the manifest.
         """
-        self.record(**measured)
+        self.write_run_info(**measured)
         manifest = {"stage": self.stage, "spec": json.loads(self.spec), "inputs": self.inputs, "work": self.key}
         write_json(self.output, manifest | content)
-        self.seal(files)
+        self.mark_done(files)
 
-    def seal(self, files: Sequence[str] = ()) -> None:
+    def mark_done(self, files: Sequence[str] = ()) -> None:
         """Remember the output, so that a copy of this job that comes later has nothing to do."""
-        made = {name: digest_of(self.output.parent / name) for name in files}
+        made = {name: file_digest(self.output.parent / name) for name in files}
         write_json(self.folder / DONE, {"code": _code(), "output": self.output.read_text("utf-8"), "files": made})
 
-    def already_made(self) -> bool:
+    def is_cached(self) -> bool:
         """Whether this job was done before, by this code, and all that it made is still there.
 
         Snakemake removes the output of a job that outlived it, as it cannot know that the job ended well; and it
@@ -137,23 +137,23 @@ class Work:
         if done is None or done["code"] != _code():
             return False
         beside = {self.output.parent / name: digest for name, digest in done["files"].items()}
-        if not all(path.is_file() and digest_of(path) == digest for path, digest in beside.items()):
+        if not all(path.is_file() and file_digest(path) == digest for path, digest in beside.items()):
             return False
         if self._first:
             write_text(self.output, done["output"])
         print(f"{self.output}: made before by the same code from the same inputs; nothing to do.", flush=True)
         return True
 
-    def record(self, **measured: Any) -> None:
+    def write_run_info(self, **measured: Any) -> None:
         """Write run.json alone, for a stage whose output has a form of its own and is written right after.
 
         A part's is `<part>.run.json` in the work directory.
         """
         output = self.folder / f"{self.part}.json" if self.part else self.output
-        record_run(output, self._started, work=self.key, **measured)
+        write_run_info(output, self._started, work=self.key, **measured)
 
 
-def record_run(output: Path, started: float, **measured: Any) -> None:
+def write_run_info(output: Path, started: float, **measured: Any) -> None:
     """Write what varies between equal runs beside an output.
 
     Args:
@@ -163,10 +163,10 @@ def record_run(output: Path, started: float, **measured: Any) -> None:
     """
     seconds = round(time.monotonic() - started, 2)
     run = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), **environment(), **measured}
-    write_json(run_file_of(output), run)
+    write_json(run_info_file(output), run)
 
 
-def run_file_of(output: Path) -> Path:
+def run_info_file(output: Path) -> Path:
     """run.json beside a manifest, <stem>.run.json beside any other output."""
     return output.with_name("run.json" if output.name == MANIFEST else f"{output.stem}.run.json")
 
@@ -175,7 +175,7 @@ def run_file_of(output: Path) -> Path:
 def _code() -> str:
     """Digest of this package's source."""
     package = Path(__file__).parents[1]
-    return digest_of_text(*(path.read_text("utf-8") for path in sorted(package.rglob("*.py"))))
+    return text_digest(*(path.read_text("utf-8") for path in sorted(package.rglob("*.py"))))
 
 
 def _slurm_job() -> str:
@@ -233,7 +233,7 @@ def _current(folder: Path) -> str | None:
         beside = folder.parent.parent.parent
         named = (beside / f"{folder.parent.name}{suffix}" for suffix in (".json", ".parquet"))
         output = next(filter(Path.is_file, named), beside / f"{folder.parent.name}.json")
-        source = run_file_of(output)
+        source = run_info_file(output)
     if not output.is_file() or not source.is_file():
         return None
     key: str | None = read_json(source).get("work")

@@ -119,13 +119,13 @@ def name_alone(value: Any) -> Any:
 class Options(Spec):
     """The options of one named method.
 
-    A subclass is what `ssltransfer list` shows: the first line of its docstring, and `source`.
+    A subclass is what `ssltransfer list` shows: the first line of its docstring, and `reference`.
     `version` is raised on purpose when the method's code changes its results: only then does changed code rerun
     what was made with it.
     """
 
     name: Any
-    source: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
-from ssltransfer.config.backbones import can_be_rescaled
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, Model
 from ssltransfer.config.entities import Evaluation, Pretext, Student, Table
 from ssltransfer.config.formats import TargetKind, Video
-from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, OfLayers
+from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, LayerDistillation
 from ssltransfer.config.protocols import Detection, FasterRcnn, FinetuneFromLayer, FineTuning, Segmentation
 from ssltransfer.config.references import check_references
 
@@ -21,16 +20,16 @@ def check(config: Config) -> None:
         for member, part in pretext.parts.items():
             where = f"pretexts.{name}.task.tasks.{member}" if member else f"pretexts.{name}"
             _check_task(config, part, where)
-        if getattr(pretext.task, "rescale", False) and not can_be_rescaled(pretext.backbone):
+        if getattr(pretext.task, "data_dependent_init", False) and not pretext.backbone.supports_data_init:
             raise ConfigError(
-                f"pretexts.{name}.task.rescale: {pretext.backbone.name} has shortcuts or batch norms, so that its layers "
-                "have no scale of their own; leave it out."
+                f"pretexts.{name}.task.data_dependent_init: {pretext.backbone.name} has shortcuts or batch norms, so that its "
+                "layers have no scale of their own; leave it out."
             )
     for name, features in config.features.items():
         where = f"features.{name}"
         _known({**config.pretexts, **config.students}, features.model, f"{where}.model", "model")
         _layer(config.model(features.model), features.layer, f"{where}.layer")
-        if features.pool and features.layer in config.model(features.model).backbone.fully_connected:
+        if features.pool and features.layer in config.model(features.model).backbone.top_layers:
             raise ConfigError(f"{where}.pool: {features.layer} is a vector; leave the pooling out.")
     for name, cluster in config.clusters.items():
         _known(config.features, cluster.features, f"clusters.{name}.features", "features entry")
@@ -52,7 +51,7 @@ def check(config: Config) -> None:
             if student.pretext:
                 _check_task(config, student.pretext, where)
             _check_distillation(config, student, where)
-        elif student.method.from_labels and config.datasets[student.data].label_type != "single":
+        elif student.method.uses_ground_truth and config.datasets[student.data].label_type != "single":
             raise ConfigError(f"{where}.data: {student.data} has no class labels to learn; name a labelled dataset.")
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, name, evaluation)
@@ -111,10 +110,10 @@ def _check_distillation(config: Config, student: Student, where: str) -> None:
     teacher = config.model(method.teacher)
     layer = method.teacher_layer or teacher.layers[-1]
     _layer(teacher, layer, f"{where}.method.teacher_layer")
-    if isinstance(method, OfLayers):
+    if isinstance(method, LayerDistillation):
         for name in method.teacher_layers or method.layers:
             _layer(teacher, name, f"{where}.method.teacher_layers")
-    if method.teacher_pool and layer in teacher.backbone.fully_connected:
+    if method.teacher_pool and layer in teacher.backbone.top_layers:
         raise ConfigError(f"{where}.method.teacher_pool: {layer} is a vector; leave the pooling out.")
     for name in getattr(method, "layers", None) or filter(None, (method.layer,)):
         if name not in student.backbone.layers:
@@ -127,10 +126,10 @@ def _check_distillation(config: Config, student: Student, where: str) -> None:
             (teacher.backbone, method.teacher_layers or method.layers),
         ):
             for name in names:
-                if name not in backbone.maps:
+                if name not in backbone.spatial_layers:
                     raise ConfigError(
                         f"{where}.method: {name} of {backbone.name} is a vector, which attends to no place; name maps: "
-                        f"{', '.join(backbone.maps)}."
+                        f"{', '.join(backbone.spatial_layers)}."
                     )
 
 
@@ -160,22 +159,25 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             _layer(model, layer, f"{where}.protocol.layer")
         if protocol.finetunes and model.backbone.name == "hog-words":
             raise ConfigError(f"{where}.models: {model.name} is no network and cannot be fine-tuned; leave it out.")
-        if getattr(protocol, "lasso", None) is not None and not model.backbone.name.endswith("-v2"):
+        if getattr(protocol, "l1_layer_mix", None) is not None and not model.backbone.name.endswith("-v2"):
             raise ConfigError(
-                f"{where}.protocol.lasso: {model.name} has no units of block3 to mix; resnet101-v2 has; leave it out."
+                f"{where}.protocol.l1_layer_mix: {model.name} has no units of block3 to mix; resnet101-v2 has; leave it out."
             )
-        if getattr(protocol, "lasso", None) is not None and (layer or "block3") != "block3":
-            raise ConfigError(f"{where}.protocol.lasso: it mixes the units of block3; leave `layer` out.")
+        if getattr(protocol, "l1_layer_mix", None) is not None and (layer or "block3") != "block3":
+            raise ConfigError(f"{where}.protocol.l1_layer_mix: it mixes the units of block3; leave `layer` out.")
         if isinstance(protocol, FasterRcnn):
             _layer(model, "block3", f"{where}.models")
-        if isinstance(protocol, FineTuning) and protocol.absorb_bn and not model.backbone.foldable:
+        if isinstance(protocol, FineTuning) and protocol.fuse_bn and not model.backbone.can_fuse_bn:
             raise ConfigError(
-                f"{where}.protocol.absorb_bn: {model.name} ({model.backbone.name}) has batch norms elsewhere than "
+                f"{where}.protocol.fuse_bn: {model.name} ({model.backbone.name}) has batch norms elsewhere than "
                 "right after layers with weights; leave it out, or give it an evaluation of its own."
             )
-        if isinstance(protocol, FineTuning) and protocol.rescale:
+        if isinstance(protocol, FineTuning) and protocol.data_dependent_init:
             _refuse_rescaling(model, protocol, where)
-        if isinstance(protocol, FinetuneFromLayer | Segmentation | Detection) and not model.backbone.stepwise:
+        if (
+            isinstance(protocol, FinetuneFromLayer | Segmentation | Detection)
+            and not model.backbone.supports_layerwise_forward
+        ):
             raise ConfigError(
                 f"{where}.models: {model.name} is a {model.backbone.name} network, which cannot be taken apart for "
                 f"{protocol.name}; leave it out."
@@ -184,14 +186,14 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
 
 def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
     """Of networks whose scales would mean nothing."""
-    if not model.backbone.rescalable:
+    if not model.backbone.is_feed_forward:
         raise ConfigError(
-            f"{where}.protocol.rescale: layers of {model.name} ({model.backbone.name}) have no scale of their own, "
+            f"{where}.protocol.data_dependent_init: layers of {model.name} ({model.backbone.name}) have no scale of their own, "
             "as those of a residual network; leave it out, or give it an evaluation of its own."
         )
-    if model.backbone.normed and not protocol.absorb_bn:
+    if model.backbone.has_batch_norm and not protocol.fuse_bn:
         raise ConfigError(
-            f"{where}.protocol.rescale: {model.name} has batch norms, which undo every scale; set absorb_bn: true too."
+            f"{where}.protocol.data_dependent_init: {model.name} has batch norms, which undo every scale; set fuse_bn: true too."
         )
 
 

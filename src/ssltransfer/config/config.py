@@ -36,8 +36,12 @@ class Model:
     def layers(self) -> tuple[str, ...]:
         """A pretext leaves convolutions; most students, a random and an imported network have fc layers too."""
         entity = self.entity
-        full = entity.method.whole if isinstance(entity, Student) else isinstance(entity.task, RandomNetwork | Imported)
-        return self.backbone.layers if full else self.backbone.convolutions
+        full = (
+            entity.method.is_self_contained
+            if isinstance(entity, Student)
+            else isinstance(entity.task, RandomNetwork | Imported)
+        )
+        return self.backbone.layers if full else self.backbone.base_layers
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Config:
     def taught_features(self, student: str) -> str | None:
         """Name of the features that a student reads instead of asking its teacher."""
         method = self.students[student].method
-        if not isinstance(method, Distillation) or not method.cached:
+        if not isinstance(method, Distillation) or not method.precompute_teacher:
             return None
         return features_name(self.features, teacher_features(method, self.model(method.teacher)))
 

@@ -12,7 +12,7 @@ from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import AnyTask, Member, Several
+from ssltransfer.config.tasks import AnyTask, MultiTask, TaskSpec
 
 
 def _no_run(name: str) -> str:
@@ -49,11 +49,11 @@ class Pretext(Entity):
         Raises:
             ValueError: a task lacks data, or its schedule cannot be.
         """
-        if not isinstance(self.task, Several):
+        if not isinstance(self.task, MultiTask):
             return {"": self}
         return {name: self._part(name, member) for name, member in self.task.tasks.items()}
 
-    def _part(self, name: str, member: Member) -> Pretext:
+    def _part(self, name: str, member: TaskSpec) -> Pretext:
         schedule = self.schedule.model_dump(exclude_unset=True) if self.schedule else {}
         content = {
             "task": member.task,
@@ -81,43 +81,45 @@ class Pretext(Entity):
 
     @model_validator(mode="after")
     def _complete(self) -> Pretext:
-        if self.task.trains and self.schedule is None:
+        if self.task.is_trainable and self.schedule is None:
             raise ValueError(f"task {self.task.name} is trained: give a schedule")
-        if (self.task.needs_data or getattr(self.task, "rescale", False)) and self.data is None:
+        if (self.task.needs_data or getattr(self.task, "data_dependent_init", False)) and self.data is None:
             raise ValueError(f"task {self.task.name} learns from images: give data")
         if (self.backbone.name == "hog-words") != (self.task.name == "hog"):
             raise ValueError("task hog and backbone hog-words belong together")
-        if isinstance(self.task, Several):
-            self._check_several(self.task)
+        if isinstance(self.task, MultiTask):
+            self._check_multi_task(self.task)
         self._check_snapshots()
         return self
 
     def _check_snapshots(self) -> None:
         if not self.snapshots:
             return
-        if not self.task.trains:
+        if not self.task.is_trainable:
             raise ValueError(f"task {self.task.name} has no steps to keep snapshots of")
         if list(self.snapshots) != sorted(set(self.snapshots)):
             raise ValueError("snapshots must rise")
         last = self.schedule.steps if self.schedule else None
         if last is not None and self.snapshots[-1] >= last:
             raise ValueError(f"snapshots must be taken before the last step, {last}: that is the model itself")
-        if getattr(self.task, "at_once", False) and any(step % len(self.parts) for step in self.snapshots):
-            raise ValueError(f"at_once: a snapshot is taken after a whole round, a multiple of {len(self.parts)} steps")
+        if getattr(self.task, "synchronous", False) and any(step % len(self.parts) for step in self.snapshots):
+            raise ValueError(
+                f"synchronous: a snapshot is taken after a whole round, a multiple of {len(self.parts)} steps"
+            )
 
-    def _check_several(self, task: Several) -> None:
+    def _check_multi_task(self, task: MultiTask) -> None:
         assert self.schedule is not None
         if self.schedule.steps is None:
             raise ValueError("several tasks have no epochs in common: give the length of the schedule in steps")
         parts = self.parts
-        if task.at_once and self.schedule.steps % len(parts):
-            raise ValueError(f"at_once: {self.schedule.steps} steps are no multiple of {len(parts)} tasks")
-        if task.at_once and any(part.schedule and part.schedule.sync_bn for part in parts.values()):
-            raise ValueError("at_once: tasks on devices of their own have norms of their own; leave sync_bn out")
-        if task.lasso is not None and (
+        if task.synchronous and self.schedule.steps % len(parts):
+            raise ValueError(f"synchronous: {self.schedule.steps} steps are no multiple of {len(parts)} tasks")
+        if task.synchronous and any(part.schedule and part.schedule.sync_bn for part in parts.values()):
+            raise ValueError("synchronous: tasks on devices of their own have norms of their own; leave sync_bn out")
+        if task.l1_layer_mix is not None and (
             not self.backbone.name.endswith("-v2") or getattr(self.backbone, "block4", False)
         ):
-            raise ValueError("lasso mixes the units of block3, with which resnet101-v2 ends: name that backbone")
+            raise ValueError("l1_layer_mix mixes the units of block3, with which resnet101-v2 ends: name that backbone")
 
 
 class Features(Entity):

@@ -16,7 +16,7 @@ _JPEG_BYTES = ((1, 0.04), (50, 0.15), (75, 0.23), (90, 0.39), (95, 0.58), (98, 0
 class CacheOptions(Spec):
     """How the images of a dataset are kept once they were decoded."""
 
-    short: int = Field(256, ge=8, description="Short side in pixels; smaller images keep their size.")
+    short_side: int = Field(256, ge=8, description="Short side in pixels; smaller images keep their size.")
     format: Literal["jpeg", "raw"] = "jpeg"
     quality: int = Field(95, ge=1, le=100, description="Of JPEG, 4:4:4.")
 
@@ -27,7 +27,7 @@ class CacheOptions(Spec):
         return self
 
     @property
-    def bytes_a_pixel(self) -> float:
+    def bytes_per_pixel(self) -> float:
         """Exact for raw pixels, usual for JPEG: shards are cut and costs are estimated by it."""
         if self.format == "raw":
             return 3.0
@@ -38,24 +38,24 @@ class CacheOptions(Spec):
 class Holdout(Spec):
     """A validation set of one's own: some images drawn from a split, and the rest of it (protocols 4.5)."""
 
-    images: int = Field(ge=1, description="How many are validation, drawn by name.")
-    part: Literal["validation", "rest"] = Field(description="Which of the two this dataset is.")
+    num_images: int = Field(ge=1, description="How many are validation, drawn by name.")
+    part: Literal["val", "train"] = Field(description="Which of the two this dataset is.")
     seed: int = 0
 
 
 class MotionOptions(Spec):
     """How clips of a video become a image each, with a map of what moves by itself (protocols 1.8)."""
 
-    frames: int = Field(10, ge=2, le=100, description="Of a clip; points are followed from its first to its last.")
-    every: int = Field(10, ge=1, description="A clip begins at frame 0 and at every so many after it.")
+    clip_length: int = Field(10, ge=2, le=100, description="Of a clip; points are followed from its first to its last.")
+    clip_stride: int = Field(10, ge=1, description="A clip begins at frame 0 and at every so many after it.")
     size: tuple[Annotated[int, Field(ge=32, le=2048)], Annotated[int, Field(ge=32, le=2048)]] = Field(
         (240, 320), description="Height and width in pixels that frames are brought to, multiples of 8."
     )
     flow: Literal["dis", "farneback"] = Field("dis", description="Dense flow between two frames, of OpenCV.")
-    unpainted: Literal["background", "foreground"] = Field(
+    default_label: Literal["background", "foreground"] = Field(
         "background", description="What a cell is that no followed point says anything of."
     )
-    foreground: tuple[float, float] = Field(
+    foreground_range: tuple[float, float] = Field(
         (0.02, 0.8), description="Least and greatest share of the cells; clips with less or more are left out."
     )
     format: Literal["jpeg", "raw"] = "jpeg"
@@ -65,18 +65,21 @@ class MotionOptions(Spec):
     def _fits(self) -> MotionOptions:
         if any(side % 8 for side in self.size):
             raise ValueError(f"size {list(self.size)} is not of whole cells; give multiples of 8")
-        if not 0 <= self.foreground[0] < self.foreground[1] <= 1:
-            raise ValueError("foreground is no span of shares; give two numbers between 0 and 1, the smaller first")
+        if not 0 <= self.foreground_range[0] < self.foreground_range[1] <= 1:
+            raise ValueError("foreground_range is not a range; give two numbers between 0 and 1, the smaller first")
         if self.format == "raw" and "quality" in self.model_fields_set:
             raise ValueError("raw pixels have no quality; leave `quality` out")
         return self
 
     @property
-    def packed(self) -> CacheOptions:
+    def cache(self) -> CacheOptions:
         """How the images are kept."""
         quality = {"quality": self.quality} if self.format == "jpeg" else {}
-        return CacheOptions(short=min(self.size), format=self.format, **quality)
+        return CacheOptions(short_side=min(self.size), format=self.format, **quality)
 
+
+LabelType = Literal["none", "single", "multi"]
+"""How many true class labels an image of a data set has."""
 
 TargetKind = Literal["boxes", "masks", "depth", "motion"]
 """What a image may come with beside labels: boxes of things, a class a pixel, meters a pixel, what moves."""
@@ -90,9 +93,9 @@ class Dataset(Spec):
     limit: int | None = Field(
         None, ge=1, description="Take only this many images, drawn by a fixed seed in proportion to the classes."
     )
-    holdout: Holdout | None = Field(None, description="{images, part: validation or rest}: a part of the split.")
-    only: NameFile | None = Field(None, description="A file of names, a line each: only these images.")
-    without: NameFile | None = Field(None, description="Likewise: these images are left out.")
+    holdout: Holdout | None = Field(None, description="{num_images, part: val or train}: a part of the split.")
+    include: NameFile | None = Field(None, description="A file of names, a line each: only these images.")
+    exclude: NameFile | None = Field(None, description="Likewise: these images are left out.")
     on_corrupt: Literal["skip", "error"] = Field(
         "skip",
         description="What an unreadable image does: it is left out and listed, or it ends the run.",
@@ -101,15 +104,15 @@ class Dataset(Spec):
         0.5, ge=0, le=1, description="More than this share of unreadable images ends the run all the same."
     )
     # No part of the canonical text: the index is the same with and without.
-    cache: CacheOptions | None = Field(None, exclude=True, description="Decode once: {short, format, quality}.")
-    source: ClassVar[str] = ""
-    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "single"
+    cache: CacheOptions | None = Field(None, exclude=True, description="Decode once: {short_side, format, quality}.")
+    reference: ClassVar[str] = ""
+    _label_type: ClassVar[LabelType] = "single"
     published_sizes: ClassVar[dict[str, int]] = {}
 
     @property
-    def label_type(self) -> Literal["none", "single", "multi"]:
+    def label_type(self) -> LabelType:
         """How many true labels a image of this set has."""
-        return self.labels_per_sample
+        return self._label_type
 
     @property
     def target(self) -> TargetKind | None:
@@ -122,19 +125,19 @@ class Dataset(Spec):
         return self.published_sizes.get(getattr(self, "split", None) or "")
 
     @property
-    def images(self) -> int | None:
+    def estimated_num_images(self) -> int | None:
         """Images to reckon with before an index exists: the published (or expected) number, cut by `limit`."""
         published = self.published
-        if self.only and self.only.digest:
-            published = len(self.only.names())
+        if self.include and self.include.digest:
+            published = len(self.include.names())
         if self.holdout and published is not None:
-            held = min(self.holdout.images, published)
-            published = held if self.holdout.part == "validation" else published - held
+            held = min(self.holdout.num_images, published)
+            published = held if self.holdout.part == "val" else published - held
         known = [number for number in (self.limit, published) if number is not None]
         return min(known, default=None)
 
 
-_EXPECTED = Field(
+_NUM_IMAGES_HINT = Field(
     None, ge=1, exclude=True, description="About how many images there are; `ssltransfer plan` reckons with it."
 )
 
@@ -145,38 +148,38 @@ class Folder(Dataset):
     format: Literal["folder"] = "folder"
     labels: Literal["none", "folder"] = "none"
     # No part of the canonical text: a better estimate must not make the index anew.
-    expected: int | None = _EXPECTED
+    num_images_hint: int | None = _NUM_IMAGES_HINT
 
     @property
-    def label_type(self) -> Literal["none", "single", "multi"]:
+    def label_type(self) -> LabelType:
         """One label a image when the folders are classes."""
         return "single" if self.labels == "folder" else "none"
 
     @property
     def published(self) -> int | None:
         """What the configuration expects."""
-        return self.expected
+        return self.num_images_hint
 
 
 class ImageFolder(Dataset):
     """root/[split/]CLASS/...: ImageNet's, Places' and torchvision's ImageFolder layout."""
 
     format: Literal["imagefolder"] = "imagefolder"
-    source: ClassVar[str] = "torchvision.datasets.ImageFolder"
+    reference: ClassVar[str] = "torchvision.datasets.ImageFolder"
     split: str | None = None
-    expected: int | None = _EXPECTED
+    num_images_hint: int | None = _NUM_IMAGES_HINT
 
     @property
     def published(self) -> int | None:
         """What the configuration expects."""
-        return self.expected
+        return self.num_images_hint
 
 
 class ImageNet(Dataset):
     """ImageNet 2012: train/WNID/, val/WNID/, or a flat val/ with the devkit's ground truth."""
 
     format: Literal["imagenet"] = "imagenet"
-    source: ClassVar[str] = "Russakovsky et al. 2015; torchvision.datasets.ImageNet"
+    reference: ClassVar[str] = "Russakovsky et al. 2015; torchvision.datasets.ImageNet"
     published_sizes: ClassVar[dict[str, int]] = {"train": 1_281_167, "val": 50_000}
     split: Literal["train", "val"]
 
@@ -192,7 +195,7 @@ class Cifar10(Torchvision):
     """CIFAR-10, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["cifar10"] = "cifar10"
-    source: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR10"
+    reference: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR10"
     published_sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
     split: Literal["train", "test"]
 
@@ -201,7 +204,7 @@ class Cifar100(Torchvision):
     """CIFAR-100, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["cifar100"] = "cifar100"
-    source: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR100"
+    reference: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR100"
     published_sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
     split: Literal["train", "test"]
 
@@ -210,12 +213,12 @@ class Stl10(Torchvision):
     """STL-10 with its unlabelled part, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["stl10"] = "stl10"
-    source: ClassVar[str] = "Coates et al. 2011; torchvision.datasets.STL10"
+    reference: ClassVar[str] = "Coates et al. 2011; torchvision.datasets.STL10"
     published_sizes: ClassVar[dict[str, int]] = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
     split: Literal["train", "test", "unlabeled"]
 
     @property
-    def label_type(self) -> Literal["none", "single", "multi"]:
+    def label_type(self) -> LabelType:
         """The part called unlabeled has no labels."""
         return "none" if self.split == "unlabeled" else "single"
 
@@ -224,7 +227,7 @@ class Flowers102(Torchvision):
     """Oxford Flowers-102, downloaded by torchvision."""
 
     format: Literal["flowers102"] = "flowers102"
-    source: ClassVar[str] = "Nilsback & Zisserman 2008; torchvision.datasets.Flowers102"
+    reference: ClassVar[str] = "Nilsback & Zisserman 2008; torchvision.datasets.Flowers102"
     published_sizes: ClassVar[dict[str, int]] = {"train": 1_020, "val": 1_020, "test": 6_149}
     split: Literal["train", "val", "test"]
 
@@ -233,7 +236,7 @@ class Places365(Torchvision):
     """Places365-Standard in 256 px files, downloaded by torchvision."""
 
     format: Literal["places365"] = "places365"
-    source: ClassVar[str] = "Zhou et al. 2017; torchvision.datasets.Places365"
+    reference: ClassVar[str] = "Zhou et al. 2017; torchvision.datasets.Places365"
     published_sizes: ClassVar[dict[str, int]] = {"train": 1_803_460, "val": 36_500}
     split: Literal["train", "val"]
 
@@ -242,7 +245,7 @@ class Places205(Dataset):
     """Places205: images256/ and the lists train_places205.csv, val_places205.csv ("path label")."""
 
     format: Literal["places205"] = "places205"
-    source: ClassVar[str] = "Zhou et al. 2014"
+    reference: ClassVar[str] = "Zhou et al. 2014"
     published_sizes: ClassVar[dict[str, int]] = {"train": 2_448_873, "val": 20_500}
     split: Literal["train", "val"]
 
@@ -254,7 +257,7 @@ class Cub200(Dataset):
     """CUB-200-2011: images/, images.txt, image_class_labels.txt, train_test_split.txt, classes.txt."""
 
     format: Literal["cub200"] = "cub200"
-    source: ClassVar[str] = "Wah et al. 2011"
+    reference: ClassVar[str] = "Wah et al. 2011"
     published_sizes: ClassVar[dict[str, int]] = {
         **{"train": 5_994, "test": 5_794, "zero-shot-train": 5_864, "zero-shot-test": 5_924}
     }
@@ -265,7 +268,7 @@ class Cars196(Dataset):
     """Stanford Cars: cars_train/, cars_test/ and devkit/*.mat, or car_ims/ and cars_annos.mat."""
 
     format: Literal["cars196"] = "cars196"
-    source: ClassVar[str] = "Krause et al. 2013"
+    reference: ClassVar[str] = "Krause et al. 2013"
     published_sizes: ClassVar[dict[str, int]] = {
         **{"train": 8_144, "test": 8_041, "zero-shot-train": 8_054, "zero-shot-test": 8_131}
     }
@@ -279,8 +282,8 @@ class Voc(Dataset):
     """PASCAL VOC devkit (VOCdevkit/VOC2007): several labels a image, difficult ones marked; boxes or masks."""
 
     format: Literal["voc"] = "voc"
-    source: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
-    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "multi"
+    reference: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
+    _label_type: ClassVar[LabelType] = "multi"
     published_sizes: ClassVar[dict[str, int]] = {
         **{"2007 train": 2_501, "2007 val": 2_510, "2007 trainval": 5_011, "2007 test": 4_952},
         **{"2012 train": 5_717, "2012 val": 5_823, "2012 trainval": 11_540, "2012 test": 10_991},
@@ -292,7 +295,7 @@ class Voc(Dataset):
     targets: Literal["boxes", "masks"] | None = Field(None, description=_VOC_TARGETS)
 
     @property
-    def label_type(self) -> Literal["none", "single", "multi"]:
+    def label_type(self) -> LabelType:
         """The classes of a set with masks stand in those alone."""
         return "none" if self.targets == "masks" else "multi"
 
@@ -311,8 +314,8 @@ class Sbd(Dataset):
     """Semantic Boundaries Dataset: VOC 2011's images with a mask each, classes numbered as VOC's."""
 
     format: Literal["sbd"] = "sbd"
-    source: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
-    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "none"
+    reference: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
+    _label_type: ClassVar[LabelType] = "none"
     published_sizes: ClassVar[dict[str, int]] = {"train": 8_498, "val": 2_857}
     split: str = Field(description="train, val, or a list of your own beside them.")
     targets: Literal["masks"] | None = "masks"
@@ -323,10 +326,10 @@ class Sbd(Dataset):
         return self.targets
 
 
-class RoomsWithDepth(Dataset):
+class RgbdDataset(Dataset):
     """What the sets of rooms with depth share."""
 
-    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "none"
+    _label_type: ClassVar[LabelType] = "none"
     targets: Literal["depth"] | None = Field("depth", description="null: the images alone, which may be cached then.")
 
     @property
@@ -335,25 +338,25 @@ class RoomsWithDepth(Dataset):
         return self.targets
 
 
-class NyuDepthV2(RoomsWithDepth):
+class NyuDepthV2(RgbdDataset):
     """NYU Depth v2: nyu_depth_v2_labeled.mat and splits.mat, unpacked once beside them."""
 
     format: Literal["nyu-depth-v2"] = "nyu-depth-v2"
-    source: ClassVar[str] = "Silberman et al. 2012"
+    reference: ClassVar[str] = "Silberman et al. 2012"
     published_sizes: ClassVar[dict[str, int]] = {"train": 795, "test": 654}
     split: Literal["train", "test"]
 
 
-class FastDepth(RoomsWithDepth):
+class FastDepth(RgbdDataset):
     """NYU Depth v2 in frames of Ma & Karaman: train/, val/ with .h5 files at any depth, unpacked once beside them."""
 
     format: Literal["fastdepth"] = "fastdepth"
-    source: ClassVar[str] = "Ma & Karaman 2018; Wofk et al. 2019"
+    reference: ClassVar[str] = "Ma & Karaman 2018; Wofk et al. 2019"
     published_sizes: ClassVar[dict[str, int]] = {"train": 47_584, "val": 654}
     split: Literal["train", "val"]
 
 
-class Rgbd(RoomsWithDepth):
+class Rgbd(RgbdDataset):
     """Lists SPLIT.txt of "image depth" lines; depth in 16-bit PNG files, millimeters (7-Scenes, for example)."""
 
     format: Literal["rgbd"] = "rgbd"
@@ -364,14 +367,16 @@ class Video(Dataset):
     """Videos at any depth, files or folders of frames; the first frame of each clip and what moves in it by itself."""
 
     format: Literal["video"] = "video"
-    source: ClassVar[str] = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
-    labels_per_sample: ClassVar[Literal["none", "single", "multi"]] = "none"
+    reference: ClassVar[str] = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
+    _label_type: ClassVar[LabelType] = "none"
     split: str | None = Field(None, description="A list of DAVIS's ImageSets/480p: only its clips.")
     # No part of the canonical text: the index holds the videos, whatever is made of them.
     motion: MotionOptions = Field(
-        MotionOptions(), exclude=True, description="{frames, every, size, flow, ...}: how clips are labelled."
+        MotionOptions(),
+        exclude=True,
+        description="{clip_length, clip_stride, size, flow, ...}: how clips are labelled.",
     )
-    expected: int | None = Field(
+    num_images_hint: int | None = Field(
         None, ge=1, exclude=True, description="About how many clips there will be; `ssltransfer plan` reckons with it."
     )
 
@@ -385,7 +390,7 @@ class Synthetic(Dataset):
     """The embedded world: images drawn by a seeded program, no download."""
 
     format: Literal["synthetic"] = "synthetic"
-    source: ClassVar[str] = "ssltransfer.data.world"
+    reference: ClassVar[str] = "toyworld"
     root: str = "data/synthetic"
     subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
     split: str
@@ -404,7 +409,7 @@ class Synthetic(Dataset):
         return self
 
     @property
-    def label_type(self) -> Literal["none", "single", "multi"]:
+    def label_type(self) -> LabelType:
         """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
         if self.targets == "masks":
             return "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Iterator
 
-from ssltransfer.config.backbones import AnyBackbone, can_be_rescaled
+from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.base import ConfigError, nearest
 from ssltransfer.config.config import Config, features_name, protocol_features, teacher_features
 from ssltransfer.config.entities import Document, Features, Pretext, Student
@@ -36,7 +36,7 @@ def add_snapshots(document: Document) -> Document:
         if isinstance(pretext.task, Snapshot):
             raise ConfigError(f"pretexts.{name}.task: snapshots are made by themselves; give `snapshots` of a pretext.")
         for step in pretext.snapshots:
-            task = Snapshot(of=name, step=step)
+            task = Snapshot(source=name, step=step)
             pretexts[f"{name}@{step}"] = Pretext(task=task, backbone=pretext.backbone)
     return document.model_copy(update={"pretexts": pretexts})
 
@@ -56,9 +56,11 @@ def add_controls(document: Document) -> Config:
             controls: dict[str, Pretext | Student] = {}
             if "random" in evaluation.controls:
                 controls[f"random-{backbone.slug}"] = Pretext(task=RandomNetwork(), backbone=backbone)
-            if "rescaled" in evaluation.controls and evaluation.train and can_be_rescaled(backbone):
+            if "rescaled" in evaluation.controls and evaluation.train and backbone.supports_data_init:
                 control = f"rescaled-{backbone.slug}-{evaluation.train}"
-                controls[control] = Pretext(task=RandomNetwork(rescale=True), backbone=backbone, data=evaluation.train)
+                controls[control] = Pretext(
+                    task=RandomNetwork(data_dependent_init=True), backbone=backbone, data=evaluation.train
+                )
             data = _supervised_data(document, name, models)
             if "supervised" in evaluation.controls and data and not _only_teachers(document, models, backbone):
                 controls[f"supervised-{backbone.slug}-{data}"] = _supervised(document, backbone, data, models)
@@ -128,7 +130,7 @@ def _supervised(document: Document, backbone: AnyBackbone, data: str, models: li
     """The recipe of the evaluation's student on this backbone; without one, CaffeNet's published recipe."""
     students = [document.students[model] for model in models if model in document.students]
     for student in [*students, *document.students.values()]:
-        if student.backbone == backbone and student.method.whole:
+        if student.backbone == backbone and student.method.is_self_contained:
             method = Supervised(augment=student.method.augment, dropout=student.method.dropout)
             return Student(method=method, data=data, backbone=backbone, schedule=student.schedule, seed=student.seed)
     caffe = Schedule(
@@ -153,7 +155,7 @@ def _read_features(config: Config) -> Iterator[Features]:
     models = {*config.pretexts, *config.students}
     for student in config.students.values():
         method = student.method
-        if isinstance(method, Distillation) and method.cached and method.teacher in models:
+        if isinstance(method, Distillation) and method.precompute_teacher and method.teacher in models:
             yield teacher_features(method, config.model(method.teacher))
     for evaluation, row in config.rows.items():
         protocol = config.evaluations[evaluation].protocol

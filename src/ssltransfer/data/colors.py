@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.device_ops import to_float
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights
 
 
-def distort_colors(
+def color_jitter(
     x: Tensor,
-    draws: Draws,
+    rng: SampleRNG,
     *,
     brightness: float | tuple[float, float] = 0.125,
     contrast: float | tuple[float, float] = 0.5,
@@ -27,10 +27,10 @@ def distort_colors(
 
     Args:
         x: uint8 or float (B, 3, H, W) RGB on the scale 0 to 255.
-        draws: of the images.
+        rng: random numbers of the images.
         brightness, contrast, saturation: factors are uniform in 1 -+ this, or between these two.
         hue: shift is uniform in -+ this, in turns of the color circle.
-        purpose: of the draws.
+        purpose: of the random numbers.
 
     Returns:
         float32 (B, 3, H, W), 0 to 255.
@@ -39,8 +39,8 @@ def distort_colors(
     ends = [f if isinstance(f, tuple) else (1 - f, 1 + f) for f in (brightness, contrast, saturation)]
     low, high = torch.tensor([*ends, (-hue, hue)], dtype=torch.float64).unbind(1)
     center, spread = (((high + sign * low) / 2).float().to(x.device) for sign in (1, -1))
-    factors = center + spread * draws.uniform(f"{purpose}/factors", 4, -1.0, 1.0)
-    order = draws.permutation(f"{purpose}/order", 4)
+    factors = center + spread * rng.uniform(f"{purpose}/factors", 4, -1.0, 1.0)
+    order = rng.permutation(f"{purpose}/order", 4)
     steps = (_brighten, _contrast, _saturate, _turn)
     for place in range(4):
         for number, step in enumerate(steps):

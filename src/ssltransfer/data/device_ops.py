@@ -1,7 +1,7 @@
 """What happens to batches of pixels on the device: uint8 images in, float network inputs out.
 
 Every function takes (B, ..., C, H, W) on any device, uint8 or float on the scale 0 to 255, and is written so
-that the result for a sample depends neither on its batch nor on the device: decisions come from `Draws`,
+that the result for a sample depends neither on its batch nor on the device: decisions come from `SampleRNG`,
 arithmetic is elementwise, and what must be summed is summed in float64 and rounded once. `...` are the tiles
 of a sample, if any.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -33,9 +33,9 @@ def _per_tile(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(x.shape[0], *middle, 1, 1, 1)
 
 
-def _some(x: Tensor, draws: Draws, purpose: str, probability: float, each: bool) -> Tensor:
+def _some(x: Tensor, rng: SampleRNG, purpose: str, probability: float, each: bool) -> Tensor:
     """bool, broadcastable over x: one decision a sample, or one for `each` of its tiles."""
-    return _per_tile(draws.uniform(purpose, _tiles_of(x) if each else 1) < probability, x)
+    return _per_tile(rng.uniform(purpose, _tiles_of(x) if each else 1) < probability, x)
 
 
 def gray(x: Tensor) -> Tensor:
@@ -45,14 +45,16 @@ def gray(x: Tensor) -> Tensor:
     return ((red + green + blue) / 3).unsqueeze(-3).expand(x.shape).contiguous()
 
 
-def gray_some(x: Tensor, draws: Draws, probability: float, *, each: bool = False, purpose: str = "gray") -> Tensor:
+def random_grayscale(
+    x: Tensor, rng: SampleRNG, probability: float, *, each: bool = False, purpose: str = "gray"
+) -> Tensor:
     """Gray with a probability: float32, same shape.
 
     Decided once for all tiles of a sample, so that a mixture of gray and color never tells an occluder
     (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders under the same draws and
     purpose. With `each`, decided tile by tile (Kolesnikov et al. 2019, section 3.2).
     """
-    return torch.where(_some(x, draws, purpose, probability, each), gray(x), to_float(x))
+    return torch.where(_some(x, rng, purpose, probability, each), gray(x), to_float(x))
 
 
 def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -85,19 +87,19 @@ def normalize_mean_std(x: Tensor, mean: Sequence[float], std: Sequence[float]) -
     return (to_float(x) / 255.0 - center) / spread
 
 
-def drop_colors(x: Tensor, draws: Draws, *, noise: float = 0.5, purpose: str = "drop_colors") -> Tensor:
+def drop_colors(x: Tensor, rng: SampleRNG, *, noise: float = 0.5, purpose: str = "drop_colors") -> Tensor:
     """Color dropping: one random channel of each patch, mean-subtracted; the others uniform noise.
 
     Doersch et al. 2015, section 3.1; noise in (-noise, noise) on the scale 0 to 255 (protocols.md 1.3a).
     float32, same shape. Follow with `scale_by_rms`.
     """
     patches = _tiles_of(x)
-    kept = _per_tile(draws.integers(f"{purpose}/channel", patches, 3), x)
+    kept = _per_tile(rng.integers(f"{purpose}/channel", patches, 3), x)
     is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
     values = to_float(x)
     centerd = values - _mean(values, (-2, -1)).float()
     # 17 bits are plenty for noise, and one draw of 53 serves a pixel's three channels.
-    bits = draws.bits(f"{purpose}/noise", patches * x.shape[-2] * x.shape[-1])
+    bits = rng.bits(f"{purpose}/noise", patches * x.shape[-2] * x.shape[-1])
     part = (17 * torch.arange(3, device=x.device)).reshape(3, 1, 1)
     bits = (bits.reshape(*x.shape[:-3], 1, *x.shape[-2:]) >> part) & 0x1FFFF
     random = (bits.float() + 0.5) * (2 * noise / 2**17) - noise
@@ -155,9 +157,9 @@ def _resample_axis(x: Tensor, side: Tensor) -> Tensor:
     return halves[0] + (halves[1] - halves[0]) * upper[2][:, None]
 
 
-def downsample_some(
+def random_downsample(
     x: Tensor,
-    draws: Draws,
+    rng: SampleRNG,
     *,
     probability: float = 0.33,
     pixels: tuple[int, int] | None = None,
@@ -171,20 +173,20 @@ def downsample_some(
 
     Args:
         x: (B, ..., C, H, W), square patches.
-        draws: decided for each patch by itself.
+        rng: decided for each patch by itself.
         probability: of a patch to be downsampled.
         pixels: least and most; default 10^2 to (W-1)^2: 100 to 9025 for patches of 96 (protocols.md 1.3a).
-        purpose: of the draws.
+        purpose: of the random numbers.
     """
     channels, height, width = x.shape[-3:]
     if height != width:
-        raise ValueError(f"downsample_some takes square patches, not {height}x{width}.")
+        raise ValueError(f"random_downsample takes square patches, not {height}x{width}.")
     low, high = pixels if pixels is not None else (min(100, (width - 1) ** 2), (width - 1) ** 2)
     if not 1 <= low <= high <= width**2:
         raise ValueError(f"Patches of {width}x{width} cannot be downsampled to {low}..{high} pixels.")
     patches = _tiles_of(x)
-    chosen = draws.uniform(f"{purpose}/which", patches) < probability
-    side = draws.uniform(f"{purpose}/pixels", patches, low, high).sqrt().floor()
+    chosen = rng.uniform(f"{purpose}/which", patches) < probability
+    side = rng.uniform(f"{purpose}/pixels", patches, low, high).sqrt().floor()
     values = to_float(x).reshape(-1, channels, height, width).clone()
     rows = chosen.flatten().nonzero()[:, 0]
     some, sides = values[rows], side.flatten()[rows]
@@ -207,9 +209,9 @@ def rotate4(x: Tensor) -> tuple[Tensor, Tensor]:
     return turned.flatten(0, 1), torch.arange(4, device=x.device).repeat(x.shape[0])
 
 
-def mirror_some(x: Tensor, draws: Draws, probability: float = 0.5, *, purpose: str = "mirror") -> Tensor:
+def random_hflip(x: Tensor, rng: SampleRNG, probability: float = 0.5, *, purpose: str = "mirror") -> Tensor:
     """Left and right exchanged with a probability, alike for all tiles of a sample: dtype and shape of x."""
-    return torch.where(_some(x, draws, purpose, probability, each=False), x.flip(-1), x)
+    return torch.where(_some(x, rng, purpose, probability, each=False), x.flip(-1), x)
 
 
 def windows(x: Tensor, size: int) -> Tensor:
@@ -223,21 +225,21 @@ def windows(x: Tensor, size: int) -> Tensor:
     return x.unfold(-2, size, 1).unfold(-2, size, 1)
 
 
-def random_corners(x: Tensor, draws: Draws | None, size: int, *, purpose: str = "crop") -> tuple[Tensor, Tensor]:
+def random_corners(x: Tensor, rng: SampleRNG | None, size: int, *, purpose: str = "crop") -> tuple[Tensor, Tensor]:
     """Top and left, int64 (B,), of a size x size crop of each image; the center without draws."""
     room = (x.shape[-2] - size, x.shape[-1] - size)
     if min(room) < 0:
         raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
-    if draws is None:
+    if rng is None:
         top, left = (torch.full((x.shape[0],), r // 2, dtype=torch.int64, device=x.device) for r in room)
     else:
-        top, left = (draws.integers(f"{purpose}/{a}", 1, r + 1)[:, 0] for a, r in zip("yx", room, strict=True))
+        top, left = (rng.integers(f"{purpose}/{a}", 1, r + 1)[:, 0] for a, r in zip("yx", room, strict=True))
     return top, left
 
 
-def random_crop(x: Tensor, draws: Draws, size: int, *, purpose: str = "crop") -> Tensor:
+def random_crop(x: Tensor, rng: SampleRNG, size: int, *, purpose: str = "crop") -> Tensor:
     """A square crop of each image at a random place: (B, C, H, W) -> (B, C, size, size)."""
-    top, left = random_corners(x, draws, size, purpose=purpose)
+    top, left = random_corners(x, rng, size, purpose=purpose)
     return windows(x, size)[torch.arange(len(x), device=x.device), :, top, left]
 
 

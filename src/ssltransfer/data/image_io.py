@@ -86,7 +86,7 @@ class CorruptImageError(UserError):
 
 
 @dataclass(frozen=True)
-class Checked:
+class ImageInfo:
     """What `check` found.
 
     Attributes:
@@ -148,7 +148,7 @@ def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> 
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
-def check(path: str | os.PathLike[str]) -> Checked:
+def check(path: str | os.PathLike[str]) -> ImageInfo:
     """Decode a file strictly, and say what it holds.
 
     Raises:
@@ -189,7 +189,7 @@ def check(path: str | os.PathLike[str]) -> Checked:
     width, height = image.size[::-1] if orientation >= 5 else image.size
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     note = "; ".join(text for text, holds in notes.items() if holds) or None
-    return Checked(width, height, image.format, mode, digest, note)
+    return ImageInfo(width, height, image.format, mode, digest, note)
 
 
 def _bytes_of(path: str | os.PathLike[str]) -> bytes:

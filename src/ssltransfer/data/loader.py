@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
-from ssltransfer.data.cached import read_sample
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import Paired, Transform
+from ssltransfer.data.image_cache import read_sample
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import JointTransform, Transform
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Batch:
     """Images on their way through a step.
 
     Attributes:
-        images: uint8 (B, 3, S, S); of `Views` (B, V, 3, S, S); of a `Paired` transform (B, 3, H, W), filled up to the
+        images: uint8 (B, 3, S, S); (B, V, 3, S, S) of `Views`; (B, 3, H, W) of a `JointTransform`, padded to the
             largest of the batch.
         ids: int64 (B,), positions in the index.
         epochs: int64 (B,), how often each image has been seen before.
-        others: what a `Paired` transform gives beside, (B, ...) each, and `sizes`, int64 (B, 2): height and width of
+        targets: what a `JointTransform` gives beside, (B, ...) each, and `sizes`, int64 (B, 2): height and width of
             each image before it was filled up.
     """
 
     images: Tensor
     ids: Tensor
     epochs: Tensor
-    others: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,8 +44,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, copied while the device works where memory is pinned."""
         images, ids, epochs = (part.to(device, non_blocking=True) for part in (self.images, self.ids, self.epochs))
-        others = {name: part.to(device, non_blocking=True) for name, part in self.others.items()}
-        return Batch(images, ids, epochs, others)
+        targets = {name: part.to(device, non_blocking=True) for name, part in self.targets.items()}
+        return Batch(images, ids, epochs, targets)
 
     def split(self, size: int | None) -> list[Batch]:
         """Micro-batches of at most `size`."""
@@ -57,14 +57,14 @@ class Batch:
                 self.images[span],
                 self.ids[span],
                 self.epochs[span],
-                {name: part[span] for name, part in self.others.items()},
+                {name: part[span] for name, part in self.targets.items()},
             )
             for span in spans
         ]
 
-    def draws(self, seed: int) -> Draws:
+    def rng(self, seed: int) -> SampleRNG:
         """Random numbers of each image."""
-        return Draws(seed, self.epochs, self.ids)
+        return SampleRNG(seed, self.epochs, self.ids)
 
 
 def training_keys(n: int, batch: int, start: int, stop: int, seed: int) -> Iterator[list[tuple[int, int]]]:
@@ -114,16 +114,16 @@ def load_batches(
     Raises:
         ArtifactError: a image that the index holds, or its cached copy, cannot be read any more.
     """
-    if index.packed is not None:
-        index.packed.check()
+    if index.cache is not None:
+        index.cache.check()
     loader: DataLoader[object] = DataLoader(
         _Images(index, transform, seed),
         batch_sampler=keys,
         num_workers=workers,
-        collate_fn=partial(_collate, padding=transform.padding if isinstance(transform, Paired) else None),
+        collate_fn=partial(_collate, padding=transform.padding if isinstance(transform, JointTransform) else None),
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_outlast,
+        worker_init_fn=_ignore_signals,
     )
     for batch in loader:
         if isinstance(batch, str):
@@ -132,7 +132,7 @@ def load_batches(
         yield batch
 
 
-def _outlast(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     # Slurm and a terminal send their signal to every process of a job. A worker that dies of it would take the
     # checkpoint along that the main process is about to write; workers end when the main process does.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -152,7 +152,7 @@ class _Images(Dataset[object]):
         random = Random(seed_of(self.seed, epoch, sample))
         try:
             image = read_sample(self.index, sample, min_short_side=self.min_short_side)
-            if isinstance(self.transform, Paired):
+            if isinstance(self.transform, JointTransform):
                 return sample, epoch, self.transform.pair(self.index, sample, image, random)
         except ArtifactError as error:
             # An exception would arrive from a worker wrapped in a traceback; one sentence is wanted.

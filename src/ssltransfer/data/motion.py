@@ -158,10 +158,10 @@ def follow(first: np.ndarray, motions: Sequence[Motion]) -> Tracks:
     return Tracks(start[valid], own.max(axis=0)[valid] >= STILL)
 
 
-def paint(tracks: Tracks, height: int, width: int, unpainted: str) -> np.ndarray:
+def paint(tracks: Tracks, height: int, width: int, default_label: str) -> np.ndarray:
     """Cells of 8x8 pixels, uint8 (height / 8, width / 8): 1 where half or more of what is painted moves by itself.
 
-    Each track paints the 5x5 pixels around its start. A cell of which nothing is painted is as `unpainted` says.
+    Each track paints the 5x5 pixels around its start. A cell of which nothing is painted is as `default_label` says.
     """
     painted, moving = np.zeros((height, width)), np.zeros((height, width))
     column, row = tracks.start.astype(np.int64).T
@@ -173,7 +173,7 @@ def paint(tracks: Tracks, height: int, width: int, unpainted: str) -> np.ndarray
             painted[y[there], x[there]] = 1
             moving[y[there], x[there]] = tracks.moves[there]
     cells = [part.reshape(height // CELL, CELL, width // CELL, CELL).sum((1, 3)) for part in (painted, moving)]
-    foreground = np.where(cells[0] > 0, 2 * cells[1] >= cells[0], unpainted == "foreground")
+    foreground = np.where(cells[0] > 0, 2 * cells[1] >= cells[0], default_label == "foreground")
     return foreground.astype(np.uint8)
 
 
@@ -186,4 +186,4 @@ def label(first: np.ndarray, motions: Sequence[Motion], options: MotionOptions) 
         options: what the clip is to be taken for.
     """
     height, width = first.shape
-    return paint(follow(first, motions), height, width, options.unpainted)
+    return paint(follow(first, motions), height, width, options.default_label)

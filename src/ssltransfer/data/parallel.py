@@ -15,15 +15,15 @@ from tqdm import tqdm
 
 from ssltransfer.artifacts.files import ArtifactError
 
-Made = TypeVar("Made", covariant=True)
+T = TypeVar("T", covariant=True)
 
 
-class Job(Protocol[Made]):
+class Job(Protocol[T]):
     """What can be made part by part, in any order; it travels to the processes."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, number: int) -> Made:
+    def __getitem__(self, number: int) -> T:
         """The part, made where it is not there yet.
 
         Raises:
@@ -31,7 +31,7 @@ class Job(Protocol[Made]):
         """
 
 
-def made_by_processes(job: Job[Made], sizes: Iterable[int], *, threads: int, unit: str, preload: str) -> Iterator[Made]:
+def parallel_imap(job: Job[T], sizes: Iterable[int], *, threads: int, unit: str, preload: str) -> Iterator[T]:
     """The parts of a job in order, several of them made at a time.
 
     Args:
@@ -56,18 +56,20 @@ def made_by_processes(job: Job[Made], sizes: Iterable[int], *, threads: int, uni
         prefetch_factor=1 if workers else None,
         multiprocessing_context=context,
         worker_init_fn=_live_and_die_with_the_job,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
     )
     sizes = list(sizes)
     with tqdm(total=sum(sizes), unit=unit, disable=None, leave=False) as bar:
         for size, part in zip(sizes, loader, strict=True):
-            if isinstance(part, _Failed):
+            if isinstance(part, WorkerError):
                 raise ArtifactError(part.sentence)
             bar.update(size)
             yield part
 
 
-class _Failed:
+class WorkerError:
+    """What a worker could not do."""
+
     # Workers wrap exceptions in tracebacks; one sentence is wanted.
     def __init__(self, sentence: str):
         self.sentence = sentence
@@ -84,20 +86,20 @@ class _Parts(Dataset[object]):
         try:
             return self.job[number]
         except ArtifactError as error:
-            return _Failed(str(error))
+            return WorkerError(str(error))
 
 
 def _live_and_die_with_the_job(worker: int) -> None:
     # Ctrl-C reaches every process of a terminal; the main process ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A killed main process ends nobody, and the server that workers come from lives as long as they do.
-    Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+    Thread(target=_exit_with_parent, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
-def _end_after(main: BaseProcess) -> None:
+def _exit_with_parent(main: BaseProcess) -> None:
     main.join()
     os._exit(1)
 
 
-def _as_it_is(part: object) -> object:
+def _identity(part: object) -> object:
     return part

@@ -35,7 +35,7 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
-class Draws:
+class SampleRNG:
     """What is drawn for each sample of a batch.
 
     Args:

@@ -26,7 +26,7 @@ from ssltransfer.data.formats.matlab import read_mat
 VOID = 255  # of masks: pixels that count for nothing
 
 
-class BadTarget(ValueError):  # noqa: N818
+class CorruptTargetError(ValueError):
     """A target that cannot be meant; its text is a short reason without the path."""
 
 
@@ -62,14 +62,14 @@ def read_target(index: Index, sample: int) -> Target:
     targets = index.targets
     if targets is None:
         raise ArtifactError(f"{index.root}: this set was indexed without boxes, masks or depth; set its `targets`.")
-    if targets.packed is not None:
-        row = targets.packed.rows[sample]
-        cells = np.frombuffer(targets.packed.read(sample), np.uint8)
-        return cells.reshape(int(row["packed_height"]), int(row["packed_width"]))
+    if targets.cache is not None:
+        row = targets.cache.rows[sample]
+        cells = np.frombuffer(targets.cache.read(sample), np.uint8)
+        return cells.reshape(int(row["cached_height"]), int(row["cached_width"]))
     path = index.root / targets.paths[sample]
     try:
         return _READERS[targets.kind](path.read_bytes(), path.suffix, index.classes)
-    except (BadTarget, OSError) as error:
+    except (CorruptTargetError, OSError) as error:
         raise ArtifactError(
             f"{path}: was readable when the index was made and is not any more ({error}); "
             "restore it or run the index stage again."
@@ -80,13 +80,13 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
     """Digest of a target's file, after it was read and found to fit a image of width x height pixels.
 
     Raises:
-        BadTarget: it is missing or damaged, of another size, has boxes outside the image or without extent, no pixel
-            that counts, or depth that is no number.
+        CorruptTargetError: it is missing, damaged or of another size, has boxes outside the image or without extent,
+            has no valid pixel, or has depth values that are not finite.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise BadTarget(f"{path.name} is missing") from None
+        raise CorruptTargetError(f"{path.name} is missing") from None
     found = _READERS[kind](data, path.suffix, classes)
     if isinstance(found, Boxes):
         _check_boxes(found, width, height)
@@ -98,7 +98,7 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
 def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
     for x1, y1, x2, y2 in boxes.corners.tolist():
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise BadTarget(
+            raise CorruptTargetError(
                 f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) does not lie in the image "
                 f"of {width} x {height}"
             )
@@ -106,20 +106,22 @@ def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
 
 def _check_map(kind: TargetKind, found: np.ndarray, width: int, height: int, classes: int) -> None:
     if found.shape != (height, width):
-        raise BadTarget(
+        raise CorruptTargetError(
             f"{'mask' if kind == 'masks' else 'depth map'} of {found.shape[1]} x {found.shape[0]} pixels, the image "
             f"has {width} x {height}"
         )
     if kind == "masks":
         wrong = found[(found > classes) & (found != VOID)]
         if wrong.size:
-            raise BadTarget(f"mask holds the value {wrong[0]}, there are {classes} classes and {VOID} for void")
+            raise CorruptTargetError(
+                f"mask holds the value {wrong[0]}, there are {classes} classes and {VOID} for void"
+            )
         if (found == VOID).all():
-            raise BadTarget("mask is void everywhere")
+            raise CorruptTargetError("mask is void everywhere")
     elif not np.isfinite(found).all() or (found < 0).any():
-        raise BadTarget("depth map holds values that are no distances (negative, infinite or NaN)")
+        raise CorruptTargetError("depth map holds values that are no distances (negative, infinite or NaN)")
     elif not (found > 0).any():
-        raise BadTarget("depth map has no value anywhere (all zero)")
+        raise CorruptTargetError("depth map has no value anywhere (all zero)")
 
 
 def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
@@ -133,14 +135,16 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
                 continue
             box = item.find("bndbox")
             if box is None:
-                raise BadTarget(f"the annotation of a {name} has no bndbox")
+                raise CorruptTargetError(f"the annotation of a {name} has no bndbox")
             # A few of VOC2007's corners are no whole numbers.
             xmin, ymin, xmax, ymax = (float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             corners.append((xmin - 1, ymin - 1, xmax, ymax))
             kinds.append(number[name])
             difficult.append((item.findtext("difficult") or "0").strip() == "1")
     except (ElementTree.ParseError, ValueError) as error:
-        raise error if isinstance(error, BadTarget) else BadTarget(f"annotation is damaged ({error})") from None
+        raise (
+            error if isinstance(error, CorruptTargetError) else CorruptTargetError(f"annotation is damaged ({error})")
+        ) from None
     return Boxes(np.array(corners, np.float32).reshape(-1, 4), np.array(kinds, np.int64), np.array(difficult, bool))
 
 
@@ -150,7 +154,7 @@ def _read_mask(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
         return _read_sbd(data)
     image = _image(data, "mask")
     if image.mode not in ("P", "L"):
-        raise BadTarget(f"mask has mode {image.mode}; a palette or gray image of class numbers is wanted")
+        raise CorruptTargetError(f"mask has mode {image.mode}; a palette or gray image of class numbers is wanted")
     return np.asarray(image, np.uint8)
 
 
@@ -158,11 +162,11 @@ def _read_sbd(data: bytes) -> np.ndarray:
     try:
         found = np.asarray(read_mat(data, "mask")["GTcls"]["Segmentation"][()])
     except LayoutError:
-        raise BadTarget("mask is damaged (not a readable MATLAB file)") from None
+        raise CorruptTargetError("mask is damaged (not a readable MATLAB file)") from None
     except (KeyError, IndexError, TypeError, ValueError):
-        raise BadTarget("mask has no GTcls.Segmentation, where SBD keeps the class of each pixel") from None
+        raise CorruptTargetError("mask has no GTcls.Segmentation, where SBD keeps the class of each pixel") from None
     if found.ndim != 2 or found.dtype.kind not in "uif" or not ((found >= 0) & (found <= VOID)).all():
-        raise BadTarget("mask in GTcls.Segmentation is no matrix of class numbers")
+        raise CorruptTargetError("mask in GTcls.Segmentation is no matrix of class numbers")
     return found.astype(np.uint8)
 
 
@@ -172,11 +176,11 @@ def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
         try:
             found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise BadTarget(f"depth map is damaged ({error})") from None
+            raise CorruptTargetError(f"depth map is damaged ({error})") from None
         return found.astype(np.float32)
     image = _image(data, "depth map")
     if not image.mode.startswith("I"):
-        raise BadTarget(f"depth map has mode {image.mode}; 16 bit in millimeters are wanted")
+        raise CorruptTargetError(f"depth map has mode {image.mode}; 16 bit in millimeters are wanted")
     millimeters = np.asarray(image)
     return np.where(millimeters == 65535, 0, millimeters).astype(np.float32) / 1000
 
@@ -186,7 +190,7 @@ def _image(data: bytes, what: str) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise BadTarget(f"{what} is damaged ({error})") from None
+        raise CorruptTargetError(f"{what} is damaged ({error})") from None
     return image
 
 

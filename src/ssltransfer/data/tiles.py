@@ -1,7 +1,7 @@
 """Puzzles and pairs cut from batches of images: jigsaw tiles, occluders, relative patch locations.
 
 Images are (B, C, H, W) of any dtype on any device, all tiles of a batch are cut by one gather, and
-everything random comes from `Draws`: a sample's tiles are the same alone, in any batch, on any device. Slots
+everything random comes from `SampleRNG`: a sample's tiles are the same alone, in any batch, on any device. Slots
 and cells are counted row by row.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.device_ops import random_corners, windows
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 
 # (dx, dy) of the second patch as seen from the first; the place in this row is the label
 # (pos2lbl of cdoersch/deepcontext).
@@ -23,7 +23,7 @@ OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 
 def cut_tiles(
     images: Tensor,
-    draws: Draws | None,
+    rng: SampleRNG | None,
     *,
     grid: int = 3,
     crop: int = 255,
@@ -42,14 +42,14 @@ def cut_tiles(
 
     Args:
         images: (B, C, H, W), H and W at least `crop`.
-        draws: of the samples. None takes the center crop and the center of each cell, with no shift: for
+        rng: random numbers of the samples. None takes the center crop and the center of each cell, with no shift: for
             features of tiles. A validation pretext loss wants the puzzle as trained: draws of a fixed epoch.
         grid: cells a side.
         crop: side in pixels, a multiple of grid.
         tile: side in pixels.
         jitter: pixels; default the largest that fits, crop/grid - tile - channel_shift.
         channel_shift: pixels.
-        purpose: of the draws; the occluders of a puzzle, cut under the same draws, need another.
+        purpose: of the random numbers; the occluders of a puzzle, cut under the same draws, need another.
 
     Returns:
         (B, grid * grid, C, tile, tile), dtype of the images.
@@ -70,16 +70,16 @@ def cut_tiles(
     batch, channels = images.shape[:2]
     device = images.device
     cells = grid * grid
-    corner = random_corners(images, draws, crop, purpose=f"{purpose}/crop")
+    corner = random_corners(images, rng, crop, purpose=f"{purpose}/crop")
     cell = torch.arange(cells, device=device)
     starts = []
     for axis, base, index in zip("yx", corner, (cell // grid, cell % grid), strict=True):
         start = (base[:, None] + index * (crop // grid))[:, :, None].expand(batch, cells, channels)
-        if draws is None:
+        if rng is None:
             start = start + room // 2
         else:
-            offset = draws.integers(f"{purpose}/jitter/{axis}", cells, jitter + 1)
-            shift = draws.integers(f"{purpose}/channels/{axis}", cells * channels, channel_shift + 1)
+            offset = rng.integers(f"{purpose}/jitter/{axis}", cells, jitter + 1)
+            shift = rng.integers(f"{purpose}/channels/{axis}", cells * channels, channel_shift + 1)
             start = start + offset[:, :, None] + shift.reshape(batch, cells, channels)
         starts.append(start)
     sample = torch.arange(batch, device=device)[:, None, None]
@@ -104,7 +104,7 @@ def permute(tiles: Tensor, perms: Tensor, label: Tensor) -> Tensor:
 def occlude(
     tiles: Tensor,
     occluders: Tensor,
-    draws: Draws,
+    rng: SampleRNG,
     *,
     counts: Sequence[int] = (0, 1, 2),
     purpose: str = "occlude",
@@ -117,9 +117,9 @@ def occlude(
     Args:
         tiles: (B, T, C, H, W), before or after `permute`: the distribution is the same.
         occluders: like tiles, row i from a image other than row i of tiles.
-        draws: of the puzzles.
+        rng: random numbers of the puzzles.
         counts: the numbers of covered slots, each at most T.
-        purpose: of the draws.
+        purpose: of the random numbers.
 
     Returns:
         The puzzles, and which slots are covered: bool (B, T).
@@ -129,10 +129,10 @@ def occlude(
         raise ValueError(f"Tiles {tuple(tiles.shape)} and occluders {tuple(occluders.shape)} should be alike.")
     if not counts or not all(0 <= c <= slots for c in counts):
         raise ValueError(f"Of {slots} tiles, {list(counts)} cannot be occluded; use numbers from 0 to {slots}.")
-    which = draws.integers(f"{purpose}/count", 1, len(counts))
+    which = rng.integers(f"{purpose}/count", 1, len(counts))
     count = torch.tensor(counts, device=tiles.device)[which]
-    covered = draws.permutation(f"{purpose}/slots", slots) < count
-    source = draws.permutation(f"{purpose}/source", slots)
+    covered = rng.permutation(f"{purpose}/slots", slots) < count
+    source = rng.permutation(f"{purpose}/source", slots)
     other = occluders[torch.arange(len(tiles), device=tiles.device)[:, None], source]
     return torch.where(covered[:, :, None, None, None], other, tiles), covered
 
@@ -145,7 +145,7 @@ class PatchPairs:
     """(N, C, patch, patch), dtype of the images, in the order of images, grids, rows and columns."""
     corners: Tensor
     """int64 (N, 3): image, top, left."""
-    draws: Draws
+    rng: SampleRNG
     """One stream of draws for each patch, for color dropping and the like."""
     first: Tensor
     """int64 (M,), rows of patches."""
@@ -157,7 +157,7 @@ class PatchPairs:
 
 def patch_pairs(
     images: Tensor,
-    draws: Draws,
+    rng: SampleRNG,
     *,
     patch: int = 96,
     gap: int = 48,
@@ -175,13 +175,13 @@ def patch_pairs(
 
     Args:
         images: (B, C, H, W), H and W at least 2 * patch + gap.
-        draws: of the images.
+        rng: random numbers of the images.
         patch: side in pixels.
         gap: pixels between the patches of a grid.
         jitter: pixels, below half the gap and so never an overlap.
         grids: how many for each image.
         pairs: take this many pairs of each image at random, at most 12 * grids; default all.
-        purpose: of the draws.
+        purpose: of the random numbers.
 
     Raises:
         ValueError: the images are too small, or too many pairs are asked for.
@@ -201,8 +201,8 @@ def patch_pairs(
     fits: list[Tensor] = []  # likewise, bool: the cell is inside
     for axis, size, shape in (("y", height, (rows, 1)), ("x", width, (1, columns))):
         starts = min(pitch, size - patch - pitch + 1)
-        origin = draws.integers(f"{purpose}/origin/{axis}", grids, starts)[:, :, None, None]
-        moved = draws.integers(f"{purpose}/jitter/{axis}", grids * rows * columns, 2 * jitter + 1) - jitter
+        origin = rng.integers(f"{purpose}/origin/{axis}", grids, starts)[:, :, None, None]
+        moved = rng.integers(f"{purpose}/jitter/{axis}", grids * rows * columns, 2 * jitter + 1) - jitter
         on_grid = origin + pitch * torch.arange(max(shape), device=device).reshape(shape)
         places.append((on_grid + moved.reshape(batch, grids, rows, columns)).clamp(0, size - patch))
         fits.append(on_grid + patch <= size)
@@ -211,7 +211,7 @@ def patch_pairs(
     one, two, labels = (torch.tensor(t, device=device) for t in zip(*_neighbors(rows, columns), strict=True))
     valid = (inside[:, :, one] & inside[:, :, two]).flatten(1)  # (B, grids * pairs of a grid)
     if pairs is not None:
-        rank = draws.permutation(f"{purpose}/choice", valid.shape[1]).masked_fill(~valid, valid.shape[1])
+        rank = rng.permutation(f"{purpose}/choice", valid.shape[1]).masked_fill(~valid, valid.shape[1])
         last = rank.sort(dim=1).values[:, pairs - 1 : pairs]
         valid = valid & (rank <= last)
     sample, grid, pair = valid.reshape(batch, grids, -1).nonzero(as_tuple=True)
@@ -228,7 +228,7 @@ def patch_pairs(
         patches=windows(images, patch)[image, :, top, left],
         corners=torch.stack((image, top, left), dim=1),
         # The sample's own draw is the patch's id and its cell the epoch: a stream that no other patch shares.
-        draws=Draws(draws.seed, cell_of, draws.bits(f"{purpose}/patch", 1)[image, 0]),
+        rng=SampleRNG(rng.seed, cell_of, rng.bits(f"{purpose}/patch", 1)[image, 0]),
         first=position[ends[0]],
         second=position[ends[1]],
         label=labels[pair],

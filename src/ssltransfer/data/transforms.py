@@ -19,7 +19,7 @@ from torch import Tensor
 from ssltransfer.artifacts.index import Index
 
 
-class Paired(ABC):
+class JointTransform(ABC):
     """A transform of a image together with what it comes with; images may have different sizes.
 
     Attributes:
@@ -37,7 +37,7 @@ class Paired(ABC):
         """
 
 
-Transform = Callable[[Tensor, Random], Tensor] | Paired
+Transform = Callable[[Tensor, Random], Tensor] | JointTransform
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -56,20 +56,20 @@ def resize_short(image: Tensor, short: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class CenterSquare:
-    """Short side to `short`, then the central `size` x `size` (Noroozi: 256, then 255, 227 or 224)."""
+class ResizeCenterCrop:
+    """Short side to `short_side`, then the central `size` x `size` (Noroozi: 256, then 255, 227 or 224)."""
 
-    short: int
+    short_side: int
     size: int
 
     @property
     def min_short_side(self) -> int:
         """What the decoder must deliver at least."""
-        return self.short
+        return self.short_side
 
     def __call__(self, image: Tensor, random: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        resized = resize_short(image, self.short)
+        resized = resize_short(image, self.short_side)
         top, left = (resized.shape[-2] - self.size) // 2, (resized.shape[-1] - self.size) // 2
         return resized[:, top : top + self.size, left : left + self.size]
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
-from ssltransfer.data.image_io import MAX_PIXELS, MIN_SIDE, Checked, CorruptImageError, check, is_candidate, read
+from ssltransfer.artifacts.files import ArtifactError, file_digest
+from ssltransfer.data.image_io import MAX_PIXELS, MIN_SIDE, CorruptImageError, ImageInfo, check, is_candidate, read
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
 """Lower-case endings of the names that a folder scan takes for videos."""
@@ -60,7 +60,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
         yield from _of_file(path)
 
 
-def check_video(path: Path) -> Checked:
+def check_video(path: Path) -> ImageInfo:
     """Decode a video from its first frame to its last, and say what it holds.
 
     The digest of a folder is that of its frames' names and digests.
@@ -73,18 +73,18 @@ def check_video(path: Path) -> Checked:
     height = width = 0
     for frame in _of_file(path):
         height, width = frame.shape[:2]
-    return Checked(width, height, path.suffix[1:].upper(), "RGB", digest_of(path), None)
+    return ImageInfo(width, height, path.suffix[1:].upper(), "RGB", file_digest(path), None)
 
 
-def digest_of_video(path: Path) -> str:
+def video_digest(path: Path) -> str:
     """The digest that `check_video` found.
 
     Raises:
         OSError: it cannot be read any more.
     """
     if not path.is_dir():
-        return digest_of(path)
-    return _digest([(file.name, digest_of(file)) for file in frame_files(path)])
+        return file_digest(path)
+    return _digest([(file.name, file_digest(file)) for file in frame_files(path)])
 
 
 def _digest(frames: list[tuple[str, str]]) -> str:
@@ -92,7 +92,7 @@ def _digest(frames: list[tuple[str, str]]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _check_folder(path: Path) -> Checked:
+def _check_folder(path: Path) -> ImageInfo:
     frames, first = [], None
     for file in frame_files(path):
         with _named(file):
@@ -103,7 +103,7 @@ def _check_folder(path: Path) -> Checked:
         frames.append((file.name, found.digest))
     if first is None:
         raise CorruptImageError("no frames")
-    return Checked(first.width, first.height, first.format, first.mode, _digest(frames), None)
+    return ImageInfo(first.width, first.height, first.format, first.mode, _digest(frames), None)
 
 
 def _of_folder(path: Path) -> Iterator[np.ndarray]:
@@ -148,8 +148,9 @@ def _of_file(path: Path) -> Iterator[np.ndarray]:
         promised = round(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         width, height = (round(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
-            raise CorruptImageError(f"frames of {width}x{height}, the short side must have {MIN_SIDE} pixels and all of them "
-                             f"{MAX_PIXELS} at most")  # fmt: skip
+            raise CorruptImageError(
+                f"frames of {width}x{height}; need {MIN_SIDE} pixels on the short side and at most {MAX_PIXELS} in all"
+            )
         count, (there, frame) = 0, capture.read()
         while there:
             count += 1

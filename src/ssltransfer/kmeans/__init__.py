@@ -11,18 +11,26 @@ import torch
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.kmeans.lloyd import Empty, FaissStep, Step, Tally, TorchStep
+from ssltransfer.kmeans.init import expand_centroids, first_centroids, pca_init_bytes, pca_project, sample_size
+from ssltransfer.kmeans.lloyd import Empty, FaissStep, LloydStats, Step, TorchStep
 from ssltransfer.kmeans.nearest import assign
-from ssltransfer.kmeans.points import Matrix, Points, Rows, Source
-from ssltransfer.kmeans.start import first_centroids, sample_size
-from ssltransfer.kmeans.warm import lift, project, warm_bytes
+from ssltransfer.kmeans.points import ArraySource, PointLoader, PointSource, SubsetSource
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.memory_budget import memory_budget
 
 Init = Literal["random", "k-means++", "pca"]
 WARM_ITERATIONS, WARM_TOLERANCE = 20, 1e-3  # among principal components, where an iteration costs next to nothing
 
-__all__ = ["Clustering", "Matrix", "Points", "Rows", "Source", "assign", "kmeans", "memory_budget"]
+__all__ = [
+    "ArraySource",
+    "Clustering",
+    "PointLoader",
+    "PointSource",
+    "SubsetSource",
+    "assign",
+    "kmeans",
+    "memory_budget",
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Clustering:
             with, and `mean` of it; `moved`, points in another cluster than before (null: not told by the backend);
             `empty`, clusters without a point.
         stopped: why.
-        tier: where the points were.
+        residency: where the points were.
     """
 
     centroids: np.ndarray
@@ -49,11 +57,11 @@ class Clustering:
     objective: float
     curve: list[dict[str, Any]]
     stopped: str
-    tier: str
+    residency: str
 
 
 def kmeans(
-    source: Source,
+    source: PointSource,
     k: int,
     *,
     init: Init | np.ndarray = "random",
@@ -79,7 +87,7 @@ def kmeans(
     the final centroids.
 
     Args:
-        source: N points of D dimensions: a feature store or a `Matrix`.
+        source: N points of D dimensions: a feature store or an `ArraySource`.
         k: clusters.
         init: how the start is drawn, or centroids (k, D). `pca` is k-means++ and Lloyd's iterations among the leading
             principal components, from where the iterations in all dimensions go on.
@@ -109,8 +117,8 @@ def kmeans(
     device, budget = device or torch.device("cpu"), memory_budget() if budget is None else budget
     extra = 0
     if isinstance(init, str) and init != "random":
-        extra = 4 * dims * sample_size(n, dims, k) if init == "k-means++" else warm_bytes(n, dims)
-    points = Points(
+        extra = 4 * dims * sample_size(n, dims, k) if init == "k-means++" else pca_init_bytes(n, dims)
+    points = PointLoader(
         source,
         k,
         normalize=normalize,
@@ -142,17 +150,17 @@ def kmeans(
 
     while not stopped:
         began = time.monotonic()
-        tally = step(centroids)
-        centroids = tally.centroids
-        curve.append(_row(len(curve) + 1, n, tally))
-        stopped = _why_stop(curve, tally, n, iterations, tolerance)
+        stats = step(centroids)
+        centroids = stats.centroids
+        curve.append(_row(len(curve) + 1, n, stats))
+        stopped = _why_stop(curve, stats, n, iterations, tolerance)
         say(_said(curve[-1], n, iterations, stopped, time.monotonic() - began), flush=True)
         if checkpoint and _due(checkpoint, points, len(curve), stopped):
             labels = None if step.labels is None else points.total(step.labels.clone()).cpu()
             state = {"centroids": centroids.cpu(), "labels": labels, "curve": curve, "stopped": stopped}
             checkpoint.save(state, len(curve))
 
-    tier = str(points.home or "disk")
+    residency = str(points.resident_on or "disk")
     points.release()
     labels, distances = assign(points, centroids)
     return Clustering(
@@ -163,17 +171,17 @@ def kmeans(
         objective=float(distances.sum(dtype=torch.float64)),
         curve=curve,
         stopped=stopped,
-        tier=tier,
+        residency=residency,
     )
 
 
-def _start(points: Points, k: int, init: Init, seed: int, budget: int) -> Tensor:
+def _start(points: PointLoader, k: int, init: Init, seed: int, budget: int) -> Tensor:
     """float32 (k, D), different points, or means of clusters found among principal components."""
     if init != "pca":
         return first_centroids(points, k, init, seed)
     began = time.monotonic()
     found = kmeans(
-        Matrix(project(points, seed)),
+        ArraySource(pca_project(points, seed)),
         k,
         init="k-means++",
         iterations=WARM_ITERATIONS,
@@ -185,15 +193,15 @@ def _start(points: Points, k: int, init: Init, seed: int, budget: int) -> Tensor
         quiet=True,
     )
     labels = torch.from_numpy(found.labels if points.rank == 0 else np.zeros_like(found.labels))
-    centroids = lift(points, points.total(labels).numpy(), k)
+    centroids = expand_centroids(points, points.total(labels).numpy(), k)
     if points.rank == 0:
         print(f"k-means: started among principal components, {time.monotonic() - began:.1f} s", flush=True)
     return centroids
 
 
-def _due(checkpoint: Checkpoint, points: Points, step: int, stopped: str) -> bool:
+def _due(checkpoint: Checkpoint, points: PointLoader, step: int, stopped: str) -> bool:
     """Whether all ranks save now: the first one says when, and a signal to any of them is one to all."""
-    told = points.gather([(checkpoint.heard, checkpoint.due(step))])
+    told = points.gather([(checkpoint.received_signal, checkpoint.due(step))])
     checkpoint.signal = next((heard for heard, _ in told if heard is not None), None)
     return bool(stopped) or told[0][1] or checkpoint.signal is not None
 
@@ -202,22 +210,22 @@ def _silent(*words: object, flush: bool = False) -> None:
     """What ranks other than the first say."""
 
 
-def _row(iteration: int, n: int, tally: Tally) -> dict[str, Any]:
+def _row(iteration: int, n: int, stats: LloydStats) -> dict[str, Any]:
     return {
         "iteration": iteration,
-        "objective": tally.objective,
-        "mean": tally.objective / n,
-        "moved": tally.moved,
-        "empty": tally.empty,
+        "objective": stats.objective,
+        "mean": stats.objective / n,
+        "moved": stats.moved,
+        "empty": stats.empty,
     }
 
 
-def _why_stop(curve: list[dict[str, Any]], tally: Tally, n: int, iterations: int, tolerance: float) -> str:
-    if tally.moved == 0:
+def _why_stop(curve: list[dict[str, Any]], stats: LloydStats, n: int, iterations: int, tolerance: float) -> str:
+    if stats.moved == 0:
         return "no point moved"
-    if tally.moved is not None and tally.moved < tolerance * n and not tally.refilled:
+    if stats.moved is not None and stats.moved < tolerance * n and not stats.refilled:
         return f"less than {tolerance:g} of the points moved"
-    if len(curve) > 1 and not tally.refilled:
+    if len(curve) > 1 and not stats.refilled:
         before, now = curve[-2]["objective"], curve[-1]["objective"]
         if now >= before:
             return "the objective no longer fell"

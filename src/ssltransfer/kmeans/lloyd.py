@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.kmeans.nearest import Nearest
-from ssltransfer.kmeans.points import Points
+from ssltransfer.kmeans.points import PointLoader
 
 Empty = Literal["farthest", "keep", "error"]
 OFFSET_POINTS = 1024
 
 
 @dataclass(frozen=True)
-class Tally:
+class LloydStats:
     """What an iteration did.
 
     Attributes:
@@ -41,7 +41,7 @@ class Step(Protocol):
 
     labels: Tensor | None
 
-    def __call__(self, centroids: Tensor) -> Tally:
+    def __call__(self, centroids: Tensor) -> LloydStats:
         """One iteration over all points."""
         ...
 
@@ -58,21 +58,21 @@ class TorchStep:
         empty: what becomes of a cluster without points.
     """
 
-    def __init__(self, points: Points, k: int, empty: Empty):
+    def __init__(self, points: PointLoader, k: int, empty: Empty):
         self.points, self.k, self.empty = points, k, empty
         self.labels: Tensor | None = None
         self._half = points.device.type == "cuda" and points.source.dtype == np.float16
         self._scale = 0.5 if self._half else 1.0
         self._offset = self._squares = torch.empty(0)
 
-    def _shift(self) -> None:
+    def _center(self) -> None:
         # To a place amid the points, at the price of one chunk.
         self._offset = self.points.take(np.arange(min(self.points.shape[0], OFFSET_POINTS))).mean(0)
-        self.points.shift(self._offset, torch.float16 if self._half else torch.float32, self._scale)
+        self.points.center(self._offset, torch.float16 if self._half else torch.float32, self._scale)
         self._squares = torch.zeros(self.points.shape[0], device=self.points.device)
 
     @torch.inference_mode()
-    def __call__(self, centroids: Tensor) -> Tally:
+    def __call__(self, centroids: Tensor) -> LloydStats:
         """One iteration, by all ranks together.
 
         Raises:
@@ -81,12 +81,12 @@ class TorchStep:
         points, (n, dims), device = self.points, self.points.shape, self.points.device
         first = not len(self._squares)
         if first:
-            self._shift()
+            self._center()
         inside = (centroids - self._offset) * self._scale
         nearest = Nearest(inside, points.step, points.dtype)
         labels = torch.zeros(n, dtype=torch.int32, device=device)
         distances = torch.full((n,), -1.0, device=device)  # of other ranks' points: below any
-        sums = Sums(self.k, dims, device)
+        sums = ClusterSums(self.k, dims, device)
         for span, x in points:
             if first:
                 self._squares[span] = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32).square_()
@@ -110,9 +110,9 @@ class TorchStep:
         new = centroids.clone()
         new[full] = (sums.rows[full].div_(counts[full, None] * self._scale).add_(self._offset)).float()
         self.labels = labels
-        return Tally(new, float(sums.objective) / self._scale**2, int(sums.moved), len(empty), refilled)
+        return LloydStats(new, float(sums.objective) / self._scale**2, int(sums.moved), len(empty), refilled)
 
-    def _refill(self, empty: list[int], labels: Tensor, distances: Tensor, sums: Sums, inside: Tensor) -> int:
+    def _refill(self, empty: list[int], labels: Tensor, distances: Tensor, sums: ClusterSums, inside: Tensor) -> int:
         """Move the farthest points into the empty clusters, ties by the lowest sample; returns how many.
 
         A point that is alone in its cluster, lies on its centroid, or equals one already moved is passed over.
@@ -142,7 +142,7 @@ class TorchStep:
         return len(seen)
 
 
-class Sums:
+class ClusterSums:
     """What an iteration adds up, in one float64 vector, so that ranks need one exchange.
 
     Attributes:
@@ -197,7 +197,7 @@ class FaissStep:
 
     labels: Tensor | None = None
 
-    def __init__(self, points: Points, k: int, empty: Empty, seed: int, budget: int):
+    def __init__(self, points: PointLoader, k: int, empty: Empty, seed: int, budget: int):
         try:
             import faiss
         except ImportError:
@@ -219,7 +219,7 @@ class FaissStep:
         for span, x in points:
             self._x[span] = x.cpu().numpy()
 
-    def __call__(self, centroids: Tensor) -> Tally:
+    def __call__(self, centroids: Tensor) -> LloydStats:
         """One iteration.
 
         Raises:
@@ -244,4 +244,4 @@ class FaissStep:
                 "empty: farthest."
             )
         new = torch.from_numpy(engine.centroids.copy()).to(self.device)
-        return Tally(new, float(stats["obj"]), None, empty, empty)
+        return LloydStats(new, float(stats["obj"]), None, empty, empty)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssltransfer.kmeans.points import Points
+from ssltransfer.kmeans.points import PointLoader
 
 # Error of |c|^2 - 2xc in float32, in units of |x|^2 + |c|^2: measured 4e-8 x log2(D) at most, up to D = 9600.
 ROUNDING = 2.0**-18
@@ -87,7 +87,7 @@ def _decided(x: Tensor, candidates: Tensor, centroids: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def assign(points: Points, centroids: Tensor) -> tuple[Tensor, Tensor]:
+def assign(points: PointLoader, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """One pass over all points, by all ranks together.
 
     Args:

@@ -18,8 +18,8 @@ BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 64 << 20}  # 16 MB and 256 MB of float32
 BLOCK_ROWS = {"cpu": 2048, "cuda": 1 << 20}  # more rows multiply no faster, and leave the cache
 
 
-class Source(Protocol):
-    """A matrix of rows in chunks; a feature store is one, `Matrix` another.
+class PointSource(Protocol):
+    """A matrix of rows in chunks; a feature store is one, `ArraySource` another.
 
     Attributes:
         shape: (points, dimensions).
@@ -35,7 +35,7 @@ class Source(Protocol):
         ...
 
 
-class Matrix:
+class ArraySource:
     """An array in memory as a source of one chunk."""
 
     def __init__(self, values: np.ndarray):
@@ -49,7 +49,7 @@ class Matrix:
         return self._values[span]
 
 
-class Rows:
+class SubsetSource:
     """Some rows of a source, as a source.
 
     Args:
@@ -57,7 +57,7 @@ class Rows:
         ids: int64, rising.
     """
 
-    def __init__(self, source: Source, ids: np.ndarray):
+    def __init__(self, source: PointSource, ids: np.ndarray):
         self._source, self._ids = source, ids
         self.shape = (len(ids), source.shape[1])
         self.dtype = source.dtype
@@ -75,7 +75,7 @@ class Rows:
         return found
 
 
-class Points:
+class PointLoader:
     """Rows of a source, float32 on the device, in blocks whose size depends on the shapes and the kind of device only.
 
     So results do not depend on how much memory there was. Of several ranks each has every world-th chunk to itself;
@@ -98,7 +98,7 @@ class Points:
 
     def __init__(
         self,
-        source: Source,
+        source: PointSource,
         k: int,
         *,
         normalize: bool,
@@ -128,24 +128,24 @@ class Points:
                 f"{budget >> 20} MB; give the job more, raise SSLTRANSFER_MEMORY_MB, or use fewer clusters"
                 f"{' or init: random' if extra else ''}."
             )
-        self.home: torch.device | None = None
+        self.resident_on: torch.device | None = None
         self._numbers, self._room = mine, budget - work
         if keep and not on_host and size <= (free := int(0.6 * torch.cuda.mem_get_info(device)[0])):
-            self.home, self._room = device, free
+            self.resident_on, self._room = device, free
         elif keep and size <= self._room:
-            self.home = torch.device("cpu")
+            self.resident_on = torch.device("cpu")
         self._kept: dict[int, Tensor] = {}
         self._ready: set[int] = set()  # those of them that are kept as they are delivered
         self._finite: set[int] = set()
-        self.shift(torch.zeros((), device=device))
+        self.center(torch.zeros((), device=device))
 
     def __str__(self) -> str:
-        where = f"kept on {self.home}" if self.home else "read from the disk in each iteration"
+        where = f"kept on {self.resident_on}" if self.resident_on else "read from the disk in each iteration"
         n, dims = self.shape
         shared = f", divided among {self.world}" if self.world > 1 else ""
         return f"{n} points of {dims} dimensions, {n * dims * self.source.dtype.itemsize / 1e6:.0f} MB {where}{shared}"
 
-    def shift(self, offset: Tensor, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> None:
+    def center(self, offset: Tensor, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> None:
         """From now on deliver (row - offset) x scale, as `dtype`.
 
         Args:
@@ -157,14 +157,14 @@ class Points:
         self._ready.clear()
         self._offset, self.dtype, self._scale = offset, dtype, scale
         # Conversion is a tenth of an iteration on a CPU: it is done once where its result fits too.
-        self._makes_ready = self.home == self.device and self._numbers * dtype.itemsize <= self._room
+        self._makes_ready = self.resident_on == self.device and self._numbers * dtype.itemsize <= self._room
         self._block = torch.empty(self.step, self.shape[1], device=self.device)
 
     def release(self) -> None:
         """Keep nothing, and deliver rows as they are again."""
-        self.home = None
+        self.resident_on = None
         self._kept.clear()
-        self.shift(torch.zeros((), device=self.device))
+        self.center(torch.zeros((), device=self.device))
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all ranks, in place where there are several."""
@@ -191,7 +191,7 @@ class Points:
             ArtifactError: a value is not finite.
         """
         for start, chunk in self._chunks():
-            if self.home and start not in self._kept:
+            if self.resident_on and start not in self._kept:
                 chunk = self._kept[start] = self._keepable(start, chunk)
             yield from self._blocks(start, chunk)
             self._finite.add(start)
@@ -205,7 +205,7 @@ class Points:
             return made
         if self.device.type == "cpu":
             return chunk
-        return chunk.to(self.device) if self.home == self.device else chunk.pin_memory()
+        return chunk.to(self.device) if self.resident_on == self.device else chunk.pin_memory()
 
     def _blocks(self, start: int, chunk: Tensor) -> Iterator[tuple[slice, Tensor]]:
         for first in range(0, len(chunk), self.step):

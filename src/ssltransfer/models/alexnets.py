@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssltransfer.config.backbones import AlexNetBig as AlexNetBigOptions
 from ssltransfer.config.backbones import AlexNetBN as AlexNetBNOptions
+from ssltransfer.config.backbones import AlexNetDeepCluster as AlexNetDeepClusterOptions
 from ssltransfer.config.backbones import CaffeNet as CaffeNetOptions
 from ssltransfer.config.backbones.alexnets import AlexNetOptions
 from ssltransfer.models.backbone import Backbone, scaled
@@ -32,9 +32,9 @@ class CaffeNet(Backbone):
     dropout in the classifier, not here. With `bn`, each convolution is normalized over the batch and LRN is left out.
     """
 
-    def __init__(self, options: CaffeNetOptions, *, top: bool = True, dropout: float = 0.5):
-        super().__init__(options, top=top)
-        c1, c2, c3, c4, c5 = (scaled(c, options.width) for c in (96, 256, 384, 384, 256))
+    def __init__(self, options: CaffeNetOptions, *, include_top: bool = True, dropout: float = 0.5):
+        super().__init__(options, include_top=include_top)
+        c1, c2, c3, c4, c5 = (scaled(c, options.width_mult) for c in (96, 256, 384, 384, 256))
         parts: OrderedDict[str, nn.Module] = OrderedDict(
             conv1=nn.Conv2d(3, c1, 11, stride=options.stem_stride or 4),
             relu1=nn.ReLU(inplace=True),
@@ -52,9 +52,9 @@ class CaffeNet(Backbone):
             relu5=nn.ReLU(inplace=True),
             pool5=nn.MaxPool2d(3, 2, ceil_mode=True),
         )
-        if top:
-            hidden = scaled(4096, options.width)
-            side = _caffenet_side(options.size, options.stem_stride or 4)
+        if include_top:
+            hidden = scaled(4096, options.width_mult)
+            side = _caffenet_side(options.img_size, options.stem_stride or 4)
             parts.update(
                 flatten=nn.Flatten(),
                 fc6=nn.Linear(c5 * side * side, hidden),
@@ -69,7 +69,7 @@ class CaffeNet(Backbone):
             if options.bn and name.startswith("conv"):
                 self.add_module(f"bn{name[-1]}", nn.BatchNorm2d(part.out_channels))  # type: ignore[arg-type]
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         for part in _CAFFENET_STEPS[layer]:
             if part in self._modules:
@@ -94,14 +94,14 @@ class AlexNet(Backbone):
     channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)
     normed: ClassVar[bool] = False
 
-    def __init__(self, options: AlexNetOptions, *, top: bool = True, dropout: float = 0.5):
-        super().__init__(options, top=top)
+    def __init__(self, options: AlexNetOptions, *, include_top: bool = True, dropout: float = 0.5):
+        super().__init__(options, include_top=include_top)
         parts: list[nn.Module] = []
         self._spans: dict[str, tuple[int, int]] = {}
         given = self.sees
-        shapes = zip(options.convolutions, self.channels, ((11, 2), (5, 2), (3, 1), (3, 1), (3, 1)), strict=True)
+        shapes = zip(options.base_layers, self.channels, ((11, 2), (5, 2), (3, 1), (3, 1), (3, 1)), strict=True)
         for layer, width, (kernel, padding) in shapes:
-            start, channels = len(parts), scaled(width, options.width)
+            start, channels = len(parts), scaled(width, options.width_mult)
             if layer in ("conv2", "conv3"):
                 parts.append(nn.MaxPool2d(3, 2))
             stride = options.stem_stride or 4 if layer == "conv1" else 1
@@ -111,8 +111,8 @@ class AlexNet(Backbone):
             parts.append(nn.ReLU(inplace=True))
             self._spans[layer], given = (start, len(parts)), channels
         self.features = nn.Sequential(*parts, nn.MaxPool2d(3, 2))
-        if top:
-            hidden = scaled(4096, options.width)
+        if include_top:
+            hidden = scaled(4096, options.width_mult)
             self.avgpool = nn.AdaptiveAvgPool2d(6)
             self.classifier = nn.Sequential(
                 nn.Dropout(dropout),
@@ -128,7 +128,7 @@ class AlexNet(Backbone):
         """Channels that conv1 is given."""
         return 3
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer == "fc6":
             return self.classifier[:3](self.avgpool(self.features[-1](x)).flatten(1))
@@ -138,7 +138,7 @@ class AlexNet(Backbone):
         return self.features[start:stop](x)
 
 
-class AlexNetBig(AlexNet):
+class AlexNetDeepCluster(AlexNet):
     """DeepCluster's AlexNet, with its tensor names; protocols 2.1d. Images of 224: 55, 27, 13, 13, 13 a side.
 
     With `sobel` conv1 sees the horizontal and the vertical gradient of the mean of the channels.
@@ -146,10 +146,10 @@ class AlexNetBig(AlexNet):
 
     channels = (96, 256, 384, 384, 256)
     normed = True
-    options: AlexNetBigOptions
+    options: AlexNetDeepClusterOptions
 
-    def __init__(self, options: AlexNetBigOptions, *, top: bool = True, dropout: float = 0.5):
-        super().__init__(options, top=top, dropout=dropout)
+    def __init__(self, options: AlexNetDeepClusterOptions, *, include_top: bool = True, dropout: float = 0.5):
+        super().__init__(options, include_top=include_top, dropout=dropout)
         self.gradients = Sobel() if options.sobel else nn.Identity()
 
     @property
@@ -157,9 +157,9 @@ class AlexNetBig(AlexNet):
         """Two gradients or three colors."""
         return 2 if self.options.sobel else 3
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
-        return super().step(layer, self.gradients(x) if layer == "conv1" else x)
+        return super().forward_layer(layer, self.gradients(x) if layer == "conv1" else x)
 
 
 class AlexNetBN(Backbone):
@@ -171,9 +171,9 @@ class AlexNetBN(Backbone):
 
     _CONVOLUTIONS = {"conv1": (0, 1), "conv2": (1, 3), "conv3": (3, 5), "conv4": (5, 6), "conv5": (6, 7)}
 
-    def __init__(self, options: AlexNetBNOptions, *, top: bool = True, dropout: float = 0.0):
-        super().__init__(options, top=top)
-        c1, c2, c3, c4, c5 = (scaled(c, options.width) for c in AlexNet.channels)
+    def __init__(self, options: AlexNetBNOptions, *, include_top: bool = True, dropout: float = 0.0):
+        super().__init__(options, include_top=include_top)
+        c1, c2, c3, c4, c5 = (scaled(c, options.width_mult) for c in AlexNet.channels)
         blocks: list[nn.Module] = [
             _normed(nn.Conv2d(3, c1, 11, stride=options.stem_stride or 4, padding=2)),
             nn.MaxPool2d(3, 2),
@@ -184,8 +184,8 @@ class AlexNetBN(Backbone):
             _normed(nn.Conv2d(c4, c5, 3, padding=1)),
             nn.MaxPool2d(3, 2),
         ]
-        if top:
-            hidden = scaled(4096, options.width)
+        if include_top:
+            hidden = scaled(4096, options.width_mult)
             # Of a map of 6x6, which images of 224 have, the average is the map.
             self.avgpool = nn.AdaptiveAvgPool2d(6)
             fc6 = (nn.Linear(c5 * 36, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
@@ -193,7 +193,7 @@ class AlexNetBN(Backbone):
             blocks.append(nn.Sequential(nn.Flatten(), *fc6, *fc7))
         self._feature_blocks = nn.ModuleList(blocks)
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer == "fc6":
             return self.get_submodule("_feature_blocks.8")[:4](self.avgpool(self._feature_blocks[7](x)))  # type: ignore[index]

@@ -27,10 +27,10 @@ class Backbone(nn.Module, ABC):
         layers: names of the layers that can be asked for, in order.
     """
 
-    def __init__(self, options: BackboneOptions, *, top: bool):
+    def __init__(self, options: BackboneOptions, *, include_top: bool):
         super().__init__()
         self.options = options
-        self.layers: tuple[str, ...] = options.layers if top else options.convolutions
+        self.layers: tuple[str, ...] = options.layers if include_top else options.base_layers
 
     def require(self, layers: Sequence[str], where: object) -> None:
         """Refuse layers that are not there.
@@ -61,16 +61,16 @@ class Backbone(nn.Module, ABC):
         last = max(map(self.layers.index, wanted))
         found = {}
         for name in self.layers[: last + 1]:
-            x = self.step(name, x)
+            x = self.forward_layer(name, x)
             if name in wanted:
                 found[name] = x
         return found
 
     @abstractmethod
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
 
-    def settle(self) -> None:
+    def reset_parameters(self) -> None:
         """Draw fresh weights: Kaiming's, and more in networks whose form asks for it."""
         initialize(self)
 
@@ -78,7 +78,7 @@ class Backbone(nn.Module, ABC):
     def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
         """Shape of each layer for one image of the backbone's own size (or another), without the batch."""
         # A real pass: torch's shapes without values (the meta device) import compilers for four seconds.
-        size = size or self.options.size
+        size = size or self.options.img_size
         was = self.training
         self.eval()
         found = self(torch.zeros(1, 3, size, size, device=next(iter(self.state_dict().values())).device), self.layers)

@@ -14,7 +14,7 @@ _BACKBONES = {
     "caffenet": ("alexnets", "CaffeNet"),
     "alexnet": ("alexnets", "AlexNet"),
     "alexnet-bn": ("alexnets", "AlexNetBN"),
-    "alexnet-big": ("alexnets", "AlexNetBig"),
+    "alexnet-deepcluster": ("alexnets", "AlexNetDeepCluster"),
     "vgg16": ("vggs", "Vgg16"),
     "vgg19-bn": ("vggs", "Vgg19BN"),
     "resnet18": ("resnets", "ResNet"),
@@ -29,12 +29,12 @@ _BACKBONES = {
 }
 
 
-def build_backbone(options: BackboneOptions, *, top: bool, seed: int = 0, dropout: float = 0.5) -> Backbone:
+def build_backbone(options: BackboneOptions, *, include_top: bool, seed: int = 0, dropout: float = 0.5) -> Backbone:
     """A backbone with fresh weights that depend on the seed alone.
 
     Args:
         options: which one.
-        top: with its fully-connected layers, if it has any.
+        include_top: with its fully-connected layers, if it has any.
         seed: of the weights.
         dropout: probability in the fully-connected layers.
     """
@@ -42,8 +42,8 @@ def build_backbone(options: BackboneOptions, *, top: bool, seed: int = 0, dropou
     kind = getattr(import_module(f"ssltransfer.models.{module}"), name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone: Backbone = kind(options, top=top, dropout=dropout)
-        backbone.settle()
+        backbone: Backbone = kind(options, include_top=include_top, dropout=dropout)
+        backbone.reset_parameters()
     return backbone
 
 
@@ -54,25 +54,27 @@ def with_top(backbone: Backbone, *, seed: int, dropout: float = 0.5) -> Backbone
         backbone: with or without fully-connected layers; of an architecture that has them.
         seed, dropout: as for `build_backbone`.
     """
-    built = build_backbone(backbone.options, top=True, seed=seed, dropout=dropout)
+    built = build_backbone(backbone.options, include_top=True, seed=seed, dropout=dropout)
     given = backbone.state_dict()
-    names = build_backbone(backbone.options, top=False).state_dict().keys()
+    names = build_backbone(backbone.options, include_top=False).state_dict().keys()
     built.load_state_dict({name: given[name] for name in names}, strict=False)
     return built
 
 
-def rebuild(backbone: Backbone, *, top: bool | None = None, output_stride: int | None = None) -> Backbone:
+def rebuild(backbone: Backbone, *, include_top: bool | None = None, output_stride: int | None = None) -> Backbone:
     """The weights of a backbone in another one of its kind, in evaluation mode and frozen.
 
     Args:
         backbone: whose weights are copied.
-        top: with its fully-connected layers; default: as it is.
+        include_top: with its fully-connected layers; default: as it is.
         output_stride: of backbones that have such an option; the others keep the strides that they have.
     """
     options = backbone.options
     if output_stride is not None and "output_stride" in type(options).model_fields:
         options = options.model_copy(update={"output_stride": output_stride})
-    other = build_backbone(options, top=backbone.layers == backbone.options.layers if top is None else top)
+    other = build_backbone(
+        options, include_top=backbone.layers == backbone.options.layers if include_top is None else include_top
+    )
     weights = backbone.state_dict()
     other.load_state_dict({name: weights[name] for name in other.state_dict()})
     return other.to(next(iter(weights.values())).device).eval().requires_grad_(False)
@@ -90,4 +92,4 @@ def build_tile_backbone(options: BackboneOptions, *, seed: int, stem_stride: int
         stem_stride: given instead of the published one.
     """
     given = {"stem_stride": stem_stride} if stem_stride else {}
-    return build_backbone(options.model_copy(update={**options.tile, **given}), top=False, seed=seed)
+    return build_backbone(options.model_copy(update={**options.patch_overrides, **given}), include_top=False, seed=seed)

@@ -15,7 +15,7 @@ from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 
 ROUNDS = 10
 CLOSE = 0.01  # of the logarithms of the layers' ratios, when the balance is good enough
-CONSTANT = 1e-6  # deviation, in shares of the root mean square, of a channel that does not change
+CONSTANT = 1e-6  # std, in shares of the root mean square, of a channel that does not change
 
 
 def rescale(backbone: Backbone, batches: Sequence[Tensor], *, seed: int = 0) -> None:
@@ -39,10 +39,12 @@ class Chain:
 
     def __init__(self, backbone: Backbone):
         name = backbone.options.name
-        if not backbone.options.rescalable:
-            raise LayerError(f"{name}: a layer's scale is not its own, as in residual networks; leave `rescale` out.")
+        if not backbone.options.is_feed_forward:
+            raise LayerError(
+                f"{name}: a layer's scale is not its own, as in residual networks; leave `data_dependent_init` out."
+            )
         if any(isinstance(module, BATCH_NORMS) for module in backbone.modules()):
-            raise LayerError(f"{name} has batch norms, which undo every scale; fold them in first (`absorb_bn`).")
+            raise LayerError(f"{name} has batch norms, which undo every scale; fold them in first (`fuse_bn`).")
         self.backbone = backbone.eval()
         self.layers = [module for module in backbone.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
@@ -60,14 +62,14 @@ def unit_variance(chain: Chain, batches: Sequence[Tensor]) -> None:
     Over the images and, of convolutions, all places. A channel that never changes keeps its scale.
     """
     for place, layer in enumerate(chain.layers):
-        mean, deviation = _statistics(chain, place, batches)
+        mean, std = _statistics(chain, place, batches)
         assert layer.bias is not None
-        layer.weight /= deviation.view(-1, *[1] * (layer.weight.ndim - 1))
-        layer.bias.copy_((layer.bias - mean) / deviation)
+        layer.weight /= std.view(-1, *[1] * (layer.weight.ndim - 1))
+        layer.bias.copy_((layer.bias - mean) / std)
 
 
 def _statistics(chain: Chain, place: int, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel before its ReLU; of one that never changes, but for rounding, 1."""
+    """Mean and std of each channel before its ReLU; of one that never changes, but for rounding, 1."""
     sums: list[Tensor] = []
 
     def note(layer: nn.Module, given: object, found: Tensor) -> None:
@@ -83,10 +85,10 @@ def _statistics(chain: Chain, place: int, batches: Sequence[Tensor]) -> tuple[Te
     hook.remove()
     count, total, squares = torch.stack(sums).sum(0)
     mean = total / count
-    deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
-    deviation = torch.where(deviation > CONSTANT * (squares / count).sqrt(), deviation, torch.ones_like(deviation))
+    std = (squares / count - mean.square()).clamp(min=0).sqrt()
+    std = torch.where(std > CONSTANT * (squares / count).sqrt(), std, torch.ones_like(std))
     weight = chain.layers[place].weight
-    return mean.to(weight), deviation.to(weight)
+    return mean.to(weight), std.to(weight)
 
 
 def balance(chain: Chain, batches: Sequence[Tensor], seed: int) -> None:
@@ -100,7 +102,9 @@ def balance(chain: Chain, batches: Sequence[Tensor], seed: int) -> None:
         ratios = _ratios(chain, batches, seed)
         for name, ratio in zip(chain.backbone.layers, ratios.tolist(), strict=True):
             if not 0 < ratio < float("inf"):
-                raise LayerError(f"{chain.backbone.options.name}: no gradient reaches {name}; leave `rescale` out.")
+                raise LayerError(
+                    f"{chain.backbone.options.name}: no gradient reaches {name}; leave `data_dependent_init` out."
+                )
         apart = ratios.log() - ratios.log().mean()
         if float(apart.abs().max()) < CLOSE:
             return

@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.files import ArtifactError, read_json, replacing, write_text
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, read_json, write_text
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
-from ssltransfer.models.weights import HEADER, Model, read_model
+from ssltransfer.models.weights import HEADER, PretrainedModel, read_model
 
 SUFFIXES = (".pth", ".safetensors", ".pt2", ".onnx")
 TOLERANCE = 1e-4  # of an exported network's outputs, relative to the largest
@@ -28,13 +28,13 @@ class Network(nn.Module):
         layer: whose values come out; maps are averaged.
     """
 
-    def __init__(self, model: Model, layer: str):
+    def __init__(self, model: PretrainedModel, layer: str):
         super().__init__()
-        self.backbone, self.rule, self.layer = model.backbone, model.rule, layer
+        self.backbone, self.normalization, self.layer = model.backbone, model.normalization, layer
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 (B, 3, S, S), RGB from 0 to 255 -> float32 (B, dims)."""
-        found: Tensor = self.backbone(normalize(images, self.rule), [self.layer])[self.layer]
+        found: Tensor = self.backbone(normalize(images, self.normalization), [self.layer])[self.layer]
         return found.mean((2, 3)) if found.ndim == 4 else found
 
 
@@ -68,18 +68,18 @@ def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: l
     if output.suffix in (".pth", ".safetensors"):
         said = _write_tensors(model, read_json(manifest.parent / "backbone.json"), output)
     else:
-        said = _write_network(Network(model, layer).eval(), output, model.backbone.options.size)
+        said = _write_network(Network(model, layer).eval(), output, model.backbone.options.img_size)
     write_text(output.with_suffix(output.suffix + ".md"), card(manifest, model, layer, output, said, metrics or []))
     return f"{output}: {said}"
 
 
-def _write_tensors(model: Model, about: dict[str, Any], output: Path) -> str:
+def _write_tensors(model: PretrainedModel, about: dict[str, Any], output: Path) -> str:
     tensors = {name: value.contiguous() for name, value in model.backbone.state_dict().items()}
-    with replacing(output) as beside:
+    with atomic_write(output) as beside:
         if output.suffix == ".pth":
             torch.save(tensors, beside)
         else:
-            kept = {key: about[key] for key in ("backbone", "top", "normalize", "activations")}
+            kept = {key: about[key] for key in ("backbone", "include_top", "normalize", "activations")}
             safetensors.torch.save_file(tensors, beside, {HEADER: json.dumps(kept, sort_keys=True)})
     return f"{len(tensors)} tensors of {model.backbone.options.name}"
 
@@ -88,7 +88,7 @@ def _write_network(network: Network, output: Path, size: int) -> str:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(3, 3, size, size, generator=generator) * 255
     batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad(), replacing(output) as beside:
+    with torch.no_grad(), atomic_write(output) as beside:
         expected = network(images)
         try:
             if output.suffix == ".pt2":
@@ -135,7 +135,7 @@ def _through_onnx(network: Network, images: Tensor, batch: Any, file: Path) -> T
     return torch.cat([torch.from_numpy(part) for part in parts])
 
 
-def card(manifest: Path, model: Model, layer: str, output: Path, said: str, metrics: list[Path]) -> str:
+def card(manifest: Path, model: PretrainedModel, layer: str, output: Path, said: str, metrics: list[Path]) -> str:
     """The model card, as Markdown: what it is, of what it was made, how to use it, what it reached."""
     about, options = read_json(manifest.parent / "backbone.json"), model.backbone.options
     view, made = model.view, about["made"]
@@ -147,8 +147,8 @@ def card(manifest: Path, model: Model, layer: str, output: Path, said: str, metr
         "",
         f"- Network: {options.name}, {about['parameters']:,} parameters, layers {', '.join(model.backbone.layers)}",
         f"- Made by: `{learned}` on {made.get('data') or 'no images'}",
-        f"- Images: short side to {view.short}, central {view.size} x {view.size}, RGB; normalization "
-        f"`{model.rule}`{', inside the network' if output.suffix in ('.pt2', '.onnx') else ''}",
+        f"- Images: short side to {view.short_side}, central {view.size} x {view.size}, RGB; normalization "
+        f"`{model.normalization}`{', inside the network' if output.suffix in ('.pt2', '.onnx') else ''}",
         f"- Weights: {model.digest} (BLAKE2b of backbone.safetensors)",
         *_origin(read_json(manifest), made),
         "",

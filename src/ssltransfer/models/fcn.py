@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.models.backbone import Backbone, LayerError
-from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.fuse_bn import fuse_conv_bn
 
 WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
@@ -110,17 +110,17 @@ class Fcn(nn.Module):
     def __init__(self, backbone: Backbone, classes: int, *, padding: int = 100, dropout: float = 0.5):
         super().__init__()
         options = backbone.options
-        if options.fully_connected and backbone.layers != options.layers:
-            raise LayerError(f"{options.name} without {', '.join(options.fully_connected)} gives no scores; add them.")
+        if options.top_layers and backbone.layers != options.layers:
+            raise LayerError(f"{options.name} without {', '.join(options.top_layers)} gives no scores; add them.")
         self.backbone = backbone
-        if not options.stepwise:
+        if not options.supports_layerwise_forward:
             raise LayerError(f"{options.name}: where its cells lie in a image is not known; name another backbone.")
-        self.layer = options.maps[-1]
+        self.layer = options.spatial_layers[-1]
         channels, side, _ = backbone.shapes()[self.layer]
         windowed = _on_the_way(backbone, self.layer)
         self.head = nn.Sequential()
-        if options.fully_connected:
-            absorb_norms(backbone, linear_only=True)
+        if options.top_layers:
+            fuse_conv_bn(backbone, linear_only=True)
             last = [module for module in backbone.modules() if isinstance(module, nn.MaxPool2d)][-1]
             windowed.append(last)
             seen = last(torch.zeros(1, 1, side, side)).shape[-1]
@@ -177,7 +177,7 @@ def _on_the_way(backbone: Backbone, layer: str) -> list[nn.Module]:
         for name, module in backbone.named_modules()
         if isinstance(module, WINDOWED) and not {"downsample", "shortcut"} & set(name.split("."))
     ]
-    was, size = backbone.training, backbone.options.size
+    was, size = backbone.training, backbone.options.img_size
     backbone.eval()(torch.zeros(1, 3, size, size).to(next(backbone.parameters())), [layer])
     backbone.train(was)
     for hook in hooks:
@@ -190,7 +190,7 @@ def _as_convolutions(backbone: Backbone, channels: int, side: int) -> tuple[nn.C
     linear = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     for name, _ in linear:
         backbone.set_submodule(name, nn.Identity())
-    backbone.layers = backbone.options.convolutions
+    backbone.layers = backbone.options.base_layers
     (_, fc6), (_, fc7) = linear
     cells = math.isqrt(fc6.in_features // channels)
     # What an adaptive average over the map's side gives: column i is the share of each cell in average i.

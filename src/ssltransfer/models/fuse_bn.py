@@ -8,7 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 
 
-def absorb_norms(network: nn.Module, *, linear_only: bool = False) -> int:
+def fuse_conv_bn(network: nn.Module, *, linear_only: bool = False) -> int:
     """Fold each batch norm, with the statistics it keeps, into the layer with weights before it; in place.
 
     In evaluation mode the network computes what it did, up to rounding. The norms' places are taken by identities, so
@@ -17,7 +17,7 @@ def absorb_norms(network: nn.Module, *, linear_only: bool = False) -> int:
 
     Args:
         network: in which every batch norm comes right after the layer it normalizes, also in the order of
-            `named_modules`: backbones that are `foldable`.
+            `named_modules`: backbones that are `can_fuse_bn`.
         linear_only: the norms of fully-connected layers alone.
 
     Returns:
@@ -26,10 +26,10 @@ def absorb_norms(network: nn.Module, *, linear_only: bool = False) -> int:
     Raises:
         LayerError: the norms stand elsewhere.
     """
-    if isinstance(network, Backbone) and not network.options.foldable:
+    if isinstance(network, Backbone) and not network.options.can_fuse_bn:
         raise LayerError(
             f"{network.options.name}: its batch norms do not come right after the layers with weights; "
-            "leave `absorb_bn` out."
+            "leave `fuse_bn` out."
         )
     before: nn.Conv2d | nn.Linear | None = None
     count = 0

@@ -21,16 +21,16 @@ class HogWords(Backbone):
     Noroozi et al. 2018 state only "bag of words of HOG"; the choices are those of protocols 1.11.
     """
 
-    def __init__(self, options: HogWordsOptions, *, top: bool = True, dropout: float = 0.0):
-        super().__init__(options, top=top)
-        self.register_buffer("vocabulary", torch.zeros(options.words, DESCRIPTOR))
+    def __init__(self, options: HogWordsOptions, *, include_top: bool = True, dropout: float = 0.0):
+        super().__init__(options, include_top=include_top)
+        self.register_buffer("vocabulary", torch.zeros(options.vocabulary_size, DESCRIPTOR))
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """float (B, 3, S, S) in [0, 1] -> float (B, words): roots of the words' shares."""
         vocabulary: Tensor = self.vocabulary  # type: ignore[assignment]
         # Half precision takes the wrong word. The meta device, on which shapes are found, knows no autocast.
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
-            descriptors = hog(x.float().mean(1), self.options.cell)  # type: ignore[attr-defined]
+            descriptors = hog(x.float().mean(1), self.options.hog_cell)  # type: ignore[attr-defined]
             lengths = (vocabulary**2).sum(1)
             images, each = descriptors.shape[:2]
             counts = torch.zeros(images, len(vocabulary), device=x.device)

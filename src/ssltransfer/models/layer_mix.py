@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.resnets_v2 import ResNetV2
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 
 MIXED = "block3"
 
 
-class Mix(nn.Module):
+class LayerMix(nn.Module):
     """sum_m alpha_m Unit_m with |alpha| = 1, then batch norm and ReLU.
 
     The units' outputs are the raw sums of a residual network of the second form. alpha is v / |v|; v begins at 1 for
-    every unit, so that alpha is 1 / sqrt(M). The norm is the mix's own, and begins as that which the backbone has there.
+    every unit, so that alpha is 1 / sqrt(M). The mix has a batch norm of its own, initialized from the backbone's norm3.
 
     Args:
         backbone: whose units are mixed.
@@ -63,23 +63,23 @@ class Mix(nn.Module):
 class MixedBackbone(Backbone):
     """A view of a backbone whose block3 is a mix of its units; what follows reads that.
 
-    The backbone's own norm after block3, which nothing reads here, still learns the statistics of the last unit: the backbone
-    by itself stays one that can be used.
+    The backbone's own norm after block3 is not read here. It still tracks the statistics of the last unit, so that the
+    backbone remains usable by itself.
 
     Args:
         base: the backbone, whose weights are shared.
     """
 
     def __init__(self, base: Backbone):
-        super().__init__(base.options, top=base.layers == base.options.layers)
-        self.mix = Mix(base)
+        super().__init__(base.options, include_top=base.layers == base.options.layers)
+        self.mix = LayerMix(base)
         assert isinstance(base, ResNetV2)
         self.base: ResNetV2 = base
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer != MIXED:
-            return self.base.step(layer, x)
+            return self.base.forward_layer(layer, x)
         units = self.base.units_of(x)
         if self.training:
             with torch.no_grad():
@@ -88,8 +88,8 @@ class MixedBackbone(Backbone):
         return mixed
 
 
-def units_of(model: Model, images: Tensor) -> list[Tensor]:
+def units_of(model: PretrainedModel, images: Tensor) -> list[Tensor]:
     """uint8 or float (B, 3, S, S), 0 to 255 -> what each unit of block3 makes of them."""
     backbone = model.backbone
     assert isinstance(backbone, ResNetV2)
-    return backbone.units_of(backbone(normalize(images, model.rule), ["block2"])["block2"])
+    return backbone.units_of(backbone(normalize(images, model.normalization), ["block2"])["block2"])

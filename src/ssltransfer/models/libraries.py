@@ -36,13 +36,13 @@ class Library(Backbone):
     # Whether maps have their channels last.
     channels_last = False
 
-    def __init__(self, options: LibraryModel, network: nn.Module, *, top: bool):
-        super().__init__(options, top=top)
+    def __init__(self, options: LibraryModel, network: nn.Module, *, include_top: bool):
+        super().__init__(options, include_top=include_top)
         self.network = network
         self.register_state_dict_post_hook(_out_of_the_wrapping)
         self.register_load_state_dict_pre_hook(_into_the_wrapping)
         paths = dict(network.named_modules())
-        for path in options.endpoints:
+        for path in options.return_nodes:
             if path not in paths:
                 raise LayerError(f"{options.model} has no module {path!r}{nearest(path, filter(None, paths))}")
 
@@ -66,7 +66,7 @@ class Library(Backbone):
             pool = self.network(x)
             if "pool" in wanted:
                 found["pool"] = pool
-        except _Enough:
+        except StopForward:
             pass
         finally:
             for hook in hooks:
@@ -92,9 +92,9 @@ class Library(Backbone):
         found[layer] = out.clone()
         # What traces the network cannot follow it out of its middle, and milestones what nothing reads anyway.
         if set(wanted) <= found.keys() and not torch.compiler.is_compiling():
-            raise _Enough
+            raise StopForward
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """Not possible: modules need not stand in a row.
 
         Raises:
@@ -110,7 +110,7 @@ class Library(Backbone):
         given._metadata = getattr(state_dict, "_metadata", self.state_dict()._metadata)  # type: ignore[attr-defined]
         return super().load_state_dict(given, strict, assign)
 
-    def settle(self) -> None:
+    def reset_parameters(self) -> None:
         """The library has drawn the weights."""
 
 
@@ -126,26 +126,26 @@ def _into_the_wrapping(module: nn.Module, state: dict[str, Any], prefix: str, *o
         state[f"{prefix}network.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
-class _Enough(Exception):  # noqa: N818
+class StopForward(Exception):  # noqa: N818
     """All layers asked for are there."""
 
 
 class Torchvision(Library):
     """A classification network of torchvision without its last linear layer; protocols 2.8."""
 
-    def __init__(self, options: LibraryModel, *, top: bool = True, dropout: float = 0.0):
+    def __init__(self, options: LibraryModel, *, include_top: bool = True, dropout: float = 0.0):
         model = options.model
         known = torchvision.models.list_models(module=torchvision.models)
         if model not in known:
             raise LayerError(f"torchvision has no classification network {model!r}{nearest(model, known)}")
-        more: dict[str, Any] = {"image_size": options.size} if model.startswith("vit_") else {}
-        more |= {"input_size": (options.size,) * 2} if model.startswith("maxvit") else {}
+        more: dict[str, Any] = {"image_size": options.img_size} if model.startswith("vit_") else {}
+        more |= {"input_size": (options.img_size,) * 2} if model.startswith("maxvit") else {}
         more |= {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
         # RegNets count their channels in tensors, which would hold nothing on the meta device.
         place = torch.get_default_device()
         with torch.device("cpu") if model.startswith("regnet") else nullcontext():
             network = torchvision.models.get_model(model, weights=None, **more).to(place)
-        super().__init__(options, _without_classifier(network, model), top=top)
+        super().__init__(options, _without_classifier(network, model), include_top=include_top)
         self.channels_last = model.startswith("swin")
 
 
@@ -166,7 +166,7 @@ class Timm(Library):
         LayerError: timm is not installed, or has no such network.
     """
 
-    def __init__(self, options: LibraryModel, *, top: bool = True, dropout: float = 0.0):
+    def __init__(self, options: LibraryModel, *, include_top: bool = True, dropout: float = 0.0):
         try:
             timm = import_module("timm")
         except ImportError:
@@ -175,7 +175,7 @@ class Timm(Library):
             ) from None
         if not timm.is_model(options.model):
             raise LayerError(f"timm has no network {options.model!r}{nearest(options.model, timm.list_models())}")
-        more = {"img_size": options.size} if timm.get_pretrained_cfg(options.model).fixed_input_size else {}
+        more = {"img_size": options.img_size} if timm.get_pretrained_cfg(options.model).fixed_input_size else {}
         network = timm.create_model(options.model, pretrained=False, num_classes=0, **more)
-        super().__init__(options, network, top=top)
+        super().__init__(options, network, include_top=include_top)
         self.channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"

@@ -27,14 +27,14 @@ class MobileNetV2(Backbone):
     are multiples of 8, and a thinner network keeps its 1280 (Sandler et al. 2018, section 4).
     """
 
-    def __init__(self, options: Options, *, top: bool = True, dropout: float = 0.0):
-        super().__init__(options, top=top)
-        self.features: nn.Sequential = mobilenet_v2(weights=None, width_mult=options.width).features
+    def __init__(self, options: Options, *, include_top: bool = True, dropout: float = 0.0):
+        super().__init__(options, include_top=include_top)
+        self.features: nn.Sequential = mobilenet_v2(weights=None, width_mult=options.width_mult).features
         if options.stem_stride:
             self.features[0][0].stride = (options.stem_stride,) * 2
         self.avgpool = nn.AdaptiveAvgPool2d(1)
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer == "pool":
             return self.avgpool(x).flatten(1)

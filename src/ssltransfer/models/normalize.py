@@ -1,4 +1,4 @@
-"""From uint8 pixels to what a network was trained on; the rule travels with the weights."""
+"""From uint8 pixels to what a network was trained on; the kind of normalization travels with the weights."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_BGR = (104.0, 117.0, 123.0)
 
 
-def normalize(images: Tensor, rule: Normalize) -> Tensor:
+def normalize(images: Tensor, normalization: Normalize) -> Tensor:
     """uint8 (B, 3, H, W) RGB -> float32 (B, 3, H, W).
 
     Args:
         images: RGB.
-        rule: imagenet (mean and deviation of [0, 1] values), half ([-1, 1]), none ([0, 1]), per-image (zero mean,
-            unit deviation over all pixels and channels: what the tiles of jigsaw++ are given), per-channel (the same
-            for each channel by itself: the tiles of jigsaw), caffe (BGR 0..255 minus its mean),
-            lab-lightness ((L - 50) / 50 of CIE Lab three times, what colorization is given).
+        normalization: imagenet (mean and std of [0, 1] values), half ([-1, 1]), none ([0, 1]), per-image (zero mean
+            and unit std over all pixels and channels, as for the tiles of jigsaw++), per-channel (the same for each
+            channel by itself, as for the tiles of jigsaw), caffe (BGR 0..255 minus its mean), lab-lightness
+            ((L - 50) / 50 of CIE Lab three times, as for colorization).
     """
-    if rule == "lab-lightness":
+    if normalization == "lab-lightness":
         return lightness_alone(rgb_to_lab(images))
     x = images.float()
-    if rule == "caffe":
+    if normalization == "caffe":
         return x.flip(1) - torch.tensor(_CAFFE_BGR, device=x.device).view(1, 3, 1, 1)
-    if rule in ("per-image", "per-channel"):
-        over = (1, 2, 3) if rule == "per-image" else (2, 3)
+    if normalization in ("per-image", "per-channel"):
+        over = (1, 2, 3) if normalization == "per-image" else (2, 3)
         # One gray value of deviation at least: a blank image becomes zeros, not noise blown up.
         return (x - x.mean(over, keepdim=True)) / x.std(over, keepdim=True, correction=0).clamp(min=1.0)
     x = x / 255
-    if rule == "half":
+    if normalization == "half":
         return x * 2 - 1
-    if rule == "imagenet":
+    if normalization == "imagenet":
         mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
         return (x - mean) / std
     return x

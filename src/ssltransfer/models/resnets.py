@@ -12,17 +12,17 @@ from ssltransfer.models.backbone import Backbone, scaled
 class ResNet(Backbone):
     """Layers: conv1 (after ReLU, before pooling), block1..block4 (after ReLU), pool (global average, a vector)."""
 
-    def __init__(self, options: Options, *, top: bool = True, dropout: float = 0.0):
-        super().__init__(options, top=top)
+    def __init__(self, options: Options, *, include_top: bool = True, dropout: float = 0.0):
+        super().__init__(options, include_top=include_top)
         block: type[BasicBlock | Bottleneck] = BasicBlock if options.name == "resnet18" else Bottleneck
-        stem = scaled(64, options.width)
+        stem = scaled(64, options.width_mult)
         self.conv1 = nn.Conv2d(3, stem, 7, stride=options.stem_stride or 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         channels = stem
         for number, depth in enumerate(options.depths, 1):
-            planes = scaled(64 * 2 ** (number - 1), options.width)
+            planes = scaled(64 * 2 ** (number - 1), options.width_mult)
             first = (1, 2, 2, options.block4_stride)[number - 1]
             units: list[nn.Module] = []
             for unit in range(depth):
@@ -39,7 +39,7 @@ class ResNet(Backbone):
             self.add_module(f"layer{number}", nn.Sequential(*units))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer == "conv1":
             return self.relu(self.bn1(self.conv1(x)))

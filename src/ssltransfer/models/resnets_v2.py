@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ssltransfer.config.backbones import ResNetV2 as Options
-from ssltransfer.config.backbones.norms import TensorFlowNorms
+from ssltransfer.config.backbones.norms import BatchNormOptions
 from ssltransfer.models.backbone import Backbone, ZeroPaddedMaxPool, scaled
-from ssltransfer.models.norms import as_in_tensorflow
+from ssltransfer.models.norms import apply_batch_norm_options
 
 
 class ResNetV2(Backbone):
@@ -23,11 +23,11 @@ class ResNetV2(Backbone):
     map has the values of stride 16 at every second place. block4 halves the map in any case.
     """
 
-    def __init__(self, options: Options, *, top: bool = True, dropout: float = 0.0):
-        super().__init__(options, top=top)
-        channels = scaled(64, options.width)
+    def __init__(self, options: Options, *, include_top: bool = True, dropout: float = 0.0):
+        super().__init__(options, include_top=include_top)
+        channels = scaled(64, options.width_mult)
         self.conv1 = nn.Conv2d(3, channels, 7, stride=options.stem_stride or 2, padding=3, bias=False)
-        tensorflow = isinstance(options, TensorFlowNorms)
+        tensorflow = isinstance(options, BatchNormOptions)
         self.maxpool = (ZeroPaddedMaxPool if tensorflow else nn.MaxPool2d)(3, 2, padding=1)
         self.relu = nn.ReLU(inplace=True)
         self.norm0 = nn.BatchNorm2d(channels)
@@ -35,7 +35,7 @@ class ResNetV2(Backbone):
         for number, depth in enumerate(options.depths[: 4 if options.block4 else 3], 1):
             dense = number == 3 and options.output_stride == 8
             stride = 1 if dense else (1, 2, 2, options.block4_stride)[number - 1]
-            planes = scaled(64 * 2 ** (number - 1), options.width)
+            planes = scaled(64 * 2 ** (number - 1), options.width_mult)
             # What the first unit of the block reads has not been thinned out by a stride of the block yet.
             first = Unit(channels, planes, stride=stride, dilation=reach, first=True)
             reach *= 2 if dense else 1
@@ -44,13 +44,13 @@ class ResNetV2(Backbone):
             self.add_module(f"block{number}", nn.Sequential(first, *others))
             self.add_module(f"norm{number}", nn.BatchNorm2d(channels))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        if options.representation:
-            self.representation = nn.Linear(channels, options.representation)
-        if isinstance(options, TensorFlowNorms):
-            as_in_tensorflow(self, options)
-        self._ends_bare = () if options.last_relu else (options.maps[-1],)
+        if options.embed_dim:
+            self.representation = nn.Linear(channels, options.embed_dim)
+        if isinstance(options, BatchNormOptions):
+            apply_batch_norm_options(self, options)
+        self._ends_bare = () if options.last_relu else (options.spatial_layers[-1],)
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer == "conv1":
             return self.conv1(x)
@@ -79,13 +79,13 @@ class ResNetV2(Backbone):
         return found
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def reset_parameters(self) -> None:
         """Kaiming's weights, and each residual branch begins smaller by the root of their number.
 
         Before any statistics are learned a norm changes nothing, and every unit would double the variance: 30 of them
         give a random network values in the ten thousands, which no head learns from and float16 does not hold.
         """
-        super().settle()
+        super().reset_parameters()
         units = [module for module in self.modules() if isinstance(module, Unit)]
         for unit in units:
             last = unit.branch[-1]

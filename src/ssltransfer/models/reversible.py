@@ -15,19 +15,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class Reversible(nn.Sequential):
     """Units (x1, x2) -> (x2, x1 + F(x2)) on the two halves of the channels (Gomez et al. 2017; protocols 2.4).
 
-    With `recompute` a backward pass gets what came into each unit from what went out of it, x1 = y2 - F(y1), so that
-    only the end of the row is kept, however long it is, and F is computed once more for each unit. Statistics of batch
+    With `grad_checkpointing` the backward pass recovers each unit's input from its output, x1 = y2 - F(y1). Only the
+    end of the row is kept, however long it is, and F is computed once more for each unit. Statistics of batch
     norms are updated in the forward pass alone. The streams stay in float32 under autocast: what is subtracted must be
     what was added. F must not draw random numbers.
 
     Args:
         branches: F of each unit, (B, C, H, W) -> the same shape.
-        recompute: see above; without gradients it changes nothing.
+        grad_checkpointing: see above; without gradients it changes nothing.
     """
 
-    def __init__(self, branches: Sequence[nn.Sequential], *, recompute: bool = False):
+    def __init__(self, branches: Sequence[nn.Sequential], *, grad_checkpointing: bool = False):
         super().__init__(*branches)
-        self.recompute = recompute
+        self.grad_checkpointing = grad_checkpointing
 
     def branches(self) -> list[nn.Sequential]:
         """F of each unit, in order."""
@@ -36,7 +36,7 @@ class Reversible(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """float (B, 2C, H, W) -> the same shape, at least float32."""
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        if self.recompute and torch.is_grad_enabled():
+        if self.grad_checkpointing and torch.is_grad_enabled():
             learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
             if learned or x.requires_grad:
                 found: Tensor = _Recomputed.apply(self, x, *learned)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import RevNet50
 from ssltransfer.models.backbone import Backbone, ZeroPaddedMaxPool, scaled
-from ssltransfer.models.norms import as_in_tensorflow
+from ssltransfer.models.norms import apply_batch_norm_options
 from ssltransfer.models.reversible import Reversible
 
 
@@ -22,9 +22,9 @@ class RevNet(Backbone):
     Between blocks the map is halved by averages of 2x2 and gets as many channels again, zeros, half on either side.
     """
 
-    def __init__(self, options: RevNet50, *, top: bool = True, dropout: float = 0.0):
-        super().__init__(options, top=top)
-        channels = 4 * scaled(64, options.width)
+    def __init__(self, options: RevNet50, *, include_top: bool = True, dropout: float = 0.0):
+        super().__init__(options, include_top=include_top)
+        channels = 4 * scaled(64, options.width_mult)
         self.conv1 = nn.Conv2d(3, channels, 7, stride=options.stem_stride or 2, padding=3, bias=False)
         self.maxpool = ZeroPaddedMaxPool(3, 2, padding=1)
         for number, depth in enumerate(options.depths, 1):
@@ -35,15 +35,15 @@ class RevNet(Backbone):
                 self.add_module(f"halve{number}", halve)
                 channels *= 2
             units = [branch(channels // 2) for _ in range(depth)]
-            self.add_module(f"block{number}", Reversible(units, recompute=options.recompute))
+            self.add_module(f"block{number}", Reversible(units, grad_checkpointing=options.grad_checkpointing))
         self.norm = nn.BatchNorm2d(channels)
         self.last = nn.ReLU(inplace=True) if options.last_relu else nn.Identity()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        if options.representation:
-            self.representation = nn.Linear(channels, options.representation)
-        as_in_tensorflow(self, options)
+        if options.embed_dim:
+            self.representation = nn.Linear(channels, options.embed_dim)
+        apply_batch_norm_options(self, options)
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer == "conv1":
             return self.conv1(x)
@@ -61,9 +61,9 @@ class RevNet(Backbone):
         return self.last(self.norm(x)) if layer == "block4" else x
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def reset_parameters(self) -> None:
         """Kaiming's weights, and each residual branch begins smaller by the root of their number (`ResNetV2`)."""
-        super().settle()
+        super().reset_parameters()
         blocks = [module for module in self.modules() if isinstance(module, Reversible)]
         lasts = [unit[-1] for block in blocks for unit in block.branches()]
         for last in lasts:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ssltransfer.config.backbones import Vgg16 as Vgg16Options
 from ssltransfer.config.backbones import Vgg19BN as Vgg19BNOptions
 from ssltransfer.models.backbone import Backbone, scaled
-from ssltransfer.models.norms import as_in_tensorflow
+from ssltransfer.models.norms import apply_batch_norm_options
 from ssltransfer.models.sobel import Sobel
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -22,15 +22,15 @@ class Vgg16(Backbone):
 
     options: Vgg16Options
 
-    def __init__(self, options: Vgg16Options, *, top: bool = True, dropout: float = 0.5):
-        super().__init__(options, top=top)
+    def __init__(self, options: Vgg16Options, *, include_top: bool = True, dropout: float = 0.5):
+        super().__init__(options, include_top=include_top)
         parts: list[nn.Module] = []
         self._spans: dict[str, tuple[int, int]] = {}
         channels, start = 2 if options.sobel else 3, 0
         self.gradients = Sobel() if options.sobel else nn.Identity()
         for block, (width, convolutions) in enumerate(_BLOCKS, 1):
             for number in range(1, convolutions + 1):
-                out = scaled(width, options.width)
+                out = scaled(width, options.width_mult)
                 stride = options.stem_stride or 1 if not parts else 1
                 parts.append(nn.Conv2d(channels, out, 3, stride=stride, padding=1))
                 if options.bn:
@@ -41,8 +41,8 @@ class Vgg16(Backbone):
                 start = len(parts)
             parts.append(nn.MaxPool2d(2, 2))
         self.features = nn.Sequential(*parts)
-        if top:
-            hidden = scaled(4096, options.width)
+        if include_top:
+            hidden = scaled(4096, options.width_mult)
             self.avgpool = nn.AdaptiveAvgPool2d(7)
             self.classifier = nn.Sequential(
                 nn.Linear(channels * 49, hidden),
@@ -52,7 +52,7 @@ class Vgg16(Backbone):
                 nn.ReLU(inplace=True),
             )
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer == "fc6":
             return self.classifier[:2](self.avgpool(self.features[-1](x)).flatten(1))
@@ -72,12 +72,12 @@ class Vgg19BN(Backbone):
     image of the backbone's own size: 7x7 of 224, 2x2 of 64.
     """
 
-    def __init__(self, options: Vgg19BNOptions, *, top: bool = True, dropout: float = 0.0):
-        super().__init__(options, top=top)
+    def __init__(self, options: Vgg19BNOptions, *, include_top: bool = True, dropout: float = 0.0):
+        super().__init__(options, include_top=include_top)
         channels = 3
-        for layer, (width, convolutions) in zip(options.maps, _BLOCKS_19, strict=True):
+        for layer, (width, convolutions) in zip(options.spatial_layers, _BLOCKS_19, strict=True):
             parts: list[nn.Module] = []
-            out = scaled(width, options.width)
+            out = scaled(width, options.width_mult)
             for _ in range(convolutions):
                 stride = options.stem_stride or 1 if channels == 3 else 1
                 convolution = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
@@ -86,14 +86,14 @@ class Vgg19BN(Backbone):
             self.add_module(layer, nn.Sequential(*parts))
         self.maxpool = nn.MaxPool2d(2, 2)
         # A strided stem gives ceil(size / stride) places.
-        side = -(-options.size // (options.stem_stride or 1)) // 32
-        hidden = scaled(4096, options.width)
+        side = -(-options.img_size // (options.stem_stride or 1)) // 32
+        hidden = scaled(4096, options.width_mult)
         for layer, features in (("fc6", channels * side**2), ("fc7", hidden)):
             linear = nn.Linear(features, hidden, bias=False)
             self.add_module(layer, nn.Sequential(linear, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)))
-        as_in_tensorflow(self, options)
+        apply_batch_norm_options(self, options)
 
-    def step(self, layer: str, x: Tensor) -> Tensor:
+    def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """From the layer before to this one."""
         if layer.startswith("block") or layer == "fc6":
             x = self.maxpool(x)

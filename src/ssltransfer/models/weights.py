@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, replacing, write_json
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json
 from ssltransfer.config.backbones import AnyBackbone
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
@@ -28,53 +28,53 @@ HEADER = "ssltransfer"
 
 
 @dataclass(frozen=True)
-class Model:
+class PretrainedModel:
     """A backbone with weights, and how its images are prepared.
 
     Attributes:
         backbone: in evaluation mode.
-        rule: normalization it was trained with.
+        normalization: it was trained with.
         digest: of the weights' file.
         name: as the folder is called.
     """
 
     backbone: Backbone
-    rule: Normalize
+    normalization: Normalize
     digest: str
     name: str
 
     @property
-    def view(self) -> CenterSquare:
+    def view(self) -> ResizeCenterCrop:
         """Preparation of a image for features: short side 256, center crop 227 or 224, or in proportion."""
-        return CenterSquare(self.backbone.options.short_side, self.backbone.options.size)
+        return ResizeCenterCrop(self.backbone.options.short_side, self.backbone.options.img_size)
 
     @property
-    def patches_view(self) -> CenterSquare:
+    def patches_view(self) -> ResizeCenterCrop:
         """The same for a grid of patches: for patches of 64 short side 224, center crop 192 (protocols 4.5)."""
-        size = self.backbone.options.size
-        return CenterSquare(round(GRID * size * 7 / 6), GRID * size)
+        size = self.backbone.options.img_size
+        return ResizeCenterCrop(round(GRID * size * 7 / 6), GRID * size)
 
     def layers_of(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """uint8 (B, 3, S, S) -> activations of layers."""
-        found: dict[str, Tensor] = self.backbone(normalize(images, self.rule), layers)
+        found: dict[str, Tensor] = self.backbone(normalize(images, self.normalization), layers)
         return found
 
     def layers_of_patches(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """uint8 (B, 3, 3S, 3S) -> activations of layers, the mean over the nine patches (protocols 4.5)."""
-        size = self.backbone.options.size
+        size = self.backbone.options.img_size
         grid = images.unfold(2, size, size).unfold(3, size, size)  # B, 3, 3, 3, S, S: channel, row, column
         patches = grid.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
         found = self.layers_of(patches, layers)
         return {name: value.float().unflatten(0, (-1, GRID**2)).mean(1) for name, value in found.items()}
 
 
-def write_model(folder: Path, backbone: Backbone, rule: Normalize, made: dict[str, Any]) -> dict[str, Any]:
+def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made: dict[str, Any]) -> dict[str, Any]:
     """Write backbone.safetensors and backbone.json into `folder`.
 
     Args:
         folder: of the named model.
         backbone: its tensors and layers are written; where the architecture is torchvision's, so are the names.
-        rule: normalization it was trained with.
+        normalization: it was trained with.
         made: how it came about, as JSON.
 
     Returns:
@@ -82,25 +82,25 @@ def write_model(folder: Path, backbone: Backbone, rule: Normalize, made: dict[st
     """
     # Without inference mode's leftovers and views: equal weights give equal bytes.
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    with replacing(folder / "backbone.safetensors") as beside:
+    with atomic_write(folder / "backbone.safetensors") as beside:
         safetensors.torch.save_file(tensors, beside)
-    digest = digest_of(folder / "backbone.safetensors")
+    digest = file_digest(folder / "backbone.safetensors")
     about = {
         "backbone": json.loads(backbone.options.canonical()),
         "layers": {name: list(shape) for name, shape in backbone.shapes().items()},
-        "top": backbone.layers == backbone.options.layers,
-        "normalize": rule,
+        "include_top": backbone.layers == backbone.options.layers,
+        "normalize": normalization,
         "tensors": {name: list(value.shape) for name, value in tensors.items()},
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "made": made,
-        "activations": _activations(backbone, rule),
+        "activations": _activations(backbone, normalization),
         "weights": digest,
     }
     write_json(folder / "backbone.json", about)
-    return {"weights": digest, "normalize": rule, "layers": list(backbone.layers)}
+    return {"weights": digest, "normalize": normalization, "layers": list(backbone.layers)}
 
 
-def read_model(manifest: Path, device: torch.device | str = "cpu") -> Model:
+def read_model(manifest: Path, device: torch.device | str = "cpu") -> PretrainedModel:
     """Read the model whose manifest this is, and prove that it was read right.
 
     Raises:
@@ -111,28 +111,28 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Model:
         raise ArtifactError(f"{manifest}: not a manifest of a model.")
     file = manifest.parent / "backbone.safetensors"
     about = read_json(manifest.parent / "backbone.json")
-    if not file.is_file() or digest_of(file) != content["weights"] or about["weights"] != content["weights"]:
+    if not file.is_file() or file_digest(file) != content["weights"] or about["weights"] != content["weights"]:
         raise ArtifactError(
             f"{file}: not the weights that {manifest.name} speaks of; remove {manifest} and run its stage again."
         )
-    backbone = build_backbone(_BACKBONE.validate_python(about["backbone"]), top=about["top"])
+    backbone = build_backbone(_BACKBONE.validate_python(about["backbone"]), include_top=about["include_top"])
     load_tensors(backbone, read_tensors(file), file)
     backbone.eval().requires_grad_(False)
-    rule: Normalize = about["normalize"]
+    normalization: Normalize = about["normalize"]
     _prove(backbone, about, file)
-    return Model(backbone.to(device), rule, content["weights"], manifest.parent.name)
+    return PretrainedModel(backbone.to(device), normalization, content["weights"], manifest.parent.name)
 
 
-def said_of(file: Path) -> dict[str, Any] | None:
-    """What this package wrote of a file of weights, beside it (backbone.json) or in its head (an export); None of others.
+def read_metadata(file: Path) -> dict[str, Any] | None:
+    """Metadata of a weights file of this package, from backbone.json or the header of an export; None for other files.
 
     Returns:
-        At least backbone, top, normalize and activations, as in backbone.json.
+        At least backbone, include_top, normalize and activations, as in backbone.json.
     """
     beside = file.with_name("backbone.json")
     if file.name == "backbone.safetensors" and beside.is_file():
         about: dict[str, Any] = read_json(beside)
-        return about if about.get("weights") == digest_of(file) else None
+        return about if about.get("weights") == file_digest(file) else None
     try:
         with safe_open(file, "pt") as opened:
             head: str | None = (opened.metadata() or {}).get(HEADER)
@@ -141,19 +141,19 @@ def said_of(file: Path) -> dict[str, Any] | None:
     return json.loads(head) if head else None
 
 
-def prove_same(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
+def verify_activations(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
     """Where a backbone is the one that a file was written from, it must compute what that computed.
 
     Args:
         backbone: filled from the file.
-        about: as from `said_of`.
+        about: as from `read_metadata`.
         file: for messages.
 
     Raises:
         ArtifactError: its activations differ.
     """
     same = about["backbone"] == json.loads(backbone.options.canonical())
-    if same and about["top"] == (backbone.layers == backbone.options.layers):
+    if same and about["include_top"] == (backbone.layers == backbone.options.layers):
         _prove(backbone, about, file)
 
 
@@ -167,14 +167,14 @@ def _prove(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
 
 
 @torch.no_grad()
-def _activations(backbone: Backbone, rule: Normalize) -> list[float]:
+def _activations(backbone: Backbone, normalization: Normalize) -> list[float]:
     """A few activations of the last layer on fixed images: a fingerprint that survives other hardware."""
-    size = backbone.options.size
+    size = backbone.options.img_size
     ramp = torch.arange(size).view(1, 1, 1, size) + 3 * torch.arange(size).view(1, 1, size, 1)
     images = (ramp * torch.tensor([1, 2, 5]).view(1, 3, 1, 1) % 256).to(torch.uint8)
     was, device = backbone.training, next(iter(backbone.state_dict().values())).device
     backbone.eval()
-    last = backbone(normalize(images.to(device), rule))[backbone.layers[-1]].float().flatten()
+    last = backbone(normalize(images.to(device), normalization))[backbone.layers[-1]].float().flatten()
     backbone.train(was)
     picked = last[torch.linspace(0, len(last) - 1, 8).long()]
     return [round(float(v), 6) for v in (last.mean(), last.std(), last.abs().max(), *picked)]

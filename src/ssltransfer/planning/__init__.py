@@ -16,7 +16,7 @@ from ssltransfer.planning.makespan import NODE, wall_hours
 
 DEVICES = (1, 8, 64)
 
-__all__ = ["Machine", "estimate", "measured", "images", "print_plan", "wall_hours"]
+__all__ = ["Machine", "estimate", "images", "measured", "print_plan", "wall_hours"]
 
 
 def print_plan(config: Config, machine: Machine | None = None) -> None:

@@ -14,9 +14,9 @@ def enlarged(config: Config) -> Iterator[str]:
     """A line for each cache whose images are smaller than somebody wants them, and so are enlarged again."""
     for name, dataset in config.datasets.items():
         # Where all images are that small, the files would be enlarged too.
-        if dataset.cache is None or getattr(dataset, "size", math.inf) <= dataset.cache.short:
+        if dataset.cache is None or getattr(dataset, "size", math.inf) <= dataset.cache.short_side:
             continue
-        short = dataset.cache.short
+        short = dataset.cache.short_side
         wanted = dict.fromkeys(f"{who} ({side})" for who, data, side in _views(config) if data == name and side > short)
         if wanted:
             yield f"The cache of {name} has a short side of {short} pixels and is enlarged by {', '.join(wanted)}."
@@ -48,5 +48,5 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
 def _side(part: Pretext) -> int:
     """Short side of the images that a task reads."""
     if isinstance(part.task, PatchGrid):
-        return math.ceil(math.sqrt(part.task.pixels[1]))
+        return math.ceil(math.sqrt(part.task.area_range[1]))
     return int(getattr(part.task, "resize", part.backbone.short_side))

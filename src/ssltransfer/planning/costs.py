@@ -23,7 +23,7 @@ from ssltransfer.config.protocols import (
     Retrieval,
 )
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import Hog, Several
+from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
 from ssltransfer.planning.networks import (
@@ -35,7 +35,7 @@ from ssltransfer.planning.networks import (
     task_flops,
     training_memory,
 )
-from ssltransfer.stages.cache import packed_pixels
+from ssltransfer.stages.cache import cached_pixels
 
 CHECKED_PER_CORE = 900.0  # images a second: the index's strict decoding
 FLOW_PIXELS = 7e6  # a second and core: dense flow, camera and tracks between two frames
@@ -70,7 +70,7 @@ def images(config: Config, dataset: str) -> int | None:
     if index.is_file():
         return int(pq.read_metadata(index).num_rows)
     if isinstance(entry, Video):
-        return entry.expected
+        return entry.num_images_hint
     known = entry.published
     return min(filter(None, (known, entry.limit)), default=None)
 
@@ -79,21 +79,21 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
     """A cost for every job, in the order of the stages."""
     for name, dataset in config.datasets.items():
         n = images(config, name)
-        decoded = n * dataset.motion.every if n and isinstance(dataset, Video) else n
+        decoded = n * dataset.motion.clip_stride if n and isinstance(dataset, Video) else n
         hours = decoded / CHECKED_PER_CORE / machine.cores / 3600 if decoded else None
         yield Cost("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
     for name, dataset in config.datasets.items():
         if isinstance(dataset, Video):
             n = images(config, name)
-            flows = min(dataset.motion.every, dataset.motion.frames - 1)
+            flows = min(dataset.motion.clip_stride, dataset.motion.clip_length - 1)
             pixels = math.prod(dataset.motion.size)
             hours = n * flows * pixels / FLOW_PIXELS / machine.cores / 3600 if n else None
-            disk = n * pixels * dataset.motion.packed.bytes_a_pixel / 1e9 if n else None
+            disk = n * pixels * dataset.motion.cache.bytes_per_pixel / 1e9 if n else None
             yield Cost("motion", name, (name,), hours, disk, None, "optical flow")
         if dataset.cache:
             n = images(config, name)
             hours = n / machine.images(None) / 3600 if n else None
-            yield Cost("cache", name, (name,), hours, _packed_gb(config, name), None, "decoding")
+            yield Cost("cache", name, (name,), hours, _cache_gb(config, name), None, "decoding")
     for name, pretext in config.pretexts.items():
         yield _pretext(config, machine, name, pretext)
     for name, features in config.features.items():
@@ -140,7 +140,7 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
         hours, limit = (
             _passes(seen, reading, work, machine.rate("training", student.backbone.name)) if seen else (None, "")
         )
-        disk = parameters(student.backbone, top=student.method.whole) * 4e-9
+        disk = parameters(student.backbone, include_top=student.method.is_self_contained) * 4e-9
         yield Cost(
             "student", name, needs, hours, disk, training_memory(student.backbone, student.schedule.batch_size), limit
         )
@@ -154,28 +154,28 @@ def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
     part = student.pretext
     if part is not None and teacher is not None:  # both see the task's inputs
         return TRAINING * task_flops(part) + task_flops(part.model_copy(update={"backbone": teacher}))
-    work = TRAINING * flops(student.backbone, top=True)
+    work = TRAINING * flops(student.backbone, include_top=True)
     # A slow copy sees every view once more.
     work += flops(student.backbone) if isinstance(student.method, Compress2q) else 0.0
     return work + (flops(teacher) if teacher else 0.0)
 
 
-def _packed_gb(config: Config, name: str) -> float | None:
+def _cache_gb(config: Config, name: str) -> float | None:
     """Of a dataset's cache: from its index if it was made, else from the usual shape of a image."""
     options, n = config.datasets[name].cache, images(config, name)
     if options is None or n is None:
         return None
     path = Path(config.results) / "index" / f"{name}.parquet"
-    short = min(options.short, getattr(config.datasets[name], "size", options.short))
-    pixels = packed_pixels(read_index(path), options).sum() if path.is_file() else n * short**2 * ASPECT
-    return float(pixels) * options.bytes_a_pixel / 1e9
+    short = min(options.short_side, getattr(config.datasets[name], "size", options.short_side))
+    pixels = cached_pixels(read_index(path), options).sum() if path.is_file() else n * short**2 * ASPECT
+    return float(pixels) * options.bytes_per_pixel / 1e9
 
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
-    disk = parameters(pretext.backbone, top=False) * 4e-9 * (1 + len(pretext.snapshots))
+    disk = parameters(pretext.backbone, include_top=False) * 4e-9 * (1 + len(pretext.snapshots))
     needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
-    if not pretext.task.trains:
-        sampled = pretext.task.sampled if isinstance(pretext.task, Hog) else 0
+    if not pretext.task.is_trainable:
+        sampled = pretext.task.num_descriptors if isinstance(pretext.task, Hog) else 0
         work = 2.0 * sampled * 36 * getattr(pretext.backbone, "words", 0) * 20
         return Cost("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
     return _training(config, machine, name, pretext, disk)
@@ -187,8 +187,8 @@ def _training(config: Config, machine: Machine, name: str, pretext: Pretext, dis
     needs = tuple(dict.fromkeys(part.data for part in parts.values() if part.data))
     schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
     shares = dict.fromkeys(parts, 1.0)
-    if isinstance(pretext.task, Several):
-        shares = pretext.task.shares_of({member: schedule.batch_size for member, schedule in schedules.items()})
+    if isinstance(pretext.task, MultiTask):
+        shares = pretext.task.task_weights({member: schedule.batch_size for member, schedule in schedules.items()})
     hours, memory, limits = 0.0, 0.0, []
     for member, part in parts.items():
         schedule, n = schedules[member], images(config, part.data) if part.data else None
@@ -217,7 +217,7 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if protocol.input_kind == "model":
         schedule: Schedule = protocol.schedule  # type: ignore[union-attr]
         trainings = seeds * (
-            len(protocol.layers or backbone.convolutions) if isinstance(protocol, FinetuneFromLayer) else 1
+            len(protocol.layers or backbone.base_layers) if isinstance(protocol, FinetuneFromLayer) else 1
         )
         seen = schedule.total_steps(train) * schedule.batch_size * trainings
         from_train, from_test = (machine.images(config.datasets[d]) for d in (evaluation.train, evaluation.test))

@@ -42,12 +42,12 @@ class Machine:
         files = self.paces.get("decoding/files", FILES)
         packed = dataset.cache if dataset else None
         if isinstance(dataset, Video):
-            packed = dataset.motion.packed
+            packed = dataset.motion.cache
         if packed is None:
             return self.cores * files
         fastest = self.paces.get("decoding/raw", CACHES["raw"])
         pace = self.paces.get(f"decoding/{packed.format}", CACHES[packed.format])
-        return self.cores * max(files, min(pace * (256 / packed.short) ** 2, fastest))
+        return self.cores * max(files, min(pace * (256 / packed.short_side) ** 2, fastest))
 
     def __str__(self) -> str:
         if self.where:

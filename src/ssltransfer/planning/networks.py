@@ -39,28 +39,28 @@ def task_flops(pretext: Pretext) -> float:
     if isinstance(task, Jigsaw | JigsawPP | PatchOptions):
         return 9 * _tile_flops(backbone, task.tiles.tile, task.tiles.stem_stride)
     if isinstance(task, PatchGrid):
-        across = max(2, task.canvas // (task.patch + task.gap))
-        return task.grids * across**2 * _patch_flops(backbone, task.patch, getattr(task, "stem_stride", None))
+        across = max(2, task.crop_size // (task.patch + task.gap))
+        return task.grids_per_image * across**2 * _patch_flops(backbone, task.patch, getattr(task, "stem_stride", None))
     if isinstance(task, Exemplar):
-        return task.views * flops(backbone)
+        return task.num_views * flops(backbone)
     if isinstance(task, ExemplarPatches):
         return 2 * _patch_flops(backbone, task.patch)
     if isinstance(task, Colorization):
         return _patch_flops(backbone, task.resize)
     if isinstance(task, MotionSegmentation):
-        return flops(backbone) * math.prod(task.input) / backbone.size**2
+        return flops(backbone) * math.prod(task.input) / backbone.img_size**2
     return flops(backbone) * (4 if isinstance(task, Rotation) else 1)
 
 
 @lru_cache
-def flops(backbone: BackboneOptions, top: bool = False) -> float:
+def flops(backbone: BackboneOptions, include_top: bool = False) -> float:
     """Floating-point operations (two a multiply-add) of one forward pass of one image."""
     if backbone.name == "hog-words":
-        side = backbone.size // backbone.cell - 1  # type: ignore[attr-defined]
-        return 2.0 * side**2 * 36 * backbone.words  # type: ignore[attr-defined]
+        side = backbone.img_size // backbone.hog_cell - 1  # type: ignore[attr-defined]
+        return 2.0 * side**2 * 36 * backbone.vocabulary_size  # type: ignore[attr-defined]
     with torch.device("meta"):
-        network = build_backbone(backbone, top=top)
-    return _count(network, backbone.size)
+        network = build_backbone(backbone, include_top=include_top)
+    return _count(network, backbone.img_size)
 
 
 @lru_cache
@@ -72,7 +72,7 @@ def protocol_flops(protocol: ProtocolOptions, backbone: BackboneOptions) -> tupl
     if isinstance(protocol, Segmentation):
         return (segmentation_flops(backbone, protocol.padding),) * 2
     if isinstance(protocol, Depth):
-        return (flops(backbone) * math.prod(protocol.crop) / backbone.size**2,) * 2
+        return (flops(backbone) * math.prod(protocol.crop) / backbone.img_size**2,) * 2
     if isinstance(protocol, Detection):
         learning = sum(map(partial(_whole, backbone), protocol.min_size)) / len(protocol.min_size)
         more = (protocol.multiscale_min_size or ()) if isinstance(protocol, FastRcnn) else ()
@@ -87,20 +87,20 @@ def protocol_flops(protocol: ProtocolOptions, backbone: BackboneOptions) -> tupl
 
 def _whole(backbone: BackboneOptions, short: int) -> float:
     """On a image of this short side and a usual aspect."""
-    return flops(backbone) * short**2 * ASPECT / backbone.size**2
+    return flops(backbone) * short**2 * ASPECT / backbone.img_size**2
 
 
 def _region(backbone: BackboneOptions) -> float:
     """On a region: fc6 and fc7, or block4, which is a fifth of a ResNet at 224."""
-    if backbone.fully_connected:
-        return 2.0 * (parameters(backbone, top=True) - parameters(backbone, top=False))
-    return flops(backbone) * 224**2 / backbone.size**2 / 5
+    if backbone.top_layers:
+        return 2.0 * (parameters(backbone, include_top=True) - parameters(backbone, include_top=False))
+    return flops(backbone) * 224**2 / backbone.img_size**2 / 5
 
 
 def segmentation_flops(backbone: BackboneOptions, padding: int) -> float:
     """Forward cost of one image of VOC's usual size through the fully convolutional network."""
     with torch.device("meta"):
-        network = Fcn(build_backbone(backbone, top=True), 21, padding=padding).eval()
+        network = Fcn(build_backbone(backbone, include_top=True), 21, padding=padding).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.cells(torch.empty(1, 3, *VOC_IMAGE, device="meta"))
     return float(counter.get_total_flops())
@@ -118,7 +118,7 @@ def _patch_flops(backbone: BackboneOptions, side: int, stem_stride: int | None =
     """With all strides of the backbone, but for the first where another one is given."""
     with torch.device("meta"):
         stem = {"stem_stride": stem_stride} if stem_stride else {}
-        network = build_backbone(backbone.model_copy(update=stem), top=False)
+        network = build_backbone(backbone.model_copy(update=stem), include_top=False)
     return _count(network, side)
 
 
@@ -129,18 +129,18 @@ def _count(network: torch.nn.Module, size: int) -> float:
 
 
 @lru_cache
-def parameters(backbone: BackboneOptions, top: bool) -> int:
+def parameters(backbone: BackboneOptions, include_top: bool) -> int:
     """Number of parameters."""
     with torch.device("meta"):
-        return sum(value.numel() for value in build_backbone(backbone, top=top).state_dict().values())
+        return sum(value.numel() for value in build_backbone(backbone, include_top=include_top).state_dict().values())
 
 
 @lru_cache
 def _shapes(backbone: BackboneOptions) -> dict[str, tuple[int, ...]]:
     if backbone.name == "hog-words":
-        return {"words": (backbone.words,)}  # type: ignore[attr-defined]
+        return {"words": (backbone.vocabulary_size,)}  # type: ignore[attr-defined]
     with torch.device("meta"):
-        return build_backbone(backbone, top=True).shapes()
+        return build_backbone(backbone, include_top=True).shapes()
 
 
 def dims_of(backbone: BackboneOptions, layer: str, pool: Pool | None) -> int:

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ssltransfer.config.protocols import ClusterAlignment
-from ssltransfer.kmeans import Points, assign, kmeans, memory_budget
+from ssltransfer.kmeans import PointLoader, assign, kmeans, memory_budget
 from ssltransfer.protocols.base import EvalContext, EvalResult, classes_of
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.training.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ def evaluate(context: EvalContext) -> EvalResult:
             checkpoint=Checkpoint(folder / "checkpoint.pt"),
             where=context.spec.train,
         )
-        test = Points(
+        test = PointLoader(
             context.features[1], k, normalize=True, device=device, budget=budget, where=context.spec.test, keep=False
         )
         nearest, _ = assign(test, torch.from_numpy(found.centroids).to(device))

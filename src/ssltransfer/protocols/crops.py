@@ -10,7 +10,7 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.protocols.base import EvalContext
 from ssltransfer.protocols.distributed import distributed_map
 
@@ -26,9 +26,9 @@ def map_crops(
 
     def cut(batch: Batch) -> T:
         images = batch.images
-        return measure([center_crop(images, backbone.size)] if crops == 1 else ten_crops(images, backbone.size))
+        return measure([center_crop(images, backbone.img_size)] if crops == 1 else ten_crops(images, backbone.img_size))
 
-    view = CenterSquare(backbone.short_side, backbone.short_side)
+    view = ResizeCenterCrop(backbone.short_side, backbone.short_side)
     return distributed_map(context.test, view, BATCH, cut, context.devices)
 
 

@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import Depth as Options
-from ssltransfer.data.depth_pairs import CenterPair, WholePair, bilinear_sample, tint, vary
 from ssltransfer.data.drawing import data_uri, depth_colors, side_by_side
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, bilinear_sample, tint, vary
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.up_projection import UpProjection
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import EvalContext, EvalResult, evenly_spaced
 from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
 from ssltransfer.protocols.distributed import distributed_map
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16
@@ -83,11 +83,11 @@ class DepthTask(Task):
         where: what the model is called in messages.
     """
 
-    def __init__(self, model: Model, options: Options, median: Median, seed: int, where: str):
+    def __init__(self, model: PretrainedModel, options: Options, median: Median, seed: int, where: str):
         super().__init__()
-        self.options, self.rule, self.median = options, model.rule, median
-        backbone = rebuild(model.backbone, top=False, output_stride=options.output_stride)
-        self.backbone = (backbone if options.lasso is None else MixedBackbone(backbone)).requires_grad_(True)
+        self.options, self.rule, self.median = options, model.normalization, median
+        backbone = rebuild(model.backbone, include_top=False, output_stride=options.output_stride)
+        self.backbone = (backbone if options.l1_layer_mix is None else MixedBackbone(backbone)).requires_grad_(True)
         self.layer = options.layer or _default_layer(self.backbone)
         channels, stride = self._map(where)
         ups = round(math.log2(stride)) - 1
@@ -111,14 +111,14 @@ class DepthTask(Task):
         )
 
     @property
-    def transform(self) -> WholePair:
+    def transform(self) -> RgbdResize:
         """The whole image; the device cuts it."""
-        return WholePair(*self.options.resize)
+        return RgbdResize(*self.options.resize)
 
     @property
-    def val_transform(self) -> CenterPair:
+    def val_transform(self) -> RgbdCenterCrop:
         """The center, and depth as finely as it was measured."""
-        return CenterPair(self.transform, *self.options.crop)
+        return RgbdCenterCrop(self.transform, *self.options.crop)
 
     def predict(self, images: Tensor) -> Tensor:
         """uint8 or float (B, 3, H, W), 0 to 255 -> meters, float32 (B, H / 2, W / 2), roughly."""
@@ -126,26 +126,26 @@ class DepthTask(Task):
         found: Tensor = self.head(maps)[:, 0].float()
         return found
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """berHu, and the share of pixels within a factor of 1.25."""
         if self.training:
             options = self.options
             images, truth = vary(
                 batch.images,
-                batch.others["depth"],
-                draws,
+                batch.targets["depth"],
+                rng,
                 crop=options.crop,
                 zoom=options.scale,
                 rotation=options.rotation,
                 mirror=options.hflip,
             )
-            found = self.predict(tint(images, draws, *options.color_jitter))
+            found = self.predict(tint(images, rng, *options.color_jitter))
             predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
-            predicted, truth = self._measured(batch), batch.others["depth"]
+            predicted, truth = self._measured(batch), batch.targets["depth"]
         loss = berhu(predicted, truth, together=self.training)
-        if isinstance(self.backbone, MixedBackbone) and self.options.lasso is not None and self.training:
-            loss = loss + self.options.lasso * self.backbone.mix.penalty
+        if isinstance(self.backbone, MixedBackbone) and self.options.l1_layer_mix is not None and self.training:
+            loss = loss + self.options.l1_layer_mix * self.backbone.mix.penalty
         return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
 
     @torch.inference_mode()
@@ -155,7 +155,7 @@ class DepthTask(Task):
         shown = set(evenly_spaced(len(context.test), DRAWN))
 
         def compared(batch: Batch) -> tuple[Errors, Errors, list[dict[str, str]]]:
-            truth = batch.others["depth"]
+            truth = batch.targets["depth"]
             with context.devices.autocast():
                 predicted = self._measured(batch).clamp(*self.options.depth_range)
             constant = torch.full_like(truth, self.median.meters).clamp(*self.options.depth_range)
@@ -172,7 +172,7 @@ class DepthTask(Task):
 
     def _measured(self, batch: Batch) -> Tensor:
         """Metres at the pixels of the measured depth, float32 (B, H, W)."""
-        return bilinear_sample(self.predict(batch.images), batch.others["rows"], batch.others["columns"])
+        return bilinear_sample(self.predict(batch.images), batch.targets["rows"], batch.targets["columns"])
 
     @torch.no_grad()
     def _map(self, where: str) -> tuple[int, float]:
@@ -194,13 +194,13 @@ class DepthTask(Task):
 def _default_layer(backbone: Backbone) -> str:
     if "block3" in backbone.layers:
         return "block3"
-    return (backbone.options.maps or backbone.layers)[-1]
+    return (backbone.options.spatial_layers or backbone.layers)[-1]
 
 
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:
     """A test image, its depth and the prediction, both depths in the colors of the true one's range."""
-    height, width = (int((batch.others[name][row] <= 1).sum()) for name in ("rows", "columns"))
-    truth = batch.others["depth"][row]
+    height, width = (int((batch.targets[name][row] <= 1).sum()) for name in ("rows", "columns"))
+    truth = batch.targets["depth"][row]
     errors = Errors.of(predicted, truth)
     true, measured = (one[:height, :width].cpu().numpy() for one in (truth, predicted))
     near, far = float(true[true > 0].min(initial=np.inf)), float(true.max(initial=0.0))
@@ -215,7 +215,7 @@ def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, 
     return {"title": title, "uri": data_uri(panels, "JPEG")}
 
 
-def _details(task: DepthTask, fitted: Fitted, chance_level: Errors, median: Median) -> dict[str, Any]:
+def _details(task: DepthTask, fitted: TrainResult, chance_level: Errors, median: Median) -> dict[str, Any]:
     def series(name: str) -> list[list[float]]:
         rows = [row for row in fitted.curve if name in row]
         return [[int(row["step"]) for row in rows], [round(row[name], 4) for row in rows]]

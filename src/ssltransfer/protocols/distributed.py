@@ -52,8 +52,8 @@ def distributed_map(
     for one in load_batches(index, view, mine, seed=seed, workers=devices.workers):
         found.append(measure(one.to(devices.device)))
         progress.step(0.0)
-        progress.say(f"{n} images" + (f", {times} times" if times > 1 else ""))
+        progress.log(f"{n} images" + (f", {times} times" if times > 1 else ""))
     progress.close()
-    parts = devices.gathered(found)
+    parts = devices.all_gather(found)
     # The first process has at least as many as any other.
     return [part[turn] for turn in range(len(parts[0])) for part in parts if turn < len(part)]

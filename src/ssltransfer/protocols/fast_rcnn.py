@@ -11,7 +11,7 @@ from torch import Tensor
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.data.targets import Boxes
 from ssltransfer.models.backbone import LayerError
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import EvalContext, EvalResult, percent
 from ssltransfer.protocols.detection.ap import overlaps
 from ssltransfer.protocols.detection.backbones import DetectorBackbone, FcBackbone, Res5Backbone
@@ -50,7 +50,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     if options.multiscale_min_size:
         tests["_multi"] = [(short, options.max_size) for short in options.multiscale_min_size]
 
-    def build(model: Model, seed: int) -> FastRcnn:
+    def build(model: PretrainedModel, seed: int) -> FastRcnn:
         return FastRcnn(model, context.model.as_posix(), options, len(sets.test.classes), seed, train, test)
 
     return measure(context, sets, build, tests, about)
@@ -70,7 +70,7 @@ class FastRcnn(Detector):
 
     def __init__(
         self,
-        model: Model,
+        model: PretrainedModel,
         where: str,
         options: Options,
         classes: int,
@@ -113,9 +113,9 @@ class FastRcnn(Detector):
         return torch.cat(probabilities), torch.cat(boxes)
 
 
-def _body(model: Model, where: str, options: Options, seed: int) -> DetectorBackbone:
+def _body(model: PretrainedModel, where: str, options: Options, seed: int) -> DetectorBackbone:
     backbone = model.backbone.options
-    if backbone.fully_connected:
+    if backbone.top_layers:
         return FcBackbone(model, options.reinit_fc, options.dropout, options.pooling, seed)
     if "block3" in backbone.layers:
         return Res5Backbone(model, options.pooling, seed)

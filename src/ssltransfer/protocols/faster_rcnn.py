@@ -15,8 +15,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.data.rng import seed_of
-from ssltransfer.data.transforms import Paired
-from ssltransfer.models.weights import Model
+from ssltransfer.data.transforms import JointTransform
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import EvalContext, EvalResult
 from ssltransfer.protocols.detection.backbones import Res5Backbone
 from ssltransfer.protocols.detection.boxes import subsample_mask
@@ -36,7 +36,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     sets = sets_of(context)
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
 
-    def build(model: Model, seed: int) -> FasterRcnn:
+    def build(model: PretrainedModel, seed: int) -> FasterRcnn:
         return FasterRcnn(model, options, len(sets.test.classes), seed)
 
     return measure(context, sets, build, tests, {})
@@ -67,17 +67,17 @@ class FasterRcnn(Detector):
 
     Args:
         model: where weights come from.
-        options: of the protocol; with `lasso` the map is a mix of block3's units.
+        options: of the protocol; with `l1_layer_mix` the map is a mix of block3's units.
         classes: how many.
         seed: of the fresh layers.
     """
 
     multiple: ClassVar[int] = 32  # so that the anchors' spacing, a whole number to torchvision, is the map's
 
-    def __init__(self, model: Model, options: Options, classes: int, seed: int):
-        body = Res5Backbone(model, options.pooling, seed, mixed=options.lasso is not None)
+    def __init__(self, model: PretrainedModel, options: Options, classes: int, seed: int):
+        body = Res5Backbone(model, options.pooling, seed, mixed=options.l1_layer_mix is not None)
         super().__init__(model, body, options, classes, seed)
-        self.mix, self.strength = body.mix, options.lasso
+        self.mix, self.strength = body.mix, options.l1_layer_mix
         sides = tuple(scale * self.body.stride for scale in options.anchor_scales)
         anchors = AnchorGenerator((sides,), (options.anchor_ratios,))
         with torch.random.fork_rng(devices=[]):
@@ -99,7 +99,7 @@ class FasterRcnn(Detector):
         self.chance_loss += math.log(2)  # object or not, of an anchor
 
     @property
-    def transform(self) -> Paired:
+    def transform(self) -> JointTransform:
         """Whole images with their boxes."""
         return TrainingView(self.choices.min_size, self.choices.max_size)
 

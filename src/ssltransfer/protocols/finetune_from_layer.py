@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import FinetuneFromLayer as Options
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import CenterSquare, Transform
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, learning
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.crops import map_crops
@@ -90,19 +90,19 @@ class PartialFinetuneTask(Task):
         seed: of the fresh weights.
     """
 
-    def __init__(self, model: Model, layer: str, options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layer: str, options: Options, classes: Classes, seed: int):
         super().__init__()
         self.model, self.layer = model, layer
         self.crops = options.crops
         # By layer, so that a training does not hang on which others there are.
         seed = seed_of(seed, "retrained", layer)
-        self.backbone = build_backbone(model.backbone.options, top=True, seed=seed, dropout=options.dropout)
+        self.backbone = build_backbone(model.backbone.options, include_top=True, seed=seed, dropout=options.dropout)
         self.later = self.backbone.layers[self.backbone.layers.index(layer) + 1 :]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             last = nn.Linear(math.prod(self.backbone.shapes()[self.backbone.layers[-1]]), len(classes.names))
             initialize_last(last)
-        before = nn.Dropout(options.dropout) if self.backbone.options.fully_connected else nn.Identity()
+        before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Flatten(), last)
         for parameter in self._never_used():
             parameter.requires_grad_(False)
@@ -123,18 +123,18 @@ class PartialFinetuneTask(Task):
     def transform(self) -> Transform:
         """The square from which the device crops."""
         backbone = self.backbone.options
-        return CenterSquare(backbone.short_side, backbone.short_side)
+        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
     @property
     def val_transform(self) -> Transform:
         """The center crop."""
         return self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
         images = batch.images
         if self.training:
-            images = mirror_some(random_crop(images, draws, self.backbone.options.size), draws)
+            images = random_hflip(random_crop(images, rng, self.backbone.options.img_size), rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target, logits = labels[batch.ids], self.logits(images)
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
@@ -148,7 +148,7 @@ class PartialFinetuneTask(Task):
 
     def _rest(self, x: Tensor) -> Tensor:
         for layer in self.later:
-            x = self.backbone.step(layer, x)
+            x = self.backbone.forward_layer(layer, x)
         found: Tensor = self.head(x)
         return found
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import Knn
-from ssltransfer.kmeans import Rows
+from ssltransfer.kmeans import SubsetSource
 from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, evenly_spaced
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.knn_search import knn_search
@@ -37,7 +37,7 @@ def evaluate(context: EvalContext) -> EvalResult:
             raise ArtifactError(
                 f"{context.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
             )
-        gallery = Rows(context.features[0], chosen) if options.label_subset else context.features[0]
+        gallery = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
         k, names = max(options.k, min(SHOWN, len(chosen))), (context.spec.train, context.spec.test)
         ids, cosines, took = knn_search(gallery, context.features[1], k, context.devices.device, names)
         ids = chosen[ids]

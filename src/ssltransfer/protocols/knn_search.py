@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.kmeans import Points, Source, memory_budget
+from ssltransfer.kmeans import PointLoader, PointSource, memory_budget
 from ssltransfer.training.progress import Progress
 
 QUERY_FLOATS = {"cpu": 8 << 20, "cuda": 64 << 20}
@@ -14,7 +14,7 @@ MOST_QUERIES = 2048
 
 
 def knn_search(
-    gallery: Source, asked: Source, k: int, device: torch.device, where: tuple[str, str]
+    gallery: PointSource, asked: PointSource, k: int, device: torch.device, where: tuple[str, str]
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """The k nearest of a gallery, by cosine.
 
@@ -33,7 +33,7 @@ def knn_search(
     """
     n, block = asked.shape[0], query_block(asked.shape, device)
     points, queries = (
-        Points(source, block, normalize=True, device=device, budget=memory_budget(), where=name, keep=keep)
+        PointLoader(source, block, normalize=True, device=device, budget=memory_budget(), where=name, keep=keep)
         for source, name, keep in zip((gallery, asked), where, (True, False), strict=True)
     )
     print(f"gallery: {points}; {block} queries at a time", flush=True)
@@ -44,7 +44,7 @@ def knn_search(
         values, found = topk_products(points, queries.take(np.arange(span.start, span.stop)), k)
         ids[span], cosines[span] = found.cpu().numpy(), values.cpu().numpy()
         progress.step(0.0)
-        progress.say(f"{span.stop} of {n} queries")
+        progress.log(f"{span.stop} of {n} queries")
     return ids, cosines, progress.close()
 
 
@@ -54,7 +54,7 @@ def query_block(shape: tuple[int, int], device: torch.device) -> int:
 
 
 @torch.inference_mode()
-def topk_products(gallery: Points, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def topk_products(gallery: PointLoader, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest inner products of each query with the gallery; equal ones by the lowest sample.
 
     Args:

@@ -26,5 +26,5 @@ def layers_to_measure(backbone: Backbone, asked: tuple[str, ...] | None, where: 
 def default_layers(backbone: Backbone) -> tuple[str, ...]:
     """Every convolutional map; the vectors of a backbone that has no maps (HOG)."""
     shapes = backbone.shapes()
-    names = tuple(name for name in backbone.layers if name in backbone.options.convolutions)
+    names = tuple(name for name in backbone.layers if name in backbone.options.base_layers)
     return tuple(name for name in names if len(shapes[name]) == 3) or names

@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import LinearProbePerLayer as Options
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
-from ssltransfer.data.transforms import CenterSquare, Transform
+from ssltransfer.data.rng import SampleRNG, seed_of
+from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.crops import map_crops
 from ssltransfer.protocols.layers import layers_to_measure
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task, accuracy
 
 
@@ -88,7 +88,7 @@ class PerLayerProbes(Task):
         pooled: layer -> shape of what is classified.
     """
 
-    def __init__(self, model: Model, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
         super().__init__()
         self.model, self.layers, self.options = model, layers, options
         shapes = model.backbone.shapes()
@@ -103,19 +103,19 @@ class PerLayerProbes(Task):
     def transform(self) -> Transform:
         """The square from which the device crops."""
         backbone = self.model.backbone.options
-        return CenterSquare(backbone.short_side, backbone.short_side)
+        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
     @property
     def val_transform(self) -> Transform:
         """The center crop."""
         return self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of every layer."""
-        size = self.model.backbone.options.size
+        size = self.model.backbone.options.img_size
         images = batch.images
         if self.training:
-            images = mirror_some(random_crop(images, draws, size), draws)
+            images = random_hflip(random_crop(images, rng, size), rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.logits(images)
@@ -180,7 +180,7 @@ def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Mo
     return nn.Sequential(norm, nn.Flatten(), linear)
 
 
-def _curves(fitted: Fitted, layers: tuple[str, ...]) -> dict[str, Any]:
+def _curves(fitted: TrainResult, layers: tuple[str, ...]) -> dict[str, Any]:
     """Columns of the first seed's learning curve, by layer; validation values at fewer steps."""
     held = [row for row in fitted.curve if "val_loss" in row]
 

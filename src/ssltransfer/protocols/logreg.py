@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import LogReg
-from ssltransfer.kmeans import Points, Rows, Source, memory_budget
+from ssltransfer.kmeans import PointLoader, PointSource, SubsetSource, memory_budget
 from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, percent
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.subsets import labeled_subsets, stratified
@@ -49,7 +49,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     for number, chosen in enumerate(
         labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds)
     ):
-        source = Rows(context.features[0], chosen) if options.label_subset else context.features[0]
+        source = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
         fitted = _fitted(context, options, source, classes, chosen, number)
         accuracies.append(accuracy_of(classes, fitted["predicted"]))
         predicted = fitted.pop("predicted")
@@ -58,13 +58,15 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 def _fitted(
-    context: EvalContext, options: LogReg, source: Source, classes: Classes, chosen: np.ndarray, number: int
+    context: EvalContext, options: LogReg, source: PointSource, classes: Classes, chosen: np.ndarray, number: int
 ) -> dict[str, Any]:
     """The classifier of the chosen training images: details, and `predicted`, the class of each test image."""
     assert context.features is not None
     labels, c = classes.train[chosen], len(classes.names)
     train, test = (
-        Points(one, c, normalize=False, device=context.devices.device, budget=memory_budget(), where=name, keep=keep)
+        PointLoader(
+            one, c, normalize=False, device=context.devices.device, budget=memory_budget(), where=name, keep=keep
+        )
         for one, name, keep in (
             (source, context.spec.train, True),
             (context.features[1], context.spec.test, False),
@@ -119,7 +121,7 @@ class Objective:
 
     def __init__(
         self,
-        points: Points,
+        points: PointLoader,
         labels: np.ndarray,
         classes: int,
         penalties: Sequence[float],
@@ -163,7 +165,7 @@ class Objective:
         return total / self._n + self.penalty.flatten() * weight.square().sum((1, 2))
 
     @torch.inference_mode()
-    def predict(self, points: Points) -> np.ndarray:
+    def predict(self, points: PointLoader) -> np.ndarray:
         """int64 (G, N), the likeliest class of each point."""
         single, shape = self.parameters.flatten(0, 1).float(), self.parameters.shape[:2]
         scores = (_scores(single, self._standard(x)).unflatten(1, shape) for _, x in points)
@@ -276,7 +278,7 @@ def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
     return curve
 
 
-def standardization(points: Points) -> tuple[Tensor, Tensor]:
+def standardization(points: PointLoader) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each dimension, float32 (M,); a constant dimension is divided by 1."""
     n, m = points.shape
     total = torch.zeros(m, dtype=torch.float64, device=points.device)

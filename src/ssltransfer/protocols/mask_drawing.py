@@ -8,15 +8,15 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ssltransfer.data.drawing import data_uri, side_by_side
+from ssltransfer.data.formats.voc import palette
 from ssltransfer.data.targets import VOID
-from ssltransfer.data.world.voc import palette
 
 HEIGHT = 120  # pixels, and at most twice as wide: a drawing stays below 40 kB
 
 
 def colored(mask: np.ndarray) -> np.ndarray:
     """uint8 (H, W) of class numbers -> (H, W, 3): VOC's colors, void white."""
-    colors = np.array(palette(), np.uint8).reshape(256, 3)
+    colors = palette()
     colors[VOID] = 255
     return colors[mask]
 

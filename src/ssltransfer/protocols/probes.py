@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import ProbeOptions as Options
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.colors import distort_colors
-from ssltransfer.data.device_ops import mirror_some, random_crop
+from ssltransfer.data.colors import color_jitter
+from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Transform
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import LayerError, initialize_last
 from ssltransfer.models.build import rebuild
-from ssltransfer.models.layer_mix import Mix, units_of
+from ssltransfer.models.layer_mix import LayerMix, units_of
 from ssltransfer.models.pooling import pooled, pooled_shape
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, learning
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics, top5_of
 from ssltransfer.protocols.distributed import distributed_map
@@ -96,14 +96,14 @@ class ProbeTask(Task):
         shape: of the layer after pooling.
     """
 
-    def __init__(self, model: Model, options: Options, classes: Classes, seed: int, where: str):
+    def __init__(self, model: PretrainedModel, options: Options, classes: Classes, seed: int, where: str):
         super().__init__()
         self.model, self.options = model, options
         self.layer = options.layer or model.backbone.layers[-1]
         model.backbone.require([self.layer], where)
-        lasso: float | None = getattr(options, "lasso", None)
-        self.strength = lasso
-        self.mix = None if lasso is None else Mix(model.backbone)
+        l1_layer_mix: float | None = getattr(options, "l1_layer_mix", None)
+        self.strength = l1_layer_mix
+        self.mix = None if l1_layer_mix is None else LayerMix(model.backbone)
         shape = model.backbone.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
@@ -138,7 +138,7 @@ class ProbeTask(Task):
         """A random box, or the square from which the device crops."""
         if self.options.augment == "random-resized-crop":
             return RandomResizedCrop(self.view.size)
-        return CenterSquare(self.view.short, self.view.short)
+        return ResizeCenterCrop(self.view.short_side, self.view.short_side)
 
     @property
     def val_transform(self) -> Transform:
@@ -146,17 +146,17 @@ class ProbeTask(Task):
         return self.view
 
     @property
-    def view(self) -> CenterSquare:
+    def view(self) -> ResizeCenterCrop:
         """The center crop that the model wants, for one pass or for nine patches."""
         return self.model.patches_view if self.options.patches else self.model.view
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
         images = batch.images
         if self.training:
-            images = random_crop(images, draws, self.view.size)
-            images = mirror_some(images, draws) if self.options.hflip else images
-            images = distort_colors(images, draws) if self.options.color_jitter else images
+            images = random_crop(images, rng, self.view.size)
+            images = random_hflip(images, rng) if self.options.hflip else images
+            images = color_jitter(images, rng) if self.options.color_jitter else images
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
         logits = self.classifier(self._seen(images))
@@ -191,8 +191,8 @@ class ProbeTask(Task):
             squares.add_(x.square().sum(0))
 
         distributed_map(train, self.view, BATCH, add, devices, what="standardize")
-        mean = devices.summed(total) / len(train)
-        variance = (devices.summed(squares) / len(train) - mean.square()).clamp(min=0)
+        mean = devices.all_reduce_sum(total) / len(train)
+        variance = (devices.all_reduce_sum(squares) / len(train) - mean.square()).clamp(min=0)
         self.mean, self.deviation = mean.float(), (variance + VARIANCE_FLOOR).sqrt().float()
 
     @torch.inference_mode()

@@ -16,13 +16,13 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import Segmentation as Options
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import VOID, read_target
-from ssltransfer.data.transforms import Paired
+from ssltransfer.data.transforms import JointTransform
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import EvalContext, EvalResult, evenly_spaced, learning, percent
 from ssltransfer.protocols.confusion import all_background, confusion, intersection_over_union, mean_iou, shares
 from ssltransfer.protocols.distributed import distributed_map
@@ -89,7 +89,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 @dataclass(frozen=True)
-class WithMask(Paired):
+class WithMask(JointTransform):
     """A image as it is and its mask: neither resized nor cut nor mirrored."""
 
     padding: ClassVar[Mapping[str, float]] = {"mask": VOID}
@@ -123,9 +123,9 @@ class SegmentationTask(Task):
         parts: float64 (C,), share of each class in a training image, in the mean; gives the chance-level loss.
     """
 
-    def __init__(self, model: Model, options: Options, parts: np.ndarray):
+    def __init__(self, model: PretrainedModel, options: Options, parts: np.ndarray):
         super().__init__()
-        self.rule: Normalize = model.rule
+        self.rule: Normalize = model.normalization
         self.options, self.classes = options, len(parts)
         self.network = Fcn(model.backbone, len(parts), padding=options.padding, dropout=options.dropout)
         network = self.network
@@ -153,7 +153,7 @@ class SegmentationTask(Task):
                 module.eval()
         return self
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Mean over the images of the mean over their pixels."""
         losses = []
         for image, mask in _cut(batch):
@@ -173,7 +173,7 @@ class SegmentationTask(Task):
         def counted(batch: Batch) -> dict[str, str] | None:
             with devices.autocast(self.options.schedule.precision):
                 logits = self.network(normalize(batch.images, self.rule))
-            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.others["mask"][0].cpu().numpy()
+            predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.targets["mask"][0].cpu().numpy()
             np.add(total, confusion(truth, predicted, self.classes), out=total)
             sample = int(batch.ids)
             if sample not in shown:
@@ -182,7 +182,7 @@ class SegmentationTask(Task):
             return beside(test.paths[sample], image, truth, predicted, test.classes)
 
         drawn = distributed_map(test, self.transform, 1, counted, devices)
-        return np.sum(devices.gathered(total), axis=0), [one for one in drawn if one]
+        return np.sum(devices.all_gather(total), axis=0), [one for one in drawn if one]
 
 
 def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
@@ -190,18 +190,18 @@ def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
     return [
         (image[:, :height, :width], mask[:height, :width])
         for image, mask, (height, width) in zip(
-            batch.images, batch.others["mask"], batch.others["sizes"].tolist(), strict=True
+            batch.images, batch.targets["mask"], batch.targets["sizes"].tolist(), strict=True
         )
     ]
 
 
-def with_layers(model: Model, seed: int) -> Model:
+def with_layers(model: PretrainedModel, seed: int) -> PretrainedModel:
     """The model, with fresh fully-connected layers where its backbone may have them and it does not.
 
     Fresh ones start by Kaiming's rule and depend on the seed alone; those that a model has are kept.
     """
     options = model.backbone.options
-    if model.backbone.layers == options.layers or not options.fully_connected:
+    if model.backbone.layers == options.layers or not options.top_layers:
         return model
     return replace(model, backbone=with_top(model.backbone, seed=seed_of(seed, "fc6-7")))
 
@@ -214,7 +214,7 @@ def class_shares(index: Index, classes: int) -> np.ndarray:
         counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
         total += counts / counts.sum()
         progress.step(0.0)
-        progress.say("pixels counted")
+        progress.log("pixels counted")
     progress.close()
     return total / len(index)
 

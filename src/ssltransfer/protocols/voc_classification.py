@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import VocClassification as Options
-from ssltransfer.data.device_ops import mirror_some
+from ssltransfer.data.device_ops import random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import resize
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.build import with_top
-from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.fuse_bn import fuse_conv_bn
 from ssltransfer.models.normalize import normalize
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.average_precision import area, eleven_points, precisions
 from ssltransfer.protocols.base import EvalContext, EvalResult, learning, percent
 from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.protocols.finetune import prepare_for_finetuning
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64
@@ -111,11 +111,13 @@ class MultiLabelFinetuneTask(Task):
         seed: of the fresh layers.
     """
 
-    def __init__(self, model: Model, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int):
+    def __init__(
+        self, model: PretrainedModel, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int
+    ):
         super().__init__()
-        self.rule, self.options, classes = model.rule, options, train.shape[1]
+        self.rule, self.options, classes = model.normalization, options, train.shape[1]
         self.backbone, learning = _backbone(model, where, options, seed)
-        before = nn.Dropout(options.dropout) if self.backbone.options.fully_connected else nn.Identity()
+        before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Linear(self.backbone.shapes()[self.backbone.layers[-1]][0], classes))
         _afresh([self.head[1]], seed, "fc8")
         for name, parameter in self.backbone.named_parameters():
@@ -130,7 +132,7 @@ class MultiLabelFinetuneTask(Task):
     @property
     def transform(self) -> ScaledCrop:
         """Random scale and place."""
-        return ScaledCrop(self.backbone.options.size, self.options.scale)
+        return ScaledCrop(self.backbone.options.img_size, self.options.scale)
 
     def train(self, mode: bool = True) -> MultiLabelFinetuneTask:
         """Frozen batch norms stay in evaluation mode."""
@@ -140,20 +142,20 @@ class MultiLabelFinetuneTask(Task):
                 module.eval()
         return self
 
-    def logits(self, images: Tensor, draws: Draws) -> Tensor:
+    def logits(self, images: Tensor, rng: SampleRNG) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, C)."""
-        x = normalize(mirror_some(images, draws), self.rule)
+        x = normalize(random_hflip(images, rng), self.rule)
         found: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
         return found
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """`loss_weight` times the mean over images and classes of the cross-entropy; difficult ones give zero.
 
         With 20 classes and weight 20 that is the released code's sum over classes, mean over images.
         """
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         presence = labels[batch.ids]
-        logits = self.logits(batch.images, draws).float()
+        logits = self.logits(batch.images, rng).float()
         losses = F.binary_cross_entropy_with_logits(logits, (presence > 0).float(), reduction="none")
         return {"loss": self.options.loss_weight * (losses * (presence != 0)).mean()}
 
@@ -166,7 +168,7 @@ class MultiLabelFinetuneTask(Task):
 
         def scored(batch: Batch) -> np.ndarray:
             with devices.autocast():
-                found = self.logits(batch.images, batch.draws(seed))
+                found = self.logits(batch.images, batch.rng(seed))
             rows: np.ndarray = found.double().cpu().numpy()
             return rows
 
@@ -174,9 +176,9 @@ class MultiLabelFinetuneTask(Task):
         return np.concatenate(parts).reshape(crops, len(context.test), -1).sum(0)
 
 
-def _backbone(model: Model, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
+def _backbone(model: PretrainedModel, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
     """The network to train, and the names of its tensors that learn under fc6-8."""
-    fc = model.backbone.options.fully_connected
+    fc = model.backbone.options.top_layers
     if not fc:
         return model.backbone, set()
     if options.trainable == "fc8":
@@ -191,7 +193,7 @@ def _backbone(model: Model, where: str, options: Options, seed: int) -> tuple[Ba
                 module.p = options.dropout
         return model.backbone, set()
     backbone = with_top(model.backbone, seed=seed, dropout=options.dropout)
-    absorb_norms(backbone, linear_only=True)
+    fuse_conv_bn(backbone, linear_only=True)
     linear = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
     _afresh(list(linear.values()), seed, "fc6-7")
     return backbone, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}
@@ -210,9 +212,9 @@ def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
 def _presence(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
     found = []
     for index, name in ((context.train, context.spec.train), (context.test, context.spec.test)):
-        if index.presence is None:
+        if index.multi_label is None:
             raise ArtifactError(f"{name}: does not have VOC's labels (several a image); name a set of format voc.")
-        found.append(index.presence)
+        found.append(index.multi_label)
     if context.train.classes != context.test.classes:
         raise ArtifactError(
             f"{context.spec.test}: its classes are not those of {context.spec.train}; name two VOC splits."
@@ -246,7 +248,7 @@ def _precision_recall(
 
 
 def _details(
-    context: EvalContext, found: dict[str, list[float | None]], fitted: Fitted, task: MultiLabelFinetuneTask
+    context: EvalContext, found: dict[str, list[float | None]], fitted: TrainResult, task: MultiLabelFinetuneTask
 ) -> dict[str, Any]:
     names = context.test.classes
     return {

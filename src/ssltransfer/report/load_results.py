@@ -12,7 +12,7 @@ from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.labels import Labels, read_labels
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
-from ssltransfer.artifacts.workdir import run_file_of
+from ssltransfer.artifacts.workdir import run_info_file
 
 Kind = Literal["learned", "random", "supervised"]
 
@@ -194,7 +194,7 @@ def _made(path: Path, name: str, stages: tuple[str, ...]) -> Made:
 def _read_run(output: Path) -> dict[str, Any] | None:
     """Cost and versions of the run that wrote `output`; never worth ending the report."""
     try:
-        content = read_json(run_file_of(output))
+        content = read_json(run_info_file(output))
     except ArtifactError:
         return None
     return content if isinstance(content, dict) else None

@@ -55,7 +55,7 @@ _STYLE: dict[Any, Any] = {
 
 
 class Plots:
-    """Draws figures with ids of their own, so that many of them stand in one page."""
+    """SampleRNG figures with ids of their own, so that many of them stand in one page."""
 
     def __init__(self) -> None:
         self._numbers = count(1)

@@ -67,7 +67,7 @@ def costs(results: Results) -> Costs:
             float(run.get("seconds", 0.0)),
             run.get("peak_memory_mb"),
             run.get("images_per_second"),
-            run.get("share_waiting_for_data"),
+            run.get("data_wait_fraction"),
             run.get("device"),
         )
         for stage, name, run in results.runs()

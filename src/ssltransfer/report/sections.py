@@ -137,8 +137,8 @@ def datasets(results: Results) -> Iterator[dict[str, Any]]:
         index = entry.index
         sample = sample_of(index, STRIP)
         per_class_counts = np.bincount(index.labels[index.labels >= 0], minlength=len(index.classes))
-        if index.presence is not None:
-            per_class_counts = (index.presence == 1).sum(0)
+        if index.multi_label is not None:
+            per_class_counts = (index.multi_label == 1).sum(0)
         yield {
             "entry": entry,
             "n": len(index),

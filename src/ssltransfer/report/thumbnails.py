@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
-from ssltransfer.data.cached import read_sample
 from ssltransfer.data.drawing import data_uri
+from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.image_io import CorruptImageError, read
 from ssltransfer.data.rng import seed_of
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.state_dicts import read_tensors
 
 SIDE = 64
@@ -25,7 +25,7 @@ GRAY = 128
 def shown(index: Index, sample: int) -> Path | Tensor:
     """Where a thumbnail comes from: the image's file, or its packed pixels where it has none (a frame of a video)."""
     path = index.path(sample)
-    if index.packed is None or path.exists():
+    if index.cache is None or path.exists():
         return path
     try:
         return read_sample(index, sample)
@@ -42,7 +42,7 @@ def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
     """
     try:
         image = source if isinstance(source, Tensor) else read(source, min_short_side=side)
-        square = CenterSquare(side, side)(image, Random(0))
+        square = ResizeCenterCrop(side, side)(image, Random(0))
     except (CorruptImageError, OSError):
         return np.full((side, side, 3), GRAY, np.uint8)
     return square.permute(1, 2, 0).contiguous().numpy()

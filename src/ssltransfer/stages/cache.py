@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
+from ssltransfer.artifacts.image_cache import ImageCache, Shard, cut, read_shard, table_file, write_shard
 from ssltransfer.artifacts.index import Index, read_index, write_index
-from ssltransfer.artifacts.packed import Packed, Shard, cut, read_shard, table_file, write_shard
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.formats import CacheOptions
-from ssltransfer.data.cached import pack, read_sample
-from ssltransfer.data.parallel import made_by_processes
+from ssltransfer.data.image_cache import pack, read_sample
+from ssltransfer.data.parallel import parallel_imap
 
 SAMPLED = 32  # images packed beforehand to know what the others will take
 
@@ -39,35 +39,35 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
         ArtifactError: a image is not the one that was indexed, or the disk cannot hold them.
     """
     threads = threads or len(os.sched_getaffinity(0))
-    with Work("cache", output, spec.canonical(), {"data": [data]}) as work:
+    with WorkDir("cache", output, spec.canonical(), {"data": [data]}) as work:
         index = read_index(data)
-        if index.packed is not None:
+        if index.cache is not None:
             raise ArtifactError(f"{data}: is a cache already; give the index that it was made from.")
         if index.targets is not None:
             raise ArtifactError(
                 f"{data}: its {index.targets.kind} belong to images of full size; leave `cache` of this dataset out."
             )
         torch.set_num_threads(1)  # each process decodes images of its own
-        pixels = packed_pixels(index, spec)
-        job = _Shards(index, spec, work.folder, cut(pixels * spec.bytes_a_pixel))
+        pixels = cached_pixels(index, spec)
+        job = _ShardWriter(index, spec, work.folder, cut(pixels * spec.bytes_per_pixel))
         _refuse_too_much(job, pixels)
-        shards = list(made_by_processes(job, map(len, job.spans), threads=threads, unit="image", preload=__name__))
+        shards = list(parallel_imap(job, map(len, job.spans), threads=threads, unit="image", preload=__name__))
         rows = np.concatenate([shard.rows for shard in shards])
-        packed = Packed(work.folder, spec, [(shard.size, shard.digest) for shard in shards], rows)
+        packed = ImageCache(work.folder, spec, [(shard.size, shard.digest) for shard in shards], rows)
         total = sum(shard.size for shard in shards)
-        work.record(device=f"CPU ({threads} processes)", packed_bytes=total)
-        write_index(output, replace(index, packed=packed, spec=index.spec | {"cache": json.loads(spec.canonical())}))
+        work.write_run_info(device=f"CPU ({threads} processes)", cache_bytes=total)
+        write_index(output, replace(index, cache=packed, spec=index.spec | {"cache": json.loads(spec.canonical())}))
     print(f"{len(index)} images in {len(shards)} shards, {total / 1e6:.1f} MB", flush=True)
 
 
-def packed_pixels(index: Index, spec: CacheOptions) -> np.ndarray:
+def cached_pixels(index: Index, spec: CacheOptions) -> np.ndarray:
     """Pixels that each image will have, but for rounding; float64 (N,)."""
     sides = index.sizes.astype(np.float64)
-    scale = np.minimum(1.0, spec.short / sides.min(axis=1))
+    scale = np.minimum(1.0, spec.short_side / sides.min(axis=1))
     return np.asarray(sides.prod(axis=1) * scale**2)
 
 
-class _Shards:
+class _ShardWriter:
     """Shard number -> the shard, made where it must be."""
 
     def __init__(self, index: Index, spec: CacheOptions, folder: Path, spans: list[range]):
@@ -82,26 +82,26 @@ class _Shards:
 
     def _images(self, span: range) -> Iterator[tuple[bytes, int, int]]:
         for sample in span:
-            yield packed_sample(self.index, sample, self.spec)
+            yield cached_sample(self.index, sample, self.spec)
 
 
-def packed_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes, int, int]:
+def cached_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes, int, int]:
     """A image of the index as it is stored: bytes, width and height.
 
     Raises:
         ArtifactError: it is gone, broken, or not the one that was indexed.
     """
     # With the hint that a transform to this size gives, so that its pixels are equal to the last bit.
-    image = read_sample(index, sample, min_short_side=spec.short)
-    if digest_of(index.path(sample)) != index.digests[sample]:
+    image = read_sample(index, sample, min_short_side=spec.short_side)
+    if file_digest(index.path(sample)) != index.digests[sample]:
         raise ArtifactError(f"{index.path(sample)}: has changed since the index was made; run the index stage again.")
     return pack(image, spec)
 
 
-def _refuse_too_much(job: _Shards, pixels: np.ndarray) -> None:
+def _refuse_too_much(job: _ShardWriter, pixels: np.ndarray) -> None:
     """Say what will be written, and refuse it where the disk is too small."""
     missing = [span for number, span in enumerate(job.spans) if not table_file(job.folder, number).is_file()]
-    each = _bytes_a_pixel(job, pixels) if missing else 0.0
+    each = _bytes_per_pixel(job, pixels) if missing else 0.0
     needed = each * sum(float(pixels[span.start : span.stop].sum()) for span in missing)
     free = shutil.disk_usage(job.folder).free
     said = f"{needed / 1e6:.1f} MB to write ({each:.2f} bytes a pixel), {free / 1e6:.1f} MB free"
@@ -113,11 +113,11 @@ def _refuse_too_much(job: _Shards, pixels: np.ndarray) -> None:
         )
 
 
-def _bytes_a_pixel(job: _Shards, pixels: np.ndarray) -> float:
+def _bytes_per_pixel(job: _ShardWriter, pixels: np.ndarray) -> float:
     """Exact for raw pixels; for JPEG from a few images spread over the set."""
     if job.spec.format == "raw":
-        return job.spec.bytes_a_pixel
+        return job.spec.bytes_per_pixel
     n = len(job.index)
     sample = np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)
-    made = sum(len(packed_sample(job.index, int(place), job.spec)[0]) for place in sample)
+    made = sum(len(cached_sample(job.index, int(place), job.spec)[0]) for place in sample)
     return made / float(pixels[sample].sum())

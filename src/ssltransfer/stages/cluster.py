@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ssltransfer.artifacts.features import open_features
-from ssltransfer.artifacts.files import digest_of, replacing, write_text
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.files import atomic_write, file_digest, write_text
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Cluster
 from ssltransfer.kmeans import kmeans
 from ssltransfer.training.checkpoint import Checkpoint
@@ -33,8 +33,8 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
         ArtifactError: the features are missing or unusable, there are fewer different points than k, a cluster is
             empty where that is an error, or the memory is too small.
     """
-    with Work("cluster", output, spec.canonical(), {"features": [features]}) as work:
-        if work.already_made():
+    with WorkDir("cluster", output, spec.canonical(), {"features": [features]}) as work:
+        if work.is_cached():
             return
         devices = plan_devices(threads)
         store, about = open_features(features)
@@ -59,13 +59,13 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
         if devices.rank:
             return
         centroids, curve = output.parent / "centroids.npy", output.parent / "curve.jsonl"
-        with replacing(centroids) as beside, beside.open("wb") as file:
+        with atomic_write(centroids) as beside, beside.open("wb") as file:
             np.save(file, found.centroids)
         write_text(curve, "".join(json.dumps(row) + "\n" for row in found.curve))
         n, dims = store.shape
         content: dict[str, Any] = {
-            "centroids": digest_of(centroids),
-            "curve": digest_of(curve),
+            "centroids": file_digest(centroids),
+            "curve": file_digest(curve),
             "k": spec.k,
             "points": n,
             "dims": dims,
@@ -88,5 +88,5 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             f"mean squared distance {found.objective / n:.6g}",
             flush=True,
         )
-        work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), points_kept=found.tier)
+        work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), residency=found.residency)
         checkpoint.file.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from ssltransfer.artifacts.features import FeatureStore, open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.protocols.base import EvalContext, EvalResult
@@ -56,8 +56,8 @@ def run(
         "train_features": [train_features] if train_features else [],
         "test_features": [test_features] if test_features else [],
     }
-    with Work("evaluate", output, spec.canonical(), inputs) as work:
-        if work.already_made():
+    with WorkDir("evaluate", output, spec.canonical(), inputs) as work:
+        if work.is_cached():
             return
         if bool(train) != spec.protocol.needs_train:
             raise ArtifactError(
@@ -100,20 +100,20 @@ def run(
             f"{len(train_index) if train else 'no'} training and {len(test_index)} test images",
             flush=True,
         )
-        work.record(device=str(devices), **outcome.measured)
+        work.write_run_info(device=str(devices), **outcome.measured)
         write_metrics(output, metrics)
         for leftover in work.folder.iterdir():
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             elif leftover.name != "lock":
                 leftover.unlink()
-        work.seal()
+        work.mark_done()
 
 
 def _train_test_overlap(spec: Measurement, train: Index, test: Index) -> int:
     if not len(train) or not len(test):
         raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no image can be read; mend the dataset.")
-    overlap = train.shared_with(test)
+    overlap = train.num_shared_with(test)
     if overlap > MAX_OVERLAP * len(test):
         raise ArtifactError(
             f"{spec.test}: {overlap} of its {len(test)} images stand in the training set {spec.train} too, by "

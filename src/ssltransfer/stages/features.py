@@ -9,12 +9,12 @@ from typing import Any
 import torch.distributed as dist
 
 from ssltransfer.artifacts.features import FeatureStore, Writer
-from ssltransfer.artifacts.files import ArtifactError, digest_of, write_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, write_json
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.artifacts.workdir import MANIFEST, Work
+from ssltransfer.artifacts.workdir import MANIFEST, WorkDir
 from ssltransfer.config.entities import Features
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.extraction import Extraction
+from ssltransfer.training.extraction import FeatureExtractor
 
 
 def run(
@@ -41,13 +41,15 @@ def run(
     number, parts = _part(part)
     name = f"{number + 1}-of-{parts}" if part else ""
     inputs = {"model": [model], "data": [data]}
-    with Work("features", output.with_name(MANIFEST) if part else output, spec.canonical(), inputs, part=name) as work:
+    with WorkDir(
+        "features", output.with_name(MANIFEST) if part else output, spec.canonical(), inputs, part=name
+    ) as work:
         path = work.folder / "store.zarr"
-        if not part and path.is_dir() and not FeatureStore.open(path).missing() and work.already_made():
+        if not part and path.is_dir() and not FeatureStore.open(path).missing() and work.is_cached():
             return
         devices = plan_devices(threads)
         index = read_index(data)
-        extraction = Extraction(spec, model, devices)
+        extraction = FeatureExtractor(spec, model, devices)
         store = FeatureStore.create(path, len(index), extraction.dims, spec.precision, compress=spec.compress)
         chunks = range(number, store.chunks, parts)
         missing = [chunk for chunk in store.missing() if chunk in chunks]
@@ -60,14 +62,14 @@ def run(
         if devices.world > 1:
             dist.barrier()  # until all know what is missing
         measured = _fill(store, missing[devices.rank :: devices.world], extraction, index)
-        store.settle()
+        store.flush()
         if devices.world > 1:
             dist.barrier()
         if devices.rank:
             return
         if part:
-            digests = {str(chunk): digest_of(store.chunk_file(chunk)) for chunk in chunks}
-            work.record(device=str(devices), **measured)
+            digests = {str(chunk): file_digest(store.chunk_file(chunk)) for chunk in chunks}
+            work.write_run_info(device=str(devices), **measured)
             write_json(output, {"stage": "features", "part": name, "work": work.key, "chunks": digests})
             return
         content = {
@@ -92,12 +94,12 @@ def _part(text: str | None) -> tuple[int, int]:
     return number - 1, parts
 
 
-def _fill(store: FeatureStore, chunks: list[int], extraction: Extraction, index: Index) -> dict[str, Any]:
+def _fill(store: FeatureStore, chunks: list[int], extraction: FeatureExtractor, index: Index) -> dict[str, Any]:
     """Compute and write chunks; returns what run.json keeps."""
     spans = [store.span(chunk) for chunk in chunks]
     progress = extraction.progress("features", spans)
     with Writer(store) as writer:
         for chunk, rows in zip(chunks, extraction.chunks(index, spans, progress), strict=True):
             writer.write(chunk, rows)
-            progress.say(f"chunk {chunk + 1}/{store.chunks}, {writer.waiting:.0%} waiting for the writer")
+            progress.log(f"chunk {chunk + 1}/{store.chunks}, {writer.waiting:.0%} waiting for the writer")
     return {**progress.close(), "share_waiting_for_writer": round(writer.waiting, 3)}

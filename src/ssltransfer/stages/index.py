@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, Targets, write_index
-from ssltransfer.artifacts.workdir import record_run
+from ssltransfer.artifacts.workdir import write_run_info
 from ssltransfer.config.base import NameFile
 from ssltransfer.config.formats import Dataset, Video
-from ssltransfer.data.formats import Found, LayoutError, find
-from ssltransfer.data.image_io import Checked, CorruptImageError, check
+from ssltransfer.data.formats import DatasetListing, LayoutError, find
+from ssltransfer.data.image_io import CorruptImageError, ImageInfo, check
 from ssltransfer.data.rng import seed_of
-from ssltransfer.data.targets import BadTarget, check_target
+from ssltransfer.data.targets import CorruptTargetError, check_target
 from ssltransfer.data.videos import check_video
 
 
@@ -57,18 +57,18 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
         classes=found.classes,
         sizes=np.array(readable.sizes, np.int32).reshape(-1, 2),
         digests=readable.digests,
-        presence=found.presence[readable.places] if found.presence is not None else None,
-        remarks=readable.remarks,
+        multi_label=found.multi_label[readable.places] if found.multi_label is not None else None,
+        notes=readable.notes,
         skipped=found.skipped | readable.skipped,
         spec=json.loads(spec.canonical()),
         targets=_targets(found, readable, spec),
     )
     write_index(output, index)
-    record_run(output, started, device=f"CPU ({threads} threads)")
+    write_run_info(output, started, device=f"CPU ({threads} threads)")
     print("; ".join(_summary(index)), flush=True)
 
 
-def _targets(found: Found, readable: _Readable, spec: Dataset) -> Targets | None:
+def _targets(found: DatasetListing, readable: _Readable, spec: Dataset) -> Targets | None:
     if found.targets is None or spec.target is None:
         return None
     return Targets(spec.target, [found.targets[place] for place in readable.places], readable.target_digests)
@@ -82,27 +82,27 @@ class _Readable:
         sizes: width and height of each in turn.
         digests: content digest of each.
         target_digests: of what each comes with, where there is such.
-        remarks: path -> what reading does to this image that its owner may not expect.
+        notes: path -> what reading does to this image that its owner may not expect.
         skipped: path -> reason, of the others.
     """
 
-    def __init__(self, found: Found, spec: Dataset, threads: int):
+    def __init__(self, found: DatasetListing, spec: Dataset, threads: int):
         self.places = array("q")
         self.sizes = array("i")
         self.digests: list[str] = []
         self.target_digests: list[str] = []
-        self.remarks: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         results = _check_all(found.root, found.paths, threads, check_video if isinstance(spec, Video) else check)
         bar = tqdm(results, total=len(found.paths), unit="image", disable=None, leave=False)
         for place, result in enumerate(bar):
             path = found.paths[place]
-            if isinstance(result, Checked) and found.targets and spec.target:
+            if isinstance(result, ImageInfo) and found.targets and spec.target:
                 try:
                     file = found.root / found.targets[place]
                     size = (result.width, result.height)
                     self.target_digests.append(check_target(spec.target, file, *size, found.classes))
-                except BadTarget as error:
+                except CorruptTargetError as error:
                     result = str(error)
             if isinstance(result, str):
                 self.skipped[path] = result
@@ -111,17 +111,19 @@ class _Readable:
             self.sizes.extend((result.width, result.height))
             self.digests.append(result.digest)
             if result.note:
-                self.remarks[path] = result.note
+                self.notes[path] = result.note
 
 
-def _check_all(root: Path, paths: list[str], threads: int, check: Callable[[Path], Checked]) -> Iterator[Checked | str]:
+def _check_all(
+    root: Path, paths: list[str], threads: int, check: Callable[[Path], ImageInfo]
+) -> Iterator[ImageInfo | str]:
     """What `check` says of each image, or why it is left out, in order.
 
     Threads rather than processes: decoders and digests work outside Python's lock, and a process would first spend
     seconds and memory on imports. Only a few batches wait at a time, so that a million paths stay a list of names.
     """
     starts = iter(range(0, len(paths), 64))
-    waiting: deque[Future[list[Checked | str]]] = deque()
+    waiting: deque[Future[list[ImageInfo | str]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         while True:
@@ -134,8 +136,8 @@ def _check_all(root: Path, paths: list[str], threads: int, check: Callable[[Path
         pool.shutdown(cancel_futures=True)
 
 
-def _check_some(root: Path, paths: list[str], check: Callable[[Path], Checked]) -> list[Checked | str]:
-    results: list[Checked | str] = []
+def _check_some(root: Path, paths: list[str], check: Callable[[Path], ImageInfo]) -> list[ImageInfo | str]:
+    results: list[ImageInfo | str] = []
     for path in paths:
         try:
             results.append(check(root / path))
@@ -150,7 +152,7 @@ def _check_some(root: Path, paths: list[str], check: Callable[[Path], Checked]) 
     return results
 
 
-def _judge(found: Found, readable: _Readable, spec: Dataset) -> None:
+def _judge(found: DatasetListing, readable: _Readable, spec: Dataset) -> None:
     """Refuse a set of which too much is unreadable, or a class that would be lost."""
     skipped = readable.skipped
     share = len(skipped) / len(found.paths)
@@ -158,7 +160,7 @@ def _judge(found: Found, readable: _Readable, spec: Dataset) -> None:
         path, reason = next(iter(skipped.items()))
         raise ArtifactError(
             f"{found.root}: {len(skipped)} of {len(found.paths)} images cannot be read "
-            f"(the first: {path}: {reason}); mend or remove them, or set on_corrupt and max_corrupt_fraction of this dataset."
+            f"(the first: {path}: {reason}); fix or remove them, or set on_corrupt and max_corrupt_fraction."
         )
     if found.labels is None:
         return
@@ -172,27 +174,27 @@ def _judge(found: Found, readable: _Readable, spec: Dataset) -> None:
         )
 
 
-def _chosen(found: Found, spec: Dataset) -> Found:
+def _chosen(found: DatasetListing, spec: Dataset) -> DatasetListing:
     """The images that lists, holdout and limit leave, in their old order.
 
     Raises:
         LayoutError: a listed image is not there, or nothing is left.
     """
     places = set(range(len(found.paths)))
-    for names, keep in ((spec.only, True), (spec.without, False)):
+    for names, keep in ((spec.include, True), (spec.exclude, False)):
         if names is not None:
             named = _named(found, names, all_of_them=keep)
             places = places & named if keep else places - named
     if holdout := spec.holdout:
         order = sorted(places, key=lambda place: seed_of("holdout", holdout.seed, found.paths[place]))
-        held = set(order[: holdout.images])
-        places = held if holdout.part == "validation" else places - held
+        held = set(order[: holdout.num_images])
+        places = held if holdout.part == "val" else places - held
     if not places:
-        raise LayoutError(f"{found.root}: only, without and holdout of this dataset leave no image.")
+        raise LayoutError(f"{found.root}: include, exclude and holdout of this dataset leave no image.")
     return _limited(_part(found, sorted(places)), spec.limit)
 
 
-def _named(found: Found, names: NameFile, *, all_of_them: bool) -> set[int]:
+def _named(found: DatasetListing, names: NameFile, *, all_of_them: bool) -> set[int]:
     """Places of the images of a list: by path, by file name, or by file name without its ending (VOC's ids)."""
     known: defaultdict[str, list[int]] = defaultdict(list)
     for place, path in enumerate(found.paths):
@@ -212,7 +214,7 @@ def _named(found: Found, names: NameFile, *, all_of_them: bool) -> set[int]:
     return {known[name][0] for name in listed if name in known}
 
 
-def _limited(found: Found, limit: int | None) -> Found:
+def _limited(found: DatasetListing, limit: int | None) -> DatasetListing:
     """`limit` images drawn at random by a fixed seed, in their old order, from each class in proportion to its size.
 
     The draw goes by name, not by place: another image in the folder does not draw all others anew. A smaller
@@ -235,14 +237,14 @@ def _limited(found: Found, limit: int | None) -> Found:
     return replace(_part(found, kept), notes=notes)
 
 
-def _part(found: Found, places: list[int]) -> Found:
+def _part(found: DatasetListing, places: list[int]) -> DatasetListing:
     if len(places) == len(found.paths):
         return found
     return replace(
         found,
         paths=[found.paths[place] for place in places],
         labels=None if found.labels is None else [found.labels[place] for place in places],
-        presence=None if found.presence is None else found.presence[places],
+        multi_label=None if found.multi_label is None else found.multi_label[places],
         targets=None if found.targets is None else [found.targets[place] for place in places],
     )
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from ssltransfer.artifacts.features import open_features
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.labels import Labels, write_labels
-from ssltransfer.artifacts.workdir import record_run
+from ssltransfer.artifacts.workdir import write_run_info
 from ssltransfer.config.entities import Features
-from ssltransfer.kmeans import Points, Source, assign, memory_budget
+from ssltransfer.kmeans import PointLoader, PointSource, assign, memory_budget
 from ssltransfer.training.devices import Devices, plan_devices
-from ssltransfer.training.extraction import Extraction, PassingRows
+from ssltransfer.training.extraction import FeatureExtractor, StreamingSource
 
 BACKBONE = ("model", "layer", "layer_shape", "pool")
 
@@ -63,7 +63,7 @@ def run(
         raise ArtifactError(f"{output}: give either --features (a store to read) or --model (to compute them).")
     centroids = read_centroids(cluster, clustering)
     _check_backbone(cluster, clustering, where, about)
-    points = Points(
+    points = PointLoader(
         source,
         len(centroids),
         normalize=clustering["normalize"],
@@ -79,7 +79,7 @@ def run(
         distances=distances.numpy(),
         k=len(centroids),
         index=images.fingerprint,
-        cluster=digest_of(cluster),
+        cluster=file_digest(cluster),
     )
     print(
         f"{len(images)} images, {(found.sizes > 0).sum()} of {found.k} clusters in use, the largest holds "
@@ -87,20 +87,20 @@ def run(
         flush=True,
     )
     write_labels(output, found)
-    measured = source.progress.close() if isinstance(source, PassingRows) else {}
-    record_run(output, started, device=str(devices), **measured)
+    measured = source.progress.close() if isinstance(source, StreamingSource) else {}
+    write_run_info(output, started, device=str(devices), **measured)
 
 
-def _stored(features: Path, images: Index) -> tuple[Source, dict[str, Any]]:
+def _stored(features: Path, images: Index) -> tuple[PointSource, dict[str, Any]]:
     store, about = open_features(features, index=images.fingerprint)
     return store, {**about, "pool": about["spec"].get("pool")}
 
 
-def _passing(spec: str, model: Path, images: Index, devices: Devices) -> tuple[Source, dict[str, Any]]:
+def _passing(spec: str, model: Path, images: Index, devices: Devices) -> tuple[PointSource, dict[str, Any]]:
     features = Features.parse(spec)
-    extraction = Extraction(features, model, devices)
+    extraction = FeatureExtractor(features, model, devices)
     print(f"{len(images)} images, {features.layer} {extraction.shape}, not stored; {devices}", flush=True)
-    return PassingRows(extraction, images), {
+    return StreamingSource(extraction, images), {
         "model": extraction.digest,
         "layer": features.layer,
         "layer_shape": list(extraction.shape),
@@ -117,7 +117,7 @@ def read_centroids(cluster: Path, clustering: dict[str, Any]) -> np.ndarray:
     if clustering.get("stage") != "cluster":
         raise ArtifactError(f"{cluster}: not a manifest of a clustering.")
     file = cluster.parent / "centroids.npy"
-    if not file.is_file() or digest_of(file) != clustering["centroids"]:
+    if not file.is_file() or file_digest(file) != clustering["centroids"]:
         raise ArtifactError(f"{file}: missing or not the one of {cluster}; run the cluster stage again.")
     centroids: np.ndarray = np.load(file)
     return centroids

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
+from ssltransfer.artifacts.image_cache import ImageCache, Shard, read_shard, write_shard
 from ssltransfer.artifacts.index import Index, Targets, read_index, write_index
-from ssltransfer.artifacts.packed import Packed, Shard, read_shard, write_shard
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.formats import MotionOptions
-from ssltransfer.data.cached import pack
+from ssltransfer.data.image_cache import pack
 from ssltransfer.data.image_io import CorruptImageError
 from ssltransfer.data.motion import Motion, gray, label, motion_between, prepare
-from ssltransfer.data.parallel import made_by_processes
-from ssltransfer.data.videos import digest_of_video, opencv, read_frames
+from ssltransfer.data.parallel import parallel_imap
+from ssltransfer.data.videos import opencv, read_frames, video_digest
 
 VIDEOS_A_SHARD = 64  # at most; fewer in a small set, so that several processes have something to do
 
@@ -45,17 +45,17 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
     """
     threads = threads or len(os.sched_getaffinity(0))
     opencv()
-    with Work("motion", output, spec.canonical(), {"data": [data]}) as work:
+    with WorkDir("motion", output, spec.canonical(), {"data": [data]}) as work:
         videos = read_index(data)
         if videos.spec.get("format") != "video":
             raise ArtifactError(f"{data}: holds images, and motion is found in videos; give a dataset of that format.")
         torch.set_num_threads(1)  # each process works on videos of its own
-        job = _Shards(videos, spec, work.folder)
+        job = _ShardWriter(videos, spec, work.folder)
         print(f"{len(videos)} videos in {len(job)} shards", flush=True)
-        made = list(made_by_processes(job, map(len, job.spans), threads=threads, unit="video", preload=__name__))
+        made = list(parallel_imap(job, map(len, job.spans), threads=threads, unit="video", preload=__name__))
         index = _index(videos, spec, work.folder, made)
         total = sum(part.shard.size for part in made)
-        work.record(device=f"CPU ({threads} processes)", packed_bytes=total)
+        work.write_run_info(device=f"CPU ({threads} processes)", cache_bytes=total)
         write_index(output, index)
     print("; ".join(_summary(index, made, total)), flush=True)
 
@@ -76,7 +76,7 @@ class Clips:
     skipped: dict[str, str]
 
 
-class _Shards:
+class _ShardWriter:
     """Shard number -> its clips, made where they must be."""
 
     def __init__(self, videos: Index, spec: MotionOptions, folder: Path):
@@ -117,7 +117,7 @@ class _Shards:
                     image, cells = found
                     names.append(name)
                     digests.append((_digest(image), _digest(cells)))
-                    yield pack(torch.from_numpy(image).permute(2, 0, 1), self.spec.packed)
+                    yield pack(torch.from_numpy(image).permute(2, 0, 1), self.spec.cache)
                     yield cells.tobytes(), cells.shape[1], cells.shape[0]
 
         shard = write_shard(self.folder, number, packed())
@@ -139,13 +139,13 @@ def clips_of(
     """
     path = videos.path(video)
     try:
-        if digest_of_video(path) != videos.digests[video]:
+        if video_digest(path) != videos.digests[video]:
             raise ArtifactError(f"{path}: has changed since the index was made; run the index stage again.")
         longest = 0
         for start, frames, motions in _windows(path, spec):
-            longest = max(longest, start + spec.frames)
+            longest = max(longest, start + spec.clip_length)
             cells = label(gray(frames), motions, spec)
-            share, (least, most) = float(cells.mean()), spec.foreground
+            share, (least, most) = float(cells.mean()), spec.foreground_range
             name = f"{videos.paths[video]}#{start}"
             if least <= share <= most:
                 yield name, (frames, cells)
@@ -154,7 +154,7 @@ def clips_of(
             else:
                 yield name, f"more than {most:.0%} of it moves by itself"
         if not longest:
-            yield videos.paths[video], f"has less than the {spec.frames} frames of a clip"
+            yield videos.paths[video], f"has less than the {spec.clip_length} frames of a clip"
     except (CorruptImageError, OSError) as error:
         raise ArtifactError(
             f"{path}: was readable when the index was made and is not any more ({error}); "
@@ -167,7 +167,7 @@ def _windows(path: Path, spec: MotionOptions) -> Iterator[tuple[int, np.ndarray,
     starts: deque[tuple[int, np.ndarray, list[Motion]]] = deque()
     before = None
     for number, frame in enumerate(read_frames(path)):
-        wanted = starts or number % spec.every == 0
+        wanted = starts or number % spec.clip_stride == 0
         if not wanted:
             continue
         small = prepare(frame, spec.size)
@@ -177,9 +177,9 @@ def _windows(path: Path, spec: MotionOptions) -> Iterator[tuple[int, np.ndarray,
             motion = motion_between(before, now, spec.flow)
             for _, _, motions in starts:
                 motions.append(motion)
-            if len(starts[0][2]) == spec.frames - 1:
+            if len(starts[0][2]) == spec.clip_length - 1:
                 yield starts.popleft()
-        if number % spec.every == 0:
+        if number % spec.clip_stride == 0:
             starts.append((number, small, []))
         before = now
 
@@ -191,11 +191,11 @@ def _index(videos: Index, spec: MotionOptions, folder: Path, made: list[Clips]) 
         reason, count = Counter(chain(*(part.skipped.values() for part in made))).most_common(1)[0]
         raise ArtifactError(
             f"{videos.root}: none of the {sum(len(part.skipped) for part in made)} clips of its {len(videos)} videos "
-            f"can be used ({count}: {reason}); give other videos, or set frames or foreground of this dataset's motion."
+            f"can be used ({count}: {reason}); use other videos, or set motion.clip_length or foreground_range."
         )
     rows = np.concatenate([part.shard.rows for part in made])
     shards = [(part.shard.size, part.shard.digest) for part in made]
-    images, cells = (Packed(folder, spec.packed, shards, rows[turn::2]) for turn in (0, 1))
+    images, cells = (ImageCache(folder, spec.cache, shards, rows[turn::2]) for turn in (0, 1))
     height, width = spec.size
     digests = list(chain(*(part.digests for part in made)))
     return Index(
@@ -207,7 +207,7 @@ def _index(videos: Index, spec: MotionOptions, folder: Path, made: list[Clips]) 
         digests=[image for image, _ in digests],
         skipped=skipped,
         spec=videos.spec | {"motion": json.loads(spec.canonical())},
-        packed=images,
+        cache=images,
         targets=Targets("motion", names, [digest for _, digest in digests], cells),
     )
 

@@ -8,20 +8,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.files import digest_of, write_text
+from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.tasks import Several, Snapshot
+from ssltransfer.config.tasks import MultiTask, Snapshot
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.tasks.pretext.base import PretextTask, Trainable
 from ssltransfer.tasks.pretext.snapshot import file_of, keep
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import fit_members
-from ssltransfer.training.multi_task import Member
+from ssltransfer.training.fit import fit_multi_task
+from ssltransfer.training.multi_task import TaskRun
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
     """Make the model and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
     A trained task is a module with `build(options, backbone, seed) -> PretextTask` (one that shares its backbone takes
-    `shared=None` too); one that is not trained has `make(spec, index, devices, folder) -> Made`.
+    `shared=None` too); one that is not trained has `make(spec, index, devices, folder) -> BuiltModel`.
 
     Args:
         spec: what is made.
@@ -53,52 +53,52 @@ def run(
         inputs["members"] = list(members)
     if model:
         inputs["model"] = [model]
-    with Work("pretext", output, spec.canonical(), inputs) as work:
-        if work.already_made():
+    with WorkDir("pretext", output, spec.canonical(), inputs) as work:
+        if work.is_cached():
             return
         devices = plan_devices(threads)
         index = _index(data)
         content: dict[str, object] = {}
         measured: dict[str, object] = {"device": str(devices)}
-        if spec.task.trains:
+        if spec.task.is_trainable:
             named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
-            first = len(trained.members[0].index)
+            first = len(trained.runs[0].index)
             total = spec.schedule.total_steps(first) if first else 0
-            at_once = isinstance(spec.task, Several) and spec.task.at_once
-            fitted = fit_members(
-                trained.members,
+            synchronous = isinstance(spec.task, MultiTask) and spec.task.synchronous
+            fitted = fit_multi_task(
+                trained.runs,
                 total,
                 folder=work.folder,
                 devices=devices,
-                at_once=at_once,
-                keep=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
-                kept=spec.snapshots,
+                synchronous=synchronous,
+                save_snapshot=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
+                snapshot_steps=spec.snapshots,
             )
             if devices.rank:
                 return
             # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.
-            backbone = build_backbone(spec.backbone, top=False)
+            backbone = build_backbone(spec.backbone, include_top=False)
             backbone.load_state_dict(trained.backbone.state_dict())
-            rule = trained.rule
+            rule = trained.normalization
             curve = (work.folder / "curve.jsonl").read_text()
             write_text(output.parent / "curve.jsonl", curve)
             content |= {
-                "curve": digest_of(output.parent / "curve.jsonl"),
+                "curve": file_digest(output.parent / "curve.jsonl"),
                 "summary": fitted.summary(trained.chance_loss),
             }
             content |= trained.content()
             if spec.snapshots:
-                content["snapshots"] = {str(step): digest_of(file_of(work.folder, step)) for step in spec.snapshots}
+                content["snapshots"] = {str(step): file_digest(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured
         else:
             taken = {"model": model} if isinstance(spec.task, Snapshot) else {}
             made = _module(spec.task).make(spec, index, devices, work.folder, **taken)
-            backbone, rule = made.backbone, made.rule
+            backbone, rule = made.backbone, made.normalization
             content |= made.content
         content |= write_model(output.parent, backbone, rule, json.loads(spec.canonical()))
-        files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.trains else [])]
+        files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.is_trainable else [])]
         files += [str(file_of(work.folder, step).relative_to(output.parent)) for step in spec.snapshots]
         work.finish(content, files=files, **measured)
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -112,14 +112,14 @@ def build_task(options: TaskOptions, backbone: BackboneOptions, seed: int) -> Pr
 
 def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:
     """The task on its images, or several."""
-    if isinstance(spec.task, Several):
+    if isinstance(spec.task, MultiTask):
         found: Trainable = _module(spec.task).together(spec, images)
         return found
     assert spec.data is not None and spec.schedule is not None
     task = build_task(spec.task, spec.backbone, spec.seed)
     val = images.get(spec.val or "")
-    member = Member(task, images[spec.data], spec.schedule, spec.seed, val)
-    return Trainable([member], task.backbone, task.rule)
+    task_run = TaskRun(task, images[spec.data], spec.schedule, spec.seed, val)
+    return Trainable([task_run], task.backbone, task.normalization)
 
 
 def _module(options: TaskOptions) -> Any:

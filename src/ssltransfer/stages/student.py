@@ -6,12 +6,12 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from ssltransfer.artifacts.files import digest_of, write_text
+from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
 from ssltransfer.models.weights import write_model
-from ssltransfer.tasks.distillation.base import BuildTask, Given
+from ssltransfer.tasks.distillation.base import BuildTask, StudentInputs
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
@@ -50,20 +50,20 @@ def run(
     learned |= {"teacher": teacher, "features": features, "val_features": val_features}
     inputs = {"data": data, "val": val, **learned}
     given = {role: [path] if path else [] for role, path in inputs.items()}
-    with Work("student", output, spec.canonical(), given) as work:
-        if work.already_made():
+    with WorkDir("student", output, spec.canonical(), given) as work:
+        if work.is_cached():
             return
         devices = plan_devices(threads)
         index = read_index(data)
         held = read_index(val) if val else None
         module = import_module(f"ssltransfer.tasks.distillation.{spec.method.module}")
-        task = module.build(Given(spec, index, held, **learned, build_task=build_task))
+        task = module.build(StudentInputs(spec, index, held, **learned, build_task=build_task))
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
         if devices.rank:
             return
         write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
-        content = write_model(output.parent, task.written(), task.rule, json.loads(spec.canonical()))
-        content |= {"curve": digest_of(output.parent / "curve.jsonl"), "summary": fitted.summary(task.chance_loss)}
+        content = write_model(output.parent, task.written(), task.normalization, json.loads(spec.canonical()))
+        content |= {"curve": file_digest(output.parent / "curve.jsonl"), "summary": fitted.summary(task.chance_loss)}
         files = ("backbone.safetensors", "backbone.json", "curve.jsonl")
         work.finish(content, files=files, device=str(devices), **fitted.measured)
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from ssltransfer.artifacts.files import replacing
+from ssltransfer.artifacts.files import atomic_write
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 VERSION = 2  # of what states look like; a checkpoint of another one is not read
@@ -37,13 +37,13 @@ class Checkpoint:
     the loop sets `signal` in each.
 
     Attributes:
-        heard: signal that this process was sent.
+        received_signal: signal that this process was sent.
         signal: signal that the job was sent.
     """
 
     def __init__(self, file: Path, *, rank: int = 0, world: int = 1):
         self.file, self._rank, self._world = file, rank, world
-        self.heard: int | None = None
+        self.received_signal: int | None = None
         self.signal: int | None = None
         self._seconds = float(os.environ.get("SSLTRANSFER_CHECKPOINT_SECONDS", "300"))
         self._steps = int(os.environ.get("SSLTRANSFER_CHECKPOINT_STEPS", "0"))
@@ -68,18 +68,18 @@ class Checkpoint:
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._told)
+            self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before.clear()
-        if self.heard is not None and kind is None:
-            signal.raise_signal(self.heard)
+        if self.received_signal is not None and kind is None:
+            signal.raise_signal(self.received_signal)
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
-        self.heard = number
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.received_signal = number
         if self._world == 1:
             self.signal = number
 
@@ -98,7 +98,7 @@ class Checkpoint:
             Interrupted: the job was told to end; the state is on disk.
         """
         if self._rank == 0:
-            with replacing(self.file) as beside:
+            with atomic_write(self.file) as beside:
                 torch.save(state | {"version": VERSION}, beside)
         self._last = time.monotonic()
         if self.signal is not None:

@@ -9,13 +9,13 @@ from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.rng import seed_of
 from ssltransfer.models.data_init import rescale
 from ssltransfer.models.normalize import normalize
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.training.devices import Devices
 
 IMAGES, BATCH = 160, 16  # magic_init's ten batches of sixteen
 
 
-def rescale_by(model: Model, index: Index, devices: Devices, seed: int) -> None:
+def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed: int) -> None:
     """Rescale the backbone in place; it ends on the CPU.
 
     Args:
@@ -31,10 +31,10 @@ def rescale_by(model: Model, index: Index, devices: Devices, seed: int) -> None:
     order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed_of(seed, "rescale")))
     ids = sorted(order[:IMAGES].tolist())
     batches = [
-        normalize(batch.images.to(devices.device), model.rule)
+        normalize(batch.images.to(devices.device), model.normalization)
         for batch in load_batches(index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers)
     ]
     rescale(backbone, batches, seed=seed_of(seed, "rescale"))
-    devices.as_the_first(backbone)
+    devices.broadcast(backbone)
     backbone.cpu()
     print(f"layers rescaled by {len(ids)} images", flush=True)

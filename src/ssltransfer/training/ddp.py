@@ -11,14 +11,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssltransfer.training.checkpoint import SIGNALS, Checkpoint
 
-BUCKET = 25 << 20  # bytes that are sent at once, as in torch's DistributedDataParallel
+BUCKET_BYTES = 25 << 20  # bytes that are sent at once, as in torch's DistributedDataParallel
 
 
-class Ranks:
+class GradientReducer:
     """Means over all processes: of gradients while the backward pass still runs, and of what a step has found.
 
-    Torch's DistributedDataParallel packs gradients in another order from its second step on, so that with three and
-    more processes a restart would add in another order and end with other last bits. Here the packs are fixed.
+    Torch's DistributedDataParallel buckets gradients in another order from its second step on, so that with three and
+    more processes a restart would add in another order and end with other last bits. Here the buckets are fixed.
 
     Args:
         task: on its device, alike in all processes.
@@ -28,48 +28,48 @@ class Ranks:
 
     def __init__(self, task: nn.Module, world: int, checkpoint: Checkpoint):
         self.world, self.checkpoint = world, checkpoint
-        self._packs = packs([parameter for parameter in task.parameters() if parameter.requires_grad])
-        self._pack_of = {parameter: place for place, pack in enumerate(self._packs) for parameter in pack}
+        self._buckets = buckets([parameter for parameter in task.parameters() if parameter.requires_grad])
+        self._bucket_of = {parameter: place for place, bucket in enumerate(self._buckets) for parameter in bucket}
         norms = [module for module in task.modules() if isinstance(module, _BatchNorm)]
         self._statistics = [
             (norm, buffer) for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None
         ]
-        self._hooks = [parameter.register_post_accumulate_grad_hook(self._ready) for parameter in self._pack_of]
+        self._hooks = [parameter.register_post_accumulate_grad_hook(self._ready) for parameter in self._bucket_of]
         self._missing: list[int] = []
         self._sent: list[tuple[Tensor, Any]] = []
 
-    def expect(self) -> None:
+    def prepare_backward(self) -> None:
         """The next backward pass completes the gradients."""
-        self._missing = [len(pack) for pack in self._packs]
+        self._missing = [len(bucket) for bucket in self._buckets]
 
     def _ready(self, parameter: Tensor) -> None:
         if not self._missing:  # a micro-batch that is not the last
             return
-        self._missing[self._pack_of[parameter]] -= 1  # type: ignore[index]
+        self._missing[self._bucket_of[parameter]] -= 1  # type: ignore[index]
         # Always in the same order: the processes must ask for the same sums one after the other.
-        while len(self._sent) < len(self._packs) and not self._missing[len(self._sent)]:
+        while len(self._sent) < len(self._buckets) and not self._missing[len(self._sent)]:
             self._send()
 
     def _send(self) -> None:
-        pack = self._packs[len(self._sent)]
-        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in pack])
+        bucket = self._buckets[len(self._sent)]
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in bucket])
         self._sent.append((flat, dist.all_reduce(flat, async_op=True)))
 
-    def collect(self) -> None:
+    def wait_allreduce(self) -> None:
         """Put the means in the place of this process's gradients."""
-        while len(self._sent) < len(self._packs):  # what had no gradient in this step
+        while len(self._sent) < len(self._buckets):  # what had no gradient in this step
             self._send()
-        for pack, (flat, work) in zip(self._packs, self._sent, strict=True):
+        for bucket, (flat, work) in zip(self._buckets, self._sent, strict=True):
             work.wait()
-            for parameter, mean in zip(pack, (flat / self.world).split([p.numel() for p in pack]), strict=True):
+            for parameter, mean in zip(bucket, (flat / self.world).split([p.numel() for p in bucket]), strict=True):
                 if parameter.grad is not None:
                     parameter.grad.copy_(mean.view_as(parameter))
         self._sent, self._missing = [], []
 
     @torch.no_grad()
-    def agree(self, values: Tensor) -> Tensor:
+    def all_reduce_metrics(self, values: Tensor) -> Tensor:
         """Means of the values float32 (n,), in one exchange with signals and the statistics of norms."""
-        heard = [float(self.checkpoint.heard == number) for number in SIGNALS]
+        heard = [float(self.checkpoint.received_signal == number) for number in SIGNALS]
         running = [buffer for norm, buffer in self._statistics if norm.training]
         parts = [values, torch.tensor(heard, device=values.device), *running]
         flat = torch.cat(parts)
@@ -86,14 +86,14 @@ class Ranks:
             hook.remove()
 
 
-def packs(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Neighbors of about BUCKET bytes, those first whose gradients are there first: the last layers."""
+def buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Neighbors of about BUCKET_BYTES bytes, those first whose gradients are there first: the last layers."""
     found: list[list[nn.Parameter]] = []
     room = 0
     for parameter in reversed(parameters):
         if room <= 0:
             found.append([])
-            room = BUCKET
+            room = BUCKET_BYTES
         found[-1].append(parameter)
         room -= parameter.numel() * parameter.element_size()
     return found

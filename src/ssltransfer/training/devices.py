@@ -57,20 +57,20 @@ class Devices:
         dtype = self.dtype(precision)
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """The value of every process, by rank: anything that can be pickled."""
         found = [value] * self.world
         if self.world > 1:
             dist.all_gather_object(found, value)
         return found
 
-    def summed(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         """The sum over all processes of a tensor on the device, which is changed in place."""
         if self.world > 1:
             dist.all_reduce(value)
         return value
 
-    def as_the_first(self, module: nn.Module) -> None:
+    def broadcast(self, module: nn.Module) -> None:
         """Give a module on the device the state that it has in the first process: GPUs may differ in last bits."""
         if self.world > 1:
             for value in module.state_dict().values():

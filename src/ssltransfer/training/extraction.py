@@ -27,7 +27,7 @@ BATCH = 128  # images a pass, at most
 ACTIVATIONS = 1 << 29  # bytes of a pass's largest layer: VGG16 at 224 pixels takes 41 images, CaffeNet all 128
 
 
-class Extraction:
+class FeatureExtractor:
     """A layer of a model, pooled and rounded to a precision, of any images.
 
     Images are prepared as the model's own evaluation view: short side 256, center crop 227 or 224 (or in
@@ -130,7 +130,7 @@ class Extraction:
         return rows
 
 
-class PassingRows:
+class StreamingSource:
     """The rows of all images of an index as a source for k-means: computed as they are read, once and in order.
 
     Args:
@@ -144,7 +144,7 @@ class PassingRows:
         progress: of the pass.
     """
 
-    def __init__(self, extraction: Extraction, index: Index):
+    def __init__(self, extraction: FeatureExtractor, index: Index):
         self.shape, self.dtype = (len(index), extraction.dims), extraction.dtype
         self.rows = chunk_rows(*self.shape, self.dtype)
         spans = [slice(start, min(len(index), start + self.rows)) for start in range(0, len(index), self.rows)]
@@ -155,7 +155,7 @@ class PassingRows:
         """The next chunk, whose rows these must be."""
         rows = next(self._chunks)
         assert len(rows) == span.stop - span.start
-        self.progress.say(f"image {span.stop}/{self.shape[0]}")
+        self.progress.log(f"image {span.stop}/{self.shape[0]}")
         return rows
 
 

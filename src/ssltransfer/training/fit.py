@@ -20,14 +20,10 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import seed_of
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.multi_task import Member, Streams, plan_of
-from ssltransfer.training.multi_task import TrainingError as TrainingError
+from ssltransfer.training.multi_task import TaskLoaders, TaskRun, task_schedule
 from ssltransfer.training.progress import Progress
-from ssltransfer.training.task import Task
-from ssltransfer.training.train_step import Training
-from ssltransfer.training.train_step import build_optimizer as build_optimizer
-from ssltransfer.training.train_step import set_lr as set_lr
-from ssltransfer.training.train_step import update as update
+from ssltransfer.training.task import Task, TrainingError
+from ssltransfer.training.train_step import Trainer
 
 ROWS = 100  # of a learning curve
 VAL_MEASUREMENTS = 20  # along a training
@@ -35,7 +31,7 @@ VAL_IMAGES = 2048  # of the validation set, evenly spaced
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainResult:
     """What a training leaves besides the weights.
 
     Attributes:
@@ -64,7 +60,7 @@ def fit(
     folder: Path,
     devices: Devices,
     val: Index | None = None,
-) -> Fitted:
+) -> TrainResult:
     """Train `task` on the images of `index`; go on from `folder` where an earlier run was cut off.
 
     Args:
@@ -81,19 +77,19 @@ def fit(
         Interrupted: told to end; the work is saved.
     """
     steps = schedule.total_steps(len(index)) if len(index) else 0
-    return fit_members([Member(task, index, schedule, seed, val)], steps, folder=folder, devices=devices)
+    return fit_multi_task([TaskRun(task, index, schedule, seed, val)], steps, folder=folder, devices=devices)
 
 
-def fit_members(
-    members: Sequence[Member],
+def fit_multi_task(
+    runs: Sequence[TaskRun],
     total: int,
     *,
     folder: Path,
     devices: Devices,
-    at_once: bool = False,
-    keep: Callable[[int], None] = lambda step: None,
-    kept: Collection[int] = (),
-) -> Fitted:
+    synchronous: bool = False,
+    save_snapshot: Callable[[int], None] = lambda step: None,
+    snapshot_steps: Collection[int] = (),
+) -> TrainResult:
     """Train tasks that have modules in common, such as a backbone; go on from `folder` where a run was cut off.
 
     Whose turn it is, images, random numbers and learning rate are functions of the global step, so an interrupted
@@ -103,42 +99,42 @@ def fit_members(
     one to itself, over its head and what is common; norms in what is common, with their statistics, belong to all.
 
     Args:
-        members: one or several; moved to the device and trained in place.
+        runs: one or several; moved to the device and trained in place.
         total: steps altogether: updates, of whichever task.
         folder, devices: as for `fit`.
-        at_once: all members take their gradients at the same weights; then their updates follow one another. Processes
-            that can be divided among the members do this side by side.
-        keep: called after each of the steps `kept` (or, at once, after the round that it belongs to), in every process.
+        synchronous: all runs take their gradients at the same weights; then their updates follow one another. Processes
+            that can be divided among the runs do this side by side.
+        save_snapshot: called after each of the steps `snapshot_steps` (or, at once, after the round that it belongs to), in every process.
 
     Raises:
         TrainingError, Interrupted: as for `fit`.
     """
-    for member in members:
-        if not len(member.index):
+    for run in runs:
+        if not len(run.index):
             raise TrainingError("There are no images to train on; check the dataset's left-out list.")
     checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
-    training = Training(members, devices, checkpoint, at_once=at_once)
+    training = Trainer(runs, devices, checkpoint, synchronous=synchronous)
     curve: list[dict[str, float]] = []
-    sums = Sums()
+    sums = MeanMeter()
     start = 0
     state = checkpoint.load()
     if state:
         training.load(state)
-        start, curve, sums = state["step"], state["curve"], Sums(state["sums"])
-    _check_alike(folder, start, devices)
+        start, curve, sums = state["step"], state["curve"], MeanMeter(state["sums"])
+    _check_ranks_agree(folder, start, devices)
     if not start:
-        for member in members:
-            member.task.survey(member.index, devices)
+        for run in runs:
+            run.task.on_train_start(run.index, devices)
     origin = f"going on after step {start}" if start else "from nothing"
-    print(f"{_said_of(members, total)}, {origin}; {devices}", flush=True)
+    print(f"{_describe(runs, total)}, {origin}; {devices}", flush=True)
 
     every = max(1, total // ROWS)
     measure_every = every * max(1, ROWS // VAL_MEASUREMENTS)
-    plan = plan_of(members, total, at_once=at_once)
-    size = len(members) if at_once else 1
-    streams = Streams(members, plan, start, training.parts, devices)
+    plan = task_schedule(runs, total, synchronous=synchronous)
+    size = len(runs) if synchronous else 1
+    streams = TaskLoaders(runs, plan, start, training.parts, devices)
     with checkpoint:
-        progress = Progress("train", start, total, members[0].schedule.batch_size)
+        progress = Progress("train", start, total, runs[0].schedule.batch_size)
         for first in range(start, total, size):
             turns, done = plan[first : first + size], min(first + size, total)
             waiting = time.monotonic()
@@ -146,24 +142,22 @@ def fit_members(
             waited = time.monotonic() - waiting
             found = training.round(batches, turns, first)
             for step, (turn, values) in enumerate(zip(turns, found, strict=True), start=first):
-                member = members[turn]
+                run = runs[turn]
                 if not math.isfinite(values["loss"]):
-                    _report_not_finite(member, batches.get(turn), step, folder, devices)
-                member.task.after_step(step)
-                sums.add(member, values)
-                progress.step(waited / size, member.schedule.batch_size)
+                    _report_not_finite(run, batches.get(turn), step, folder, devices)
+                run.task.after_step(step)
+                sums.update(run, values)
+                progress.step(waited / size, run.schedule.batch_size)
             if _reached(every, first, done, total):
-                row = _row(members, plan, first, done) | sums.means()
-                for member in members:
-                    if member.val is not None and _reached(measure_every, first, done, total):
-                        row |= member.values(
-                            measure(member.task, member.val, member.schedule, seed=member.seed, devices=devices)
-                        )
+                row = _row(runs, plan, first, done) | sums.means()
+                for run in runs:
+                    if run.val is not None and _reached(measure_every, first, done, total):
+                        row |= run.values(validate(run.task, run.val, run.schedule, seed=run.seed, devices=devices))
                 curve.append(row)
-                sums = Sums()
-                progress.say(_losses(members, row))
-            if any(first < step <= done for step in kept):
-                keep(done)
+                sums = MeanMeter()
+                progress.log(_losses(runs, row))
+            if any(first < step <= done for step in snapshot_steps):
+                save_snapshot(done)
             if checkpoint.due(done) and done < total:
                 checkpoint.save(training.state() | {"step": done, "curve": curve, "sums": sums.state}, done)
         measured = progress.close()
@@ -173,7 +167,7 @@ def fit_members(
     training.close()
     if devices.rank == 0:
         write_text(folder / "curve.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in curve))
-    return Fitted(curve, measured)
+    return TrainResult(curve, measured)
 
 
 def _reached(interval: int, first: int, done: int, total: int) -> bool:
@@ -181,15 +175,15 @@ def _reached(interval: int, first: int, done: int, total: int) -> bool:
     return done // interval > first // interval or done == total
 
 
-class Sums:
+class MeanMeter:
     """Values since the last row of the curve, with how often each was there."""
 
     def __init__(self, state: dict[str, list[float]] | None = None):
         self.state = state or {}
 
-    def add(self, member: Member, values: dict[str, float]) -> None:
+    def update(self, run: TaskRun, values: dict[str, float]) -> None:
         """Those of one step."""
-        shown = member.values(values) | {"loss": values["loss"]}
+        shown = run.values(values) | {"loss": values["loss"]}
         for name, value in shown.items():
             total, times = self.state.get(name, [0.0, 0])
             self.state[name] = [total + value, times + 1]
@@ -199,33 +193,33 @@ class Sums:
         return {name: total / times for name, (total, times) in self.state.items()}
 
 
-def _said_of(members: Sequence[Member], total: int) -> str:
-    if len(members) == 1:
-        return f"{len(members[0].index)} images, {total} steps of {members[0].schedule.batch_size}"
-    each = (f"{one.name} ({len(one.index)} images, batches of {one.schedule.batch_size})" for one in members)
+def _describe(runs: Sequence[TaskRun], total: int) -> str:
+    if len(runs) == 1:
+        return f"{len(runs[0].index)} images, {total} steps of {runs[0].schedule.batch_size}"
+    each = (f"{one.name} ({len(one.index)} images, batches of {one.schedule.batch_size})" for one in runs)
     return f"{total} steps of {', '.join(each)} in turns"
 
 
-def _row(members: Sequence[Member], plan: Sequence[int], first: int, done: int) -> dict[str, float]:
-    """Where the training is: epochs, and learning rate of each member's last step."""
+def _row(runs: Sequence[TaskRun], plan: Sequence[int], first: int, done: int) -> dict[str, float]:
+    """Where the training is: epochs, and learning rate of each run's last step."""
     row: dict[str, float] = {"step": done}
-    for place, member in enumerate(members):
-        seen = plan[:done].count(place) * member.schedule.batch_size / len(member.index)
-        row |= member.values({"epoch": round(seen, 4), "lr": member.schedule.lr_at(done - 1, len(member.index))})
+    for place, run in enumerate(runs):
+        seen = plan[:done].count(place) * run.schedule.batch_size / len(run.index)
+        row |= run.values({"epoch": round(seen, 4), "lr": run.schedule.lr_at(done - 1, len(run.index))})
     return row
 
 
-def _losses(members: Sequence[Member], row: dict[str, float]) -> str:
-    values = ((one, one.values({"loss": 0.0})) for one in members)
+def _losses(runs: Sequence[TaskRun], row: dict[str, float]) -> str:
+    values = ((one, one.values({"loss": 0.0})) for one in runs)
     shown = ((one, key) for one, keys in values for key in keys if key in row)
     return ", ".join(
         f"{key.replace('.', ' ')} {row[key]:.3f} (chance {one.task.chance_loss:.3f})" for one, key in shown
     )
 
 
-def _check_alike(folder: Path, start: int, devices: Devices) -> None:
+def _check_ranks_agree(folder: Path, start: int, devices: Devices) -> None:
     """Refuse to go on from different checkpoints: a shared file system may show an old one for a while."""
-    starts = devices.gathered(start)
+    starts = devices.all_gather(start)
     if len(set(starts)) > 1:
         raise TrainingError(
             f"{folder}: the processes see checkpoints of different steps ({', '.join(map(str, starts))}); this folder "
@@ -234,7 +228,7 @@ def _check_alike(folder: Path, start: int, devices: Devices) -> None:
 
 
 @torch.no_grad()
-def measure(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: Devices) -> dict[str, float]:
+def validate(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: Devices) -> dict[str, float]:
     """Mean values of the task on validation images, as val_*; the same draws each time."""
     step = max(1, -(-len(val) // VAL_IMAGES))
     ids = list(range(0, len(val), step))
@@ -250,23 +244,23 @@ def measure(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: D
     for batch in load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers):
         batch = batch.to(devices.device)
         with devices.autocast(schedule.precision):
-            outputs = task(batch, batch.draws(seed_of(seed, "val")))
+            outputs = task(batch, batch.rng(seed_of(seed, "val")))
         for name, value in outputs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
     task.train(was)
-    for other in devices.gathered(sums):
+    for other in devices.all_gather(sums):
         total |= {name: total.get(name, 0.0) + value for name, value in other.items()}
     return {f"val_{name}": value / len(ids) for name, value in total.items()}
 
 
-def _report_not_finite(member: Member, batch: Batch | None, step: int, folder: Path, devices: Devices) -> None:
-    bad = [name for name, p in member.task.named_parameters() if not torch.isfinite(p).all()]
+def _report_not_finite(run: TaskRun, batch: Batch | None, step: int, folder: Path, devices: Devices) -> None:
+    bad = [name for name, p in run.task.named_parameters() if not torch.isfinite(p).all()]
     file = folder / (f"not_finite-{devices.rank}.pt" if devices.world > 1 else "not_finite.pt")
     if batch is not None:
         torch.save({"ids": batch.ids.cpu(), "images": batch.images.cpu()}, file)
     where = f"; not finite: {', '.join(bad[:3])}" if bad else ""
-    whose = f" of {member.name}" if member.name else ""
-    lr = member.schedule.lr_at(step, len(member.index))
+    whose = f" of {run.name}" if run.name else ""
+    lr = run.schedule.lr_at(step, len(run.index))
     raise TrainingError(
         f"The loss{whose} is not finite at step {step} (learning rate {lr:g}{where}); lower the learning rate or warm "
         f"up. The batch is in {folder / 'not_finite-*.pt' if devices.world > 1 else file}."

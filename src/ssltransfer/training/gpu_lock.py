@@ -20,7 +20,7 @@ class DeviceError(UserError):
     """The devices that were asked for are not there: one clear sentence."""
 
 
-def claim_gpus(count: int) -> None:
+def set_visible_gpus(count: int) -> None:
     """Choose `count` free GPUs by setting CUDA_VISIBLE_DEVICES, before CUDA is initialized.
 
     Nothing is chosen where a choice was made already (by CUDA_VISIBLE_DEVICES or by Slurm) or where there is no GPU.
@@ -35,10 +35,12 @@ def claim_gpus(count: int) -> None:
     found = torch.cuda.device_count()  # asks the driver's management library, which initializes nothing
     if found:
         folder = Path(tempfile.gettempdir()) / f"ssltransfer-{os.getuid()}"
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim([str(number) for number in range(found)], count, folder))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(
+            acquire_gpus([str(number) for number in range(found)], count, folder)
+        )
 
 
-def claim(ids: Sequence[str], count: int, folder: Path) -> list[str]:
+def acquire_gpus(ids: Sequence[str], count: int, folder: Path) -> list[str]:
     """Lock `count` of the GPUs `ids`, waiting until they are free; returns which, in the order of `ids`.
 
     Jobs wait in one queue, so that one that needs several GPUs is not overtaken for ever by those that need one, and

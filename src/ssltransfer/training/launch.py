@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.training.gpu_lock import DeviceError, claim_gpus
+from ssltransfer.training.gpu_lock import DeviceError, set_visible_gpus
 
 SHUTDOWN_SECONDS = "120"  # for the last checkpoint of a large network; torch's own 30 may cut it off
 
 
-def enter(words: Sequence[str], devices: int, *, divided: bool, gpu: bool) -> int:
+def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) -> int:
     """Make this process one of those that do the job; returns its rank.
 
     Where torchrun or srun has started several, this is the one that its environment says. Otherwise GPUs are claimed
@@ -32,7 +32,7 @@ def enter(words: Sequence[str], devices: int, *, divided: bool, gpu: bool) -> in
     Args:
         words: the command line, without the program.
         devices: how many; 0 counts as 1.
-        divided: whether the job can be divided. If not, one process does it, on one device.
+        distributed: whether the job can be distributed. If not, one process does it, on one device.
         gpu: whether it uses a GPU where there is one.
 
     Raises:
@@ -41,15 +41,15 @@ def enter(words: Sequence[str], devices: int, *, divided: bool, gpu: bool) -> in
     _join_slurm()
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         rank = int(os.environ["RANK"])
-        if not divided:
+        if not distributed:
             for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
                 os.environ.pop(name, None)
         return rank
-    count = max(1, devices) if divided else 1
+    count = max(1, devices) if distributed else 1
     if gpu:
-        claim_gpus(count)
+        set_visible_gpus(count)
     if count > 1:
-        sys.exit(launch(words, count))
+        sys.exit(_torchrun(words, count))
     return 0
 
 
@@ -63,11 +63,11 @@ def _join_slurm() -> None:
     given["LOCAL_RANK"] = given["SLURM_LOCALID"]
 
 
-def launch(words: Sequence[str], count: int) -> int:
+def _torchrun(words: Sequence[str], count: int) -> int:
     """Run the command `count` times on this machine by torch's launcher; returns the exit code.
 
     A signal is passed on to all of them, and they are waited for while they save. What a process has to say of its
-    failure arrives in a file (`leave_word`), so that it is said once.
+    failure arrives in a file (`report_error`), so that it is said once.
 
     Raises:
         DeviceError: fewer GPUs are visible.
@@ -102,14 +102,14 @@ def launch(words: Sequence[str], count: int) -> int:
             return 128 + told.sigval
         except ChildFailedError as failed:
             code = failed.get_first_failure()[1].exitcode
-            said = _first_word(Path(folder)) or (f"a process was ended by signal {-code}." if code < 0 else "")
+            said = _first_error(Path(folder)) or (f"a process was ended by signal {-code}." if code < 0 else "")
             if said:
                 print(said, file=sys.stderr, flush=True)
             return code if code > 0 else 128 - code
     return 0
 
 
-def leave_word(text: str, *, expected: bool) -> bool:
+def report_error(text: str, *, expected: bool) -> bool:
     """Leave what is to be said of a failure to the launcher; False where none of ours has started this process."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not file or "SSLTRANSFER_LAUNCHER" not in os.environ:
@@ -120,7 +120,7 @@ def leave_word(text: str, *, expected: bool) -> bool:
     return True
 
 
-def _first_word(folder: Path) -> str:
+def _first_error(folder: Path) -> str:
     """The sentence, if some process had one: the others then only lost their peer; else the first traceback."""
     words: list[dict[str, Any]] = [json.loads(file.read_text("utf-8")) for file in folder.rglob("error.json")]
     words.sort(key=lambda word: (not word["expected"], word["nanoseconds"]))
@@ -128,7 +128,7 @@ def _first_word(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def as_rank(rank: int) -> Iterator[None]:
+def rank_context(rank: int) -> Iterator[None]:
     """Be one of several processes: only the first one talks, and none outlives the launcher."""
     launcher = os.environ.get("SSLTRANSFER_LAUNCHER")
     if launcher and "RANK" in os.environ and sys.platform == "linux":
@@ -143,7 +143,7 @@ def as_rank(rank: int) -> Iterator[None]:
         yield
 
 
-def leave() -> None:
+def shutdown() -> None:
     """End what `plan_devices` began: the processes let go of each other."""
     import torch.distributed as dist
 

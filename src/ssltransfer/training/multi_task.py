@@ -11,27 +11,22 @@ from itertools import islice
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, training_keys
-from ssltransfer.errors import UserError
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.task import Task
-
-
-class TrainingError(UserError):
-    """Training cannot go on: one clear sentence."""
+from ssltransfer.training.task import Task, TrainingError
 
 
 @dataclass(frozen=True)
-class Member:
+class TaskRun:
     """A task with its images, and how it is trained.
 
     Attributes:
-        task: network, head and loss; what it has in common with other members are the same modules.
+        task: network, head and loss; what it has in common with other runs are the same modules.
         index: training images.
         schedule: how; its learning rate is a function of the step of the whole training.
-        seed: of order and augmentation, and of dropout where it is the first member.
+        seed: of order and augmentation, and of dropout where it is the first run.
         val: images on which the loss is also measured.
         name: what its values are called in the curve: `name.loss`; nothing where it is alone.
-        share: of the turns, in proportion.
+        weight: of the turns, in proportion.
     """
 
     task: Task
@@ -40,14 +35,14 @@ class Member:
     seed: int
     val: Index | None = None
     name: str = ""
-    share: float = 1.0
+    weight: float = 1.0
 
     def values(self, found: dict[str, float]) -> dict[str, float]:
         """With the names that they have in the curve."""
         return {f"{self.name}.{key}" if self.name else key: value for key, value in found.items()}
 
 
-def turns(shares: Sequence[float]) -> Iterator[int]:
+def task_order(weights: Sequence[float]) -> Iterator[int]:
     """Whose turn it is at steps 0, 1, 2, ...
 
     Among the tasks that have had less than their share of the steps up to and with this one, the one whose next turn is
@@ -55,7 +50,7 @@ def turns(shares: Sequence[float]) -> Iterator[int]:
     to less than one turn.
     """
     # Whole numbers: no rounding error may grow with the steps.
-    exact = [Fraction(share / sum(shares)).limit_denominator(10**6) for share in shares]
+    exact = [Fraction(share / sum(weights)).limit_denominator(10**6) for share in weights]
     common = math.lcm(*(share.denominator for share in exact))
     weights = [int(share * common) for share in exact]
     total = sum(weights)
@@ -69,30 +64,30 @@ def turns(shares: Sequence[float]) -> Iterator[int]:
         yield turn
 
 
-def rounds(shares: Sequence[float], *, at_once: bool) -> Iterator[tuple[int, ...]]:
-    """The turns whose gradients are taken at the same weights: one after the other, or of all members at once."""
-    if at_once:
+def task_rounds(weights: Sequence[float], *, synchronous: bool) -> Iterator[tuple[int, ...]]:
+    """The turns whose gradients are taken at the same weights: one after the other, or of all runs at once."""
+    if synchronous:
         while True:
-            yield tuple(range(len(shares)))
-    for turn in turns(shares):
+            yield tuple(range(len(weights)))
+    for turn in task_order(weights):
         yield (turn,)
 
 
-class Streams:
-    """The batches of each member, as many as it has turns.
+class TaskLoaders:
+    """The batches of each run, as many as it has turns.
 
     Args:
-        members: in their order.
+        runs: in their order.
         plan: of whose turn it is at every step of the training.
         start: steps that are done.
-        parts: (rank, number) of this process among those that share a member's batches, for each member; None where it
+        parts: (rank, number) of this process among those that share a run's batches, for each run; None where it
             takes no part in them.
-        devices: of this process; its loader processes are divided among the members.
+        devices: of this process; its loader processes are divided among the runs.
     """
 
     def __init__(
         self,
-        members: Sequence[Member],
+        runs: Sequence[TaskRun],
         plan: Sequence[int],
         start: int,
         parts: Sequence[tuple[int, int] | None],
@@ -102,28 +97,26 @@ class Streams:
         self._workers = max(1, devices.workers // len(taken)) if devices.workers else 0
         self._pin = devices.device.type == "cuda"
         self._streams = [
-            self._batches(member, plan[:start].count(place), plan.count(place), part) if part else iter(())
-            for place, (member, part) in enumerate(zip(members, parts, strict=True))
+            self._batches(run, plan[:start].count(place), plan.count(place), part) if part else iter(())
+            for place, (run, part) in enumerate(zip(runs, parts, strict=True))
         ]
 
-    def _batches(self, member: Member, start: int, stop: int, part: tuple[int, int]) -> Iterator[Batch]:
+    def _batches(self, run: TaskRun, start: int, stop: int, part: tuple[int, int]) -> Iterator[Batch]:
         rank, number = part
-        share = member.schedule.batch_size // number
+        share = run.schedule.batch_size // number
         mine = slice(rank * share, (rank + 1) * share)
-        whole = training_keys(len(member.index), member.schedule.batch_size, start, stop, member.seed)
+        whole = training_keys(len(run.index), run.schedule.batch_size, start, stop, run.seed)
         keys = (batch[mine] for batch in whole)
-        return load_batches(
-            member.index, member.task.transform, keys, seed=member.seed, workers=self._workers, pin=self._pin
-        )
+        return load_batches(run.index, run.task.transform, keys, seed=run.seed, workers=self._workers, pin=self._pin)
 
-    def next(self, member: int) -> Batch:
-        """This process's share of the member's next batch."""
-        return next(self._streams[member])
+    def next(self, run: int) -> Batch:
+        """This process's share of the run's next batch."""
+        return next(self._streams[run])
 
 
-def plan_of(members: Sequence[Member], steps: int, *, at_once: bool) -> list[int]:
+def task_schedule(runs: Sequence[TaskRun], steps: int, *, synchronous: bool) -> list[int]:
     """Whose turn each step is."""
-    order = rounds([member.share for member in members], at_once=at_once)
+    order = task_rounds([run.weight for run in runs], synchronous=synchronous)
     return list(islice((turn for one in order for turn in one), steps))
 
 

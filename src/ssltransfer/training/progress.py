@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, what: str, start: int, total: int, batch: int):
         self.what, self.start, self.total, self.batch = what, start, total, batch
-        self.begun = self._said = time.monotonic()
+        self.begun = self._logged = time.monotonic()
         self.waited = 0.0
         self.done = start
         self.images = 0
@@ -41,24 +41,24 @@ class Progress:
         return self.images / max(time.monotonic() - self.begun, 1e-9)
 
     @property
-    def waiting(self) -> float:
+    def data_wait_fraction(self) -> float:
         """Share of the time spent waiting for data."""
         return self.waited / max(time.monotonic() - self.begun, 1e-9)
 
-    def say(self, text: str, *, always: bool = False) -> None:
+    def log(self, text: str, *, always: bool = False) -> None:
         """Show the state; in a log at most every ten seconds unless `always`."""
         if self._bar:
-            self._bar.set_postfix_str(f"{text}, {self.waiting:.0%} waiting for data")
+            self._bar.set_postfix_str(f"{text}, {self.data_wait_fraction:.0%} waiting for data")
             return
         now = time.monotonic()
-        if not always and now - self._said < 10:
+        if not always and now - self._logged < 10:
             return
-        self._said = now
+        self._logged = now
         done = self.done - self.start
         left = (self.total - self.done) * (now - self.begun) / done if done else 0.0
         print(
             f"{self.what}: step {self.done}/{self.total}, {text}, {self.rate:.0f} images/s, "
-            f"{self.waiting:.0%} waiting for data, {_clock(left)} left",
+            f"{self.data_wait_fraction:.0%} waiting for data, {_clock(left)} left",
             flush=True,
         )
 
@@ -66,7 +66,7 @@ class Progress:
         """End the display; returns what run.json keeps."""
         if self._bar:
             self._bar.close()
-        return {"images_per_second": round(self.rate, 1), "share_waiting_for_data": round(self.waiting, 3)}
+        return {"images_per_second": round(self.rate, 1), "data_wait_fraction": round(self.data_wait_fraction, 3)}
 
 
 def _clock(seconds: float) -> str:

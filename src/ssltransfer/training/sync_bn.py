@@ -58,7 +58,7 @@ def _mean(value: Tensor) -> Tensor:
     return found / dist.get_world_size()
 
 
-def synchronize_norms(task: nn.Module) -> None:
+def convert_sync_bn(task: nn.Module) -> None:
     """Put synchronized norms in the place of those that learn statistics; frozen ones stay as they are.
 
     Names of parameters and buffers do not change, so checkpoints and models fit both. A backbone that several tasks share

@@ -8,11 +8,16 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Transform
+from ssltransfer.errors import UserError
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.training.devices import Devices
+
+
+class TrainingError(UserError):
+    """Training cannot continue. The message states the problem and the fix."""
 
 
 class Task(nn.Module, ABC):
@@ -20,7 +25,7 @@ class Task(nn.Module, ABC):
 
     `transform` is the CPU part: a decoded image becomes a fixed-size uint8 square, or several (`Views`). `forward` is
     the device part: a batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random
-    numbers from `draws` alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that
+    numbers from `rng` alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that
     must survive a restart (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the
     validation one.
 
@@ -44,10 +49,10 @@ class Task(nn.Module, ABC):
         return self.transform
 
     @abstractmethod
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Scalars of a batch, each a mean over it: `loss`, and what else the curve shows, such as `accuracy`."""
 
-    def survey(self, index: Index, devices: Devices) -> None:
+    def on_train_start(self, index: Index, devices: Devices) -> None:
         """What the task must know of all training images; called once, before a training's first step.
 
         The task is on its device. What is found belongs in buffers: the checkpoint holds them, and a training that
@@ -67,14 +72,14 @@ class BackboneTask(Task):
 
     Attributes:
         backbone: what is exported.
-        rule: how images are normalized when the backbone is used afterwards.
+        normalization: how images are normalized when the backbone is used afterwards.
     """
 
     backbone: Backbone
-    rule: Normalize
+    normalization: Normalize
 
 
-class Around(Task):
+class TaskWrapper(Task):
     """A task that adds to another's loss, and is as that one in all else.
 
     Attributes:
@@ -98,9 +103,9 @@ class Around(Task):
         """The task's."""
         return self.task.val_transform
 
-    def survey(self, index: Index, devices: Devices) -> None:
+    def on_train_start(self, index: Index, devices: Devices) -> None:
         """The task's."""
-        self.task.survey(index, devices)
+        self.task.on_train_start(index, devices)
 
     def after_step(self, step: int) -> None:
         """The task's."""

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssltransfer.training.checkpoint import SIGNALS, Checkpoint
-from ssltransfer.training.ddp import packs
+from ssltransfer.training.ddp import buckets
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import Task
 
 
-class Groups:
+class TaskParallel:
     """Process r of w belongs to task r // (w / tasks).
 
     A task's gradient is the mean over its group alone, and is then known to all: every process makes every task's
@@ -41,9 +41,9 @@ class Groups:
         self._parameters = [list(task.parameters()) for task in tasks]
         modules = (module for task in tasks for module in task.modules())
         self._norms = [norm for norm in dict.fromkeys(modules) if isinstance(norm, _BatchNorm) and norm.training]
-        self.remember()
+        self.snapshot_bn_stats()
 
-    def remember(self) -> None:
+    def snapshot_bn_stats(self) -> None:
         """The statistics of norms are common to all now."""
         self._before = self._statistics()
 
@@ -60,21 +60,21 @@ class Groups:
         dist.all_reduce(there)
         found: dict[int, Tensor] = {}
         used = [place for place, number in enumerate(there.tolist()) if number]
-        for pack in packs([parameters[place] for place in used]):
-            places, used = used[: -len(pack) - 1 : -1], used[: -len(pack)]  # packs begin with the last layers
+        for bucket in buckets([parameters[place] for place in used]):
+            places, used = used[: -len(bucket) - 1 : -1], used[: -len(bucket)]  # buckets begin with the last layers
             flat = torch.cat([_flat(given[place], parameters[place]) for place in places])
             dist.all_reduce(flat)
-            sizes = [parameter.numel() for parameter in pack]
+            sizes = [parameter.numel() for parameter in bucket]
             for place, mean in zip(places, (flat / self.size).split(sizes), strict=True):
                 found[place] = mean.view_as(parameters[place])
         return [found.get(place) for place in range(len(parameters))]
 
-    def agree(self, values: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
+    def all_reduce_metrics(self, values: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
         """Mean values of every task, in one exchange with signals; the statistics of norms are made common."""
-        word = (self.mine, values[self.mine], self.checkpoint.heard)
+        word = (self.mine, values[self.mine], self.checkpoint.received_signal)
         words = [word] * self.devices.world
         dist.all_gather_object(words, word)
-        self.checkpoint.signal = next((n for n in SIGNALS if any(heard == n for _, _, heard in words)), None)
+        self.checkpoint.signal = next((n for n in SIGNALS if any(signal == n for _, _, signal in words)), None)
         means: dict[int, dict[str, float]] = {}
         for task, found, _ in words:
             mean = means.setdefault(task, dict.fromkeys(found, 0.0))
@@ -119,7 +119,7 @@ class Groups:
             norm.running_mean.copy_(next(places))  # type: ignore[union-attr]
             norm.running_var.copy_(next(places))  # type: ignore[union-attr]
             norm.num_batches_tracked.copy_(number)  # type: ignore[union-attr]
-        self.remember()
+        self.snapshot_bn_stats()
 
 
 def _flat(gradient: Tensor | None, parameter: Tensor) -> Tensor:

@@ -12,45 +12,45 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import seed_of
 from ssltransfer.training.checkpoint import Checkpoint
-from ssltransfer.training.ddp import Ranks
+from ssltransfer.training.ddp import GradientReducer
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.multi_task import Member, check_share
-from ssltransfer.training.sync_bn import synchronize_norms
+from ssltransfer.training.multi_task import TaskRun, check_share
+from ssltransfer.training.sync_bn import convert_sync_bn
 from ssltransfer.training.task import Task
-from ssltransfer.training.task_parallel import Groups
+from ssltransfer.training.task_parallel import TaskParallel
 
 
-class Training:
-    """Members with what changes their weights: an optimizer each, over all that a member's loss reaches.
+class Trainer:
+    """Members with what changes their weights: an optimizer each, over all that a run's loss reaches.
 
     Args:
-        members: their tasks are moved to the device, and into training mode.
+        runs: their tasks are moved to the device, and into training mode.
         devices: where.
         checkpoint: learns of signals that other processes were sent.
-        at_once: a round holds a turn of every member. Where the processes can be divided among the members, each takes
+        synchronous: a round holds a turn of every run. Where the processes can be divided among the runs, each takes
             part in those of one alone.
 
     Attributes:
-        parts: (rank, number) of this process among those that share a member's batches, for each member; None where it
+        parts: (rank, number) of this process among those that share a run's batches, for each run; None where it
             takes no part in them.
     """
 
-    def __init__(self, members: Sequence[Member], devices: Devices, checkpoint: Checkpoint, *, at_once: bool = False):
-        self.members, self.devices = members, devices
-        divided = at_once and devices.world > 1 and devices.world % len(members) == 0
-        for member in members:
-            check_share(member.schedule, devices.world // len(members) if divided else devices.world)
-        for member in members:
-            _prepare(member, devices)
-        self.updates = [Update(member.task, member.schedule, member.seed, devices) for member in members]
-        self.groups: Groups | None = None
-        self.ranks: list[Ranks] = []
-        self.parts: list[tuple[int, int] | None] = [(devices.rank, devices.world)] * len(members)
+    def __init__(self, runs: Sequence[TaskRun], devices: Devices, checkpoint: Checkpoint, *, synchronous: bool = False):
+        self.runs, self.devices = runs, devices
+        divided = synchronous and devices.world > 1 and devices.world % len(runs) == 0
+        for run in runs:
+            check_share(run.schedule, devices.world // len(runs) if divided else devices.world)
+        for run in runs:
+            _prepare(run, devices)
+        self.updates = [Update(run.task, run.schedule, run.seed, devices) for run in runs]
+        self.groups: TaskParallel | None = None
+        self.ranks: list[GradientReducer] = []
+        self.parts: list[tuple[int, int] | None] = [(devices.rank, devices.world)] * len(runs)
         if divided:
-            self.groups = Groups([member.task for member in members], devices, checkpoint)
-            self.parts = [self.groups.part if place == self.groups.mine else None for place in range(len(members))]
+            self.groups = TaskParallel([run.task for run in runs], devices, checkpoint)
+            self.parts = [self.groups.part if place == self.groups.mine else None for place in range(len(runs))]
         elif devices.world > 1:
-            self.ranks = [Ranks(member.task, devices.world, checkpoint) for member in members]
+            self.ranks = [GradientReducer(run.task, devices.world, checkpoint) for run in runs]
 
     def round(self, batches: dict[int, Batch], turns: Sequence[int], step: int) -> list[dict[str, float]]:
         """The updates of global steps step, step + 1, ..., one for each turn.
@@ -58,8 +58,8 @@ class Training:
         All gradients are taken at the weights that were there before; then the updates follow one another.
 
         Args:
-            batches: this process's shares, of the members whose turn it is and in which it takes part.
-            turns: members.
+            batches: this process's shares, of the runs whose turn it is and in which it takes part.
+            turns: runs.
             step: of the first of them.
 
         Returns:
@@ -71,31 +71,31 @@ class Training:
             if turn in batches:
                 part = self.parts[turn]
                 rank = [part[0]] if part and part[0] else []
-                torch.manual_seed(seed_of(self.members[0].seed, "step", step + place, *rank))
+                torch.manual_seed(seed_of(self.runs[0].seed, "step", step + place, *rank))
                 update = self.updates[turn]
                 found[turn] = update.gradients(batches[turn], self.ranks[turn] if self.ranks else None)
                 if len(turns) > 1:
-                    held[turn] = update.taken()
+                    held[turn] = update.pop_grads()
         if self.groups:
-            found = self.groups.agree(found)
+            found = self.groups.all_reduce_metrics(found)
         for place, turn in enumerate(turns):
-            update, member = self.updates[turn], self.members[turn]
+            update, run = self.updates[turn], self.runs[turn]
             if len(turns) > 1:
-                update.put(self.groups.gradients(turn, held.get(turn)) if self.groups else held[turn])
-            set_lr(update.optimizer, member.schedule.lr_at(step + place, len(member.index)))
+                update.set_grads(self.groups.gradients(turn, held.get(turn)) if self.groups else held[turn])
+            set_lr(update.optimizer, run.schedule.lr_at(step + place, len(run.index)))
             update.apply()
         return [found[turn] for turn in turns]
 
     def state(self) -> dict[str, Any]:
         """What a restart needs, beside the step."""
-        return {"members": [update.state() for update in self.updates]}
+        return {"tasks": [update.state() for update in self.updates]}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        for update, one in zip(self.updates, state["members"], strict=True):
+        for update, one in zip(self.updates, state["tasks"], strict=True):
             update.load(one)
         if self.groups:
-            self.groups.remember()
+            self.groups.snapshot_bn_stats()
 
     def close(self) -> None:
         """Leave the tasks as ordinary modules."""
@@ -103,14 +103,14 @@ class Training:
             ranks.close()
 
 
-def _prepare(member: Member, devices: Devices) -> None:
-    task, schedule = member.task, member.schedule
+def _prepare(run: TaskRun, devices: Devices) -> None:
+    task, schedule = run.task, run.schedule
     task.to(devices.device)
     if devices.device.type == "cuda":
         task.to(memory_format=torch.channels_last)
     task.train()
     if schedule.sync_bn and devices.world > 1:
-        synchronize_norms(task)
+        convert_sync_bn(task)
     if schedule.compile:
         task.compile()
 
@@ -139,7 +139,7 @@ class Update:
         self.scaler = torch.amp.GradScaler(devices.device.type, enabled=schedule.precision == "float16")
         self.scaler.scale(torch.zeros((), device=devices.device))  # its state is there from the start
 
-    def gradients(self, batch: Batch, ranks: Ranks | None = None) -> dict[str, float]:
+    def gradients(self, batch: Batch, ranks: GradientReducer | None = None) -> dict[str, float]:
         """Gradients of a batch (with `ranks`: of all their shares), accumulated over micro-batches.
 
         Returns:
@@ -150,26 +150,26 @@ class Update:
         parts = batch.split(self.schedule.micro_batch_size)
         for place, part in enumerate(parts, start=1):
             with self.devices.autocast(self.schedule.precision):
-                outputs = self.task(part, part.draws(self.seed))
+                outputs = self.task(part, part.rng(self.seed))
             share = len(part) / len(batch)
             if ranks and place == len(parts):
-                ranks.expect()
+                ranks.prepare_backward()
             self.scaler.scale(outputs["loss"] * share).backward()
             for name, value in outputs.items():
                 values[name] = values.get(name, torch.zeros((), device=value.device)) + value.detach().float() * share
         means = torch.stack(list(values.values()))
         if ranks:
-            ranks.collect()
-            means = ranks.agree(means)
+            ranks.wait_allreduce()
+            means = ranks.all_reduce_metrics(means)
         return dict(zip(values, means.tolist(), strict=True))
 
-    def taken(self) -> list[Tensor | None]:
+    def pop_grads(self) -> list[Tensor | None]:
         """The gradients, which the parameters then have no more."""
         gradients = [parameter.grad for parameter in self.task.parameters()]
         self.optimizer.zero_grad(set_to_none=True)
         return gradients
 
-    def put(self, gradients: Sequence[Tensor | None]) -> None:
+    def set_grads(self, gradients: Sequence[Tensor | None]) -> None:
         """Give the parameters these gradients."""
         for parameter, gradient in zip(self.task.parameters(), gradients, strict=True):
             parameter.grad = gradient

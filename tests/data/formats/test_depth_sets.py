@@ -15,8 +15,8 @@ from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd, Synthetic
 from ssltransfer.data.formats import LayoutError, find
 from ssltransfer.data.image_io import read
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.world import draw
 from ssltransfer.stages.index import run as make_index
+from toyworld import generate
 
 SPLITS = {"train": [1, 4], "test": [2, 3, 5]}
 
@@ -104,7 +104,7 @@ def test_fastdepths_frames_survive(tmp_path: Path) -> None:
 
 
 def test_a_list_of_pairs_is_the_set_that_it_names(tmp_path: Path) -> None:
-    draw("rgbd", tmp_path / "rgbd-48px-seed0-n3", split="train", n=3, size=48)
+    generate("rgbd", tmp_path / "rgbd-48px-seed0-n3", split="train", num_images=3, size=48)
     listed = find(Rgbd(root=str(tmp_path / "rgbd-48px-seed0-n3"), split="train"))
     world = find(Synthetic(root=str(tmp_path), subset="rgbd", split="train", num_images=3, size=48, targets="depth"))
     assert world.targets is not None and listed.targets is not None
@@ -154,8 +154,14 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
 
 
 def test_published_sizes() -> None:
-    assert NyuDepthV2(root="x", split="train").images == 795 and NyuDepthV2(root="x", split="test").images == 654
-    assert FastDepth(root="x", split="train").images == 47_584 and FastDepth(root="x", split="val").images == 654
+    assert (
+        NyuDepthV2(root="x", split="train").estimated_num_images == 795
+        and NyuDepthV2(root="x", split="test").estimated_num_images == 654
+    )
+    assert (
+        FastDepth(root="x", split="train").estimated_num_images == 47_584
+        and FastDepth(root="x", split="val").estimated_num_images == 654
+    )
     assert NyuDepthV2(root="x", split="train").label_type == "none"
     assert NyuDepthV2(root="x", split="train").canonical() == '{"format":"nyu-depth-v2","root":"x","split":"train"}'
 

@@ -116,8 +116,8 @@ def test_a_folder_that_cannot_be_opened_is_no_empty_folder(tmp_path: Path) -> No
 
 
 def test_what_is_expected_changes_no_result() -> None:
-    plain, chance_level = Folder(root="x"), Folder(root="x", expected=12_000)
+    plain, chance_level = Folder(root="x"), Folder(root="x", num_images_hint=12_000)
     assert chance_level.canonical() == plain.canonical()
-    assert (plain.images, chance_level.images) == (None, 12_000)
-    assert Folder(root="x", expected=12_000, limit=500).images == 500
-    assert Folder(root="x", expected=300, limit=500).images == 300
+    assert (plain.estimated_num_images, chance_level.estimated_num_images) == (None, 12_000)
+    assert Folder(root="x", num_images_hint=12_000, limit=500).estimated_num_images == 500
+    assert Folder(root="x", num_images_hint=300, limit=500).estimated_num_images == 300

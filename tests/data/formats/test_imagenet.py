@@ -98,8 +98,8 @@ def test_sizes_are_remarked_upon_and_never_refused(tmp_path: Path) -> None:
     image(tmp_path / "train" / "n01" / "1.JPEG")
     found = find(ImageNet(root=str(tmp_path), split="train"))
     assert found.notes == [f"{found.root}: 1 images are listed, the published number is 1281167."]
-    assert ImageNet(root="x", split="val").images == 50_000
-    assert ImageNet(root="x", split="val", limit=100).images == 100
+    assert ImageNet(root="x", split="val").estimated_num_images == 50_000
+    assert ImageNet(root="x", split="val", limit=100).estimated_num_images == 100
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_masks_are_read_as_they_were_written(tmp_path: Path) -> None:
     release(tmp_path, {"a": 7, "b": 12})
     make_index(Sbd(root=str(tmp_path), split="train"), output=tmp_path / "sbd.parquet", threads=1)
     index = read_index(tmp_path / "sbd.parquet")
-    assert index.presence is None and (index.labels == -1).all()
+    assert index.multi_label is None and (index.labels == -1).all()
     for sample, number in enumerate((7, 12)):
         found = read_target(index, sample)
         assert isinstance(found, np.ndarray) and found.dtype == np.uint8
@@ -111,7 +111,7 @@ def test_voc_without_sbds_images(tmp_path: Path) -> None:
         Image.fromarray(np.full((12, 16, 3), number, np.uint8)).save(home / f"JPEGImages/{name}.jpg")
         Image.fromarray(mask_of(5)).save(home / f"SegmentationClass/{name}.png")
     without = NameFile(path=str(sbd / "train.txt"))
-    spec = Voc(root=str(tmp_path), year="2012", split="val", targets="masks", without=without)
+    spec = Voc(root=str(tmp_path), year="2012", split="val", targets="masks", exclude=without)
     make_index(spec, output=tmp_path / "val.parquet", threads=1)
     index = read_index(tmp_path / "val.parquet")
     assert index.paths == ["JPEGImages/2008_2.jpg", "JPEGImages/2008_4.jpg"]

@@ -26,10 +26,13 @@ def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, label_type:
     for split in splits:
         spec = Synthetic(root=str(tmp_path), subset=kind, split=split, num_images=n, size=32)  # type: ignore[arg-type]
         found = find(spec)
-        assert len(found.paths) == spec.images
+        assert len(found.paths) == spec.estimated_num_images
         assert found.notes == []
         assert spec.label_type == label_type
-        assert (found.labels is not None, found.presence is not None) == (label_type == "single", label_type == "multi")
+        assert (found.labels is not None, found.multi_label is not None) == (
+            label_type == "single",
+            label_type == "multi",
+        )
         paths.append({found.root / path for path in found.paths})
         assert all(path.is_file() for path in paths[-1])
     assert not paths[0] & paths[1]

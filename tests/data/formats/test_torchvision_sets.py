@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import Cifar10, Cifar100, Flowers102, Places365, Stl10
-from ssltransfer.data.formats import LayoutError, fetch, find, torchvision_sets
+from ssltransfer.data.formats import LayoutError, download, find, torchvision_sets
 from ssltransfer.data.image_io import read
 
 
@@ -179,7 +179,7 @@ def test_what_is_fetched_is_unpacked_and_used(tmp_path: Path, monkeypatch: pytes
 
 
 def _hold(root: Path, name: str, begun: Path, done: Path) -> None:
-    with fetch.alone(root, name):
+    with download.download_lock(root, name):
         begun.touch()
         time.sleep(0.5)
         done.touch()
@@ -191,9 +191,9 @@ def test_two_jobs_do_not_fetch_at_once(tmp_path: Path) -> None:
     other.start()
     while not begun.exists():
         time.sleep(0.01)
-    with fetch.alone(tmp_path, "stl10"):
+    with download.download_lock(tmp_path, "stl10"):
         assert not done.exists()
-    with fetch.alone(tmp_path, "cifar10"):
+    with download.download_lock(tmp_path, "cifar10"):
         assert done.exists()
     other.join()
 
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_no_half_set(small_disk: Path) -> None:
 
 
 def test_published_sizes() -> None:
-    assert Stl10(split="unlabeled").images == 100_000
-    assert Cifar10(split="train", limit=10).images == 10
-    assert sum(Flowers102(split=split).images or 0 for split in ("train", "val", "test")) == 8_189
-    assert Places365(split="train").images == 1_803_460
+    assert Stl10(split="unlabeled").estimated_num_images == 100_000
+    assert Cifar10(split="train", limit=10).estimated_num_images == 10
+    assert sum(Flowers102(split=split).estimated_num_images or 0 for split in ("train", "val", "test")) == 8_189
+    assert Places365(split="train").estimated_num_images == 1_803_460

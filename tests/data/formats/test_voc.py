@@ -8,7 +8,7 @@ from PIL import Image
 
 from ssltransfer.config.formats import Voc
 from ssltransfer.data.formats import LayoutError, find
-from ssltransfer.data.formats.voc import CLASSES
+from ssltransfer.data.formats.voc import CLASSES, palette
 
 OBJECTS = {
     "000001": [("cat", 0), ("cat", 1), ("dog", 1)],
@@ -50,8 +50,8 @@ def test_spellings_of_the_root(tmp_path: Path, spelling: str) -> None:
 def test_presence_counts_difficult_apart(tmp_path: Path) -> None:
     devkit(tmp_path)
     found = find(Voc(root=str(tmp_path), split="trainval"))
-    assert found.presence is not None
-    said = [{CLASSES[c]: int(row[c]) for c in np.flatnonzero(row >= 0)} for row in found.presence]
+    assert found.multi_label is not None
+    said = [{CLASSES[c]: int(row[c]) for c in np.flatnonzero(row >= 0)} for row in found.multi_label]
     assert said == [{"cat": 1, "dog": 0}, {}, {"dog": 0, "person": 1}]
     assert found.notes == [f"{found.root}: 3 images are listed, the published number is 5011."]
 
@@ -60,16 +60,16 @@ def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
     devkit(tmp_path / "a")
     devkit(tmp_path / "b", lists=False)
     listed, boxed = (find(Voc(root=str(tmp_path / name), split="trainval")) for name in "ab")
-    assert listed.presence is not None
-    assert boxed.presence is not None
-    assert np.array_equal(listed.presence, boxed.presence)
+    assert listed.multi_label is not None
+    assert boxed.multi_label is not None
+    assert np.array_equal(listed.multi_label, boxed.multi_label)
     assert "classes are read from Annotations" in boxed.notes[0]
 
 
 def test_published_sizes() -> None:
-    assert Voc(root="x", split="test").images == 4_952
-    assert Voc(root="x", year="2012", split="trainval").images == 11_540
-    assert Voc(root="x", split="mine").images is None
+    assert Voc(root="x", split="test").estimated_num_images == 4_952
+    assert Voc(root="x", year="2012", split="trainval").estimated_num_images == 11_540
+    assert Voc(root="x", split="mine").estimated_num_images is None
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
@@ -93,3 +93,10 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
     (home / "Annotations" / "000002.xml").unlink()
     with pytest.raises(LayoutError, match="no class lists in ImageSets/Main either"):
         find(Voc(root=str(tmp_path), split="trainval"))
+
+
+def test_palette_has_the_colors_of_the_development_kit():
+    # Background, aeroplane, bicycle, bird, tvmonitor and the border.
+    assert palette()[[0, 1, 2, 3, 20, 255]].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 64, 128], [224, 224, 192],
+    ]  # fmt: skip

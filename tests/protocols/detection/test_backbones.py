@@ -3,8 +3,8 @@ import torch
 
 from ssltransfer.config.backbones import (
     AlexNet,
-    AlexNetBig,
     AlexNetBN,
+    AlexNetDeepCluster,
     BackboneOptions,
     CaffeNet,
     MobileNetV2,
@@ -18,17 +18,17 @@ from ssltransfer.config.backbones import (
 )
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.detection.backbones import FcBackbone, Res5Backbone, calibrate_bn, norms_of
 
 
-def model(options: BackboneOptions, *, top: bool = True, seed: int = 0) -> Model:
-    backbone = build_backbone(options, top=top, seed=seed).eval().requires_grad_(False)
-    return Model(backbone, "imagenet", "", "it")
+def model(options: BackboneOptions, *, include_top: bool = True, seed: int = 0) -> PretrainedModel:
+    backbone = build_backbone(options, include_top=include_top, seed=seed).eval().requires_grad_(False)
+    return PretrainedModel(backbone, "imagenet", "", "it")
 
 
-CAFFE = CaffeNet(width=0.125, size=64, stem_stride=2)
-RES = ResNet18(width=0.125, size=32)
+CAFFE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
+RES = ResNet18(width_mult=0.125, img_size=32)
 
 
 def body(options: BackboneOptions, reinit_fc: bool = False, **given: object) -> FcBackbone:
@@ -38,11 +38,11 @@ def body(options: BackboneOptions, reinit_fc: bool = False, **given: object) -> 
 @pytest.mark.parametrize(
     ("options", "stride", "side"),
     [
-        (CaffeNet(width=0.1), 16, 6),
-        (AlexNet(width=0.1), 16, 6),
-        (AlexNetBN(width=0.1), 16, 6),
-        (AlexNetBig(width=0.1), 16, 6),
-        (Vgg16(width=0.05, bn=False), 16, 7),
+        (CaffeNet(width_mult=0.1), 16, 6),
+        (AlexNet(width_mult=0.1), 16, 6),
+        (AlexNetBN(width_mult=0.1), 16, 6),
+        (AlexNetDeepCluster(width_mult=0.1), 16, 6),
+        (Vgg16(width_mult=0.05, bn=False), 16, 7),
         (CAFFE, 8, 3),
     ],
 )
@@ -52,7 +52,7 @@ def test_strides_and_sides_are_the_published_ones(options: BackboneOptions, stri
     assert found.fc6.in_features == found.channels * side**2 and found.dims == found.fc7.out_features
 
 
-@pytest.mark.parametrize("options", [CaffeNet(width=0.1), AlexNet(width=0.1), AlexNetBN(width=0.1)])
+@pytest.mark.parametrize("options", [CaffeNet(width_mult=0.1), AlexNet(width_mult=0.1), AlexNetBN(width_mult=0.1)])
 def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: BackboneOptions) -> None:
     """With kernels that are their own mirror images, a mirrored image of 16 k + 1 pixels gives the mirrored map."""
     found = body(options).eval()
@@ -75,7 +75,7 @@ def test_unpadded_weights_are_the_models() -> None:
     fresh = body(CAFFE, True)
     assert not torch.equal(fresh.fc6.weight, state["fc6.weight"])
     assert torch.equal(fresh.backbone.state_dict()["conv5.weight"], state["conv5.weight"])
-    convolutions = FcBackbone(model(CAFFE, top=False), False, 0.5, "pool", 0)
+    convolutions = FcBackbone(model(CAFFE, include_top=False), False, 0.5, "pool", 0)
     assert torch.equal(convolutions.fc6.weight, fresh.fc6.weight), "there is none to take"
     other = FcBackbone(given, True, 0.5, "pool", 1)
     assert not torch.equal(other.fc6.weight, body(CAFFE, True).fc6.weight)
@@ -87,8 +87,12 @@ def test_unpadded_weights_are_the_models() -> None:
         (CAFFE, 0, set()),
         (CAFFE, 1, {"conv1.weight", "conv1.bias"}),
         (CAFFE, 2, {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}),
-        (AlexNet(width=0.1, size=64), 1, {"features.0.weight", "features.0.bias"}),
-        (Vgg16(width=0.05, size=32, bn=False), 2, {f"features.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")}),
+        (AlexNet(width_mult=0.1, img_size=64), 1, {"features.0.weight", "features.0.bias"}),
+        (
+            Vgg16(width_mult=0.05, img_size=32, bn=False),
+            2,
+            {f"features.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")},
+        ),
     ],
 )
 def test_what_is_frozen(options: BackboneOptions, layers: int, kept: set[str]) -> None:
@@ -133,7 +137,7 @@ def test_blocks_are_the_residual_networks() -> None:
 
 def test_a_backbone_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4() -> None:
     """Dilation goes: the map of stride 16 is every second value of that of stride 8 (ResNet-101 v2)."""
-    given = model(ResNet101V2(width=0.125, size=32))
+    given = model(ResNet101V2(width_mult=0.125, img_size=32))
     assert given.backbone.layers[-2:] == ("block3", "pool")
     found = Res5Backbone(given, "align", 0).eval()
     assert (found.stride, found.side, found.dims) == (16, 14, 256)
@@ -150,7 +154,7 @@ def test_a_backbone_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4
 
 
 def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
-    given = model(AlexNetBN(width=0.1))
+    given = model(AlexNetBN(width_mult=0.1))
     generator = torch.Generator().manual_seed(2)
     for part in given.backbone.modules():
         if isinstance(part, torch.nn.BatchNorm1d):
@@ -167,11 +171,11 @@ def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "stride", "dims"),
     [
-        (ResNet50V2(width=0.125, size=32), 16, 256),
-        (ResNet50V2(width=0.125, size=32, last_relu=False, representation=5), 16, 256),
-        (RevNet50(width=0.125, size=32), 16, 256),
-        (MobileNetV2(width=0.25, size=32), 16, 1280),
-        (Vgg19BN(width=0.1, size=32), 8, 48),
+        (ResNet50V2(width_mult=0.125, img_size=32), 16, 256),
+        (ResNet50V2(width_mult=0.125, img_size=32, last_relu=False, embed_dim=5), 16, 256),
+        (RevNet50(width_mult=0.125, img_size=32), 16, 256),
+        (MobileNetV2(width_mult=0.25, img_size=32), 16, 1280),
+        (Vgg19BN(width_mult=0.1, img_size=32), 8, 48),
     ],
     ids=lambda value: getattr(value, "slug", None),
 )
@@ -189,7 +193,7 @@ def test_blocks_of_other_networks(options: BackboneOptions, stride: int, dims: i
 
 def test_a_library_has_no_blocks() -> None:
     with pytest.raises(LayerError, match="a torchvision has no block3 and block4"):
-        Res5Backbone(model(Torchvision(model="resnet18", size=32)), "align", 0)
+        Res5Backbone(model(Torchvision(model="resnet18", img_size=32)), "align", 0)
 
 
 def test_blocks_want_a_residual_network() -> None:

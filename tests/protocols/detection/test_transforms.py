@@ -7,7 +7,7 @@ from torchvision.ops import box_iou
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.formats import Synthetic
-from ssltransfer.data.cached import read_sample
+from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.loader import load_batches
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.normalize import normalize
@@ -107,17 +107,17 @@ def test_regions_are_drawn_as_asked_and_the_same_again(voc: Index) -> None:
         assert torch.equal(one["shown"], other["boxes"][nearest])
         assert all(torch.equal(one[name], same[name]) for name in one)
     (batch,) = load_batches(voc, view, iter([[(learnt[0], 0), (learnt[1], 0)]]), seed=3)
-    assert batch.others["regions"].shape[::2] == (2, 4) and batch.others["sizes"].shape == (2, 2)
-    assert batch.others["labels"].dtype == torch.int64
+    assert batch.targets["regions"].shape[::2] == (2, 4) and batch.targets["sizes"].shape == (2, 2)
+    assert batch.targets["labels"].dtype == torch.int64
 
 
 def test_batches_are_filled_up_by_what_is_nothing(voc: Index) -> None:
     counts = [len(objects_of(voc, sample).classes) for sample in range(len(voc))]
     most, least = int(np.argmax(counts)), int(np.argmin(counts))
     (batch,) = load_batches(voc, TrainingView((64,), 400), iter([[(least, 0), (most, 0)]]), seed=0)
-    assert batch.others["boxes"].shape == (2, counts[most], 4)
-    assert (batch.others["classes"][0] >= 0).sum() == counts[least]
-    assert (batch.others["classes"][1] >= 0).all()
+    assert batch.targets["boxes"].shape == (2, counts[most], 4)
+    assert (batch.targets["classes"][0] >= 0).sum() == counts[least]
+    assert (batch.targets["classes"][1] >= 0).all()
 
 
 def test_test_images_at_several_scales(voc: Index) -> None:

@@ -54,10 +54,10 @@ def dies_in_step(n, number=signal.SIGKILL):
     real, count = lloyd.TorchStep.__call__, iter(range(1, 10_000))
 
     def step(self, centroids):
-        tally = real(self, centroids)
+        stats = real(self, centroids)
         if next(count) == n:
             os.kill(os.getpid(), number)
-        return tally
+        return stats
 
     lloyd.TorchStep.__call__ = step
 
@@ -88,7 +88,7 @@ def outcome(name, *preparations):
     return {
         "name": name,
         "statuses": statuses,
-        "bytes": {file: files.digest_of(folder / file) for file in ("manifest.json", "centroids.npy", "curve.jsonl")},
+        "bytes": {file: files.file_digest(folder / file) for file in ("manifest.json", "centroids.npy", "curve.jsonl")},
         "iterations": log.read_text().count(": iteration "),
         "leftovers": sorted(path.name for path in folder.rglob(".*.partial")),
     }

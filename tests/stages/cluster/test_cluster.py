@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.config.entities import Cluster
 from ssltransfer.stages import cluster
 
@@ -38,9 +38,9 @@ def test_manifest_centroids_and_curve_belong_together(make_features, tmp_path):
     assert manifest["iterations"] == len(curve)
     assert manifest["stopped"] == "no point moved"
     assert curve[-1]["objective"] == pytest.approx(manifest["objective"], rel=1e-5)
-    assert manifest["centroids"] == digest_of(output.parent / "centroids.npy")
-    assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
-    assert manifest["inputs"] == {"features": [digest_of(features)]}
+    assert manifest["centroids"] == file_digest(output.parent / "centroids.npy")
+    assert manifest["curve"] == file_digest(output.parent / "curve.jsonl")
+    assert manifest["inputs"] == {"features": [file_digest(features)]}
     made_of = json.loads(features.read_text())
     assert all(manifest[key] == made_of[key] for key in ("index", "model", "layer", "layer_shape"))
     assert manifest["pool"] == {"max": 2}

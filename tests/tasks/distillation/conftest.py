@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import AnyBackbone, CaffeNet, ResNet18, Vgg16
 from ssltransfer.config.entities import Features, Student
 from ssltransfer.config.methods import AnyMethod
@@ -18,11 +18,11 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.stages import features, pretext
-from ssltransfer.tasks.distillation.base import Given
+from ssltransfer.tasks.distillation.base import StudentInputs
 
-TEACHER = ResNet18(width=0.125, size=64)
-SMALL = CaffeNet(width=0.125, size=64, stem_stride=2)
-GivenMaker = Callable[..., Given]
+TEACHER = ResNet18(width_mult=0.125, img_size=64)
+SMALL = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
+InputsMaker = Callable[..., StudentInputs]
 # A small puzzle, without dropout, which differs by micro-batches and devices; maps of other sides than the teacher's.
 ATTENTION: dict[str, Any] = {
     "name": "attention-transfer",
@@ -31,7 +31,7 @@ ATTENTION: dict[str, Any] = {
         "permutations": 6,
         "resize": 96,
         "tiles": {"crop": 84, "tile": 24, "jitter": 3, "channel_shift": 1, "stem_stride": 1},
-        "hidden": 16,
+        "hidden_dim": 16,
         "dropout": 0,
     },
     "layers": ["conv4", "conv5"],
@@ -43,8 +43,8 @@ ATTENTION: dict[str, Any] = {
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of a random ResNet-18 of width 1/8: 64 numbers a image."""
     manifest = tmp_path_factory.mktemp("teacher") / "teacher" / "manifest.json"
-    with Work("pretext", manifest, "{}", {}) as work:
-        work.finish(write_model(manifest.parent, build_backbone(TEACHER, top=True, seed=5), "half", {}))
+    with WorkDir("pretext", manifest, "{}", {}) as work:
+        work.finish(write_model(manifest.parent, build_backbone(TEACHER, include_top=True, seed=5), "half", {}))
     return manifest
 
 
@@ -52,8 +52,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def solver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of a random VGG16, which might have solved puzzles."""
     manifest = tmp_path_factory.mktemp("solver") / "solver" / "manifest.json"
-    backbone = build_backbone(Vgg16(width=0.125, size=64), top=True, seed=5)
-    with Work("pretext", manifest, "{}", {}) as work:
+    backbone = build_backbone(Vgg16(width_mult=0.125, img_size=64), include_top=True, seed=5)
+    with WorkDir("pretext", manifest, "{}", {}) as work:
         work.finish(write_model(manifest.parent, backbone, "per-image", {}))
     return manifest
 
@@ -67,18 +67,18 @@ def said(teacher: Path, objects_path: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def make_given(teacher: Path, said: Path, objects_path: Path) -> GivenMaker:
+def make_given(teacher: Path, said: Path, objects_path: Path) -> InputsMaker:
     """make_given({"name": "compress-1q", ...}, backbone=..., schedule=...) -> what the stage would give the method."""
 
     standing = teacher
 
     def make(
         method: dict[str, Any], backbone: AnyBackbone = SMALL, seed: int = 0, teacher: Path = standing, **schedule: Any
-    ) -> Given:
-        return Given(
+    ) -> StudentInputs:
+        return StudentInputs(
             spec_of(method, backbone, seed, **schedule),
             read_index(objects_path),
-            **({"features": said} if method.get("cached") else {"teacher": teacher}),
+            **({"features": said} if method.get("precompute_teacher") else {"teacher": teacher}),
             build_task=pretext.build_task,
         )
 

@@ -8,9 +8,9 @@ import signal
 import sys
 
 from ssltransfer.cli import main
-from ssltransfer.training.train_step import Training
+from ssltransfer.training.train_step import Trainer
 
-a_round = Training.round
+a_round = Trainer.round
 
 
 def killing(training, batches, turns, first):  # type: ignore[no-untyped-def]
@@ -19,5 +19,5 @@ def killing(training, batches, turns, first):  # type: ignore[no-untyped-def]
     return a_round(training, batches, turns, first)
 
 
-Training.round = killing  # type: ignore[method-assign]
+Trainer.round = killing  # type: ignore[method-assign]
 sys.exit(main())

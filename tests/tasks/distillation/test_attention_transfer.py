@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config import ConfigError
 from ssltransfer.config.backbones import CaffeNet
@@ -30,7 +30,7 @@ from ssltransfer.tasks.distillation.attention_transfer import AttentionTransferT
 from ssltransfer.training.devices import Devices, plan_devices
 from ssltransfer.training.fit import fit
 
-from .conftest import ATTENTION, SMALL, GivenMaker, spec_of
+from .conftest import ATTENTION, SMALL, InputsMaker, spec_of
 
 CPU = Devices(torch.device("cpu"), 0)
 
@@ -102,19 +102,19 @@ def test_the_gradient_is_finite_where_a_norm_is_zero(mine: Tensor) -> None:
     assert dead.grad is not None and torch.isfinite(dead.grad).all()
 
 
-def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: GivenMaker, solver: Path) -> None:
+def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: InputsMaker, solver: Path) -> None:
     """Against backbones called by hand, on the tiles that the task cuts: the teacher under the strides for tiles."""
     given = make_given(ATTENTION, teacher=solver, seed=3)
     task = build(given).eval()
     batch = first_batch(task, given.index)
-    found = task(batch, batch.draws(7))
+    found = task(batch, batch.rng(7))
 
     options = given.spec.pretext.task  # type: ignore[union-attr]
     alone = pretext.build_task(options, SMALL, 3).eval()
-    own = alone(batch, batch.draws(7))
+    own = alone(batch, batch.rng(7))
     assert found["task_loss"].item() == own["loss"].item() and found["accuracy"].item() == own["accuracy"].item()
 
-    tiles = alone.puzzles(batch.images, batch.draws(7))[0].flatten(0, 1)  # type: ignore[attr-defined]
+    tiles = alone.puzzles(batch.images, batch.rng(7))[0].flatten(0, 1)  # type: ignore[attr-defined]
     assert tiles.shape == (36, 3, 24, 24)
     model = read_model(solver)
     theirs = build_tile_backbone(model.backbone.options, seed=0, stem_stride=1).eval()
@@ -134,7 +134,7 @@ def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: GivenMa
     assert found["loss"].item() == pytest.approx(total, rel=1e-5)
 
 
-def test_the_teacher_itself_is_at_no_distance(make_given: GivenMaker, solver: Path) -> None:
+def test_the_teacher_itself_is_at_no_distance(make_given: InputsMaker, solver: Path) -> None:
     """Dropout and norms are off in both; chance level, attention to all places alike, is far."""
     method = {**ATTENTION, "layers": ["conv3_3", "conv5_2"], "teacher_layers": None}
     given = make_given(method, backbone=read_model(solver).backbone.options, teacher=solver)
@@ -142,24 +142,24 @@ def test_the_teacher_itself_is_at_no_distance(make_given: GivenMaker, solver: Pa
     task.backbone.load_state_dict(read_model(solver).backbone.state_dict(), strict=False)
     task.eval()
     batch = first_batch(task, given.index)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert found["conv3_3_loss"].item() == found["conv5_2_loss"].item() == 0
     found["loss"].backward()
     assert all(torch.isfinite(p.grad).all() for p in task.parameters() if p.grad is not None)
     assert task.chance_loss == task.task.chance_loss == pytest.approx(math.log(6))
-    task.survey(given.index, CPU)
+    task.on_train_start(given.index, CPU)
     assert task.chance_loss > task.task.chance_loss + 1
 
 
-def test_the_guess_is_attention_to_all_places_alike(make_given: GivenMaker, solver: Path) -> None:
+def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, solver: Path) -> None:
     given = make_given(ATTENTION, teacher=solver, micro_batch_size=8)
     task = build(given).train()
-    task.survey(given.index, CPU)
+    task.on_train_start(given.index, CPU)
     assert task.training
     task.eval()
     whole = Batch(*(getattr(first_batch(task, given.index, 48), key) for key in ("images", "ids", "epochs")))
     with calls_of(task.backbone, task.layers) as calls:
-        task.task(whole, whole.draws(0))
+        task.task(whole, whole.rng(0))
     (tiles, maps), *more = calls
     assert not more and tiles.shape[0] == 9 * 48
     expected = 0.0
@@ -173,7 +173,7 @@ def test_the_guess_is_attention_to_all_places_alike(make_given: GivenMaker, solv
 
 
 def test_others_calls_of_a_backbone_stay_what_they_were() -> None:
-    backbone = build_backbone(SMALL, top=False)
+    backbone = build_backbone(SMALL, include_top=False)
     x = torch.randn(2, 3, 64, 64)
     with calls_of(backbone, ["conv1", "conv4"]) as calls:
         last, named = backbone(x), backbone(x, layers=["conv2"])
@@ -192,7 +192,7 @@ def test_without_weight_it_is_the_pretext(solver: Path, objects_path: Path, tmp_
     pretext.run(spec.pretext, output=tmp_path / "p" / "manifest.json", **given)  # type: ignore[arg-type]
     output = tmp_path / "s" / "manifest.json"
     student.run(spec, output=output, teacher=solver, build_task=pretext.build_task, **given)  # type: ignore[arg-type]
-    alone, beside = (digest_of(tmp_path / name / "backbone.safetensors") for name in "ps")
+    alone, beside = (file_digest(tmp_path / name / "backbone.safetensors") for name in "ps")
     assert alone == beside
 
 
@@ -208,7 +208,9 @@ def test_what_is_written(solver: Path, objects_path: Path, objects_val_path: Pat
         threads=1,
     )
     model = read_model(output)
-    assert model.rule == "per-image" and model.backbone.options == SMALL and model.backbone.layers[-1] == "conv5"
+    assert (
+        model.normalization == "per-image" and model.backbone.options == SMALL and model.backbone.layers[-1] == "conv5"
+    )
     tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     assert set(tensors) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
     summary = json.loads(output.read_text())["summary"]
@@ -218,7 +220,7 @@ def test_what_is_written(solver: Path, objects_path: Path, objects_val_path: Pat
     assert summary["chance_loss"] > math.log(6)
 
 
-def test_an_update_is_the_same_in_parts(make_given: GivenMaker, solver: Path, objects: Index, tmp_path: Path) -> None:
+def test_an_update_is_the_same_in_parts(make_given: InputsMaker, solver: Path, objects: Index, tmp_path: Path) -> None:
     after = []
     for micro in (None, 8):
         given = make_given(ATTENTION, teacher=solver, steps=3, micro_batch_size=micro, lr=0.001)
@@ -229,26 +231,26 @@ def test_an_update_is_the_same_in_parts(make_given: GivenMaker, solver: Path, ob
         assert torch.allclose(value, after[1][key], rtol=1e-3, atol=1e-5), key
 
 
-def test_other_tasks_have_attention_too(make_given: GivenMaker, objects: Index, tmp_path: Path) -> None:
+def test_other_tasks_have_attention_too(make_given: InputsMaker, objects: Index, tmp_path: Path) -> None:
     """Four turns of each image, of the size of the student, whatever the teacher's own is."""
     manifest = tmp_path / "t" / "manifest.json"
-    spec = {"task": "random", "backbone": {"name": "vgg16", "width": 0.06, "size": 96}}
+    spec = {"task": "random", "backbone": {"name": "vgg16", "width_mult": 0.06, "img_size": 96}}
     pretext.run(Pretext.model_validate(spec), output=manifest, threads=1)
     method = {
         "name": "attention-transfer",
-        "task": {"name": "rotation", "hidden": 16, "augment": "crop"},
+        "task": {"name": "rotation", "hidden_dim": 16, "augment": "crop"},
         "teacher_layers": ["conv3_3", "conv4_3", "conv5_3"],
     }
     task = build(make_given(method, teacher=manifest)).train()
     batch = first_batch(task, objects, 2)
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert found.keys() >= {"conv3_loss", "conv4_loss", "conv5_loss", "task_loss", "accuracy"}
     found["loss"].backward()
     assert task.backbone.conv1.weight.grad.abs().max() > 0  # type: ignore[union-attr, operator]
     assert not any("eacher" in name for name in task.state_dict())
 
 
-def test_a_teacher_of_another_rule_is_refused(make_given: GivenMaker, teacher: Path) -> None:
+def test_a_teacher_of_another_rule_is_refused(make_given: InputsMaker, teacher: Path) -> None:
     given = make_given({**ATTENTION, "teacher_layers": ["block2", "block3"]})
     with pytest.raises(ArtifactError, match=r"normalized as 'half', but jigsaw\+\+ gives them as 'per-image'; name a"):
         build(given)
@@ -263,7 +265,7 @@ def test_a_teacher_of_another_rule_is_refused(make_given: GivenMaker, teacher: P
     ],
 )
 def test_a_layer_that_is_not_there_is_named(
-    layers: dict[str, Any], sentence: str, make_given: GivenMaker, solver: Path
+    layers: dict[str, Any], sentence: str, make_given: InputsMaker, solver: Path
 ) -> None:
     with pytest.raises(LayerError, match=sentence):
         build(make_given({**ATTENTION, **layers}, teacher=solver))
@@ -276,7 +278,7 @@ def test_a_layer_that_is_not_there_is_named(
         ({"task": {"name": "several", "tasks": {"a": {"task": "rotation"}}}}, "task several has no loss of its own"),
         ({"augment": "none"}, "`augment` says nothing here"),
         ({"dropout": 0.5}, "`dropout` says nothing here"),
-        ({"cached": True}, "leave `cached` out"),
+        ({"precompute_teacher": True}, "leave `precompute_teacher` out"),
         ({"teacher_layers": ["conv4_3"]}, "3 layers of the student and 1 of the teacher"),
         ({"beta": -1}, "greater than or equal to 0"),
     ],
@@ -313,7 +315,7 @@ def test_a_configuration_with_it() -> None:
     config = complete(configuration(teacher_layers=LAYERS))
     spec = config.students["s"]
     assert Student.parse(spec.canonical()) == spec
-    assert config.model("s").layers == CaffeNet().convolutions
+    assert config.model("s").layers == CaffeNet().base_layers
     assert spec.pretext == config.pretexts["p"].model_copy(
         update={"backbone": spec.backbone, "schedule": spec.schedule}
     )

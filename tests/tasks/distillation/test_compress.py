@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.tasks.distillation.base import Given
+from ssltransfer.tasks.distillation.base import StudentInputs
 from ssltransfer.tasks.distillation.compress import CompressTask, build, divergence
 
-from .conftest import GivenMaker
+from .conftest import InputsMaker
 
-ONE = {"name": "compress-1q", "queue": 40}
-TWO = {"name": "compress-2q", "queue": 40}
+ONE = {"name": "compress-1q", "queue_size": 40}
+TWO = {"name": "compress-2q", "queue_size": 40}
 
 
-def batch_of(task: CompressTask, given: Given, start: int = 0, n: int = 16) -> Batch:
+def batch_of(task: CompressTask, given: StudentInputs, start: int = 0, n: int = 16) -> Batch:
     return next(load_batches(given.index, task.transform, sequential_keys(range(start, start + n), n), seed=0))
 
 
@@ -56,32 +56,32 @@ def test_a_case_worked_by_hand() -> None:
     assert divergence(teacher, teacher, 0.04)[0].item() == 0.0
 
 
-def test_the_loss_of_a_batch_is_that_of_features_and_queues(make_given: GivenMaker) -> None:
+def test_the_loss_of_a_batch_is_that_of_features_and_queues(make_given: InputsMaker) -> None:
     """One queue: the student, mapped into the teacher's space, beside the teacher's past features."""
     given = make_given(ONE)
     task = build(given).eval()
     batch = batch_of(task, given)
     with torch.no_grad():
-        views = task.views(batch, batch.draws(0))
-        teacher, student = task.teach(batch, views), task.head(task.embed(views))
+        views = task.views(batch, batch.rng(0))
+        teacher, student = task.teacher_features(batch, views), task.head(task.student_features(views))
         cosine = [
             F.cosine_similarity(x[:, None], F.normalize(task.teacher_queue)[None], dim=2)
             * task.teacher_queue.norm(dim=1)  # type: ignore[operator]
             for x in (student, teacher)
         ]
         expected = plain(cosine[0].double(), cosine[1].double(), 0.04)
-        assert task(batch, batch.draws(0))["loss"].item() == pytest.approx(expected.item(), rel=1e-3)
-    assert isinstance(task.head, nn.Linear) and task.head.out_features == 64 and not task._seen
+        assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(expected.item(), rel=1e-3)
+    assert isinstance(task.head, nn.Linear) and task.head.out_features == 64 and not task._pending
 
 
-def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: GivenMaker) -> None:
+def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: InputsMaker) -> None:
     """The student is the teacher, the linear layer the identity, both queues one: no method finds a difference."""
     for method in (ONE, TWO):
         given = make_given({**method, "augment": "none"}, backbone=_teacher_options())
         task = build(given)
-        assert task._live is not None
-        task.backbone.load_state_dict(task._live.model.backbone.state_dict())
-        task.rule = task._live.model.rule
+        assert task._online is not None
+        task.backbone.load_state_dict(task._online.model.backbone.state_dict())
+        task.normalization = task._online.model.normalization
         if isinstance(task.head, nn.Linear):
             nn.init.eye_(task.head.weight)
             nn.init.zeros_(task.head.bias)
@@ -89,7 +89,7 @@ def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: Given
             task.student_queue.copy_(task.teacher_queue)  # type: ignore[operator, arg-type]
         task.eval()
         batch = batch_of(task, given)
-        assert task(batch, batch.draws(0))["loss"].item() == pytest.approx(0.0, abs=1e-5)
+        assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(0.0, abs=1e-5)
 
 
 def _teacher_options() -> Any:
@@ -98,7 +98,7 @@ def _teacher_options() -> Any:
     return TEACHER
 
 
-def test_queues_are_rings_in_the_order_of_the_images(make_given: GivenMaker) -> None:
+def test_queues_are_rings_in_the_order_of_the_images(make_given: InputsMaker) -> None:
     """16 images a step into 40 places: the third step wraps around; what is compared is not yet in the queue."""
     given = make_given({**TWO, "augment": "none"})
     task = build(given).train()
@@ -108,30 +108,30 @@ def test_queues_are_rings_in_the_order_of_the_images(make_given: GivenMaker) -> 
         batch = batch_of(task, given, 16 * step)
         before = task.teacher_queue.clone()  # type: ignore[operator]
         for part in batch.split(4):
-            task(part, part.draws(0))
+            task(part, part.rng(0))
         assert torch.equal(task.teacher_queue, before)  # type: ignore[arg-type]
         task.after_step(step)
         with torch.no_grad():
-            rows.append(F.normalize(task.teach(batch, task.views(batch, batch.draws(0)))))
+            rows.append(F.normalize(task.teacher_features(batch, task.views(batch, batch.rng(0)))))
     said = torch.cat(rows)
     expected = start[0].clone()
     expected[:16], expected[16:32], expected[32:] = said[:16], said[16:32], said[32:40]
     expected[:8] = said[40:]
     assert torch.allclose(task.teacher_queue, expected, atol=1e-6)  # type: ignore[arg-type]
-    assert int(task.place) == 8 and not torch.equal(start[0], start[1])  # type: ignore[call-overload]
+    assert int(task.queue_ptr) == 8 and not torch.equal(start[0], start[1])  # type: ignore[call-overload]
 
 
-def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: GivenMaker) -> None:
+def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: InputsMaker) -> None:
     from ssltransfer.config.backbones import ResNet18
 
-    given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width=0.125, size=64))
+    given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width_mult=0.125, img_size=64))
     task = build(given).train()
-    assert task.slow is not None
-    slow, fast = task.slow["backbone"], task.backbone
+    assert task.momentum_encoder is not None
+    slow, fast = task.momentum_encoder["backbone"], task.backbone
     batch = batch_of(task, given)
     before = slow.conv1.weight.clone()
     mean = slow.bn1.running_mean.clone()
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     assert all(parameter.grad is None for parameter in slow.parameters())
     # Only its norms are in training mode.
     assert not slow.training and slow.bn1.training and not torch.equal(slow.bn1.running_mean, mean)
@@ -139,19 +139,19 @@ def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: GivenMak
         fast.conv1.weight.add_(1.0)
     task.after_step(0)
     assert torch.allclose(slow.conv1.weight, before + 0.1, atol=1e-6)
-    assert not task.eval().slow["backbone"].bn1.training  # type: ignore[index]
+    assert not task.eval().momentum_encoder["backbone"].bn1.training  # type: ignore[index]
 
 
-def test_a_projection_of_the_second_queue(make_given: GivenMaker) -> None:
-    task = build(make_given({**TWO, "project": 24}))
+def test_a_projection_of_the_second_queue(make_given: InputsMaker) -> None:
+    task = build(make_given({**TWO, "projection_dim": 24}))
     assert task.student_queue.shape == (40, 24) and task.teacher_queue.shape == (40, 64)
 
 
-def test_what_is_learned_lowers_the_loss(make_given: GivenMaker) -> None:
+def test_what_is_learned_lowers_the_loss(make_given: InputsMaker) -> None:
     """On the same few images, well below that of equal probabilities."""
     given = make_given({**ONE, "augment": "none"}, optimizer="adam", lr=0.003, weight_decay=0.0)
     from ssltransfer.training.devices import Devices
-    from ssltransfer.training.fit import build_optimizer, update
+    from ssltransfer.training.train_step import build_optimizer, update
 
     task = build(given).train()
     optimizer = build_optimizer(task, given.spec.schedule)
@@ -159,6 +159,6 @@ def test_what_is_learned_lowers_the_loss(make_given: GivenMaker) -> None:
     found = []
     for step in range(40):
         found.append(update(task, batch, optimizer, given.spec.schedule, 0, Devices(torch.device("cpu"), 0)))
-        task._seen = []  # the queue stays as it is
+        task._pending = []  # the queue stays as it is
         assert step >= 0
     assert found[-1]["loss"] < 0.3 * found[-1]["uniform"] <= 0.3 * task.chance_loss

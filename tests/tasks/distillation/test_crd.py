@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.tasks.distillation.crd import build, contrast
 
-from .conftest import GivenMaker
+from .conftest import InputsMaker
 
-CRD = {"name": "crd", "dims": 8, "negatives": 20}
+CRD = {"name": "crd", "embed_dim": 8, "num_negatives": 20}
 
 
 def test_the_estimation_is_that_of_the_definition() -> None:
@@ -40,42 +40,42 @@ def test_a_guess_is_the_loss_of_equal_probabilities() -> None:
     assert 2 * contrast(equal, n).item() == pytest.approx(2 * (math.log(1 + m) + m * math.log(1 + 1 / m)), rel=1e-3)
 
 
-def test_the_first_batch_makes_the_scores_probabilities(make_given: GivenMaker) -> None:
-    given = make_given({**CRD, "dims": 128})
+def test_the_first_batch_makes_the_scores_probabilities(make_given: InputsMaker) -> None:
+    given = make_given({**CRD, "embed_dim": 128})
     task = build(given).train()
     batches = [
         next(load_batches(given.index, task.transform, sequential_keys(range(a, a + 16), 16), seed=0)) for a in (0, 16)
     ]
-    first = task(batches[0], batches[0].draws(0))["loss"].item()
+    first = task(batches[0], batches[0].rng(0))["loss"].item()
     constants = task.constants.clone()  # type: ignore[operator]
     assert (constants > 0).all() and first == pytest.approx(task.chance_loss, rel=0.25)
     task.after_step(0)
-    task(batches[1], batches[1].draws(0))
+    task(batches[1], batches[1].rng(0))
     assert torch.equal(task.constants, constants)  # type: ignore[arg-type]
 
 
-def test_memories_follow_what_was_said(make_given: GivenMaker) -> None:
+def test_memories_follow_what_was_said(make_given: InputsMaker) -> None:
     given = make_given({**CRD, "augment": "none", "momentum": 0.5})
     task = build(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(8), 8), seed=0))
     before = task.student_memory.clone()  # type: ignore[operator]
     for part in batch.split(4):
-        task(part, part.draws(0))
+        task(part, part.rng(0))
     assert torch.equal(task.student_memory, before)  # type: ignore[arg-type]
     with torch.no_grad():
-        said = F.normalize(task.student_head(task.embed(task.views(batch, batch.draws(0)))))
+        said = F.normalize(task.student_head(task.student_features(task.views(batch, batch.rng(0)))))
     task.after_step(0)
     expected = before.clone()
     expected[:8] = F.normalize(0.5 * before[:8] + 0.5 * said)
     assert torch.allclose(task.student_memory, expected, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_val_images_have_no_memory(make_given: GivenMaker) -> None:
+def test_val_images_have_no_memory(make_given: InputsMaker) -> None:
     """Their ids are those of another index: the positive is what the other side says now."""
     given = make_given(CRD)
     task = build(given).eval()
     batch = next(load_batches(given.index, task.val_transform, sequential_keys(range(8), 8), seed=0))
     memory = task.student_memory.clone()  # type: ignore[operator]
     shifted = type(batch)(batch.images, batch.ids + 10_000, batch.epochs)
-    assert torch.isfinite(task(shifted, shifted.draws(0))["loss"])
-    assert torch.equal(task.student_memory, memory) and not task._seen and not task.constants.any()  # type: ignore[arg-type, operator]
+    assert torch.isfinite(task(shifted, shifted.rng(0))["loss"])
+    assert torch.equal(task.student_memory, memory) and not task._pending and not task.constants.any()  # type: ignore[arg-type, operator]

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import ResNet18
 from ssltransfer.data.loader import load_batches, sequential_keys
@@ -24,14 +24,14 @@ from ssltransfer.tasks.distillation.compress import build
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
-from .conftest import ATTENTION, GivenMaker, spec_of
+from .conftest import ATTENTION, InputsMaker, spec_of
 
 METHODS: dict[str, dict[str, Any]] = {
-    "compress-1q": {"name": "compress-1q", "queue": 40},
-    "compress-2q": {"name": "compress-2q", "queue": 40, "momentum": 0.9},
+    "compress-1q": {"name": "compress-1q", "queue_size": 40},
+    "compress-2q": {"name": "compress-2q", "queue_size": 40, "momentum": 0.9},
     "regression": {"name": "regression"},
     "regression-bn": {"name": "regression", "bn": True},
-    "crd": {"name": "crd", "dims": 8, "negatives": 20},
+    "crd": {"name": "crd", "embed_dim": 8, "num_negatives": 20},
 }
 each = pytest.mark.parametrize("name", METHODS)
 TRAINED = {**METHODS, "attention-transfer": ATTENTION}  # which has no features, and a teacher of its own
@@ -50,32 +50,36 @@ def test_the_backbone_alone_is_written(
 ) -> None:
     output = tmp_path / "s" / "manifest.json"
     given = {"features": said} if cached else {"teacher": teacher}
-    spec = spec_of({**METHODS[name], "cached": cached}, ResNet18(width=0.125, size=64), steps=2)
+    spec = spec_of({**METHODS[name], "precompute_teacher": cached}, ResNet18(width_mult=0.125, img_size=64), steps=2)
     student.run(spec, data=objects_path, output=output, threads=1, **given)
     assert read_model(output).backbone.layers[-1] == "pool"
     tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
-    assert not [key for key in tensors if "queue" in key or "slow" in key or "memory" in key or "head" in key]
+    assert not [key for key in tensors if "queue" in key or "momentum" in key or "memory" in key or "head" in key]
     assert {"loss", "chance_loss"} <= json.loads(output.read_text())["summary"].keys()
 
 
 @each
-def test_cached_equals_live_without_augmentation(name: str, make_given: GivenMaker, objects: Index) -> None:
+def test_cached_equals_live_without_augmentation(name: str, make_given: InputsMaker, objects: Index) -> None:
     """The store holds float16 of what the live teacher says of the central crop."""
     values = []
     for cached in (False, True):
         # A backbone with the teacher's own view: CaffeNet's short side is another one.
-        given = make_given({**METHODS[name], "cached": cached, "augment": "none"}, ResNet18(width=0.125, size=64))
+        given = make_given(
+            {**METHODS[name], "precompute_teacher": cached, "augment": "none"}, ResNet18(width_mult=0.125, img_size=64)
+        )
         task = module_of(name).build(given).train()
         batch = next(load_batches(objects, task.transform, sequential_keys(range(16), 16), seed=0))
         torch.manual_seed(0)
-        values.append((task.teach(batch, task.views(batch, batch.draws(0))), task(batch, batch.draws(0))["loss"]))
+        values.append(
+            (task.teacher_features(batch, task.views(batch, batch.rng(0))), task(batch, batch.rng(0))["loss"])
+        )
     (live, loss), (cached_said, cached_loss) = values
     assert torch.allclose(live, cached_said, rtol=2e-3, atol=1e-3)
     assert loss.item() == pytest.approx(cached_loss.item(), rel=2e-2)
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"regression-bn"}))  # which standardizes by the micro-batch
-def test_an_update_is_the_same_in_parts(name: str, make_given: GivenMaker, objects: Index, tmp_path: Path) -> None:
+def test_an_update_is_the_same_in_parts(name: str, make_given: InputsMaker, objects: Index, tmp_path: Path) -> None:
     """Queues, memories and weights do not depend on micro-batches, where no batch norm does."""
     after = []
     for micro in (None, 8):
@@ -90,19 +94,21 @@ def test_an_update_is_the_same_in_parts(name: str, make_given: GivenMaker, objec
 
 
 def test_features_of_other_images_are_refused(said: Path, objects_val_path: Path, tmp_path: Path) -> None:
-    spec = spec_of({**METHODS["compress-1q"], "cached": True})
+    spec = spec_of({**METHODS["compress-1q"], "precompute_teacher": True})
     with pytest.raises(ArtifactError, match="belong to another index"):
         student.run(spec, data=objects_val_path, features=said, output=tmp_path / "m.json", threads=1)
 
 
-def test_a_teacher_of_another_size_sees_the_same_view(make_given: GivenMaker) -> None:
+def test_a_teacher_of_another_size_sees_the_same_view(make_given: InputsMaker) -> None:
     from ssltransfer.config.backbones import CaffeNet
 
-    given = make_given({"name": "compress-1q", "queue": 8}, backbone=CaffeNet(width=0.125, size=48, stem_stride=2))
+    given = make_given(
+        {"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
+    )
     task = build(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
-    views = task.views(batch, batch.draws(0))
-    assert views.shape[-1] == 48 and task.teach(batch, views).shape == (4, 64)
+    views = task.views(batch, batch.rng(0))
+    assert views.shape[-1] == 48 and task.teacher_features(batch, views).shape == (4, 64)
 
 
 @pytest.fixture
@@ -132,7 +138,7 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects
     again = subprocess.run(words, capture_output=True, text=True)
     assert again.returncode == 0 and "going on after step" in again.stdout, again.stdout + again.stderr
     for file in ("manifest.json", "backbone.safetensors", "curve.jsonl"):
-        assert digest_of(broken.parent / file) == digest_of(whole.parent / file)
+        assert file_digest(broken.parent / file) == file_digest(whole.parent / file)
 
 
 @pytest.mark.slow

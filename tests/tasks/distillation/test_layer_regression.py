@@ -10,34 +10,34 @@ from pydantic import ValidationError
 from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.methods import LayerRegression
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.tasks.distillation.layer_regression import alike, build
+from ssltransfer.tasks.distillation.layer_regression import build, match_spatial_size
 
-from .conftest import GivenMaker
+from .conftest import InputsMaker
 
 METHOD = {"name": "layer-regression", "layers": ["block2", "block3"], "augment": "none"}
 
 
-def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given: GivenMaker) -> None:
-    given = make_given(METHOD, ResNet18(width=0.125, size=64))
+def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given: InputsMaker) -> None:
+    given = make_given(METHOD, ResNet18(width_mult=0.125, img_size=64))
     task = build(given)
-    assert task._live is not None
-    task.backbone.load_state_dict(task._live.model.backbone.state_dict())
-    task.rule = task._live.model.rule
+    assert task._online is not None
+    task.backbone.load_state_dict(task._online.model.backbone.state_dict())
+    task.normalization = task._online.model.normalization
     task.eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(48), 48), seed=0))
-    assert task(batch, batch.draws(0))["loss"].item() == pytest.approx(0.0, abs=1e-9)
-    maps = task._live.maps(batch.images, ["block2", "block3"])
+    assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(0.0, abs=1e-9)
+    maps = task._online.maps(batch.images, ["block2", "block3"])
     plain = sum(np.mean(value.numpy().var((0, 2, 3))) for value in maps.values())
     assert task.chance_loss == pytest.approx(plain, rel=1e-3)
 
 
-def test_other_channels_and_sides_are_mapped(make_given: GivenMaker) -> None:
+def test_other_channels_and_sides_are_mapped(make_given: InputsMaker) -> None:
     method = {"name": "layer-regression", "layers": ["conv4"], "teacher_layers": ["block3"]}
     given = make_given(method)
     task = build(given).train()
     assert task.heads[0].weight.shape[:2] == (32, 48)
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
-    found = task(batch, batch.draws(0))
+    found = task(batch, batch.rng(0))
     assert found["loss"].item() == pytest.approx(found["conv4_loss"].item())
     found["loss"].backward()
     assert task.backbone.conv1.weight.grad.abs().max() > 0
@@ -45,12 +45,13 @@ def test_other_channels_and_sides_are_mapped(make_given: GivenMaker) -> None:
 
 def test_the_larger_map_is_averaged() -> None:
     large, small = torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)
-    mine, theirs = alike(large, small)
+    mine, theirs = match_spatial_size(large, small)
     assert mine.flatten().tolist() == [2.5, 4.5, 10.5, 12.5] and torch.equal(theirs, small)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"teacher_layers": ["conv4"]}, {"cached": True}, {"layer": "conv4"}, {"teacher_pool": {"max": 2}}]
+    "wrong",
+    [{"teacher_layers": ["conv4"]}, {"precompute_teacher": True}, {"layer": "conv4"}, {"teacher_pool": {"max": 2}}],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValidationError):

@@ -9,18 +9,20 @@ import torch
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.tasks.distillation.regression import build, standardized
 
-from .conftest import GivenMaker
+from .conftest import InputsMaker
 
 
 @pytest.mark.parametrize("bn", [False, True])
-def test_the_loss_is_the_squared_error(bn: bool, make_given: GivenMaker) -> None:
+def test_the_loss_is_the_squared_error(bn: bool, make_given: InputsMaker) -> None:
     given = make_given({"name": "regression", "bn": bn})
     task = build(given).eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(16), 16), seed=0))
     with torch.no_grad():
-        views = task.views(batch, batch.draws(0))
-        sides = [x.double().numpy() for x in (task.head(task.embed(views)), task.teach(batch, views))]
-        found = task(batch, batch.draws(0))
+        views = task.views(batch, batch.rng(0))
+        sides = [
+            x.double().numpy() for x in (task.head(task.student_features(views)), task.teacher_features(batch, views))
+        ]
+        found = task(batch, batch.rng(0))
     spread = sides[1].var(0).mean()
     plain = np.mean((sides[0] - sides[1]) ** 2)
     if bn:

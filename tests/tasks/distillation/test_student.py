@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels, write_labels
 from ssltransfer.config.backbones import AlexNet, AnyBackbone, CaffeNet, ResNet18
@@ -26,9 +26,9 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
 from ssltransfer.tasks.distillation.classifier import Classifier
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
-BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 CC = ClusterClassification(cluster="k3")
 
 
@@ -46,10 +46,10 @@ def test_what_is_written_is_the_backbone_alone(objects_path: Path, labels_path: 
     assert not [name for name in tensors if "head" in name or "labels" in name]
     model = read_model(output)
     assert model.backbone.layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
-    assert model.rule == "imagenet" and model.view.size == 64
+    assert model.normalization == "imagenet" and model.view.size == 64
     manifest = json.loads(output.read_text())
     assert manifest["summary"]["chance_loss"] == pytest.approx(math.log(3))
-    assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
+    assert manifest["curve"] == file_digest(output.parent / "curve.jsonl")
     assert "seconds" not in manifest and "seconds" in json.loads((output.parent / "run.json").read_text())
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
 
@@ -59,7 +59,7 @@ def test_weights_load_in_plain_torchvision(objects_path: Path, tmp_path: Path) -
     import torchvision
 
     output = tmp_path / "sup" / "manifest.json"
-    student.run(spec(ResNet18(size=32), steps=1, supervised=True), data=objects_path, output=output, threads=1)
+    student.run(spec(ResNet18(img_size=32), steps=1, supervised=True), data=objects_path, output=output, threads=1)
     tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     network = torchvision.models.resnet18()
     missing, unexpected = network.load_state_dict(tensors, strict=False)
@@ -69,7 +69,9 @@ def test_weights_load_in_plain_torchvision(objects_path: Path, tmp_path: Path) -
     assert torch.allclose(network.eval()(x), read_model(output).backbone(x)["pool"], atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", [BACKBONE, AlexNet(width=0.125, size=96), ResNet18(width=0.125, size=64)])
+@pytest.mark.parametrize(
+    "backbone", [BACKBONE, AlexNet(width_mult=0.125, img_size=96), ResNet18(width_mult=0.125, img_size=64)]
+)
 def test_a_student_starts_at_the_loss_of_a_guess_and_learns(
     backbone: AnyBackbone, objects: Index, tmp_path: Path
 ) -> None:
@@ -117,7 +119,7 @@ def command(data: Path, labels: Path, output: Path, steps: int) -> list[str]:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    return {name: digest_of(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
+    return {name: file_digest(folder / name) for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
 @pytest.mark.slow

@@ -16,12 +16,12 @@ from ssltransfer.stages import features, pretext, student
 
 from .conftest import spec_of
 
-SMALL = {"name": "caffenet", "width": 0.125, "size": 64, "stem_stride": 2}
+SMALL = {"name": "caffenet", "width_mult": 0.125, "img_size": 64, "stem_stride": 2}
 METHODS: dict[str, dict[str, Any]] = {
-    "compress-1q": {"queue": 40},
-    "compress-2q": {"queue": 40},
+    "compress-1q": {"queue_size": 40},
+    "compress-2q": {"queue_size": 40},
     "regression": {"bn": True},
-    "crd": {"dims": 8, "negatives": 20},
+    "crd": {"embed_dim": 8, "num_negatives": 20},
 }
 # Layer, and its pooling where it is a map.
 KINDS: dict[str, tuple[str, Pool | None]] = {
@@ -38,13 +38,13 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) -> di
     root = tmp_path_factory.mktemp("teachers")
     found = {kind: root / kind / "manifest.json" for kind in KINDS}
     steps = {"steps": 1, "batch_size": 8, "lr": 0.01}
-    given = {"task": {"name": "rotation", "hidden": 8}, "backbone": SMALL, "data": "d", "schedule": steps}
+    given = {"task": {"name": "rotation", "hidden_dim": 8}, "backbone": SMALL, "data": "d", "schedule": steps}
     pretext.run(Pretext.model_validate(given), data=objects_path, output=found["pretext"], threads=1)
     learned = spec_of({"name": "regression", "teacher_layer": "conv5", "teacher_pool": Pool(avg=1)}, steps=1)
     student.run(learned, data=objects_path, teacher=found["pretext"], output=found["student"], threads=1)
     for kind, model, backbone in (
-        ("file", "resnet18", {"name": "resnet18", "size": 64}),
-        ("library", "shufflenet_v2_x0_5", {"name": "torchvision", "model": "shufflenet_v2_x0_5", "size": 64}),
+        ("file", "resnet18", {"name": "resnet18", "img_size": 64}),
+        ("library", "shufflenet_v2_x0_5", {"name": "torchvision", "model": "shufflenet_v2_x0_5", "img_size": 64}),
     ):
         file = root / f"{model}.pth"
         torch.save(torchvision.models.get_model(model, weights=None).state_dict(), file)
@@ -67,6 +67,6 @@ def test_every_method_learns_from_it(
         taught = {"features": said}
     for name, options in METHODS.items():
         output = tmp_path / name / "manifest.json"
-        method = {"name": name, **options, "cached": cached, "teacher_layer": layer, "teacher_pool": pool}
+        method = {"name": name, **options, "precompute_teacher": cached, "teacher_layer": layer, "teacher_pool": pool}
         student.run(spec_of(method, steps=2), data=objects_path, output=output, threads=1, **taught)
         assert read_json(output)["summary"]["step"] == 2

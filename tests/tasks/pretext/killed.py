@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Pretext
 from ssltransfer.stages import pretext
 from ssltransfer.training import checkpoint
@@ -68,7 +68,7 @@ def killing(name: str, call: Any) -> Any:
 Task.after_step = after_step  # type: ignore[method-assign]
 checkpoint.torch = Torch()  # type: ignore[attr-defined]
 pretext.write_model = killing("before the weights", pretext.write_model)  # type: ignore[attr-defined]
-Work.finish = killing("before the manifest", Work.finish)  # type: ignore[method-assign]
+WorkDir.finish = killing("before the manifest", WorkDir.finish)  # type: ignore[method-assign]
 
 spec = Pretext.parse(given["spec"])
 pretext.run(

@@ -14,18 +14,18 @@ from ssltransfer.config.tasks import Colorization
 from ssltransfer.data.ab_bins import balance, decode
 from ssltransfer.data.lab import rgb_to_lab
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.colorization import ColorizationTask
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 
 CPU = Devices(torch.device("cpu"), 0)
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(backbone: BackboneOptions = BACKBONE, **more: object) -> ColorizationTask:
-    return ColorizationTask(Colorization.model_validate({"resize": 48, "hidden": 16} | more), backbone, 0)
+    return ColorizationTask(Colorization.model_validate({"resize": 48, "hidden_dim": 16} | more), backbone, 0)
 
 
 def batch_of(images: torch.Tensor) -> Batch:
@@ -55,20 +55,24 @@ def test_the_published_sizes():
 
 @pytest.mark.parametrize(
     "backbone",
-    [ResNet18(width=0.125, size=64), Vgg16(width=0.125, size=64), ResNet101V2(width=0.125, size=64)],
+    [
+        ResNet18(width_mult=0.125, img_size=64),
+        Vgg16(width_mult=0.125, img_size=64),
+        ResNet101V2(width_mult=0.125, img_size=64),
+    ],
     ids=lambda backbone: backbone.name,
 )
 def test_it_stands_on_any_map(backbone: BackboneOptions):
     network = task(backbone, resize=64)
     batch = batch_of(images(2, 64))
-    assert network(batch, batch.draws(0))["loss"].item() == pytest.approx(math.log(313), abs=0.1)
+    assert network(batch, batch.rng(0))["loss"].item() == pytest.approx(math.log(313), abs=0.1)
 
 
 def test_the_backbone_is_given_lightness_and_images_are_normalized_so_afterwards():
     network = task().eval()
     source = images(3)
-    inputs, _ = network.inputs(source, Draws(0, 0, torch.arange(3)))
-    assert torch.equal(inputs, normalize(source, network.rule))
+    inputs, _ = network.inputs(source, SampleRNG(0, 0, torch.arange(3)))
+    assert torch.equal(inputs, normalize(source, network.normalization))
     expected = color.rgb2lab(source.permute(0, 2, 3, 1).numpy())[..., 0] / 50 - 1
     assert np.abs(inputs[:, 0].numpy() - expected).max() < 1e-4
     assert torch.equal(inputs[:, 0], inputs[:, 1]) and torch.equal(inputs[:, 0], inputs[:, 2])
@@ -90,22 +94,22 @@ def test_targets_are_the_colors_of_their_places():
 
 def test_val_images_are_not_mirrored_and_others_are_with_their_targets():
     network = task()
-    source, draws = images(30), Draws(0, 0, torch.arange(30))
-    _, lab = network.inputs(source, draws)
+    source, rng = images(30), SampleRNG(0, 0, torch.arange(30))
+    _, lab = network.inputs(source, rng)
     straight = (lab == rgb_to_lab(source)).flatten(1).all(1)
     mirrored = (lab == rgb_to_lab(source.flip(-1))).flatten(1).all(1)
     assert (straight | mirrored).all() and 5 < straight.sum() < 25
-    assert torch.equal(network.eval().inputs(source, draws)[1], rgb_to_lab(source))
+    assert torch.equal(network.eval().inputs(source, rng)[1], rgb_to_lab(source))
 
 
 def test_gray_images_teach_nothing():
     network = task()
     source = images(4)
     source[2:] = source[2:, :1]
-    everything = network(batch_of(source), Draws(0, 0, torch.arange(4)))["loss"]
-    colored = network(batch_of(source[:2]), Draws(0, 0, torch.arange(2)))["loss"]
+    everything = network(batch_of(source), SampleRNG(0, 0, torch.arange(4)))["loss"]
+    colored = network(batch_of(source[:2]), SampleRNG(0, 0, torch.arange(2)))["loss"]
     assert everything.item() == pytest.approx(colored.item() / 2, rel=1e-5)
-    gray = network(batch_of(source[2:]), Draws(0, 0, torch.arange(2, 4)))["loss"]
+    gray = network(batch_of(source[2:]), SampleRNG(0, 0, torch.arange(2, 4)))["loss"]
     gray.backward()
     assert gray.item() == 0
     assert all(torch.isfinite(p.grad).all() and not p.grad.any() for p in network.parameters() if p.grad is not None)
@@ -121,8 +125,10 @@ def test_the_loss_is_that_of_a_plain_version():
     source = images(2)
     lab = rgb_to_lab(source)
     with torch.no_grad():
-        logits = network.head(network.backbone(normalize(source, network.rule))[network.layer]).double().numpy()
-        found = float(network(batch_of(source), Draws(0, 0, torch.arange(2)))["loss"])
+        logits = (
+            network.head(network.backbone(normalize(source, network.normalization))[network.layer]).double().numpy()
+        )
+        found = float(network(batch_of(source), SampleRNG(0, 0, torch.arange(2)))["loss"])
     code = network.targets(lab)[0].double().numpy()
     losses = []
     for row in range(2):
@@ -136,7 +142,7 @@ def test_the_loss_is_that_of_a_plain_version():
 
 def test_the_prior_is_that_of_the_training_images(objects: Index):
     network = task()
-    network.survey(objects, CPU)
+    network.on_train_start(objects, CPU)
     (batch,) = load_batches(objects, network.transform, sequential_keys(range(48), 48), seed=0)
     code, colored = network.targets(rgb_to_lab(batch.images))
     prior = code[colored].double().sum((0, 2, 3))
@@ -146,10 +152,10 @@ def test_the_prior_is_that_of_the_training_images(objects: Index):
     common, rare = prior.argmax(), (prior + (prior == 0) * prior.sum()).argmin()
     assert network.weights[common] < 1 < network.weights[rare]
     some = task(prior_images=10)
-    some.survey(objects, CPU)  # every fifth
+    some.on_train_start(objects, CPU)  # every fifth
     assert not torch.equal(some.weights, network.weights)
     flat = task(prior="uniform")
-    flat.survey(objects, CPU)
+    flat.on_train_start(objects, CPU)
     assert torch.equal(flat.weights, torch.ones(313))
     assert flat.chance_loss == pytest.approx(
         float(-torch.xlogy(prior, prior / prior.sum()).sum() / prior.sum()), rel=1e-5
@@ -160,7 +166,7 @@ def test_a_guess_is_the_best_constant_answer(objects: Index):
     """Found by descent on the loss itself; it is what a network learns that sees nothing."""
     network = task().eval()
     assert network.chance_loss == pytest.approx(math.log(313))
-    network.survey(objects, CPU)
+    network.on_train_start(objects, CPU)
     (batch,) = load_batches(objects, network.transform, sequential_keys(range(48), 48), seed=0)
     last = network.head[-1]
     torch.nn.init.zeros_(last.weight)
@@ -180,7 +186,7 @@ def test_a_guess_is_the_best_constant_answer(objects: Index):
     optimizer.step(closure)
     assert network.chance_loss == pytest.approx(loss().item(), abs=0.02) and network.chance_loss <= loss().item() + 1e-5
     last.bias.data.copy_(answer.detach())
-    assert network(batch, batch.draws(0))["loss"].item() == pytest.approx(loss().item(), rel=1e-4)
+    assert network(batch, batch.rng(0))["loss"].item() == pytest.approx(loss().item(), rel=1e-4)
     assert network.chance_loss < math.log(313) - 1
 
 
@@ -198,7 +204,7 @@ def test_gone_on_with_the_prior_of_the_checkpoint(objects: Index, tmp_path: Path
     with pytest.raises(ZeroDivisionError):
         run(cut, tmp_path / "cut")
     resumed = task()
-    monkeypatch.setattr(resumed, "survey", None)  # would not be forgiven
+    monkeypatch.setattr(resumed, "on_train_start", None)  # would not be forgiven
     again = run(resumed, tmp_path / "cut")
     assert all(torch.equal(value, again[key]) for key, value in whole.items())
     assert not torch.equal(whole["weights"], torch.ones(313))

@@ -14,16 +14,16 @@ from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.tasks import Exemplar
 from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask, semi_hard_loss, squared_distances
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(**given: object) -> ExemplarTask:
-    return ExemplarTask(Exemplar.model_validate({"views": 4, "embedding": 16, **given}), BACKBONE, 0)
+    return ExemplarTask(Exemplar.model_validate({"num_views": 4, "embed_dim": 16, **given}), BACKBONE, 0)
 
 
 def views(n: int, count: int = 4) -> Tensor:
@@ -31,8 +31,8 @@ def views(n: int, count: int = 4) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
-def draws(n: int) -> Draws:
-    return Draws(1, 0, torch.arange(n))
+def rng(n: int) -> SampleRNG:
+    return SampleRNG(1, 0, torch.arange(n))
 
 
 def plain_loss(x: Tensor, image: list[int], margin: float) -> float:
@@ -99,7 +99,7 @@ def test_views_of_a_image_are_different_boxes_of_it():
     """A image whose pixels say where they lie: every view is a box of it, no two the same."""
     down, across = torch.meshgrid(torch.arange(200), torch.arange(160), indexing="ij")
     image = torch.stack([down, across, torch.zeros_like(down)]).to(torch.uint8)
-    made = task(views=8).transform
+    made = task(num_views=8).transform
     assert made == Views(RandomResizedCrop(48, scale=(0.05, 1.0)), 8) and made.min_short_side == round(48 / 0.05**0.5)
     seen = made(image, Random(3))
     assert seen.shape == (8, 3, 48, 48) and seen.dtype == torch.uint8
@@ -114,10 +114,10 @@ def test_views_of_a_image_are_different_boxes_of_it():
 
 
 def test_a_batch_holds_all_views(objects: Index):
-    network = task(least_area=0.2)
+    network = task(min_scale=0.2)
     batch = next(load_batches(objects, network.transform, sequential_keys(range(6), 6), seed=0))
     assert batch.images.shape == (6, 4, 3, 48, 48)
-    inputs, image = network.inputs(batch.images, batch.draws(0))
+    inputs, image = network.inputs(batch.images, batch.rng(0))
     assert inputs.shape == (24, 3, 48, 48) and image.tolist() == [n for n in range(6) for _ in range(4)]
     for own in inputs.unflatten(0, (6, 4)):
         for one, other in itertools.combinations(own, 2):
@@ -128,9 +128,9 @@ def test_a_batch_holds_all_views(objects: Index):
 
 def test_views_differ_in_mirror_and_color_by_themselves():
     """Of one and the same box, shown four times."""
-    network = task(gray=0.0)
+    network = task(grayscale_prob=0.0)
     source = views(40)[:, :1].expand(-1, 4, -1, -1, -1)
-    inputs, _ = network.inputs(source, draws(40))
+    inputs, _ = network.inputs(source, rng(40))
     own = inputs.unflatten(0, (40, 4))
     for a, b in itertools.combinations(range(4), 2):
         assert not (own[:, a] == own[:, b]).flatten(1).all(1).any()
@@ -145,7 +145,7 @@ def test_views_differ_in_mirror_and_color_by_themselves():
 
 
 def test_gray_is_gray_in_all_views_of_a_image():
-    inputs, _ = task(gray=0.66).inputs(views(200), draws(200))
+    inputs, _ = task(grayscale_prob=0.66).inputs(views(200), rng(200))
     alike = ((inputs - inputs[:, :1]).abs() < 1e-3).flatten(1).all(1).unflatten(0, (200, 4))
     assert (alike.all(1) | ~alike.any(1)).all()
     assert alike[:, 0].float().mean() == pytest.approx(0.66, abs=0.08)
@@ -159,8 +159,8 @@ def test_what_has_unit_length_is_an_option(axis: str, dim: int):
     network = task(norm_axis=axis).eval()
     batch = Batch(views(6), torch.arange(6), torch.zeros(6, dtype=torch.int64))
     with torch.no_grad():
-        found = network(batch, batch.draws(0))
-        inputs, image = network.inputs(batch.images, batch.draws(0))
+        found = network(batch, batch.rng(0))
+        inputs, image = network.inputs(batch.images, batch.rng(0))
         x = network.embedding(inputs).double()
         x = x / x.square().sum(dim, keepdim=True).sqrt()
     assert float(found["loss"]) == pytest.approx(plain_loss(x, image.tolist(), 0.5), abs=1e-4)
@@ -172,14 +172,14 @@ def test_one_image_has_nothing_to_be_told_from():
     network = task()
     batch = Batch(views(1), torch.arange(1), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(TrainingError, match="make batch and micro_batch_size 2 or more"):
-        network.train()(batch, batch.draws(0))
-    assert float(network.eval()(batch, batch.draws(0))["loss"]) == 0.5
+        network.train()(batch, batch.rng(0))
+    assert float(network.eval()(batch, batch.rng(0))["loss"]) == 0.5
 
 
 def test_what_is_shown_is_what_the_network_sees():
     network = task().eval()
     batch = Batch(views(3), torch.arange(3), torch.zeros(3, dtype=torch.int64))
-    shown = network.show(batch, draws(3))
+    shown = network.show(batch, rng(3))
     assert [caption for caption, _ in shown] == ["first box", "view 1", "view 2", "view 3", "view 4"]
-    inputs, _ = network.inputs(batch.images, draws(3))
+    inputs, _ = network.inputs(batch.images, rng(3))
     assert torch.equal(torch.stack([one for _, one in shown[1:]], 1)[:, 2], visible(inputs)[2::4])

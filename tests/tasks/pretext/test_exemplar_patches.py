@@ -9,13 +9,13 @@ from scipy import ndimage
 from ssltransfer.config.backbones import CaffeNet, ResNet101V2
 from ssltransfer.config.tasks import ExemplarPatches
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.exemplar_patches import ExemplarPatchesTask
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
-SMALL = {"resize": 64, "patch": 32, "head": {"channels": (16, 8), "mid": 8}}
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+SMALL = {"resize": 64, "patch": 32, "head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 STILL = {"translation": 0, "scale": (1, 1), "rotation": 0}
 COLORFAST = {"hue": 0, "saturation": (1, 1), "brightness": (1, 1), "contrast": (1, 1)}
 
@@ -28,20 +28,20 @@ def images(n: int, side: int = 64) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
-def draws(n: int) -> Draws:
-    return Draws(0, 0, torch.arange(n))
+def rng(n: int) -> SampleRNG:
+    return SampleRNG(0, 0, torch.arange(n))
 
 
 def test_the_published_sizes():
     options = ExemplarPatches()
-    assert (options.resize, options.patch, options.margin, options.head.channels) == (256, 96, 0.5, (1024, 512))
+    assert (options.resize, options.patch, options.margin, options.head.head_dims) == (256, 96, 0.5, (1024, 512))
     with torch.device("meta"):
         assert ExemplarPatchesTask(options, ResNet101V2(), 0).vectors.features == 3 * 3 * 512
 
 
 def test_places_fill_their_ranges():
     network = task()
-    places = network.places(images(3000), draws(3000))
+    places = network.places(images(3000), rng(3000))
     scale = places[..., :2].det().sqrt()
     angle = torch.rad2deg(torch.atan2(places[..., 1, 0], places[..., 0, 0]))
     centers = places[..., 2]
@@ -56,7 +56,7 @@ def test_places_fill_their_ranges():
 def test_a_still_view_is_a_cut():
     network = task(**STILL, **COLORFAST)
     source = images(4)
-    places = network.places(source, draws(4))
+    places = network.places(source, rng(4))
     places[..., 2] = places[..., 2].floor() + 0.5  # whole pixels: a patch of even side has its center between two
     seen = network.views(source, places)
     for row in range(4):
@@ -69,7 +69,7 @@ def test_views_are_those_of_scipy():
     """Each pixel of a patch by scipy's spline of order 1, reflected at the edges."""
     network = task()
     source = images(3)
-    places = network.places(source, draws(3))
+    places = network.places(source, rng(3))
     seen = network.views(source, places)
     offset = np.arange(32) - 15.5
     y, x = np.meshgrid(offset, offset, indexing="ij")
@@ -86,13 +86,13 @@ def test_views_are_those_of_scipy():
 def test_colors_are_distorted_each_view_by_itself_and_then_normalized():
     network = task(**STILL)
     source = images(4)
-    inputs, places = network.inputs(source, draws(4))
+    inputs, places = network.inputs(source, rng(4))
     assert torch.equal(places[:, 0], places[:, 1])
     assert not torch.allclose(inputs[:, 0], inputs[:, 1], atol=0.1)
     plain = task(**STILL, **COLORFAST)
-    inputs, places = plain.inputs(source, draws(4))
+    inputs, places = plain.inputs(source, rng(4))
     expected = normalize(plain.views(source, places).flatten(0, 1), "imagenet").unflatten(0, (4, 2))
-    assert torch.allclose(inputs, expected, atol=1e-4) and plain.rule == "imagenet"
+    assert torch.allclose(inputs, expected, atol=1e-4) and plain.normalization == "imagenet"
 
 
 def test_the_loss_is_that_of_a_plain_version():
@@ -100,8 +100,8 @@ def test_the_loss_is_that_of_a_plain_version():
     source = images(6)
     batch = Batch(source, torch.arange(6), torch.zeros(6, dtype=torch.int64))
     with torch.no_grad():
-        found = network(batch, batch.draws(1))
-        views, _ = network.inputs(source, batch.draws(1))
+        found = network(batch, batch.rng(1))
+        views, _ = network.inputs(source, batch.rng(1))
         one, two = (network.vectors(views[:, k]).double().numpy() for k in (0, 1))
 
     def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -115,7 +115,7 @@ def test_the_loss_is_that_of_a_plain_version():
 def test_images_come_in_pairs():
     source = images(3)
     with pytest.raises(TrainingError, match="Exemplar on patches takes images in pairs"):
-        task()(Batch(source, torch.arange(3), torch.zeros(3, dtype=torch.int64)), draws(3))
+        task()(Batch(source, torch.arange(3), torch.zeros(3, dtype=torch.int64)), rng(3))
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from networks import shaken
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, write_json
-from ssltransfer.artifacts.workdir import Work
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, write_json
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.cli import main
 from ssltransfer.config.backbones import AlexNet, ResNet50
 from ssltransfer.config.entities import Pretext
@@ -95,7 +95,7 @@ class File:
     task: dict[str, Any] | None = None
 
 
-RESNET = {"name": "resnet50", "width": 0.25, "size": 64}
+RESNET = {"name": "resnet50", "width_mult": 0.25, "img_size": 64}
 
 
 def torchvision_resnet() -> File:
@@ -107,14 +107,14 @@ def torchvision_by_name() -> File:
     network = shaken(torchvision.models.shufflenet_v2_x0_5()).eval()
     content = {f"_orig_mod.{name}": value for name, value in network.state_dict().items()}  # of torch.compile
     network.fc = nn.Identity()
-    backbone = {"name": "torchvision", "model": "shufflenet_v2_x0_5", "size": 64}
+    backbone = {"name": "torchvision", "model": "shufflenet_v2_x0_5", "img_size": 64}
     return File("torchvision", content, backbone, network, "_orig_mod.")
 
 
 def timm_resnet() -> File:
     network = shaken(timm.create_model("resnet18", num_classes=10)).eval()
     content = {"epoch": 3, "arch": "resnet18", "args": argparse.Namespace(lr=0.1), "state_dict": network.state_dict()}
-    backbone = {"name": "timm", "model": "resnet18", "size": 64}
+    backbone = {"name": "timm", "model": "resnet18", "img_size": 64}
     return File("timm", content, backbone, lambda x: network.forward_head(network.forward_features(x), pre_logits=True))
 
 
@@ -123,7 +123,7 @@ def vit(model: str = "vit_tiny_patch16_224", size: int = 64) -> tuple[Names, Net
     return network.state_dict(), network
 
 
-VIT = {"name": "timm", "model": "vit_tiny_patch16_224", "size": 64}
+VIT = {"name": "timm", "model": "vit_tiny_patch16_224", "img_size": 64}
 
 
 def timm_vit() -> File:
@@ -192,7 +192,7 @@ def deepcluster_v2() -> File:
 def simclr_converted() -> File:
     tensors, network = resnet(width=0.5)
     content = {"state_dict": tensors | linear("fc", 1000, 1024)}
-    return File("SimCLR", content, RESNET | {"width": 0.5}, network, task={"normalize": "none"})
+    return File("SimCLR", content, RESNET | {"width_mult": 0.5}, network, task={"normalize": "none"})
 
 
 def simclr_of_compress() -> File:
@@ -211,7 +211,7 @@ def simclr_of_compress() -> File:
     names |= {old: f"batch_normalization_{n}".removesuffix("_0") for n, old in enumerate(norms)}
     content = {f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": v for name, v in tensors.items()}
     content |= linear("fc", 1000, 1024)
-    return File("SimCLR", content, RESNET | {"width": 0.5}, network, task={"normalize": "none"})
+    return File("SimCLR", content, RESNET | {"width_mult": 0.5}, network, task={"normalize": "none"})
 
 
 def dino_heads(prefix: str) -> Names:
@@ -251,7 +251,7 @@ DINOV2 = {"name": "timm", "model": "vit_small_patch14_dinov2"}
 def dinov2() -> File:
     tensors, network = vit("vit_small_patch14_dinov2", 518)
     assert tensors["pos_embed"].shape == (1, 1370, 384)
-    return File("DINOv2", tensors | {"mask_token": torch.zeros(1, 384)}, DINOV2 | {"size": 518}, network)
+    return File("DINOv2", tensors | {"mask_token": torch.zeros(1, 384)}, DINOV2 | {"img_size": 518}, network)
 
 
 def dinov2_smaller() -> File:
@@ -259,7 +259,7 @@ def dinov2_smaller() -> File:
     tensors, _ = vit("vit_small_patch14_dinov2", 518)
     _, network = vit("vit_small_patch14_dinov2", 84)
     content = tensors | {"mask_token": torch.zeros(1, 384)}
-    return File("DINOv2", content, DINOV2 | {"size": 84}, timms_own(network, content))
+    return File("DINOv2", content, DINOV2 | {"img_size": 84}, timms_own(network, content))
 
 
 def dinov2_registers() -> File:
@@ -269,7 +269,7 @@ def dinov2_registers() -> File:
     content["pos_embed"] = torch.randn(1, 1 + 64, 384) * 0.02
     content["mask_token"] = torch.zeros(1, 384)
     _, network = vit("vit_small_patch14_reg4_dinov2", 84)
-    backbone = {"name": "timm", "model": "vit_small_patch14_reg4_dinov2", "size": 84}
+    backbone = {"name": "timm", "model": "vit_small_patch14_reg4_dinov2", "img_size": 84}
     return File("DINOv2", content, backbone, timms_own(network, content))
 
 
@@ -315,7 +315,7 @@ def deepclusters(features: list[nn.Module], classifier: list[nn.Module], arch: s
     return File(
         "DeepCluster",
         file,
-        backbone | {"width": 0.125, "sobel": True},
+        backbone | {"width_mult": 0.125, "sobel": True},
         lambda x: parts["classifier"](parts["features"](sobel(x)).flatten(1)),
     )
 
@@ -325,7 +325,7 @@ def deepcluster_alexnet() -> File:
     features = [*conv(2, 16, 11, stride=4, padding=2), pool, *conv(16, 32, 5, padding=2), pool]
     features += [*conv(32, 48, 3, padding=1), *conv(48, 48, 3, padding=1), *conv(48, 32, 3, padding=1), pool]
     classifier = [nn.Dropout(), nn.Linear(1152, 512), nn.ReLU(), nn.Dropout(), nn.Linear(512, 512), nn.ReLU()]
-    return deepclusters(features, classifier, "alexnet", {"name": "alexnet-big"})
+    return deepclusters(features, classifier, "alexnet", {"name": "alexnet-deepcluster"})
 
 
 def deepcluster_vgg16() -> File:
@@ -359,7 +359,7 @@ def compress_mobilenet() -> File:
     network = shaken(torchvision.models.mobilenet_v2(width_mult=0.25)).eval()
     tensors = under("features.", network.features.state_dict()) | linear("fc", 2048, 1280)
     network.classifier = nn.Identity()
-    backbone = {"name": "mobilenet-v2", "width": 0.25, "size": 64}
+    backbone = {"name": "mobilenet-v2", "width_mult": 0.25, "img_size": 64}
     return File("CompRess", of_compress(tensors), backbone, network, "module.")
 
 
@@ -372,7 +372,7 @@ def compress_alexnet() -> File:
     features = nn.Sequential(*layers, pool)
     feats = nn.Sequential(nn.Linear(32 * 36, 512), nn.ReLU(), nn.Linear(512, 512))
     tensors = under("features.", features.state_dict()) | under("feats.", feats.state_dict())
-    backbone = {"name": "alexnet", "width": 0.125}
+    backbone = {"name": "alexnet", "width_mult": 0.125}
     file = of_compress(tensors | linear("fc", 2048, 512))
     return File("CompRess", file, backbone, lambda x: F.relu(feats(features(x).flatten(1))), "module.")
 
@@ -391,7 +391,7 @@ def rotnet() -> File:
         fc += [nn.Linear(inputs, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU()]
     network = shaken(nn.Sequential(*blocks, pool, nn.Sequential(*fc))).eval()
     tensors = under("_feature_blocks.", network.state_dict()) | linear("_feature_blocks.9.0", 4, 512)
-    backbone = {"name": "alexnet-bn", "width": 0.125}
+    backbone = {"name": "alexnet-bn", "width_mult": 0.125}
     return File("RotNet", {"epoch": 50, "network": tensors}, backbone, network, "network.")
 
 
@@ -419,7 +419,7 @@ def test_a_published_file_computes_what_its_network_computes(
     said = capsys.readouterr().out
     assert f"(100 % of the numbers), prefix {made.prefix!r}" in said
     model = read_model(output)
-    size = model.backbone.options.size
+    size = model.backbone.options.img_size
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     given = images / 255
     if made.task is None:
@@ -459,7 +459,7 @@ def test_the_table_of_families_is_what_was_tried() -> None:
 
 def test_the_layout_of_a_wide_simclr_is_that_of_width_four() -> None:
     with torch.device("meta"):
-        theirs, ours = WideResNet(4.0), build_backbone(ResNet50(width=4), top=True)
+        theirs, ours = WideResNet(4.0), build_backbone(ResNet50(width_mult=4), include_top=True)
     shapes = {name: value.shape for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
     assert shapes == {name: value.shape for name, value in ours.state_dict().items()}
     assert shapes["conv1.weight"][0] == 256 and theirs.fc.in_features == 8192
@@ -482,8 +482,8 @@ def test_a_swiglu_dinov2_is_renamed() -> None:
     assert renamed(content, wanted).keys() - {"mask_token"} == wanted.keys() == theirs.state_dict().keys()
 
 
-ALEX = {"name": "alexnet", "width": 0.125, "size": 64}
-SMALL = AlexNet(width=0.125, size=64)
+ALEX = {"name": "alexnet", "width_mult": 0.125, "img_size": 64}
+SMALL = AlexNet(width_mult=0.125, img_size=64)
 
 
 def imported(file: Path, **more: Any) -> Pretext:
@@ -492,7 +492,7 @@ def imported(file: Path, **more: Any) -> Pretext:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]):
-    source = build_backbone(SMALL, top=True, seed=4)
+    source = build_backbone(SMALL, include_top=True, seed=4)
     tensors = {f"module.{key}": value for key, value in source.state_dict().items()}
     tensors["module.classifier.6.weight"] = torch.zeros(10, 512)
     file = tmp_path / f"weights{suffix}"
@@ -506,16 +506,16 @@ def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, cap
         in capsys.readouterr().out
     )
     model = read_model(tmp_path / "m" / "manifest.json")
-    assert model.rule == "half" and model.backbone.layers[-1] == "fc7"
+    assert model.normalization == "half" and model.backbone.layers[-1] == "fc7"
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.backbone.state_dict().items())
-    assert read_json(tmp_path / "m" / "manifest.json")["file"] == digest_of(file)
+    assert read_json(tmp_path / "m" / "manifest.json")["file"] == file_digest(file)
     export(tmp_path / "m" / "manifest.json", tmp_path / "again.pth")
     card = (tmp_path / "again.pth.md").read_text()
-    assert f"- Origin: `{file.name}`, BLAKE2b {digest_of(file)}: 14 of 14 tensors" in card
+    assert f"- Origin: `{file.name}`, BLAKE2b {file_digest(file)}: 14 of 14 tensors" in card
 
 
 def test_a_file_of_convolutions_alone_is_a_model_of_convolutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    tensors = build_backbone(SMALL, top=False, seed=4).state_dict()
+    tensors = build_backbone(SMALL, include_top=False, seed=4).state_dict()
     torch.save(tensors, tmp_path / "w.pth")
     pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
     assert "holds no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
@@ -523,7 +523,7 @@ def test_a_file_of_convolutions_alone_is_a_model_of_convolutions(tmp_path: Path,
 
 
 def test_of_two_networks_in_a_file_one_can_be_named(tmp_path: Path):
-    parts = {name: build_backbone(SMALL, top=True, seed=i) for i, name in enumerate("ab")}
+    parts = {name: build_backbone(SMALL, include_top=True, seed=i) for i, name in enumerate("ab")}
     torch.save({name: backbone.state_dict() for name, backbone in parts.items()}, tmp_path / "w.pth")
     output = tmp_path / "m" / "manifest.json"
     with pytest.raises(ArtifactError, match="say which by `prefix`"):
@@ -535,8 +535,8 @@ def test_of_two_networks_in_a_file_one_can_be_named(tmp_path: Path):
 
 def own(folder: Path) -> Path:
     """A model of this package, whose images were divided by their own deviation."""
-    with Work("student", folder / "manifest.json", "{}", {}) as work:
-        work.finish(write_model(folder, build_backbone(SMALL, top=True, seed=4), "per-image", {}))
+    with WorkDir("student", folder / "manifest.json", "{}", {}) as work:
+        work.finish(write_model(folder, build_backbone(SMALL, include_top=True, seed=4), "per-image", {}))
     return folder
 
 
@@ -549,7 +549,7 @@ def test_our_own_file_brings_its_normalization_and_is_proved(tmp_path: Path, for
         export(folder / "manifest.json", file)
     pretext.run(imported(file), output=output, threads=1)
     model, source = read_model(output), read_model(folder / "manifest.json")
-    assert model.rule == "per-image" and read_json(output)["normalize"] == "per-image"
+    assert model.normalization == "per-image" and read_json(output)["normalize"] == "per-image"
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(model.layers_of(images, ["fc7"])["fc7"], source.layers_of(images, ["fc7"])["fc7"])
     with pytest.raises(ArtifactError, match="normalized by `per-image`, not `imagenet`; leave `normalize`"):
@@ -576,7 +576,7 @@ def saved(content: Any, **more: Any) -> bytes:
 
 def network(**changed: Any) -> Names:
     """The right tensors, under a prefix, with a classifier of any number of classes."""
-    tensors = build_backbone(SMALL.model_copy(update=changed), top=True, seed=4).state_dict()
+    tensors = build_backbone(SMALL.model_copy(update=changed), include_top=True, seed=4).state_dict()
     return under("module.", tensors | linear("classifier.6", 37, 512))
 
 
@@ -689,7 +689,7 @@ def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
             {"prefix": "encoder."},
             r"encoder\.features\.0\.weight is missing \(0 of 14 .*leave `prefix` out, and it is found",
         ),
-        ({"fresh": ["classifier.*"]}, None),
+        ({"allow_missing": ["classifier.*"]}, None),
         ({}, None),
     ],
 )

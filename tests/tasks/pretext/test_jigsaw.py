@@ -4,24 +4,24 @@ import torch
 
 from ssltransfer.config.backbones import CaffeNet, Vgg16
 from ssltransfer.config.tasks import Jigsaw, JigsawPP, Tiles
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles
 from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
 from ssltransfer.tasks.pretext.jigsaw import JigsawTask
 from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
 CUT = Tiles(crop=60, tile=16, jitter=3, channel_shift=1, stem_stride=1)
-BACKBONE = CaffeNet(width=0.125, size=48)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48)
 
 
 def jigsawpp(**more: object) -> JigsawPPTask:
-    given = {"permutations": 8, "tiles": CUT, "resize": 60, "hidden": 32, "gray": 0.0}
+    given = {"permutations": 8, "tiles": CUT, "resize": 60, "hidden_dim": 32, "grayscale_prob": 0.0}
     return JigsawPPTask(JigsawPP.model_validate(given | more), BACKBONE, 0)
 
 
 def jigsaw(**more: object) -> JigsawTask:
-    given = {"permutations": 8, "tiles": CUT, "resize": 60, "hidden": 32, "gray": 0.0}
+    given = {"permutations": 8, "tiles": CUT, "resize": 60, "hidden_dim": 32, "grayscale_prob": 0.0}
     return JigsawTask(Jigsaw.model_validate(given | more), BACKBONE, 0)
 
 
@@ -30,14 +30,14 @@ def images(n: int, side: int = 60) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
-def draws(n: int, epoch: int = 0) -> Draws:
-    return Draws(0, epoch, torch.arange(n))
+def rng(n: int, epoch: int = 0) -> SampleRNG:
+    return SampleRNG(0, epoch, torch.arange(n))
 
 
 def test_the_published_network_on_tiles_of_64():
     """Released train_val_cfn_jps++.prototxt: pool5 256x3x3, fc6 2304 -> 1024, fc7 9216 -> 4096, fc8 4096 -> N."""
     with torch.device("meta"):
-        network = ContextFreeNetwork(CaffeNet(), Tiles(), permutations=701, hidden=4096, dropout=0.5, seed=0)
+        network = ContextFreeNetwork(CaffeNet(), Tiles(), permutations=701, hidden_dim=4096, dropout=0.5, seed=0)
     assert network.backbone.shapes(64)["conv1"] == (96, 27, 27)
     linears = [part for part in network.modules() if isinstance(part, torch.nn.Linear)]
     assert [(part.in_features, part.out_features) for part in linears] == [(2304, 1024), (9216, 4096), (4096, 701)]
@@ -55,14 +55,14 @@ def test_batch_normalization_in_the_head_is_asked_for():
 
 def test_the_chosen_network_of_vgg16_on_tiles_of_64():
     with torch.device("meta"):
-        network = ContextFreeNetwork(Vgg16(), Tiles(), permutations=701, hidden=4096, dropout=0.5, seed=0)
+        network = ContextFreeNetwork(Vgg16(), Tiles(), permutations=701, hidden_dim=4096, dropout=0.5, seed=0)
     assert network.fc6[0].in_features == 2048 and network.pool5.features == 512 * 2 * 2
 
 
 def test_defaults_are_those_of_the_papers():
     one, two = Jigsaw(), JigsawPP()
-    assert (two.permutations, two.min_distance, two.occluders, two.gray) == (701, 3, (0, 1, 2), 0.7)
-    assert (one.gray, one.hidden, one.dropout, one.resize) == (0.3, 4096, 0.5, 256)
+    assert (two.permutations, two.min_distance, two.occluders, two.grayscale_prob) == (701, 3, (0, 1, 2), 0.7)
+    assert (one.grayscale_prob, one.hidden_dim, one.dropout, one.resize) == (0.3, 4096, 0.5, 256)
     for cut, jitter in ((one.tiles, None), (two.tiles, 18)):
         assert (cut.crop, cut.tile, cut.jitter, cut.channel_shift) == (255, 64, jitter, 2)
 
@@ -79,9 +79,9 @@ def test_labels_are_uniform_and_tiles_lie_as_the_permutation_says(task: JigsawTa
     cells = torch.arange(9).view(3, 3).repeat_interleave(20, 0).repeat_interleave(20, 1) * 20
     ramp = (cells + torch.arange(60) % 20).to(torch.uint8).expand(4, 3, 60, 60)
     cut = task.options.tiles
-    order = draws(4)
+    order = rng(4)
     expected = cut_tiles(ramp, order, crop=60, tile=16, jitter=cut.jitter, channel_shift=cut.channel_shift)
-    found, label = type(task).puzzles(with_options(task, occluders=(0,)), ramp, draws(4))
+    found, label = type(task).puzzles(with_options(task, occluders=(0,)), ramp, rng(4))
     assert isinstance(task.permutations, torch.Tensor)
     for puzzle, tiles, one in zip(found, expected, label, strict=True):
         for slot, source in enumerate(task.permutations[one].tolist()):
@@ -91,8 +91,8 @@ def test_labels_are_uniform_and_tiles_lie_as_the_permutation_says(task: JigsawTa
             assert np.allclose(puzzle[slot], plain, atol=1e-4)
 
 
-def draws_at(start: int) -> Draws:
-    return Draws(0, 0, torch.arange(start, start + 400))
+def draws_at(start: int) -> SampleRNG:
+    return SampleRNG(0, 0, torch.arange(start, start + 400))
 
 
 def with_options(task: JigsawTask | JigsawPPTask, **more: object) -> JigsawTask | JigsawPPTask:
@@ -106,7 +106,7 @@ def test_occluders_come_from_the_neighbor_and_are_zero_to_two():
     kind = torch.arange(n) % 2
     noise[kind == 0, 2] = 0  # no blue
     noise[kind == 1, 0] = 0  # no red
-    puzzles, _ = jigsawpp().puzzles(noise, draws(n))
+    puzzles, _ = jigsawpp().puzzles(noise, rng(n))
     flat = puzzles.std((-1, -2)) < 1e-6  # (n, 9, 3): the channel that is constant says whose tile it is
     assert (flat.sum(-1) == 1).all()
     kinds = torch.where(flat[..., 2], 0, 1)
@@ -119,31 +119,31 @@ def test_occluders_come_from_the_neighbor_and_are_zero_to_two():
 
 
 def test_a_puzzle_hangs_on_its_pair_alone():
-    task = jigsawpp(gray=0.5, projection=0.3)
+    task = jigsawpp(grayscale_prob=0.5, color_projection_prob=0.3)
     source = images(8)
-    together, labels = task.puzzles(source, draws(8))
+    together, labels = task.puzzles(source, rng(8))
     for start in range(0, 8, 2):
-        pair, label = task.puzzles(source[start : start + 2], Draws(0, 0, torch.arange(start, start + 2)))
+        pair, label = task.puzzles(source[start : start + 2], SampleRNG(0, 0, torch.arange(start, start + 2)))
         assert torch.equal(pair, together[start : start + 2]) and torch.equal(label, labels[start : start + 2])
 
 
 def test_an_odd_batch_is_refused_and_a_image_alone_is_not():
     with pytest.raises(TrainingError, match="make batch and micro_batch_size even"):
-        jigsawpp().puzzles(images(3), draws(3))
-    assert jigsawpp().puzzles(images(1), draws(1))[0].shape == (1, 9, 3, 16, 16)
+        jigsawpp().puzzles(images(3), rng(3))
+    assert jigsawpp().puzzles(images(1), rng(1))[0].shape == (1, 9, 3, 16, 16)
 
 
-@pytest.mark.parametrize(("share", "task"), [(0.7, jigsawpp(gray=0.7)), (0.3, jigsaw(gray=0.3))])
+@pytest.mark.parametrize(("share", "task"), [(0.7, jigsawpp(grayscale_prob=0.7)), (0.3, jigsaw(grayscale_prob=0.3))])
 def test_gray_is_decided_once_for_a_puzzle(share: float, task: JigsawTask | JigsawPPTask):
     n = 800
-    puzzles, _ = task.puzzles(images(n), draws(n))
+    puzzles, _ = task.puzzles(images(n), rng(n))
     gray = (puzzles[:, :, 0] - puzzles[:, :, 1]).abs().amax((-1, -2)) < 1e-5  # (n, 9)
     assert torch.equal(gray.any(1), gray.all(1))
     assert abs(gray.all(1).float().mean() - share) < 0.06
 
 
 def test_projection_leaves_no_green_against_magenta():
-    puzzles, _ = jigsawpp(projection=1.0, occluders=(0,)).puzzles(images(8), draws(8))
+    puzzles, _ = jigsawpp(color_projection_prob=1.0, occluders=(0,)).puzzles(images(8), rng(8))
     along = -puzzles[:, :, 0] + 2 * puzzles[:, :, 1] - puzzles[:, :, 2]
     assert (along - along.mean((-1, -2), keepdim=True)).abs().max() < 1e-4
 
@@ -151,11 +151,11 @@ def test_projection_leaves_no_green_against_magenta():
 def test_every_puzzle_differs_by_epoch():
     task = jigsawpp()
     source = images(4)
-    one, two = (task.puzzles(source, draws(4, epoch))[0] for epoch in (0, 1))
+    one, two = (task.puzzles(source, rng(4, epoch))[0] for epoch in (0, 1))
     assert not any(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_the_set_of_permutations_does_not_hang_on_the_seed():
-    options = JigsawPP(permutations=8, tiles=CUT, resize=60, hidden=32)
+    options = JigsawPP(permutations=8, tiles=CUT, resize=60, hidden_dim=32)
     one, two = (JigsawPPTask(options, BACKBONE, seed).permutations for seed in (0, 1))
     assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor) and torch.equal(one, two)

@@ -21,24 +21,25 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import MotionSegmentation
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.world import draw
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
-from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, at_places, build, overlap
+from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, bilinear_sample, build, overlap
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit, update
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer, update
+from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)
-LABELS = MotionOptions(size=(96, 128), every=2, foreground=(0.01, 0.9))
-TINY = MotionSegmentation(input=(96, 128), hidden=32)
-SMALL = CaffeNet(width=0.125, size=48, stem_stride=2, bn=True)
+LABELS = MotionOptions(size=(96, 128), clip_stride=2, foreground_range=(0.01, 0.9))
+TINY = MotionSegmentation(input=(96, 128), hidden_dim=32)
+SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2, bn=True)
 
 
 def labelled(folder: Path, split: str, films: int) -> Path:
-    draw("clips", folder / "world", split=split, n=films, size=48)
+    generate("clips", folder / "world", split=split, num_images=films, size=48)
     index_stage.run(Video(root=str(folder / "world"), split=split), output=folder / f"v-{split}.parquet", threads=1)
     motion.run(LABELS, data=folder / f"v-{split}.parquet", output=folder / f"{split}.parquet", threads=1)
     return folder / f"{split}.parquet"
@@ -70,15 +71,15 @@ def batch_of(task: MotionSegmentationTask, index: Index, n: int = 8, workers: in
 def test_a_batch_holds_first_frames_and_their_maps(clips: Index):
     batch = batch_of(build(TINY, SMALL, 0), clips)
     assert batch.images.shape == (8, 3, 96, 128) and batch.images.dtype == torch.uint8
-    assert batch.others["motion"].shape == (8, 12, 16)
+    assert batch.targets["motion"].shape == (8, 12, 16)
     for row, sample in enumerate(batch.ids.tolist()):
-        assert np.array_equal(batch.others["motion"][row].numpy(), read_target(clips, sample))  # type: ignore[arg-type]
+        assert np.array_equal(batch.targets["motion"][row].numpy(), read_target(clips, sample))  # type: ignore[arg-type]
 
 
 def test_the_published_sizes(clips: Index):
     """240x320 at output stride 8 are 30x40 cells; two convolutions of 4096 channels and one of one."""
     options = MotionSegmentation()
-    task = build(options, ResNet101V2(width=0.125), 0)
+    task = build(options, ResNet101V2(width_mult=0.125), 0)
     assert task.layer == "block3"
     with torch.no_grad():
         maps = task.eval().backbone(torch.zeros(1, 3, 240, 320), ["block3"])["block3"]
@@ -92,11 +93,11 @@ def test_the_published_sizes(clips: Index):
     assert (options.input, MotionOptions().size) == ((240, 320), (240, 320))
 
 
-@pytest.mark.parametrize("backbone", [SMALL, ResNet18(width=0.125)], ids=lambda t: t.name)
+@pytest.mark.parametrize("backbone", [SMALL, ResNet18(width_mult=0.125)], ids=lambda t: t.name)
 def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbone: BackboneOptions, clips: Index):
     task = build(TINY, backbone, 0)
     batch = batch_of(task, clips, 4)
-    values = task(batch, batch.draws(0))
+    values = task(batch, batch.rng(0))
     assert abs(values["loss"].item() - task.chance_loss) < 0.1 and set(values) == {"loss", "iou", "foreground"}
     values["loss"].backward()
     gradient = task.backbone.get_parameter("conv1.weight").grad
@@ -104,12 +105,12 @@ def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbon
 
 
 def test_the_loss_is_the_mean_binary_cross_entropy_of_the_cells(clips: Index):
-    task = build(TINY, ResNet101V2(width=0.125), 0).eval()
+    task = build(TINY, ResNet101V2(width_mult=0.125), 0).eval()
     torch.nn.init.normal_(task.head[-1].weight, std=0.5)
     batch = batch_of(task, clips, 3)
     with torch.no_grad():
-        values = task(batch, batch.draws(0))
-        inputs, cells = task.inputs(batch, batch.draws(0))
+        values = task(batch, batch.rng(0))
+        inputs, cells = task.inputs(batch, batch.rng(0))
         p = task.head(task.backbone(inputs, ["block3"])["block3"]).sigmoid()[:, 0].double().numpy()
     y = cells.numpy()
     assert p.shape == y.shape == (3, 12, 16)
@@ -121,9 +122,9 @@ def test_the_loss_is_the_mean_binary_cross_entropy_of_the_cells(clips: Index):
 
 def test_maps_of_another_size_take_the_majority_of_the_cells():
     cells = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1]]], dtype=torch.uint8)
-    assert at_places(cells, (1, 2)).tolist() == [[[1.0, 0.0]]]
-    assert torch.equal(at_places(cells, (4, 8)), cells.float().repeat_interleave(2, 1).repeat_interleave(2, 2))
-    assert torch.equal(at_places(cells, (2, 4)), cells.float())
+    assert bilinear_sample(cells, (1, 2)).tolist() == [[[1.0, 0.0]]]
+    assert torch.equal(bilinear_sample(cells, (4, 8)), cells.float().repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert torch.equal(bilinear_sample(cells, (2, 4)), cells.float())
     nothing = torch.zeros(2, 3, 3, dtype=torch.bool)
     some = nothing.clone()
     some[1, 0] = True
@@ -134,16 +135,16 @@ def test_image_and_map_are_mirrored_together_and_neither_when_measured(clips: In
     task = build(TINY, SMALL, 0)
     batch = batch_of(task, clips)
     plain = replace(batch, epochs=batch.epochs)
-    inputs, cells = task.inputs(plain, batch.draws(3))
-    still, truth = task.eval().inputs(batch, batch.draws(3))
-    assert torch.equal(truth, batch.others["motion"])
+    inputs, cells = task.inputs(plain, batch.rng(3))
+    still, truth = task.eval().inputs(batch, batch.rng(3))
+    assert torch.equal(truth, batch.targets["motion"])
     mirrored = [not torch.equal(a, b) for a, b in zip(inputs, still, strict=True)]
     assert 0 < sum(mirrored) < len(batch)
     for row, flipped in enumerate(mirrored):
         assert torch.allclose(inputs[row], still[row].flip(-1) if flipped else still[row])
         assert torch.equal(cells[row], truth[row].flip(-1) if flipped else truth[row])
-    without = build(TINY.model_copy(update={"mirror": False}), SMALL, 0)
-    assert torch.equal(without.inputs(batch, batch.draws(3))[0], still)
+    without = build(TINY.model_copy(update={"hflip": False}), SMALL, 0)
+    assert torch.equal(without.inputs(batch, batch.rng(3))[0], still)
 
 
 def test_workers_and_micro_batches_do_not_show(clips: Index):
@@ -152,7 +153,7 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
     runs = []
     for workers in (0, 2):
         batches = list(load_batches(clips, task.transform, iter(keys), seed=9, workers=workers))
-        runs.append([(batch.images, batch.others["motion"]) for batch in batches])
+        runs.append([(batch.images, batch.targets["motion"]) for batch in batches])
     assert all(torch.equal(a, b) for one, other in zip(*runs, strict=True) for a, b in zip(one, other, strict=True))
     found = []
     for micro in (None, 4):
@@ -164,11 +165,11 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
 
 
 def test_a_shared_backbone_is_the_one_that_was_given():
-    backbone = build_backbone(SMALL, top=False, seed=5)
+    backbone = build_backbone(SMALL, include_top=False, seed=5)
     task = build(TINY, SMALL, 0, shared=backbone)
-    assert task.backbone is backbone and MotionSegmentation.shares
-    mixed = MixedBackbone(build_backbone(ResNet101V2(width=0.125), top=False))
-    assert build(TINY, ResNet101V2(width=0.125), 0, shared=mixed).layer == "block3" and mixed.training
+    assert task.backbone is backbone and MotionSegmentation.supports_multi_task
+    mixed = MixedBackbone(build_backbone(ResNet101V2(width_mult=0.125), include_top=False))
+    assert build(TINY, ResNet101V2(width_mult=0.125), 0, shared=mixed).layer == "block3" and mixed.training
     alone = build(TINY, SMALL, 0)
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
 
@@ -178,13 +179,13 @@ def test_what_cannot_be_is_one_sentence(objects: Index):
     with pytest.raises(ArtifactError, match="nobody looked for what moves in it; give a dataset of format video"):
         batch_of(task, objects)
     with pytest.raises(LayerError, match="Images of 32 x 32 pixels vanish on the way through caffenet"):
-        build(MotionSegmentation(input=(32, 32), hidden=8), CaffeNet(width=0.125, stem_stride=8), 0)
+        build(MotionSegmentation(input=(32, 32), hidden_dim=8), CaffeNet(width_mult=0.125, stem_stride=8), 0)
 
 
-@pytest.mark.parametrize("backbone", [SMALL, ResNet101V2(width=0.125)], ids=lambda t: t.name)
+@pytest.mark.parametrize("backbone", [SMALL, ResNet101V2(width_mult=0.125)], ids=lambda t: t.name)
 def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips: Index):
     """Far below what the share of the foreground alone would give."""
-    task = build(TINY.model_copy(update={"mirror": False}), backbone, 0)
+    task = build(TINY.model_copy(update={"hflip": False}), backbone, 0)
     steps = 25
     schedule = Schedule(steps=steps, batch_size=4, lr=0.004, optimizer="adam", weight_decay=0.0)
     optimizer = build_optimizer(task, schedule)
@@ -199,7 +200,7 @@ def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips:
 def test_other_films_are_learned_too(tmp_path: Path):
     """On films that were not seen the loss falls below the entropy of their share of foreground."""
     train, test = (read_index(labelled(tmp_path, split, n)) for split, n in (("train", 100), ("val", 16)))
-    task = build(TINY, CaffeNet(width=0.25, size=48, stem_stride=2, bn=True), 0)
+    task = build(TINY, CaffeNet(width_mult=0.25, img_size=48, stem_stride=2, bn=True), 0)
     schedule = Schedule(steps=120, batch_size=16, lr=0.002, optimizer="adam", weight_decay=1e-3, lr_schedule="cosine")
     found = fit(task, train, schedule, seed=0, folder=tmp_path, devices=CPU, val=test).summary(task.chance_loss)
     share = found["val_foreground"]
@@ -210,8 +211,8 @@ def test_other_films_are_learned_too(tmp_path: Path):
 
 SPEC = Pretext.model_validate(
     {
-        "task": {"name": "motion-segmentation", "input": [96, 128], "hidden": 16},
-        "backbone": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True},
+        "task": {"name": "motion-segmentation", "input": [96, 128], "hidden_dim": 16},
+        "backbone": {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True},
         "data": "x",
         "val": "y",
         "schedule": {"steps": 5, "batch_size": 6, "lr": 0.02},

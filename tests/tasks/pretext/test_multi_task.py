@@ -23,16 +23,17 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.stages import pretext
-from ssltransfer.tasks.pretext.multi_task import Penalized, together
+from ssltransfer.tasks.pretext.multi_task import WithL1Penalty, together
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit_members, update
+from ssltransfer.training.fit import fit_multi_task
+from ssltransfer.training.train_step import build_optimizer, update
 
-BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True}
-DEEP: dict[str, Any] = {"name": "resnet101-v2", "width": 0.125, "size": 32, "stem_stride": 1}
-ROTATION = {"name": "rotation", "augment": "crop", "hidden": 32}
+BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True}
+DEEP: dict[str, Any] = {"name": "resnet101-v2", "width_mult": 0.125, "img_size": 32, "stem_stride": 1}
+ROTATION = {"name": "rotation", "augment": "crop", "hidden_dim": 32}
 POSITION = {
-    **{"name": "relative-position", "patch": 20, "gap": 8, "jitter": 3, "pixels": [4096, 5184], "canvas": 60},
-    **{"grids": 1, "pairs": 4, "hidden": 32},
+    **{"name": "relative-position", "patch": 20, "gap": 8, "jitter": 3, "area_range": [4096, 5184], "crop_size": 60},
+    **{"grids_per_image": 1, "pairs_per_image": 4, "hidden_dim": 32},
 }
 RMSPROP = {
     "steps": 10,
@@ -53,16 +54,16 @@ def one_thread() -> Any:
 
 
 def spec_of(tasks: dict[str, Any], backbone: Any = BACKBONE, schedule: Any = RMSPROP, **options: Any) -> Pretext:
-    task = {"name": "several", "tasks": tasks, **options}
+    task = {"name": "multi-task", "tasks": tasks, **options}
     return Pretext.model_validate({"task": task, "backbone": backbone, "data": "d", "val": "h", "schedule": schedule})
 
 
 TWO = spec_of(
     {
-        "turn": {"task": ROTATION, "share": 1},
+        "turn": {"task": ROTATION, "weight": 1},
         "rp": {
             "task": POSITION,
-            "share": 2,
+            "weight": 2,
             "data": "own",
             "schedule": {"batch_size": 4, "lr": 0.002, "micro_batch_size": 2},
         },
@@ -119,7 +120,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     # 7 of 10 turns of 4 images among 24, 3 of 8 among 48; validation images belong to the pretext's own data.
     assert summary["rp.epoch"] == round(7 * 4 / 24, 4) and summary["turn.epoch"] == 0.5
     assert "turn.val_loss" in summary and "rp.val_loss" not in summary
-    backbone = build_backbone(CaffeNet.model_validate(BACKBONE), top=False)
+    backbone = build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False)
     backbone.load_state_dict(load_file(tmp_path / "whole" / "backbone.safetensors"))
 
 
@@ -130,13 +131,13 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         ({"tasks": {"a": {"task": "rotation", "schedule": {"steps": 3}}}}, "belong to the whole training"),
         (
             {"tasks": {"a": {"task": "rotation", "schedule": {"bach": 3}}}},
-            "tasks.a.schedule.bach: unknown key 'bach'; did you mean 'batch'",
+            "tasks.a.schedule.bach: unknown key 'bach'; did you mean 'batch_size'",
         ),
         ({"tasks": {"a": {"task": {**POSITION, "stem_stride": 1}}}}, "set stem_stride of the backbone"),
-        ({"tasks": {"a": {"task": "rotation"}}, "lasso": 0.01}, "lasso mixes the units of block3"),
-        ({"tasks": {"a": {"task": "rotation"}}, "rule_of": "b"}, "no task is called 'b'"),
+        ({"tasks": {"a": {"task": "rotation"}}, "l1_layer_mix": 0.01}, "l1_layer_mix mixes the units of block3"),
+        ({"tasks": {"a": {"task": "rotation"}}, "normalization_from": "b"}, "no task is called 'b'"),
         (
-            {"tasks": {key: {"task": "rotation"} for key in "abc"}, "at_once": True},
+            {"tasks": {key: {"task": "rotation"} for key in "abc"}, "synchronous": True},
             "10 steps are no multiple of 3 tasks",
         ),
     ],
@@ -144,7 +145,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
 def test_what_cannot_be_meant_is_refused(change: dict[str, Any], says: str):
     from ssltransfer.config.load import complete
 
-    content = {"task": {"name": "several", **change}, "backbone": "caffenet", "data": "d", "schedule": RMSPROP}
+    content = {"task": {"name": "multi-task", **change}, "backbone": "caffenet", "data": "d", "schedule": RMSPROP}
     world = {"d": {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 8}}
     with pytest.raises(ConfigError) as refused:
         complete({"datasets": world, "pretexts": {"p": content}})
@@ -152,11 +153,11 @@ def test_what_cannot_be_meant_is_refused(change: dict[str, Any], says: str):
 
 
 def test_costs_that_are_known_give_all_the_same_compute():
-    tasks = {"a": {"task": "relative-position"}, "b": {"task": "relative-position", "share": 2}}
+    tasks = {"a": {"task": "relative-position"}, "b": {"task": "relative-position", "weight": 2}}
     task: Any = spec_of(tasks).task
-    assert task.shares_of({"a": 10, "b": 10}) == {"a": 1 / 3500, "b": 2}
+    assert task.task_weights({"a": 10, "b": 10}) == {"a": 1 / 3500, "b": 2}
     other: Any = spec_of(tasks | {"c": {"task": "rotation"}}).task
-    assert other.shares_of(dict.fromkeys("abc", 10)) == {"a": 1, "b": 2, "c": 1}
+    assert other.task_weights(dict.fromkeys("abc", 10)) == {"a": 1, "b": 2, "c": 1}
 
 
 # The mix of units.
@@ -168,7 +169,7 @@ def maps_of(backbone: Any, x: Tensor) -> Tensor:
 
 
 def test_the_last_unit_alone_is_the_network_itself():
-    backbone = build_backbone(ResNet101V2.model_validate(DEEP), top=False)
+    backbone = build_backbone(ResNet101V2.model_validate(DEEP), include_top=False)
     mixed = MixedBackbone(backbone)
     assert len(mixed.mix.alpha) == 23 and torch.allclose(mixed.mix.alpha, torch.full((23,), 23**-0.5))
     x = torch.randn(2, 3, 32, 32)
@@ -182,17 +183,17 @@ def test_the_last_unit_alone_is_the_network_itself():
         units = backbone.units_of(backbone(x, ["block2"])["block2"])  # type: ignore[operator]
         assert torch.allclose(maps_of(mixed, x), mixed.mix.norm(-units[4]).relu())
     with pytest.raises(LayerError, match="caffenet has no units"):
-        MixedBackbone(build_backbone(CaffeNet.model_validate(BACKBONE), top=False))
+        MixedBackbone(build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False))
 
 
 def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index):
     found = {}
     for strength in (0.0, 3.0):
-        tasks = {"a": {"task": ROTATION}, "b": {"task": {**ROTATION, "hidden": 16}}}
+        tasks = {"a": {"task": ROTATION}, "b": {"task": {**ROTATION, "hidden_dim": 16}}}
         schedule = {**RMSPROP, "steps": 30, "batch_size": 2, "lr": 0.05, "optimizer": "adam", "lr_schedule": "constant"}
-        made = together(spec_of(tasks, DEEP, schedule, lasso=strength), {"d": objects, "h": objects})
-        tasks_made = [one.task for one in made.members]
-        assert all(isinstance(task, Penalized) for task in tasks_made)
+        made = together(spec_of(tasks, DEEP, schedule, l1_layer_mix=strength), {"d": objects, "h": objects})
+        tasks_made = [one.task for one in made.runs]
+        assert all(isinstance(task, WithL1Penalty) for task in tasks_made)
         start = {name: value.clone() for name, value in made.backbone.state_dict().items()}
         optimizers = [build_optimizer(task, Schedule.model_validate(schedule)) for task in tasks_made]
         batch = Batch(torch.randint(256, (2, 3, 36, 36), dtype=torch.uint8), torch.arange(2), torch.zeros(2).long())
@@ -215,8 +216,8 @@ def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index
 
 def test_a_mixed_training_is_resumed_and_val_loss_has_no_penalty(tmp_path: Path, objects: Index):
     tasks = {"a": {"task": ROTATION}, "b": {"task": ROTATION}}
-    spec = spec_of(tasks, DEEP, {**RMSPROP, "steps": 2, "batch_size": 2}, lasso=5.0)
+    spec = spec_of(tasks, DEEP, {**RMSPROP, "steps": 2, "batch_size": 2}, l1_layer_mix=5.0)
     made = together(spec, {"d": objects.subset(range(4)), "h": objects.subset(range(2))})
-    fitted = fit_members(made.members, 2, folder=tmp_path, devices=Devices(torch.device("cpu"), 0))
+    fitted = fit_multi_task(made.runs, 2, folder=tmp_path, devices=Devices(torch.device("cpu"), 0))
     last = fitted.curve[-1]
     assert last["b.l1"] == pytest.approx(23**0.5, rel=0.02) and last["b.loss"] > 20 > last["b.val_loss"]

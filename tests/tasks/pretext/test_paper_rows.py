@@ -19,7 +19,7 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import PretextTask
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, update
+from ssltransfer.training.train_step import build_optimizer, update
 
 pytestmark = pytest.mark.slow
 
@@ -28,16 +28,23 @@ CPU = Devices(torch.device("cpu"), 0)
 TILE = 48
 CUT = Tiles(crop=3 * TILE + 6, tile=TILE, jitter=1, channel_shift=0)
 SMALL: dict[str, dict[str, Any]] = {
-    "jigsaw++": {"tiles": CUT, "resize": 160, "hidden": 16, "permutations": 6},
-    "jigsaw-kolesnikov": {"tiles": CUT, "resize": 160, "hidden": 16, "permutations": 6, "shown": 2, "embedding": 8},
-    "relative-patch-location": {"tiles": CUT, "resize": 160, "hidden": 16, "embedding": 8},
-    "relative-position": {"grids": 1, "hidden": 16},
-    "relative-position-residual": {"grids": 1, "hidden": 16, "pairs": 4},
-    "rotation": {"hidden": 16},
-    "exemplar": {"views": 2, "embedding": 8},
+    "jigsaw++": {"tiles": CUT, "resize": 160, "hidden_dim": 16, "permutations": 6},
+    "jigsaw-kolesnikov": {
+        "tiles": CUT,
+        "resize": 160,
+        "hidden_dim": 16,
+        "permutations": 6,
+        "permutations_per_image": 2,
+        "embed_dim": 8,
+    },
+    "relative-patch-location": {"tiles": CUT, "resize": 160, "hidden_dim": 16, "embed_dim": 8},
+    "relative-position": {"grids_per_image": 1, "hidden_dim": 16},
+    "relative-position-residual": {"grids_per_image": 1, "hidden_dim": 16, "pairs_per_image": 4},
+    "rotation": {"hidden_dim": 16},
+    "exemplar": {"num_views": 2, "embed_dim": 8},
     "exemplar-patches": {},
-    "colorization": {"resize": 64, "hidden": 16},
-    "motion-segmentation": {"input": (64, 96), "hidden": 16},
+    "colorization": {"resize": 64, "hidden_dim": 16},
+    "motion-segmentation": {"input": (64, 96), "hidden_dim": 16},
 }
 
 
@@ -47,7 +54,7 @@ def rows() -> dict[str, Pretext]:
     for name in ("noroozi2018", "kolesnikov2019", "doersch2017"):
         for pretext in read_config(CONFIG / f"{name}.yaml").pretexts.values():
             for part in pretext.parts.values():
-                if part.task.trains:
+                if part.task.is_trainable:
                     forms = ("last_relu", "representation", "bn", "output_stride", "block4")
                     form = [
                         f"{key} {getattr(part.backbone, key)}" for key in forms if getattr(part.backbone, key, None)
@@ -69,7 +76,7 @@ def test_the_papers_are_all_here() -> None:
 def test_the_row_learns(name: str, objects: Index) -> None:
     row = ROWS[name]
     tiles = "tiles" in SMALL[row.task.name]
-    smaller: dict[str, Any] = {"width": 0.06 if row.backbone.name.startswith("vgg") else 0.125}
+    smaller: dict[str, Any] = {"width_mult": 0.06 if row.backbone.name.startswith("vgg") else 0.125}
     smaller["size"] = TILE if tiles else 96
     if getattr(row.backbone, "representation", None):
         smaller["representation"] = 16
@@ -88,7 +95,7 @@ def test_the_row_learns(name: str, objects: Index) -> None:
     else:
         batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
     task.train()
-    task.survey(objects, CPU)
+    task.on_train_start(objects, CPU)
     optimizer = build_optimizer(task, schedule)
     before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
     first = next(key for key, value in before.items() if value.ndim == 4)
@@ -98,4 +105,4 @@ def test_the_row_learns(name: str, objects: Index) -> None:
     # The gradient comes down to the first convolution.
     assert not torch.equal(before[first], after[first])
     # What is exported: the same tensors in the network that the configuration names.
-    build_backbone(backbone, top=False).load_state_dict(after)
+    build_backbone(backbone, include_top=False).load_state_dict(after)

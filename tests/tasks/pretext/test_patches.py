@@ -14,22 +14,22 @@ from ssltransfer.config.tasks import JigsawKolesnikov, RelativePatchLocation, Ti
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.permutations import statistics
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS
 from ssltransfer.data.transforms import Warp
 from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
 from ssltransfer.tasks.pretext.patches import PatchTask
 from ssltransfer.tasks.pretext.relative_patch_location import RelativePatchLocationTask
 
-BACKBONE = ResNet18(width=0.125, size=48)
+BACKBONE = ResNet18(width_mult=0.125, img_size=48)
 CUT = {"crop": 48, "tile": 16, "jitter": 0, "channel_shift": 0}
 SIDE = 60
 
 
 def task(kind: str = "jigsaw", **more: Any) -> PatchTask:
-    given = {"tiles": CUT, "resize": SIDE, "hidden": 16, "embedding": 8, "gray": 0.0, **more}
+    given = {"tiles": CUT, "resize": SIDE, "hidden_dim": 16, "embed_dim": 8, "grayscale_prob": 0.0, **more}
     if kind == "jigsaw":
-        given = {"permutations": 8, "shown": 4, **given}
+        given = {"permutations": 8, "permutations_per_image": 4, **given}
         return JigsawKolesnikovTask(JigsawKolesnikov.model_validate(given), BACKBONE, 0)
     return RelativePatchLocationTask(RelativePatchLocation.model_validate(given), BACKBONE, 0)
 
@@ -38,8 +38,8 @@ def images(n: int) -> Tensor:
     return torch.randint(0, 256, (n, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
-def draws(n: int) -> Draws:
-    return Draws(1, 0, torch.arange(n))
+def rng(n: int) -> SampleRNG:
+    return SampleRNG(1, 0, torch.arange(n))
 
 
 def place_in(image: Tensor, patch: Tensor) -> tuple[int, int]:
@@ -56,10 +56,15 @@ def place_in(image: Tensor, patch: Tensor) -> tuple[int, int]:
 def test_the_published_settings():
     for options in (JigsawKolesnikov(), RelativePatchLocation()):
         assert options.tiles == Tiles(crop=255, tile=64, jitter=21, channel_shift=0)
-        assert (options.resize, options.gray, options.embedding, options.hidden) == (292, 0.66, 1000, 4096)
+        assert (options.resize, options.grayscale_prob, options.embed_dim, options.hidden_dim) == (
+            292,
+            0.66,
+            1000,
+            4096,
+        )
         kind = JigsawKolesnikovTask if isinstance(options, JigsawKolesnikov) else RelativePatchLocationTask
-        small = options.model_copy(update={"embedding": 50, "hidden": 40})
-        network = kind(small, ResNet18(width=0.125, size=64), 0)  # type: ignore[arg-type]
+        small = options.model_copy(update={"embed_dim": 50, "hidden_dim": 40})
+        network = kind(small, ResNet18(width_mult=0.125, img_size=64), 0)  # type: ignore[arg-type]
         assert network.transform == Warp(292)
         joined, answers = (9, 100) if isinstance(options, JigsawKolesnikov) else (2, 8)
         head = network.network
@@ -75,7 +80,7 @@ def test_the_published_settings():
 def test_patches_put_back_are_the_crop():
     """Without jitter the nine patches, in the image's order, tile a 48 x 48 crop of it."""
     source = images(4)
-    patches, _ = task().train().inputs(source, draws(4))
+    patches, _ = task().train().inputs(source, rng(4))
     corners = set()
     for image, nine in zip(source, patches, strict=True):
         top, left = place_in(image, nine[0])
@@ -88,11 +93,11 @@ def test_patches_put_back_are_the_crop():
 def test_val_images_are_cut_at_the_center():
     network = task(tiles={**CUT, "tile": 10, "jitter": 6}).eval()
     source = images(3)
-    patches, labels = network.inputs(source, draws(3))
+    patches, labels = network.inputs(source, rng(3))
     for image, nine in zip(source, patches, strict=True):
         for cell in range(9):
             assert place_in(image, nine[cell]) == (6 + 3 + 16 * (cell // 3), 6 + 3 + 16 * (cell % 3))
-    again, same = network.inputs(source, draws(3))
+    again, same = network.inputs(source, rng(3))
     assert torch.equal(patches, again) and torch.equal(labels, same)
 
 
@@ -100,7 +105,7 @@ def test_a_patch_lies_anywhere_in_its_cell():
     """Published cells of 85 hold patches of 64 at 22 x 22 places; neighbors are 0 to 42 pixels apart."""
     network = task(tiles={**CUT, "tile": 10, "jitter": 6}).train()
     source = images(60)
-    patches, _ = network.inputs(source, draws(60))
+    patches, _ = network.inputs(source, rng(60))
     found = [place_in(p, nine[4]) for p, nine in zip(source, patches, strict=True)]
     corners = [place_in(p, nine[0]) for p, nine in zip(source, patches, strict=True)]
     apart = {(y - top, x - left) for (y, x), (top, left) in zip(found, corners, strict=True)}
@@ -110,12 +115,14 @@ def test_a_patch_lies_anywhere_in_its_cell():
 
 def test_permutations_are_all_different_and_each_comes_up():
     network = task()
-    labels = network.labels(draws(400))
+    labels = network.labels(rng(400))
     assert labels.shape == (400, 4)
     assert all(len(set(row)) == 4 for row in labels.tolist())
     share = torch.bincount(labels.flatten(), minlength=8) / labels.numel()
     assert (share - 1 / 8).abs().max() < 0.03
-    whole = JigsawKolesnikovTask(JigsawKolesnikov(hidden=8, embedding=8), ResNet18(width=0.125, size=64), 0)
+    whole = JigsawKolesnikovTask(
+        JigsawKolesnikov(hidden_dim=8, embed_dim=8), ResNet18(width_mult=0.125, img_size=64), 0
+    )
     found = statistics(whole.permutations.numpy())  # type: ignore[operator]
     assert found["n"] == 100 and found["mean_fraction"] > 0.89
 
@@ -123,7 +130,7 @@ def test_permutations_are_all_different_and_each_comes_up():
 def test_the_answer_undoes_the_order():
     """What the head is given for answer p are the embeddings in the order of permutation p."""
     network = task()
-    labels = network.labels(draws(5))
+    labels = network.labels(rng(5))
     orders = network.orders(labels)
     assert orders.shape == (5, 4, 9)
     for image in range(5):
@@ -138,7 +145,7 @@ def test_the_answer_undoes_the_order():
 @pytest.mark.parametrize("kind", ["jigsaw", "location"])
 def test_the_head_sees_the_embeddings_that_were_asked_for(kind: str):
     network = task(kind, dropout=0.0).eval()
-    patches, labels = network.inputs(images(3), draws(3))
+    patches, labels = network.inputs(images(3), rng(3))
     order = network.orders(labels)
     with torch.no_grad():
         logits = network.network(patches, order).unflatten(0, labels.shape)
@@ -153,7 +160,7 @@ def test_the_head_sees_the_embeddings_that_were_asked_for(kind: str):
 def test_the_outer_patch_lies_where_the_label_says():
     network = task("location").train()
     source = images(2)
-    patches, labels = network.inputs(source, draws(2))
+    patches, labels = network.inputs(source, rng(2))
     assert labels.tolist() == [list(range(8))] * 2
     order = network.orders(labels)
     for image, nine, label, pairs in zip(source, patches, labels, order, strict=True):
@@ -169,22 +176,22 @@ def channels_alike(patches: Tensor) -> Tensor:
 
 
 def test_gray_is_of_the_whole_image_or_of_each_patch():
-    source, some = images(300), draws(300)
-    together = channels_alike(task(gray=0.66).inputs(source, some)[0])
+    source, some = images(300), rng(300)
+    together = channels_alike(task(grayscale_prob=0.66).inputs(source, some)[0])
     assert (together.all(1) | ~together.any(1)).all() and together[:, 0].float().mean() == pytest.approx(0.66, abs=0.08)
-    each = channels_alike(task(gray=0.66, gray_each=True).inputs(source, some)[0])
+    each = channels_alike(task(grayscale_prob=0.66, grayscale_per_patch=True).inputs(source, some)[0])
     assert each.float().mean() == pytest.approx(0.66, abs=0.03)
     assert (each.any(1) & ~each.all(1)).float().mean() > 0.9
     # gray is the mean of the channels: the pixels of a gray patch are that of the image's mean
     row = int(together[:, 0].nonzero()[0, 0])
     gray = source[row].float().mean(0, keepdim=True).expand(3, -1, -1)
-    place_in(gray, task(gray=0.66).inputs(source, some)[0][row, 0])
+    place_in(gray, task(grayscale_prob=0.66).inputs(source, some)[0][row, 0])
 
 
 def test_no_patch_tells_its_place_by_its_brightness():
     """A ramp over the image, which betrays every place by its level, leaves nine patches that are all the same."""
     ramp = (torch.arange(SIDE)[:, None] * 2 + torch.arange(SIDE)).to(torch.uint8).expand(1, 3, SIDE, SIDE)
-    patches, _ = task(tiles={**CUT, "tile": 10, "jitter": 6}).inputs(ramp, draws(1))
+    patches, _ = task(tiles={**CUT, "tile": 10, "jitter": 6}).inputs(ramp, rng(1))
     assert torch.allclose(patches, patches[:, :1].expand_as(patches), atol=1e-5)
     assert torch.allclose(patches.mean((2, 3, 4)), torch.zeros(1, 9), atol=1e-5)
     assert torch.allclose(patches.std((2, 3, 4), correction=0), torch.ones(1, 9), atol=1e-5)
@@ -192,14 +199,18 @@ def test_no_patch_tells_its_place_by_its_brightness():
 
 def test_blank_patches_stay_finite():
     blank = torch.full((2, 3, SIDE, SIDE), 17, dtype=torch.uint8)
-    patches, _ = task(gray=0.5).inputs(blank, draws(2))
+    patches, _ = task(grayscale_prob=0.5).inputs(blank, rng(2))
     assert torch.equal(patches, torch.zeros_like(patches))
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "says"),
     [
-        (JigsawKolesnikov, {"shown": 9, "permutations": 8}, "9 permutations cannot be shown where there are 8"),
+        (
+            JigsawKolesnikov,
+            {"permutations_per_image": 9, "permutations": 8},
+            "permutations_per_image 9 is more than the 8 permutations",
+        ),
         (RelativePatchLocation, {"resize": 240}, "a crop of 255 does not fit in images of 240"),
         (RelativePatchLocation, {"tiles": {"crop": 100, "tile": 20}}, "crop 100 is no multiple of 3"),
     ],
@@ -212,10 +223,10 @@ def test_what_does_not_fit_is_said(kind: Any, given: dict[str, Any], says: str):
 def test_what_is_shown_is_what_the_network_sees():
     batch = Batch(images(3), torch.arange(3), torch.zeros(3, dtype=torch.int64))
     puzzle = task().eval()
-    (_, whole), (_, first), (_, second), (_, back) = puzzle.show(batch, draws(3))  # type: ignore[operator]
+    (_, whole), (_, first), (_, second), (_, back) = puzzle.show(batch, rng(3))  # type: ignore[operator]
     assert torch.equal(whole, batch.images)
-    patches, _ = puzzle.inputs(batch.images, draws(3))
+    patches, _ = puzzle.inputs(batch.images, rng(3))
     assert torch.equal(back, mosaic(visible(patches))) and not torch.equal(first, second)
-    columns = task("location").eval().show(batch, draws(3))  # type: ignore[operator]
+    columns = task("location").eval().show(batch, rng(3))  # type: ignore[operator]
     assert [caption for caption, _ in columns] == ["image", "center", *(f"answer: {n}" for n in range(8))]
     assert torch.equal(columns[2][1], visible(patches[:, 0])) and torch.equal(columns[1][1], visible(patches[:, 4]))

@@ -16,14 +16,14 @@ from ssltransfer.config.load import complete
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.stages.pretext import run
 
-BACKBONE = CaffeNet(width=0.125, size=64, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
 
-def made(folder: Path, **options: bool) -> Model:
+def made(folder: Path, **options: bool) -> PretrainedModel:
     data = folder / "index.parquet"
     make_index(
         Synthetic(subset="objects", split="train", num_images=40, size=64, root=str(folder / "world")),
@@ -37,12 +37,12 @@ def made(folder: Path, **options: bool) -> Model:
 
 
 def test_a_random_network_is_its_seed(tmp_path: Path) -> None:
-    found, fresh = made(tmp_path).backbone.state_dict(), build_backbone(BACKBONE, top=True, seed=3).state_dict()
+    found, fresh = made(tmp_path).backbone.state_dict(), build_backbone(BACKBONE, include_top=True, seed=3).state_dict()
     assert found.keys() == fresh.keys() and all(torch.equal(found[name], fresh[name]) for name in found)
 
 
 def test_rescaled_layers_are_even(tmp_path: Path) -> None:
-    model = made(tmp_path, rescale=True)
+    model = made(tmp_path, data_dependent_init=True)
     index = read_index(tmp_path / "index.parquet")
     (batch,) = load_batches(index, model.view, sequential_keys(range(40), 40), seed=0)
     before: dict[str, torch.Tensor] = {}
@@ -81,8 +81,12 @@ def test_the_control_is_made_by_itself() -> None:
     config = complete(content)
     assert config.rows["cls"] == ("mine", "deep", "rescaled-caffenet-trainval")
     assert config.pretexts["rescaled-caffenet-trainval"].data == "trainval"
-    content["pretexts"]["wrong"] = {"task": {"name": "random", "rescale": True}, "backbone": "resnet18", "data": "test"}
-    with pytest.raises(ConfigError, match=r"pretexts\.wrong\.task\.rescale: resnet18 has shortcuts"):
+    content["pretexts"]["wrong"] = {
+        "task": {"name": "random", "data_dependent_init": True},
+        "backbone": "resnet18",
+        "data": "test",
+    }
+    with pytest.raises(ConfigError, match=r"pretexts\.wrong\.task\.data_dependent_init: resnet18 has shortcuts"):
         complete(content)
     with pytest.raises(ValueError, match="give data"):
-        Pretext(task=RandomNetwork(rescale=True), backbone=BACKBONE)
+        Pretext(task=RandomNetwork(data_dependent_init=True), backbone=BACKBONE)

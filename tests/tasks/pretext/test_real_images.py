@@ -42,7 +42,7 @@ def test_jigsawpp_falls_below_chance_on_images_it_never_saw(tmp_path: Path, tiny
         "name": "jigsaw++",
         "resize": 84,
         "tiles": {"crop": 84, "tile": 24, "channel_shift": 1, "stem_stride": 1},
-        "hidden": 1024,
+        "hidden_dim": 1024,
         "dropout": 0,
         "bn": True,
     }
@@ -50,7 +50,7 @@ def test_jigsawpp_falls_below_chance_on_images_it_never_saw(tmp_path: Path, tiny
         tmp_path,
         tiny_imagenet,
         task=task,
-        backbone={"name": "caffenet", "width": 0.25, "size": 96, "stem_stride": 2},
+        backbone={"name": "caffenet", "width_mult": 0.25, "img_size": 96, "stem_stride": 2},
         schedule={"steps": 450, "batch_size": 128, "lr": 0.001, "optimizer": "adam", "weight_decay": 0},
     )
     assert row["val_loss"] < 6.553 - 0.1 and row["val_accuracy"] > 0.003
@@ -61,8 +61,8 @@ def test_rotation_falls_below_chance_on_images_it_never_saw(tmp_path: Path, tiny
     row = last_row(
         tmp_path,
         tiny_imagenet,
-        task={"name": "rotation", "augment": "crop", "hidden": 256},
-        backbone={"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2},
+        task={"name": "rotation", "augment": "crop", "hidden_dim": 256},
+        backbone={"name": "caffenet", "width_mult": 0.25, "img_size": 64, "stem_stride": 2},
         schedule={"epochs": 4, "batch_size": 32, "lr": 0.001, "optimizer": "adam", "weight_decay": 0},
     )
     assert row["val_loss"] < 1.386 - 0.07 and row["val_accuracy"] > 0.33
@@ -71,8 +71,8 @@ def test_rotation_falls_below_chance_on_images_it_never_saw(tmp_path: Path, tiny
 NINE = {
     "resize": 96,
     "tiles": {"crop": 84, "tile": 24, "jitter": 4, "channel_shift": 0, "stem_stride": 1},
-    "embedding": 128,
-    "hidden": 512,
+    "embed_dim": 128,
+    "hidden_dim": 512,
     "dropout": 0,
     "bn_momentum": 0.1,
 }
@@ -83,7 +83,11 @@ NINE = {
     [
         ({"name": "jigsaw-kolesnikov", "permutations": 24, **NINE}, 3.178 - 0.1, 0.07),  # ln 24, 4 %
         ({"name": "relative-patch-location", **NINE}, 2.079 - 0.05, 0.17),  # ln 8, 12.5 %
-        ({"name": "exemplar", "views": 4, "embedding": 128, "least_area": 0.2}, 0.5 - 0.03, 0.1),  # the margin, 2.4 %
+        (
+            {"name": "exemplar", "num_views": 4, "embed_dim": 128, "min_scale": 0.2},
+            0.5 - 0.03,
+            0.1,
+        ),  # the margin, 2.4 %
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else "",
 )
@@ -94,14 +98,14 @@ def test_kolesnikovs_tasks_fall_below_chance_on_images_they_never_saw(
         tmp_path,
         tiny_imagenet,
         task=task,
-        backbone={"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True},
+        backbone={"name": "caffenet", "width_mult": 0.25, "img_size": 64, "stem_stride": 2, "bn": True},
         schedule={"steps": 300, "batch_size": 32, "lr": 0.02, "lr_schedule": "cosine", "weight_decay": 0.0001},
     )
     assert row["val_loss"] < loss and row["val_accuracy"] > accuracy
 
 
 SMALL: dict[str, Any] = {
-    "backbone": {"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True},
+    "backbone": {"name": "caffenet", "width_mult": 0.25, "img_size": 64, "stem_stride": 2, "bn": True},
     "schedule": {
         "steps": 300,
         "batch_size": 32,
@@ -111,7 +115,7 @@ SMALL: dict[str, Any] = {
         "lr_schedule": "cosine",
     },
 }
-HEAD = {"channels": (128, 64), "mid": 32}
+HEAD = {"head_dims": (128, 64), "bottleneck_dim": 32}
 
 
 def chance_loss(folder: Path) -> float:
@@ -121,7 +125,7 @@ def chance_loss(folder: Path) -> float:
 
 def test_colorization_falls_below_one_answer_for_all_places(tmp_path: Path, tiny_imagenet: dict[str, Path]):
     """The best constant has 4.10; the first loss is ln 313 = 5.75."""
-    row = last_row(tmp_path, tiny_imagenet, task={"name": "colorization", "resize": 64, "hidden": 256}, **SMALL)
+    row = last_row(tmp_path, tiny_imagenet, task={"name": "colorization", "resize": 64, "hidden_dim": 256}, **SMALL)
     assert 3.9 < chance_loss(tmp_path) < 4.3 and row["val_loss"] < chance_loss(tmp_path) - 0.2
 
 
@@ -137,7 +141,15 @@ def test_relative_position_falls_below_chance_on_images_it_never_saw(
     harmonized: bool, tmp_path: Path, tiny_imagenet: dict[str, Path]
 ):
     """Chance is 2.02 and about 17 %."""
-    cut = {"patch": 28, "gap": 12, "jitter": 3, "pixels": (5476, 7000), "canvas": 74, "grids": 1, "low_resolution": 0.0}
-    task = {"name": "relative-position-residual", "harmonized": harmonized, "hidden": 128, "head": HEAD, **cut}
+    cut = {
+        "patch": 28,
+        "gap": 12,
+        "jitter": 3,
+        "area_range": (5476, 7000),
+        "crop_size": 74,
+        "grids_per_image": 1,
+        "downsample_prob": 0.0,
+    }
+    task = {"name": "relative-position-residual", "lightness_input": harmonized, "hidden_dim": 128, "head": HEAD, **cut}
     row = last_row(tmp_path, tiny_imagenet, task=task, **SMALL)
     assert row["val_loss"] < chance_loss(tmp_path) - 0.06 and row["val_accuracy"] > 0.21

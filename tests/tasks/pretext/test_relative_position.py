@@ -6,12 +6,20 @@ from pydantic import ValidationError
 
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.tasks import RelativePosition
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, patch_pairs
 from ssltransfer.tasks.pretext.relative_position import Canvas, RelativePositionTask, label_shares
 
-SMALL = {"patch": 20, "gap": 8, "jitter": 3, "pixels": (4096, 5184), "canvas": 60, "stem_stride": 1, "hidden": 32}
-BACKBONE = CaffeNet(width=0.125, size=48)
+SMALL = {
+    "patch": 20,
+    "gap": 8,
+    "jitter": 3,
+    "area_range": (4096, 5184),
+    "crop_size": 60,
+    "stem_stride": 1,
+    "hidden_dim": 32,
+}
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48)
 
 
 def task(**more: object) -> RelativePositionTask:
@@ -22,14 +30,19 @@ def images(n: int, side: int = 60) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
-def draws(n: int) -> Draws:
-    return Draws(0, 0, torch.arange(n))
+def rng(n: int) -> SampleRNG:
+    return SampleRNG(0, 0, torch.arange(n))
 
 
 def test_defaults_are_those_of_the_released_code():
     options = RelativePosition()
-    assert (options.patch, options.gap, options.jitter, options.pixels) == (96, 48, 7, (150_000, 450_000))
-    assert (options.grids, options.pairs, options.low_resolution, options.hidden) == (4, None, 0.33, 4096)
+    assert (options.patch, options.gap, options.jitter, options.area_range) == (96, 48, 7, (150_000, 450_000))
+    assert (options.grids_per_image, options.pairs_per_image, options.downsample_prob, options.hidden_dim) == (
+        4,
+        None,
+        0.33,
+        4096,
+    )
 
 
 def test_the_head_has_the_published_widths():
@@ -69,14 +82,14 @@ def test_a_long_image_is_enlarged_until_it_fills_the_canvas():
 
 
 def test_the_decoder_is_asked_for_as_many_pixels_as_can_be_drawn():
-    assert RelativePosition().pixels[1] <= Canvas((150_000, 450_000), 320).min_short_side ** 2
+    assert RelativePosition().area_range[1] <= Canvas((150_000, 450_000), 320).min_short_side ** 2
 
 
 def test_each_patch_passes_the_backbone_once():
     network = task()
     sizes: list[int] = []
     network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
-    source, order = images(6), draws(6)
+    source, order = images(6), rng(6)
     pairs = network.patches(source, order)
     from ssltransfer.data.loader import Batch
 
@@ -86,28 +99,28 @@ def test_each_patch_passes_the_backbone_once():
 
 def test_inputs_have_a_root_mean_square_of_one():
     for color in ("drop", "project"):
-        network = task(color=color)
-        pairs = network.patches(images(8), draws(8))
+        network = task(color_mode=color)
+        pairs = network.patches(images(8), rng(8))
         inputs = network.prepare(pairs)
         assert torch.allclose(inputs.square().mean((1, 2, 3)).sqrt(), torch.ones(len(inputs)), atol=1e-4)
 
 
 def test_of_the_colors_one_is_kept_or_green_against_magenta_is_gone():
-    network = task(color="drop", low_resolution=0.0)
-    pairs = network.patches(images(40), draws(40))
+    network = task(color_mode="drop", downsample_prob=0.0)
+    pairs = network.patches(images(40), rng(40))
     loud = network.prepare(pairs).std((-1, -2))  # (N, 3)
     assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
     assert set(loud.argmax(1).tolist()) == {0, 1, 2}
 
-    network = task(color="project", low_resolution=0.0)
-    red, green, blue = network.prepare(network.patches(images(8), draws(8))).unbind(1)
+    network = task(color_mode="project", downsample_prob=0.0)
+    red, green, blue = network.prepare(network.patches(images(8), rng(8))).unbind(1)
     assert (2 * green - red - blue).abs().max() < 1e-4
 
 
 def test_a_third_of_the_patches_is_blurred():
     source = images(60)  # white noise: blur halves its deviation
-    sharp, some = task(color="project", low_resolution=0.0), task(color="project")
-    pairs = some.patches(source, draws(60))
+    sharp, some = task(color_mode="project", downsample_prob=0.0), task(color_mode="project")
+    pairs = some.patches(source, rng(60))
     same = (sharp.prepare(pairs) - some.prepare(pairs)).abs().amax((1, 2, 3)) < 1e-5
     assert abs((~same).float().mean() - 0.33) < 0.06
 
@@ -116,7 +129,12 @@ def test_a_third_of_the_patches_is_blurred():
 def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
     options = RelativePosition.model_validate(SMALL | more)
     pairs = patch_pairs(
-        images(400), draws(400), patch=options.patch, gap=options.gap, jitter=options.jitter, grids=options.grids
+        images(400),
+        rng(400),
+        patch=options.patch,
+        gap=options.gap,
+        jitter=options.jitter,
+        grids=options.grids_per_image,
     )
     found = torch.bincount(pairs.label, minlength=8) / len(pairs.label)
     assert torch.allclose(found, torch.tensor(label_shares(options)), atol=0.01)
@@ -126,11 +144,11 @@ def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"canvas": 40}, "more than the canvas of 40"),
+        ({"crop_size": 40}, "more than crop_size 40"),
         ({"jitter": 5}, "lets patches touch"),
-        ({"pixels": (3000, 5000)}, "begin at 3600"),
-        ({"pixels": (5000, 4000)}, "must rise"),
-        ({"grids": 1, "pairs": 13}, "promise 12 pairs"),
+        ({"area_range": (3000, 5000)}, "start at 3600"),
+        ({"area_range": (5000, 4000)}, "must rise"),
+        ({"grids_per_image": 1, "pairs_per_image": 13}, "more than 12, the fewest pairs of 1 grids"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(more: dict[str, object], message: str):

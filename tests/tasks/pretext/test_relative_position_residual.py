@@ -9,15 +9,15 @@ from ssltransfer.config.backbones import CaffeNet, ResNet101V2
 from ssltransfer.config.tasks import RelativePositionResidual
 from ssltransfer.data.lab import rgb_to_lab
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.relative_position_residual import RelativePositionResidualTask
 
-SMALL = {"patch": 28, "gap": 8, "jitter": 3, "pixels": (5184, 6400), "canvas": 72, "hidden": 16}
-SMALL |= {"head": {"channels": (16, 8), "mid": 8}}
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+SMALL = {"patch": 28, "gap": 8, "jitter": 3, "area_range": (5184, 6400), "crop_size": 72, "hidden_dim": 16}
+SMALL |= {"head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(**more: object) -> RelativePositionResidualTask:
@@ -47,14 +47,19 @@ def test_the_published_sizes(width: int | None, expected: int):
 
 def test_defaults_are_those_of_the_papers():
     options = RelativePositionResidual()
-    assert (options.patch, options.gap, options.jitter, options.harmonized) == (96, 48, 7, False)
-    assert (options.head.channels, options.head.mid, options.hidden, options.width) == ((1024, 512), 128, 512, None)
+    assert (options.patch, options.gap, options.jitter, options.lightness_input) == (96, 48, 7, False)
+    assert (options.head.head_dims, options.head.bottleneck_dim, options.hidden_dim, options.width) == (
+        (1024, 512),
+        128,
+        512,
+        None,
+    )
 
 
 def test_the_second_patch_lies_where_the_label_says():
-    network = task(low_resolution=0.0)
+    network = task(downsample_prob=0.0)
     source = images(20)
-    pairs = network.patches(source, Draws(0, 0, torch.arange(20)))
+    pairs = network.patches(source, SampleRNG(0, 0, torch.arange(20)))
     pitch = network.options.patch + network.options.gap
     for one, two, label in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.label.tolist(), strict=True):
         image, top, left = pairs.corners[one].tolist()
@@ -67,8 +72,8 @@ def test_the_second_patch_lies_where_the_label_says():
 
 
 def test_one_color_is_left_and_the_patch_has_unit_scale():
-    network = task(low_resolution=0.0)
-    inputs = network.prepare(network.patches(images(40), Draws(0, 0, torch.arange(40))))
+    network = task(downsample_prob=0.0)
+    inputs = network.prepare(network.patches(images(40), SampleRNG(0, 0, torch.arange(40))))
     loud = inputs.std((-1, -2))
     assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
     assert torch.allclose(inputs.square().mean((1, 2, 3)), torch.ones(len(inputs)), atol=1e-3)
@@ -76,12 +81,12 @@ def test_one_color_is_left_and_the_patch_has_unit_scale():
 
 def pairs_of(patches: torch.Tensor) -> PatchPairs:
     none = torch.zeros(0, dtype=torch.int64)
-    return PatchPairs(patches, none, Draws(0, 0, torch.arange(len(patches))), none, none, none)
+    return PatchPairs(patches, none, SampleRNG(0, 0, torch.arange(len(patches))), none, none, none)
 
 
 def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
     """Colors of equal lightness, whatever their hue, are the same input: no shift of a channel can be seen."""
-    network = task(harmonized=True, low_resolution=0.5)
+    network = task(lightness_input=True, downsample_prob=0.5)
     random = np.random.default_rng(0)
     lightness, angle = random.uniform(45, 75, (6, 28, 28)), random.uniform(0, 7, (6, 28, 28))
     inputs = []
@@ -89,22 +94,22 @@ def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
         lab = np.stack([lightness, 20 * np.cos(angle + turn), 20 * np.sin(angle + turn)], axis=-1)
         inputs.append(torch.from_numpy(color.lab2rgb(lab) * 255).permute(0, 3, 1, 2).float())
     assert (inputs[0] - inputs[1]).abs().max() > 30  # other colors
-    sharp = task(harmonized=True, low_resolution=0.0)
+    sharp = task(lightness_input=True, downsample_prob=0.0)
     seen = [sharp.prepare(pairs_of(x)) for x in inputs]
     assert (seen[0] - seen[1]).abs().max() < 1e-3 and (seen[0] - seen[2]).abs().max() < 1e-3
-    some = network.prepare(network.patches(images(8), Draws(0, 0, torch.arange(8))))
+    some = network.prepare(network.patches(images(8), SampleRNG(0, 0, torch.arange(8))))
     assert torch.equal(some[:, 0], some[:, 1]) and torch.equal(some[:, 0], some[:, 2])
     whole = images(2)
-    assert network.rule == "lab-lightness"
-    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.rule))
-    assert torch.allclose(normalize(whole, network.rule)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
+    assert network.normalization == "lab-lightness"
+    assert torch.equal(sharp.prepare(pairs_of(whole)), normalize(whole, network.normalization))
+    assert torch.allclose(normalize(whole, network.normalization)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
 
 
 def test_each_patch_passes_the_backbone_once():
     network = task()
     sizes: list[int] = []
     network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
-    source, order = images(6), Draws(0, 0, torch.arange(6))
+    source, order = images(6), SampleRNG(0, 0, torch.arange(6))
     pairs = network.patches(source, order)
     network(Batch(source, torch.arange(6), torch.zeros(6, dtype=torch.int64)), order)
     assert sizes == [len(pairs.patches)] and len(pairs.label) > len(pairs.patches)
@@ -113,7 +118,7 @@ def test_each_patch_passes_the_backbone_once():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(LayerError, match="Patches of 12 pixels vanish"):
         task(patch=12, gap=6)
-    with pytest.raises(ValidationError, match="more than the canvas of 60"):
-        task(canvas=60, pixels=(3600, 3600))
-    with pytest.raises(ValidationError, match="channels"):
-        RelativePositionResidual.model_validate({"head": {"channels": (0, 4)}})
+    with pytest.raises(ValidationError, match="more than crop_size 60"):
+        task(crop_size=60, area_range=(3600, 3600))
+    with pytest.raises(ValidationError, match="head_dims"):
+        RelativePositionResidual.model_validate({"head": {"head_dims": (0, 4)}})

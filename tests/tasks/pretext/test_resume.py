@@ -20,7 +20,7 @@ SPECS = {
     name: Pretext.model_validate(
         {
             "task": task,
-            "backbone": {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2},
+            "backbone": {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2},
             "data": "x",
             "val": "y",
             # Beyond an epoch of 48 images, with dropout, momentum and a learning rate that moves.

@@ -6,16 +6,16 @@ from torchvision.transforms.v2 import functional as tv
 
 from ssltransfer.config.backbones import CaffeNet, ResNet18
 from ssltransfer.config.tasks import Rotation
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.rotation import RotationTask
 
-BACKBONE = CaffeNet(width=0.125, size=48, stem_stride=2)
+BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 
 
 def task(augment: str = "random-resized-crop") -> RotationTask:
-    return RotationTask(Rotation.model_validate({"augment": augment, "hidden": 16}), BACKBONE, 0)
+    return RotationTask(Rotation.model_validate({"augment": augment, "hidden_dim": 16}), BACKBONE, 0)
 
 
 def images(n: int, side: int = 48) -> torch.Tensor:
@@ -25,7 +25,7 @@ def images(n: int, side: int = 48) -> torch.Tensor:
 def test_all_four_rotations_of_each_image_stand_in_the_batch():
     network = task().eval()
     source = images(5)
-    inputs, label = network.inputs(source, Draws(0, 0, torch.arange(5)))
+    inputs, label = network.inputs(source, SampleRNG(0, 0, torch.arange(5)))
     assert inputs.shape == (20, 3, 48, 48) and label.tolist() == [0, 1, 2, 3] * 5
     for row, angle in enumerate([0, 90, 180, 270]):
         turned = normalize(torch.stack([tv.rotate(image, angle) for image in source]), "imagenet")
@@ -36,7 +36,7 @@ def test_a_image_is_mirrored_before_it_is_turned():
     """Mirrored or not, rotation k is k quarter turns of rotation 0; half of the images are mirrored."""
     network = task().train()
     source = images(200)
-    inputs, _ = network.inputs(source, Draws(0, 0, torch.arange(200)))
+    inputs, _ = network.inputs(source, SampleRNG(0, 0, torch.arange(200)))
     upright = inputs[::4]
     for k in (1, 2, 3):
         assert torch.equal(inputs[k::4], torch.rot90(upright, k, dims=(-2, -1)))
@@ -51,23 +51,25 @@ def test_a_image_is_mirrored_before_it_is_turned():
 )
 def test_augmentations_are_the_published_ones(augment: str, rule: str, least: float):
     network = task(augment)
-    assert network.rule == rule and network.chance_loss == math.log(4)
+    assert network.normalization == rule and network.chance_loss == math.log(4)
     cut = network.transform
     assert isinstance(cut, RandomResizedCrop) and (cut.size, cut.scale) == (48, (least, 1.0))
     view = network.val_transform
     assert (
-        isinstance(view, CenterSquare) and view.size == 48 and view.size / view.short == pytest.approx(0.887, abs=0.02)
+        isinstance(view, ResizeCenterCrop)
+        and view.size == 48
+        and view.size / view.short_side == pytest.approx(0.887, abs=0.02)
     )
-    inputs, _ = network.inputs(images(8), Draws(0, 0, torch.arange(8)))
+    inputs, _ = network.inputs(images(8), SampleRNG(0, 0, torch.arange(8)))
     if rule == "half":
         assert inputs.min() >= -1 and inputs.max() <= 1 and inputs.min() < -0.9
 
 
 def test_crop_takes_any_place_of_the_short_side():
     network = task("crop")
-    assert network.transform == CenterSquare(BACKBONE.short_side, BACKBONE.short_side)
+    assert network.transform == ResizeCenterCrop(BACKBONE.short_side, BACKBONE.short_side)
     source = images(30, BACKBONE.short_side)
-    inputs, _ = network.inputs(source, Draws(0, 0, torch.arange(30)))
+    inputs, _ = network.inputs(source, SampleRNG(0, 0, torch.arange(30)))
     assert inputs.shape == (120, 3, 48, 48)
     plain = normalize(source, "imagenet")
     for one, image in zip(inputs[::4], plain, strict=True):
@@ -77,7 +79,7 @@ def test_crop_takes_any_place_of_the_short_side():
 
 
 def test_a_residual_network_has_one_linear_layer():
-    network = RotationTask(Rotation(), ResNet18(width=0.125, size=48), 0)
+    network = RotationTask(Rotation(), ResNet18(width_mult=0.125, img_size=48), 0)
     assert [(name, tuple(p.shape)) for name, p in network.head.named_parameters()] == [
         ("0.weight", (4, 64)),
         ("0.bias", (4,)),

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.backbones import HogWords
 from ssltransfer.config.entities import Pretext
@@ -20,10 +20,10 @@ from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 from ssltransfer.tasks.pretext.hog import sample_descriptors
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainingError
+from ssltransfer.training.task import TrainingError
 
-BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2}
-ROTATION = {"name": "rotation", "hidden": 16, "augment": "crop"}
+BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2}
+ROTATION = {"name": "rotation", "hidden_dim": 16, "augment": "crop"}
 
 
 def spec_of(task: dict[str, Any] | str, backbone: dict[str, Any] = BACKBONE, **more: Any) -> Pretext:
@@ -37,8 +37,8 @@ def test_a_trained_model_and_its_trace(tmp_path: Path, objects_path: Path, objec
     manifest = read_json(output)
     assert manifest["stage"] == "pretext" and manifest["normalize"] == "imagenet"
     assert manifest["layers"] == ["conv1", "conv2", "conv3", "conv4", "conv5"]
-    assert manifest["weights"] == digest_of(output.parent / "backbone.safetensors")
-    assert manifest["curve"] == digest_of(output.parent / "curve.jsonl")
+    assert manifest["weights"] == file_digest(output.parent / "backbone.safetensors")
+    assert manifest["curve"] == file_digest(output.parent / "curve.jsonl")
     rows = [json.loads(line) for line in (output.parent / "curve.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert rows[-1].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy", "lr", "epoch"}
@@ -46,7 +46,7 @@ def test_a_trained_model_and_its_trace(tmp_path: Path, objects_path: Path, objec
     tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
     assert set(tensors) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
     assert not torch.equal(
-        tensors["conv1.weight"], build_backbone(spec.backbone, top=False).state_dict()["conv1.weight"]
+        tensors["conv1.weight"], build_backbone(spec.backbone, include_top=False).state_dict()["conv1.weight"]
     )
     assert read_model(output).backbone.options == spec.backbone
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
@@ -79,14 +79,14 @@ def test_the_random_network_is_its_seed(tmp_path: Path):
     for file in ("manifest.json", "backbone.safetensors", "backbone.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     model = read_model(tmp_path / "one" / "manifest.json")
-    assert model.rule == "imagenet" and model.backbone.layers[-2:] == ("fc6", "fc7")
-    own = build_backbone(model.backbone.options, top=True, seed=3).state_dict()
+    assert model.normalization == "imagenet" and model.backbone.layers[-2:] == ("fc6", "fc7")
+    own = build_backbone(model.backbone.options, include_top=True, seed=3).state_dict()
     assert all(torch.equal(value, own[key]) for key, value in model.backbone.state_dict().items())
 
 
 def hog_spec(**more: Any) -> Pretext:
-    task = {"name": "hog", "sampled": 600, "iterations": 5} | more
-    return spec_of(task, {"name": "hog-words", "words": 16, "size": 64}, data="d")
+    task = {"name": "hog", "num_descriptors": 600, "max_iter": 5} | more
+    return spec_of(task, {"name": "hog-words", "vocabulary_size": 16, "img_size": 64}, data="d")
 
 
 def test_the_vocabulary_is_a_k_means_of_descriptors(tmp_path: Path, objects_path: Path):
@@ -98,7 +98,9 @@ def test_the_vocabulary_is_a_k_means_of_descriptors(tmp_path: Path, objects_path
     assert read_json(tmp_path / "one" / "manifest.json")["images"] == 12
     vocabulary = safetensors.torch.load_file(one)["vocabulary"]
     index = read_index(objects_path)
-    sample, _ = sample_descriptors(index, 600, HogWords(words=16, size=64), 0, Devices(torch.device("cpu"), 0))
+    sample, _ = sample_descriptors(
+        index, 600, HogWords(vocabulary_size=16, img_size=64), 0, Devices(torch.device("cpu"), 0)
+    )
     points = torch.from_numpy(sample)
     error = torch.cdist(points, vocabulary).amin(1).square().sum()
     spread = (points - points.mean(0)).square().sum()
@@ -111,7 +113,7 @@ def test_the_vocabulary_is_a_k_means_of_descriptors(tmp_path: Path, objects_path
 
 
 def test_descriptors_are_drawn_alike_from_images_spread_over_the_set(objects: Index):
-    options = HogWords(size=64)
+    options = HogWords(img_size=64)
     cpu = Devices(torch.device("cpu"), 0)
     found, images = sample_descriptors(objects, 48 * 49, options, 0, cpu)
     assert found.shape == (48 * 49, 36) and images == 48  # all there are: 7x7 a image
@@ -126,4 +128,4 @@ def test_descriptors_are_drawn_alike_from_images_spread_over_the_set(objects: In
 
 def test_more_words_than_descriptors_are_refused(tmp_path: Path, objects_path: Path):
     with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images cannot make 16 words"):
-        pretext.run(hog_spec(sampled=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)
+        pretext.run(hog_spec(num_descriptors=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)

@@ -14,8 +14,8 @@ from ssltransfer.config.load import complete
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 
-BACKBONE = {"name": "caffenet", "width": 0.125, "size": 48, "stem_stride": 2, "bn": True}
-ROTATION = {"name": "rotation", "augment": "crop", "hidden": 16}
+BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True}
+ROTATION = {"name": "rotation", "augment": "crop", "hidden_dim": 16}
 
 
 def content(**more: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def test_a_snapshot_is_the_network_of_a_shorter_training(tmp_path: Path, objects
     pretext.run(Pretext.parse(config.pretexts["turn@2"].canonical()), output=copy, model=whole, threads=1)
     weights = [path.parent / "backbone.safetensors" for path in (copy, tmp_path / "short" / "manifest.json", whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes() != weights[2].read_bytes()
-    assert read_model(copy).rule == read_model(whole).rule
+    assert read_model(copy).normalization == read_model(whole).normalization
     file = next((tmp_path / "turn" / "work").glob("*/snapshots/1.safetensors"))
     assert set(read_json(whole)["snapshots"]) == {"1", "2"}
     file.write_bytes(b"")
@@ -66,7 +66,7 @@ def test_a_pattern_means_snapshots_where_it_says_so():
         ({"snapshots": [4]}, "before the last step"),
         ({"task": "random", "schedule": None}, "no steps to keep snapshots of"),
         (
-            {"task": {"name": "snapshot", "of": "turn", "step": 1}, "snapshots": [], "schedule": None},
+            {"task": {"name": "snapshot", "source": "turn", "step": 1}, "snapshots": [], "schedule": None},
             "made by themselves",
         ),
     ],

@@ -23,10 +23,11 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import PretextTask
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import build_optimizer, fit, update
+from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import build_optimizer, update
 
 CPU = Devices(torch.device("cpu"), 0)
-SMALL = CaffeNet(width=0.125, size=48, stem_stride=2)
+SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 PAIRS = {"drop", "project", "residual", "harmonized"}  # a grid has fewer diagonal neighbors than straight ones
 CHANCE_LOSSES = {"colorization": math.log(313), "exemplar": 0.5, "exemplar-batch": 0.5, "exemplar-patches": 0.5}
 OWN_STEM = {"rotation", "residual", "harmonized", "colorization", "exemplar"}  # what images see too
@@ -58,7 +59,7 @@ def test_the_first_loss_is_that_of_chance(name: str, objects: Index):
     task = build(name)
     batch = batch_of(task, objects, 48)
     with torch.no_grad():
-        loss = float(task(batch, batch.draws(0))["loss"])
+        loss = float(task(batch, batch.rng(0))["loss"])
     # Two views of one place have like features in any network.
     assert abs(loss - task.chance_loss) < (0.25 if name == "exemplar-patches" else 0.15)
     if name in PAIRS:
@@ -81,7 +82,7 @@ def test_a_few_images_are_soon_learned_by_heart(name: str, objects: Index):
 def test_gradient_reaches_the_first_convolution(name: str, objects: Index):
     task = build(name)
     batch = batch_of(task, objects, 8)
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     gradient = task.backbone.get_parameter("conv1.weight").grad
     assert gradient is not None and gradient.abs().max() > 0 and torch.isfinite(gradient).all()
 
@@ -97,7 +98,7 @@ def test_images_and_losses_are_the_same_at_any_number_of_workers(name: str, obje
         batches = list(load_batches(objects, task.transform, iter(keys), seed=9, workers=workers))
         torch.manual_seed(0)
         with torch.no_grad():
-            runs.append([(batch, float(task(batch, batch.draws(9))["loss"])) for batch in batches])
+            runs.append([(batch, float(task(batch, batch.rng(9))["loss"])) for batch in batches])
     for run in runs[1:]:
         for (one, loss), (other, loss_again) in zip(runs[0], run, strict=True):
             assert torch.equal(one.images, other.images) and torch.equal(one.ids, other.ids)
@@ -133,13 +134,13 @@ def test_what_is_drawn_for_a_image_does_not_hang_on_its_neighbors(name: str, obj
 
 
 def inputs_of(task: Any, batch: Batch) -> Tensor:
-    draws = batch.draws(3)
+    rng = batch.rng(3)
     if hasattr(task, "puzzles"):
-        found: Tensor = task.puzzles(batch.images, draws)[0]
+        found: Tensor = task.puzzles(batch.images, rng)[0]
     elif hasattr(task, "inputs"):
-        found = task.inputs(batch.images, draws)[0]
+        found = task.inputs(batch.images, rng)[0]
     else:
-        found = task.prepare(task.patches(batch.images, draws))
+        found = task.prepare(task.patches(batch.images, rng))
     return found
 
 
@@ -147,7 +148,7 @@ def inputs_of(task: Any, batch: Batch) -> Tensor:
 def test_what_is_shown_is_a_table_of_images(name: str, objects: Index):
     task = build(name)
     batch = batch_of(task, objects, 2)
-    captions, columns = zip(*task.show(batch, batch.draws(0)), strict=True)
+    captions, columns = zip(*task.show(batch, batch.rng(0)), strict=True)
     assert captions[0] in ("image", "first box") and len(set(captions)) == len(captions) >= 3
     for column in columns:
         assert column.shape[:2] == (2, 3) and column.min() >= 0 and column.max() <= 255
@@ -172,7 +173,7 @@ def test_cut_off_and_gone_on_it_ends_alike(name: str, objects: Index, tmp_path: 
     assert all(torch.equal(value, again[key]) for key, value in whole.items()) and curve == same_curve
 
 
-SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name"]].shares})
+SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name"]].supports_multi_task})
 
 
 @pytest.mark.parametrize("name", SHARING)
@@ -181,7 +182,7 @@ def test_tasks_can_share_a_backbone(name: str, objects: Index):
     options: Any = TypeAdapter(AnyTask).validate_python(TASKS[name])
     # A stem of the task's own would not be the shared one.
     backbone = SMALL.model_copy(update={"stem_stride": 1}) if getattr(options, "stem_stride", None) else SMALL
-    shared = build_backbone(backbone, top=False, seed=7)
+    shared = build_backbone(backbone, include_top=False, seed=7)
     module = import_module(f"ssltransfer.tasks.pretext.{options.module}")
     task, alone = module.build(options, backbone, 0, shared), build(name, backbone)
     assert task.backbone is shared
@@ -191,7 +192,7 @@ def test_tasks_can_share_a_backbone(name: str, objects: Index):
             "backbone." not in key or "bias" in key
         )
     batch = batch_of(task, objects, 4)
-    task(batch, batch.draws(0))["loss"].backward()
+    task(batch, batch.rng(0))["loss"].backward()
     assert all(parameter.grad is not None for parameter in shared.parameters())
 
 
@@ -199,7 +200,7 @@ def test_tasks_can_share_a_backbone(name: str, objects: Index):
 def test_the_backbone_alone_is_what_leaves(name: str):
     """Neither head nor tile stem: the tensors fit the backbone as it was asked for."""
     task = build(name)
-    own = build_backbone(SMALL, top=False)
+    own = build_backbone(SMALL, include_top=False)
     own.load_state_dict(task.backbone.state_dict())
     assert set(own.state_dict()) == {f"conv{n}.{kind}" for n in range(1, 6) for kind in ("weight", "bias")}
     assert own.options == SMALL and own.get_submodule("conv1").stride == (2, 2)
@@ -220,7 +221,7 @@ def test_weights_depend_on_the_seed(name: str):
     ["jigsaw++", "jigsaw-kolesnikov", "exemplar", "drop", "rotation", "residual", "colorization", "exemplar-patches"],
 )
 @pytest.mark.parametrize(
-    "backbone", [ResNet18(width=0.125, size=48), Vgg16(width=0.125, size=48)], ids=lambda t: t.name
+    "backbone", [ResNet18(width_mult=0.125, img_size=48), Vgg16(width_mult=0.125, img_size=48)], ids=lambda t: t.name
 )
 def test_other_backbones_learn_too(name: str, backbone: BackboneOptions, objects: Index):
     task = build(name, backbone)
@@ -229,7 +230,7 @@ def test_other_backbones_learn_too(name: str, backbone: BackboneOptions, objects
     batch = batch_of(task, objects, 8)
     losses = [update(task, batch, optimizer, schedule, 0, CPU)["loss"] for _ in range(12)]
     assert losses[-1] < losses[0]
-    build_backbone(backbone, top=False).load_state_dict(task.backbone.state_dict())
+    build_backbone(backbone, include_top=False).load_state_dict(task.backbone.state_dict())
 
 
 def test_tiles_that_vanish_in_the_backbone_are_refused():
@@ -244,7 +245,7 @@ def test_dropout_is_drawn_anew_each_step(objects: Index):
     assert any(isinstance(part, nn.Dropout) and part.p == 0.5 for part in task.modules())
     batch = batch_of(task, objects, 8)
     torch.manual_seed(1)
-    one = task(batch, batch.draws(0))["loss"]
-    assert not torch.equal(one, task(batch, batch.draws(0))["loss"])
+    one = task(batch, batch.rng(0))["loss"]
+    assert not torch.equal(one, task(batch, batch.rng(0))["loss"])
     torch.manual_seed(1)
-    assert torch.equal(one, task(batch, batch.draws(0))["loss"])
+    assert torch.equal(one, task(batch, batch.rng(0))["loss"])

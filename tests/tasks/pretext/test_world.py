@@ -20,21 +20,29 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NINE = {
     "resize": 96,
     "tiles": {"crop": 84, "tile": 24, "jitter": 4, "channel_shift": 0, "stem_stride": 1},
-    "embedding": 128,
-    "hidden": 512,
+    "embed_dim": 128,
+    "hidden_dim": 512,
     "dropout": 0,
     "bn_momentum": 0.1,
 }
 
 
-CAFFENET = {"name": "caffenet", "width": 0.25, "size": 64, "stem_stride": 2, "bn": True}
+CAFFENET = {"name": "caffenet", "width_mult": 0.25, "img_size": 64, "stem_stride": 2, "bn": True}
 SGD = {"steps": 200, "batch_size": 32, "lr": 0.02, "lr_schedule": "cosine", "weight_decay": 0.0001}
 ADAM = {"steps": 200, "batch_size": 32, "lr": 0.001, "lr_schedule": "cosine", "weight_decay": 0, "optimizer": "adam"}
-HEAD = {"channels": (64, 32), "mid": 16}
-CUT = {"patch": 28, "gap": 12, "jitter": 3, "pixels": (5476, 7000), "canvas": 74, "grids": 1, "low_resolution": 0.0}
-POSITION = {"name": "relative-position-residual", "hidden": 128, "head": HEAD, **CUT}
-COLORS = {"name": "colorization", "resize": 64, "hidden": 128, "prior": "uniform"}
-ROTATION = {"name": "rotation", "augment": "crop", "hidden": 128}
+HEAD = {"head_dims": (64, 32), "bottleneck_dim": 16}
+CUT = {
+    "patch": 28,
+    "gap": 12,
+    "jitter": 3,
+    "area_range": (5476, 7000),
+    "crop_size": 74,
+    "grids_per_image": 1,
+    "downsample_prob": 0.0,
+}
+POSITION = {"name": "relative-position-residual", "hidden_dim": 128, "head": HEAD, **CUT}
+COLORS = {"name": "colorization", "resize": 64, "hidden_dim": 128, "prior": "uniform"}
+ROTATION = {"name": "rotation", "augment": "crop", "hidden_dim": 128}
 
 
 def drawn(folder: Path, kind: str) -> dict[str, Path]:
@@ -68,7 +76,7 @@ def learned(folder: Path, images: dict[str, Path], task: dict[str, Any], schedul
     [
         ({"name": "jigsaw-kolesnikov", "permutations": 24, **NINE}, SGD, math.log(24), 0.7, 1 / 24),
         ({"name": "relative-patch-location", **NINE}, SGD, math.log(8), 0.08, 1 / 8),
-        ({"name": "exemplar", "views": 4, "embedding": 128, "least_area": 0.2}, SGD, 0.5, 0.06, 3 / 127),
+        ({"name": "exemplar", "num_views": 4, "embed_dim": 128, "min_scale": 0.2}, SGD, 0.5, 0.06, 3 / 127),
         (ROTATION, ADAM, math.log(4), 0.1, 1 / 4),
         (POSITION, ADAM, math.log(8), 0.1, 1 / 8),
         ({"name": "exemplar-patches", "resize": 64, "patch": 32, "head": HEAD}, ADAM, 0.5, 0.2, 1 / 32),
@@ -90,8 +98,10 @@ def test_the_loss_of_images_never_seen_falls_well_below_chance(
 
 
 def test_tasks_that_take_turns_all_learn(tmp_path: Path, images: dict[str, Path]) -> None:
-    tasks = {"turn": {"share": 1, "task": ROTATION}, "rp": {"share": 1, "task": POSITION}}
-    row = learned(tmp_path, images, {"name": "several", "rule_of": "turn", "tasks": tasks}, {**ADAM, "steps": 400})
+    tasks = {"turn": {"weight": 1, "task": ROTATION}, "rp": {"share": 1, "task": POSITION}}
+    row = learned(
+        tmp_path, images, {"name": "multi-task", "normalization_from": "turn", "tasks": tasks}, {**ADAM, "steps": 400}
+    )
     assert row["turn.val_loss"] < math.log(4) - 0.1
     assert row["rp.val_loss"] < math.log(8) - 0.1
 

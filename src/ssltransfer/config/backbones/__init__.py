@@ -6,9 +6,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from ssltransfer.config.backbones.alexnets import AlexNet, AlexNetBig, AlexNetBN, CaffeNet
+from ssltransfer.config.backbones.alexnets import AlexNet, AlexNetBN, AlexNetDeepCluster, CaffeNet
 from ssltransfer.config.backbones.base import BackboneOptions
-from ssltransfer.config.backbones.base import can_be_rescaled as can_be_rescaled
 from ssltransfer.config.backbones.libraries import Timm, Torchvision
 from ssltransfer.config.backbones.residual import MobileNetV2, ResNet18, ResNet50, ResNet50V2, ResNet101V2, RevNet50
 from ssltransfer.config.backbones.residual import ResNetV2 as ResNetV2
@@ -17,7 +16,7 @@ from ssltransfer.config.backbones.words import HogWords
 from ssltransfer.config.base import name_alone
 
 BACKBONES: tuple[type[BackboneOptions], ...] = (
-    *(CaffeNet, AlexNet, AlexNetBN, AlexNetBig),
+    *(CaffeNet, AlexNet, AlexNetBN, AlexNetDeepCluster),
     *(Vgg16, Vgg19BN),
     *(ResNet18, ResNet50, ResNet50V2, ResNet101V2, RevNet50, MobileNetV2),
     *(Torchvision, Timm),
@@ -27,7 +26,7 @@ AnyBackbone = Annotated[
     CaffeNet
     | AlexNet
     | AlexNetBN
-    | AlexNetBig
+    | AlexNetDeepCluster
     | Vgg16
     | Vgg19BN
     | ResNet18

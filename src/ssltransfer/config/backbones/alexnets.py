@@ -12,30 +12,30 @@ from ssltransfer.config.backbones.base import BackboneOptions
 class AlexNetOptions(BackboneOptions):
     """What all AlexNets share: five convolutions and two fully-connected layers in a row."""
 
-    convolutions: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
-    fully_connected: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
-    tile: ClassVar[dict[str, int]] = {"stem_stride": 2}
-    pool5: ClassVar[int] = 3
-    rescalable: ClassVar[bool] = True
-    padded_by_detectors: ClassVar[bool] = True
+    base_layers: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    top_layers: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
+    patch_overrides: ClassVar[dict[str, int]] = {"stem_stride": 2}
+    pool5_kernel: ClassVar[int] = 3
+    is_feed_forward: ClassVar[bool] = True
+    caffe_padding: ClassVar[bool] = True
 
 
 class CaffeNet(AlexNetOptions):
     """CaffeNet: AlexNet with groups, LRN after pooling, ceil-mode pooling (Noroozi's AlexNet)."""
 
     name: Literal["caffenet"] = "caffenet"
-    source: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
+    reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
     dropout_before_classifier: ClassVar[bool] = True
-    size: int = Field(227, ge=16, le=2048)
+    img_size: int = Field(227, ge=16, le=2048)
     bn: bool = Field(False, description="Batch normalization instead of LRN: not the papers', but learns in minutes.")
 
     @property
     def short_side(self) -> int:
         """256 at 227."""
-        return round(self.size * 256 / 227)
+        return round(self.img_size * 256 / 227)
 
     @property
-    def normed(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """As was chosen."""
         return self.bn
 
@@ -44,29 +44,29 @@ class AlexNet(AlexNetOptions):
     """torchvision's AlexNet: no groups, no LRN (CompRess's AlexNet)."""
 
     name: Literal["alexnet"] = "alexnet"
-    source: ClassVar[str] = "Krizhevsky 2014; torchvision.models.alexnet"
+    reference: ClassVar[str] = "Krizhevsky 2014; torchvision.models.alexnet"
 
 
 class AlexNetBN(AlexNetOptions):
     """RotNet's AlexNet: torchvision's channels, batch normalization after every layer, no dropout."""
 
     name: Literal["alexnet-bn"] = "alexnet-bn"
-    source: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
+    reference: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
 
     @property
-    def normed(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """Always."""
         return True
 
 
-class AlexNetBig(AlexNetOptions):
+class AlexNetDeepCluster(AlexNetOptions):
     """DeepCluster's AlexNet: the original's channels without groups, batch normalization in the convolutions."""
 
-    name: Literal["alexnet-big"] = "alexnet-big"
-    source: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
+    name: Literal["alexnet-deepcluster"] = "alexnet-deepcluster"
+    reference: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
     sobel: bool = Field(False, description="Sees the two Sobel gradients of the gray image, not its colors.")
 
     @property
-    def normed(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """Always."""
         return True

@@ -16,48 +16,46 @@ class LibraryModel(BackboneOptions):
     """
 
     model: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Its name in the library.")
-    endpoints: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], ...] = Field(
+    return_nodes: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], ...] = Field(
         (), description="Modules that are layers too, by their paths in the network (layer3, features.8)."
     )
-    vectors: ClassVar[tuple[str, ...]] = ("pool",)
-    foldable: ClassVar[bool] = False
-    stepwise: ClassVar[bool] = False
+    flat_layers: ClassVar[tuple[str, ...]] = ("pool",)
+    can_fuse_bn: ClassVar[bool] = False
+    supports_layerwise_forward: ClassVar[bool] = False
 
     @property
-    def convolutions(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The endpoints in the order given, and `pool`."""
-        return (*self.endpoints, "pool")
+    def base_layers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The `return_nodes` in the order given, and `pool`."""
+        return (*self.return_nodes, "pool")
 
-    @field_validator("endpoints")
+    @field_validator("return_nodes")
     @classmethod
-    def _distinct(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(endpoints)) < len(endpoints) or "pool" in endpoints:
+    def _distinct(cls, return_nodes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(return_nodes)) < len(return_nodes) or "pool" in return_nodes:
             raise ValueError("name each module once; `pool`, what the classifier reads, is there by itself")
-        return endpoints
+        return return_nodes
 
     @model_validator(mode="after")
-    def _as_it_is(self) -> LibraryModel:
-        if self.width != 1 or self.stem_stride is not None:
-            raise ValueError(
-                f"width and stem_stride cannot be set for a network of {self.name}; leave them out, or name another"
-            )
+    def _identity(self) -> LibraryModel:
+        if self.width_mult != 1 or self.stem_stride is not None:
+            raise ValueError(f"networks of {self.name} have no width_mult and no stem_stride; remove them")
         return self
 
     @property
     def slug(self) -> str:
-        """With the endpoints, of which controls of equal networks may have different ones."""
-        return "-".join([super().slug, *self.endpoints])
+        """With `return_nodes`, which baselines of equal networks may differ in."""
+        return "-".join([super().slug, *self.return_nodes])
 
 
 class Torchvision(LibraryModel):
     """Any classification network of torchvision, by its name there."""
 
     name: Literal["torchvision"] = "torchvision"
-    source: ClassVar[str] = "torchvision.models.list_models; protocols 2.8"
+    reference: ClassVar[str] = "torchvision.models.list_models; protocols 2.8"
 
 
 class Timm(LibraryModel):
     """Any network of timm, by its name there; timm must be installed."""
 
     name: Literal["timm"] = "timm"
-    source: ClassVar[str] = "timm.list_models; protocols 2.8"
+    reference: ClassVar[str] = "timm.list_models; protocols 2.8"

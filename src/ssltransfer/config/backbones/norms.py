@@ -7,7 +7,7 @@ from pydantic import Field
 from ssltransfer.config.backbones.base import BackboneOptions
 
 
-class TensorFlowNorms(BackboneOptions):
+class BatchNormOptions(BackboneOptions):
     """Batch norms with eps 1e-3, whose statistics follow slowly."""
 
     norm_momentum: float = Field(

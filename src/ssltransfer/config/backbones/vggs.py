@@ -7,42 +7,42 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ssltransfer.config.backbones.base import BackboneOptions
-from ssltransfer.config.backbones.norms import TensorFlowNorms
+from ssltransfer.config.backbones.norms import BatchNormOptions
 
 
 class Vgg16(BackboneOptions):
     """VGG16, with or without batch normalization; DeepCluster's with `sobel`."""
 
     name: Literal["vgg16"] = "vgg16"
-    source: ClassVar[str] = "Simonyan & Zisserman 2015; torchvision.models.vgg16(_bn)"
+    reference: ClassVar[str] = "Simonyan & Zisserman 2015; torchvision.models.vgg16(_bn)"
     bn: bool = True
     sobel: bool = Field(False, description="Sees the two Sobel gradients of the gray image, not its colors.")
-    convolutions: ClassVar[tuple[str, ...]] = (
+    base_layers: ClassVar[tuple[str, ...]] = (
         *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"),
         *("conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3"),
     )
-    fully_connected: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
-    pool5: ClassVar[int] = 2
-    rescalable: ClassVar[bool] = True
+    top_layers: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
+    pool5_kernel: ClassVar[int] = 2
+    is_feed_forward: ClassVar[bool] = True
     dropout_before_classifier: ClassVar[bool] = True
 
     @property
-    def normed(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """As was chosen."""
         return self.bn
 
 
-class Vgg19BN(TensorFlowNorms):
+class Vgg19BN(BatchNormOptions):
     """Kolesnikov's VGG19: batch normalization after every layer, no biases, no dropout; ends with fc7."""
 
     name: Literal["vgg19-bn"] = "vgg19-bn"
-    source: ClassVar[str] = "Kolesnikov et al. 2019, revisiting-self-supervised; protocols 2.2b"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019, revisiting-self-supervised; protocols 2.2b"
     # fc6 reads a map of size / 32 a side, at least one place.
-    size: int = Field(224, ge=32, le=2048)
-    convolutions: ClassVar[tuple[str, ...]] = ("conv1", "block1", "block2", "block3", "block4", "fc6", "fc7")
-    vectors: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
+    img_size: int = Field(224, ge=32, le=2048)
+    base_layers: ClassVar[tuple[str, ...]] = ("conv1", "block1", "block2", "block3", "block4", "fc6", "fc7")
+    flat_layers: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
 
     @property
-    def normed(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """Always."""
         return True

@@ -13,14 +13,14 @@ class HogWords(BackboneOptions):
     """Bag of words of HOG descriptors: no network, but a model like any other to what follows."""
 
     name: Literal["hog-words"] = "hog-words"
-    source: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
-    size: int = Field(256, ge=32, le=2048)
-    words: int = Field(4096, ge=2)
-    cell: int = Field(8, ge=2, description="Side of a HOG cell in pixels.")
-    convolutions: ClassVar[tuple[str, ...]] = ("words",)
-    vectors: ClassVar[tuple[str, ...]] = ("words",)
+    reference: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
+    img_size: int = Field(256, ge=32, le=2048)
+    vocabulary_size: int = Field(4096, ge=2)
+    hog_cell: int = Field(8, ge=2, description="Side of a HOG cell in pixels.")
+    base_layers: ClassVar[tuple[str, ...]] = ("words",)
+    flat_layers: ClassVar[tuple[str, ...]] = ("words",)
 
     @property
     def short_side(self) -> int:
         """The crop is the whole short side."""
-        return self.size
+        return self.img_size

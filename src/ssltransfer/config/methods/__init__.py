@@ -13,8 +13,8 @@ from ssltransfer.config.methods.distillation import Compress as Compress
 from ssltransfer.config.methods.distillation import Compress1q, Crd, Regression
 from ssltransfer.config.methods.distillation import Compress2q as Compress2q
 from ssltransfer.config.methods.distillation import Distillation as Distillation
+from ssltransfer.config.methods.distillation import LayerDistillation as LayerDistillation
 from ssltransfer.config.methods.distillation import LayerRegression as LayerRegression
-from ssltransfer.config.methods.distillation import OfLayers as OfLayers
 from ssltransfer.config.methods.labels import ClusterClassification, Supervised
 
 METHODS: tuple[type[MethodOptions], ...] = (

@@ -10,15 +10,16 @@ from ssltransfer.config.base import Options
 
 
 class MethodOptions(Options):
-    """What all methods share. `module` in stages/student/ holds the method.
+    """What all methods share. `module` in tasks/distillation/ holds the method.
 
-    `from_labels`: whether the true labels of the images are learned.
-    `whole`: whether the whole backbone learns, on views as `augment` says; else its convolutions do, on a task's inputs.
+    `uses_ground_truth`: whether the method learns the true labels of the images.
+    `is_self_contained`: whether the method trains the whole backbone, on views as `augment` says. Otherwise it trains
+        the convolutions alone, on the inputs of a pretext task.
     """
 
     module: ClassVar[str] = ""
-    from_labels: ClassVar[bool] = False
-    whole: ClassVar[bool] = True
+    uses_ground_truth: ClassVar[bool] = False
+    is_self_contained: ClassVar[bool] = True
     augment: Literal["warp-crop", "random-resized-crop", "crop", "none"] = Field(
         "warp-crop", description="warp-crop: 256x256 warp, random crop, mirror (CaffeNet's recipe); none: center."
     )

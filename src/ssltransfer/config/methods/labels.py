@@ -14,7 +14,7 @@ class ClusterClassification(MethodOptions):
 
     name: Literal["cluster-classification"] = "cluster-classification"
     module: ClassVar[str] = "cluster_classification"
-    source: ClassVar[str] = "Noroozi et al. 2018, section 3; protocols 3.2"
+    reference: ClassVar[str] = "Noroozi et al. 2018, section 3; protocols 3.2"
     cluster: str = Field(description="Name of the clustering whose labels are learned.")
 
 
@@ -23,5 +23,5 @@ class Supervised(MethodOptions):
 
     name: Literal["supervised"] = "supervised"
     module: ClassVar[str] = "supervised"
-    source: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; protocols 2.1"
-    from_labels: ClassVar[bool] = True
+    reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; protocols 2.1"
+    uses_ground_truth: ClassVar[bool] = True

@@ -62,10 +62,10 @@ class FineTuning(ProtocolOptions):
     """What protocols share that train the model itself further; what is done to it before."""
 
     finetunes: ClassVar[bool] = True
-    absorb_bn: bool = Field(
+    fuse_bn: bool = Field(
         False, description="Fold each batch norm into the convolution before it; nothing where there are none."
     )
-    rescale: bool = Field(
+    data_dependent_init: bool = Field(
         False,
         description="Unit variance of every channel, then equal relative gradients of all layers "
         "(Krähenbühl et al. 2016); not for residual networks.",

@@ -17,7 +17,7 @@ class Depth(ProtocolOptions):
 
     name: Literal["depth"] = "depth"
     module: ClassVar[str] = "depth"
-    source: ClassVar[str] = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
+    reference: ClassVar[str] = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
     label_type: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "depth"
     finetunes: ClassVar[bool] = True
@@ -28,7 +28,7 @@ class Depth(ProtocolOptions):
     output_stride: Literal[8, 16] | None = Field(16, description="Of backbones that can be told; null: as trained.")
     resize: tuple[int, int] = Field((240, 320), description="Height and width in pixels that a image is brought to.")
     crop: tuple[int, int] = Field((228, 304), description="Height and width of what the network sees of that.")
-    lasso: float | None = Field(None, ge=0, description=LASSO)
+    l1_layer_mix: float | None = Field(None, ge=0, description=LASSO)
     decoder_dim: int = Field(512, ge=8, description="Of the first up-projection; each further one has half as many.")
     scale: tuple[float, float] = Field((1.0, 1.5), description="Images are enlarged so much, and depth divided by it.")
     rotation: float = Field(5.0, ge=0, le=45, description="Images are turned by up to so many degrees either way.")

@@ -51,7 +51,7 @@ class FastRcnn(Detection):
     name: Literal["fast-rcnn"] = "fast-rcnn"
     module: ClassVar[str] = "fast_rcnn"
     version: ClassVar[int] = 2
-    source: ClassVar[str] = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
+    reference: ClassVar[str] = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
     proposals: Literal["selective-search", "grid"] | tuple[str, ...] = Field(
         "selective-search",
         description="Files of proposals (.mat, .pkl); selective search by OpenCV; or a regular grid of boxes.",
@@ -79,14 +79,14 @@ class FasterRcnn(Detection):
     name: Literal["faster-rcnn"] = "faster-rcnn"
     module: ClassVar[str] = "faster_rcnn"
     version: ClassVar[int] = 2
-    source: ClassVar[str] = "Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b"
+    reference: ClassVar[str] = "Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b"
     min_size: tuple[Side, ...] = Field((480, 576, 688, 864), min_length=1)
     max_size: Side = 1400
     roi_batch_size_per_image: int = Field(128, ge=2)
     bg_iou_range: tuple[Share, Share] = (0.0, 0.5)
     pooling: Literal["pool", "align"] = "align"
     freeze_at: int = Field(0, ge=0)
-    lasso: float | None = Field(None, ge=0, description=LASSO)
+    l1_layer_mix: float | None = Field(None, ge=0, description=LASSO)
     anchor_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (8, 16, 32), min_length=1, description="Sides of anchors in strides of the map."
     )

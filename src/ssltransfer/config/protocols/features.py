@@ -14,7 +14,7 @@ class Knn(FeatureProtocol):
 
     name: Literal["knn"] = "knn"
     module: ClassVar[str] = "knn"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
     temperature: float | None = Field(
         None, gt=0, description="A vote weighs exp(cosine / temperature) then; DINO: k 20, temperature 0.07."
@@ -26,7 +26,7 @@ class ClusterAlignment(FeatureProtocol):
 
     name: Literal["cluster-alignment"] = "cluster-alignment"
     module: ClassVar[str] = "cluster_alignment"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int | None = Field(None, ge=2, description="Default: the number of classes (ImageNet: 1000).")
     max_iter: int = Field(20, ge=1)
 
@@ -40,7 +40,7 @@ class LogReg(FeatureProtocol):
     name: Literal["logreg"] = "logreg"
     module: ClassVar[str] = "logreg"
     version: ClassVar[int] = 2
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     l2: L2 | Annotated[tuple[L2, ...], Field(min_length=1)] | None = Field(
         None,
         description="lambda of mean loss + lambda*||W||^2; default 100/(M*C). Of several the one is taken that names "
@@ -55,7 +55,7 @@ class Retrieval(FeatureProtocol):
 
     name: Literal["retrieval"] = "retrieval"
     module: ClassVar[str] = "retrieval"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     needs_train: ClassVar[bool] = False
     primary_metric: ClassVar[str] = "r@1"
     label_subset: None = None

@@ -24,7 +24,7 @@ class LinearProbePerLayer(ProtocolOptions):
 
     name: Literal["linear-probe-per-layer"] = "linear-probe-per-layer"
     module: ClassVar[str] = "linear_probe_per_layer"
-    source: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
+    reference: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
     primary_metric: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the backbone.")
     max_features: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
@@ -40,7 +40,7 @@ class FinetuneFromLayer(ProtocolOptions):
 
     name: Literal["finetune-from-layer"] = "finetune-from-layer"
     module: ClassVar[str] = "finetune_from_layer"
-    source: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
+    reference: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
     finetunes: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(
@@ -96,7 +96,7 @@ class Linear(ProbeOptions):
     """Linear classifier on the representation, of unit length and standardized, by SGD (CompRess)."""
 
     name: Literal["linear"] = "linear"
-    source: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     l2_normalize: bool = True
     standardize: bool = True
     augment: Literal["random-resized-crop", "random-crop"] = "random-resized-crop"
@@ -108,7 +108,7 @@ class LinearProbe(ProbeOptions):
     """Linear classifier on the representation by SGD (Kolesnikov et al. 2019, table 2 and figure 8)."""
 
     name: Literal["linear-probe"] = "linear-probe"
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     hflip: bool = False
     schedule: Schedule = Schedule(epochs=520, batch_size=2048, lr=0.8, milestones=(480, 500), weight_decay=0.0)
@@ -118,7 +118,7 @@ class MlpProbe(ProbeOptions):
     """Classifier with a hidden layer on the representation by SGD (Kolesnikov et al. 2019)."""
 
     name: Literal["mlp-probe"] = "mlp-probe"
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     hflip: bool = False
     hidden_dim: int | None = 1000
@@ -131,7 +131,7 @@ class FrozenBlock3(ProbeOptions):
     """Linear classifier on block3, max-pooled to 3x3, by RMSProp (Doersch & Zisserman 2017): recall at 5."""
 
     name: Literal["frozen-block3"] = "frozen-block3"
-    source: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
+    reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
     primary_metric: ClassVar[str] = "top5"
     layer: str | None = Field(
         "block3", description="Backbones without one name their own, such as conv5; null: the last."
@@ -140,7 +140,7 @@ class FrozenBlock3(ProbeOptions):
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     hflip: bool = False
     color_jitter: bool = True
-    lasso: float | None = Field(None, ge=0, description=LASSO)
+    l1_layer_mix: float | None = Field(None, ge=0, description=LASSO)
     output_stride: Literal[8, 16] | None = 16
     schedule: Schedule = Schedule(
         epochs=20, batch_size=256, optimizer="rmsprop", lr=0.01, step_size=2, gamma=0.94, weight_decay=4e-5

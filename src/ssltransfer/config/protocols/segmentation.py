@@ -16,7 +16,7 @@ class Segmentation(FineTuning):
 
     name: Literal["segmentation"] = "segmentation"
     module: ClassVar[str] = "segmentation"
-    source: ClassVar[str] = "Long, Shelhamer & Darrell 2015, voc-fcn-alexnet; protocols 4.3"
+    reference: ClassVar[str] = "Long, Shelhamer & Darrell 2015, voc-fcn-alexnet; protocols 4.3"
     label_type: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "masks"
     primary_metric: ClassVar[str] = "miou"

@@ -15,7 +15,7 @@ class VocClassification(FineTuning):
 
     name: Literal["voc-classification"] = "voc-classification"
     module: ClassVar[str] = "voc_classification"
-    source: ClassVar[str] = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
+    reference: ClassVar[str] = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
     label_type: ClassVar[Literal["single", "multi"]] = "multi"
     primary_metric: ClassVar[str] = "map"
     trainable: Literal["all", "fc6-8", "fc8"] = Field(

@@ -12,7 +12,7 @@ from ssltransfer.config.tasks.colorization import Colorization
 from ssltransfer.config.tasks.exemplar import Exemplar
 from ssltransfer.config.tasks.fixed import Hog, Imported, RandomNetwork, Snapshot
 from ssltransfer.config.tasks.motion import MotionSegmentation
-from ssltransfer.config.tasks.multi_task import Member, Several
+from ssltransfer.config.tasks.multi_task import MultiTask, TaskSpec
 from ssltransfer.config.tasks.patches import JigsawKolesnikov, RelativePatchLocation
 from ssltransfer.config.tasks.patches import PatchOptions as PatchOptions
 from ssltransfer.config.tasks.positions import PatchGrid as PatchGrid
@@ -35,7 +35,7 @@ TASKS: tuple[type[TaskOptions], ...] = (
     ExemplarPatches,
     Colorization,
     MotionSegmentation,
-    Several,
+    MultiTask,
     RandomNetwork,
     Hog,
     Imported,
@@ -53,7 +53,7 @@ AnyTask = Annotated[
     | ExemplarPatches
     | Colorization
     | MotionSegmentation
-    | Several
+    | MultiTask
     | RandomNetwork
     | Hog
     | Imported
@@ -63,5 +63,5 @@ AnyTask = Annotated[
 ]
 
 # The tasks of several are any of these, which only now are known.
-Member.model_rebuild()
-Several.model_rebuild()
+TaskSpec.model_rebuild()
+MultiTask.model_rebuild()

@@ -15,10 +15,11 @@ class RandomNetwork(TaskOptions):
 
     name: Literal["random"] = "random"
     module: ClassVar[str] = "random_network"
-    source: ClassVar[str] = "Noroozi et al. 2018, section 5 (5); protocols 1.12"
-    trains: ClassVar[bool] = False
+    exports_fc: ClassVar[bool] = True
+    reference: ClassVar[str] = "Noroozi et al. 2018, section 5 (5); protocols 1.12"
+    is_trainable: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
-    rescale: bool = Field(
+    data_dependent_init: bool = Field(
         False, description="By images: unit variance, equal relative gradients (Krähenbühl et al. 2016); needs data."
     )
 
@@ -28,10 +29,11 @@ class Hog(TaskOptions):
 
     name: Literal["hog"] = "hog"
     module: ClassVar[str] = "hog"
-    source: ClassVar[str] = "Noroozi et al. 2018 (CC+HOG); protocols 1.11"
-    trains: ClassVar[bool] = False
-    sampled: int = Field(1_000_000, ge=1, description="Descriptors that the vocabulary is learned from.")
-    iterations: int = Field(20, ge=1)
+    is_network: ClassVar[bool] = False
+    reference: ClassVar[str] = "Noroozi et al. 2018 (CC+HOG); protocols 1.11"
+    is_trainable: ClassVar[bool] = False
+    num_descriptors: int = Field(1_000_000, ge=1, description="Descriptors that the vocabulary is learned from.")
+    max_iter: int = Field(20, ge=1)
 
 
 class Snapshot(TaskOptions):
@@ -39,10 +41,10 @@ class Snapshot(TaskOptions):
 
     name: Literal["snapshot"] = "snapshot"
     module: ClassVar[str] = "snapshot"
-    source: ClassVar[str] = "Doersch & Zisserman 2017, figure 3; protocols 1.9"
-    trains: ClassVar[bool] = False
+    reference: ClassVar[str] = "Doersch & Zisserman 2017, figure 3; protocols 1.9"
+    is_trainable: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
-    of: str = Field(description="Name of the pretext.")
+    source: str = Field(description="Name of the pretext.")
     step: int = Field(ge=1, description="After how many of its steps.")
 
 
@@ -51,12 +53,15 @@ class Imported(TaskOptions):
 
     name: Literal["imported"] = "imported"
     module: ClassVar[str] = "imported"
-    source: ClassVar[str] = "any file of weights; protocols 2.6 and 6"
-    trains: ClassVar[bool] = False
+    exports_fc: ClassVar[bool] = True
+    reference: ClassVar[str] = "any file of weights; protocols 2.6 and 6"
+    is_trainable: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="What the tensors' names begin with, where several sets fit.")
-    fresh: tuple[str, ...] = Field((), description="Patterns of tensors that the file may lack; they stay random.")
+    allow_missing: tuple[str, ...] = Field(
+        (), description="Patterns of tensors that the file may lack; they stay random."
+    )
     normalize: Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"] | None = Field(
         None, description="Of images; null: as the file says if it is one of ours, else imagenet."
     )

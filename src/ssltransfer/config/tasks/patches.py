@@ -15,10 +15,12 @@ class PatchOptions(TaskOptions):
 
     tiles: Tiles = Tiles(jitter=21, channel_shift=0)
     resize: int = Field(292, ge=12, description="The whole image becomes a square of this side before the crop.")
-    gray: float = Field(0.66, ge=0, le=1, description="Share of images turned gray.")
-    gray_each: bool = Field(False, description="Gray is decided for each patch (the paper), not for all nine (code).")
-    embedding: int = Field(1000, ge=1, description="Numbers that each patch becomes: the network's logits.")
-    hidden: int = Field(4096, ge=1, description="Width of the layer that reads the joined embeddings.")
+    grayscale_prob: float = Field(0.66, ge=0, le=1, description="Share of images turned gray.")
+    grayscale_per_patch: bool = Field(
+        False, description="Gray is decided for each patch (the paper), not for all nine (code)."
+    )
+    embed_dim: int = Field(1000, ge=1, description="Numbers that each patch becomes: the network's logits.")
+    hidden_dim: int = Field(4096, ge=1, description="Width of the layer that reads the joined embeddings.")
     dropout: float = Field(0.5, ge=0, lt=1)
     bn_momentum: float = Field(
         0.003, gt=0, le=1, description="Share of a batch in that layer's running statistics; short runs want 0.1."
@@ -36,14 +38,18 @@ class JigsawKolesnikov(PatchOptions):
 
     name: Literal["jigsaw-kolesnikov"] = "jigsaw-kolesnikov"
     module: ClassVar[str] = "jigsaw_kolesnikov"
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 1.4"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 1.4"
     permutations: int = Field(100, ge=2, le=40320)
-    shown: int = Field(8, ge=1, description="Different permutations that each image is shown in (paper: 16).")
+    permutations_per_image: int = Field(
+        8, ge=1, description="Different permutations that each image is shown in (paper: 16)."
+    )
 
     @model_validator(mode="after")
     def _enough(self) -> JigsawKolesnikov:
-        if self.shown > self.permutations:
-            raise ValueError(f"{self.shown} permutations cannot be shown where there are {self.permutations}")
+        if self.permutations_per_image > self.permutations:
+            raise ValueError(
+                f"permutations_per_image {self.permutations_per_image} is more than the {self.permutations} permutations"
+            )
         return self
 
 
@@ -52,4 +58,4 @@ class RelativePatchLocation(PatchOptions):
 
     name: Literal["relative-patch-location"] = "relative-patch-location"
     module: ClassVar[str] = "relative_patch_location"
-    source: ClassVar[str] = "Kolesnikov et al. 2019; protocols 1.3b"
+    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 1.3b"

@@ -40,12 +40,12 @@ class Jigsaw(TaskOptions):
 
     name: Literal["jigsaw"] = "jigsaw"
     module: ClassVar[str] = "jigsaw"
-    source: ClassVar[str] = "Noroozi & Favaro 2016; protocols 1.1"
+    reference: ClassVar[str] = "Noroozi & Favaro 2016; protocols 1.1"
     permutations: int = Field(1000, ge=2, le=40320)
     tiles: Tiles = Tiles()
     resize: int = Field(256, ge=12, description="Short side in pixels before the crop.")
-    gray: float = Field(0.3, ge=0, le=1, description="Share of images turned gray.")
-    hidden: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
+    grayscale_prob: float = Field(0.3, ge=0, le=1, description="Share of images turned gray.")
+    hidden_dim: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
     dropout: float = Field(0.5, ge=0, lt=1)
     bn: bool = Field(False, description="Batch normalization in fc6 and fc7: a small run leaves chance level sooner.")
 
@@ -55,15 +55,20 @@ class JigsawPP(TaskOptions):
 
     name: Literal["jigsaw++"] = "jigsaw++"
     module: ClassVar[str] = "jigsawpp"
-    source: ClassVar[str] = "Noroozi et al. 2018, section 4; protocols 1.2"
+    images_per_group: ClassVar[int] = 2
+    reference: ClassVar[str] = "Noroozi et al. 2018, section 4; protocols 1.2"
     permutations: int = Field(701, ge=2, le=2000)
     min_distance: int = Field(3, ge=2, le=9)
-    mean_target: float | None = Field(None, ge=0.85, le=0.89, description="Mean Hamming distance / 9 (paper: 0.86).")
+    target_mean_hamming: float | None = Field(
+        None, ge=0.85, le=0.89, description="Mean Hamming distance / 9 (paper: 0.86)."
+    )
     occluders: tuple[int, ...] = Field((0, 1, 2), description="Numbers of occluding tiles, equally likely.")
     tiles: Tiles = Tiles(jitter=18)
     resize: int = Field(256, ge=12, description="Short side in pixels before the crop.")
-    gray: float = Field(0.7, ge=0, le=1, description="Share of puzzles turned gray, occluders alike.")
-    projection: float = Field(0.0, ge=0, le=1, description="Share of the other puzzles with projected color.")
-    hidden: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
+    grayscale_prob: float = Field(0.7, ge=0, le=1, description="Share of puzzles turned gray, occluders alike.")
+    color_projection_prob: float = Field(
+        0.0, ge=0, le=1, description="Share of the other puzzles with projected color."
+    )
+    hidden_dim: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
     dropout: float = Field(0.5, ge=0, lt=1)
     bn: bool = Field(False, description="Batch normalization in fc6 and fc7: a small run leaves chance level sooner.")

@@ -14,13 +14,13 @@ from ssltransfer.config.tasks.positions import PatchGrid
 class ResidualHead(Spec):
     """Two residual units of stride 2 on the backbone's last map: 12x12x1024 to 3x3x512 for patches of 96."""
 
-    channels: tuple[int, int] = Field((1024, 512), description="Output channels of the two units.")
-    mid: int = Field(128, ge=1, description="Channels of their 3x3 convolutions.")
+    head_dims: tuple[int, int] = Field((1024, 512), description="Output channels of the two units.")
+    bottleneck_dim: int = Field(128, ge=1, description="Channels of their 3x3 convolutions.")
 
     @model_validator(mode="after")
     def _positive(self) -> ResidualHead:
-        if min(self.channels) < 1:
-            raise ValueError(f"channels {list(self.channels)} must be positive")
+        if min(self.head_dims) < 1:
+            raise ValueError(f"head_dims {list(self.head_dims)} must be positive")
         return self
 
 
@@ -29,11 +29,14 @@ class RelativePositionResidual(PatchGrid):
 
     name: Literal["relative-position-residual"] = "relative-position-residual"
     module: ClassVar[str] = "relative_position_residual"
-    shares: ClassVar[bool] = True
-    source: ClassVar[str] = "Doersch & Zisserman 2017; protocols 1.3c"
-    harmonized: bool = Field(False, description="Lightness three times, as colorization sees it; else color dropping.")
+    gpu_hours_per_epoch: ClassVar[float | None] = 350.0
+    supports_multi_task: ClassVar[bool] = True
+    reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 1.3c"
+    lightness_input: bool = Field(
+        False, description="Lightness three times, as colorization sees it; else color dropping."
+    )
     head: ResidualHead = ResidualHead()
-    hidden: int = Field(512, ge=1, description="Width inside the three fully-connected residual units.")
+    hidden_dim: int = Field(512, ge=1, description="Width inside the three fully-connected residual units.")
     width: int | None = Field(
         None, ge=1, description="Width between them, after a linear layer; default that of two patches (2 x 4608)."
     )
@@ -44,8 +47,10 @@ class ExemplarPatches(TaskOptions):
 
     name: Literal["exemplar-patches"] = "exemplar-patches"
     module: ClassVar[str] = "exemplar_patches"
-    shares: ClassVar[bool] = True
-    source: ClassVar[str] = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
+    images_per_group: ClassVar[int] = 2
+    gpu_hours_per_epoch: ClassVar[float | None] = 60.0
+    supports_multi_task: ClassVar[bool] = True
+    reference: ClassVar[str] = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
     resize: int = Field(256, ge=16, description="Side of the square that the whole image is squeezed to.")
     patch: int = Field(96, ge=8)
     translation: float = Field(0.2, ge=0, le=1, description="Largest shift in x and in y, in sides of a patch.")

@@ -14,10 +14,10 @@ class Rotation(TaskOptions):
 
     name: Literal["rotation"] = "rotation"
     module: ClassVar[str] = "rotation"
-    source: ClassVar[str] = "Gidaris et al. 2018; protocols 1.5"
-    shares: ClassVar[bool] = True
+    reference: ClassVar[str] = "Gidaris et al. 2018; protocols 1.5"
+    supports_multi_task: ClassVar[bool] = True
     augment: Literal["random-resized-crop", "inception", "crop"] = Field(
         "random-resized-crop",
         description="RotNet's random box, Inception's (Kolesnikov 2019), or a random crop.",
     )
-    hidden: int = Field(4096, ge=1, description="Width of fc6 and fc7 where the backbone is no residual network.")
+    hidden_dim: int = Field(4096, ge=1, description="Width of fc6 and fc7 where the backbone is no residual network.")

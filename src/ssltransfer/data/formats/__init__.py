@@ -19,7 +19,7 @@ class LayoutError(UserError):
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetListing:
     """Images that a layout names, before any of them was opened.
 
     Attributes:
@@ -27,7 +27,7 @@ class Found:
         paths: relative path of each image, in the set's own fixed order.
         labels: class of each image, or None where the set has no single label a image.
         classes: names of the classes.
-        presence: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels a image.
+        multi_label: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels a image.
         skipped: path -> reason, for files that are no candidates.
         targets: relative path of what each image comes with, where the dataset was asked for it.
         notes: remarks to print, such as a size that differs from the published one.
@@ -37,7 +37,7 @@ class Found:
     paths: list[str]
     labels: list[int] | None = None
     classes: list[str] = field(default_factory=list)
-    presence: np.ndarray | None = None
+    multi_label: np.ndarray | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     targets: list[str] | None = None
@@ -65,7 +65,7 @@ _MODULES = {
 }
 
 
-def find(dataset: Dataset, *, workers: int = 1) -> Found:
+def find(dataset: Dataset, *, workers: int = 1) -> DatasetListing:
     """The images of a data set, fetched or drawn first where the format does that.
 
     Args:
@@ -77,7 +77,7 @@ def find(dataset: Dataset, *, workers: int = 1) -> Found:
         ArtifactError: the disk is full where images are fetched or written.
     """
     module = import_module(f"ssltransfer.data.formats.{_MODULES[dataset.format]}")
-    finder: Callable[..., Found] = module.find
+    finder: Callable[..., DatasetListing] = module.find
     found = finder(dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())}), workers=workers)
     if not found.paths:
         raise LayoutError(f"{found.root}: no images here; check root and split of this dataset.")

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssltransfer.artifacts.files import explained
+from ssltransfer.artifacts.files import friendly_os_errors
 from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
-from ssltransfer.data.formats import Found, LayoutError, folder_of
-from ssltransfer.data.formats.download import alone
+from ssltransfer.data.formats import DatasetListing, LayoutError, folder_of
+from ssltransfer.data.formats.download import download_lock
 from ssltransfer.data.formats.folders import find_images
 from ssltransfer.data.formats.matlab import read_mat
 
 Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H, W) in meters
 
 
-def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> Found:
+def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> DatasetListing:
     """Images of a split and their depth maps.
 
     NYU's and Ma & Karaman's lie in HDF5 files and are written once, at the first call, as
@@ -42,15 +42,15 @@ def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> Found:
     folder_of(root)
     folder = root / f"{dataset.format}-png" / dataset.split
     if not folder.is_dir():
-        with alone(root, dataset.format):
+        with download_lock(root, dataset.format):
             if not folder.is_dir():
                 _write(folder, _nyu(root, dataset.split) if isinstance(dataset, NyuDepthV2) else _fast(root, dataset))
     names = [path.removesuffix(".png") for path in find_images(folder / "rgb").paths]
     targets = [f"depth/{name}.npy" for name in names] if dataset.targets else None
-    return Found(folder, [f"rgb/{name}.png" for name in names], targets=targets)
+    return DatasetListing(folder, [f"rgb/{name}.png" for name in names], targets=targets)
 
 
-def _listed(root: Path, dataset: Rgbd) -> Found:
+def _listed(root: Path, dataset: Rgbd) -> DatasetListing:
     file = root / f"{dataset.split}.txt"
     try:
         lines = file.read_text("utf-8").splitlines()
@@ -66,7 +66,9 @@ def _listed(root: Path, dataset: Rgbd) -> Found:
             if len(fields) != 2:
                 raise LayoutError(f"{file}: line {number} is not a image and a depth map; mend this line.")
             pairs.append(fields)
-    return Found(root, [path for path, _ in pairs], targets=[path for _, path in pairs] if dataset.targets else None)
+    return DatasetListing(
+        root, [path for path, _ in pairs], targets=[path for _, path in pairs] if dataset.targets else None
+    )
 
 
 def _nyu(root: Path, split: str) -> Iterator[Frame]:
@@ -119,7 +121,7 @@ def _write(folder: Path, frames: Iterator[Frame]) -> None:
     """Write all frames beside, then give the folder its name."""
     beside = folder.with_name(f".{folder.name}.partial")
     print(f"{folder}: writing images and depth maps", flush=True)
-    with explained(folder):
+    with friendly_os_errors(folder):
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "rgb").mkdir(parents=True)
         for name, image, depth in frames:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.error import URLError
 
-from ssltransfer.artifacts.files import explained
+from ssltransfer.artifacts.files import friendly_os_errors
 from ssltransfer.config.formats import Torchvision
 from ssltransfer.data.formats import LayoutError
 
@@ -22,12 +22,12 @@ PATIENCE = 60
 
 
 @contextmanager
-def alone(root: Path, name: str) -> Iterator[None]:
+def download_lock(root: Path, name: str) -> Iterator[None]:
     """Keep other processes from fetching or writing the same set: the indexes of its splits are separate jobs.
 
     The system frees the lock on any death of its holder.
     """
-    with explained(root):
+    with friendly_os_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / f".{name}.lock").open("a")
     with lock:
@@ -49,7 +49,7 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
-        with explained(root):
+        with friendly_os_errors(root):
             return load(dataset.download)
     except (URLError, TimeoutError, ConnectionError, socket.gaierror) as error:
         reason = getattr(error, "reason", None) or error
@@ -64,12 +64,12 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
             raise LayoutError(
                 f"{root}: {dataset.format} was downloaded but is damaged ({error}); remove it and run again."
             ) from None
-        raise not_here(dataset, root) from None
+        raise missing_dataset_error(dataset, root) from None
     finally:
         socket.setdefaulttimeout(before)
 
 
-def not_here(dataset: Torchvision, root: Path) -> LayoutError:
+def missing_dataset_error(dataset: Torchvision, root: Path) -> LayoutError:
     """What to say where files are missing that may not be fetched."""
     return LayoutError(
         f"{root}: {dataset.format} is not here, or damaged; set download: true, or put its files here "

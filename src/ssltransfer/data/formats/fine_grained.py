@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.config.formats import Cars196, Cub200
-from ssltransfer.data.formats import Found, LayoutError
+from ssltransfer.data.formats import DatasetListing, LayoutError
 from ssltransfer.data.formats.matlab import read_mat
 
 Images = list[tuple[str, int, bool]]  # path, class from 0, whether it is of the training split
 
 
-def find(dataset: Cub200 | Cars196, *, workers: int = 1) -> Found:
+def find(dataset: Cub200 | Cars196, *, workers: int = 1) -> DatasetListing:
     """Images of a split in the order of the published lists.
 
     Raises:
@@ -29,7 +29,7 @@ def find(dataset: Cub200 | Cars196, *, workers: int = 1) -> Found:
         "zero-shot-test": lambda number, train: number >= half,
     }[dataset.split]
     chosen = [(path, number) for path, number, train in everything if wanted(number, train)]
-    return Found(root, [path for path, _ in chosen], [number for _, number in chosen], classes)
+    return DatasetListing(root, [path for path, _ in chosen], [number for _, number in chosen], classes)
 
 
 def _cub(root: Path) -> tuple[Images, list[str]]:

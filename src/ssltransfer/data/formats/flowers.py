@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.config.formats import Flowers102
-from ssltransfer.data.formats import Found, LayoutError
-from ssltransfer.data.formats.download import alone, fetch
+from ssltransfer.data.formats import DatasetListing, LayoutError
+from ssltransfer.data.formats.download import download_lock, fetch
 from ssltransfer.data.formats.matlab import read_mat
 
 _SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-def find(dataset: Flowers102, *, workers: int = 1) -> Found:
+def find(dataset: Flowers102, *, workers: int = 1) -> DatasetListing:
     """Images of a split in the order of setid.mat; class ids as torchvision's, published ones less 1.
 
     Raises:
@@ -28,12 +28,12 @@ def find(dataset: Flowers102, *, workers: int = 1) -> Found:
     # torchvision fetches these two after the images are unpacked.
     lists = (base / "imagelabels.mat", base / "setid.mat")
     if not (all(path.is_file() for path in lists) and (base / "jpg").is_dir()):
-        with alone(root, dataset.format):
+        with download_lock(root, dataset.format):
             fetch(dataset, root, lambda download: datasets.Flowers102(dataset.root, dataset.split, download=download))
     labels, splits = (read_mat(path.read_bytes(), str(path)) for path in lists)
     try:
         numbers = np.atleast_1d(splits[_SPLITS[dataset.split]]).tolist()
-        return Found(
+        return DatasetListing(
             base,
             [f"jpg/image_{number:05d}.jpg" for number in numbers],
             [int(labels["labels"][number - 1]) - 1 for number in numbers],

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssltransfer.config.formats import Folder, ImageFolder
-from ssltransfer.data.formats import Found, LayoutError, folder_of
+from ssltransfer.data.formats import DatasetListing, LayoutError, folder_of
 from ssltransfer.data.image_io import EXTENSIONS
 
 NO_IMAGE = "not a image's file name"
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017", "val2017"})
 
 
-def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> Found:
+def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> DatasetListing:
     """All images below root (and split), sorted by path; the class is the first folder of the path.
 
     Raises:
@@ -37,7 +37,7 @@ def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> Found:
     return found
 
 
-def find_images(root: Path) -> Found:
+def find_images(root: Path) -> DatasetListing:
     """Every image below `root`, unlabelled; links are followed, but never in a circle.
 
     Raises:
@@ -52,10 +52,10 @@ def find_images(root: Path) -> Found:
             skipped[path] = reason
         else:
             paths.append(path)
-    return Found(root, sorted(paths), skipped=skipped)
+    return DatasetListing(root, sorted(paths), skipped=skipped)
 
 
-def find_classes(root: Path) -> Found:
+def find_classes(root: Path) -> DatasetListing:
     """Every image below a class folder; classes are the sorted names of root's folders, as torchvision's.
 
     Raises:
@@ -72,7 +72,7 @@ def find_classes(root: Path) -> Found:
     empty = sorted(set(range(len(classes))) - set(labels))
     if empty:
         raise LayoutError(f"{root}: class folder {_as_text(classes[empty[0]])!r} holds no images; fill or remove it.")
-    return Found(root, inside, labels, classes, skipped=skipped)
+    return DatasetListing(root, inside, labels, classes, skipped=skipped)
 
 
 def class_names(root: Path) -> list[str]:

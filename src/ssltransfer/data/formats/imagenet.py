@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssltransfer.config.formats import ImageNet
-from ssltransfer.data.formats import Found, LayoutError, folders
+from ssltransfer.data.formats import DatasetListing, LayoutError, folders
 from ssltransfer.data.formats.matlab import read_mat
 
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -16,7 +16,7 @@ META = "meta.mat"
 DEVKIT = "ILSVRC2012_devkit_t12"
 
 
-def find(dataset: ImageNet, *, workers: int = 1) -> Found:
+def find(dataset: ImageNet, *, workers: int = 1) -> DatasetListing:
     """Images of train or val; class id = place of the WordNet id among the sorted ids, as torchvision's ImageNet.
 
     Where train/ is there, its folders give the classes of val too, so that a part of the set keeps equal ids in both.
@@ -39,7 +39,7 @@ def find(dataset: ImageNet, *, workers: int = 1) -> Found:
     return _flat(folder, top, train)
 
 
-def _renumbered(found: Found, train: list[str]) -> Found:
+def _renumbered(found: DatasetListing, train: list[str]) -> DatasetListing:
     strangers = sorted(set(found.classes) - set(train))
     if train and strangers:
         raise LayoutError(f"{found.root}: class {strangers[0]!r} is not in train; val must be of the same classes.")
@@ -49,7 +49,7 @@ def _renumbered(found: Found, train: list[str]) -> Found:
     return replace(found, labels=[number[found.classes[label]] for label in found.labels], classes=train)
 
 
-def _flat(folder: Path, top: Path, train: list[str]) -> Found:
+def _flat(folder: Path, top: Path, train: list[str]) -> DatasetListing:
     """val/ILSVRC2012_val_00000001.JPEG: line n of the ground truth holds the devkit's id of image n."""
     found = folders.find_images(folder)
     truth, wnid_of = _devkit(top)
@@ -66,7 +66,7 @@ def _flat(folder: Path, top: Path, train: list[str]) -> Found:
             labels.append(number[wnid])
         else:
             skipped[path] = f"its class {wnid} is not in train"
-    return Found(folder, paths, labels, classes, skipped=skipped)
+    return DatasetListing(folder, paths, labels, classes, skipped=skipped)
 
 
 def _devkit(root: Path) -> tuple[list[int], dict[int, str]]:

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from ssltransfer.config.formats import Places205, Places365
-from ssltransfer.data.formats import Found, LayoutError
-from ssltransfer.data.formats.download import alone, fetch, not_here
+from ssltransfer.data.formats import DatasetListing, LayoutError
+from ssltransfer.data.formats.download import download_lock, fetch, missing_dataset_error
 
 _LISTS_365 = {"train": "places365_train_standard.txt", "val": "places365_val.txt"}
 _FOLDERS_365 = {"train": ("data_256_standard", "data_256"), "val": ("val_256",)}
@@ -15,7 +15,7 @@ _CATEGORIES_365 = "categories_places365.txt"
 _FOLDERS_205 = ("images256", "data/vision/torralba/deeplearning/images256")
 
 
-def find(dataset: Places205 | Places365, *, workers: int = 1) -> Found:
+def find(dataset: Places205 | Places365, *, workers: int = 1) -> DatasetListing:
     """Images of a split in the order of its list; class ids as published.
 
     Raises:
@@ -25,11 +25,11 @@ def find(dataset: Places205 | Places365, *, workers: int = 1) -> Found:
     return _find205(Path(dataset.root), dataset.split) if isinstance(dataset, Places205) else _find365(dataset)
 
 
-def _find365(dataset: Places365) -> Found:
+def _find365(dataset: Places365) -> DatasetListing:
     root = Path(dataset.root)
     listing = root / _LISTS_365[dataset.split]
     if _folder365(root, dataset.split) is None or not (listing.is_file() and (root / _CATEGORIES_365).is_file()):
-        with alone(root, dataset.format):
+        with download_lock(root, dataset.format):
             _fetch(dataset, root)
     folder = _folder365(root, dataset.split)
     assert folder is not None
@@ -50,7 +50,7 @@ def _fetch(dataset: Places365, root: Path) -> None:
     if _folder365(root, dataset.split) is not None or not dataset.download:
         fetch(dataset, root, lambda download: Fetched(str(root), split, small=True, download=download))
         if _folder365(root, dataset.split) is None:
-            raise not_here(dataset, root)
+            raise missing_dataset_error(dataset, root)
         return
     beside = root / ".places365.partial"
     for name in ("data_256", "data_256_standard", "val_256"):
@@ -63,7 +63,7 @@ def _fetch(dataset: Places365, root: Path) -> None:
     beside.rmdir()
 
 
-def _find205(root: Path, split: str) -> Found:
+def _find205(root: Path, split: str) -> DatasetListing:
     name = f"{split}_places205.csv"
     listing = next((file for file in (root / name, root / "trainvalsplit_places205" / name) if file.is_file()), None)
     folder = next((root / name for name in _FOLDERS_205 if (root / name).is_dir()), None)
@@ -76,12 +76,12 @@ def _find205(root: Path, split: str) -> Found:
     return _found(folder, listing, classes)
 
 
-def _found(folder: Path, listing: Path, classes: list[str]) -> Found:
+def _found(folder: Path, listing: Path, classes: list[str]) -> DatasetListing:
     pairs = _pairs(listing)
     largest = max((label for _, label in pairs), default=0)
     if largest >= len(classes):
         raise LayoutError(f"{listing}: label {largest} has no name in {_CATEGORIES_365}; restore these files.")
-    return Found(folder, [path for path, _ in pairs], [label for _, label in pairs], classes)
+    return DatasetListing(folder, [path for path, _ in pairs], [label for _, label in pairs], classes)
 
 
 def _pairs(listing: Path) -> list[tuple[str, int]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssltransfer.config.formats import Sbd
-from ssltransfer.data.formats import Found, LayoutError
+from ssltransfer.data.formats import DatasetListing, LayoutError
 from ssltransfer.data.formats.voc import CLASSES, ids_of
 
 
-def find(dataset: Sbd, *, workers: int = 1) -> Found:
+def find(dataset: Sbd, *, workers: int = 1) -> DatasetListing:
     """Images of a list, img/ID.jpg, and their masks, cls/ID.mat.
 
     Args:
@@ -29,7 +29,7 @@ def find(dataset: Sbd, *, workers: int = 1) -> Found:
         there = ", ".join(sorted(path.stem for path in root.glob("*.txt"))) or "no lists"
         raise LayoutError(f"{listing}: missing; there are: {there}.")
     ids = ids_of(listing)
-    return Found(
+    return DatasetListing(
         root,
         [f"img/{name}.jpg" for name in ids],
         classes=list(CLASSES),

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import toyworld
 from ssltransfer.config.formats import Synthetic, Voc
-from ssltransfer.data import world
-from ssltransfer.data.formats import Found, LayoutError, folders, voc
+from ssltransfer.data.formats import DatasetListing, LayoutError, folders, voc
 
 
-def find(dataset: Synthetic, *, workers: int = 1) -> Found:
+def find(dataset: Synthetic, *, workers: int = 1) -> DatasetListing:
     """Draw the images if they are not there yet; a folder of its own for each size and seed."""
     root = Path(dataset.root) / f"{dataset.subset}-{dataset.size}px-seed{dataset.seed}-n{dataset.num_images}"
     try:
-        world.draw(
+        toyworld.generate(
             dataset.subset,
             root,
             split=dataset.split,
-            n=dataset.num_images,
+            num_images=dataset.num_images,
             size=dataset.size,
             seed=dataset.seed,
             workers=workers,
@@ -34,13 +34,13 @@ def find(dataset: Synthetic, *, workers: int = 1) -> Found:
             return found
         names = [path.removesuffix(".jpg") for path in found.paths]
         images, depth = [f"rgb/{name}.jpg" for name in names], [f"depth/{name}.png" for name in names]
-        return Found(root / dataset.split, images, targets=depth)
+        return DatasetListing(root / dataset.split, images, targets=depth)
     if dataset.subset == "clips":
         return _clips(root, dataset.split)
     return folders.find_classes(root / dataset.split)
 
 
-def _clips(root: Path, split: str) -> Found:
+def _clips(root: Path, split: str) -> DatasetListing:
     """Frames of the split's clips; all splits lie in one folder, and a list says whose a clip is (DAVIS layout)."""
     lines = (root / "ImageSets" / "480p" / f"{split}.txt").read_text().splitlines()
-    return Found(root, [line.split(" /Annotations/")[0].lstrip("/") for line in lines])
+    return DatasetListing(root, [line.split(" /Annotations/")[0].lstrip("/") for line in lines])

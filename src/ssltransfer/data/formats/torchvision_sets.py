@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssltransfer.artifacts.files import explained
+from ssltransfer.artifacts.files import friendly_os_errors
 from ssltransfer.config.formats import Cifar10, Cifar100, Stl10
-from ssltransfer.data.formats import Found, folders
-from ssltransfer.data.formats.download import alone, fetch
+from ssltransfer.data.formats import DatasetListing, folders
+from ssltransfer.data.formats.download import download_lock, fetch
 
 
-def find(dataset: Cifar10 | Cifar100 | Stl10, *, workers: int = 1) -> Found:
+def find(dataset: Cifar10 | Cifar100 | Stl10, *, workers: int = 1) -> DatasetListing:
     """Images of a split as root/<format>-png/<split>/<class>/<place in the split>.png, written at the first call.
 
     The classes' sorted names are in the order of the published ids. STL-10's unlabeled part has one folder of that
@@ -30,7 +30,7 @@ def find(dataset: Cifar10 | Cifar100 | Stl10, *, workers: int = 1) -> Found:
     root = Path(dataset.root)
     folder = root / f"{dataset.format}-png" / dataset.split
     if not folder.is_dir():
-        with alone(root, dataset.format):
+        with download_lock(root, dataset.format):
             if not folder.is_dir():
                 images, labels, classes = fetch(dataset, root, lambda download: _load(dataset, download))
                 _export(folder, images, [classes[label] for label in labels], workers)
@@ -63,7 +63,7 @@ def _export(folder: Path, images: np.ndarray, names: list[str], workers: int) ->
             Image.fromarray(np.ascontiguousarray(images[row])).save(beside / places[row], compress_level=0)
 
     print(f"{folder}: writing {len(places)} images", flush=True)
-    with explained(folder):
+    with friendly_os_errors(folder):
         shutil.rmtree(beside, ignore_errors=True)
         for name in set(names):
             (beside / name).mkdir(parents=True)

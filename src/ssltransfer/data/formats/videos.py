@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ssltransfer.config.formats import Video
-from ssltransfer.data.formats import Found, LayoutError, folder_of
+from ssltransfer.data.formats import DatasetListing, LayoutError, folder_of
 from ssltransfer.data.formats.folders import NO_IMAGE, find_images
 from ssltransfer.data.image_io import is_candidate
 from ssltransfer.data.videos import VIDEO_EXTENSIONS, is_video
@@ -14,7 +14,7 @@ from ssltransfer.data.videos import VIDEO_EXTENSIONS, is_video
 _LISTS = Path("ImageSets/480p")
 
 
-def find(dataset: Video, *, workers: int = 1) -> Found:
+def find(dataset: Video, *, workers: int = 1) -> DatasetListing:
     """All videos below root, sorted by path: files, and folders that hold images.
 
     Below JPEGImages/480p, or JPEGImages, alone where there is such a folder, as masks are images too.
@@ -40,7 +40,7 @@ def find(dataset: Video, *, workers: int = 1) -> Found:
     if not paths:
         endings = ", ".join(sorted(VIDEO_EXTENSIONS))
         raise LayoutError(f"{root / start}: no videos here: neither files ({endings}) nor folders of frames.")
-    return Found(root, paths, skipped=skipped)
+    return DatasetListing(root, paths, skipped=skipped)
 
 
 def _of_split(root: Path, split: str, paths: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ssltransfer.config.formats import Voc
-from ssltransfer.data.formats import Found, LayoutError
+from ssltransfer.data.formats import DatasetListing, LayoutError
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -16,7 +16,7 @@ CLASSES = (
 )
 
 
-def find(dataset: Voc, *, workers: int = 1) -> Found:
+def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
     """Images of a split; presence of the 20 classes (1 present, 0 difficult, -1 absent).
 
     Presence comes from the lists ImageSets/Main/<class>_<split>.txt. Where all of them are missing it is read from
@@ -48,21 +48,21 @@ def find(dataset: Voc, *, workers: int = 1) -> Found:
     ids = ids_of(listing)
     notes: list[str] = []
     lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
-    presence = None  # which classes a image has is in its mask, if masks were asked for
+    multi_label = None  # which classes a image has is in its mask, if masks were asked for
     if dataset.targets is None and any(path.is_file() for path in lists.values()):
-        presence = _from_lists(ids, lists)
+        multi_label = _from_lists(ids, lists)
     elif dataset.targets != "masks":
-        presence = _from_boxes(ids, root / "Annotations")
+        multi_label = _from_boxes(ids, root / "Annotations")
         if dataset.targets is None:
             notes.append(f"{main}: no class lists of {dataset.split}; classes are read from Annotations.")
     folder, suffix = {"boxes": ("Annotations", "xml"), "masks": ("SegmentationClass", "png")}.get(
         dataset.targets or "", ("", "")
     )
-    return Found(
+    return DatasetListing(
         root,
         [f"JPEGImages/{name}.jpg" for name in ids],
         classes=list(CLASSES),
-        presence=presence,
+        multi_label=multi_label,
         notes=notes,
         targets=[f"{folder}/{name}.{suffix}" for name in ids] if folder else None,
     )
@@ -73,8 +73,16 @@ def ids_of(listing: Path) -> list[str]:
     return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
 
 
+def palette() -> np.ndarray:
+    """VOC's color of each mask value, uint8 (256, 3): the bits of the value spread over red, green and blue."""
+    values, colors = np.arange(256)[:, None], np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colors |= ((values >> (3 * bit + np.arange(3)) & 1) << (7 - bit)).astype(np.uint8)
+    return colors
+
+
 def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:
-    presence = np.full((len(ids), len(CLASSES)), -1, np.int8)
+    multi_label = np.full((len(ids), len(CLASSES)), -1, np.int8)
     row = {name: place for place, name in enumerate(ids)}
     for column, name in enumerate(CLASSES):
         if not lists[name].is_file():
@@ -86,12 +94,12 @@ def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:
             if len(fields) != 2 or fields[1] not in ("-1", "0", "1"):
                 raise LayoutError(f"{lists[name]}: line {number} is not a image and -1, 0 or 1; restore this file.")
             if fields[0] in row:
-                presence[row[fields[0]], column] = int(fields[1])
-    return presence
+                multi_label[row[fields[0]], column] = int(fields[1])
+    return multi_label
 
 
 def _from_boxes(ids: list[str], annotations: Path) -> np.ndarray:
-    presence = np.full((len(ids), len(CLASSES)), -1, np.int8)
+    multi_label = np.full((len(ids), len(CLASSES)), -1, np.int8)
     column = {name: place for place, name in enumerate(CLASSES)}
     for row, name in enumerate(ids):
         file = annotations / f"{name}.xml"
@@ -107,5 +115,5 @@ def _from_boxes(ids: list[str], annotations: Path) -> np.ndarray:
             kind = (item.findtext("name") or "").strip()
             if kind in column:
                 plain = int((item.findtext("difficult") or "0").strip() != "1")
-                presence[row, column[kind]] = max(presence[row, column[kind]], plain)
-    return presence
+                multi_label[row, column[kind]] = max(multi_label[row, column[kind]], plain)
+    return multi_label

@@ -13,9 +13,9 @@ from torchvision.ops import roi_align, roi_pool
 from ssltransfer.data.rng import seed_of
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.fuse_bn import absorb_norms
+from ssltransfer.models.fuse_bn import fuse_conv_bn
 from ssltransfer.models.layer_mix import MixedBackbone
-from ssltransfer.models.weights import Model
+from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.detection.proposals import grid
 
 CALIBRATION_ROIS = 64  # of a image, for the norms of a region's layers
@@ -94,25 +94,25 @@ class FcBackbone(DetectorBackbone):
 
     def __init__(
         self,
-        model: Model,
+        model: PretrainedModel,
         reinit_fc: bool,
         dropout: float,
         pooling: Literal["pool", "align"],
         seed: int,
     ):
         options = model.backbone.options
-        backbone = build_backbone(options, top=False)
+        backbone = build_backbone(options, include_top=False)
         given = model.backbone.state_dict()
         backbone.load_state_dict({name: given[name] for name in backbone.state_dict()})
         # Fresh ones are Kaiming's, as everywhere here.
-        whole = build_backbone(options, top=True, seed=seed_of(seed, "fc"))
+        whole = build_backbone(options, include_top=True, seed=seed_of(seed, "fc"))
         if not reinit_fc:
             whole.load_state_dict(given, strict=False)
         # As all norms of a detector, those of fc6 and fc7 stay as they are.
-        absorb_norms(whole, linear_only=True)
+        fuse_conv_bn(whole, linear_only=True)
         first, second = (module for module in whole.modules() if isinstance(module, nn.Linear))
         _pad(backbone)
-        layer = options.convolutions[-1]
+        layer = options.base_layers[-1]
         channels = _map_of(backbone, layer, 128).shape[1]
         super().__init__(backbone, layer, round((first.in_features / channels) ** 0.5), pooling)
         self.fc6, self.fc7, self.dims = first, second, second.out_features
@@ -134,7 +134,7 @@ class Res5Backbone(DetectorBackbone):
         LayerError: the backbone has no such blocks, or no units to mix.
     """
 
-    def __init__(self, model: Model, pooling: Literal["pool", "align"], seed: int, *, mixed: bool = False):
+    def __init__(self, model: PretrainedModel, pooling: Literal["pool", "align"], seed: int, *, mixed: bool = False):
         backbone = _with_block4(model, seed)
         if mixed:
             backbone = MixedBackbone(backbone)
@@ -151,11 +151,11 @@ class Res5Backbone(DetectorBackbone):
     def vectors(self, cut: Tensor) -> Tensor:
         """See `DetectorBackbone`."""
         for layer in self.later:
-            cut = self.backbone.step(layer, cut)
+            cut = self.backbone.forward_layer(layer, cut)
         return cut.mean((2, 3)) if cut.ndim == 4 else cut
 
 
-def _with_block4(model: Model, seed: int) -> Backbone:
+def _with_block4(model: PretrainedModel, seed: int) -> Backbone:
     """The backbone up to block4."""
     options, given = model.backbone.options, model.backbone.state_dict()
     # A block4 where there was none, and stride 16 where block3 was dilated: the weights are the same.
@@ -168,14 +168,14 @@ def _with_block4(model: Model, seed: int) -> Backbone:
             f"{model.name}: a {options.name} has no block3 and block4 to detect with; name a residual network, or use "
             "fast-rcnn where it has fully-connected layers."
         )
-    backbone = build_backbone(options, top=False, seed=seed_of(seed, "block4"))
+    backbone = build_backbone(options, include_top=False, seed=seed_of(seed, "block4"))
     backbone.load_state_dict(given, strict=False)
     return backbone
 
 
 def _pad(backbone: Backbone) -> None:
     """Widen the edges of an AlexNet's convolutions so that its map is aligned with the image."""
-    if backbone.options.padded_by_detectors:
+    if backbone.options.caffe_padding:
         stem = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
         stem.padding = (5, 5)
         for module in backbone.modules():

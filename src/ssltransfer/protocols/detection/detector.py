@@ -16,9 +16,9 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import Detection as Options
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import Boxes, read_target
-from ssltransfer.models.weights import Model, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import EvalContext, EvalResult, evenly_spaced, percent
 from ssltransfer.protocols.detection.ap import Curve, curves, mean_of
 from ssltransfer.protocols.detection.backbones import DetectorBackbone, calibrate_bn
@@ -27,7 +27,7 @@ from ssltransfer.protocols.detection.drawings import draw, precision_lines
 from ssltransfer.protocols.detection.transforms import TestView, objects_of, preprocess_image
 from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import Fitted, fit
+from ssltransfer.training.fit import TrainResult, fit
 from ssltransfer.training.task import Task
 
 REGIONS = 256  # judged in one pass
@@ -91,9 +91,9 @@ class Detector(Task):
     multiple: ClassVar[int] = 1
     """Sides of prepared images are multiples of this."""
 
-    def __init__(self, model: Model, body: DetectorBackbone, options: Options, classes: int, seed: int):
+    def __init__(self, model: PretrainedModel, body: DetectorBackbone, options: Options, classes: int, seed: int):
         super().__init__()
-        self.body, self.rule, self.choices, self.classes = body, model.rule, options, classes
+        self.body, self.rule, self.choices, self.classes = body, model.normalization, options, classes
         body.freeze(options.freeze_at)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "detector"))
@@ -108,12 +108,12 @@ class Detector(Task):
         """uint8 (1, 3, h, w) -> float (1, 3, H, W)."""
         return preprocess_image(image, self.rule, self.multiple)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The mean over the images of what `losses` says of each."""
-        seeds = draws.bits("regions", 1)[:, 0].tolist()
+        seeds = rng.bits("regions", 1)[:, 0].tolist()
         found = []
-        for row, ((height, width), seed) in enumerate(zip(batch.others["sizes"].tolist(), seeds, strict=True)):
-            others = {name: part[row] for name, part in batch.others.items()}
+        for row, ((height, width), seed) in enumerate(zip(batch.targets["sizes"].tolist(), seeds, strict=True)):
+            others = {name: part[row] for name, part in batch.targets.items()}
             found.append(self.losses(batch.images[row : row + 1, :, :height, :width], others, seed))
         return {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
 
@@ -175,7 +175,7 @@ class Detector(Task):
         options = self.choices
 
         def found(batch: Batch) -> Detections:
-            views = [batch.images, *(batch.others[f"scale-{place}"] for place in range(1, len(scales)))]
+            views = [batch.images, *(batch.targets[f"scale-{place}"] for place in range(1, len(scales)))]
             sample = int(batch.ids[0])
             width, height = test.sizes[sample].tolist()
             with devices.autocast(options.schedule.precision):
@@ -205,7 +205,7 @@ class Detector(Task):
 def measure(
     context: EvalContext,
     sets: Sets,
-    build: Callable[[Model, int], Detector],
+    build: Callable[[PretrainedModel, int], Detector],
     tests: dict[str, Sequence[tuple[int, int]]],
     about: dict[str, Any],
 ) -> EvalResult:
@@ -231,7 +231,7 @@ def measure(
         task = build(read_model(context.model), seed).to(context.devices.device)
         learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
         settled = calibrate_bn(task.body, task.examples(sets.train, context.devices))
-        context.devices.as_the_first(task)
+        context.devices.broadcast(task)
         print(
             f"seed {seed}: {len(sets.train)} images with objects to learn, {learning} parameters learn"
             + (f", {settled} batch norms take their statistics from training images" if settled else ""),
@@ -263,7 +263,7 @@ def _details(
     found: list[Detections],
     at: list[Curve | None],
     scored: dict[str, list[float | None]],
-    fitted: Fitted,
+    fitted: TrainResult,
     chance_loss: float,
 ) -> dict[str, Any]:
     names = sets.test.classes

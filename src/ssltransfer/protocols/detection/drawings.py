@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.data.cached import read_sample
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
+from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.targets import Boxes
 from ssltransfer.data.transforms import resize
 from ssltransfer.protocols.base import evenly_spaced

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, replacing
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.transforms import Paired, resize
+from ssltransfer.data.transforms import JointTransform, resize
 from ssltransfer.protocols.detection.proposal_files import read_proposals, stem_of
 from ssltransfer.training.progress import Progress
 
@@ -64,7 +64,7 @@ def find_proposals(
         )
     files = [Path(name).expanduser() for name in how]
     found = _of_files(files, sets)
-    return Proposals(found, ", ".join(f"{file.name} {digest_of(file)[:8]}" for file in files))
+    return Proposals(found, ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files))
 
 
 def grid(width: int, height: int) -> np.ndarray:
@@ -147,7 +147,7 @@ def _opencv() -> Any:
 
 
 @dataclass(frozen=True)
-class _Search(Paired):
+class _Search(JointTransform):
     """Selective search in its fast mode (Uijlings et al. 2013) as OpenCV computes it."""
 
     padding: ClassVar = {}
@@ -183,14 +183,14 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
     progress = Progress("proposals", len(index) - len(todo), len(index), 1)
     chunk: list[np.ndarray] = []
     for batch in load_batches(index, _Search(), sequential_keys(todo, 1), seed=0, workers=workers):
-        chunk.append(batch.others["proposals"][0].numpy())
+        chunk.append(batch.targets["proposals"][0].numpy())
         sample = int(batch.ids[0])
         if len(chunk) == CHUNK or sample == len(index) - 1:
-            with replacing(files[sample // CHUNK * CHUNK]) as beside, beside.open("wb") as out:
+            with atomic_write(files[sample // CHUNK * CHUNK]) as beside, beside.open("wb") as out:
                 np.savez(out, *chunk)
             chunk = []
         progress.step(0.0)
-        progress.say("selective search")
+        progress.log("selective search")
     progress.close()
     found = []
     for file in files.values():

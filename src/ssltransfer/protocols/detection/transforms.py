@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.targets import Boxes, read_target
-from ssltransfer.data.transforms import Paired, resize
+from ssltransfer.data.transforms import JointTransform, resize
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.protocols.detection.boxes import Sampling
 
@@ -41,7 +41,7 @@ def objects_of(index: Index, sample: int) -> Boxes:
 
 
 @dataclass(frozen=True)
-class TrainingView(Paired):
+class TrainingView(JointTransform):
     """A image at a random scale, mirrored half the time, with `boxes` (N, 4) and `classes` (N,) of its objects.
 
     fast-rcnn and py-faster-rcnn show each image both ways round in every pass instead.
@@ -109,7 +109,7 @@ class RegionView(TrainingView):
 
 
 @dataclass(frozen=True)
-class TestView(Paired):
+class TestView(JointTransform):
     """A image at one or several short sides: `image` the first, `scale-1`, ... the others."""
 
     __test__: ClassVar[bool] = False  # no class of tests

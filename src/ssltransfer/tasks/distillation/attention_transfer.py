@@ -14,51 +14,50 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
-from ssltransfer.tasks.distillation.base import Given, StudentTask
+from ssltransfer.tasks.distillation.base import StudentInputs, StudentTask
 from ssltransfer.tasks.distillation.distilled import IMAGES
-from ssltransfer.tasks.distillation.layer_regression import alike
+from ssltransfer.tasks.distillation.layer_regression import match_spatial_size
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.task import Around
+from ssltransfer.training.task import TaskWrapper
 
 Call = tuple[Tensor, dict[str, Tensor]]  # inputs float (N, 3, S, S), and layers of them
 
 
-class AttentionTransferTask(Around, StudentTask):
+class AttentionTransferTask(TaskWrapper, StudentTask):
     """A pretext task's loss, and how far the student's attention lies from the teacher's, layer by layer.
 
     Noroozi et al. 2018, section 5 (6 ii), after Zagoruyko & Komodakis 2017, equation 2 (protocols 3.2):
 
         L = L_task + sum over layers of beta / (2 places) * || Qs / ||Qs|| - Qt / ||Qt|| ||
 
-    Q is a map's squared activations, summed over channels. The transfer is a mean over all that the student's backbone is
-    given, such as the nine tiles of each puzzle; the teacher is given the very same tensors, in evaluation mode, with
-    the strides with which it would learn that task. Both must have learned under one rule of normalization: what a task
-    has normalized cannot be undone.
+    Q is a map's squared activations, summed over channels. The transfer loss is a mean over all inputs of the student's
+    backbone, such as the nine tiles of each puzzle. The teacher gets the same tensors, in evaluation mode, with the
+    strides that it would have in that task. Both must use the same normalization, since the task normalizes its inputs.
 
-    The chance level is the task's, and the transfer of a student that attends to all places alike: a few hundred images.
+    The chance-level loss is that of the task plus the transfer loss of uniform attention, over a few hundred images.
 
     Raises:
         ArtifactError: the teacher cannot be read, or learned under another rule.
         LayerError: the teacher or the student has no such layer, or it is no map.
     """
 
-    def __init__(self, given: Given):
+    def __init__(self, given: StudentInputs):
         method, spec = given.spec.method, given.spec
         assert isinstance(method, AttentionTransfer) and given.teacher is not None and given.build_task is not None
         task = given.build_task(method.task, spec.backbone, spec.seed)
         super().__init__(spec, task.backbone)
-        self.task, self.rule, self.beta = task, task.rule, method.beta
+        self.task, self.normalization, self.beta = task, task.normalization, method.beta
         self.layers = list(method.layers)
         self.teacher_layers = list(method.teacher_layers or method.layers)
         model = read_model(given.teacher)
-        if model.rule != self.rule:
+        if model.normalization != self.normalization:
             raise ArtifactError(
-                f"{given.teacher}: it learned from images normalized as {model.rule!r}, but {method.task.name} gives "
-                f"them as {self.rule!r}; name a teacher whose task has that rule."
+                f"{given.teacher}: it learned from images normalized as {model.normalization!r}, but {method.task.name} "
+                f"gives them as {self.normalization!r}; name a teacher whose task has that rule."
             )
         _require_maps(self.backbone, self.layers, "students.method.layers")
         _require_maps(model.backbone, self.teacher_layers, given.teacher)
@@ -76,14 +75,14 @@ class AttentionTransferTask(Around, StudentTask):
 
     def written(self) -> Backbone:
         """The convolutions under the backbone's own strides; the task's head and its strides on tiles stay behind."""
-        backbone = build_backbone(self.spec.backbone, top=False)
+        backbone = build_backbone(self.spec.backbone, include_top=False)
         backbone.load_state_dict(self.backbone.state_dict())
         return backbone
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The task's values, its loss as `task_loss`, and the transfer of each layer; `loss` is the sum of these."""
         with calls_of(self.backbone, self.layers) as calls:
-            values: dict[str, Tensor] = self.task(batch, draws)
+            values: dict[str, Tensor] = self.task(batch, rng)
         terms = {"task_loss": values["loss"], **self.transfer(calls)}
         return {**values, **terms, "loss": torch.stack(list(terms.values())).sum()}
 
@@ -103,9 +102,9 @@ class AttentionTransferTask(Around, StudentTask):
         return {name: self.beta / 2 * torch.cat(found).mean() for name, found in parts.items()}
 
     @torch.no_grad()
-    def survey(self, index: Index, devices: Devices) -> None:
+    def on_train_start(self, index: Index, devices: Devices) -> None:
         """What the task must know, and how far the teacher's attention lies from none."""
-        super().survey(index, devices)
+        super().on_train_start(index, devices)
         ids = list(range(0, len(index), -(-len(index) // IMAGES)))
         ids = ids[: len(ids) // 2 * 2] or ids  # tasks that take images in pairs
         schedule = self.spec.schedule
@@ -116,7 +115,7 @@ class AttentionTransferTask(Around, StudentTask):
         for batch in load_batches(index, self.val_transform, keys, seed=self.spec.seed, workers=devices.workers):
             batch = batch.to(devices.device)
             with calls_of(self.backbone, self.layers) as calls:
-                self.task(batch, batch.draws(self.spec.seed))
+                self.task(batch, batch.rng(self.spec.seed))
             level = [(x, {name: torch.ones_like(value) for name, value in found.items()}) for x, found in calls]
             total += torch.stack(list(self.transfer(level).values())).sum().cpu() * len(batch)
         self.train(was)
@@ -138,7 +137,7 @@ class Teacher:
 
 @contextmanager
 def calls_of(backbone: Backbone, layers: Sequence[str]) -> Iterator[list[Call]]:
-    """What a backbone is given meanwhile by others that ask for layers of their own, and these layers of the same pass."""
+    """Record the inputs of a backbone and these layers of each forward pass, whatever layers its caller requests."""
     calls: list[Call] = []
 
     def more(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -168,7 +167,7 @@ def distances(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         (N,), between 0 and the root of 2, over the places.
     """
-    pair = alike(*(x.square().sum(1, keepdim=True) for x in (student, teacher)))
+    pair = match_spatial_size(*(x.square().sum(1, keepdim=True) for x in (student, teacher)))
     mine, theirs = (F.normalize(x.flatten(1)) for x in pair)
     return torch.linalg.vector_norm(mine - theirs, dim=1) / mine.shape[1]
 
@@ -176,12 +175,13 @@ def distances(student: Tensor, teacher: Tensor) -> Tensor:
 def _require_maps(backbone: Backbone, layers: Sequence[str], where: object) -> None:
     backbone.require(layers, where)
     for layer in layers:
-        if layer not in backbone.options.maps:
+        if layer not in backbone.options.spatial_layers:
             raise LayerError(
-                f"{where}: {layer} is a vector, which attends to no place; name maps: {', '.join(backbone.options.maps)}."
+                f"{where}: {layer} is a vector, which has no spatial attention; name maps: "
+                f"{', '.join(backbone.options.spatial_layers)}."
             )
 
 
-def build(given: Given) -> AttentionTransferTask:
+def build(given: StudentInputs) -> AttentionTransferTask:
     """The task with fresh weights."""
     return AttentionTransferTask(given)

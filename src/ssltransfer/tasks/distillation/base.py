@@ -12,10 +12,10 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Student
 from ssltransfer.config.tasks.base import TaskOptions
-from ssltransfer.data.device_ops import center_crop, mirror_some, random_crop
+from ssltransfer.data.device_ops import center_crop, random_crop, random_hflip
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Transform, Warp
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Transform, Warp
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
@@ -25,7 +25,7 @@ BuildTask = Callable[[TaskOptions, BackboneOptions, int], BackboneTask]
 
 
 @dataclass(frozen=True)
-class Given:
+class StudentInputs:
     """What the stage was called with.
 
     Attributes:
@@ -58,16 +58,16 @@ class StudentTask(BackboneTask):
 
     Attributes:
         backbone: what is written in the end; heads, queues and slow copies stay behind.
-        rule: normalization of its images.
+        normalization: normalization of its images.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
 
     def __init__(self, spec: Student, backbone: Backbone | None = None):
         super().__init__()
         self.spec = spec
         if backbone is None:
-            backbone = build_backbone(spec.backbone, top=True, seed=spec.seed, dropout=spec.method.dropout)
+            backbone = build_backbone(spec.backbone, include_top=True, seed=spec.seed, dropout=spec.method.dropout)
         self.backbone = backbone
 
     def written(self) -> Backbone:
@@ -79,12 +79,12 @@ class StudentTask(BackboneTask):
         """CPU part: a warp or square from which the device crops, the random box itself, or the central square."""
         backbone = self.spec.backbone
         if self.spec.method.augment == "random-resized-crop":
-            return RandomResizedCrop(backbone.size)
+            return RandomResizedCrop(backbone.img_size)
         if self.spec.method.augment == "warp-crop":
             return Warp(backbone.short_side)
         if self.spec.method.augment == "none":
-            return CenterSquare(backbone.short_side, backbone.size)
-        return CenterSquare(backbone.short_side, backbone.short_side)
+            return ResizeCenterCrop(backbone.short_side, backbone.img_size)
+        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
     @property
     def val_transform(self) -> Transform:
@@ -92,11 +92,11 @@ class StudentTask(BackboneTask):
         backbone = self.spec.backbone
         if self.spec.method.augment == "warp-crop":
             return Warp(backbone.short_side)
-        return CenterSquare(backbone.short_side, backbone.size)
+        return ResizeCenterCrop(backbone.short_side, backbone.img_size)
 
-    def views(self, batch: Batch, draws: Draws) -> Tensor:
+    def views(self, batch: Batch, rng: SampleRNG) -> Tensor:
         """uint8 (B, 3, S, S) -> uint8 (B, 3, size, size): cropped and mirrored at random while it trains."""
-        size = self.spec.backbone.size
+        size = self.spec.backbone.img_size
         if self.training and self.spec.method.augment != "none":
-            return mirror_some(random_crop(batch.images, draws, size), draws)
+            return random_hflip(random_crop(batch.images, rng, size), rng)
         return center_crop(batch.images, size)

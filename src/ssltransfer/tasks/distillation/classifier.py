@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.entities import Student
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.distillation.base import StudentTask
@@ -48,10 +48,10 @@ class Classifier(StudentTask):
         self.register_buffer("val_labels", torch.from_numpy(held.astype(np.int64)), persistent=False)
         self.chance_loss = math.log(classes)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
-        images = self.views(batch, draws)
+        images = self.views(batch, rng)
         labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
         target = labels[batch.ids]
-        logits = self.head(self.backbone(normalize(images, self.rule))[self.backbone.layers[-1]])
+        logits = self.head(self.backbone(normalize(images, self.normalization))[self.backbone.layers[-1]])
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}

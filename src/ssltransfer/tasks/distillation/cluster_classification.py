@@ -9,11 +9,11 @@ import numpy as np
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels, read_labels
-from ssltransfer.tasks.distillation.base import Given
+from ssltransfer.tasks.distillation.base import StudentInputs
 from ssltransfer.tasks.distillation.classifier import Classifier
 
 
-def build(given: Given) -> Classifier:
+def build(given: StudentInputs) -> Classifier:
     """The classifier of pseudo-labels.
 
     Raises:

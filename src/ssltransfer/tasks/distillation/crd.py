@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ssltransfer.config.methods import Crd
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.tasks.distillation.base import Given
-from ssltransfer.tasks.distillation.distilled import Distilled, of_all_ranks
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.tasks.distillation.base import StudentInputs
+from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
 
 EPSILON = 1e-7
 
 
-class CrdTask(Distilled):
+class CrdTask(DistillationTask):
     """Each side, in a small common space, tells what the other said of this image from what it said of others.
 
     Released RepDistiller crd/{criterion,memory}.py without the supervised term (protocols 3.4): linear embeddings of
@@ -29,30 +29,30 @@ class CrdTask(Distilled):
     Its memories are a part of the checkpoint: 2 x images x dims floats.
     """
 
-    def __init__(self, given: Given):
+    def __init__(self, given: StudentInputs):
         super().__init__(given)
         assert isinstance(self.method, Crd)
-        self.options, n, dims = self.method, len(given.index), self.method.dims
+        self.options, n, dims = self.method, len(given.index), self.method.embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(given.spec.seed + 1)
-            self.student_head, self.teacher_head = nn.Linear(self.dims, dims), nn.Linear(self.taught, dims)
+            self.student_head, self.teacher_head = nn.Linear(self.student_dim, dims), nn.Linear(self.teacher_dim, dims)
             bound = math.sqrt(3 / dims)
             for name in ("student_memory", "teacher_memory"):
                 self.register_buffer(name, torch.empty(n, dims).uniform_(-bound, bound))
         # Constants of the two sides (student, teacher); 0: not estimated yet.
         self.register_buffer("constants", torch.zeros(2))
-        negatives = self.options.negatives
+        negatives = self.options.num_negatives
         self.chance_loss = 2 * (math.log1p(negatives) + negatives * math.log1p(1 / negatives))
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The noise-contrastive losses of both sides, a mean over the batch."""
-        views = self.views(batch, draws)
-        teacher = F.normalize(self.teacher_head(self.teach(batch, views)).float(), dim=1)
-        student = F.normalize(self.student_head(self.embed(views)).float(), dim=1)
+        views = self.views(batch, rng)
+        teacher = F.normalize(self.teacher_head(self.teacher_features(batch, views)).float(), dim=1)
+        student = F.normalize(self.student_head(self.student_features(views)).float(), dim=1)
         memories: tuple[Tensor, Tensor] = (self.teacher_memory, self.student_memory)  # type: ignore[assignment]
         n = len(memories[0])
-        others = draws.integers("negatives", self.options.negatives, n)
+        others = rng.integers("negatives", self.options.num_negatives, n)
         with torch.autocast(views.device.type, enabled=False):
             scores = []
             for mine, memory, now in ((student, memories[0], teacher), (teacher, memories[1], student)):
@@ -65,7 +65,7 @@ class CrdTask(Distilled):
                 start=torch.zeros((), device=views.device),
             )
         if self.training:
-            self._seen.append((batch.ids, student.detach(), teacher.detach()))
+            self._pending.append((batch.ids, student.detach(), teacher.detach()))
         return {"loss": loss}
 
     @torch.no_grad()
@@ -84,8 +84,8 @@ class CrdTask(Distilled):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Let the memories follow what was said."""
-        ids, student, teacher = (of_all_ranks(torch.cat(parts)) for parts in zip(*self._seen, strict=True))
-        self._seen = []
+        ids, student, teacher = (concat_all_gather(torch.cat(parts)) for parts in zip(*self._pending, strict=True))
+        self._pending = []
         momentum = self.options.momentum
         for memory, new in ((self.student_memory, student), (self.teacher_memory, teacher)):
             assert isinstance(memory, Tensor)
@@ -105,6 +105,6 @@ def contrast(probabilities: Tensor, n: int) -> Tensor:
     return -(positive + negative).mean()
 
 
-def build(given: Given) -> CrdTask:
+def build(given: StudentInputs) -> CrdTask:
     """The task with fresh weights and memories."""
     return CrdTask(given)

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from ssltransfer.config.methods import Regression
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.tasks.distillation.base import Given
-from ssltransfer.tasks.distillation.distilled import Distilled
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.tasks.distillation.base import StudentInputs
+from ssltransfer.tasks.distillation.distilled import DistillationTask
 
 
-class RegressionTask(Distilled):
+class RegressionTask(DistillationTask):
     """Mean squared error between the student's vector, mapped linearly into the teacher's space, and the teacher's.
 
     Reg-BN standardizes both sides by the batch (of a micro-batch and device) without parameters before they are
@@ -24,19 +24,19 @@ class RegressionTask(Distilled):
     `explained`.
     """
 
-    def __init__(self, given: Given):
+    def __init__(self, given: StudentInputs):
         super().__init__(given)
         assert isinstance(self.method, Regression)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(given.spec.seed + 1)
-            self.head = nn.Linear(self.dims, self.taught)
-        self.chance_loss = 2.0 if self.method.bn else self.spread(given.index)
+            self.head = nn.Linear(self.student_dim, self.teacher_dim)
+        self.chance_loss = 2.0 if self.method.bn else self.feature_variance(given.index)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared error, a mean over batch and dimensions."""
         assert isinstance(self.method, Regression)
-        views = self.views(batch, draws)
-        teacher, student = self.teach(batch, views), self.head(self.embed(views)).float()
+        views = self.views(batch, rng)
+        teacher, student = self.teacher_features(batch, views), self.head(self.student_features(views)).float()
         if self.method.bn:
             teacher, student = standardized(teacher), standardized(student)
         loss = F.mse_loss(student, teacher)
@@ -49,6 +49,6 @@ def standardized(x: Tensor) -> Tensor:
     return F.batch_norm(x, None, None, training=True)
 
 
-def build(given: Given) -> RegressionTask:
+def build(given: StudentInputs) -> RegressionTask:
     """The task with fresh weights."""
     return RegressionTask(given)

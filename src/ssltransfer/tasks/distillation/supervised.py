@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.tasks.distillation.base import Given
+from ssltransfer.tasks.distillation.base import StudentInputs
 from ssltransfer.tasks.distillation.classifier import Classifier
 
 
-def build(given: Given) -> Classifier:
+def build(given: StudentInputs) -> Classifier:
     """The classifier of true labels.
 
     Raises:

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.training.multi_task import Member, TrainingError
-from ssltransfer.training.task import BackboneTask
+from ssltransfer.training.multi_task import TaskRun
+from ssltransfer.training.task import BackboneTask, TrainingError
 
 
 class PretextTask(BackboneTask):
     """A task that needs no labels, and shows what it asks."""
 
     @abstractmethod
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
 
         Returns:
@@ -36,24 +36,24 @@ class Trainable:
     """What a pretext trains: a task, or several.
 
     Attributes:
-        backbone: what all members train, and what is exported.
-        rule: how images are normalized when the backbone is used afterwards.
+        backbone: what all tasks train, and what is exported.
+        normalization: how images are normalized when the backbone is used afterwards.
         content: what the manifest says of it beyond the weights, once it is trained.
     """
 
-    members: Sequence[Member]
+    runs: Sequence[TaskRun]
     backbone: Backbone
-    rule: Normalize
+    normalization: Normalize
     content: Callable[[], dict[str, Any]] = dict
 
     @property
     def chance_loss(self) -> float:
         """Chance-level loss; of several the mean over the steps. Some know it once they have seen their images."""
-        return sum(one.task.chance_loss * one.share for one in self.members) / sum(one.share for one in self.members)
+        return sum(run.task.chance_loss * run.weight for run in self.runs) / sum(run.weight for run in self.runs)
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltModel:
     """A model that was not trained by gradient.
 
     Attributes:
@@ -61,11 +61,11 @@ class Made:
     """
 
     backbone: Backbone
-    rule: Normalize
+    normalization: Normalize
     content: dict[str, Any] = field(default_factory=dict)
 
 
-def partners(n: int, task: str) -> Tensor:
+def paired_indices(n: int, task: str) -> Tensor:
     """The places of each image's other image in a batch: 1, 0, 3, 2, ...; a image alone (validation) is its own.
 
     A random other image, since the order is random, and the same one however a batch is divided over micro-batches

@@ -12,10 +12,10 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Colorization
 from ssltransfer.data.ab_bins import BINS, balance, decode, soft_code
-from ssltransfer.data.device_ops import mirror_some
+from ssltransfer.data.device_ops import random_hflip
 from ssltransfer.data.lab import lab_to_rgb, lightness_alone, rgb_to_lab
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
@@ -41,26 +41,26 @@ class ColorizationTask(PretextTask):
         constant: buffer, float (): loss of the best answer that is the same for all places; ln 313 until then.
     """
 
-    rule: Normalize = "lab-lightness"
+    normalization: Normalize = "lab-lightness"
     weights: Tensor
     constant: Tensor
 
     def __init__(self, options: Colorization, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.layer, (channels, *places) = last_map(self.backbone, options.resize, "Images")
         self.places = (places[0], places[1])
         self.register_buffer("weights", torch.ones(len(BINS)))
         self.register_buffer("constant", torch.tensor(math.log(len(BINS))))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            last = nn.Conv2d(options.hidden, len(BINS), 1)
+            last = nn.Conv2d(options.hidden_dim, len(BINS), 1)
             self.head = nn.Sequential(
                 nn.ZeroPad2d((0, 1, 0, 1)),
-                nn.Conv2d(channels, options.hidden, 2),
+                nn.Conv2d(channels, options.hidden_dim, 2),
                 nn.ReLU(inplace=True),
-                nn.Conv2d(options.hidden, options.hidden, 1),
+                nn.Conv2d(options.hidden_dim, options.hidden_dim, 1),
                 nn.ReLU(inplace=True),
                 last,
             )
@@ -78,7 +78,7 @@ class ColorizationTask(PretextTask):
         return Warp(self.options.resize)
 
     @torch.no_grad()
-    def survey(self, index: Index, devices: Devices) -> None:
+    def on_train_start(self, index: Index, devices: Devices) -> None:
         """Measure how often each color is, over colored images at the resolution of the targets."""
         ids = list(range(0, len(index), -(-len(index) // self.options.prior_images)))
         if devices.rank == 0:
@@ -90,11 +90,11 @@ class ColorizationTask(PretextTask):
             code, colored = self.targets(rgb_to_lab(batch.images.to(devices.device)))
             rows = code[colored].permute(0, 2, 3, 1).flatten(0, 2).cpu().double()
             table.index_add_(0, rows.argmax(1), rows)
-        table = torch.stack(devices.gathered(table)).sum(0)
+        table = torch.stack(devices.all_gather(table)).sum(0)
         if not table.any():  # all images are gray: nothing will be learned
             return
         if self.options.prior == "training":
-            self.weights.copy_(balance(table.sum(0), uniform=self.options.uniform))
+            self.weights.copy_(balance(table.sum(0), uniform=self.options.prior_smoothing))
         weighted = (self.weights.cpu().double()[:, None] * table).sum(0) / (len(ids) * math.prod(self.places))
         self.constant.fill_(-torch.xlogy(weighted, weighted / weighted.sum()).sum())
 
@@ -105,17 +105,17 @@ class ColorizationTask(PretextTask):
         """
         ab = lab[:, 1:]
         options = self.options
-        code = soft_code(F.adaptive_avg_pool2d(ab, self.places), neighbors=options.neighbors, sigma=options.sigma)
-        return code, ab.abs().amax((1, 2, 3)) > options.least_color
+        code = soft_code(F.adaptive_avg_pool2d(ab, self.places), neighbors=options.num_soft_bins, sigma=options.sigma)
+        return code, ab.abs().amax((1, 2, 3)) > options.min_chroma
 
-    def inputs(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> what the backbone is given, float (B, 3, S, S), and the images in Lab."""
-        lab = rgb_to_lab(mirror_some(images, draws) if self.training else images)
+        lab = rgb_to_lab(random_hflip(images, rng) if self.training else images)
         return lightness_alone(lab), lab
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy with the codes; accuracy: how often the likeliest bin is the nearest, over all places."""
-        inputs, lab = self.inputs(batch.images, draws)
+        inputs, lab = self.inputs(batch.images, rng)
         logits = self.head(self.backbone(inputs, [self.layer])[self.layer]).float()
         code, colored = self.targets(lab)
         nearest = code.argmax(1)
@@ -123,9 +123,9 @@ class ColorizationTask(PretextTask):
         loss = (F.cross_entropy(logits, code, reduction="none") * weight).mean()
         return {"loss": loss, "accuracy": accuracy(logits, nearest)}
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """Lightness, the targets' colors at a middle lightness, and both together."""
-        inputs, lab = self.inputs(batch.images, draws)
+        inputs, lab = self.inputs(batch.images, rng)
         ab = decode(self.targets(lab)[0].log())
         size = lab.shape[-2:]
         blocks, smooth = F.interpolate(ab, size), F.interpolate(ab, size, mode="bilinear")

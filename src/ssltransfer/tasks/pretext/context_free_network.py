@@ -1,4 +1,4 @@
-"""The context-free network of the jigsaw papers: a backbone shared by nine tiles, and a head that sees them together."""
+"""The context-free network of the jigsaw papers: a backbone shared by nine tiles, and a head on all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Tiles
 from ssltransfer.models.backbone import initialize, initialize_last
 from ssltransfer.models.build import build_tile_backbone
-from ssltransfer.tasks.pretext.pooled_backbone import Pooled
+from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 
 
 class ContextFreeNetwork(nn.Module):
@@ -29,15 +29,15 @@ class ContextFreeNetwork(nn.Module):
         cut: Tiles,
         *,
         permutations: int,
-        hidden: int,
+        hidden_dim: int,
         dropout: float,
         seed: int,
         bn: bool = False,
     ):
         super().__init__()
         self.backbone = build_tile_backbone(options, seed=seed, stem_stride=cut.stem_stride)
-        self.pool5 = Pooled(self.backbone, cut.tile, "Tiles")
-        shared = max(1, hidden // 4)
+        self.pool5 = PooledBackbone(self.backbone, cut.tile, "Tiles")
+        shared = max(1, hidden_dim // 4)
 
         def layer(inputs: int, outputs: int) -> nn.Sequential:
             norm = [nn.BatchNorm1d(outputs)] if bn else []
@@ -46,8 +46,8 @@ class ContextFreeNetwork(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             self.fc6 = layer(self.pool5.features, shared)
-            self.fc7 = layer(9 * shared, hidden)
-            self.fc8 = nn.Linear(hidden, permutations)
+            self.fc7 = layer(9 * shared, hidden_dim)
+            self.fc8 = nn.Linear(hidden_dim, permutations)
             for part in (self.fc6, self.fc7):
                 initialize(part)
             initialize_last(self.fc8)

@@ -8,17 +8,17 @@ from torch import Tensor
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Exemplar
-from ssltransfer.data.colors import distort_colors
-from ssltransfer.data.device_ops import gray_some, mirror_some, standardize
+from ssltransfer.data.colors import color_jitter
+from ssltransfer.data.device_ops import random_grayscale, random_hflip, standardize
 from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.patch_embed import Embedding
-from ssltransfer.training.multi_task import TrainingError
+from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
+from ssltransfer.training.task import TrainingError
 
 
 class ExemplarTask(PretextTask):
@@ -33,31 +33,31 @@ class ExemplarTask(PretextTask):
     distances have nothing to do with who is on them. Validation images are seen in views too, the same each time.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: Exemplar, backbone: BackboneOptions, seed: int):
         super().__init__()
-        self.options, self.size = options, backbone.size
-        self.backbone = build_backbone(backbone, top=False, seed=seed)
-        self.embedding = Embedding(self.backbone, backbone.size, "Images", options.embedding, seed=seed + 1)
+        self.options, self.size = options, backbone.img_size
+        self.backbone = build_backbone(backbone, include_top=False, seed=seed)
+        self.embedding = PatchEmbed(self.backbone, backbone.img_size, "Images", options.embed_dim, seed=seed + 1)
         self.chance_loss = options.margin
 
     @property
     def transform(self) -> Views:
         """Independent random boxes of one image."""
-        return Views(RandomResizedCrop(self.size, scale=(self.options.least_area, 1.0)), self.options.views)
+        return Views(RandomResizedCrop(self.size, scale=(self.options.min_scale, 1.0)), self.options.num_views)
 
-    def inputs(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, V, 3, S, S) -> views float (B * V, 3, S, S), normalized, and their image int64 (B * V,)."""
         count, views = images.shape[:2]
         image = torch.arange(count, device=images.device).repeat_interleave(views)
         # The image's own draw is the view's id and its number the epoch: a stream that no other view shares.
         number = torch.arange(views, device=images.device).repeat(count)
-        each = Draws(draws.seed, number, draws.bits("views", 1)[image, 0])
-        seen = mirror_some(gray_some(images, draws, self.options.gray).flatten(0, 1), each)
-        return standardize(distort_colors(seen, each)), image
+        each = SampleRNG(rng.seed, number, rng.bits("views", 1)[image, 0])
+        seen = random_hflip(random_grayscale(images, rng, self.options.grayscale_prob).flatten(0, 1), each)
+        return standardize(color_jitter(seen, each)), image
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The triplet loss; `accuracy`: how often the nearest other view is of the same image.
 
         Raises:
@@ -65,7 +65,7 @@ class ExemplarTask(PretextTask):
         """
         if len(batch) == 1 and self.training:
             raise TrainingError("Exemplar compares images with each other; make batch and micro_batch_size 2 or more.")
-        views, image = self.inputs(batch.images, draws)
+        views, image = self.inputs(batch.images, rng)
         embedded = F.normalize(self.embedding(views).float(), dim=1 if self.options.norm_axis == "view" else 0)
         distance = squared_distances(embedded)
         itself = torch.eye(len(image), dtype=torch.bool, device=image.device)
@@ -76,9 +76,9 @@ class ExemplarTask(PretextTask):
         loss = distance.new_tensor(self.chance_loss) if alone else semi_hard_loss(distance, same, self.options.margin)
         return {"loss": loss, "accuracy": (image[nearest] == image).float().mean()}
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """A box as it was cut, and all views as the network sees them."""
-        seen = visible(self.inputs(batch.images, draws)[0]).unflatten(0, (len(batch), -1)).unbind(1)
+        seen = visible(self.inputs(batch.images, rng)[0]).unflatten(0, (len(batch), -1)).unbind(1)
         return [("first box", batch.images[:, 0]), *((f"view {n}", view) for n, view in enumerate(seen, 1))]
 
 

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import ExemplarPatches
-from ssltransfer.data.colors import distort_colors
+from ssltransfer.data.colors import color_jitter
 from ssltransfer.data.device_ops import to_float
 from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask, partners
+from ssltransfer.tasks.pretext.base import PretextTask, paired_indices
 from ssltransfer.tasks.pretext.residual_head import PatchVectors
 
 
@@ -31,12 +31,12 @@ class ExemplarPatchesTask(PretextTask):
     shows beyond the image's edge is its reflection.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
 
     def __init__(self, options: ExemplarPatches, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         self.chance_loss = options.margin
 
@@ -45,7 +45,7 @@ class ExemplarPatchesTask(PretextTask):
         """The whole image squeezed to a square."""
         return Warp(self.options.resize)
 
-    def places(self, images: Tensor, draws: Draws) -> Tensor:
+    def places(self, images: Tensor, rng: SampleRNG) -> Tensor:
         """Where the two views of each image lie: float (B, 2, 2, 3), from a patch's pixels to the image's.
 
         Each matrix takes (x, y, 1), counted in pixels from the patch's center, to x and y in the image, where
@@ -54,8 +54,8 @@ class ExemplarPatchesTask(PretextTask):
         options, patch = self.options, self.options.patch
         batch, _, height, width = images.shape
         room = torch.tensor([width - patch, height - patch], device=images.device)
-        center = (patch - 1) / 2 + room * draws.uniform("place", 2)  # the upright patch lies inside
-        four = draws.uniform("view", 2 * 4, -1.0, 1.0).reshape(batch, 2, 4)
+        center = (patch - 1) / 2 + room * rng.uniform("place", 2)  # the upright patch lies inside
+        four = rng.uniform("view", 2 * 4, -1.0, 1.0).reshape(batch, 2, 4)
         middle = center[:, None] + options.translation * patch * four[..., :2]
         low, high = (math.log(end) for end in options.scale)
         scale = torch.exp((low + high) / 2 + (high - low) / 2 * four[..., 2])
@@ -79,14 +79,14 @@ class ExemplarPatchesTask(PretextTask):
         )
         return sampled.unflatten(2, (2, patch)).transpose(1, 2)
 
-    def inputs(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> two views of each, float (B, 2, 3, patch, patch), normalized, and their places."""
         options = self.options
-        places = self.places(images, draws)
+        places = self.places(images, rng)
         distorted = [
-            distort_colors(
+            color_jitter(
                 view,
-                draws,
+                rng,
                 brightness=options.brightness,
                 contrast=options.contrast,
                 saturation=options.saturation,
@@ -95,27 +95,27 @@ class ExemplarPatchesTask(PretextTask):
             )
             for number, view in enumerate(self.views(images, places).unbind(1))
         ]
-        return torch.stack([normalize(view, self.rule) for view in distorted], dim=1), places
+        return torch.stack([normalize(view, self.normalization) for view in distorted], dim=1), places
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The hinge, a mean over the images; accuracy: how often the other view is nearer than the other image."""
-        inputs, _ = self.inputs(batch.images, draws)
+        inputs, _ = self.inputs(batch.images, rng)
         vectors = self.vectors(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
         one, two = vectors.unbind(1)
-        three = one[partners(len(one), "Exemplar on patches").to(one.device)]
+        three = one[paired_indices(len(one), "Exemplar on patches").to(one.device)]
         alike, unlike = (1 - F.cosine_similarity(one, other) for other in (two, three))
         loss = (alike - unlike + self.options.margin).clamp(min=0).mean()
         return {"loss": loss, "accuracy": (alike < unlike).float().mean()}
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """The image with its two views, and the neighbor's first view."""
-        inputs, places = self.inputs(batch.images, draws)
+        inputs, places = self.inputs(batch.images, rng)
         end = self.options.patch / 2
         corners = torch.tensor([(-end, -end, 1), (end, -end, 1), (end, end, 1), (-end, end, 1)])
         outlines = (places.cpu() @ corners.T).mT
         marked = [outlined(image, outline) for image, outline in zip(batch.images, outlines, strict=True)]
         first, second = (visible(view) for view in inputs.unbind(1))
-        other = first[partners(len(first), "Exemplar on patches")]
+        other = first[paired_indices(len(first), "Exemplar on patches")]
         return [
             ("image", torch.stack(marked)),
             ("x1: a view", first),

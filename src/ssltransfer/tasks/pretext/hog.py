@@ -14,12 +14,12 @@ from ssltransfer.config.backbones import HogWords as HogWordsOptions
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Hog
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.hog_words import DESCRIPTOR, hog
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.pretext.base import Made
+from ssltransfer.tasks.pretext.base import BuiltModel
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
@@ -27,32 +27,32 @@ BATCH = 32
 LEAST_OF_A_IMAGE = 50  # a million descriptors are 20,000 images of ImageNet, not a pass over all of it
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> Made:
+def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
     """k-means of HOG descriptors that were drawn alike from images spread evenly over the set.
 
     Raises:
         ArtifactError: the images have fewer descriptors than there are to be words.
     """
     assert isinstance(spec.task, Hog) and isinstance(spec.backbone, HogWordsOptions) and index is not None
-    descriptors, images = sample_descriptors(index, spec.task.sampled, spec.backbone, spec.seed, devices)
-    if len(descriptors) < spec.backbone.words:
+    descriptors, images = sample_descriptors(index, spec.task.num_descriptors, spec.backbone, spec.seed, devices)
+    if len(descriptors) < spec.backbone.vocabulary_size:
         raise ArtifactError(
-            f"{len(descriptors)} HOG descriptors of {images} images cannot make {spec.backbone.words} words; "
-            "take fewer words, or raise `sampled` or the number of images."
+            f"{len(descriptors)} HOG descriptors of {images} images cannot make {spec.backbone.vocabulary_size} words; "
+            "take fewer words, or raise `num_descriptors` or the number of images."
         )
     faiss.omp_set_num_threads(torch.get_num_threads())
     kmeans = faiss.Kmeans(
         DESCRIPTOR,
-        spec.backbone.words,
-        niter=spec.task.iterations,
+        spec.backbone.vocabulary_size,
+        niter=spec.task.max_iter,
         seed=spec.seed + 1234,  # faiss's own default at seed 0
         min_points_per_centroid=1,
         max_points_per_centroid=len(descriptors),  # all of them: no sampling of the sample
     )
     kmeans.train(descriptors)
-    backbone = build_backbone(spec.backbone, top=True)
+    backbone = build_backbone(spec.backbone, include_top=True)
     backbone.load_state_dict({"vocabulary": torch.from_numpy(kmeans.centroids)})
-    return Made(backbone, "none", {"descriptors": len(descriptors), "images": images})
+    return BuiltModel(backbone, "none", {"descriptors": len(descriptors), "images": images})
 
 
 def sample_descriptors(
@@ -62,23 +62,23 @@ def sample_descriptors(
 
     Every image gives the same number; which images and which descriptors depends on the seed alone.
     """
-    per_image = (options.size // options.cell - 1) ** 2
+    per_image = (options.img_size // options.hog_cell - 1) ** 2
     each = min(per_image, sampled, max(LEAST_OF_A_IMAGE, -(-sampled // len(index))))
     count = min(len(index), max(1, sampled // each))
     ids = [place * len(index) // count for place in range(count)]
-    view = CenterSquare(options.short_side, options.size)
+    view = ResizeCenterCrop(options.short_side, options.img_size)
     found = np.empty((count * each, DESCRIPTOR), np.float32)
     progress = Progress("descriptors", 0, -(-count // BATCH), BATCH)
     done = 0
     for batch in load_batches(index, view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers):
         images = normalize(batch.images.to(devices.device), "none")
-        descriptors = hog(images.mean(1), options.cell)
-        draws = Draws(seed, 0, batch.ids.to(devices.device))
-        chosen = draws.permutation("descriptors", per_image)[:, :each]
+        descriptors = hog(images.mean(1), options.hog_cell)
+        rng = SampleRNG(seed, 0, batch.ids.to(devices.device))
+        chosen = rng.permutation("descriptors", per_image)[:, :each]
         some = descriptors.gather(1, chosen[:, :, None].expand(-1, -1, DESCRIPTOR)).flatten(0, 1)
         found[done : done + len(some)] = some.cpu().numpy()
         done += len(some)
         progress.step(0.0)
-        progress.say(f"{done} of {len(found)} descriptors")
+        progress.log(f"{done} of {len(found)} descriptors")
     progress.close()
     return found, count

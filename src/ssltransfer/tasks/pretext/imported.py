@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
-from ssltransfer.models.weights import prove_same, said_of
-from ssltransfer.tasks.pretext.base import Made
+from ssltransfer.models.weights import read_metadata, verify_activations
+from ssltransfer.tasks.pretext.base import BuiltModel
 from ssltransfer.training.devices import Devices
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> Made:
+def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
     """The backbone filled from the file: with its fully-connected layers, if the file has any of them.
 
     A file of convolutions alone (a checkpoint from which a head was cut) gives a model whose fully-connected layers
@@ -28,22 +28,22 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     """
     assert isinstance(spec.task, Imported)
     task, file = spec.task, spec.task.file.expanduser()
-    backbone = build_backbone(spec.backbone, top=True)
+    backbone = build_backbone(spec.backbone, include_top=True)
     tensors = renamed(read_tensors(file), backbone.state_dict())
-    convolutions = build_backbone(spec.backbone, top=False)
+    convolutions = build_backbone(spec.backbone, include_top=False)
     full = set(backbone.state_dict()) - set(convolutions.state_dict())
     if full and not full & endings(tensors):
         backbone = convolutions
         print(f"{file}: holds no fully-connected layers; the layers are {', '.join(backbone.layers)}.", flush=True)
-    matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.fresh)
+    matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing)
     print(f"{file}: {matched}", flush=True)
-    about = said_of(file)
+    about = read_metadata(file)
     if about is None:
-        return Made(backbone, task.normalize or "imagenet", {"file": digest_of(file), "matched": matched})
+        return BuiltModel(backbone, task.normalize or "imagenet", {"file": file_digest(file), "matched": matched})
     if task.normalize not in (None, about["normalize"]):
         raise ArtifactError(
             f"{file}: learned from images normalized by `{about['normalize']}`, not `{task.normalize}`; leave "
             "`normalize` of the task out."
         )
-    prove_same(backbone, about, file)
-    return Made(backbone, about["normalize"], {"file": digest_of(file), "matched": matched})
+    verify_activations(backbone, about, file)
+    return BuiltModel(backbone, about["normalize"], {"file": file_digest(file), "matched": matched})

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Jigsaw
-from ssltransfer.data.device_ops import gray_some, standardize
+from ssltransfer.data.device_ops import random_grayscale, standardize
 from ssltransfer.data.permutations import max_hamming_set
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, permute
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
@@ -22,20 +22,18 @@ class JigsawTask(PuzzleTask):
     channel to zero mean and unit deviation (protocols 1.1).
     """
 
-    rule: Normalize = "per-channel"
+    normalization: Normalize = "per-channel"
 
     def __init__(self, options: Jigsaw, backbone: BackboneOptions, seed: int):
         super().__init__(options, backbone, seed, max_hamming_set(options.permutations))
         self.options = options
 
-    def puzzles(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
         cut = self.options.tiles
-        tiles = cut_tiles(
-            images, draws, crop=cut.crop, tile=cut.tile, jitter=cut.jitter, channel_shift=cut.channel_shift
-        )
-        label = draws.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle = gray_some(permute(tiles, self.permutations, label), draws, self.options.gray)
+        tiles = cut_tiles(images, rng, crop=cut.crop, tile=cut.tile, jitter=cut.jitter, channel_shift=cut.channel_shift)
+        label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
+        puzzle = random_grayscale(permute(tiles, self.permutations, label), rng, self.options.grayscale_prob)
         return standardize(puzzle, per_channel=True, floor=1e-5), label
 
 

@@ -10,16 +10,16 @@ from ssltransfer.config.tasks import JigsawKolesnikov
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.permutations import max_hamming_set
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
 
 class JigsawKolesnikovTask(PatchTask):
     """Embeddings of nine patches in one of 100 orders (protocols 1.4).
 
-    The patches pass the backbone once, their embeddings are joined in `shown` different orders. These are drawn for each
-    image by itself, as in the paper; the released code draws them for a batch, "for simplicity". The released set of
-    permutations is the authors' own file; here it is made by the same rule.
+    Each patch passes the backbone once. The embeddings are joined in `permutations_per_image` different orders, which
+    are drawn per image, as in the paper; the released code draws them per batch, "for simplicity". The released set of
+    permutations is a file of the authors; here the set is made by the same algorithm.
     """
 
     def __init__(self, options: JigsawKolesnikov, backbone: BackboneOptions, seed: int):
@@ -30,18 +30,18 @@ class JigsawKolesnikovTask(PatchTask):
         self.network = PatchNetwork(backbone, options, joined=9, answers=options.permutations, seed=seed)
         self.backbone = self.network.backbone
 
-    def labels(self, draws: Draws) -> Tensor:
+    def labels(self, rng: SampleRNG) -> Tensor:
         """Different permutations for each image, int64 (B, shown)."""
-        return draws.permutation("permutations", self.options.permutations)[:, : self.options.shown]
+        return rng.permutation("permutations", self.options.permutations)[:, : self.options.permutations_per_image]
 
     def orders(self, labels: Tensor) -> Tensor:
         """Slot i shows patch permutations[label][i]."""
         permutations: Tensor = self.permutations  # type: ignore[assignment]
         return permutations[labels].long()
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """The patches in two of the orders, and the first put back by the permutation that is the answer."""
-        patches, labels = self.inputs(batch.images, draws)
+        patches, labels = self.inputs(batch.images, rng)
         orders = self.orders(labels[:, :2])
         image = torch.arange(len(patches), device=patches.device)[:, None, None]
         shown = visible(patches)[image, orders]  # (B, orders, 9, 3, t, t)

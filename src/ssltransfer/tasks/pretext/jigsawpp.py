@@ -7,12 +7,12 @@ from torch import Tensor
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import JigsawPP
-from ssltransfer.data.device_ops import gray_some, project_colors, standardize
+from ssltransfer.data.device_ops import project_colors, random_grayscale, standardize
 from ssltransfer.data.permutations import accept, min_distance_set
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import partners
+from ssltransfer.tasks.pretext.base import paired_indices
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
 
@@ -24,11 +24,11 @@ class JigsawPPTask(PuzzleTask):
     however the batch is divided. Nothing is decoded twice.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: JigsawPP, backbone: BackboneOptions, seed: int):
         permutations = min_distance_set(
-            options.permutations, min_distance=options.min_distance, mean_target=options.mean_target
+            options.permutations, min_distance=options.min_distance, mean_target=options.target_mean_hamming
         )
         # The mean of a handful scatters widely; the published range is one for hundreds.
         mean_range = (0.85, 0.90) if options.permutations >= 100 else (0.0, 1.0)
@@ -36,7 +36,7 @@ class JigsawPPTask(PuzzleTask):
         super().__init__(options, backbone, seed, permutations)
         self.options = options
 
-    def puzzles(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,).
 
         Raises:
@@ -46,21 +46,21 @@ class JigsawPPTask(PuzzleTask):
         tiles, others = (
             cut_tiles(
                 source,
-                draws,
+                rng,
                 crop=cut.crop,
                 tile=cut.tile,
                 jitter=cut.jitter,
                 channel_shift=cut.channel_shift,
                 purpose=purpose,
             )
-            for source, purpose in ((images, "tiles"), (images[partners(len(images), "Jigsaw++")], "occluders"))
+            for source, purpose in ((images, "tiles"), (images[paired_indices(len(images), "Jigsaw++")], "occluders"))
         )
-        label = draws.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, draws, counts=self.options.occluders)
+        label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
+        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, rng, counts=self.options.occluders)
         # Once for the whole puzzle, occluders alike: a difference in color must not give them away.
-        puzzle = gray_some(puzzle, draws, self.options.gray)
-        if self.options.projection:
-            some = draws.uniform("projection", 1)[:, :, None, None, None] < self.options.projection
+        puzzle = random_grayscale(puzzle, rng, self.options.grayscale_prob)
+        if self.options.color_projection_prob:
+            some = rng.uniform("projection", 1)[:, :, None, None, None] < self.options.color_projection_prob
             puzzle = torch.where(some, project_colors(puzzle), puzzle)
         return standardize(puzzle), label
 

@@ -16,9 +16,9 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import MotionSegmentation
 from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.transforms import Paired, resize
+from ssltransfer.data.transforms import JointTransform, resize
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
@@ -26,7 +26,7 @@ from ssltransfer.tasks.pretext.base import PretextTask
 
 
 @dataclass(frozen=True)
-class WithMotion(Paired):
+class WithMotion(JointTransform):
     """The first frame of a clip, squeezed to one size, and its map of what moves."""
 
     height: int
@@ -57,7 +57,7 @@ class MotionSegmentationTask(PretextTask):
         LayerError: the images vanish on the way through the backbone.
     """
 
-    rule: Normalize = "imagenet"
+    normalization: Normalize = "imagenet"
     chance_loss = math.log(2)
 
     def __init__(
@@ -65,9 +65,9 @@ class MotionSegmentationTask(PretextTask):
     ):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
-        hidden = options.hidden
+        hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Conv2d(hidden, 1, 1)
@@ -102,29 +102,29 @@ class MotionSegmentationTask(PretextTask):
         """The whole frame, and its map."""
         return WithMotion(*self.options.input)
 
-    def inputs(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+    def inputs(self, batch: Batch, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """Float (B, 3, H, W), normalized, and uint8 (B, h, w), some of both mirrored."""
-        images, cells = batch.images, batch.others["motion"]
-        if self.training and self.options.mirror:
-            mirrored = draws.uniform("mirror", 1)[:, 0] < 0.5
+        images, cells = batch.images, batch.targets["motion"]
+        if self.training and self.options.hflip:
+            mirrored = rng.uniform("mirror", 1)[:, 0] < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
             cells = torch.where(mirrored[:, None, None], cells.flip(-1), cells)
-        return normalize(images, self.rule), cells
+        return normalize(images, self.normalization), cells
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Binary cross-entropy over the cells; intersection over union and true share of the foreground."""
-        inputs, cells = self.inputs(batch, draws)
+        inputs, cells = self.inputs(batch, rng)
         logits = self.head(self.backbone(inputs, [self.layer])[self.layer])[:, 0].float()
-        truth = at_places(cells, (logits.shape[-2], logits.shape[-1]))
+        truth = bilinear_sample(cells, (logits.shape[-2], logits.shape[-1]))
         return {
             "loss": F.binary_cross_entropy_with_logits(logits, truth),
             "iou": overlap(logits > 0, truth > 0),
             "foreground": truth.mean(),
         }
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """The first frame, its map, and what moves in the frame."""
-        inputs, cells = self.inputs(batch, draws)
+        inputs, cells = self.inputs(batch, rng)
         seen, size = visible(inputs), inputs.shape[-2:]
         moving = F.interpolate(cells[:, None].float(), size)
         return [
@@ -134,7 +134,7 @@ class MotionSegmentationTask(PretextTask):
         ]
 
 
-def at_places(cells: Tensor, size: tuple[int, int]) -> Tensor:
+def bilinear_sample(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 (B, h, w) -> float32 (B, H, W): 1 where at least half of the cells that a place stands for are."""
     if cells.shape[-2:] == size:
         return cells.float()

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.tasks import Several
+from ssltransfer.config.tasks import MultiTask
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws, seed_of
+from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask, Trainable
-from ssltransfer.training.multi_task import Member
-from ssltransfer.training.task import Around
+from ssltransfer.training.multi_task import TaskRun
+from ssltransfer.training.task import TaskWrapper
 
 
 def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
@@ -29,31 +29,31 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
     of their names.
 
     Args:
-        spec: of a pretext whose task is `several`.
+        spec: of a pretext whose task is `multi-task`.
         images: index of each dataset that it names.
     """
-    several = spec.task
-    assert isinstance(several, Several)
-    backbone = build_backbone(spec.backbone, top=False, seed=spec.seed)
+    multi = spec.task
+    assert isinstance(multi, MultiTask)
+    backbone = build_backbone(spec.backbone, include_top=False, seed=spec.seed)
     parts = spec.parts
-    shares = several.shares_of({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
+    shares = multi.task_weights({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
     rules: dict[str, Normalize] = {}
-    members: list[Member] = []
+    runs: list[TaskRun] = []
     for name, part in parts.items():
         assert part.data is not None and part.schedule is not None
-        seed = seed_of(spec.seed, "member", name) if members else spec.seed
-        task = _task(part, backbone if several.lasso is None else MixedBackbone(backbone), seed)
-        rules[name] = task.rule
+        seed = seed_of(spec.seed, "member", name) if runs else spec.seed
+        task = _task(part, backbone if multi.l1_layer_mix is None else MixedBackbone(backbone), seed)
+        rules[name] = task.normalization
         val = images[part.val] if part.val else None
-        learned = task if several.lasso is None else Penalized(task, several.lasso)
-        members.append(Member(learned, images[part.data], part.schedule, seed, val, name, shares[name]))
+        learned = task if multi.l1_layer_mix is None else WithL1Penalty(task, multi.l1_layer_mix)
+        runs.append(TaskRun(learned, images[part.data], part.schedule, seed, val, name, shares[name]))
 
     def content() -> dict[str, Any]:
-        mixes = {one.name: one.task.mix.rounded for one in members if isinstance(one.task, Penalized)}
-        chance_losses = {one.name: one.task.chance_loss for one in members}
+        mixes = {run.name: run.task.mix.rounded for run in runs if isinstance(run.task, WithL1Penalty)}
+        chance_losses = {run.name: run.task.chance_loss for run in runs}
         return {"chance_losses": chance_losses} | ({"mixes": mixes} if mixes else {})
 
-    return Trainable(members, backbone, rules[several.rule_of or members[0].name], content)
+    return Trainable(runs, backbone, rules[multi.normalization_from or runs[0].name], content)
 
 
 def _task(part: Pretext, backbone: Backbone, seed: int) -> PretextTask:
@@ -62,7 +62,7 @@ def _task(part: Pretext, backbone: Backbone, seed: int) -> PretextTask:
     return task
 
 
-class Penalized(Around):
+class WithL1Penalty(TaskWrapper):
     """A task on a mixed backbone, with an L1 penalty of its mix; on validation images the loss is the task's own.
 
     Args:
@@ -75,9 +75,9 @@ class Penalized(Around):
         assert isinstance(task.backbone, MixedBackbone)
         self.task, self.mix, self.strength = task, task.backbone.mix, strength
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The task's values, and `l1`, the sum of |alpha|."""
-        values: dict[str, Tensor] = self.task(batch, draws)
+        values: dict[str, Tensor] = self.task(batch, rng)
         if not self.training:
             return values
         penalty = self.mix.penalty

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ssltransfer.models.backbone import Backbone, initialize
-from ssltransfer.tasks.pretext.pooled_backbone import Pooled
+from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 
 
-class Embedding(nn.Module):
+class PatchEmbed(nn.Module):
     """A linear layer of `size` outputs on the pre-logits, as Kolesnikov et al. 2019 use the 1000 logits of a network.
 
     Backbones that do not end in a vector give pool5 instead.
@@ -30,7 +30,7 @@ class Embedding(nn.Module):
         self.backbone = backbone
         # What follows the global average, if anything does, is a vector too.
         self.layer = backbone.layers[-1] if "pool" in backbone.layers else None
-        self.pool5 = None if self.layer else Pooled(backbone, side, what)
+        self.pool5 = None if self.layer else PooledBackbone(backbone, side, what)
         features = self.pool5.features if self.pool5 else backbone.shapes(side)[self.layer or ""][0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import PatchOptions
-from ssltransfer.data.device_ops import gray_some, standardize
+from ssltransfer.data.device_ops import random_grayscale, standardize
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import initialize, initialize_last
 from ssltransfer.models.build import build_tile_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.patch_embed import Embedding
+from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
 from ssltransfer.training.task import accuracy
 
 
@@ -45,16 +45,16 @@ class PatchNetwork(nn.Module):
     def __init__(self, backbone: BackboneOptions, task: PatchOptions, *, joined: int, answers: int, seed: int):
         super().__init__()
         self.backbone = build_tile_backbone(backbone, seed=seed, stem_stride=task.tiles.stem_stride)
-        self.embedding = Embedding(self.backbone, task.tiles.tile, "Patches", task.embedding, seed=seed + 1)
+        self.embedding = PatchEmbed(self.backbone, task.tiles.tile, "Patches", task.embed_dim, seed=seed + 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 2)
             self.fc7 = nn.Sequential(
-                nn.Linear(joined * task.embedding, task.hidden),
-                nn.BatchNorm1d(task.hidden, eps=1e-5, momentum=task.bn_momentum),
+                nn.Linear(joined * task.embed_dim, task.hidden_dim),
+                nn.BatchNorm1d(task.hidden_dim, eps=1e-5, momentum=task.bn_momentum),
                 nn.ReLU(inplace=True),
                 nn.Dropout(task.dropout),
             )
-            self.fc8 = nn.Linear(task.hidden, answers)
+            self.fc8 = nn.Linear(task.hidden_dim, answers)
             initialize(self.fc7)
             initialize_last(self.fc8)
 
@@ -80,7 +80,7 @@ class PatchTask(PretextTask):
     and what is asked is drawn, the same each time.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
     network: PatchNetwork
 
     def __init__(self, options: PatchOptions, answers: int):
@@ -93,12 +93,12 @@ class PatchTask(PretextTask):
         """The whole image, its aspect lost."""
         return Warp(self.patch_options.resize)
 
-    def inputs(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """What the network is given.
 
         Args:
             images: uint8 (B, 3, S, S).
-            draws: of the images.
+            rng: random numbers of the images.
 
         Returns:
             Patches, normalized, in the image's order: float (B, 9, 3, t, t); the right answers: int64 (B, M).
@@ -106,25 +106,25 @@ class PatchTask(PretextTask):
         options, cut = self.patch_options, self.patch_options.tiles
         patches = cut_tiles(
             images,
-            draws if self.training else None,
+            rng if self.training else None,
             crop=cut.crop,
             tile=cut.tile,
             jitter=cut.jitter,
             channel_shift=cut.channel_shift,
         )
-        patches = gray_some(patches, draws, options.gray, each=options.gray_each)
-        return standardize(patches), self.labels(draws)
+        patches = random_grayscale(patches, rng, options.grayscale_prob, each=options.grayscale_per_patch)
+        return standardize(patches), self.labels(rng)
 
     @abstractmethod
-    def labels(self, draws: Draws) -> Tensor:
+    def labels(self, rng: SampleRNG) -> Tensor:
         """The right answers, int64 (B, M)."""
 
     @abstractmethod
     def orders(self, labels: Tensor) -> Tensor:
         """Answers (B, M) -> the patches that are joined for each, int64 (B, M, joined)."""
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the answers, a mean over the questions."""
-        patches, labels = self.inputs(batch.images, draws)
+        patches, labels = self.inputs(batch.images, rng)
         logits, target = self.network(patches, self.orders(labels)), labels.flatten()
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}

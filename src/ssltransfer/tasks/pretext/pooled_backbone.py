@@ -19,7 +19,7 @@ def last_map(backbone: Backbone, side: int, what: str) -> tuple[str, tuple[int, 
     Raises:
         LayerError: inputs of this side vanish on the way.
     """
-    layer = backbone.options.maps[-1]
+    layer = backbone.options.spatial_layers[-1]
     channels, rows, columns = _shape(backbone, layer, side, what)
     return layer, (channels, rows, columns)
 
@@ -30,7 +30,9 @@ def _shape(backbone: Backbone, layer: str, side: int, what: str) -> tuple[int, .
         return backbone.shapes(side)[layer]
     except RuntimeError:
         or_another = (
-            f"; or its fc6 wants another size: give the backbone size: {side}." if "fc6" in options.vectors else "."
+            f"; or its fc6 wants another size: give the backbone img_size: {side}."
+            if "fc6" in options.flat_layers
+            else "."
         )
         raise LayerError(
             f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
@@ -38,12 +40,12 @@ def _shape(backbone: Backbone, layer: str, side: int, what: str) -> tuple[int, .
         ) from None
 
 
-class Pooled(nn.Module):
+class PooledBackbone(nn.Module):
     """Last convolution, pooled 3/2 rounding up (VGG: 2/2), flattened: pool5 of the papers' heads.
 
     CaffeNet's 6x6 on 64-pixel tiles become 3x3, its 13x13 on 227 pixels 6x6. Where the map is smaller than the window,
-    nothing is pooled. A residual network has no pooling here: its last map is read as it is. Where the backbone ends with
-    a vector that it learns (`representation`, fc7 of vgg19-bn), that is what is read.
+    nothing is pooled. The last map of a residual network is not pooled. Where the backbone ends with a vector that it
+    learns (`representation`, fc7 of vgg19-bn), that vector is used.
 
     Args:
         backbone: whose convolutions are read.
@@ -61,10 +63,12 @@ class Pooled(nn.Module):
         super().__init__()
         self.backbone = backbone
         options = backbone.options
-        self.layer = options.maps[-1] if options.vector in (None, "pool") else options.convolutions[-1]
+        self.layer = (
+            options.spatial_layers[-1] if options.embedding_layer in (None, "pool") else options.base_layers[-1]
+        )
         channels, *sides = _shape(backbone, self.layer, side, what)
-        pools = options.pool5 and sides and sides[0] >= options.pool5
-        self.pool = nn.MaxPool2d(options.pool5, 2, ceil_mode=True) if pools else nn.Identity()
+        pools = options.pool5_kernel and sides and sides[0] >= options.pool5_kernel
+        self.pool = nn.MaxPool2d(options.pool5_kernel, 2, ceil_mode=True) if pools else nn.Identity()
         self.features = channels * (int(self.pool(torch.zeros(1, 1, *sides)).shape[-1]) ** 2 if sides else 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Jigsaw, JigsawPP
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import permute
-from ssltransfer.data.transforms import CenterSquare
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.tasks.pretext.base import PretextTask
 from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
 from ssltransfer.training.task import accuracy
@@ -42,7 +42,7 @@ class PuzzleTask(PretextTask):
             backbone,
             options.tiles,
             permutations=options.permutations,
-            hidden=options.hidden,
+            hidden_dim=options.hidden_dim,
             dropout=options.dropout,
             bn=options.bn,
             seed=seed,
@@ -51,23 +51,23 @@ class PuzzleTask(PretextTask):
         self.chance_loss = math.log(options.permutations)
 
     @property
-    def transform(self) -> CenterSquare:
+    def transform(self) -> ResizeCenterCrop:
         """Short side to 256, central 255 x 255."""
-        return CenterSquare(self.resize, self.cut.crop)
+        return ResizeCenterCrop(self.resize, self.cut.crop)
 
     @abstractmethod
-    def puzzles(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the permutations."""
-        puzzles, label = self.puzzles(batch.images, draws)
+        puzzles, label = self.puzzles(batch.images, rng)
         logits = self.network(puzzles)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """The puzzle, and its tiles put back by the permutation that is the answer."""
-        puzzles, label = self.puzzles(batch.images, draws)
+        puzzles, label = self.puzzles(batch.images, rng)
         solved = permute(puzzles, self.permutations.argsort(dim=1), label)
         return [
             ("image", batch.images),

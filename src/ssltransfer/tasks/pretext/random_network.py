@@ -8,21 +8,21 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import Model
-from ssltransfer.tasks.pretext.base import Made
-from ssltransfer.training.data_init import rescale_by
+from ssltransfer.models.weights import PretrainedModel
+from ssltransfer.tasks.pretext.base import BuiltModel
+from ssltransfer.training.data_init import init_from_data
 from ssltransfer.training.devices import Devices
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> Made:
+def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
     """The backbone with its fully-connected layers, as it starts from the seed, or rescaled by images of the index.
 
     Raises:
         LayerError: the network cannot be rescaled.
     """
-    backbone = build_backbone(spec.backbone, top=True, seed=spec.seed)
+    backbone = build_backbone(spec.backbone, include_top=True, seed=spec.seed)
     assert isinstance(spec.task, RandomNetwork)
-    if spec.task.rescale:
+    if spec.task.data_dependent_init:
         assert index is not None
-        rescale_by(Model(backbone, "imagenet", "", "random"), index, devices, spec.seed)
-    return Made(backbone, "imagenet")
+        init_from_data(PretrainedModel(backbone, "imagenet", "", "random"), index, devices, spec.seed)
+    return BuiltModel(backbone, "imagenet")

@@ -9,7 +9,7 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import RelativePatchLocation
 from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
@@ -25,18 +25,18 @@ class RelativePatchLocationTask(PatchTask):
         self.network = PatchNetwork(backbone, options, joined=2, answers=len(OFFSETS), seed=seed)
         self.backbone = self.network.backbone
 
-    def labels(self, draws: Draws) -> Tensor:
+    def labels(self, rng: SampleRNG) -> Tensor:
         """Every place once, int64 (B, 8)."""
-        return torch.arange(len(OFFSETS), device=draws.key.device).repeat(len(draws.key), 1)
+        return torch.arange(len(OFFSETS), device=rng.key.device).repeat(len(rng.key), 1)
 
     def orders(self, labels: Tensor) -> Tensor:
         """The outer patch, then the center one."""
         outer = torch.tensor(AROUND, device=labels.device)[labels]
         return torch.stack([outer, torch.full_like(outer, CENTER)], dim=2)
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """The center patch, and the others with their answers."""
-        patches = visible(self.inputs(batch.images, draws)[0])
+        patches = visible(self.inputs(batch.images, rng)[0])
         outer = [(f"answer: {answer}", patches[:, cell]) for answer, cell in enumerate(AROUND)]
         return [("image", batch.images), ("center", patches[:, CENTER]), *outer]
 

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import PatchGrid, RelativePosition
-from ssltransfer.data.device_ops import downsample_some, drop_colors, project_colors, scale_by_rms
+from ssltransfer.data.device_ops import drop_colors, project_colors, random_downsample, scale_by_rms
 from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.pooled_backbone import Pooled
+from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
 
@@ -58,21 +58,21 @@ class RelativePositionTask(PretextTask):
 
     Released cdoersch/deepcontext train.py (protocols 1.3a), on whichever backbone is asked for. What differs from the
     original AlexNet: CaffeNet keeps its two groups and has no padding in conv1 (96 pixels give 2x2x256 at pool5, not
-    3x3x256), and batch normalization (without scale and shift, as there) stands in fc6 and fc7 only, so that the backbone
-    stays one that other stages can build. The patches have a root mean square of 1, not 50: that factor belongs to
-    Caffe's initialization, and 1 is what images have under the rule that the backbone is used with afterwards.
+    3x3x256), and only fc6 and fc7 have batch normalization (without scale and shift, as there), so that the backbone is
+    one that other stages can build. The patches have a root mean square of 1, not 50: that factor belongs to Caffe's
+    initialization, and 1 is the root mean square under the normalization that later stages use.
     """
 
-    rule: Normalize = "per-image"
+    normalization: Normalize = "per-image"
 
     def __init__(self, options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
         stem = {"stem_stride": options.stem_stride} if options.stem_stride else {}
         own = backbone.model_copy(update=stem)
-        self.backbone = shared if shared is not None else build_backbone(own, top=False, seed=seed)
-        self.pool5 = Pooled(self.backbone, options.patch, "Patches")
-        hidden = options.hidden
+        self.backbone = shared if shared is not None else build_backbone(own, include_top=False, seed=seed)
+        self.pool5 = PooledBackbone(self.backbone, options.patch, "Patches")
+        hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             self.fc6 = nn.Sequential(
@@ -91,43 +91,43 @@ class RelativePositionTask(PretextTask):
     @property
     def transform(self) -> Transform:
         """Resize by area, cut a square."""
-        return Canvas(self.options.pixels, self.options.canvas)
+        return Canvas(self.options.area_range, self.options.crop_size)
 
-    def patches(self, images: Tensor, draws: Draws) -> PatchPairs:
+    def patches(self, images: Tensor, rng: SampleRNG) -> PatchPairs:
         """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
-        return pairs_of(self.options, images, draws)
+        return pairs_of(self.options, images, rng)
 
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Patches as the network sees them: float (N, 3, patch, patch), root mean square 1."""
-        x = downsample_some(pairs.patches, pairs.draws, probability=self.options.low_resolution)
-        if self.options.color == "drop":
-            return scale_by_rms(drop_colors(x, pairs.draws), scale=1.0)
+        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.downsample_prob)
+        if self.options.color_mode == "drop":
+            return scale_by_rms(drop_colors(x, pairs.rng), scale=1.0)
         return scale_by_rms(project_colors(x), scale=1.0, center=True)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the eight places, a mean over the pairs."""
-        pairs = self.patches(batch.images, draws)
+        pairs = self.patches(batch.images, rng)
         each = self.fc6(self.pool5(self.prepare(pairs)))
         both = torch.cat([each[pairs.first], each[pairs.second]], dim=1)
         logits = self.fc9(self.fc8(self.fc7(both)))
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """A pair of each image."""
-        pairs = self.patches(batch.images, draws)
+        pairs = self.patches(batch.images, rng)
         return show_pairs(batch.images, pairs, self.prepare(pairs))
 
 
-def pairs_of(options: PatchGrid, images: Tensor, draws: Draws) -> PatchPairs:
+def pairs_of(options: PatchGrid, images: Tensor, rng: SampleRNG) -> PatchPairs:
     """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
     return patch_pairs(
         images,
-        draws,
+        rng,
         patch=options.patch,
         gap=options.gap,
         jitter=options.jitter,
-        grids=options.grids,
-        pairs=options.pairs,
+        grids=options.grids_per_image,
+        pairs=options.pairs_per_image,
     )
 
 
@@ -137,8 +137,8 @@ def label_shares(options: PatchGrid) -> list[float]:
     A small grid has fewer diagonal neighbors than straight ones, so that chance is right more often than ln 8 says.
     """
     pitch = options.patch + options.gap
-    starts = min(pitch, options.canvas - options.patch - pitch + 1)
-    cells = [(options.canvas - options.patch - start) // pitch + 1 for start in range(starts)]
+    starts = min(pitch, options.crop_size - options.patch - pitch + 1)
+    cells = [(options.crop_size - options.patch - start) // pitch + 1 for start in range(starts)]
     same, next_to = sum(cells), sum(count - 1 for count in cells)
     shares = [(next_to if dx else same) * (next_to if dy else same) for dx, dy in OFFSETS]
     return [share / sum(shares) for share in shares]

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import RelativePositionResidual
-from ssltransfer.data.device_ops import downsample_some, drop_colors, scale_by_rms
+from ssltransfer.data.device_ops import drop_colors, random_downsample, scale_by_rms
 from ssltransfer.data.lab import lightness_alone, rgb_to_lab
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
+from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
@@ -37,8 +37,8 @@ class RelativePositionResidualTask(PretextTask):
     ):
         super().__init__()
         self.options = options
-        self.rule: Normalize = "lab-lightness" if options.harmonized else "per-image"
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
+        self.normalization: Normalize = "lab-lightness" if options.lightness_input else "per-image"
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         both = 2 * self.vectors.features
         width = options.width or both
@@ -47,7 +47,7 @@ class RelativePositionResidualTask(PretextTask):
             last = nn.Linear(width, len(OFFSETS))
             self.head = nn.Sequential(
                 *([nn.Linear(both, width, bias=False)] if options.width else []),
-                *(ConnectedUnit(width, options.hidden) for _ in range(_UNITS)),
+                *(ConnectedUnit(width, options.hidden_dim) for _ in range(_UNITS)),
                 nn.BatchNorm1d(width),
                 nn.ReLU(inplace=True),
                 last,
@@ -59,29 +59,29 @@ class RelativePositionResidualTask(PretextTask):
     @property
     def transform(self) -> Canvas:
         """Resize by area, cut a square."""
-        return Canvas(self.options.pixels, self.options.canvas)
+        return Canvas(self.options.area_range, self.options.crop_size)
 
-    def patches(self, images: Tensor, draws: Draws) -> PatchPairs:
+    def patches(self, images: Tensor, rng: SampleRNG) -> PatchPairs:
         """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
-        return pairs_of(self.options, images, draws)
+        return pairs_of(self.options, images, rng)
 
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Patches as the network sees them: float (N, 3, patch, patch)."""
-        x = downsample_some(pairs.patches, pairs.draws, probability=self.options.low_resolution)
-        if self.options.harmonized:
+        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.downsample_prob)
+        if self.options.lightness_input:
             return lightness_alone(rgb_to_lab(x))
-        return scale_by_rms(drop_colors(x, pairs.draws), scale=1.0)
+        return scale_by_rms(drop_colors(x, pairs.rng), scale=1.0)
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the eight places, a mean over the pairs."""
-        pairs = self.patches(batch.images, draws)
+        pairs = self.patches(batch.images, rng)
         each = self.vectors(self.prepare(pairs))
         logits = self.head(torch.cat([each[pairs.first], each[pairs.second]], dim=1))
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """A pair of each image."""
-        pairs = self.patches(batch.images, draws)
+        pairs = self.patches(batch.images, rng)
         return show_pairs(batch.images, pairs, self.prepare(pairs))
 
 

@@ -34,14 +34,14 @@ class PatchVectors(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.layer, (channels, rows, columns) = last_map(backbone, patch, "Patches")
-        one, two = options.channels
+        one, two = options.head_dims
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.units = nn.Sequential(
-                Unit(channels, options.mid, stride=2, first=True, out=one),
+                Unit(channels, options.bottleneck_dim, stride=2, first=True, out=one),
                 nn.BatchNorm2d(one),
                 nn.ReLU(inplace=True),
-                Unit(one, options.mid, stride=2, first=True, out=two),
+                Unit(one, options.bottleneck_dim, stride=2, first=True, out=two),
             )
             initialize(self.units)
         self.features = two * -(-rows // 4) * -(-columns // 4)

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Rotation
-from ssltransfer.data.colors import distort_colors
-from ssltransfer.data.device_ops import mirror_some, random_crop, rotate4
+from ssltransfer.data.colors import color_jitter
+from ssltransfer.data.device_ops import random_crop, random_hflip, rotate4
 from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rng import Draws
-from ssltransfer.data.transforms import CenterSquare, RandomResizedCrop, Transform
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.pooled_backbone import Pooled
+from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
 
@@ -32,7 +32,7 @@ class RotationTask(PretextTask):
     Validation images are the central crop, 87.5 % of the short side, neither mirrored nor distorted.
 
     Head: a residual network has its global average and one linear layer, and so has any that ends with a vector
-    (`BackboneOptions.vector`). The others have pool5, fc6 and fc7 without
+    (`BackboneOptions.embedding_layer`). The others have pool5, fc6 and fc7 without
     bias, each with batch normalization (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer; the convolutions are
     those of the backbone that was asked for, without batch normalization unless it has its own.
     """
@@ -40,18 +40,18 @@ class RotationTask(PretextTask):
     def __init__(self, options: Rotation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.rule: Normalize = "half" if options.augment == "inception" else "imagenet"
-        self.backbone = shared if shared is not None else build_backbone(backbone, top=False, seed=seed)
-        self.size, self.short = backbone.size, backbone.short_side
+        self.normalization: Normalize = "half" if options.augment == "inception" else "imagenet"
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        self.size, self.short_side = backbone.img_size, backbone.short_side
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            last = nn.Linear(options.hidden, 4)
-            if backbone.vector:
-                last = nn.Linear(self.backbone.shapes()[backbone.vector][0], 4)
+            last = nn.Linear(options.hidden_dim, 4)
+            if backbone.embedding_layer:
+                last = nn.Linear(self.backbone.shapes()[backbone.embedding_layer][0], 4)
                 self.head = nn.Sequential(last)
             else:
-                pooled = Pooled(self.backbone, backbone.size, "Images")
-                fc6, fc7 = _block(pooled.features, options.hidden), _block(options.hidden, options.hidden)
+                pooled = PooledBackbone(self.backbone, backbone.img_size, "Images")
+                fc6, fc7 = _block(pooled.features, options.hidden_dim), _block(options.hidden_dim, options.hidden_dim)
                 self.head = nn.Sequential(pooled, *fc6, *fc7, last)
                 for layer in (*fc6, *fc7):
                     initialize(layer)
@@ -62,37 +62,37 @@ class RotationTask(PretextTask):
     def transform(self) -> Transform:
         """A random box, or the square from which the device crops."""
         if self.options.augment == "crop":
-            return CenterSquare(self.short, self.short)
+            return ResizeCenterCrop(self.short_side, self.short_side)
         return RandomResizedCrop(self.size, scale=(0.05 if self.options.augment == "inception" else 0.08, 1.0))
 
     @property
     def val_transform(self) -> Transform:
         """The central crop."""
-        return CenterSquare(self.short, self.size)
+        return ResizeCenterCrop(self.short_side, self.size)
 
-    def inputs(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> float (4B, 3, size, size), normalized, and quarter turns int64 (4B,)."""
         if self.training:
             if self.options.augment == "crop":
-                images = random_crop(images, draws, self.size)
-            images = mirror_some(images, draws)
+                images = random_crop(images, rng, self.size)
+            images = random_hflip(images, rng)
             if self.options.augment == "inception":
-                images = distort_colors(images, draws)
+                images = color_jitter(images, rng)
         turned, label = rotate4(images)
-        return normalize(turned, self.rule), label
+        return normalize(turned, self.normalization), label
 
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the four rotations."""
-        inputs, label = self.inputs(batch.images, draws)
-        vector = self.backbone.options.vector
+        inputs, label = self.inputs(batch.images, rng)
+        vector = self.backbone.options.embedding_layer
         if vector:
             inputs = self.backbone(inputs, [vector])[vector]
         logits = self.head(inputs)
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
 
-    def show(self, batch: Batch, draws: Draws) -> list[tuple[str, Tensor]]:
+    def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """Each of the four."""
-        turned = visible(self.inputs(batch.images, draws)[0]).unflatten(0, (-1, 4)).unbind(1)
+        turned = visible(self.inputs(batch.images, rng)[0]).unflatten(0, (-1, 4)).unbind(1)
         return [
             ("image", batch.images),
             *((f"answer: {turns * 90} degrees", one) for turns, one in enumerate(turned)),

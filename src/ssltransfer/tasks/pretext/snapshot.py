@@ -7,20 +7,20 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, digest_of, read_json, replacing
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Snapshot
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
-from ssltransfer.tasks.pretext.base import Made
+from ssltransfer.tasks.pretext.base import BuiltModel
 from ssltransfer.training.devices import Devices
 
 FOLDER = "snapshots"  # in the work directory of the pretext
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, model: Path) -> Made:
+def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, model: Path) -> BuiltModel:
     """The backbone as it was.
 
     Args:
@@ -33,11 +33,11 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, 
     about = read_json(model)
     file = file_of(model.parent / "work" / about["work"], spec.task.step)
     digest = about.get(FOLDER, {}).get(str(spec.task.step))
-    if digest is None or not file.is_file() or digest_of(file) != digest:
+    if digest is None or not file.is_file() or file_digest(file) != digest:
         raise ArtifactError(f"{file}: not the snapshot that {model} speaks of; remove {model} and run its stage again.")
-    backbone = build_backbone(spec.backbone, top=False)
+    backbone = build_backbone(spec.backbone, include_top=False)
     load_tensors(backbone, read_tensors(file), file, prefix="")
-    return Made(backbone, about["normalize"])
+    return BuiltModel(backbone, about["normalize"])
 
 
 def file_of(folder: Path, step: int) -> Path:
@@ -51,5 +51,5 @@ def keep(backbone: Backbone, folder: Path, step: int) -> None:
     file = file_of(folder, step)
     file.parent.mkdir(exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    with replacing(file) as beside:
+    with atomic_write(file) as beside:
         safetensors.torch.save_file(tensors, beside)

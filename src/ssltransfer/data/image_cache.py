@@ -1,0 +1,68 @@
+"""Pixels of a sample, from its file or from the packed images, and how images are packed."""
+
+from __future__ import annotations
+
+import numpy as np
+import simplejpeg
+import torch
+from torch import Tensor
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.formats import CacheOptions
+from ssltransfer.data.image_io import CorruptImageError, read
+from ssltransfer.data.transforms import resize_short
+
+JPEG_SIDE = 65_500  # libjpeg's longest; a longer strip lies raw among the JPEGs
+
+
+def read_sample(index: Index, sample: int, *, min_short_side: int | None = None) -> Tensor:
+    """The pixels of a sample: packed ones where the index has them, else those of its file.
+
+    Args:
+        index: of the images.
+        sample: position in the index.
+        min_short_side: as in `images.read`; packed images are given as they are.
+
+    Returns:
+        uint8 (3, H, W), RGB, upright, laid out in memory as (H, W, 3).
+
+    Raises:
+        ArtifactError: the file, or the packed image, cannot be read any more.
+    """
+    if index.cache is not None:
+        return _unpack(index, sample)
+    path = index.path(sample)
+    try:
+        return read(path, min_short_side=min_short_side)
+    except (CorruptImageError, OSError) as error:
+        raise ArtifactError(
+            f"{path}: was readable when the index was made and is not any more ({error}); "
+            "restore it or run the index stage again."
+        ) from error
+
+
+def pack(image: Tensor, options: CacheOptions) -> tuple[bytes, int, int]:
+    """A image as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
+    small = resize_short(image, min(options.short_side, *image.shape[-2:]))
+    pixels = np.ascontiguousarray(small.permute(1, 2, 0).numpy())
+    height, width = pixels.shape[:2]
+    if _is_raw(options, width, height):
+        return pixels.tobytes(), width, height
+    data = simplejpeg.encode_jpeg(pixels, options.quality, "RGB", "444", fastdct=False)
+    return data, width, height
+
+
+def _unpack(index: Index, sample: int) -> Tensor:
+    assert index.cache is not None
+    row, data = index.cache.rows[sample], index.cache.read(sample)
+    width, height = int(row["cached_width"]), int(row["cached_height"])
+    if _is_raw(index.cache.options, width, height):
+        pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
+    else:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _is_raw(options: CacheOptions, width: int, height: int) -> bool:
+    return options.format == "raw" or max(width, height) > JPEG_SIDE

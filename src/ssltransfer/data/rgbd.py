@@ -1,0 +1,171 @@
+"""Images together with their depth: brought to one size on the CPU, varied alike on the device (protocols 4.7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.device_ops import to_float
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.targets import read_target
+from ssltransfer.data.transforms import JointTransform, resize
+
+
+@dataclass(frozen=True)
+class RgbdResize(JointTransform):
+    """`image` and `depth`, float32 meters, of height x width pixels; 0 where there is no value.
+
+    Of a image of another aspect the largest central part is taken. Pixels of the image are averaged, those of
+    depth are picked: the mean of two distances is the distance of nothing.
+    """
+
+    height: int
+    width: int
+
+    @property
+    def min_short_side(self) -> int:
+        """What the decoder must deliver at least, whichever side is cut."""
+        return max(self.height, self.width)
+
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+        """uint8 (3, H, W) -> image uint8 (3, height, width), depth float32 (height, width)."""
+        depth = _depth(index, sample)
+        top, left, height, width = self.part(*depth.shape)
+        rows = top + (np.arange(self.height) + 0.5) * height // self.height
+        columns = left + (np.arange(self.width) + 0.5) * width // self.width
+        picked = depth[rows.astype(int)[:, None], columns.astype(int)]
+        return {"image": self.image(image), "depth": torch.from_numpy(picked)}
+
+    def image(self, image: Tensor) -> Tensor:
+        """uint8 (3, H, W) -> (3, height, width)."""
+        top, left, height, width = self.part(*image.shape[-2:])
+        return resize(image[:, top : top + height, left : left + width], self.height, self.width)
+
+    def part(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the largest central part of the aspect wanted."""
+        high = min(height, max(1, round(width * self.height / self.width)))
+        wide = min(width, max(1, round(height * self.width / self.height)))
+        return (height - high) // 2, (width - wide) // 2, high, wide
+
+
+@dataclass(frozen=True)
+class RgbdCenterCrop(JointTransform):
+    """The center of a resized image, and depth of all of the map's own pixels that lie in it.
+
+    Args:
+        whole: how the image is resized first.
+        height, width: of the center.
+    """
+
+    whole: RgbdResize
+    height: int
+    width: int
+    padding: ClassVar[Mapping[str, float]] = {"rows": 2.0, "columns": 2.0}
+
+    @property
+    def min_short_side(self) -> int:
+        """What the decoder must deliver at least."""
+        return self.whole.min_short_side
+
+    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+        """uint8 (3, H, W) -> image uint8 (3, height, width), depth float32 (h, w), `rows` and `columns`.
+
+        rows float32 (h,), columns float32 (w,): where the map's rows and columns lie in the center, from -1 at its one
+        edge to 1 at the other; 2 where a batch is filled up.
+        """
+        small = self.whole.image(image)
+        up, across = (self.whole.height - self.height) // 2, (self.whole.width - self.width) // 2
+        depth = _depth(index, sample)
+        top, left, high, wide = self.whole.part(*depth.shape)
+        rows = _places(depth.shape[0], top, high, self.whole.height, up, self.height)
+        columns = _places(depth.shape[1], left, wide, self.whole.width, across, self.width)
+        inside = np.abs(rows) < 1, np.abs(columns) < 1
+        return {
+            "image": small[:, up : up + self.height, across : across + self.width],
+            "depth": torch.from_numpy(depth[inside[0]][:, inside[1]]),
+            "rows": torch.from_numpy(rows[inside[0]].astype(np.float32)),
+            "columns": torch.from_numpy(columns[inside[1]].astype(np.float32)),
+        }
+
+
+def _depth(index: Index, sample: int) -> np.ndarray:
+    depth = read_target(index, sample)
+    assert isinstance(depth, np.ndarray)
+    return depth
+
+
+def _places(length: int, start: int, span: int, size: int, offset: int, crop: int) -> np.ndarray:
+    """float64 (length,): pixel centers of a side; `span` of them from `start` on become `size`, then are cropped."""
+    return ((np.arange(length) + 0.5 - start) / span * size - offset) / crop * 2 - 1
+
+
+def bilinear_sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Maps float32 (B, h, w) read bilinearly at rows (B, H) and columns (B, W), -1 to 1 each: (B, H, W).
+
+    Where the places are the centers of a finer grid this is torch's bilinear resizing.
+    """
+    grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), dim=-1)
+    found = F.grid_sample(maps[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return found[:, 0]
+
+
+def vary(
+    images: Tensor,
+    depth: Tensor,
+    rng: SampleRNG,
+    *,
+    crop: tuple[int, int],
+    zoom: tuple[float, float] = (1.0, 1.0),
+    rotation: float = 0.0,
+    mirror: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """A random crop of each image, enlarged, turned and mirrored, and of its depth alike (Eigen et al. 2014).
+
+    What is enlarged by s looks s times as near: its depth is divided by s. What a turn brings in from outside has no
+    depth, and the image's edge repeated.
+
+    Args:
+        images: uint8 or float (B, 3, H, W).
+        depth: float32 (B, H, W), 0 where there is no value.
+        rng: random numbers of the images.
+        crop: height and width of the result.
+        zoom: the enlargement is uniform between these.
+        rotation: degrees; the turn is uniform in -+ this.
+        mirror: left and right exchanged half the time.
+
+    Returns:
+        float32 (B, 3, h, w) and (B, h, w).
+    """
+    (height, width), (h, w) = images.shape[-2:], crop
+    device = images.device
+    scale = rng.uniform("zoom", 1, *zoom)
+    angle = rng.uniform("rotation", 1, -rotation, rotation) * (math.pi / 180)
+    sign = torch.where(rng.uniform("mirror", 1) < (0.5 if mirror else 0.0), -1.0, 1.0)
+    cos, sin = angle.cos(), angle.sin()
+    # Room between the borders of the image and of the turned crop, both measured from their centers.
+    room_y = (height - (cos * h + sin.abs() * w) / scale).clamp(min=0) / 2
+    room_x = (width - (cos * w + sin.abs() * h) / scale).clamp(min=0) / 2
+    ys = (torch.arange(h, device=device) + 0.5 - h / 2).view(1, h, 1)
+    xs = (torch.arange(w, device=device) + 0.5 - w / 2).view(1, 1, w) * sign[:, :, None]
+    cos, sin, factor = cos[:, :, None], sin[:, :, None], scale[:, :, None]
+    y = (sin * xs + cos * ys) / factor + (room_y * rng.uniform("crop/y", 1, -1.0, 1.0))[:, :, None]
+    x = (cos * xs - sin * ys) / factor + (room_x * rng.uniform("crop/x", 1, -1.0, 1.0))[:, :, None]
+    grid = torch.stack((x / (width / 2), y / (height / 2)), dim=-1)
+    seen = F.grid_sample(to_float(images), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    far = F.grid_sample(depth[:, None], grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return seen, far[:, 0] / factor
+
+
+def tint(images: Tensor, rng: SampleRNG, low: float, high: float) -> Tensor:
+    """Each channel of each image multiplied by a factor of its own, clipped: float32 (B, 3, H, W), 0 to 255."""
+    factors = rng.uniform("tint", 3, low, high)
+    return (to_float(images) * factors[:, :, None, None]).clamp(0, 255)
