@@ -12,17 +12,18 @@ from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.data.targets import Boxes
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.protocols.base import EvalContext, EvalResult, percent
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, percent
 from ssltransfer.protocols.detection.ap import overlaps
 from ssltransfer.protocols.detection.backbones import DetectorBackbone, FcBackbone, Res5Backbone
 from ssltransfer.protocols.detection.boxes import FOREGROUND
-from ssltransfer.protocols.detection.detector import Detector, measure, sets_of
+from ssltransfer.protocols.detection.detector import Detector, train_and_detect, with_boxes
 from ssltransfer.protocols.detection.proposals import find_proposals
 from ssltransfer.protocols.detection.transforms import NOTHING, RegionView
 
 REGION = 224.0**2  # pixels of a region that is seen at its right scale: the images that networks were trained on
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
     """Average precision at one short side of the test images, and at several (`..._multi`).
 
@@ -30,20 +31,19 @@ def evaluate(context: EvalContext) -> EvalResult:
         ArtifactError: a set has no boxes, or no proposals can be had.
         LayerError: the backbone has neither fully-connected layers nor residual blocks.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    sets = sets_of(context)
-    named = ((context.spec.train, sets.train), (context.spec.test, sets.test))
-    found = find_proposals(named, options.proposals, folder=context.folder, workers=context.devices.workers)
-    train, test = found.sets
-    about = {
-        "proposals": found.source,
+    options = context.options(Options)
+    context, truth = with_boxes(context)
+    named = ((context.spec.train, context.train), (context.spec.test, context.test))
+    proposals = find_proposals(named, options.proposals, folder=context.folder, workers=context.devices.workers)
+    train, test = proposals.sets
+    details = {
+        "proposals": proposals.source,
         "proposals_per_image": round(float(np.mean([len(boxes) for boxes in test])), 1),
-        "proposal_recall": covered(test, sets.truth),
+        "proposal_recall": covered(test, truth),
     }
     print(
-        f"proposals: {found.source}, {about['proposals_per_image']} a test image, which overlap "
-        f"{about['proposal_recall']:.1f} % of its objects by half",
+        f"proposals: {proposals.source}, {details['proposals_per_image']} per test image; recall at IoU 0.5: "
+        f"{details['proposal_recall']:.1f} %",
         flush=True,
     )
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
@@ -51,9 +51,9 @@ def evaluate(context: EvalContext) -> EvalResult:
         tests["_multi"] = [(short, options.max_size) for short in options.multiscale_min_size]
 
     def build(model: PretrainedModel, seed: int) -> FastRcnn:
-        return FastRcnn(model, context.model.as_posix(), options, len(sets.test.classes), seed, train, test)
+        return FastRcnn(model, context.model.as_posix(), options, len(context.test.classes), seed, train, test)
 
-    return measure(context, sets, build, tests, about)
+    return train_and_detect(context, truth, build, tests, details)
 
 
 class FastRcnn(Detector):

@@ -17,13 +17,14 @@ from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.data.rng import seed_of
 from ssltransfer.data.transforms import JointTransform
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.protocols.base import EvalContext, EvalResult
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.detection.backbones import Res5Backbone
 from ssltransfer.protocols.detection.boxes import subsample_mask
-from ssltransfer.protocols.detection.detector import Detector, measure, sets_of
+from ssltransfer.protocols.detection.detector import Detector, train_and_detect, with_boxes
 from ssltransfer.protocols.detection.transforms import NOTHING, TrainingView
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
     """Average precision at one short side of the test images.
 
@@ -31,15 +32,13 @@ def evaluate(context: EvalContext) -> EvalResult:
         ArtifactError: a set has no boxes.
         LayerError: the backbone has no block3 and block4.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    sets = sets_of(context)
-    tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
+    options = context.options(Options)
+    context, truth = with_boxes(context)
 
     def build(model: PretrainedModel, seed: int) -> FasterRcnn:
-        return FasterRcnn(model, options, len(sets.test.classes), seed)
+        return FasterRcnn(model, options, len(context.test.classes), seed)
 
-    return measure(context, sets, build, tests, {})
+    return train_and_detect(context, truth, build, {"": [(options.test_min_size, options.test_max_size)]}, {})
 
 
 class Anchors(BalancedPositiveNegativeSampler):

@@ -15,7 +15,7 @@ def boxes(n: int, seed: int, size: float = 200.0) -> torch.Tensor:
     return torch.cat([corners, corners + 5 + torch.rand(n, 2, generator=generator) * size], dim=1)
 
 
-def test_encoding_is_torchvisions_and_decoding_its_inverse() -> None:
+def test_encode_equals_torchvision_and_decode_inverts() -> None:
     regions, wanted = boxes(50, 0), boxes(50, 1)
     coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
     targets = encode(wanted, regions)
@@ -26,14 +26,14 @@ def test_encoding_is_torchvisions_and_decoding_its_inverse() -> None:
     torch.testing.assert_close(decode(deltas, regions[:, None]), reference, rtol=1e-4, atol=1e-2)
 
 
-def test_a_target_worked_by_hand() -> None:
+def test_encode_worked_example() -> None:
     # A region of 10 x 20 around (5, 10); the obj is 20 x 20 around (6, 10).
     target = encode(torch.tensor([[-4.0, 0.0, 16.0, 20.0]]), torch.tensor([[0.0, 0.0, 10.0, 20.0]]))
     assert target[0].tolist() == pytest.approx([0.1 / 0.1, 0.0, math.log(2) / 0.2, 0.0])
 
 
 @pytest.mark.parametrize(("low", "share"), [(0.1, 0.25), (0.0, 0.5)])
-def test_which_regions_are_learnt_from(low: float, share: float) -> None:
+def test_sampling_respects_fractions_and_iou(low: float, share: float) -> None:
     objects, classes = boxes(3, 3), torch.tensor([4, 0, 9])
     shaken = objects.repeat(60, 1) + torch.randn(180, 4, generator=torch.Generator().manual_seed(4)) * 20
     proposals = torch.cat([shaken[(shaken[:, 2:] > shaken[:, :2]).all(1)], boxes(300, 5)])
@@ -52,7 +52,7 @@ def test_which_regions_are_learnt_from(low: float, share: float) -> None:
     assert torch.equal(regions, again) and not torch.equal(regions, other)
 
 
-def test_few_proposals_give_few_regions_and_the_things_themselves() -> None:
+def test_sampling_of_few_proposals() -> None:
     obj = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     proposals = torch.tensor([[5.0, 0.0, 15.0, 10.0], [50.0, 50.0, 60.0, 60.0]])  # overlaps 1/3 and 0
     regions, labels, _ = Sampling(64, 0.25, (0.1, 0.5))(proposals, obj, torch.tensor([2]))
@@ -62,7 +62,7 @@ def test_few_proposals_give_few_regions_and_the_things_themselves() -> None:
     assert labels.tolist() == [3]
 
 
-def test_loss_against_plain_sums() -> None:
+def test_roi_loss_equals_plain_sums() -> None:
     generator = torch.Generator().manual_seed(0)
     regions, shown = boxes(6, 6), boxes(6, 7)
     logits, deltas = torch.randn(6, 4, generator=generator), torch.randn(6, 3, 4, generator=generator)
@@ -78,7 +78,7 @@ def test_loss_against_plain_sums() -> None:
     assert float(placed) == pytest.approx(total / 6, rel=1e-5)
 
 
-def test_loss_without_a_thing_has_a_gradient() -> None:
+def test_roi_loss_without_objects_has_gradient() -> None:
     deltas = torch.zeros(2, 3, 4, requires_grad=True)
     _, placed = region_loss(torch.zeros(2, 4), deltas, boxes(2, 0), torch.zeros(2).long(), boxes(2, 1))
     placed.backward()  # type: ignore[no-untyped-call]
@@ -98,7 +98,7 @@ def kept(scores: torch.Tensor, where: torch.Tensor, **changes: float) -> tuple[l
     return [round(score, 3) for score in found.scores.tolist()], found.classes.tolist()
 
 
-def test_a_lesser_box_of_the_same_class_goes() -> None:
+def test_detections_suppress_overlapping_boxes() -> None:
     where = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 0.0, 60.0, 10.0]])
     where = where[:, None].expand(3, 2, 4)
     scores = torch.tensor([[0.1, 0.6, 0.2], [0.0, 0.7, 0.01], [0.2, 0.3, 0.5]])
@@ -109,7 +109,7 @@ def test_a_lesser_box_of_the_same_class_goes() -> None:
     assert kept(scores[:0], where[:0]) == ([], [])
 
 
-def test_boxes_are_cut_to_the_image_and_empty_ones_dropped() -> None:
+def test_detections_clip_boxes_and_drop_empty_ones() -> None:
     where = torch.tensor([[[-5.0, 10.0, 20.0, 500.0]], [[400.0, 0.0, 500.0, 10.0]]])
     found = detections(
         torch.tensor([[0.1, 0.9], [0.1, 0.9]]),
@@ -123,7 +123,7 @@ def test_boxes_are_cut_to_the_image_and_empty_ones_dropped() -> None:
     assert found.boxes.tolist() == [[0.0, 10.0, 20.0, 200.0]]
 
 
-def test_suppression_is_torchvisions() -> None:
+def test_detections_equal_torchvision_nms() -> None:
     generator = torch.Generator().manual_seed(3)
     where = boxes(200, 8)[:, None].expand(200, 5, 4) + torch.rand(200, 5, 4, generator=generator)
     scores = torch.rand(200, 6, generator=generator)
