@@ -23,7 +23,6 @@ from ssltransfer.data.transforms import resize_short
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.base import classes_of
 from ssltransfer.protocols.layers import default_layers
 from ssltransfer.protocols.linear_probe_per_layer import PerLayerProbes, probe_shape, resized
 from ssltransfer.stages.evaluate import run
@@ -96,9 +95,8 @@ def test_evaluate_accepts_vector_layers(chain, tmp_path: Path) -> None:  # type:
 
 
 def test_task_trains_only_probes(chain) -> None:  # type: ignore[no-untyped-def]
-    train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
-    task = PerLayerProbes(model, ("conv2", "conv5"), LinearProbePerLayer(), classes_of(train, test, ("a", "b")), 0)
+    task = PerLayerProbes(model, ("conv2", "conv5"), LinearProbePerLayer(), 12, 0)
     assert {name.split(".")[0] for name in task.state_dict()} == {"probes"}
     assert sum(p.numel() for p in task.parameters()) == sum(np.prod(shape) * 12 + 12 for shape in task.pooled.values())
     task.train()
@@ -109,7 +107,7 @@ def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:  
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
     options = LinearProbePerLayer(crops=10, max_features=400)
-    task = PerLayerProbes(model, ("conv3",), options, classes_of(train, test, ("a", "b")), 3)
+    task = PerLayerProbes(model, ("conv3",), options, 12, 3)
     for parameter in task.probes.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     predicted = task.predict(context_of(options, train, test, tmp_path))["conv3"]

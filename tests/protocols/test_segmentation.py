@@ -164,7 +164,7 @@ def test_chance_loss_is_entropy_of_class_frequencies(model: Path, masks: tuple[P
 def test_transform_keeps_image_and_mask(masks: tuple[Path, Path], model: Path) -> None:
     index = read_index(masks[0])
     image = torch.zeros(3, 5, 7, dtype=torch.uint8)
-    pair = tuned(model).transform.pair(index, 3, image, Random(0))
+    pair = tuned(model).transform(index, 3, image, Random(0))
     assert pair["image"] is image and np.array_equal(pair["mask"].numpy(), read_target(index, 3))
 
 

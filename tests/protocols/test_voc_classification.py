@@ -28,7 +28,7 @@ PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
 
 def tuned(model: Path, train: str, seed: int = 0) -> MultiLabelFinetuneTask:
     options = VocClassification(trainable=train)  # type: ignore[arg-type]
-    return MultiLabelFinetuneTask(read_model(model), "it", options, PRESENCE, PRESENCE, seed)
+    return MultiLabelFinetuneTask(read_model(model), "it", options, PRESENCE, seed)
 
 
 def test_options_match_published_constants() -> None:
@@ -43,11 +43,11 @@ def test_scaled_crop_fits_and_has_scale() -> None:
     image[0] = torch.arange(150)
     spans, crop = [], ScaledCrop(50, (0.5, 2.0))
     for number in range(200):
-        found = crop(image, Random(number))
+        found = crop.apply(image, Random(number))
         assert found.shape == (3, 50, 50)
         spans.append(float(found[0, 25].float().max() - found[0, 25].float().min()))
     assert 20 <= min(spans) < 30 and 92 < max(spans) <= 100
-    small = crop(torch.full((3, 30, 20), 7, dtype=torch.uint8), Random(0))
+    small = crop.apply(torch.full((3, 30, 20), 7, dtype=torch.uint8), Random(0))
     assert small.shape == (3, 50, 50) and (small == 7).all(), "nothing is padded"
 
 
@@ -94,7 +94,10 @@ def test_task_freezes_batch_norms(tmp_path: Path) -> None:
 def test_loss_equals_released_code(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     task = tuned(chain.full_model, "fc8").eval()
     batch = Batch(
-        torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)), torch.tensor([2, 0, 1]), torch.zeros(3).long()
+        torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)),
+        torch.tensor([2, 0, 1]),
+        torch.zeros(3).long(),
+        {"multi_label": torch.from_numpy(PRESENCE[[2, 0, 1]])},
     )
     sample_rng = batch.rng(0)
     with torch.no_grad():
@@ -113,13 +116,14 @@ def test_loss_equals_released_code(chain, rng: np.random.Generator) -> None:  # 
 def test_chance_loss_is_entropy_of_class_frequencies(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     presence = rng.choice([-1, 0, 1], (40, 5), p=[0.6, 0.1, 0.3]).astype(np.int8)
     task = MultiLabelFinetuneTask(
-        read_model(chain.full_model), "it", VocClassification(trainable="fc8"), presence, presence, 0
+        read_model(chain.full_model), "it", VocClassification(trainable="fc8"), presence, 0
     ).eval()
     share = torch.from_numpy((presence > 0).sum(0) / (presence != 0).sum(0))
     with torch.no_grad():
         task.head[1].weight.zero_()
         task.head[1].bias.copy_(share.logit())
-        batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long())
+        targets = {"multi_label": torch.from_numpy(presence)}
+        batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long(), targets)
         assert float(task(batch, batch.rng(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
 
 
@@ -127,16 +131,17 @@ def test_chance_loss_is_entropy_of_class_frequencies(chain, rng: np.random.Gener
 def test_task_fuses_norms_of_fc(absorb: bool) -> None:
     backbone = build_backbone(AlexNetBN(width_mult=0.06, img_size=64), include_top=True)
     model = PretrainedModel(backbone.eval(), "imagenet", "", "it")
-    task = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc6-8"), PRESENCE, PRESENCE, 0)
+    task = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc6-8"), PRESENCE, 0)
     assert not any(isinstance(part, nn.BatchNorm1d) for part in task.modules())
     learning = [p for p in task.backbone.parameters() if p.requires_grad]
     assert [p.ndim for p in learning] == [2, 1, 2, 1] and all((p == 0.1).all() for p in learning if p.ndim == 1)
     if absorb:
         assert fuse_conv_bn(task.backbone) == 5
-    batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
+    targets = {"multi_label": torch.from_numpy(PRESENCE)}
+    batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long(), targets)
     task.train()(batch, batch.rng(0))["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
-    frozen = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc8"), PRESENCE, PRESENCE, 0).train()
+    frozen = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc8"), PRESENCE, 0).train()
     norms = [part for part in frozen.backbone.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert len(norms) == 7 and not any(norm.training for norm in norms)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +49,15 @@ class EvalContext:
     def classes(self) -> Classes:
         """Class labels of both sets; errors are those of `classes_of`."""
         return classes_of(self.train, self.test, (self.spec.train or self.spec.test, self.spec.test))
+
+    def with_classes(self) -> tuple[EvalContext, Classes]:
+        """The context with labels in both indexes that are numbered alike, and these labels."""
+        classes = self.classes()
+        train, test = (
+            index.with_labels(labels, classes.names)
+            for index, labels in ((self.train, classes.train), (self.test, classes.test))
+        )
+        return replace(self, train=train, test=test), classes
 
     @property
     def stores(self) -> tuple[FeatureStore, FeatureStore]:

@@ -17,7 +17,7 @@ from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import PROTOCOLS, Classes, EvalContext, EvalResult, curve_figure
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.crops import mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
@@ -35,13 +35,14 @@ def evaluate(context: EvalContext) -> EvalResult:
     Raises:
         LayerError: the model has no such layer.
     """
-    options, classes = context.options(Options), context.classes()
+    options = context.options(Options)
+    context, classes = context.with_classes()
     model = read_model(context.model, context.devices.device)
     layers = layers_to_measure(model.backbone, options.layers, context.model)
 
     def of_layer(layer: str) -> EvalResult:
         def build(seed: int) -> PartialFinetuneTask:
-            return PartialFinetuneTask(model, layer, options, classes, seed)
+            return PartialFinetuneTask(model, layer, options, len(classes.names), seed)
 
         def test(task: PartialFinetuneTask, trained: TrainResult, seed: int) -> SeedResult:
             predicted = task.predict(context)
@@ -74,11 +75,11 @@ class PartialFinetuneTask(Task):
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
         layer: the last frozen one.
         options: of the protocol.
-        classes: labels.
+        num_classes: K.
         seed: of the fresh weights.
     """
 
-    def __init__(self, model: PretrainedModel, layer: str, options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layer: str, options: Options, num_classes: int, seed: int):
         super().__init__()
         self.model, self.layer = model, layer
         self.crops = options.crops
@@ -88,15 +89,13 @@ class PartialFinetuneTask(Task):
         self.later = self.backbone.layers[self.backbone.layers.index(layer) + 1 :]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(math.prod(self.backbone.shapes()[self.backbone.layers[-1]]), len(classes.names))
+            last = nn.Linear(math.prod(self.backbone.shapes()[self.backbone.layers[-1]]), num_classes)
             initialize_last(last)
         before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Flatten(), last)
         for parameter in self._never_used():
             parameter.requires_grad_(False)
-        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
-        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
-        self.chance_loss = math.log(len(classes.names))
+        self.chance_loss = math.log(num_classes)
 
     def _never_used(self) -> list[nn.Parameter]:
         """Parameters of the fresh backbone up to the frozen layer: those that no gradient reaches."""
@@ -123,8 +122,7 @@ class PartialFinetuneTask(Task):
         images = batch.images
         if self.training:
             images = random_hflip(random_crop(images, rng, self.backbone.options.img_size), rng)
-        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
-        target, logits = labels[batch.ids], self.logits(images)
+        target, logits = batch.targets["label"], self.logits(images)
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
 
     def logits(self, images: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def train_and_test(
     test: Callable[[TaskT, TrainResult, int], SeedResult],
     *,
     train: Callable[[int], Index] | None = None,
-    schedule: Callable[[TaskT], Schedule] | None = None,
+    schedule: Callable[[TaskT, Index], Schedule] | None = None,
     val: bool = True,
     suffix: str = "",
 ) -> EvalResult:
@@ -71,7 +71,7 @@ def train_and_test(
         build: seed -> task with initial weights.
         test: trained task, its learning curve, seed -> result on the test images.
         train: seed -> training images; default: all of them.
-        schedule: task -> schedule; default: the protocol's.
+        schedule: task, training images -> schedule; default: the protocol's.
         val: whether to measure the validation loss, on the test images.
         suffix: as for `run_seeds`.
     """
@@ -84,7 +84,7 @@ def train_and_test(
         trained = fit(
             task,
             index,
-            schedule(task) if schedule else context.options(TrainedProtocol).schedule,
+            schedule(task, index) if schedule else context.options(TrainedProtocol).schedule,
             seed=seed,
             folder=folder,
             devices=context.devices,

@@ -18,7 +18,7 @@ from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import PROTOCOLS, Classes, EvalContext, EvalResult
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.crops import mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
@@ -37,14 +37,15 @@ def evaluate(context: EvalContext) -> EvalResult:
     Raises:
         LayerError: the model has no such layer.
     """
-    options, classes = context.options(Options), context.classes()
+    options = context.options(Options)
+    context, classes = context.with_classes()
     model = read_model(context.model, context.devices.device)
     layers = layers_to_measure(model.backbone, options.layers, context.model)
     tasks: list[PerLayerProbes] = []
     predictions: list[dict[str, np.ndarray]] = []
 
     def build(seed: int) -> PerLayerProbes:
-        return PerLayerProbes(model, layers, options, classes, seed)
+        return PerLayerProbes(model, layers, options, len(classes.names), seed)
 
     def test(task: PerLayerProbes, trained: TrainResult, seed: int) -> SeedResult:
         tasks.append(task)
@@ -75,23 +76,22 @@ class PerLayerProbes(Task):
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
         layers: which.
         options: of the protocol.
-        classes: labels.
+        num_classes: K.
         seed: of the classifiers' weights.
 
     Attributes:
         pooled: layer -> shape of what is classified.
     """
 
-    def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, num_classes: int, seed: int):
         super().__init__()
         self.model, self.layers, self.options = model, layers, options
         shapes = model.backbone.shapes()
         self.pooled = {layer: probe_shape(shapes[layer], options.max_features) for layer in layers}
-        count = len(classes.names)
-        self.probes = nn.ModuleDict({layer: _probe(shape, count, seed, layer) for layer, shape in self.pooled.items()})
-        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
-        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
-        self.chance_loss = len(layers) * math.log(count)
+        self.probes = nn.ModuleDict(
+            {layer: _probe(shape, num_classes, seed, layer) for layer, shape in self.pooled.items()}
+        )
+        self.chance_loss = len(layers) * math.log(num_classes)
 
     @property
     def transform(self) -> Transform:
@@ -110,8 +110,7 @@ class PerLayerProbes(Task):
         images = batch.images
         if self.training:
             images = random_hflip(random_crop(images, rng, size), rng)
-        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
-        target = labels[batch.ids]
+        target = batch.targets["label"]
         logits = self.logits(images)
         losses = {layer: F.cross_entropy(value, target) for layer, value in logits.items()}
         found = {"loss": torch.stack(list(losses.values())).sum()}

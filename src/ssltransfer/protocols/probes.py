@@ -29,7 +29,7 @@ from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import LayerMix, units_of
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import PROTOCOLS, Classes, EvalContext, EvalResult, curve_figure
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics, top5_of
 from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
@@ -49,7 +49,8 @@ def evaluate(context: EvalContext) -> EvalResult:
     Raises:
         LayerError: the model has no such layer, or it cannot be pooled.
     """
-    options, classes = context.options(Options), context.classes()
+    options = context.options(Options)
+    context, classes = context.with_classes()
     model = read_model(context.model, context.devices.device)
     if options.output_stride:
         model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
@@ -61,15 +62,13 @@ def evaluate(context: EvalContext) -> EvalResult:
         return context.train.subset(subsets[seed]) if options.label_subset else context.train
 
     def build(seed: int) -> ProbeTask:
-        train = train_images(seed)
-        labels = replace(classes, train=classes.train[subsets[seed]])
-        task = ProbeTask(model, options, labels, seed, str(context.model))
+        task = ProbeTask(model, options, len(classes.names), seed, str(context.model))
         if options.standardize:
-            task.standardize(train, context.devices)
+            task.standardize(train_images(seed), context.devices)
         return task
 
-    def schedule(task: ProbeTask) -> Schedule:
-        return task.schedule.of_all(len(context.train) / task.num_labeled)
+    def schedule(task: ProbeTask, train: Index) -> Schedule:
+        return task.schedule.of_all(len(context.train) / len(train))
 
     def test(task: ProbeTask, trained: TrainResult, seed: int) -> SeedResult:
         scores = task.scores(context)
@@ -93,7 +92,7 @@ class ProbeTask(Task):
     Args:
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
         options: of the protocol.
-        classes: labels.
+        num_classes: C.
         seed: of the classifier's weights.
         where: what the model is called in messages.
 
@@ -101,7 +100,7 @@ class ProbeTask(Task):
         shape: of the layer after pooling.
     """
 
-    def __init__(self, model: PretrainedModel, options: Options, classes: Classes, seed: int, where: str):
+    def __init__(self, model: PretrainedModel, options: Options, num_classes: int, seed: int, where: str):
         super().__init__()
         self.model, self.options = model, options
         self.layer = options.layer or model.backbone.layers[-1]
@@ -113,10 +112,10 @@ class ProbeTask(Task):
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
         self.shape = pooled_shape(shape, options.pool)
-        dims, self.classes = math.prod(self.shape), len(classes.names)
+        dims, self.num_classes = math.prod(self.shape), num_classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(options.hidden_dim or dims, self.classes)
+            last = nn.Linear(options.hidden_dim or dims, self.num_classes)
             initialize_last(last)
             hidden = (
                 [nn.Linear(dims, options.hidden_dim), nn.ReLU(), nn.Dropout(options.dropout)]
@@ -126,17 +125,14 @@ class ProbeTask(Task):
             self.classifier = nn.Sequential(*hidden, last)
         self.register_buffer("mean", torch.zeros(dims))
         self.register_buffer("deviation", torch.ones(dims))
-        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
-        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
-        self.num_labeled = len(classes.train)
-        self.chance_loss = math.log(self.classes)
+        self.chance_loss = math.log(self.num_classes)
 
     @property
     def schedule(self) -> Schedule:
         """The protocol's, with the weight decay that `vtab_l2` is: half the gradient of ||W||^2 is W."""
         if not self.options.vtab_l2:
             return self.options.schedule
-        penalty = 100 / (math.prod(self.shape) * self.classes)
+        penalty = 100 / (math.prod(self.shape) * self.num_classes)
         return self.options.schedule.model_copy(update={"weight_decay": 2 * penalty, "decay_norm_and_bias": False})
 
     @property
@@ -163,8 +159,7 @@ class ProbeTask(Task):
             images = random_crop(images, rng, self.view.size)
             images = random_hflip(images, rng) if self.options.hflip else images
             images = color_jitter(images, rng) if self.options.color_jitter else images
-        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
-        target = labels[batch.ids]
+        target = batch.targets["label"]
         logits = self.classifier(self._seen(images))
         loss = F.cross_entropy(logits, target)
         if self.mix is not None and self.strength is not None and self.training:

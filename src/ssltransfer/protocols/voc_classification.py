@@ -17,7 +17,7 @@ from ssltransfer.config.protocols import VocClassification as Options
 from ssltransfer.data.device_ops import random_hflip
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.data.transforms import resize
+from ssltransfer.data.transforms import ImageTransform, resize
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fuse_bn import fuse_conv_bn
@@ -58,7 +58,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 
     def build(seed: int) -> MultiLabelFinetuneTask:
         model = read_model(context.model)
-        task = MultiLabelFinetuneTask(model, context.model.as_posix(), options, train, test_labels, seed)
+        task = MultiLabelFinetuneTask(model, context.model.as_posix(), options, train, seed)
         prepare_for_finetuning(replace(model, backbone=task.backbone), options, context.train, context.devices, seed)
         return task
 
@@ -84,7 +84,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 @dataclass(frozen=True)
-class ScaledCrop:
+class ScaledCrop(ImageTransform):
     """A random square of the original image, `scale` times `size` a side, resized to `size`.
 
     As the released layer draws it: the factor is uniform between both scales, the larger lowered to what fits in the
@@ -95,12 +95,12 @@ class ScaledCrop:
     size: int
     scale: tuple[float, float]
 
-    def __call__(self, image: Tensor, random: Random) -> Tensor:
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
         height, width = image.shape[-2:]
         high = min(self.scale[1], min(height, width) / self.size)
-        side = max(1, min(round(self.size * random.uniform(min(self.scale[0], high), high)), height, width))
-        top, left = random.randint(0, height - side), random.randint(0, width - side)
+        side = max(1, min(round(self.size * rng.uniform(min(self.scale[0], high), high)), height, width))
+        top, left = rng.randint(0, height - side), rng.randint(0, width - side)
         return resize(image[:, top : top + side, left : left + side], self.size, self.size)
 
 
@@ -116,13 +116,11 @@ class MultiLabelFinetuneTask(Task):
         model: where weights come from.
         where: what it is called in messages.
         options: of the protocol.
-        train, test: int8 (N, C), 1 present, 0 difficult, -1 absent.
+        train: int8 (N, C), labels of the training images: 1 present, 0 difficult, -1 absent.
         seed: of the fresh layers.
     """
 
-    def __init__(
-        self, model: PretrainedModel, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int
-    ):
+    def __init__(self, model: PretrainedModel, where: str, options: Options, train: np.ndarray, seed: int):
         super().__init__()
         self.normalization, self.options, classes = model.normalization, options, train.shape[1]
         self.backbone, learning = _backbone(model, where, options, seed)
@@ -131,8 +129,6 @@ class MultiLabelFinetuneTask(Task):
         _afresh([self.head[1]], seed, "fc8")
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(options.trainable == "all" or name in learning)
-        for name, labels in (("labels", train), ("val_labels", test)):
-            self.register_buffer(name, torch.from_numpy(labels), persistent=False)
         share = (train != 0).mean(0)
         p = np.clip((train > 0).sum(0) / np.maximum((train != 0).sum(0), 1), 1e-12, 1 - 1e-12)
         entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
@@ -162,8 +158,7 @@ class MultiLabelFinetuneTask(Task):
 
         With 20 classes and weight 20 that is the released code's sum over classes, mean over images.
         """
-        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
-        presence = labels[batch.ids]
+        presence = batch.targets["multi_label"]
         logits = self.logits(batch.images, rng).float()
         losses = F.binary_cross_entropy_with_logits(logits, (presence > 0).float(), reduction="none")
         return {"loss": self.options.loss_weight * (losses * (presence != 0)).mean()}

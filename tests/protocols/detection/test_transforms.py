@@ -55,7 +55,7 @@ def test_placement_flipped_twice_is_identity() -> None:
 
 
 def views(voc: Index, view: TrainingView, sample: int, n: int = 12) -> list[dict[str, torch.Tensor]]:
-    return [view.pair(voc, sample, read_sample(voc, sample), Random(number)) for number in range(n)]
+    return [view(voc, sample, read_sample(voc, sample), Random(number)) for number in range(n)]
 
 
 def test_transform_moves_boxes_with_image(voc: Index) -> None:
@@ -121,7 +121,7 @@ def test_batches_are_padded_with_no_object(voc: Index) -> None:
 
 
 def test_test_transform_has_several_scales(voc: Index) -> None:
-    view = TestView([(64, 100), (96, 400)]).pair(voc, 0, read_sample(voc, 0), Random(0))
+    view = TestView([(64, 100), (96, 400)])(voc, 0, read_sample(voc, 0), Random(0))
     assert min(view["image"].shape[-2:]) <= 64 and min(view["scale-1"].shape[-2:]) == 96
 
 
