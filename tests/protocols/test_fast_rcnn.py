@@ -95,9 +95,9 @@ def test_predict_uses_scale_nearest_to_224(boxes: tuple[Path, Path]) -> None:
     asked: list[tuple[int, list[list[float]]]] = []
     predict_boxes = task.predict_boxes
 
-    def noted(maps: torch.Tensor, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        asked.append((maps.shape[-1], regions.tolist()))
-        return predict_boxes(maps, regions)
+    def noted(maps: torch.Tensor, rois: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append((maps.shape[-1], rois.tolist()))
+        return predict_boxes(maps, rois)
 
     task.predict_boxes = noted  # type: ignore[method-assign]
     # Sides 100, 200 and 400 in views of 1 and 2 times the image: 200, 200 and 400.

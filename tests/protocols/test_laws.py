@@ -58,7 +58,7 @@ class Case:
 FEATURES = {"layer": "conv4", "pool": {"max": 3}}
 EXTRACTION = ("ssltransfer.training.extraction", "BATCH", 7)
 CROPS = (f"{PACKAGE}.crops", "BATCH", 7)
-REGIONS = (f"{PACKAGE}.detection.detector", "REGIONS", 16)
+ROIS_PER_PASS = (f"{PACKAGE}.detection.detector", "ROIS_PER_PASS", 16)
 PROBE = {**FEATURES, "schedule": schedule()}
 PROBES = (f"{PACKAGE}.probes", "BATCH", 7)
 IMAGES = {
@@ -94,7 +94,7 @@ CASES = {
         {"proposals": "grid", "dropout": 0, "multiscale_min_size": [64, 96], "schedule": schedule(), **IMAGES},
         sets="boxes",
         model="full",
-        constant=REGIONS,
+        constant=ROIS_PER_PASS,
         near=0.01,
     ),
     "faster-rcnn": Case(
@@ -107,7 +107,7 @@ CASES = {
         },
         sets="boxes",
         model="residual",
-        constant=REGIONS,
+        constant=ROIS_PER_PASS,
         near=0.01,
     ),
     "segmentation": Case(

@@ -1,4 +1,4 @@
-"""What Fast and Faster R-CNN share: the head, how they are trained and tested, and what is reported of them."""
+"""The detector that Fast and Faster R-CNN share, its training and its test."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from ssltransfer.protocols.base import (
 )
 from ssltransfer.protocols.detection.ap import curves
 from ssltransfer.protocols.detection.backbones import DetectorBackbone, calibrate_bn
-from ssltransfer.protocols.detection.boxes import Detections, Sampling, decode, detections, region_loss
+from ssltransfer.protocols.detection.boxes import Detections, RoiSampler, decode, detections, roi_loss
 from ssltransfer.protocols.detection.drawings import draw, precision_lines
-from ssltransfer.protocols.detection.transforms import TestView, objects_of, preprocess_image
+from ssltransfer.protocols.detection.transforms import MultiScaleTransform, objects_of, preprocess_image
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import TrainResult
 from ssltransfer.training.task import Task
 
-REGIONS = 256  # judged in one pass
-CALIBRATION_IMAGES = 32  # training images from which fresh norms take their statistics
+ROIS_PER_PASS = 256  # of the box head in a test
+CALIBRATION_IMAGES = 32  # training images for the statistics of new batch norms
 
 
 def with_boxes(context: EvalContext) -> tuple[EvalContext, list[Boxes]]:
@@ -64,28 +64,28 @@ def with_boxes(context: EvalContext) -> tuple[EvalContext, list[Boxes]]:
 
 
 class Detector(Task):
-    """A body, and a linear classifier with a linear regression of a box for each class.
+    """A backbone, a linear classifier and a linear box regression for each class.
 
-    The last two start at N(0, 0.01) and N(0, 0.001), biases at 0 (fast-rcnn's train.prototxt). Batch norms stay as
-    they are. The validation loss is not measured: what counts is measured on test images as such.
-
-    A image goes through the network alone and in its own size, in training as in the test, and its loss is that of
-    its own regions: neither what stands beside it in a batch nor how a batch is divided has a part in it.
+    The linear layers start at N(0, 0.01) and N(0, 0.001), biases at 0 (fast-rcnn's train.prototxt). Batch norms are
+    frozen. Each image is processed alone and in its own size, in training and test. Its loss is the mean over its own
+    RoIs, so that the other images of a batch and micro-batches do not matter.
 
     Args:
-        model: where weights come from.
-        body: made of it.
+        model: pretrained weights.
+        body: backbone made of the model.
         options: of the protocol.
-        classes: how many.
-        seed: of the fresh layers.
+        classes: C.
+        seed: of the new layers.
+
+    Attributes:
+        multiple: the sides of input images are padded to multiples of this.
     """
 
     multiple: ClassVar[int] = 1
-    """Sides of prepared images are multiples of this."""
 
     def __init__(self, model: PretrainedModel, body: DetectorBackbone, options: Options, classes: int, seed: int):
         super().__init__()
-        self.body, self.normalization, self.choices, self.classes = body, model.normalization, options, classes
+        self.body, self.normalization, self.options, self.classes = body, model.normalization, options, classes
         body.freeze(options.freeze_at)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "detector"))
@@ -93,7 +93,7 @@ class Detector(Task):
             for layer, deviation in ((self.scores, 0.01), (self.boxes, 0.001)):
                 nn.init.normal_(layer.weight, std=deviation)
                 nn.init.zeros_(layer.bias)
-        self.sampling = Sampling(options.roi_batch_size_per_image, options.fg_fraction, options.bg_iou_range)
+        self.roi_sampler = RoiSampler(options.roi_batch_size_per_image, options.fg_fraction, options.bg_iou_range)
         self.chance_loss = math.log(classes + 1)
 
     def inputs(self, image: Tensor) -> Tensor:
@@ -101,41 +101,40 @@ class Detector(Task):
         return preprocess_image(image, self.normalization, self.multiple)
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """The mean over the images of what `losses` says of each."""
+        """The means of `losses` over the images."""
         seeds = rng.bits("regions", 1)[:, 0].tolist()
-        found = []
+        losses = []
         for row, ((height, width), seed) in enumerate(zip(batch.targets["sizes"].tolist(), seeds, strict=True)):
-            others = {name: part[row] for name, part in batch.targets.items()}
-            found.append(self.losses(batch.images[row : row + 1, :, :height, :width], others, seed))
-        return {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
+            targets = {name: part[row] for name, part in batch.targets.items()}
+            losses.append(self.losses(batch.images[row : row + 1, :, :height, :width], targets, seed))
+        return {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
 
     @abstractmethod
-    def losses(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """Losses of a training image and their sum `loss`, and what else the curve shows; all scalars.
+    def losses(self, image: Tensor, targets: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """Losses of a training image, their sum `loss`, and other columns of the curve; all scalars.
 
         Args:
             image: uint8 (1, 3, h, w).
-            others: its own part of what the transform gave, filled up with rows of class or label `NOTHING`.
-            seed: of what is drawn for it on the device.
+            targets: of the image, padded with rows of class or label `NO_OBJECT`.
+            seed: of random numbers on the device.
         """
 
-    def box_head(self, maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (N, 4) of the image of maps (1, D, h, w) -> logits (N, C + 1), deltas (N, C, 4)."""
-        owners = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
-        x = self.body.roi_features(maps, regions, owners)
+    def box_head(self, maps: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """RoIs (N, 4) of the image of maps (1, D, h, w) -> logits (N, C + 1), deltas (N, C, 4)."""
+        x = self.body.roi_features(maps, rois, torch.zeros(len(rois), dtype=torch.int64, device=rois.device))
         return self.scores(x), self.boxes(x).unflatten(1, (self.classes, 4))
 
-    def region_losses(self, maps: Tensor, regions: Tensor, labels: Tensor, shown: Tensor) -> dict[str, Tensor]:
-        """`loss_class` and `loss_box` of a image's regions, and the `accuracy` of their class."""
-        logits, deltas = self.box_head(maps, regions)
-        named, placed = region_loss(logits, deltas, regions, labels, shown)
-        right = (logits.argmax(1) == labels).sum() / max(1, len(labels))
-        return {"loss_class": named, "loss_box": placed, "accuracy": right}
+    def roi_losses(self, maps: Tensor, rois: Tensor, labels: Tensor, matched: Tensor) -> dict[str, Tensor]:
+        """`loss_class` and `loss_box` of an image's RoIs, and the `accuracy` of their classes."""
+        logits, deltas = self.box_head(maps, rois)
+        class_loss, box_loss = roi_loss(logits, deltas, rois, labels, matched)
+        accuracy = (logits.argmax(1) == labels).sum() / max(1, len(labels))
+        return {"loss_class": class_loss, "loss_box": box_loss, "accuracy": accuracy}
 
-    def predict_boxes(self, maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (N, 4) of one image -> probabilities float32 (N, C + 1) and boxes float32 (N, C, 4)."""
+    def predict_boxes(self, maps: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """RoIs (N, 4) of one image -> probabilities float32 (N, C + 1) and boxes float32 (N, C, 4)."""
         probabilities, boxes = [], []
-        for part in regions.split(REGIONS):
+        for part in rois.split(ROIS_PER_PASS):
             logits, deltas = self.box_head(maps, part)
             probabilities.append(logits.float().softmax(1))
             boxes.append(decode(deltas.float(), part[:, None]))
@@ -143,15 +142,15 @@ class Detector(Task):
 
     @abstractmethod
     def predict(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
-        """What is said of a test image.
+        """Predictions for a test image.
 
         Args:
             sample: position in the test index.
-            views: of it at one or several sizes, uint8 (1, 3, h, w).
-            width, height: of the image.
+            views: the image at one or several sizes, uint8 (1, 3, h, w).
+            width, height: of the original image.
 
         Returns:
-            Probabilities (N, C + 1) and boxes (N, C, 4) in pixels of the image.
+            Probabilities (N, C + 1) and boxes (N, C, 4) in pixels of the original image.
         """
 
     def detect(self, context: EvalContext, scales: Sequence[tuple[int, int]]) -> list[Detections]:
@@ -161,7 +160,7 @@ class Detector(Task):
             context: of the evaluation.
             scales: (short side, longest side) of each view.
         """
-        options, test = self.choices, context.test
+        options, test = self.options, context.test
 
         def detect(batch: Batch) -> Detections:
             views = [batch.images, *(batch.targets[f"scale-{place}"] for place in range(1, len(scales)))]
@@ -178,15 +177,14 @@ class Detector(Task):
                 detections_per_img=options.detections_per_img,
             )
 
-        return predict(context, self, detect, TestView(scales), 1)
+        return predict(context, self, detect, MultiScaleTransform(scales), 1)
 
     def examples(self, train: Index, devices: Devices) -> Iterator[Tensor]:
-        """A few training images at the middle scale, prepared, one at a time."""
-        scales = sorted(self.choices.min_size)
-        view = TestView([(scales[len(scales) // 2], self.choices.max_size)])
-        for batch in load_batches(
-            train, view, sequential_keys(evenly_spaced(len(train), CALIBRATION_IMAGES), 1), seed=0
-        ):
+        """Some training images at the median scale, preprocessed, float (1, 3, H, W)."""
+        scales = sorted(self.options.min_size)
+        transform = MultiScaleTransform([(scales[len(scales) // 2], self.options.max_size)])
+        keys = sequential_keys(evenly_spaced(len(train), CALIBRATION_IMAGES), 1)
+        for batch in load_batches(train, transform, keys, seed=0):
             yield self.inputs(batch.images.to(devices.device))
 
 
