@@ -21,8 +21,8 @@ from ssltransfer.config.protocols import (
     Knn,
     LogReg,
     Retrieval,
+    TrainedProtocol,
 )
-from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
@@ -214,8 +214,8 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     if train is None or test is None:
         return Cost("evaluate", job, (model,), None, None, None)
     seeds = len(evaluation.seeds)
-    if protocol.input_kind == "model":
-        schedule: Schedule = protocol.schedule  # type: ignore[union-attr]
+    if isinstance(protocol, TrainedProtocol):
+        schedule = protocol.schedule
         trainings = seeds * (
             len(protocol.layers or backbone.base_layers) if isinstance(protocol, FinetuneFromLayer) else 1
         )
