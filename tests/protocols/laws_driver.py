@@ -22,7 +22,7 @@ import torch
 
 from ssltransfer import cli
 from ssltransfer.artifacts import features as stores
-from ssltransfer.config.entities import Features, Measurement
+from ssltransfer.config.entities import EvaluationSpec, Features
 from ssltransfer.protocols import crops, logreg
 from ssltransfer.protocols import probes as heads
 from ssltransfer.stages import evaluate, features
@@ -46,7 +46,7 @@ def given(job: Job, output: Path) -> dict[str, Path]:
 def measure(job: Job, output: Path) -> None:
     """One evaluation."""
     threads = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    evaluate.run(Measurement.parse(job["spec"]), output=output, threads=threads, **given(job, output))
+    evaluate.run(EvaluationSpec.parse(job["spec"]), output=output, threads=threads, **given(job, output))
 
 
 def command(job: Job, output: Path) -> None:
@@ -122,7 +122,7 @@ def main(mode: str, plan: Path) -> None:
         return
     assert Checkpoint(Path("x")).due(1), "set SSLTRANSFER_CHECKPOINT_STEPS=1"
     for job in jobs:
-        import_module(f"ssltransfer.protocols.{Measurement.parse(job['spec']).protocol.module}")
+        import_module(f"ssltransfer.protocols.{EvaluationSpec.parse(job['spec']).protocol.module}")
     torch.set_num_threads(1)
     stores.CHUNK_BYTES = 1 << 13
     logreg.SEGMENT = 5

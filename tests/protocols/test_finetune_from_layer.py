@@ -10,7 +10,7 @@ import torch
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FinetuneFromLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
@@ -66,7 +66,7 @@ def test_a_seed_and_a_layer_are_a_start(chain) -> None:  # type: ignore[no-untyp
 
 def test_ten_crops_are_the_mean_of_ten(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     task, test = retrained(chain, "conv4"), read_index(chain.test)
-    spec = Measurement(protocol=FinetuneFromLayer(), train="a", test="b")
+    spec = EvaluationSpec(protocol=FinetuneFromLayer(), train="a", test="b")
     given = EvalContext(spec, chain.model, read_index(chain.train), test, tmp_path, Devices(torch.device("cpu"), 0))
     torch.nn.init.normal_(task.head[2].weight)
     found = task.predict(given)
@@ -80,7 +80,7 @@ def test_ten_crops_are_the_mean_of_ten(chain, tmp_path: Path) -> None:  # type: 
 
 def test_whole_run_twice(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     protocol = FinetuneFromLayer(layers=("conv2", "conv5"), schedule=SHORT)
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))
     found = []
     for name in ("one", "two"):
         output = tmp_path / name / "tiny.json"
@@ -94,6 +94,6 @@ def test_whole_run_twice(chain, tmp_path: Path) -> None:  # type: ignore[no-unty
 
 
 def test_a_layer_that_is_not_there_is_named(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    spec = Measurement(protocol=FinetuneFromLayer(layers=("conv9",), schedule=SHORT), train="a", test="b")
+    spec = EvaluationSpec(protocol=FinetuneFromLayer(layers=("conv9",), schedule=SHORT), train="a", test="b")
     with pytest.raises(LayerError, match="no layer 'conv9'; it has conv1"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "a" / "m.json", threads=1)

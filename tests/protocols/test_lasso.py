@@ -109,7 +109,7 @@ def test_networks_without_such_units_are_refused():
                 "models": ["m"],
                 "train": "d",
                 "test": "e",
-                "controls": [],
+                "baselines": [],
             }
         },
     }

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import HogWords, ResNet18, Vgg16
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import LinearProbePerLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
@@ -31,9 +31,9 @@ from ssltransfer.training.devices import Devices
 SCHEDULE = Schedule(steps=24, batch_size=20, lr=0.05, step_size=16)
 
 
-def spec(**options: object) -> Measurement:
+def spec(**options: object) -> EvaluationSpec:
     settings = {"max_features": 400, "schedule": SCHEDULE} | options
-    return Measurement(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    return EvaluationSpec(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
 
 
 def test_sides_are_those_of_the_papers() -> None:

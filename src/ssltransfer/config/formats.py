@@ -138,7 +138,7 @@ class Dataset(Spec):
 
 
 _NUM_IMAGES_HINT = Field(
-    None, ge=1, exclude=True, description="About how many images there are; `ssltransfer plan` reckons with it."
+    None, ge=1, exclude=True, description="About how many images there are; `ssltransfer estimate` reckons with it."
 )
 
 
@@ -377,7 +377,10 @@ class Video(Dataset):
         description="{clip_length, clip_stride, size, flow, ...}: how clips are labelled.",
     )
     num_images_hint: int | None = Field(
-        None, ge=1, exclude=True, description="About how many clips there will be; `ssltransfer plan` reckons with it."
+        None,
+        ge=1,
+        exclude=True,
+        description="About how many clips there will be; `ssltransfer estimate` reckons with it.",
     )
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.training.devices import Devices
 
 
@@ -28,7 +28,7 @@ class EvalContext:
         features: those of the training and of the test images, for protocols that read features; likewise.
     """
 
-    spec: Measurement
+    spec: EvaluationSpec
     model: Path
     train: Index
     test: Index

@@ -65,7 +65,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         folder.mkdir(exist_ok=True)
         if options.standardize:
             task.standardize(train, context.devices)
-        schedule = task.schedule.of_all(len(context.train) / len(train))
+        schedule = task.schedule.scaled_to_full_set(len(context.train) / len(train))
         fitted = fit(task, train, schedule, seed=seed, folder=folder, devices=context.devices, val=context.test)
         scores = task.scores(context.test, context.devices)
         predicted = scores.argmax(1)

@@ -30,7 +30,7 @@ def run(
     output: Path,
     data: Path | None = None,
     val: Path | None = None,
-    members: Sequence[Path] = (),
+    task_data: Sequence[Path] = (),
     model: Path | None = None,
     threads: int | None = None,
 ) -> None:
@@ -44,13 +44,13 @@ def run(
         output: manifest.json.
         data: index of the training images, where the task needs any.
         val: index of images on which the loss is also measured.
-        members: indexes of `spec.members_data`, which several tasks have beside.
+        task_data: indexes of `spec.task_datasets`, which several tasks have beside.
         model: manifest of the pretext that a snapshot is of.
         threads: CPU threads.
     """
     inputs = {"data": [data] if data else [], "val": [val] if val else []}
-    if members:
-        inputs["members"] = list(members)
+    if task_data:
+        inputs["task_data"] = list(task_data)
     if model:
         inputs["model"] = [model]
     with WorkDir("pretext", output, spec.canonical(), inputs) as work:
@@ -61,7 +61,7 @@ def run(
         content: dict[str, object] = {}
         measured: dict[str, object] = {"device": str(devices)}
         if spec.task.is_trainable:
-            named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
+            named = {name: read_index(path) for name, path in zip(spec.task_datasets, task_data, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
             first = len(trained.runs[0].index)

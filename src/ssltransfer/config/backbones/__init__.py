@@ -13,7 +13,7 @@ from ssltransfer.config.backbones.residual import MobileNetV2, ResNet18, ResNet5
 from ssltransfer.config.backbones.residual import ResNetV2 as ResNetV2
 from ssltransfer.config.backbones.vggs import Vgg16, Vgg19BN
 from ssltransfer.config.backbones.words import HogWords
-from ssltransfer.config.base import name_alone
+from ssltransfer.config.base import coerce_name
 
 BACKBONES: tuple[type[BackboneOptions], ...] = (
     *(CaffeNet, AlexNet, AlexNetBN, AlexNetDeepCluster),
@@ -39,5 +39,5 @@ AnyBackbone = Annotated[
     | Timm
     | HogWords,
     Field(discriminator="name"),
-    BeforeValidator(name_alone),
+    BeforeValidator(coerce_name),
 ]

@@ -90,7 +90,7 @@ class BackboneOptions(Options):
 
     @property
     def slug(self) -> str:
-        """A short name for controls: the backbone's name and what differs from its defaults (caffenet-w0.25-64px)."""
+        """A short name for baselines: the backbone's name and what differs from its defaults (caffenet-w0.25-64px)."""
         differing = self.model_dump(exclude_defaults=True)
         return "-".join([self.name, *(_said(key, differing[key]) for key in _SHORT if key in differing)])
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from ssltransfer.config.base import name_alone
+from ssltransfer.config.base import coerce_name
 from ssltransfer.config.methods.base import MethodOptions
 from ssltransfer.config.methods.distillation import AttentionTransfer as AttentionTransfer
 from ssltransfer.config.methods.distillation import Compress as Compress
@@ -37,5 +37,5 @@ AnyMethod = Annotated[
     | AttentionTransfer
     | Crd,
     Field(discriminator="name"),
-    BeforeValidator(name_alone),
+    BeforeValidator(coerce_name),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from ssltransfer.config.base import name_alone
+from ssltransfer.config.base import coerce_name
 from ssltransfer.config.protocols.base import PATCHES as PATCHES
 from ssltransfer.config.protocols.base import FeatureProtocol as FeatureProtocol
 from ssltransfer.config.protocols.base import FineTuning as FineTuning
@@ -63,5 +63,5 @@ AnyProtocol = Annotated[
     | Segmentation
     | Depth,
     Field(discriminator="name"),
-    BeforeValidator(name_alone),
+    BeforeValidator(coerce_name),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from ssltransfer.config.base import name_alone
+from ssltransfer.config.base import coerce_name
 from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.config.tasks.colorization import Colorization
 from ssltransfer.config.tasks.exemplar import Exemplar
@@ -59,7 +59,7 @@ AnyTask = Annotated[
     | Imported
     | Snapshot,
     Field(discriminator="name"),
-    BeforeValidator(name_alone),
+    BeforeValidator(coerce_name),
 ]
 
 # The tasks of several are any of these, which only now are known.
