@@ -205,7 +205,7 @@ class Evaluation(EvaluationSpec):
 
     models: tuple[str, ...] = Field(min_length=1, description="Names or patterns such as cc-k*.")
     baselines: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
-        ("random", "supervised"),
+        ("random",),
         description="supervised: but for a file that students learn from; rescaled: a random network rescaled by the "
         "training images, for backbones that can be.",
     )
