@@ -21,7 +21,7 @@ import torch
 
 from ssltransfer import cli
 from ssltransfer.artifacts import features as stores
-from ssltransfer.config.entities import Features, Measurement
+from ssltransfer.config.entities import EvaluationSpec, Features
 from ssltransfer.protocols import crops, logreg, probes
 from ssltransfer.protocols.base import PROTOCOLS
 from ssltransfer.stages import evaluate, features
@@ -45,7 +45,7 @@ def given(job: Job, output: Path) -> dict[str, Path]:
 def measure(job: Job, output: Path) -> None:
     """One evaluation."""
     threads = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    evaluate.run(Measurement.parse(job["spec"]), output=output, threads=threads, **given(job, output))
+    evaluate.run(EvaluationSpec.parse(job["spec"]), output=output, threads=threads, **given(job, output))
 
 
 def command(job: Job, output: Path) -> None:

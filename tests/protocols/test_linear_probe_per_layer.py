@@ -15,7 +15,7 @@ from inputs import context_of
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import HogWords, ResNet18, Vgg16
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import LinearProbePerLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
@@ -30,9 +30,9 @@ from ssltransfer.stages.evaluate import run
 SCHEDULE = Schedule(steps=24, batch_size=20, lr=0.05, step_size=16)
 
 
-def spec(**options: object) -> Measurement:
+def spec(**options: object) -> EvaluationSpec:
     settings = {"max_features": 400, "schedule": SCHEDULE} | options
-    return Measurement(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    return EvaluationSpec(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
 
 
 def test_probe_shape_matches_papers() -> None:

@@ -24,7 +24,6 @@ from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve
 from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.training.curve import TrainResult
-from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16

@@ -24,7 +24,6 @@ from ssltransfer.protocols.crops import mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
 from ssltransfer.protocols.layers import best_layer, layers_to_measure
 from ssltransfer.training.curve import TrainResult
-from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task, accuracy
 
 

@@ -68,7 +68,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         return task
 
     def schedule(task: ProbeTask, train: Index) -> Schedule:
-        return task.schedule.of_all(len(context.train) / len(train))
+        return task.schedule.scaled_to_full_set(len(context.train) / len(train))
 
     def test(task: ProbeTask, trained: TrainResult, seed: int) -> SeedResult:
         scores = task.scores(context)

@@ -36,7 +36,6 @@ from ssltransfer.protocols.base import (
 from ssltransfer.protocols.finetune import prepare_for_finetuning
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.training.curve import TrainResult
-from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64

@@ -37,7 +37,6 @@ from ssltransfer.protocols.detection.transforms import MultiScaleTransform, obje
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 ROIS_PER_PASS = 256  # of the box head in a test

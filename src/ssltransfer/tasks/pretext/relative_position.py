@@ -18,7 +18,7 @@ from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
-from ssltransfer.data.transforms import ImageTransform, Transform, resize
+from ssltransfer.data.transforms import ImageTransform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
