@@ -121,7 +121,7 @@ def main(mode: str, plan: Path) -> None:
         return
     assert Checkpoint(Path("x")).due(1), "set SSLTRANSFER_CHECKPOINT_STEPS=1"
     for job in jobs:
-        PROTOCOLS[type(Measurement.parse(job["spec"]).protocol)]
+        PROTOCOLS[type(EvaluationSpec.parse(job["spec"]).protocol)]
     torch.set_num_threads(1)
     stores.CHUNK_BYTES = 1 << 13
     logreg.SEGMENT = 5

@@ -48,13 +48,18 @@ def read_config(path: str | Path) -> Config:
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not silently the last one."""
+    """YAML loader that refuses duplicate keys, of which YAML keeps the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node.
+
+        Raises:
+            ConfigError: a key occurs twice.
+        """
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         doubled = sorted({key for key in keys if keys.count(key) > 1 and key != "<<"})
         if doubled:
-            raise ConfigError(f"{self.name}: line {node.start_mark.line + 1}: the key {doubled[0]!r} stands twice.")
+            raise ConfigError(f"{self.name}: line {node.start_mark.line + 1}: duplicate key {doubled[0]!r}.")
         return super().construct_mapping(node, deep)
 
 

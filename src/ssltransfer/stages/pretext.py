@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import Index, read_index
