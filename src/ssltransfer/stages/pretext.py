@@ -15,7 +15,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, ModelInputs, Trainable, build_task
 from ssltransfer.tasks.pretext.multi_task import together
-from ssltransfer.tasks.pretext.snapshot import file_of, keep
+from ssltransfer.tasks.pretext.snapshot import file_of, save_snapshot
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit_multi_task
 from ssltransfer.training.multi_task import TaskRun
@@ -61,13 +61,18 @@ def run(
             first = len(trained.runs[0].index)
             total = spec.schedule.total_steps(first) if first else 0
             synchronous = isinstance(spec.task, MultiTask) and spec.task.synchronous
+
+            def snapshot(step: int) -> None:
+                if devices.rank == 0:
+                    save_snapshot(trained.backbone, work.folder, step)
+
             fitted = fit_multi_task(
                 trained.runs,
                 total,
                 folder=work.folder,
                 devices=devices,
                 synchronous=synchronous,
-                save_snapshot=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
+                save_snapshot=snapshot,
                 snapshot_steps=spec.snapshots,
             )
             if devices.rank:

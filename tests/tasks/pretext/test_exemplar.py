@@ -189,7 +189,7 @@ def test_semi_hard_loss_matches_worked_example():
     """Views at 0 and 1 of one image, at 1.5 and 4 of another; squared distances, margin 0.5.
 
     0 to 1: 1, nearest farther negative 2.25; 1 to 0: 1, negative 9; 4 to 1.5: 6.25, negative 9: no loss. 1.5 to 4:
-    6.25, no negative is farther, so that the farthest counts, 2.25: 6.25 + 0.5 - 2.25 = 4.5. The mean of the four is 1.125.
+    6.25, no negative is farther, so that the farthest counts, 2.25: 6.25 + 0.5 - 2.25 = 4.5. The mean is 1.125.
     """
     x = torch.tensor([0.0, 1.0, 1.5, 4.0])
     image = torch.tensor([0, 0, 1, 1])
