@@ -48,7 +48,7 @@ class ExemplarTask(PretextTask):
         return Views(RandomResizedCrop(self.size, scale=(self.options.min_scale, 1.0)), self.options.num_views)
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
-        """uint8 (B, V, 3, S, S) -> views float (B * V, 3, S, S), normalized, and the image index of each, int64 (B * V,)."""
+        """uint8 (B, V, 3, S, S) -> standardized views, float (B * V, 3, S, S), and their images, int64 (B * V,)."""
         count, views = images.shape[:2]
         image = torch.arange(count, device=images.device).repeat_interleave(views)
         # Own random numbers of each view: its id is the view's number, its epoch a random number of the image.
