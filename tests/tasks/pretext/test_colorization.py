@@ -42,7 +42,7 @@ def test_colorization_has_the_published_sizes():
     """Doersch & Zisserman 2017: 256 pixels give 32x32x1024; 2x2x4096, 1x1x4096, 1x1x313; about 35M parameters."""
     with torch.device("meta"):
         network = ColorizationTask(Colorization(), ResNet101V2(), 0)
-        assert network.places == (32, 32)
+        assert network.map_size == (32, 32)
         assert network.head(torch.empty(1, 1024, 32, 32)).shape == (1, 313, 32, 32)
     convolutions = [part for part in network.head if isinstance(part, torch.nn.Conv2d)]
     assert [(part.in_channels, part.out_channels, part.kernel_size) for part in convolutions] == [
@@ -82,7 +82,7 @@ def test_colorization_targets_are_colors_of_locations():
     network = task()
     source = images(4)
     code, colored = network.targets(rgb_to_lab(source))
-    height, width = network.places
+    height, width = network.map_size
     assert code.shape == (4, 313, height, width) and colored.all()
     found = decode(code.log(), temperature=1.0).permute(0, 2, 3, 1).numpy()
     ab = color.rgb2lab(source.permute(0, 2, 3, 1).numpy())[..., 1:]
@@ -132,7 +132,7 @@ def test_colorization_loss_matches_numpy():
     code = network.targets(lab)[0].double().numpy()
     losses = []
     for row in range(2):
-        for y, x in np.ndindex(*network.places):
+        for y, x in np.ndindex(*network.map_size):
             scores = logits[row, :, y, x]
             shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
             wanted = code[row, :, y, x]

@@ -171,7 +171,7 @@ def test_exemplar_norm_axis_selects_the_normalization(axis: str, dim: int):
 def test_exemplar_refuses_a_batch_of_one_image():
     network = task()
     batch = Batch(views(1), torch.arange(1), torch.zeros(1, dtype=torch.int64))
-    with pytest.raises(TrainingError, match="make batch and micro_batch_size 2 or more"):
+    with pytest.raises(TrainingError, match="make batch_size and micro_batch_size 2 or more"):
         network.train()(batch, batch.rng(0))
     assert float(network.eval()(batch, batch.rng(0))["loss"]) == 0.5
 

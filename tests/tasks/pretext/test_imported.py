@@ -518,7 +518,7 @@ def test_imported_convolutions_give_convolutions(tmp_path: Path, capsys: pytest.
     tensors = build_backbone(SMALL, include_top=False, seed=4).state_dict()
     torch.save(tensors, tmp_path / "w.pth")
     pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
-    assert "holds no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
+    assert "no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
     assert read_model(tmp_path / "m" / "manifest.json").backbone.layers[-1] == "conv5"
 
 

@@ -128,7 +128,7 @@ def test_jigsawpp_puzzle_depends_on_its_pair_alone():
 
 
 def test_jigsawpp_refuses_odd_batches():
-    with pytest.raises(TrainingError, match="make batch and micro_batch_size even"):
+    with pytest.raises(TrainingError, match="make batch_size and micro_batch_size even"):
         jigsawpp().puzzles(images(3), rng(3))
     assert jigsawpp().puzzles(images(1), rng(1))[0].shape == (1, 9, 3, 16, 16)
 
