@@ -26,7 +26,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
-from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, bilinear_sample, overlap
+from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, overlap, resize_by_majority
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import build_optimizer, update
@@ -122,9 +122,9 @@ def test_motion_segmentation_loss_is_binary_cross_entropy(clips: Index):
 
 def test_motion_targets_are_resized_by_majority():
     cells = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1]]], dtype=torch.uint8)
-    assert bilinear_sample(cells, (1, 2)).tolist() == [[[1.0, 0.0]]]
-    assert torch.equal(bilinear_sample(cells, (4, 8)), cells.float().repeat_interleave(2, 1).repeat_interleave(2, 2))
-    assert torch.equal(bilinear_sample(cells, (2, 4)), cells.float())
+    assert resize_by_majority(cells, (1, 2)).tolist() == [[[1.0, 0.0]]]
+    assert torch.equal(resize_by_majority(cells, (4, 8)), cells.float().repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert torch.equal(resize_by_majority(cells, (2, 4)), cells.float())
     nothing = torch.zeros(2, 3, 3, dtype=torch.bool)
     some = nothing.clone()
     some[1, 0] = True

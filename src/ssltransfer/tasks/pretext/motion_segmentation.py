@@ -110,7 +110,7 @@ class MotionSegmentationTask(PretextTask):
         """Binary cross-entropy over the cells; intersection over union, and fraction of foreground."""
         inputs, cells = self.inputs(batch, rng)
         logits = self.head(self.backbone(inputs, [self.layer])[self.layer])[:, 0].float()
-        truth = bilinear_sample(cells, (logits.shape[-2], logits.shape[-1]))
+        truth = resize_by_majority(cells, (logits.shape[-2], logits.shape[-1]))
         return {
             "loss": F.binary_cross_entropy_with_logits(logits, truth),
             "iou": overlap(logits > 0, truth > 0),
@@ -129,7 +129,7 @@ class MotionSegmentationTask(PretextTask):
         ]
 
 
-def bilinear_sample(cells: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_by_majority(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 (B, h, w) -> float32 (B, H, W): 1 where at least half of the cells of a location are."""
     if cells.shape[-2:] == size:
         return cells.float()
