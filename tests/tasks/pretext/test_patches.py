@@ -212,7 +212,7 @@ def test_patches_of_one_color_stay_finite():
             "permutations_per_image 9 is more than the 8 permutations",
         ),
         (RelativePatchLocation, {"resize": 240}, "a crop of 255 does not fit in images of 240"),
-        (RelativePatchLocation, {"tiles": {"crop": 100, "tile": 20}}, "crop 100 is no multiple of 3"),
+        (RelativePatchLocation, {"tiles": {"crop": 100, "tile": 20}}, "crop 100 is not a multiple of 3"),
     ],
 )
 def test_patch_options_refuse_errors(kind: Any, given: dict[str, Any], says: str):
