@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ssltransfer.artifacts.files import file_digest, write_text
-from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.labels import read_labeled_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
 from ssltransfer.models.weights import write_model
@@ -40,16 +40,15 @@ def run(
         features, val_features: manifests of what it said of those images, where that is read instead.
         threads: CPU threads.
     """
-    learned = {"labels": labels, "val_labels": val_labels}
-    learned |= {"teacher": teacher, "features": features, "val_features": val_features}
-    inputs = {"data": data, "val": val, **learned}
+    learned = {"teacher": teacher, "features": features, "val_features": val_features}
+    inputs = {"data": data, "val": val, "labels": labels, "val_labels": val_labels, **learned}
     given = {role: [path] if path else [] for role, path in inputs.items()}
     with WorkDir("student", output, spec.canonical(), given) as work:
         if work.is_cached():
             return
         devices = plan_devices(threads)
-        index = read_index(data)
-        held = read_index(val) if val else None
+        index = read_labeled_index(data, labels)
+        held = read_labeled_index(val, val_labels) if val else None
         task = STUDENT_METHODS[type(spec.method)](StudentInputs(spec, index, held, **learned))
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
         if devices.rank:

@@ -27,7 +27,6 @@ class StudentInputs:
 
     Attributes:
         index, val: training and validation images.
-        labels, val_labels: pseudo-labels of these images, for methods that learn them.
         teacher: manifest of an online teacher.
         features, val_features: manifests of stored features of the teacher, used instead.
     """
@@ -35,8 +34,6 @@ class StudentInputs:
     spec: Student
     index: Index
     val: Index | None = None
-    labels: Path | None = None
-    val_labels: Path | None = None
     teacher: Path | None = None
     features: Path | None = None
     val_features: Path | None = None

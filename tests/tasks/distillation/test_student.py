@@ -80,8 +80,9 @@ def test_classifier_starts_at_chance_and_learns(backbone: AnyBackbone, objects: 
     labels = (np.arange(len(objects)) % 3).astype(np.int32)
     method = ClusterClassification(cluster="x", augment="crop", dropout=0.0)
     schedule = Schedule(steps=80, batch_size=16, lr=0.001, weight_decay=0, optimizer="adam")
-    task = Classifier(Student(method=method, data="o", backbone=backbone, schedule=schedule), labels, None, 3)
-    fitted = fit(task, objects, schedule, seed=0, folder=tmp_path, devices=plan_devices(1))
+    task = Classifier(Student(method=method, data="o", backbone=backbone, schedule=schedule), 3)
+    labeled = objects.with_labels(labels, list("abc"))
+    fitted = fit(task, labeled, schedule, seed=0, folder=tmp_path, devices=plan_devices(1))
     losses = [row["loss"] for row in fitted.curve]
     assert losses[0] == pytest.approx(math.log(3), abs=0.2)
     assert np.mean(losses[-5:]) < 0.7 * math.log(3)
@@ -138,7 +139,7 @@ def test_student_killed_at_any_step_gives_the_same_bytes(objects_path: Path, lab
         said, _ = process.communicate(timeout=300)
         done.append(max((file.stat().st_mtime for file in broken.parent.glob("work/*/checkpoint.pt")), default=0.0))
         assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, None: 0}[kill], said
-    assert "going on after step" in said
+    assert "resuming from step" in said
     assert bytes_of(broken.parent) == bytes_of(whole.parent)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_tasks import train_step
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
@@ -29,7 +30,7 @@ from ssltransfer.stages import motion
 from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, overlap, resize_by_majority
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
-from ssltransfer.training.train_step import build_optimizer, update
+from ssltransfer.training.train_step import Trainer
 from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -160,7 +161,7 @@ def test_motion_segmentation_ignores_workers_and_micro_batches(clips: Index):
         task = MotionSegmentationTask(TINY, SMALL.model_copy(update={"bn": False}), 0)
         batch = batch_of(task, clips)
         schedule = Schedule(steps=1, batch_size=8, lr=0.1, micro_batch_size=micro)
-        found.append(update(task, batch, build_optimizer(task, schedule), schedule, 0, CPU))
+        found.append(train_step(Trainer(task, schedule, 0, CPU), batch))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
@@ -193,9 +194,9 @@ def test_motion_segmentation_overfits_a_few_clips(backbone: BackboneOptions, cli
     task = MotionSegmentationTask(TINY.model_copy(update={"hflip": False}), backbone, 0)
     steps = 25
     schedule = Schedule(steps=steps, batch_size=4, lr=0.004, optimizer="adam", weight_decay=0.0)
-    optimizer = build_optimizer(task, schedule)
+    trainer = Trainer(task, schedule, 0, CPU)
     batch = batch_of(task, clips, 4)
-    values = [update(task, batch, optimizer, schedule, 0, CPU) for _ in range(steps)]
+    values = [train_step(trainer, batch) for _ in range(steps)]
     share = values[-1]["foreground"]
     entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
     assert values[-1]["loss"] < 0.7 * entropy < task.chance_loss and values[-1]["iou"] > 0.5

@@ -72,7 +72,7 @@ def test_random_network_baseline_is_added() -> None:
             "cls": {
                 "protocol": "voc-classification",
                 "models": ["mine", "deep"],
-                "controls": ["rescaled"],
+                "baselines": ["rescaled"],
                 "train": "trainval",
                 "test": "test",
             }

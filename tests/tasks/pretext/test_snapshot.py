@@ -52,7 +52,7 @@ def test_snapshot_equals_a_shorter_training(tmp_path: Path, objects_path: Path):
 
 
 def test_snapshot_patterns_select_snapshots():
-    nearest = {"protocol": {"name": "knn", "layer": "conv5"}, "train": "d", "test": "e", "controls": []}
+    nearest = {"protocol": {"name": "knn", "layer": "conv5"}, "train": "d", "test": "e", "baselines": []}
     for pattern, rows in (("turn*", ("turn",)), ("*@*", ("turn@1", "turn@2")), ("turn@2", ("turn@2",))):
         config = complete({**content(), "evaluations": {"near": {**nearest, "models": [pattern]}}})
         assert config.rows["near"] == rows

@@ -18,7 +18,7 @@ from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.transforms import JointTransform, resize
+from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
@@ -26,13 +26,13 @@ from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 
 
 @dataclass(frozen=True)
-class WithMotion(JointTransform):
+class WithMotion(Transform):
     """The first frame of a clip, squeezed to one size, and its map of what moves."""
 
     height: int
     width: int
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> uint8 (3, height, width) and `motion`, uint8 (h, w), 1 what moves by itself."""
         if index.targets is None or index.targets.kind != "motion":
             raise ArtifactError(f"{index.root}: nobody looked for what moves in it; give a dataset of format video.")

@@ -18,7 +18,7 @@ from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
-from ssltransfer.data.transforms import resize
+from ssltransfer.data.transforms import ImageTransform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
@@ -28,7 +28,7 @@ from ssltransfer.training.task import accuracy
 
 
 @dataclass(frozen=True)
-class Canvas:
+class Canvas(ImageTransform):
     """Resize so that height x width is uniform in `pixels`, then crop a square at a random position.
 
     Doersch's loader keeps the whole resized image, but a batch needs one size. An image whose short side is shorter
@@ -43,14 +43,14 @@ class Canvas:
         """What the decoder must deliver at least: a square image at its largest."""
         return math.ceil(math.sqrt(self.pixels[1]))
 
-    def __call__(self, image: Tensor, random: Random) -> Tensor:
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, side, side)."""
         height, width = image.shape[-2:]
-        scale = math.sqrt(random.uniform(*self.pixels) / (height * width))
+        scale = math.sqrt(rng.uniform(*self.pixels) / (height * width))
         scale = max(scale, self.side / min(height, width))
         image = resize(image, max(self.side, round(height * scale)), max(self.side, round(width * scale)))
-        top = random.randint(0, image.shape[-2] - self.side)
-        left = random.randint(0, image.shape[-1] - self.side)
+        top = rng.randint(0, image.shape[-2] - self.side)
+        left = rng.randint(0, image.shape[-1] - self.side)
         return image[:, top : top + self.side, left : left + self.side]
 
 
