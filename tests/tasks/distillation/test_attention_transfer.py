@@ -314,7 +314,9 @@ def configuration(batch: int = 8, **method: Any) -> dict[str, Any]:
                 "schedule": schedule,
             }
         },
-        "evaluations": {"n": {"protocol": "knn", "models": ["s"], "train": "d", "test": "e"}},
+        "evaluations": {
+            "n": {"protocol": "knn", "models": ["s"], "train": "d", "test": "e", "baselines": ["supervised"]}
+        },
     }
 
 
@@ -329,7 +331,7 @@ def test_attention_transfer_configuration_is_complete() -> None:
     assert spec.pretext == config.pretexts["p"].model_copy(
         update={"backbone": spec.backbone, "schedule": spec.schedule}
     )
-    # A supervised control learns by the usual recipe, not by that of puzzles.
+    # The supervised baseline has the usual schedule, not that of the pretext task.
     control = config.students["supervised-caffenet-d"]
     assert control.method.augment == "warp-crop" and control.schedule.steps == 450_000
 
