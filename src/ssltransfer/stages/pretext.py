@@ -16,7 +16,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, ModelInputs, Trainable, build_task
 from ssltransfer.tasks.pretext.multi_task import together
-from ssltransfer.tasks.pretext.snapshot import file_of, keep
+from ssltransfer.tasks.pretext.snapshot import file_of, save_snapshot
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.multi_task import TaskRun, fit_multi_task
@@ -59,10 +59,15 @@ def run(
             named = {name: read_index(path) for name, path in zip(spec.task_datasets, task_data, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
+
+            def snapshot(step: int) -> None:
+                if devices.rank == 0:
+                    save_snapshot(trained.backbone, work.folder, step)
+
             options: dict[str, Any] = {
                 "folder": work.folder,
                 "devices": devices,
-                "save_snapshot": lambda step: keep(trained.backbone, work.folder, step) if not devices.rank else None,
+                "save_snapshot": snapshot,
                 "snapshot_steps": spec.snapshots,
             }
             first = trained.runs[0]

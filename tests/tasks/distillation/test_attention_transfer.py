@@ -47,7 +47,7 @@ def first_batch(task: AttentionTransferTask, index: Index, n: int = 4) -> Batch:
     return next(load_batches(index, task.transform, sequential_keys(range(n), n), seed=0))
 
 
-def test_a_case_by_hand() -> None:
+def test_distances_of_small_maps_match_hand_computation() -> None:
     """Q of the student: (9, 16) of length 20-odd; of the teacher: (16, 0), which is (1, 0)."""
     one = torch.tensor([[[[3.0, 0.0]], [[0.0, 4.0]]]])
     other = torch.tensor([[[[-4.0, 0.0]]]])
@@ -57,7 +57,7 @@ def test_a_case_by_hand() -> None:
     assert distances(other, other.flip(3)).item() == pytest.approx(math.sqrt(2) / 2)
 
 
-def test_the_larger_maps_attention_is_averaged() -> None:
+def test_distances_average_the_larger_attention_map() -> None:
     """Squares are summed before places are joined: a mean of activations would cancel signs."""
     large = torch.tensor([1.0, -1.0, 2.0, 2.0]).view(1, 1, 1, 4)
     small = torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)
@@ -65,7 +65,7 @@ def test_the_larger_maps_attention_is_averaged() -> None:
     assert distances(small, large).item() == pytest.approx(0.0, abs=1e-7)
 
 
-def test_distance_and_gradient_are_those_of_a_plain_version() -> None:
+def test_distances_match_numpy_with_gradient() -> None:
     rng = np.random.default_rng(0)
     mine, theirs = rng.normal(size=(3, 5, 4, 3)), rng.normal(size=(3, 2, 4, 3))
     found = torch.tensor(mine, requires_grad=True)
@@ -83,7 +83,7 @@ def test_distance_and_gradient_are_those_of_a_plain_version() -> None:
         assert found.grad[place].item() == pytest.approx((nearby[0] - nearby[1]) / (2 * step), rel=1e-6, abs=1e-10)
 
 
-def test_a_students_scale_says_nothing() -> None:
+def test_distances_ignore_the_scale_of_a_map() -> None:
     torch.manual_seed(0)
     mine, theirs = torch.randn(4, 6, 5, 5), torch.randn(4, 3, 5, 5)
     for factor in (1e-2, 7.0, 1e3):
@@ -92,7 +92,7 @@ def test_a_students_scale_says_nothing() -> None:
 
 
 @pytest.mark.parametrize("mine", [torch.randn(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)], ids=["the teacher's", "zero"])
-def test_the_gradient_is_finite_where_a_norm_is_zero(mine: Tensor) -> None:
+def test_distances_gradient_is_finite_at_zero_norm(mine: Tensor) -> None:
     mine = mine.clone().requires_grad_()
     distances(mine, mine.detach().clone()).sum().backward()
     assert mine.grad is not None and not mine.grad.any()
@@ -103,7 +103,7 @@ def test_the_gradient_is_finite_where_a_norm_is_zero(mine: Tensor) -> None:
     assert dead.grad is not None and torch.isfinite(dead.grad).all()
 
 
-def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: InputsMaker, solver: Path) -> None:
+def test_attention_transfer_loss_is_task_loss_plus_transfer(make_given: InputsMaker, solver: Path) -> None:
     """Against backbones called by hand, on the tiles that the task cuts: the teacher under the strides for tiles."""
     given = make_given(ATTENTION, teacher=solver, seed=3)
     task = AttentionTransferTask(given).eval()
@@ -135,7 +135,7 @@ def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: InputsM
     assert found["loss"].item() == pytest.approx(total, rel=1e-5)
 
 
-def test_the_teacher_itself_is_at_no_distance(make_given: InputsMaker, solver: Path) -> None:
+def test_attention_transfer_is_zero_for_the_teacher_itself(make_given: InputsMaker, solver: Path) -> None:
     """Dropout and norms are off in both; chance level, attention to all places alike, is far."""
     method = {**ATTENTION, "layers": ["conv3_3", "conv5_2"], "teacher_layers": None}
     given = make_given(method, backbone=read_model(solver).backbone.options, teacher=solver)
@@ -152,7 +152,7 @@ def test_the_teacher_itself_is_at_no_distance(make_given: InputsMaker, solver: P
     assert task.chance_loss > task.task.chance_loss + 1
 
 
-def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, solver: Path) -> None:
+def test_attention_transfer_chance_loss_is_uniform_attention(make_given: InputsMaker, solver: Path) -> None:
     given = make_given(ATTENTION, teacher=solver, micro_batch_size=8)
     task = AttentionTransferTask(given).train()
     task.on_train_start(given.index, CPU)
@@ -173,7 +173,7 @@ def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, sol
     assert task.chance_loss - math.log(6) == pytest.approx(expected, rel=1e-3)
 
 
-def test_others_calls_of_a_backbone_stay_what_they_were() -> None:
+def test_calls_of_leaves_the_callers_result_unchanged() -> None:
     backbone = build_backbone(SMALL, include_top=False)
     x = torch.randn(2, 3, 64, 64)
     with calls_of(backbone, ["conv1", "conv4"]) as calls:
@@ -185,7 +185,7 @@ def test_others_calls_of_a_backbone_stay_what_they_were() -> None:
     assert len(calls) == 2
 
 
-def test_without_weight_it_is_the_pretext(solver: Path, objects_path: Path, tmp_path: Path) -> None:
+def test_attention_transfer_without_beta_equals_the_pretext(solver: Path, objects_path: Path, tmp_path: Path) -> None:
     """Same head, order, puzzles and dropout: beta 0 gives the bytes of the task trained alone."""
     spec = spec_of({**ATTENTION, "beta": 0}, lr=0.01)
     assert spec.pretext is not None
@@ -197,7 +197,9 @@ def test_without_weight_it_is_the_pretext(solver: Path, objects_path: Path, tmp_
     assert alone == beside
 
 
-def test_what_is_written(solver: Path, objects_path: Path, objects_val_path: Path, tmp_path: Path) -> None:
+def test_attention_transfer_exports_the_convolutions(
+    solver: Path, objects_path: Path, objects_val_path: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "s" / "manifest.json"
     student.run(
         spec_of(ATTENTION, steps=3),
@@ -220,7 +222,9 @@ def test_what_is_written(solver: Path, objects_path: Path, objects_val_path: Pat
     assert summary["chance_loss"] > math.log(6)
 
 
-def test_an_update_is_the_same_in_parts(make_given: InputsMaker, solver: Path, objects: Index, tmp_path: Path) -> None:
+def test_attention_transfer_update_ignores_micro_batches(
+    make_given: InputsMaker, solver: Path, objects: Index, tmp_path: Path
+) -> None:
     after = []
     for micro in (None, 8):
         given = make_given(ATTENTION, teacher=solver, steps=3, micro_batch_size=micro, lr=0.001)
@@ -231,7 +235,7 @@ def test_an_update_is_the_same_in_parts(make_given: InputsMaker, solver: Path, o
         assert torch.allclose(value, after[1][key], rtol=1e-3, atol=1e-5), key
 
 
-def test_other_tasks_have_attention_too(make_given: InputsMaker, objects: Index, tmp_path: Path) -> None:
+def test_attention_transfer_trains_with_rotation(make_given: InputsMaker, objects: Index, tmp_path: Path) -> None:
     """Four turns of each image, of the size of the student, whatever the teacher's own is."""
     manifest = tmp_path / "t" / "manifest.json"
     spec = {"task": "random", "backbone": {"name": "vgg16", "width_mult": 0.06, "img_size": 96}}
@@ -250,7 +254,7 @@ def test_other_tasks_have_attention_too(make_given: InputsMaker, objects: Index,
     assert not any("eacher" in name for name in task.state_dict())
 
 
-def test_a_teacher_of_another_rule_is_refused(make_given: InputsMaker, teacher: Path) -> None:
+def test_attention_transfer_refuses_another_normalization(make_given: InputsMaker, teacher: Path) -> None:
     given = make_given({**ATTENTION, "teacher_layers": ["block2", "block3"]})
     with pytest.raises(ArtifactError, match=r"normalized as 'half', but jigsaw\+\+ normalizes them as 'per-image'"):
         AttentionTransferTask(given)
@@ -267,7 +271,7 @@ def test_a_teacher_of_another_rule_is_refused(make_given: InputsMaker, teacher: 
         ),
     ],
 )
-def test_a_layer_that_is_not_there_is_named(
+def test_attention_transfer_refuses_unknown_layers(
     layers: dict[str, Any], sentence: str, make_given: InputsMaker, solver: Path
 ) -> None:
     with pytest.raises(LayerError, match=sentence):
@@ -289,7 +293,7 @@ def test_a_layer_that_is_not_there_is_named(
         ({"beta": -1}, "greater than or equal to 0"),
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], sentence: str) -> None:
+def test_attention_transfer_options_refuse_unused_keys(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         AttentionTransfer.model_validate({"teacher": "t", "task": "jigsaw++", **wrong})
 
@@ -310,14 +314,16 @@ def configuration(batch: int = 8, **method: Any) -> dict[str, Any]:
                 "schedule": schedule,
             }
         },
-        "evaluations": {"n": {"protocol": "knn", "models": ["s"], "train": "d", "test": "e"}},
+        "evaluations": {
+            "n": {"protocol": "knn", "models": ["s"], "train": "d", "test": "e", "baselines": ["supervised"]}
+        },
     }
 
 
 LAYERS = ("conv3_3", "conv4_3", "conv5_3")
 
 
-def test_a_configuration_with_it() -> None:
+def test_attention_transfer_configuration_is_complete() -> None:
     config = complete(configuration(teacher_layers=LAYERS))
     spec = config.students["s"]
     assert Student.parse(spec.canonical()) == spec
@@ -325,7 +331,7 @@ def test_a_configuration_with_it() -> None:
     assert spec.pretext == config.pretexts["p"].model_copy(
         update={"backbone": spec.backbone, "schedule": spec.schedule}
     )
-    # A supervised control learns by the usual recipe, not by that of puzzles.
+    # The supervised baseline has the usual schedule, not that of the pretext task.
     control = config.students["supervised-caffenet-d"]
     assert control.method.augment == "warp-crop" and control.schedule.steps == 450_000
 
@@ -344,7 +350,7 @@ def test_a_configuration_with_it() -> None:
         ),
     ],
 )
-def test_a_configuration_that_cannot_be_meant(batch: int, method: dict[str, Any], sentence: str) -> None:
+def test_attention_transfer_configuration_refuses_errors(batch: int, method: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         complete(configuration(batch, **method))
 

@@ -34,7 +34,7 @@ def plain(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 @pytest.mark.parametrize("temperature", [0.04, 0.07, 1.0])
-def test_the_loss_and_its_gradient_are_those_of_the_definition(temperature: float) -> None:
+def test_divergence_matches_definition_with_gradient(temperature: float) -> None:
     torch.manual_seed(0)
     student = (torch.rand(5, 7, dtype=torch.float64) * 2 - 1).requires_grad_()
     again = student.detach().clone().requires_grad_()
@@ -47,7 +47,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_definition(temperature: floa
     assert teacher.grad is None
 
 
-def test_a_case_worked_by_hand() -> None:
+def test_divergence_matches_worked_example() -> None:
     """Two places in the queue, temperature 1/ln 3: similarities (1, 0) are odds of 3 to 1."""
     teacher, student = torch.tensor([[1.0, 0.0]]).double(), torch.tensor([[0.0, 1.0]]).double()
     loss, uniform = divergence(student, teacher, 1 / math.log(3))
@@ -56,7 +56,7 @@ def test_a_case_worked_by_hand() -> None:
     assert divergence(teacher, teacher, 0.04)[0].item() == 0.0
 
 
-def test_the_loss_of_a_batch_is_that_of_features_and_queues(make_given: InputsMaker) -> None:
+def test_compress_loss_matches_features_and_queue(make_given: InputsMaker) -> None:
     """One queue: the student, mapped into the teacher's space, beside the teacher's past features."""
     given = make_given(ONE)
     task = CompressTask(given).eval()
@@ -74,7 +74,7 @@ def test_the_loss_of_a_batch_is_that_of_features_and_queues(make_given: InputsMa
     assert isinstance(task.head, nn.Linear) and task.head.out_features == 64 and not task._pending
 
 
-def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: InputsMaker) -> None:
+def test_compress_loss_is_zero_for_the_teacher_itself(make_given: InputsMaker) -> None:
     """The student is the teacher, the linear layer the identity, both queues one: no method finds a difference."""
     for method in (ONE, TWO):
         given = make_given({**method, "augment": "none"}, backbone=_teacher_options())
@@ -98,7 +98,7 @@ def _teacher_options() -> Any:
     return TEACHER
 
 
-def test_queues_are_rings_in_the_order_of_the_images(make_given: InputsMaker) -> None:
+def test_compress_queue_is_a_ring_in_batch_order(make_given: InputsMaker) -> None:
     """16 images a step into 40 places: the third step wraps around; what is compared is not yet in the queue."""
     given = make_given({**TWO, "augment": "none"})
     task = CompressTask(given).train()
@@ -121,7 +121,7 @@ def test_queues_are_rings_in_the_order_of_the_images(make_given: InputsMaker) ->
     assert int(task.queue_ptr) == 8 and not torch.equal(start[0], start[1])  # type: ignore[call-overload]
 
 
-def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: InputsMaker) -> None:
+def test_momentum_encoder_follows_without_gradient(make_given: InputsMaker) -> None:
     from ssltransfer.config.backbones import ResNet18
 
     given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width_mult=0.125, img_size=64))
@@ -142,12 +142,12 @@ def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: InputsMa
     assert not task.eval().momentum_encoder["backbone"].bn1.training  # type: ignore[index]
 
 
-def test_a_projection_of_the_second_queue(make_given: InputsMaker) -> None:
+def test_compress_2q_projection_sets_student_queue_width(make_given: InputsMaker) -> None:
     task = CompressTask(make_given({**TWO, "projection_dim": 24}))
     assert task.student_queue.shape == (40, 24) and task.teacher_queue.shape == (40, 64)
 
 
-def test_what_is_learned_lowers_the_loss(make_given: InputsMaker) -> None:
+def test_compress_training_lowers_the_loss(make_given: InputsMaker) -> None:
     """On the same few images, well below that of equal probabilities."""
     given = make_given({**ONE, "augment": "none"}, optimizer="adam", lr=0.003, weight_decay=0.0)
     from ssltransfer.training.devices import Devices

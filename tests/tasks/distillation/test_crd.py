@@ -16,7 +16,7 @@ from .conftest import InputsMaker
 CRD = {"name": "crd", "embed_dim": 8, "num_negatives": 20}
 
 
-def test_the_estimation_is_that_of_the_definition() -> None:
+def test_contrast_matches_definition() -> None:
     """D(p) = p / (p + m / N), one image and one negative at a time."""
     torch.manual_seed(0)
     probabilities = torch.rand(3, 6, dtype=torch.float64).requires_grad_()
@@ -34,13 +34,13 @@ def test_the_estimation_is_that_of_the_definition() -> None:
     assert torch.allclose(probabilities.grad, again.grad, rtol=1e-4)  # type: ignore[arg-type]
 
 
-def test_a_guess_is_the_loss_of_equal_probabilities() -> None:
+def test_crd_chance_loss_is_that_of_equal_probabilities() -> None:
     n, m = 1000, 20
     equal = torch.full((4, 1 + m), 1 / n, dtype=torch.float64)
     assert 2 * contrast(equal, n).item() == pytest.approx(2 * (math.log(1 + m) + m * math.log(1 + 1 / m)), rel=1e-3)
 
 
-def test_the_first_batch_makes_the_scores_probabilities(make_given: InputsMaker) -> None:
+def test_crd_first_batch_sets_normalization_constants(make_given: InputsMaker) -> None:
     given = make_given({**CRD, "embed_dim": 128})
     task = CrdTask(given).train()
     batches = [
@@ -54,7 +54,7 @@ def test_the_first_batch_makes_the_scores_probabilities(make_given: InputsMaker)
     assert torch.equal(task.constants, constants)  # type: ignore[arg-type]
 
 
-def test_memories_follow_what_was_said(make_given: InputsMaker) -> None:
+def test_crd_memory_banks_follow_the_embeddings(make_given: InputsMaker) -> None:
     given = make_given({**CRD, "augment": "none", "momentum": 0.5})
     task = CrdTask(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(8), 8), seed=0))
@@ -70,7 +70,7 @@ def test_memories_follow_what_was_said(make_given: InputsMaker) -> None:
     assert torch.allclose(task.student_memory, expected, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_val_images_have_no_memory(make_given: InputsMaker) -> None:
+def test_crd_validation_uses_no_memory(make_given: InputsMaker) -> None:
     """Their ids are those of another index: the positive is what the other side says now."""
     given = make_given(CRD)
     task = CrdTask(given).eval()

@@ -45,7 +45,7 @@ TRAINED = {**METHODS, "attention-transfer": ATTENTION}  # which has no features,
 
 @each
 @pytest.mark.parametrize("cached", [False, True])
-def test_the_backbone_alone_is_written(
+def test_distillation_exports_the_backbone_alone(
     name: str, cached: bool, teacher: Path, said: Path, objects_path: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "s" / "manifest.json"
@@ -59,7 +59,7 @@ def test_the_backbone_alone_is_written(
 
 
 @each
-def test_cached_equals_live_without_augmentation(name: str, make_given: InputsMaker, objects: Index) -> None:
+def test_precomputed_teacher_equals_online_teacher(name: str, make_given: InputsMaker, objects: Index) -> None:
     """The store holds float16 of what the live teacher says of the central crop."""
     values = []
     for cached in (False, True):
@@ -79,7 +79,9 @@ def test_cached_equals_live_without_augmentation(name: str, make_given: InputsMa
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"regression-bn"}))  # which standardizes by the micro-batch
-def test_an_update_is_the_same_in_parts(name: str, make_given: InputsMaker, objects: Index, tmp_path: Path) -> None:
+def test_distillation_update_ignores_micro_batches(
+    name: str, make_given: InputsMaker, objects: Index, tmp_path: Path
+) -> None:
     """Queues, memories and weights do not depend on micro-batches, where no batch norm does."""
     after = []
     for micro in (None, 8):
@@ -93,13 +95,13 @@ def test_an_update_is_the_same_in_parts(name: str, make_given: InputsMaker, obje
         assert torch.allclose(value, after[1][key], rtol=1e-3, atol=1e-5), key
 
 
-def test_features_of_other_images_are_refused(said: Path, objects_val_path: Path, tmp_path: Path) -> None:
+def test_precomputed_features_of_other_images_are_refused(said: Path, objects_val_path: Path, tmp_path: Path) -> None:
     spec = spec_of({**METHODS["compress-1q"], "precompute_teacher": True})
     with pytest.raises(ArtifactError, match="belong to another index"):
         student.run(spec, data=objects_val_path, features=said, output=tmp_path / "m.json", threads=1)
 
 
-def test_a_teacher_of_another_size_sees_the_same_view(make_given: InputsMaker) -> None:
+def test_online_teacher_resizes_the_view(make_given: InputsMaker) -> None:
     from ssltransfer.config.backbones import CaffeNet
 
     given = make_given(
@@ -125,7 +127,9 @@ def command(name: str, teacher: Path, data: Path, output: Path, *more: str, **sc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
-def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects_path: Path, tmp_path: Path) -> None:
+def test_student_killed_and_resumed_gives_the_same_bytes(
+    name: str, teacher_of: Path, objects_path: Path, tmp_path: Path
+) -> None:
     """Queues, slow copies, memories and constants are in the checkpoint."""
     whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
     subprocess.run(command(name, teacher_of, objects_path, whole, steps=12), check=True, capture_output=True)
@@ -143,9 +147,7 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["compress-1q", "compress-2q", "crd", "regression", "attention-transfer"])
-def test_two_processes_come_to_the_weights_of_one(
-    name: str, teacher_of: Path, objects_path: Path, tmp_path: Path
-) -> None:
+def test_student_on_two_processes_equals_one(name: str, teacher_of: Path, objects_path: Path, tmp_path: Path) -> None:
     """Queues are filled by both, in the order of the whole batch."""
     found = []
     for devices in ("1", "2"):

@@ -17,7 +17,7 @@ from .conftest import InputsMaker
 METHOD = {"name": "layer-regression", "layers": ["block2", "block3"], "augment": "none"}
 
 
-def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given: InputsMaker) -> None:
+def test_layer_regression_loss_is_zero_for_the_teacher_itself(make_given: InputsMaker) -> None:
     given = make_given(METHOD, ResNet18(width_mult=0.125, img_size=64))
     task = LayerRegressionTask(given)
     assert task._online is not None
@@ -31,7 +31,7 @@ def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given:
     assert task.chance_loss == pytest.approx(plain, rel=1e-3)
 
 
-def test_other_channels_and_sides_are_mapped(make_given: InputsMaker) -> None:
+def test_layer_regression_maps_channels_and_sizes(make_given: InputsMaker) -> None:
     method = {"name": "layer-regression", "layers": ["conv4"], "teacher_layers": ["block3"]}
     given = make_given(method)
     task = LayerRegressionTask(given).train()
@@ -43,7 +43,7 @@ def test_other_channels_and_sides_are_mapped(make_given: InputsMaker) -> None:
     assert task.backbone.conv1.weight.grad.abs().max() > 0
 
 
-def test_the_larger_map_is_averaged() -> None:
+def test_match_spatial_size_averages_the_larger_map() -> None:
     large, small = torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)
     mine, theirs = match_spatial_size(large, small)
     assert mine.flatten().tolist() == [2.5, 4.5, 10.5, 12.5] and torch.equal(theirs, small)
@@ -53,6 +53,6 @@ def test_the_larger_map_is_averaged() -> None:
     "wrong",
     [{"teacher_layers": ["conv4"]}, {"precompute_teacher": True}, {"layer": "conv4"}, {"teacher_pool": {"max": 2}}],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict) -> None:  # type: ignore[type-arg]
+def test_layer_regression_options_refuse_unused_keys(wrong: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValidationError):
         LayerRegression(teacher="t", **wrong)

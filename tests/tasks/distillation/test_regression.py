@@ -13,7 +13,7 @@ from .conftest import InputsMaker
 
 
 @pytest.mark.parametrize("bn", [False, True])
-def test_the_loss_is_the_squared_error(bn: bool, make_given: InputsMaker) -> None:
+def test_regression_loss_is_the_squared_error(bn: bool, make_given: InputsMaker) -> None:
     given = make_given({"name": "regression", "bn": bn})
     task = RegressionTask(given).eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(16), 16), seed=0))
@@ -36,7 +36,7 @@ def test_the_loss_is_the_squared_error(bn: bool, make_given: InputsMaker) -> Non
         assert 0.3 * spread < task.chance_loss < 3 * spread
 
 
-def test_standardizing_undoes_every_affine_change() -> None:
+def test_standardized_undoes_affine_changes() -> None:
     torch.manual_seed(0)
     x = torch.randn(64, 5) * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     scale, shift = torch.rand(5) + 0.5, torch.randn(5) * 10

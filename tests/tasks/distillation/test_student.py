@@ -39,7 +39,7 @@ def spec(backbone: AnyBackbone = BACKBONE, *, steps: int = 4, supervised: bool =
     )
 
 
-def test_what_is_written_is_the_backbone_alone(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
+def test_classifier_exports_the_backbone_alone(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "cc" / "manifest.json"
     student.run(spec(), data=objects_path, labels=labels_path, output=output, threads=1)
     tensors = safetensors.torch.load_file(output.parent / "backbone.safetensors")
@@ -54,7 +54,7 @@ def test_what_is_written_is_the_backbone_alone(objects_path: Path, labels_path: 
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
 
 
-def test_weights_load_in_plain_torchvision(objects_path: Path, tmp_path: Path) -> None:
+def test_student_weights_load_in_torchvision(objects_path: Path, tmp_path: Path) -> None:
     """A backbone whose architecture is torchvision's needs nothing of this package."""
     import torchvision
 
@@ -72,9 +72,7 @@ def test_weights_load_in_plain_torchvision(objects_path: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     "backbone", [BACKBONE, AlexNet(width_mult=0.125, img_size=96), ResNet18(width_mult=0.125, img_size=64)]
 )
-def test_a_student_starts_at_the_loss_of_a_guess_and_learns(
-    backbone: AnyBackbone, objects: Index, tmp_path: Path
-) -> None:
+def test_classifier_starts_at_chance_and_learns(backbone: AnyBackbone, objects: Index, tmp_path: Path) -> None:
     """48 images with arbitrary labels can be learned by heart; the first loss is about ln K."""
     from ssltransfer.training.devices import plan_devices
     from ssltransfer.training.fit import fit
@@ -90,13 +88,15 @@ def test_a_student_starts_at_the_loss_of_a_guess_and_learns(
     assert np.mean(losses[-5:]) < 0.7 * math.log(3)
 
 
-def test_labels_of_another_index_are_refused(objects_path: Path, objects_val_path: Path, labels_path: Path) -> None:
+def test_cluster_classification_refuses_labels_of_another_index(
+    objects_path: Path, objects_val_path: Path, labels_path: Path
+) -> None:
     with pytest.raises(ArtifactError, match="belong to another index"):
         student.run(spec(), data=objects_val_path, labels=labels_path, output=labels_path.parent / "m.json", threads=1)
     assert not (labels_path.parent / "m.json").exists()
 
 
-def test_one_cluster_only_is_refused(objects: Index, objects_path: Path, tmp_path: Path) -> None:
+def test_cluster_classification_refuses_one_cluster(objects: Index, objects_path: Path, tmp_path: Path) -> None:
     zeros = np.zeros(len(objects))
     labels = Labels(objects.paths, zeros.astype(np.int32), zeros.astype(np.float32), 3, objects.fingerprint, "x")
     write_labels(tmp_path / "l.parquet", labels)
@@ -104,9 +104,7 @@ def test_one_cluster_only_is_refused(objects: Index, objects_path: Path, tmp_pat
         student.run(spec(), data=objects_path, labels=tmp_path / "l.parquet", output=tmp_path / "m.json", threads=1)
 
 
-def test_a_loss_that_is_not_finite_ends_with_one_sentence(
-    objects_path: Path, labels_path: Path, tmp_path: Path
-) -> None:
+def test_student_stops_at_a_loss_that_is_not_finite(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "cc" / "manifest.json"
     with pytest.raises(TrainingError, match=r"not finite at step \d+ .*lower the learning rate"):
         student.run(spec(lr=1e12, steps=20), data=objects_path, labels=labels_path, output=output, threads=1)
@@ -124,9 +122,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(
-    objects_path: Path, labels_path: Path, tmp_path: Path
-) -> None:
+def test_student_killed_at_any_step_gives_the_same_bytes(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
     """SIGKILL, again and again, with a checkpoint every second step; also SIGTERM, which saves first."""
     steps = 60
     whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
@@ -157,7 +153,7 @@ def wait_for_checkpoint(folder: Path, *, after: float) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_copy_is_refused_at_once(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
+def test_student_refuses_a_second_copy(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "cc" / "manifest.json"
     environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "1"}
     first = subprocess.Popen(command(objects_path, labels_path, output, 400), env=environment)

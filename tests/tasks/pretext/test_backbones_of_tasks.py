@@ -46,7 +46,7 @@ def images(count: int, size: int) -> torch.Tensor:
 
 
 @each
-def test_rotation(options: BackboneOptions, vector: str, features: int) -> None:
+def test_rotation_head_fits_every_backbone(options: BackboneOptions, vector: str, features: int) -> None:
     task = RotationTask(Rotation(hidden_dim=16, augment="crop"), options, 0)
     first = next(part for part in task.head.modules() if isinstance(part, torch.nn.Linear))
     if vector:
@@ -61,7 +61,7 @@ def test_rotation(options: BackboneOptions, vector: str, features: int) -> None:
 
 
 @each
-def test_puzzles(options: BackboneOptions, vector: str, features: int) -> None:
+def test_puzzle_heads_fit_every_backbone(options: BackboneOptions, vector: str, features: int) -> None:
     cut = Tiles(crop=3 * options.img_size, tile=options.img_size, channel_shift=0)
     network = ContextFreeNetwork(options, cut, permutations=6, hidden_dim=16, dropout=0.0, seed=0, bn=True)
     assert network.pool5.features == features
@@ -73,7 +73,7 @@ def test_puzzles(options: BackboneOptions, vector: str, features: int) -> None:
     build_backbone(options, include_top=False).load_state_dict(network.backbone.state_dict())
 
 
-def test_a_network_whose_fc6_wants_another_size_says_so() -> None:
+def test_last_map_names_the_size_that_fc6_needs() -> None:
     with pytest.raises(LayerError, match=r"Tiles of 48 pixels vanish .*or its fc6 wants another size.*size: 48"):
         ContextFreeNetwork(
             Vgg19BN(width_mult=0.06, img_size=96),
@@ -85,7 +85,7 @@ def test_a_network_whose_fc6_wants_another_size_says_so() -> None:
         )
 
 
-def test_timm() -> None:
+def test_rotation_trains_a_timm_backbone() -> None:
     task = RotationTask(Rotation(hidden_dim=16, augment="crop"), Timm(model="convnext_atto", img_size=64), 0)
     batch = Batch(images(2, 73), torch.arange(2), torch.zeros(2, dtype=torch.int64))
     values = task.train()(batch, batch.rng(0))

@@ -38,11 +38,11 @@ def images(n: int, side: int = 48) -> torch.Tensor:
     return F.interpolate(noise, (side, side), mode="bilinear").to(torch.uint8)
 
 
-def test_the_published_sizes():
+def test_colorization_has_the_published_sizes():
     """Doersch & Zisserman 2017: 256 pixels give 32x32x1024; 2x2x4096, 1x1x4096, 1x1x313; about 35M parameters."""
     with torch.device("meta"):
         network = ColorizationTask(Colorization(), ResNet101V2(), 0)
-        assert network.places == (32, 32)
+        assert network.map_size == (32, 32)
         assert network.head(torch.empty(1, 1024, 32, 32)).shape == (1, 313, 32, 32)
     convolutions = [part for part in network.head if isinstance(part, torch.nn.Conv2d)]
     assert [(part.in_channels, part.out_channels, part.kernel_size) for part in convolutions] == [
@@ -62,13 +62,13 @@ def test_the_published_sizes():
     ],
     ids=lambda backbone: backbone.name,
 )
-def test_it_stands_on_any_map(backbone: BackboneOptions):
+def test_colorization_head_fits_any_map(backbone: BackboneOptions):
     network = task(backbone, resize=64)
     batch = batch_of(images(2, 64))
     assert network(batch, batch.rng(0))["loss"].item() == pytest.approx(math.log(313), abs=0.1)
 
 
-def test_the_backbone_is_given_lightness_and_images_are_normalized_so_afterwards():
+def test_colorization_input_is_lightness():
     network = task().eval()
     source = images(3)
     inputs, _ = network.inputs(source, SampleRNG(0, 0, torch.arange(3)))
@@ -78,11 +78,11 @@ def test_the_backbone_is_given_lightness_and_images_are_normalized_so_afterwards
     assert torch.equal(inputs[:, 0], inputs[:, 1]) and torch.equal(inputs[:, 0], inputs[:, 2])
 
 
-def test_targets_are_the_colors_of_their_places():
+def test_colorization_targets_are_colors_of_locations():
     network = task()
     source = images(4)
     code, colored = network.targets(rgb_to_lab(source))
-    height, width = network.places
+    height, width = network.map_size
     assert code.shape == (4, 313, height, width) and colored.all()
     found = decode(code.log(), temperature=1.0).permute(0, 2, 3, 1).numpy()
     ab = color.rgb2lab(source.permute(0, 2, 3, 1).numpy())[..., 1:]
@@ -92,7 +92,7 @@ def test_targets_are_the_colors_of_their_places():
             assert np.abs(found[:, y, x] - ab[:, top:bottom, left:right].mean((1, 2))).max() < 2.5
 
 
-def test_val_images_are_not_mirrored_and_others_are_with_their_targets():
+def test_colorization_flips_in_training_alone():
     network = task()
     source, rng = images(30), SampleRNG(0, 0, torch.arange(30))
     _, lab = network.inputs(source, rng)
@@ -102,7 +102,7 @@ def test_val_images_are_not_mirrored_and_others_are_with_their_targets():
     assert torch.equal(network.eval().inputs(source, rng)[1], rgb_to_lab(source))
 
 
-def test_gray_images_teach_nothing():
+def test_colorization_gray_images_have_zero_loss():
     network = task()
     source = images(4)
     source[2:] = source[2:, :1]
@@ -118,7 +118,7 @@ def test_gray_images_teach_nothing():
     assert network.targets(rgb_to_lab(source))[1].tolist() == [True, True, False, True]
 
 
-def test_the_loss_is_that_of_a_plain_version():
+def test_colorization_loss_matches_numpy():
     """Place by place in float64: cross-entropy with the code, times the weight of its likeliest bin."""
     network = task().eval()
     network.weights = torch.rand(313, generator=torch.Generator().manual_seed(0)) + 0.5
@@ -132,7 +132,7 @@ def test_the_loss_is_that_of_a_plain_version():
     code = network.targets(lab)[0].double().numpy()
     losses = []
     for row in range(2):
-        for y, x in np.ndindex(*network.places):
+        for y, x in np.ndindex(*network.map_size):
             scores = logits[row, :, y, x]
             shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
             wanted = code[row, :, y, x]
@@ -140,7 +140,7 @@ def test_the_loss_is_that_of_a_plain_version():
     assert found == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_the_prior_is_that_of_the_training_images(objects: Index):
+def test_colorization_prior_is_that_of_training_images(objects: Index):
     network = task()
     network.on_train_start(objects, CPU)
     (batch,) = load_batches(objects, network.transform, sequential_keys(range(48), 48), seed=0)
@@ -162,7 +162,7 @@ def test_the_prior_is_that_of_the_training_images(objects: Index):
     )
 
 
-def test_a_guess_is_the_best_constant_answer(objects: Index):
+def test_colorization_chance_loss_is_the_best_constant(objects: Index):
     """Found by descent on the loss itself; it is what a network learns that sees nothing."""
     network = task().eval()
     assert network.chance_loss == pytest.approx(math.log(313))
@@ -190,7 +190,9 @@ def test_a_guess_is_the_best_constant_answer(objects: Index):
     assert network.chance_loss < math.log(313) - 1
 
 
-def test_gone_on_with_the_prior_of_the_checkpoint(objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_colorization_resumes_with_the_prior_of_the_checkpoint(
+    objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     schedule = Schedule(steps=5, batch_size=8, lr=0.01)
 

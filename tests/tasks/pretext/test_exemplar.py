@@ -52,7 +52,7 @@ def plain_loss(x: Tensor, image: list[int], margin: float) -> float:
 
 @pytest.mark.parametrize("spread", [0.05, 0.5, 3.0])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_loss_is_that_of_a_double_loop(spread: float, seed: int):
+def test_semi_hard_loss_matches_double_loop(spread: float, seed: int):
     """Images far apart, mixed up, and all over each other: nearest farther negatives, and the farthest of none."""
     generator = torch.Generator().manual_seed(seed)
     image = [0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 3]
@@ -72,7 +72,7 @@ def test_the_loss_is_that_of_a_double_loop(spread: float, seed: int):
         assert x.grad is not None and float(x.grad[row, column]) == pytest.approx((up - down) / 2e-6, abs=1e-5)
 
 
-def test_both_kinds_of_negatives_are_met():
+def test_semi_hard_loss_uses_both_kinds_of_negatives():
     """One anchor-positive pair with a farther negative, one without: worked out by hand."""
     x = torch.tensor([[0.0], [1.0], [1.1]])
     same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
@@ -81,13 +81,13 @@ def test_both_kinds_of_negatives_are_met():
     assert float(semi_hard_loss(squared_distances(x), same, 0.5)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_network_that_says_the_same_of_all_has_the_loss_of_chance():
+def test_semi_hard_loss_of_equal_embeddings_is_the_margin():
     same = torch.eye(5).repeat_interleave(3, 0).repeat_interleave(3, 1).bool()
     assert float(semi_hard_loss(squared_distances(torch.ones(15, 4)), same, 0.5)) == pytest.approx(0.5)
     assert task().chance_loss == 0.5
 
 
-def test_distances_are_exact_where_products_are_rounded():
+def test_squared_distances_ignore_autocast():
     x = torch.nn.functional.normalize(torch.randn(64, 32, generator=torch.Generator().manual_seed(0)), dim=1)
     with torch.autocast("cpu", torch.bfloat16):
         found = squared_distances(x)
@@ -95,7 +95,7 @@ def test_distances_are_exact_where_products_are_rounded():
     assert torch.allclose(found, (x[:, None] - x).square().sum(2), atol=1e-5)
 
 
-def test_views_of_a_image_are_different_boxes_of_it():
+def test_exemplar_views_are_different_crops():
     """A image whose pixels say where they lie: every view is a box of it, no two the same."""
     down, across = torch.meshgrid(torch.arange(200), torch.arange(160), indexing="ij")
     image = torch.stack([down, across, torch.zeros_like(down)]).to(torch.uint8)
@@ -113,7 +113,7 @@ def test_views_of_a_image_are_different_boxes_of_it():
     assert torch.equal(seen, made.apply(image, Random(3))) and not torch.equal(seen, made.apply(image, Random(4)))
 
 
-def test_a_batch_holds_all_views(objects: Index):
+def test_exemplar_batch_has_all_views(objects: Index):
     network = task(min_scale=0.2)
     batch = next(load_batches(objects, network.transform, sequential_keys(range(6), 6), seed=0))
     assert batch.images.shape == (6, 4, 3, 48, 48)
@@ -126,7 +126,7 @@ def test_a_batch_holds_all_views(objects: Index):
     assert [tuple(part.images.shape) for part in parts] == [(4, 4, 3, 48, 48), (2, 4, 3, 48, 48)]
 
 
-def test_views_differ_in_mirror_and_color_by_themselves():
+def test_exemplar_views_have_own_flip_and_color():
     """Of one and the same box, shown four times."""
     network = task(grayscale_prob=0.0)
     source = views(40)[:, :1].expand(-1, 4, -1, -1, -1)
@@ -144,7 +144,7 @@ def test_views_differ_in_mirror_and_color_by_themselves():
     assert (flips.any(1) & ~flips.all(1)).float().mean() > 0.7
 
 
-def test_gray_is_gray_in_all_views_of_a_image():
+def test_exemplar_gray_is_common_to_all_views():
     inputs, _ = task(grayscale_prob=0.66).inputs(views(200), rng(200))
     alike = ((inputs - inputs[:, :1]).abs() < 1e-3).flatten(1).all(1).unflatten(0, (200, 4))
     assert (alike.all(1) | ~alike.any(1)).all()
@@ -155,7 +155,7 @@ def test_gray_is_gray_in_all_views_of_a_image():
 
 
 @pytest.mark.parametrize(("axis", "dim"), [("view", 1), ("batch", 0)])
-def test_what_has_unit_length_is_an_option(axis: str, dim: int):
+def test_exemplar_norm_axis_selects_the_normalization(axis: str, dim: int):
     network = task(norm_axis=axis).eval()
     batch = Batch(views(6), torch.arange(6), torch.zeros(6, dtype=torch.int64))
     with torch.no_grad():
@@ -168,15 +168,15 @@ def test_what_has_unit_length_is_an_option(axis: str, dim: int):
     assert float(found["accuracy"]) == pytest.approx(float((image[nearest] == image).float().mean()))
 
 
-def test_one_image_has_nothing_to_be_told_from():
+def test_exemplar_refuses_a_batch_of_one_image():
     network = task()
     batch = Batch(views(1), torch.arange(1), torch.zeros(1, dtype=torch.int64))
-    with pytest.raises(TrainingError, match="make batch and micro_batch_size 2 or more"):
+    with pytest.raises(TrainingError, match="make batch_size and micro_batch_size 2 or more"):
         network.train()(batch, batch.rng(0))
     assert float(network.eval()(batch, batch.rng(0))["loss"]) == 0.5
 
 
-def test_what_is_shown_is_what_the_network_sees():
+def test_exemplar_show_draws_the_inputs():
     network = task().eval()
     batch = Batch(views(3), torch.arange(3), torch.zeros(3, dtype=torch.int64))
     shown = network.show(batch, rng(3))
@@ -189,7 +189,7 @@ def test_semi_hard_loss_matches_worked_example():
     """Views at 0 and 1 of one image, at 1.5 and 4 of another; squared distances, margin 0.5.
 
     0 to 1: 1, nearest farther negative 2.25; 1 to 0: 1, negative 9; 4 to 1.5: 6.25, negative 9: no loss. 1.5 to 4:
-    6.25, no negative is farther, so that the farthest counts, 2.25: 6.25 + 0.5 - 2.25 = 4.5. The mean of the four is 1.125.
+    6.25, no negative is farther, so that the farthest counts, 2.25: 6.25 + 0.5 - 2.25 = 4.5. The mean is 1.125.
     """
     x = torch.tensor([0.0, 1.0, 1.5, 4.0])
     image = torch.tensor([0, 0, 1, 1])

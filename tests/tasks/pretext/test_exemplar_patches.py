@@ -32,16 +32,16 @@ def rng(n: int) -> SampleRNG:
     return SampleRNG(0, 0, torch.arange(n))
 
 
-def test_the_published_sizes():
+def test_exemplar_patches_has_the_published_sizes():
     options = ExemplarPatches()
     assert (options.resize, options.patch, options.margin, options.head.head_dims) == (256, 96, 0.5, (1024, 512))
     with torch.device("meta"):
         assert ExemplarPatchesTask(options, ResNet101V2(), 0).vectors.features == 3 * 3 * 512
 
 
-def test_places_fill_their_ranges():
+def test_affine_matrices_fill_their_ranges():
     network = task()
-    places = network.places(images(3000), rng(3000))
+    places = network.affine_matrices(images(3000), rng(3000))
     scale = places[..., :2].det().sqrt()
     angle = torch.rad2deg(torch.atan2(places[..., 1, 0], places[..., 0, 0]))
     centers = places[..., 2]
@@ -53,10 +53,10 @@ def test_places_fill_their_ranges():
     assert not torch.allclose(scale[:, 0], scale[:, 1])
 
 
-def test_a_still_view_is_a_cut():
+def test_views_without_distortion_are_crops():
     network = task(**STILL, **COLORFAST)
     source = images(4)
-    places = network.places(source, rng(4))
+    places = network.affine_matrices(source, rng(4))
     places[..., 2] = places[..., 2].floor() + 0.5  # whole pixels: a patch of even side has its center between two
     seen = network.views(source, places)
     for row in range(4):
@@ -65,11 +65,11 @@ def test_a_still_view_is_a_cut():
         assert torch.equal(seen[row, 0], seen[row, 1])
 
 
-def test_views_are_those_of_scipy():
+def test_views_match_scipy():
     """Each pixel of a patch by scipy's spline of order 1, reflected at the edges."""
     network = task()
     source = images(3)
-    places = network.places(source, rng(3))
+    places = network.affine_matrices(source, rng(3))
     seen = network.views(source, places)
     offset = np.arange(32) - 15.5
     y, x = np.meshgrid(offset, offset, indexing="ij")
@@ -83,7 +83,7 @@ def test_views_are_those_of_scipy():
                 assert np.abs(seen[row, view, channel].numpy() - expected).max() < 0.1
 
 
-def test_colors_are_distorted_each_view_by_itself_and_then_normalized():
+def test_exemplar_patches_distorts_each_view():
     network = task(**STILL)
     source = images(4)
     inputs, places = network.inputs(source, rng(4))
@@ -95,7 +95,7 @@ def test_colors_are_distorted_each_view_by_itself_and_then_normalized():
     assert torch.allclose(inputs, expected, atol=1e-4) and plain.normalization == "imagenet"
 
 
-def test_the_loss_is_that_of_a_plain_version():
+def test_exemplar_patches_loss_matches_numpy():
     network = task().eval()
     source = images(6)
     batch = Batch(source, torch.arange(6), torch.zeros(6, dtype=torch.int64))
@@ -112,7 +112,7 @@ def test_the_loss_is_that_of_a_plain_version():
     assert float(found["accuracy"]) == pytest.approx(np.mean([a < b for a, b in pairs]))
 
 
-def test_images_come_in_pairs():
+def test_exemplar_patches_refuses_odd_batches():
     source = images(3)
     with pytest.raises(TrainingError, match="Exemplar on patches takes images in pairs"):
         task()(Batch(source, torch.arange(3), torch.zeros(3, dtype=torch.int64)), rng(3))
@@ -126,6 +126,6 @@ def test_images_come_in_pairs():
         ({"contrast": (0, 2)}, "contrast must be two positive numbers"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(more: dict[str, object], message: str):
+def test_exemplar_patches_options_refuse_errors(more: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         task(**more)

@@ -406,7 +406,7 @@ FAMILIES = (
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
-def test_a_published_file_computes_what_its_network_computes(
+def test_imported_file_gives_the_published_activations(
     family: Callable[[], File], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(7)
@@ -443,7 +443,7 @@ def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
         yield family, named, {key: value for one in code[1] for key, value in one.items()}
 
 
-def test_the_table_of_families_is_what_was_tried() -> None:
+def test_imported_families_match_the_documents() -> None:
     said: dict[str, set[tuple[Any, ...]]] = {}
     tried: dict[str, set[tuple[Any, ...]]] = {}
     for family, backbones, task in table():
@@ -457,7 +457,7 @@ def test_the_table_of_families_is_what_was_tried() -> None:
     assert said == tried
 
 
-def test_the_layout_of_a_wide_simclr_is_that_of_width_four() -> None:
+def test_imported_simclr_width_four_has_its_shapes() -> None:
     with torch.device("meta"):
         theirs, ours = WideResNet(4.0), build_backbone(ResNet50(width_mult=4), include_top=True)
     shapes = {name: value.shape for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
@@ -465,7 +465,7 @@ def test_the_layout_of_a_wide_simclr_is_that_of_width_four() -> None:
     assert shapes["conv1.weight"][0] == 256 and theirs.fc.in_features == 8192
 
 
-def test_a_swiglu_dinov2_is_renamed() -> None:
+def test_imported_swiglu_dinov2_is_renamed() -> None:
     """The giant one, by names and shapes alone: its network has a thousand million parameters."""
     from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -491,7 +491,7 @@ def imported(file: Path, **more: Any) -> Pretext:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]):
+def test_imported_network_has_all_layers(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]):
     source = build_backbone(SMALL, include_top=True, seed=4)
     tensors = {f"module.{key}": value for key, value in source.state_dict().items()}
     tensors["module.classifier.6.weight"] = torch.zeros(10, 512)
@@ -514,15 +514,15 @@ def test_an_imported_network_has_all_its_layers(tmp_path: Path, suffix: str, cap
     assert f"- Origin: `{file.name}`, BLAKE2b {file_digest(file)}: 14 of 14 tensors" in card
 
 
-def test_a_file_of_convolutions_alone_is_a_model_of_convolutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_imported_convolutions_give_convolutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     tensors = build_backbone(SMALL, include_top=False, seed=4).state_dict()
     torch.save(tensors, tmp_path / "w.pth")
     pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
-    assert "holds no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
+    assert "no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
     assert read_model(tmp_path / "m" / "manifest.json").backbone.layers[-1] == "conv5"
 
 
-def test_of_two_networks_in_a_file_one_can_be_named(tmp_path: Path):
+def test_imported_prefix_selects_a_network(tmp_path: Path):
     parts = {name: build_backbone(SMALL, include_top=True, seed=i) for i, name in enumerate("ab")}
     torch.save({name: backbone.state_dict() for name, backbone in parts.items()}, tmp_path / "w.pth")
     output = tmp_path / "m" / "manifest.json"
@@ -541,7 +541,7 @@ def own(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", ["backbone", "exported"])
-def test_our_own_file_brings_its_normalization_and_is_proved(tmp_path: Path, form: str) -> None:
+def test_imported_own_file_is_verified(tmp_path: Path, form: str) -> None:
     folder, output = own(tmp_path / "own"), tmp_path / "m" / "manifest.json"
     file = folder / "backbone.safetensors"
     if form == "exported":
@@ -673,7 +673,7 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
+def test_imported_refuses_wrong_files(
     wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -693,7 +693,7 @@ def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
         ({}, None),
     ],
 )
-def test_a_wrong_prefix_and_other_classes(
+def test_imported_refuses_wrong_prefix_and_classes(
     more: dict[str, Any], said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)

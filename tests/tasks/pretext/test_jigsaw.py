@@ -34,7 +34,7 @@ def rng(n: int, epoch: int = 0) -> SampleRNG:
     return SampleRNG(0, epoch, torch.arange(n))
 
 
-def test_the_published_network_on_tiles_of_64():
+def test_context_free_network_has_the_published_sizes():
     """Released train_val_cfn_jps++.prototxt: pool5 256x3x3, fc6 2304 -> 1024, fc7 9216 -> 4096, fc8 4096 -> N."""
     with torch.device("meta"):
         network = ContextFreeNetwork(CaffeNet(), Tiles(), permutations=701, hidden_dim=4096, dropout=0.5, seed=0)
@@ -43,7 +43,7 @@ def test_the_published_network_on_tiles_of_64():
     assert [(part.in_features, part.out_features) for part in linears] == [(2304, 1024), (9216, 4096), (4096, 701)]
 
 
-def test_batch_normalization_in_the_head_is_asked_for():
+def test_context_free_network_bn_is_optional():
     """No paper has it, so it is off by default; the backbone never gets any."""
     for bn in (False, True):
         task = jigsawpp(bn=bn)
@@ -53,13 +53,13 @@ def test_batch_normalization_in_the_head_is_asked_for():
     assert not JigsawPP().bn and not Jigsaw().bn
 
 
-def test_the_chosen_network_of_vgg16_on_tiles_of_64():
+def test_context_free_network_of_vgg16_has_its_sizes():
     with torch.device("meta"):
         network = ContextFreeNetwork(Vgg16(), Tiles(), permutations=701, hidden_dim=4096, dropout=0.5, seed=0)
     assert network.fc6[0].in_features == 2048 and network.pool5.features == 512 * 2 * 2
 
 
-def test_defaults_are_those_of_the_papers():
+def test_jigsaw_defaults_match_the_papers():
     one, two = Jigsaw(), JigsawPP()
     assert (two.permutations, two.min_distance, two.occluders, two.grayscale_prob) == (701, 3, (0, 1, 2), 0.7)
     assert (one.grayscale_prob, one.hidden_dim, one.dropout, one.resize) == (0.3, 4096, 0.5, 256)
@@ -68,7 +68,7 @@ def test_defaults_are_those_of_the_papers():
 
 
 @pytest.mark.parametrize("task", [jigsaw(), jigsawpp()], ids=["jigsaw", "jigsaw++"])
-def test_labels_are_uniform_and_tiles_lie_as_the_permutation_says(task: JigsawTask | JigsawPPTask):
+def test_jigsaw_tiles_follow_uniform_permutations(task: JigsawTask | JigsawPPTask):
     n = 4000
     blank = torch.zeros(1, 3, 60, 60, dtype=torch.uint8).expand(n, 3, 60, 60)
     labels = torch.cat([task.puzzles(blank[:400], draws_at(start))[1] for start in range(0, n, 400)])
@@ -99,7 +99,7 @@ def with_options(task: JigsawTask | JigsawPPTask, **more: object) -> JigsawTask 
     return jigsawpp(**more) if isinstance(task, JigsawPPTask) else task
 
 
-def test_occluders_come_from_the_neighbor_and_are_zero_to_two():
+def test_jigsawpp_occluders_come_from_the_partner():
     """Two kinds of image, told apart by red against blue: what is foreign in a puzzle is of the other kind."""
     n = 600
     noise = images(n)
@@ -118,7 +118,7 @@ def test_occluders_come_from_the_neighbor_and_are_zero_to_two():
     assert places.min() > 0.7 * places.float().mean()  # in any slot
 
 
-def test_a_puzzle_hangs_on_its_pair_alone():
+def test_jigsawpp_puzzle_depends_on_its_pair_alone():
     task = jigsawpp(grayscale_prob=0.5, color_projection_prob=0.3)
     source = images(8)
     together, labels = task.puzzles(source, rng(8))
@@ -127,14 +127,14 @@ def test_a_puzzle_hangs_on_its_pair_alone():
         assert torch.equal(pair, together[start : start + 2]) and torch.equal(label, labels[start : start + 2])
 
 
-def test_an_odd_batch_is_refused_and_a_image_alone_is_not():
-    with pytest.raises(TrainingError, match="make batch and micro_batch_size even"):
+def test_jigsawpp_refuses_odd_batches():
+    with pytest.raises(TrainingError, match="make batch_size and micro_batch_size even"):
         jigsawpp().puzzles(images(3), rng(3))
     assert jigsawpp().puzzles(images(1), rng(1))[0].shape == (1, 9, 3, 16, 16)
 
 
 @pytest.mark.parametrize(("share", "task"), [(0.7, jigsawpp(grayscale_prob=0.7)), (0.3, jigsaw(grayscale_prob=0.3))])
-def test_gray_is_decided_once_for_a_puzzle(share: float, task: JigsawTask | JigsawPPTask):
+def test_jigsaw_gray_is_drawn_once_per_puzzle(share: float, task: JigsawTask | JigsawPPTask):
     n = 800
     puzzles, _ = task.puzzles(images(n), rng(n))
     gray = (puzzles[:, :, 0] - puzzles[:, :, 1]).abs().amax((-1, -2)) < 1e-5  # (n, 9)
@@ -142,20 +142,20 @@ def test_gray_is_decided_once_for_a_puzzle(share: float, task: JigsawTask | Jigs
     assert abs(gray.all(1).float().mean() - share) < 0.06
 
 
-def test_projection_leaves_no_green_against_magenta():
+def test_jigsawpp_color_projection_removes_green_magenta():
     puzzles, _ = jigsawpp(color_projection_prob=1.0, occluders=(0,)).puzzles(images(8), rng(8))
     along = -puzzles[:, :, 0] + 2 * puzzles[:, :, 1] - puzzles[:, :, 2]
     assert (along - along.mean((-1, -2), keepdim=True)).abs().max() < 1e-4
 
 
-def test_every_puzzle_differs_by_epoch():
+def test_jigsaw_puzzles_differ_by_epoch():
     task = jigsawpp()
     source = images(4)
     one, two = (task.puzzles(source, rng(4, epoch))[0] for epoch in (0, 1))
     assert not any(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_the_set_of_permutations_does_not_hang_on_the_seed():
+def test_jigsaw_permutation_set_ignores_the_seed():
     options = JigsawPP(permutations=8, tiles=CUT, resize=60, hidden_dim=32)
     one, two = (JigsawPPTask(options, BACKBONE, seed).permutations for seed in (0, 1))
     assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor) and torch.equal(one, two)

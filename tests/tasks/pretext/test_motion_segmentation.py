@@ -27,7 +27,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
-from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, bilinear_sample, overlap
+from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, overlap, resize_by_majority
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import Trainer
@@ -69,7 +69,7 @@ def batch_of(task: MotionSegmentationTask, index: Index, n: int = 8, workers: in
     return next(load_batches(index, task.transform, sequential_keys(range(n), n), seed=0, workers=workers))
 
 
-def test_a_batch_holds_first_frames_and_their_maps(clips: Index):
+def test_motion_batch_has_frames_and_maps(clips: Index):
     batch = batch_of(MotionSegmentationTask(TINY, SMALL, 0), clips)
     assert batch.images.shape == (8, 3, 96, 128) and batch.images.dtype == torch.uint8
     assert batch.targets["motion"].shape == (8, 12, 16)
@@ -77,7 +77,7 @@ def test_a_batch_holds_first_frames_and_their_maps(clips: Index):
         assert np.array_equal(batch.targets["motion"][row].numpy(), read_target(clips, sample))  # type: ignore[arg-type]
 
 
-def test_the_published_sizes(clips: Index):
+def test_motion_segmentation_has_the_published_sizes(clips: Index):
     """240x320 at output stride 8 are 30x40 cells; two convolutions of 4096 channels and one of one."""
     options = MotionSegmentation()
     task = MotionSegmentationTask(options, ResNet101V2(width_mult=0.125), 0)
@@ -95,7 +95,7 @@ def test_the_published_sizes(clips: Index):
 
 
 @pytest.mark.parametrize("backbone", [SMALL, ResNet18(width_mult=0.125)], ids=lambda t: t.name)
-def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbone: BackboneOptions, clips: Index):
+def test_motion_segmentation_starts_at_chance(backbone: BackboneOptions, clips: Index):
     task = MotionSegmentationTask(TINY, backbone, 0)
     batch = batch_of(task, clips, 4)
     values = task(batch, batch.rng(0))
@@ -105,7 +105,7 @@ def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbon
     assert gradient is not None and gradient.abs().max() > 0 and torch.isfinite(gradient).all()
 
 
-def test_the_loss_is_the_mean_binary_cross_entropy_of_the_cells(clips: Index):
+def test_motion_segmentation_loss_is_binary_cross_entropy(clips: Index):
     task = MotionSegmentationTask(TINY, ResNet101V2(width_mult=0.125), 0).eval()
     torch.nn.init.normal_(task.head[-1].weight, std=0.5)
     batch = batch_of(task, clips, 3)
@@ -121,18 +121,18 @@ def test_the_loss_is_the_mean_binary_cross_entropy_of_the_cells(clips: Index):
     assert float(values["foreground"]) == pytest.approx(y.mean(), rel=1e-5)
 
 
-def test_maps_of_another_size_take_the_majority_of_the_cells():
+def test_motion_targets_are_resized_by_majority():
     cells = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1]]], dtype=torch.uint8)
-    assert bilinear_sample(cells, (1, 2)).tolist() == [[[1.0, 0.0]]]
-    assert torch.equal(bilinear_sample(cells, (4, 8)), cells.float().repeat_interleave(2, 1).repeat_interleave(2, 2))
-    assert torch.equal(bilinear_sample(cells, (2, 4)), cells.float())
+    assert resize_by_majority(cells, (1, 2)).tolist() == [[[1.0, 0.0]]]
+    assert torch.equal(resize_by_majority(cells, (4, 8)), cells.float().repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert torch.equal(resize_by_majority(cells, (2, 4)), cells.float())
     nothing = torch.zeros(2, 3, 3, dtype=torch.bool)
     some = nothing.clone()
     some[1, 0] = True
     assert float(overlap(nothing, nothing)) == 1 and float(overlap(some, nothing)) == 0.5
 
 
-def test_image_and_map_are_mirrored_together_and_neither_when_measured(clips: Index):
+def test_motion_segmentation_flips_image_and_map(clips: Index):
     task = MotionSegmentationTask(TINY, SMALL, 0)
     batch = batch_of(task, clips)
     plain = replace(batch, epochs=batch.epochs)
@@ -148,7 +148,7 @@ def test_image_and_map_are_mirrored_together_and_neither_when_measured(clips: In
     assert torch.equal(without.inputs(batch, batch.rng(3))[0], still)
 
 
-def test_workers_and_micro_batches_do_not_show(clips: Index):
+def test_motion_segmentation_ignores_workers_and_micro_batches(clips: Index):
     task = MotionSegmentationTask(TINY, SMALL, 0)
     keys = list(training_keys(len(clips), 8, 1, 3, seed=9))
     runs = []
@@ -165,7 +165,7 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-def test_a_shared_backbone_is_the_one_that_was_given():
+def test_motion_segmentation_trains_a_shared_backbone():
     backbone = build_backbone(SMALL, include_top=False, seed=5)
     task = MotionSegmentationTask(TINY, SMALL, 0, shared=backbone)
     assert task.backbone is backbone and MotionSegmentation.supports_multi_task
@@ -178,7 +178,7 @@ def test_a_shared_backbone_is_the_one_that_was_given():
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
 
 
-def test_what_cannot_be_is_one_sentence(objects: Index):
+def test_motion_segmentation_refuses_errors(objects: Index):
     task = MotionSegmentationTask(TINY, SMALL, 0)
     with pytest.raises(ArtifactError, match="nobody looked for what moves in it; give a dataset of format video"):
         batch_of(task, objects)
@@ -189,7 +189,7 @@ def test_what_cannot_be_is_one_sentence(objects: Index):
 
 
 @pytest.mark.parametrize("backbone", [SMALL, ResNet101V2(width_mult=0.125)], ids=lambda t: t.name)
-def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips: Index):
+def test_motion_segmentation_overfits_a_few_clips(backbone: BackboneOptions, clips: Index):
     """Far below what the share of the foreground alone would give."""
     task = MotionSegmentationTask(TINY.model_copy(update={"hflip": False}), backbone, 0)
     steps = 25
@@ -203,7 +203,7 @@ def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips:
 
 
 @pytest.mark.slow
-def test_other_films_are_learned_too(tmp_path: Path):
+def test_motion_segmentation_generalizes(tmp_path: Path):
     """On films that were not seen the loss falls below the entropy of their share of foreground."""
     train, test = (read_index(labelled(tmp_path, split, n)) for split, n in (("train", 100), ("val", 16)))
     task = MotionSegmentationTask(TINY, CaffeNet(width_mult=0.25, img_size=48, stem_stride=2, bn=True), 0)
@@ -238,7 +238,7 @@ def trained(folder: Path, data: Path, moment: str = "") -> int | None:
     return process.exitcode
 
 
-def test_killed_and_run_again_it_ends_with_the_same_bytes(clips_path: Path, tmp_path: Path):
+def test_motion_segmentation_resumes_with_the_same_bytes(clips_path: Path, tmp_path: Path):
     assert trained(tmp_path / "undisturbed", clips_path) == 0
     assert trained(tmp_path / "killed", clips_path, "step") == -9
     assert trained(tmp_path / "killed", clips_path) == 0

@@ -72,7 +72,7 @@ TWO = spec_of(
 )
 
 
-def test_one_task_is_the_plain_task(tmp_path: Path, objects_path: Path, objects_val_path: Path):
+def test_multi_task_of_one_equals_the_task(tmp_path: Path, objects_path: Path, objects_val_path: Path):
     plain = Pretext.model_validate({**TWO.model_dump(mode="json"), "task": ROTATION, "seed": 3})
     alone = spec_of({"turn": {"task": ROTATION}}).model_copy(update={"seed": 3})
     curves = []
@@ -95,7 +95,7 @@ def processes() -> multiprocessing.context.ForkServerContext:
     return multiprocessing.get_context("forkserver")
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+def test_multi_task_killed_at_any_step_gives_the_same_bytes(
     processes: multiprocessing.context.ForkServerContext, tmp_path: Path, objects_path: Path, objects_val_path: Path
 ):
     def run(folder: Path, moment: str, count: int) -> int | None:
@@ -143,7 +143,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(change: dict[str, Any], says: str):
+def test_multi_task_options_refuse_errors(change: dict[str, Any], says: str):
     from ssltransfer.config.load import complete
 
     content = {"task": {"name": "multi-task", **change}, "backbone": "caffenet", "data": "d", "schedule": RMSPROP}
@@ -153,7 +153,7 @@ def test_what_cannot_be_meant_is_refused(change: dict[str, Any], says: str):
     assert says in str(refused.value)
 
 
-def test_costs_that_are_known_give_all_the_same_compute():
+def test_task_weights_equalize_the_compute():
     tasks = {"a": {"task": "relative-position"}, "b": {"task": "relative-position", "weight": 2}}
     task: Any = spec_of(tasks).task
     assert task.task_weights({"a": 10, "b": 10}) == {"a": 1 / 3500, "b": 2}
@@ -169,7 +169,7 @@ def maps_of(backbone: Any, x: Tensor) -> Tensor:
     return found
 
 
-def test_the_last_unit_alone_is_the_network_itself():
+def test_layer_mix_of_the_last_unit_is_the_network():
     backbone = build_backbone(ResNet101V2.model_validate(DEEP), include_top=False)
     mixed = MixedBackbone(backbone)
     assert len(mixed.mix.alpha) == 23 and torch.allclose(mixed.mix.alpha, torch.full((23,), 23**-0.5))
@@ -187,7 +187,7 @@ def test_the_last_unit_alone_is_the_network_itself():
         MixedBackbone(build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False))
 
 
-def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index):
+def test_l1_layer_mix_gets_sparser_with_the_penalty(objects: Index):
     found = {}
     for strength in (0.0, 3.0):
         tasks = {"a": {"task": ROTATION}, "b": {"task": {**ROTATION, "hidden_dim": 16}}}
@@ -216,7 +216,7 @@ def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index
     assert found[3.0] < found[0.0] - 0.5
 
 
-def test_a_mixed_training_is_resumed_and_val_loss_has_no_penalty(tmp_path: Path, objects: Index):
+def test_l1_penalty_is_absent_in_validation(tmp_path: Path, objects: Index):
     tasks = {"a": {"task": ROTATION}, "b": {"task": ROTATION}}
     spec = spec_of(tasks, DEEP, {**RMSPROP, "steps": 2, "batch_size": 2}, l1_layer_mix=5.0)
     made = together(spec, {"d": objects.subset(range(4)), "h": objects.subset(range(2))})

@@ -67,13 +67,13 @@ def rows() -> dict[str, Pretext]:
 ROWS = rows()
 
 
-def test_the_papers_are_all_here() -> None:
+def test_paper_rows_cover_every_task() -> None:
     tasks = {row.task.name for row in ROWS.values()}
     assert tasks == set(SMALL) and len(ROWS) > 30
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_the_row_learns(name: str, objects: Index) -> None:
+def test_paper_row_trains(name: str, objects: Index) -> None:
     row = ROWS[name]
     tiles = "tiles" in SMALL[row.task.name]
     smaller: dict[str, Any] = {"width_mult": 0.06 if row.backbone.name.startswith("vgg") else 0.125}

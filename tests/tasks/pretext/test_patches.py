@@ -53,7 +53,7 @@ def place_in(image: Tensor, patch: Tensor) -> tuple[int, int]:
     return int(at[0, 0]), int(at[0, 1])
 
 
-def test_the_published_settings():
+def test_patch_tasks_have_the_published_settings():
     for options in (JigsawKolesnikov(), RelativePatchLocation()):
         assert options.tiles == Tiles(crop=255, tile=64, jitter=21, channel_shift=0)
         assert (options.resize, options.grayscale_prob, options.embed_dim, options.hidden_dim) == (
@@ -77,7 +77,7 @@ def test_the_published_settings():
         assert isinstance(norm, nn.BatchNorm1d) and (norm.eps, norm.momentum) == (1e-5, pytest.approx(1 - 0.997))
 
 
-def test_patches_put_back_are_the_crop():
+def test_patches_without_jitter_are_the_crop():
     """Without jitter the nine patches, in the image's order, tile a 48 x 48 crop of it."""
     source = images(4)
     patches, _ = task().train().inputs(source, rng(4))
@@ -90,7 +90,7 @@ def test_patches_put_back_are_the_crop():
     assert len(corners) > 2  # a random crop
 
 
-def test_val_images_are_cut_at_the_center():
+def test_patches_of_validation_are_centered():
     network = task(tiles={**CUT, "tile": 10, "jitter": 6}).eval()
     source = images(3)
     patches, labels = network.inputs(source, rng(3))
@@ -101,7 +101,7 @@ def test_val_images_are_cut_at_the_center():
     assert torch.equal(patches, again) and torch.equal(labels, same)
 
 
-def test_a_patch_lies_anywhere_in_its_cell():
+def test_patches_fill_their_cells():
     """Published cells of 85 hold patches of 64 at 22 x 22 places; neighbors are 0 to 42 pixels apart."""
     network = task(tiles={**CUT, "tile": 10, "jitter": 6}).train()
     source = images(60)
@@ -113,7 +113,7 @@ def test_a_patch_lies_anywhere_in_its_cell():
     assert set(rows) | set(columns) == set(range(16 - 6, 16 + 6 + 1))
 
 
-def test_permutations_are_all_different_and_each_comes_up():
+def test_jigsaw_kolesnikov_permutations_are_distinct():
     network = task()
     labels = network.labels(rng(400))
     assert labels.shape == (400, 4)
@@ -127,7 +127,7 @@ def test_permutations_are_all_different_and_each_comes_up():
     assert found["n"] == 100 and found["mean_fraction"] > 0.89
 
 
-def test_the_answer_undoes_the_order():
+def test_jigsaw_kolesnikov_label_undoes_the_order():
     """What the head is given for answer p are the embeddings in the order of permutation p."""
     network = task()
     labels = network.labels(rng(5))
@@ -143,7 +143,7 @@ def test_the_answer_undoes_the_order():
 
 
 @pytest.mark.parametrize("kind", ["jigsaw", "location"])
-def test_the_head_sees_the_embeddings_that_were_asked_for(kind: str):
+def test_patch_network_concatenates_the_embeddings(kind: str):
     network = task(kind, dropout=0.0).eval()
     patches, labels = network.inputs(images(3), rng(3))
     order = network.orders(labels)
@@ -157,7 +157,7 @@ def test_the_head_sees_the_embeddings_that_were_asked_for(kind: str):
                 assert torch.allclose(logits[image, question], expected, atol=1e-5)
 
 
-def test_the_outer_patch_lies_where_the_label_says():
+def test_relative_patch_location_label_is_the_neighbor():
     network = task("location").train()
     source = images(2)
     patches, labels = network.inputs(source, rng(2))
@@ -175,7 +175,7 @@ def channels_alike(patches: Tensor) -> Tensor:
     return (patches == patches[:, :, :1]).flatten(2).all(2)
 
 
-def test_gray_is_of_the_whole_image_or_of_each_patch():
+def test_patches_gray_per_image_or_per_patch():
     source, some = images(300), rng(300)
     together = channels_alike(task(grayscale_prob=0.66).inputs(source, some)[0])
     assert (together.all(1) | ~together.any(1)).all() and together[:, 0].float().mean() == pytest.approx(0.66, abs=0.08)
@@ -188,7 +188,7 @@ def test_gray_is_of_the_whole_image_or_of_each_patch():
     place_in(gray, task(grayscale_prob=0.66).inputs(source, some)[0][row, 0])
 
 
-def test_no_patch_tells_its_place_by_its_brightness():
+def test_patches_are_standardized():
     """A ramp over the image, which betrays every place by its level, leaves nine patches that are all the same."""
     ramp = (torch.arange(SIDE)[:, None] * 2 + torch.arange(SIDE)).to(torch.uint8).expand(1, 3, SIDE, SIDE)
     patches, _ = task(tiles={**CUT, "tile": 10, "jitter": 6}).inputs(ramp, rng(1))
@@ -197,7 +197,7 @@ def test_no_patch_tells_its_place_by_its_brightness():
     assert torch.allclose(patches.std((2, 3, 4), correction=0), torch.ones(1, 9), atol=1e-5)
 
 
-def test_blank_patches_stay_finite():
+def test_patches_of_one_color_stay_finite():
     blank = torch.full((2, 3, SIDE, SIDE), 17, dtype=torch.uint8)
     patches, _ = task(grayscale_prob=0.5).inputs(blank, rng(2))
     assert torch.equal(patches, torch.zeros_like(patches))
@@ -212,15 +212,15 @@ def test_blank_patches_stay_finite():
             "permutations_per_image 9 is more than the 8 permutations",
         ),
         (RelativePatchLocation, {"resize": 240}, "a crop of 255 does not fit in images of 240"),
-        (RelativePatchLocation, {"tiles": {"crop": 100, "tile": 20}}, "crop 100 is no multiple of 3"),
+        (RelativePatchLocation, {"tiles": {"crop": 100, "tile": 20}}, "crop 100 is not a multiple of 3"),
     ],
 )
-def test_what_does_not_fit_is_said(kind: Any, given: dict[str, Any], says: str):
+def test_patch_options_refuse_errors(kind: Any, given: dict[str, Any], says: str):
     with pytest.raises(ValidationError, match=says):
         kind.model_validate(given)
 
 
-def test_what_is_shown_is_what_the_network_sees():
+def test_patch_tasks_show_the_inputs():
     batch = Batch(images(3), torch.arange(3), torch.zeros(3, dtype=torch.int64))
     puzzle = task().eval()
     (_, whole), (_, first), (_, second), (_, back) = puzzle.show(batch, rng(3))  # type: ignore[operator]

@@ -36,12 +36,12 @@ def made(folder: Path, **options: bool) -> PretrainedModel:
     return read_model(output)
 
 
-def test_a_random_network_is_its_seed(tmp_path: Path) -> None:
+def test_random_network_depends_on_the_seed(tmp_path: Path) -> None:
     found, fresh = made(tmp_path).backbone.state_dict(), build_backbone(BACKBONE, include_top=True, seed=3).state_dict()
     assert found.keys() == fresh.keys() and all(torch.equal(found[name], fresh[name]) for name in found)
 
 
-def test_rescaled_layers_are_even(tmp_path: Path) -> None:
+def test_random_network_data_dependent_init_equalizes_layers(tmp_path: Path) -> None:
     model = made(tmp_path, data_dependent_init=True)
     index = read_index(tmp_path / "index.parquet")
     (batch,) = load_batches(index, model.view, sequential_keys(range(40), 40), seed=0)
@@ -59,7 +59,7 @@ def test_rescaled_layers_are_even(tmp_path: Path) -> None:
         assert float((channels.mean(1) / deviation).abs().max()) < 0.02, name
 
 
-def test_the_control_is_made_by_itself() -> None:
+def test_random_network_baseline_is_added() -> None:
     content = {
         "datasets": {
             name: {"format": "voc", "root": "v", "split": name, "year": "2007"} for name in ("trainval", "test")

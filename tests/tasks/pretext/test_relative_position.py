@@ -34,7 +34,7 @@ def rng(n: int) -> SampleRNG:
     return SampleRNG(0, 0, torch.arange(n))
 
 
-def test_defaults_are_those_of_the_released_code():
+def test_relative_position_defaults_match_the_released_code():
     options = RelativePosition()
     assert (options.patch, options.gap, options.jitter, options.area_range) == (96, 48, 7, (150_000, 450_000))
     assert (options.grids_per_image, options.pairs_per_image, options.downsample_prob, options.hidden_dim) == (
@@ -45,7 +45,7 @@ def test_defaults_are_those_of_the_released_code():
     )
 
 
-def test_the_head_has_the_published_widths():
+def test_relative_position_head_has_the_published_widths():
     with torch.device("meta"):
         network = RelativePositionTask(RelativePosition(), CaffeNet(), 0)
     widths = [(p.in_features, p.out_features) for p in network.modules() if isinstance(p, torch.nn.Linear)]
@@ -55,7 +55,7 @@ def test_the_head_has_the_published_widths():
 
 
 @pytest.mark.parametrize(("height", "width"), [(120, 120), (300, 400), (50, 40)])
-def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int):
+def test_canvas_areas_and_positions_are_uniform(height: int, width: int):
     """A ramp of rows and columns tells the scale and the place of the cut."""
     canvas = Canvas((10_000, 30_000), 80)
     rows = torch.linspace(0, 255, height).view(1, height, 1).expand(1, height, width)
@@ -76,16 +76,16 @@ def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int)
     assert 0.35 < middle.median() < 0.65
 
 
-def test_a_long_image_is_enlarged_until_it_fills_the_canvas():
+def test_canvas_enlarges_long_images():
     cut = Canvas((10_000, 10_000), 100).apply(images(1, 40)[0, :, :10], Random(0))
     assert cut.shape == (3, 100, 100)
 
 
-def test_the_decoder_is_asked_for_as_many_pixels_as_can_be_drawn():
+def test_canvas_min_short_side_covers_the_largest_area():
     assert RelativePosition().area_range[1] <= Canvas((150_000, 450_000), 320).min_short_side ** 2
 
 
-def test_each_patch_passes_the_backbone_once():
+def test_relative_position_embeds_each_patch_once():
     network = task()
     sizes: list[int] = []
     network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
@@ -97,7 +97,7 @@ def test_each_patch_passes_the_backbone_once():
     assert sizes == [len(pairs.patches)] and len(pairs.label) > len(pairs.patches)
 
 
-def test_inputs_have_a_root_mean_square_of_one():
+def test_relative_position_inputs_have_unit_scale():
     for color in ("drop", "project"):
         network = task(color_mode=color)
         pairs = network.patches(images(8), rng(8))
@@ -105,7 +105,7 @@ def test_inputs_have_a_root_mean_square_of_one():
         assert torch.allclose(inputs.square().mean((1, 2, 3)).sqrt(), torch.ones(len(inputs)), atol=1e-4)
 
 
-def test_of_the_colors_one_is_kept_or_green_against_magenta_is_gone():
+def test_relative_position_color_modes_remove_color():
     network = task(color_mode="drop", downsample_prob=0.0)
     pairs = network.patches(images(40), rng(40))
     loud = network.prepare(pairs).std((-1, -2))  # (N, 3)
@@ -117,7 +117,7 @@ def test_of_the_colors_one_is_kept_or_green_against_magenta_is_gone():
     assert (2 * green - red - blue).abs().max() < 1e-4
 
 
-def test_a_third_of_the_patches_is_blurred():
+def test_relative_position_downsamples_a_third():
     source = images(60)  # white noise: blur halves its deviation
     sharp, some = task(color_mode="project", downsample_prob=0.0), task(color_mode="project")
     pairs = some.patches(source, rng(60))
@@ -126,7 +126,7 @@ def test_a_third_of_the_patches_is_blurred():
 
 
 @pytest.mark.parametrize("more", [{}, {"patch": 12, "gap": 6, "jitter": 2}], ids=["2x2", "up to 4x4"])
-def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
+def test_label_shares_match_sampled_labels(more: dict[str, int]):
     options = RelativePosition.model_validate(SMALL | more)
     pairs = patch_pairs(
         images(400),
@@ -151,7 +151,7 @@ def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
         ({"grids_per_image": 1, "pairs_per_image": 13}, "more than 12, the fewest pairs of 1 grids"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(more: dict[str, object], message: str):
+def test_relative_position_options_refuse_errors(more: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         RelativePosition.model_validate(SMALL | more)
 

@@ -29,7 +29,7 @@ def images(n: int, side: int = 72) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("width", "expected"), [(None, 9216), (4608, 4608)])
-def test_the_published_sizes(width: int | None, expected: int):
+def test_residual_head_has_the_published_sizes(width: int | None, expected: int):
     """Patches of 96 give 12x12x1024 at stride 8, then 6x6x1024 and 3x3x512; three units of the pair's width."""
     with torch.device("meta"):
         network = RelativePositionResidualTask(RelativePositionResidual(width=width), ResNet101V2(), 0)
@@ -45,7 +45,7 @@ def test_the_published_sizes(width: int | None, expected: int):
     assert linear == [*([(9216, 4608)] if width else []), *unit, *unit, *unit, (expected, 8)]
 
 
-def test_defaults_are_those_of_the_papers():
+def test_residual_defaults_match_the_papers():
     options = RelativePositionResidual()
     assert (options.patch, options.gap, options.jitter, options.lightness_input) == (96, 48, 7, False)
     assert (options.head.head_dims, options.head.bottleneck_dim, options.hidden_dim, options.width) == (
@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_papers():
     )
 
 
-def test_the_second_patch_lies_where_the_label_says():
+def test_residual_label_is_the_neighbor():
     network = task(downsample_prob=0.0)
     source = images(20)
     pairs = network.patches(source, SampleRNG(0, 0, torch.arange(20)))
@@ -71,7 +71,7 @@ def test_the_second_patch_lies_where_the_label_says():
         assert torch.equal(source[image, :, top : top + 28, left : left + 28], pairs.patches[one])
 
 
-def test_one_color_is_left_and_the_patch_has_unit_scale():
+def test_residual_inputs_keep_one_color():
     network = task(downsample_prob=0.0)
     inputs = network.prepare(network.patches(images(40), SampleRNG(0, 0, torch.arange(40))))
     loud = inputs.std((-1, -2))
@@ -84,7 +84,7 @@ def pairs_of(patches: torch.Tensor) -> PatchPairs:
     return PatchPairs(patches, none, SampleRNG(0, 0, torch.arange(len(patches))), none, none, none)
 
 
-def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
+def test_residual_lightness_input_has_no_hue():
     """Colors of equal lightness, whatever their hue, are the same input: no shift of a channel can be seen."""
     network = task(lightness_input=True, downsample_prob=0.5)
     random = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_harmonized_patches_have_lightness_and_nothing_of_the_hue():
     assert torch.allclose(normalize(whole, network.normalization)[:, 0], rgb_to_lab(whole)[:, 0] / 50 - 1, atol=1e-6)
 
 
-def test_each_patch_passes_the_backbone_once():
+def test_residual_embeds_each_patch_once():
     network = task()
     sizes: list[int] = []
     network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
@@ -115,7 +115,7 @@ def test_each_patch_passes_the_backbone_once():
     assert sizes == [len(pairs.patches)] and len(pairs.label) > len(pairs.patches)
 
 
-def test_what_does_not_fit_is_refused():
+def test_residual_options_refuse_errors():
     with pytest.raises(LayerError, match="Patches of 12 pixels vanish"):
         task(patch=12, gap=6)
     with pytest.raises(ValidationError, match="more than crop_size 60"):

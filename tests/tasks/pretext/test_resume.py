@@ -113,7 +113,7 @@ def undisturbed(
     ],
     ids=lambda kills: ", ".join(f"{moment} {count}" for moment, count in kills),
 )
-def test_killed_and_run_again_it_ends_with_the_same_bytes(
+def test_pretext_killed_and_resumed_gives_the_same_bytes(
     kills: list[tuple[str, int]],
     undisturbed: dict[str, bytes],
     processes: multiprocessing.context.ForkServerContext,
@@ -135,7 +135,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(
     assert not list((job.folder / "work").glob("*/.*.partial"))
 
 
-def test_told_to_end_it_saves_and_says_so_by_its_exit_code(
+def test_pretext_saves_on_sigterm(
     undisturbed: dict[str, bytes],
     processes: multiprocessing.context.ForkServerContext,
     tmp_path: Path,
@@ -153,7 +153,7 @@ def test_told_to_end_it_saves_and_says_so_by_its_exit_code(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", OTHERS)
-def test_other_tasks_end_with_the_same_bytes(
+def test_other_tasks_resume_with_the_same_bytes(
     task: str,
     processes: multiprocessing.context.ForkServerContext,
     tmp_path: Path,

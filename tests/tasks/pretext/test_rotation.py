@@ -22,7 +22,7 @@ def images(n: int, side: int = 48) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
-def test_all_four_rotations_of_each_image_stand_in_the_batch():
+def test_rotation_batch_has_all_four_rotations():
     network = task().eval()
     source = images(5)
     inputs, label = network.inputs(source, SampleRNG(0, 0, torch.arange(5)))
@@ -32,7 +32,7 @@ def test_all_four_rotations_of_each_image_stand_in_the_batch():
         assert torch.allclose(inputs[row::4], turned, atol=1e-6)
 
 
-def test_a_image_is_mirrored_before_it_is_turned():
+def test_rotation_flips_before_it_rotates():
     """Mirrored or not, rotation k is k quarter turns of rotation 0; half of the images are mirrored."""
     network = task().train()
     source = images(200)
@@ -49,7 +49,7 @@ def test_a_image_is_mirrored_before_it_is_turned():
 @pytest.mark.parametrize(
     ("augment", "rule", "least"), [("random-resized-crop", "imagenet", 0.08), ("inception", "half", 0.05)]
 )
-def test_augmentations_are_the_published_ones(augment: str, rule: str, least: float):
+def test_rotation_augmentations_match_the_papers(augment: str, rule: str, least: float):
     network = task(augment)
     assert network.normalization == rule and network.chance_loss == math.log(4)
     cut = network.transform
@@ -65,7 +65,7 @@ def test_augmentations_are_the_published_ones(augment: str, rule: str, least: fl
         assert inputs.min() >= -1 and inputs.max() <= 1 and inputs.min() < -0.9
 
 
-def test_crop_takes_any_place_of_the_short_side():
+def test_rotation_crop_positions_are_uniform():
     network = task("crop")
     assert network.transform == ResizeCenterCrop(BACKBONE.short_side, BACKBONE.short_side)
     source = images(30, BACKBONE.short_side)
@@ -78,7 +78,7 @@ def test_crop_takes_any_place_of_the_short_side():
         assert (both == one).flatten(2).all(2).any()
 
 
-def test_a_residual_network_has_one_linear_layer():
+def test_rotation_head_of_resnet_is_linear():
     network = RotationTask(Rotation(), ResNet18(width_mult=0.125, img_size=48), 0)
     assert [(name, tuple(p.shape)) for name, p in network.head.named_parameters()] == [
         ("0.weight", (4, 64)),
@@ -86,7 +86,7 @@ def test_a_residual_network_has_one_linear_layer():
     ]
 
 
-def test_an_alexnet_has_the_head_of_rotnet():
+def test_rotation_head_of_alexnet_is_rotnets():
     with torch.device("meta"):
         network = RotationTask(Rotation(), CaffeNet(), 0)
     linears = [part for part in network.head.modules() if isinstance(part, torch.nn.Linear)]

@@ -30,7 +30,7 @@ def spec_of(task: dict[str, Any] | str, backbone: dict[str, Any] = BACKBONE, **m
     return Pretext.model_validate({"task": task, "backbone": backbone, **more})
 
 
-def test_a_trained_model_and_its_trace(tmp_path: Path, objects_path: Path, objects_val_path: Path):
+def test_pretext_stage_writes_model_and_manifest(tmp_path: Path, objects_path: Path, objects_val_path: Path):
     spec = spec_of(ROTATION, data="d", val="h", schedule={"epochs": 1, "batch_size": 16, "lr": 0.01})
     output = tmp_path / "rot" / "manifest.json"
     pretext.run(spec, output=output, data=objects_path, val=objects_val_path, threads=1)
@@ -52,7 +52,7 @@ def test_a_trained_model_and_its_trace(tmp_path: Path, objects_path: Path, objec
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
 
 
-def test_a_loss_that_is_not_finite_ends_with_one_sentence(tmp_path: Path, objects_path: Path):
+def test_pretext_stage_stops_at_a_loss_that_is_not_finite(tmp_path: Path, objects_path: Path):
     spec = spec_of(ROTATION, data="d", schedule={"steps": 20, "batch_size": 8, "lr": 1e30})
     output = tmp_path / "manifest.json"
     with pytest.raises(TrainingError) as caught:
@@ -65,7 +65,7 @@ def test_a_loss_that_is_not_finite_ends_with_one_sentence(tmp_path: Path, object
     assert torch.load(kept, weights_only=True)["images"].dtype == torch.uint8
 
 
-def test_nothing_to_train_on_is_refused(tmp_path: Path, objects: Index):
+def test_pretext_stage_refuses_an_empty_index(tmp_path: Path, objects: Index):
     empty = Index(objects.root, [], objects.labels[:0], objects.classes, objects.sizes[:0], [])
     write_index(tmp_path / "empty.parquet", empty)
     spec = spec_of(ROTATION, data="d", schedule={"steps": 2, "batch_size": 8})
@@ -73,7 +73,7 @@ def test_nothing_to_train_on_is_refused(tmp_path: Path, objects: Index):
         pretext.run(spec, output=tmp_path / "m" / "manifest.json", data=tmp_path / "empty.parquet", threads=1)
 
 
-def test_the_random_network_is_its_seed(tmp_path: Path):
+def test_pretext_stage_writes_the_random_network(tmp_path: Path):
     for name in ("one", "two"):
         pretext.run(spec_of("random", seed=3), output=tmp_path / name / "manifest.json", threads=1)
     for file in ("manifest.json", "backbone.safetensors", "backbone.json"):
@@ -89,7 +89,7 @@ def hog_spec(**more: Any) -> Pretext:
     return spec_of(task, {"name": "hog-words", "vocabulary_size": 16, "img_size": 64}, data="d")
 
 
-def test_the_vocabulary_is_a_k_means_of_descriptors(tmp_path: Path, objects_path: Path):
+def test_hog_vocabulary_is_a_k_means(tmp_path: Path, objects_path: Path):
     for name in ("one", "two"):
         pretext.run(hog_spec(), output=tmp_path / name / "manifest.json", data=objects_path, threads=1)
     one, two = (tmp_path / name / "backbone.safetensors" for name in ("one", "two"))
@@ -112,7 +112,7 @@ def test_the_vocabulary_is_a_k_means_of_descriptors(tmp_path: Path, objects_path
     assert better <= error * 1.0001 and better > 0.95 * error
 
 
-def test_descriptors_are_drawn_alike_from_images_spread_over_the_set(objects: Index):
+def test_sample_descriptors_spreads_over_images(objects: Index):
     options = HogWords(img_size=64)
     cpu = Devices(torch.device("cpu"), 0)
     found, images = sample_descriptors(objects, 48 * 49, options, 0, cpu)
@@ -126,6 +126,6 @@ def test_descriptors_are_drawn_alike_from_images_spread_over_the_set(objects: In
     assert hog(torch.rand(1, 64, 64), 8).shape[1] == 49
 
 
-def test_more_words_than_descriptors_are_refused(tmp_path: Path, objects_path: Path):
+def test_hog_refuses_more_words_than_descriptors(tmp_path: Path, objects_path: Path):
     with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images cannot make 16 words"):
         pretext.run(hog_spec(num_descriptors=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)

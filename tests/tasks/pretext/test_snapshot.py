@@ -25,7 +25,7 @@ def content(**more: Any) -> dict[str, Any]:
     return {"datasets": {"d": world, "e": {**world, "split": "val"}}, "pretexts": {"turn": {**turn, **more}}}
 
 
-def test_a_snapshot_is_the_network_of_a_shorter_training(tmp_path: Path, objects_path: Path):
+def test_snapshot_equals_a_shorter_training(tmp_path: Path, objects_path: Path):
     config = complete(content())
     assert set(config.pretexts) == {"turn", "turn@1", "turn@2"} and {"turn@1", "turn@2"} <= config.derived
     whole = tmp_path / "turn" / "manifest.json"
@@ -47,11 +47,11 @@ def test_a_snapshot_is_the_network_of_a_shorter_training(tmp_path: Path, objects
     file = next((tmp_path / "turn" / "work").glob("*/snapshots/1.safetensors"))
     assert set(read_json(whole)["snapshots"]) == {"1", "2"}
     file.write_bytes(b"")
-    with pytest.raises(ArtifactError, match="not the snapshot that"):
+    with pytest.raises(ArtifactError, match="missing or changed since"):
         pretext.run(config.pretexts["turn@1"], output=tmp_path / "turn@1" / "manifest.json", model=whole, threads=1)
 
 
-def test_a_pattern_means_snapshots_where_it_says_so():
+def test_snapshot_patterns_select_snapshots():
     nearest = {"protocol": {"name": "knn", "layer": "conv5"}, "train": "d", "test": "e", "baselines": []}
     for pattern, rows in (("turn*", ("turn",)), ("*@*", ("turn@1", "turn@2")), ("turn@2", ("turn@2",))):
         config = complete({**content(), "evaluations": {"near": {**nearest, "models": [pattern]}}})
@@ -71,6 +71,6 @@ def test_a_pattern_means_snapshots_where_it_says_so():
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(change: dict[str, Any], says: str):
+def test_snapshot_options_refuse_errors(change: dict[str, Any], says: str):
     with pytest.raises(ConfigError, match=says):
         complete(content(**change))

@@ -53,7 +53,7 @@ def one_thread() -> Any:
 
 
 @each
-def test_the_first_loss_is_that_of_chance(name: str, objects: Index):
+def test_task_starts_at_the_chance_loss(name: str, objects: Index):
     task = build(name)
     batch = batch_of(task, objects, 48)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_the_first_loss_is_that_of_chance(name: str, objects: Index):
 
 
 @each
-def test_a_few_images_are_soon_learned_by_heart(name: str, objects: Index):
+def test_task_overfits_a_few_images(name: str, objects: Index):
     task = build(name, **({"dropout": 0.0} if "jigsaw" in name else {}))
     schedule = Schedule(steps=25, batch_size=16, lr=0.003, optimizer="adam", weight_decay=0.0)
     trainer = Trainer(task, schedule, 0, CPU)
@@ -77,7 +77,7 @@ def test_a_few_images_are_soon_learned_by_heart(name: str, objects: Index):
 
 
 @each
-def test_gradient_reaches_the_first_convolution(name: str, objects: Index):
+def test_task_gradient_reaches_the_stem(name: str, objects: Index):
     task = build(name)
     batch = batch_of(task, objects, 8)
     task(batch, batch.rng(0))["loss"].backward()
@@ -88,7 +88,7 @@ def test_gradient_reaches_the_first_convolution(name: str, objects: Index):
 @pytest.mark.parametrize(
     "name", ["jigsaw++", "jigsaw-kolesnikov", "exemplar", "drop", "rotation-inception", "residual", "exemplar-patches"]
 )
-def test_images_and_losses_are_the_same_at_any_number_of_workers(name: str, objects: Index):
+def test_task_loss_ignores_the_number_of_workers(name: str, objects: Index):
     task = build(name)
     keys = list(training_keys(len(objects), 16, 2, 5, seed=9))  # beyond the first epoch
     runs = []
@@ -104,7 +104,7 @@ def test_images_and_losses_are_the_same_at_any_number_of_workers(name: str, obje
 
 
 @pytest.mark.parametrize("name", ["jigsaw", "jigsaw++", "colorization"])
-def test_an_update_is_the_same_in_parts(name: str, objects: Index):
+def test_task_update_ignores_micro_batches(name: str, objects: Index):
     """Without dropout and batch normalization, accumulation over micro-batches changes nothing but rounding."""
     after = []
     dry = {"dropout": 0.0} if "jigsaw" in name else {}
@@ -123,7 +123,7 @@ def test_an_update_is_the_same_in_parts(name: str, objects: Index):
 
 
 @pytest.mark.parametrize("name", sorted(set(TASKS) - {"jigsaw++"}))  # its occluders are the neighbor's
-def test_what_is_drawn_for_a_image_does_not_hang_on_its_neighbors(name: str, objects: Index):
+def test_task_inputs_ignore_the_rest_of_the_batch(name: str, objects: Index):
     task = build(name)
     batch = batch_of(task, objects, 6)
     inputs = inputs_of(task, batch)
@@ -143,7 +143,7 @@ def inputs_of(task: Any, batch: Batch) -> Tensor:
 
 
 @each
-def test_what_is_shown_is_a_table_of_images(name: str, objects: Index):
+def test_task_show_returns_a_table_of_images(name: str, objects: Index):
     task = build(name)
     batch = batch_of(task, objects, 2)
     captions, columns = zip(*task.show(batch, batch.rng(0)), strict=True)
@@ -154,7 +154,7 @@ def test_what_is_shown_is_a_table_of_images(name: str, objects: Index):
 
 
 @pytest.mark.parametrize("name", ["residual", "colorization", "exemplar-patches"])
-def test_cut_off_and_gone_on_it_ends_alike(name: str, objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_task_resumes_with_the_same_result(name: str, objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     schedule = Schedule(steps=5, batch_size=8, lr=0.01)
 
@@ -175,7 +175,7 @@ SHARING = sorted({name for name, options in TASKS.items() if KINDS[options["name
 
 
 @pytest.mark.parametrize("name", SHARING)
-def test_tasks_can_share_a_backbone(name: str, objects: Index):
+def test_build_task_trains_a_shared_backbone(name: str, objects: Index):
     """Its weights are the shared ones, and learn; the heads are those that an own backbone would have."""
     options: Any = TypeAdapter(AnyTask).validate_python(TASKS[name])
     # A stem of the task's own would not be the shared one.
@@ -194,7 +194,7 @@ def test_tasks_can_share_a_backbone(name: str, objects: Index):
 
 
 @each
-def test_the_backbone_alone_is_what_leaves(name: str):
+def test_task_exports_the_backbone_alone(name: str):
     """Neither head nor tile stem: the tensors fit the backbone as it was asked for."""
     task = build(name)
     own = build_backbone(SMALL, include_top=False)
@@ -206,7 +206,7 @@ def test_the_backbone_alone_is_what_leaves(name: str):
 
 
 @each
-def test_weights_depend_on_the_seed(name: str):
+def test_task_weights_depend_on_the_seed(name: str):
     one, same, other = (build(name, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(value, same.state_dict()[key]) for key, value in one.state_dict().items())
     for module in ("backbone.conv1.weight", *(k for k, _ in one.named_parameters() if k.endswith("fc8.weight"))):
@@ -220,7 +220,7 @@ def test_weights_depend_on_the_seed(name: str):
 @pytest.mark.parametrize(
     "backbone", [ResNet18(width_mult=0.125, img_size=48), Vgg16(width_mult=0.125, img_size=48)], ids=lambda t: t.name
 )
-def test_other_backbones_learn_too(name: str, backbone: BackboneOptions, objects: Index):
+def test_task_trains_other_backbones(name: str, backbone: BackboneOptions, objects: Index):
     task = build(name, backbone)
     schedule = Schedule(steps=12, batch_size=8, lr=0.003, optimizer="adam", weight_decay=0.0)
     trainer = Trainer(task, schedule, 0, CPU)
@@ -230,14 +230,14 @@ def test_other_backbones_learn_too(name: str, backbone: BackboneOptions, objects
     build_backbone(backbone, include_top=False).load_state_dict(task.backbone.state_dict())
 
 
-def test_tiles_that_vanish_in_the_backbone_are_refused():
+def test_task_refuses_tiles_that_are_too_small():
     with pytest.raises(LayerError, match="Tiles of 16 pixels vanish on the way through caffenet"):
         build("jigsaw", tiles=TILES | {"stem_stride": 4})
     with pytest.raises(LayerError, match="Patches of 20 pixels vanish"):
         build("drop", stem_stride=4)
 
 
-def test_dropout_is_drawn_anew_each_step(objects: Index):
+def test_task_dropout_differs_by_step(objects: Index):
     task = build("jigsaw")
     assert any(isinstance(part, nn.Dropout) and part.p == 0.5 for part in task.modules())
     batch = batch_of(task, objects, 8)

@@ -83,7 +83,7 @@ def learned(folder: Path, images: dict[str, Path], task: dict[str, Any], schedul
     ],
     ids=lambda value: value.get("name", "") if isinstance(value, dict) else "",
 )
-def test_the_loss_of_images_never_seen_falls_well_below_chance(
+def test_task_generalizes_to_new_images(
     task: dict[str, Any],
     schedule: dict[str, Any],
     chance_loss: float,
@@ -97,7 +97,7 @@ def test_the_loss_of_images_never_seen_falls_well_below_chance(
     assert row["val_accuracy"] > 1.7 * chance
 
 
-def test_tasks_that_take_turns_all_learn(tmp_path: Path, images: dict[str, Path]) -> None:
+def test_multi_task_generalizes_in_all_tasks(tmp_path: Path, images: dict[str, Path]) -> None:
     tasks = {"turn": {"weight": 1, "task": ROTATION}, "rp": {"share": 1, "task": POSITION}}
     row = learned(
         tmp_path, images, {"name": "multi-task", "normalization_from": "turn", "tasks": tasks}, {**ADAM, "steps": 400}
@@ -106,7 +106,7 @@ def test_tasks_that_take_turns_all_learn(tmp_path: Path, images: dict[str, Path]
     assert row["rp.val_loss"] < math.log(8) - 0.1
 
 
-def test_colors_are_told_from_gray_places(tmp_path: Path) -> None:
+def test_colorization_generalizes(tmp_path: Path) -> None:
     """Objects have any color; sky, grass and sand do not. Chance is the best answer that is the same everywhere.
 
     All colors weigh alike: few images know few rare ones, whose weight would make up most of a validation loss.

@@ -1,4 +1,4 @@
-"""What all pretext tasks give: a backbone, and the rule by which its images are normalized afterwards."""
+"""What all pretext tasks share, and the registries of tasks and of models that are not trained."""
 
 from __future__ import annotations
 
@@ -26,26 +26,30 @@ from ssltransfer.training.task import BackboneTask, TrainingError
 
 
 class PretextTask(BackboneTask):
-    """A task that needs no labels, and shows what it asks."""
+    """A task that needs no labels, and that can draw its inputs and targets.
+
+    A class with `@PRETEXT_TASKS.register(Options)` has the signature (options, backbone options, seed), and `shared`, a
+    backbone or None, if its options have `supports_multi_task`.
+    """
 
     @abstractmethod
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
+        """Inputs and targets as images, made by the code of `forward`; no network is run.
 
         Returns:
-            Columns of a table that has a row for each image of the batch: a caption, and (B, 3, h, w) RGB, uint8 or
-            float on the scale 0 to 255. The first column is the image.
+            Columns of a table with one row per image: caption, and RGB images (B, 3, h, w), uint8 or float in 0 to 255.
+            The first column is the image.
         """
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """What a pretext trains: a task, or several.
+    """The task or tasks that a pretext trains.
 
     Attributes:
-        backbone: what all tasks train, and what is exported.
-        normalization: how images are normalized when the backbone is used afterwards.
-        content: what the manifest says of it beyond the weights, once it is trained.
+        backbone: of all tasks; it is exported.
+        normalization: of images when later stages use the backbone.
+        content: returns what the manifest records besides the weights, after training.
     """
 
     runs: Sequence[TaskRun]
@@ -55,7 +59,7 @@ class Trainable:
 
     @property
     def chance_loss(self) -> float:
-        """Chance-level loss; of several the mean over the steps. Some know it once they have seen their images."""
+        """Chance-level loss, averaged over the steps of all tasks; some tasks measure it at the start of training."""
         return sum(run.task.chance_loss * run.weight for run in self.runs) / sum(run.weight for run in self.runs)
 
 
@@ -99,14 +103,15 @@ def build_task(
 
 
 def paired_indices(n: int, task: str) -> Tensor:
-    """The places of each image's other image in a batch: 1, 0, 3, 2, ...; a image alone (validation) is its own.
+    """Index of each image's partner in a batch: 1, 0, 3, 2, ...; a single image (validation) is its own partner.
 
-    A random other image, since the order is random, and the same one however a batch is divided over micro-batches
-    and devices.
+    The partner is random, since the order is random. It does not depend on micro-batches and devices.
 
     Raises:
         TrainingError: n is odd.
     """
     if n % 2 and n > 1:
-        raise TrainingError(f"{task} takes images in pairs; make batch and micro_batch_size even (one has {n}).")
+        raise TrainingError(
+            f"{task} takes images in pairs; make batch_size and micro_batch_size even (a batch has {n})."
+        )
     return torch.arange(n) ^ (n > 1)

@@ -22,15 +22,15 @@ from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
 BATCH = 32
-LEAST_OF_A_IMAGE = 50  # a million descriptors are 20,000 images of ImageNet, not a pass over all of it
+MIN_PER_IMAGE = 50  # a million descriptors come from 20,000 images of ImageNet, not from a pass over all of it
 
 
 @FIXED_MODELS.register(Hog)
 def build_vocabulary(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
-    """k-means of HOG descriptors that were drawn alike from images spread evenly over the set.
+    """k-means of HOG descriptors of evenly spaced images, the same number from each.
 
     Raises:
-        ArtifactError: the images have fewer descriptors than there are to be words.
+        ArtifactError: the images have fewer descriptors than the vocabulary has words.
     """
     assert isinstance(spec.task, Hog) and isinstance(spec.backbone, HogWordsOptions)
     assert inputs.index is not None
@@ -60,14 +60,14 @@ def build_vocabulary(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
 def sample_descriptors(
     index: Index, sampled: int, options: HogWordsOptions, seed: int, devices: Devices
 ) -> tuple[np.ndarray, int]:
-    """At most `sampled` descriptors, float32 (n, 36), and how many images they are from.
+    """At most `sampled` descriptors, float32 (n, 36), and the number of images they are from.
 
-    Every image gives the same number; which images and which descriptors depends on the seed alone.
+    Every image gives the same number of descriptors; the choice depends on the seed alone.
     """
     per_image = (options.img_size // options.hog_cell - 1) ** 2
-    each = min(per_image, sampled, max(LEAST_OF_A_IMAGE, -(-sampled // len(index))))
+    each = min(per_image, sampled, max(MIN_PER_IMAGE, -(-sampled // len(index))))
     count = min(len(index), max(1, sampled // each))
-    ids = [place * len(index) // count for place in range(count)]
+    ids = [number * len(index) // count for number in range(count)]
     view = ResizeCenterCrop(options.short_side, options.img_size)
     found = np.empty((count * each, DESCRIPTOR), np.float32)
     progress = Progress("descriptors", 0, -(-count // BATCH), BATCH)

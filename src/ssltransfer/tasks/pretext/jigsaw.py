@@ -1,4 +1,4 @@
-"""Jigsaw (Noroozi & Favaro 2016): nine tiles of a image in one of N orders; which one?"""
+"""Jigsaw (Noroozi & Favaro 2016): classify the permutation of nine tiles of an image."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
 @PRETEXT_TASKS.register(Jigsaw)
 class JigsawTask(PuzzleTask):
-    """Which permutation were the tiles put in?
+    """Classification of the permutation of the tiles.
 
-    Released JigsawPuzzleSolver and its PyTorch port: 255-pixel center crop of a image with short side 256, a tile of
-    64 anywhere in each cell of 85, each color channel shifted by itself, 30 % of the images gray, each tile and
-    channel to zero mean and unit deviation (protocols 1.1).
+    Released JigsawPuzzleSolver and its PyTorch port: 255-pixel center crop of an image with short side 256, a random
+    tile of 64 in each cell of 85, an independent shift of each color channel, 30 % of the images gray, each channel of
+    a tile standardized (protocols 1.1).
     """
 
     normalization: Normalize = "per-channel"

@@ -1,4 +1,4 @@
-"""Jigsaw of embedded patches (Kolesnikov et al. 2019): each image in several orders; which ones?"""
+"""Jigsaw of embedded patches (Kolesnikov et al. 2019): classify several permutations of each image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
 @PRETEXT_TASKS.register(JigsawKolesnikov)
 class JigsawKolesnikovTask(PatchTask):
-    """Embeddings of nine patches in one of 100 orders (protocols 1.4).
+    """Classification of permutations of nine embedded patches, out of 100 (protocols 1.4).
 
     Each patch passes the backbone once. The embeddings are joined in `permutations_per_image` different orders, which
     are drawn per image, as in the paper; the released code draws them per batch, "for simplicity". The released set of
@@ -27,7 +27,7 @@ class JigsawKolesnikovTask(PatchTask):
     def __init__(self, options: JigsawKolesnikov, backbone: BackboneOptions, seed: int):
         super().__init__(options, options.permutations)
         self.options = options
-        # The set is part of the task, not of its seed: runs that differ in their seed stay comparable.
+        # The set does not depend on the seed, so that runs with different seeds are comparable.
         self.register_buffer("permutations", torch.from_numpy(max_hamming_set(options.permutations)))
         self.network = PatchNetwork(backbone, options, joined=9, answers=options.permutations, seed=seed)
         self.backbone = self.network.backbone
@@ -42,7 +42,7 @@ class JigsawKolesnikovTask(PatchTask):
         return permutations[labels].long()
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """The patches in two of the orders, and the first put back by the permutation that is the answer."""
+        """The patches in two of the orders, and the first order undone by its label."""
         patches, labels = self.inputs(batch.images, rng)
         orders = self.orders(labels[:, :2])
         image = torch.arange(len(patches), device=patches.device)[:, None, None]

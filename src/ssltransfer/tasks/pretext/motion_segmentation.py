@@ -1,4 +1,4 @@
-"""Motion segmentation (Doersch & Zisserman 2017): what in a single frame is going to move by itself?"""
+"""Motion segmentation (Doersch & Zisserman 2017): which pixels of a single frame are going to move?"""
 
 from __future__ import annotations
 
@@ -42,20 +42,14 @@ class WithMotion(Transform):
 
 @PRETEXT_TASKS.register(MotionSegmentation)
 class MotionSegmentationTask(PretextTask):
-    """Cross-entropy of each cell with what was found to move from this frame on (protocols 1.8).
+    """Binary cross-entropy of each cell with the motion that follows this frame (protocols 1.8).
 
-    Two 1x1 convolutions with ReLU and one to a single channel stand on the last map of the backbone: block3 at output
-    stride 8 gives a cell of 8 x 8 pixels a value. Where the map of a backbone is another one, a place of it is
-    foreground if at least half of the cells are that it stands for.
-
-    Args:
-        options: of the task.
-        backbone: of the network.
-        seed: of fresh weights.
-        shared: a backbone that other tasks train too.
+    The head on the backbone's last map has two 1x1 convolutions with ReLU and one to a single channel. block3 at output
+    stride 8 has one location per cell of 8 x 8 pixels. A location of a map of another size is foreground if at least
+    half of its cells are.
 
     Raises:
-        LayerError: the images vanish on the way through the backbone.
+        LayerError: the images are too small for the backbone.
     """
 
     normalization: Normalize = "imagenet"
@@ -104,7 +98,7 @@ class MotionSegmentationTask(PretextTask):
         return WithMotion(*self.options.input)
 
     def inputs(self, batch: Batch, rng: SampleRNG) -> tuple[Tensor, Tensor]:
-        """Float (B, 3, H, W), normalized, and uint8 (B, h, w), some of both mirrored."""
+        """Images float (B, 3, H, W), normalized, and cells uint8 (B, h, w), both randomly flipped."""
         images, cells = batch.images, batch.targets["motion"]
         if self.training and self.options.hflip:
             mirrored = rng.uniform("mirror", 1)[:, 0] < 0.5
@@ -113,10 +107,10 @@ class MotionSegmentationTask(PretextTask):
         return normalize(images, self.normalization), cells
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """Binary cross-entropy over the cells; intersection over union and true share of the foreground."""
+        """Binary cross-entropy over the cells; intersection over union, and fraction of foreground."""
         inputs, cells = self.inputs(batch, rng)
         logits = self.head(self.backbone(inputs, [self.layer])[self.layer])[:, 0].float()
-        truth = bilinear_sample(cells, (logits.shape[-2], logits.shape[-1]))
+        truth = resize_by_majority(cells, (logits.shape[-2], logits.shape[-1]))
         return {
             "loss": F.binary_cross_entropy_with_logits(logits, truth),
             "iou": overlap(logits > 0, truth > 0),
@@ -135,8 +129,8 @@ class MotionSegmentationTask(PretextTask):
         ]
 
 
-def bilinear_sample(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (B, h, w) -> float32 (B, H, W): 1 where at least half of the cells that a place stands for are."""
+def resize_by_majority(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (B, h, w) -> float32 (B, H, W): 1 where at least half of the cells of a location are."""
     if cells.shape[-2:] == size:
         return cells.float()
     return (F.adaptive_avg_pool2d(cells.float(), size) >= 0.5).float()

@@ -1,4 +1,4 @@
-"""The random network (Noroozi et al. 2018, section 5 (5)): what clusters say when nothing was learned."""
+"""The random network (Noroozi et al. 2018, section 5 (5)): a baseline without training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssltransfer.training.data_init import init_from_data
 
 @FIXED_MODELS.register(RandomNetwork)
 def random_network(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
-    """The backbone with its fully-connected layers, as it starts from the seed, or rescaled by images of the index.
+    """The backbone with its fully-connected layers at its initialization, or rescaled by images of the index.
 
     Raises:
         LayerError: the network cannot be rescaled.

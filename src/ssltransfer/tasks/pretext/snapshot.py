@@ -1,4 +1,4 @@
-"""A copy of a pretext's backbone from before its end, as a model of its own."""
+"""Snapshots of a pretext's backbone during its training, each a model of its own."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ def load_snapshot(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     file = file_of(model.parent / "work" / about["work"], spec.task.step)
     digest = about.get(FOLDER, {}).get(str(spec.task.step))
     if digest is None or not file.is_file() or file_digest(file) != digest:
-        raise ArtifactError(f"{file}: not the snapshot that {model} speaks of; remove {model} and run its stage again.")
+        raise ArtifactError(
+            f"{file}: missing or changed since {model} was written; remove {model} and run its stage again."
+        )
     backbone = build_backbone(spec.backbone, include_top=False)
     load_tensors(backbone, read_tensors(file), file, prefix="")
     return BuiltModel(backbone, about["normalize"])
 
 
 def file_of(folder: Path, step: int) -> Path:
-    """Where the snapshot after a step lies."""
+    """File of the snapshot after a step, in the work directory."""
     return folder / FOLDER / f"{step}.safetensors"
 
 
 @torch.no_grad()
-def keep(backbone: Backbone, folder: Path, step: int) -> None:
-    """Write one."""
+def save_snapshot(backbone: Backbone, folder: Path, step: int) -> None:
+    """Write the snapshot after a step."""
     file = file_of(folder, step)
     file.parent.mkdir(exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
