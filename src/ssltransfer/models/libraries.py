@@ -14,7 +14,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from ssltransfer.config.backbones import libraries as config
-from ssltransfer.config.base import nearest
+from ssltransfer.config.base import suggest
 from ssltransfer.models.backbone import BACKBONES, Backbone, LayerError
 
 
@@ -43,7 +43,7 @@ class Library(Backbone):
         paths = dict(network.named_modules())
         for path in options.return_nodes:
             if path not in paths:
-                raise LayerError(f"{options.model} has no module {path!r}{nearest(path, filter(None, paths))}")
+                raise LayerError(f"{options.model} has no module {path!r}{suggest(path, filter(None, paths))}")
 
     def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """See `Backbone`.
@@ -130,7 +130,7 @@ class Torchvision(Library):
         model = options.model
         known = torchvision.models.list_models(module=torchvision.models)
         if model not in known:
-            raise LayerError(f"torchvision has no classification network {model!r}{nearest(model, known)}")
+            raise LayerError(f"torchvision has no classification network {model!r}{suggest(model, known)}")
         more: dict[str, Any] = {"image_size": options.img_size} if model.startswith("vit_") else {}
         more |= {"input_size": (options.img_size,) * 2} if model.startswith("maxvit") else {}
         more |= {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
@@ -167,7 +167,7 @@ class Timm(Library):
                 f"backbone timm: {options.model} needs timm, which is not installed: pip install ssltransfer[timm]."
             ) from None
         if not timm.is_model(options.model):
-            raise LayerError(f"timm has no network {options.model!r}{nearest(options.model, timm.list_models())}")
+            raise LayerError(f"timm has no network {options.model!r}{suggest(options.model, timm.list_models())}")
         more = {"img_size": options.img_size} if timm.get_pretrained_cfg(options.model).fixed_input_size else {}
         network = timm.create_model(options.model, pretrained=False, num_classes=0, **more)
         super().__init__(options, network, include_top=include_top)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.rng import seed_of
+from ssltransfer.logs import logger
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import PretrainedModel
@@ -28,11 +29,11 @@ CONSTANT = 1e-6  # std, relative to the root mean square, below which a channel 
 
 
 def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed: int) -> None:
-    """Rescale a backbone by some images of a data set, in place; afterwards it is on the CPU.
+    """Rescale a layers of the backbone by some images of a data set, in place. afterwards it is on the CPU.
 
     Args:
         model: its backbone has all layers that will be trained, new ones too.
-        index: images, of which `IMAGES` are drawn and prepared as for features.
+        index: images, of which `IMAGES` are drawn and prepared subset is features.
         devices: all processes get the weights of the first.
         seed: of the draw and of the gradients.
 
@@ -49,7 +50,7 @@ def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed:
     rescale(backbone, batches, seed=seed_of(seed, "rescale"))
     devices.broadcast(backbone)
     backbone.cpu()
-    print(f"layers rescaled by {len(ids)} images", flush=True)
+    logger.info(f"layers rescaled by {len(ids)} images")
 
 
 def rescale(backbone: Backbone, batches: Sequence[Tensor], *, seed: int = 0) -> None:

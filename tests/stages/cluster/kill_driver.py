@@ -21,7 +21,7 @@ from ssltransfer.stages import cluster
 from ssltransfer.training.checkpoint import Checkpoint
 
 FEATURES, RESULTS = Path(sys.argv[1]), Path(sys.argv[2])
-SPEC = Cluster(features="f", data="d", k=12, iterations=5, tolerance=0.0, init="k-means++")
+SPEC = Cluster(features="f", data="d", k=12, max_iter=5, tolerance=0.0, init="k-means++")
 
 
 def dies_at_sync(n):

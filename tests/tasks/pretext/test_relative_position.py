@@ -63,7 +63,7 @@ def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int)
     image = torch.cat([rows, columns, rows]).to(torch.uint8)
     areas, tops = [], []
     for seed in range(300):
-        cut = canvas(image, Random(seed)).float()
+        cut = canvas.apply(image, Random(seed)).float()
         assert cut.shape == (3, 80, 80)
         span = (cut[0, -1].mean() - cut[0, 0].mean()) / 255  # the share of the height that the cut shows
         resized = 79 / float(span)
@@ -77,7 +77,7 @@ def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int)
 
 
 def test_a_long_image_is_enlarged_until_it_fills_the_canvas():
-    cut = Canvas((10_000, 10_000), 100)(images(1, 40)[0, :, :10], Random(0))
+    cut = Canvas((10_000, 10_000), 100).apply(images(1, 40)[0, :, :10], Random(0))
     assert cut.shape == (3, 100, 100)
 
 
@@ -154,3 +154,9 @@ def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
 def test_options_that_do_not_fit_are_refused(more: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         RelativePosition.model_validate(SMALL | more)
+
+
+def test_label_shares_match_worked_example():
+    """Two patches fit side by side in 320 pixels: of 12 pairs, 8 are straight neighbors and 4 are diagonal ones."""
+    shares = [1 / 12, 1 / 6, 1 / 12, 1 / 6, 1 / 6, 1 / 12, 1 / 6, 1 / 12]
+    assert label_shares(RelativePosition()) == pytest.approx(shares)
