@@ -203,7 +203,7 @@ def test_model_card_describes_the_model(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_export_refuses_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = model(tmp_path)
-    with pytest.raises(ArtifactError, match=r"name one of .pth, .safetensors, .pt2, .onnx"):
+    with pytest.raises(ArtifactError, match=r"use one of .pth, .safetensors, .pt2, .onnx"):
         export(manifest, tmp_path / "net.bin")
     with pytest.raises(LayerError, match="no layer 'fc9'"):
         export(manifest, tmp_path / "net.onnx", layer="fc9")

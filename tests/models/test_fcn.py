@@ -144,7 +144,7 @@ def test_fcn_fc7_equals_the_backbones_at_img_size(options: BackboneOptions) -> N
 def test_upsample_with_an_even_kernel_matches_torch() -> None:
     net = made(Vgg16(width_mult=0.02, bn=False))
     scores = torch.randn(1, 3, 6, 7, generator=torch.Generator().manual_seed(1))
-    found = net.enlarge(scores, 170, 200)
+    found = net.upsample(scores, 170, 200)
     wanted = F.interpolate(scores, scale_factor=32, mode="bilinear", align_corners=False)
     # Half a stride lies before the first cell's center there, 63 / 2 pixels here, of which 19 are cropped.
     inner = slice(30, 150)
@@ -154,7 +154,7 @@ def test_upsample_with_an_even_kernel_matches_torch() -> None:
 def test_upsample_with_an_odd_kernel_by_hand() -> None:
     net = made(ResNet18(width_mult=0.02))
     scores: Tensor = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    found = net.enlarge(scores, 128, 128)
+    found = net.upsample(scores, 128, 128)
     torch.testing.assert_close(found[..., ::32, ::32], scores)
     torch.testing.assert_close(found[..., ::32, 16:112:32], (scores[..., 1:] + scores[..., :-1]) / 2)
     # Behind the last cell all scores fade alike.
@@ -179,7 +179,7 @@ def test_fcn_scores_start_at_zero_and_all_layers_learn() -> None:
 
 
 def test_fcn_refuses_too_little_padding() -> None:
-    with pytest.raises(LayerError, match=r"at the edges of a image; raise `padding` \(60\)"):
+    with pytest.raises(LayerError, match=r"the edges of an image; raise `padding` \(60\)"):
         made(CaffeNet(width_mult=0.02), padding=60)
     with pytest.raises(LayerError, match="caffenet without fc6, fc7"):
         Fcn(build_backbone(SMALL, include_top=False), 3)
