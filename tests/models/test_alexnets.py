@@ -1,13 +1,15 @@
-"""RotNet's and DeepCluster's AlexNets against plain versions of what was released."""
+"""AlexNets of RotNet, DeepCluster and Caffe against plain versions of the released networks."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from networks import shaken
 from torch import Tensor, nn
 
-from ssltransfer.config.backbones import AlexNet, AlexNetBN, AlexNetDeepCluster
+from ssltransfer.config.backbones import AlexNet, AlexNetBN, AlexNetDeepCluster, CaffeNet
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors
@@ -40,7 +42,7 @@ def rotnet() -> nn.Module:
     return network
 
 
-def test_rotnets_file_is_read_and_computes_the_same() -> None:
+def test_alexnet_bn_matches_rotnet_and_loads_its_file() -> None:
     torch.manual_seed(0)
     theirs = shaken(rotnet()).eval()
     ours = build_backbone(AlexNetBN(), include_top=True).eval()
@@ -77,7 +79,7 @@ def sobel_by_hand(x: Tensor) -> Tensor:
     return torch.stack([across, down], dim=1)  # type: ignore[list-item]
 
 
-def test_deepclusters_sees_sobel_gradients() -> None:
+def test_alexnet_deepcluster_computes_sobel_gradients() -> None:
     options = AlexNetDeepCluster(width_mult=0.125, img_size=96, sobel=True)
     backbone = build_backbone(options, include_top=True).double().eval()
     x = torch.randn(2, 3, 96, 96, dtype=torch.float64)
@@ -89,7 +91,7 @@ def test_deepclusters_sees_sobel_gradients() -> None:
     assert "kernels" not in backbone.state_dict()
 
 
-def test_deepclusters_channels_and_size() -> None:
+def test_alexnet_deepcluster_has_the_published_channels() -> None:
     with torch.device("meta"):
         plain, sobel = (build_backbone(AlexNetDeepCluster(sobel=sobel), include_top=True) for sobel in (False, True))
     convolutions = [part for part in plain.modules() if isinstance(part, nn.Conv2d)]
@@ -103,7 +105,50 @@ def test_deepclusters_channels_and_size() -> None:
     assert sum(p.numel() for p in sobel.parameters()) == count - 96 * 121
 
 
-def test_torchvisions_alexnet_is_as_it_was() -> None:
+def test_alexnet_has_no_batch_norm() -> None:
     backbone: Backbone = build_backbone(AlexNet(width_mult=0.125), include_top=True)
     places = [int(name.split(".")[1]) for name in backbone.state_dict() if name.startswith("features")]
     assert sorted(set(places)) == [0, 3, 6, 8, 10]
+
+
+def caffe_pool(x: Tensor) -> Tensor:
+    """Caffe's 3/2 maximum pooling: ceil((n - 3) / 2) + 1 windows, the last of them cut off by the border."""
+    rows, columns = (math.ceil((n - 3) / 2) + 1 for n in x.shape[-2:])
+    out = [[x[..., 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].amax((-2, -1)) for j in range(columns)] for i in range(rows)]
+    return torch.stack([torch.stack(row, -1) for row in out], -2)
+
+
+def caffe_lrn(x: Tensor) -> Tensor:
+    """x / (1 + 1e-4 / 5 * sum of squares over five channels)^0.75."""
+    out = torch.empty_like(x)
+    for channel in range(x.shape[1]):
+        near = x[:, max(0, channel - 2) : channel + 3].square().sum(1)
+        out[:, channel] = x[:, channel] / (1 + 1e-4 / 5 * near) ** 0.75
+    return out
+
+
+def test_caffenet_layers_match_a_plain_loop() -> None:
+    backbone = build_backbone(CaffeNet(width_mult=0.25, img_size=95), include_top=True, seed=2).eval()
+    weights = dict(backbone.state_dict())
+    # Activations of hundreds, for which LRN matters, and biases that are not zero.
+    for key, value in weights.items():
+        if key.endswith("bias"):
+            value.uniform_(-1, 1)
+    x = 100 * torch.randn(2, 3, 95, 95)
+
+    def conv(name: str, x: Tensor, **kw: int) -> Tensor:
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], **kw).relu()
+
+    expected = {"conv1": conv("conv1", x, stride=4)}
+    expected["conv2"] = conv("conv2", caffe_lrn(caffe_pool(expected["conv1"])), padding=2, groups=2)
+    expected["conv3"] = conv("conv3", caffe_lrn(caffe_pool(expected["conv2"])), padding=1)
+    expected["conv4"] = conv("conv4", expected["conv3"], padding=1, groups=2)
+    expected["conv5"] = conv("conv5", expected["conv4"], padding=1, groups=2)
+    flat = caffe_pool(expected["conv5"]).flatten(1)
+    expected["fc6"] = F.linear(flat, weights["fc6.weight"], weights["fc6.bias"]).relu()
+    expected["fc7"] = F.linear(expected["fc6"], weights["fc7.weight"], weights["fc7.bias"]).relu()
+
+    # The sizes must be ones where rounding up differs from rounding down.
+    assert any((side - 3) % 2 for side in (expected["conv1"].shape[-1], expected["conv2"].shape[-1]))
+    for name, found in backbone(x, backbone.layers).items():
+        assert torch.allclose(found, expected[name], rtol=1e-4, atol=1e-3), name

@@ -1,5 +1,7 @@
 """Every backbone against torchvision's own network or the published numbers."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -9,8 +11,8 @@ from networks import shaken
 from torch import nn
 
 from ssltransfer.config.backbones import (
+    BACKBONES,
     AlexNet,
-    AlexNetBN,
     AlexNetDeepCluster,
     BackboneOptions,
     CaffeNet,
@@ -18,31 +20,32 @@ from ssltransfer.config.backbones import (
     ResNet18,
     ResNet50,
     ResNet50V2,
-    ResNet101V2,
     RevNet50,
     Vgg16,
-    Vgg19BN,
 )
+from ssltransfer.config.backbones.libraries import LibraryModel
+from ssltransfer.models.backbone import BACKBONES as REGISTRY
 from ssltransfer.models.backbone import Backbone, LayerError, scaled
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.state_dicts import load_tensors
 
-OPTIONS = [
-    *(
-        CaffeNet(),
-        AlexNet(),
-        AlexNetBN(),
-        AlexNetDeepCluster(),
-        AlexNetDeepCluster(sobel=True),
-        Vgg16(),
-        Vgg16(bn=False),
-        Vgg19BN(),
-    ),
-    *(ResNet18(), ResNet50(), ResNet50V2(), ResNet50V2(embed_dim=64), ResNet101V2(), RevNet50()),
-    MobileNetV2(),
-]
+OPTIONS = [kind() for kind in BACKBONES if kind.is_network and not issubclass(kind, LibraryModel)]
+OPTIONS += [AlexNetDeepCluster(sobel=True), Vgg16(bn=False), ResNet50V2(embed_dim=64)]
 SMALL = [option.model_copy(update={"width_mult": 0.125, "img_size": 64}) for option in OPTIONS]
 names = pytest.mark.parametrize
+
+
+@names("kind", BACKBONES)
+def test_every_backbone_is_registered(kind: type[BackboneOptions]) -> None:
+    assert issubclass(REGISTRY[kind], Backbone)
+
+
+def test_alexnets_do_not_import_torchvision() -> None:
+    code = (
+        "import sys; from ssltransfer.config.backbones import CaffeNet; from ssltransfer.models.build import *; "
+        "build_backbone(CaffeNet(width_mult=0.1), include_top=False); assert 'torchvision' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def meta(options: BackboneOptions) -> Backbone:
@@ -66,7 +69,7 @@ def theirs_on_meta(name: str) -> nn.Module:
         (MobileNetV2(), "mobilenet_v2", 1_281_000),
     ],
 )
-def test_tensors_are_named_and_shaped_as_torchvisions(options: BackboneOptions, name: str, head: int):
+def test_tensors_have_torchvision_names_and_shapes(options: BackboneOptions, name: str, head: int):
     theirs = {key: value.shape for key, value in theirs_on_meta(name).state_dict().items()}
     ours = {key: value.shape for key, value in meta(options).state_dict().items()}
     assert ours.items() <= theirs.items()
@@ -80,7 +83,7 @@ def test_tensors_are_named_and_shaped_as_torchvisions(options: BackboneOptions, 
     assert sum(p.numel() for p in meta(options).parameters()) == published[name] - head
 
 
-def test_alexnet_computes_torchvisions_activations():
+def test_alexnet_matches_torchvision():
     theirs = torchvision.models.alexnet()
     shaken(theirs).eval()
     ours = build_backbone(AlexNet(), include_top=True).eval()
@@ -98,7 +101,7 @@ def test_alexnet_computes_torchvisions_activations():
 
 
 @names("bn", [False, True])
-def test_vgg16_computes_torchvisions_convolutions(bn: bool):
+def test_vgg16_convolutions_match_torchvision(bn: bool):
     vgg = torchvision.models.vgg
     features = vgg.make_layers(vgg.cfgs["D"], batch_norm=bn)
     shaken(features).eval()
@@ -114,7 +117,7 @@ def test_vgg16_computes_torchvisions_convolutions(bn: bool):
 
 @pytest.mark.slow
 @names("bn", [False, True])
-def test_vgg16_computes_torchvisions_logits(bn: bool):
+def test_vgg16_logits_match_torchvision(bn: bool):
     theirs = torchvision.models.get_model("vgg16_bn" if bn else "vgg16")
     shaken(theirs).eval()
     ours = build_backbone(Vgg16(bn=bn), include_top=True).eval()
@@ -125,7 +128,7 @@ def test_vgg16_computes_torchvisions_logits(bn: bool):
 
 
 @names(("options", "name"), [(ResNet18(), "resnet18"), (ResNet50(), "resnet50")])
-def test_resnets_compute_torchvisions_activations(options: BackboneOptions, name: str):
+def test_resnets_match_torchvision(options: BackboneOptions, name: str):
     theirs = torchvision.models.get_model(name)
     shaken(theirs).eval()
     ours = build_backbone(options, include_top=True).eval()
@@ -156,13 +159,13 @@ def test_caffenet_on_tiles_has_the_published_sizes():
 
 
 @names("kind", [ResNet18, ResNet50, ResNet50V2, RevNet50])
-def test_residual_tiles_have_kolesnikovs_strides(kind: type[BackboneOptions]):
+def test_tile_resnets_have_the_strides_of_kolesnikov(kind: type[BackboneOptions]):
     shapes = build_tile_backbone(kind(width_mult=0.125), seed=0).shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
 
 
 @names("options", SMALL, ids=lambda o: o.slug)
-def test_tile_backbone_has_the_tensors_of_the_backbone_itself(options: BackboneOptions):
+def test_tile_backbone_has_the_same_tensors(options: BackboneOptions):
     tiles = build_tile_backbone(options, seed=3)
     own = build_backbone(options, include_top=False, seed=4)
     own.load_state_dict(tiles.state_dict())
@@ -182,7 +185,7 @@ def first_convolution(backbone: Backbone) -> str:
 
 
 @names("options", SMALL, ids=lambda o: o.slug)
-def test_nothing_beyond_the_layer_asked_for_is_computed(options: BackboneOptions):
+def test_forward_stops_after_the_last_requested_layer(options: BackboneOptions):
     backbone = build_backbone(options, include_top=True).eval()
     ran: list[str] = []
     for name, part in backbone.named_modules():
@@ -211,7 +214,7 @@ BARE = {
 
 
 @names("options", SMALL, ids=lambda o: o.slug)
-def test_a_layer_is_the_same_alone_or_among_others_and_has_the_shape_promised(options: BackboneOptions):
+def test_forward_of_one_or_many_layers_agrees_with_shapes(options: BackboneOptions):
     backbone = build_backbone(options, include_top=True).eval()
     x = torch.randn(2, 3, 64, 64)
     together = backbone(x, backbone.layers)
@@ -225,7 +228,7 @@ def test_a_layer_is_the_same_alone_or_among_others_and_has_the_shape_promised(op
 
 
 @names("options", OPTIONS, ids=lambda o: o.slug)
-def test_width_multiplies_every_layers_channels(options: BackboneOptions):
+def test_width_mult_scales_the_channels_of_every_layer(options: BackboneOptions):
     full, half = meta(options).shapes(), meta(options.model_copy(update={"width_mult": 0.5})).shapes()
     kept = {"representation": 1}
     if options.name == "mobilenet-v2":
@@ -237,7 +240,7 @@ def test_width_multiplies_every_layers_channels(options: BackboneOptions):
 
 @names("size", [64, 96, 224, 227, 256])
 @names("options", OPTIONS, ids=lambda o: o.slug)
-def test_sides_are_those_of_the_strides(options: BackboneOptions, size: int):
+def test_map_sides_follow_from_the_strides(options: BackboneOptions, size: int):
     shapes = meta(options.model_copy(update={"width_mult": 0.125, "img_size": size})).shapes()
     assert set(options.spatial_layers) == {name for name, shape in shapes.items() if len(shape) == 3}
     if "block4" in shapes:
@@ -247,19 +250,19 @@ def test_sides_are_those_of_the_strides(options: BackboneOptions, size: int):
             assert shapes[name][1:] == (size // stride if floor else -(-size // stride),) * 2
 
 
-def test_channels_stay_multiples_of_eight():
+def test_scaled_rounds_to_multiples_of_eight():
     assert [scaled(c, 0.1) for c in (64, 96, 384, 4096)] == [8, 8, 40, 408]
     assert scaled(96, 0.01) == 8 and scaled(96, 1.0) == 96 and scaled(96, 4.0) == 384
 
 
 @names("size", [64, 95, 96, 227])
 @names("stride", [1, 2, 4])
-def test_caffenet_takes_any_size(size: int, stride: int):
+def test_caffenet_accepts_any_img_size(size: int, stride: int):
     options = CaffeNet(width_mult=0.1, img_size=size, stem_stride=stride)
     assert build_backbone(options, include_top=True)(torch.zeros(1, 3, size, size))["fc7"].shape == (1, 408)
 
 
-def test_weights_depend_on_the_seed_alone():
+def test_build_backbone_is_a_function_of_the_seed():
     torch.manual_seed(1)
     one = build_backbone(SMALL[0], include_top=True, seed=7).state_dict()
     state = torch.random.get_rng_state()
@@ -270,7 +273,7 @@ def test_weights_depend_on_the_seed_alone():
     assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
 
 
-def test_an_unknown_layer_is_refused_by_name():
+def test_forward_refuses_unknown_layers():
     backbone = build_backbone(SMALL[0], include_top=False)
     with pytest.raises(LayerError, match="caffenet: no layer 'fc6'; it has conv1, conv2, conv3, conv4, conv5"):
         backbone(torch.zeros(1, 3, 64, 64), ["fc6"])

@@ -46,7 +46,7 @@ def made(options: BackboneOptions, classes: int = 3, padding: int = 100) -> Fcn:
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_strides_kernels_and_crops_are_the_published_ones(
+def test_grid_has_the_published_strides_kernels_and_crops(
     options: BackboneOptions, stride: int, kernel: int, crop: int
 ) -> None:
     grid = made(options).grid
@@ -54,7 +54,7 @@ def test_strides_kernels_and_crops_are_the_published_ones(
 
 
 @pytest.mark.parametrize("ceil", [False, True])
-def test_cells_are_counted_as_torch_counts_them(ceil: bool) -> None:
+def test_window_cells_match_torch(ceil: bool) -> None:
     for kernel, stride, padding in ((3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 2, 1), (5, 3, 2), (1, 1, 0)):
         pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
         for length in range(kernel, 20):
@@ -100,7 +100,7 @@ def averaging(net: Fcn) -> None:
     ],
     ids=lambda options: options.slug,
 )
-def test_a_ramp_comes_back_as_that_ramp(options: BackboneOptions) -> None:
+def test_fcn_is_aligned_with_the_image(options: BackboneOptions) -> None:
     net = made(options).double()
     averaging(net)
     # Half of the largest receptive field, and a stride.
@@ -129,7 +129,7 @@ def test_a_ramp_comes_back_as_that_ramp(options: BackboneOptions) -> None:
     ],
     ids=lambda options: options.slug,
 )
-def test_fc7_of_a_image_of_the_backbones_own_size_is_the_backbones(options: BackboneOptions) -> None:
+def test_fcn_fc7_equals_the_backbones_at_img_size(options: BackboneOptions) -> None:
     backbone = build_backbone(options, include_top=True, seed=4).eval()
     net = made(options, padding=120 if options.img_size > 240 else 100)
     own, padded = (next(m for m in one.modules() if isinstance(m, nn.Conv2d)) for one in (backbone, net))
@@ -141,20 +141,20 @@ def test_fc7_of_a_image_of_the_backbones_own_size_is_the_backbones(options: Back
     torch.testing.assert_close(found[:, :, 0, 0], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_an_even_kernel_interpolates_as_torch_does() -> None:
+def test_upsample_with_an_even_kernel_matches_torch() -> None:
     net = made(Vgg16(width_mult=0.02, bn=False))
     scores = torch.randn(1, 3, 6, 7, generator=torch.Generator().manual_seed(1))
-    found = net.enlarge(scores, 170, 200)
+    found = net.upsample(scores, 170, 200)
     wanted = F.interpolate(scores, scale_factor=32, mode="bilinear", align_corners=False)
     # Half a stride lies before the first cell's center there, 63 / 2 pixels here, of which 19 are cropped.
     inner = slice(30, 150)
     torch.testing.assert_close(found[..., inner, inner], wanted[..., 33:153, 33:153])
 
 
-def test_an_odd_kernel_meets_each_score_and_halves_the_way_between() -> None:
+def test_upsample_with_an_odd_kernel_by_hand() -> None:
     net = made(ResNet18(width_mult=0.02))
     scores: Tensor = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    found = net.enlarge(scores, 128, 128)
+    found = net.upsample(scores, 128, 128)
     torch.testing.assert_close(found[..., ::32, ::32], scores)
     torch.testing.assert_close(found[..., ::32, 16:112:32], (scores[..., 1:] + scores[..., :-1]) / 2)
     # Behind the last cell all scores fade alike.
@@ -164,28 +164,28 @@ def test_an_odd_kernel_meets_each_score_and_halves_the_way_between() -> None:
 @pytest.mark.parametrize(
     "options", [SMALL, AlexNet(width_mult=0.02), Vgg16(width_mult=0.02, bn=False), ResNet18(width_mult=0.02)]
 )
-def test_a_image_of_any_size_has_scores_of_that_size(options: BackboneOptions) -> None:
+def test_fcn_accepts_any_image_size(options: BackboneOptions) -> None:
     net = made(options, classes=2)
     for height, width in ((1, 1), (33, 64), (70, 31)):
         with torch.no_grad():
             assert net(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
 
 
-def test_scores_start_at_zero_and_only_layers_of_the_network_learn() -> None:
+def test_fcn_scores_start_at_zero_and_all_layers_learn() -> None:
     net = made(SMALL)
     assert not net(torch.randn(1, 3, 40, 40)).any()
     assert "kernel" not in net.state_dict() and "kernel" not in dict(net.named_parameters())
     assert not any(isinstance(module, nn.Linear) for module in net.modules())
 
 
-def test_too_little_padding_is_refused() -> None:
-    with pytest.raises(LayerError, match=r"at the edges of a image; raise `padding` \(60\)"):
+def test_fcn_refuses_too_little_padding() -> None:
+    with pytest.raises(LayerError, match=r"the edges of an image; raise `padding` \(60\)"):
         made(CaffeNet(width_mult=0.02), padding=60)
     with pytest.raises(LayerError, match="caffenet without fc6, fc7"):
         Fcn(build_backbone(SMALL, include_top=False), 3)
 
 
-def test_what_covers_all_lengths_of_two_strides_covers_all() -> None:
+def test_grid_covers_all_lengths_if_it_covers_two_strides() -> None:
     for padding in (76, 82, 100):
         grid = Grid((Window(11, 4, padding), *[Window(3, 2, 0, True)] * 3, Window(6, 1, 0)))
         few = all(map(grid.covers, range(1, 65)))

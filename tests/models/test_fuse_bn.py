@@ -41,7 +41,7 @@ from ssltransfer.models.fuse_bn import fuse_conv_bn
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_the_function_stays(options: BackboneOptions, count: int) -> None:
+def test_fuse_conv_bn_keeps_the_function(options: BackboneOptions, count: int) -> None:
     backbone = shaken_backbone(options)
     x = torch.randn(
         2, 3, options.img_size, options.img_size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
@@ -56,7 +56,7 @@ def test_the_function_stays(options: BackboneOptions, count: int) -> None:
         torch.testing.assert_close(after[layer], before[layer], rtol=1e-9, atol=1e-9)
 
 
-def test_what_learned_learns_on() -> None:
+def test_fuse_conv_bn_keeps_requires_grad() -> None:
     backbone = build_backbone(ResNet18(width_mult=0.125, img_size=32), include_top=True)
     backbone.requires_grad_(False)
     backbone.get_submodule("layer4").requires_grad_(True)
@@ -66,7 +66,7 @@ def test_what_learned_learns_on() -> None:
     assert "layer4.0.conv1.bias" in learning and all(parameter.is_leaf for parameter in backbone.parameters())
 
 
-def test_caffenet_gets_no_local_response_normalization() -> None:
+def test_fuse_conv_bn_does_not_add_lrn() -> None:
     backbone = build_backbone(CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=True)
     fuse_conv_bn(backbone)
     assert not any(isinstance(module, nn.LocalResponseNorm | nn.BatchNorm2d) for module in backbone.modules())
@@ -75,12 +75,12 @@ def test_caffenet_gets_no_local_response_normalization() -> None:
 @pytest.mark.parametrize(
     "options", [ResNet50V2(width_mult=0.125, img_size=64), RevNet50(width_mult=0.125, img_size=64)]
 )
-def test_norms_before_convolutions_are_refused(options: BackboneOptions) -> None:
+def test_fuse_conv_bn_refuses_pre_activation_networks(options: BackboneOptions) -> None:
     with pytest.raises(LayerError, match=f"{options.name}: its batch norms do not come right after"):
         fuse_conv_bn(build_backbone(options, include_top=True))
 
 
-def test_norms_of_fully_connected_layers_alone() -> None:
+def test_fuse_conv_bn_of_linear_layers_only() -> None:
     backbone = shaken_backbone(AlexNetBN(width_mult=0.06, img_size=64))
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -10,7 +10,7 @@ from ssltransfer.models.hog_words import DESCRIPTOR, hog
 
 
 @pytest.mark.parametrize(("side", "cell"), [(64, 8), (48, 6), (66, 8)])
-def test_descriptors_are_scikit_images(side: int, cell: int):
+def test_hog_matches_scikit_image(side: int, cell: int):
     gray = np.random.default_rng(side).random((3, side, side)).astype(np.float32)
     gray[1, :, : side // 2] = 0.5  # flat areas: blocks without any gradient
     found = hog(torch.from_numpy(gray), cell)
@@ -28,11 +28,11 @@ def test_descriptors_are_scikit_images(side: int, cell: int):
         assert np.allclose(descriptors, expected.reshape(blocks**2, DESCRIPTOR), atol=2e-4)
 
 
-def test_the_published_setting_has_961_descriptors():
+def test_hog_at_the_published_setting_has_961_descriptors():
     assert hog(torch.rand(1, 256, 256), 8).shape == (1, 961, 36)
 
 
-def test_each_descriptor_counts_for_its_nearest_word(monkeypatch: pytest.MonkeyPatch):
+def test_hog_words_counts_nearest_words(monkeypatch: pytest.MonkeyPatch):
     backbone = build_backbone(HogWords(vocabulary_size=40, img_size=64), include_top=True)
     vocabulary = torch.rand(40, DESCRIPTOR) * 0.4
     backbone.load_state_dict({"vocabulary": vocabulary})

@@ -48,7 +48,7 @@ def classifier_input(network: nn.Module, classifier: str, x: Tensor) -> Tensor:
         ("googlenet", "fc", ("inception3a",), 64),
     ],
 )
-def test_computes_torchvisions_values(model: str, classifier: str, endpoints: tuple[str, ...], size: int) -> None:
+def test_layers_match_torchvision(model: str, classifier: str, endpoints: tuple[str, ...], size: int) -> None:
     options = Torchvision(model=model, return_nodes=endpoints, img_size=size)
     if not classifier:
         with pytest.raises(LayerError, match="does not end with a linear layer"):
@@ -81,7 +81,7 @@ def test_computes_torchvisions_values(model: str, classifier: str, endpoints: tu
         assert backbone.shapes()[layer] == tuple(value.shape[1:])
 
 
-def test_starts_as_the_library_starts_it() -> None:
+def test_library_initializes_the_weights() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         theirs = torchvision.models.get_model("resnet18", weights=None).state_dict()
@@ -92,7 +92,7 @@ def test_starts_as_the_library_starts_it() -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_nothing_beyond_the_layers_asked_for_is_computed() -> None:
+def test_forward_stops_after_the_last_requested_module() -> None:
     backbone = build_backbone(
         Torchvision(model="resnet18", return_nodes=("layer1", "layer3"), img_size=64), include_top=True
     ).eval()
@@ -110,7 +110,7 @@ def test_nothing_beyond_the_layers_asked_for_is_computed() -> None:
     assert any(name.startswith("network.layer1") for name in counts[0]) and counts[0][-1].startswith("network.layer1")
 
 
-def test_a_layer_is_not_changed_by_what_works_in_place_behind_it() -> None:
+def test_features_are_not_changed_by_inplace_modules() -> None:
     backbone = build_backbone(
         Torchvision(model="resnet18", return_nodes=("bn1",), img_size=64), include_top=True
     ).eval()
@@ -118,7 +118,7 @@ def test_a_layer_is_not_changed_by_what_works_in_place_behind_it() -> None:
     assert (found["bn1"] < 0).any()  # ReLU follows
 
 
-def test_of_a_module_that_is_called_twice_the_first_call_counts() -> None:
+def test_the_first_call_of_a_module_counts() -> None:
     path = "layer1.0.relu"
     backbone = build_backbone(
         Torchvision(model="resnet18", return_nodes=(path, "layer1.0"), img_size=64), include_top=True
@@ -128,7 +128,7 @@ def test_of_a_module_that_is_called_twice_the_first_call_counts() -> None:
     assert torch.equal(alone, among[path]) and not torch.equal(alone, among["layer1.0"])
 
 
-def test_swin_maps_have_their_channels_first() -> None:
+def test_swin_maps_are_channels_first() -> None:
     backbone = build_backbone(
         Torchvision(model="swin_t", return_nodes=("features.1",), img_size=64), include_top=True
     ).eval()
@@ -145,7 +145,7 @@ def test_gradients_reach_the_weights() -> None:
     assert learned == {"conv1", "stage2"}
 
 
-def test_written_and_read_again(tmp_path: Path) -> None:
+def test_write_and_read_model(tmp_path: Path) -> None:
     backbone = build_backbone(
         Torchvision(model="shufflenet_v2_x0_5", return_nodes=("stage2",), img_size=64), include_top=True
     )
@@ -160,7 +160,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
-def test_inside_a_task_names_stay_the_librarys() -> None:
+def test_tensor_names_inside_a_task_are_the_librarys() -> None:
     options = Torchvision(model="resnet18", img_size=64)
     task, other = (
         nn.ModuleDict({"backbone": build_backbone(options, include_top=True, seed=seed), "head": nn.Linear(3, 2)})
@@ -173,7 +173,7 @@ def test_inside_a_task_names_stay_the_librarys() -> None:
     assert isinstance(build_tile_backbone(Torchvision(model="resnet18"), seed=0), nn.Module)
 
 
-def test_costs_are_counted_without_weights() -> None:
+def test_flops_and_parameters_on_the_meta_device() -> None:
     options = Torchvision(model="regnet_y_400mf", img_size=64)
     assert parameters(options, True) > 3.9e6 and flops(options) > 1e6
 
@@ -186,12 +186,12 @@ def test_costs_are_counted_without_weights() -> None:
         ({"model": "resnet18", "return_nodes": ("layer5",)}, "resnet18 has no module 'layer5'; did you mean 'layer"),
     ],
 )
-def test_what_is_not_there_is_refused(options: dict[str, Any], said: str) -> None:
+def test_unknown_networks_and_modules_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(LayerError, match=said):
         build_backbone(Torchvision(**options), include_top=True)
 
 
-def test_what_is_no_layer_is_refused() -> None:
+def test_unsupported_layers_are_refused() -> None:
     backbone = build_backbone(
         Torchvision(model="vit_b_32", return_nodes=("encoder.ln",), img_size=64), include_top=True
     ).eval()
@@ -217,12 +217,12 @@ def test_what_is_no_layer_is_refused() -> None:
         {},
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_is_built(wrong: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Torchvision(**wrong)
 
 
-def test_without_timm_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_timm_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(LayerError, match="needs timm, which is not installed: pip install"):
         build_backbone(Timm(model="resnet18"), include_top=True)
@@ -237,9 +237,7 @@ def test_without_timm_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         ("vit_tiny_patch16_224", (), 64, {}),
     ],
 )
-def test_computes_timms_values(
-    model: str, endpoints: tuple[str, ...], size: int, maps: dict[str, tuple[int, ...]]
-) -> None:
+def test_layers_match_timm(model: str, endpoints: tuple[str, ...], size: int, maps: dict[str, tuple[int, ...]]) -> None:
     more = {"img_size": size} if "224" in model else {}
     torch.manual_seed(2)
     theirs = timm.create_model(model, pretrained=False, **more).eval()
@@ -255,6 +253,6 @@ def test_computes_timms_values(
         assert build_backbone(backbone.options, include_top=True).layers == (*endpoints, "pool")
 
 
-def test_timm_has_no_such_network() -> None:
+def test_unknown_timm_network_is_refused() -> None:
     with pytest.raises(LayerError, match="timm has no network 'resnet17x'; did you mean 'resnet"):
         build_backbone(Timm(model="resnet17x"), include_top=True)

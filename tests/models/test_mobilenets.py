@@ -12,7 +12,7 @@ from ssltransfer.models.state_dicts import load_tensors
 
 
 @pytest.mark.parametrize("width", [0.35, 1.0, 1.4])
-def test_computes_torchvisions_values(width: float) -> None:
+def test_layers_match_torchvision(width: float) -> None:
     torch.manual_seed(1)
     theirs = torchvision.models.mobilenet_v2(width_mult=width)
     for part in theirs.modules():
@@ -37,7 +37,7 @@ def test_computes_torchvisions_values(width: float) -> None:
     assert (found["conv1"] >= 0).all() and float(found["conv18"].max()) <= 6 and (found["block4"] < 0).any()
 
 
-def test_layers_and_tiles() -> None:
+def test_layers_and_tile_strides() -> None:
     with torch.device("meta"):
         shapes = build_backbone(MobileNetV2(), include_top=True).shapes()
     assert shapes == {

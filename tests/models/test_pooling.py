@@ -12,7 +12,7 @@ from ssltransfer.models.pooling import pooled, pooled_shape
 
 
 @given(st.integers(1, 64), st.integers(1, 40), st.integers(16, 9000))
-def test_a_stride_is_the_least_that_suffices(channels: int, side: int, limit: int) -> None:
+def test_max_dim_uses_the_smallest_stride(channels: int, side: int, limit: int) -> None:
     shape = pooled_shape((channels, side, side), Pool(max_dim=limit))
     stride = max(1, math.ceil(math.sqrt(channels * side * side / limit)))
     assert shape[1] == shape[2] == max(1, side // stride)
@@ -20,7 +20,7 @@ def test_a_stride_is_the_least_that_suffices(channels: int, side: int, limit: in
     assert pooled(torch.zeros(2, channels, side, side), Pool(max_dim=limit)).shape[1:] == shape
 
 
-def test_kolesnikovs_endpoints() -> None:
+def test_max_dim_matches_kolesnikov() -> None:
     """ResNet50 at 224 pixels: block1 to block4, at most 9000 numbers."""
     maps = [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]
     assert [pooled_shape(shape, Pool(max_dim=9000)) for shape in maps] == [
@@ -32,7 +32,7 @@ def test_kolesnikovs_endpoints() -> None:
 
 
 @pytest.mark.parametrize(("pool", "plain"), [("max", torch.amax), ("avg", torch.mean)])
-def test_sides_that_divide_are_blocks(pool: str, plain) -> None:  # type: ignore[no-untyped-def]
+def test_max_and_avg_pool_over_blocks(pool: str, plain) -> None:  # type: ignore[no-untyped-def]
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32))
     blocks = plain(x.reshape(2, 3, 4, 2, 4, 2), (3, 5))
     assert torch.allclose(pooled(x, Pool(**{pool: 4})), blocks, atol=1e-6)
@@ -41,13 +41,13 @@ def test_sides_that_divide_are_blocks(pool: str, plain) -> None:  # type: ignore
         assert torch.equal(pooled(x, Pool(max_dim=3 * 15)), F.max_pool2d(x, 3))
 
 
-def test_vectors_and_whole_maps_stay() -> None:
+def test_pooled_keeps_vectors_and_whole_maps() -> None:
     x = torch.arange(6.0).reshape(2, 3)
     assert pooled(x, None) is x and pooled_shape((3,), Pool(max=2)) == (3,)
     assert pooled_shape((3, 5, 5), None) == (3, 5, 5)
 
 
-def test_one_of_the_three_is_given() -> None:
+def test_pool_needs_exactly_one_option() -> None:
     for wrong in ({}, {"max": 2, "avg": 2}, {"avg": 1, "max_dim": 9}):
         with pytest.raises(ValueError, match="give one of max, avg and max_dim"):
             Pool(**wrong)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ def parameters(width: int) -> int:
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
-def test_parameters_and_pre_logits_at_the_papers_widths(width: int) -> None:
+def test_parameters_and_pre_logits_at_the_published_widths(width: int) -> None:
     with torch.device("meta"):
         backbone = build_backbone(ResNet50V2(width_mult=width), include_top=True)
     assert sum(p.numel() for p in backbone.parameters()) == parameters(width)
@@ -72,7 +72,7 @@ def textbook(backbone: Backbone, x: Tensor, strides: tuple[int, ...] = (1, 2, 2,
 
 
 @pytest.mark.parametrize("last_relu", [True, False])
-def test_computes_what_was_released(last_relu: bool) -> None:
+def test_matches_the_released_code(last_relu: bool) -> None:
     backbone, x = (
         shaken_backbone(SMALL.model_copy(update={"last_relu": last_relu})),
         noise(2, 3, 64, 64, dtype=torch.float64),
@@ -85,7 +85,7 @@ def test_computes_what_was_released(last_relu: bool) -> None:
     assert bool((found["block4"] < 0).any()) != last_relu
 
 
-def test_patches_have_the_released_strides() -> None:
+def test_patch_strides_match_the_released_code() -> None:
     usual, x = shaken_backbone(SMALL), noise(2, 3, 64, 64, dtype=torch.float64)
     tiles = build_tile_backbone(SMALL, seed=0).double().eval()
     tiles.load_state_dict(usual.state_dict())
@@ -96,14 +96,14 @@ def test_patches_have_the_released_strides() -> None:
         torch.testing.assert_close(found[layer], value, rtol=1e-9, atol=1e-9, msg=layer)
 
 
-def test_norms_are_tensorflows() -> None:
+def test_batch_norms_have_tensorflow_options() -> None:
     for momentum in (0.01, 0.2):
         backbone = build_backbone(SMALL.model_copy(update={"norm_momentum": momentum}), include_top=True)
         norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
         assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, momentum)}
 
 
-def test_a_representation_is_a_linear_function_of_the_average() -> None:
+def test_representation_is_linear_in_pool() -> None:
     backbone = build_backbone(SMALL.model_copy(update={"embed_dim": 12}), include_top=True, seed=3).double().eval()
     plain = build_backbone(SMALL, include_top=True, seed=3).double().eval()
     missing, unexpected = plain.load_state_dict(backbone.state_dict(), strict=False)
@@ -123,13 +123,13 @@ def test_a_representation_is_a_linear_function_of_the_average() -> None:
     assert SMALL.embedding_layer == "pool" and SMALL.spatial_layers[-1] == "block4"
 
 
-def test_ends_with_block3_and_dilated_if_told() -> None:
+def test_block4_and_output_stride_options() -> None:
     backbone = build_backbone(SMALL.model_copy(update={"block4": False, "output_stride": 8}), include_top=True)
     assert backbone.layers == ("conv1", "block1", "block2", "block3", "pool")
     assert backbone.shapes()["block3"] == (128, 8, 8)
 
 
-def test_a_random_network_has_values_of_a_usual_size_and_learns() -> None:
+def test_random_features_are_of_order_one_and_train() -> None:
     backbone = build_backbone(SMALL, include_top=True)
     x = noise(4, 3, 64, 64)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_a_random_network_has_values_of_a_usual_size_and_learns() -> None:
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
-def test_written_and_read_again(tmp_path: Path) -> None:
+def test_write_and_read_model(tmp_path: Path) -> None:
     backbone = shaken_backbone(SMALL.model_copy(update={"embed_dim": 12, "last_relu": False})).float()
     with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "half", {}))

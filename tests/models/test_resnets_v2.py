@@ -25,7 +25,7 @@ def meta(**options: object) -> Backbone:
         return build_backbone(ResNet101V2(**options), include_top=True)  # type: ignore[arg-type]
 
 
-def test_convolutions_are_those_of_torchvisions_resnet101() -> None:
+def test_convolutions_match_torchvision_resnet101() -> None:
     with torch.device("meta"):
         theirs = torchvision.models.resnet101()
     for block4 in (False, True):
@@ -37,7 +37,7 @@ def test_convolutions_are_those_of_torchvisions_resnet101() -> None:
         assert Counter(tuple(p.shape) for p in meta(block4=block4).parameters() if p.ndim == 4) == wanted
 
 
-def test_parameters_are_the_published_number() -> None:
+def test_parameters_match_the_paper() -> None:
     """44.54 million with 1000 answers (timm's resnetv2_101); v1 has a norm more in each block's first unit."""
     whole = sum(p.numel() for p in meta(block4=True).parameters()) + 2_049_000
     assert whole == 44_549_160 - 2 * (256 + 512 + 1024 + 2048)
@@ -67,7 +67,7 @@ def test_layers() -> None:
 
 
 @pytest.mark.parametrize("sides", [(64, 64), (75, 102)])
-def test_the_dilated_network_holds_the_strided_one(sides: tuple[int, int]) -> None:
+def test_dilated_map_contains_the_strided_one(sides: tuple[int, int]) -> None:
     dense = shaken_backbone(SMALL.model_copy(update={"block4": True}))
     strided = rebuild(dense, output_stride=16).double()
     strided.load_state_dict(dense.state_dict())  # rebuilding rounds to float32
@@ -110,7 +110,7 @@ def textbook(backbone: Backbone, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def test_units_are_the_textbooks() -> None:
+def test_units_match_a_plain_implementation() -> None:
     backbone = shaken_backbone(SMALL.model_copy(update={"output_stride": 16}))
     x = noise(2, 3, 64, 64, seed=2, dtype=torch.float64)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_units_are_the_textbooks() -> None:
     assert torch.allclose(found["pool"], wanted["block3"].mean((2, 3)), rtol=1e-6, atol=1e-8)
 
 
-def test_everything_learns() -> None:
+def test_all_parameters_get_gradients() -> None:
     backbone = build_backbone(SMALL, include_top=True).train()
     x = noise(2, 3, 64, 64, seed=3)
     backbone(x)["pool"].square().sum().backward()
@@ -129,7 +129,7 @@ def test_everything_learns() -> None:
 
 
 @pytest.mark.parametrize("block4", [False, True])
-def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
+def test_write_and_read_model(tmp_path: Path, block4: bool) -> None:
     backbone = shaken_backbone(SMALL.model_copy(update={"block4": block4, "output_stride": 16})).float()
     with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
@@ -140,7 +140,7 @@ def test_written_and_read_again(tmp_path: Path, block4: bool) -> None:
         assert torch.equal(model.backbone(x)["pool"], backbone(x)["pool"])
 
 
-def test_a_random_network_has_values_of_a_usual_size() -> None:
+def test_random_features_are_of_order_one() -> None:
     backbone = build_backbone(SMALL.model_copy(update={"block4": True}), include_top=True).eval()
     x = noise(2, 3, 64, 64, seed=3)
     with torch.no_grad():

@@ -47,7 +47,7 @@ def parameters(width: int) -> int:
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
-def test_parameters_and_pre_logits_at_the_papers_widths(width: int) -> None:
+def test_parameters_and_pre_logits_at_the_published_widths(width: int) -> None:
     backbone = meta(width_mult=width)
     assert sum(p.numel() for p in backbone.parameters()) == parameters(width)
     assert backbone.shapes()["pool"] == (512 * 4 * width,)
@@ -65,13 +65,13 @@ def test_parameters_and_pre_logits_at_the_papers_widths(width: int) -> None:
         (256, (128, 64, 32, 16, 8)),
     ],
 )
-def test_sides(size: int, sides: tuple[int, ...]) -> None:
+def test_map_sides(size: int, sides: tuple[int, ...]) -> None:
     shapes = meta(width_mult=0.25, img_size=size).shapes()
     assert tuple(shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")) == sides
     assert [shapes[name][0] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 64, 128, 256, 512]
 
 
-def test_patches_have_kolesnikovs_strides_and_the_same_tensors() -> None:
+def test_patch_strides_keep_the_tensors() -> None:
     tiles = build_tile_backbone(SMALL, seed=0)
     shapes = tiles.shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
@@ -114,7 +114,7 @@ def textbook(backbone: Backbone, x: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "more", [{}, {"last_relu": False}, {"embed_dim": 5, "width_mult": 0.3, "grad_checkpointing": True}]
 )
-def test_computes_what_was_published(more: dict[str, Any]) -> None:
+def test_matches_the_paper(more: dict[str, Any]) -> None:
     backbone = shaken(build_backbone(SMALL.model_copy(update=more), include_top=True).double().eval())
     x = noise(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_computes_what_was_published(more: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_blocks_can_be_inverted(number: int) -> None:
+def test_reversible_inverse(number: int) -> None:
     backbone = shaken(build_backbone(RevNet50(width_mult=0.5, img_size=64), include_top=True).eval())
     block = backbone.get_submodule(f"block{number}")
     assert isinstance(block, Reversible)
@@ -146,7 +146,7 @@ def gradients(backbone: nn.Module, x: Tensor, last: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_gradients_are_those_of_ordinary_backpropagation(training: bool) -> None:
+def test_grad_checkpointing_gives_equal_gradients(training: bool) -> None:
     options = SMALL.model_copy(update={"embed_dim": 7})
     plain = shaken(build_backbone(options, include_top=True, seed=3).double()).train(training)
     again = (
@@ -168,7 +168,7 @@ def test_gradients_are_those_of_ordinary_backpropagation(training: bool) -> None
     assert set(counters) == {int(training)}
 
 
-def test_what_is_frozen_stays_without_a_gradient() -> None:
+def test_frozen_parameters_get_no_gradient() -> None:
     block = row(3, grad_checkpointing=True)
     block[1].requires_grad_(False)
     block(noise(2, 32, 5, 5)).sum().backward()
@@ -182,7 +182,7 @@ def test_what_is_frozen_stays_without_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_under_autocast_the_streams_keep_their_precision(inside: bool) -> None:
+def test_streams_are_float32_under_autocast(inside: bool) -> None:
     plain, again = row(6, grad_checkpointing=False), row(6, grad_checkpointing=True)
     x = noise(4, 32, 8, 8)
     found = []
@@ -224,14 +224,14 @@ def kept(block: Reversible) -> int:
     return sum(v.untyped_storage().nbytes() for at, v in held.items() if at not in weights)
 
 
-def test_what_is_kept_does_not_grow_with_depth() -> None:
+def test_stored_activations_do_not_grow_with_depth() -> None:
     end = 4 * 32 * 8 * 8 * 4
     assert [kept(row(units, grad_checkpointing=True)) for units in (1, 4, 16)] == [end, end, end]
     ordinary = [kept(row(units, grad_checkpointing=False)) for units in (1, 4, 16)]
     assert ordinary[2] > 3 * ordinary[1] > 6 * ordinary[0] > 6 * end
 
 
-def test_memory_while_the_backward_pass_runs_does_not_grow_with_depth() -> None:
+def test_backward_memory_does_not_grow_with_depth() -> None:
     """The most that autograd holds at any time, forward and backward, without the weights."""
 
     def most(units: int) -> int:
@@ -260,7 +260,7 @@ def test_memory_while_the_backward_pass_runs_does_not_grow_with_depth() -> None:
     assert most(2) == most(16) > 0
 
 
-def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None:
+def test_sync_bn_updates_statistics_once_per_batch(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         alone, common = row(3, grad_checkpointing=True), row(3, grad_checkpointing=True)
@@ -278,14 +278,14 @@ def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None
         dist.destroy_process_group()
 
 
-def test_a_random_network_has_values_of_a_usual_size() -> None:
+def test_random_features_are_of_order_one() -> None:
     backbone = build_backbone(SMALL, include_top=True).eval()
     with torch.no_grad():
         for layer, value in backbone(noise(2, 3, 64, 64), backbone.layers).items():
             assert layer == "pool" or 0.2 < float(value.std()) < 10, layer
 
 
-def test_everything_learns() -> None:
+def test_all_parameters_get_gradients() -> None:
     backbone = build_backbone(
         SMALL.model_copy(update={"grad_checkpointing": True, "embed_dim": 6}), include_top=True
     ).train()
@@ -294,7 +294,7 @@ def test_everything_learns() -> None:
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
-def test_learns_to_tell_images_apart() -> None:
+def test_trains_to_separate_images() -> None:
     backbone = build_backbone(
         SMALL.model_copy(update={"grad_checkpointing": True, "embed_dim": 4}), include_top=True, seed=1
     ).train()
@@ -310,7 +310,7 @@ def test_learns_to_tell_images_apart() -> None:
     assert losses[-1] < 0.3 < 1 < losses[0]
 
 
-def test_written_and_read_again(tmp_path: Path) -> None:
+def test_write_and_read_model(tmp_path: Path) -> None:
     backbone = shaken(
         build_backbone(SMALL.model_copy(update={"grad_checkpointing": True, "embed_dim": 12}), include_top=True)
     )

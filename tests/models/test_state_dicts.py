@@ -15,7 +15,7 @@ SMALL = {"width_mult": 0.125, "img_size": 64}
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.encoder_q.", "backbone.", "teacher.backbone."])
-def test_prefixes_are_found_and_heads_left(prefix: str):
+def test_load_tensors_detects_prefixes_and_ignores_heads(prefix: str):
     source = build_backbone(ResNet18(**SMALL), include_top=True, seed=5)
     tensors = {prefix + key: value for key, value in source.state_dict().items()}
     tensors |= {f"{prefix}fc.weight": torch.zeros(10, 64), "module.queue": torch.zeros(4)}
@@ -41,21 +41,21 @@ def twice(one: str, two: str) -> dict[str, torch.Tensor]:
         ("teacher.backbone.", "student.backbone."),
     ],
 )
-def test_of_two_networks_the_published_one_is_taken(taken: str, other: str):
+def test_load_tensors_takes_the_published_one_of_two_networks(taken: str, other: str):
     backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     assert repr(taken) in load_tensors(backbone, twice(taken, other), "f")
     first = build_backbone(AlexNet(**SMALL), include_top=True, seed=1).state_dict()["features.0.weight"]
     assert torch.equal(backbone.state_dict()["features.0.weight"], first)
 
 
-def test_of_two_networks_that_fit_alike_one_must_be_named():
+def test_load_tensors_refuses_ambiguous_prefixes():
     backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     with pytest.raises(ArtifactError, match=r"2 times, under 'a\.', 'b\.'; select one by `prefix`"):
         load_tensors(backbone, twice("a.", "b."), "f")
     assert "prefix 'b.'" in load_tensors(backbone, twice("a.", "b."), "f", prefix="b.")
 
 
-def test_another_width_and_a_missing_tensor_are_named():
+def test_load_tensors_names_missing_and_misshapen_tensors():
     tensors = dict(build_backbone(AlexNet(width_mult=0.25, img_size=64), include_top=True).state_dict())
     backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     with pytest.raises(
@@ -68,7 +68,7 @@ def test_another_width_and_a_missing_tensor_are_named():
         load_tensors(backbone, tensors, "f")
 
 
-def test_what_may_stay_fresh_is_named() -> None:
+def test_load_tensors_fresh_tensors_may_be_missing() -> None:
     """A file of convolutions alone fills a whole network where that is allowed, and the rest stays as it was."""
     source = build_backbone(AlexNet(**SMALL), include_top=True, seed=1).state_dict()
     tensors = {f"m.{key}": value for key, value in source.items() if key.startswith("features.")}
@@ -87,7 +87,7 @@ def test_what_may_stay_fresh_is_named() -> None:
         load_tensors(backbone, tensors, "f", fresh=["classifier.*"])
 
 
-def test_a_network_that_was_wrapped_inside_is_found(tmp_path: Path) -> None:
+def test_read_tensors_removes_inner_dataparallel_prefixes(tmp_path: Path) -> None:
     """DeepCluster's files: `features.module.0.weight`, beside a classifier that was not wrapped."""
     source = build_backbone(AlexNet(**SMALL), include_top=True, seed=1).state_dict()
     torch.save(
@@ -98,7 +98,7 @@ def test_a_network_that_was_wrapped_inside_is_found(tmp_path: Path) -> None:
     assert "prefix ''" in load_tensors(backbone, read_tensors(tmp_path / "d.pth"), "f")
 
 
-def test_old_files_without_counters_of_batch_norm_are_taken():
+def test_load_tensors_without_batch_norm_counters():
     source = build_backbone(ResNet18(**SMALL), include_top=True, seed=5).state_dict()
     tensors = {key: value for key, value in source.items() if not key.endswith("num_batches_tracked")}
     backbone = build_backbone(ResNet18(**SMALL), include_top=True)
@@ -106,7 +106,7 @@ def test_old_files_without_counters_of_batch_norm_are_taken():
     assert all(torch.equal(value, source[key]) for key, value in backbone.state_dict().items())
 
 
-def test_tensors_are_found_in_nested_dicts(tmp_path: Path):
+def test_read_tensors_flattens_nested_dicts(tmp_path: Path):
     tensor = torch.arange(3.0)
     torch.save({"epoch": 3, "state_dict": {"a.b": tensor, "n": 1}}, tmp_path / "moco.pth")
     torch.save({"teacher": {"a": {"b": tensor}}, "optimizer": {"lr": 0.1}}, tmp_path / "dino.pth")
@@ -117,7 +117,7 @@ def test_tensors_are_found_in_nested_dicts(tmp_path: Path):
         read_tensors(tmp_path / "none.pth")
 
 
-def test_the_content_says_what_a_file_is(tmp_path: Path) -> None:
+def test_read_tensors_ignores_the_suffix(tmp_path: Path) -> None:
     # A header of 128 bytes begins with the same byte as a pickle.
     for wide in range(1, 40):
         safetensors.torch.save_file({"a" * wide: torch.ones(3)}, tmp_path / "w.pth")

@@ -16,7 +16,7 @@ def plain(x: Tensor, weight: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (3, 5), (4, 7)])
-def test_the_fast_form_is_the_plain_one(height: int, width: int) -> None:
+def test_unpooled_convolution_matches_the_plain_form(height: int, width: int) -> None:
     torch.manual_seed(height)
     layer = UnpooledConvolution(3, 4).double()
     x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
@@ -32,7 +32,7 @@ def test_the_fast_form_is_the_plain_one(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_block_is_lainas(training: bool) -> None:
+def test_up_projection_matches_laina(training: bool) -> None:
     torch.manual_seed(0)
     block = UpProjection(6, 4).train(training)
     for value in block.state_dict().values():

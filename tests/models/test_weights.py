@@ -25,7 +25,7 @@ def written(folder: Path, options: BackboneOptions, *, include_top: bool = False
 
 @pytest.mark.parametrize("options", [CaffeNet(**SMALL), Vgg16(**SMALL), ResNet18(**SMALL)], ids=lambda o: o.name)
 @pytest.mark.parametrize("include_top", [False, True])
-def test_what_is_written_is_read(tmp_path: Path, options: BackboneOptions, include_top: bool):
+def test_write_model_read_model_round_trip(tmp_path: Path, options: BackboneOptions, include_top: bool):
     model = read_model(written(tmp_path / "one", options, include_top=include_top, seed=3))
     backbone = build_backbone(options, include_top=include_top, seed=3).eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
@@ -39,14 +39,14 @@ def test_what_is_written_is_read(tmp_path: Path, options: BackboneOptions, inclu
     assert file_digest(tmp_path / "one" / "backbone.safetensors") == model.digest
 
 
-def test_equal_weights_give_equal_bytes(tmp_path: Path):
+def test_write_model_gives_equal_bytes_for_equal_weights(tmp_path: Path):
     for name in ("one", "two"):
         written(tmp_path / name, CaffeNet(**SMALL), seed=1)
     for file in ("backbone.safetensors", "backbone.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_a_written_resnet_loads_in_plain_torchvision(tmp_path: Path):
+def test_written_resnet_loads_in_torchvision(tmp_path: Path):
     written(tmp_path, ResNet18())
     theirs = torchvision.models.resnet18()
     missing, unexpected = theirs.load_state_dict(
@@ -55,7 +55,7 @@ def test_a_written_resnet_loads_in_plain_torchvision(tmp_path: Path):
     assert missing == ["fc.weight", "fc.bias"] and not unexpected
 
 
-def test_a_swapped_file_of_weights_is_refused(tmp_path: Path):
+def test_read_model_refuses_other_weights(tmp_path: Path):
     manifest = written(tmp_path / "one", CaffeNet(**SMALL), seed=1)
     written(tmp_path / "two", CaffeNet(**SMALL), seed=2)
     (tmp_path / "two" / "backbone.safetensors").replace(tmp_path / "one" / "backbone.safetensors")
@@ -63,7 +63,7 @@ def test_a_swapped_file_of_weights_is_refused(tmp_path: Path):
         read_model(manifest)
 
 
-def test_activations_that_differ_are_refused(tmp_path: Path):
+def test_read_model_refuses_different_activations(tmp_path: Path):
     """The digests agree, but the network computes something else: as if the backbone's code had changed."""
     manifest = written(tmp_path / "one", CaffeNet(**SMALL), seed=1)
     written(tmp_path / "two", CaffeNet(**SMALL), seed=2)
@@ -74,7 +74,7 @@ def test_activations_that_differ_are_refused(tmp_path: Path):
         read_model(manifest)
 
 
-def test_a_file_of_another_architecture_is_refused(tmp_path: Path):
+def test_read_model_refuses_another_architecture(tmp_path: Path):
     manifest = written(tmp_path, CaffeNet(**SMALL))
     about = read_json(tmp_path / "backbone.json")
     about["backbone"] = json.loads(CaffeNet(width_mult=0.25, img_size=64).canonical())
@@ -85,7 +85,7 @@ def test_a_file_of_another_architecture_is_refused(tmp_path: Path):
         read_model(manifest)
 
 
-def test_a_manifest_of_something_else_is_refused(tmp_path: Path):
+def test_read_model_refuses_other_manifests(tmp_path: Path):
     write_json(tmp_path / "manifest.json", {"stage": "cluster"})
     with pytest.raises(ArtifactError, match="not the manifest of a model"):
         read_model(tmp_path / "manifest.json")

@@ -39,7 +39,7 @@ def test_parameters(width: int, size: int) -> None:
         assert count == sum(p.numel() for p in theirs.parameters()) - biases - logits + 4 * 4096 == 139_583_936
 
 
-def test_computes_what_was_released() -> None:
+def test_matches_the_released_code() -> None:
     backbone = build_backbone(SMALL, include_top=True).double().eval()
     generator = torch.Generator().manual_seed(2)
     for part in backbone.modules():
@@ -87,6 +87,6 @@ def test_layers() -> None:
 
 @pytest.mark.parametrize("size", [64, 65, 95, 96])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_takes_any_size(size: int, stride: int) -> None:
+def test_accepts_any_img_size(size: int, stride: int) -> None:
     backbone = build_backbone(Vgg19BN(width_mult=0.05, img_size=size, stem_stride=stride), include_top=True).eval()
     assert backbone(torch.zeros(1, 3, size, size))["fc7"].shape == (1, 208)
