@@ -1,4 +1,4 @@
-"""The network frozen up to a layer, all behind it trained afresh (Noroozi & Favaro 2016, table 2; protocols 4.4)."""
+"""Train all layers after a frozen one from scratch (Noroozi & Favaro 2016, table 2; protocols 4.4)."""
 
 from __future__ import annotations
 
@@ -67,23 +67,23 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 class PartialFinetuneTask(Task):
-    """A frozen lower part, and the rest of the same architecture from nothing with a classifier.
+    """A frozen lower part, and the rest of the same architecture from scratch with a classifier.
 
-    A network without fully-connected layers (ResNet) is classified from its pooled features.
+    In a network without fully-connected layers (ResNet) the classifier reads the pooled features.
 
     Args:
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
-        layer: the last frozen one.
+        layer: the last frozen layer.
         options: of the protocol.
         num_classes: K.
-        seed: of the fresh weights.
+        seed: of the new weights.
     """
 
     def __init__(self, model: PretrainedModel, layer: str, options: Options, num_classes: int, seed: int):
         super().__init__()
         self.model, self.layer = model, layer
         self.crops = options.crops
-        # By layer, so that a training does not hang on which others there are.
+        # By layer, so that a training does not depend on the other layers that are measured.
         seed = seed_of(seed, "retrained", layer)
         self.backbone = build_backbone(model.backbone.options, include_top=True, seed=seed, dropout=options.dropout)
         self.later = self.backbone.layers[self.backbone.layers.index(layer) + 1 :]
@@ -98,7 +98,7 @@ class PartialFinetuneTask(Task):
         self.chance_loss = math.log(num_classes)
 
     def _never_used(self) -> list[nn.Parameter]:
-        """Parameters of the fresh backbone up to the frozen layer: those that no gradient reaches."""
+        """Parameters of the new backbone up to the frozen layer: those without a gradient."""
         self.eval()
         x = torch.zeros(1, *self.backbone.shapes()[self.layer])
         self._rest(x).sum().backward()
@@ -108,7 +108,7 @@ class PartialFinetuneTask(Task):
 
     @property
     def transform(self) -> Transform:
-        """The square from which the device crops."""
+        """The central square; it is cropped on the device."""
         backbone = self.backbone.options
         return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
@@ -129,7 +129,7 @@ class PartialFinetuneTask(Task):
         """uint8 (B, 3, S, S) -> float (B, K)."""
         with torch.no_grad():
             frozen = self.model.layers_of(images, [self.layer])[self.layer]
-        # A copy, since the next step may work in place on what inference mode or the frozen backbone still hold.
+        # A copy, since the next layer may work in place on a tensor of inference mode or of the frozen backbone.
         return self._rest(frozen.clone())
 
     def _rest(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Linear classifiers on every frozen layer, trained side by side (Zhang et al. 2016, 2017; protocols 4.4)."""
+"""Linear classifiers on all frozen layers, trained together (Zhang et al. 2016, 2017; protocols 4.4)."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 class PerLayerProbes(Task):
-    """A frozen backbone and one linear classifier a layer; the losses are independent and summed.
+    """A frozen backbone with one linear classifier per layer; the losses are independent and summed.
 
-    Each map is resized until channels x side^2 is at most `max_features`, then normalized by batch statistics without
+    Each map is resized until channels x side^2 is at most `max_features`, then normalized by batch norm without
     parameters, then classified. The classifiers start at N(0, 0.01) [chosen: Caffe's usual filler].
 
     Args:
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
-        layers: which.
+        layers: their names.
         options: of the protocol.
         num_classes: K.
         seed: of the classifiers' weights.
 
     Attributes:
-        pooled: layer -> shape of what is classified.
+        pooled: layer -> input shape of its classifier.
     """
 
     def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, num_classes: int, seed: int):
@@ -95,7 +95,7 @@ class PerLayerProbes(Task):
 
     @property
     def transform(self) -> Transform:
-        """The square from which the device crops."""
+        """The central square; it is cropped on the device."""
         backbone = self.model.backbone.options
         return ResizeCenterCrop(backbone.short_side, backbone.short_side)
 
@@ -145,7 +145,7 @@ def probe_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
 
 
 def resized(x: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
-    """A map (B, C, H, W) brought to (B, *shape); vectors stay."""
+    """A map (B, C, H, W) resized to (B, *shape); vectors are unchanged."""
     if tuple(x.shape[1:]) == shape:
         return x
     side = shape[-1]
@@ -159,7 +159,7 @@ def resized(x: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
 def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Module:
     norm = nn.BatchNorm2d(shape[0], affine=False) if len(shape) == 3 else nn.BatchNorm1d(shape[0], affine=False)
     with torch.random.fork_rng(devices=[]):
-        # By layer, so that a probe does not hang on which others are trained beside it.
+        # By layer, so that a probe does not depend on the other layers.
         torch.manual_seed(seed_of(seed, "probe", layer))
         linear = nn.Linear(math.prod(shape), classes)
         initialize_last(linear)
