@@ -10,20 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import FinetuneFromLayer as Options
-from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
-from ssltransfer.protocols.crops import mean_softmax, predict_crops
+from ssltransfer.protocols.crops import CropTask, mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
 from ssltransfer.protocols.layers import best_layer, layers_to_measure
 from ssltransfer.training.fit import TrainResult
-from ssltransfer.training.task import Task, accuracy
+from ssltransfer.training.task import accuracy
 
 
 @PROTOCOLS.register(Options)
@@ -66,7 +64,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     return EvalResult({"best": values[best], **values}, classes.chance, details, results[best].measured)
 
 
-class PartialFinetuneTask(Task):
+class PartialFinetuneTask(CropTask):
     """A frozen lower part, and the rest of the same architecture from scratch with a classifier.
 
     In a network without fully-connected layers (ResNet) the classifier reads the pooled features.
@@ -106,23 +104,9 @@ class PartialFinetuneTask(Task):
         self.zero_grad(set_to_none=True)
         return unused
 
-    @property
-    def transform(self) -> Transform:
-        """The central square; it is cropped on the device."""
-        backbone = self.backbone.options
-        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
-
-    @property
-    def val_transform(self) -> Transform:
-        """The center crop."""
-        return self.model.view
-
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
-        images = batch.images
-        if self.training:
-            images = random_hflip(random_crop(images, rng, self.backbone.options.img_size), rng)
-        target, logits = batch.targets["label"], self.logits(images)
+        target, logits = batch.targets["label"], self.logits(self.augment(batch.images, rng))
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
 
     def logits(self, images: Tensor) -> Tensor:
@@ -144,4 +128,4 @@ class PartialFinetuneTask(Task):
         def classify(crops: list[Tensor]) -> np.ndarray:
             return mean_softmax([self.logits(crop) for crop in crops]).argmax(1)
 
-        return np.concatenate(predict_crops(context, self, self.backbone.options, self.crops, classify))
+        return np.concatenate(predict_crops(context, self, self.crops, classify))

@@ -22,7 +22,7 @@ def as_mat(path: Path, boxes: np.ndarray, names: np.ndarray) -> Path:
 
 
 def test_read_proposals_mat(tmp_path: Path) -> None:
-    """Rows y1, x1, y2, x2 from 1, both corners inside; a image with one box, and one with none."""
+    """Rows y1, x1, y2, x2 from 1, both corners inside; an image with one box, and one with none."""
     boxes = cells(np.array([[1.0, 3, 10, 20], [5, 5, 5, 5]]), np.array([[2.0, 1, 4, 3]]), np.zeros((0, 4)))
     found = read_proposals(as_mat(tmp_path / "a.mat", boxes, cells("000005", "000007", "2008_000009").T))
     assert isinstance(found, dict)

@@ -19,7 +19,7 @@ from ssltransfer.protocols.detection.boxes import Detections
 IMAGES = 6
 HEIGHT = 180  # pixels; two images beside each other stay below 40 kB
 CERTAIN = 0.5  # score from which a detection is drawn
-FEW = 3  # drawn at most of a image where nothing is certain
+FEW = 3  # drawn at most of an image where nothing is certain
 CLASSES = 6  # whose curves are drawn: the most frequent ones
 LEVELS = np.arange(41) / 40  # of recall
 # Okabe & Ito 2008, in turns.
