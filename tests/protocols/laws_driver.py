@@ -21,7 +21,7 @@ import torch
 
 from ssltransfer import cli
 from ssltransfer.artifacts import features as stores
-from ssltransfer.config.entities import Features, Measurement
+from ssltransfer.config.entities import EvaluationSpec, Features
 from ssltransfer.protocols import crops, logreg, probes
 from ssltransfer.protocols.base import PROTOCOLS
 from ssltransfer.stages import evaluate, features
@@ -45,7 +45,7 @@ def given(job: Job, output: Path) -> dict[str, Path]:
 def measure(job: Job, output: Path) -> None:
     """One evaluation."""
     threads = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    evaluate.run(Measurement.parse(job["spec"]), output=output, threads=threads, **given(job, output))
+    evaluate.run(EvaluationSpec.parse(job["spec"]), output=output, threads=threads, **given(job, output))
 
 
 def command(job: Job, output: Path) -> None:
@@ -121,7 +121,7 @@ def main(mode: str, plan: Path) -> None:
         return
     assert Checkpoint(Path("x")).due(1), "set SSLTRANSFER_CHECKPOINT_STEPS=1"
     for job in jobs:
-        PROTOCOLS[type(Measurement.parse(job["spec"]).protocol)]
+        PROTOCOLS[type(EvaluationSpec.parse(job["spec"]).protocol)]
     torch.set_num_threads(1)
     stores.CHUNK_BYTES = 1 << 13
     logreg.SEGMENT = 5

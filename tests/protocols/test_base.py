@@ -6,7 +6,7 @@ import pytest
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index, write_index
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import Knn, LogReg, Pool
 from ssltransfer.protocols.base import classes_of, evenly_spaced
 from ssltransfer.protocols.classification_scores import per_class_metrics
@@ -60,7 +60,7 @@ def test_evaluate_rejects_features_of_other_layer_or_pooling(chain, tmp_path: Pa
     }
     for protocol in (LogReg(layer="conv3", pool=Pool(max=3)), LogReg(layer="conv4")):
         with pytest.raises(ArtifactError, match="features of layer conv4"):
-            run(Measurement(protocol=protocol, train="a", test="b"), output=tmp_path / "m.json", threads=1, **given)
+            run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=tmp_path / "m.json", threads=1, **given)
 
 
 def test_evaluate_rejects_train_test_overlap(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -68,6 +68,6 @@ def test_evaluate_rejects_train_test_overlap(chain, tmp_path: Path) -> None:  # 
     train, test = read_index(chain.train), read_index(chain.test)
     digests = [train.digests[0], *test.digests[1:]]
     write_index(tmp_path / "doubled.parquet", replace(test, digests=digests))
-    spec = Measurement(protocol=Knn(layer="conv4", pool=Pool(max=3)), train="a", test="b")
+    spec = EvaluationSpec(protocol=Knn(layer="conv4", pool=Pool(max=3)), train="a", test="b")
     with pytest.raises(ArtifactError, match="b: 1 of its 30 images also occur in the training set a"):
         run(spec, model=chain.model, train=chain.train, test=tmp_path / "doubled.parquet", output=tmp_path / "m.json")

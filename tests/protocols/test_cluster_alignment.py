@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import ClusterAlignment, Pool
 from ssltransfer.kmeans import ArraySource, kmeans
 from ssltransfer.protocols.cluster_alignment import match, similarities
@@ -54,7 +54,7 @@ def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:  # type:
     output = tmp_path / "ca" / "tiny.json"
     protocol = ClusterAlignment(layer="conv4", pool=Pool(max=3), max_iter=3)
     run(
-        Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1)),
+        EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1)),
         model=chain.model,
         train=chain.train,
         test=chain.test,

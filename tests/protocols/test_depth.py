@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, HogWords, ResNet18, ResNet101V2, Vgg16
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.formats import Rgbd
 from ssltransfer.config.protocols import Depth
 from ssltransfer.config.schedule import Schedule
@@ -177,14 +177,14 @@ def measured(folder: Path, backbone: BackboneOptions, images: tuple[Path, Path],
     protocol = Depth(**FINE, scale=(1.0, 1.0), rotation=0.0, schedule=schedule)  # type: ignore[arg-type]
     output = folder / "depth" / "m.json"
     given = {"model": make_model(folder / "m", backbone), "train": images[0], "test": images[1], "threads": 1}
-    run(Measurement(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
+    run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
     found = read_metrics(output)
     print({name: round(found.mean(name), 3) for name in found.values}, found.chance, found.details["chance_loss"])
     return found
 
 
 def test_evaluate_is_reproducible(rooms: tuple[Path, Path], tmp_path: Path) -> None:
-    spec = Measurement(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
     model = make_model(tmp_path / "m", NARROW)
     for name in ("one", "two"):
         output = tmp_path / name / "depth" / "m.json"
@@ -209,7 +209,7 @@ def test_evaluate_resumes_to_same_result(
 ) -> None:
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     model = make_model(tmp_path / "m", NARROW)
-    spec = Measurement(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b")  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b")  # type: ignore[arg-type]
     given = {"model": model, "train": rooms[0], "test": rooms[1], "threads": 1}
     run(spec, output=tmp_path / "whole" / "m.json", **given)  # type: ignore[arg-type]
     monkeypatch.setattr(depth, "DepthTask", Cut)
@@ -258,7 +258,7 @@ def test_evaluate_on_real_images(kitchen: Path, tmp_path: Path) -> None:
     )
     output = tmp_path / "depth" / "m.json"
     given = {"model": model, "train": tmp_path / "train.parquet", "test": tmp_path / "test.parquet"}
-    run(Measurement(protocol=protocol, train="a", test="b"), output=output, threads=1, **given)  # type: ignore[arg-type]
+    run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=output, threads=1, **given)  # type: ignore[arg-type]
     found = read_metrics(output)
     print({name: found.mean(name) for name in found.values}, found.chance, found.details["chance_loss"])
     assert found.chance is not None and found.mean("d1") > found.chance + 10

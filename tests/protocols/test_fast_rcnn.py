@@ -11,7 +11,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.formats import Voc
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.config.schedule import Schedule
@@ -130,7 +130,7 @@ def test_evaluate_is_reproducible_and_resumes(
     boxes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model(tmp_path / "m", BACKBONE)
-    spec = Measurement(protocol=small(score_thresh=0.0), train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=small(score_thresh=0.0), train="a", test="b", seeds=(0, 1))
     given = {"model": model, "train": boxes[0], "test": boxes[1], "threads": 1}
     run(spec, output=tmp_path / "one" / "voc" / "m.json", **given)  # type: ignore[arg-type]
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "1")
@@ -163,7 +163,7 @@ def test_evaluate_is_reproducible_and_resumes(
 
 
 def test_evaluate_rejects_sets_without_boxes(boxes: tuple[Path, Path], chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    spec = Measurement(protocol=small(), train="a", test="b")
+    spec = EvaluationSpec(protocol=small(), train="a", test="b")
     with pytest.raises(ArtifactError, match=r"a: was indexed without boxes; set `targets: boxes`"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)
     with pytest.raises(ArtifactError, match="b: its classes are not those of a"):
@@ -185,7 +185,7 @@ def test_evaluate_on_real_images(real_data: Path, tmp_path: Path) -> None:
     options = small(
         8, proposals=(str(tmp_path / "p.pkl"),), min_size=(128,), test_min_size=128, multiscale_min_size=None
     )
-    spec = Measurement(protocol=options.model_copy(update={"score_thresh": 0.0}), train="a", test="b")
+    spec = EvaluationSpec(protocol=options.model_copy(update={"score_thresh": 0.0}), train="a", test="b")
     output = tmp_path / "voc" / "m.json"
     given = {
         "model": make_model(tmp_path / "m", BACKBONE),
@@ -217,7 +217,7 @@ def test_evaluate_learns_to_detect(tmp_path: Path) -> None:
             schedule=schedule,
         )
         output = tmp_path / str(steps) / "m.json"
-        spec = Measurement(protocol=options, train="a", test="b")
+        spec = EvaluationSpec(protocol=options, train="a", test="b")
         run(spec, model=model, train=train, test=test, output=output, threads=1)
         found[steps] = read_metrics(output).mean()
     assert found[1] < 2 and found[400] > 7

@@ -7,7 +7,7 @@ from inputs import make_model
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import ResNet18
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
@@ -93,7 +93,7 @@ def test_task_rejects_other_backbones(chain) -> None:  # type: ignore[no-untyped
 
 def test_evaluate_is_reproducible(boxes: tuple[Path, Path], tmp_path: Path) -> None:
     model = make_model(tmp_path / "m", BACKBONE)
-    spec = Measurement(protocol=small(score_thresh=0.0), train="a", test="b")
+    spec = EvaluationSpec(protocol=small(score_thresh=0.0), train="a", test="b")
     for name in ("one", "two"):
         output = tmp_path / name / "voc" / "m.json"
         run(spec, model=model, train=boxes[0], test=boxes[1], output=output, threads=1)

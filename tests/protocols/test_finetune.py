@@ -13,7 +13,7 @@ from torch import nn
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.backbones import CaffeNet
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, sequential_keys
@@ -88,7 +88,7 @@ def test_voc_classification_with_both_options(model: Path, tmp_path: Path) -> No
     )
     for name in ("one", "two"):
         run(
-            Measurement(protocol=protocol, train="a", test="b"),
+            EvaluationSpec(protocol=protocol, train="a", test="b"),
             model=model,
             train=train,
             test=test,

@@ -11,7 +11,7 @@ from inputs import context_of
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FinetuneFromLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
@@ -76,7 +76,7 @@ def test_predict_averages_ten_crops(chain, tmp_path: Path) -> None:  # type: ign
 
 def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     protocol = FinetuneFromLayer(layers=("conv2", "conv5"), schedule=SHORT)
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))
     found = []
     for name in ("one", "two"):
         output = tmp_path / name / "tiny.json"
@@ -90,6 +90,6 @@ def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:  # type: ignor
 
 
 def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    spec = Measurement(protocol=FinetuneFromLayer(layers=("conv9",), schedule=SHORT), train="a", test="b")
+    spec = EvaluationSpec(protocol=FinetuneFromLayer(layers=("conv9",), schedule=SHORT), train="a", test="b")
     with pytest.raises(LayerError, match="no layer 'conv9'; it has conv1"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "a" / "m.json", threads=1)

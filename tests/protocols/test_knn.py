@@ -9,7 +9,7 @@ from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import Knn, Pool
 from ssltransfer.kmeans import ArraySource, PointLoader
 from ssltransfer.protocols.knn import vote
@@ -64,7 +64,7 @@ def test_vote_with_temperature_equals_dino(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("k", [1, 5])
 def test_knn_equals_sklearn(chain, tmp_path: Path, k: int) -> None:  # type: ignore[no-untyped-def]
     output = tmp_path / "nn" / "tiny.json"
-    spec = Measurement(protocol=Knn(k=k, layer="conv4", pool=Pool(max=3)), train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=Knn(k=k, layer="conv4", pool=Pool(max=3)), train="a", test="b", seeds=(0, 1))
     given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, **given)
     found = read_metrics(output)
@@ -92,7 +92,7 @@ def test_knn_equals_sklearn(chain, tmp_path: Path, k: int) -> None:  # type: ign
 def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def measure(**changed: object) -> None:
         protocol = Knn(layer="conv4", pool=Pool(max=3), **changed.pop("options", {}))  # type: ignore[arg-type]
-        spec = Measurement(protocol=protocol, train="a", test="b")
+        spec = EvaluationSpec(protocol=protocol, train="a", test="b")
         given = {
             "model": chain.model, "train": chain.train, "test": chain.test,
             "train_features": chain.train_features, "test_features": chain.test_features,
@@ -115,7 +115,7 @@ def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:  # type
 def test_knn_draws_label_subset_per_seed(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     protocol = Knn(layer="conv4", pool=Pool(max=3), label_subset={"per_class": 1})  # type: ignore[arg-type]
     given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1, 2))
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1, 2))
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "nn" / "t.json", **given)
     found = read_metrics(tmp_path / "nn" / "t.json")
     train, test = read_index(chain.train), read_index(chain.test)

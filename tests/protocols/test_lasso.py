@@ -106,7 +106,7 @@ def test_config_rejects_layer_mix_of_other_networks():
                 "models": ["m"],
                 "train": "d",
                 "test": "e",
-                "controls": [],
+                "baselines": [],
             }
         },
     }

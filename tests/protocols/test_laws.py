@@ -19,7 +19,7 @@ from inputs import make_model
 
 from ssltransfer.artifacts.index import read_index, write_index
 from ssltransfer.config.backbones import ResNet18
-from ssltransfer.config.entities import Features, Measurement
+from ssltransfer.config.entities import EvaluationSpec, Features
 from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.features import run as extract
@@ -140,13 +140,13 @@ class Bench:
     models: dict[str, Path]
     undisturbed: dict[str, Path] = field(default_factory=dict)
 
-    def spec(self, name: str, **changes: Any) -> Measurement:
+    def spec(self, name: str, **changes: Any) -> EvaluationSpec:
         """The measurement of a protocol; `changes` go into its schedule."""
         options = {"name": name, **CASES[name].options}
         if changes:
             options["schedule"] = options["schedule"] | changes
         trains = {} if name == "retrieval" else {"train": "a"}
-        return Measurement.model_validate({"protocol": options, "test": "b", **trains})
+        return EvaluationSpec.model_validate({"protocol": options, "test": "b", **trains})
 
     def inputs(self, name: str) -> dict[str, Path]:
         case = CASES[name]

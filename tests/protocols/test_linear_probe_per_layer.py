@@ -15,7 +15,7 @@ from inputs import context_of
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import HogWords, ResNet18, Vgg16
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import LinearProbePerLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
@@ -30,9 +30,9 @@ from ssltransfer.stages.evaluate import run
 SCHEDULE = Schedule(steps=24, batch_size=20, lr=0.05, step_size=16)
 
 
-def spec(**options: object) -> Measurement:
+def spec(**options: object) -> EvaluationSpec:
     settings = {"max_features": 400, "schedule": SCHEDULE} | options
-    return Measurement(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    return EvaluationSpec(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
 
 
 def test_probe_shape_matches_papers() -> None:
@@ -139,7 +139,7 @@ def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:  # type:
     ids=["once", "often"],
 )
 def test_killed_run_resumes_to_same_bytes(  # type: ignore[no-untyped-def]
-    chain, tmp_path: Path, capfd: pytest.CaptureFixture[str], moments: tuple[str, ...]
+    chain, tmp_path: Path, caplog: pytest.LogCaptureFixture, moments: tuple[str, ...]
 ) -> None:
     undisturbed = tmp_path / "quiet" / "lin" / "m.json"
     killed = tmp_path / "killed" / "lin" / "m.json"
@@ -161,8 +161,8 @@ def test_killed_run_resumes_to_same_bytes(  # type: ignore[no-untyped-def]
             time.sleep(0.01)
         assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
     assert not killed.exists()
-    capfd.readouterr()
+    caplog.set_level("INFO", "ssltransfer")
     run(measurement, output=killed, threads=1, **given)
-    assert "going on after step" in capfd.readouterr().out
+    assert "resuming from step" in caplog.text
     assert killed.read_bytes() == undisturbed.read_bytes()
     assert json.loads(killed.with_name("m.run.json").read_text())["seconds"] > 0

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import LogReg, Pool
 from ssltransfer.kmeans import ArraySource, PointLoader
 from ssltransfer.protocols.logreg import Objective, minimize, standardization
@@ -128,7 +128,7 @@ def test_logreg_equals_sklearn(  # type: ignore[no-untyped-def]
     output = tmp_path / "lbfgs" / "tiny.json"
     protocol = LogReg(layer="conv4", pool=Pool(max=3), standardize=standardize, l2=penalty)
     run(
-        Measurement(protocol=protocol, train="a", test="b", seeds=(3,)),
+        EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(3,)),
         model=chain.model,
         train=chain.train,
         test=chain.test,

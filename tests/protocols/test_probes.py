@@ -15,7 +15,7 @@ from torch import nn
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import ResNet101V2
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearProbe, MlpProbe, Pool
 from ssltransfer.config.protocols import ProbeOptions as Options
 from ssltransfer.config.schedule import Schedule
@@ -92,7 +92,7 @@ def test_task_trains_only_classifier(chain) -> None:  # type: ignore[no-untyped-
 @pytest.mark.parametrize("kind", [Linear, LinearProbe, MlpProbe])
 def test_evaluate_runs_with_label_subset(chain, tmp_path: Path, kind: type[Options]) -> None:  # type: ignore[no-untyped-def]
     protocol = kind(layer="conv4", pool=Pool(avg=1), label_subset={"per_class": 2}, schedule=SHORT)  # type: ignore[call-arg]
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
     output = tmp_path / "head" / "tiny.json"
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
     found = read_metrics(output)
@@ -119,11 +119,11 @@ def test_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
 
 def test_label_subset_keeps_number_of_updates() -> None:
     whole = Schedule(epochs=40, batch_size=256, milestones=(15, 30), warmup=2)
-    part = whole.of_all(100)
+    part = whole.scaled_to_full_set(100)
     assert part.total_steps(12_811) == pytest.approx(whole.total_steps(1_281_100), abs=1)
     for step in (0, 100, 75_000, 75_100, 150_200, 200_000):
         assert part.lr_at(step, 12_811) == pytest.approx(whole.lr_at(step, 1_281_100))
-    assert SHORT.of_all(100) == SHORT
+    assert SHORT.scaled_to_full_set(100) == SHORT
 
 
 def test_label_subset_from_file(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -134,12 +134,12 @@ def test_label_subset_from_file(chain, tmp_path: Path) -> None:  # type: ignore[
         layer="conv4", pool=Pool(avg=1), hidden_dim=8, schedule=SHORT, label_subset={"file": f"{tmp_path}/few.txt"}
     )  # type: ignore[arg-type]
     output = tmp_path / "head" / "tiny.json"
-    spec = Measurement(protocol=protocol, train="a", test="b")
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b")
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
     assert read_metrics(output).details["num_labeled"] == len(first)
     (tmp_path / "few.txt").write_text("nobody.jpg\n")
     with pytest.raises(ValueError, match="has changed since the configuration was read"):
-        Measurement.parse(spec.canonical())
+        EvaluationSpec.parse(spec.canonical())
 
 
 def test_top5_equals_sorting(rng: np.random.Generator) -> None:
@@ -174,7 +174,7 @@ def test_frozen_block3_matches_published_constants() -> None:
 
 def test_frozen_block3_augments_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     manifest = make_model(tmp_path / "m", ResNet101V2(width_mult=0.125, img_size=64))
-    spec = Measurement(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
+    spec = EvaluationSpec(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
     output = tmp_path / "frozen" / "m.json"
     run(spec, model=manifest, train=chain.train, test=chain.test, output=output, threads=1)
     found = read_metrics(output)

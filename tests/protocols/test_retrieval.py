@@ -8,14 +8,14 @@ from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import Pool, Retrieval
 from ssltransfer.protocols.retrieval import chance, recall_at, without_query
 from ssltransfer.stages.evaluate import run
 
 
-def spec(**options: object) -> Measurement:
-    return Measurement(protocol=Retrieval(layer="conv4", pool=Pool(max=3), **options), test="b")  # type: ignore[arg-type]
+def spec(**options: object) -> EvaluationSpec:
+    return EvaluationSpec(protocol=Retrieval(layer="conv4", pool=Pool(max=3), **options), test="b")  # type: ignore[arg-type]
 
 
 def test_recall_at_worked_example() -> None:
@@ -62,8 +62,8 @@ def test_retrieval_rejects_k_beyond_set(chain, tmp_path: Path) -> None:  # type:
 
 def test_spec_requires_train_only_if_needed() -> None:
     with pytest.raises(ValueError, match="retrieval: it looks at `test` alone; leave `train` out"):
-        Measurement(protocol=Retrieval(), train="a", test="b")
+        EvaluationSpec(protocol=Retrieval(), train="a", test="b")
     with pytest.raises(ValueError, match="knn: give `train`"):
-        Measurement(protocol="knn", test="b")  # type: ignore[arg-type]
+        EvaluationSpec(protocol="knn", test="b")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must hold 1"):
         Retrieval(recall_at=(2, 4))

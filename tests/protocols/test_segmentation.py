@@ -24,7 +24,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.formats import Voc
 from ssltransfer.config.protocols import Segmentation
 from ssltransfer.config.schedule import Schedule
@@ -170,7 +170,7 @@ def test_transform_keeps_image_and_mask(masks: tuple[Path, Path], model: Path) -
 
 def measured(folder: Path, model: Path, masks: tuple[Path, Path], **changes: object) -> Metrics:
     given = {"padding": 40, "schedule": SHORT} | changes
-    spec = Measurement(protocol=Segmentation(**given), train="a", test="b")  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=Segmentation(**given), train="a", test="b")  # type: ignore[arg-type]
     run(spec, model=model, train=masks[0], test=masks[1], output=folder / "seg" / "m.json", threads=1)
     return read_metrics(folder / "seg" / "m.json")
 
@@ -269,20 +269,21 @@ def test_evaluate_beats_chance(masks: tuple[Path, Path], tmp_path: Path) -> None
 
 
 def test_evaluate_with_fused_bn_and_data_dependent_init(
-    masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "ssltransfer")
     model = make_model(
         tmp_path / "m", CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=False, seed=1
     )
     measured(tmp_path, model, masks, fuse_bn=True, data_dependent_init=True)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().out + caplog.text
     assert "5 batch norms folded" in said and "layers rescaled by 72 images" in said
 
 
 def test_killed_run_resumes_to_same_bytes(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
     schedule = SHORT.model_copy(update={"steps": 12})
     measured(tmp_path / "quiet", model, masks, schedule=schedule)
-    spec = Measurement(protocol=Segmentation(padding=40, schedule=schedule), train="a", test="b")
+    spec = EvaluationSpec(protocol=Segmentation(padding=40, schedule=schedule), train="a", test="b")
     output = tmp_path / "killed" / "seg" / "m.json"
     command = [sys.executable, "-m", "ssltransfer.cli", "evaluate", "--spec", spec.canonical(), "--threads", "1"]
     for key, path in {"model": model, "train": masks[0], "test": masks[1], "output": output}.items():

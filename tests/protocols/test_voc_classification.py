@@ -12,7 +12,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import AlexNetBN, ResNet18, Vgg16
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
@@ -148,7 +148,7 @@ def test_task_fuses_norms_of_fc(absorb: bool) -> None:
 
 def test_evaluate_is_reproducible(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     protocol = VocClassification(schedule=Schedule(steps=12, batch_size=8, lr=0.001, clip_grad_norm=10.0), crops=3)
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))
     for name in ("one", "two"):
         given = {"model": chain.model, "train": voc[0], "test": voc[1], "threads": 1}
         run(spec, output=tmp_path / name / "voc" / "m.json", **given)
@@ -168,6 +168,6 @@ def test_evaluate_is_reproducible(chain, voc: tuple[Path, Path], tmp_path: Path)
 
 
 def test_evaluate_rejects_single_label_sets(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    spec = Measurement(protocol=VocClassification(), train="a", test="b")
+    spec = EvaluationSpec(protocol=VocClassification(), train="a", test="b")
     with pytest.raises(ArtifactError, match="a: does not have VOC's labels"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)

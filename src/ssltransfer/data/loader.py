@@ -30,9 +30,9 @@ class Batch:
             with `padding`.
         ids: int64 (B,), positions in the index.
         epochs: int64 (B,), how often each image has been seen before.
-        targets: (B, ...) each. `label`: int64 (B,), if the index has class labels. `multi_label`: int8 (B, C),
-            1 present, 0 difficult, -1 absent, if it has those. `sizes`: int64 (B, 2), height and width of each image before it was
-            padded. All others are what the transform returned.
+        targets: (B, ...) each. `label`, int64 (B,), if the index has class labels. `multi_label`, int8 (B, C), if the
+            index has several labels per image: 1 present, 0 difficult, -1 absent. `sizes`, int64 (B, 2), of transforms
+            with `padding`: height and width before it. All others are what the transform returned.
     """
 
     images: Tensor

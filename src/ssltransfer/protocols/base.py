@@ -12,7 +12,7 @@ import numpy as np
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import ProtocolOptions
 from ssltransfer.registry import Registry
 from ssltransfer.training.devices import Devices
@@ -33,7 +33,7 @@ class EvalContext:
         features: of the training and the test images, for protocols that read features.
     """
 
-    spec: Measurement
+    spec: EvaluationSpec
     model: Path
     train: Index
     test: Index

@@ -23,7 +23,7 @@ from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure, evenly_spaced
 from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
-from ssltransfer.training.fit import TrainResult
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16

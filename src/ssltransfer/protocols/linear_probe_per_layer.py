@@ -21,7 +21,7 @@ from ssltransfer.protocols.classification_scores import accuracy_of, per_class_m
 from ssltransfer.protocols.crops import CropTask, mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
 from ssltransfer.protocols.layers import best_layer, layers_to_measure
-from ssltransfer.training.fit import TrainResult
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.task import accuracy
 
 

@@ -34,8 +34,8 @@ from ssltransfer.protocols.classification_scores import accuracy_of, per_class_m
 from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.protocols.subsets import labeled_subsets
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainResult
 from ssltransfer.training.task import Task, accuracy
 
 BATCH = 64
@@ -68,7 +68,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         return task
 
     def schedule(task: ProbeTask, train: Index) -> Schedule:
-        return task.schedule.of_all(len(context.train) / len(train))
+        return task.schedule.scaled_to_full_set(len(context.train) / len(train))
 
     def test(task: ProbeTask, trained: TrainResult, seed: int) -> SeedResult:
         scores = task.scores(context)

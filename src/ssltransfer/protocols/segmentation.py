@@ -37,7 +37,7 @@ from ssltransfer.protocols.confusion import all_background, confusion, intersect
 from ssltransfer.protocols.finetune import prepare_for_finetuning
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.protocols.mask_drawing import beside
-from ssltransfer.training.fit import TrainResult
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
@@ -217,7 +217,7 @@ def class_shares(index: Index, classes: int) -> np.ndarray:
     for sample in range(len(index)):
         counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
         total += counts / counts.sum()
-        progress.step(0.0)
+        progress.step()
         progress.log("pixels counted")
     progress.close()
     return total / len(index)

@@ -35,7 +35,7 @@ from ssltransfer.protocols.base import (
 )
 from ssltransfer.protocols.finetune import prepare_for_finetuning
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
-from ssltransfer.training.fit import TrainResult
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64

@@ -11,7 +11,7 @@ from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
 from ssltransfer.artifacts.workdir import WorkDir
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext
 from ssltransfer.training.devices import plan_devices
@@ -20,7 +20,7 @@ MAX_OVERLAP = 0.01  # of the test set
 
 
 def run(
-    spec: Measurement,
+    spec: EvaluationSpec,
     *,
     model: Path,
     test: Path,
@@ -106,7 +106,7 @@ def run(
         work.mark_done()
 
 
-def _train_test_overlap(spec: Measurement, train: Index, test: Index) -> int:
+def _train_test_overlap(spec: EvaluationSpec, train: Index, test: Index) -> int:
     if not len(train) or not len(test):
         raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no readable image; fix the dataset.")
     overlap = train.num_shared_with(test)

@@ -35,8 +35,8 @@ from ssltransfer.protocols.detection.boxes import Detections, RoiSampler, decode
 from ssltransfer.protocols.detection.drawings import draw, precision_lines
 from ssltransfer.protocols.detection.transforms import MultiScaleTransform, objects_of, preprocess_image
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainResult
 from ssltransfer.training.task import Task
 
 ROIS_PER_PASS = 256  # of the box head in a test

@@ -22,7 +22,7 @@ from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class WithMotion(Transform):
         return {"image": resize(image, self.height, self.width), "motion": cells}
 
 
+@PRETEXT_TASKS.register(MotionSegmentation)
 class MotionSegmentationTask(PretextTask):
     """Cross-entropy of each cell with what was found to move from this frame on (protocols 1.8).
 
@@ -145,10 +146,3 @@ def overlap(found: Tensor, truth: Tensor) -> Tensor:
     """Mean over images of intersection over union, bool (B, H, W) each; 1 where neither has any foreground."""
     both, either = ((part).sum((1, 2)).float() for part in (found & truth, found | truth))
     return torch.where(either > 0, both / either.clamp(min=1), 1.0).mean()
-
-
-def build(
-    options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> MotionSegmentationTask:
-    """The task with fresh weights."""
-    return MotionSegmentationTask(options, backbone, seed, shared)

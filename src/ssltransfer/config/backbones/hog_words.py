@@ -1,0 +1,23 @@
+"""Bags of visual words."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.backbones.base import BackboneOptions
+
+
+class HogWords(BackboneOptions):
+    """Bag of visual words of HOG descriptors: not a network, but its features are used like those of one."""
+
+    name: Literal["hog-words"] = "hog-words"
+    reference: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
+    img_size: int = Field(256, ge=32, le=2048)
+    vocabulary_size: int = Field(4096, ge=2)
+    hog_cell: int = Field(8, ge=2, description="Side of a HOG cell in pixels.")
+    base_layers: ClassVar[tuple[str, ...]] = ("words",)
+    flat_layers: ClassVar[tuple[str, ...]] = ("words",)
+    crop_pct: ClassVar[float] = 1.0
+    is_network: ClassVar[bool] = False

@@ -1,0 +1,27 @@
+"""Motion segmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.formats import TargetKind
+from ssltransfer.config.tasks.base import TaskOptions
+
+_Side = Annotated[int, Field(ge=32, le=2048)]
+
+
+class MotionSegmentation(TaskOptions):
+    """Motion segmentation: which pixels of a single frame are going to move by themselves?"""
+
+    name: Literal["motion-segmentation"] = "motion-segmentation"
+    reference: ClassVar[str] = "Pathak et al. 2017; Doersch & Zisserman 2017; protocols 1.8"
+    supports_multi_task: ClassVar[bool] = True
+    targets: ClassVar[TargetKind | None] = "motion"
+    gpu_hours_per_epoch: ClassVar[float | None] = 400.0
+    input: tuple[_Side, _Side] = Field(
+        (240, 320), description="Height and width of the input in pixels; the backbone's `img_size` is ignored."
+    )
+    hidden_dim: int = Field(4096, ge=1, description="Channels of the two 1x1 convolutions of the head.")
+    hflip: bool = Field(True, description="Flip left to right with probability 0.5.")

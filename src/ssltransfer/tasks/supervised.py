@@ -1,0 +1,63 @@
+"""Supervised baseline, and the classifier that it shares with cluster classification."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.config.entities import Student
+from ssltransfer.config.methods import Supervised
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.models.backbone import initialize_last
+from ssltransfer.models.normalize import normalize
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
+from ssltransfer.training.task import accuracy
+
+
+class Classifier(StudentTask):
+    """A backbone with a fresh linear layer, trained by cross-entropy on the labels of the batch.
+
+    The standard supervised CaffeNet recipe (bvlc_reference_caffenet; Noroozi et al. 2018: pseudo-labels are learned
+    with it): 256 x 256 warp, random 227 crop, flip. The head is not exported.
+
+    Args:
+        spec: backbone, augmentation and seed.
+        classes: number of classes.
+    """
+
+    def __init__(self, spec: Student, classes: int):
+        super().__init__(spec)
+        dropout = spec.method.dropout
+        last = self.backbone.layers[-1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed + 1)
+            # Caffe's and VGG's networks have dropout before their last layer; torchvision's others have not.
+            before = nn.Dropout(dropout) if spec.backbone.dropout_before_classifier else nn.Identity()
+            last_layer = nn.Linear(self.backbone.shapes()[last][0], classes)
+            initialize_last(last_layer)
+            self.head = nn.Sequential(before, last_layer)
+        self.chance_loss = math.log(classes)
+
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
+        """Cross-entropy of the labels."""
+        images, target = self.views(batch, rng), batch.targets["label"]
+        logits = self.head(self.backbone(normalize(images, self.normalization))[self.backbone.layers[-1]])
+        return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
+
+
+@STUDENT_METHODS.register(Supervised)
+def supervised(given: StudentInputs) -> Classifier:
+    """The classifier of the true labels.
+
+    Raises:
+        ArtifactError: there are fewer than two classes.
+    """
+    if len(np.unique(given.index.labels)) < 2:
+        raise ArtifactError(f"{given.spec.data}: all images have the same class; name another dataset.")
+    return Classifier(given.spec, len(given.index.classes))
