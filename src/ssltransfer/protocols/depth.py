@@ -123,8 +123,8 @@ class DepthTask(Task):
     def predict(self, images: Tensor) -> Tensor:
         """uint8 or float (B, 3, H, W), 0 to 255 -> meters, float32 (B, about H / 2, about W / 2)."""
         maps = self.backbone(normalize(images, self.normalization), [self.layer])[self.layer]
-        found: Tensor = self.head(maps)[:, 0].float()
-        return found
+        meters: Tensor = self.head(maps)[:, 0].float()
+        return meters
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """berHu, and the fraction of pixels within a factor of 1.25."""
@@ -139,8 +139,8 @@ class DepthTask(Task):
                 rotation=options.rotation,
                 mirror=options.hflip,
             )
-            found = self.predict(tint(images, rng, *options.color_jitter))
-            predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
+            meters = self.predict(tint(images, rng, *options.color_jitter))
+            predicted = F.interpolate(meters[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
             predicted, truth = self._measured(batch), batch.targets["depth"]
         loss = berhu(predicted, truth, together=self.training)

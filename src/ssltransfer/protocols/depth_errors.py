@@ -118,11 +118,11 @@ def median_depth(train: Index) -> Median:
     for sample in evenly_spaced(len(train), MEDIAN_IMAGES):
         depth = read_target(train, sample)
         assert isinstance(depth, np.ndarray)
-        found = np.bincount(
+        histogram = np.bincount(
             np.rint(depth[depth > 0].clip(max=MAX_METERS) * 1000).astype(np.int64), minlength=len(counts)
         )
-        found[: len(counts)] += counts
-        counts = found
+        histogram[: len(counts)] += counts
+        counts = histogram
     meters = np.arange(len(counts)) / 1000
     median = float(meters[np.searchsorted(counts.cumsum(), counts.sum() / 2)])
     error = np.abs(meters - median)

@@ -48,12 +48,12 @@ def distributed_map(
     keys = ([(sample, again) for sample in span] for again in range(times) for span in spans)
     mine = islice(keys, devices.rank, None, world)
     progress = Progress(what, 0, -(-times * len(spans) // world), batch * world)
-    found = []
+    results = []
     for one in load_batches(index, view, mine, seed=seed, workers=devices.workers):
-        found.append(measure(one.to(devices.device)))
+        results.append(measure(one.to(devices.device)))
         progress.step()
         progress.log(f"{n} images" + (f", {times} times" if times > 1 else ""))
     progress.close()
-    parts = devices.all_gather(found)
+    parts = devices.all_gather(results)
     # The first process has at least as many as any other.
     return [part[turn] for turn in range(len(parts[0])) for part in parts if turn < len(part)]

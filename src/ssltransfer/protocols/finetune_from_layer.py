@@ -119,8 +119,8 @@ class PartialFinetuneTask(CropTask):
     def _rest(self, x: Tensor) -> Tensor:
         for layer in self.later:
             x = self.backbone.forward_layer(layer, x)
-        found: Tensor = self.head(x)
-        return found
+        logits: Tensor = self.head(x)
+        return logits
 
     def predict(self, context: EvalContext) -> np.ndarray:
         """Predicted class of each test image."""

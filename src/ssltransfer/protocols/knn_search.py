@@ -41,8 +41,8 @@ def knn_search(
     progress = Progress("search", 0, -(-n // block), block)
     for start in range(0, n, block):
         span = slice(start, min(n, start + block))
-        values, found = topk_products(gallery_points, query_points.take(np.arange(span.start, span.stop)), k)
-        ids[span], cosines[span] = found.cpu().numpy(), values.cpu().numpy()
+        values, samples = topk_products(gallery_points, query_points.take(np.arange(span.start, span.stop)), k)
+        ids[span], cosines[span] = samples.cpu().numpy(), values.cpu().numpy()
         progress.step()
         progress.log(f"{span.stop} of {n} queries")
     return ids, cosines, progress.close()
@@ -81,8 +81,8 @@ def topk_products(gallery: PointLoader, queries: Tensor, k: int) -> tuple[Tensor
 
 def _merged(best: Tensor, ids: Tensor, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
     """The k best of the previous ones and of a later block, whose first sample is `start`."""
-    values, found = _top(scores, min(k, scores.shape[1]))
-    return _first(torch.cat([best, values], 1), torch.cat([ids, found + start], 1), k)
+    values, columns = _top(scores, min(k, scores.shape[1]))
+    return _first(torch.cat([best, values], 1), torch.cat([ids, columns + start], 1), k)
 
 
 def _improve(best: Tensor, ids: Tensor, scores: Tensor, start: int) -> None:
@@ -99,10 +99,10 @@ def _improve(best: Tensor, ids: Tensor, scores: Tensor, start: int) -> None:
     counts = torch.bincount(there, minlength=len(rows))
     slots = k + torch.arange(len(there), device=there.device) - (counts.cumsum(0) - counts)[there]
     values = torch.full((len(rows), k + int(counts.max())), -torch.inf, device=best.device)
-    found = torch.zeros(values.shape, dtype=torch.int64, device=best.device)
-    values[:, :k], found[:, :k] = best[rows], ids[rows]
-    values[there, slots], found[there, slots] = chosen[there, columns], columns + start
-    best[rows], ids[rows] = _first(values, found, k)
+    samples = torch.zeros(values.shape, dtype=torch.int64, device=best.device)
+    values[:, :k], samples[:, :k] = best[rows], ids[rows]
+    values[there, slots], samples[there, slots] = chosen[there, columns], columns + start
+    best[rows], ids[rows] = _first(values, samples, k)
 
 
 def _first(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:

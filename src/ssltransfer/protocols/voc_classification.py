@@ -149,8 +149,8 @@ class MultiLabelFinetuneTask(Task):
     def logits(self, images: Tensor, rng: SampleRNG) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, C)."""
         x = normalize(random_hflip(images, rng), self.normalization)
-        found: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
-        return found
+        logits: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
+        return logits
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """`loss_weight` times the mean cross-entropy over images and classes; difficult ones count zero.
@@ -225,12 +225,12 @@ def _chance(presence: np.ndarray) -> float:
 
 
 def _precision_recall(
-    scores: np.ndarray, presence: np.ndarray, classes: list[str], found: list[float | None]
+    scores: np.ndarray, presence: np.ndarray, classes: list[str], aps: list[float | None]
 ) -> dict[str, Any]:
     """Figure of the mean curve over classes, and of the best and the worst class."""
     every = (precisions(scores[:, c], presence[:, c], RECALLS) for c in range(len(classes)))
     curves = {c: curve for c, curve in enumerate(every) if curve is not None}
-    ordered = sorted(curves, key=lambda c: found[c] or 0.0)
+    ordered = sorted(curves, key=lambda c: aps[c] or 0.0)
     drawn = {
         "mean of the classes": np.mean(list(curves.values()), axis=0),
         classes[ordered[-1]]: curves[ordered[-1]],

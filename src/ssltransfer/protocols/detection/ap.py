@@ -36,7 +36,7 @@ class Curve:
 
 
 def curves(
-    found: Sequence[Detections], truth: Sequence[Boxes], classes: int, *, overlap: float = 0.5
+    detections: Sequence[Detections], truth: Sequence[Boxes], classes: int, *, overlap: float = 0.5
 ) -> list[Curve | None]:
     """The curve of each class, or None if all of its objects are difficult.
 
@@ -45,15 +45,15 @@ def curves(
     was not detected before, ignored if the object is difficult, and wrong otherwise.
 
     Args:
-        found, truth: detections and boxes of each image.
+        detections, truth: detections and boxes of each image.
         classes: C.
         overlap: least IoU.
     """
-    image = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
+    image = np.repeat(np.arange(len(detections)), [len(one.scores) for one in detections])
     # An empty array first, since `concatenate` needs at least one.
-    kinds = np.concatenate([np.zeros(0, np.int64), *(one.classes for one in found)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(one.scores for one in found)])
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in found)])
+    kinds = np.concatenate([np.zeros(0, np.int64), *(one.classes for one in detections)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(one.scores for one in detections)])
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in detections)])
     made: list[Curve | None] = []
     for kind in range(classes):
         objects = [_of_class(one, kind) for one in truth]

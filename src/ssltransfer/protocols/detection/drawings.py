@@ -1,4 +1,4 @@
-"""What people look at: found objects beside the true ones, and curves of precision over recall."""
+"""Drawings of detections beside the true boxes, and precision-recall curves."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LEVELS = np.arange(41) / 40  # of recall
 COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 
 
-def draw(test: Index, found: Sequence[Detections], truth: Sequence[Boxes]) -> list[dict[str, str]]:
-    """Some test images, evenly spaced over those that show something: the truth, and what was found.
+def draw(test: Index, detections: Sequence[Detections], truth: Sequence[Boxes]) -> list[dict[str, str]]:
+    """Drawings of some evenly spaced test images with objects: true boxes, and detections.
 
     Returns:
         {title, uri} each, the uri holding a JPEG.
@@ -36,7 +36,7 @@ def draw(test: Index, found: Sequence[Detections], truth: Sequence[Boxes]) -> li
     drawings = []
     for place in evenly_spaced(len(there), IMAGES):
         sample = there[place]
-        boxes, best = truth[sample], found[sample]
+        boxes, best = truth[sample], detections[sample]
         certain = int((best.scores >= CERTAIN).sum())
         shown = slice(0, certain or FEW)
         image = read_sample(test, sample)

@@ -40,13 +40,13 @@ def read_proposals(path: Path) -> dict[str, np.ndarray] | list[np.ndarray]:
     if path.suffix not in readers:
         raise ArtifactError(f"{path}: proposals are read from .mat and .pkl files; name one of these.")
     try:
-        found: dict[str, np.ndarray] | list[np.ndarray] = readers[path.suffix](data)
+        boxes: dict[str, np.ndarray] | list[np.ndarray] = readers[path.suffix](data)
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes make scipy and pickle raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"{path}: not a readable file of proposals ({reason}); restore it.") from None
-    return found
+    return boxes
 
 
 def _mat(data: bytes) -> dict[str, np.ndarray]:
@@ -80,12 +80,12 @@ def _exclusive(rows: Any) -> np.ndarray:
 
 def _corners(rows: Any) -> np.ndarray:
     """float64 (n, 4), of four columns or more."""
-    found = np.asarray(rows, np.float64)
-    if not found.size:
+    corners = np.asarray(rows, np.float64)
+    if not corners.size:
         return np.zeros((0, 4))
-    if found.ndim != 2 or found.shape[1] < 4 or not np.isfinite(found).all():
-        raise ValueError(f"boxes of shape {found.shape}; expected finite rows of four coordinates")
-    return found[:, :4]
+    if corners.ndim != 2 or corners.shape[1] < 4 or not np.isfinite(corners).all():
+        raise ValueError(f"boxes of shape {corners.shape}; expected finite rows of four coordinates")
+    return corners[:, :4]
 
 
 def _named(names: list[str], boxes: list[np.ndarray]) -> dict[str, np.ndarray]:

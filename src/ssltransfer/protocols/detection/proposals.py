@@ -62,8 +62,7 @@ def find_proposals(
             "selective search (OpenCV, fast)",
         )
     files = [Path(name).expanduser() for name in how]
-    found = _of_files(files, sets)
-    return Proposals(found, ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files))
+    return Proposals(_of_files(files, sets), ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files))
 
 
 def grid(width: int, height: int) -> np.ndarray:
@@ -73,15 +72,15 @@ def grid(width: int, height: int) -> np.ndarray:
     and quick trials without files and without OpenCV]
     """
     unit = float(np.sqrt(width * height))
-    found = []
+    windows = []
     for side in GRID_SIDES:
         for aspect in GRID_ASPECTS:
             w, h = min(width, unit * side / aspect**0.5), min(height, unit * side * aspect**0.5)
             lefts, tops = (_starts(room, window) for room, window in ((width, w), (height, h)))
             x, y = (axis.ravel() for axis in np.meshgrid(lefts, tops))
-            found.append(np.stack([x, y, x + w, y + h], axis=1))
+            windows.append(np.stack([x, y, x + w, y + h], axis=1))
     # float32 may round an edge past the image's.
-    return np.unique(np.concatenate(found), axis=0).astype(np.float32).clip(max=_edges(width, height))
+    return np.unique(np.concatenate(windows), axis=0).astype(np.float32).clip(max=_edges(width, height))
 
 
 def _starts(room: float, window: float) -> np.ndarray:
@@ -161,9 +160,9 @@ class _Search(Transform):
         search = segmentation.createSelectiveSearchSegmentation()
         search.setBaseImage(np.ascontiguousarray(small.permute(1, 2, 0).numpy()[:, :, ::-1]))
         search.switchToSelectiveSearchFast()
-        found = np.asarray(search.process(), np.float64).reshape(-1, 4)
+        rects = np.asarray(search.process(), np.float64).reshape(-1, 4)
         # The library returns the boxes in random order.
-        corners = np.unique(np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1), axis=0)
+        corners = np.unique(np.concatenate([rects[:, :2], rects[:, :2] + rects[:, 2:]], axis=1), axis=0)
         corners *= np.array([width / small.shape[-1], height / small.shape[-2]] * 2)
         inside = _inside(corners.astype(np.float32), width, height)
         return {"image": image[:, :1, :1], "proposals": torch.from_numpy(inside)}
@@ -191,8 +190,8 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
         progress.step()
         progress.log("selective search")
     progress.close()
-    found = []
+    proposals = []
     for file in files.values():
         with np.load(file, allow_pickle=False) as content:
-            found += [content[f"arr_{place}"] for place in range(len(content.files))]
-    return found
+            proposals += [content[f"arr_{place}"] for place in range(len(content.files))]
+    return proposals
