@@ -69,5 +69,5 @@ def test_evaluate_rejects_train_test_overlap(chain, tmp_path: Path) -> None:  # 
     digests = [train.digests[0], *test.digests[1:]]
     write_index(tmp_path / "doubled.parquet", replace(test, digests=digests))
     spec = EvaluationSpec(protocol=Knn(layer="conv4", pool=Pool(max=3)), train="a", test="b")
-    with pytest.raises(ArtifactError, match="b: 1 of its 30 images stand in the training set a too"):
+    with pytest.raises(ArtifactError, match="b: 1 of its 30 images also occur in the training set a"):
         run(spec, model=chain.model, train=chain.train, test=tmp_path / "doubled.parquet", output=tmp_path / "m.json")

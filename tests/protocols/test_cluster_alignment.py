@@ -22,6 +22,13 @@ def best_by_trying_all(similarity: np.ndarray) -> float:
     return best_by_trying_all(similarity.T)
 
 
+def test_match_worked_example() -> None:
+    # Cluster 0 holds 2 cats and a dog, cluster 1 holds 3 cats. One of them must take the dogs: 1/3 + 1 > 2/3 + 0.
+    similarity = similarities(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 0, 0, 0]), 2, 2)
+    assert similarity.tolist() == [[pytest.approx(2 / 3), pytest.approx(1 / 3)], [1, 0]]
+    assert match(similarity).tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(("k", "classes"), [(5, 5), (6, 4), (3, 5)])
 def test_match_equals_exhaustive_search(rng: np.random.Generator, k: int, classes: int) -> None:
     clusters, labels = rng.integers(0, k, 60), rng.integers(0, classes, 60)

@@ -40,6 +40,22 @@ def images(rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]
     return truths, [answer.astype(np.uint8) for answer in answers]
 
 
+def test_confusion_scores_worked_example() -> None:
+    # Two classes in six pixels and a void one. Class 0: 3 of 4 pixels correct; class 1: 1 of 2.
+    truth = np.array([[0, 0, 0, 0, 1, 1, 255]], np.uint8)
+    predicted = np.array([[0, 0, 0, 1, 1, 0, 1]], np.uint8)
+    matrix = confusion(truth, predicted, 2)
+    assert matrix.tolist() == [[3, 1], [1, 1]]
+    # IoU of class 0: 3 / (4 + 4 - 3); of class 1: 1 / (2 + 2 - 1).
+    assert intersection_over_union(matrix).tolist() == [pytest.approx(3 / 5), pytest.approx(1 / 3)]
+    assert shares(matrix) == {
+        "miou": pytest.approx((3 / 5 + 1 / 3) / 2),
+        "pixel_accuracy": pytest.approx(4 / 6),
+        "mean_accuracy": pytest.approx((3 / 4 + 1 / 2) / 2),
+        "frequency_weighted_iou": pytest.approx(4 / 6 * 3 / 5 + 2 / 6 * 1 / 3),
+    }
+
+
 def test_confusion_scores_equal_pixel_sets(rng: np.random.Generator) -> None:
     truths, answers = images(rng)
     matrix = sum(confusion(t, a, 6) for t, a in zip(truths, answers, strict=True))

@@ -28,6 +28,21 @@ def plain_berhu(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([e if e <= c else (e * e + c * c) / (2 * c) for e in errors]))
 
 
+def test_berhu_worked_example() -> None:
+    # Errors 0.1, 1 and 2: c is 0.4. |0.1| + (1 + 0.16) / 0.8 + (4 + 0.16) / 0.8; the pixel without a value is ignored.
+    predicted, truth = torch.tensor([2.1, 3.0, 2.0, 9.0]), torch.tensor([2.0, 4.0, 4.0, 0.0])
+    assert float(berhu(predicted, truth)) == pytest.approx((0.1 + 1.45 + 5.2) / 3, rel=1e-5)
+
+
+def test_errors_worked_example() -> None:
+    # Ratios 1.2, 1.5 and 2 are within 1.25, within 1.25^2 = 1.5625, and beyond 1.25^3 = 1.953; errors 0.2, 1 and 4 m.
+    predicted, truth = torch.tensor([1.2, 3.0, 4.0, 1.0]), torch.tensor([1.0, 2.0, 8.0, 0.0])
+    errors = Errors.of(predicted, truth).values()
+    assert (errors["d1"], errors["d2"], errors["d3"]) == pytest.approx((100 / 3, 200 / 3, 200 / 3))
+    assert errors["mae"] == pytest.approx(5.2 / 3, abs=1e-5)
+    assert errors["rel"] == pytest.approx((0.2 / 1 + 1 / 2 + 4 / 8) / 3, abs=1e-5)
+
+
 def test_berhu_equals_plain_loop() -> None:
     predicted, truth = maps()
     assert float(berhu(predicted, truth)) == pytest.approx(plain_berhu(predicted.numpy(), truth.numpy()), rel=1e-5)

@@ -103,7 +103,7 @@ def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:  # type
         measure(test_features=chain.train_features)
     with pytest.raises(ArtifactError, match="other weights"):
         measure(model=chain.full_model)
-    with pytest.raises(ArtifactError, match="stand in the training set a too"):
+    with pytest.raises(ArtifactError, match="also occur in the training set a"):
         measure(test=chain.train, test_features=chain.train_features)
     with pytest.raises(ArtifactError, match="k is 61 but there are 60"):
         measure(options={"k": 61})

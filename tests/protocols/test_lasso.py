@@ -54,9 +54,9 @@ def test_probe_mix_of_last_unit_equals_no_mix(model: PretrainedModel):
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         mixed.mix.v.zero_()[-1] = 2.0
-        assert torch.equal(mixed.represented(images), plain.represented(images))
+        assert torch.equal(mixed.features(images), plain.features(images))
         mixed.mix.v[3] = 1.0
-        assert not torch.equal(mixed.represented(images), plain.represented(images))
+        assert not torch.equal(mixed.features(images), plain.features(images))
 
 
 def test_depth_trains_layer_mix_and_backbone(model: PretrainedModel):

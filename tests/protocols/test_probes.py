@@ -113,7 +113,7 @@ def test_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
         for x in (0, 64, 128)
     ]
     mean = nn.functional.adaptive_max_pool2d(torch.stack(maps).mean(0), 2).flatten(1)
-    assert torch.allclose(task.represented(images), mean, atol=1e-5)
+    assert torch.allclose(task.features(images), mean, atol=1e-5)
     assert task.transform == ResizeCenterCrop(224, 224)
 
 

@@ -10,12 +10,18 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import Pool, Retrieval
-from ssltransfer.protocols.retrieval import chance, without_query
+from ssltransfer.protocols.retrieval import chance, recall_at, without_query
 from ssltransfer.stages.evaluate import run
 
 
 def spec(**options: object) -> EvaluationSpec:
     return EvaluationSpec(protocol=Retrieval(layer="conv4", pool=Pool(max=3), **options), test="b")  # type: ignore[arg-type]
+
+
+def test_recall_at_worked_example() -> None:
+    # Image 0 has its class at rank 1, image 1 at rank 2, image 2 is alone in its class.
+    labels, neighbors = np.array([5, 5, 7]), np.array([[1, 2], [2, 0], [0, 1]])
+    assert (recall_at(labels, neighbors, 1), recall_at(labels, neighbors, 2)) == pytest.approx((1 / 3, 2 / 3))
 
 
 def test_recall_equals_sklearn(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

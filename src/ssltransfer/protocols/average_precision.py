@@ -13,10 +13,10 @@ def area(scores: np.ndarray, presence: np.ndarray) -> float | None:
 
     Args:
         scores: float (N,).
-        presence: int (N,): 1 present, -1 absent, 0 difficult; difficult images count for nothing.
+        presence: int (N,): 1 present, -1 absent, 0 difficult; difficult images are ignored.
 
     Returns:
-        0 to 1, or None where the class is in no image.
+        0 to 1, or None if the class is in no image.
     """
     scores, positive = _counted(scores, presence)
     return float(average_precision_score(positive, scores)) if positive.any() else None
@@ -25,21 +25,21 @@ def area(scores: np.ndarray, presence: np.ndarray) -> float | None:
 def eleven_points(scores: np.ndarray, presence: np.ndarray) -> float | None:
     """Mean over recalls 0, .1, ..., 1 of the largest precision at that recall or more (VOC2007 devkit's VOCevalcls).
 
-    Arguments and result are those of `area`. Equal scores form one step: their order decides nothing.
+    Arguments and result are those of `area`. Images with equal scores form one step of the curve.
     """
-    found = precisions(scores, presence, 11)
-    return None if found is None else float(found.mean())
+    precision = precisions(scores, presence, 11)
+    return None if precision is None else float(precision.mean())
 
 
 def precisions(scores: np.ndarray, presence: np.ndarray, levels: int) -> np.ndarray | None:
-    """The largest precision at each of `levels` even recalls from 0 to 1 or more, float64; None as in `area`."""
+    """Largest precision at or above each of `levels` evenly spaced recalls from 0 to 1, float64; None as in `area`."""
     scores, positive = _counted(scores, presence)
     if not positive.any():
         return None
     precision, recall, _ = precision_recall_curve(positive, scores)
     # The last point (precision 1 at recall 0) is scikit-learn's convention, not a measurement.
     precision, recall = precision[:-1], recall[:-1]
-    # A recall of 3/10 reaches the level .3, whatever rounding makes of it.
+    # The tolerance lets a recall of 3/10 reach the level 0.3.
     return np.array([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, levels)])
 
 

@@ -1,4 +1,4 @@
-"""What is counted of a classifier's answers."""
+"""Accuracy, top-5 accuracy and the confusion matrix of a classifier."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ import numpy as np
 
 from ssltransfer.protocols.base import Classes, percent
 
-MATRIX_CLASSES = 50
+MATRIX_CLASSES = 50  # largest confusion matrix in the report
 
 
 def accuracy_of(classes: Classes, predicted: np.ndarray) -> float:
-    """Percent of the test images whose class was named."""
+    """Percent of the test images whose class was predicted."""
     return percent((predicted == classes.test).mean())
 
 
 def top5_of(classes: Classes, scores: np.ndarray) -> float:
-    """Percent of the test images whose class is among the five likeliest, scores (N, C)."""
+    """Percent of the test images whose class is among the five highest scores (N, C)."""
     five = np.argpartition(-scores, min(5, scores.shape[1]) - 1, axis=1)[:, :5]
     return percent((five == classes.test[:, None]).any(1).mean())
 
 
 def per_class_metrics(classes: Classes, predicted: np.ndarray) -> dict[str, Any]:
-    """Accuracy of each class in percent (None without test images), and who is taken for whom.
+    """Details of a classification for the report.
 
     Args:
-        classes: the true ones.
-        predicted: int (N,), class named for each test image; -1 names none.
+        classes: true classes.
+        predicted: int (N,), class of each test image; -1: none.
 
     Returns:
-        per_class: class name -> percent. confusion, for up to 50 classes: rows are true classes, columns named ones.
+        `classes`; `per_class`: class -> accuracy in percent, None without test images; `confusion`, for up to 50
+        classes: rows are true classes, columns predicted ones.
     """
-    right = np.bincount(classes.test[predicted == classes.test], minlength=len(classes.names))
-    there = np.bincount(classes.test, minlength=len(classes.names))
-    per_class = {name: percent(r / n) if n else None for name, r, n in zip(classes.names, right, there, strict=True)}
-    found: dict[str, Any] = {"classes": classes.names, "per_class": per_class}
-    if len(classes.names) <= MATRIX_CLASSES:
-        named = predicted >= 0
-        matrix = np.zeros((len(classes.names), len(classes.names)), np.int64)
-        np.add.at(matrix, (classes.test[named], predicted[named]), 1)
-        found["confusion"] = matrix.tolist()
-    return found
+    names = classes.names
+    correct = np.bincount(classes.test[predicted == classes.test], minlength=len(names))
+    counts = np.bincount(classes.test, minlength=len(names))
+    per_class = {name: percent(r / n) if n else None for name, r, n in zip(names, correct, counts, strict=True)}
+    details: dict[str, Any] = {"classes": names, "per_class": per_class}
+    if len(names) <= MATRIX_CLASSES:
+        valid = predicted >= 0
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        np.add.at(matrix, (classes.test[valid], predicted[valid]), 1)
+        details["confusion"] = matrix.tolist()
+    return details

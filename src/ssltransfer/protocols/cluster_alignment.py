@@ -67,12 +67,12 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int) -> np.ndarray:
-    """Share of each cluster's training images that are of each class, float64 (k, C); an empty cluster has zeros.
+    """Fraction of each class in each cluster's training images, float64 (k, C); zeros for an empty cluster.
 
     Args:
         clusters: int (N,), cluster of each training image.
         labels: int (N,), its class.
-        k, classes: numbers of both.
+        k, classes: numbers of clusters and of classes.
     """
     counts = np.zeros((k, classes))
     np.add.at(counts, (clusters, labels), 1)
@@ -81,13 +81,13 @@ def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int)
 
 
 def match(similarity: np.ndarray) -> np.ndarray:
-    """The one-to-one mapping of clusters to classes whose similarities have the largest sum (Hungarian method).
+    """The one-to-one mapping of clusters to classes with the largest sum of similarities (Hungarian method).
 
     Args:
         similarity: (k, C).
 
     Returns:
-        int64 (k,), class of each cluster; -1 for clusters that are left over.
+        int64 (k,), class of each cluster; -1 for unmatched clusters.
     """
     mapping = np.full(len(similarity), -1, np.int64)
     clusters, classes = linear_sum_assignment(similarity, maximize=True)

@@ -1,4 +1,4 @@
-"""Scores of a class a pixel, from one confusion matrix of all test images (Long et al. 2015; protocols 4.3)."""
+"""Scores of semantic segmentation, from one confusion matrix of all test images (Long et al. 2015; protocols 4.3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ssltransfer.data.targets import VOID
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """int64 (C, C): pixels by true (row) and predicted class; void ones count for nothing.
+    """int64 (C, C): pixels by true (row) and predicted class (column); void pixels are ignored.
 
     Args:
         truth: uint8, 0 to C - 1 or 255 for void.
@@ -21,7 +21,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
 
 
 def intersection_over_union(matrix: np.ndarray) -> np.ndarray:
-    """float64 (C,), of each class: pixels named rightly over those that are or are named so; NaN where there are none.
+    """float64 (C,), IoU of each class; NaN for classes in neither truth nor prediction.
 
     Args:
         matrix: int64 (C, C), of `confusion`.
@@ -32,25 +32,25 @@ def intersection_over_union(matrix: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(matrix: np.ndarray) -> float:
-    """Mean over the classes that some pixel has or is given, 0 to 1."""
+    """Mean IoU over the classes that occur in truth or prediction, 0 to 1."""
     return float(np.nanmean(intersection_over_union(matrix)))
 
 
 def shares(matrix: np.ndarray) -> dict[str, float]:
-    """The four numbers that FCN's authors print, 0 to 1, as they define them."""
+    """The four scores that FCN's authors report, 0 to 1."""
     right, true = np.diag(matrix).astype(np.float64), matrix.sum(1)
-    there = true > 0
-    each = intersection_over_union(matrix)
+    present = true > 0
+    iou = intersection_over_union(matrix)
     return {
         "miou": mean_iou(matrix),
         "pixel_accuracy": float(right.sum() / true.sum()),
-        "mean_accuracy": float((right[there] / true[there]).mean()),
-        "frequency_weighted_iou": float((true[there] * each[there]).sum() / true.sum()),
+        "mean_accuracy": float((right[present] / true[present]).mean()),
+        "frequency_weighted_iou": float((true[present] * iou[present]).sum() / true.sum()),
     }
 
 
 def all_background(matrix: np.ndarray) -> np.ndarray:
-    """The matrix of an answer that names the background everywhere, for the same truth."""
+    """The confusion matrix of predicting background everywhere, for the same truth."""
     constant = np.zeros_like(matrix)
     constant[:, 0] = matrix.sum(1)
     return constant

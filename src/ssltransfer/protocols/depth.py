@@ -1,4 +1,4 @@
-"""Depth of rooms by fine-tuning with up-projections (Doersch & Zisserman 2017, Laina et al. 2016; protocols 4.7)."""
+"""Depth prediction by fine-tuning with up-projections (Doersch & Zisserman 2017, Laina et al. 2016; protocols 4.7)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16
-DRAWN, DRAWN_HEIGHT = 6, 120  # test images that the report shows, and their height in pixels
+DRAWN, DRAWN_HEIGHT = 6, 120  # test images in the report, and their height in pixels
 
 
 @PROTOCOLS.register(Options)
@@ -71,16 +71,16 @@ def evaluate(context: EvalContext) -> EvalResult:
 class DepthTask(Task):
     """A backbone up to a map, up-projections to half the side of the input, and a 3x3 convolution to meters.
 
-    The whole backbone learns. The number of up-projections is that which brings the map to stride 2, and the prediction
-    is taken to span the image, whose pixels it is read at bilinearly. The last convolution begins at the training
-    set's median with weights N(0, 0.01) [chosen], so that the first loss is the chance level.
+    The whole backbone is trained. The up-projections bring the map to stride 2; the prediction spans the image and is
+    sampled bilinearly at its pixels. The last convolution starts with the training set's median as its bias and weights
+    N(0, 0.01) [chosen], so that the first loss is at chance level.
 
     Args:
-        model: where the backbone's weights come from; it stays as it is.
+        model: pretrained weights; not changed.
         options: of the protocol.
-        median: of the training set's depth.
-        seed: of the fresh layers.
-        where: what the model is called in messages.
+        median: depth of the training set.
+        seed: of the new layers.
+        where: name of the model, for messages.
     """
 
     def __init__(self, model: PretrainedModel, options: Options, median: Median, seed: int, where: str):
@@ -112,22 +112,22 @@ class DepthTask(Task):
 
     @property
     def transform(self) -> RgbdResize:
-        """The whole image; the device cuts it."""
+        """The whole image; it is cropped on the device."""
         return RgbdResize(*self.options.resize)
 
     @property
     def val_transform(self) -> RgbdCenterCrop:
-        """The center, and depth as finely as it was measured."""
+        """The center, with depth in its own resolution."""
         return RgbdCenterCrop(self.transform, *self.options.crop)
 
     def predict(self, images: Tensor) -> Tensor:
-        """uint8 or float (B, 3, H, W), 0 to 255 -> meters, float32 (B, H / 2, W / 2), roughly."""
+        """uint8 or float (B, 3, H, W), 0 to 255 -> meters, float32 (B, about H / 2, about W / 2)."""
         maps = self.backbone(normalize(images, self.normalization), [self.layer])[self.layer]
-        found: Tensor = self.head(maps)[:, 0].float()
-        return found
+        meters: Tensor = self.head(maps)[:, 0].float()
+        return meters
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """berHu, and the share of pixels within a factor of 1.25."""
+        """berHu, and the fraction of pixels within a factor of 1.25."""
         if self.training:
             options = self.options
             images, truth = vary(
@@ -139,8 +139,8 @@ class DepthTask(Task):
                 rotation=options.rotation,
                 mirror=options.hflip,
             )
-            found = self.predict(tint(images, rng, *options.color_jitter))
-            predicted = F.interpolate(found[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
+            meters = self.predict(tint(images, rng, *options.color_jitter))
+            predicted = F.interpolate(meters[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
             predicted, truth = self._measured(batch), batch.targets["depth"]
         loss = berhu(predicted, truth, together=self.training)
@@ -167,12 +167,12 @@ class DepthTask(Task):
         return sum(errors, Errors()), sum(of_median, Errors()), [one for batch in drawings for one in batch]
 
     def _measured(self, batch: Batch) -> Tensor:
-        """Metres at the pixels of the measured depth, float32 (B, H, W)."""
+        """Predicted meters at the pixels of the measured depth, float32 (B, H, W)."""
         return bilinear_sample(self.predict(batch.images), batch.targets["rows"], batch.targets["columns"])
 
     @torch.no_grad()
     def _map(self, where: str) -> tuple[int, float]:
-        """Channels of the layer, and how many pixels of the input one of it is."""
+        """Channels and stride of the layer."""
         if self.layer not in self.backbone.layers:
             raise LayerError(f"{where}: no layer {self.layer!r}; its maps are {', '.join(self.backbone.layers)}.")
         height, width = self.options.crop
@@ -183,7 +183,7 @@ class DepthTask(Task):
                 f"{where}: images of {width} x {height} pixels vanish on the way to {self.layer}; make `crop` larger."
             ) from None
         if len(shape) != 3:
-            raise LayerError(f"{where}: {self.layer} is a vector and has no depth at places; name a map as `layer`.")
+            raise LayerError(f"{where}: {self.layer} is a vector; name a map as `layer`.")
         return shape[0], math.sqrt(height * width / (shape[1] * shape[2]))
 
 
@@ -194,7 +194,7 @@ def _default_layer(backbone: Backbone) -> str:
 
 
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:
-    """A test image, its depth and the prediction, both depths in the colors of the true one's range."""
+    """A test image, its depth and the prediction; the colors span the range of the true depth."""
     height, width = (int((batch.targets[name][row] <= 1).sum()) for name in ("rows", "columns"))
     truth = batch.targets["depth"][row]
     errors = Errors.of(predicted, truth)

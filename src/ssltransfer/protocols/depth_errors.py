@@ -1,4 +1,4 @@
-"""How far predicted depth is from measured depth: the loss that is learned and the numbers that are reported."""
+"""Loss and metrics of depth prediction."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from ssltransfer.data.targets import read_target
 from ssltransfer.protocols.base import evenly_spaced, percent
 
 FACTORS = {"d1": 1.25, "d2": 1.25**2, "d3": 1.25**3}
-LARGEST_SHARE = 0.2  # of the batch's largest error: from there on berHu is quadratic
+BERHU_FRACTION = 0.2  # of the batch's largest error: berHu is quadratic from there on
 MEDIAN_IMAGES = 1000  # of the training set, evenly spaced
-FARTHEST = 1000  # meters that are told apart for the median
+MAX_METERS = 1000  # of the histogram for the median
 
 
 def berhu(predicted: Tensor, truth: Tensor, *, together: bool = False) -> Tensor:
-    """Reverse Huber loss (Laina et al. 2016, equation 1), the mean over pixels that have a value; 0 where none has.
+    """Reverse Huber loss (Laina et al. 2016, equation 1), the mean over pixels with a value; 0 without such pixels.
 
-    |e| up to c, (e^2 + c^2) / (2 c) beyond; c is a fifth of the largest |e| of the batch, and no part of the gradient.
+    |e| up to c, (e^2 + c^2) / (2 c) beyond; c is a fifth of the largest |e| of the batch, without a gradient.
 
     Args:
-        predicted, truth: float32 of one shape, meters; truth 0 where there is no value.
-        together: several processes have shares of one batch, if there are several: c is that of the whole, and the
-            mean of what they give is the mean over its pixels.
+        predicted, truth: float32 of one shape, meters; truth is 0 where there is no value.
+        together: all processes have parts of one batch: c is that of the whole batch, and the mean of the processes'
+            losses is the mean over the batch's pixels.
     """
     valid = truth > 0
     error = torch.where(valid, (predicted - truth).abs(), 0.0)
     largest = error.detach().max()
     if together and dist.is_initialized():
         dist.all_reduce(largest, dist.ReduceOp.MAX)
-    # The floor is below any depth's rounding; it keeps an empty batch from dividing zero by zero.
-    c = (LARGEST_SHARE * largest).clamp(min=1e-6)
+    # The minimum avoids 0 / 0 in an empty batch; it is below the resolution of depth.
+    c = (BERHU_FRACTION * largest).clamp(min=1e-6)
     losses = torch.where(error <= c, error, (error.square() + c.square()) / (2 * c))
     return losses.sum() / _count(valid, together)
 
 
 def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"], *, together: bool = False) -> Tensor:
-    """Share of the pixels with a value whose prediction is at most `factor` times too near or too far, a scalar.
+    """Fraction of the pixels with a value and max(d/p, p/d) < `factor`, a scalar.
 
     `together` as for `berhu`.
     """
@@ -51,7 +51,7 @@ def share_within(predicted: Tensor, truth: Tensor, factor: float = FACTORS["d1"]
 
 
 def _count(valid: Tensor, together: bool) -> Tensor:
-    """Pixels with a value, a scalar of at least 1; of several processes their mean."""
+    """Number of pixels with a value, a scalar of at least 1; the mean over all processes if `together`."""
     count = valid.sum().float()
     if together and dist.is_initialized():
         dist.all_reduce(count)
@@ -61,12 +61,12 @@ def _count(valid: Tensor, together: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Errors:
-    """Sums over pixels, from which the metrics of Eigen et al. 2014 are computed at the end (protocols 4.7).
+    """Sums over pixels for the metrics of Eigen et al. 2014 (protocols 4.7).
 
     Attributes:
-        pixels: that have a value.
-        within: how many of them are within each of the factors.
-        absolute, relative: sums of the errors in meters, and over the depth.
+        pixels: number of pixels with a value.
+        within: number of them within each of the factors.
+        absolute, relative: sums of |d - p| in meters, and of |d - p| / d.
     """
 
     pixels: int = 0
@@ -76,7 +76,7 @@ class Errors:
 
     @classmethod
     def of(cls, predicted: Tensor, truth: Tensor) -> Errors:
-        """Of the pixels with a value: positive predictions and truth in meters, of one shape."""
+        """Sums over the pixels with a value; predictions (positive) and truth in meters, of one shape."""
         valid = truth > 0
         d, p = truth[valid].double(), predicted[valid].double()
         ratio, error = torch.maximum(d / p, p / d), (d - p).abs()
@@ -89,7 +89,7 @@ class Errors:
         return Errors(self.pixels + other.pixels, within, *sums)
 
     def values(self) -> dict[str, float]:
-        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3; mae in meters; rel, a share."""
+        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3; mae in meters; rel as a fraction."""
         count = max(1, self.pixels)
         shares = {name: percent(right / count) for name, right in self.within.items()}
         return shares | {"mae": round(self.absolute / count, 6), "rel": round(self.relative / count, 6)}
@@ -97,11 +97,11 @@ class Errors:
 
 @dataclass(frozen=True)
 class Median:
-    """The constant that is as often too near as too far.
+    """The median depth of the training set, the constant prediction at chance level.
 
     Attributes:
-        meters: the median of the training set's pixels, to a millimeter.
-        loss: berHu of naming it everywhere.
+        meters: the median, to a millimeter.
+        loss: berHu of predicting it everywhere.
     """
 
     meters: float
@@ -109,7 +109,7 @@ class Median:
 
 
 def median_depth(train: Index) -> Median:
-    """Median over all pixels that have a value, of at most 1000 images that stand evenly spaced in the set.
+    """Median over all pixels with a value, of at most 1000 evenly spaced images.
 
     Raises:
         ArtifactError: a depth map cannot be read any more.
@@ -118,12 +118,14 @@ def median_depth(train: Index) -> Median:
     for sample in evenly_spaced(len(train), MEDIAN_IMAGES):
         depth = read_target(train, sample)
         assert isinstance(depth, np.ndarray)
-        found = np.bincount(np.rint(depth[depth > 0].clip(max=FARTHEST) * 1000).astype(np.int64), minlength=len(counts))
-        found[: len(counts)] += counts
-        counts = found
+        histogram = np.bincount(
+            np.rint(depth[depth > 0].clip(max=MAX_METERS) * 1000).astype(np.int64), minlength=len(counts)
+        )
+        histogram[: len(counts)] += counts
+        counts = histogram
     meters = np.arange(len(counts)) / 1000
     median = float(meters[np.searchsorted(counts.cumsum(), counts.sum() / 2)])
     error = np.abs(meters - median)
-    c = max(LARGEST_SHARE * error[counts > 0].max(), 1e-6)
+    c = max(BERHU_FRACTION * error[counts > 0].max(), 1e-6)
     losses = np.where(error <= c, error, (error**2 + c**2) / (2 * c))
     return Median(median, float((losses * counts).sum() / counts.sum()))

@@ -90,8 +90,8 @@ class FastRcnn(Detector):
         """See `Detector`: losses of classes and boxes, means over the RoIs that the loader sampled."""
         present = targets["labels"] != NO_OBJECT
         rois, labels, matched = (targets[name][present] for name in ("rois", "labels", "matched_boxes"))
-        found = self.roi_losses(self.body(self.inputs(image)), rois, labels, matched)
-        return {"loss": found["loss_class"] + found["loss_box"], **found}
+        losses = self.roi_losses(self.body(self.inputs(image)), rois, labels, matched)
+        return {"loss": losses["loss_class"] + losses["loss_box"], **losses}
 
     def predict(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
         """See `Detector`: each RoI in the view that brings its area nearest to 224 x 224 (fast-rcnn's test.py)."""

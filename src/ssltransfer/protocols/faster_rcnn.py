@@ -109,12 +109,12 @@ class FasterRcnn(Detector):
         generator = torch.Generator(image.device).manual_seed(seed)
         self.anchors.generator = generator
         maps, rois, losses = self._proposed(image, boxes)
-        found = self.roi_losses(maps, *self.roi_sampler(rois, boxes, classes, generator))
-        found |= {f"rpn_{name}": value for name, value in losses.items()}
-        loss = torch.stack([found[name] for name in found if name != "accuracy"]).sum()
+        columns = self.roi_losses(maps, *self.roi_sampler(rois, boxes, classes, generator))
+        columns |= {f"rpn_{name}": value for name, value in losses.items()}
+        loss = torch.stack([columns[name] for name in columns if name != "accuracy"]).sum()
         if self.mix is not None and self.strength is not None and self.training:
             loss = loss + self.strength * self.mix.penalty
-        return {"loss": loss, **found}
+        return {"loss": loss, **columns}
 
     def _proposed(self, image: Tensor, objects: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Map of an image, proposals (N, 4) without gradient, and, given its objects (M, 4), the losses of the RPN."""

@@ -1,4 +1,4 @@
-"""What is done to a model before it is fine-tuned: batch norms folded in, layers rescaled (protocols 4.1)."""
+"""Changes of a model before fine-tuning: fused batch norms and data-dependent initialization (protocols 4.1)."""
 
 from __future__ import annotations
 

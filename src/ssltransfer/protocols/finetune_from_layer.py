@@ -1,4 +1,4 @@
-"""The network frozen up to a layer, all behind it trained afresh (Noroozi & Favaro 2016, table 2; protocols 4.4)."""
+"""Train all layers after a frozen one from scratch (Noroozi & Favaro 2016, table 2; protocols 4.4)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import FinetuneFromLayer as Options
-from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
-from ssltransfer.protocols.crops import mean_softmax, predict_crops
+from ssltransfer.protocols.crops import CropTask, mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
 from ssltransfer.protocols.layers import best_layer, layers_to_measure
-from ssltransfer.training.fit import TrainResult
-from ssltransfer.training.task import Task, accuracy
+from ssltransfer.training.curve import TrainResult
+from ssltransfer.training.task import accuracy
 
 
 @PROTOCOLS.register(Options)
@@ -66,24 +64,24 @@ def evaluate(context: EvalContext) -> EvalResult:
     return EvalResult({"best": values[best], **values}, classes.chance, details, results[best].measured)
 
 
-class PartialFinetuneTask(Task):
-    """A frozen lower part, and the rest of the same architecture from nothing with a classifier.
+class PartialFinetuneTask(CropTask):
+    """A frozen lower part, and the rest of the same architecture from scratch with a classifier.
 
-    A network without fully-connected layers (ResNet) is classified from its pooled features.
+    In a network without fully-connected layers (ResNet) the classifier reads the pooled features.
 
     Args:
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
-        layer: the last frozen one.
+        layer: the last frozen layer.
         options: of the protocol.
         num_classes: K.
-        seed: of the fresh weights.
+        seed: of the new weights.
     """
 
     def __init__(self, model: PretrainedModel, layer: str, options: Options, num_classes: int, seed: int):
         super().__init__()
         self.model, self.layer = model, layer
         self.crops = options.crops
-        # By layer, so that a training does not hang on which others there are.
+        # By layer, so that a training does not depend on the other layers that are measured.
         seed = seed_of(seed, "retrained", layer)
         self.backbone = build_backbone(model.backbone.options, include_top=True, seed=seed, dropout=options.dropout)
         self.later = self.backbone.layers[self.backbone.layers.index(layer) + 1 :]
@@ -98,7 +96,7 @@ class PartialFinetuneTask(Task):
         self.chance_loss = math.log(num_classes)
 
     def _never_used(self) -> list[nn.Parameter]:
-        """Parameters of the fresh backbone up to the frozen layer: those that no gradient reaches."""
+        """Parameters of the new backbone up to the frozen layer: those without a gradient."""
         self.eval()
         x = torch.zeros(1, *self.backbone.shapes()[self.layer])
         self._rest(x).sum().backward()
@@ -106,37 +104,23 @@ class PartialFinetuneTask(Task):
         self.zero_grad(set_to_none=True)
         return unused
 
-    @property
-    def transform(self) -> Transform:
-        """The square from which the device crops."""
-        backbone = self.backbone.options
-        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
-
-    @property
-    def val_transform(self) -> Transform:
-        """The center crop."""
-        return self.model.view
-
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
-        images = batch.images
-        if self.training:
-            images = random_hflip(random_crop(images, rng, self.backbone.options.img_size), rng)
-        target, logits = batch.targets["label"], self.logits(images)
+        target, logits = batch.targets["label"], self.logits(self.augment(batch.images, rng))
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, K)."""
         with torch.no_grad():
             frozen = self.model.layers_of(images, [self.layer])[self.layer]
-        # A copy, since the next step may work in place on what inference mode or the frozen backbone still hold.
+        # A copy, since the next layer may work in place on a tensor of inference mode or of the frozen backbone.
         return self._rest(frozen.clone())
 
     def _rest(self, x: Tensor) -> Tensor:
         for layer in self.later:
             x = self.backbone.forward_layer(layer, x)
-        found: Tensor = self.head(x)
-        return found
+        logits: Tensor = self.head(x)
+        return logits
 
     def predict(self, context: EvalContext) -> np.ndarray:
         """Predicted class of each test image."""
@@ -144,4 +128,4 @@ class PartialFinetuneTask(Task):
         def classify(crops: list[Tensor]) -> np.ndarray:
             return mean_softmax([self.logits(crop) for crop in crops]).argmax(1)
 
-        return np.concatenate(predict_crops(context, self, self.backbone.options, self.crops, classify))
+        return np.concatenate(predict_crops(context, self, self.crops, classify))

@@ -17,7 +17,8 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.transforms import Transform
 from ssltransfer.protocols.base import EvalContext, EvalResult
 from ssltransfer.protocols.distributed import distributed_map
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.curve import TrainResult
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 T = TypeVar("T")

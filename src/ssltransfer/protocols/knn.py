@@ -14,7 +14,7 @@ from ssltransfer.protocols.classification_scores import accuracy_of, per_class_m
 from ssltransfer.protocols.knn_search import knn_search
 from ssltransfer.protocols.subsets import labeled_subsets
 
-EXAMPLES, SHOWN = 8, 5  # test images in the report, and neighbors of each
+EXAMPLES, SHOWN = 8, 5  # test images in the report, neighbors of each
 
 
 @PROTOCOLS.register(Knn)
@@ -48,17 +48,17 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> np.ndarray:
-    """The label with most votes, of equal ones that of the nearest.
+    """The label with the most votes; ties go to the nearest.
 
     Args:
         labels: int (Q, k), nearest first.
         cosines: float32 (Q, k).
-        temperature: None: a neighbor, a vote; else it weighs exp(cosine / temperature) (Caron et al. 2021, DINO).
+        temperature: None: every neighbor has one vote; else exp(cosine / temperature) votes (Caron et al. 2021, DINO).
 
     Returns:
         int (Q,).
     """
-    # Relative to the nearest, which changes no winner and cannot overflow.
+    # Relative to the nearest: the winner is the same, and exp cannot overflow.
     weights = np.ones_like(cosines) if temperature is None else np.exp((cosines - cosines[:, :1]) / temperature)
     votes = np.stack([np.where(labels == column[:, None], weights, 0).sum(1) for column in labels.T], axis=1)
     winners: np.ndarray = labels[np.arange(len(labels)), votes.argmax(1)]
@@ -66,7 +66,7 @@ def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> 
 
 
 def examples(context: EvalContext, classes: Classes, ids: np.ndarray, similarity: np.ndarray) -> list[dict[str, Any]]:
-    """A few test images and those nearest to them in the gallery, for the report."""
+    """Some test images and their nearest neighbors in the gallery, for the report."""
     return [
         {
             "test": sample,

@@ -1,4 +1,4 @@
-"""Linear classifiers on every frozen layer, trained side by side (Zhang et al. 2016, 2017; protocols 4.4)."""
+"""Linear classifiers on all frozen layers, trained together (Zhang et al. 2016, 2017; protocols 4.4)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.protocols import LinearProbePerLayer as Options
-from ssltransfer.data.device_ops import random_crop, random_hflip
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
-from ssltransfer.protocols.crops import mean_softmax, predict_crops
+from ssltransfer.protocols.crops import CropTask, mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
 from ssltransfer.protocols.layers import best_layer, layers_to_measure
 from ssltransfer.training.curve import TrainResult
-from ssltransfer.training.task import Task, accuracy
+from ssltransfer.training.task import accuracy
 
 
 @PROTOCOLS.register(Options)
@@ -41,24 +39,22 @@ def evaluate(context: EvalContext) -> EvalResult:
     context, classes = context.with_classes()
     model = read_model(context.model, context.devices.device)
     layers = layers_to_measure(model.backbone, options.layers, context.model)
-    tasks: list[PerLayerProbes] = []
     predictions: list[dict[str, np.ndarray]] = []
 
     def build(seed: int) -> PerLayerProbes:
         return PerLayerProbes(model, layers, options, len(classes.names), seed)
 
     def test(task: PerLayerProbes, trained: TrainResult, seed: int) -> SeedResult:
-        tasks.append(task)
         predictions.append(task.predict(context))
         metrics = {layer: accuracy_of(classes, predictions[-1][layer]) for layer in layers}
-        return SeedResult(metrics, classes.chance, {"curves": _curves(trained, layers)})
+        pooled = {layer: list(shape) for layer, shape in task.pooled.items()}
+        return SeedResult(metrics, classes.chance, {"pooled": pooled, "curves": _curves(trained, layers)})
 
     result = train_and_test(context, build, test)
     best = best_layer(result.values)
     details = {
         "best_layer": best,
         "layers": list(layers),
-        "pooled": {layer: list(shape) for layer, shape in tasks[0].pooled.items()},
         **result.details,
         "chance_loss": round(math.log(len(classes.names)), 6),
         **per_class_metrics(classes, predictions[0][best]),
@@ -66,21 +62,21 @@ def evaluate(context: EvalContext) -> EvalResult:
     return replace(result, values={"best": result.values[best], **result.values}, details=details)
 
 
-class PerLayerProbes(Task):
-    """A frozen backbone and one linear classifier a layer; the losses are independent and summed.
+class PerLayerProbes(CropTask):
+    """A frozen backbone with one linear classifier per layer; the losses are independent and summed.
 
-    Each map is resized until channels x side^2 is at most `max_features`, then normalized by batch statistics without
+    Each map is resized until channels x side^2 is at most `max_features`, then normalized by batch norm without
     parameters, then classified. The classifiers start at N(0, 0.01) [chosen: Caffe's usual filler].
 
     Args:
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
-        layers: which.
+        layers: their names.
         options: of the protocol.
         num_classes: K.
         seed: of the classifiers' weights.
 
     Attributes:
-        pooled: layer -> shape of what is classified.
+        pooled: layer -> input shape of its classifier.
     """
 
     def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, num_classes: int, seed: int):
@@ -93,30 +89,14 @@ class PerLayerProbes(Task):
         )
         self.chance_loss = len(layers) * math.log(num_classes)
 
-    @property
-    def transform(self) -> Transform:
-        """The square from which the device crops."""
-        backbone = self.model.backbone.options
-        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
-
-    @property
-    def val_transform(self) -> Transform:
-        """The center crop."""
-        return self.model.view
-
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of every layer."""
-        size = self.model.backbone.options.img_size
-        images = batch.images
-        if self.training:
-            images = random_hflip(random_crop(images, rng, size), rng)
-        target = batch.targets["label"]
-        logits = self.logits(images)
+        target, logits = batch.targets["label"], self.logits(self.augment(batch.images, rng))
         losses = {layer: F.cross_entropy(value, target) for layer, value in logits.items()}
-        found = {"loss": torch.stack(list(losses.values())).sum()}
+        columns = {"loss": torch.stack(list(losses.values())).sum()}
         for layer in self.layers:
-            found |= {f"loss_{layer}": losses[layer], f"accuracy_{layer}": accuracy(logits[layer], target)}
-        return found
+            columns |= {f"loss_{layer}": losses[layer], f"accuracy_{layer}": accuracy(logits[layer], target)}
+        return columns
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 (B, 3, S, S) -> layer -> float (B, K)."""
@@ -132,7 +112,7 @@ class PerLayerProbes(Task):
             outputs = [self.logits(crop) for crop in crops]
             return {layer: mean_softmax([output[layer] for output in outputs]).argmax(1) for layer in self.layers}
 
-        parts = predict_crops(context, self, self.model.backbone.options, self.options.crops, classify)
+        parts = predict_crops(context, self, self.options.crops, classify)
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
 
 
@@ -145,7 +125,7 @@ def probe_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
 
 
 def resized(x: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
-    """A map (B, C, H, W) brought to (B, *shape); vectors stay."""
+    """A map (B, C, H, W) resized to (B, *shape); vectors are unchanged."""
     if tuple(x.shape[1:]) == shape:
         return x
     side = shape[-1]
@@ -159,29 +139,29 @@ def resized(x: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
 def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Module:
     norm = nn.BatchNorm2d(shape[0], affine=False) if len(shape) == 3 else nn.BatchNorm1d(shape[0], affine=False)
     with torch.random.fork_rng(devices=[]):
-        # By layer, so that a probe does not hang on which others are trained beside it.
+        # By layer, so that a probe does not depend on the other layers.
         torch.manual_seed(seed_of(seed, "probe", layer))
         linear = nn.Linear(math.prod(shape), classes)
         initialize_last(linear)
     return nn.Sequential(norm, nn.Flatten(), linear)
 
 
-def _curves(fitted: TrainResult, layers: tuple[str, ...]) -> dict[str, Any]:
+def _curves(trained: TrainResult, layers: tuple[str, ...]) -> dict[str, Any]:
     """Columns of the first seed's learning curve, by layer; validation values at fewer steps."""
-    held = [row for row in fitted.curve if "val_loss" in row]
+    val = [row for row in trained.curve if "val_loss" in row]
 
     def column(rows: list[dict[str, float]], name: str) -> list[float]:
         return [round(row[name], 4) for row in rows]
 
     return {
-        "step": [int(row["step"]) for row in fitted.curve],
-        "val_step": [int(row["step"]) for row in held],
+        "step": [int(row["step"]) for row in trained.curve],
+        "val_step": [int(row["step"]) for row in val],
         "layers": {
             layer: {
-                "loss": column(fitted.curve, f"loss_{layer}"),
-                "accuracy": column(fitted.curve, f"accuracy_{layer}"),
-                "val_loss": column(held, f"val_loss_{layer}"),
-                "val_accuracy": column(held, f"val_accuracy_{layer}"),
+                "loss": column(trained.curve, f"loss_{layer}"),
+                "accuracy": column(trained.curve, f"accuracy_{layer}"),
+                "val_loss": column(val, f"val_loss_{layer}"),
+                "val_accuracy": column(val, f"val_accuracy_{layer}"),
             }
             for layer in layers
         },

@@ -1,13 +1,13 @@
 """L2-regularized logistic regression by L-BFGS on cached features (Kolesnikov et al. 2019; protocols 4.5).
 
-Minimized is mean cross-entropy + lambda ||W||^2, W (C, M), the bias unpenalized; lambda = 100 / (M C) [recalled:
-the supplement gives the penalty, not whether the loss is a mean or a sum; with a sum it would vanish beside 1.2
-million losses, so it is a mean]. scikit-learn's C is 1 / (2 N lambda).
+The objective is mean cross-entropy + lambda ||W||^2, W (C, M), without a penalty on the bias; lambda = 100 / (M C)
+[recalled: the supplement gives the penalty, not whether the loss is a mean or a sum; beside a sum of 1.2 million losses
+it would vanish, so it is a mean]. scikit-learn's C is 1 / (2 N lambda).
 
-The protocol says scipy's defaults; its L-BFGS-B keeps no history between calls and so cannot go on after a kill.
-Used is torch's L-BFGS with the same memory (10), gradient tolerance (1e-5), change tolerance (2.2e-9) and number of
-updates, a strong-Wolfe line search, float64 parameters and float32 products: the same minimum of a convex function,
-in coordinates in which it curves alike in all directions, which takes a third of the evaluations or less.
+The protocol uses scipy's defaults, but scipy's L-BFGS-B keeps no state between calls and cannot resume. This is torch's
+L-BFGS with the same memory (10), gradient tolerance (1e-5), change tolerance (2.2e-9) and number of updates, a
+strong-Wolfe line search, float64 parameters and float32 products. It finds the same minimum of a convex function; in
+preconditioned coordinates it needs a third of the evaluations or less.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from ssltransfer.protocols.classification_scores import accuracy_of, per_class_m
 from ssltransfer.protocols.subsets import labeled_subsets, stratified
 from ssltransfer.training.checkpoint import Checkpoint
 
-HELD_OUT = 0.1  # of each class's training images: where a penalty is chosen
-SEGMENT = 20  # updates between two chances to save; each costs one evaluation more
+VAL_FRACTION = 0.1  # of each class's training images, to select a penalty
+SEGMENT = 20  # updates between two checkpoints; each segment costs one more evaluation
 MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
 
 
 @PROTOCOLS.register(LogReg)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Accuracy of the classifier at the minimum; it starts at zero.
+    """Accuracy of the classifier at the minimum, starting from zero.
 
-    With few labels a number for each draw of those that have one; else nothing is drawn, and there is one number. Of
-    several penalties the one that names most of a validation tenth of the training images is fitted to all again.
+    With a label subset there is one number per seed, else one number. Of several penalties the one with the best
+    accuracy on a validation tenth of the training images is selected; then the classifier is fitted to all of them.
 
     Raises:
-        ArtifactError: the features are not finite, or no class has two images to choose a penalty by.
+        ArtifactError: the features are not finite, or no class has two images to select a penalty.
     """
     options, classes = context.options(LogReg), context.classes()
     accuracies: list[float] = []
@@ -59,7 +59,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 def _fitted(
     context: EvalContext, options: LogReg, source: PointSource, classes: Classes, chosen: np.ndarray, number: int
 ) -> dict[str, Any]:
-    """The classifier of the chosen training images: details, and `predicted`, the class of each test image."""
+    """Fit to the chosen training images. Returns details and `predicted`, the class of each test image."""
     labels, c = classes.train[chosen], len(classes.names)
     train, test = (
         PointLoader(
@@ -75,10 +75,10 @@ def _fitted(
     details: dict[str, Any] = {"num_labeled": len(chosen)}
     penalty = options.l2
     if isinstance(penalty, tuple):
-        held = stratified(labels, HELD_OUT, context.spec.seeds[0], keep=1)
+        held = stratified(labels, VAL_FRACTION, context.spec.seeds[0], keep=1)
         if not len(held):
             raise ArtifactError(
-                f"{context.spec.train}: no class has two images to choose a penalty by; give one penalty."
+                f"{context.spec.train}: no class has two images to select a penalty; give one value of `l2`."
             )
         grid = Objective(train, labels, c, penalty, standard, without=held)
         minimize(grid, options.max_iter, Checkpoint(context.folder / f"grid-{number}.pt"))
@@ -100,20 +100,20 @@ def _fitted(
 
 
 class Objective:
-    """mean cross-entropy + lambda ||W||^2 over features that need not fit in memory, and its gradient.
+    """mean cross-entropy + lambda ||W||^2 and its gradient, over features that need not fit in memory.
 
-    For G values of lambda, whose classifiers see the features in the same pass.
+    For G values of lambda at once, in the same pass over the features.
 
     Args:
         points: N features of M dimensions.
         labels: int64 (N,).
         classes: C.
         penalties: G values of lambda.
-        standard: float32 (M,) and (M,), mean and deviation by which features are standardized, or None.
-        without: samples that are left out.
+        standard: float32 (M,) and (M,), mean and standard deviation of the features, or None.
+        without: samples to leave out.
 
     Attributes:
-        parameters: float64 (G, C, M + 1), the bias in the last column; zero at first.
+        parameters: float64 (G, C, M + 1), the bias in the last column; initially zero.
         penalty: float64 (G, 1, 1).
     """
 
@@ -138,7 +138,7 @@ class Objective:
 
     @torch.no_grad()
     def __call__(self) -> Tensor:
-        """The objectives, float64 (G,), with their gradients in `parameters.grad`; sums run in a fixed order."""
+        """The objectives, float64 (G,); gradients in `parameters.grad`. Sums have a fixed order."""
         weight = self.parameters[:, :, :-1]
         single = self.parameters.flatten(0, 1).float()
         total = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
@@ -164,13 +164,13 @@ class Objective:
 
     @torch.inference_mode()
     def predict(self, points: PointLoader) -> np.ndarray:
-        """int64 (G, N), the likeliest class of each point."""
+        """int64 (G, N), the most likely class of each point."""
         single, shape = self.parameters.flatten(0, 1).float(), self.parameters.shape[:2]
         scores = (_scores(single, self._standard(x)).unflatten(1, shape) for _, x in points)
         return torch.cat([one.argmax(2).cpu() for one in scores]).T.numpy()
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each dimension, float64 (M,), to few digits: a variance is at least 1e-4 mean^2."""
+        """Mean and variance of each dimension, float64 (M,), approximately: a variance is at least 1e-4 mean^2."""
         total, squares = (
             torch.zeros(self.points.shape[1], dtype=torch.float64, device=self.labels.device) for _ in "ab"
         )
@@ -190,10 +190,10 @@ def _scores(parameters: Tensor, x: Tensor) -> Tensor:
 
 
 class Coordinates:
-    """A change of variables: where all is zero, the objective's second derivatives along them are about 1.
+    """A change of variables after which the second derivatives of the objective at zero are about 1.
 
-    There every class has the probability 1/C, so that along a weight of dimension j, its feature centerd by the bias,
-    the second derivative is h var_j + 2 lambda with h = (1 - 1/C) / C, and along a bias h (Jacobi preconditioning).
+    At zero every class has the probability 1/C. The second derivative along a weight of dimension j, with centered
+    features, is h var_j + 2 lambda with h = (1 - 1/C) / C, and along a bias h (Jacobi preconditioning).
 
     Args:
         objective: read once, for the moments of its features.
@@ -219,14 +219,14 @@ class Coordinates:
 
 
 def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list[dict[str, float]]:
-    """Bring `objective.parameters` to the minimum; rows of {update, objective, gradient}, the last the end.
+    """Set `objective.parameters` to the minimum. Returns rows of {update, objective, gradient}.
 
-    Several objectives are minimized as their sum, which is least where each is. The optimizer runs in segments, alike
-    whether it was interrupted or not, and its whole state is saved between them: a killed run ends with the same bits.
+    Several objectives are minimized as their sum. The optimizer runs in segments, and its whole state is saved between
+    them, so a resumed run ends with the same bits.
 
     Raises:
         ArtifactError: the objective is not finite.
-        Interrupted: told to end; the state is saved.
+        Interrupted: by a signal; the state is saved.
     """
     coordinates, inner = Coordinates(objective), torch.zeros_like(objective.parameters)
 
@@ -255,7 +255,7 @@ def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
         objective.parameters.copy_(coordinates.parameters(inner))
         optimizer.load_state_dict(state["optimizer"])
         curve, done, finished = state["curve"], state["done"], state["finished"]
-        print(f"L-BFGS: going on after update {done}", flush=True)
+        print(f"L-BFGS: resuming from update {done}", flush=True)
     with checkpoint:
         while not finished:
             optimizer.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
@@ -277,7 +277,7 @@ def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
 
 
 def standardization(points: PointLoader) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each dimension, float32 (M,); a constant dimension is divided by 1."""
+    """Mean and standard deviation of each dimension, float32 (M,); 1 for constant dimensions."""
     n, m = points.shape
     total = torch.zeros(m, dtype=torch.float64, device=points.device)
     for _, x in points:
@@ -287,6 +287,6 @@ def standardization(points: PointLoader) -> tuple[Tensor, Tensor]:
     for _, x in points:
         squares += (x.double() - mean).square_().sum(0)
     deviation = (squares / n).sqrt()
-    # Below this a deviation is the rounding of a constant.
+    # A smaller standard deviation is the rounding of a constant.
     constant = deviation <= 1e-6 * mean.abs()
     return mean.float(), deviation.where(~constant & (deviation > 0), 1.0).float()

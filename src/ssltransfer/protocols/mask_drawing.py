@@ -1,4 +1,4 @@
-"""Masks in VOC's colors, beside their image."""
+"""Drawings of masks in VOC's colors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def beside(
     """Image | truth | prediction as {title, uri}.
 
     Args:
-        path: of the image; its name stands in the title.
+        path: of the image, for the title.
         image: uint8 (H, W, 3).
         truth, predicted: uint8 (H, W).
         classes: names of 1, 2, ...

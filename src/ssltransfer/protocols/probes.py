@@ -1,8 +1,8 @@
 """Classifiers on one frozen layer by gradient descent: linear, or with a hidden layer.
 
-Abbasi Koohpayegani et al. 2020 (protocols 4.6): representations of unit length, standardized by the training
-images' center crops, random resized crops and mirrors. Kolesnikov et al. 2019 (protocols 4.5): as they are, random
-crops, no mirrors. Doersch & Zisserman 2017 (protocols 4.7): block3 pooled to 3x3, random crops and distorted colors.
+Abbasi Koohpayegani et al. 2020 (protocols 4.6): l2-normalized and standardized features, random resized crops and
+flips. Kolesnikov et al. 2019 (protocols 4.5): plain features, random crops. Doersch & Zisserman 2017 (protocols 4.7):
+block3 pooled to 3x3, random crops and color distortion.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from ssltransfer.protocols.classification_scores import accuracy_of, per_class_m
 from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.protocols.subsets import labeled_subsets
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainResult
 from ssltransfer.training.task import Task, accuracy
 
 BATCH = 64
@@ -94,7 +94,7 @@ class ProbeTask(Task):
         options: of the protocol.
         num_classes: C.
         seed: of the classifier's weights.
-        where: what the model is called in messages.
+        where: name of the model, for messages.
 
     Attributes:
         shape: of the layer after pooling.
@@ -129,7 +129,7 @@ class ProbeTask(Task):
 
     @property
     def schedule(self) -> Schedule:
-        """The protocol's, with the weight decay that `vtab_l2` is: half the gradient of ||W||^2 is W."""
+        """The protocol's, with the weight decay of `vtab_l2`: half the gradient of ||W||^2 is W."""
         if not self.options.vtab_l2:
             return self.options.schedule
         penalty = 100 / (math.prod(self.shape) * self.num_classes)
@@ -137,7 +137,7 @@ class ProbeTask(Task):
 
     @property
     def transform(self) -> Transform:
-        """A random box, or the square from which the device crops."""
+        """A random box, or the central square that is cropped on the device."""
         if self.options.augment == "random-resized-crop":
             return RandomResizedCrop(self.view.size)
         return ResizeCenterCrop(self.view.short_side, self.view.short_side)
@@ -149,7 +149,7 @@ class ProbeTask(Task):
 
     @property
     def view(self) -> ResizeCenterCrop:
-        """The center crop that the model wants, for one pass or for nine patches."""
+        """The model's center crop, for the whole image or for nine patches."""
         return self.model.patches_view if self.options.patches else self.model.view
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
@@ -160,14 +160,14 @@ class ProbeTask(Task):
             images = random_hflip(images, rng) if self.options.hflip else images
             images = color_jitter(images, rng) if self.options.color_jitter else images
         target = batch.targets["label"]
-        logits = self.classifier(self._seen(images))
+        logits = self.classifier(self._inputs(images))
         loss = F.cross_entropy(logits, target)
         if self.mix is not None and self.strength is not None and self.training:
             loss = loss + self.strength * self.mix.penalty
         return {"loss": loss, "accuracy": accuracy(logits, target)}
 
-    def represented(self, images: Tensor) -> Tensor:
-        """uint8 or float (B, 3, S, S), 0 to 255 -> float32 (B, dims), pooled, of unit length if so wanted."""
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 or float (B, 3, S, S), 0 to 255 -> float32 (B, dims), pooled, optionally l2-normalized."""
         with torch.no_grad():
             if self.mix is not None:
                 units = units_of(self.model, images)
@@ -175,19 +175,19 @@ class ProbeTask(Task):
                 layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
                 maps = layers_of(images, [self.layer])[self.layer]
         if self.mix is not None:
-            maps = self.mix(units)  # what is frozen ends with the units
+            maps = self.mix(units)  # trained: the frozen part ends with the units
         x = pooled(maps.float(), self.options.pool).flatten(1)
         return F.normalize(x) if self.options.l2_normalize else x
 
     @torch.no_grad()
     def standardize(self, train: Index, devices: Devices) -> None:
-        """Set mean and deviation to those of the training images' center crops."""
+        """Set mean and standard deviation from the training images' center crops."""
         dims = math.prod(self.shape)
         total, squares = (torch.zeros(dims, dtype=torch.float64, device=devices.device) for _ in "ab")
 
         def add(batch: Batch) -> None:
             with devices.autocast():
-                x = self.represented(batch.images).double()
+                x = self.features(batch.images).double()
             total.add_(x.sum(0))
             squares.add_(x.square().sum(0))
 
@@ -200,11 +200,11 @@ class ProbeTask(Task):
         """Logits of the center crops, float32 (N, C)."""
 
         def score(batch: Batch) -> np.ndarray:
-            logits: np.ndarray = self.classifier(self._seen(batch.images)).float().cpu().numpy()
+            logits: np.ndarray = self.classifier(self._inputs(batch.images)).float().cpu().numpy()
             return logits
 
         return np.concatenate(predict(context, self, score, self.view, BATCH))
 
-    def _seen(self, images: Tensor) -> Tensor:
-        """What the classifier is given, float32 (B, dims)."""
-        return (self.represented(images) - self.mean) / self.deviation
+    def _inputs(self, images: Tensor) -> Tensor:
+        """Input of the classifier, float32 (B, dims)."""
+        return (self.features(images) - self.mean) / self.deviation

@@ -13,9 +13,9 @@ from ssltransfer.protocols.knn_search import knn_search
 
 @PROTOCOLS.register(Retrieval)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Recall at K: images of which one of the K nearest others has their class.
+    """Recall at K: images of which one of the K nearest other images has the same class.
 
-    The query is left out of its own neighbors. A image that is alone in its class counts as missed.
+    The query is removed from its neighbors. The only image of a class counts as missed.
 
     Raises:
         ArtifactError: K is not less than the number of images.
@@ -23,21 +23,33 @@ def evaluate(context: EvalContext) -> EvalResult:
     options, classes = context.options(Retrieval), context.classes()
     n, most = len(classes.test), max(options.recall_at)
     if most >= n:
-        raise ArtifactError(f"{context.spec.test}: recall at {most} of only {n} images cannot be; lower `recall_at`.")
+        raise ArtifactError(
+            f"{context.spec.test}: recall at {most} of only {n} images is not possible; lower `recall_at`."
+        )
     k = min(max(most, SHOWN) + 1, n)
     names = (context.spec.test, context.spec.test)
     ids, cosines, measured = knn_search(context.stores[1], context.stores[1], k, context.devices.device, names)
     ids, cosines = without_query(ids, cosines)
-    same = classes.test[ids] == classes.test[:, None]
-    values = {f"r@{at}": [percent(same[:, :at].any(1).mean())] for at in options.recall_at}
+    values = {f"r@{at}": [percent(recall_at(classes.test, ids, at))] for at in options.recall_at}
     details = {"examples": examples(context, classes, ids, cosines)}
     return EvalResult(values, chance(classes.test), details, measured)
 
 
-def without_query(ids: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Knn (Q, k) of each image of a set in itself -> (Q, k - 1), those that are others.
+def recall_at(labels: np.ndarray, neighbors: np.ndarray, k: int) -> float:
+    """Fraction of the images of which one of the k nearest has the same label.
 
-    A image with more equals than k may not stand among its own neighbors; then the last one goes.
+    Args:
+        labels: int (N,).
+        neighbors: int (N, K), nearest first, without the image itself.
+        k: at most K.
+    """
+    return float((labels[neighbors[:, :k]] == labels[:, None]).any(1).mean())
+
+
+def without_query(ids: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Remove each image from its own neighbors: (Q, k) -> (Q, k - 1).
+
+    An image with more than k duplicates may be missing in its neighbors; then the last one is removed.
     """
     own = ids == np.arange(len(ids))[:, None]
     own[~own.any(1), -1] = True
@@ -46,6 +58,6 @@ def without_query(ids: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def chance(labels: np.ndarray) -> float:
-    """Percent of images whose class a random other image has."""
+    """Percent of pairs of different images with the same class."""
     sizes = np.bincount(labels)
     return percent((sizes * (sizes - 1)).sum() / (len(labels) * (len(labels) - 1)))

@@ -1,4 +1,4 @@
-"""A class a pixel by fine-tuning FCN-32s on any backbone (Long et al. 2015, voc-fcn-alexnet; protocols 4.3)."""
+"""Semantic segmentation by fine-tuning FCN-32s on any backbone (Long et al. 2015, voc-fcn-alexnet; protocols 4.3)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ssltransfer.protocols.confusion import all_background, confusion, intersect
 from ssltransfer.protocols.finetune import prepare_for_finetuning
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.protocols.mask_drawing import beside
-from ssltransfer.training.fit import TrainResult
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
@@ -98,7 +98,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 @dataclass(frozen=True)
 class WithMask(Transform):
-    """A image as it is and its mask: neither resized nor cut nor mirrored."""
+    """An image and its mask, unchanged."""
 
     padding: ClassVar[Mapping[str, float]] = {"mask": VOID}
 
@@ -119,16 +119,16 @@ def mask_of(index: Index, sample: int) -> Tensor:
 
 
 class SegmentationTask(Task):
-    """FCN-32s of a model, and softmax cross-entropy over the pixels that are not void.
+    """FCN-32s of a model, with softmax cross-entropy over the pixels that are not void.
 
-    Every image goes through the network alone, in its own size, and its loss is the mean over its pixels: neither
-    batch nor micro-batch changes what is computed. Batch norms therefore keep the statistics that the model came
-    with; their scales and shifts learn.
+    Every image is processed alone and in its own size, and its loss is the mean over its pixels, so the result does not
+    depend on batches or micro-batches. Therefore batch norms keep the model's statistics; their scales and shifts are
+    trained.
 
     Args:
-        model: with fully-connected layers, if its backbone may have any; taken apart.
+        model: with fully-connected layers, if its backbone can have them; its layers are moved into the task.
         options: of the protocol.
-        parts: float64 (C,), share of each class in a training image, in the mean; gives the chance-level loss.
+        parts: float64 (C,), mean fraction of each class in a training image, for the chance-level loss.
     """
 
     def __init__(self, model: PretrainedModel, options: Options, parts: np.ndarray):
@@ -150,7 +150,7 @@ class SegmentationTask(Task):
 
     @property
     def transform(self) -> WithMask:
-        """Images and masks as they are."""
+        """Images and masks, unchanged."""
         return WithMask()
 
     def train(self, mode: bool = True) -> SegmentationTask:
@@ -190,7 +190,7 @@ class SegmentationTask(Task):
 
 
 def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
-    """Each image (3, H, W) and its mask (H, W), without what filled up the batch."""
+    """Each image (3, H, W) and its mask (H, W), without padding."""
     return [
         (image[:, :height, :width], mask[:height, :width])
         for image, mask, (height, width) in zip(
@@ -200,9 +200,9 @@ def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
 
 
 def with_layers(model: PretrainedModel, seed: int) -> PretrainedModel:
-    """The model, with fresh fully-connected layers where its backbone may have them and it does not.
+    """The model, with new fully-connected layers if its backbone can have them and the model has none.
 
-    Fresh ones start by Kaiming's rule and depend on the seed alone; those that a model has are kept.
+    New layers have Kaiming's initialization and depend on the seed only.
     """
     options = model.backbone.options
     if model.backbone.layers == options.layers or not options.top_layers:
@@ -211,7 +211,7 @@ def with_layers(model: PretrainedModel, seed: int) -> PretrainedModel:
 
 
 def class_shares(index: Index, classes: int) -> np.ndarray:
-    """float64 (C,): the share that each class has of the pixels of a image that are not void, in the mean."""
+    """float64 (C,), mean over the images of the fraction of each class in the pixels that are not void."""
     total = np.zeros(classes)
     progress = Progress("masks", 0, len(index), 1)
     for sample in range(len(index)):

@@ -85,11 +85,10 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 @dataclass(frozen=True)
 class ScaledCrop(ImageTransform):
-    """A random square of the original image, `scale` times `size` a side, resized to `size`.
+    """A random square of the original image with sides of `scale` times `size`, resized to `size`.
 
-    As the released layer draws it: the factor is uniform between both scales, the larger lowered to what fits in the
-    image (and the smaller to the larger), so that nothing is ever padded; the place is uniform. Resizing is
-    antialiased, which the released layer's is not [chosen].
+    As in the released layer the factor is uniform between both scales, limited to what fits in the image, so that
+    nothing is padded; the position is uniform. Unlike there, resizing is antialiased [chosen].
     """
 
     size: int
@@ -105,19 +104,19 @@ class ScaledCrop(ImageTransform):
 
 
 class MultiLabelFinetuneTask(Task):
-    """A model with a classifier of its own for each class.
+    """A model with a binary classifier for each class.
 
     Convolutions are copied from the model. `all` and `fc6-8`: fc6, fc7 and fc8 start at N(0, 0.01) with bias 0.1, even
-    where the model has trained ones, so that every model starts alike; `fc8`: the model's fc6 and fc7 stay. A network
-    without fc layers (ResNet) has fc8 on its pooled features, and then fc6-8 means fc8. Frozen batch norms keep their
-    statistics; dropout stays on before all that learns, as in the released code. Normalization is the model's own.
+    if the model has trained ones, so that all models start in the same way; `fc8`: the model's fc6 and fc7 are frozen.
+    A network without fc layers (ResNet) has fc8 on its pooled features; then fc6-8 means fc8. Frozen batch norms keep
+    their statistics. Dropout before trained layers stays on, as in the released code.
 
     Args:
-        model: where weights come from.
-        where: what it is called in messages.
+        model: pretrained weights.
+        where: name of the model, for messages.
         options: of the protocol.
         train: int8 (N, C), labels of the training images: 1 present, 0 difficult, -1 absent.
-        seed: of the fresh layers.
+        seed: of the new layers.
     """
 
     def __init__(self, model: PretrainedModel, where: str, options: Options, train: np.ndarray, seed: int):
@@ -136,7 +135,7 @@ class MultiLabelFinetuneTask(Task):
 
     @property
     def transform(self) -> ScaledCrop:
-        """Random scale and place."""
+        """Random scale and position."""
         return ScaledCrop(self.backbone.options.img_size, self.options.scale)
 
     def train(self, mode: bool = True) -> MultiLabelFinetuneTask:
@@ -150,13 +149,13 @@ class MultiLabelFinetuneTask(Task):
     def logits(self, images: Tensor, rng: SampleRNG) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, C)."""
         x = normalize(random_hflip(images, rng), self.normalization)
-        found: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
-        return found
+        logits: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
+        return logits
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """`loss_weight` times the mean over images and classes of the cross-entropy; difficult ones give zero.
+        """`loss_weight` times the mean cross-entropy over images and classes; difficult ones count zero.
 
-        With 20 classes and weight 20 that is the released code's sum over classes, mean over images.
+        With 20 classes and weight 20 this is the released code's sum over classes and mean over images.
         """
         presence = batch.targets["multi_label"]
         logits = self.logits(batch.images, rng).float()
@@ -176,7 +175,7 @@ class MultiLabelFinetuneTask(Task):
 
 
 def _backbone(model: PretrainedModel, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
-    """The network to train, and the names of its tensors that learn under fc6-8."""
+    """The network, and the names of the parameters that fc6-8 trains besides fc8."""
     fc = model.backbone.options.top_layers
     if not fc:
         return model.backbone, set()
@@ -220,18 +219,18 @@ def _multi_labels(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chance(presence: np.ndarray) -> float:
-    """What scores drawn at random give in the mean: each class's share of images that have it."""
+    """Mean average precision of random scores: the fraction of positive images of each class."""
     positive, counted = (presence > 0).sum(0), (presence != 0).sum(0)
     return percent((positive / np.maximum(counted, 1))[positive > 0].mean())
 
 
 def _precision_recall(
-    scores: np.ndarray, presence: np.ndarray, classes: list[str], found: list[float | None]
+    scores: np.ndarray, presence: np.ndarray, classes: list[str], aps: list[float | None]
 ) -> dict[str, Any]:
-    """The mean curve over classes, and those of the best and the worst class."""
+    """Figure of the mean curve over classes, and of the best and the worst class."""
     every = (precisions(scores[:, c], presence[:, c], RECALLS) for c in range(len(classes)))
     curves = {c: curve for c, curve in enumerate(every) if curve is not None}
-    ordered = sorted(curves, key=lambda c: found[c] or 0.0)
+    ordered = sorted(curves, key=lambda c: aps[c] or 0.0)
     drawn = {
         "mean of the classes": np.mean(list(curves.values()), axis=0),
         classes[ordered[-1]]: curves[ordered[-1]],

@@ -42,8 +42,8 @@ def run(
         threads: CPU threads.
 
     Raises:
-        ArtifactError: an input belongs to something else, or more than 1 % of the test images stand in the
-            training set too.
+        ArtifactError: an input belongs to something else, or more than 1 % of the test images also occur in the
+            training set.
         LayerError: the model has no such layer.
     """
     inputs = {
@@ -108,19 +108,19 @@ def run(
 
 def _train_test_overlap(spec: EvaluationSpec, train: Index, test: Index) -> int:
     if not len(train) or not len(test):
-        raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no image can be read; mend the dataset.")
+        raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no readable image; fix the dataset.")
     overlap = train.num_shared_with(test)
     if overlap > MAX_OVERLAP * len(test):
         raise ArtifactError(
-            f"{spec.test}: {overlap} of its {len(test)} images stand in the training set {spec.train} too, by "
-            "content; name two sets that share at most 1 %."
+            f"{spec.test}: {overlap} of its {len(test)} images also occur in the training set {spec.train} "
+            "(same content); name two sets that share at most 1 %."
         )
-    print(f"{overlap} of {len(test)} test images stand in the training set too, by content", flush=True)
+    print(f"{overlap} of {len(test)} test images also occur in the training set (same content)", flush=True)
     return overlap
 
 
 def _features(protocol: FeatureProtocol, model: Path, manifest: Path | None, index: Index) -> FeatureStore:
-    """The store, of these images, this model and this layer."""
+    """The feature store, checked to be of these images, this model and this layer."""
     if manifest is None:
         raise ArtifactError(
             f"{protocol.name} reads features: give --train-features and --test-features, made by the features stage."
@@ -129,14 +129,16 @@ def _features(protocol: FeatureProtocol, model: Path, manifest: Path | None, ind
     weights = read_json(model).get("weights")
     if content["model"] != weights:
         raise ArtifactError(
-            f"{manifest}: these features were made by other weights than those of {model}; run the features "
+            f"{manifest}: these features were made with other weights than those of {model}; run the features "
             "stage again."
         )
-    asked = json.loads(protocol.canonical())
-    wanted, has = (" ".join(f"{key} {one.get(key)}" for key in ("pool", "patches")) for one in (asked, content["spec"]))
+    wanted, has = (
+        " ".join(f"{key} {spec.get(key)}" for key in ("pool", "patches"))
+        for spec in (json.loads(protocol.canonical()), content["spec"])
+    )
     if protocol.layer not in (None, content["layer"]) or wanted != has:
         raise ArtifactError(
-            f"{manifest}: features of layer {content['layer']} ({has}), but the protocol asks for "
+            f"{manifest}: features of layer {content['layer']} ({has}), but the protocol needs "
             f"{protocol.layer or content['layer']} ({wanted}); give the features of that layer."
         )
     return store

@@ -180,7 +180,7 @@ def test_fc_backbone_fuses_norms_of_fc() -> None:
     ids=lambda value: getattr(value, "slug", None),
 )
 def test_res5_backbone_of_other_networks(options: BackboneOptions, stride: int, dims: int) -> None:
-    """What the network itself gives of a image whose map is not resampled, before any representation."""
+    """What the network itself gives of an image whose map is not resampled, before any representation."""
     given = model(options)
     found = Res5Backbone(given, "align", 0).eval()
     assert (found.stride, found.side, found.dims) == (stride, 14, dims)

@@ -22,7 +22,7 @@ def as_mat(path: Path, boxes: np.ndarray, names: np.ndarray) -> Path:
 
 
 def test_read_proposals_mat(tmp_path: Path) -> None:
-    """Rows y1, x1, y2, x2 from 1, both corners inside; a image with one box, and one with none."""
+    """Rows y1, x1, y2, x2 from 1, both corners inside; an image with one box, and one with none."""
     boxes = cells(np.array([[1.0, 3, 10, 20], [5, 5, 5, 5]]), np.array([[2.0, 1, 4, 3]]), np.zeros((0, 4)))
     found = read_proposals(as_mat(tmp_path / "a.mat", boxes, cells("000005", "000007", "2008_000009").T))
     assert isinstance(found, dict)
@@ -94,12 +94,12 @@ def test_read_proposals_rejects_code(tmp_path: Path, bad: object, monkeypatch: p
     [
         (b"nothing", "not a readable file"),
         (pickle.dumps(Encoded()), "it holds bytes as rot13"),
-        (pickle.dumps(3), "a list or a dictionary of arrays is wanted, not int"),
-        (pickle.dumps([np.zeros((2, 3))]), r"boxes of shape \(2, 3\); finite rows of four corners"),
+        (pickle.dumps(3), "expected a list or a dictionary of arrays, not int"),
+        (pickle.dumps([np.zeros((2, 3))]), r"boxes of shape \(2, 3\); expected finite rows of four"),
         (pickle.dumps([np.full((1, 4), np.nan)]), "finite rows"),
         (pickle.dumps({"boxes": [np.zeros((1, 4))]}), "boxes without names; give these as 'images'"),
         (pickle.dumps({"boxes": [], "images": ["a"]}), "1 names of images, but boxes of 0"),
-        (pickle.dumps({"a/1.jpg": [], "b/1.png": []}), "1 stands in it more than once"),
+        (pickle.dumps({"a/1.jpg": [], "b/1.png": []}), "1 occurs more than once"),
     ],
 )
 def test_read_proposals_rejects_other_pickles(tmp_path: Path, content: bytes, said: str) -> None:

@@ -1,4 +1,4 @@
-"""What all evaluation protocols share."""
+"""Options that evaluation protocols share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ssltransfer.config.schedule import Schedule
 
 
 class Pool(Spec):
-    """Pooling of a convolutional map: adaptive, to a square of a side, or by a stride; one of the three."""
+    """Pooling of a convolutional map; exactly one of the three."""
 
     max: int | None = Field(None, ge=1, description="Adaptive max-pooling to this side.")
     avg: int | None = Field(None, ge=1, description="Adaptive average pooling to this side.")
     max_dim: int | None = Field(
-        None, ge=1, description="Max-pooling by the least whole stride that leaves at most so many dimensions."
+        None, ge=1, description="Max-pooling with the smallest integer stride that leaves at most this many dimensions."
     )
 
     @model_validator(mode="after")
@@ -78,11 +78,13 @@ class FineTuning(TrainedProtocol):
 
 
 class LabelSubset(Spec):
-    """Which training images keep their labels: drawn for each seed, or listed; one of the three."""
+    """Which training images have labels: drawn for each seed, or listed; exactly one of the three."""
 
-    fraction: float | None = Field(None, gt=0, lt=1, description="Of each class, rounded, one image at least.")
-    per_class: int | None = Field(None, ge=1, description="Images of each class; 1: one-shot.")
-    file: NameFile | None = Field(None, description="A file with a image a line: its path in the set, or its name.")
+    fraction: float | None = Field(None, gt=0, lt=1, description="Fraction of each class, rounded, at least one image.")
+    per_class: int | None = Field(None, ge=1, description="Images per class; 1: one-shot.")
+    file: NameFile | None = Field(
+        None, description="Text file with one image per line: its path in the set, or its file name."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> LabelSubset:
@@ -91,15 +93,15 @@ class LabelSubset(Spec):
         return self
 
 
-LAYER = "Default: the last layer that the model has."
-POOL = "Default: the whole map; for convolutional layers give avg: 1, say."
+LAYER = "Default: the model's last layer."
+POOL = "Default: the whole map, flattened. For convolutional layers use for example avg: 1."
 PATCHES = "Mean over the 3 x 3 patches of a central square, each of the backbone's size: for models trained on patches."
-LASSO = "The head reads its own mix of the units of block3, at this L1 penalty; of resnet101-v2 alone."
-LABEL_SUBSET = "Few labels: which training images have one. Default: all."
+LASSO = "L1 penalty of a learned mix of block3's units, which the head reads; resnet101-v2 only."
+LABEL_SUBSET = "Training images with labels. Default: all."
 
 
 class FeatureProtocol(ProtocolOptions):
-    """What protocols on cached features share: which layer, pooled how."""
+    """A protocol on cached features."""
 
     input_kind: ClassVar[Literal["model", "features"]] = "features"
     layer: str | None = Field(None, description=LAYER)

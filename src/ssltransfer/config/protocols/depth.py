@@ -1,4 +1,4 @@
-"""Depth of indoor scenes by fine-tuning."""
+"""Depth prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssltransfer.config.schedule import Schedule
 
 
 class Depth(TrainedProtocol):
-    """Depth of rooms by fine-tuning with up-projections: pixels within a factor of 1.25, mean and relative error."""
+    """Depth of indoor scenes by fine-tuning with up-projections: pixels within a factor of 1.25, errors."""
 
     name: Literal["depth"] = "depth"
     reference: ClassVar[str] = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
@@ -24,19 +24,17 @@ class Depth(TrainedProtocol):
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"mae", "rel"})
     units: ClassVar[Mapping[str, str]] = {"mae": "m", "rel": ""}
     layer: str | None = Field(None, description="Default: block3, or the last map of a backbone that has none.")
-    output_stride: Literal[8, 16] | None = Field(16, description="Of backbones that can be told; null: as trained.")
-    resize: tuple[int, int] = Field((240, 320), description="Height and width in pixels that a image is brought to.")
-    crop: tuple[int, int] = Field((228, 304), description="Height and width of what the network sees of that.")
+    output_stride: Literal[8, 16] | None = Field(16, description="For backbones with this option; null: as trained.")
+    resize: tuple[int, int] = Field((240, 320), description="Height and width of resized images.")
+    crop: tuple[int, int] = Field((228, 304), description="Height and width of the network's input.")
     l1_layer_mix: float | None = Field(None, ge=0, description=LASSO)
-    decoder_dim: int = Field(512, ge=8, description="Of the first up-projection; each further one has half as many.")
-    scale: tuple[float, float] = Field((1.0, 1.5), description="Images are enlarged so much, and depth divided by it.")
-    rotation: float = Field(5.0, ge=0, le=45, description="Images are turned by up to so many degrees either way.")
-    color_jitter: tuple[float, float] = Field(
-        (0.8, 1.2), description="Each color channel is multiplied by one of these."
-    )
+    decoder_dim: int = Field(512, ge=8, description="Channels of the first up-projection, halved in each further one.")
+    scale: tuple[float, float] = Field((1.0, 1.5), description="Random scale; depth is divided by it.")
+    rotation: float = Field(5.0, ge=0, le=45, description="Random rotation of up to this many degrees.")
+    color_jitter: tuple[float, float] = Field((0.8, 1.2), description="Random factor of each color channel.")
     hflip: bool = True
     depth_range: tuple[float, float] = Field(
-        (0.1, 10.0), description="Metres that a measured prediction is kept between."
+        (0.1, 10.0), description="Test predictions are clamped to this range, in meters."
     )
     schedule: Schedule = Schedule(epochs=20, batch_size=16, lr=0.01, step_size=7, gamma=0.5)
 

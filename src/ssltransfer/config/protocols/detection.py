@@ -1,4 +1,4 @@
-"""Fine-tuning on PASCAL VOC's boxes: Fast and Faster R-CNN."""
+"""Object detection on PASCAL VOC: Fast and Faster R-CNN."""
 
 from __future__ import annotations
 
@@ -15,52 +15,54 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Detection(TrainedProtocol):
-    """What detectors share; sides are in pixels, overlaps intersection over union."""
+    """Options of detectors; sizes are in pixels."""
 
     label_type: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "boxes"
     finetunes: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "map"
-    min_size: tuple[Side, ...] = Field(min_length=1, description="Short sides of training images, one drawn for each.")
-    max_size: Side = Field(description="Longest side of a training image; the short one gives way.")
+    min_size: tuple[Side, ...] = Field(
+        min_length=1, description="Short sides of training images; one is drawn per image."
+    )
+    max_size: Side = Field(description="Longest side of a training image, aspect kept.")
     test_min_size: Side = Field(600, description="Short side of test images.")
     test_max_size: Side = Field(1000, description="Longest side of test images.")
-    roi_batch_size_per_image: int = Field(ge=2, description="Regions drawn of each training image.")
-    fg_fraction: Share = Field(0.25, description="Share of them, at most, that show a thing: overlap .5 or more.")
-    bg_iou_range: tuple[Share, Share] = Field(description="From which overlap, and below which, the others are drawn.")
-    pooling: Literal["pool", "align"] = Field(description="RoI max pooling, or bilinear RoIAlign.")
-    freeze_at: int = Field(ge=0, description="How many of the backbone's first layers keep their weights.")
-    nms_thresh: Share = Field(0.3, description="Overlap above which the lesser of two detections of a class goes.")
-    score_thresh: Share = Field(0.05, description="Detections of a lower score are dropped.")
-    detections_per_img: int = Field(100, ge=1, description="Detections kept of a image.")
+    roi_batch_size_per_image: int = Field(ge=2, description="RoIs sampled per training image.")
+    fg_fraction: Share = Field(0.25, description="Largest fraction of foreground (IoU >= 0.5) in them.")
+    bg_iou_range: tuple[Share, Share] = Field(description="IoU of background RoIs: from, and below.")
+    pooling: Literal["pool", "align"] = Field(description="RoI max pooling, or RoIAlign.")
+    freeze_at: int = Field(ge=0, description="Number of frozen first layers.")
+    nms_thresh: Share = Field(0.3, description="IoU threshold of non-maximum suppression in each class.")
+    score_thresh: Share = Field(0.05, description="Detections with a lower score are dropped.")
+    detections_per_img: int = Field(100, ge=1, description="Detections kept per image.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Detection:
         low, high = self.bg_iou_range
         if not low < high <= 0.5:
             raise ValueError(
-                f"bg_iou_range {[low, high]} must rise and end at 0.5 at most, where the foreground begins"
+                f"bg_iou_range {[low, high]} must be ascending and end at 0.5 at most, where the foreground begins"
             )
         return self
 
 
 class FastRcnn(Detection):
-    """VOC07 detection: Fast R-CNN on proposals made beforehand, mean average precision."""
+    """VOC07 detection: Fast R-CNN on precomputed proposals, mean average precision."""
 
     name: Literal["fast-rcnn"] = "fast-rcnn"
     version: ClassVar[int] = 2
     reference: ClassVar[str] = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
     proposals: Literal["selective-search", "grid"] | tuple[str, ...] = Field(
         "selective-search",
-        description="Files of proposals (.mat, .pkl); selective search by OpenCV; or a regular grid of boxes.",
+        description="Files (.mat, .pkl), OpenCV's selective search, or a regular grid of boxes.",
     )
     min_size: tuple[Side, ...] = Field((480, 576, 688, 864, 1200), min_length=1)
     max_size: Side = 2000
     multiscale_min_size: tuple[Side, ...] | None = Field(
         (480, 576, 688, 864, 1200),
         min_length=1,
-        description="Also test at several short sides (max_size the longest), each region at the one that brings it "
-        "nearest to 224 x 224; null: not.",
+        description="Also test at these short sides (longest side max_size), each RoI at the one that brings its area "
+        "nearest to 224 x 224; null: no.",
     )
     roi_batch_size_per_image: int = Field(64, ge=2)
     bg_iou_range: tuple[Share, Share] = (0.1, 0.5)
@@ -88,16 +90,16 @@ class FasterRcnn(Detection):
         (8, 16, 32), min_length=1, description="Sides of anchors in strides of the map."
     )
     anchor_ratios: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.5, 1, 2), min_length=1, description="Their height over width."
+        (0.5, 1, 2), min_length=1, description="Height over width."
     )
-    rpn_batch_size_per_image: int = Field(256, ge=2, description="Anchors drawn of each training image.")
-    rpn_positive_fraction: Share = Field(0.5, description="Share of them, at most, that show a thing.")
+    rpn_batch_size_per_image: int = Field(256, ge=2, description="Anchors sampled per training image.")
+    rpn_positive_fraction: Share = Field(0.5, description="Largest fraction of foreground in them.")
     rpn_iou_thresh: tuple[Share, Share] = Field(
-        (0.3, 0.7), description="Anchors below the first show nothing, from the second on a thing."
+        (0.3, 0.7), description="IoU below which anchors are background, and from which they are foreground."
     )
-    rpn_nms_thresh: Share = Field(0.7, description="Overlap above which the lesser of two proposals goes.")
+    rpn_nms_thresh: Share = Field(0.7, description="IoU threshold of non-maximum suppression of proposals.")
     rpn_pre_nms_top_n: tuple[int, int] = Field(
-        (12_000, 6_000), description="Proposals before that, in training and test."
+        (12_000, 6_000), description="Proposals before it, in training and test."
     )
-    rpn_post_nms_top_n: tuple[int, int] = Field((2_000, 300), description="Proposals kept, in training and test.")
+    rpn_post_nms_top_n: tuple[int, int] = Field((2_000, 300), description="Proposals after it, in training and test.")
     schedule: Schedule = Schedule(steps=70_000, batch_size=1, lr=0.001, bias_lr_mult=2.0, milestones=(50_000,))

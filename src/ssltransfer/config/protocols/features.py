@@ -10,13 +10,13 @@ from ssltransfer.config.protocols.base import FeatureProtocol
 
 
 class Knn(FeatureProtocol):
-    """Nearest neighbor by cosine on cached features (k = 1), or a vote of several."""
+    """k nearest neighbors by cosine on cached features."""
 
     name: Literal["knn"] = "knn"
     reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
-    k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
+    k: int = Field(1, ge=1, description="If more than 1: majority vote, ties to the nearest.")
     temperature: float | None = Field(
-        None, gt=0, description="A vote weighs exp(cosine / temperature) then; DINO: k 20, temperature 0.07."
+        None, gt=0, description="Votes are weighted by exp(cosine / temperature); DINO: k 20, temperature 0.07."
     )
 
 
@@ -40,15 +40,15 @@ class LogReg(FeatureProtocol):
     reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     l2: L2 | Annotated[tuple[L2, ...], Field(min_length=1)] | None = Field(
         None,
-        description="lambda of mean loss + lambda*||W||^2; default 100/(M*C). Of several the one is taken that names "
-        "most of a validation tenth of each class, and then fitted to all.",
+        description="lambda in mean loss + lambda*||W||^2; default 100/(M*C). Of several values the one with the best "
+        "accuracy on a validation tenth of each class is selected, then fitted to all.",
     )
     max_iter: int = Field(800, ge=1)
     standardize: bool = False
 
 
 class Retrieval(FeatureProtocol):
-    """Images of the same class among the nearest of the test set itself: recall at K."""
+    """Retrieval within the test set: recall at K."""
 
     name: Literal["retrieval"] = "retrieval"
     reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"

@@ -1,4 +1,4 @@
-"""Classifiers on frozen layers, trained on augmented images."""
+"""Classifiers on frozen layers."""
 
 from __future__ import annotations
 
@@ -20,76 +20,74 @@ from ssltransfer.config.schedule import Schedule
 
 
 class LinearProbePerLayer(TrainedProtocol):
-    """Linear classifier on each frozen convolutional layer, all layers in one pass."""
+    """Linear classifier on each frozen convolutional layer, trained together."""
 
     name: Literal["linear-probe-per-layer"] = "linear-probe-per-layer"
     reference: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
     primary_metric: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the backbone.")
-    max_features: int = Field(9600, ge=16, description="A map is resized until channels x side^2 is at most this.")
+    max_features: int = Field(9600, ge=16, description="Maps are resized so that channels x side^2 is at most this.")
     resize: Literal["bilinear", "area", "max"] = "area"
-    crops: Literal[1, 10] = Field(1, description="1: center crop; 10: corners and center, mirrored too.")
+    crops: Literal[1, 10] = Field(1, description="Test crops. 1: center; 10: corners and center, with flips.")
     schedule: Schedule = Schedule(
         steps=140_000, batch_size=256, lr=0.01, step_size=40_000, bias_lr_mult=2.0, decay_norm_and_bias=False
     )
 
 
 class FinetuneFromLayer(TrainedProtocol):
-    """The network up to each convolutional layer frozen, the rest started afresh and trained with labels."""
+    """Freeze the network up to each convolutional layer and train the rest from scratch with labels."""
 
     name: Literal["finetune-from-layer"] = "finetune-from-layer"
     reference: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
     finetunes: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(
-        None, description="The last frozen layer of each training. Default: every convolutional map of the backbone."
+        None, description="Last frozen layer of each training. Default: every convolutional map."
     )
-    crops: Literal[1, 10] = Field(10, description="1: center crop; 10: corners and center, mirrored too.")
-    dropout: float = Field(0.5, ge=0, lt=1, description="In fc6 and fc7 of the networks that have it.")
+    crops: Literal[1, 10] = Field(10, description="Test crops. 1: center; 10: corners and center, with flips.")
+    dropout: float = Field(0.5, ge=0, lt=1, description="In fc6 and fc7.")
     schedule: Schedule = Schedule(
         steps=450_000, batch_size=256, lr=0.01, step_size=100_000, bias_lr_mult=2.0, decay_norm_and_bias=False
     )
 
 
 class ProbeOptions(TrainedProtocol):
-    """What classifiers share that are trained by gradient descent on one frozen layer, of augmented images."""
+    """Options of classifiers on one frozen layer, trained by gradient descent on augmented images."""
 
     layer: str | None = Field(None, description=LAYER)
     pool: Pool | None = Field(None, description=POOL)
     patches: bool = Field(False, description=PATCHES)
     label_subset: LabelSubset | None = Field(
-        None, description=LABEL_SUBSET + " `schedule.epochs` stay those of all images."
+        None, description=LABEL_SUBSET + " `schedule.epochs` count passes over all images."
     )
-    l2_normalize: bool = Field(False, description="Divide each representation by its length.")
+    l2_normalize: bool = Field(False, description="l2-normalize the features.")
     standardize: bool = Field(
         False,
-        description="Then subtract the mean and divide by the deviation over the training images' center crops.",
+        description="Then standardize them with the statistics of the training images' center crops.",
     )
     augment: Literal["random-resized-crop", "random-crop"]
     hflip: bool
-    color_jitter: bool = Field(
-        False, description="Distort colors as Inception does: brightness, contrast, saturation, hue."
-    )
-    output_stride: Literal[8, 16] | None = Field(None, description="Of backbones that can be told; null: as trained.")
+    color_jitter: bool = Field(False, description="Inception's distortion of brightness, contrast, saturation and hue.")
+    output_stride: Literal[8, 16] | None = Field(None, description="For backbones with this option; null: as trained.")
     hidden_dim: int | None = Field(
-        None, ge=1, description="Units of a hidden layer with ReLU; null: a linear classifier."
+        None, ge=1, description="Units of a hidden layer with ReLU; null: linear classifier."
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="After the hidden layer.")
     vtab_l2: bool = Field(
         False,
-        description="The penalty of `logreg`, 100 / (M C) ||W||^2 for M dimensions and C classes, on all weights, "
-        "instead of the schedule's weight decay.",
+        description="Instead of the schedule's weight decay, `logreg`'s penalty 100 / (M C) ||W||^2 for M dimensions "
+        "and C classes, on all weights.",
     )
 
     @model_validator(mode="after")
     def _hidden_drops(self) -> ProbeOptions:
         if self.dropout and self.hidden_dim is None:
-            raise ValueError("dropout needs a hidden layer; give `hidden_dim` too")
+            raise ValueError("dropout needs a hidden layer; set `hidden_dim` too")
         return self
 
 
 class Linear(ProbeOptions):
-    """Linear classifier on the representation, of unit length and standardized, by SGD (CompRess)."""
+    """Linear classifier on l2-normalized and standardized features, by SGD (CompRess)."""
 
     name: Literal["linear"] = "linear"
     reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
@@ -101,7 +99,7 @@ class Linear(ProbeOptions):
 
 
 class LinearProbe(ProbeOptions):
-    """Linear classifier on the representation by SGD (Kolesnikov et al. 2019, table 2 and figure 8)."""
+    """Linear classifier on the features, by SGD (Kolesnikov et al. 2019, table 2 and figure 8)."""
 
     name: Literal["linear-probe"] = "linear-probe"
     reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
@@ -111,7 +109,7 @@ class LinearProbe(ProbeOptions):
 
 
 class MlpProbe(ProbeOptions):
-    """Classifier with a hidden layer on the representation by SGD (Kolesnikov et al. 2019)."""
+    """Classifier with a hidden layer on the features, by SGD (Kolesnikov et al. 2019)."""
 
     name: Literal["mlp-probe"] = "mlp-probe"
     reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
@@ -130,7 +128,7 @@ class FrozenBlock3(ProbeOptions):
     reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
     primary_metric: ClassVar[str] = "top5"
     layer: str | None = Field(
-        "block3", description="Backbones without one name their own, such as conv5; null: the last."
+        "block3", description="For other backbones name another layer, such as conv5; null: the last."
     )
     pool: Pool | None = Pool(max=3)
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"

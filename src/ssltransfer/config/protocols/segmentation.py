@@ -1,4 +1,4 @@
-"""Fine-tuning for a class a pixel."""
+"""Semantic segmentation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ class Segmentation(FineTuning):
     targets: ClassVar[TargetKind | None] = "masks"
     primary_metric: ClassVar[str] = "miou"
     trainable: Literal["all", "fc6-8", "score"] = Field(
-        "all", description="Which layers learn. fc6-8: fc6, fc7 and the score; score: it alone does."
+        "all", description="Trained layers. fc6-8: fc6, fc7 and the score layer; score: the score layer only."
     )
-    padding: int = Field(
-        100, ge=0, description="Pixels of zeros around the image, for backbones with fc6 (ResNets keep their own)."
-    )
+    padding: int = Field(100, ge=0, description="Zero padding around the image, for backbones with fc6.")
     dropout: float = Field(0.5, ge=0, lt=1, description="After fc6 and after fc7.")
     schedule: Schedule = Schedule(
         steps=150_000,

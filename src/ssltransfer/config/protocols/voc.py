@@ -18,14 +18,16 @@ class VocClassification(FineTuning):
     label_type: ClassVar[Literal["single", "multi"]] = "multi"
     primary_metric: ClassVar[str] = "map"
     trainable: Literal["all", "fc6-8", "fc8"] = Field(
-        "all", description="Which layers learn. all, fc6-8: fc6, fc7 and fc8 start afresh; fc8: it alone does."
+        "all", description="Trained layers. all, fc6-8: fc6, fc7 and fc8 are reinitialized; fc8: only fc8 is trained."
     )
     scale: tuple[float, float] = Field(
-        (0.5, 2.0), description="Side of the random crop in the original image, in sides of the input."
+        (0.5, 2.0), description="Side of the random crop relative to the network's input."
     )
-    crops: int = Field(10, ge=1, description="Random crops whose scores are summed at test time.")
+    crops: int = Field(10, ge=1, description="Random test crops whose scores are summed.")
     dropout: float = Field(0.5, ge=0, lt=1)
-    loss_weight: float = Field(20.0, gt=0, description="Of the mean over classes: 20 is the sum over VOC's 20.")
+    loss_weight: float = Field(
+        20.0, gt=0, description="Factor of the mean over classes; 20 gives the sum over VOC's 20 classes."
+    )
     schedule: Schedule = Schedule(
         steps=80_000,
         batch_size=16,

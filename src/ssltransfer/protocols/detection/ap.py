@@ -13,10 +13,10 @@ from ssltransfer.protocols.detection.boxes import Detections
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall of a class, from its best detection to its last; difficult objects count for nothing.
+    """Precision and recall of a class, over its detections by descending score; difficult objects are ignored.
 
     Attributes:
-        recall, precision: float64 (N,), after each detection that counts.
+        recall, precision: float64 (N,), after each counted detection.
     """
 
     recall: np.ndarray
@@ -24,7 +24,7 @@ class Curve:
 
     def eleven_points(self) -> float:
         """Mean over recalls 0, .1, ..., 1 of the largest precision at that recall or more (VOC2007)."""
-        # A recall of 3/10 reaches the level .3, whatever rounding makes of it.
+        # The tolerance lets a recall of 3/10 reach the level 0.3.
         reached = [self.precision[self.recall >= level / 10 - 1e-9] for level in range(11)]
         return float(np.mean([precisions.max(initial=0.0) for precisions in reached]))
 
@@ -36,25 +36,24 @@ class Curve:
 
 
 def curves(
-    found: Sequence[Detections], truth: Sequence[Boxes], classes: int, *, overlap: float = 0.5
+    detections: Sequence[Detections], truth: Sequence[Boxes], classes: int, *, overlap: float = 0.5
 ) -> list[Curve | None]:
-    """The curve of each class, or None where the class has no object that is not difficult.
+    """The curve of each class, or None if all of its objects are difficult.
 
-    Detections of a class are taken by falling score, of equal scores by the order of images and then of detections
-    (the kit's sort is stable too). Each belongs to the object of its class and image that it overlaps most. It is
-    right where the overlap is at least `overlap` and that object was not found yet, nothing where the object is
-    difficult, and wrong else: a second detection of an object is wrong.
+    Detections of a class are sorted by descending score; the sort is stable, as in the devkit. Each is matched to the
+    object of its class and image with the largest IoU. It is correct if the IoU is at least `overlap` and the object
+    was not detected before, ignored if the object is difficult, and wrong otherwise.
 
     Args:
-        found, truth: of each image.
-        classes: how many there are.
-        overlap: least intersection over union.
+        detections, truth: detections and boxes of each image.
+        classes: C.
+        overlap: least IoU.
     """
-    image = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
-    # An empty one first, so that there is always something to join.
-    kinds = np.concatenate([np.zeros(0, np.int64), *(one.classes for one in found)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(one.scores for one in found)])
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in found)])
+    image = np.repeat(np.arange(len(detections)), [len(one.scores) for one in detections])
+    # An empty array first, since `concatenate` needs at least one.
+    kinds = np.concatenate([np.zeros(0, np.int64), *(one.classes for one in detections)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(one.scores for one in detections)])
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in detections)])
     made: list[Curve | None] = []
     for kind in range(classes):
         objects = [_of_class(one, kind) for one in truth]
@@ -75,7 +74,7 @@ def _of_class(boxes: Boxes, kind: int) -> Boxes:
 
 
 def _verdicts(boxes: np.ndarray, images: np.ndarray, objects: Sequence[Boxes], overlap: float) -> list[int]:
-    """1 right, 0 wrong, of each detection in turn; those of difficult objects are left out."""
+    """1 correct, 0 wrong, for each detection; those of difficult objects are dropped."""
     verdicts = []
     taken = [np.zeros(len(one.difficult), bool) for one in objects]
     for box, image in zip(boxes, images, strict=True):

@@ -43,8 +43,8 @@ class DetectorBackbone(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images float (B, 3, H, W) -> map (B, C, H / stride, W / stride)."""
-        found: Tensor = self.backbone(x, [self.layer])[self.layer]
-        return found
+        maps: Tensor = self.backbone(x, [self.layer])[self.layer]
+        return maps
 
     def roi_features(self, maps: Tensor, boxes: Tensor, owners: Tensor) -> Tensor:
         """Pool RoIs, float (N, 4) in pixels of the images `owners` int64 (N,), from maps (B, C, h, w) -> (N, dims)."""
@@ -186,9 +186,9 @@ def _pad(backbone: Backbone) -> None:
 def _map_of(backbone: Backbone, layer: str, size: int) -> Tensor:
     """The map of a black image."""
     was = backbone.training
-    found: Tensor = backbone.eval()(torch.zeros(1, 3, size, size), [layer])[layer]
+    maps: Tensor = backbone.eval()(torch.zeros(1, 3, size, size), [layer])[layer]
     backbone.train(was)
-    return found
+    return maps
 
 
 def _below(backbone: Backbone, layer: str) -> list[nn.Parameter]:

@@ -222,8 +222,8 @@ def train_and_detect(
         metrics: dict[str, float] = {}
         first: dict[str, Any] = {}
         for suffix, scales in tests.items():
-            found = task.detect(context, scales)
-            at50, at75 = (curves(found, truth, len(names), overlap=iou) for iou in (0.5, 0.75))
+            detected = task.detect(context, scales)
+            at50, at75 = (curves(detected, truth, len(names), overlap=iou) for iou in (0.5, 0.75))
             aps = {
                 "map": [curve.eleven_points() if curve else None for curve in at50],
                 "map_area": [curve.area() if curve else None for curve in at50],
@@ -236,8 +236,8 @@ def train_and_detect(
                 "per_class_75": percent_or_none(names, aps["map75"]),
                 "classes_without_objects": [name for name, curve in zip(names, at50, strict=True) if curve is None],
                 "num_train_images_with_objects": len(context.train),
-                "detections": sum(len(one.scores) for one in found),
-                "drawn": draw(context.test, found, truth) if not context.devices.rank else [],
+                "detections": sum(len(one.scores) for one in detected),
+                "drawn": draw(context.test, detected, truth) if not context.devices.rank else [],
                 "lines": [
                     *precision_lines(names, at50, truth),
                     curve_figure(trained.curve, "loss", f"loss (chance {task.chance_loss:.2f})", "loss"),

@@ -1,4 +1,4 @@
-"""What people look at: found objects beside the true ones, and curves of precision over recall."""
+"""Drawings of detections beside the true boxes, and precision-recall curves."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ssltransfer.protocols.detection.boxes import Detections
 IMAGES = 6
 HEIGHT = 180  # pixels; two images beside each other stay below 40 kB
 CERTAIN = 0.5  # score from which a detection is drawn
-FEW = 3  # drawn at most of a image where nothing is certain
+FEW = 3  # drawn at most of an image where nothing is certain
 CLASSES = 6  # whose curves are drawn: the most frequent ones
 LEVELS = np.arange(41) / 40  # of recall
 # Okabe & Ito 2008, in turns.
 COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 
 
-def draw(test: Index, found: Sequence[Detections], truth: Sequence[Boxes]) -> list[dict[str, str]]:
-    """Some test images, evenly spaced over those that show something: the truth, and what was found.
+def draw(test: Index, detections: Sequence[Detections], truth: Sequence[Boxes]) -> list[dict[str, str]]:
+    """Drawings of some evenly spaced test images with objects: true boxes, and detections.
 
     Returns:
         {title, uri} each, the uri holding a JPEG.
@@ -36,7 +36,7 @@ def draw(test: Index, found: Sequence[Detections], truth: Sequence[Boxes]) -> li
     drawings = []
     for place in evenly_spaced(len(there), IMAGES):
         sample = there[place]
-        boxes, best = truth[sample], found[sample]
+        boxes, best = truth[sample], detections[sample]
         certain = int((best.scores >= CERTAIN).sum())
         shown = slice(0, certain or FEW)
         image = read_sample(test, sample)

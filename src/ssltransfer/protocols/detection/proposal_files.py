@@ -1,4 +1,4 @@
-"""Files of proposals: selective search as published with Fast R-CNN (.mat), lists of py-faster-rcnn (.pkl)."""
+"""Readers of proposals: .mat as published with Fast R-CNN, .pkl as written by py-faster-rcnn."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.data.image_io import EXTENSIONS
 
 NAMES = ("images", "image_ids", "names")
-"""Under which a dictionary with `boxes` may say what its images are called."""
+"""Possible keys for the names of images in a dictionary with `boxes`."""
 
 
 def read_proposals(path: Path) -> dict[str, np.ndarray] | list[np.ndarray]:
-    """Boxes of a file by the image's name without folder and ending, or in the file's order where it has no names.
+    """Boxes by the image's name without folder and extension, or a list in the file's order if it has no names.
 
-    A .mat holds `boxes`, a cell a image of (n, 4) rows y1, x1, y2, x2, the first pixel 1, both corners inside, and
-    `images`, their names (fast-rcnn's voc_2007_trainval.mat). A .pkl holds a list of (n, 4) arrays x1, y1, x2, y2 with
-    the first pixel 0, both corners inside; more columns (scores) are left. Or it holds a dictionary of such arrays by
-    name, or one of such a list as `boxes` and names as `images`.
+    A .mat file holds `boxes`, a cell per image of (n, 4) rows y1, x1, y2, x2, 1-based with inclusive corners, and
+    `images`, their names (fast-rcnn's voc_2007_trainval.mat). A .pkl file holds a list of (n, 4) arrays x1, y1, x2, y2,
+    0-based with inclusive corners; further columns (scores) are ignored. Or it holds a dictionary of such arrays by
+    name, or a dictionary with such a list as `boxes` and the names as `images`.
 
     Returns:
-        float32 (n, 4) each: x1, y1, x2, y2, the first pixel from 0 to 1.
+        float32 (n, 4) each: x1, y1, x2, y2; the first pixel spans 0 to 1.
 
     Raises:
-        ArtifactError: missing, damaged, of another form, or a pickle of anything but arrays.
+        ArtifactError: the file is missing, damaged, of another format, or a pickle of anything but arrays.
     """
     try:
         data = path.read_bytes()
@@ -40,13 +40,13 @@ def read_proposals(path: Path) -> dict[str, np.ndarray] | list[np.ndarray]:
     if path.suffix not in readers:
         raise ArtifactError(f"{path}: proposals are read from .mat and .pkl files; name one of these.")
     try:
-        found: dict[str, np.ndarray] | list[np.ndarray] = readers[path.suffix](data)
+        boxes: dict[str, np.ndarray] | list[np.ndarray] = readers[path.suffix](data)
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes make scipy and pickle raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"{path}: not a readable file of proposals ({reason}); restore it.") from None
-    return found
+    return boxes
 
 
 def _mat(data: bytes) -> dict[str, np.ndarray]:
@@ -54,13 +54,13 @@ def _mat(data: bytes) -> dict[str, np.ndarray]:
 
     content = loadmat(io.BytesIO(data))
     cells, names = content["boxes"].ravel(), content["images"].ravel()
-    # Names are cells of text, of which scipy makes arrays of one element.
+    # scipy reads cells of text as arrays of one element.
     texts = [str(np.asarray(name).ravel()[0]) for name in names]
     return _named(texts, [np.subtract(_corners(cell)[:, (1, 0, 3, 2)], (1, 1, 0, 0)) for cell in cells])
 
 
 def _pickle(data: bytes) -> dict[str, np.ndarray] | list[np.ndarray]:
-    # latin1: arrays that Python 2 wrote, as py-faster-rcnn did.
+    # latin1: for arrays written by Python 2, as by py-faster-rcnn.
     content = _Arrays(io.BytesIO(data), encoding="latin1").load()
     if isinstance(content, dict) and "boxes" in content:
         names = next((content[key] for key in NAMES if key in content), None)
@@ -70,7 +70,7 @@ def _pickle(data: bytes) -> dict[str, np.ndarray] | list[np.ndarray]:
     if isinstance(content, dict):
         return _named([str(name) for name in content], [_exclusive(rows) for rows in content.values()])
     if not isinstance(content, list):
-        raise ValueError(f"a list or a dictionary of arrays is wanted, not {type(content).__name__}")
+        raise ValueError(f"expected a list or a dictionary of arrays, not {type(content).__name__}")
     return [_exclusive(rows).astype(np.float32) for rows in content]
 
 
@@ -80,12 +80,12 @@ def _exclusive(rows: Any) -> np.ndarray:
 
 def _corners(rows: Any) -> np.ndarray:
     """float64 (n, 4), of four columns or more."""
-    found = np.asarray(rows, np.float64)
-    if not found.size:
+    corners = np.asarray(rows, np.float64)
+    if not corners.size:
         return np.zeros((0, 4))
-    if found.ndim != 2 or found.shape[1] < 4 or not np.isfinite(found).all():
-        raise ValueError(f"boxes of shape {found.shape}; finite rows of four corners are wanted")
-    return found[:, :4]
+    if corners.ndim != 2 or corners.shape[1] < 4 or not np.isfinite(corners).all():
+        raise ValueError(f"boxes of shape {corners.shape}; expected finite rows of four coordinates")
+    return corners[:, :4]
 
 
 def _named(names: list[str], boxes: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -93,18 +93,18 @@ def _named(names: list[str], boxes: list[np.ndarray]) -> dict[str, np.ndarray]:
         raise ValueError(f"{len(names)} names of images, but boxes of {len(boxes)}")
     stems = [stem_of(name) for name in names]
     if len(set(stems)) < len(stems):
-        raise ValueError(f"{next(stem for stem in stems if stems.count(stem) > 1)} stands in it more than once")
+        raise ValueError(f"{next(stem for stem in stems if stems.count(stem) > 1)} occurs more than once")
     return {stem: one.astype(np.float32) for stem, one in zip(stems, boxes, strict=True)}
 
 
 def stem_of(name: str) -> str:
-    """A image's name without folder and without a image's ending."""
+    """The name of an image without folder and extension."""
     path = PurePosixPath(name)
     return path.stem if path.suffix.lower() in EXTENSIONS else path.name
 
 
 class _Arrays(pickle.Unpickler):
-    """Loads lists, dictionaries, numbers, texts and numpy arrays; whatever else a pickle names is refused."""
+    """Unpickles lists, dictionaries, numbers, text and numpy arrays; everything else is refused."""
 
     _ALLOWED = {
         *{(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")},
@@ -114,13 +114,13 @@ class _Arrays(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle may name."""
+        """Allowed globals of a pickle."""
         if (module, name) == ("_codecs", "encode"):
             return _bytes  # how protocol 2 writes bytes
         if (module, name) in {("builtins", "bytes"), ("__builtin__", "bytes")}:
             return _no_bytes  # and empty ones
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which a file of boxes has no use for")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed in a file of boxes")
         # numpy 2 moved `core`; its own names for older pickles warn.
         return getattr(importlib.import_module(module.replace("numpy.core", "numpy._core")), name)
 

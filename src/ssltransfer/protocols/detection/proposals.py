@@ -1,4 +1,4 @@
-"""Proposals for Fast R-CNN: of files, by OpenCV's selective search, or a regular grid."""
+"""Proposals for Fast R-CNN: from files, by OpenCV's selective search, or a regular grid."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.protocols.detection.proposal_files import read_proposals, stem_of
 from ssltransfer.training.progress import Progress
 
-GRID_SIDES = (0.2, 0.3, 0.45, 0.67, 1.0)  # of a square of the image's area
+GRID_SIDES = (0.2, 0.3, 0.45, 0.67, 1.0)  # relative to a square with the image's area
 GRID_ASPECTS = (0.5, 1.0, 2.0)  # height over width
 GRID_STEP = 0.25  # of a window's side, at most
-SEARCHED_SIDE = 500  # longest, of images that are searched: VOC's own, as fast-rcnn prepared others
-CHUNK = 64  # images whose proposals make a file in the work folder
+SEARCHED_SIDE = 500  # longest side for selective search: VOC's own size, as in fast-rcnn
+CHUNK = 64  # images per file of proposals in the work directory
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Where objects may be.
+    """Proposals of some data sets.
 
     Attributes:
-        sets: of each data set, for each image of its index, float32 (n, 4): x1, y1, x2, y2 in pixels, in the
-            image.
-        source: what they are made by; of files name and digest.
+        sets: per data set and image, float32 (n, 4): x1, y1, x2, y2 in pixels, inside the image.
+        source: how they were made, or names and digests of files.
     """
 
     sets: list[list[np.ndarray]]
@@ -43,16 +42,16 @@ class Proposals:
 def find_proposals(
     sets: Sequence[tuple[str, Index]], how: str | Sequence[str], *, folder: Path, workers: int
 ) -> Proposals:
-    """Proposals for the images of some data sets, cut to the images.
+    """Proposals for the images of some data sets, clipped to the images.
 
     Args:
         sets: name and index of each.
         how: grid, selective-search, or paths of files.
-        folder: where searched ones are kept until the protocol is done; a job that was cut off goes on with them.
-        workers: loader processes, which search.
+        folder: work directory, for results of selective search: an interrupted job resumes.
+        workers: loader processes, which run selective search.
 
     Raises:
-        ArtifactError: OpenCV is missing, a file cannot be read, or does not hold just what is wanted.
+        ArtifactError: OpenCV is missing, or a file cannot be read or does not fit the sets.
     """
     if how == "grid":
         return Proposals([[grid(*size) for size in index.sizes.tolist()] for _, index in sets], "grid")
@@ -63,26 +62,25 @@ def find_proposals(
             "selective search (OpenCV, fast)",
         )
     files = [Path(name).expanduser() for name in how]
-    found = _of_files(files, sets)
-    return Proposals(found, ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files))
+    return Proposals(_of_files(files, sets), ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files))
 
 
 def grid(width: int, height: int) -> np.ndarray:
-    """Windows of five sizes and three aspects, a quarter of their sides apart at most: float32 (n, 4).
+    """Windows of five sizes and three aspects, at most a quarter of their sides apart: float32 (n, 4).
 
-    Each size and aspect touches all four edges of the image. No search for objects: what a image shows decides
-    nothing. [chosen: where neither files nor OpenCV are at hand, to try objects out and for the embedded world]
+    Each size and aspect touches all four edges of the image. The content of the image is ignored. [chosen: for tests
+    and quick trials without files and without OpenCV]
     """
     unit = float(np.sqrt(width * height))
-    found = []
+    windows = []
     for side in GRID_SIDES:
         for aspect in GRID_ASPECTS:
             w, h = min(width, unit * side / aspect**0.5), min(height, unit * side * aspect**0.5)
             lefts, tops = (_starts(room, window) for room, window in ((width, w), (height, h)))
             x, y = (axis.ravel() for axis in np.meshgrid(lefts, tops))
-            found.append(np.stack([x, y, x + w, y + h], axis=1))
+            windows.append(np.stack([x, y, x + w, y + h], axis=1))
     # float32 may round an edge past the image's.
-    return np.unique(np.concatenate(found), axis=0).astype(np.float32).clip(max=_edges(width, height))
+    return np.unique(np.concatenate(windows), axis=0).astype(np.float32).clip(max=_edges(width, height))
 
 
 def _starts(room: float, window: float) -> np.ndarray:
@@ -100,8 +98,8 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
             fitting = [names for names in stems if len(names) == len(boxes)]
             if len(fitting) != 1:
                 raise ArtifactError(
-                    f"{file}: a list without names, of {len(boxes)} images; {what} have "
-                    f"{' and '.join(str(len(names)) for names in stems)}, so it cannot be told whose they are; "
+                    f"{file}: a list of {len(boxes)} images without names; {what} have "
+                    f"{' and '.join(str(len(names)) for names in stems)}, so its set is not clear; "
                     "give a file with names."
                 )
             boxes = dict(zip(fitting[0], boxes, strict=True))
@@ -109,7 +107,7 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
             raise ArtifactError(f"{file}: holds proposals for no image of {what}; name the files of these sets.")
         twice = sorted(named.keys() & boxes.keys())
         if twice:
-            raise ArtifactError(f"{file}: {twice[0]} stands in another file of proposals too; leave one of them out.")
+            raise ArtifactError(f"{file}: {twice[0]} is in another file of proposals too; remove one of the files.")
         named |= boxes
     for (name, _), names in zip(sets, stems, strict=True):
         missing = [stem for stem in names if stem not in named]
@@ -125,7 +123,7 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
 
 
 def _inside(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Cut to the image; what then has no extent is left out."""
+    """Clip to the image and drop empty boxes."""
     cut = boxes.clip(0, _edges(width, height))
     return cut[(cut[:, 2:] > cut[:, :2]).all(1)]
 
@@ -153,7 +151,7 @@ class _Search(Transform):
     padding: ClassVar = {}
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
-        """The boxes, float32 (n, 4), beside a image of one pixel."""
+        """`proposals`, float32 (n, 4), and an image of one pixel."""
         cv2, segmentation = _opencv()
         cv2.setNumThreads(1)
         height, width = image.shape[-2:]
@@ -162,16 +160,16 @@ class _Search(Transform):
         search = segmentation.createSelectiveSearchSegmentation()
         search.setBaseImage(np.ascontiguousarray(small.permute(1, 2, 0).numpy()[:, :, ::-1]))
         search.switchToSelectiveSearchFast()
-        found = np.asarray(search.process(), np.float64).reshape(-1, 4)
-        # Their order is drawn at random by the library; the boxes are not.
-        corners = np.unique(np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1), axis=0)
+        rects = np.asarray(search.process(), np.float64).reshape(-1, 4)
+        # The library returns the boxes in random order.
+        corners = np.unique(np.concatenate([rects[:, :2], rects[:, :2] + rects[:, 2:]], axis=1), axis=0)
         corners *= np.array([width / small.shape[-1], height / small.shape[-2]] * 2)
         inside = _inside(corners.astype(np.float32), width, height)
         return {"image": image[:, :1, :1], "proposals": torch.from_numpy(inside)}
 
 
 def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
-    """Proposals of every image, as many files as are done read from the folder."""
+    """Proposals of every image; files of an earlier run in the folder are reused."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {start: folder / f"{start}.npz" for start in range(0, len(index), CHUNK)}
     todo = [
@@ -192,8 +190,8 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
         progress.step()
         progress.log("selective search")
     progress.close()
-    found = []
+    proposals = []
     for file in files.values():
         with np.load(file, allow_pickle=False) as content:
-            found += [content[f"arr_{place}"] for place in range(len(content.files))]
-    return found
+            proposals += [content[f"arr_{place}"] for place in range(len(content.files))]
+    return proposals
