@@ -7,7 +7,6 @@ processes may write one store at once, each its own chunks.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, read_json, sync, text_digest
+from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, read_json, sync
 
 CHUNK_BYTES = 24 << 20  # 16-32 MB a chunk: the fastest layout measured for writing and sequential reading
 
@@ -268,8 +267,3 @@ def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureS
             "run the features stage again: it makes what is missing."
         )
     return store, content
-
-
-def store_digest(store: FeatureStore) -> str:
-    """One digest over all chunks."""
-    return text_digest(json.dumps(store.digests()))

@@ -6,12 +6,14 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssltransfer.digests import hasher
 from ssltransfer.errors import UserError
 
 
@@ -64,6 +66,23 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` that is renamed to it when the block ends well; a leftover one is removed first.
+
+    Raises:
+        ArtifactError: the disk is full or read-only.
+    """
+    beside = folder.with_name(f".{folder.name}.partial")
+    with friendly_os_errors(folder):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        # One call instead of a wait for the disk after each of many small files.
+        os.sync()
+        beside.replace(folder)
+
+
 def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's names, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -101,12 +120,12 @@ def read_json(path: Path) -> Any:
 def file_digest(path: Path) -> str:
     """blake2b-128 of a file's content, hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, hasher).hexdigest()
 
 
 def text_digest(*parts: str) -> str:
     """blake2b-128 of texts, hexadecimal; the boundaries between them count."""
-    state = hashlib.blake2b(digest_size=16)
+    state = hasher()
     for part in parts:
         encoded = part.encode()
         state.update(len(encoded).to_bytes(8, "little"))

@@ -7,7 +7,6 @@ its own, so that nothing torn, foreign or rotten passes for pixels.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json
 from ssltransfer.config.formats import CacheOptions
+from ssltransfer.digests import hasher
 
 SHARD_BYTES = 256 << 20  # file systems over a network like few large files
 SMALLEST_SHARD_BYTES = 8 << 20
@@ -127,7 +127,7 @@ def write_shard(folder: Path, number: int, images: Iterable[tuple[bytes, int, in
     Raises:
         ArtifactError: the disk is full or must not be written; the shard is missing then.
     """
-    state, offset, rows = hashlib.blake2b(digest_size=16), 0, []
+    state, offset, rows = hasher(), 0, []
     with atomic_write(shard_file(folder, number)) as beside, beside.open("wb") as file:
         for data, width, height in images:
             file.write(data)

@@ -9,7 +9,6 @@ of a sample, if any.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -77,14 +76,6 @@ def standardize(x: Tensor, *, per_channel: bool = False, floor: float | None = N
     values = to_float(x)
     centerd = values - _mean(values, dims).float()
     return centerd / _mean(centerd.square(), dims).sqrt().float().clamp(min=least)
-
-
-def normalize_mean_std(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(x / 255 - mean) / std per channel: float32. Mean and std .5 give the range [-1, 1]."""
-    shape = (x.shape[-3], 1, 1)
-    center = torch.tensor(mean, dtype=torch.float32, device=x.device).reshape(shape)
-    spread = torch.tensor(std, dtype=torch.float32, device=x.device).reshape(shape)
-    return (to_float(x) / 255.0 - center) / spread
 
 
 def drop_colors(x: Tensor, rng: SampleRNG, *, noise: float = 0.5, purpose: str = "drop_colors") -> Tensor:

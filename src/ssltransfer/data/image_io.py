@@ -11,7 +11,6 @@ is touched.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
@@ -34,6 +33,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -187,7 +187,7 @@ def check(path: str | os.PathLike[str]) -> ImageInfo:
         "only the first of several images in the file is read": _has_more(image),
     }
     width, height = image.size[::-1] if orientation >= 5 else image.size
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    digest = bytes_digest(data)
     note = "; ".join(text for text, holds in notes.items() if holds) or None
     return ImageInfo(width, height, image.format, mode, digest, note)
 

@@ -6,7 +6,6 @@ Files stay as they were published; what moves was found by the motion stage and 
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import TargetKind
 from ssltransfer.data.formats import LayoutError
 from ssltransfer.data.formats.matlab import read_mat
+from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
 VOID = 255  # of masks: pixels that count for nothing
@@ -93,7 +93,7 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
         _check_boxes(found, width, height)
     else:
         _check_map(kind, found, width, height, len(classes))
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return bytes_digest(data)
 
 
 def _check_boxes(boxes: Boxes, width: int, height: int) -> None:

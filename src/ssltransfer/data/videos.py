@@ -9,7 +9,6 @@ decoded.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -23,6 +22,7 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.data.image_io import MAX_PIXELS, MIN_SIDE, CorruptImageError, ImageInfo, check, is_candidate, read
+from ssltransfer.digests import bytes_digest
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
 """Lower-case endings of the names that a folder scan takes for videos."""
@@ -89,7 +89,7 @@ def video_digest(path: Path) -> str:
 
 def _digest(frames: list[tuple[str, str]]) -> str:
     text = "".join(f"{name}\n{digest}\n" for name, digest in frames)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return bytes_digest(text.encode())
 
 
 def _check_folder(path: Path) -> ImageInfo:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssltransfer.artifacts.files import friendly_os_errors
+from ssltransfer.artifacts.files import atomic_folder
 from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
 from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
 from ssltransfer.data.formats.download import download_lock
@@ -119,19 +117,14 @@ def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _write(folder: Path, frames: Iterator[Frame]) -> None:
-    """Write all frames beside, then give the folder its name."""
-    beside = folder.with_name(f".{folder.name}.partial")
+    """Write all frames, or nothing."""
     print(f"{folder}: writing images and depth maps", flush=True)
-    with friendly_os_errors(folder):
-        shutil.rmtree(beside, ignore_errors=True)
-        (beside / "rgb").mkdir(parents=True)
+    with atomic_folder(folder) as beside:
+        (beside / "rgb").mkdir()
         for name, image, depth in frames:
             files = beside / "rgb" / f"{name}.png", beside / "depth" / f"{name}.npy"
             for file in files:
                 file.parent.mkdir(parents=True, exist_ok=True)
-            # Not compressed: the bytes, and so the fingerprint, must not hang on the version of zlib.
+            # Not compressed: the bytes, and so the fingerprint, must not depend on the version of zlib.
             Image.fromarray(np.ascontiguousarray(image)).save(files[0], compress_level=0)
             np.save(files[1], np.ascontiguousarray(depth, np.float32))
-        # One call instead of a wait for the disk after each of the many files.
-        os.sync()
-        beside.replace(folder)
