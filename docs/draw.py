@@ -74,15 +74,15 @@ def montage(columns: Sequence[tuple[str, Tensor]]) -> Image.Image:
     shown = [(caption, _fitted(images, side)) for caption, images in columns]
     width = sum(images.shape[3] + GAP for _, images in shown) - GAP
     height = max(images.shape[2] for _, images in shown) + GAP
-    image = Image.new("RGB", (width, HEADER + height * len(shown[0][1]) - GAP), "white")
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(12)
+    canvas = Image.new("RGB", (width, HEADER + height * len(shown[0][1]) - GAP), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     left = 0
     for caption, images in shown:
         pen.text((left, 3), caption, fill="black", font=font)
         for row, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-            image.paste(Image.fromarray(np.ascontiguousarray(image)), (left, HEADER + row * height))
+            canvas.paste(Image.fromarray(np.ascontiguousarray(image)), (left, HEADER + row * height))
         left += images.shape[3] + GAP
-    return image
+    return canvas
 
 
 def _fitted(images: Tensor, side: int) -> Tensor:

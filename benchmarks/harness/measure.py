@@ -57,7 +57,7 @@ class Comparison:
         samples: seconds of each contender in each round, by name; `OURS` is one.
         goals: how many times as fast as each rival we want to be; None: no goal is set.
         limits: contenders that are no rivals but do the part that nobody can avoid.
-        paces: what `ssltransfer plan --measured` reckons with: name -> contender, and amount that one call of it does.
+        paces: what `ssltransfer estimate --benchmark-results` reckons with: name -> contender, and amount that one call of it does.
     """
 
     case: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import Index, read_index
@@ -17,8 +18,8 @@ from ssltransfer.tasks.pretext.base import FIXED_MODELS, ModelInputs, Trainable,
 from ssltransfer.tasks.pretext.multi_task import together
 from ssltransfer.tasks.pretext.snapshot import file_of, keep
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import fit_multi_task
-from ssltransfer.training.multi_task import TaskRun
+from ssltransfer.training.fit import fit
+from ssltransfer.training.multi_task import TaskRun, fit_multi_task
 
 
 def run(
@@ -27,7 +28,7 @@ def run(
     output: Path,
     data: Path | None = None,
     val: Path | None = None,
-    members: Sequence[Path] = (),
+    task_data: Sequence[Path] = (),
     model: Path | None = None,
     threads: int | None = None,
 ) -> None:
@@ -38,13 +39,13 @@ def run(
         output: manifest.json.
         data: index of the training images, if the task needs any.
         val: index of the validation images.
-        members: indexes of `spec.members_data`, further datasets of a multi-task pretext.
+        task_data: indexes of `spec.task_datasets`, further datasets of a multi-task pretext.
         model: manifest of the pretext that a snapshot belongs to.
         threads: CPU threads.
     """
     inputs = {"data": [data] if data else [], "val": [val] if val else []}
-    if members:
-        inputs["members"] = list(members)
+    if task_data:
+        inputs["task_data"] = list(task_data)
     if model:
         inputs["model"] = [model]
     with WorkDir("pretext", output, spec.canonical(), inputs) as work:
@@ -55,21 +56,21 @@ def run(
         content: dict[str, object] = {}
         measured: dict[str, object] = {"device": str(devices)}
         if spec.task.is_trainable:
-            named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
+            named = {name: read_index(path) for name, path in zip(spec.task_datasets, task_data, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
-            first = len(trained.runs[0].index)
-            total = spec.schedule.total_steps(first) if first else 0
-            synchronous = isinstance(spec.task, MultiTask) and spec.task.synchronous
-            fitted = fit_multi_task(
-                trained.runs,
-                total,
-                folder=work.folder,
-                devices=devices,
-                synchronous=synchronous,
-                save_snapshot=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
-                snapshot_steps=spec.snapshots,
-            )
+            options: dict[str, Any] = {
+                "folder": work.folder,
+                "devices": devices,
+                "save_snapshot": lambda step: keep(trained.backbone, work.folder, step) if not devices.rank else None,
+                "snapshot_steps": spec.snapshots,
+            }
+            first = trained.runs[0]
+            if isinstance(spec.task, MultiTask):
+                total = spec.schedule.total_steps(len(first.index))
+                fitted = fit_multi_task(trained.runs, total, synchronous=spec.task.synchronous, **options)
+            else:
+                fitted = fit(first.task, first.index, first.schedule, seed=first.seed, val=first.val, **options)
             if devices.rank:
                 return
             # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.

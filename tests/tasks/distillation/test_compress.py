@@ -151,14 +151,15 @@ def test_what_is_learned_lowers_the_loss(make_given: InputsMaker) -> None:
     """On the same few images, well below that of equal probabilities."""
     given = make_given({**ONE, "augment": "none"}, optimizer="adam", lr=0.003, weight_decay=0.0)
     from ssltransfer.training.devices import Devices
-    from ssltransfer.training.train_step import build_optimizer, update
+    from ssltransfer.training.train_step import Trainer
 
     task = CompressTask(given).train()
-    optimizer = build_optimizer(task, given.spec.schedule)
+    trainer = Trainer(task, given.spec.schedule, 0, Devices(torch.device("cpu"), 0))
     batch = batch_of(task, given)
     found = []
     for step in range(40):
-        found.append(update(task, batch, optimizer, given.spec.schedule, 0, Devices(torch.device("cpu"), 0)))
+        found.append(trainer.forward_backward(batch))
+        trainer.optimizer_step(given.spec.schedule.lr)
         task._pending = []  # the queue stays as it is
         assert step >= 0
     assert found[-1]["loss"] < 0.3 * found[-1]["uniform"] <= 0.3 * task.chance_loss

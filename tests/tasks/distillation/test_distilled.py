@@ -136,7 +136,7 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert list(broken.parent.glob("work/*/checkpoint.pt")) and not broken.exists()
     again = subprocess.run(words, capture_output=True, text=True)
-    assert again.returncode == 0 and "going on after step" in again.stdout, again.stdout + again.stderr
+    assert again.returncode == 0 and "resuming from step" in again.stdout, again.stdout + again.stderr
     for file in ("manifest.json", "backbone.safetensors", "curve.jsonl"):
         assert file_digest(broken.parent / file) == file_digest(whole.parent / file)
 

@@ -100,7 +100,7 @@ def test_one_cluster_only_is_refused(objects: Index, objects_path: Path, tmp_pat
     zeros = np.zeros(len(objects))
     labels = Labels(objects.paths, zeros.astype(np.int32), zeros.astype(np.float32), 3, objects.fingerprint, "x")
     write_labels(tmp_path / "l.parquet", labels)
-    with pytest.raises(ArtifactError, match="all images lie in one cluster"):
+    with pytest.raises(ArtifactError, match="all images are in one cluster"):
         student.run(spec(), data=objects_path, labels=tmp_path / "l.parquet", output=tmp_path / "m.json", threads=1)
 
 
@@ -143,7 +143,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         said, _ = process.communicate(timeout=300)
         done.append(max((file.stat().st_mtime for file in broken.parent.glob("work/*/checkpoint.pt")), default=0.0))
         assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, None: 0}[kill], said
-    assert "going on after step" in said
+    assert "resuming from step" in said
     assert bytes_of(broken.parent) == bytes_of(whole.parent)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_tasks import train_step
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
@@ -29,7 +30,7 @@ from ssltransfer.stages import motion
 from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, bilinear_sample, overlap
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
-from ssltransfer.training.train_step import build_optimizer, update
+from ssltransfer.training.train_step import Trainer
 from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -160,7 +161,7 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
         task = MotionSegmentationTask(TINY, SMALL.model_copy(update={"bn": False}), 0)
         batch = batch_of(task, clips)
         schedule = Schedule(steps=1, batch_size=8, lr=0.1, micro_batch_size=micro)
-        found.append(update(task, batch, build_optimizer(task, schedule), schedule, 0, CPU))
+        found.append(train_step(Trainer(task, schedule, 0, CPU), batch))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
@@ -193,9 +194,9 @@ def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips:
     task = MotionSegmentationTask(TINY.model_copy(update={"hflip": False}), backbone, 0)
     steps = 25
     schedule = Schedule(steps=steps, batch_size=4, lr=0.004, optimizer="adam", weight_decay=0.0)
-    optimizer = build_optimizer(task, schedule)
+    trainer = Trainer(task, schedule, 0, CPU)
     batch = batch_of(task, clips, 4)
-    values = [update(task, batch, optimizer, schedule, 0, CPU) for _ in range(steps)]
+    values = [train_step(trainer, batch) for _ in range(steps)]
     share = values[-1]["foreground"]
     entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
     assert values[-1]["loss"] < 0.7 * entropy < task.chance_loss and values[-1]["iou"] > 0.5
@@ -243,3 +244,9 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(clips_path: Path, tmp_
     assert trained(tmp_path / "killed", clips_path) == 0
     for name in ("backbone.safetensors", "curve.jsonl", "manifest.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_overlap_matches_worked_example():
+    """Cells 0 and 1 are found, 1 and 2 are true: one of three in common."""
+    found, truth = (torch.tensor([[cells]], dtype=torch.bool) for cells in ([1, 1, 0, 0], [0, 1, 1, 0]))
+    assert overlap(found, truth).item() == pytest.approx(1 / 3)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_tasks import train_step
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config import read_config
@@ -18,7 +19,7 @@ from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import build_task
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.train_step import build_optimizer, update
+from ssltransfer.training.train_step import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -94,11 +95,11 @@ def test_the_row_learns(name: str, objects: Index) -> None:
         batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
     task.train()
     task.on_train_start(objects, CPU)
-    optimizer = build_optimizer(task, schedule)
+    trainer = Trainer(task, schedule, 0, CPU)
     before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
     first = next(key for key, value in before.items() if value.ndim == 4)
     for _ in range(2):
-        assert np.isfinite(update(task, batch, optimizer, schedule, 0, CPU)["loss"])
+        assert np.isfinite(train_step(trainer, batch)["loss"])
     after = task.backbone.state_dict()
     # The gradient comes down to the first convolution.
     assert not torch.equal(before[first], after[first])

@@ -189,7 +189,7 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
             with atomic_write(files[sample // CHUNK * CHUNK]) as beside, beside.open("wb") as out:
                 np.savez(out, *chunk)
             chunk = []
-        progress.step(0.0)
+        progress.step()
         progress.log("selective search")
     progress.close()
     found = []

@@ -80,7 +80,7 @@ def sample_descriptors(
         some = descriptors.gather(1, chosen[:, :, None].expand(-1, -1, DESCRIPTOR)).flatten(0, 1)
         found[done : done + len(some)] = some.cpu().numpy()
         done += len(some)
-        progress.step(0.0)
+        progress.step()
         progress.log(f"{done} of {len(found)} descriptors")
     progress.close()
     return found, count
