@@ -153,7 +153,7 @@ def test_a_crop_takes_every_place() -> None:
     assert set((corners // 12).tolist()) == {0, 1, 2} and set((corners % 12).tolist()) == {0, 1, 2, 3}
 
 
-def test_a_image_is_the_same_in_any_batch() -> None:
+def test_an_image_is_the_same_in_any_batch() -> None:
     images, depth = smooth(4)
     given = {"crop": (30, 40), "zoom": (1.0, 1.5), "rotation": 5.0, "mirror": True}
     seen, far = vary(images, depth, draws_of(4), **given)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ ROW = np.dtype(
         *(("cached_width", "<i4"), ("cached_height", "<i4")),
     ]
 )
-"""Where a image lies: the shard, the bytes in it and their CRC-32, the pixels that they hold."""
+"""Where an image lies: the shard, the bytes in it and their CRC-32, the pixels that they hold."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def cut(expected: np.ndarray) -> list[range]:
     """
     ends = np.cumsum(expected)
     target = min(SHARD_BYTES, max(SMALLEST_SHARD_BYTES, float(ends[-1]) / 16)) if len(ends) else 1.0
-    # A image belongs to the shard in which its first byte would lie.
+    # An image belongs to the shard in which its first byte would lie.
     shard = ((ends - expected) // target).astype(np.int64)
     starts = np.flatnonzero(np.diff(shard, prepend=-1)).tolist()
     return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(ends)], strict=True)]

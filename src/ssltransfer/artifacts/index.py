@@ -1,4 +1,4 @@
-"""The index of a dataset: one parquet row a image, in a fixed order, and what was left out and why."""
+"""The index of a dataset: one parquet row an image, in a fixed order, and what was left out and why."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Index:
         paths: relative path of each image; its position is the sample id.
         labels: int32 (N,), class of each image, -1 where there is none.
         classes: names of the classes.
-        multi_label: int8 (N, C) for sets with several labels a image: 1 present, 0 difficult, -1 absent.
+        multi_label: int8 (N, C) for sets with several labels an image: 1 present, 0 difficult, -1 absent.
         sizes: int32 (N, 2), width and height in pixels, upright.
         digests: content digest of each file; equal images have equal ones.
         notes: relative path -> what reading does to this image that its owner may not expect.

@@ -74,8 +74,8 @@ def standardize(x: Tensor, *, per_channel: bool = False, floor: float | None = N
     dims = (-2, -1) if per_channel else (-3, -2, -1)
     least = floor if floor is not None else 1.0 / math.sqrt(math.prod(x.shape[d] for d in dims))
     values = to_float(x)
-    centerd = values - _mean(values, dims).float()
-    return centerd / _mean(centerd.square(), dims).sqrt().float().clamp(min=least)
+    centered = values - _mean(values, dims).float()
+    return centered / _mean(centered.square(), dims).sqrt().float().clamp(min=least)
 
 
 def drop_colors(x: Tensor, rng: SampleRNG, *, noise: float = 0.5, purpose: str = "drop_colors") -> Tensor:
@@ -88,13 +88,13 @@ def drop_colors(x: Tensor, rng: SampleRNG, *, noise: float = 0.5, purpose: str =
     kept = _per_tile(rng.integers(f"{purpose}/channel", patches, 3), x)
     is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
     values = to_float(x)
-    centerd = values - _mean(values, (-2, -1)).float()
+    centered = values - _mean(values, (-2, -1)).float()
     # 17 bits are plenty for noise, and one draw of 53 serves a pixel's three channels.
     bits = rng.bits(f"{purpose}/noise", patches * x.shape[-2] * x.shape[-1])
     part = (17 * torch.arange(3, device=x.device)).reshape(3, 1, 1)
     bits = (bits.reshape(*x.shape[:-3], 1, *x.shape[-2:]) >> part) & 0x1FFFF
     random = (bits.float() + 0.5) * (2 * noise / 2**17) - noise
-    return torch.where(is_kept, centerd, random)
+    return torch.where(is_kept, centered, random)
 
 
 def project_colors(x: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def read_sample(index: Index, sample: int, *, min_short_side: int | None = None)
 
 
 def pack(image: Tensor, options: CacheOptions) -> tuple[bytes, int, int]:
-    """A image as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
+    """An image as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
     small = resize_short(image, min(options.short_side, *image.shape[-2:]))
     pixels = np.ascontiguousarray(small.permute(1, 2, 0).numpy())
     height, width = pixels.shape[:2]

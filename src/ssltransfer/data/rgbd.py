@@ -24,7 +24,7 @@ from ssltransfer.data.transforms import Transform, resize
 class RgbdResize(Transform):
     """`image` and `depth`, float32 meters, of height x width pixels; 0 where there is no value.
 
-    Of a image of another aspect the largest central part is taken. Pixels of the image are averaged, those of
+    Of an image of another aspect the largest central part is taken. Pixels of the image are averaged, those of
     depth are picked: the mean of two distances is the distance of nothing.
     """
 

@@ -1,4 +1,4 @@
-"""What a image comes with beside labels: boxes of things, a class a pixel, meters a pixel, what moves by itself.
+"""What an image comes with beside labels: boxes of things, a class a pixel, meters a pixel, what moves by itself.
 
 Files stay as they were published; what moves was found by the motion stage and is packed with the images.
 `check_target` looks at one strictly, once, for the index; `read_target` reads it as often as it is wanted.
@@ -33,7 +33,7 @@ class CorruptTargetError(UserError):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Things in a image.
+    """Things in an image.
 
     Attributes:
         corners: float32 (N, 4), x1, y1, x2, y2 in pixels, the first pixel from 0 to 1: a VOC box of 1-based inclusive
@@ -78,7 +78,7 @@ def read_target(index: Index, sample: int) -> Target:
 
 
 def check_target(kind: TargetKind, path: Path, width: int, height: int, classes: Sequence[str]) -> str:
-    """Digest of a target's file, after it was read and found to fit a image of width x height pixels.
+    """Digest of a target's file, after it was read and found to fit an image of width x height pixels.
 
     Raises:
         CorruptTargetError: it is missing, damaged or of another size, has boxes outside the image or without extent,
@@ -150,7 +150,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
 
 
 def _read_mask(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """A image of class numbers, or SBD's MATLAB file."""
+    """An image of class numbers, or SBD's MATLAB file."""
     if suffix == ".mat":
         return _read_sbd(data)
     image = _image(data, "mask")

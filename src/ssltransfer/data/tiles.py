@@ -116,7 +116,7 @@ def occlude(
 
     Args:
         tiles: (B, T, C, H, W), before or after `permute`: the distribution is the same.
-        occluders: like tiles, row i from a image other than row i of tiles.
+        occluders: like tiles, row i from an image other than row i of tiles.
         rng: random numbers of the puzzles.
         counts: the numbers of covered slots, each at most T.
         purpose: of the random numbers.
@@ -139,7 +139,7 @@ def occlude(
 
 @dataclass(frozen=True)
 class PatchPairs:
-    """N patches, each to be run through the backbone once, and M labelled pairs of them."""
+    """N patches, each to be run through the backbone once, and M labeled pairs of them."""
 
     patches: Tensor
     """(N, C, patch, patch), dtype of the images, in the order of images, grids, rows and columns."""
@@ -170,7 +170,7 @@ def patch_pairs(
 
     As cdoersch/deepcontext train.py: the grid starts at a random place in [0, patch + gap), has as many
     columns and rows as fit, and each patch is moved by up to `jitter` in x and y, then clipped to the
-    image. Where a image is too small for two columns (rows) after the largest start, the start is drawn
+    image. Where an image is too small for two columns (rows) after the largest start, the start is drawn
     from those that leave room for two, so that no grid is without pairs: 12 or more each.
 
     Args:

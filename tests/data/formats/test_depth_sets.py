@@ -149,7 +149,7 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"train.txt: missing; there are: no lists"):
         find(Rgbd(root=str(tmp_path), split="train"))
     (tmp_path / "train.txt").write_text("1305031102.17 rgb/1.png 1305031102.16 depth/1.png\n")
-    with pytest.raises(LayoutError, match=r"train.txt: line 1 is not a image and a depth map"):
+    with pytest.raises(LayoutError, match=r"train.txt: line 1 is not an image and a depth map"):
         find(Rgbd(root=str(tmp_path), split="train"))
 
 

@@ -25,9 +25,9 @@ class DatasetListing:
     Attributes:
         root: folder that `paths` start from.
         paths: relative path of each image, in the set's own fixed order.
-        labels: class of each image, or None where the set has no single label a image.
+        labels: class of each image, or None where the set has no single label an image.
         classes: names of the classes.
-        multi_label: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels a image.
+        multi_label: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels an image.
         skipped: path -> reason, for files that are no candidates.
         targets: relative path of what each image comes with, where the dataset was asked for it.
         notes: remarks to print, such as a size that differs from the published one.

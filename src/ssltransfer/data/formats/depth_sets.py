@@ -63,7 +63,7 @@ def _listed(root: Path, dataset: Rgbd) -> DatasetListing:
         fields = line.split()
         if fields and not line.startswith("#"):
             if len(fields) != 2:
-                raise LayoutError(f"{file}: line {number} is not a image and a depth map; mend this line.")
+                raise LayoutError(f"{file}: line {number} is not an image and a depth map; mend this line.")
             pairs.append(fields)
     return DatasetListing(
         root, [path for path, _ in pairs], targets=[path for _, path in pairs] if dataset.targets else None

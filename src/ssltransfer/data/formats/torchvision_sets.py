@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and STL-10: fetched and checked by torchvision, kept as one PNG file a image."""
+"""CIFAR-10, CIFAR-100 and STL-10: fetched and checked by torchvision, kept as one PNG file an image."""
 
 from __future__ import annotations
 
