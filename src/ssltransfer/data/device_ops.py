@@ -1,4 +1,4 @@
-"""What happens to batches of pixels on the device: uint8 images in, float network inputs out.
+"""Augmentation of batches on the device: uint8 images in, float network inputs out.
 
 Every function takes (B, ..., C, H, W) on any device, uint8 or float on the scale 0 to 255, and is written so
 that the result for a sample depends neither on its batch nor on the device: decisions come from `SampleRNG`,
@@ -33,7 +33,7 @@ def _per_tile(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _some(x: Tensor, rng: SampleRNG, purpose: str, probability: float, each: bool) -> Tensor:
-    """bool, broadcastable over x: one decision a sample, or one for `each` of its tiles."""
+    """bool, broadcastable over x: one decision per sample, or with `each` per tile."""
     return _per_tile(rng.uniform(purpose, _tiles_of(x) if each else 1) < probability, x)
 
 
@@ -50,7 +50,7 @@ def random_grayscale(
     """Gray with a probability: float32, same shape.
 
     Decided once for all tiles of a sample, so that a mixture of gray and color never tells an occluder
-    (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders under the same draws and
+    (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders under the same random numbers and
     purpose. With `each`, decided tile by tile (Kolesnikov et al. 2019, section 3.2).
     """
     return torch.where(_some(x, rng, purpose, probability, each), gray(x), to_float(x))
@@ -217,7 +217,7 @@ def windows(x: Tensor, size: int) -> Tensor:
 
 
 def random_corners(x: Tensor, rng: SampleRNG | None, size: int, *, purpose: str = "crop") -> tuple[Tensor, Tensor]:
-    """Top and left, int64 (B,), of a size x size crop of each image; the center without draws."""
+    """Top and left, int64 (B,), of a size x size crop of each image; the center without `rng`."""
     room = (x.shape[-2] - size, x.shape[-1] - size)
     if min(room) < 0:
         raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")

@@ -4,7 +4,7 @@
 Both go by content, never by name, and refuse the same files with `CorruptImageError` (a flipped bit in a PNG that
 still inflates is found by `check` alone). docs/images.md says what happens to every kind of file.
 
-JPEG goes through simplejpeg, because libjpeg calls damaged data a warning and Pillow milestones warnings: the
+JPEG goes through simplejpeg, because libjpeg calls damaged data a warning and Pillow drops warnings: the
 image would decode to garbage and nobody would know. Everything else is Pillow's. No global state of either
 is touched.
 """
@@ -126,7 +126,7 @@ def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> 
 
     Raises:
         CorruptImageError: the file cannot be read faithfully.
-        OSError: the storage failed, which says nothing about the image.
+        OSError: the storage failed; the image itself may be intact.
         ValueError: the hint is below 1.
     """
     if min_short_side is not None and min_short_side < 1:
@@ -153,7 +153,7 @@ def check(path: str | os.PathLike[str]) -> ImageInfo:
 
     Raises:
         CorruptImageError: `read` would refuse the file, or its own checksums say that it is damaged.
-        OSError: the storage failed, which says nothing about the image.
+        OSError: the storage failed; the image itself may be intact.
     """
     data = _bytes_of(path)
     image = _open(data)

@@ -18,7 +18,7 @@ _BLOCK = 1024  # candidates compared with the accepted ones at once
 
 
 class Statistics(TypedDict):
-    """What the papers say of a set: distances over all pairs, in slots."""
+    """What the papers report of a set: distances over all pairs, in slots."""
 
     n: int
     min: int
@@ -205,7 +205,7 @@ def accept(
         raise ValueError(f"The permutation set has shape {perms.shape}; it should hold {n} rows.")
     wrong = np.flatnonzero((np.sort(perms, axis=1) != np.arange(perms.shape[1])).any(axis=1))
     if len(wrong):
-        raise ValueError(f"Row {wrong[0]} of the permutation set, {perms[wrong[0]].tolist()}, is no permutation.")
+        raise ValueError(f"Row {wrong[0]} of the permutation set, {perms[wrong[0]].tolist()}, is not a permutation.")
     if len(np.unique(perms, axis=0)) < n:
         raise ValueError("The permutation set holds the same permutation twice; make or read it again.")
     found = statistics(perms)
@@ -214,6 +214,6 @@ def accept(
     if not mean_range[0] <= found["mean_fraction"] <= mean_range[1]:
         raise ValueError(
             f"The mean distance of the permutation set is {found['mean_fraction']:.4f} of the cells; "
-            f"it should lie in [{mean_range[0]}, {mean_range[1]}]."
+            f"it should be in [{mean_range[0]}, {mean_range[1]}]."
         )
     return found

@@ -34,7 +34,7 @@ def cut_tiles(
 ) -> Tensor:
     """The tiles of a jigsaw puzzle, in the image's order.
 
-    A square crop at a random place, cells of crop/grid, in each a tile whose upper left corner lies 0..jitter
+    A square crop at a random place, cells of crop/grid, in each a tile whose upper left corner is 0..jitter
     from the cell's in x and y, and each color channel of a tile 0..channel_shift further, so that chromatic
     aberration tells nothing (Noroozi & Favaro 2016; protocols.md 1.1, 1.2). Jigsaw++ uses jitter 18 and shift
     2, Kolesnikov's Jigsaw 21 and 0, both with crop 255 and tiles of 64; small runs scale all of it, say crop
@@ -49,7 +49,7 @@ def cut_tiles(
         tile: side in pixels.
         jitter: pixels; default the largest that fits, crop/grid - tile - channel_shift.
         channel_shift: pixels.
-        purpose: of the random numbers; the occluders of a puzzle, cut under the same draws, need another.
+        purpose: of the random numbers; the occluders of a puzzle, cut under the same random numbers, need another.
 
     Returns:
         (B, grid * grid, C, tile, tile), dtype of the images.
@@ -146,13 +146,13 @@ class PatchPairs:
     corners: Tensor
     """int64 (N, 3): image, top, left."""
     rng: SampleRNG
-    """One stream of draws for each patch, for color dropping and the like."""
+    """One stream of random numbers per patch, for color dropping and the like."""
     first: Tensor
     """int64 (M,), rows of patches."""
     second: Tensor
     """int64 (M,), rows of patches."""
     label: Tensor
-    """int64 (M,), 0..7: where the second lies as seen from the first, a row of OFFSETS."""
+    """int64 (M,), 0..7: position of the second relative to the first, a row of OFFSETS."""
 
 
 def patch_pairs(

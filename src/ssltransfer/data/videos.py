@@ -3,8 +3,8 @@
 `check_video` looks at a video once, strictly, for the index; `read_frames` gives its frames as often as they are
 wanted. Files are decoded by OpenCV's FFmpeg; it paints over damage within a frame without a word, so what is found is
 a file that ends early, frames that are missing and containers that cannot be opened. Frames of a folder are read by
-`images`, strictly. Nothing seeks: where a frame lies in a compressed file is known only once those before it were
-decoded.
+`image_io`, strictly. Nothing seeks: the position of a frame in a compressed file is known only after decoding the
+frames before it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 
     Raises:
         CorruptImageError: it cannot be read faithfully, which may show after frames that could be.
-        OSError: the storage failed, which says nothing about the video.
+        OSError: the storage failed; the video itself may be intact.
         ArtifactError: OpenCV is not installed.
     """
     if path.is_dir():

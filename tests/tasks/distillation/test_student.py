@@ -168,5 +168,5 @@ def test_a_second_copy_is_refused_at_once(objects_path: Path, labels_path: Path,
         first.kill()
         first.wait()
     assert second.returncode == 1
-    assert "another copy of this job is at work" in second.stderr and f"process {first.pid}" in second.stderr
+    assert "another copy of this job is running" in second.stderr and f"process {first.pid}" in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1

@@ -24,7 +24,7 @@ Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H,
 def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> DatasetListing:
     """Images of a split and their depth maps.
 
-    NYU's and Ma & Karaman's lie in HDF5 files and are written once, at the first call, as
+    NYU's and Ma & Karaman's are HDF5 files; they are written once, at the first call, as
     root/<format>-png/<split>/rgb/<name>.png and depth/<name>.npy, float32 meters.
 
     Args:
@@ -63,7 +63,7 @@ def _listed(root: Path, dataset: Rgbd) -> DatasetListing:
         fields = line.split()
         if fields and not line.startswith("#"):
             if len(fields) != 2:
-                raise LayoutError(f"{file}: line {number} is not an image and a depth map; mend this line.")
+                raise LayoutError(f"{file}: line {number} is not an image and a depth map; fix this line.")
             pairs.append(fields)
     return DatasetListing(
         root, [path for path, _ in pairs], targets=[path for _, path in pairs] if dataset.targets else None
@@ -100,7 +100,7 @@ def _fast(root: Path, dataset: FastDepth) -> Iterator[Frame]:
 
 @contextmanager
 def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
-    """Two arrays of an HDF5 file, read as far as they are asked for: uint8 (..., 3, a, b) and numbers (..., a, b)."""
+    """Two arrays of an HDF5 file, read lazily: uint8 (..., 3, a, b) and numbers (..., a, b)."""
     import h5py
 
     try:
@@ -109,7 +109,7 @@ def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
             if one.dtype != np.uint8 or one.shape != (*other.shape[:-2], 3, *other.shape[-2:]):
                 raise LayoutError(
                     f"{file}: {images} {one.dtype} {one.shape} and {depths} {other.shape} are not images of three "
-                    "bytes a pixel and their depth; fetch it again."
+                    "bytes per pixel and their depth; fetch it again."
                 )
             yield one, other
     except (OSError, KeyError, AttributeError) as error:

@@ -54,7 +54,7 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
     except (URLError, TimeoutError, ConnectionError, socket.gaierror) as error:
         reason = getattr(error, "reason", None) or error
         raise LayoutError(
-            f"{root}: {dataset.format} is not here and cannot be downloaded ({reason}); mend the network, or put the "
+            f"{root}: {dataset.format} is not here and cannot be downloaded ({reason}); check the network, or put the "
             "files here by hand (docs/datasets.md says which)."
         ) from None
     except (RuntimeError, tarfile.TarError, EOFError, FileNotFoundError) as error:
