@@ -255,7 +255,7 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("datasets:\n  a: {format: folder, root: x}\n  a: {format: folder, root: y}\n")
-    with pytest.raises(ConfigError, match="line 2: the key 'a' stands twice"):
+    with pytest.raises(ConfigError, match="line 2: duplicate key 'a'"):
         read_config(tmp_path / "c.yaml")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.formats import Synthetic
 from ssltransfer.config.protocols import ProtocolOptions
 from ssltransfer.models.build import build_backbone
@@ -39,5 +39,5 @@ def make_sets(root: Path, kind: str, splits: dict[str, int], size: int, **option
 def context_of(protocol: ProtocolOptions, train: Index | Path, test: Index | Path, folder: Path) -> EvalContext:
     """The context of an evaluation on one thread; `folder` takes the place of the model's manifest too."""
     sets = [one if isinstance(one, Index) else read_index(one) for one in (train, test)]
-    spec = Measurement(protocol=protocol, train="a", test="b")
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b")
     return EvalContext(spec, folder, *sets, folder, plan_devices(1))
