@@ -19,6 +19,6 @@ def index() -> Index:
         sizes=np.array([[10, 20], [30, 40], [50, 60]], np.int32),
         digests=["d1", "d2", "d3"],
         notes={"a/2.jpg": "turned upright"},
-        skipped={"c.txt": "not a image's file name"},
+        skipped={"c.txt": "not an image's file name"},
         spec={"format": "folder"},
     )

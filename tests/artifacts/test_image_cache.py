@@ -94,7 +94,7 @@ def test_shards_divide_the_images_in_order(n: int, each: float, monkeypatch: pyt
     assert all(abs(size - target) <= expected.max() for size in sizes[:-1])
 
 
-def test_a_image_larger_than_a_shard_has_one_of_its_own(monkeypatch: pytest.MonkeyPatch):
+def test_an_image_larger_than_a_shard_has_one_of_its_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(artifact, "SMALLEST_SHARD_BYTES", 100)
     monkeypatch.setattr(artifact, "SHARD_BYTES", 100)
     assert cut(np.array([40.0, 350.0, 90.0, 5.0])) == [range(0, 2), range(2, 3), range(3, 4)]

@@ -29,7 +29,7 @@ def test_round_trip(tmp_path: Path, index: Index) -> None:
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
-def test_round_trip_with_several_labels_a_image(tmp_path: Path, index: Index) -> None:
+def test_round_trip_with_several_labels_an_image(tmp_path: Path, index: Index) -> None:
     presence = np.array([[1, 0], [-1, -1], [-1, 1]], np.int8)
     several = replace(index, labels=np.full(3, -1, np.int32), multi_label=presence)
     write_index(tmp_path / "a.parquet", several)
@@ -100,13 +100,13 @@ def test_a_damaged_index_is_one_sentence(tmp_path: Path, index: Index, damage: s
     write_index(path, index)
     content = bytearray(path.read_bytes())
     if damage == "flipped":
-        # Of a image's digest: parquet itself would read it as another one.
+        # Of an image's digest: parquet itself would read it as another one.
         place = content.index(b"d3")
         content[place] ^= 1
     path.write_bytes({"cut": content[:-9], "empty": b"", "text": b"text", "flipped": content}.get(damage, b""))
     if damage == "other table":
         pq.write_table(pa.table({"a": [1]}), path)
-    with pytest.raises(ArtifactError, match=r"damaged, or no index of images; remove it and run the index stage"):
+    with pytest.raises(ArtifactError, match=r"damaged, or not a valid index of images; remove it and run the index stage"):
         read_index(path)
 
 

@@ -29,7 +29,7 @@ def test_a_second_copy_is_refused_with_one_sentence(tmp_path: Path) -> None:
     with manifest(tmp_path) as work:
         (work.folder / "checkpoint").write_text("half")
         with pytest.raises(
-            ArtifactError, match=f"another copy of this job is at work .*process {os.getpid()}"
+            ArtifactError, match=f"another copy of this job is running .*process {os.getpid()}"
         ) as refusal:
             manifest(tmp_path).__enter__()
         assert "\n" not in str(refusal.value)
@@ -50,7 +50,7 @@ def test_parts_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Pat
     with part("1-of-2") as first, part("2-of-2") as second:
         assert first.folder == second.folder == manifest(tmp_path).folder
         for other in (part("1-of-2"), part("2-of-3"), part("1-of-12"), manifest(tmp_path)):
-            with pytest.raises(ArtifactError, match=f"another copy of this job is at work .*process {os.getpid()}"):
+            with pytest.raises(ArtifactError, match=f"another copy of this job is running .*process {os.getpid()}"):
                 other.__enter__()
         first.write_run_info(images=1)
         assert not output.with_name("run.json").exists()

@@ -57,7 +57,7 @@ def test_a_range_of_its_own_is_filled():
 
 
 @pytest.mark.parametrize("row", [0, 4])
-def test_a_image_is_the_same_in_any_batch(row: int):
+def test_an_image_is_the_same_in_any_batch(row: int):
     source = images(6)
     together = color_jitter(source, SampleRNG(0, 2, torch.arange(6)))
     alone = color_jitter(source[row : row + 1], SampleRNG(0, 2, torch.tensor([row])))

@@ -6,7 +6,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms import v2
 
 from ssltransfer.data import device_ops as ops
 from ssltransfer.data.rng import SampleRNG
@@ -76,13 +75,6 @@ def test_the_floor_is_that_of_kolesnikovs_code():
     least = 1 / np.sqrt(192)
     assert plain.std() < least
     np.testing.assert_allclose(ops.standardize(x).numpy(), (plain - plain.mean()) / least, atol=1e-5)
-
-
-def test_normalize_is_torchvisions():
-    x = pixels(4, 3, 6, 6)
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    expected = v2.functional.normalize(v2.functional.to_dtype(x, torch.float32, scale=True), mean, std)
-    assert torch.allclose(ops.normalize_mean_std(x, mean, std), expected, atol=1e-6)
 
 
 def test_color_dropping_keeps_one_channel_and_makes_noise_of_the_others():

@@ -25,7 +25,7 @@ Saved = dict[str, dict[str, Any]]
 
 
 def smooth(height: int, width: int, seed: int = 0) -> Image.Image:
-    """A image of soft shapes, as photographs are."""
+    """An image of soft shapes, as photographs are."""
     noise = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 

@@ -46,7 +46,7 @@ def filmed(frames: int, pan: tuple[float, float], zoom: float = 1.0, square: tup
     return found, masks
 
 
-def labelled(frames: list[np.ndarray], options: MotionOptions = SMALL) -> np.ndarray:
+def labeled(frames: list[np.ndarray], options: MotionOptions = SMALL) -> np.ndarray:
     pairs = itertools.pairwise(frames)
     return motion.label(frames[0], [motion.motion_between(*pair, options.flow) for pair in pairs], options)
 
@@ -63,23 +63,23 @@ def iou(found: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.parametrize(("flow", "least"), [("dis", 0.6), ("farneback", 0.45)])  # the latter blurs edges
 def test_a_square_before_a_panned_ground_is_found(flow: str, least: float):
     frames, masks = filmed(10, pan=(2.0, -1.0), square=(1.5, 1.0))
-    found = labelled(frames, SMALL.model_copy(update={"flow": flow}))
+    found = labeled(frames, SMALL.model_copy(update={"flow": flow}))
     assert found.shape == (15, 20) and found.dtype == np.uint8
     assert iou(found, cells_of(masks[0])) >= least
 
 
 def test_a_camera_that_pans_and_zooms_is_no_motion():
     frames, masks = filmed(10, pan=(2.5, 1.0), zoom=0.99, square=(1.2, -1.0))
-    assert iou(labelled(frames), cells_of(masks[0])) >= 0.6
+    assert iou(labeled(frames), cells_of(masks[0])) >= 0.6
     alone, _ = filmed(10, pan=(2.5, 1.0), zoom=0.99)
-    assert labelled(alone).mean() < 0.02
+    assert labeled(alone).mean() < 0.02
 
 
 def test_nothing_moves_in_a_still_image_and_all_of_it_beside_a_still_camera():
     still, masks = filmed(10, pan=(0, 0))
-    assert not labelled(still).any()
+    assert not labeled(still).any()
     moving, masks = filmed(10, pan=(0, 0), square=(2.0, 0.0))
-    assert iou(labelled(moving), cells_of(masks[0])) >= 0.6
+    assert iou(labeled(moving), cells_of(masks[0])) >= 0.6
 
 
 def test_flow_is_the_shift_and_its_median():
@@ -164,7 +164,7 @@ def test_cells_are_painted_by_majority():
     assert literal[0, 0] == 0 and literal[0, 1] == 0 and literal[3, 3] == 1 and literal.sum() == 64 - 4
 
 
-def test_clips_of_the_world_are_labelled_roughly_right():
+def test_clips_of_the_world_are_labeled_roughly_right():
     """Small things of cells of eight pixels, in ten frames in which they sweep over the ground beside them."""
     options = MotionOptions()
     scores, shares = [], []
@@ -173,7 +173,7 @@ def test_clips_of_the_world_are_labelled_roughly_right():
         gray = [motion.gray(motion.prepare(np.asarray(frame.image), options.size)) for frame in frames[:10]]
         mask = motion.prepare(np.repeat(frames[0].mask[..., None], 3, axis=2).astype(np.uint8) * 255, options.size)
         truth = cells_of(mask[..., 0] > 127)
-        scores.append(iou(labelled(gray, options), truth))
+        scores.append(iou(labeled(gray, options), truth))
         shares.append(truth.mean())
     assert np.mean(scores) > 0.4 and np.mean(scores) > 5 * np.mean(shares)
 
@@ -187,7 +187,7 @@ def test_davis(real_data: Path, capsys: pytest.CaptureFixture[str]):
         frames, masks = (list(read_frames(root / kind / "480p" / name)) for kind in ("JPEGImages", "Annotations"))
         gray = [motion.gray(motion.prepare(frame, options.size)) for frame in frames[:10]]
         truth = cells_of(motion.prepare(masks[0], options.size)[..., 0] > 127)
-        found[name] = iou(labelled(gray, options), truth)
+        found[name] = iou(labeled(gray, options), truth)
     with capsys.disabled():
         print(found)
     assert found["dog"] > 0.6 and found["car-shadow"] > 0.4 and found["blackswan"] > 0.15

@@ -1,6 +1,3 @@
-import struct
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
@@ -108,32 +105,3 @@ def test_accept_names_what_is_wrong(default):
         perm.accept(close)
     with pytest.raises(ValueError, match="mean distance"):
         perm.accept(perm.min_distance_set(tilt=3.0))
-
-
-def test_released_form_is_one_based_int32_with_a_header(tmp_path: Path, default):
-    perm.write_bin(tmp_path / "p.bin", default)
-    raw = (tmp_path / "p.bin").read_bytes()
-    assert struct.unpack("<2i", raw[:8]) == (701, 9)
-    assert struct.unpack("<9i", raw[8:44]) == tuple(int(v) + 1 for v in default[0])
-    assert np.array_equal(perm.read(tmp_path / "p.bin"), default)
-
-
-@pytest.mark.parametrize("base", [0, 1])
-def test_npy_is_read_from_0_or_1(tmp_path: Path, default, base: int):
-    np.save(tmp_path / "p.npy", default.astype(np.int64) + base)
-    assert np.array_equal(perm.read(tmp_path / "p.npy"), default)
-
-
-def test_damaged_files_are_refused(tmp_path: Path, default):
-    perm.write_bin(tmp_path / "p.bin", default)
-    raw = (tmp_path / "p.bin").read_bytes()
-    for cut in (3, 8, len(raw) - 1, len(raw) - 4):
-        (tmp_path / "cut.bin").write_bytes(raw[:cut])
-        with pytest.raises(ValueError, match="length does not fit"):
-            perm.read(tmp_path / "cut.bin")
-    (tmp_path / "odd.bin").write_bytes(raw[:8] + raw[12:16] + raw[12:])
-    with pytest.raises(ValueError, match="no permutation"):
-        perm.read(tmp_path / "odd.bin")
-    np.save(tmp_path / "f.npy", default.astype(float))
-    with pytest.raises(ValueError, match="integers"):
-        perm.read(tmp_path / "f.npy")

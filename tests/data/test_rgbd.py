@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import rotate
 from ssltransfer.artifacts.index import Index, Targets
 from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, bilinear_sample, tint, vary
+from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, augment, bilinear_sample, channel_jitter
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import resize
 
@@ -103,14 +103,14 @@ def draws_of(n: int, seed: int = 0) -> SampleRNG:
 
 def test_nothing_is_done_where_nothing_is_asked_for() -> None:
     images, depth = smooth()
-    seen, far = vary(images, depth, draws_of(5), crop=(40, 52))
+    seen, far = augment(images, depth, draws_of(5), crop=(40, 52))
     assert torch.allclose(seen, images, atol=1e-3) and torch.equal(far, depth)
 
 
 def test_image_and_depth_go_together() -> None:
     images, depth = smooth(40)
     rng = draws_of(40)
-    seen, far = vary(images, depth, rng, crop=(40, 52), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
+    seen, far = augment(images, depth, rng, crop=(40, 52), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
     assert seen.shape == (40, 3, 40, 52) and far.shape == (40, 40, 52)
     scale = rng.uniform("zoom", 1, 1.0, 1.5)[:, :, None]
     assert 1.0 <= scale.min() < 1.1 and 1.4 < scale.max() < 1.5
@@ -121,14 +121,16 @@ def test_image_and_depth_go_together() -> None:
 
 
 def test_what_is_enlarged_is_nearer() -> None:
-    _, far = vary(torch.zeros(50, 3, 20, 24), torch.full((50, 20, 24), 3.0), draws_of(50), crop=(20, 24), zoom=(1, 1.5))
+    _, far = augment(
+        torch.zeros(50, 3, 20, 24), torch.full((50, 20, 24), 3.0), draws_of(50), crop=(20, 24), zoom=(1, 1.5)
+    )
     each = far.flatten(1)
     assert torch.equal(each.amin(1), each.amax(1)) and 2.0 < each.min() < 2.1 and 2.9 < each.max() <= 3.0
 
 
 def test_half_of_all_are_mirrored() -> None:
     images, depth = smooth(200, 10, 12)
-    seen, far = vary(images, depth, draws_of(200), crop=(10, 12), mirror=True)
+    seen, far = augment(images, depth, draws_of(200), crop=(10, 12), mirror=True)
     turned = torch.isclose(far, depth.flip(-1)).all(-1).all(-1)
     assert 70 < turned.sum() < 130
     assert torch.equal(turned, torch.isclose(seen, images.flip(-1), atol=1e-3).flatten(1).all(1))
@@ -139,7 +141,7 @@ def test_turns_are_torchvisions() -> None:
     images, depth = smooth(1, 61, 81)
     for seed in range(6):
         rng = draws_of(1, seed)
-        seen, far = vary(images, depth, rng, crop=(61, 81), rotation=5.0)
+        seen, far = augment(images, depth, rng, crop=(61, 81), rotation=5.0)
         angle = float(rng.uniform("rotation", 1, -5.0, 5.0))
         wanted = rotate(images[0], angle, InterpolationMode.BILINEAR)
         assert torch.allclose(seen[0, :, 10:-10, 10:-10], wanted[:, 10:-10, 10:-10], atol=0.2)
@@ -148,24 +150,24 @@ def test_turns_are_torchvisions() -> None:
 
 def test_a_crop_takes_every_place() -> None:
     depth = torch.arange(1.0, 10 * 12 + 1).view(1, 10, 12).expand(400, -1, -1)
-    _, far = vary(torch.zeros(400, 3, 10, 12), depth, draws_of(400), crop=(8, 9))
+    _, far = augment(torch.zeros(400, 3, 10, 12), depth, draws_of(400), crop=(8, 9))
     corners = far[:, 0, 0].round().int() - 1
     assert set((corners // 12).tolist()) == {0, 1, 2} and set((corners % 12).tolist()) == {0, 1, 2, 3}
 
 
-def test_a_image_is_the_same_in_any_batch() -> None:
+def test_an_image_is_the_same_in_any_batch() -> None:
     images, depth = smooth(4)
     given = {"crop": (30, 40), "zoom": (1.0, 1.5), "rotation": 5.0, "mirror": True}
-    seen, far = vary(images, depth, draws_of(4), **given)  # type: ignore[arg-type]
+    seen, far = augment(images, depth, draws_of(4), **given)  # type: ignore[arg-type]
     alone = SampleRNG(0, 3, torch.tensor([2]))
-    one, other = vary(images[2:3], depth[2:3], alone, **given)  # type: ignore[arg-type]
+    one, other = augment(images[2:3], depth[2:3], alone, **given)  # type: ignore[arg-type]
     assert torch.equal(seen[2:3], one) and torch.equal(far[2:3], other)
-    assert torch.equal(tint(seen, draws_of(4), 0.8, 1.2)[2:3], tint(one, alone, 0.8, 1.2))
+    assert torch.equal(channel_jitter(seen, draws_of(4), 0.8, 1.2)[2:3], channel_jitter(one, alone, 0.8, 1.2))
 
 
 def test_tints_multiply_each_channel() -> None:
     source = torch.randint(1, 256, (100, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = tint(source, draws_of(100), 0.8, 1.2)
+    found = channel_jitter(source, draws_of(100), 0.8, 1.2)
     assert found.max() == 255
     ratio = found / source.float()
     factors = torch.where(found < 255, ratio, 0).amax((2, 3))

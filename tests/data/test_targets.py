@@ -92,11 +92,11 @@ def voc(folder: Path, *boxes: tuple[object, ...], name: str = "cat") -> Path:
 @pytest.mark.parametrize(
     ("box", "fault"),
     [
-        ((1, 1, 21, 10), r"box 1, 1, 21, 10 .* does not lie in the image of 20 x 10"),
-        ((0, 1, 5, 5), "does not lie in the image"),
-        ((7, 3, 6, 9), "does not lie in the image"),
+        ((1, 1, 21, 10), r"box 1, 1, 21, 10 .* is not inside the image of 20 x 10"),
+        ((0, 1, 5, 5), "is not inside the image"),
+        ((7, 3, 6, 9), "is not inside the image"),
         (("one", 1, 5, 5), "annotation is damaged"),
-        (("nan", 1, 5, 5), "does not lie in the image"),
+        (("nan", 1, 5, 5), "is not inside the image"),
     ],
 )
 def test_bad_boxes(tmp_path: Path, box: tuple[object, ...], fault: str) -> None:

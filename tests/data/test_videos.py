@@ -110,7 +110,7 @@ def test_all_videos_below_a_folder_are_found(tmp_path: Path):
     assert found.paths == ["1.avi", "b/c/2.mp4", "b/clip"]
     assert found.skipped == {
         "notes.txt": "not a video's file name",
-        "cover.png": "a image that lies in no folder of frames",
+        "cover.png": "an image outside a folder of frames",
         ".hidden.mp4": "hidden file",
     }
     assert is_video("A.WEBM") and not is_video("a.txt") and not is_video(".a.mp4")

@@ -145,9 +145,9 @@ def test_a_model_without_convolutions_or_weights_has_no_filters(tmp_path: Path) 
 
 
 def test_left_out_files_are_counted_by_reason(chain) -> None:  # type: ignore[no-untyped-def]
-    chain.dataset("d", n=2, **{"a.jpg": "truncated: 10 bytes", "b.jpg": "truncated: 11 bytes", "c": "not a image"})
+    chain.dataset("d", n=2, **{"a.jpg": "truncated: 10 bytes", "b.jpg": "truncated: 11 bytes", "c": "not an image"})
     (found,) = datasets(gather(**chain.inputs))
-    assert found["reasons"] == [("truncated", 2), ("not a image", 1)]
+    assert found["reasons"] == [("truncated", 2), ("not an image", 1)]
 
 
 @given(st.text(), st.text())

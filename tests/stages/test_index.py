@@ -93,17 +93,17 @@ def test_a_minority_is_left_out_with_its_reasons(root: Path, output: Path, capfd
     index = made(Folder(root=str(root)), output)
     assert len(index) == 8
     assert index.skipped == {
-        "c0/text.jpg": "not a image: text",
+        "c0/text.jpg": "not an image: text",
         "c1/empty.jpg": "empty file",
         "c1/gone.jpg": "cannot be opened: No such file or directory",
-        "c1/notes.txt": "not a image's file name",
+        "c1/notes.txt": "not an image's file name",
     }
     lines = output.with_suffix(".skipped.tsv").read_text().splitlines()
     assert lines == ["path\treason", *(f"{path}\t{reason}" for path, reason in index.skipped.items())]
     assert "8 images, 0 classes, 4 files left out" in capfd.readouterr().out
 
 
-def test_a_image_read_in_an_unexpected_way_has_a_remark(root: Path, output: Path) -> None:
+def test_an_image_read_in_an_unexpected_way_has_a_remark(root: Path, output: Path) -> None:
     (root / "c0" / "0.png").rename(root / "c0" / "0.jpg")
     index = made(Folder(root=str(root)), output)
     assert index.notes == {"c0/0.jpg": "content is PNG though the name ends in .jpg"}
@@ -149,7 +149,7 @@ def test_refusals_leave_no_result(root: Path, output: Path) -> None:
         Folder(root=str(root), on_corrupt="error"),
         output,
         ArtifactError,
-        r"1 of 9 images cannot be read \(the first: c0/bad.jpg: not a image: text\); fix or remove them",
+        r"1 of 9 images cannot be read \(the first: c0/bad.jpg: not an image: text\); fix or remove them",
     )
     refused(Folder(root=str(root), max_corrupt_fraction=0.1), output, ArtifactError, "1 of 9 images cannot be read")
     for place in range(8):
@@ -160,7 +160,7 @@ def test_refusals_leave_no_result(root: Path, output: Path) -> None:
         Folder(root=str(root), labels="folder", max_corrupt_fraction=1),
         output,
         ArtifactError,
-        r"none of the 1 images of class 'c2' can be read \(the first: c2/bad.jpg: not a image: text\); mend",
+        r"none of the 1 images of class 'c2' can be read \(the first: c2/bad.jpg: not an image: text\); mend",
     )
     refused(
         Folder(root=str(root / "c2"), max_corrupt_fraction=1), output, ArtifactError, "1 of 1 images cannot be read"
@@ -187,7 +187,7 @@ def test_failing_storage_is_no_bad_image(root: Path, output: Path, monkeypatch: 
     refused(Folder(root=str(root)), output, ArtifactError, r"3.png: the storage failed \(Input/output error\)")
 
 
-def test_several_labels_a_image(tmp_path: Path, output: Path) -> None:
+def test_several_labels_an_image(tmp_path: Path, output: Path) -> None:
     index = made(Synthetic(root=str(tmp_path / "world"), subset="voc", split="trainval", num_images=6, size=32), output)
     assert index.multi_label is not None
     assert index.multi_label.shape == (6, 20)
@@ -237,7 +237,7 @@ def test_a_limit_below_the_number_of_classes_is_said(
 ) -> None:
     index = made(Folder(root=str(root), labels="folder", limit=1), output)
     assert (len(index), index.classes) == (1, ["c0", "c1"])
-    assert "limit 1 leaves 1 classes without a image" in capfd.readouterr().out
+    assert "limit 1 leaves 1 classes without an image" in capfd.readouterr().out
     assert len(made(Folder(root=str(root), limit=100), output)) == 8
 
 

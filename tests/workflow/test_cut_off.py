@@ -93,7 +93,7 @@ def test_an_orphan_of_a_killed_snakemake_is_never_doubled(tmp_path: Path, undist
         second = snakemake(tmp_path, *TARGET, **ENVIRONMENT)
         assert second.returncode == 1
         (refusal,) = [line for line in second.stdout.splitlines() if line.startswith("ssltransfer pretext:")]
-        assert f"another copy of this job is at work (host {os.uname().nodename}, process {trainer.pid})" in refusal
+        assert f"another copy of this job is running (host {os.uname().nodename}, process {trainer.pid})" in refusal
         assert "Traceback" not in second.stdout
 
         trainer.resume()

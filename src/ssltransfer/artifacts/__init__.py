@@ -1,4 +1,4 @@
-"""What lies between stages: manifest, work directory and lock, index, feature store, labels, metrics.
+"""Files that stages write for each other: manifest, work directory and lock, index, feature store, labels, metrics.
 
-Read and written only here; whoever reads an artifact checks the fingerprints of what it was made from.
+They are read and written only here. A reader checks the fingerprints of an artifact's inputs.
 """

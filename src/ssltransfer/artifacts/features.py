@@ -7,7 +7,6 @@ processes may write one store at once, each its own chunks.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, read_json, sync, text_digest
+from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, read_json, sync
 
 CHUNK_BYTES = 24 << 20  # 16-32 MB a chunk: the fastest layout measured for writing and sequential reading
 
@@ -125,7 +124,7 @@ class FeatureStore:
             ArtifactError: the disk is full or must not be written; the chunk is missing then.
         """
         file = self.chunk_file(chunk)
-        # A chunk has one writer, so what lies half-written beside it is a dead one's.
+        # A chunk has one writer, so a partial file beside it is from a killed process.
         for leftover in file.parent.glob("*.partial"):
             leftover.unlink(missing_ok=True)
         with friendly_os_errors(self.path):
@@ -153,7 +152,7 @@ class FeatureStore:
         first, stop, _ = span.indices(self.shape[0])
         chunk, start = divmod(first, self.rows)
         if not self._array.compressors and first < stop <= (chunk + 1) * self.rows and self._is_whole(chunk):
-            # The bytes as they lie in the file: Zarr would copy them twice more.
+            # Read the file directly: Zarr would copy the bytes twice more.
             dims, count = self.shape[1], stop - first
             offset = start * dims * self.dtype.itemsize
             stored = self.dtype.newbyteorder("<")
@@ -190,7 +189,7 @@ class FeatureStore:
 class Writer:
     """Writes chunks in a thread of its own while the next ones are computed; at most one waits for the thread.
 
-    Use as a context manager: its end waits for what is under way, and milestones what waits if the block failed.
+    Use as a context manager: its end waits for what is under way, and drops what waits if the block failed.
 
     Args:
         store: where they are written.
@@ -268,8 +267,3 @@ def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureS
             "run the features stage again: it makes what is missing."
         )
     return store, content
-
-
-def store_digest(store: FeatureStore) -> str:
-    """One digest over all chunks."""
-    return text_digest(json.dumps(store.digests()))

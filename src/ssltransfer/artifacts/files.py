@@ -1,4 +1,4 @@
-"""All or nothing: what has its final name is whole and on the disk."""
+"""Atomic writes and digests: a file with its final name is complete and on the disk."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssltransfer.digests import hasher
 from ssltransfer.errors import UserError
 
 
 class ArtifactError(UserError):
-    """Something on disk is missing, belongs to something else, or cannot be written; one clear sentence."""
+    """Something on disk is missing, belongs to something else, or cannot be written."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name when the block ends well, and vanishes otherwise.
+    """A temporary file beside `path` that is renamed to it if the block succeeds, and deleted otherwise.
 
     The content is synced before the rename and the folder after it, so that a power cut leaves the old file or
     the new one.
 
     Raises:
-        ArtifactError: the disk is full or must not be written.
+        ArtifactError: the disk is full or read-only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".partial")
@@ -48,20 +50,37 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def friendly_os_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write `path` into one clear sentence."""
+    """Raise an `ArtifactError` with one sentence if the disk is full or `path` is not writable."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up"
             raise ArtifactError(
-                f"{path}: {free}; free some space and run the same command again, it goes on where it was."
+                f"{path}: {free}; free some space and run the same command again; it resumes."
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise ArtifactError(
-                f"{path}: may not be written ({error.strerror}); choose another results folder."
+                f"{path}: cannot be written ({error.strerror}); choose another results folder."
             ) from error
         raise
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` that is renamed to it when the block ends well; a leftover one is removed first.
+
+    Raises:
+        ArtifactError: the disk is full or read-only.
+    """
+    beside = folder.with_name(f".{folder.name}.partial")
+    with friendly_os_errors(folder):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        # One call instead of a wait for the disk after each of many small files.
+        os.sync()
+        beside.replace(folder)
 
 
 def sync(path: Path) -> None:
@@ -88,7 +107,7 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ArtifactError: it is missing or no JSON.
+        ArtifactError: it is missing or not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -101,12 +120,12 @@ def read_json(path: Path) -> Any:
 def file_digest(path: Path) -> str:
     """blake2b-128 of a file's content, hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, hasher).hexdigest()
 
 
 def text_digest(*parts: str) -> str:
     """blake2b-128 of texts, hexadecimal; the boundaries between them count."""
-    state = hashlib.blake2b(digest_size=16)
+    state = hasher()
     for part in parts:
         encoded = part.encode()
         state.update(len(encoded).to_bytes(8, "little"))

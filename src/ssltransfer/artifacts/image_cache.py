@@ -1,4 +1,4 @@
-"""Packed images: a few large shard files, and a table that says where each image lies in them.
+"""Image cache: decoded images in a few large shard files, and a table with the position of each image.
 
 A shard is the unit of work and of resume: `NNNNN.shard` holds images back to back, `NNNNN.json` beside it, written
 after it, their lengths and the digest of the whole. Readers take single images by offset, each with a checksum of
@@ -7,7 +7,6 @@ its own, so that nothing torn, foreign or rotten passes for pixels.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json
 from ssltransfer.config.formats import CacheOptions
+from ssltransfer.digests import hasher
 
 SHARD_BYTES = 256 << 20  # file systems over a network like few large files
 SMALLEST_SHARD_BYTES = 8 << 20
@@ -30,12 +30,12 @@ ROW = np.dtype(
         *(("cached_width", "<i4"), ("cached_height", "<i4")),
     ]
 )
-"""Where a image lies: the shard, the bytes in it and their CRC-32, the pixels that they hold."""
+"""Position of an image: shard, bytes in it, their CRC-32, and the size in pixels."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that is on disk.
+    """A shard on disk.
 
     Attributes:
         size: bytes of the file.
@@ -50,10 +50,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class ImageCache:
-    """The packed images of an index.
+    """The cached images of an index.
 
     Attributes:
-        folder: where the shards lie.
+        folder: of the shards.
         options: how the images were packed.
         shards: size and digest of each shard.
         rows: `ROW` of each image of the index.
@@ -65,7 +65,7 @@ class ImageCache:
     rows: np.ndarray
 
     def check(self) -> None:
-        """See that every shard is there in its full length; what is in it is checked as it is read.
+        """Verify that every shard exists in its full length; the content is verified when it is read.
 
         Raises:
             ArtifactError: one is missing or torn.
@@ -76,10 +76,10 @@ class ImageCache:
                 raise _unusable(path, "missing or torn")
 
     def read(self, sample: int) -> bytearray:
-        """The packed bytes of one image; safe in any process and thread, whatever was opened before.
+        """The packed bytes of one image; safe in any process and thread.
 
         Raises:
-            ArtifactError: they are not what was packed.
+            ArtifactError: they are damaged or missing.
         """
         row = self.rows[sample]
         path, data = shard_file(self.folder, int(row["shard"])), bytearray(int(row["bytes"]))
@@ -127,7 +127,7 @@ def write_shard(folder: Path, number: int, images: Iterable[tuple[bytes, int, in
     Raises:
         ArtifactError: the disk is full or must not be written; the shard is missing then.
     """
-    state, offset, rows = hashlib.blake2b(digest_size=16), 0, []
+    state, offset, rows = hasher(), 0, []
     with atomic_write(shard_file(folder, number)) as beside, beside.open("wb") as file:
         for data, width, height in images:
             file.write(data)
@@ -166,7 +166,7 @@ def cut(expected: np.ndarray) -> list[range]:
     """
     ends = np.cumsum(expected)
     target = min(SHARD_BYTES, max(SMALLEST_SHARD_BYTES, float(ends[-1]) / 16)) if len(ends) else 1.0
-    # A image belongs to the shard in which its first byte would lie.
+    # An image belongs to the shard that would contain its first byte.
     shard = ((ends - expected) // target).astype(np.int64)
     starts = np.flatnonzero(np.diff(shard, prepend=-1)).tolist()
     return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(ends)], strict=True)]

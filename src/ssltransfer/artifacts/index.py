@@ -1,4 +1,4 @@
-"""The index of a dataset: one parquet row a image, in a fixed order, and what was left out and why."""
+"""The index of a dataset: one parquet row per image, in a fixed order, and the skipped files with reasons."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Targets:
 
     Attributes:
         kind: boxes, masks, depth or motion.
-        paths: relative path of each, below the index's root; of cached ones what they were made from.
+        paths: relative path of each, below the index's root; of cached ones their source.
         digests: content digest of each.
-        cache: where they lie in the shards of the index's cached images.
+        cache: their positions in the shards, if they are cached.
     """
 
     kind: TargetKind
@@ -47,13 +47,13 @@ class Index:
         paths: relative path of each image; its position is the sample id.
         labels: int32 (N,), class of each image, -1 where there is none.
         classes: names of the classes.
-        multi_label: int8 (N, C) for sets with several labels a image: 1 present, 0 difficult, -1 absent.
+        multi_label: int8 (N, C) for sets with several labels per image: 1 present, 0 difficult, -1 absent.
         sizes: int32 (N, 2), width and height in pixels, upright.
         digests: content digest of each file; equal images have equal ones.
-        notes: relative path -> what reading does to this image that its owner may not expect.
+        notes: relative path -> note on how the file is decoded, such as a rotation.
         skipped: relative path -> reason.
         spec: the dataset's spec as it was declared.
-        cache: where the pixels lie, if they were cached; `data.image_cache.read_sample` gives them either way.
+        cache: the decoded images, if they were cached; `data.image_cache.read_sample` reads either.
         targets: boxes, masks or depth; `data.targets.read_target` reads them.
     """
 
@@ -106,7 +106,7 @@ class Index:
         return text_digest("\n".join(rows), "\n".join(map(_one_line, self.classes)), multi_label, *cache, *targets)
 
     def subset(self, ids: np.ndarray) -> Index:
-        """The index of some of the images, int64, numbered anew in this order."""
+        """The index of some of the images, int64, renumbered in this order."""
         cache = _some(self.cache, ids)
         targets = self.targets
         if targets is not None:
@@ -124,7 +124,7 @@ class Index:
         )
 
     def num_shared_with(self, other: Index) -> int:
-        """How many of the other's images stand in this one too, by content."""
+        """Number of images of `other` that also occur in this index (same content)."""
         mine = set(self.digests)
         return sum(digest in mine for digest in other.digests)
 
@@ -136,7 +136,7 @@ def _some(cache: ImageCache | None, ids: np.ndarray) -> ImageCache | None:
 def write_index(path: Path, index: Index) -> None:
     """Write the parquet file, and `<name>.skipped.tsv` beside it; all or nothing, equal content equal bytes.
 
-    What was left out stands in the tsv alone: a note put beside the images changes nothing that is made of them.
+    Skipped files are listed in the tsv only: a text file beside the images does not invalidate results.
     A tab, a line break or a backslash in a name is written as \\t, \\n, \\r or \\\\ in the tsv, and as it is in the
     parquet file.
 
@@ -220,10 +220,10 @@ def _read_skipped(path: Path) -> dict[str, str]:
 
 
 def read_index(path: Path) -> Index:
-    """Read an index, and what was left out of it where that list lies beside it.
+    """Read an index, and the list of skipped files if it is beside it.
 
     Raises:
-        ArtifactError: missing, damaged, or no index.
+        ArtifactError: missing, damaged, or not an index.
     """
     table, about = read_table(path, "index of images", "index")
     paths = table["path"].to_pylist()

@@ -83,7 +83,7 @@ def read_metrics(path: Path) -> Metrics:
     """Read metrics.
 
     Raises:
-        ArtifactError: missing, or no metrics.
+        ArtifactError: missing, or not a file of metrics.
     """
     content = read_json(path)
     try:

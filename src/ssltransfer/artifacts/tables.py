@@ -1,4 +1,4 @@
-"""Reading the parquet files that lie between stages, with one sentence for whatever is wrong with them."""
+"""Reading parquet artifacts, with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssltransfer.artifacts.files import ArtifactError
 
 
 def read_table(path: Path, what: str, stage: str) -> tuple[pa.Table, dict[str, Any]]:
-    """The table of a parquet file, and what is said about it under the key "ssltransfer" of its metadata.
+    """The table of a parquet file and its metadata under the key "ssltransfer".
 
     Args:
         path: the file.
@@ -29,7 +29,9 @@ def read_table(path: Path, what: str, stage: str) -> tuple[pa.Table, dict[str, A
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the {stage} stage.") from None
     except PermissionError:
-        raise ArtifactError(f"{path}: may not be read; see to its permissions.") from None
+        raise ArtifactError(f"{path}: cannot be read; check its permissions.") from None
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        raise ArtifactError(f"{path}: damaged, or no {what}; remove it and run the {stage} stage again.") from None
+        raise ArtifactError(
+            f"{path}: damaged, or not a valid {what}; remove it and run the {stage} stage again."
+        ) from None
     return table, about

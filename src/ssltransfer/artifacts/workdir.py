@@ -1,6 +1,6 @@
-"""The work directory of a heavy stage: where it goes on after any interruption, and what keeps a second copy out.
+"""The work directory of a heavy stage: it resumes there after an interruption, and a lock excludes a second copy.
 
-Snakemake sees only the manifest, which is written last. Checkpoints, stores and curves lie in
+Snakemake sees only the manifest, which is written last. Checkpoints, stores and curves are in
 `work/<key>/` beside it, keyed by the spec and the content of the inputs: a changed spec never finds an old
 checkpoint, an unchanged one always does. An output that shares its folder with others (metrics of several models)
 has `work/<stem>/<key>/` and `<stem>.run.json` of its own.
@@ -32,7 +32,7 @@ DONE = "done.json"
 
 
 class WorkDir:
-    """A stage at work on one output: a lock, a work directory, and at the end the manifest.
+    """One run of a stage: a lock, a work directory, and at the end the manifest.
 
     Use as a context manager; a second copy of the same job is refused at once. Of several processes that do one job
     together (RANK in the environment) the first holds the lock and writes; the others only find their folder here.
@@ -95,7 +95,7 @@ class WorkDir:
             holder = file.read().strip() or "unknown"
             self._unlock()
             raise ArtifactError(
-                f"{self.output}: another copy of this job is at work ({holder}); wait for it or end it, "
+                f"{self.output}: another copy of this job is running ({holder}); wait for it or stop it, "
                 "then run the same command again: nothing of its work is lost."
             ) from None
         file.truncate(0)
@@ -208,7 +208,7 @@ def environment() -> dict[str, str]:
 def clean(results: Path) -> list[Path]:
     """Remove work directories of results that are there but were made in another one; returns what was removed.
 
-    A directory whose lock is held stays, and so does one whose result is not there yet: it is gone on with.
+    Directories that are locked, or whose result does not exist yet, are kept.
     """
     removed = []
     for file in sorted([*results.glob("*/**/work/*/lock"), *results.glob("*/**/work/*/*/lock")]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
 import json
 import pkgutil
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
 
@@ -86,7 +86,7 @@ class NameFile(Spec):
         if not isinstance(given, dict) or not isinstance(given.get("path"), str):
             return given
         content = _bytes_of(given["path"])
-        digest = "" if content is None else hashlib.blake2b(content, digest_size=16).hexdigest()
+        digest = "" if content is None else bytes_digest(content)
         if given.get("digest") not in (None, "", digest):
             raise ValueError(f"{given['path']} has changed since the configuration was read; run snakemake again")
         return given | {"digest": digest}

@@ -1,1 +1,1 @@
-"""Published folder layouts -> samples -> batches of pixels; the embedded world."""
+"""Formats of data sets, image decoding, transforms, loader, and augmentation on the device."""

@@ -1,4 +1,4 @@
-"""What happens to batches of pixels on the device: uint8 images in, float network inputs out.
+"""Augmentation of batches on the device: uint8 images in, float network inputs out.
 
 Every function takes (B, ..., C, H, W) on any device, uint8 or float on the scale 0 to 255, and is written so
 that the result for a sample depends neither on its batch nor on the device: decisions come from `SampleRNG`,
@@ -9,7 +9,6 @@ of a sample, if any.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ def _per_tile(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _some(x: Tensor, rng: SampleRNG, purpose: str, probability: float, each: bool) -> Tensor:
-    """bool, broadcastable over x: one decision a sample, or one for `each` of its tiles."""
+    """bool, broadcastable over x: one decision per sample, or with `each` per tile."""
     return _per_tile(rng.uniform(purpose, _tiles_of(x) if each else 1) < probability, x)
 
 
@@ -51,7 +50,7 @@ def random_grayscale(
     """Gray with a probability: float32, same shape.
 
     Decided once for all tiles of a sample, so that a mixture of gray and color never tells an occluder
-    (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders under the same draws and
+    (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders under the same random numbers and
     purpose. With `each`, decided tile by tile (Kolesnikov et al. 2019, section 3.2).
     """
     return torch.where(_some(x, rng, purpose, probability, each), gray(x), to_float(x))
@@ -75,16 +74,8 @@ def standardize(x: Tensor, *, per_channel: bool = False, floor: float | None = N
     dims = (-2, -1) if per_channel else (-3, -2, -1)
     least = floor if floor is not None else 1.0 / math.sqrt(math.prod(x.shape[d] for d in dims))
     values = to_float(x)
-    centerd = values - _mean(values, dims).float()
-    return centerd / _mean(centerd.square(), dims).sqrt().float().clamp(min=least)
-
-
-def normalize_mean_std(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(x / 255 - mean) / std per channel: float32. Mean and std .5 give the range [-1, 1]."""
-    shape = (x.shape[-3], 1, 1)
-    center = torch.tensor(mean, dtype=torch.float32, device=x.device).reshape(shape)
-    spread = torch.tensor(std, dtype=torch.float32, device=x.device).reshape(shape)
-    return (to_float(x) / 255.0 - center) / spread
+    centered = values - _mean(values, dims).float()
+    return centered / _mean(centered.square(), dims).sqrt().float().clamp(min=least)
 
 
 def drop_colors(x: Tensor, rng: SampleRNG, *, noise: float = 0.5, purpose: str = "drop_colors") -> Tensor:
@@ -97,13 +88,13 @@ def drop_colors(x: Tensor, rng: SampleRNG, *, noise: float = 0.5, purpose: str =
     kept = _per_tile(rng.integers(f"{purpose}/channel", patches, 3), x)
     is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
     values = to_float(x)
-    centerd = values - _mean(values, (-2, -1)).float()
+    centered = values - _mean(values, (-2, -1)).float()
     # 17 bits are plenty for noise, and one draw of 53 serves a pixel's three channels.
     bits = rng.bits(f"{purpose}/noise", patches * x.shape[-2] * x.shape[-1])
     part = (17 * torch.arange(3, device=x.device)).reshape(3, 1, 1)
     bits = (bits.reshape(*x.shape[:-3], 1, *x.shape[-2:]) >> part) & 0x1FFFF
     random = (bits.float() + 0.5) * (2 * noise / 2**17) - noise
-    return torch.where(is_kept, centerd, random)
+    return torch.where(is_kept, centered, random)
 
 
 def project_colors(x: Tensor) -> Tensor:
@@ -226,7 +217,7 @@ def windows(x: Tensor, size: int) -> Tensor:
 
 
 def random_corners(x: Tensor, rng: SampleRNG | None, size: int, *, purpose: str = "crop") -> tuple[Tensor, Tensor]:
-    """Top and left, int64 (B,), of a size x size crop of each image; the center without draws."""
+    """Top and left, int64 (B,), of a size x size crop of each image; the center without `rng`."""
     room = (x.shape[-2] - size, x.shape[-1] - size)
     if min(room) < 0:
         raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")

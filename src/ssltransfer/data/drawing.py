@@ -67,7 +67,7 @@ def depth_colors(depth: np.ndarray, near: float, far: float) -> np.ndarray:
 def visible(x: Tensor) -> Tensor:
     """Normalized network inputs (..., 3, H, W) as pixels: uint8, each stretched from its least to its largest value.
 
-    All three channels alike, so that hues stay; the outermost half per cent at either end is cut off.
+    All three channels alike, so that hues stay; the outermost half per cent at either end is clipped.
     """
     flat = x.float().flatten(-3)
     low, high = (flat.quantile(q, dim=-1)[..., None, None, None] for q in (0.005, 0.995))

@@ -1,4 +1,4 @@
-"""Pixels of a sample, from its file or from the packed images, and how images are packed."""
+"""Pixels of a sample, from its file or from the image cache, and how images are packed for the cache."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.image_io import CorruptImageError, read
 from ssltransfer.data.transforms import resize_short
 
-JPEG_SIDE = 65_500  # libjpeg's longest; a longer strip lies raw among the JPEGs
+JPEG_SIDE = 65_500  # libjpeg's limit; a longer image is stored raw
 
 
 def read_sample(index: Index, sample: int, *, min_short_side: int | None = None) -> Tensor:
-    """The pixels of a sample: packed ones where the index has them, else those of its file.
+    """The pixels of a sample, from the cache if the index has one, else from its file.
 
     Args:
         index: of the images.
         sample: position in the index.
-        min_short_side: as in `images.read`; packed images are given as they are.
+        min_short_side: as in `image_io.read`; cached images ignore it.
 
     Returns:
         uint8 (3, H, W), RGB, upright, laid out in memory as (H, W, 3).
@@ -43,7 +43,7 @@ def read_sample(index: Index, sample: int, *, min_short_side: int | None = None)
 
 
 def pack(image: Tensor, options: CacheOptions) -> tuple[bytes, int, int]:
-    """A image as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
+    """An image as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
     small = resize_short(image, min(options.short_side, *image.shape[-2:]))
     pixels = np.ascontiguousarray(small.permute(1, 2, 0).numpy())
     height, width = pixels.shape[:2]

@@ -4,14 +4,13 @@
 Both go by content, never by name, and refuse the same files with `CorruptImageError` (a flipped bit in a PNG that
 still inflates is found by `check` alone). docs/images.md says what happens to every kind of file.
 
-JPEG goes through simplejpeg, because libjpeg calls damaged data a warning and Pillow milestones warnings: the
+JPEG goes through simplejpeg, because libjpeg calls damaged data a warning and Pillow drops warnings: the
 image would decode to garbage and nobody would know. Everything else is Pillow's. No global state of either
 is touched.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
@@ -34,6 +33,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -107,7 +107,7 @@ class ImageInfo:
 
 
 def is_candidate(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder scan takes this name for a image: a known ending in any case, and not hidden."""
+    """Whether a folder scan takes this name for an image: a known ending in any case, and not hidden."""
     name = Path(path)
     return name.suffix.lower() in EXTENSIONS and not name.name.startswith(".")
 
@@ -126,7 +126,7 @@ def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> 
 
     Raises:
         CorruptImageError: the file cannot be read faithfully.
-        OSError: the storage failed, which says nothing about the image.
+        OSError: the storage failed; the image itself may be intact.
         ValueError: the hint is below 1.
     """
     if min_short_side is not None and min_short_side < 1:
@@ -153,7 +153,7 @@ def check(path: str | os.PathLike[str]) -> ImageInfo:
 
     Raises:
         CorruptImageError: `read` would refuse the file, or its own checksums say that it is damaged.
-        OSError: the storage failed, which says nothing about the image.
+        OSError: the storage failed; the image itself may be intact.
     """
     data = _bytes_of(path)
     image = _open(data)
@@ -187,7 +187,7 @@ def check(path: str | os.PathLike[str]) -> ImageInfo:
         "only the first of several images in the file is read": _has_more(image),
     }
     width, height = image.size[::-1] if orientation >= 5 else image.size
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    digest = bytes_digest(data)
     note = "; ".join(text for text, holds in notes.items() if holds) or None
     return ImageInfo(width, height, image.format, mode, digest, note)
 
@@ -199,7 +199,7 @@ def _bytes_of(path: str | os.PathLike[str]) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise CorruptImageError("not a file")
         if status.st_size > MAX_BYTES:
-            raise CorruptImageError(f"not a image: {status.st_size} bytes, the limit is {MAX_BYTES}")
+            raise CorruptImageError(f"not an image: {status.st_size} bytes, the limit is {MAX_BYTES}")
         data = Path(path).read_bytes()
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise CorruptImageError(f"cannot be opened: {error.strerror}") from error
@@ -224,7 +224,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         raise
     except Exception as error:
         what = _what_else(data)
-        if what.startswith("not a image: unknown"):
+        if what.startswith("not an image: unknown"):
             raise _broken(f"{opener.__name__.removesuffix('ImageFile').upper()} header", error) from error
         raise CorruptImageError(what) from error
     _refuse_size(*image.size)
@@ -328,17 +328,17 @@ def _broken(what: str | None, error: Exception) -> CorruptImageError:
 
 
 def _what_else(data: bytes) -> str:
-    """Why a file without a image's first bytes is none, in words that help."""
+    """Why a file without an image's first bytes is none, in words that help."""
     head = data[:1024]
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"version https://git-lfs"):
-        return "not a image: Git LFS pointer; run `git lfs pull` where the images lie"
+        return "not an image: Git LFS pointer; run `git lfs pull` where the images lie"
     if start.startswith((b"<!doctype html", b"<html")):
-        return "not a image: HTML text, perhaps the error page of a download"
+        return "not an image: HTML text, perhaps the error page of a download"
     if start.startswith((b"<?xml", b"<svg", b"<!doctype svg")):
-        return "not a image: XML text or an SVG drawing"
+        return "not an image: XML text or an SVG drawing"
     if head[4:8] == b"ftyp":
-        return "not a image that is read here: HEIF, AVIF or a video; save it as JPEG or PNG"
+        return "not an image that is read here: HEIF, AVIF or a video; save it as JPEG or PNG"
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return "not a image: text"
-    return f"not a image: unknown content, it begins with {head[:8].hex(' ')}"
+        return "not an image: text"
+    return f"not an image: unknown content, it begins with {head[:8].hex(' ')}"

@@ -30,7 +30,7 @@ def rgb_to_lab(x: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """float (B, 3, H, W) Lab -> float32 sRGB, 0 to 255; colors that no screen shows are cut off there."""
+    """float (B, 3, H, W) Lab -> float32 sRGB, 0 to 255; colors outside sRGB are clipped."""
     lightness, a, b = lab.float().unbind(1)
     fy = (lightness + 16) / 116
     parts = (fy + a / 500, fy, (fy - b / 200).clamp(min=0))

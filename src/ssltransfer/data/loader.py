@@ -26,8 +26,8 @@ class Batch:
     """Images and what a task needs to know of them.
 
     Attributes:
-        images: uint8 (B, 3, S, S); (B, V, 3, S, S) of `Views`; (B, 3, H, W), padded to the largest image, of transforms
-            with `padding`.
+        images: uint8 (B, 3, S, S), or (B, V, 3, S, S) of `Views`, or (B, 3, H, W), padded to the largest image, of
+            transforms with `padding`.
         ids: int64 (B,), positions in the index.
         epochs: int64 (B,), how often each image has been seen before.
         targets: (B, ...) each. `label`, int64 (B,), if the index has class labels. `multi_label`, int8 (B, C), if the

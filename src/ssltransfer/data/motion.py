@@ -1,4 +1,4 @@
-"""What moves by itself in a clip: points are followed by dense flow, and what the camera explains is taken off.
+"""Motion segmentation of a clip: points are tracked by dense flow, and the camera's motion is subtracted.
 
 Improved dense trajectories (Wang & Schmid 2013), as far as Doersch & Zisserman 2017 need them, from the pieces that
 OpenCV has (protocols 1.8).
@@ -20,7 +20,7 @@ CELL = 8  # pixels a side: a label is as fine as the backbone's map at output st
 STEP = 5  # pixels between points, and side of what a point paints
 QUALITY = 0.001  # of corners and of points, as a share of the best one in the frame
 CORNERS, CORNER_DISTANCE = 1000, 5.0  # most, and least pixels between two
-REPROJECTION, INLIERS = 1.0, 50  # pixels; least number with which a homography is believed
+REPROJECTION, INLIERS = 1.0, 50  # pixels; minimum inlier count to accept a homography
 STILL = 1.0  # pixels a frame
 JUMP, JUMP_SHARE = 20.0, 0.7  # pixels; of the whole way
 
@@ -33,7 +33,7 @@ class Motion:
 
     Attributes:
         flow: float32 (H, W, 2), median of 3x3: how far right and down each pixel of the first goes.
-        camera: float64 (3, 3), homography from the first to the second; the identity where none can be believed.
+        camera: float64 (3, 3), homography from the first to the second; the identity if too few points agree.
     """
 
     flow: np.ndarray
@@ -138,7 +138,7 @@ def follow(first: np.ndarray, motions: Sequence[Motion]) -> Tracks:
     """Follow a grid of points from the first frame, uint8 (H, W), to the last.
 
     Points without texture, points that leave the frame and points with a sudden jump (more than 70 % of their whole
-    way, and more than 20 pixels) are no tracks.
+    way, and more than 20 pixels) are not tracks.
     """
     height, width = first.shape
     start = grid(height, width)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -19,7 +18,7 @@ _BLOCK = 1024  # candidates compared with the accepted ones at once
 
 
 class Statistics(TypedDict):
-    """What the papers say of a set: distances over all pairs, in slots."""
+    """What the papers report of a set: distances over all pairs, in slots."""
 
     n: int
     min: int
@@ -206,7 +205,7 @@ def accept(
         raise ValueError(f"The permutation set has shape {perms.shape}; it should hold {n} rows.")
     wrong = np.flatnonzero((np.sort(perms, axis=1) != np.arange(perms.shape[1])).any(axis=1))
     if len(wrong):
-        raise ValueError(f"Row {wrong[0]} of the permutation set, {perms[wrong[0]].tolist()}, is no permutation.")
+        raise ValueError(f"Row {wrong[0]} of the permutation set, {perms[wrong[0]].tolist()}, is not a permutation.")
     if len(np.unique(perms, axis=0)) < n:
         raise ValueError("The permutation set holds the same permutation twice; make or read it again.")
     found = statistics(perms)
@@ -215,35 +214,6 @@ def accept(
     if not mean_range[0] <= found["mean_fraction"] <= mean_range[1]:
         raise ValueError(
             f"The mean distance of the permutation set is {found['mean_fraction']:.4f} of the cells; "
-            f"it should lie in [{mean_range[0]}, {mean_range[1]}]."
+            f"it should be in [{mean_range[0]}, {mean_range[1]}]."
         )
     return found
-
-
-def read(path: Path | str) -> NDArray[np.uint8]:
-    """Reads `.npy` (n, cells), or else the authors' `.bin`: int32 n, cells, then the values; from 0 or 1.
-
-    Raises:
-        ValueError: the file does not hold permutations.
-    """
-    path = Path(path)
-    if path.suffix == ".npy":
-        values = np.load(path, allow_pickle=False)
-    else:
-        raw = path.read_bytes()
-        numbers = np.frombuffer(raw[: len(raw) // 4 * 4], dtype="<i4")
-        if len(numbers) < 2 or len(raw) != 4 * (2 + int(numbers[0]) * int(numbers[1])):
-            raise ValueError(f"{path} is no permutation file: its length does not fit its header (n, cells).")
-        values = numbers[2:].reshape(numbers[0], numbers[1])
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "iu":
-        raise ValueError(f"{path} holds {values.dtype} {values.shape}; permutations are integers (n, cells).")
-    values = values.astype(np.int64) - int(values.min())
-    if (np.sort(values, axis=1) != np.arange(values.shape[1])).any():
-        raise ValueError(f"{path} holds a row that is no permutation of its {values.shape[1]} cells.")
-    return values.astype(np.uint8)
-
-
-def write_bin(path: Path | str, perms: NDArray[np.uint8]) -> None:
-    """Writes the authors' form (MehdiNoroozi/JigsawPuzzleSolver): int32 n, cells, then values from 1."""
-    header = np.array(perms.shape, dtype="<i4")
-    Path(path).write_bytes(header.tobytes() + (perms.astype("<i4") + 1).tobytes())

@@ -1,4 +1,4 @@
-"""Images together with their depth: brought to one size on the CPU, varied alike on the device (protocols 4.7)."""
+"""Images with depth maps: resized on the CPU, augmented together on the device (protocols 4.7)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ssltransfer.data.transforms import Transform, resize
 
 @dataclass(frozen=True)
 class RgbdResize(Transform):
-    """`image` and `depth`, float32 meters, of height x width pixels; 0 where there is no value.
+    """`image` and `depth`, float32 meters, of height x width pixels; 0 for no value.
 
-    Of a image of another aspect the largest central part is taken. Pixels of the image are averaged, those of
+    Of an image of another aspect the largest central part is taken. Pixels of the image are averaged, those of
     depth are picked: the mean of two distances is the distance of nothing.
     """
 
@@ -59,7 +59,7 @@ class RgbdResize(Transform):
 
 @dataclass(frozen=True)
 class RgbdCenterCrop(Transform):
-    """The center of a resized image, and depth of all of the map's own pixels that lie in it.
+    """The center of a resized image, and the depth map at its own resolution inside it.
 
     Args:
         whole: how the image is resized first.
@@ -79,8 +79,8 @@ class RgbdCenterCrop(Transform):
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> image uint8 (3, height, width), depth float32 (h, w), `rows` and `columns`.
 
-        rows float32 (h,), columns float32 (w,): where the map's rows and columns lie in the center, from -1 at its one
-        edge to 1 at the other; 2 where a batch is filled up.
+        rows float32 (h,), columns float32 (w,): positions of the map's rows and columns in the center, from -1 at one
+        edge to 1 at the other; 2 where a batch is padded.
         """
         small = self.whole.image(image)
         up, across = (self.whole.height - self.height) // 2, (self.whole.width - self.width) // 2
@@ -118,7 +118,7 @@ def bilinear_sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return found[:, 0]
 
 
-def vary(
+def augment(
     images: Tensor,
     depth: Tensor,
     rng: SampleRNG,
@@ -135,7 +135,7 @@ def vary(
 
     Args:
         images: uint8 or float (B, 3, H, W).
-        depth: float32 (B, H, W), 0 where there is no value.
+        depth: float32 (B, H, W), 0 for no value.
         rng: random numbers of the images.
         crop: height and width of the result.
         zoom: the enlargement is uniform between these.
@@ -165,7 +165,7 @@ def vary(
     return seen, far[:, 0] / factor
 
 
-def tint(images: Tensor, rng: SampleRNG, low: float, high: float) -> Tensor:
+def channel_jitter(images: Tensor, rng: SampleRNG, low: float, high: float) -> Tensor:
     """Each channel of each image multiplied by a factor of its own, clipped: float32 (B, 3, H, W), 0 to 255."""
     factors = rng.uniform("tint", 3, low, high)
     return (to_float(images) * factors[:, :, None, None]).clamp(0, 255)

@@ -1,9 +1,9 @@
 """Random numbers as a function of (seed, epoch, sample id), the same on every device and in every batch.
 
-A stream of random numbers would have to be restored after a kill and would change with the number of loader
-workers or devices. A counter-based generator has neither problem: what is drawn for a image depends only on
-who asks, never on who asked before. The mixer is the finalizer of splitmix64 (Steele, Lea & Flood, OOPSLA 2014),
-applied to key and counter in turn; all of it is integer tensor arithmetic, so CPU and CUDA give the same bits.
+A stateful generator would have to be restored after a kill, and would give other numbers with another number of loader
+workers or devices. A counter-based one has neither problem: a number depends only on seed, epoch, sample and purpose,
+never on earlier calls. The mixer is the finalizer of splitmix64 (Steele, Lea & Flood, OOPSLA 2014), applied to key and
+counter in turn; all of it is integer tensor arithmetic, so CPU and CUDA give the same bits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a image comes with beside labels: boxes of things, a class a pixel, meters a pixel, what moves by itself.
+"""Ground truth beside labels: boxes of objects, a class per pixel, depth in meters, motion masks.
 
 Files stay as they were published; what moves was found by the motion stage and is packed with the images.
 `check_target` looks at one strictly, once, for the index; `read_target` reads it as often as it is wanted.
@@ -6,7 +6,6 @@ Files stay as they were published; what moves was found by the motion stage and 
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import TargetKind
 from ssltransfer.data.formats import LayoutError
 from ssltransfer.data.formats.matlab import read_mat
+from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
-VOID = 255  # of masks: pixels that count for nothing
+VOID = 255  # of masks: ignored pixels
 
 
 class CorruptTargetError(UserError):
@@ -33,7 +33,7 @@ class CorruptTargetError(UserError):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Things in a image.
+    """Things in an image.
 
     Attributes:
         corners: float32 (N, 4), x1, y1, x2, y2 in pixels, the first pixel from 0 to 1: a VOC box of 1-based inclusive
@@ -55,7 +55,7 @@ def read_target(index: Index, sample: int) -> Target:
 
     Returns:
         boxes: `Boxes`. masks: uint8 (H, W), 0 ground, 1.. the classes in the index's order, 255 void. depth: float32
-        (H, W) in meters, 0 where there is no value. motion: uint8 (H / 8, W / 8), 1 what moves by itself.
+        (H, W) in meters, 0 for no value. motion: uint8 (H / 8, W / 8), 1 what moves by itself.
 
     Raises:
         ArtifactError: the index has none, or the file cannot be read any more.
@@ -78,7 +78,7 @@ def read_target(index: Index, sample: int) -> Target:
 
 
 def check_target(kind: TargetKind, path: Path, width: int, height: int, classes: Sequence[str]) -> str:
-    """Digest of a target's file, after it was read and found to fit a image of width x height pixels.
+    """Digest of a target's file, after it was read and found to fit an image of width x height pixels.
 
     Raises:
         CorruptTargetError: it is missing, damaged or of another size, has boxes outside the image or without extent,
@@ -93,14 +93,14 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
         _check_boxes(found, width, height)
     else:
         _check_map(kind, found, width, height, len(classes))
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return bytes_digest(data)
 
 
 def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
     for x1, y1, x2, y2 in boxes.corners.tolist():
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise CorruptTargetError(
-                f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) does not lie in the image "
+                f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) is not inside the image "
                 f"of {width} x {height}"
             )
 
@@ -120,7 +120,7 @@ def _check_map(kind: TargetKind, found: np.ndarray, width: int, height: int, cla
         if (found == VOID).all():
             raise CorruptTargetError("mask is void everywhere")
     elif not np.isfinite(found).all() or (found < 0).any():
-        raise CorruptTargetError("depth map holds values that are no distances (negative, infinite or NaN)")
+        raise CorruptTargetError("depth map holds values that are not distances (negative, infinite or NaN)")
     elif not (found > 0).any():
         raise CorruptTargetError("depth map has no value anywhere (all zero)")
 
@@ -137,7 +137,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
             box = item.find("bndbox")
             if box is None:
                 raise CorruptTargetError(f"the annotation of a {name} has no bndbox")
-            # A few of VOC2007's corners are no whole numbers.
+            # A few of VOC2007's corners are not integers.
             xmin, ymin, xmax, ymax = (float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             corners.append((xmin - 1, ymin - 1, xmax, ymax))
             kinds.append(number[name])
@@ -150,7 +150,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
 
 
 def _read_mask(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """A image of class numbers, or SBD's MATLAB file."""
+    """An image of class numbers, or SBD's MATLAB file."""
     if suffix == ".mat":
         return _read_sbd(data)
     image = _image(data, "mask")
@@ -167,7 +167,7 @@ def _read_sbd(data: bytes) -> np.ndarray:
     except (KeyError, IndexError, TypeError, ValueError):
         raise CorruptTargetError("mask has no GTcls.Segmentation, where SBD keeps the class of each pixel") from None
     if found.ndim != 2 or found.dtype.kind not in "uif" or not ((found >= 0) & (found <= VOID)).all():
-        raise CorruptTargetError("mask in GTcls.Segmentation is no matrix of class numbers")
+        raise CorruptTargetError("mask in GTcls.Segmentation is not a matrix of class numbers")
     return found.astype(np.uint8)
 
 

@@ -34,7 +34,7 @@ def cut_tiles(
 ) -> Tensor:
     """The tiles of a jigsaw puzzle, in the image's order.
 
-    A square crop at a random place, cells of crop/grid, in each a tile whose upper left corner lies 0..jitter
+    A square crop at a random place, cells of crop/grid, in each a tile whose upper left corner is 0..jitter
     from the cell's in x and y, and each color channel of a tile 0..channel_shift further, so that chromatic
     aberration tells nothing (Noroozi & Favaro 2016; protocols.md 1.1, 1.2). Jigsaw++ uses jitter 18 and shift
     2, Kolesnikov's Jigsaw 21 and 0, both with crop 255 and tiles of 64; small runs scale all of it, say crop
@@ -49,7 +49,7 @@ def cut_tiles(
         tile: side in pixels.
         jitter: pixels; default the largest that fits, crop/grid - tile - channel_shift.
         channel_shift: pixels.
-        purpose: of the random numbers; the occluders of a puzzle, cut under the same draws, need another.
+        purpose: of the random numbers; the occluders of a puzzle, cut under the same random numbers, need another.
 
     Returns:
         (B, grid * grid, C, tile, tile), dtype of the images.
@@ -116,7 +116,7 @@ def occlude(
 
     Args:
         tiles: (B, T, C, H, W), before or after `permute`: the distribution is the same.
-        occluders: like tiles, row i from a image other than row i of tiles.
+        occluders: like tiles, row i from an image other than row i of tiles.
         rng: random numbers of the puzzles.
         counts: the numbers of covered slots, each at most T.
         purpose: of the random numbers.
@@ -139,20 +139,20 @@ def occlude(
 
 @dataclass(frozen=True)
 class PatchPairs:
-    """N patches, each to be run through the backbone once, and M labelled pairs of them."""
+    """N patches, each to be run through the backbone once, and M labeled pairs of them."""
 
     patches: Tensor
     """(N, C, patch, patch), dtype of the images, in the order of images, grids, rows and columns."""
     corners: Tensor
     """int64 (N, 3): image, top, left."""
     rng: SampleRNG
-    """One stream of draws for each patch, for color dropping and the like."""
+    """One stream of random numbers per patch, for color dropping and the like."""
     first: Tensor
     """int64 (M,), rows of patches."""
     second: Tensor
     """int64 (M,), rows of patches."""
     label: Tensor
-    """int64 (M,), 0..7: where the second lies as seen from the first, a row of OFFSETS."""
+    """int64 (M,), 0..7: position of the second relative to the first, a row of OFFSETS."""
 
 
 def patch_pairs(
@@ -170,7 +170,7 @@ def patch_pairs(
 
     As cdoersch/deepcontext train.py: the grid starts at a random place in [0, patch + gap), has as many
     columns and rows as fit, and each patch is moved by up to `jitter` in x and y, then clipped to the
-    image. Where a image is too small for two columns (rows) after the largest start, the start is drawn
+    image. Where an image is too small for two columns (rows) after the largest start, the start is drawn
     from those that leave room for two, so that no grid is without pairs: 12 or more each.
 
     Args:

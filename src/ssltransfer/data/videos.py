@@ -3,13 +3,12 @@
 `check_video` looks at a video once, strictly, for the index; `read_frames` gives its frames as often as they are
 wanted. Files are decoded by OpenCV's FFmpeg; it paints over damage within a frame without a word, so what is found is
 a file that ends early, frames that are missing and containers that cannot be opened. Frames of a folder are read by
-`images`, strictly. Nothing seeks: where a frame lies in a compressed file is known only once those before it were
-decoded.
+`image_io`, strictly. Nothing seeks: the position of a frame in a compressed file is known only after decoding the
+frames before it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -23,6 +22,7 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.data.image_io import MAX_PIXELS, MIN_SIDE, CorruptImageError, ImageInfo, check, is_candidate, read
+from ssltransfer.digests import bytes_digest
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
 """Lower-case endings of the names that a folder scan takes for videos."""
@@ -51,7 +51,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 
     Raises:
         CorruptImageError: it cannot be read faithfully, which may show after frames that could be.
-        OSError: the storage failed, which says nothing about the video.
+        OSError: the storage failed; the video itself may be intact.
         ArtifactError: OpenCV is not installed.
     """
     if path.is_dir():
@@ -89,7 +89,7 @@ def video_digest(path: Path) -> str:
 
 def _digest(frames: list[tuple[str, str]]) -> str:
     text = "".join(f"{name}\n{digest}\n" for name, digest in frames)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return bytes_digest(text.encode())
 
 
 def _check_folder(path: Path) -> ImageInfo:

@@ -71,8 +71,7 @@ def images(config: Config, dataset: str) -> int | None:
         return int(pq.read_metadata(index).num_rows)
     if isinstance(entry, Video):
         return entry.num_images_hint
-    known = entry.published
-    return min(filter(None, (known, entry.limit)), default=None)
+    return entry.estimated_num_images
 
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:

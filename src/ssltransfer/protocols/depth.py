@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssltransfer.config.protocols import Depth as Options
 from ssltransfer.data.drawing import data_uri, depth_colors, side_by_side
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, bilinear_sample, tint, vary
+from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, augment, bilinear_sample, channel_jitter
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import rebuild
@@ -130,7 +130,7 @@ class DepthTask(Task):
         """berHu, and the fraction of pixels within a factor of 1.25."""
         if self.training:
             options = self.options
-            images, truth = vary(
+            images, truth = augment(
                 batch.images,
                 batch.targets["depth"],
                 rng,
@@ -139,7 +139,7 @@ class DepthTask(Task):
                 rotation=options.rotation,
                 mirror=options.hflip,
             )
-            meters = self.predict(tint(images, rng, *options.color_jitter))
+            meters = self.predict(channel_jitter(images, rng, *options.color_jitter))
             predicted = F.interpolate(meters[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
             predicted, truth = self._measured(batch), batch.targets["depth"]

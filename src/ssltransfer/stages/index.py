@@ -233,7 +233,7 @@ def _limited(found: DatasetListing, limit: int | None) -> DatasetListing:
     )
     kept = sorted(place for _, _, place in sorted(turns)[:limit])
     lost = len(members) - len({labels[place] for place in kept})
-    notes = [*found.notes, *([f"limit {limit} leaves {lost} classes without a image."] if lost else [])]
+    notes = [*found.notes, *([f"limit {limit} leaves {lost} classes without an image."] if lost else [])]
     return replace(_part(found, kept), notes=notes)
 
 

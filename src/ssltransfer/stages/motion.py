@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter, deque
@@ -24,6 +23,7 @@ from ssltransfer.data.image_io import CorruptImageError
 from ssltransfer.data.motion import Motion, gray, label, motion_between, prepare
 from ssltransfer.data.parallel import parallel_imap
 from ssltransfer.data.videos import opencv, read_frames, video_digest
+from ssltransfer.digests import bytes_digest
 
 VIDEOS_A_SHARD = 64  # at most; fewer in a small set, so that several processes have something to do
 
@@ -126,7 +126,7 @@ class _ShardWriter:
 
 
 def _digest(values: np.ndarray) -> str:
-    return hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
+    return bytes_digest(values.tobytes())
 
 
 def clips_of(

@@ -72,7 +72,7 @@ def test_damaged_files_are_named_and_nothing_half_stays(tmp_path: Path) -> None:
         find(spec)
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
         file["images"], file["depths"] = np.zeros((3, 3, 32, 24), np.uint8), np.zeros((3, 24, 32), np.float32)
-    with pytest.raises(LayoutError, match="are not images of three bytes a pixel and their depth"):
+    with pytest.raises(LayoutError, match="are not images of three bytes per pixel and their depth"):
         find(spec)
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
         file["images"], file["depths"] = np.zeros((3, 3, 32, 24), np.uint8), np.ones((3, 32, 24), np.float32)
@@ -138,7 +138,7 @@ def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
     assert {path: reason.split(" (")[0] for path, reason in index.skipped.items() if path != "gone.jpg"} == {
         "1.jpg": "depth map has no value anywhere",
         "2.jpg": "depth map has no value anywhere",
-        **dict.fromkeys(["3.jpg", "4.jpg", "5.jpg"], "depth map holds values that are no distances"),
+        **dict.fromkeys(["3.jpg", "4.jpg", "5.jpg"], "depth map holds values that are not distances"),
         "6.jpg": "depth map of 20 x 8 pixels, the image has 20 x 16",
         "7.jpg": "gone.png is missing",
     }
@@ -149,7 +149,7 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"train.txt: missing; there are: no lists"):
         find(Rgbd(root=str(tmp_path), split="train"))
     (tmp_path / "train.txt").write_text("1305031102.17 rgb/1.png 1305031102.16 depth/1.png\n")
-    with pytest.raises(LayoutError, match=r"train.txt: line 1 is not a image and a depth map"):
+    with pytest.raises(LayoutError, match=r"train.txt: line 1 is not an image and a depth map"):
         find(Rgbd(root=str(tmp_path), split="train"))
 
 

@@ -1,4 +1,4 @@
-"""Folders of images: every file is either a image or left out with a reason; class ids are torchvision's."""
+"""Folders of images: every file is either an image or left out with a reason; class ids are torchvision's."""
 
 import os
 from pathlib import Path
@@ -39,8 +39,8 @@ def test_every_file_is_found_or_left_out_with_a_reason(tmp_path: Path) -> None:
         "top.jpg": "beside the class folders",
         "b/.hidden.jpg": "hidden file",
         ".git/": "hidden folder",
-        "b/notes.txt": "not a image's file name",
-        "b/none": "not a image's file name",
+        "b/notes.txt": "not an image's file name",
+        "b/none": "not an image's file name",
     }
     assert find(Folder(root=str(tmp_path))).paths == [*found.paths, "top.jpg"]
 

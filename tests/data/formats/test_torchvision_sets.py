@@ -145,7 +145,7 @@ def test_no_network(tmp_path: Path, spec: Cifar10, monkeypatch: pytest.MonkeyPat
         raise URLError("no route to host")
 
     monkeypatch.setattr("urllib.request.urlopen", unreachable)
-    with pytest.raises(LayoutError, match=r"cannot be downloaded \(no route to host\); mend the network, or put"):
+    with pytest.raises(LayoutError, match=r"cannot be downloaded \(no route to host\); check the network, or put"):
         find(spec.model_copy(update={"root": str(tmp_path)}))
 
 

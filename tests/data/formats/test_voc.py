@@ -80,7 +80,7 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(Voc(root=str(tmp_path), split="test"))
     lists = home / "ImageSets" / "Main"
     (lists / "cat_trainval.txt").write_text("000001 yes\n")
-    with pytest.raises(LayoutError, match=r"cat_trainval.txt: line 1 is not a image and -1, 0 or 1"):
+    with pytest.raises(LayoutError, match=r"cat_trainval.txt: line 1 is not an image and -1, 0 or 1"):
         find(Voc(root=str(tmp_path), split="trainval"))
     (lists / "cat_trainval.txt").unlink()
     with pytest.raises(LayoutError, match=r"cat_trainval.txt: missing; each of the 20 classes"):

@@ -164,5 +164,5 @@ def test_student_refuses_a_second_copy(objects_path: Path, labels_path: Path, tm
         first.kill()
         first.wait()
     assert second.returncode == 1
-    assert "another copy of this job is at work" in second.stderr and f"process {first.pid}" in second.stderr
+    assert "another copy of this job is running" in second.stderr and f"process {first.pid}" in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1

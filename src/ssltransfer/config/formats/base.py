@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ssltransfer.config.base import NameFile, Spec
 
-# JPEG quality, bytes a pixel at 4:4:4: 58 VOC and COCO photographs at short side 256; a line between them.
+# JPEG quality, bytes per pixel at 4:4:4: 58 VOC and COCO photographs at short side 256; a line between them.
 _JPEG_BYTES = ((1, 0.04), (50, 0.15), (75, 0.23), (90, 0.39), (95, 0.58), (98, 0.87), (100, 1.37))
 
 
@@ -44,7 +44,7 @@ class Holdout(Spec):
 
 
 LabelType = Literal["none", "single", "multi"]
-"""How many true class labels an image of a data set has."""
+"""Number of true class labels per image."""
 
 TargetKind = Literal["boxes", "masks", "depth", "motion"]
 """Ground truth beside labels: boxes of objects, a class per pixel, meters per pixel, cells that move."""
@@ -76,7 +76,7 @@ class Dataset(Spec):
 
     @property
     def label_type(self) -> LabelType:
-        """How many true class labels an image of this set has."""
+        """Number of true class labels per image."""
         return self._label_type
 
     @property

@@ -33,7 +33,7 @@ class Synthetic(Dataset):
 
     @property
     def label_type(self) -> LabelType:
-        """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
+        """One class for objects, scenes and retrieval, several for voc, none for the rest."""
         if self.targets == "masks":
             return "none"
         return {"voc": "multi", "rgbd": "none", "clips": "none"}.get(self.subset, "single")  # type: ignore[return-value]

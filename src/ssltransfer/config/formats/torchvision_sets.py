@@ -33,7 +33,7 @@ class Cifar100(Torchvision):
 
 
 class Stl10(Torchvision):
-    """STL-10 with its unlabelled part, downloaded by torchvision, kept as PNG files."""
+    """STL-10 with its unlabeled part, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["stl10"] = "stl10"
     reference: ClassVar[str] = "Coates et al. 2011; torchvision.datasets.STL10"

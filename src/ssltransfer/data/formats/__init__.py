@@ -1,4 +1,4 @@
-"""Published folder layouts -> the images of a data set and their labels. A file a family of formats."""
+"""Formats of data sets: from a published folder layout to its images and labels. One file per family."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ssltransfer.registry import Registry
 
 
 class LayoutError(UserError):
-    """The folder is missing or not laid out as the format says; one clear sentence."""
+    """The folder is missing or does not have the layout of its format."""
 
 
 @dataclass(frozen=True)
 class DatasetListing:
-    """Images that a layout names, before any of them was opened.
+    """Images of a data set, before any of them is opened.
 
     Attributes:
         root: folder that `paths` start from.
         paths: relative path of each image, in the set's own fixed order.
-        labels: class of each image, or None where the set has no single label a image.
+        labels: class of each image, or None where the set has no single label per image.
         classes: names of the classes.
-        multi_label: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels a image.
-        skipped: path -> reason, for files that are no candidates.
-        targets: relative path of what each image comes with, where the dataset was asked for it.
-        notes: remarks to print, such as a size that differs from the published one.
+        multi_label: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels per image.
+        skipped: path -> reason, for files that are not images.
+        targets: relative path of each image's ground truth, if the dataset asks for it.
+        notes: lines to print, such as a size that differs from the published one.
     """
 
     root: Path
@@ -48,11 +48,11 @@ FORMATS: Registry[Callable[..., DatasetListing]] = Registry(__name__)
 
 
 def find(dataset: Dataset, *, workers: int = 1) -> DatasetListing:
-    """The images of a data set, fetched or drawn first where the format does that.
+    """List the images of a data set; some formats download or generate them first.
 
     Args:
-        dataset: what to find; a root that begins with ~ lies in the user's home.
-        workers: threads or processes that may help where images are written first.
+        dataset: what to find; ~ in its root is the home directory.
+        workers: threads or processes, if images are written first.
 
     Raises:
         LayoutError: the folder is missing, empty, or laid out otherwise.
@@ -73,7 +73,7 @@ def folder_of(root: Path) -> list[os.DirEntry[str]]:
     """Entries of a folder, sorted by name.
 
     Raises:
-        LayoutError: it is not there, or may not be opened: what it hides cannot be listed as left out.
+        LayoutError: it is missing or cannot be opened.
     """
     try:
         with os.scandir(root) as entries:
@@ -81,4 +81,6 @@ def folder_of(root: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         raise LayoutError(f"{root}: there is no such folder; check root and split of this dataset.") from None
     except OSError as error:
-        raise LayoutError(f"{root}: this folder cannot be opened ({error.strerror}); mend it or remove it.") from None
+        raise LayoutError(
+            f"{root}: this folder cannot be opened ({error.strerror}); fix its permissions or remove it."
+        ) from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssltransfer.artifacts.files import friendly_os_errors
+from ssltransfer.artifacts.files import atomic_folder
 from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
 from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
 from ssltransfer.data.formats.download import download_lock
@@ -26,7 +24,7 @@ Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H,
 def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> DatasetListing:
     """Images of a split and their depth maps.
 
-    NYU's and Ma & Karaman's lie in HDF5 files and are written once, at the first call, as
+    NYU's and Ma & Karaman's are HDF5 files; they are written once, at the first call, as
     root/<format>-png/<split>/rgb/<name>.png and depth/<name>.npy, float32 meters.
 
     Args:
@@ -65,7 +63,7 @@ def _listed(root: Path, dataset: Rgbd) -> DatasetListing:
         fields = line.split()
         if fields and not line.startswith("#"):
             if len(fields) != 2:
-                raise LayoutError(f"{file}: line {number} is not a image and a depth map; mend this line.")
+                raise LayoutError(f"{file}: line {number} is not an image and a depth map; fix this line.")
             pairs.append(fields)
     return DatasetListing(
         root, [path for path, _ in pairs], targets=[path for _, path in pairs] if dataset.targets else None
@@ -102,7 +100,7 @@ def _fast(root: Path, dataset: FastDepth) -> Iterator[Frame]:
 
 @contextmanager
 def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
-    """Two arrays of an HDF5 file, read as far as they are asked for: uint8 (..., 3, a, b) and numbers (..., a, b)."""
+    """Two arrays of an HDF5 file, read lazily: uint8 (..., 3, a, b) and numbers (..., a, b)."""
     import h5py
 
     try:
@@ -111,7 +109,7 @@ def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
             if one.dtype != np.uint8 or one.shape != (*other.shape[:-2], 3, *other.shape[-2:]):
                 raise LayoutError(
                     f"{file}: {images} {one.dtype} {one.shape} and {depths} {other.shape} are not images of three "
-                    "bytes a pixel and their depth; fetch it again."
+                    "bytes per pixel and their depth; fetch it again."
                 )
             yield one, other
     except (OSError, KeyError, AttributeError) as error:
@@ -119,19 +117,14 @@ def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _write(folder: Path, frames: Iterator[Frame]) -> None:
-    """Write all frames beside, then give the folder its name."""
-    beside = folder.with_name(f".{folder.name}.partial")
+    """Write all frames, or nothing."""
     print(f"{folder}: writing images and depth maps", flush=True)
-    with friendly_os_errors(folder):
-        shutil.rmtree(beside, ignore_errors=True)
-        (beside / "rgb").mkdir(parents=True)
+    with atomic_folder(folder) as beside:
+        (beside / "rgb").mkdir()
         for name, image, depth in frames:
             files = beside / "rgb" / f"{name}.png", beside / "depth" / f"{name}.npy"
             for file in files:
                 file.parent.mkdir(parents=True, exist_ok=True)
-            # Not compressed: the bytes, and so the fingerprint, must not hang on the version of zlib.
+            # Not compressed: the bytes, and so the fingerprint, must not depend on the version of zlib.
             Image.fromarray(np.ascontiguousarray(image)).save(files[0], compress_level=0)
             np.save(files[1], np.ascontiguousarray(depth, np.float32))
-        # One call instead of a wait for the disk after each of the many files.
-        os.sync()
-        beside.replace(folder)

@@ -1,8 +1,7 @@
-"""What torchvision fetches: by one process at a time, and with one sentence where it fails."""
+"""Downloads by torchvision: one process at a time, with one-sentence errors."""
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import tarfile
 from collections.abc import Callable, Iterator
@@ -11,32 +10,33 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.error import URLError
 
+from filelock import FileLock, Timeout
+
 from ssltransfer.artifacts.files import friendly_os_errors
 from ssltransfer.config.formats import Torchvision
 from ssltransfer.data.formats import LayoutError
 
 T = TypeVar("T")
 
-PATIENCE = 60
+DOWNLOAD_TIMEOUT = 60
 """Seconds without a byte from the network before a download is given up."""
 
 
 @contextmanager
 def download_lock(root: Path, name: str) -> Iterator[None]:
-    """Keep other processes from fetching or writing the same set: the indexes of its splits are separate jobs.
-
-    The system frees the lock on any death of its holder.
-    """
+    """Exclude other processes that fetch or write the same set, such as the jobs that index its other splits."""
     with friendly_os_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / f".{name}.lock").open("a")
-    with lock:
+        lock = FileLock(root / f".{name}.lock")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire(blocking=False)
+        except Timeout:
             print(f"{root}: another process prepares {name}; waiting for it.", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
@@ -47,14 +47,14 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
         ArtifactError: the disk is full.
     """
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         with friendly_os_errors(root):
             return load(dataset.download)
     except (URLError, TimeoutError, ConnectionError, socket.gaierror) as error:
         reason = getattr(error, "reason", None) or error
         raise LayoutError(
-            f"{root}: {dataset.format} is not here and cannot be downloaded ({reason}); mend the network, or put the "
+            f"{root}: {dataset.format} is not here and cannot be downloaded ({reason}); check the network, or put the "
             "files here by hand (docs/datasets.md says which)."
         ) from None
     except (RuntimeError, tarfile.TarError, EOFError, FileNotFoundError) as error:

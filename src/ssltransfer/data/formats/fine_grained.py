@@ -48,7 +48,7 @@ def _cub(root: Path) -> tuple[Images, list[str]]:
 
 
 def _columns(path: Path) -> dict[str, str]:
-    """Number -> what stands behind it, line by line."""
+    """Number -> the rest of its line."""
     try:
         rows = [line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip()]
         return {key: value.strip() for key, value in rows}

@@ -1,4 +1,4 @@
-"""Folders of images: any nesting, unlabelled or labelled by the first folder level."""
+"""Folders of images: any nesting, unlabeled or labeled by the first folder level."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssltransfer.config.formats import Folder, ImageFolder
 from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
 from ssltransfer.data.image_io import EXTENSIONS
 
-NO_IMAGE = "not a image's file name"
+NO_IMAGE = "not an image's file name"
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017", "val2017"})
 
 
@@ -39,7 +39,7 @@ def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> DatasetListing:
 
 
 def find_images(root: Path) -> DatasetListing:
-    """Every image below `root`, unlabelled; links are followed, but never in a circle.
+    """Every image below `root`, unlabeled; links are followed, but never in a circle.
 
     Raises:
         LayoutError: a folder is missing or cannot be opened.

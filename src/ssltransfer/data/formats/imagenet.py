@@ -21,7 +21,7 @@ def find(dataset: ImageNet, *, workers: int = 1) -> DatasetListing:
     """Images of train or val; class id = place of the WordNet id among the sorted ids, as torchvision's ImageNet.
 
     Where train/ is there, its folders give the classes of val too, so that a part of the set keeps equal ids in both.
-    Below root may lie ILSVRC/Data/CLS-LOC or Data/CLS-LOC first, as in the archive of the challenge.
+    The folders may be below ILSVRC/Data/CLS-LOC or Data/CLS-LOC, as in the challenge's archive.
 
     Raises:
         LayoutError: a folder or the devkit is missing, or a file in a flat val/ has no line in the ground truth.

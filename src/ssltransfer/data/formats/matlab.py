@@ -12,7 +12,7 @@ def read_mat(content: bytes, where: str) -> dict[str, Any]:
     """The variables of a MATLAB file, singleton dimensions dropped.
 
     Raises:
-        LayoutError: it is no such file, or damaged.
+        LayoutError: it is not such a file, or damaged.
     """
     from scipy.io import loadmat
 

@@ -71,7 +71,7 @@ def _find205(root: Path, split: str) -> DatasetListing:
     if listing is None or folder is None:
         missing = name if listing is None else "images256"
         raise LayoutError(f"{root}: {missing} is not here; unpack the lists and images of Places205 into it.")
-    # No file of class names was published: a image's folder, a/abbey, is its class.
+    # No file of class names was published: an image's folder, a/abbey, is its class.
     names = {label: path.rsplit("/", 1)[0] for path, label in _pairs(listing)}
     classes = [names.get(label, f"class {label}") for label in range(max(names, default=-1) + 1)]
     return _found(folder, listing, classes)

@@ -1,4 +1,4 @@
-"""Semantic Boundaries Dataset: a class a pixel for the images of VOC 2011's detection sets."""
+"""Semantic Boundaries Dataset: a class per pixel for the images of VOC 2011's detection sets."""
 
 from __future__ import annotations
 

@@ -42,6 +42,6 @@ def find(dataset: Synthetic, *, workers: int = 1) -> DatasetListing:
 
 
 def _clips(root: Path, split: str) -> DatasetListing:
-    """Frames of the split's clips; all splits lie in one folder, and a list says whose a clip is (DAVIS layout)."""
+    """Frames of the split's clips; all splits share one folder, and a list per split names its clips (DAVIS layout)."""
     lines = (root / "ImageSets" / "480p" / f"{split}.txt").read_text().splitlines()
     return DatasetListing(root, [line.split(" /Annotations/")[0].lstrip("/") for line in lines])

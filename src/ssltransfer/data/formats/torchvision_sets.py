@@ -1,9 +1,7 @@
-"""CIFAR-10, CIFAR-100 and STL-10: fetched and checked by torchvision, kept as one PNG file a image."""
+"""CIFAR-10, CIFAR-100 and STL-10: fetched and checked by torchvision, kept as one PNG file an image."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssltransfer.artifacts.files import friendly_os_errors
+from ssltransfer.artifacts.files import atomic_folder
 from ssltransfer.config.formats import Cifar10, Cifar100, Stl10
 from ssltransfer.data.formats import FORMATS, DatasetListing, folders
 from ssltransfer.data.formats.download import download_lock, fetch
@@ -54,23 +52,16 @@ def _load(dataset: Cifar10 | Cifar100 | Stl10, download: bool) -> tuple[np.ndarr
 
 
 def _export(folder: Path, images: np.ndarray, names: list[str], workers: int) -> None:
-    """Write all images beside, then give the folder its name."""
-    beside = folder.with_name(f".{folder.name}.partial")
-    places = [f"{name}/{place:05d}.png" for place, name in enumerate(names, 1)]
-
-    def save(span: range) -> None:
-        for row in span:
-            # Not compressed: the bytes, and so the fingerprint, must not hang on the version of zlib.
-            Image.fromarray(np.ascontiguousarray(images[row])).save(beside / places[row], compress_level=0)
-
-    print(f"{folder}: writing {len(places)} images", flush=True)
-    with friendly_os_errors(folder):
-        shutil.rmtree(beside, ignore_errors=True)
+    """Write all images, or nothing."""
+    paths = [f"{name}/{number:05d}.png" for number, name in enumerate(names, 1)]
+    print(f"{folder}: writing {len(paths)} images", flush=True)
+    with atomic_folder(folder) as beside, ThreadPoolExecutor(workers) as pool:
         for name in set(names):
-            (beside / name).mkdir(parents=True)
-        with ThreadPoolExecutor(workers) as pool:
-            parts = (range(start, min(start + 500, len(places))) for start in range(0, len(places), 500))
-            list(pool.map(save, parts))
-        # One call instead of a wait for the disk after each of the many small files.
-        os.sync()
-        beside.replace(folder)
+            (beside / name).mkdir()
+
+        def save(rows: range) -> None:
+            for row in rows:
+                # Not compressed: the bytes, and so the fingerprint, must not depend on the version of zlib.
+                Image.fromarray(np.ascontiguousarray(images[row])).save(beside / paths[row], compress_level=0)
+
+        list(pool.map(save, (range(start, min(start + 500, len(paths))) for start in range(0, len(paths), 500))))

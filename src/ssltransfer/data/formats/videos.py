@@ -34,7 +34,7 @@ def find(dataset: Video, *, workers: int = 1) -> DatasetListing:
     folders = {prefix + os.path.dirname(path) for path in found.paths if "/" in path}  # noqa: PTH120 - a Path is slow
     skipped |= dict.fromkeys(others, "not a video's file name")
     skipped = {path: reason for path, reason in skipped.items() if path not in files}
-    skipped |= {prefix + path: "a image that lies in no folder of frames" for path in found.paths if "/" not in path}
+    skipped |= {prefix + path: "an image outside a folder of frames" for path in found.paths if "/" not in path}
     paths = sorted(files | folders)
     if dataset.split:
         paths = _of_split(root, dataset.split, paths)

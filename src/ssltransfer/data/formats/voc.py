@@ -1,4 +1,4 @@
-"""PASCAL VOC devkit: several labels a image; boxes or masks."""
+"""PASCAL VOC devkit: several labels per image; boxes or masks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
     ids = ids_of(listing)
     notes: list[str] = []
     lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
-    multi_label = None  # which classes a image has is in its mask, if masks were asked for
+    multi_label = None  # masks carry the classes themselves
     if dataset.targets is None and any(path.is_file() for path in lists.values()):
         multi_label = _from_lists(ids, lists)
     elif dataset.targets != "masks":
@@ -70,7 +70,7 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
 
 
 def ids_of(listing: Path) -> list[str]:
-    """The first word of each line: ids, whatever else stands behind them."""
+    """The first word of each line: the ids."""
     return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
 
 
@@ -93,7 +93,7 @@ def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:
             if not fields:
                 continue
             if len(fields) != 2 or fields[1] not in ("-1", "0", "1"):
-                raise LayoutError(f"{lists[name]}: line {number} is not a image and -1, 0 or 1; restore this file.")
+                raise LayoutError(f"{lists[name]}: line {number} is not an image and -1, 0 or 1; restore this file.")
             if fields[0] in row:
                 multi_label[row[fields[0]], column] = int(fields[1])
     return multi_label
