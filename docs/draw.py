@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
+from ssltransfer.tasks.pretext.base import build_task
 from toyworld import generate
 
 FOLDER = Path(__file__).parent / "images"
@@ -43,7 +43,7 @@ def trained() -> list[type[TaskOptions]]:
 
 def file_of(task: type[TaskOptions]) -> Path:
     """Where a task's image lies."""
-    return FOLDER / f"{task.module}.webp"
+    return FOLDER / f"{task.__module__.rpartition('.')[2]}.webp"
 
 
 def world(folder: Path) -> dict[str | None, Path]:
@@ -61,7 +61,7 @@ def world(folder: Path) -> dict[str | None, Path]:
 def columns_of(task: type[TaskOptions], indexes: Mapping[str | None, Path]) -> list[tuple[str, Tensor]]:
     """What a task shows of the first images of an index that it can learn from."""
     options: Any = task(**({"hidden": 8} if "hidden" in task.model_fields else {}))
-    made = import_module(f"ssltransfer.tasks.pretext.{task.module}").build(options, BACKBONE, 0)
+    made = build_task(options, BACKBONE, 0)
     keys = sequential_keys(range(IMAGES), IMAGES)
     batch = next(load_batches(read_index(indexes[task.targets]), made.transform, keys, seed=0))
     with torch.no_grad():

@@ -18,10 +18,10 @@ from ssltransfer.config.tasks import Colorization, Exemplar, JigsawKolesnikov, J
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import ResizeCenterCrop
-from ssltransfer.tasks.pretext import colorization
+from ssltransfer.tasks.pretext.colorization import ColorizationTask
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask
 from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
-from ssltransfer.tasks.pretext.jigsawpp import build
+from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
 from ssltransfer.training import ddp as ranks
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import plan_devices
@@ -64,7 +64,7 @@ BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 def puzzles() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
     given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden_dim": 64, "dropout": 0.0}
-    return build(JigsawPP.model_validate(given), BACKBONE, 0)
+    return JigsawPPTask(JigsawPP.model_validate(given), BACKBONE, 0)
 
 
 def patches() -> Task:
@@ -79,7 +79,7 @@ def exemplar() -> Task:
 
 
 def colors() -> Task:
-    return colorization.build(
+    return ColorizationTask(
         Colorization(resize=48, hidden_dim=16), CaffeNet(width_mult=0.125, img_size=48, stem_stride=2), 0
     )
 

@@ -25,7 +25,7 @@ from ssltransfer.config.methods import ClusterClassification, Supervised
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
-from ssltransfer.tasks.distillation.classifier import Classifier
+from ssltransfer.tasks.supervised import Classifier
 from ssltransfer.training.task import TrainingError
 
 BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
@@ -99,7 +99,7 @@ def test_one_cluster_only_is_refused(objects: Index, objects_path: Path, tmp_pat
     zeros = np.zeros(len(objects))
     labels = Labels(objects.paths, zeros.astype(np.int32), zeros.astype(np.float32), 3, objects.fingerprint, "x")
     write_labels(tmp_path / "l.parquet", labels)
-    with pytest.raises(ArtifactError, match="all images lie in one cluster"):
+    with pytest.raises(ArtifactError, match="all images are in one cluster"):
         student.run(spec(), data=objects_path, labels=tmp_path / "l.parquet", output=tmp_path / "m.json", threads=1)
 
 

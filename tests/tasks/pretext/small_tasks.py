@@ -36,7 +36,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "rotation": {"name": "rotation", "hidden_dim": 64},
     "rotation-inception": {"name": "rotation", "hidden_dim": 64, "augment": "inception"},
     "residual": {"name": "relative-position-residual", "hidden_dim": 64, "head": HEAD, **UNSTEMMED},
-    "lightness_input": {
+    "harmonized": {
         "name": "relative-position-residual",
         "lightness_input": True,
         "hidden_dim": 64,

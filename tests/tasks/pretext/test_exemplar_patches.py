@@ -41,7 +41,7 @@ def test_the_published_sizes():
 
 def test_places_fill_their_ranges():
     network = task()
-    places = network.places(images(3000), rng(3000))
+    places = network.affine_matrices(images(3000), rng(3000))
     scale = places[..., :2].det().sqrt()
     angle = torch.rad2deg(torch.atan2(places[..., 1, 0], places[..., 0, 0]))
     centers = places[..., 2]
@@ -56,7 +56,7 @@ def test_places_fill_their_ranges():
 def test_a_still_view_is_a_cut():
     network = task(**STILL, **COLORFAST)
     source = images(4)
-    places = network.places(source, rng(4))
+    places = network.affine_matrices(source, rng(4))
     places[..., 2] = places[..., 2].floor() + 0.5  # whole pixels: a patch of even side has its center between two
     seen = network.views(source, places)
     for row in range(4):
@@ -69,7 +69,7 @@ def test_views_are_those_of_scipy():
     """Each pixel of a patch by scipy's spline of order 1, reflected at the edges."""
     network = task()
     source = images(3)
-    places = network.places(source, rng(3))
+    places = network.affine_matrices(source, rng(3))
     seen = network.views(source, places)
     offset = np.arange(32) - 15.5
     y, x = np.meshgrid(offset, offset, indexing="ij")

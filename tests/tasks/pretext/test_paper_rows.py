@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Tiles
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.build import build_backbone
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import build_task
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.train_step import build_optimizer, update
 
@@ -82,8 +81,7 @@ def test_the_row_learns(name: str, objects: Index) -> None:
         smaller["representation"] = 16
     backbone = row.backbone.model_copy(update=smaller)
     options = row.task.model_copy(update=SMALL[row.task.name])
-    module = import_module(f"ssltransfer.tasks.pretext.{row.task.module}")
-    task: PretextTask = module.build(options, backbone, 0)
+    task = build_task(options, backbone, 0)
     schedule = Schedule(steps=2, batch_size=4, lr=1e-3)
     if row.task.name == "motion-segmentation":
         rng = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ssltransfer.config.tasks import AnyTask
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PretextTask, build_task
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import build_optimizer, update
@@ -37,8 +36,7 @@ each = pytest.mark.parametrize("name", TASKS)
 
 def build(name: str, backbone: BackboneOptions = SMALL, seed: int = 0, **more: Any) -> PretextTask:
     options: Any = TypeAdapter(AnyTask).validate_python(TASKS[name] | more)
-    task: PretextTask = import_module(f"ssltransfer.tasks.pretext.{options.module}").build(options, backbone, seed)
-    return task
+    return build_task(options, backbone, seed)
 
 
 def batch_of(task: PretextTask, index: Index, n: int, *, workers: int = 0) -> Batch:
@@ -183,8 +181,7 @@ def test_tasks_can_share_a_backbone(name: str, objects: Index):
     # A stem of the task's own would not be the shared one.
     backbone = SMALL.model_copy(update={"stem_stride": 1}) if getattr(options, "stem_stride", None) else SMALL
     shared = build_backbone(backbone, include_top=False, seed=7)
-    module = import_module(f"ssltransfer.tasks.pretext.{options.module}")
-    task, alone = module.build(options, backbone, 0, shared), build(name, backbone)
+    task, alone = build_task(options, backbone, 0, shared), build(name, backbone)
     assert task.backbone is shared
     names = {key.rpartition("backbone.")[2]: parameter for key, parameter in task.named_parameters()}
     for key, parameter in alone.named_parameters():

@@ -1,4 +1,4 @@
-"""Cluster classification (Noroozi et al. 2018, section 3): learn which cluster each image belongs to."""
+"""Cluster classification (Noroozi et al. 2018, section 3): classify images by their cluster."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels, read_labels
-from ssltransfer.tasks.distillation.base import StudentInputs
-from ssltransfer.tasks.distillation.classifier import Classifier
+from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
+from ssltransfer.tasks.supervised import Classifier
 
 
-def build(given: StudentInputs) -> Classifier:
+@STUDENT_METHODS.register(ClusterClassification)
+def cluster_classification(given: StudentInputs) -> Classifier:
     """The classifier of pseudo-labels.
 
     Raises:
-        ArtifactError: the labels belong to other images, or all images lie in one cluster.
+        ArtifactError: the labels belong to other images, or all images are in one cluster.
     """
     assert given.labels is not None
     train = _of(given.labels, given.index)
@@ -27,9 +29,7 @@ def build(given: StudentInputs) -> Classifier:
         held = _of(given.val_labels, given.val).labels
     used = int((train.sizes > 0).sum())
     if used < 2:
-        raise ArtifactError(
-            f"{given.labels}: all images lie in one cluster, there is nothing to learn; cluster with another k."
-        )
+        raise ArtifactError(f"{given.labels}: all images are in one cluster; cluster with another k.")
     print(f"{train.k} clusters, {used} with images, {train.sizes.max()} images in the largest", flush=True)
     return Classifier(given.spec, train.labels, held, train.k)
 

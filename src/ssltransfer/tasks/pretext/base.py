@@ -1,44 +1,55 @@
-"""What all pretext tasks give: a backbone, and the rule by which its images are normalized afterwards."""
+"""What all pretext tasks share, and the registries of tasks and of models that are not trained."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.training.multi_task import TaskRun
-from ssltransfer.training.task import BackboneTask, TrainingError
+from ssltransfer.registry import Registry
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.multi_task import TaskRun, TrainingError
+from ssltransfer.training.task import BackboneTask
 
 
 class PretextTask(BackboneTask):
-    """A task that needs no labels, and shows what it asks."""
+    """A task that needs no labels, and that can draw its inputs and targets.
+
+    A class with `@PRETEXT_TASKS.register(Options)` has the signature (options, backbone options, seed), and `shared`, a
+    backbone or None, if its options have `supports_multi_task`.
+    """
 
     @abstractmethod
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """Inputs and targets as a person can see them, made as `forward` makes them; no network is run.
+        """Inputs and targets as images, made by the code of `forward`; no network is run.
 
         Returns:
-            Columns of a table that has a row for each image of the batch: a caption, and (B, 3, h, w) RGB, uint8 or
-            float on the scale 0 to 255. The first column is the image.
+            Columns of a table with one row per image: caption, and RGB images (B, 3, h, w), uint8 or float in 0 to 255.
+            The first column is the image.
         """
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """What a pretext trains: a task, or several.
+    """The task or tasks that a pretext trains.
 
     Attributes:
-        backbone: what all tasks train, and what is exported.
-        normalization: how images are normalized when the backbone is used afterwards.
-        content: what the manifest says of it beyond the weights, once it is trained.
+        backbone: of all tasks; it is exported.
+        normalization: of images when later stages use the backbone.
+        content: returns what the manifest records besides the weights, after training.
     """
 
     runs: Sequence[TaskRun]
@@ -48,16 +59,30 @@ class Trainable:
 
     @property
     def chance_loss(self) -> float:
-        """Chance-level loss; of several the mean over the steps. Some know it once they have seen their images."""
+        """Chance-level loss, averaged over the steps of all tasks; some tasks measure it at the start of training."""
         return sum(run.task.chance_loss * run.weight for run in self.runs) / sum(run.weight for run in self.runs)
 
 
 @dataclass(frozen=True)
-class BuiltModel:
-    """A model that was not trained by gradient.
+class ModelInputs:
+    """Inputs of the stage for a model that is not trained by gradient descent.
 
     Attributes:
-        content: what the manifest says of it beyond the weights.
+        index: images, for models that need any.
+        source: manifest of the pretext that a snapshot belongs to.
+    """
+
+    devices: Devices
+    index: Index | None = None
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model that was not trained by gradient descent.
+
+    Attributes:
+        content: what the manifest records besides the weights.
     """
 
     backbone: Backbone
@@ -65,15 +90,28 @@ class BuiltModel:
     content: dict[str, Any] = field(default_factory=dict)
 
 
-def paired_indices(n: int, task: str) -> Tensor:
-    """The places of each image's other image in a batch: 1, 0, 3, 2, ...; a image alone (validation) is its own.
+PRETEXT_TASKS: Registry[Callable[..., PretextTask]] = Registry("ssltransfer.tasks.pretext")
+FIXED_MODELS: Registry[Callable[[Pretext, ModelInputs], BuiltModel]] = Registry("ssltransfer.tasks.pretext")
 
-    A random other image, since the order is random, and the same one however a batch is divided over micro-batches
-    and devices.
+
+def build_task(
+    options: TaskOptions, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
+) -> PretextTask:
+    """The task with a fresh head, on a fresh backbone or on one that other tasks train too (`shared`)."""
+    common = {} if shared is None else {"shared": shared}
+    return PRETEXT_TASKS[type(options)](options, backbone, seed, **common)
+
+
+def paired_indices(n: int, task: str) -> Tensor:
+    """Index of each image's partner in a batch: 1, 0, 3, 2, ...; a single image (validation) is its own partner.
+
+    The partner is random, since the order is random. It does not depend on micro-batches and devices.
 
     Raises:
         TrainingError: n is odd.
     """
     if n % 2 and n > 1:
-        raise TrainingError(f"{task} takes images in pairs; make batch and micro_batch_size even (one has {n}).")
+        raise TrainingError(
+            f"{task} takes images in pairs; make batch_size and micro_batch_size even (a batch has {n})."
+        )
     return torch.arange(n) ^ (n > 1)

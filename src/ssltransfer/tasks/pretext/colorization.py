@@ -1,4 +1,4 @@
-"""Colorization (Zhang et al. 2016; Doersch & Zisserman 2017): the colors of a image from its lightness."""
+"""Colorization (Zhang et al. 2016; Doersch & Zisserman 2017): predict the colors of an image from its lightness."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.pooled_backbone import last_map
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import accuracy
 
-_SURVEYED_AT_ONCE = 32  # images
+_PRIOR_BATCH = 32  # images
 
 
+@PRETEXT_TASKS.register(Colorization)
 class ColorizationTask(PretextTask):
-    """A distribution over 313 colors for each place of the backbone's last map (protocols 1.7).
+    """A distribution over 313 colors for each location of the backbone's last map (protocols 1.7).
 
-    The backbone is given (L - 50) / 50 three times. The head is that of Doersch & Zisserman: a 2x2 convolution, which
-    looks right and down so that the map keeps its size, and two of 1x1. A place's target is the mean of a and b over
-    the pixels that it stands for. The loss of a place is weighted by how rare its color is; a gray image teaches
-    nothing and counts as a loss of zero, so that an update is the same in parts.
+    The input is (L - 50) / 50 in all three channels. The head is that of Doersch & Zisserman: a 2x2 convolution, padded
+    at the right and at the bottom so that the map keeps its size, and two 1x1 convolutions. The target of a location is
+    the mean of a and b over its pixels. The loss of a location is weighted by the rarity of its color. A gray image has
+    a loss of zero, so that an update does not depend on micro-batches.
 
     Attributes:
-        weights: buffer, float (313,): of each bin's places in the loss; ones until training images are surveyed.
-        constant: buffer, float (): loss of the best answer that is the same for all places; ln 313 until then.
+        weights: buffer, float (313,): loss weight of each bin; ones until the training images are measured.
+        constant: buffer, float (): loss of the best constant prediction; ln 313 until then.
     """
 
     normalization: Normalize = "lab-lightness"
@@ -49,8 +50,8 @@ class ColorizationTask(PretextTask):
         super().__init__()
         self.options = options
         self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
-        self.layer, (channels, *places) = last_map(self.backbone, options.resize, "Images")
-        self.places = (places[0], places[1])
+        self.layer, (channels, *map_size) = last_map(self.backbone, options.resize, "Images")
+        self.map_size = (map_size[0], map_size[1])
         self.register_buffer("weights", torch.ones(len(BINS)))
         self.register_buffer("constant", torch.tensor(math.log(len(BINS))))
         with torch.random.fork_rng(devices=[]):
@@ -69,52 +70,49 @@ class ColorizationTask(PretextTask):
 
     @property
     def chance_loss(self) -> float:  # type: ignore[override]
-        """Loss of one answer for all places: what is below it has been learned from the images."""
+        """Loss of the best constant prediction."""
         return float(self.constant)
 
     @property
     def transform(self) -> Warp:
-        """The whole image squeezed to a square."""
+        """The whole image resized to a square."""
         return Warp(self.options.resize)
 
     @torch.no_grad()
     def on_train_start(self, index: Index, devices: Devices) -> None:
-        """Measure how often each color is, over colored images at the resolution of the targets."""
+        """Measure the color prior, over colored images at the resolution of the targets."""
         ids = list(range(0, len(index), -(-len(index) // self.options.prior_images)))
         if devices.rank == 0:
-            print(f"colors of {len(ids)} training images are measured", flush=True)
+            print(f"measuring the colors of {len(ids)} training images", flush=True)
         # Row: the nearest bin; column: the bin. In float64 on the CPU: a GPU adds in any order, with other last bits.
         table = torch.zeros(len(BINS), len(BINS), dtype=torch.float64)
-        keys = sequential_keys(ids[devices.rank :: devices.world], _SURVEYED_AT_ONCE)
+        keys = sequential_keys(ids[devices.rank :: devices.world], _PRIOR_BATCH)
         for batch in load_batches(index, self.val_transform, keys, seed=0, workers=devices.workers):
             code, colored = self.targets(rgb_to_lab(batch.images.to(devices.device)))
             rows = code[colored].permute(0, 2, 3, 1).flatten(0, 2).cpu().double()
             table.index_add_(0, rows.argmax(1), rows)
         table = torch.stack(devices.all_gather(table)).sum(0)
-        if not table.any():  # all images are gray: nothing will be learned
+        if not table.any():  # all images are gray
             return
         if self.options.prior == "training":
             self.weights.copy_(balance(table.sum(0), uniform=self.options.prior_smoothing))
-        weighted = (self.weights.cpu().double()[:, None] * table).sum(0) / (len(ids) * math.prod(self.places))
+        weighted = (self.weights.cpu().double()[:, None] * table).sum(0) / (len(ids) * math.prod(self.map_size))
         self.constant.fill_(-torch.xlogy(weighted, weighted / weighted.sum()).sum())
 
     def targets(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """float (B, 3, H, W) Lab -> codes float (B, 313, h, w) of the map's places; whether a image has any color.
-
-        The second is bool (B,).
-        """
+        """Lab (B, 3, H, W) -> codes of the map's locations, float (B, 313, h, w), and which images have color, (B,)."""
         ab = lab[:, 1:]
         options = self.options
-        code = soft_code(F.adaptive_avg_pool2d(ab, self.places), neighbors=options.num_soft_bins, sigma=options.sigma)
+        code = soft_code(F.adaptive_avg_pool2d(ab, self.map_size), neighbors=options.num_soft_bins, sigma=options.sigma)
         return code, ab.abs().amax((1, 2, 3)) > options.min_chroma
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, S, S) -> what the backbone is given, float (B, 3, S, S), and the images in Lab."""
+        """uint8 (B, 3, S, S) -> input of the backbone, float (B, 3, S, S), and the images in Lab."""
         lab = rgb_to_lab(random_hflip(images, rng) if self.training else images)
         return lightness_alone(lab), lab
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """Cross-entropy with the codes; accuracy: how often the likeliest bin is the nearest, over all places."""
+        """Weighted cross-entropy with the codes; accuracy: the likeliest bin is the nearest, over all locations."""
         inputs, lab = self.inputs(batch.images, rng)
         logits = self.head(self.backbone(inputs, [self.layer])[self.layer]).float()
         code, colored = self.targets(lab)
@@ -124,7 +122,7 @@ class ColorizationTask(PretextTask):
         return {"loss": loss, "accuracy": accuracy(logits, nearest)}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """Lightness, the targets' colors at a middle lightness, and both together."""
+        """Lightness, the target colors at a medium lightness, and both together."""
         inputs, lab = self.inputs(batch.images, rng)
         ab = decode(self.targets(lab)[0].log())
         size = lab.shape[-2:]
@@ -135,10 +133,3 @@ class ColorizationTask(PretextTask):
             ("target: colors of places", lab_to_rgb(torch.cat([torch.full_like(lab[:, :1], 65), blocks], dim=1))),
             ("both, decoded", lab_to_rgb(torch.cat([lab[:, :1], smooth], dim=1))),
         ]
-
-
-def build(
-    options: Colorization, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> ColorizationTask:
-    """The task with a fresh head, and a fresh backbone unless one is `shared`."""
-    return ColorizationTask(options, backbone, seed, shared)

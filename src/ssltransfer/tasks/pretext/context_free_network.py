@@ -13,11 +13,11 @@ from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 
 
 class ContextFreeNetwork(nn.Module):
-    """Tiles -> permutation.
+    """Logits of the permutations of nine tiles.
 
     Noroozi & Favaro 2016, section 3; released train_val_cfn_jps++.prototxt: fc6 shared by the tiles (2304 -> 1024 for
     CaffeNet, 2048 -> 1024 for VGG16), their concatenation into fc7 (9216 -> 4096), fc8. With `bn` fc6 and fc7 are
-    batch-normalized, which no paper does: without it a network stays at the chance-level loss for thousands of steps.
+    batch-normalized, which no paper does: without it training stays at the chance-level loss for thousands of steps.
 
     Raises:
         LayerError: tiles are too small for the backbone.

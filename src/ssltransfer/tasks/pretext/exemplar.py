@@ -1,4 +1,4 @@
-"""Exemplar (Dosovitskiy et al. 2014; Kolesnikov et al. 2019): views of one image belong together."""
+"""Exemplar (Dosovitskiy et al. 2014; Kolesnikov et al. 2019): views of one image have similar embeddings."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
 from ssltransfer.training.task import TrainingError
 
 
+@PRETEXT_TASKS.register(Exemplar)
 class ExemplarTask(PretextTask):
-    """Each image is a class of its own views, told from the others by a triplet loss (protocols 1.6a).
+    """Triplet loss in which each image is a class of its own views (protocols 1.6a).
 
-    The image is turned gray with probability .66; then eight boxes of it, each mirrored and distorted in color by
-    itself as Inception does (1.10), get zero mean and unit deviation. A box and the mean of three channels may be taken
-    in either order, so gray is decided on the device, once for a image. The loss compares the images of one pass
-    with each other: of a micro-batch, and of a device's share, where a batch is divided.
+    The image is gray with probability .66. Each of eight random resized crops is flipped, has its colors distorted as
+    in Inception (1.10), and is standardized. Gray is drawn on the device, once per image; it commutes with cropping.
+    The loss compares the images of one forward pass: a micro-batch, or a device's part of it.
 
-    `chance_loss` is the margin: the loss of a network that says the same of all images, and about that of any whose
-    distances have nothing to do with who is on them. Validation images are seen in views too, the same each time.
+    `chance_loss` is the margin: the loss of a network with the same embedding for all images. Validation images have
+    views too, the same in each validation.
     """
 
     normalization: Normalize = "per-image"
@@ -44,40 +44,42 @@ class ExemplarTask(PretextTask):
 
     @property
     def transform(self) -> Views:
-        """Independent random boxes of one image."""
+        """Independent random resized crops of one image."""
         return Views(RandomResizedCrop(self.size, scale=(self.options.min_scale, 1.0)), self.options.num_views)
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
-        """uint8 (B, V, 3, S, S) -> views float (B * V, 3, S, S), normalized, and their image int64 (B * V,)."""
+        """uint8 (B, V, 3, S, S) -> views float (B * V, 3, S, S), normalized, and the image index of each, int64 (B * V,)."""
         count, views = images.shape[:2]
         image = torch.arange(count, device=images.device).repeat_interleave(views)
-        # The image's own draw is the view's id and its number the epoch: a stream that no other view shares.
+        # Own random numbers of each view: its id is the view's number, its epoch a random number of the image.
         number = torch.arange(views, device=images.device).repeat(count)
         each = SampleRNG(rng.seed, number, rng.bits("views", 1)[image, 0])
         seen = random_hflip(random_grayscale(images, rng, self.options.grayscale_prob).flatten(0, 1), each)
         return standardize(color_jitter(seen, each)), image
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """The triplet loss; `accuracy`: how often the nearest other view is of the same image.
+        """The triplet loss; `accuracy`: the nearest other view is of the same image.
 
         Raises:
-            TrainingError: there is one image only, which has no others to be told from.
+            TrainingError: a training batch has one image only.
         """
         if len(batch) == 1 and self.training:
-            raise TrainingError("Exemplar compares images with each other; make batch and micro_batch_size 2 or more.")
+            raise TrainingError(
+                "Exemplar compares images with each other; make batch_size and micro_batch_size 2 or more."
+            )
         views, image = self.inputs(batch.images, rng)
         embedded = F.normalize(self.embedding(views).float(), dim=1 if self.options.norm_axis == "view" else 0)
         distance = squared_distances(embedded)
         itself = torch.eye(len(image), dtype=torch.bool, device=image.device)
         nearest = distance.detach().masked_fill(itself, torch.inf).argmin(1)
         same = image[:, None] == image
-        # The last of the validation images may be alone.
+        # The last validation batch may have one image.
         alone = len(batch) == 1
         loss = distance.new_tensor(self.chance_loss) if alone else semi_hard_loss(distance, same, self.options.margin)
         return {"loss": loss, "accuracy": (image[nearest] == image).float().mean()}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """A box as it was cut, and all views as the network sees them."""
+        """The first crop, and all views as the network sees them."""
         seen = visible(self.inputs(batch.images, rng)[0]).unflatten(0, (len(batch), -1)).unbind(1)
         return [("first box", batch.images[:, 0]), *((f"view {n}", view) for n, view in enumerate(seen, 1))]
 
@@ -92,12 +94,12 @@ def squared_distances(x: Tensor) -> Tensor:
 def semi_hard_loss(distance: Tensor, same: Tensor, margin: float) -> Tensor:
     """Triplet loss with semi-hard negatives (Schroff et al. 2015), as tf.contrib's triplet_semihard_loss.
 
-    For each pair of an anchor and another of its class, the negative is the nearest one that is farther from the anchor
-    than the positive, or the farthest of all where none is; mean of max(0, d(a, p) + margin - d(a, n)) over the pairs.
+    For each pair of an anchor and a positive, the negative is the nearest one that is farther from the anchor than the
+    positive, or the farthest one if there is none. The loss is the mean of max(0, d(a, p) + margin - d(a, n)).
 
     Args:
         distance: float32 (N, N), squared.
-        same: bool (N, N), of one class; each row has others too.
+        same: bool (N, N), whether two rows have the same class; each row has other classes too.
         margin: of squared distances.
     """
     negatives = distance.masked_fill(same, torch.inf).sort(dim=1).values
@@ -107,8 +109,3 @@ def semi_hard_loss(distance: Tensor, same: Tensor, margin: float) -> Tensor:
     pairs = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     hinges = (distance + margin - negative).clamp(min=0).masked_fill(~pairs, 0)
     return hinges.sum() / pairs.sum()
-
-
-def build(options: Exemplar, backbone: BackboneOptions, seed: int) -> ExemplarTask:
-    """The task with fresh weights."""
-    return ExemplarTask(options, backbone, seed)

@@ -1,4 +1,4 @@
-"""Exemplar on patches (Doersch & Zisserman 2017): two views of one place are alike, another image's is not."""
+"""Exemplar on patches (Doersch & Zisserman 2017): views of one location are nearer than another image's."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask, paired_indices
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, paired_indices
 from ssltransfer.tasks.pretext.residual_head import PatchVectors
 
 
+@PRETEXT_TASKS.register(ExemplarPatches)
 class ExemplarPatchesTask(PretextTask):
     """max(D(x1, x2) - D(x1, x3) + margin, 0) with D = 1 - cosine of the patches' vectors (protocols 1.6b).
 
-    x1 and x2 are views of one random place, each shifted, scaled, turned and distorted in its colors by itself. x3 is
-    the first view of the neighbor in the batch, so that no image passes the backbone for another's sake. What a view
-    shows beyond the image's edge is its reflection.
+    x1 and x2 are views of one random location, each with its own shift, scale, rotation and color distortion. x3 is the
+    first view of the image's partner in the batch, so that no view is computed for another image alone. Views are
+    padded by reflection.
     """
 
     normalization: Normalize = "imagenet"
@@ -42,19 +43,19 @@ class ExemplarPatchesTask(PretextTask):
 
     @property
     def transform(self) -> Warp:
-        """The whole image squeezed to a square."""
+        """The whole image resized to a square."""
         return Warp(self.options.resize)
 
-    def places(self, images: Tensor, rng: SampleRNG) -> Tensor:
-        """Where the two views of each image lie: float (B, 2, 2, 3), from a patch's pixels to the image's.
+    def affine_matrices(self, images: Tensor, rng: SampleRNG) -> Tensor:
+        """Affine matrices of the two views of each image, float (B, 2, 2, 3).
 
-        Each matrix takes (x, y, 1), counted in pixels from the patch's center, to x and y in the image, where
-        (0, 0) is the center of the first pixel.
+        A matrix maps (x, y, 1), in pixels from the patch's center, to x and y in the image. (0, 0) is the center of the
+        image's first pixel.
         """
         options, patch = self.options, self.options.patch
         batch, _, height, width = images.shape
         room = torch.tensor([width - patch, height - patch], device=images.device)
-        center = (patch - 1) / 2 + room * rng.uniform("place", 2)  # the upright patch lies inside
+        center = (patch - 1) / 2 + room * rng.uniform("place", 2)  # the upright patch is inside the image
         four = rng.uniform("view", 2 * 4, -1.0, 1.0).reshape(batch, 2, 4)
         middle = center[:, None] + options.translation * patch * four[..., :2]
         low, high = (math.log(end) for end in options.scale)
@@ -64,14 +65,14 @@ class ExemplarPatchesTask(PretextTask):
         rows = (torch.stack([cos, -sin, middle[..., 0]], dim=-1), torch.stack([sin, cos, middle[..., 1]], dim=-1))
         return torch.stack(rows, dim=-2)
 
-    def views(self, images: Tensor, places: Tensor) -> Tensor:
-        """What lies there, without distorted colors: float (B, 2, 3, patch, patch), 0 to 255, bilinear."""
+    def views(self, images: Tensor, matrices: Tensor) -> Tensor:
+        """Views before color distortion: float (B, 2, 3, patch, patch), 0 to 255, bilinear."""
         patch = self.options.patch
         height, width = images.shape[-2:]
         offset = torch.arange(patch, device=images.device) - (patch - 1) / 2
         y, x = torch.meshgrid(offset, offset, indexing="ij")
         # Sums of products by hand: a matrix product may be rounded to TF32 or bfloat16.
-        at = [row[..., :1, None] * x + row[..., 1:2, None] * y + row[..., 2:, None] for row in places.unbind(2)]
+        at = [row[..., :1, None] * x + row[..., 1:2, None] * y + row[..., 2:, None] for row in matrices.unbind(2)]
         # grid_sample counts from -1 at the first pixel's edge to 1 at the last one's.
         grid = torch.stack([(2 * one + 1) / size - 1 for one, size in zip(at, (width, height), strict=True)], dim=-1)
         sampled = F.grid_sample(
@@ -80,9 +81,9 @@ class ExemplarPatchesTask(PretextTask):
         return sampled.unflatten(2, (2, patch)).transpose(1, 2)
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, S, S) -> two views of each, float (B, 2, 3, patch, patch), normalized, and their places."""
+        """uint8 (B, 3, S, S) -> two views of each, float (B, 2, 3, patch, patch), normalized, and their matrices."""
         options = self.options
-        places = self.places(images, rng)
+        matrices = self.affine_matrices(images, rng)
         distorted = [
             color_jitter(
                 view,
@@ -93,12 +94,12 @@ class ExemplarPatchesTask(PretextTask):
                 hue=options.hue,
                 purpose=f"colors/{number}",
             )
-            for number, view in enumerate(self.views(images, places).unbind(1))
+            for number, view in enumerate(self.views(images, matrices).unbind(1))
         ]
-        return torch.stack([normalize(view, self.normalization) for view in distorted], dim=1), places
+        return torch.stack([normalize(view, self.normalization) for view in distorted], dim=1), matrices
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """The hinge, a mean over the images; accuracy: how often the other view is nearer than the other image."""
+        """Hinge loss, averaged over the images; accuracy: the other view is nearer than the other image."""
         inputs, _ = self.inputs(batch.images, rng)
         vectors = self.vectors(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
         one, two = vectors.unbind(1)
@@ -108,11 +109,11 @@ class ExemplarPatchesTask(PretextTask):
         return {"loss": loss, "accuracy": (alike < unlike).float().mean()}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """The image with its two views, and the neighbor's first view."""
-        inputs, places = self.inputs(batch.images, rng)
+        """The image with its two views, and the partner's first view."""
+        inputs, matrices = self.inputs(batch.images, rng)
         end = self.options.patch / 2
         corners = torch.tensor([(-end, -end, 1), (end, -end, 1), (end, end, 1), (-end, end, 1)])
-        outlines = (places.cpu() @ corners.T).mT
+        outlines = (matrices.cpu() @ corners.T).mT
         marked = [outlined(image, outline) for image, outline in zip(batch.images, outlines, strict=True)]
         first, second = (visible(view) for view in inputs.unbind(1))
         other = first[paired_indices(len(first), "Exemplar on patches")]
@@ -122,10 +123,3 @@ class ExemplarPatchesTask(PretextTask):
             ("x2: near to it", second),
             ("x3: far from it", other),
         ]
-
-
-def build(
-    options: ExemplarPatches, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> ExemplarPatchesTask:
-    """The task with a fresh head, and a fresh backbone unless one is `shared`."""
-    return ExemplarPatchesTask(options, backbone, seed, shared)

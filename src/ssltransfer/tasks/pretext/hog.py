@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import faiss
 import numpy as np
 import torch
@@ -19,22 +17,26 @@ from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.hog_words import DESCRIPTOR, hog
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.pretext.base import BuiltModel
+from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
 BATCH = 32
-LEAST_OF_A_IMAGE = 50  # a million descriptors are 20,000 images of ImageNet, not a pass over all of it
+MIN_PER_IMAGE = 50  # a million descriptors come from 20,000 images of ImageNet, not from a pass over all of it
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
-    """k-means of HOG descriptors that were drawn alike from images spread evenly over the set.
+@FIXED_MODELS.register(Hog)
+def build_vocabulary(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
+    """k-means of HOG descriptors of evenly spaced images, the same number from each.
 
     Raises:
-        ArtifactError: the images have fewer descriptors than there are to be words.
+        ArtifactError: the images have fewer descriptors than the vocabulary has words.
     """
-    assert isinstance(spec.task, Hog) and isinstance(spec.backbone, HogWordsOptions) and index is not None
-    descriptors, images = sample_descriptors(index, spec.task.num_descriptors, spec.backbone, spec.seed, devices)
+    assert isinstance(spec.task, Hog) and isinstance(spec.backbone, HogWordsOptions)
+    assert inputs.index is not None
+    descriptors, images = sample_descriptors(
+        inputs.index, spec.task.num_descriptors, spec.backbone, spec.seed, inputs.devices
+    )
     if len(descriptors) < spec.backbone.vocabulary_size:
         raise ArtifactError(
             f"{len(descriptors)} HOG descriptors of {images} images cannot make {spec.backbone.vocabulary_size} words; "
@@ -58,14 +60,14 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
 def sample_descriptors(
     index: Index, sampled: int, options: HogWordsOptions, seed: int, devices: Devices
 ) -> tuple[np.ndarray, int]:
-    """At most `sampled` descriptors, float32 (n, 36), and how many images they are from.
+    """At most `sampled` descriptors, float32 (n, 36), and the number of images they are from.
 
-    Every image gives the same number; which images and which descriptors depends on the seed alone.
+    Every image gives the same number of descriptors; the choice depends on the seed alone.
     """
     per_image = (options.img_size // options.hog_cell - 1) ** 2
-    each = min(per_image, sampled, max(LEAST_OF_A_IMAGE, -(-sampled // len(index))))
+    each = min(per_image, sampled, max(MIN_PER_IMAGE, -(-sampled // len(index))))
     count = min(len(index), max(1, sampled // each))
-    ids = [place * len(index) // count for place in range(count)]
+    ids = [number * len(index) // count for number in range(count)]
     view = ResizeCenterCrop(options.short_side, options.img_size)
     found = np.empty((count * each, DESCRIPTOR), np.float32)
     progress = Progress("descriptors", 0, -(-count // BATCH), BATCH)

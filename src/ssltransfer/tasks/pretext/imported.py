@@ -1,30 +1,26 @@
-"""A network from elsewhere: a state dict becomes a model like any other."""
+"""Imported weights: a state dict becomes a model like any other."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ssltransfer.artifacts.files import ArtifactError, file_digest
-from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
 from ssltransfer.models.weights import read_metadata, verify_activations
-from ssltransfer.tasks.pretext.base import BuiltModel
-from ssltransfer.training.devices import Devices
+from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
-    """The backbone filled from the file: with its fully-connected layers, if the file has any of them.
+@FIXED_MODELS.register(Imported)
+def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
+    """The backbone with the weights of the file, with fully-connected layers if the file has any of them.
 
-    A file of convolutions alone (a checkpoint from which a head was cut) gives a model whose fully-connected layers
-    cannot be asked for; a line says so. A file that this package wrote says its own normalization, and is proved.
+    A file of this package contains its normalization and activations, which are verified.
 
     Raises:
-        ArtifactError: no such file, not only tensors, a tensor that is missing or has another shape, or another
-            normalization than the file's own.
+        ArtifactError: the file is missing or has other content than tensors, a tensor is missing or has another shape,
+            or the task's normalization differs from the file's.
     """
     assert isinstance(spec.task, Imported)
     task, file = spec.task, spec.task.file.expanduser()
@@ -34,7 +30,7 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     full = set(backbone.state_dict()) - set(convolutions.state_dict())
     if full and not full & endings(tensors):
         backbone = convolutions
-        print(f"{file}: holds no fully-connected layers; the layers are {', '.join(backbone.layers)}.", flush=True)
+        print(f"{file}: no fully-connected layers; the layers are {', '.join(backbone.layers)}.", flush=True)
     matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing)
     print(f"{file}: {matched}", flush=True)
     about = read_metadata(file)

@@ -1,4 +1,4 @@
-"""Jigsaw (Noroozi & Favaro 2016): nine tiles of a image in one of N orders; which one?"""
+"""Jigsaw (Noroozi & Favaro 2016): classify the permutation of nine tiles of an image."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from ssltransfer.data.permutations import max_hamming_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, permute
 from ssltransfer.models.normalize import Normalize
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
 
+@PRETEXT_TASKS.register(Jigsaw)
 class JigsawTask(PuzzleTask):
-    """Which permutation were the tiles put in?
+    """Classification of the permutation of the tiles.
 
-    Released JigsawPuzzleSolver and its PyTorch port: 255-pixel center crop of a image with short side 256, a tile of
-    64 anywhere in each cell of 85, each color channel shifted by itself, 30 % of the images gray, each tile and
-    channel to zero mean and unit deviation (protocols 1.1).
+    Released JigsawPuzzleSolver and its PyTorch port: 255-pixel center crop of an image with short side 256, a random
+    tile of 64 in each cell of 85, an independent shift of each color channel, 30 % of the images gray, each channel of
+    a tile standardized (protocols 1.1).
     """
 
     normalization: Normalize = "per-channel"
@@ -35,8 +37,3 @@ class JigsawTask(PuzzleTask):
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
         puzzle = random_grayscale(permute(tiles, self.permutations, label), rng, self.options.grayscale_prob)
         return standardize(puzzle, per_channel=True, floor=1e-5), label
-
-
-def build(options: Jigsaw, backbone: BackboneOptions, seed: int) -> JigsawTask:
-    """The task with fresh weights."""
-    return JigsawTask(options, backbone, seed)

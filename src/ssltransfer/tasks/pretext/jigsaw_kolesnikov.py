@@ -1,4 +1,4 @@
-"""Jigsaw of embedded patches (Kolesnikov et al. 2019): each image in several orders; which ones?"""
+"""Jigsaw of embedded patches (Kolesnikov et al. 2019): classify several permutations of each image."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.permutations import max_hamming_set
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
 
+@PRETEXT_TASKS.register(JigsawKolesnikov)
 class JigsawKolesnikovTask(PatchTask):
-    """Embeddings of nine patches in one of 100 orders (protocols 1.4).
+    """Classification of permutations of nine embedded patches, out of 100 (protocols 1.4).
 
     Each patch passes the backbone once. The embeddings are joined in `permutations_per_image` different orders, which
     are drawn per image, as in the paper; the released code draws them per batch, "for simplicity". The released set of
@@ -25,7 +27,7 @@ class JigsawKolesnikovTask(PatchTask):
     def __init__(self, options: JigsawKolesnikov, backbone: BackboneOptions, seed: int):
         super().__init__(options, options.permutations)
         self.options = options
-        # The set is part of the task, not of its seed: runs that differ in their seed stay comparable.
+        # The set does not depend on the seed, so that runs with different seeds are comparable.
         self.register_buffer("permutations", torch.from_numpy(max_hamming_set(options.permutations)))
         self.network = PatchNetwork(backbone, options, joined=9, answers=options.permutations, seed=seed)
         self.backbone = self.network.backbone
@@ -40,7 +42,7 @@ class JigsawKolesnikovTask(PatchTask):
         return permutations[labels].long()
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """The patches in two of the orders, and the first put back by the permutation that is the answer."""
+        """The patches in two of the orders, and the first order undone by its label."""
         patches, labels = self.inputs(batch.images, rng)
         orders = self.orders(labels[:, :2])
         image = torch.arange(len(patches), device=patches.device)[:, None, None]
@@ -48,8 +50,3 @@ class JigsawKolesnikovTask(PatchTask):
         back = shown[:, 0][image[:, 0], orders[:, 0].argsort(dim=1)]
         joined = [(f"input: order {number}", mosaic(one)) for number, one in enumerate(shown.unbind(1), 1)]
         return [("image", batch.images), *joined, ("order 1 put back by the answer", mosaic(back))]
-
-
-def build(options: JigsawKolesnikov, backbone: BackboneOptions, seed: int) -> JigsawKolesnikovTask:
-    """The task with fresh weights."""
-    return JigsawKolesnikovTask(options, backbone, seed)

@@ -12,16 +12,15 @@ from ssltransfer.data.permutations import accept, min_distance_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import paired_indices
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, paired_indices
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
 
+@PRETEXT_TASKS.register(JigsawPP)
 class JigsawPPTask(PuzzleTask):
-    """Which permutation were the tiles put in, whatever one or two of them show?
+    """Classification of the permutation of the tiles, up to two of which come from another image.
 
-    Images are taken in pairs: each one's occluders come from its neighbor in the batch (place p and p xor 1), a
-    random other image since the order is random, and one that lies in the same micro-batch on the same device
-    however the batch is divided. Nothing is decoded twice.
+    Images are taken in pairs: the occluders of an image come from its partner in the batch (`paired_indices`).
     """
 
     normalization: Normalize = "per-image"
@@ -30,7 +29,7 @@ class JigsawPPTask(PuzzleTask):
         permutations = min_distance_set(
             options.permutations, min_distance=options.min_distance, mean_target=options.target_mean_hamming
         )
-        # The mean of a handful scatters widely; the published range is one for hundreds.
+        # The published range is for hundreds of permutations; the mean of a few varies widely.
         mean_range = (0.85, 0.90) if options.permutations >= 100 else (0.0, 1.0)
         accept(permutations, n=options.permutations, min_distance=options.min_distance, mean_range=mean_range)
         super().__init__(options, backbone, seed, permutations)
@@ -57,14 +56,9 @@ class JigsawPPTask(PuzzleTask):
         )
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
         puzzle, _ = occlude(permute(tiles, self.permutations, label), others, rng, counts=self.options.occluders)
-        # Once for the whole puzzle, occluders alike: a difference in color must not give them away.
+        # Once for the puzzle with its occluders: a difference in color would reveal them.
         puzzle = random_grayscale(puzzle, rng, self.options.grayscale_prob)
         if self.options.color_projection_prob:
             some = rng.uniform("projection", 1)[:, :, None, None, None] < self.options.color_projection_prob
             puzzle = torch.where(some, project_colors(puzzle), puzzle)
         return standardize(puzzle), label
-
-
-def build(options: JigsawPP, backbone: BackboneOptions, seed: int) -> JigsawPPTask:
-    """The task with fresh weights."""
-    return JigsawPPTask(options, backbone, seed)

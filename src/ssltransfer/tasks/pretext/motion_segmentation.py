@@ -1,4 +1,4 @@
-"""Motion segmentation (Doersch & Zisserman 2017): what in a single frame is going to move by itself?"""
+"""Motion segmentation (Doersch & Zisserman 2017): which pixels of a single frame are going to move?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ssltransfer.data.transforms import JointTransform, resize
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,16 @@ class WithMotion(JointTransform):
         return {"image": resize(image, self.height, self.width), "motion": cells}
 
 
+@PRETEXT_TASKS.register(MotionSegmentation)
 class MotionSegmentationTask(PretextTask):
-    """Cross-entropy of each cell with what was found to move from this frame on (protocols 1.8).
+    """Binary cross-entropy of each cell with the motion that follows this frame (protocols 1.8).
 
-    Two 1x1 convolutions with ReLU and one to a single channel stand on the last map of the backbone: block3 at output
-    stride 8 gives a cell of 8 x 8 pixels a value. Where the map of a backbone is another one, a place of it is
-    foreground if at least half of the cells are that it stands for.
-
-    Args:
-        options: of the task.
-        backbone: of the network.
-        seed: of fresh weights.
-        shared: a backbone that other tasks train too.
+    The head on the backbone's last map has two 1x1 convolutions with ReLU and one to a single channel. block3 at output
+    stride 8 has one location per cell of 8 x 8 pixels. A location of a map of another size is foreground if at least
+    half of its cells are.
 
     Raises:
-        LayerError: the images vanish on the way through the backbone.
+        LayerError: the images are too small for the backbone.
     """
 
     normalization: Normalize = "imagenet"
@@ -103,7 +98,7 @@ class MotionSegmentationTask(PretextTask):
         return WithMotion(*self.options.input)
 
     def inputs(self, batch: Batch, rng: SampleRNG) -> tuple[Tensor, Tensor]:
-        """Float (B, 3, H, W), normalized, and uint8 (B, h, w), some of both mirrored."""
+        """Images float (B, 3, H, W), normalized, and cells uint8 (B, h, w), both randomly flipped."""
         images, cells = batch.images, batch.targets["motion"]
         if self.training and self.options.hflip:
             mirrored = rng.uniform("mirror", 1)[:, 0] < 0.5
@@ -112,7 +107,7 @@ class MotionSegmentationTask(PretextTask):
         return normalize(images, self.normalization), cells
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """Binary cross-entropy over the cells; intersection over union and true share of the foreground."""
+        """Binary cross-entropy over the cells; intersection over union, and fraction of foreground."""
         inputs, cells = self.inputs(batch, rng)
         logits = self.head(self.backbone(inputs, [self.layer])[self.layer])[:, 0].float()
         truth = bilinear_sample(cells, (logits.shape[-2], logits.shape[-1]))
@@ -135,7 +130,7 @@ class MotionSegmentationTask(PretextTask):
 
 
 def bilinear_sample(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (B, h, w) -> float32 (B, H, W): 1 where at least half of the cells that a place stands for are."""
+    """uint8 (B, h, w) -> float32 (B, H, W): 1 where at least half of the cells of a location are."""
     if cells.shape[-2:] == size:
         return cells.float()
     return (F.adaptive_avg_pool2d(cells.float(), size) >= 0.5).float()
@@ -145,10 +140,3 @@ def overlap(found: Tensor, truth: Tensor) -> Tensor:
     """Mean over images of intersection over union, bool (B, H, W) each; 1 where neither has any foreground."""
     both, either = ((part).sum((1, 2)).float() for part in (found & truth, found | truth))
     return torch.where(either > 0, both / either.clamp(min=1), 1.0).mean()
-
-
-def build(
-    options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> MotionSegmentationTask:
-    """The task with fresh weights."""
-    return MotionSegmentationTask(options, backbone, seed, shared)

@@ -1,9 +1,8 @@
-"""Several tasks on one backbone, in turns (Doersch & Zisserman 2017; protocols 1.9)."""
+"""Multi-task training on one backbone (Doersch & Zisserman 2017; protocols 1.9)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -13,37 +12,37 @@ from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import MultiTask
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask, Trainable
+from ssltransfer.tasks.pretext.base import PretextTask, Trainable, build_task
 from ssltransfer.training.multi_task import TaskRun
 from ssltransfer.training.task import TaskWrapper
 
 
 def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
-    """The tasks of a pretext on their backbone, in the order of their names.
+    """The tasks of a multi-task pretext on their common backbone, in the order of their names.
 
-    The first one has the pretext's seed, so that a task alone is the plain task; the others have seeds made of it and
-    of their names.
+    The first task has the pretext's seed, so that a single task gives the same result as without multi-task. The seeds
+    of the others depend on it and on their names.
 
     Args:
         spec: of a pretext whose task is `multi-task`.
-        images: index of each dataset that it names.
+        images: index of each of its datasets.
     """
     multi = spec.task
     assert isinstance(multi, MultiTask)
     backbone = build_backbone(spec.backbone, include_top=False, seed=spec.seed)
     parts = spec.parts
     shares = multi.task_weights({name: part.schedule.batch_size for name, part in parts.items() if part.schedule})
-    rules: dict[str, Normalize] = {}
+    normalizations: dict[str, Normalize] = {}
     runs: list[TaskRun] = []
     for name, part in parts.items():
         assert part.data is not None and part.schedule is not None
         seed = seed_of(spec.seed, "member", name) if runs else spec.seed
-        task = _task(part, backbone if multi.l1_layer_mix is None else MixedBackbone(backbone), seed)
-        rules[name] = task.normalization
+        shared = backbone if multi.l1_layer_mix is None else MixedBackbone(backbone)
+        task = build_task(part.task, part.backbone, seed, shared)
+        normalizations[name] = task.normalization
         val = images[part.val] if part.val else None
         learned = task if multi.l1_layer_mix is None else WithL1Penalty(task, multi.l1_layer_mix)
         runs.append(TaskRun(learned, images[part.data], part.schedule, seed, val, name, shares[name]))
@@ -53,21 +52,15 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
         chance_losses = {run.name: run.task.chance_loss for run in runs}
         return {"chance_losses": chance_losses} | ({"mixes": mixes} if mixes else {})
 
-    return Trainable(runs, backbone, rules[multi.normalization_from or runs[0].name], content)
-
-
-def _task(part: Pretext, backbone: Backbone, seed: int) -> PretextTask:
-    module = import_module(f"ssltransfer.tasks.pretext.{part.task.module}")
-    task: PretextTask = module.build(part.task, part.backbone, seed, backbone)
-    return task
+    return Trainable(runs, backbone, normalizations[multi.normalization_from or runs[0].name], content)
 
 
 class WithL1Penalty(TaskWrapper):
-    """A task on a mixed backbone, with an L1 penalty of its mix; on validation images the loss is the task's own.
+    """A task on a mixed backbone, with an L1 penalty of its layer mix in training.
 
     Args:
-        task: whose backbone is a `MixedBackbone`.
-        strength: what the penalty is multiplied with.
+        task: its backbone is a `MixedBackbone`.
+        strength: factor of the penalty.
     """
 
     def __init__(self, task: PretextTask, strength: float):

@@ -1,4 +1,4 @@
-"""What a network says of an input as one short vector: Kolesnikov's logits layer."""
+"""Embedding of an input: the logits layer of Kolesnikov et al. 2019."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 
 
 class PatchEmbed(nn.Module):
-    """A linear layer of `size` outputs on the pre-logits, as Kolesnikov et al. 2019 use the 1000 logits of a network.
+    """A linear layer on the pre-logits, as Kolesnikov et al. 2019 use the 1000 logits of a network.
 
-    Backbones that do not end in a vector give pool5 instead.
+    For backbones that do not end in a vector it is on pool5.
 
     Args:
-        backbone: whose output is read.
+        backbone: is called on the inputs.
         side: of the square inputs, in pixels.
-        what: the inputs' name for an error message.
-        size: of the embedding.
+        what: name of the inputs in errors.
+        size: dimension of the embedding.
         seed: of the layer's weights.
 
     Raises:
-        LayerError: inputs of this side vanish on the way.
+        LayerError: the inputs are too small for the backbone.
     """
 
     def __init__(self, backbone: Backbone, side: int, what: str, size: int, *, seed: int):
         super().__init__()
         self.backbone = backbone
-        # What follows the global average, if anything does, is a vector too.
+        # The layers after the global average, if there are any, are vectors too.
         self.layer = backbone.layers[-1] if "pool" in backbone.layers else None
         self.pool5 = None if self.layer else PooledBackbone(backbone, side, what)
         features = self.pool5.features if self.pool5 else backbone.shapes(side)[self.layer or ""][0]

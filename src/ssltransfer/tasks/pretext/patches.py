@@ -1,4 +1,4 @@
-"""Tasks on nine patches (Kolesnikov et al. 2019): jigsaw and relative patch location share all but the question."""
+"""Tasks on nine patches (Kolesnikov et al. 2019): what jigsaw and relative patch location share."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from ssltransfer.training.task import accuracy
 
 
 class PatchNetwork(nn.Module):
-    """Every patch embedded once; then some of the nine embeddings, joined in an order, become an answer.
+    """Embeddings of nine patches; some of them, concatenated in an order, are classified.
 
-    Released patch_utils.py: the network's 1000 logits for each patch, joined, 4096 units with batch normalization, ReLU
-    and dropout, the answers (protocols 1.4). The code joins the embeddings number by number instead of one after the
-    other, which is the same network with its weights in another order.
+    Released patch_utils.py: the network's 1000 logits of each patch, concatenated, 4096 units with batch normalization,
+    ReLU and dropout, the classes (protocols 1.4). The released code interleaves the embeddings instead of concatenating
+    them, which is the same network with its weights in another order.
 
     Args:
-        backbone: on patches: finer stem and last block (2.3).
+        backbone: built for patches, with finer stem and last block (2.3).
         task: sizes.
-        joined: embeddings of an answer.
-        answers: how many there are to choose from.
+        joined: number of embeddings that are concatenated.
+        answers: number of classes.
         seed: of all weights.
 
     Raises:
@@ -59,11 +59,11 @@ class PatchNetwork(nn.Module):
             initialize_last(self.fc8)
 
     def forward(self, patches: Tensor, order: Tensor) -> Tensor:
-        """Logits (B * M, answers) of M questions on each image.
+        """Logits (B * M, answers) of M orders of each image.
 
         Args:
             patches: float (B, 9, 3, t, t), row by row as in the image.
-            order: int64 (B, M, joined), which patches are joined, in which order.
+            order: int64 (B, M, joined), indices of the patches that are concatenated.
         """
         each = self.embedding(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
         image = torch.arange(len(each), device=each.device)[:, None, None]
@@ -72,12 +72,11 @@ class PatchNetwork(nn.Module):
 
 
 class PatchTask(PretextTask):
-    """Nine patches of a image, and several questions on their order.
+    """Classification of M orders of the nine patches of an image.
 
-    Released preprocessing (protocols 1.4): the whole image as a square of 292, gray with probability .66, a random
-    crop of 255 in 3x3 cells of 85, a random 64x64 of each, every one with zero mean and unit deviation over pixels and
-    channels. Validation images are cut at the center, the patches from the middle of their cells; whether they are gray
-    and what is asked is drawn, the same each time.
+    Released preprocessing (protocols 1.4): the whole image as a square of 292, gray with probability .66, a random crop
+    of 255 in 3x3 cells of 85, a random 64x64 of each, standardized over pixels and channels. Validation images have a
+    center crop, and patches from the centers of the cells; gray and labels are random, the same in each validation.
     """
 
     normalization: Normalize = "per-image"
@@ -90,19 +89,11 @@ class PatchTask(PretextTask):
 
     @property
     def transform(self) -> Warp:
-        """The whole image, its aspect lost."""
+        """The whole image, resized to a square."""
         return Warp(self.patch_options.resize)
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
-        """What the network is given.
-
-        Args:
-            images: uint8 (B, 3, S, S).
-            rng: random numbers of the images.
-
-        Returns:
-            Patches, normalized, in the image's order: float (B, 9, 3, t, t); the right answers: int64 (B, M).
-        """
+        """uint8 (B, 3, S, S) -> patches, normalized, float (B, 9, 3, t, t), and labels, int64 (B, M)."""
         options, cut = self.patch_options, self.patch_options.tiles
         patches = cut_tiles(
             images,
@@ -117,14 +108,14 @@ class PatchTask(PretextTask):
 
     @abstractmethod
     def labels(self, rng: SampleRNG) -> Tensor:
-        """The right answers, int64 (B, M)."""
+        """Labels, int64 (B, M)."""
 
     @abstractmethod
     def orders(self, labels: Tensor) -> Tensor:
-        """Answers (B, M) -> the patches that are joined for each, int64 (B, M, joined)."""
+        """Labels (B, M) -> indices of the patches that are concatenated, int64 (B, M, joined)."""
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """Cross-entropy over the answers, a mean over the questions."""
+        """Cross-entropy, averaged over the orders."""
         patches, labels = self.inputs(batch.images, rng)
         logits, target = self.network(patches, self.orders(labels)), labels.flatten()
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}

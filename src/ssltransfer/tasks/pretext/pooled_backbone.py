@@ -1,4 +1,4 @@
-"""The convolutions of a backbone as far as a head reads them."""
+"""The part of a backbone below the head of a pretext task."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ssltransfer.models.backbone import Backbone, LayerError
 
 
 def last_map(backbone: Backbone, side: int, what: str) -> tuple[str, tuple[int, int, int]]:
-    """The backbone's last layer that is no pool, and its channels, height and width for one input.
+    """The backbone's last spatial layer, and its channels, height and width.
 
     Args:
-        backbone: whose convolutions are read.
+        backbone: is called on the inputs.
         side: of the square inputs, in pixels.
-        what: the inputs' name for the error message.
+        what: name of the inputs in errors.
 
     Raises:
-        LayerError: inputs of this side vanish on the way.
+        LayerError: the inputs are too small for the backbone.
     """
     layer = backbone.options.spatial_layers[-1]
     channels, rows, columns = _shape(backbone, layer, side, what)
@@ -48,15 +48,15 @@ class PooledBackbone(nn.Module):
     learns (`representation`, fc7 of vgg19-bn), that vector is used.
 
     Args:
-        backbone: whose convolutions are read.
+        backbone: is called on the inputs.
         side: of the square inputs, in pixels.
-        what: the inputs' name for the error message.
+        what: name of the inputs in errors.
 
     Attributes:
         features: length of the vector for each input.
 
     Raises:
-        LayerError: inputs of this side vanish on the way.
+        LayerError: the inputs are too small for the backbone.
     """
 
     def __init__(self, backbone: Backbone, side: int, what: str):

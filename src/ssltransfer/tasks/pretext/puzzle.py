@@ -1,4 +1,4 @@
-"""What the two jigsaws of the context-free network share: its weights, its loss, and how a puzzle is shown."""
+"""What jigsaw and jigsaw++ share: the context-free network, its loss, and the drawing of a puzzle."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from ssltransfer.training.task import accuracy
 
 
 class PuzzleTask(PretextTask):
-    """Which permutation were the nine tiles put in?
+    """Classification of the permutation of nine tiles.
 
     Args:
         options: of the network and the cut.
         backbone: of the network.
         seed: of fresh weights.
-        permutations: (N, 9). They are part of the task, not of its seed: runs that differ in their seed stay
-            comparable.
+        permutations: (N, 9). They do not depend on the seed, so that runs with different seeds are comparable.
     """
 
     def __init__(self, options: Jigsaw | JigsawPP, backbone: BackboneOptions, seed: int, permutations: np.ndarray):
@@ -66,7 +65,7 @@ class PuzzleTask(PretextTask):
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """The puzzle, and its tiles put back by the permutation that is the answer."""
+        """The puzzle, and its permutation undone by the label."""
         puzzles, label = self.puzzles(batch.images, rng)
         solved = permute(puzzles, self.permutations.argsort(dim=1), label)
         return [

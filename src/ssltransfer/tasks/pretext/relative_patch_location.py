@@ -1,4 +1,4 @@
-"""Relative patch location (Kolesnikov et al. 2019): where does a patch lie as seen from the center one?"""
+"""Relative patch location (Kolesnikov et al. 2019): which neighbor of the center patch is a patch?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
 CENTER = 4
-AROUND = tuple(cell for cell in range(9) if cell != CENTER)  # cell of each answer, in the order of OFFSETS
+AROUND = tuple(cell for cell in range(9) if cell != CENTER)  # cell of each label, in the order of OFFSETS
 
 
+@PRETEXT_TASKS.register(RelativePatchLocation)
 class RelativePatchLocationTask(PatchTask):
     """All eight pairs of an outer patch and the center one, of each image (protocols 1.3b)."""
 
@@ -26,7 +28,7 @@ class RelativePatchLocationTask(PatchTask):
         self.backbone = self.network.backbone
 
     def labels(self, rng: SampleRNG) -> Tensor:
-        """Every place once, int64 (B, 8)."""
+        """Every neighbor once, int64 (B, 8)."""
         return torch.arange(len(OFFSETS), device=rng.key.device).repeat(len(rng.key), 1)
 
     def orders(self, labels: Tensor) -> Tensor:
@@ -35,12 +37,7 @@ class RelativePatchLocationTask(PatchTask):
         return torch.stack([outer, torch.full_like(outer, CENTER)], dim=2)
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """The center patch, and the others with their answers."""
+        """The center patch, and the others with their labels."""
         patches = visible(self.inputs(batch.images, rng)[0])
         outer = [(f"answer: {answer}", patches[:, cell]) for answer, cell in enumerate(AROUND)]
         return [("image", batch.images), ("center", patches[:, CENTER]), *outer]
-
-
-def build(options: RelativePatchLocation, backbone: BackboneOptions, seed: int) -> RelativePatchLocationTask:
-    """The task with fresh weights."""
-    return RelativePatchLocationTask(options, backbone, seed)

@@ -14,11 +14,11 @@ from ssltransfer.tasks.pretext.pooled_backbone import last_map
 class PatchVectors(nn.Module):
     """Patches -> vectors: the backbone's last map through two residual units of stride 2, flattened.
 
-    12x12x1024 become 6x6x1024 and 3x3x512, a vector of 4608. The units are of the second form, each with a projection
-    of its normalized input; what comes out is the sum, which nothing normalizes.
+    12x12x1024 become 6x6x1024 and 3x3x512, a vector of 4608. The units are of version 2, each with a
+    projection of its normalized input. The output is their sum, without a norm.
 
     Args:
-        backbone: whose last map, after its ReLU, is read.
+        backbone: its last map, after the ReLU, is the input of the units.
         options: sizes of the units.
         patch: side in pixels.
         seed: of the units' weights.
@@ -53,7 +53,7 @@ class PatchVectors(nn.Module):
 
 
 class ConnectedUnit(nn.Module):
-    """A bottleneck of the second form on vectors: its three convolutions are linear layers.
+    """A version 2 bottleneck on vectors: its three convolutions are linear layers.
 
     Args:
         width: of the input and the output.

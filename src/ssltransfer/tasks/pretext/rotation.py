@@ -1,4 +1,4 @@
-"""Rotation (Gidaris et al. 2018): by how many quarter turns was the image turned?"""
+"""Rotation (Gidaris et al. 2018): classify the rotation of an image by quarter turns."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Tra
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
 
+@PRETEXT_TASKS.register(Rotation)
 class RotationTask(PretextTask):
-    """All four rotations of each image stand in the same batch (protocols 1.5).
+    """All four rotations of each image are in the same batch (protocols 1.5).
 
-    Augmentation: a random box with ImageNet's mean and deviation (the AlexNet variant of Gidaris et al.), Inception's
-    (Kolesnikov et al. 2019: smaller boxes, distorted colors, range [-1, 1]; protocols 1.10), or a plain random crop.
-    Validation images are the central crop, 87.5 % of the short side, neither mirrored nor distorted.
+    Augmentation: a random resized crop with ImageNet's mean and standard deviation (the AlexNet variant of Gidaris et
+    al.), Inception's (Kolesnikov et al. 2019: smaller crops, distorted colors, range [-1, 1]; protocols 1.10), or a
+    random crop. Validation images are a center crop, 87.5 % of the short side, without augmentation.
 
-    Head: a residual network has its global average and one linear layer, and so has any that ends with a vector
-    (`BackboneOptions.embedding_layer`). The others have pool5, fc6 and fc7 without
-    bias, each with batch normalization (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer; the convolutions are
-    those of the backbone that was asked for, without batch normalization unless it has its own.
+    Head: one linear layer on backbones that end with a vector (`BackboneOptions.embedding_layer`), such as the global
+    average of a residual network. The others have pool5, fc6 and fc7 without bias, each with batch normalization
+    (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer.
     """
 
     def __init__(self, options: Rotation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
@@ -60,14 +60,14 @@ class RotationTask(PretextTask):
 
     @property
     def transform(self) -> Transform:
-        """A random box, or the square from which the device crops."""
+        """A random resized crop, or the square from which the device crops."""
         if self.options.augment == "crop":
             return ResizeCenterCrop(self.short_side, self.short_side)
         return RandomResizedCrop(self.size, scale=(0.05 if self.options.augment == "inception" else 0.08, 1.0))
 
     @property
     def val_transform(self) -> Transform:
-        """The central crop."""
+        """The center crop."""
         return ResizeCenterCrop(self.short_side, self.size)
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class RotationTask(PretextTask):
         return {"loss": F.cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """Each of the four."""
+        """The four rotations."""
         turned = visible(self.inputs(batch.images, rng)[0]).unflatten(0, (-1, 4)).unbind(1)
         return [
             ("image", batch.images),
@@ -101,8 +101,3 @@ class RotationTask(PretextTask):
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)
-
-
-def build(options: Rotation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None) -> RotationTask:
-    """The task with fresh weights; on a backbone that others train too, if `shared` is given."""
-    return RotationTask(options, backbone, seed, shared)

@@ -1,4 +1,4 @@
-"""A copy of a pretext's backbone from before its end, as a model of its own."""
+"""Snapshots of a pretext's backbone during its training, each a model of its own."""
 
 from __future__ import annotations
 
@@ -8,46 +8,45 @@ import safetensors.torch
 import torch
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json
-from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Snapshot
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
-from ssltransfer.tasks.pretext.base import BuiltModel
-from ssltransfer.training.devices import Devices
+from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
 FOLDER = "snapshots"  # in the work directory of the pretext
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, model: Path) -> BuiltModel:
-    """The backbone as it was.
-
-    Args:
-        model: manifest of the pretext that was trained.
+@FIXED_MODELS.register(Snapshot)
+def load_snapshot(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
+    """The backbone after a step of the training of `inputs.source`.
 
     Raises:
-        ArtifactError: it kept no such snapshot, or the file is another one.
+        ArtifactError: the training has no such snapshot, or the file has changed.
     """
-    assert isinstance(spec.task, Snapshot)
+    assert isinstance(spec.task, Snapshot) and inputs.source is not None
+    model = inputs.source
     about = read_json(model)
     file = file_of(model.parent / "work" / about["work"], spec.task.step)
     digest = about.get(FOLDER, {}).get(str(spec.task.step))
     if digest is None or not file.is_file() or file_digest(file) != digest:
-        raise ArtifactError(f"{file}: not the snapshot that {model} speaks of; remove {model} and run its stage again.")
+        raise ArtifactError(
+            f"{file}: missing or changed since {model} was written; remove {model} and run its stage again."
+        )
     backbone = build_backbone(spec.backbone, include_top=False)
     load_tensors(backbone, read_tensors(file), file, prefix="")
     return BuiltModel(backbone, about["normalize"])
 
 
 def file_of(folder: Path, step: int) -> Path:
-    """Where the snapshot after a step lies."""
+    """File of the snapshot after a step, in the work directory."""
     return folder / FOLDER / f"{step}.safetensors"
 
 
 @torch.no_grad()
-def keep(backbone: Backbone, folder: Path, step: int) -> None:
-    """Write one."""
+def save_snapshot(backbone: Backbone, folder: Path, step: int) -> None:
+    """Write the snapshot after a step."""
     file = file_of(folder, step)
     file.parent.mkdir(exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}

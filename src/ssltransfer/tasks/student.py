@@ -1,4 +1,4 @@
-"""What all student methods are given, and what they give: a backbone that learns on views of images."""
+"""What all student methods share: their inputs, and a backbone that is trained on views of images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Student
-from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.device_ops import center_crop, random_crop, random_hflip
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
@@ -19,23 +17,19 @@ from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Tra
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
+from ssltransfer.registry import Registry
 from ssltransfer.training.task import BackboneTask
-
-BuildTask = Callable[[TaskOptions, BackboneOptions, int], BackboneTask]
 
 
 @dataclass(frozen=True)
 class StudentInputs:
-    """What the stage was called with.
+    """Inputs of the student stage.
 
     Attributes:
-        spec: what is trained.
-        index: training images.
-        val: images on which the loss is also measured.
-        labels, val_labels: pseudo-labels of those, where the method learns from them.
-        teacher: manifest of the model that is asked about each view.
-        features, val_features: manifests of what it said of the whole images, where that is read instead.
-        build_task: makes the pretext task of these options and this seed on such a backbone, where its loss is learned.
+        index, val: training and validation images.
+        labels, val_labels: pseudo-labels of these images, for methods that learn them.
+        teacher: manifest of an online teacher.
+        features, val_features: manifests of stored features of the teacher, used instead.
     """
 
     spec: Student
@@ -46,19 +40,17 @@ class StudentInputs:
     teacher: Path | None = None
     features: Path | None = None
     val_features: Path | None = None
-    build_task: BuildTask | None = None
 
 
 class StudentTask(BackboneTask):
-    """A fresh backbone, and the views of images that it learns on.
+    """A fresh backbone, and the views of images that it is trained on.
 
     Args:
-        spec: what is trained.
+        spec: of the student.
         backbone: default: that of `spec`, with its fully-connected layers.
 
     Attributes:
-        backbone: what is written in the end; heads, queues and slow copies stay behind.
-        normalization: normalization of its images.
+        backbone: the model that is exported, without heads, queues and momentum encoders.
     """
 
     normalization: Normalize = "imagenet"
@@ -71,12 +63,12 @@ class StudentTask(BackboneTask):
         self.backbone = backbone
 
     def written(self) -> Backbone:
-        """The backbone as other stages read it."""
+        """The backbone that is exported."""
         return self.backbone
 
     @property
     def transform(self) -> Transform:
-        """CPU part: a warp or square from which the device crops, the random box itself, or the central square."""
+        """CPU part: an image from which the device crops, or the random or center crop itself."""
         backbone = self.spec.backbone
         if self.spec.method.augment == "random-resized-crop":
             return RandomResizedCrop(backbone.img_size)
@@ -88,15 +80,20 @@ class StudentTask(BackboneTask):
 
     @property
     def val_transform(self) -> Transform:
-        """The whole view, cropped at its center on the device."""
+        """Center crop; after a warp, the device crops."""
         backbone = self.spec.backbone
         if self.spec.method.augment == "warp-crop":
             return Warp(backbone.short_side)
         return ResizeCenterCrop(backbone.short_side, backbone.img_size)
 
     def views(self, batch: Batch, rng: SampleRNG) -> Tensor:
-        """uint8 (B, 3, S, S) -> uint8 (B, 3, size, size): cropped and mirrored at random while it trains."""
+        """uint8 (B, 3, S, S) -> uint8 (B, 3, size, size): randomly cropped and flipped in training."""
         size = self.spec.backbone.img_size
         if self.training and self.spec.method.augment != "none":
             return random_hflip(random_crop(batch.images, rng, size), rng)
         return center_crop(batch.images, size)
+
+
+STUDENT_METHODS: Registry[Callable[[StudentInputs], StudentTask]] = Registry(
+    "ssltransfer.tasks.distillation", "ssltransfer.tasks"
+)

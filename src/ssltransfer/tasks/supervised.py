@@ -1,4 +1,4 @@
-"""A classifier from scratch: what cluster classification and the supervised control share."""
+"""Supervised baseline, and the classifier that it shares with cluster classification."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.entities import Student
+from ssltransfer.config.methods import Supervised
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.distillation.base import StudentTask
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
 from ssltransfer.training.task import accuracy
 
 
 class Classifier(StudentTask):
-    """A backbone with a fresh k-way layer, trained by cross-entropy on one label a image.
+    """A backbone with a fresh k-way layer, trained by cross-entropy on one label per image.
 
     The standard supervised CaffeNet recipe (bvlc_reference_caffenet; Noroozi et al. 2018: pseudo-labels are learned
-    with it): 256 x 256 warp, random 227 crop, mirror. The head stays behind when the backbone is written.
+    with it): 256 x 256 warp, random 227 crop, flip. The head is not exported.
 
     Args:
         spec: backbone, augmentation and seed.
@@ -55,3 +57,16 @@ class Classifier(StudentTask):
         target = labels[batch.ids]
         logits = self.head(self.backbone(normalize(images, self.normalization))[self.backbone.layers[-1]])
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
+
+
+@STUDENT_METHODS.register(Supervised)
+def supervised(given: StudentInputs) -> Classifier:
+    """The classifier of the true labels.
+
+    Raises:
+        ArtifactError: there are fewer than two classes.
+    """
+    index, val = given.index, given.val
+    if len(np.unique(index.labels)) < 2:
+        raise ArtifactError(f"{given.spec.data}: all images have the same class; name another dataset.")
+    return Classifier(given.spec, index.labels, None if val is None else val.labels, len(index.classes))
