@@ -10,7 +10,7 @@ import torch
 from benchmarks.harness.limits import product
 from benchmarks.harness.measure import OURS, Comparison, Figure, Setting, in_turns
 from ssltransfer.kmeans import PointLoader
-from ssltransfer.kmeans.lloyd import TorchStep
+from ssltransfer.kmeans.update import TorchStep
 
 DEVICES = ("cpu", "cuda")
 GOAL, SECONDS = 0.6, 15.0

@@ -146,7 +146,7 @@ def test_a_store_of_another_backbone_or_of_other_images_is_not_taken(
 
 def test_a_model_that_is_none_is_refused(tmp_path: Path, objects_path: Path):
     write_json(tmp_path / "x.json", {"stage": "cluster"})
-    with pytest.raises(ArtifactError, match="not a manifest of a model"):
+    with pytest.raises(ArtifactError, match="not the manifest of a model"):
         features.run(
             spec_of(), model=tmp_path / "x.json", data=objects_path, output=tmp_path / "f" / "m.json", threads=1
         )
