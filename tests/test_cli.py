@@ -32,7 +32,7 @@ def test_help_says_what_goes_in_and_out(stage: str, capsys: pytest.CaptureFixtur
         (["motion", "--spec", '{"size":[240,321]}', "--data", "i"], "is not of whole cells; give multiples of 8"),
         (["motion", "--spec", "{}", "--data", "i.parquet"], "i.parquet: missing"),
         (["pretext", "--spec", "{"], "--spec is not valid JSON"),
-        (["pretext", "--spec", "{}"], "this key is required and missing"),
+        (["pretext", "--spec", "{}"], "required key is missing"),
         (
             ["features", "--spec", '{"model":"m","layer":"conv1"}', "--model", "m.json", "--data", "i"],
             "m.json: missing",
