@@ -210,12 +210,12 @@ class Evaluation(EvaluationSpec):
     models: tuple[str, ...] = Field(min_length=1, description="Names or patterns such as cc-k*.")
     baselines: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
         ("random",),
-        description="Rows added for each backbone. supervised: trained on labels (not for imported teachers); rescaled: "
+        description="Rows added for each backbone. supervised: trained on labels, not for imported teachers; rescaled: "
         "random weights with data-dependent initialization, if the backbone supports it.",
     )
     supervised_data: str | None = Field(
         None,
-        description="Dataset of the supervised baseline; default: `train`, or the first labeled one of the models.",
+        description="Dataset of the supervised baseline; default: `train`, or the first labeled of the models.",
     )
 
     @property
