@@ -101,7 +101,7 @@ def pretext_task_data(wildcards):
 
 def pretext_model(wildcards):
     """What a snapshot is of."""
-    return some(model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "of", None))
+    return some(model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "source", None))
 
 
 def features_model(wildcards):
