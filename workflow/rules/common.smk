@@ -100,7 +100,9 @@ def pretext_task_data(wildcards):
 
 def pretext_model(wildcards):
     """The pretext that a snapshot belongs to."""
-    return some(model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "source", None))
+    return some(
+        model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "source", None)
+    )
 
 
 def features_model(wildcards):
