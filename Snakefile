@@ -1,9 +1,9 @@
-# The chain: images - index - pretext - features - cluster - label - student - evaluate - report.
-#   snakemake --cores all                                  the demo on embedded images
+# The pipeline: images - index - pretext - features - cluster - label - student - evaluate - report.
+#   snakemake --cores all                                  the demo on synthetic images
 #   snakemake --cores all --configfile config/mine.yaml    your own
-# A plain `include` of workflow/Snakefile would leave this file without a default target, silently.
+# With a plain `include` of workflow/Snakefile this file would have no default target.
 
-# Your own file replaces the demo; Snakemake would merge the two.
+# Use the demo only without a --configfile: Snakemake would merge the two.
 if not set(config) - {"results"}:
 
     configfile: "config/demo.yaml"

@@ -46,12 +46,12 @@ def test_it_can_be_meant_and_costs_something() -> None:
     ("evaluation", "changes", "said"),
     [
         ("depth", {"train": "plain"}, "depth needs depth of every image, which dataset 'plain' does not have"),
-        ("depth", {"models": ["hog"]}, "evaluations.depth.models: hog is no network and cannot be fine-tuned"),
-        ("depth", {"protocol": {"name": "depth", "layer": "block5"}}, "has no 'block5'; did you mean 'block"),
+        ("depth", {"models": ["hog"]}, "evaluations.depth.models: hog is not a network and cannot be fine-tuned"),
+        ("depth", {"protocol": {"name": "depth", "layer": "block5"}}, "has no layer 'block5'; did you mean 'block"),
         (
             "frozen",
             {"models": ["caffe"]},
-            "frozen.protocol.layer: model 'caffe' (caffenet) has no 'block3'",
+            "frozen.protocol.layer: model 'caffe' (caffenet) has no layer 'block3'",
         ),
     ],
 )

@@ -38,7 +38,7 @@ def test_plan_knows_what_a_detector_costs(protocol: str, backbone: str) -> None:
 
 
 def test_faster_rcnn_wants_blocks() -> None:
-    with pytest.raises(ConfigError, match=r"evaluations\.det\.models: model 'net' \(caffenet\) has no 'block3'"):
+    with pytest.raises(ConfigError, match=r"evaluations\.det\.models: model 'net' \(caffenet\) has no layer 'block3'"):
         config("faster-rcnn", "caffenet")
 
 

@@ -68,7 +68,7 @@ def test_there_is_always_a_step():
         ({}, "exactly one of epochs and steps"),
         ({"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ({"steps": 9, "milestones": (3,), "step_size": 2}, "not both"),
-        ({"steps": 9, "batch_size": 10, "micro_batch_size": 4}, "no multiple of micro_batch_size"),
+        ({"steps": 9, "batch_size": 10, "micro_batch_size": 4}, "not a multiple of micro_batch_size"),
         ({"steps": 9, "lr": 0}, "greater than 0"),
         ({"steps": 9, "lr": float("nan")}, "finite|greater"),
     ],

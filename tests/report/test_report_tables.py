@@ -114,7 +114,7 @@ def test_the_terminal_shows_models_down_and_evaluations_across(results: Results)
             "no column 'clss'; did you mean 'cls'",
         ),
         ({"reference": "noroozi2018-table3", "reference_columns": {"n": "cls"}}, "no column of this table: 'n'"),
-        ({"reference_columns": {"nn": "cls"}}, "need a reference"),
+        ({"reference_columns": {"nn": "cls"}}, "need `reference`"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest_one(filled, given: dict[str, object], says: str) -> None:  # type: ignore[no-untyped-def]

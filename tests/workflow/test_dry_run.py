@@ -115,10 +115,10 @@ def test_a_papers_setting_finds_its_images(papers_setting: Path):
     ("changes", "sentence"),
     [
         (
-            {"clusters.puzzle-k4.itertions": 5},
+            {"clusters.puzzle-k4.max_itr": 5},
             "clusters.puzzle-k4.max_itr: unknown key 'max_itr'; did you mean 'max_iter'?",
         ),
-        ({"results": "a{b}c"}, "results: it holds a brace, which Snakemake reads as a wildcard; rename it"),
+        ({"results": "a{b}c"}, "results: it contains a brace, which is a wildcard in Snakemake; rename it"),
     ],
 )
 def test_a_fault_is_one_line_and_no_job_starts(tmp_path: Path, changes: dict[str, object], sentence: str):

@@ -1,4 +1,4 @@
-# Only for datasets that say `cache:`; index_of in common.smk gives their cached index to everything that reads images.
+# Only for datasets with `cache:`; index_of in common.smk selects their cached index.
 rule cache:
     input:
         index=f"{RESULTS}/index/{{dataset}}.parquet",

@@ -1,5 +1,4 @@
-# What the rules need to know of the configuration: paths and specs of named things. No logic of a stage is here,
-# and no torch: this file is read at the start of every job.
+# Paths and specs of the entries of the configuration. No stage logic and no torch: every job loads this file.
 
 import os
 import sys
@@ -10,18 +9,18 @@ from ssltransfer.config import ConfigError, complete
 try:
     CONFIG = complete(dict(config))
 except ConfigError as error:
-    # No exception, of which Snakemake would show the lines of this file.
+    # Not an exception: Snakemake would print lines of this file.
     sys.exit(f"ssltransfer: {error}")
 
 RESULTS = CONFIG.results
 
-# The command `ssltransfer` is found beside this Python even where its environment was not activated.
+# Find the command `ssltransfer` next to this Python even if its environment is not activated.
 os.environ.update(
     PATH=os.pathsep.join([*os.get_exec_path(), str(Path(sys.executable).parent)])
 )
 
 
-# How many jobs share the chunks of a feature store: --set-scatter features=8.
+# Number of jobs that share the chunks of a feature store: --set-scatter features=8.
 scattergather:
     features=1,
 
@@ -37,7 +36,7 @@ wildcard_constraints:
 
 
 def spec_of(section, wildcard):
-    """The canonical spec of the named thing that a job makes: the job's only parameter."""
+    """The canonical spec of the entry that a job makes, its only parameter."""
 
     def spec(wildcards):
         return getattr(CONFIG, section)[wildcards[wildcard]].canonical()
@@ -46,7 +45,7 @@ def spec_of(section, wildcard):
 
 
 def report_spec(wildcards):
-    """A function, because Snakemake would look for wildcards in a plain text with braces."""
+    """A function, because Snakemake would read braces in a string as wildcards."""
     return CONFIG.report.canonical()
 
 
@@ -59,10 +58,10 @@ def motion_spec(wildcards):
 
 
 def index_of(dataset):
-    """The index that every reader of images is given: of the files, of the cache, or of the clips of videos."""
+    """The index for all readers of images: of the files, of the cache, or of the clips of videos."""
     entry = CONFIG.datasets[dataset]
-    made = "motion" if entry.format == "video" else "cache" if entry.cache else "index"
-    return f"{RESULTS}/{made}/{dataset}.parquet"
+    stage = "motion" if entry.format == "video" else "cache" if entry.cache else "index"
+    return f"{RESULTS}/{stage}/{dataset}.parquet"
 
 
 def dataset_index(wildcards):
@@ -82,7 +81,7 @@ def labels_of(cluster, dataset):
 
 
 def some(path_of, *names):
-    """[path_of(*names)], or nothing where a name is not given."""
+    """[path_of(*names)], or [] if a name is missing."""
     return [path_of(*names)] if all(names) else []
 
 
@@ -95,13 +94,15 @@ def pretext_val(wildcards):
 
 
 def pretext_task_data(wildcards):
-    """Images of several tasks that are not the pretext's own."""
+    """Indexes of further datasets of a multi-task pretext."""
     return [index_of(name) for name in CONFIG.pretexts[wildcards.pretext].task_datasets]
 
 
 def pretext_model(wildcards):
-    """What a snapshot is of."""
-    return some(model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "of", None))
+    """The pretext that a snapshot belongs to."""
+    return some(
+        model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "source", None)
+    )
 
 
 def features_model(wildcards):
@@ -109,7 +110,7 @@ def features_model(wildcards):
 
 
 def features_shards(wildcards):
-    """What the shards of an extraction leave; nothing where the whole is one job."""
+    """Outputs of the shards of an extraction; [] if one job computes everything."""
     shards = gather.features(
         features_of(wildcards.features, wildcards.dataset, "{scatteritem}.json")
     )
@@ -121,24 +122,24 @@ def cluster_features(wildcards):
     return features_of(cluster.features, cluster.data)
 
 
-def labelled(wildcards):
-    """The features entry that a dataset is labelled by, and whether they are stored."""
+def label_source(wildcards):
+    """Name of the features of a label job, and whether they are stored."""
     name = CONFIG.clusters[wildcards.cluster].features
     return name, CONFIG.reads_features(wildcards.cluster, wildcards.dataset)
 
 
 def label_features(wildcards):
-    name, stored = labelled(wildcards)
+    name, stored = label_source(wildcards)
     return [features_of(name, wildcards.dataset)] if stored else []
 
 
 def label_model(wildcards):
-    name, stored = labelled(wildcards)
+    name, stored = label_source(wildcards)
     return [] if stored else [model_of(CONFIG.features[name].model)]
 
 
 def label_spec(wildcards):
-    name, stored = labelled(wildcards)
+    name, stored = label_source(wildcards)
     return "label" if stored else CONFIG.features[name].canonical()
 
 
@@ -161,7 +162,7 @@ def student_val_labels(wildcards):
 
 
 def student_teacher(wildcards):
-    """The model that is asked while the student trains."""
+    """The teacher that runs while the student trains."""
     if CONFIG.teacher_features_of(wildcards.student):
         return []
     return some(
@@ -169,11 +170,11 @@ def student_teacher(wildcards):
     )
 
 
-def student_features(part):
-    """What the teacher said before, of the training images (data) or the validation images."""
+def student_features(key):
+    """Precomputed teacher features of the training images (data) or the validation images (val)."""
 
     def path(wildcards):
-        dataset = getattr(CONFIG.students[wildcards.student], part)
+        dataset = getattr(CONFIG.students[wildcards.student], key)
         return some(features_of, CONFIG.teacher_features_of(wildcards.student), dataset)
 
     return path
@@ -187,21 +188,21 @@ def evaluated_model(wildcards):
     return model_of(wildcards.model)
 
 
-def evaluated_index(part):
+def evaluated_index(key):
     def path(wildcards):
-        dataset = getattr(CONFIG.evaluations[wildcards.evaluation], part)
+        dataset = getattr(CONFIG.evaluations[wildcards.evaluation], key)
         return index_of(dataset) if dataset else []
 
     return path
 
 
-def evaluated_features(part):
+def evaluated_features(key):
     def path(wildcards):
         evaluation = CONFIG.evaluations[wildcards.evaluation]
-        if evaluation.protocol.input_kind != "features" or not getattr(evaluation, part):
+        if evaluation.protocol.input_kind != "features" or not getattr(evaluation, key):
             return []
         name = CONFIG.evaluated_features(wildcards.evaluation, wildcards.model)
-        return features_of(name, getattr(evaluation, part))
+        return features_of(name, getattr(evaluation, key))
 
     return path
 

@@ -21,7 +21,7 @@ rule features:
         " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
 
 
-# A share of the chunks, into the store that `features` then finds filled; only with --set-scatter features=N, N > 1.
+# Computes a shard of the chunks into the same store; only with --set-scatter features=N, N > 1.
 rule features_shard:
     input:
         model=features_model,

@@ -6,7 +6,7 @@ rule index:
         f"{RESULTS}/logs/index/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/index/{{dataset}}.tsv"
-    # Images that are missing are found before anything is trained.
+    # Report missing images before any training starts.
     priority: 1
     conda:
         "../../envs/cpu.yaml"

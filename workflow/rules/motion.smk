@@ -1,4 +1,4 @@
-# Only for datasets of format video; index_of in common.smk gives their clips to everything that reads images.
+# Only for datasets of format video; index_of in common.smk selects the index of their clips.
 rule motion:
     input:
         index=f"{RESULTS}/index/{{dataset}}.parquet",

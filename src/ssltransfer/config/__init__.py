@@ -1,4 +1,4 @@
-"""What may be said, its defaults and its limits, once. Imports no torch: Snakemake reads it at every start."""
+"""The configuration schema: fields, defaults and constraints. Imports no torch: Snakemake loads it in every job."""
 
 from ssltransfer.config.base import ConfigError
 from ssltransfer.config.config import Config, ModelEntry

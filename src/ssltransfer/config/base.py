@@ -1,4 +1,4 @@
-"""What every spec has in common: no unknown keys, one canonical text, and errors that name the mend."""
+"""The base classes of all specs: no unknown keys, one canonical text, and errors that suggest the fix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ssltransfer.errors import UserError
 
 
 class ConfigError(UserError, ValueError):
-    """The configuration cannot be meant; the message says what, where and what to do."""
+    """Invalid configuration. The message states the problem, its location and the fix."""
 
 
 class Spec(BaseModel):
@@ -36,19 +36,19 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     def canonical(self) -> str:
-        """One JSON line: sorted keys, defaults left out, so that a new default reruns nothing.
+        """One line of JSON with sorted keys and without defaults, so that a new option invalidates nothing.
 
-        Names and formats always stand, and so does a version number once it was raised.
+        Names, formats and raised version numbers are always included.
         """
         content = self.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The spec that `canonical` wrote.
+        """Parse the output of `canonical`.
 
         Raises:
-            ConfigError: the text is not such a spec.
+            ConfigError: the text is not a valid spec.
         """
         try:
             content = json.loads(text, object_pairs_hook=_without_version)
@@ -70,14 +70,14 @@ def _without_version(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class NameFile(Spec):
-    """A text file with a name a line; another content is another spec.
+    """A text file with one name per line; its content is part of the spec.
 
-    Lines that are empty or begin with # count for nothing; of a line with several words the first counts. A
-    configuration may be read (to plan, say) where the file is not; what reads the names refuses then.
+    Empty lines and lines that begin with # are ignored, and so is everything after the first word of a line. A
+    configuration can be read, for example to estimate its cost, without the file: only `names` needs it.
     """
 
     path: str
-    digest: str = Field("", description="Filled in by itself.")
+    digest: str = Field("", description="Set automatically.")
 
     @model_validator(mode="before")
     @classmethod
@@ -88,18 +88,18 @@ class NameFile(Spec):
         content = _bytes_of(given["path"])
         digest = "" if content is None else bytes_digest(content)
         if given.get("digest") not in (None, "", digest):
-            raise ValueError(f"{given['path']} has changed since the configuration was read; run snakemake again")
+            raise ValueError(f"{given['path']} has changed since the configuration was read; re-run snakemake")
         return given | {"digest": digest}
 
     def names(self) -> list[str]:
         """The first word of each line.
 
         Raises:
-            ConfigError: there is no such file.
+            ConfigError: the file does not exist.
         """
         content = _bytes_of(self.path)
         if content is None:
-            raise ConfigError(f"{self.path}: there is no such file; a text file with a name a line is wanted.")
+            raise ConfigError(f"{self.path}: no such file; expected a text file with one name per line.")
         lines = content.decode("utf-8").splitlines()
         return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
 
@@ -112,7 +112,7 @@ def _bytes_of(path: str) -> bytes | None:
 
 
 def coerce_name(value: Any) -> Any:
-    """A plain string stands for the method of that name with its defaults."""
+    """Read a plain string as the options of that name with their defaults."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -134,16 +134,16 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     listed = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
-    return f"{hint} Allowed: {listed or 'nothing is declared'}."
+    return f"{hint} Allowed: {listed or 'none'}."
 
 
 def explain(error: ValidationError, where: str, models: dict[str, type[BaseModel]]) -> str:
-    """The first fault of a pydantic error as one sentence.
+    """The first problem of a pydantic error as one sentence.
 
     Args:
         error: what pydantic raised.
-        where: where the faulty part stands, e.g. 'students.cc'.
-        models: method name -> options class, to name the allowed keys inside a union.
+        where: location of the invalid part, e.g. 'students.cc'.
+        models: name -> options class, for the allowed keys inside a union.
     """
     fault = error.errors()[0]
     steps = [str(step) for step in fault["loc"]]
@@ -158,12 +158,12 @@ def explain(error: ValidationError, where: str, models: dict[str, type[BaseModel
         allowed = [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
         return f"{place}: there is no {tag!r}{suggest(tag, allowed)}"
     if fault["type"] == "union_tag_not_found":
-        return f"{place}: give a name, alone or as the key 'name' beside its options."
+        return f"{place}: expected a name, or a mapping with the key 'name'."
     if fault["type"] == "missing":
-        return f"{place}: this key is required and missing."
+        return f"{place}: required key is missing."
     message = fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
+    shown = "" if isinstance(given, dict | list | BaseModel) else f" (got {given!r})"
     return f"{place}: {message[0].lower()}{message[1:]}{shown}."
 
 

@@ -1,7 +1,8 @@
-"""A completed configuration, and the questions that the workflow asks of it."""
+"""The completed configuration, and what the workflow asks of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,16 +12,14 @@ from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, 
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.config.protocols import FeatureProtocol
-from ssltransfer.config.tasks import Imported, RandomNetwork
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """Any backbone with weights, however it came about.
+    """A pretext or a student: any backbone with weights.
 
     Attributes:
-        stage: which stage makes it, and so where it lies: {stage}/{name}/manifest.json.
-        layers: the layers that it can be asked for.
+        stage: the stage that makes it; its manifest is {stage}/{name}/manifest.json.
     """
 
     name: str
@@ -29,24 +28,25 @@ class ModelEntry:
 
     @property
     def backbone(self) -> AnyBackbone:
-        """Options of its backbone."""
+        """Options of the backbone."""
         return self.spec.backbone
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """A pretext leaves convolutions; most students, a random and an imported network have fc layers too."""
+        """Names of the layers that the model has weights for, with or without the fully-connected ones."""
         spec = self.spec
-        full = (
-            spec.method.is_self_contained
-            if isinstance(spec, Student)
-            else isinstance(spec.task, RandomNetwork | Imported)
-        )
-        return self.backbone.layers if full else self.backbone.base_layers
+        include_top = spec.method.is_self_contained if isinstance(spec, Student) else spec.task.exports_fc
+        return self.backbone.layers if include_top else self.backbone.base_layers
 
 
 @dataclass(frozen=True)
 class Config:
-    """The completed configuration: declared things and those made by themselves (controls, features)."""
+    """The completed configuration.
+
+    Attributes:
+        derived: names of the entries that were added: baselines, snapshots and features.
+        rows: evaluation -> the models that it measures.
+    """
 
     results: str
     datasets: dict[str, AnyDataset]
@@ -59,53 +59,68 @@ class Config:
     derived: frozenset[str] = frozenset()
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def models(self) -> dict[str, Pretext | Student]:
+        """All pretexts and students by name."""
+        return {**self.pretexts, **self.students}
+
     def model(self, name: str) -> ModelEntry:
-        """The pretext or student of that name."""
+        """The pretext or student of that name.
+
+        Raises:
+            ConfigError: no model has this name.
+        """
         if name in self.pretexts:
             return ModelEntry(name, "pretext", self.pretexts[name])
         if name in self.students:
             return ModelEntry(name, "student", self.students[name])
-        known = [*self.pretexts, *self.students]
-        raise ConfigError(f"there is no model {name!r}{suggest(name, known)}")
+        raise ConfigError(f"no model is called {name!r}{suggest(name, self.models)}")
+
+    def teacher_of(self, model: str) -> str | None:
+        """Name of the model that a student learns from, directly or through clusters; None for other models."""
+        method = self.students[model].method if model in self.students else None
+        if isinstance(method, ClusterClassification):
+            return self.features[self.clusters[method.cluster].features].model
+        return method.teacher if isinstance(method, Distillation) else None
 
     def evaluated_features(self, evaluation: str, model: str) -> str:
-        """Name of the features that a protocol on features reads of a model."""
+        """Name of the features of a model that a protocol on features reads."""
         protocol = self.evaluations[evaluation].protocol
         assert isinstance(protocol, FeatureProtocol)
         return features_name(self.features, protocol_features(protocol, self.model(model)))
 
     def teacher_features_of(self, student: str) -> str | None:
-        """Name of the features that a student reads instead of asking its teacher."""
+        """Name of the precomputed teacher features that a student reads; None if the teacher runs during training."""
         method = self.students[student].method
         if not isinstance(method, Distillation) or not method.precompute_teacher:
             return None
         return features_name(self.features, teacher_features(method, self.model(method.teacher)))
 
     def datasets_of_features(self, name: str) -> set[str]:
-        """Datasets on which anything needs these features."""
-        needed = {cluster.data for cluster in self.clusters.values() if cluster.features == name}
-        needed |= {
-            data
-            for cluster, data in self.labels()
-            if self.clusters[cluster].features == name and self.reads_features(cluster, data)
-        }
-        for student, spec in self.students.items():
-            if self.teacher_features_of(student) == name:
-                needed |= {data for data in (spec.data, spec.val) if data}
-        for evaluation, models in self.rows.items():
-            entry = self.evaluations[evaluation]
-            if isinstance(entry.protocol, FeatureProtocol):
+        """Datasets for which these features are needed."""
+        return {dataset for features, dataset in self._feature_uses() if features == name}
+
+    def _feature_uses(self) -> Iterator[tuple[str, str]]:
+        """Pairs (features, dataset) that are read."""
+        for name, data in self.labels():
+            if self.reads_features(name, data):
+                yield self.clusters[name].features, data
+        for name, student in self.students.items():
+            if (features := self.teacher_features_of(name)) is not None:
+                yield from ((features, data) for data in (student.data, student.val) if data)
+        for name, models in self.rows.items():
+            evaluation = self.evaluations[name]
+            if isinstance(evaluation.protocol, FeatureProtocol):
                 for model in models:
-                    if self.evaluated_features(evaluation, model) == name:
-                        needed |= set(entry.datasets)
-        return needed
+                    features = self.evaluated_features(name, model)
+                    yield from ((features, data) for data in evaluation.datasets)
 
     def reads_features(self, cluster: str, dataset: str) -> bool:
-        """Whether a dataset is labelled from stored features, not while they are computed."""
+        """Whether labels of a dataset are read from stored features instead of computed on the fly."""
         return self.clusters[cluster].store_features or dataset == self.clusters[cluster].data
 
     def labels(self) -> set[tuple[str, str]]:
-        """(cluster, dataset) pairs that some student learns or is measured on, and each cluster's own data."""
+        """Pairs (cluster, dataset) of pseudo-labels: what students learn, and each cluster's own dataset."""
         pairs = {(name, cluster.data) for name, cluster in self.clusters.items()}
         for student in self.students.values():
             if isinstance(student.method, ClusterClassification):
@@ -113,22 +128,22 @@ class Config:
         return pairs
 
 
-def features_name(declared: dict[str, Features], wanted: Features) -> str:
-    """The declared name of features with this content, or one made of model, layer and pooling."""
+def features_name(declared: dict[str, Features], features: Features) -> str:
+    """The name under which equal features are declared, else a name made of model, layer and pooling."""
     for name, entry in declared.items():
-        if entry == wanted:
+        if entry == features:
             return name
-    pooled = f"-{wanted.pool.slug}" if wanted.pool else ""
-    return f"{wanted.model}.{wanted.layer}{'-patches' if wanted.patches else ''}{pooled}"
+    pool = f"-{features.pool.slug}" if features.pool else ""
+    return f"{features.model}.{features.layer}{'-patches' if features.patches else ''}{pool}"
 
 
 def teacher_features(method: Distillation, teacher: ModelEntry) -> Features:
-    """What a method that reads its teacher's features wants of it."""
+    """The features of its teacher that a distillation reads."""
     layer = method.teacher_layer or teacher.layers[-1]
     return Features(model=teacher.name, layer=layer, pool=method.teacher_pool)
 
 
 def protocol_features(protocol: FeatureProtocol, model: ModelEntry) -> Features:
-    """What a protocol on features wants of a model."""
+    """The features of a model that a protocol reads."""
     layer = protocol.layer or model.layers[-1]
     return Features(model=model.name, layer=layer, pool=protocol.pool, patches=protocol.patches)

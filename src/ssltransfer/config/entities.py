@@ -1,4 +1,4 @@
-"""The named things of a configuration: one class a section."""
+"""The entries of each section of a configuration file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssltransfer.config.tasks import AnyTask, MultiTask, TaskSpec
 
 
 def _reject_run_suffix(name: str) -> str:
-    """`<name>.run.json` is where the cost of a measurement lies."""
+    """`<name>.run.json` holds run information, next to `<name>.json`."""
     if name.endswith(".run"):
         raise ValueError("a name must not end in .run")
     return name
@@ -26,28 +26,28 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterVali
 
 
 class NamedSpec(Spec):
-    """Something with a name, a rule and a folder; `version` is the stage's own."""
+    """An entry with a name; a raised `version` invalidates all results of its stage."""
 
 
 class Pretext(NamedSpec):
-    """A model made without labels (or read from a file)."""
+    """A model trained without labels, imported or untrained."""
 
     task: AnyTask
     backbone: AnyBackbone
     data: str | None = None
-    val: str | None = Field(None, description="Dataset on which the loss is also measured.")
+    val: str | None = Field(None, description="Validation dataset: loss and accuracy on it are logged.")
     schedule: Schedule | None = None
     seed: int = 0
     snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (), description="Steps after which a copy of the backbone is kept: a model of its own, called NAME@STEP."
+        (), description="Steps after which the backbone is saved, as a model called NAME@STEP."
     )
 
     @property
     def parts(self) -> dict[str, Pretext]:
-        """What is trained: each of several tasks as a pretext of its own, by name; or this one alone, without one.
+        """Each task of a multi-task pretext as a pretext of its own; for other tasks {"": self}.
 
         Raises:
-            ValueError: a task lacks data, or its schedule cannot be.
+            ValueError: a task has no data, or its schedule is invalid.
         """
         if not isinstance(self.task, MultiTask):
             return {"": self}
@@ -70,23 +70,23 @@ class Pretext(NamedSpec):
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Every dataset that is trained or measured on."""
+        """All training and validation datasets."""
         named = (data for part in self.parts.values() for data in (part.data, part.val) if data)
         return tuple(dict.fromkeys(named))
 
     @property
     def task_datasets(self) -> tuple[str, ...]:
-        """Datasets of several tasks that are not the pretext's own."""
+        """Datasets of the tasks of a multi-task pretext other than its own `data` and `val`."""
         return tuple(name for name in self.datasets if name not in (self.data, self.val))
 
     @model_validator(mode="after")
     def _complete(self) -> Pretext:
         if self.task.is_trainable and self.schedule is None:
-            raise ValueError(f"task {self.task.name} is trained: give a schedule")
+            raise ValueError(f"task {self.task.name} is trained: set `schedule`")
         if (self.task.needs_data or getattr(self.task, "data_dependent_init", False)) and self.data is None:
-            raise ValueError(f"task {self.task.name} learns from images: give data")
-        if (self.backbone.name == "hog-words") != (self.task.name == "hog"):
-            raise ValueError("task hog and backbone hog-words belong together")
+            raise ValueError(f"task {self.task.name} needs images: set `data`")
+        if self.backbone.is_network != self.task.is_network:
+            raise ValueError("task hog and backbone hog-words must be used together")
         if isinstance(self.task, MultiTask):
             self._check_multi_task(self.task)
         self._check_snapshots()
@@ -96,34 +96,36 @@ class Pretext(NamedSpec):
         if not self.snapshots:
             return
         if not self.task.is_trainable:
-            raise ValueError(f"task {self.task.name} has no steps to keep snapshots of")
+            raise ValueError(f"task {self.task.name} is not trained and has no snapshots")
         if list(self.snapshots) != sorted(set(self.snapshots)):
-            raise ValueError("snapshots must rise")
+            raise ValueError("snapshots must be in ascending order")
         last = self.schedule.steps if self.schedule else None
         if last is not None and self.snapshots[-1] >= last:
-            raise ValueError(f"snapshots must be taken before the last step, {last}: that is the model itself")
-        if getattr(self.task, "synchronous", False) and any(step % len(self.parts) for step in self.snapshots):
-            raise ValueError(
-                f"synchronous: a snapshot is taken after a whole round, a multiple of {len(self.parts)} steps"
-            )
+            raise ValueError(f"snapshots must be before the last step, {last}, which is the model itself")
+        if (
+            isinstance(self.task, MultiTask)
+            and self.task.synchronous
+            and any(step % len(self.parts) for step in self.snapshots)
+        ):
+            raise ValueError(f"synchronous: snapshots must be multiples of the {len(self.parts)} tasks")
 
     def _check_multi_task(self, task: MultiTask) -> None:
         assert self.schedule is not None
         if self.schedule.steps is None:
-            raise ValueError("several tasks have no epochs in common: give the length of the schedule in steps")
+            raise ValueError("tasks have epochs of different lengths: set `steps` of the schedule instead of `epochs`")
         parts = self.parts
         if task.synchronous and self.schedule.steps % len(parts):
-            raise ValueError(f"synchronous: {self.schedule.steps} steps are no multiple of {len(parts)} tasks")
+            raise ValueError(f"synchronous: {self.schedule.steps} steps are not a multiple of the {len(parts)} tasks")
         if task.synchronous and any(part.schedule and part.schedule.sync_bn for part in parts.values()):
             raise ValueError("synchronous: tasks on devices of their own have norms of their own; leave sync_bn out")
-        if task.l1_layer_mix is not None and (
-            not self.backbone.name.endswith("-v2") or getattr(self.backbone, "block4", False)
+        if task.l1_layer_mix is not None and not (
+            self.backbone.supports_layer_mix and self.backbone.spatial_layers[-1] == "block3"
         ):
-            raise ValueError("l1_layer_mix mixes the units of block3, with which resnet101-v2 ends: name that backbone")
+            raise ValueError("l1_layer_mix needs a backbone that ends with block3, such as resnet101-v2")
 
 
 class Features(NamedSpec):
-    """What a layer of a model says of each image."""
+    """Features of a layer for every image of a dataset."""
 
     model: str
     layer: str
@@ -136,32 +138,34 @@ class Features(NamedSpec):
 
 
 class Cluster(NamedSpec):
-    """k-means of features over all images of a dataset."""
+    """k-means clustering of the features of a dataset."""
 
     features: str
     data: str
     k: int = Field(ge=2)
     max_iter: int = Field(50, ge=1)
     init: Literal["random", "k-means++", "pca"] = Field(
-        "pca", description="pca: k-means++ and 20 iterations among 64 principal components first; faster, ends lower."
+        "pca", description="pca: k-means++ and 20 iterations in 64 principal components first; faster, lower objective."
     )
-    l2_normalize: bool = Field(False, description="Divide each feature vector by its length first.")
-    tolerance: float = Field(1e-4, ge=0, description="Stop when a smaller share moves, or the objective falls by less.")
+    l2_normalize: bool = Field(False, description="l2-normalize the features first.")
+    tolerance: float = Field(
+        1e-4, ge=0, description="Stop when a smaller fraction of points moves or of the objective is gained."
+    )
     empty_cluster: Literal["farthest", "keep", "error"] = Field(
         "farthest",
-        description="An empty cluster restarts at the farthest point, keeps its center, or is an error.",
+        description="farthest: restart at the point farthest from its centroid; keep: keep the centroid.",
     )
     backend: Literal["torch", "faiss"] = "torch"
     seed: int = 0
     store_features: bool = Field(
         True,
-        exclude=True,  # it does not decide what the clusters are
-        description="Whether features of other datasets are kept; if not, these are labelled while they are computed.",
+        exclude=True,  # the clusters do not depend on it
+        description="Keep the features of other datasets; if false, they are labeled while they are computed.",
     )
 
 
 class Student(NamedSpec):
-    """A network that learns from labels made by a clustering, or from true ones."""
+    """A network trained on pseudo-labels, by a teacher, or on true labels."""
 
     method: AnyMethod
     data: str
@@ -172,7 +176,7 @@ class Student(NamedSpec):
 
     @property
     def pretext(self) -> Pretext | None:
-        """The pretext that it is beside its teacher, where it learns a task's own loss."""
+        """The pretext whose loss attention transfer trains; None for other methods."""
         if not isinstance(self.method, AttentionTransfer):
             return None
         same = {key: getattr(self, key) for key in ("data", "backbone", "schedule", "val", "seed")}
@@ -180,53 +184,54 @@ class Student(NamedSpec):
 
 
 class EvaluationSpec(NamedSpec):
-    """One protocol on a training and a test set: what decides a number, whatever model it is taken of."""
+    """A protocol with its training and test datasets, without the models: what a metric depends on."""
 
     protocol: AnyProtocol
-    train: str = Field("", description="Dataset of the training images; none for protocols that do not train.")
+    train: str = Field("", description="Training dataset; not for protocols without training.")
     test: str
     seeds: tuple[int, ...] = Field((0,), min_length=1)
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Train, where the protocol does, and test."""
+        """Training dataset, if there is one, and test dataset."""
         return (self.train, self.test) if self.train else (self.test,)
 
     @model_validator(mode="after")
     def _trains(self) -> EvaluationSpec:
         if self.protocol.needs_train != bool(self.train):
-            what = "give `train`" if self.protocol.needs_train else "it looks at `test` alone; leave `train` out"
+            what = "set `train`" if self.protocol.needs_train else "it uses `test` only; remove `train`"
             raise ValueError(f"{self.protocol.name}: {what}")
         return self
 
 
 class Evaluation(EvaluationSpec):
-    """A measurement of each model named; controls are added by themselves."""
+    """An evaluation of models and of their baselines."""
 
     models: tuple[str, ...] = Field(min_length=1, description="Names or patterns such as cc-k*.")
     baselines: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
         ("random",),
-        description="supervised: but for a file that students learn from; rescaled: a random network rescaled by the "
-        "training images, for backbones that can be.",
+        description="Rows added for each backbone. supervised: trained on labels, not for imported teachers; rescaled: "
+        "random weights with data-dependent initialization, if the backbone supports it.",
     )
     supervised_data: str | None = Field(
-        None, description="Dataset of the supervised control; default: `train` where it has one label a image."
+        None,
+        description="Dataset of the supervised baseline; default: `train`, or the first labeled of the models.",
     )
 
     @property
     def measurement(self) -> EvaluationSpec:
-        """What is left without the list of models: another model more must not measure the others again."""
+        """This entry without its models: adding a model does not invalidate the others' metrics."""
         return EvaluationSpec(protocol=self.protocol, train=self.train, test=self.test, seeds=self.seeds)
 
 
 class Table(Spec):
-    """A table of the report: a row for each model, a column for each evaluation (or evaluation:value)."""
+    """A table of the report: one row per model, one column per evaluation (or evaluation:metric)."""
 
     title: str
-    rows: tuple[str, ...] = Field((), description="Models or patterns; default: all with a number in a column.")
+    rows: tuple[str, ...] = Field((), description="Models or patterns; default: all with a value.")
     columns: tuple[str, ...]
     aggregate: dict[str, str] = Field(
-        {}, description="Row -> pattern of models, such as seeds of one, of which it shows mean and spread, not each."
+        {}, description="Row -> pattern of models, such as seeds, that it replaces by mean and standard deviation."
     )
     reference: str | None = Field(None, description="A table of the papers, such as noroozi2018-table3.")
     reference_rows: dict[str, str] = Field({}, description="Model -> row of the reference table.")
@@ -234,12 +239,12 @@ class Table(Spec):
 
 
 class Report(Spec):
-    """What the report shows beyond the rest."""
+    """Options of the report."""
 
     title: str = "Transfer of self-supervised knowledge"
     tables: tuple[Table, ...] = ()
-    montage_clusters: int = Field(12, ge=1, description="Clusters drawn for a montage.")
-    montage_images: int = Field(11, ge=1, description="Images nearest to the center in each.")
+    montage_clusters: int = Field(12, ge=1, description="Clusters in a montage.")
+    montage_images: int = Field(11, ge=1, description="Images per cluster, nearest to the centroid first.")
 
 
 def _none_as_empty(value: object) -> object:
@@ -248,15 +253,15 @@ def _none_as_empty(value: object) -> object:
 
 def _reject_braces(path: str) -> str:
     if set("{}") & set(path):
-        raise ValueError("it holds a brace, which Snakemake reads as a wildcard; rename it")
+        raise ValueError("it contains a brace, which is a wildcard in Snakemake; rename it")
     return path
 
 
 class ConfigFile(Spec):
-    """A whole configuration file after its sweeps are expanded."""
+    """A configuration file after sweeps are expanded."""
 
     results: Annotated[str, AfterValidator(_reject_braces)] = Field(
-        "results", min_length=1, description="Folder of everything that is made."
+        "results", min_length=1, description="Output directory."
     )
     datasets: Annotated[dict[Name, AnyDataset], BeforeValidator(_none_as_empty)] = {}
     pretexts: Annotated[dict[Name, Pretext], BeforeValidator(_none_as_empty)] = {}

@@ -1,161 +1,152 @@
-"""What a configuration makes by itself: baselines for every backbone, features for every evaluation on features."""
+"""Entries that a configuration implies without naming them.
+
+- `NAME@STEP`: a model for each of a pretext's `snapshots`.
+- `random-...`, `rescaled-...`, `supervised-...`: the `baselines` of each evaluation, for each backbone of its models.
+- features that an evaluation or a student reads, unless equal features are declared.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.config import Config, features_name, protocol_features, teacher_features
-from ssltransfer.config.entities import ConfigFile, Features, Pretext, Student
+from ssltransfer.config.entities import ConfigFile, Evaluation, Features, Pretext, Student
 from ssltransfer.config.methods import ClusterClassification, Distillation, Supervised
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Imported, RandomNetwork, Snapshot
 
+# The published training schedule of bvlc_reference_caffenet (Jia et al. 2014).
+CAFFENET = Schedule(
+    steps=450_000, batch_size=256, lr=0.01, step_size=100_000, bias_lr_mult=2.0, decay_norm_and_bias=False
+)
+
+
+def add_snapshots(file: ConfigFile) -> ConfigFile:
+    """A model for each snapshot of a pretext."""
+    pretexts = dict(file.pretexts)
+    for name, pretext in file.pretexts.items():
+        if isinstance(pretext.task, Snapshot):
+            raise ConfigError(f"pretexts.{name}.task: set `snapshots` of a pretext instead; they become models.")
+        for step in pretext.snapshots:
+            pretexts[f"{name}@{step}"] = Pretext(task=Snapshot(source=name, step=step), backbone=pretext.backbone)
+    return file.model_copy(update={"pretexts": pretexts})
+
+
+def add_baselines(file: ConfigFile) -> Config:
+    """The models of each evaluation, with its baselines for every backbone among them.
+
+    A declared model that equals a baseline takes its place. The supervised baseline is left out for a backbone of which
+    the evaluation has only imported teachers.
+    """
+    models: dict[str, Pretext | Student] = {**file.pretexts, **file.students}
+    derived = {name for name, pretext in file.pretexts.items() if isinstance(pretext.task, Snapshot)}
+    duplicates = set(file.pretexts) & set(file.students)
+    if duplicates:
+        raise ConfigError(f"{min(duplicates)!r} is both a pretext and a student; rename one of them.")
+    declared = dict(models)
+    rows: dict[str, tuple[str, ...]] = {}
+    for name, evaluation in file.evaluations.items():
+        row = dict.fromkeys(_matching(evaluation.models, declared, f"evaluations.{name}.models"))
+        evaluated = {model: declared[model] for model in row}
+        for backbone in _distinct_backbones(evaluated):
+            for baseline, spec in _baselines(file, evaluation, evaluated, backbone):
+                equal = next((model for model, other in declared.items() if other == spec), None)
+                if equal is None:
+                    models[baseline] = spec
+                    derived.add(baseline)
+                row[equal or baseline] = None
+        rows[name] = tuple(row)
+    sections = {key: getattr(file, key) for key in ConfigFile.model_fields}
+    sections["pretexts"] = {name: spec for name, spec in models.items() if isinstance(spec, Pretext)}
+    sections["students"] = {name: spec for name, spec in models.items() if isinstance(spec, Student)}
+    return Config(**sections, derived=frozenset(derived), rows=rows)
+
 
 def _matching(patterns: Iterable[str], names: Iterable[str], where: str) -> Iterator[str]:
     names = list(names)
-    seen = set()
     for pattern in patterns:
-        # Snapshots, NAME@STEP, are many: a pattern must say that it means them.
-        found = [name for name in names if fnmatch.fnmatchcase(name, pattern) and ("@" in pattern or "@" not in name)]
+        # Snapshots, NAME@STEP, are many: only patterns with @ match them.
+        found = [name for name in fnmatch.filter(names, pattern) if "@" in pattern or "@" not in name]
         if not found:
             raise ConfigError(f"{where}: no model is called {pattern!r}{suggest(pattern, names)}")
-        for name in found:
-            if name not in seen:
-                seen.add(name)
-                yield name
+        yield from found
 
 
-def add_snapshots(document: ConfigFile) -> ConfigFile:
-    """A model for each snapshot of a pretext."""
-    pretexts = dict(document.pretexts)
-    for name, pretext in document.pretexts.items():
-        if isinstance(pretext.task, Snapshot):
-            raise ConfigError(f"pretexts.{name}.task: snapshots are made by themselves; give `snapshots` of a pretext.")
-        for step in pretext.snapshots:
-            task = Snapshot(source=name, step=step)
-            pretexts[f"{name}@{step}"] = Pretext(task=task, backbone=pretext.backbone)
-    return document.model_copy(update={"pretexts": pretexts})
-
-
-def add_baselines(document: ConfigFile) -> Config:
-    """Random and supervised rows for every backbone of every evaluation, but for no supervised ones of teachers' files."""
-    pretexts, students = dict(document.pretexts), dict(document.students)
-    rows: dict[str, tuple[str, ...]] = {}
-    derived = {name for name, pretext in pretexts.items() if isinstance(pretext.task, Snapshot)}
-    declared = [*pretexts, *students]
-    doubled = set(pretexts) & set(students)
-    if doubled:
-        raise ConfigError(f"{min(doubled)!r} is both a pretext and a student; models need names of their own.")
-    for name, evaluation in document.evaluations.items():
-        models = list(_matching(evaluation.models, declared, f"evaluations.{name}.models"))
-        for backbone in _distinct_backbones(document, models):
-            baselines: dict[str, Pretext | Student] = {}
-            if "random" in evaluation.baselines:
-                baselines[f"random-{backbone.slug}"] = Pretext(task=RandomNetwork(), backbone=backbone)
-            if "rescaled" in evaluation.baselines and evaluation.train and backbone.supports_data_init:
-                baseline = f"rescaled-{backbone.slug}-{evaluation.train}"
-                baselines[baseline] = Pretext(
-                    task=RandomNetwork(data_dependent_init=True), backbone=backbone, data=evaluation.train
-                )
-            data = _supervised_data(document, name, models)
-            if "supervised" in evaluation.baselines and data and not _only_teachers(document, models, backbone):
-                baselines[f"supervised-{backbone.slug}-{data}"] = _supervised(document, backbone, data, models)
-            for baseline, spec in baselines.items():
-                same = [model for model in declared if _spec(document, model) == spec]
-                row = same[0] if same else baseline
-                if not same:
-                    if isinstance(spec, Pretext):
-                        pretexts[baseline] = spec
-                    else:
-                        students[baseline] = spec
-                    derived.add(baseline)
-                if row not in models:
-                    models.append(row)
-        rows[name] = tuple(models)
-    return Config(
-        **{key: getattr(document, key) for key in ConfigFile.model_fields if key not in ("pretexts", "students")},
-        pretexts=pretexts,
-        students=students,
-        derived=frozenset(derived),
-        rows=rows,
-    )
-
-
-def _spec(document: ConfigFile, model: str) -> Pretext | Student:
-    return document.pretexts[model] if model in document.pretexts else document.students[model]
-
-
-def _distinct_backbones(document: ConfigFile, models: list[str]) -> list[AnyBackbone]:
+def _distinct_backbones(models: dict[str, Pretext | Student]) -> list[AnyBackbone]:
     backbones: list[AnyBackbone] = []
-    for model in models:
-        backbone = _spec(document, model).backbone
-        if backbone.name != "hog-words" and backbone not in backbones:
-            backbones.append(backbone)
+    for model in models.values():
+        if model.backbone.is_network and model.backbone not in backbones:
+            backbones.append(model.backbone)
     return backbones
 
 
-def _only_teachers(document: ConfigFile, models: list[str], backbone: AnyBackbone) -> bool:
-    """Whether all of these models on a backbone are files that students learn from: nobody asked to train their kind."""
-    methods = [student.method for student in document.students.values()]
-    clusters = [
-        document.clusters.get(method.cluster) for method in methods if isinstance(method, ClusterClassification)
-    ]
-    features = [document.features.get(cluster.features) for cluster in clusters if cluster]
-    teachers = {method.teacher for method in methods if isinstance(method, Distillation)}
-    teachers |= {entry.model for entry in features if entry}
-    files = {name for name, pretext in document.pretexts.items() if isinstance(pretext.task, Imported)}
-    return all(model in teachers & files for model in models if _spec(document, model).backbone == backbone)
+def _baselines(
+    file: ConfigFile, evaluation: Evaluation, models: dict[str, Pretext | Student], backbone: AnyBackbone
+) -> Iterator[tuple[str, Pretext | Student]]:
+    """Name and spec of each baseline of a backbone."""
+    train = evaluation.train
+    if "random" in evaluation.baselines:
+        yield f"random-{backbone.slug}", Pretext(task=RandomNetwork(), backbone=backbone)
+    if "rescaled" in evaluation.baselines and train and backbone.supports_data_init:
+        task = RandomNetwork(data_dependent_init=True)
+        yield f"rescaled-{backbone.slug}-{train}", Pretext(task=task, backbone=backbone, data=train)
+    if "supervised" in evaluation.baselines:
+        data = _supervised_data(file, evaluation, models)
+        same_backbone = {name for name, model in models.items() if model.backbone == backbone}
+        if data and not same_backbone <= _imported_teachers(file):
+            yield f"supervised-{backbone.slug}-{data}", _supervised(file, backbone, data, models)
 
 
-def _supervised_data(document: ConfigFile, name: str, models: list[str]) -> str | None:
-    """Labels for the supervised baseline: as told, the evaluation's own, or the first labelled set of its models."""
-    evaluation = document.evaluations[name]
+def _imported_teachers(file: ConfigFile) -> set[str]:
+    """Imported models that some student learns from."""
+    teachers: set[str] = set()
+    for student in file.students.values():
+        method = student.method
+        if isinstance(method, Distillation):
+            teachers.add(method.teacher)
+        elif isinstance(method, ClusterClassification) and method.cluster in file.clusters:
+            features = file.features.get(file.clusters[method.cluster].features)
+            teachers |= {features.model} if features else set()
+    return {name for name in teachers & file.pretexts.keys() if isinstance(file.pretexts[name].task, Imported)}
+
+
+def _supervised_data(file: ConfigFile, evaluation: Evaluation, models: dict[str, Pretext | Student]) -> str | None:
+    """`supervised_data`, else the first labeled dataset among the evaluation's own and those of its models."""
     if evaluation.supervised_data:
         return evaluation.supervised_data
-    candidates = [evaluation.train]
-    for model in models:
-        if model in document.students or model in document.pretexts:
-            candidates.append(_spec(document, model).data or "")
-    for candidate in candidates:
-        if candidate in document.datasets and document.datasets[candidate].label_type == "single":
-            return candidate
-    return None
+    candidates = (evaluation.train, *(model.data for model in models.values()))
+    labeled = {name for name, dataset in file.datasets.items() if dataset.label_type == "single"}
+    return next((data for data in candidates if data in labeled), None)
 
 
-def _supervised(document: ConfigFile, backbone: AnyBackbone, data: str, models: list[str]) -> Student:
-    """The recipe of the evaluation's student on this backbone; without one, CaffeNet's published recipe."""
-    students = [document.students[model] for model in models if model in document.students]
-    for student in [*students, *document.students.values()]:
+def _supervised(file: ConfigFile, backbone: AnyBackbone, data: str, models: dict[str, Pretext | Student]) -> Student:
+    """Trained as a student on this backbone, preferably one of the evaluation; without one by CaffeNet's schedule."""
+    evaluated = [model for model in models.values() if isinstance(model, Student)]
+    for student in [*evaluated, *file.students.values()]:
         if student.backbone == backbone and student.method.is_self_contained:
             method = Supervised(augment=student.method.augment, dropout=student.method.dropout)
             return Student(method=method, data=data, backbone=backbone, schedule=student.schedule, seed=student.seed)
-    caffe = Schedule(
-        steps=450_000, batch_size=256, lr=0.01, step_size=100_000, bias_lr_mult=2.0, decay_norm_and_bias=False
-    )
-    return Student(method=Supervised(), data=data, backbone=backbone, schedule=caffe)
+    return Student(method=Supervised(), data=data, backbone=backbone, schedule=CAFFENET)
 
 
 def add_features(config: Config) -> Config:
-    """Features of every model that an evaluation or a student reads features of, unless they are declared."""
+    """The features that evaluations and students read, unless equal ones are declared."""
     features = dict(config.features)
-    derived = set(config.derived)
-    for wanted in _read_features(config):
-        name = features_name(features, wanted)
-        if name not in features:
-            features[name] = wanted
-            derived.add(name)
-    return Config(**{**config.__dict__, "features": features, "derived": frozenset(derived)})
+    for needed in _needed_features(config):
+        features.setdefault(features_name(features, needed), needed)
+    derived = config.derived | (features.keys() - config.features.keys())
+    return replace(config, features=features, derived=derived)
 
 
-def _read_features(config: Config) -> Iterator[Features]:
-    models = {*config.pretexts, *config.students}
+def _needed_features(config: Config) -> Iterator[Features]:
     for student in config.students.values():
         method = student.method
-        if isinstance(method, Distillation) and method.precompute_teacher and method.teacher in models:
+        if isinstance(method, Distillation) and method.precompute_teacher and method.teacher in config.models:
             yield teacher_features(method, config.model(method.teacher))
     for evaluation, row in config.rows.items():
         protocol = config.evaluations[evaluation].protocol

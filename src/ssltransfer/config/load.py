@@ -1,4 +1,4 @@
-"""A configuration file read, expanded, completed and checked."""
+"""Read, expand, complete and check a configuration file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ssltransfer.config.tasks import TASKS
 
 SECTIONS = ("datasets", "pretexts", "features", "clusters", "students", "evaluations")
 
-# Names of options and of nested specs, so that an unknown key is answered with the keys of the right class.
+# Classes by name, for the suggestions for unknown keys.
 _CLASSES: dict[str, type[BaseModel]] = {
     **{str(kind.model_fields["format"].default): kind for kind in FORMATS},
     **{str(kind.model_fields["name"].default): kind for kind in (*BACKBONES, *TASKS, *METHODS, *PROTOCOLS)},
@@ -34,24 +34,24 @@ def read_config(path: str | Path) -> Config:
     """Read, expand, check and complete a configuration file.
 
     Raises:
-        ConfigError: one clear sentence: what, where, what to do.
+        ConfigError: the problem, its location and the fix.
     """
     path = Path(path)
     try:
         with path.open(encoding="utf-8") as file:
             content = yaml.load(file, UniqueKeyLoader)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such configuration file.") from None
+        raise ConfigError(f"{path}: no such configuration file.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return complete(content, str(path))
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses duplicate keys, of which YAML keeps the last one silently."""
+    """A YAML loader that refuses duplicate keys instead of keeping the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node.
+        """Construct a mapping.
 
         Raises:
             ConfigError: a key occurs twice.
@@ -66,7 +66,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
 def complete(content: Any, where: str = "the configuration") -> Config:
     """Check and complete configuration content, such as Snakemake's `config`."""
     if not isinstance(content, dict):
-        raise ConfigError(f"{where}: a configuration is a mapping with the sections {', '.join(SECTIONS)}.")
+        raise ConfigError(f"{where}: expected a mapping with the sections {', '.join(SECTIONS)}.")
     try:
         document = _parse(content)
         config = add_baselines(add_snapshots(document))
@@ -84,7 +84,7 @@ def _parse(content: dict[str, Any]) -> ConfigFile:
         if isinstance(entries, dict):
             expanded[section] = expand(section, entries)
         elif entries is not None:
-            raise ConfigError(f"{section}: this section maps names to what they are.")
+            raise ConfigError(f"{section}: expected a mapping of names to definitions.")
     try:
         return ConfigFile.model_validate(expanded)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The papers' tables, each number with where it was seen."""
+"""Result tables of the papers, with the provenance of each number."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LETTERS: dict[str, Provenance] = {"v": "verified", "s": "second", "r": "recalle
 
 @dataclass(frozen=True)
 class Value:
-    """A number of a paper, as it is printed there.
+    """A number of a paper, as printed.
 
     Attributes:
-        provenance: read in the paper, printed in another source that was opened, or remembered only.
+        provenance: read in the paper (verified), quoted in another source (second), or recalled.
     """
 
     text: str
@@ -46,12 +46,12 @@ class Reference:
     notes: tuple[str, ...] = ()
 
     def value(self, row: str | None, column: str) -> Value | None:
-        """A cell; None where the paper has none, or where our row is not mapped to one of the paper's."""
+        """A cell; None if the paper has no value, or `row` is None."""
         return self.rows[row][self.columns.index(column)] if row is not None else None
 
     @property
     def provenances(self) -> set[Provenance]:
-        """Which marks its cells need explained."""
+        """The provenances that occur in the table."""
         return {value.provenance for row in self.rows.values() for value in row if value}
 
 
@@ -78,17 +78,17 @@ def _value(cell: str | None) -> Value | None:
 
 
 def check_references(report: Report) -> None:
-    """Whether every table names a table, rows and columns that a paper has.
+    """Check the references of the report's tables.
 
     Raises:
-        ConfigError: it does not; the message names the nearest one.
+        ConfigError: a reference table, row or column does not exist.
     """
     for table in report.tables:
         where = f"report.tables: {table.title!r}"
         if table.reference is None:
             if table.reference_rows or table.reference_columns:
                 raise ConfigError(
-                    f"{where}: reference_rows and reference_columns need a reference; name the paper's table."
+                    f"{where}: reference_rows and reference_columns need `reference`, the name of a paper's table."
                 )
             continue
         _known(table.reference, references(), f"{where}: no reference is called")
@@ -108,5 +108,5 @@ def _known(word: str, allowed: Iterable[str], says: str) -> None:
 
 
 def reference_of(table: Table) -> Reference | None:
-    """The paper's table that stands beside ours."""
+    """The paper's table that a table of the report is compared with."""
     return references()[table.reference] if table.reference else None

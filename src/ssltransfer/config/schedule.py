@@ -1,4 +1,4 @@
-"""How long and how a network is trained; one form for pretexts, students, controls and probes."""
+"""Training schedule of pretexts, students, baselines and probes."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Schedule(Spec):
-    """Everything is a function of the global step; lengths count in the unit that is given: epochs or steps.
+    """Optimizer, learning rate and length of a training, as functions of the global step.
 
-    The batch is the global one: fewer devices accumulate, more devices share it.
+    Lengths are in epochs or in steps, whichever is set. `batch_size` is global: it does not depend on the number of
+    devices.
     """
 
     epochs: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=1)
-    batch_size: int = Field(256, ge=1, description="Images an update, over all devices.")
+    batch_size: int = Field(256, ge=1, description="Images per update, over all devices.")
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(5e-4, ge=0)
     decay_norm_and_bias: bool = Field(True, description="Whether weight decay also acts on biases and norms.")
-    bias_lr_mult: float = Field(1.0, gt=0, description="Multiplies the learning rate of biases (Caffe: 2).")
+    bias_lr_mult: float = Field(1.0, gt=0, description="Learning-rate multiplier of biases (Caffe: 2).")
     lr_schedule: Literal["step", "cosine", "constant"] = "step"
-    milestones: tuple[float, ...] = Field((), description="When a step decay multiplies lr by `gamma`; same unit.")
-    step_size: float | None = Field(None, gt=0, description="Instead of `milestones`: at every multiple; same unit.")
+    milestones: tuple[float, ...] = Field((), description="When lr is multiplied by `gamma`; same unit.")
+    step_size: float | None = Field(None, gt=0, description="Instead of `milestones`: every so many epochs or steps.")
     gamma: float = Field(0.1, gt=0, lt=1)
-    warmup: float = Field(0.0, ge=0, description="Linear warm-up; same unit.")
-    clip_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the whole gradient.")
-    micro_batch_size: int | None = Field(None, ge=1, description="Images a pass; the rest of a batch accumulates.")
+    warmup: float = Field(0.0, ge=0, description="Length of a linear warm-up; same unit.")
+    clip_grad_norm: float | None = Field(None, gt=0, description="Maximum norm of the whole gradient.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Images per forward pass; gradients of a batch are accumulated."
+    )
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU.")
-    compile: bool = Field(False, description="Whether torch.compile makes the network faster, after minutes.")
-    sync_bn: bool = Field(False, description="Batch normalization over all devices, not over each one's share.")
+    compile: bool = Field(False, description="Compile the network with torch.compile (takes minutes).")
+    sync_bn: bool = Field(False, description="Synchronize batch normalization over all devices.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Schedule:
@@ -46,11 +49,13 @@ class Schedule(Spec):
         if self.milestones and self.step_size:
             raise ValueError("give milestones or step_size, not both")
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ValueError(f"batch {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
         return self
 
     def scaled_to_full_set(self, ratio: float) -> Schedule:
-        """For a part of a set, `ratio` times smaller than it: as many updates as for the whole set."""
+        """The schedule for a subset, `ratio` times smaller than the full set, with as many updates."""
         if self.steps is not None or ratio == 1:
             return self
         longer = {"epochs": self.epochs, "warmup": self.warmup, "step_size": self.step_size}
@@ -74,7 +79,7 @@ class Schedule(Spec):
             return self.lr * 0.5 * (1.0 + cos(pi * time / total))
         if self.lr_schedule == "constant":
             return self.lr
-        # 1e-9: a drop at epoch 3 must fall on its first step although step / unit is not exact.
+        # 1e-9: rounding of step / unit must not delay a milestone by one step.
         milestones = sum(time + 1e-9 >= drop for drop in self.milestones)
         if self.step_size:
             milestones = int((time + 1e-9) / self.step_size)

@@ -12,9 +12,9 @@ _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def expand(section: str, entries: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a section with every sweep written out, in the order of the product of its values.
+    """Expand the sweeps of a section, in the order of the product of their values.
 
-    A value that is exactly "{k}" keeps the type of k; inside longer text it is inserted as text.
+    A value that is exactly "{k}" keeps the type of k; inside a longer string it is inserted as text.
     """
     plain: dict[str, Any] = {}
     for name, entry in entries.items():
@@ -24,7 +24,9 @@ def expand(section: str, entries: dict[str, Any]) -> dict[str, Any]:
             variants = list(_variants(f"{section}.{name}", str(name), entry))
         for variant, content in variants:
             if variant in plain:
-                raise ConfigError(f"{section}.{variant}: declared twice; a sweep's name must hold its variables.")
+                raise ConfigError(
+                    f"{section}.{variant}: duplicate name; the name of a sweep must contain its variables."
+                )
             plain[variant] = content
     return plain
 
@@ -32,7 +34,7 @@ def expand(section: str, entries: dict[str, Any]) -> dict[str, Any]:
 def _variants(where: str, name: str, entry: dict[str, Any]) -> Any:
     sweep = entry["for"]
     if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
-        raise ConfigError(f"{where}.for: give a list of values for each variable, such as {{k: [500, 1000]}}.")
+        raise ConfigError(f"{where}.for: expected a list of values for each variable, such as {{k: [500, 1000]}}.")
     rest = {key: value for key, value in entry.items() if key != "for"}
     for values in itertools.product(*sweep.values()):
         variables = dict(zip(sweep, values, strict=True))
@@ -49,7 +51,7 @@ def _fill(value: Any, variables: dict[str, Any], where: str) -> Any:
     for variable in _PLACEHOLDER.findall(value):
         if variable not in variables:
             known = ", ".join(map(str, variables))
-            raise ConfigError(f"{where}: {{{variable}}} is no variable of this sweep; it has {known}.")
+            raise ConfigError(f"{where}: {{{variable}}} is not a variable of this sweep; its variables are {known}.")
     whole = _PLACEHOLDER.fullmatch(value)
     if whole:
         return variables[whole[1]]

@@ -174,10 +174,10 @@ def _cache_gb(config: Config, name: str) -> float | None:
 
 def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> CostEstimate:
     disk = parameters(pretext.backbone, include_top=False) * 4e-9 * (1 + len(pretext.snapshots))
-    needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
+    needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "source", None))))
     if not pretext.task.is_trainable:
         sampled = pretext.task.num_descriptors if isinstance(pretext.task, Hog) else 0
-        work = 2.0 * sampled * 36 * getattr(pretext.backbone, "words", 0) * 20
+        work = 2.0 * sampled * 36 * getattr(pretext.backbone, "vocabulary_size", 0) * 20
         return CostEstimate("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
     return _training(config, machine, name, pretext, disk)
 

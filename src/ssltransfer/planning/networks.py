@@ -55,9 +55,6 @@ def task_flops(pretext: Pretext) -> float:
 @lru_cache
 def flops(backbone: BackboneOptions, include_top: bool = False) -> float:
     """Floating-point operations (two a multiply-add) of one forward pass of one image."""
-    if backbone.name == "hog-words":
-        side = backbone.img_size // backbone.hog_cell - 1  # type: ignore[attr-defined]
-        return 2.0 * side**2 * 36 * backbone.vocabulary_size  # type: ignore[attr-defined]
     with torch.device("meta"):
         network = build_backbone(backbone, include_top=include_top)
     return _count(network, backbone.img_size)
@@ -137,8 +134,6 @@ def parameters(backbone: BackboneOptions, include_top: bool) -> int:
 
 @lru_cache
 def _shapes(backbone: BackboneOptions) -> dict[str, tuple[int, ...]]:
-    if backbone.name == "hog-words":
-        return {"words": (backbone.vocabulary_size,)}  # type: ignore[attr-defined]
     with torch.device("meta"):
         return build_backbone(backbone, include_top=True).shapes()
 

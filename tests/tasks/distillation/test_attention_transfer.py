@@ -315,7 +315,7 @@ def configuration(batch: int = 8, **method: Any) -> dict[str, Any]:
             }
         },
         "evaluations": {
-            "n": {"protocol": "knn", "models": ["s"], "train": "d", "test": "e", "baselines": ["supervised"]}
+            "n": {"protocol": "knn", "models": ["s"], "baselines": ["random", "supervised"], "train": "d", "test": "e", "baselines": ["supervised"]}
         },
     }
 
@@ -339,10 +339,10 @@ def test_attention_transfer_configuration_is_complete() -> None:
 @pytest.mark.parametrize(
     ("batch", "method", "sentence"),
     [
-        (8, {}, "students.s.method.teacher_layers: model 'p' .* has no 'conv3'"),
+        (8, {}, "students.s.method.teacher_layers: model 'p' .* has no layer 'conv3'"),
         (8, {"layers": ["conv3", "conv4", "conv7"], "teacher_layers": LAYERS}, "caffenet has no layer 'conv7'"),
         (8, {"layers": ["conv3", "conv4", "fc7"], "teacher_layers": LAYERS}, "fc7 of caffenet is a vector, which att"),
-        (7, {"teacher_layers": LAYERS}, r"students.s.schedule.batch: jigsaw\+\+ takes images in pairs"),
+        (7, {"teacher_layers": LAYERS}, r"students.s.schedule.batch_size: jigsaw\+\+ uses images in groups of 2"),
         (
             8,
             {"teacher_layers": LAYERS, "task": "motion-segmentation"},

@@ -135,11 +135,14 @@ def test_multi_task_killed_at_any_step_gives_the_same_bytes(
             "tasks.a.schedule.bach: unknown key 'bach'; did you mean 'batch_size'",
         ),
         ({"tasks": {"a": {"task": {**POSITION, "stem_stride": 1}}}}, "set stem_stride of the backbone"),
-        ({"tasks": {"a": {"task": "rotation"}}, "l1_layer_mix": 0.01}, "l1_layer_mix mixes the units of block3"),
+        (
+            {"tasks": {"a": {"task": "rotation"}}, "l1_layer_mix": 0.01},
+            "l1_layer_mix needs a backbone that ends with block3",
+        ),
         ({"tasks": {"a": {"task": "rotation"}}, "normalization_from": "b"}, "no task is called 'b'"),
         (
             {"tasks": {key: {"task": "rotation"} for key in "abc"}, "synchronous": True},
-            "10 steps are no multiple of 3 tasks",
+            "10 steps are not a multiple of the 3 tasks",
         ),
     ],
 )

@@ -88,5 +88,5 @@ def test_random_network_baseline_is_added() -> None:
     }
     with pytest.raises(ConfigError, match=r"pretexts\.wrong\.task\.data_dependent_init: resnet18 has shortcuts"):
         complete(content)
-    with pytest.raises(ValueError, match="give data"):
+    with pytest.raises(ValueError, match="set `data`"):
         Pretext(task=RandomNetwork(data_dependent_init=True), backbone=BACKBONE)

@@ -62,12 +62,12 @@ def test_snapshot_patterns_select_snapshots():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"snapshots": [2, 1]}, "snapshots must rise"),
+        ({"snapshots": [2, 1]}, "snapshots must be in ascending order"),
         ({"snapshots": [4]}, "before the last step"),
-        ({"task": "random", "schedule": None}, "no steps to keep snapshots of"),
+        ({"task": "random", "schedule": None}, "is not trained and has no snapshots"),
         (
             {"task": {"name": "snapshot", "source": "turn", "step": 1}, "snapshots": [], "schedule": None},
-            "made by themselves",
+            "set `snapshots` of a pretext instead",
         ),
     ],
 )
