@@ -51,7 +51,7 @@ class Made:
     def copy_of(self) -> str | None:
         """The pretext that it is a snapshot of."""
         task = self.spec.get("task", {})
-        return str(task["of"]) if task.get("name") == "snapshot" else None
+        return str(task["source"]) if task.get("name") == "snapshot" else None
 
     def curve(self) -> list[dict[str, float]]:
         """Rows of curve.jsonl beside the manifest (or in its work directory); none where there is none."""

@@ -59,7 +59,7 @@ def snapshot_curves(results: Results, plots: Plots) -> list[Any]:
         models = {
             metrics.model: results.models[metrics.model] for metrics in measured if metrics.model in results.models
         }
-        copied = {made.spec["task"]["of"] for made in models.values() if made.copy_of}
+        copied = {made.spec["task"]["source"] for made in models.values() if made.copy_of}
         for metrics in measured:
             made = models.get(metrics.model)
             step = made and (made.spec["task"]["step"] if made.copy_of else made.content.get("summary", {}).get("step"))
