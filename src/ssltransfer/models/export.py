@@ -168,7 +168,7 @@ def card(manifest: Path, model: PretrainedModel, layer: str, output: Path, said:
         ]
         for found in map(read_metrics, metrics):
             chance = "" if found.chance is None else f"{found.chance:.2f}"
-            protocol = found.protocol["name"]
+            protocol = found.protocol_name
             lines.append(f"| {found.evaluation} | {protocol} | {found.mean():.2f} | {chance} | {found.unit} |")
     return "\n".join(lines) + "\n"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ssltransfer.artifacts.features import FeatureStore, open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.artifacts.metrics import Metrics, write_metrics
+from ssltransfer.artifacts.metrics import DatasetRef, Metrics, write_metrics
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Measurement
 from ssltransfer.config.protocols import FeatureProtocol
@@ -85,7 +85,7 @@ def run(
             values=outcome.values,
             seeds=list(spec.seeds[: len(outcome.values[spec.protocol.primary_metric])]),
             datasets={
-                role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
+                role: DatasetRef(name, len(index), index.fingerprint)
                 for role, name, index in (("train", spec.train, train_index), ("test", spec.test, test_index))
                 if name
             },
