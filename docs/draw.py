@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
+from ssltransfer.tasks.pretext.base import build_task
 from toyworld import generate
 
 FOLDER = Path(__file__).parent / "images"
@@ -43,7 +43,7 @@ def trained() -> list[type[TaskOptions]]:
 
 def file_of(task: type[TaskOptions]) -> Path:
     """Where a task's image lies."""
-    return FOLDER / f"{task.module}.webp"
+    return FOLDER / f"{task.__module__.rpartition('.')[2]}.webp"
 
 
 def world(folder: Path) -> dict[str | None, Path]:
@@ -61,7 +61,7 @@ def world(folder: Path) -> dict[str | None, Path]:
 def columns_of(task: type[TaskOptions], indexes: Mapping[str | None, Path]) -> list[tuple[str, Tensor]]:
     """What a task shows of the first images of an index that it can learn from."""
     options: Any = task(**({"hidden": 8} if "hidden" in task.model_fields else {}))
-    made = import_module(f"ssltransfer.tasks.pretext.{task.module}").build(options, BACKBONE, 0)
+    made = build_task(options, BACKBONE, 0)
     keys = sequential_keys(range(IMAGES), IMAGES)
     batch = next(load_batches(read_index(indexes[task.targets]), made.transform, keys, seed=0))
     with torch.no_grad():
@@ -74,15 +74,15 @@ def montage(columns: Sequence[tuple[str, Tensor]]) -> Image.Image:
     shown = [(caption, _fitted(images, side)) for caption, images in columns]
     width = sum(images.shape[3] + GAP for _, images in shown) - GAP
     height = max(images.shape[2] for _, images in shown) + GAP
-    image = Image.new("RGB", (width, HEADER + height * len(shown[0][1]) - GAP), "white")
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(12)
+    canvas = Image.new("RGB", (width, HEADER + height * len(shown[0][1]) - GAP), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     left = 0
     for caption, images in shown:
         pen.text((left, 3), caption, fill="black", font=font)
         for row, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-            image.paste(Image.fromarray(np.ascontiguousarray(image)), (left, HEADER + row * height))
+            canvas.paste(Image.fromarray(np.ascontiguousarray(image)), (left, HEADER + row * height))
         left += images.shape[3] + GAP
-    return image
+    return canvas
 
 
 def _fitted(images: Tensor, side: int) -> Tensor:

@@ -16,7 +16,7 @@ from ssltransfer.config.tasks import TASKS, MultiTask
 
 DOCS = Path(__file__).parents[1] / "docs"
 TRAINED = [task for task in TASKS if task.is_trainable and task is not MultiTask]
-each = pytest.mark.parametrize("task", TRAINED, ids=lambda task: task.module)
+each = pytest.mark.parametrize("task", TRAINED, ids=lambda task: task.__name__)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config import ConfigError, read_config
 from ssltransfer.errors import UserError
+from ssltransfer.logs import configure_logging
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
 # Stages whose work is divided over several devices, and for which of their specs; all others are one process.
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     given = parser.parse_args(arguments)
     given.words = sys.argv[1:] if arguments is None else arguments
+    configure_logging()
     try:
         given.call(given)
     except KeyboardInterrupt:
@@ -103,9 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument("--features", type=Path, nargs="*", metavar="MANIFEST", help="or what it said of the images")
     stage.add_argument("--val-features", type=Path, nargs="*", metavar="MANIFEST", help="the same of validation images")
     learned = ("labels", "val", "val_labels", "teacher", "features", "val_features")
-    # A method may learn a pretext task's loss; stages do not import each other.
-    tasks = {"build_task": "stages.pretext:build_task"}
-    stage.set_defaults(call=_run("student", "config.entities:Student", plain=("data",), one=learned, parts=tasks))
+    stage.set_defaults(call=_run("student", "config.entities:Student", plain=("data",), one=learned))
 
     stage = _stage(commands, "evaluate", "model, train and test -> metrics (one JSON form for all protocols)")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
@@ -148,12 +148,10 @@ def _run(
     plain: tuple[str, ...] = (),
     one: tuple[str, ...] = (),
     many: tuple[str, ...] = (),
-    parts: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
     """A call of stages.<stage>.run with its spec parsed and its paths as keywords.
 
     `one` names arguments that a rule may leave empty: one path or none. An empty list arrives as an empty word.
-    `parts` are functions of other stages that this one is given, as module:name.
     """
 
     def call(given: argparse.Namespace) -> None:
@@ -170,8 +168,7 @@ def _run(
             return
         with rank_context(rank):
             run = import_module(f"ssltransfer.stages.{stage}").run
-            found = {key: _named(where) for key, where in (parts or {}).items()}
-            run(spec=parsed, output=given.output, threads=given.threads, **paths, **found)
+            run(spec=parsed, output=given.output, threads=given.threads, **paths)
             if divided:
                 shutdown()
 

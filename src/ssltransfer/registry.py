@@ -23,11 +23,11 @@ class Registry(Generic[Implementation]):
     all modules of the package only if that is not enough.
 
     Args:
-        package: where the implementations are, such as "ssltransfer.tasks.pretext".
+        packages: where the implementations are, such as "ssltransfer.tasks.pretext".
     """
 
-    def __init__(self, package: str):
-        self.package = package
+    def __init__(self, *packages: str):
+        self.packages = packages
         self._implementations: dict[type, Implementation] = {}
 
     def register(self, *options: type) -> Callable[[Registered], Registered]:
@@ -52,11 +52,13 @@ class Registry(Generic[Implementation]):
         Raises:
             KeyError: nothing in the package does.
         """
-        if options not in self._implementations:
-            self._import(f"{self.package}.{options.__module__.rpartition('.')[2]}")
-        if options not in self._implementations:
-            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__, f"{self.package}."):
-                self._import(module.name)
+        for package in self.packages:
+            if options not in self._implementations:
+                self._import(f"{package}.{options.__module__.rpartition('.')[2]}")
+        for package in self.packages:
+            if options not in self._implementations:
+                for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+                    self._import(module.name)
         return self._implementations[options]
 
     @staticmethod

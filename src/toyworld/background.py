@@ -32,7 +32,7 @@ def random_background(rng: np.random.Generator, height: int, width: int, light: 
 
 
 def _add_clutter(rng: np.random.Generator, layer: Layer, light: Light, count: int) -> None:
-    """Draw `count` simple shapes, so that an edge with a texture is no evidence of an object."""
+    """Draw `count` simple shapes, so that a textured shape alone is not evidence of an object."""
     height, width = layer.alpha.shape
     for _ in range(count):
         w, h = rng.uniform(0.15, 0.6, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float64]
 
@@ -13,6 +13,11 @@ Points = NDArray[np.float64]
 def polygon(*corners: tuple[float, float]) -> Points:
     """Return the corners as an outline."""
     return np.array(corners, np.float64)
+
+
+def join(*outlines: ArrayLike) -> Points:
+    """Return the outline that follows several ones in turn."""
+    return np.concatenate([np.asarray(outline, np.float64) for outline in outlines])
 
 
 def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0.0) -> Points:

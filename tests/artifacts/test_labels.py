@@ -8,7 +8,7 @@ import pytest
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, write_index
-from ssltransfer.artifacts.labels import Labels, read_labels, write_labels
+from ssltransfer.artifacts.labels import Labels, read_labeled_index, read_labels, write_labels
 
 
 @pytest.fixture
@@ -49,6 +49,19 @@ def test_labels_of_another_index_are_refused(labels: Labels, index: Index) -> No
     ):
         with pytest.raises(ArtifactError, match=r"x.parquet: these labels belong to another index .* run the label"):
             labels.check(other, Path("x.parquet"))
+
+
+def test_read_labeled_index_replaces_labels_and_classes(tmp_path: Path, labels: Labels, index: Index) -> None:
+    write_index(tmp_path / "i.parquet", index)
+    write_labels(tmp_path / "l.parquet", labels)
+    plain = read_labeled_index(tmp_path / "i.parquet")
+    assert plain.labels.tolist() == index.labels.tolist() and plain.classes == index.classes
+    found = read_labeled_index(tmp_path / "i.parquet", tmp_path / "l.parquet")
+    assert found.labels.tolist() == [3, 0, 3] and found.labels.dtype == np.int32
+    assert found.classes == ["0", "1", "2", "3", "4"] and found.paths == index.paths
+    write_index(tmp_path / "other.parquet", replace(index, digests=["d1", "d2", "changed"]))
+    with pytest.raises(ArtifactError, match="belong to another index"):
+        read_labeled_index(tmp_path / "other.parquet", tmp_path / "l.parquet")
 
 
 def test_other_files_are_refused(tmp_path: Path, labels: Labels, index: Index) -> None:

@@ -331,7 +331,7 @@ def test_networks_of_libraries_are_not_cut() -> None:
     by_layer["protocol"] = {"name": "knn", "layer": "layer4", "pool": {"avg": 1}}
     with pytest.raises(ConfigError, match=r"model 'jig' \(torchvision\) has no 'layer4'"):
         complete(content)
-    backbone["endpoints"] = ["layer4"]
+    backbone["return_nodes"] = ["layer4"]
     assert complete(content).features["jig.layer4-avg1"].layer == "layer4"
 
 

@@ -114,7 +114,7 @@ def test_other_views_differ_by_resampling_alone(odd: Path, tmp_path: Path, view:
     files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short_side=64)
     (large,) = (sample for sample, path in enumerate(files.paths) if path == "large.jpg")
     one, other = (
-        view(read_sample(index, large, min_short_side=view.min_short_side), Random(1)).float()
+        view.apply(read_sample(index, large, min_short_side=view.min_short_side), Random(1)).float()
         for index in (files, packed)
     )
     assert (one - other).abs().mean() < 3

@@ -447,7 +447,7 @@ def outcome(path: Path) -> str:
     except CorruptImageError as error:
         with pytest.raises(CorruptImageError):
             read(path)
-        return f"left out: {error}"
+        return f"skipped: {error}"
     assert read(path).shape == (3, found.height, found.width)
     note = f"; {found.note}" if found.note else ""
     return f"read: {found.width}x{found.height} from {found.format} {found.mode}{note}"

@@ -1,8 +1,10 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,8 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
-from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop
+from ssltransfer.data.targets import CorruptTargetError
+from ssltransfer.data.transforms import ImageTransform, RandomResizedCrop, ResizeCenterCrop, Transform
 
 
 @pytest.mark.parametrize(("n", "batch"), [(10, 4), (10, 10), (3, 8), (7, 1)])
@@ -76,23 +79,58 @@ def test_the_number_of_workers_and_a_restart_do_not_show(
     assert runs[0][0].images.dtype == torch.uint8 and runs[0][0].images.shape == (10, 3, 16, 16)
 
 
-def random_number(image: Tensor, random: Random) -> Tensor:
-    return torch.tensor(random.random())
+class RandomNumber(ImageTransform):
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
+        return torch.tensor(rng.random())
 
 
 def test_what_is_random_differs_by_image_epoch_and_seed(objects: Index):
     def numbers(epoch: int, seed: int) -> list[float]:
         keys = iter([[(sample, epoch) for sample in range(4)]])
-        (batch,) = load_batches(objects, random_number, keys, seed=seed)
+        (batch,) = load_batches(objects, RandomNumber(), keys, seed=seed)
         return [float(number) for number in batch.images]
 
     found = [number for epoch in (0, 1) for seed in (0, 1) for number in numbers(epoch, seed)]
     assert len(set(found)) == 16 and numbers(1, 1) == found[-4:]
 
 
+def test_load_batches_carries_the_labels_of_the_index(objects: Index):
+    view = ResizeCenterCrop(16, 16)
+
+    def targets(index: Index) -> dict[str, Tensor]:
+        (batch,) = load_batches(index, view, sequential_keys([3, 0], 2), seed=0)
+        return batch.targets
+
+    label = targets(objects)["label"]
+    assert label.dtype == torch.int64 and label.tolist() == objects.labels[[3, 0]].tolist()
+    clusters = np.arange(len(objects)) % 5
+    assert targets(objects.with_labels(clusters, list("abcde")))["label"].tolist() == [3, 0]
+    assert targets(objects.with_labels(np.full(len(objects), -1), [])) == {}
+    multi_label = np.where(np.arange(2 * len(objects)).reshape(-1, 2) % 2, 1, -1).astype(np.int8)
+    found = targets(replace(objects, multi_label=multi_label))["multi_label"]
+    assert found.dtype == torch.int8 and found.tolist() == [[-1, 1], [-1, 1]]
+
+
+class Failing(Transform):
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
+        try:
+            raise ValueError("the cause")
+        except ValueError as error:
+            raise IndexError(sample) if sample else CorruptTargetError("no mask: it has\nno bytes") from error
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_load_batches_raises_user_errors_of_workers_unchanged(objects: Index, workers: int):
+    with pytest.raises(CorruptTargetError) as caught:
+        list(load_batches(objects, Failing(), sequential_keys([0], 1), seed=0, workers=workers))
+    assert str(caught.value) == "no mask: it has\nno bytes"
+    with pytest.raises(IndexError):  # a bug keeps its traceback
+        list(load_batches(objects, Failing(), sequential_keys([1], 1), seed=0, workers=workers))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("fault", ["gone", "broken"])
-def test_a_image_that_cannot_be_read_any_more_is_named(objects: Index, tmp_path: Path, workers: int, fault: str):
+def test_load_batches_names_an_unreadable_image(objects: Index, tmp_path: Path, workers: int, fault: str):
     if fault == "broken":
         (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff nothing")
     index = Index(tmp_path, ["x.jpg"], objects.labels[:1], objects.classes, objects.sizes[:1], ["0"])

@@ -44,7 +44,7 @@ def index_of(folder: Path, *sides: tuple[int, int]) -> Index:
 def test_pixels_are_averaged_and_depth_is_picked(tmp_path: Path) -> None:
     index = index_of(tmp_path, (48, 64))
     image = read_sample(index, 0)
-    found = RgbdResize(24, 32).pair(index, 0, image, Random(0))
+    found = RgbdResize(24, 32)(index, 0, image, Random(0))
     assert torch.equal(found["image"], resize(image, 24, 32))
     rows, columns = np.mgrid[1:48:2, 1:64:2]
     assert found["depth"].dtype == torch.float32
@@ -56,7 +56,7 @@ def test_another_aspect_is_cut_at_the_center(tmp_path: Path, height: int, width:
     index = index_of(tmp_path, (height, width))
     image = read_sample(index, 0)
     top, left = (height - 48) // 2, (width - 64) // 2
-    found = RgbdResize(48, 64).pair(index, 0, image, Random(0))
+    found = RgbdResize(48, 64)(index, 0, image, Random(0))
     assert torch.equal(found["image"], image[:, top : top + 48, left : left + 64])
     assert float(found["depth"][0, 0]) == pytest.approx(1 + top + left / 1000)
 
@@ -66,7 +66,7 @@ def test_the_center_with_its_depth_as_it_was_measured(tmp_path: Path) -> None:
     index = index_of(tmp_path, (96, 128))
     image = read_sample(index, 0)
     whole = RgbdResize(48, 64)
-    found = RgbdCenterCrop(whole, 42, 60).pair(index, 0, image, Random(0))
+    found = RgbdCenterCrop(whole, 42, 60)(index, 0, image, Random(0))
     assert torch.equal(found["image"], resize(image, 48, 64)[:, 3:45, 2:62])
     rows, columns = np.mgrid[6:90, 4:124]
     np.testing.assert_allclose(found["depth"].numpy(), 1 + rows + columns / 1000, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_maps_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
     index = index_of(tmp_path, (96, 128), (48, 70))
     pair = RgbdCenterCrop(RgbdResize(48, 64), 42, 60)
     (batch,) = load_batches(index, pair, sequential_keys(range(2), 2), seed=0)
-    alone = pair.pair(index, 1, read_sample(index, 1), Random(0))
+    alone = pair(index, 1, read_sample(index, 1), Random(0))
     prediction = torch.randn(2, 10, 12)
     both = bilinear_sample(prediction, batch.targets["rows"], batch.targets["columns"])
     h, w = alone["depth"].shape

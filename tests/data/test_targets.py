@@ -15,7 +15,7 @@ from ssltransfer.config.formats import Synthetic
 from ssltransfer.data.formats.voc import CLASSES
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.targets import VOID, Boxes, CorruptTargetError, check_target, read_target
-from ssltransfer.data.transforms import JointTransform
+from ssltransfer.data.transforms import Transform
 from ssltransfer.stages.index import run
 
 
@@ -157,12 +157,12 @@ def test_a_bad_target_leaves_its_image_out(tmp_path: Path) -> None:
         read_target(before, 0)
 
 
-class WithMask(JointTransform):
+class WithMask(Transform):
     padding = {"mask": VOID}
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         mask = torch.from_numpy(np.array(read_target(index, sample)))
-        return {"image": image, "mask": mask, "place": torch.tensor([random.random()])}
+        return {"image": image, "mask": mask, "place": torch.tensor([rng.random()])}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -20,7 +20,7 @@ from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.reversible import Reversible
 from ssltransfer.models.revnets import branch
 from ssltransfer.models.weights import read_model, write_model
-from ssltransfer.training.sync_bn import SyncedBatchNorm, convert_sync_bn
+from ssltransfer.training.sync_bn import CpuSyncBatchNorm, convert_sync_bn
 
 SMALL = RevNet50(width_mult=0.125, img_size=64, norm_momentum=0.1)
 
@@ -265,7 +265,7 @@ def test_norms_common_to_processes_remember_a_batch_once(tmp_path: Path) -> None
     try:
         alone, common = row(3, grad_checkpointing=True), row(3, grad_checkpointing=True)
         convert_sync_bn(common)
-        assert any(isinstance(part, SyncedBatchNorm) for part in common.modules())
+        assert any(isinstance(part, CpuSyncBatchNorm) for part in common.modules())
         x = noise(4, 32, 6, 6)
         for block in (alone, common):
             block(x).square().sum().backward()

@@ -164,7 +164,7 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(model: Path, masks: tuple
 def test_a_image_and_its_mask_stay_as_they_are(masks: tuple[Path, Path], model: Path) -> None:
     index = read_index(masks[0])
     image = torch.zeros(3, 5, 7, dtype=torch.uint8)
-    pair = tuned(model).transform.pair(index, 3, image, Random(0))
+    pair = tuned(model).transform(index, 3, image, Random(0))
     assert pair["image"] is image and np.array_equal(pair["mask"].numpy(), read_target(index, 3))
 
 
@@ -267,12 +267,15 @@ def test_it_learns_more_of_the_world_than_chance(masks: tuple[Path, Path], tmp_p
     assert losses[-1] < 0.5 * found.details["chance_loss"]
 
 
-def test_rescaled_and_absorbed(masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rescaled_and_absorbed(
+    masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ssltransfer")
     model = make_model(
         tmp_path / "m", CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=False, seed=1
     )
     measured(tmp_path, model, masks, fuse_bn=True, data_dependent_init=True)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().out + caplog.text
     assert "5 batch norms folded" in said and "layers rescaled by 72 images" in said
 
 

@@ -43,11 +43,11 @@ def test_a_crop_always_fits_and_has_the_scales_asked_for() -> None:
     image[0] = torch.arange(150)
     spans, crop = [], ScaledCrop(50, (0.5, 2.0))
     for number in range(200):
-        found = crop(image, Random(number))
+        found = crop.apply(image, Random(number))
         assert found.shape == (3, 50, 50)
         spans.append(float(found[0, 25].float().max() - found[0, 25].float().min()))
     assert 20 <= min(spans) < 30 and 92 < max(spans) <= 100
-    small = crop(torch.full((3, 30, 20), 7, dtype=torch.uint8), Random(0))
+    small = crop.apply(torch.full((3, 30, 20), 7, dtype=torch.uint8), Random(0))
     assert small.shape == (3, 50, 50) and (small == 7).all(), "nothing is padded"
 
 

@@ -49,7 +49,8 @@ def _mean(files: Index, packed: Index, view: Any) -> float:
     total = 0.0
     for sample in range(len(files)):
         one, other = (
-            view(read_sample(index, sample, min_short_side=view.min_short_side), Random(0)) for index in (files, packed)
+            view.apply(read_sample(index, sample, min_short_side=view.min_short_side), Random(0))
+            for index in (files, packed)
         )
         total += float((one.int() - other.int()).abs().float().mean())
     return total / len(files)

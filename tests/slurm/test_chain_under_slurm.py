@@ -118,7 +118,7 @@ def test_cancelled_and_out_of_time_the_chain_ends_with_the_same_result(
     assert state_of(jobs["turns"]) == "TIMEOUT"
     for pretext in ("puzzle", "turns"):
         log = (results(tmp_path) / f"logs/pretext/{pretext}.log").read_text()
-        assert "going on after step" in log
+        assert "resuming from step" in log
 
     # The profile's gpu reaches Slurm, and 0 of it asks for none.
     index = job_of("index_wildcards_objects-train", "COMPLETED")

@@ -149,7 +149,7 @@ def test_refusals_leave_no_result(root: Path, output: Path) -> None:
         Folder(root=str(root), on_corrupt="error"),
         output,
         ArtifactError,
-        r"1 of 9 images cannot be read \(the first: c0/bad.jpg: not a image: text\); mend or remove them",
+        r"1 of 9 images cannot be read \(the first: c0/bad.jpg: not a image: text\); fix or remove them",
     )
     refused(Folder(root=str(root), max_corrupt_fraction=0.1), output, ArtifactError, "1 of 9 images cannot be read")
     for place in range(8):

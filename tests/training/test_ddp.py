@@ -12,27 +12,30 @@ from typing import Any
 import pytest
 import torch
 
-SCRIPT = Path(__file__).with_name("ranks_train.py")
+SCRIPT = Path(__file__).with_name("ddp_process.py")
 Results = dict[int, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def folder(objects_path: Path, objects_val_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ranks_train.py leaves, of one process and of two."""
-    folder = tmp_path_factory.mktemp("ranks")
+    """What ddp_process.py leaves, of one process and of two."""
+    folder = tmp_path_factory.mktemp("ddp")
+    for world in (1, 2):
+        run_processes(world, objects_path, objects_val_path, folder / str(world))
+    return folder
+
+
+def run_processes(world: int, *arguments: object) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     running = []
-    for world in (1, 2):
-        for rank in range(world):
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-            environment = {**os.environ, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-            environment |= {name: str(value) for name, value in place.items()}
-            words = [sys.executable, SCRIPT, objects_path, objects_val_path, folder / str(world)]
-            running.append(subprocess.Popen(words, env=environment))
-    assert [process.wait(300) for process in running] == [0, 0, 0]
-    return folder
+    for rank in range(world):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+        environment = {**os.environ, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        environment |= {name: str(value) for name, value in place.items()}
+        running.append(subprocess.Popen([sys.executable, SCRIPT, *map(str, arguments)], env=environment))
+    assert [process.wait(500) for process in running] == [0] * world
 
 
 def results(folder: Path, case: str) -> tuple[dict[str, Any], Results]:
@@ -41,9 +44,10 @@ def results(folder: Path, case: str) -> tuple[dict[str, Any], Results]:
 
 
 def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
-    same_curve = len(one["curve"]) == len(other["curve"]) > 0 and all(
-        row == pytest.approx(other_row, rel=tolerance)
-        for row, other_row in zip(one["curve"], other["curve"], strict=True)
+    # Not the accuracy: one rounding error may change a prediction.
+    curves = [[{k: v for k, v in row.items() if k != "val_right"} for row in each["curve"]] for each in (one, other)]
+    same_curve = len(curves[0]) == len(curves[1]) > 0 and all(
+        row == pytest.approx(other_row, rel=tolerance) for row, other_row in zip(*curves, strict=True)
     )
     pairs = [(value, other["weights"][name]) for name, value in one["weights"].items()]
     return same_curve and all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in pairs)
@@ -54,7 +58,7 @@ def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
     [
         ("plain", 1e-5),
         ("accumulated", 1e-5),
-        ("small-packs", 1e-4),
+        ("clipped", 1e-4),
         ("half", 1e-2),
         ("synced", 1e-4),
         ("surveyed", 1e-4),  # colorization, which measures the training images first
@@ -63,7 +67,7 @@ def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
         ("views", 1e-3),  # exemplar, whose loss compares the images of a micro-batch: a share here
     ],
 )
-def test_two_processes_come_to_what_one_comes_to(case: str, tolerance: float, folder: Path):
+def test_ddp_matches_one_process(case: str, tolerance: float, folder: Path):
     alone, both = results(folder, case)
     assert close(alone, both[0], tolerance)
     assert "val_loss" in both[0]["curve"][-1]
@@ -71,7 +75,7 @@ def test_two_processes_come_to_what_one_comes_to(case: str, tolerance: float, fo
     assert all(torch.equal(value, both[1]["weights"][name]) for name, value in both[0]["weights"].items())
 
 
-def test_without_synchronized_norms_it_is_another_training_alike_in_all(folder: Path):
+def test_ddp_without_sync_bn_differs_but_is_equal_in_all_processes(folder: Path):
     """So that the test above can fail: statistics of a share are others than those of the batch."""
     alone, both = results(folder, "shares")
     assert not close(alone, both[0], 1e-3)
@@ -79,7 +83,7 @@ def test_without_synchronized_norms_it_is_another_training_alike_in_all(folder: 
     assert all(torch.equal(value, both[1]["weights"][name]) for name, value in both[0]["weights"].items())
 
 
-def test_a_share_is_a_half_of_each_batch_in_whole_pairs(folder: Path):
+def test_ddp_splits_each_batch_in_order(folder: Path):
     alone, both = results(folder, "plain")
     for step, batch in enumerate(alone["seen"]):
         assert [both[rank]["seen"][step] for rank in (0, 1)] == [batch[:8], batch[8:]]
@@ -89,12 +93,12 @@ def test_a_share_is_a_half_of_each_batch_in_whole_pairs(folder: Path):
     ]
 
 
-def test_dropout_is_another_one_in_each_process(folder: Path):
+def test_ddp_draws_other_dropout_in_each_process(folder: Path):
     alone, both = results(folder, "dropout")
     assert not close(alone, both[0], 1e-3) and both[0]["curve"] == both[1]["curve"]
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(folder: Path):
+def test_ddp_rejects_a_batch_that_does_not_divide(folder: Path):
     alone, both = results(folder, "odd")
     assert alone["said"] == ""
     for result in both.values():
@@ -102,11 +106,25 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder: Path):
         assert result["seen"] == []
 
 
-def test_all_stop_where_the_loss_is_not_finite(folder: Path):
+def test_ddp_stops_all_processes_at_a_loss_that_is_not_finite(folder: Path):
     _, both = results(folder, "broken")
     assert both[0]["said"] == both[1]["said"] and "The loss is not finite at step" in both[0]["said"]
     assert sorted(path.name for path in (folder / "2" / "broken").iterdir()) == ["not_finite-0.pt", "not_finite-1.pt"]
 
 
-def test_the_first_process_writes(folder: Path):
+def test_ddp_writes_files_in_the_first_process(folder: Path):
     assert sorted(path.name for path in (folder / "2" / "plain").iterdir()) == ["checkpoint.pt", "curve.jsonl"]
+
+
+@pytest.mark.parametrize("world", [3, pytest.param(4, marks=pytest.mark.slow)])
+def test_ddp_resumed_training_ends_with_the_same_bytes(world: int, objects_path: Path, tmp_path: Path):
+    """With three and more processes the order of the sum matters: torch's buckets must not change after a step."""
+    run_processes(world, "resumed", objects_path, tmp_path)
+    for case in ("sync-bn", "sometimes"):
+        whole = torch.load(tmp_path / f"{case}-whole-0.pt")
+        for rank in range(world):
+            for kind in ("whole", "cut"):
+                other = torch.load(tmp_path / f"{case}-{kind}-{rank}.pt")
+                assert other["curve"] == whole["curve"]
+                assert all(torch.equal(value, other["weights"][name]) for name, value in whole["weights"].items())
+            assert other["seen"] < whole["seen"]

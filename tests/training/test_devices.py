@@ -17,8 +17,9 @@ from ssltransfer.config.schedule import Precision, Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import ResizeCenterCrop
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -61,7 +62,7 @@ def run(folder: Path, index: Index, **kw: object) -> tuple[Wide, TrainResult]:
         ("float16", torch.float16, 0.002),
     ],
 )
-def test_layers_compute_in_the_precision_that_was_asked_for(
+def test_autocast_computes_in_the_configured_precision(
     precision: Precision, dtype: torch.dtype, tolerance: float, tmp_path: Path, objects: Index
 ):
     exact, _ = run(tmp_path / "exact", objects)
@@ -71,7 +72,7 @@ def test_layers_compute_in_the_precision_that_was_asked_for(
     assert difference <= tolerance and (difference > 0) == (dtype != torch.float32)
 
 
-def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
+def test_float16_scale_survives_a_restart(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
     """The first scale, 65536, is too large for steep losses; it is halved until the gradients are finite."""
     monkeypatch.setattr(Wide, "forward", lambda self, batch, rng: {"loss": 3e4 * forward_of(self, batch, rng)})
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "4")
@@ -81,7 +82,7 @@ def test_the_scale_of_float16_survives_a_restart(tmp_path: Path, objects: Index,
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", objects, **options)
     state = torch.load(tmp_path / "cut" / "checkpoint.pt")
-    assert state["step"] == 4 and 0 < state["tasks"][0]["scaler"]["scale"] < 65536
+    assert state["step"] == 4 and 0 < state["trainer"]["scaler"]["scale"] < 65536
     monkeypatch.setattr(Wide, "after_step", Task.after_step)
     resumed, again = run(tmp_path / "cut", objects, **options)
     assert torch.equal(whole.linear.weight, resumed.linear.weight) and curve.curve == again.curve
@@ -98,7 +99,7 @@ def stop_at_five(task: Task, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_task_learns_the_same(tmp_path: Path, objects: Index):
+def test_compiled_task_trains_the_same(tmp_path: Path, objects: Index):
     plain, one = run(tmp_path / "plain", objects)
     compiled, other = run(tmp_path / "compiled", objects, compile=True)
     assert compiled._compiled_call_impl is not None and plain._compiled_call_impl is None
@@ -107,18 +108,18 @@ def test_a_compiled_task_learns_the_same(tmp_path: Path, objects: Index):
     assert [row["loss"] for row in one.curve] == pytest.approx([row["loss"] for row in other.curve], rel=1e-5)
 
 
-def test_the_start_line_says_how_many():
+def test_devices_describe_the_number_of_processes():
     assert "processes" not in str(CPU)
     assert "2 processes" in str(Devices(torch.device("cpu"), 3, rank=1, world=2))
     assert str(Devices(torch.device("cpu"), 3, rank=1, world=2)).endswith("3 loader workers each")
 
 
-def test_gpus_that_cannot_be_used_are_refused():
+def test_plan_devices_rejects_unusable_gpus():
     """In a process of its own: torch looks for GPUs once."""
     words = [sys.executable, "-c", "from ssltransfer.training.devices import plan_devices; plan_devices(1)"]
     run = subprocess.run(words, env={**os.environ, "CUDA_VISIBLE_DEVICES": "99"}, capture_output=True, text=True)
     assert run.returncode and "CUDA_VISIBLE_DEVICES is '99', but torch finds no usable GPU" in run.stderr
 
 
-def test_new_options_change_no_spec():
+def test_schedule_spec_omits_defaults():
     assert Schedule(steps=3).canonical() == '{"steps":3}'

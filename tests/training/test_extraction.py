@@ -53,7 +53,7 @@ class Chain:
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("precision", ["float16", "float32"])
-def test_labels_without_stored_features_are_those_with_them(
+def test_streaming_source_gives_the_labels_of_stored_features(
     threads: int, precision: str, tmp_path: Path, objects_path: Path, objects_val_path: Path, monkeypatch: Any
 ):
     monkeypatch.setattr(artifact, "CHUNK_BYTES", CHUNK)  # three chunks in float16, five in float32
@@ -66,7 +66,7 @@ def test_labels_without_stored_features_are_those_with_them(
     assert '"data_wait_fraction"' in (tmp_path / "passing.run.json").read_text()
 
 
-def test_the_precision_of_the_store_shows_in_the_labels(tmp_path: Path, objects_path: Path, objects_val_path: Path):
+def test_streaming_source_rounds_as_the_store_does(tmp_path: Path, objects_path: Path, objects_val_path: Path):
     """So that the test above can fail: distances of unrounded features are others."""
     chain = Chain(tmp_path, objects_path)
     rounded = read_labels(chain.labels(objects_val_path, "rounded", model=chain.model))
@@ -76,7 +76,7 @@ def test_the_precision_of_the_store_shows_in_the_labels(tmp_path: Path, objects_
     assert np.allclose(rounded.distances, exact.distances, rtol=1e-2)
 
 
-def test_a_model_that_was_not_clustered_is_refused(tmp_path: Path, objects_path: Path, objects_val_path: Path):
+def test_label_rejects_a_model_that_was_not_clustered(tmp_path: Path, objects_path: Path, objects_val_path: Path):
     chain = Chain(tmp_path, objects_path)
     chain.spec = chain.spec.model_copy(update={"layer": "conv3"})
     with pytest.raises(ArtifactError, match=r"manifest.json: features of another backbone than .*another layer"):
@@ -87,7 +87,7 @@ def test_a_model_that_was_not_clustered_is_refused(tmp_path: Path, objects_path:
     assert not (tmp_path / "x.parquet").exists()
 
 
-def test_rounding_is_numpys_for_every_half():
+def test_chunk_rounds_every_float16_as_numpy():
     """All finite halves and what lies between neighbors: ties, subnormals, both zeros."""
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = np.sort(halves[np.isfinite(halves)]).astype(np.float32)
@@ -102,7 +102,7 @@ def test_rounding_is_numpys_for_every_half():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_one_value_that_is_not_finite_is_found(bad: float):
+def test_chunk_reports_values_that_are_not_finite(bad: float):
     chunk = _Chunk(6, 5, "float32", torch.device("cpu"))
     for place in (0, 3):
         values = torch.ones(3, 5)
@@ -111,7 +111,7 @@ def test_one_value_that_is_not_finite_is_found(bad: float):
     assert not np.isfinite(chunk.result()[1])
 
 
-def test_a_row_is_as_long_as_its_pooled_layer(tmp_path: Path, objects_path: Path):
+def test_feature_extractor_has_the_shape_of_the_pooled_layer(tmp_path: Path, objects_path: Path):
     chain = Chain(tmp_path, objects_path)
     devices = plan_devices(1)
     for layer, pool, shape in (("conv4", {"max": 4}, (48, 4, 4)), ("fc7", None, (512,))):

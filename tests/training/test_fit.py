@@ -17,11 +17,11 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import ResizeCenterCrop
+from ssltransfer.training import curve as curve_module
 from ssltransfer.training import fit as module
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit, validate
 from ssltransfer.training.task import Task, TrainingError
-from ssltransfer.training.train_step import build_optimizer, set_lr
 
 CPU = Devices(torch.device("cpu"), 0)
 
@@ -67,7 +67,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
 
 
-def test_it_is_a_plain_loop(tmp_path: Path, objects: Index):
+def test_fit_equals_a_plain_loop(tmp_path: Path, objects: Index):
     schedule = Schedule(steps=9, batch_size=8, lr=0.1, nesterov=True, weight_decay=0.01, lr_schedule="cosine", warmup=3)
     found, fitted = run(tmp_path, objects, schedule)
 
@@ -93,10 +93,10 @@ def test_it_is_a_plain_loop(tmp_path: Path, objects: Index):
     assert fitted.summary(task.chance_loss)["loss"] == fitted.curve[-1]["loss"]
 
 
-def test_a_row_of_the_curve_is_a_mean_over_its_steps(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
+def test_fit_averages_the_loss_over_the_steps_of_a_row(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
     schedule = Schedule(steps=10, batch_size=8, lr=0.1)
     _, every = run(tmp_path / "a", objects, schedule)
-    monkeypatch.setattr(module, "ROWS", 3)
+    monkeypatch.setattr(curve_module, "ROWS", 3)
     _, some = run(tmp_path / "b", objects, schedule)
     losses = [row["loss"] for row in every.curve]
     assert [row["step"] for row in some.curve] == [3, 6, 9, 10]
@@ -105,9 +105,9 @@ def test_a_row_of_the_curve_is_a_mean_over_its_steps(tmp_path: Path, objects: In
 
 
 @pytest.mark.parametrize("stop", [1, 4, 5])
-def test_cut_off_and_resumed_it_is_the_same(stop: int, tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
+def test_fit_resumes_with_the_same_bytes(stop: int, tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
-    monkeypatch.setattr(module, "ROWS", 3)
+    monkeypatch.setattr(curve_module, "ROWS", 3)
     schedule = Schedule(steps=9, batch_size=16, lr=0.1, optimizer="adam", momentum=0.8)
     whole, curve = run(tmp_path / "whole", objects, schedule)
 
@@ -131,7 +131,7 @@ def test_cut_off_and_resumed_it_is_the_same(stop: int, tmp_path: Path, objects: 
     assert len(resumed.parts) == 9 - (stop // 2) * 2
 
 
-def test_training_images_are_surveyed_once(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
+def test_fit_calls_on_train_start_once(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     seen: list[int] = []
 
@@ -152,14 +152,14 @@ def test_training_images_are_surveyed_once(tmp_path: Path, objects: Index, monke
     assert seen == [len(objects)]
 
 
-def test_a_finished_training_is_not_repeated(tmp_path: Path, objects: Index):
+def test_fit_does_not_repeat_a_finished_training(tmp_path: Path, objects: Index):
     schedule = Schedule(steps=3, batch_size=8, lr=0.1)
     one, curve = run(tmp_path, objects, schedule)
     two, again = run(tmp_path, objects, schedule)
     assert same(one, two) and two.parts == [] and again.curve == curve.curve
 
 
-def test_measuring_changes_nothing(tmp_path: Path, objects: Index, objects_val_path: Path):
+def test_validate_does_not_change_the_training(tmp_path: Path, objects: Index, objects_val_path: Path):
     schedule = Schedule(steps=6, batch_size=8, lr=0.1)
     alone, _ = run(tmp_path / "a", objects, schedule)
     measured, fitted = run(tmp_path / "b", objects, schedule, val=read_index(objects_val_path))
@@ -167,7 +167,7 @@ def test_measuring_changes_nothing(tmp_path: Path, objects: Index, objects_val_p
 
 
 @pytest.mark.parametrize("batch", [4, 10, 100])
-def test_the_val_loss_is_a_mean_over_images(batch: int, objects: Index):
+def test_validate_averages_over_images(batch: int, objects: Index):
     task = Small().train()
     schedule = Schedule(steps=1, batch_size=batch)
     found = validate(task, objects, schedule, seed=5, devices=CPU)
@@ -178,14 +178,14 @@ def test_the_val_loss_is_a_mean_over_images(batch: int, objects: Index):
     assert found == {"val_loss": pytest.approx(float(expected), rel=1e-5)}
 
 
-def test_of_many_val_images_some_are_measured_evenly(objects: Index, monkeypatch: pytest.MonkeyPatch):
+def test_validate_takes_evenly_spaced_images(objects: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "VAL_IMAGES", 10)
     task = Small()
     validate(task, objects, Schedule(steps=1, batch_size=64), seed=5, devices=CPU)
     assert task.parts == [10]  # every fifth of 48
 
 
-def test_micro_batches_accumulate_the_batch(tmp_path: Path, objects: Index):
+def test_fit_with_micro_batches_equals_fit_without(tmp_path: Path, objects: Index):
     class Plain(Small):
         def logits(self, batch: Batch) -> Tensor:
             found: Tensor = self.linear(batch.images.float().flatten(1) / 255)
@@ -198,44 +198,7 @@ def test_micro_batches_accumulate_the_batch(tmp_path: Path, objects: Index):
     assert [row["loss"] for row in one.curve] == pytest.approx([row["loss"] for row in two.curve], rel=1e-5)
 
 
-def test_the_whole_gradient_is_clipped(tmp_path: Path, objects: Index):
-    start = Small()
-    schedule = Schedule(
-        steps=1, batch_size=16, lr=1.0, momentum=0.0, weight_decay=0.0, clip_grad_norm=0.01, micro_batch_size=4
-    )
-    task, _ = run(tmp_path, objects, schedule)
-    moved = [(after - before).detach() for before, after in zip(start.parameters(), task.parameters(), strict=True)]
-    assert math.sqrt(sum(float(step.square().sum()) for step in moved)) == pytest.approx(0.01, rel=1e-3)
-
-
-def test_biases_and_norms_have_rates_and_decay_of_their_own():
-    schedule = Schedule(steps=1, lr=0.1, bias_lr_mult=2.0, weight_decay=0.01, decay_norm_and_bias=False)
-    task = Small()
-    task.linear.bias.requires_grad_(False)
-    optimizer = build_optimizer(task, schedule)
-    set_lr(optimizer, 0.5)
-    settings = {
-        id(parameter): (group["lr"], group["weight_decay"])
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    assert settings == {
-        id(task.norm.weight): (0.5, 0.0),
-        id(task.norm.bias): (1.0, 0.0),
-        id(task.linear.weight): (0.5, 0.01),
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW"), ("rmsprop", "RMSprop")],
-)
-def test_optimizers_are_torchs(name: str, kind: str):
-    schedule = Schedule.model_validate({"steps": 1, "optimizer": name})
-    assert type(build_optimizer(Small(), schedule)).__name__ == kind
-
-
-def test_a_loss_that_is_not_finite_stops_at_once(tmp_path: Path, objects: Index):
+def test_fit_stops_at_a_loss_that_is_not_finite(tmp_path: Path, objects: Index):
     class Broken(Small):
         def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
             loss = super().forward(batch, rng)["loss"]

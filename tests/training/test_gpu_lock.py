@@ -11,7 +11,8 @@ import pytest
 from ssltransfer.training.gpu_lock import DeviceError, acquire_gpus, set_visible_gpus
 
 CODE = (
-    "import sys; from pathlib import Path; from ssltransfer.training.gpu_lock import acquire_gpus\n"
+    "import sys; from pathlib import Path; from ssltransfer.logs import configure_logging\n"
+    "from ssltransfer.training.gpu_lock import acquire_gpus; configure_logging()\n"
     "print(*acquire_gpus(sys.argv[3].split(','), int(sys.argv[2]), Path(sys.argv[1])), flush=True); sys.stdin.read()"
 )
 
@@ -45,22 +46,22 @@ def jobs(tmp_path: Path):
         job.kill()
 
 
-def test_side_by_side_they_have_a_gpu_each(jobs):
+def test_gpu_lock_gives_each_job_its_own_gpu(jobs):
     pair = [jobs(1), jobs(1)]
     assert {job.says() for job in pair} == {"0", "1"}
 
 
-def test_none_free_it_waits_saying_so_once_and_takes_what_a_killed_job_had(jobs):
+def test_gpu_lock_waits_when_busy_and_frees_the_gpu_of_a_killed_job(jobs):
     first = jobs(1)
     second = jobs(1)
     had = {first: first.says(), second: second.says()}
     late = jobs(1)
-    assert late.says() == "Waiting for 1 of 2 GPUs: other jobs of yours use them."
+    assert late.says() == "Waiting for 1 of 2 GPUs: your other jobs use them."
     second.kill()
     assert late.says() == had[second]
 
 
-def test_one_that_needs_all_waits_for_all_and_is_not_overtaken(jobs):
+def test_gpu_lock_does_not_starve_a_job_that_needs_all_gpus(jobs):
     small = jobs(1, "0,1,2")
     assert small.says() == "0"
     large = jobs(3, "0,1,2")
@@ -73,21 +74,21 @@ def test_one_that_needs_all_waits_for_all_and_is_not_overtaken(jobs):
     assert later.says() in {"0", "1", "2"}  # the kernel frees what a killed process held one after the other
 
 
-def test_two_that_need_all_never_hold_half_each(jobs):
+def test_gpu_lock_does_not_deadlock(jobs):
     pair = [jobs(2), jobs(2)]
     said = {job.says(): job for job in pair}
-    assert sorted(said) == ["0 1", "Waiting for 2 of 2 GPUs: other jobs of yours use them."]
+    assert sorted(said) == ["0 1", "Waiting for 2 of 2 GPUs: your other jobs use them."]
     said.pop("0 1").kill()
     assert [job.says() for job in said.values()] == ["0 1"]
 
 
-def test_more_than_there_are_is_refused(tmp_path: Path):
-    with pytest.raises(DeviceError, match="3 GPUs are asked for, but this machine has 2"):
+def test_gpu_lock_rejects_more_gpus_than_exist(tmp_path: Path):
+    with pytest.raises(DeviceError, match="3 GPUs were requested, but this machine has 2"):
         acquire_gpus(["0", "1"], 3, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"])
-def test_a_choice_that_was_made_stands(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_set_visible_gpus_keeps_the_choice_of_the_environment(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv(name, "7")
     monkeypatch.setattr("torch.cuda.device_count", lambda: pytest.fail("the machine was asked"))

@@ -23,8 +23,10 @@ from ssltransfer.config.schedule import Schedule
 BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
 
-def command(data: Path, labels: Path, output: Path, *, steps: int = 4, batch: int = 8, devices: int = 2) -> list[str]:
-    schedule = Schedule(steps=steps, batch_size=batch, lr=0.01)
+def command(
+    data: Path, labels: Path, output: Path, *, steps: int = 4, batch_size: int = 8, devices: int = 2
+) -> list[str]:
+    schedule = Schedule(steps=steps, batch_size=batch_size, lr=0.01)
     spec = Student(method=ClusterClassification(cluster="k3"), data="objects", backbone=BACKBONE, schedule=schedule)
     given = {"--spec": spec.canonical(), "--data": data, "--labels": labels, "--output": output}
     words = [str(word) for pair in given.items() for word in pair]
@@ -51,7 +53,7 @@ def wait_for_checkpoint(folder: Path, *, after: float) -> float:
 
 
 @pytest.mark.slow
-def test_killed_and_told_to_end_it_ends_with_the_same_bytes(objects_path: Path, labels_path: Path, tmp_path: Path):
+def test_launched_job_resumes_with_the_same_bytes(objects_path: Path, labels_path: Path, tmp_path: Path):
     """SIGKILL to all, SIGKILL to the launcher alone, SIGTERM to one of the processes, SIGUSR1 to the launcher."""
     steps = 60
     whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
@@ -80,7 +82,7 @@ def test_killed_and_told_to_end_it_ends_with_the_same_bytes(objects_path: Path, 
     process = start(command(objects_path, labels_path, broken, steps=steps))
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert said.count("going on after step") == 1 and "2 processes" in said
+    assert said.count("resuming from step") == 1 and "2 processes" in said
     assert bytes_of(broken.parent) == bytes_of(whole.parent)
 
 
@@ -91,7 +93,9 @@ def test_killed_and_told_to_end_it_ends_with_the_same_bytes(objects_path: Path, 
         ({"labels": "nowhere"}, "nowhere: missing"),
     ],
 )
-def test_what_is_wrong_is_said_once(change: dict, said: str, objects_path: Path, labels_path: Path, tmp_path: Path):
+def test_launched_job_prints_an_error_once(
+    change: dict, said: str, objects_path: Path, labels_path: Path, tmp_path: Path
+):
     given = {"data": objects_path, "labels": labels_path, "output": tmp_path / "s" / "manifest.json"} | change
     run = subprocess.run(command(**given), capture_output=True, text=True, timeout=120)
     assert run.returncode == 1
@@ -99,7 +103,7 @@ def test_what_is_wrong_is_said_once(change: dict, said: str, objects_path: Path,
     assert len(run.stderr.strip().splitlines()) == 1
 
 
-def test_a_fault_of_one_process_alone_is_said_and_ends_both(objects: Index, labels_path: Path, tmp_path: Path):
+def test_launched_job_ends_when_one_process_fails(objects: Index, labels_path: Path, tmp_path: Path):
     """A image that has vanished is met by one of them; the other only loses its peer."""
     import pyarrow.parquet
 
@@ -123,7 +127,7 @@ def test_a_fault_of_one_process_alone_is_said_and_ends_both(objects: Index, labe
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["torchrun", "srun"])
-def test_processes_that_others_start_join(by: str, objects_path: Path, labels_path: Path, tmp_path: Path):
+def test_launch_joins_processes_of_torchrun_and_srun(by: str, objects_path: Path, labels_path: Path, tmp_path: Path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -143,7 +147,7 @@ def test_processes_that_others_start_join(by: str, objects_path: Path, labels_pa
     assert (tmp_path / "s" / "manifest.json").is_file()
 
 
-def test_a_stage_that_cannot_be_divided_is_done_once(tmp_path: Path):
+def test_launch_runs_other_stages_in_the_first_process_only(tmp_path: Path):
     words = ["index", "--spec", '{"format":"folder","root":"nowhere"}', "--output", str(tmp_path / "i.parquet")]
     codes = []
     for rank in "10":

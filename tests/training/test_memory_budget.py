@@ -17,11 +17,11 @@ def _free(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "CGROUPS", tmp_path)
 
 
-def test_half_of_what_is_available():
+def test_memory_budget_is_half_of_the_available_memory():
     assert memory_budget() == pytest.approx(psutil.virtual_memory().available / 2, rel=0.2)
 
 
-def test_a_number_given_is_taken(monkeypatch):
+def test_memory_budget_takes_the_number_of_the_environment(monkeypatch):
     monkeypatch.setenv("SSLTRANSFER_MEMORY_MB", "77")
     assert memory_budget() == 77 * MB
     monkeypatch.setenv("SSLTRANSFER_MEMORY_MB", "8 GB")
@@ -29,7 +29,7 @@ def test_a_number_given_is_taken(monkeypatch):
         memory_budget()
 
 
-def test_a_control_group_limits(tmp_path):
+def test_memory_budget_respects_control_groups(tmp_path):
     """Version 2 at the root and version 1 beside it: whichever this machine has, the group of an ancestor counts."""
     for folder, limit, used in (
         (tmp_path, "memory.max", "memory.current"),
@@ -46,7 +46,7 @@ def test_a_control_group_limits(tmp_path):
 
 
 @pytest.mark.parametrize(("limit", "used"), [(resource.RLIMIT_AS, "vms"), (resource.RLIMIT_DATA, "data")])
-def test_a_limit_of_the_process_limits(limit, used):
+def test_memory_budget_respects_process_limits(limit, used):
     before = resource.getrlimit(limit)
     try:
         resource.setrlimit(limit, (getattr(psutil.Process().memory_info(), used) + 200 * MB, before[1]))

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from modulo_tasks import Common, Modulo, pair
 from torch import nn
-from turns_tasks import Common, Modulo, pair
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import fit, fit_multi_task
-from ssltransfer.training.multi_task import TaskRun, task_order, task_schedule
+from ssltransfer.training.fit import fit
+from ssltransfer.training.multi_task import TaskRun, fit_multi_task, task_order, task_schedule
 from ssltransfer.training.task import TrainingError
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -40,7 +40,7 @@ def same(one: list[TaskRun], other: list[TaskRun]) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_after_any_number_of_steps_each_has_had_its_share_to_less_than_a_turn(seed: int):
+def test_task_order_keeps_each_share_to_less_than_a_step(seed: int):
     random = Random(seed)
     shares = [random.choice([1, 2, 5, 1 / 350, 1 / 90, random.random()]) for _ in range(2 + seed % 4)]
     had = [0] * len(shares)
@@ -50,13 +50,13 @@ def test_after_any_number_of_steps_each_has_had_its_share_to_less_than_a_turn(se
             assert abs(number - step * share / sum(shares)) < 1 + step * 1e-5
 
 
-def test_equal_tasks_follow_one_another():
+def test_task_order_alternates_equal_tasks():
     assert list(islice(task_order([1, 1, 1]), 7)) == [0, 1, 2, 0, 1, 2, 0]
     assert list(islice(task_order([2, 1]), 6)) == [0, 0, 1, 0, 0, 1]
     assert list(islice(task_order([7]), 3)) == [0, 0, 0]
 
 
-def test_a_task_alone_is_the_plain_task(tmp_path: Path, objects: Index, objects_val_path: Path):
+def test_multi_task_with_one_task_equals_fit(tmp_path: Path, objects: Index, objects_val_path: Path):
     val = read_index(objects_val_path)
     schedule = Schedule(steps=9, batch_size=8, lr=0.1, lr_schedule="cosine")
     plain = Modulo(Common(), 3, [], dropout=0.3)
@@ -71,7 +71,7 @@ def test_a_task_alone_is_the_plain_task(tmp_path: Path, objects: Index, objects_
 
 def plainly(runs: list[TaskRun], total: int, *, synchronous: bool) -> list[float]:
     """Two separate optimizers of torch, two streams of batches, and a list of turns."""
-    plan = task_schedule(runs, total, synchronous=synchronous)
+    plan = task_schedule([run.weight for run in runs], total, synchronous=synchronous)
     optimizers = [
         torch.optim.RMSprop(
             run_.task.parameters(),
@@ -117,7 +117,7 @@ def plainly(runs: list[TaskRun], total: int, *, synchronous: bool) -> list[float
 
 @pytest.mark.parametrize("synchronous", [False, True])
 @pytest.mark.parametrize("shares", [(1, 1), (3, 1)])
-def test_each_task_has_an_optimizer_of_its_own(
+def test_multi_task_equals_plain_loops_with_an_optimizer_per_task(
     synchronous: bool, shares: tuple[float, float], tmp_path: Path, objects: Index
 ):
     found, plain = pair(objects, shares=shares, dropout=0.3), pair(objects, shares=shares, dropout=0.3)
@@ -125,7 +125,7 @@ def test_each_task_has_an_optimizer_of_its_own(
     losses = plainly(plain, 12, synchronous=synchronous)
     assert same(found, plain)
     if not synchronous:
-        plan = task_schedule(found, 12, synchronous=False)
+        plan = task_schedule([run.weight for run in found], 12, synchronous=False)
         assert [row["loss"] for row in fitted.curve] == losses
         assert [
             row["three.loss" if turn == 0 else "five.loss"] for turn, row in zip(plan, fitted.curve, strict=True)
@@ -135,7 +135,7 @@ def test_each_task_has_an_optimizer_of_its_own(
     assert fitted.curve[-1]["five.lr"] < fitted.curve[0]["five.lr"] and fitted.curve[-1]["three.lr"] == 0.002
 
 
-def test_gradients_of_a_round_are_taken_at_the_same_weights(tmp_path: Path, objects: Index):
+def test_multi_task_synchronous_takes_gradients_at_the_same_weights(tmp_path: Path, objects: Index):
     """So that `synchronous` is another rule than taking turns."""
     one, other = pair(objects), pair(objects)
     run(tmp_path / "a", one, synchronous=True)
@@ -145,7 +145,7 @@ def test_gradients_of_a_round_are_taken_at_the_same_weights(tmp_path: Path, obje
 
 @pytest.mark.parametrize("synchronous", [False, True])
 @pytest.mark.parametrize("stop", [3, 6])
-def test_cut_off_and_resumed_it_is_the_same(
+def test_multi_task_resumes_with_the_same_bytes(
     stop: int,
     synchronous: bool,
     tmp_path: Path,
@@ -177,14 +177,14 @@ def test_cut_off_and_resumed_it_is_the_same(
     assert len(resumed[0].task.seen) < len(whole[0].task.seen)  # type: ignore[arg-type]
 
 
-def test_workers_change_nothing(tmp_path: Path, objects: Index):
+def test_multi_task_does_not_depend_on_loader_workers(tmp_path: Path, objects: Index):
     one, other = pair(objects, shares=(1, 3)), pair(objects, shares=(1, 3))
     run(tmp_path / "a", one)
     run(tmp_path / "b", other, devices=Devices(torch.device("cpu"), 2))
     assert same(one, other)
 
 
-def test_copies_are_kept_at_the_steps_asked_for(tmp_path: Path, objects: Index):
+def test_multi_task_saves_snapshots(tmp_path: Path, objects: Index):
     for synchronous, expected in ((False, [3, 8]), (True, [4, 8])):
         kept: list[int] = []
         run(
@@ -197,7 +197,7 @@ def test_copies_are_kept_at_the_steps_asked_for(tmp_path: Path, objects: Index):
         assert kept == expected
 
 
-def test_it_says_whose_loss_is_not_finite(tmp_path: Path, objects: Index):
+def test_multi_task_names_the_task_whose_loss_is_not_finite(tmp_path: Path, objects: Index):
     with pytest.raises(TrainingError, match=r"The loss of (three|five) is not finite at step"):
         run(tmp_path, pair(objects, optimizer="sgd", lr=1e30))
     assert math.isfinite(pair(objects)[0].task.chance_loss)

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).with_name("groups_train.py")
+SCRIPT = Path(__file__).with_name("task_parallel_process.py")
 
 
 @pytest.fixture(scope="module")
 def folder(objects_path: Path, objects_val_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What groups_train.py leaves, of one, two and four processes."""
+    """What task_parallel_process.py leaves, of one, two and four processes."""
     folder = tmp_path_factory.mktemp("groups")
     for world in (1, 2, 4):
         with socket.socket() as free:
@@ -47,14 +47,14 @@ def close(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("case", ["in-turns", "at-once", "at-once-packs", "resumed"])
-def test_two_processes_come_to_what_one_comes_to(case: str, folder: Path):
+def test_task_parallel_matches_one_process(case: str, folder: Path):
     """At once each has a task of its own: the norms' batches are whole, and their statistics follow one another."""
     assert close(result(folder, 1, case), result(folder, 2, case))
 
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("case", ["in-turns", "at-once", "at-once-packs", "resumed", "whole"])
-def test_all_processes_have_the_same_weights_to_the_last_bit(case: str, world: int, folder: Path):
+def test_task_parallel_has_equal_bits_in_all_processes(case: str, world: int, folder: Path):
     first = result(folder, world, case)
     for rank in range(1, world):
         other = result(folder, world, case, rank)
@@ -63,14 +63,14 @@ def test_all_processes_have_the_same_weights_to_the_last_bit(case: str, world: i
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_cut_off_and_resumed_it_is_the_same(world: int, folder: Path):
+def test_task_parallel_resumes_with_the_same_bytes(world: int, folder: Path):
     whole, resumed = result(folder, world, "whole"), result(folder, world, "resumed")
     assert whole["curve"] == resumed["curve"]
     assert all(torch.equal(value, resumed["weights"][name]) for name, value in whole["weights"].items())
     assert len(resumed["seen"]) < len(whole["seen"])
 
 
-def test_a_process_sees_the_images_of_its_task_alone(folder: Path):
+def test_task_parallel_gives_a_process_the_images_of_its_task(folder: Path):
     everything = result(folder, 1, "at-once")["seen"]
     for world in (2, 4):
         for task, k in enumerate((3, 5)):

@@ -76,7 +76,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path, undisturbed: 
         assert "SIGINT: saved after step" in log.read_text()
     run = snakemake(tmp_path, *TARGET, **ENVIRONMENT)
     assert run.returncode == 0, run.stdout
-    assert "going on after step" in log.read_text()
+    assert "resuming from step" in log.read_text()
     assert content(tmp_path) == content(undisturbed)
 
 

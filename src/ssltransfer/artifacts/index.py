@@ -74,8 +74,22 @@ class Index:
         return len(self.paths)
 
     def path(self, sample: int) -> Path:
-        """Where the image of a sample lies."""
+        """The file of a sample's image."""
         return self.root / self.paths[sample]
+
+    @cached_property
+    def has_labels(self) -> bool:
+        """Whether any image has a class label."""
+        return bool((self.labels >= 0).any())
+
+    def with_labels(self, labels: np.ndarray, classes: list[str]) -> Index:
+        """The same images with other class labels, such as pseudo-labels or renumbered classes.
+
+        Args:
+            labels: int (N,), -1 for none.
+            classes: names of the classes.
+        """
+        return replace(self, labels=labels.astype(np.int32), classes=list(classes))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""Pseudo-labels of a dataset: one parquet row a image."""
+"""Pseudo-labels of a dataset: one parquet row per image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write
-from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.tables import read_table
 
 
@@ -40,15 +40,19 @@ class Labels:
         """int64 (k,), images in each cluster."""
         return np.bincount(self.labels, minlength=self.k)
 
-    def check(self, index: Index, where: Path) -> None:
-        """Refuse labels of another index.
+    def check(self, index: Index, path: Path) -> None:
+        """Verify that the labels belong to an index.
+
+        Args:
+            index: of the images that should have these labels.
+            path: of the labels, for the message.
 
         Raises:
-            ArtifactError: these labels were made for other images.
+            ArtifactError: they were computed for other images.
         """
         if self.index != index.fingerprint:
             raise ArtifactError(
-                f"{where}: these labels belong to another index ({self.index[:8]}, not {index.fingerprint[:8]}): "
+                f"{path}: these labels belong to another index ({self.index[:8]}, not {index.fingerprint[:8]}): "
                 f"images were added, removed or changed; run the label stage again."
             )
 
@@ -85,3 +89,17 @@ def read_labels(path: Path) -> Labels:
         )
     except (KeyError, TypeError):
         raise ArtifactError(f"{path}: not a file of labels; remove it and run the label stage again.") from None
+
+
+def read_labeled_index(path: Path, labels: Path | None = None) -> Index:
+    """Read an index, with pseudo-labels instead of its own labels if there are any; cluster i is class "i".
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or the labels belong to other images.
+    """
+    index = read_index(path)
+    if labels is None:
+        return index
+    found = read_labels(labels)
+    found.check(index, labels)
+    return index.with_labels(found.labels, [str(cluster) for cluster in range(found.k)])

@@ -1,4 +1,4 @@
-"""Work in parts, each made by one of several processes, that leaves no process behind however it ends."""
+"""Work in parts, computed by several processes that never outlive the main one."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator
-from multiprocessing.process import BaseProcess
+from contextlib import contextmanager
 from threading import Thread
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.errors import UserError
 
 T = TypeVar("T", covariant=True)
 
 
 class Job(Protocol[T]):
-    """What can be made part by part, in any order; it travels to the processes."""
+    """Work that can be done part by part, in any order; it is pickled for the processes."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> T:
-        """The part, made where it is not there yet.
+        """The result of a part.
 
         Raises:
-            ArtifactError: it cannot be made.
+            ArtifactError: it cannot be computed.
         """
 
 
 def parallel_imap(job: Job[T], sizes: Iterable[int], *, threads: int, unit: str, preload: str) -> Iterator[T]:
-    """The parts of a job in order, several of them made at a time.
+    """The parts of a job in order, several of them computed at a time.
 
     Args:
         job: the parts.
-        sizes: how many units each is, for the progress bar.
-        threads: processes; one is this one.
-        unit: what is counted.
+        sizes: number of units in each part, for the progress bar.
+        threads: number of processes; 1 works in this one.
+        unit: what the progress bar counts.
         preload: module that the processes need.
 
     Raises:
@@ -49,57 +49,67 @@ def parallel_imap(job: Job[T], sizes: Iterable[int], *, threads: int, unit: str,
     context = multiprocessing.get_context("forkserver") if workers else None
     if context:
         context.set_forkserver_preload([preload])
-    loader: DataLoader[object] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Parts(job),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=1 if workers else None,
         multiprocessing_context=context,
-        worker_init_fn=_live_and_die_with_the_job,
+        worker_init_fn=_start_worker,
         collate_fn=_identity,
     )
     sizes = list(sizes)
-    with tqdm(total=sum(sizes), unit=unit, disable=None, leave=False) as bar:
+    with tqdm(total=sum(sizes), unit=unit, disable=None, leave=False) as bar, original_errors():
         for size, part in zip(sizes, loader, strict=True):
-            if isinstance(part, WorkerError):
-                raise ArtifactError(part.sentence)
             bar.update(size)
             yield part
 
 
-class WorkerError:
-    """What a worker could not do."""
+@contextmanager
+def original_errors() -> Iterator[None]:
+    """Raise a user error of a `DataLoader` worker as it was raised there.
 
-    # Workers wrap exceptions in tracebacks; one sentence is wanted.
-    def __init__(self, sentence: str):
-        self.sentence = sentence
+    torch raises an error of the same class whose message is the worker's whole traceback.
+    """
+    try:
+        yield
+    except UserError as error:
+        kind = type(error)
+        _, from_worker, message = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+        if not from_worker:
+            raise
+        raise kind(message.rstrip("\n")) from None
 
 
-class _Parts(Dataset[object]):
-    def __init__(self, job: Job[object]):
+def exit_with_parent() -> None:
+    """End this process when the one that started it ends, however that happens."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+class _Parts(Dataset[Any]):
+    def __init__(self, job: Job[Any]):
         self.job = job
 
     def __len__(self) -> int:
         return len(self.job)
 
-    def __getitem__(self, number: int) -> object:
-        try:
-            return self.job[number]
-        except ArtifactError as error:
-            return WorkerError(str(error))
+    def __getitem__(self, number: int) -> Any:
+        return self.job[number]
 
 
-def _live_and_die_with_the_job(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     # Ctrl-C reaches every process of a terminal; the main process ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A killed main process ends nobody, and the server that workers come from lives as long as they do.
-    Thread(target=_exit_with_parent, args=(multiprocessing.parent_process(),), daemon=True).start()
+    # A killed main process ends nobody, and the fork server lives as long as its workers.
+    exit_with_parent()
 
 
-def _exit_with_parent(main: BaseProcess) -> None:
-    main.join()
-    os._exit(1)
-
-
-def _identity(part: object) -> object:
+def _identity(part: Any) -> Any:
     return part

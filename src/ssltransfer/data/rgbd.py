@@ -17,11 +17,11 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.data.device_ops import to_float
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.transforms import JointTransform, resize
+from ssltransfer.data.transforms import Transform, resize
 
 
 @dataclass(frozen=True)
-class RgbdResize(JointTransform):
+class RgbdResize(Transform):
     """`image` and `depth`, float32 meters, of height x width pixels; 0 where there is no value.
 
     Of a image of another aspect the largest central part is taken. Pixels of the image are averaged, those of
@@ -36,7 +36,7 @@ class RgbdResize(JointTransform):
         """What the decoder must deliver at least, whichever side is cut."""
         return max(self.height, self.width)
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> image uint8 (3, height, width), depth float32 (height, width)."""
         depth = _depth(index, sample)
         top, left, height, width = self.part(*depth.shape)
@@ -58,7 +58,7 @@ class RgbdResize(JointTransform):
 
 
 @dataclass(frozen=True)
-class RgbdCenterCrop(JointTransform):
+class RgbdCenterCrop(Transform):
     """The center of a resized image, and depth of all of the map's own pixels that lie in it.
 
     Args:
@@ -76,7 +76,7 @@ class RgbdCenterCrop(JointTransform):
         """What the decoder must deliver at least."""
         return self.whole.min_short_side
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> image uint8 (3, height, width), depth float32 (h, w), `rows` and `columns`.
 
         rows float32 (h,), columns float32 (w,): where the map's rows and columns lie in the center, from -1 at its one

@@ -22,12 +22,13 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import TargetKind
 from ssltransfer.data.formats import LayoutError
 from ssltransfer.data.formats.matlab import read_mat
+from ssltransfer.errors import UserError
 
 VOID = 255  # of masks: pixels that count for nothing
 
 
-class CorruptTargetError(ValueError):
-    """A target that cannot be meant; its text is a short reason without the path."""
+class CorruptTargetError(UserError):
+    """A target file that cannot be used; the message is a short reason without the path."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""What a CPU core does per image after decoding: resize and crop to one fixed-size uint8 square (or a few).
+"""CPU transforms: a decoded image becomes one fixed-size uint8 crop (or a few), with its targets.
 
-Everything else (tiles, mirror, gray, normalization) is batched work on the device.
+Everything else (tiles, flips, grayscale, normalization) is batched work on the device.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
@@ -19,25 +19,49 @@ from torch import Tensor
 from ssltransfer.artifacts.index import Index
 
 
-class JointTransform(ABC):
-    """A transform of a image together with what it comes with; images may have different sizes.
+class Transform(ABC):
+    """Prepares an image, and the targets that belong to it, in a worker of the loader.
 
     Attributes:
-        padding: name of a tensor -> value that fills it up at its ends, where those of a batch differ in shape.
+        padding: None if the tensors of all images have one shape. Otherwise a batch pads each tensor at its ends to the
+            largest one, with the value under the tensor's name (default 0), and records the images' `sizes`.
     """
 
-    padding: ClassVar[Mapping[str, float]] = {}
+    padding: ClassVar[Mapping[str, float] | None] = None
+
+    @property
+    def min_short_side(self) -> int | None:
+        """Pixels on the short side that the transform needs; the decoder may deliver a smaller JPEG then."""
+        return None
 
     @abstractmethod
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
-        """uint8 (3, H, W) -> `image`, uint8 (3, h, w), and other tensors by name.
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
+        """Transform one image.
+
+        Args:
+            index: of the images.
+            sample: position in the index.
+            image: uint8 (3, H, W).
+            rng: seeded by (seed, epoch, sample).
+
+        Returns:
+            `image`, uint8 (3, h, w), and targets by name.
 
         Raises:
-            ArtifactError: what the image comes with cannot be read.
+            ArtifactError: a target cannot be read.
         """
 
 
-Transform = Callable[[Tensor, Random], Tensor] | JointTransform
+class ImageTransform(Transform):
+    """A transform of the image alone."""
+
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
+        """`image` only."""
+        return {"image": self.apply(image, rng)}
+
+    @abstractmethod
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
+        """uint8 (3, H, W) -> uint8 (3, h, w)."""
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -48,7 +72,7 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def resize_short(image: Tensor, short: int) -> Tensor:
-    """Short side to `short` pixels, aspect kept."""
+    """Resize the short side to `short` pixels and keep the aspect ratio."""
     height, width = image.shape[-2:]
     if height <= width:
         return resize(image, short, max(short, round(width * short / height)))
@@ -56,7 +80,7 @@ def resize_short(image: Tensor, short: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ResizeCenterCrop:
+class ResizeCenterCrop(ImageTransform):
     """Short side to `short_side`, then the central `size` x `size` (Noroozi: 256, then 255, 227 or 224)."""
 
     short_side: int
@@ -64,10 +88,10 @@ class ResizeCenterCrop:
 
     @property
     def min_short_side(self) -> int:
-        """What the decoder must deliver at least."""
+        """`short_side`."""
         return self.short_side
 
-    def __call__(self, image: Tensor, random: Random) -> Tensor:
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
         resized = resize_short(image, self.short_side)
         top, left = (resized.shape[-2] - self.size) // 2, (resized.shape[-1] - self.size) // 2
@@ -75,23 +99,23 @@ class ResizeCenterCrop:
 
 
 @dataclass(frozen=True)
-class Warp:
-    """The whole image squeezed to size x size, aspect lost (Caffe's ImageNet preparation)."""
+class Warp(ImageTransform):
+    """Resize the whole image to size x size and ignore the aspect ratio (Caffe's ImageNet preparation)."""
 
     size: int
 
     @property
     def min_short_side(self) -> int:
-        """What the decoder must deliver at least."""
+        """`size`."""
         return self.size
 
-    def __call__(self, image: Tensor, random: Random) -> Tensor:
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
         return resize(image, self.size, self.size)
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(ImageTransform):
     """A random box of the image's area and aspect, resized (Szegedy et al. 2015; torchvision's defaults)."""
 
     size: int
@@ -100,22 +124,22 @@ class RandomResizedCrop:
 
     @property
     def min_short_side(self) -> int:
-        """What the decoder must deliver at least: a small box must not be blown up from a small decoding."""
+        """Enough that the smallest box is not enlarged from a reduced decoding."""
         return round(self.size / math.sqrt(self.scale[0]))
 
-    def __call__(self, image: Tensor, random: Random) -> Tensor:
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        top, left, height, width = self.box(image.shape[-2], image.shape[-1], random)
+        top, left, height, width = self.box(image.shape[-2], image.shape[-1], rng)
         return resize(image[:, top : top + height, left : left + width], self.size, self.size)
 
-    def box(self, height: int, width: int, random: Random) -> tuple[int, int, int, int]:
-        """Top, left, height, width; after ten misses the largest central box of an allowed aspect."""
+    def box(self, height: int, width: int, rng: Random) -> tuple[int, int, int, int]:
+        """Top, left, height, width; after ten failed draws the largest central box of an allowed aspect."""
         for _ in range(10):
-            area = height * width * random.uniform(*self.scale)
-            aspect = math.exp(random.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            area = height * width * rng.uniform(*self.scale)
+            aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
             w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
-                return random.randint(0, height - h), random.randint(0, width - w), h, w
+                return rng.randint(0, height - h), rng.randint(0, width - w), h, w
         w, h = width, height
         if width / height < self.ratio[0]:
             h = min(height, round(width / self.ratio[0]))
@@ -125,17 +149,17 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
-class Views:
-    """Several views of one image, each cut by itself: the device sees (B, count, 3, S, S)."""
+class Views(ImageTransform):
+    """Several independent random crops of one image; a batch is (B, count, 3, size, size)."""
 
-    cut: RandomResizedCrop
+    crop: RandomResizedCrop
     count: int
 
     @property
     def min_short_side(self) -> int:
-        """What the decoder must deliver at least."""
-        return self.cut.min_short_side
+        """That of the crop."""
+        return self.crop.min_short_side
 
-    def __call__(self, image: Tensor, random: Random) -> Tensor:
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (count, 3, size, size)."""
-        return torch.stack([self.cut(image, random) for _ in range(self.count)])
+        return torch.stack([self.crop.apply(image, rng) for _ in range(self.count)])

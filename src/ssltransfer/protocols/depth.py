@@ -24,7 +24,8 @@ from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import EvalContext, EvalResult, evenly_spaced
 from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
 from ssltransfer.protocols.distributed import distributed_map
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.curve import TrainResult
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16

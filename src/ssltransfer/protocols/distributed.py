@@ -51,7 +51,7 @@ def distributed_map(
     found = []
     for one in load_batches(index, view, mine, seed=seed, workers=devices.workers):
         found.append(measure(one.to(devices.device)))
-        progress.step(0.0)
+        progress.step()
         progress.log(f"{n} images" + (f", {times} times" if times > 1 else ""))
     progress.close()
     parts = devices.all_gather(found)

@@ -15,7 +15,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.data.rng import seed_of
-from ssltransfer.data.transforms import JointTransform
+from ssltransfer.data.transforms import Transform
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import EvalContext, EvalResult
 from ssltransfer.protocols.detection.backbones import Res5Backbone
@@ -99,7 +99,7 @@ class FasterRcnn(Detector):
         self.chance_loss += math.log(2)  # object or not, of an anchor
 
     @property
-    def transform(self) -> JointTransform:
+    def transform(self) -> Transform:
         """Whole images with their boxes."""
         return TrainingView(self.choices.min_size, self.choices.max_size)
 

@@ -43,7 +43,7 @@ def knn_search(
         span = slice(start, min(n, start + block))
         values, found = topk_products(points, queries.take(np.arange(span.start, span.stop)), k)
         ids[span], cosines[span] = found.cpu().numpy(), values.cpu().numpy()
-        progress.step(0.0)
+        progress.step()
         progress.log(f"{span.stop} of {n} queries")
     return ids, cosines, progress.close()
 

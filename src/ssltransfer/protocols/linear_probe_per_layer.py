@@ -21,7 +21,8 @@ from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.crops import map_crops
 from ssltransfer.protocols.layers import layers_to_measure
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.curve import TrainResult
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task, accuracy
 
 

@@ -18,7 +18,7 @@ from ssltransfer.config.protocols import Segmentation as Options
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import VOID, read_target
-from ssltransfer.data.transforms import JointTransform
+from ssltransfer.data.transforms import Transform
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalize import Normalize, normalize
@@ -89,12 +89,12 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 @dataclass(frozen=True)
-class WithMask(JointTransform):
+class WithMask(Transform):
     """A image as it is and its mask: neither resized nor cut nor mirrored."""
 
     padding: ClassVar[Mapping[str, float]] = {"mask": VOID}
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> the same and `mask`, uint8 (H, W)."""
         return {"image": image, "mask": mask_of(index, sample)}
 
@@ -213,7 +213,7 @@ def class_shares(index: Index, classes: int) -> np.ndarray:
     for sample in range(len(index)):
         counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
         total += counts / counts.sum()
-        progress.step(0.0)
+        progress.step()
         progress.log("pixels counted")
     progress.close()
     return total / len(index)

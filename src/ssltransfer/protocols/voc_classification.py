@@ -17,7 +17,7 @@ from ssltransfer.config.protocols import VocClassification as Options
 from ssltransfer.data.device_ops import random_hflip
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.data.transforms import resize
+from ssltransfer.data.transforms import ImageTransform, resize
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fuse_bn import fuse_conv_bn
@@ -27,7 +27,8 @@ from ssltransfer.protocols.average_precision import area, eleven_points, precisi
 from ssltransfer.protocols.base import EvalContext, EvalResult, learning, percent
 from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.protocols.finetune import prepare_for_finetuning
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.curve import TrainResult
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64
@@ -75,7 +76,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 @dataclass(frozen=True)
-class ScaledCrop:
+class ScaledCrop(ImageTransform):
     """A random square of the original image, `scale` times `size` a side, resized to `size`.
 
     As the released layer draws it: the factor is uniform between both scales, the larger lowered to what fits in the
@@ -86,12 +87,12 @@ class ScaledCrop:
     size: int
     scale: tuple[float, float]
 
-    def __call__(self, image: Tensor, random: Random) -> Tensor:
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
         height, width = image.shape[-2:]
         high = min(self.scale[1], min(height, width) / self.size)
-        side = max(1, min(round(self.size * random.uniform(min(self.scale[0], high), high)), height, width))
-        top, left = random.randint(0, height - side), random.randint(0, width - side)
+        side = max(1, min(round(self.size * rng.uniform(min(self.scale[0], high), high)), height, width))
+        top, left = rng.randint(0, height - side), rng.randint(0, width - side)
         return resize(image[:, top : top + side, left : left + side], self.size, self.size)
 
 

@@ -37,7 +37,7 @@ def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
     """uint8 (side, side, 3); gray if the image is missing or corrupt."""
     try:
         image = source if isinstance(source, Tensor) else read(source, min_short_side=side)
-        square = ResizeCenterCrop(side, side)(image, Random(0))
+        square = ResizeCenterCrop(side, side).apply(image, Random(0))
     except (CorruptImageError, OSError):
         return np.full((side, side, 3), GRAY, np.uint8)
     return square.permute(1, 2, 0).contiguous().numpy()

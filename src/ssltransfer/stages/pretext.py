@@ -1,27 +1,24 @@
-"""Pretext: a model made without labels. A file a task; this one runs whichever is asked for."""
+"""Pretext stage: train a pretext task, or build a model that is not trained by gradient descent."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.workdir import WorkDir
-from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.tasks import MultiTask, Snapshot
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.tasks import MultiTask
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
-from ssltransfer.tasks.pretext.base import PretextTask, Trainable
+from ssltransfer.tasks.pretext.base import FIXED_MODELS, ModelInputs, Trainable, build_task
+from ssltransfer.tasks.pretext.multi_task import together
 from ssltransfer.tasks.pretext.snapshot import file_of, keep
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import fit_multi_task
-from ssltransfer.training.multi_task import TaskRun
+from ssltransfer.training.fit import fit
+from ssltransfer.training.multi_task import TaskRun, fit_multi_task
 
 
 def run(
@@ -36,16 +33,13 @@ def run(
 ) -> None:
     """Make the model and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
-    A trained task is a module with `build(options, backbone, seed) -> PretextTask` (one that shares its backbone takes
-    `shared=None` too); one that is not trained has `make(spec, index, devices, folder) -> BuiltModel`.
-
     Args:
         spec: what is made.
         output: manifest.json.
-        data: index of the training images, where the task needs any.
-        val: index of images on which the loss is also measured.
-        members: indexes of `spec.members_data`, which several tasks have beside.
-        model: manifest of the pretext that a snapshot is of.
+        data: index of the training images, if the task needs any.
+        val: index of the validation images.
+        members: indexes of `spec.members_data`, further datasets of a multi-task pretext.
+        model: manifest of the pretext that a snapshot belongs to.
         threads: CPU threads.
     """
     inputs = {"data": [data] if data else [], "val": [val] if val else []}
@@ -64,18 +58,18 @@ def run(
             named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
-            first = len(trained.runs[0].index)
-            total = spec.schedule.total_steps(first) if first else 0
-            synchronous = isinstance(spec.task, MultiTask) and spec.task.synchronous
-            fitted = fit_multi_task(
-                trained.runs,
-                total,
-                folder=work.folder,
-                devices=devices,
-                synchronous=synchronous,
-                save_snapshot=lambda step: keep(trained.backbone, work.folder, step) if devices.rank == 0 else None,
-                snapshot_steps=spec.snapshots,
-            )
+            options: dict[str, Any] = {
+                "folder": work.folder,
+                "devices": devices,
+                "save_snapshot": lambda step: keep(trained.backbone, work.folder, step) if not devices.rank else None,
+                "snapshot_steps": spec.snapshots,
+            }
+            first = trained.runs[0]
+            if isinstance(spec.task, MultiTask):
+                total = spec.schedule.total_steps(len(first.index))
+                fitted = fit_multi_task(trained.runs, total, synchronous=spec.task.synchronous, **options)
+            else:
+                fitted = fit(first.task, first.index, first.schedule, seed=first.seed, val=first.val, **options)
             if devices.rank:
                 return
             # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.
@@ -93,8 +87,7 @@ def run(
                 content["snapshots"] = {str(step): file_digest(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured
         else:
-            taken = {"model": model} if isinstance(spec.task, Snapshot) else {}
-            made = _module(spec.task).make(spec, index, devices, work.folder, **taken)
+            made = FIXED_MODELS[type(spec.task)](spec, ModelInputs(devices, index, model))
             backbone, rule = made.backbone, made.normalization
             content |= made.content
         content |= write_model(output.parent, backbone, rule, json.loads(spec.canonical()))
@@ -104,26 +97,15 @@ def run(
         (work.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
-def build_task(options: TaskOptions, backbone: BackboneOptions, seed: int) -> PretextTask:
-    """A task that is trained by itself, with fresh weights."""
-    task: PretextTask = _module(options).build(options, backbone, seed)
-    return task
-
-
 def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:
     """The task on its images, or several."""
     if isinstance(spec.task, MultiTask):
-        found: Trainable = _module(spec.task).together(spec, images)
-        return found
+        return together(spec, images)
     assert spec.data is not None and spec.schedule is not None
     task = build_task(spec.task, spec.backbone, spec.seed)
     val = images.get(spec.val or "")
     task_run = TaskRun(task, images[spec.data], spec.schedule, spec.seed, val)
     return Trainable([task_run], task.backbone, task.normalization)
-
-
-def _module(options: TaskOptions) -> Any:
-    return import_module(f"ssltransfer.tasks.pretext.{options.module}")
 
 
 def _named(name: str | None, index: Index | None) -> dict[str, Index]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 
 from ssltransfer.artifacts.files import file_digest, write_text
-from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.labels import read_labeled_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
 from ssltransfer.models.weights import write_model
-from ssltransfer.tasks.distillation.base import BuildTask, StudentInputs
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
@@ -27,12 +26,9 @@ def run(
     teacher: Path | None = None,
     features: Path | None = None,
     val_features: Path | None = None,
-    build_task: BuildTask | None = None,
     threads: int | None = None,
 ) -> None:
     """Train the student and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
-
-    A method is a module with `build(given) -> StudentTask`.
 
     Args:
         spec: what is trained.
@@ -42,22 +38,18 @@ def run(
         val, val_labels: images on which the loss is also measured.
         teacher: manifest of the model that the method learns from, where it is asked while the student trains.
         features, val_features: manifests of what it said of those images, where that is read instead.
-        build_task: `stages.pretext.build_task`, for methods that learn a pretext task's loss: stages do not import
-            each other.
         threads: CPU threads.
     """
-    learned = {"labels": labels, "val_labels": val_labels}
-    learned |= {"teacher": teacher, "features": features, "val_features": val_features}
-    inputs = {"data": data, "val": val, **learned}
+    learned = {"teacher": teacher, "features": features, "val_features": val_features}
+    inputs = {"data": data, "val": val, "labels": labels, "val_labels": val_labels, **learned}
     given = {role: [path] if path else [] for role, path in inputs.items()}
     with WorkDir("student", output, spec.canonical(), given) as work:
         if work.is_cached():
             return
         devices = plan_devices(threads)
-        index = read_index(data)
-        held = read_index(val) if val else None
-        module = import_module(f"ssltransfer.tasks.distillation.{spec.method.module}")
-        task = module.build(StudentInputs(spec, index, held, **learned, build_task=build_task))
+        index = read_labeled_index(data, labels)
+        held = read_labeled_index(val, val_labels) if val else None
+        task = STUDENT_METHODS[type(spec.method)](StudentInputs(spec, index, held, **learned))
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
         if devices.rank:
             return

@@ -1,4 +1,4 @@
-"""Checkpoints: when they are written, and that they are whole."""
+"""Checkpoints: periodic, complete, and on signals."""
 
 from __future__ import annotations
 
@@ -15,30 +15,35 @@ import torch
 import torch.distributed as dist
 
 from ssltransfer.artifacts.files import atomic_write
+from ssltransfer.logs import logger
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-VERSION = 2  # of what states look like; a checkpoint of another one is not read
+VERSION = 3  # of the format of states; checkpoints of other versions are ignored
 
 
 class Interrupted(SystemExit):
-    """The job was told to end (Slurm's time limit, scancel, Ctrl-C) and has saved its work."""
+    """The job received a signal to end (Slurm's time limit, scancel, Ctrl-C) and has saved its work."""
 
 
 class Checkpoint:
-    """A file that a killed job goes on from.
+    """A file from which an interrupted job resumes.
 
-    Written every SSLTRANSFER_CHECKPOINT_SECONDS (300) seconds, or every SSLTRANSFER_CHECKPOINT_STEPS steps where that
-    is set, and at once when the job is told to end. No more than that interval is ever computed twice.
+    It is written every SSLTRANSFER_CHECKPOINT_SECONDS (300) seconds, or every SSLTRANSFER_CHECKPOINT_STEPS steps, and
+    immediately after a signal. No more than that interval is ever computed twice.
 
-    Within `with checkpoint:`, SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and an end; after it they mean again
-    what they meant before, and one that came too late to be answered is sent on.
+    Within `with checkpoint:`, SIGTERM, SIGINT and SIGUSR1 make the job save a checkpoint and end. Afterwards the former
+    signal handlers are restored, and a signal that was not handled in time is raised again.
 
-    Of several processes the first one writes. A signal that one of them was sent counts when all of them know of it:
-    the loop sets `signal` in each.
+    With several processes the first one writes. A signal takes effect when all processes know of it: the loop sets
+    `signal` in each.
+
+    Args:
+        file: path.
+        rank, world: rank of this process, and number of processes.
 
     Attributes:
-        received_signal: signal that this process was sent.
-        signal: signal that the job was sent.
+        received_signal: signal that this process received.
+        signal: signal that any process received.
     """
 
     def __init__(self, file: Path, *, rank: int = 0, world: int = 1):
@@ -51,18 +56,18 @@ class Checkpoint:
         self._before: dict[signal.Signals, Any] = {}
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, or None to start from nothing."""
+        """The last state, or None without a complete checkpoint."""
         try:
             state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
         except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # what torch says of a torn archive
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch's error for an incomplete archive
                 raise
-            print(f"{self.file}: not a whole checkpoint ({error}); starting from nothing.", flush=True)
+            logger.warning(f"{self.file}: incomplete checkpoint ({error}); starting from scratch.")
             return None
         if state.get("version") != VERSION:
-            print(f"{self.file}: written by another version of ssltransfer; starting from nothing.", flush=True)
+            logger.warning(f"{self.file}: written by another version of ssltransfer; starting from scratch.")
             return None
         return state
 
@@ -84,7 +89,7 @@ class Checkpoint:
             self.signal = number
 
     def due(self, step: int) -> bool:
-        """Whether the state after `step` steps is to be saved."""
+        """Whether to save the state after `step` steps."""
         if self.signal is not None:
             return True
         if self._steps:
@@ -92,10 +97,10 @@ class Checkpoint:
         return time.monotonic() - self._last >= self._seconds
 
     def save(self, state: dict[str, Any], step: int) -> None:
-        """Write the state.
+        """Write the state after `step` steps.
 
         Raises:
-            Interrupted: the job was told to end; the state is on disk.
+            Interrupted: the job received a signal. The state is on disk.
         """
         if self._rank == 0:
             with atomic_write(self.file) as beside:
@@ -103,7 +108,7 @@ class Checkpoint:
         self._last = time.monotonic()
         if self.signal is not None:
             if self._world > 1:
-                dist.barrier()  # a process that ends takes the others along
+                dist.barrier()  # a process that ends would take the others along
             name = signal.Signals(self.signal).name
-            print(f"{name}: saved after step {step}; the same command goes on from there.", flush=True)
+            logger.info(f"{name}: saved after step {step}; run the same command again to resume.")
             raise Interrupted(128 + self.signal)

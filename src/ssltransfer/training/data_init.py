@@ -1,4 +1,4 @@
-"""Data-dependent rescaling of a model by images of a data set (Krähenbühl et al. 2016; protocols 4.1)."""
+"""Data-dependent initialization of a model (Krähenbühl et al. 2016; protocols 4.1)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.rng import seed_of
+from ssltransfer.logs import logger
 from ssltransfer.models.data_init import rescale
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import PretrainedModel
@@ -16,13 +17,13 @@ IMAGES, BATCH = 160, 16  # magic_init's ten batches of sixteen
 
 
 def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed: int) -> None:
-    """Rescale the backbone in place; it ends on the CPU.
+    """Rescale the layers of the backbone in place. It ends on the CPU.
 
     Args:
-        model: with all layers that will be trained, fresh ones too.
-        index: images, of which some are drawn; seen as for features, at the backbone's own size.
-        devices: where it is computed; several processes end with the weights of the first.
-        seed: of the draw.
+        model: with all layers that will be trained, new ones too.
+        index: images, of which a random subset is used, with the model's evaluation view.
+        devices: of this process; all processes end with the weights of the first.
+        seed: of the subset.
 
     Raises:
         LayerError: the network cannot be rescaled.
@@ -37,4 +38,4 @@ def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed:
     rescale(backbone, batches, seed=seed_of(seed, "rescale"))
     devices.broadcast(backbone)
     backbone.cpu()
-    print(f"layers rescaled by {len(ids)} images", flush=True)
+    logger.info(f"layers rescaled by {len(ids)} images")

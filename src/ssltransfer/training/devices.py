@@ -1,4 +1,4 @@
-"""Where a job computes, said at its start."""
+"""Device selection."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from ssltransfer.config.schedule import Precision
 from ssltransfer.training.gpu_lock import DeviceError
 
-PATIENCE = timedelta(minutes=30)  # with a process that does something alone, such as writing a checkpoint
+TIMEOUT = timedelta(minutes=30)  # for a process that works alone, such as while it writes a checkpoint
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The device plan of a job.
+    """The device of a process, and its place among the processes of the job.
 
     Attributes:
-        device: where the network lives.
-        workers: loader processes of this process.
-        rank, world: this process among those that do the job together.
+        device: of the network.
+        workers: number of loader processes.
+        rank, world: rank of this process, and number of processes.
     """
 
     device: torch.device
@@ -47,53 +47,56 @@ class Devices:
         return f"{where}, {self.workers} loader workers{'' if self.world == 1 else ' each'}"
 
     def dtype(self, precision: Precision = "auto") -> torch.dtype:
-        """Of matrix products; auto: bfloat16 on CUDA, float32 on CPU (where half precision is slower)."""
+        """Data type of matrix products. auto: bfloat16 on CUDA, float32 on a CPU (where half precision is slower)."""
         if precision == "auto":
             return torch.bfloat16 if self.device.type == "cuda" else torch.float32
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
     def autocast(self, precision: Precision = "auto") -> AbstractContextManager[object]:
-        """Mixed precision: matrix products in `dtype(precision)`, sums and weights in float32."""
+        """Context of mixed precision: matrix products in `dtype(precision)`, sums and weights in float32."""
         dtype = self.dtype(precision)
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
     def all_gather(self, value: T) -> list[T]:
-        """The value of every process, by rank: anything that can be pickled."""
-        found = [value] * self.world
+        """The value of every process, by rank; anything that can be pickled."""
+        values = [value] * self.world
         if self.world > 1:
-            dist.all_gather_object(found, value)
-        return found
+            dist.all_gather_object(values, value)
+        return values
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes of a tensor on the device, which is changed in place."""
+        """The sum over all processes of a tensor on the device, in place."""
         if self.world > 1:
             dist.all_reduce(value)
         return value
 
     def broadcast(self, module: nn.Module) -> None:
-        """Give a module on the device the state that it has in the first process: GPUs may differ in last bits."""
+        """Copy the state of a module from the first process: results of GPUs may differ in the last bits."""
         if self.world > 1:
             for value in module.state_dict().values():
                 dist.broadcast(value, 0)
 
 
 def plan_devices(threads: int | None = None) -> Devices:
-    """The CUDA device of this process, or the CPU with its share of this many cores.
+    """Select the CUDA device of this process, or its share of the CPU cores, and join the process group.
 
-    On a CPU, threads and loader workers together take no more than the cores, and the number of threads decides the
-    order of floating-point sums and so the last bits of a result. `SSLTRANSFER_WORKERS` sets the number of loader
-    workers; results do not depend on it. RANK and WORLD_SIZE (from torch's launcher) make this process one of several,
-    which are connected here: by nccl on CUDA, by gloo on CPU.
+    On a CPU, threads and loader workers together take no more than the cores. The number of threads decides the order
+    of floating-point sums and so the last bits of a result. `SSLTRANSFER_WORKERS` sets the number of loader workers.
+    Results do not depend on it. RANK and WORLD_SIZE (set by torch's launcher) make this process one of several, which
+    communicate by nccl on CUDA and by gloo on a CPU.
+
+    Args:
+        threads: CPU cores of the job (default: those this process may use).
 
     Raises:
-        DeviceError: GPUs are named that cannot be used.
+        DeviceError: CUDA_VISIBLE_DEVICES names GPUs that cannot be used.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local, beside = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cores = max(1, (threads or len(os.sched_getaffinity(0))) // beside)
     cuda = torch.cuda.is_available()
-    # On a CPU the loader shares the cores with the network. With two or three of them, loading in the process itself
-    # is faster than a process that takes a core from the network.
+    # On a CPU the loader shares the cores with the network. With two or three cores, loading in the process itself is
+    # faster than a loader process that takes a core from the network.
     workers = cores if cuda else int(cores >= 4)
     torch.set_num_threads(cores if cuda else cores - workers)
     if os.environ.get("CUDA_VISIBLE_DEVICES") and not cuda:
@@ -103,11 +106,11 @@ def plan_devices(threads: int | None = None) -> Devices:
         )
     device = torch.device("cpu")
     if cuda:
-        # srun may show each of its tasks one GPU alone.
+        # srun may make only one GPU visible to each of its tasks.
         device = torch.device("cuda", local % torch.cuda.device_count())
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE, device_id=device if cuda else None)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT, device_id=device if cuda else None)
     given = os.environ.get("SSLTRANSFER_WORKERS")
     return Devices(device, int(given) if given else workers, rank, world)

@@ -1,11 +1,10 @@
-"""What a layer of a model says of images: batches in, pooled rows out, a chunk at a time."""
+"""Feature extraction: the pooled activations of a layer, in chunks of rows."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +22,21 @@ from ssltransfer.models.weights import GRID, read_model
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
-BATCH = 128  # images a pass, at most
-ACTIVATIONS = 1 << 29  # bytes of a pass's largest layer: VGG16 at 224 pixels takes 41 images, CaffeNet all 128
+BATCH = 128  # images per forward pass, at most
+ACTIVATIONS = 1 << 29  # bytes of the largest layer per pass: 41 images for VGG16 at 224 pixels, 128 for CaffeNet
 
 
 class FeatureExtractor:
-    """A layer of a model, pooled and rounded to a precision, of any images.
+    """Computes the features of images: a layer of a model, pooled and rounded to a precision.
 
-    Images are prepared as the model's own evaluation view: short side 256, center crop 227 or 224 (or in
-    proportion), the normalization it was trained with (Noroozi et al. 2018, implementation details; protocols 3.1).
-    With `patches` the layer is the mean over nine patches, pooled after that (Kolesnikov et al. 2019; protocols 4.5).
+    Images get the model's evaluation view: short side 256, center crop 227 or 224 (or in proportion), and the
+    normalization of its training (Noroozi et al. 2018, implementation details; protocols 3.1). With `patches` the
+    features are the mean over nine patches, pooled afterwards (Kolesnikov et al. 2019; protocols 4.5).
 
     Args:
         spec: layer, pooling and precision.
         manifest: of the model.
-        devices: where it is computed.
+        devices: of this process.
 
     Attributes:
         digest: of the model's weights.
@@ -46,8 +45,8 @@ class FeatureExtractor:
         dtype: of a row.
 
     Raises:
-        ArtifactError: there is no such model.
-        LayerError: the model has no such layer, or it cannot be pooled.
+        ArtifactError: the model does not exist.
+        LayerError: the model does not have the layer, or the layer cannot be pooled.
     """
 
     def __init__(self, spec: Features, manifest: Path, devices: Devices):
@@ -61,7 +60,7 @@ class FeatureExtractor:
         self._cuda = devices.device.type == "cuda"
         if self._cuda:
             backbone.to(memory_format=torch.channels_last)
-        # A function of the backbone alone: the size of a pass may show in the last bits.
+        # A function of the backbone alone, since the batch size may change the last bits.
         passes = GRID**2 if spec.patches else 1
         self._batch = max(1, min(BATCH, ACTIVATIONS // (4 * passes * max(math.prod(one) for one in shapes.values()))))
         self.digest = self._model.digest
@@ -70,25 +69,23 @@ class FeatureExtractor:
         self.dtype = np.dtype(spec.precision)
 
     def progress(self, what: str, spans: Sequence[slice]) -> Progress:
-        """The display of a pass over these rows of an index."""
+        """A progress display for these rows of an index."""
         return Progress(what, 0, sum(-(-(span.stop - span.start) // self._batch) for span in spans), self._batch)
 
     def chunks(self, index: Index, spans: Sequence[slice], progress: Progress) -> Iterator[np.ndarray]:
-        """The rows of each span of an index in turn, (rows, dims).
+        """The features of each span of an index, (rows, dims).
 
-        Nothing waits for a GPU in between: a chunk is taken from it when the next one has begun.
+        A chunk is fetched from the GPU after the next one has begun, so the GPU never waits.
 
         Raises:
-            ArtifactError: a value is not finite or does not fit the precision, or a image is gone.
+            ArtifactError: a value is not finite or too large for the precision, or an image cannot be read.
         """
         keys = (key for span in spans for key in sequential_keys(range(span.start, span.stop), self._batch))
         workers = self._devices.workers
         view = self._model.patches_view if self._spec.patches else self._model.view
         batches = load_batches(index, view, keys, seed=0, workers=workers, pin=self._cuda)
-        # The loader's processes start here: those that a thread of k-means had started would end with an error.
-        begun = time.monotonic()
-        first = list(islice(batches, 1 if spans else 0))
-        progress.waited += time.monotonic() - begun
+        # Start the loader's processes here: started by a thread of k-means they would end with an error.
+        first = [progress.next(batches)] if spans else []
         return self._computed(chain(first, batches), spans, progress)
 
     def _computed(self, batches: Iterator[Batch], spans: Sequence[slice], progress: Progress) -> Iterator[np.ndarray]:
@@ -96,11 +93,8 @@ class FeatureExtractor:
         for span in spans:
             chunk = _Chunk(span.stop - span.start, self.dims, self._spec.precision, self._devices.device)
             while not chunk.full:
-                waiting = time.monotonic()
-                images = next(batches).images
-                waited = time.monotonic() - waiting
-                chunk.add(self._values(images))
-                progress.step(waited)
+                chunk.add(self._values(progress.next(batches).images))
+                progress.step()
                 if before:
                     yield self._fitting(before)
                     before = None
@@ -131,17 +125,17 @@ class FeatureExtractor:
 
 
 class StreamingSource:
-    """The rows of all images of an index as a source for k-means: computed as they are read, once and in order.
+    """The features of all images of an index as a source for k-means, computed while they are read, once and in order.
 
     Args:
-        extraction: what computes them.
+        extraction: computes the features.
         index: the images.
 
     Attributes:
         shape: (images, dims).
         dtype: of a row.
-        rows: rows in a chunk, as many as a feature store would have.
-        progress: of the pass.
+        rows: rows per chunk, as in a feature store.
+        progress: of the extraction.
     """
 
     def __init__(self, extraction: FeatureExtractor, index: Index):
@@ -152,7 +146,7 @@ class StreamingSource:
         self._chunks = extraction.chunks(index, spans, self.progress)
 
     def read(self, span: slice) -> np.ndarray:
-        """The next chunk, whose rows these must be."""
+        """The next chunk; `span` must be its rows."""
         rows = next(self._chunks)
         assert len(rows) == span.stop - span.start
         self.progress.log(f"image {span.stop}/{self.shape[0]}")
@@ -160,7 +154,7 @@ class StreamingSource:
 
 
 class _Chunk:
-    """Rows on their way from the device to the host (pinned memory, for CUDA), and the largest value among them."""
+    """Rows that are copied from the device to the host (pinned memory for CUDA), and their largest absolute value."""
 
     def __init__(self, n: int, dims: int, precision: str, device: torch.device):
         self._rows = torch.empty(n, dims, dtype=getattr(torch, precision), pin_memory=device.type == "cuda")
@@ -180,14 +174,14 @@ class _Chunk:
         self._filled += len(values)
 
     def close(self) -> None:
-        """All are on their way."""
+        """Record the end of the copies."""
         if self._copied:
             device = self._largest.device
             self._largest = self._largest.to("cpu", non_blocking=True)
             self._copied.record(torch.cuda.current_stream(device))
 
     def result(self) -> tuple[np.ndarray, float]:
-        """Wait for the rows; with the largest absolute value, not finite where any is not."""
+        """Wait for the rows. The largest absolute value is not finite if any value is not."""
         if self._copied:
             self._copied.synchronize()
         return self._rows.numpy(), float(self._largest)

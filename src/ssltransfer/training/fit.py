@@ -1,54 +1,27 @@
-"""The one loop that trains everything."""
+"""The training loop."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ssltransfer.artifacts.files import write_text
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.loader import Batch, load_batches, sequential_keys
+from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.rng import seed_of
+from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
+from ssltransfer.training.curve import Curve, TrainResult, describe_losses
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.multi_task import TaskLoaders, TaskRun, task_schedule
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task, TrainingError
 from ssltransfer.training.train_step import Trainer
 
-ROWS = 100  # of a learning curve
-VAL_MEASUREMENTS = 20  # along a training
 VAL_IMAGES = 2048  # of the validation set, evenly spaced
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training leaves besides the weights.
-
-    Attributes:
-        curve: rows of {step, epoch, lr, loss, ...}, validation values as val_*; of several tasks each has its own, as
-            `name.loss`, and `loss` is the mean over the steps.
-        measured: what varies between equal runs, for run.json.
-    """
-
-    curve: list[dict[str, float]]
-    measured: dict[str, Any]
-
-    def summary(self, chance_loss: float) -> dict[str, float]:
-        """Last values, beside the chance-level loss."""
-        last: dict[str, float] = {}
-        for row in self.curve:
-            last |= row
-        return last | {"chance_loss": chance_loss}
 
 
 def fit(
@@ -60,165 +33,165 @@ def fit(
     folder: Path,
     devices: Devices,
     val: Index | None = None,
+    save_snapshot: Callable[[int], None] = lambda step: None,
+    snapshot_steps: Collection[int] = (),
 ) -> TrainResult:
-    """Train `task` on the images of `index`; go on from `folder` where an earlier run was cut off.
+    """Train a task on the images of an index. Resumes from the checkpoint in `folder`, if there is one.
+
+    Order of images, random numbers and learning rate are functions of the global step. So an interrupted training ends
+    with the same bytes as an undisturbed one, on a CPU with the same number of threads and processes. Several processes
+    take equal shares of each batch and compute the weights that one process would compute, up to rounding. Batch norms
+    see only their share unless `sync_bn` is set, and dropout differs.
 
     Args:
         task: network, head and loss; moved to the device and trained in place.
         index: training images.
-        schedule: how long and how.
+        schedule: length of the training, optimizer and learning rate.
         seed: of order, augmentation and dropout.
-        folder: work directory: checkpoint.pt and curve.jsonl lie here.
-        devices: where; with several processes each calls this, and the first one writes.
-        val: images on which the loss is also measured.
+        folder: work directory, for checkpoint.pt and curve.jsonl.
+        devices: with several processes each one calls this, and the first one writes.
+        val: images for the validation loss.
+        save_snapshot: called after each of `snapshot_steps`, in every process.
+        snapshot_steps: steps.
 
     Raises:
-        TrainingError: the loss is not finite, there is nothing to train on, or a batch cannot be shared.
-        Interrupted: told to end; the work is saved.
+        TrainingError: the loss is not finite, there are no images, or the batch does not divide among the processes.
+        Interrupted: the process received a signal to end. The work is saved.
     """
-    steps = schedule.total_steps(len(index)) if len(index) else 0
-    return fit_multi_task([TaskRun(task, index, schedule, seed, val)], steps, folder=folder, devices=devices)
+    check_data(index, schedule, devices.world)
+    total = schedule.total_steps(len(index))
+    checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
+    trainer = Trainer(task, schedule, seed, devices, checkpoint)
+    curve = Curve(total)
+    state = checkpoint.load()
+    start: int = state["step"] if state else 0
+    check_ranks_agree(folder, start, devices)
+    if state:
+        trainer.load_state_dict(state["trainer"])
+        curve.load_state_dict(state["curve"])
+    else:
+        task.on_train_start(index, devices)
+    logger.info(f"{len(index)} images, {total} steps of {schedule.batch_size}, {resume_text(start)}; {devices}")
+
+    loader = train_loader(task, index, schedule, seed, range(start, total), (devices.rank, devices.world), devices)
+    with checkpoint:
+        progress = Progress("train", start, total, schedule.batch_size)
+        for step in range(start, total):
+            batch = progress.next(loader).to(devices.device)
+            seed_step(seed, step, devices.rank)
+            values = trainer.forward_backward(batch)
+            trainer.optimizer_step(schedule.lr_at(step, len(index)))
+            if not math.isfinite(values["loss"]):
+                raise not_finite(trainer, batch, step, len(index), folder)
+            task.after_step(step)
+            curve.meter.update(values)
+            progress.step()
+
+            done = step + 1
+            if curve.row_due(step, done):
+                epoch = round(done * schedule.batch_size / len(index), 4)
+                row = {"step": done, "epoch": epoch, "lr": schedule.lr_at(step, len(index))} | curve.meter.means()
+                if val is not None and curve.validation_due(step, done):
+                    row |= validate(task, val, schedule, seed=seed, devices=devices)
+                curve.add_row(row)
+                progress.log(describe_losses(row, {"loss": task.chance_loss}))
+            if done in snapshot_steps:
+                save_snapshot(done)
+            # After the last step too: a job that is killed while it exports does not train again.
+            if done == total or checkpoint.due(done):
+                state = {"step": done, "trainer": trainer.state_dict(), "curve": curve.state_dict()}
+                checkpoint.save(state, done)
+    if devices.rank == 0:
+        curve.write(folder / "curve.jsonl")
+    return TrainResult(curve.rows, progress.close())
 
 
-def fit_multi_task(
-    runs: Sequence[TaskRun],
-    total: int,
-    *,
-    folder: Path,
+def train_loader(
+    task: Task,
+    index: Index,
+    schedule: Schedule,
+    seed: int,
+    steps: range,
+    part: tuple[int, int],
     devices: Devices,
-    synchronous: bool = False,
-    save_snapshot: Callable[[int], None] = lambda step: None,
-    snapshot_steps: Collection[int] = (),
-) -> TrainResult:
-    """Train tasks that have modules in common, such as a backbone; go on from `folder` where a run was cut off.
-
-    Whose turn it is, images, random numbers and learning rate are functions of the global step, so an interrupted
-    training ends with the same bytes as an undisturbed one (on a CPU with the same number of threads, and of
-    processes). Several processes take equal shares of each batch and come to the weights that one would come to, up to
-    rounding; batch norms see a share unless `sync_bn`, and dropout differs. A task has the optimizer and the state of
-    one to itself, over its head and what is common; norms in what is common, with their statistics, belong to all.
+    *,
+    workers: int | None = None,
+) -> Iterator[Batch]:
+    """This process's share of the batch of each step.
 
     Args:
-        runs: one or several; moved to the device and trained in place.
-        total: steps altogether: updates, of whichever task.
-        folder, devices: as for `fit`.
-        synchronous: all runs take their gradients at the same weights; then their updates follow one another. Processes
-            that can be divided among the runs do this side by side.
-        save_snapshot: called after each of the steps `snapshot_steps` (or, at once, after the round that it belongs to), in every process.
-
-    Raises:
-        TrainingError, Interrupted: as for `fit`.
+        steps: of this task alone.
+        part: (rank, number of processes that share each batch).
+        workers: loader processes (default: those of `devices`).
     """
-    for run in runs:
-        if not len(run.index):
-            raise TrainingError("There are no images to train on; check the dataset's left-out list.")
-    checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
-    training = Trainer(runs, devices, checkpoint, synchronous=synchronous)
-    curve: list[dict[str, float]] = []
-    sums = MeanMeter()
-    start = 0
-    state = checkpoint.load()
-    if state:
-        training.load(state)
-        start, curve, sums = state["step"], state["curve"], MeanMeter(state["sums"])
-    _check_ranks_agree(folder, start, devices)
-    if not start:
-        for run in runs:
-            run.task.on_train_start(run.index, devices)
-    origin = f"going on after step {start}" if start else "from nothing"
-    print(f"{_describe(runs, total)}, {origin}; {devices}", flush=True)
-
-    every = max(1, total // ROWS)
-    measure_every = every * max(1, ROWS // VAL_MEASUREMENTS)
-    plan = task_schedule(runs, total, synchronous=synchronous)
-    size = len(runs) if synchronous else 1
-    streams = TaskLoaders(runs, plan, start, training.parts, devices)
-    with checkpoint:
-        progress = Progress("train", start, total, runs[0].schedule.batch_size)
-        for first in range(start, total, size):
-            turns, done = plan[first : first + size], min(first + size, total)
-            waiting = time.monotonic()
-            batches = {turn: streams.next(turn).to(devices.device) for turn in turns if training.parts[turn]}
-            waited = time.monotonic() - waiting
-            found = training.round(batches, turns, first)
-            for step, (turn, values) in enumerate(zip(turns, found, strict=True), start=first):
-                run = runs[turn]
-                if not math.isfinite(values["loss"]):
-                    _report_not_finite(run, batches.get(turn), step, folder, devices)
-                run.task.after_step(step)
-                sums.update(run, values)
-                progress.step(waited / size, run.schedule.batch_size)
-            if _reached(every, first, done, total):
-                row = _row(runs, plan, first, done) | sums.means()
-                for run in runs:
-                    if run.val is not None and _reached(measure_every, first, done, total):
-                        row |= run.values(validate(run.task, run.val, run.schedule, seed=run.seed, devices=devices))
-                curve.append(row)
-                sums = MeanMeter()
-                progress.log(_losses(runs, row))
-            if any(first < step <= done for step in snapshot_steps):
-                save_snapshot(done)
-            if checkpoint.due(done) and done < total:
-                checkpoint.save(training.state() | {"step": done, "curve": curve, "sums": sums.state}, done)
-        measured = progress.close()
-        if start < total:
-            # The state after the last step, so that a job killed while it exports does not train again.
-            checkpoint.save(training.state() | {"step": total, "curve": curve, "sums": sums.state}, total)
-    training.close()
-    if devices.rank == 0:
-        write_text(folder / "curve.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in curve))
-    return TrainResult(curve, measured)
-
-
-def _reached(interval: int, first: int, done: int, total: int) -> bool:
-    """Whether a multiple of the interval, or the end, lies among steps first + 1 to done."""
-    return done // interval > first // interval or done == total
-
-
-class MeanMeter:
-    """Values since the last row of the curve, with how often each was there."""
-
-    def __init__(self, state: dict[str, list[float]] | None = None):
-        self.state = state or {}
-
-    def update(self, run: TaskRun, values: dict[str, float]) -> None:
-        """Those of one step."""
-        shown = run.values(values) | {"loss": values["loss"]}
-        for name, value in shown.items():
-            total, times = self.state.get(name, [0.0, 0])
-            self.state[name] = [total + value, times + 1]
-
-    def means(self) -> dict[str, float]:
-        """Each over the steps at which it was there."""
-        return {name: total / times for name, (total, times) in self.state.items()}
-
-
-def _describe(runs: Sequence[TaskRun], total: int) -> str:
-    if len(runs) == 1:
-        return f"{len(runs[0].index)} images, {total} steps of {runs[0].schedule.batch_size}"
-    each = (f"{one.name} ({len(one.index)} images, batches of {one.schedule.batch_size})" for one in runs)
-    return f"{total} steps of {', '.join(each)} in turns"
-
-
-def _row(runs: Sequence[TaskRun], plan: Sequence[int], first: int, done: int) -> dict[str, float]:
-    """Where the training is: epochs, and learning rate of each run's last step."""
-    row: dict[str, float] = {"step": done}
-    for place, run in enumerate(runs):
-        seen = plan[:done].count(place) * run.schedule.batch_size / len(run.index)
-        row |= run.values({"epoch": round(seen, 4), "lr": run.schedule.lr_at(done - 1, len(run.index))})
-    return row
-
-
-def _losses(runs: Sequence[TaskRun], row: dict[str, float]) -> str:
-    values = ((one, one.values({"loss": 0.0})) for one in runs)
-    shown = ((one, key) for one, keys in values for key in keys if key in row)
-    return ", ".join(
-        f"{key.replace('.', ' ')} {row[key]:.3f} (chance {one.task.chance_loss:.3f})" for one, key in shown
+    rank, world = part
+    share = schedule.batch_size // world
+    mine = slice(rank * share, (rank + 1) * share)
+    keys = (batch[mine] for batch in training_keys(len(index), schedule.batch_size, steps.start, steps.stop, seed))
+    return load_batches(
+        index,
+        task.transform,
+        keys,
+        seed=seed,
+        workers=devices.workers if workers is None else workers,
+        pin=devices.device.type == "cuda",
     )
 
 
-def _check_ranks_agree(folder: Path, start: int, devices: Devices) -> None:
-    """Refuse to go on from different checkpoints: a shared file system may show an old one for a while."""
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch's generator for a global step, such as for dropout. Each process draws other numbers."""
+    torch.manual_seed(seed_of(seed, "step", step, *([rank] if rank else [])))
+
+
+@torch.no_grad()
+def validate(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: Devices) -> dict[str, float]:
+    """Mean values of the task on validation images, as val_*, with the same random numbers each time."""
+    step = max(1, -(-len(val) // VAL_IMAGES))
+    ids = list(range(0, len(val), step))
+    if len(ids) % 2:  # for tasks that take images in pairs
+        ids = ids[:-1] or ids
+    batches = sequential_keys(ids, schedule.micro_batch_size or schedule.batch_size)
+    keys = islice(batches, devices.rank, None, devices.world)
+    was_training = task.training
+    task.eval()
+    sums: dict[str, float] = {}
+    for batch in load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers):
+        batch = batch.to(devices.device)
+        with devices.autocast(schedule.precision):
+            outputs = task(batch, batch.rng(seed_of(seed, "val")))
+        for name, value in outputs.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
+    task.train(was_training)
+    total: dict[str, float] = {}
+    for part in devices.all_gather(sums):
+        total |= {name: total.get(name, 0.0) + value for name, value in part.items()}
+    return {f"val_{name}": value / len(ids) for name, value in total.items()}
+
+
+def check_data(index: Index, schedule: Schedule, world: int) -> None:
+    """Check that there are images, and that every process gets as many: pairs, and whole micro-batches.
+
+    Raises:
+        TrainingError: no images, or the batch does not divide.
+    """
+    if not len(index):
+        raise TrainingError("There are no images to train on; check the dataset's list of skipped files.")
+    share, micro = schedule.batch_size // world, schedule.micro_batch_size
+    divides = schedule.batch_size % world == 0 and not (micro and share > micro and share % micro)
+    if world > 1 and (not divides or share % 2):
+        passes = f" in micro-batches of {micro}" if micro else ""
+        raise TrainingError(
+            f"A batch of {schedule.batch_size} images{passes} cannot be shared by {world} devices, each with the same "
+            "even number; change the number of devices (--devices), batch_size or micro_batch_size."
+        )
+
+
+def check_ranks_agree(folder: Path, start: int, devices: Devices) -> None:
+    """Check that all processes resume from the same step: a shared file system may show an old file for a while.
+
+    Raises:
+        TrainingError: they do not.
+    """
     starts = devices.all_gather(start)
     if len(set(starts)) > 1:
         raise TrainingError(
@@ -227,41 +200,28 @@ def _check_ranks_agree(folder: Path, start: int, devices: Devices) -> None:
         )
 
 
-@torch.no_grad()
-def validate(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: Devices) -> dict[str, float]:
-    """Mean values of the task on validation images, as val_*; the same draws each time."""
-    step = max(1, -(-len(val) // VAL_IMAGES))
-    ids = list(range(0, len(val), step))
-    if len(ids) % 2:  # tasks that take images in pairs
-        ids = ids[:-1] or ids
-    keys = islice(
-        sequential_keys(ids, schedule.micro_batch_size or schedule.batch_size), devices.rank, None, devices.world
-    )
-    was = task.training
-    task.eval()
-    sums: dict[str, float] = {}
-    total: dict[str, float] = {}
-    for batch in load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers):
-        batch = batch.to(devices.device)
-        with devices.autocast(schedule.precision):
-            outputs = task(batch, batch.rng(seed_of(seed, "val")))
-        for name, value in outputs.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
-    task.train(was)
-    for other in devices.all_gather(sums):
-        total |= {name: total.get(name, 0.0) + value for name, value in other.items()}
-    return {f"val_{name}": value / len(ids) for name, value in total.items()}
+def resume_text(start: int) -> str:
+    """Where the training starts, for the first log line."""
+    return f"resuming from step {start}" if start else "starting from scratch"
 
 
-def _report_not_finite(run: TaskRun, batch: Batch | None, step: int, folder: Path, devices: Devices) -> None:
-    bad = [name for name, p in run.task.named_parameters() if not torch.isfinite(p).all()]
+def not_finite(trainer: Trainer, batch: Batch | None, step: int, n: int, folder: Path, name: str = "") -> TrainingError:
+    """The error for a loss that is not finite. Saves the batch beside the checkpoint.
+
+    Args:
+        batch: of this process, if it took part in the step.
+        n: training images.
+        name: of the task.
+    """
+    devices = trainer.devices
+    parameters = [name for name, p in trainer.task.named_parameters() if not torch.isfinite(p).all()]
     file = folder / (f"not_finite-{devices.rank}.pt" if devices.world > 1 else "not_finite.pt")
     if batch is not None:
         torch.save({"ids": batch.ids.cpu(), "images": batch.images.cpu()}, file)
-    where = f"; not finite: {', '.join(bad[:3])}" if bad else ""
-    whose = f" of {run.name}" if run.name else ""
-    lr = run.schedule.lr_at(step, len(run.index))
-    raise TrainingError(
-        f"The loss{whose} is not finite at step {step} (learning rate {lr:g}{where}); lower the learning rate or warm "
-        f"up. The batch is in {folder / 'not_finite-*.pt' if devices.world > 1 else file}."
+    where = f"; not finite: {', '.join(parameters[:3])}" if parameters else ""
+    of_task = f" of {name}" if name else ""
+    return TrainingError(
+        f"The loss{of_task} is not finite at step {step} (learning rate {trainer.schedule.lr_at(step, n):g}{where}); "
+        "lower the learning rate or warm up. The batch is in "
+        f"{folder / 'not_finite-*.pt' if devices.world > 1 else file}."
     )

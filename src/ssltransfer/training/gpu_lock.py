@@ -1,29 +1,31 @@
-"""Which GPUs of a workstation a job uses: one lock a GPU, held as long as the process lives."""
+"""Allocation of a workstation's GPUs to jobs: one lock file per GPU, held until the process ends."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from ssltransfer.errors import UserError
+from ssltransfer.logs import logger
 
 POLL_SECONDS = 0.5
-_held: list[IO[str]] = []  # an open file is a lock; the kernel frees it however the process ends
+_held: list[FileLock] = []  # keeps the locks; the kernel releases them however the process ends
 
 
 class DeviceError(UserError):
-    """The devices that were asked for are not there: one clear sentence."""
+    """The requested devices are not available."""
 
 
 def set_visible_gpus(count: int) -> None:
-    """Choose `count` free GPUs by setting CUDA_VISIBLE_DEVICES, before CUDA is initialized.
+    """Allocate `count` free GPUs by setting CUDA_VISIBLE_DEVICES, before CUDA is initialized.
 
-    Nothing is chosen where a choice was made already (by CUDA_VISIBLE_DEVICES or by Slurm) or where there is no GPU.
+    Does nothing if CUDA_VISIBLE_DEVICES is set, under Slurm, or without GPUs.
 
     Raises:
         DeviceError: the machine has fewer.
@@ -32,69 +34,56 @@ def set_visible_gpus(count: int) -> None:
         return
     import torch
 
-    found = torch.cuda.device_count()  # asks the driver's management library, which initializes nothing
-    if found:
+    available = torch.cuda.device_count()  # asks the driver's management library, which initializes nothing
+    if available:
         folder = Path(tempfile.gettempdir()) / f"ssltransfer-{os.getuid()}"
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(
-            acquire_gpus([str(number) for number in range(found)], count, folder)
-        )
+        ids = acquire_gpus([str(number) for number in range(available)], count, folder)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
 
 
 def acquire_gpus(ids: Sequence[str], count: int, folder: Path) -> list[str]:
-    """Lock `count` of the GPUs `ids`, waiting until they are free; returns which, in the order of `ids`.
+    """Lock `count` of the GPUs `ids`. Waits until that many are free.
 
-    Jobs wait in one queue, so that one that needs several GPUs is not overtaken for ever by those that need one, and
-    two that need several never hold half each.
+    Jobs wait behind one lock. So a job that needs several GPUs is not overtaken forever by jobs that need one, and two
+    jobs that need several never hold half each.
 
     Args:
         ids: all GPUs.
-        count: how many.
-        folder: of the lock files; shared by the jobs that share the GPUs.
+        count: number of GPUs to lock.
+        folder: for the lock files, common to the jobs that share the GPUs.
+
+    Returns:
+        The locked GPUs, in the order of `ids`.
 
     Raises:
         DeviceError: there are not that many.
     """
     if count > len(ids):
-        raise DeviceError(f"{count} GPUs are asked for, but this machine has {len(ids)}; ask for fewer (--devices).")
+        raise DeviceError(f"{count} GPUs were requested, but this machine has {len(ids)}; request fewer (--devices).")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    said = False
-    with (folder / "queue.lock").open("a") as queue:
-        began = time.monotonic()
-        # Jobs that start together pass through here in a moment, which is not worth a word.
-        while not (first := _lock(queue)) and time.monotonic() - began < POLL_SECONDS:
-            time.sleep(POLL_SECONDS / 20)
-        if not first:
-            said = _say_waiting(count, len(ids))
-            fcntl.flock(queue, fcntl.LOCK_EX)
-        taken: dict[str, IO[str]] = {}
-        while True:
-            for number in ids:
-                if len(taken) < count and number not in taken and (file := _locked(folder / f"gpu-{number}.lock")):
-                    taken[number] = file
-            if len(taken) == count:
-                break
-            said = said or _say_waiting(count, len(ids))
-            time.sleep(POLL_SECONDS)
-    _held.extend(taken.values())
-    return [number for number in ids if number in taken]
-
-
-def _locked(path: Path) -> IO[str] | None:
-    file = path.open("a")
-    if _lock(file):
-        return file
-    file.close()
-    return None
-
-
-def _lock(file: IO[str]) -> bool:
+    waiting = f"Waiting for {count} of {len(ids)} GPUs: your other jobs use them."
+    logged = False
+    queue = FileLock(folder / "queue.lock")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _say_waiting(count: int, there: int) -> bool:
-    print(f"Waiting for {count} of {there} GPUs: other jobs of yours use them.", flush=True)
-    return True
+        queue.acquire(timeout=POLL_SECONDS)  # jobs that start together need no message
+    except Timeout:
+        logger.info(waiting)
+        logged = True
+        queue.acquire()
+    locks: dict[str, FileLock] = {}
+    while True:
+        for number in ids:
+            if len(locks) < count and number not in locks:
+                lock = FileLock(folder / f"gpu-{number}.lock")
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=0)
+                    locks[number] = lock
+        if len(locks) == count:
+            break
+        if not logged:
+            logger.info(waiting)
+            logged = True
+        time.sleep(POLL_SECONDS)
+    queue.release()
+    _held.extend(locks.values())
+    return [number for number in ids if number in locks]

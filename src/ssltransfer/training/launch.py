@@ -1,9 +1,8 @@
-"""One job as several processes of this machine, or as one of several that something else has started."""
+"""Start of a job on several devices: as one process per device, through torchrun's launcher."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -17,26 +16,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssltransfer.processes import on_exit_of
 from ssltransfer.training.gpu_lock import DeviceError, set_visible_gpus
 
-SHUTDOWN_SECONDS = "120"  # for the last checkpoint of a large network; torch's own 30 may cut it off
+SHUTDOWN_SECONDS = "120"  # for the last checkpoint of a large network; torch's default of 30 may cut it off
 
 
 def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) -> int:
-    """Make this process one of those that do the job; returns its rank.
+    """Make this process one of those that do the job.
 
-    Where torchrun or srun has started several, this is the one that its environment says. Otherwise GPUs are claimed
-    and, for more than one device, the command is started once a device; then this call ends the program with their
-    exit code and their error.
+    If torchrun or srun has started several processes, this one joins them. Otherwise GPUs are locked, and for more than
+    one device the command is started once per device. In that case this call does not return: the program exits with
+    the exit code and the error message of those processes.
 
     Args:
-        words: the command line, without the program.
-        devices: how many; 0 counts as 1.
-        distributed: whether the job can be distributed. If not, one process does it, on one device.
-        gpu: whether it uses a GPU where there is one.
+        words: command line, without the program.
+        devices: number of devices; 0 counts as 1.
+        distributed: whether several devices can do the job. If not, one process on one device does it.
+        gpu: whether the job uses a GPU if there is one.
+
+    Returns:
+        The rank of this process.
 
     Raises:
-        DeviceError: more devices are asked for than there are.
+        DeviceError: more devices are requested than available.
     """
     _join_slurm()
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -54,20 +57,23 @@ def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) 
 
 
 def _join_slurm() -> None:
-    """Under `srun` with several tasks and MASTER_ADDR: the names that torch reads."""
-    given = os.environ
-    if "RANK" in given or "MASTER_ADDR" not in given or int(given.get("SLURM_NTASKS", "1")) < 2:
+    """Under `srun` with several tasks and MASTER_ADDR, set the variables that torch reads."""
+    variables = os.environ
+    if "RANK" in variables or "MASTER_ADDR" not in variables or int(variables.get("SLURM_NTASKS", "1")) < 2:
         return
-    given.setdefault("MASTER_PORT", "29500")
-    given["RANK"], given["WORLD_SIZE"] = given["SLURM_PROCID"], given["SLURM_NTASKS"]
-    given["LOCAL_RANK"] = given["SLURM_LOCALID"]
+    variables.setdefault("MASTER_PORT", "29500")
+    variables["RANK"], variables["WORLD_SIZE"] = variables["SLURM_PROCID"], variables["SLURM_NTASKS"]
+    variables["LOCAL_RANK"] = variables["SLURM_LOCALID"]
 
 
 def _torchrun(words: Sequence[str], count: int) -> int:
-    """Run the command `count` times on this machine by torch's launcher; returns the exit code.
+    """Run the command `count` times on this machine, as `torchrun --standalone` does.
 
-    A signal is passed on to all of them, and they are waited for while they save. What a process has to say of its
-    failure arrives in a file (`report_error`), so that it is said once.
+    Signals are forwarded to all processes, which get SHUTDOWN_SECONDS to save their work. A process writes its error
+    to a file (`report_error`), so that it is printed once.
+
+    Returns:
+        The exit code.
 
     Raises:
         DeviceError: fewer GPUs are visible.
@@ -79,8 +85,8 @@ def _torchrun(words: Sequence[str], count: int) -> int:
 
     visible = torch.cuda.device_count()
     if 0 < visible < count:
-        raise DeviceError(f"{count} devices are asked for, but {visible} GPUs are visible; ask for fewer (--devices).")
-    logging.disable()  # torch's launcher repeats what is said here
+        raise DeviceError(f"{count} devices were requested, but {visible} GPUs are visible; request fewer (--devices).")
+    logging.disable()  # torch's launcher would repeat the error
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
     os.environ["SSLTRANSFER_LAUNCHER"] = str(os.getpid())
     with tempfile.TemporaryDirectory(prefix="ssltransfer-launch-") as folder:
@@ -98,53 +104,59 @@ def _torchrun(words: Sequence[str], count: int) -> int:
         )
         try:
             elastic_launch(config, sys.executable)("-P", "-m", "ssltransfer.cli", *words)
-        except SignalException as told:
-            return 128 + told.sigval
+        except SignalException as received:
+            return 128 + received.sigval
         except ChildFailedError as failed:
             code = failed.get_first_failure()[1].exitcode
-            said = _first_error(Path(folder)) or (f"a process was ended by signal {-code}." if code < 0 else "")
-            if said:
-                print(said, file=sys.stderr, flush=True)
+            message = _first_error(Path(folder)) or (f"a process was ended by signal {-code}." if code < 0 else "")
+            if message:
+                print(message, file=sys.stderr, flush=True)
             return code if code > 0 else 128 - code
     return 0
 
 
 def report_error(text: str, *, expected: bool) -> bool:
-    """Leave what is to be said of a failure to the launcher; False where none of ours has started this process."""
+    """Leave an error message to the launcher.
+
+    Args:
+        text: one sentence, or a traceback.
+        expected: whether it is a user-facing error.
+
+    Returns:
+        False if this process was not started by `launch`. The caller then prints the message.
+    """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not file or "SSLTRANSFER_LAUNCHER" not in os.environ:
         return False
-    # The first two are torch's, whose launcher reads the file too.
-    word = {"message": text, "timestamp": int(time.time()), "nanoseconds": time.time_ns(), "expected": expected}
-    Path(file).write_text(json.dumps(word), encoding="utf-8")
+    # torch's launcher reads the file too: "message" and "timestamp".
+    error = {"message": text, "timestamp": int(time.time()), "nanoseconds": time.time_ns(), "expected": expected}
+    Path(file).write_text(json.dumps(error), encoding="utf-8")
     return True
 
 
 def _first_error(folder: Path) -> str:
-    """The sentence, if some process had one: the others then only lost their peer; else the first traceback."""
-    words: list[dict[str, Any]] = [json.loads(file.read_text("utf-8")) for file in folder.rglob("error.json")]
-    words.sort(key=lambda word: (not word["expected"], word["nanoseconds"]))
-    return str(words[0]["message"]) if words else ""
+    """The first user-facing error, since the other processes only lost their peer, or else the first traceback."""
+    errors: list[dict[str, Any]] = [json.loads(file.read_text("utf-8")) for file in folder.rglob("error.json")]
+    errors.sort(key=lambda error: (not error["expected"], error["nanoseconds"]))
+    return str(errors[0]["message"]) if errors else ""
 
 
 @contextlib.contextmanager
 def rank_context(rank: int) -> Iterator[None]:
-    """Be one of several processes: only the first one talks, and none outlives the launcher."""
+    """Silence all processes but the first, and let a process save and end when its launcher is killed."""
     launcher = os.environ.get("SSLTRANSFER_LAUNCHER")
-    if launcher and "RANK" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: save and end when the launcher is killed
-        if os.getppid() != int(launcher):
-            raise SystemExit(128 + signal.SIGTERM)
+    if launcher and "RANK" in os.environ:
+        on_exit_of(int(launcher), lambda: os.kill(os.getpid(), signal.SIGTERM))
     with contextlib.ExitStack() as stack:
         if rank:
-            nowhere = stack.enter_context(Path(os.devnull).open("w"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            stack.enter_context(contextlib.redirect_stderr(nowhere))
+            null = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(null))
+            stack.enter_context(contextlib.redirect_stderr(null))
         yield
 
 
 def shutdown() -> None:
-    """End what `plan_devices` began: the processes let go of each other."""
+    """Leave the process group that `plan_devices` joined."""
     import torch.distributed as dist
 
     if dist.is_initialized():
@@ -152,5 +164,5 @@ def shutdown() -> None:
 
 
 def traceback_of(error: BaseException) -> str:
-    """As the interpreter prints it."""
+    """The traceback as the interpreter prints it."""
     return "".join(traceback.format_exception(error)).rstrip()

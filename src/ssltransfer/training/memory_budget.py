@@ -1,4 +1,4 @@
-"""How much host memory a job may use."""
+"""Host memory that a job may use."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def memory_budget() -> int:
-    """Bytes that a stage may use for data: SSLTRANSFER_MEMORY_MB, or half of what is free.
+    """Bytes that a stage may use for data: SSLTRANSFER_MEMORY_MB, or half of the free memory.
 
-    Free is the least of what the machine has available, what the control groups of this process (a Slurm job, a
-    container) still allow, and what is left below RLIMIT_AS and RLIMIT_DATA.
+    Free memory is the minimum of the machine's available memory, the remaining memory of the control groups of this
+    process (a Slurm job, a container), and the remaining memory below RLIMIT_AS and RLIMIT_DATA.
 
     Raises:
-        ValueError: SSLTRANSFER_MEMORY_MB is no number.
+        ValueError: SSLTRANSFER_MEMORY_MB is not a number.
     """
     given = os.environ.get("SSLTRANSFER_MEMORY_MB")
     if given:
@@ -39,7 +39,7 @@ def _left_in_limits() -> Iterator[int]:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """Control groups of version 2 and 1; a limit may stand on any ancestor, as Slurm's stands on the job."""
+    """Control groups of version 2 and 1. A limit may be set on any ancestor, as Slurm sets it on the job."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -59,11 +59,11 @@ def _left_in_groups() -> Iterator[int]:
                 if allowed != "max":
                     yield int(allowed) - int((folder / used).read_text()) + _cache(folder / "memory.stat")
             except (OSError, ValueError):
-                pass  # no such group in this namespace, or no limit in it
+                pass  # the group is not in this namespace, or has no limit
             folder = folder.parent
 
 
 def _cache(stat: Path) -> int:
-    """Page cache that the kernel takes back at need; it is counted as used."""
+    """Page cache. It counts as used, but the kernel reclaims it on demand."""
     rows = dict(line.split() for line in stat.read_text().splitlines())
     return int(rows.get("total_inactive_file", rows.get("inactive_file", 0)))

@@ -1,32 +1,49 @@
-"""What is trained: one task, or several that take turns on what they have in common."""
+"""Multi-task training: tasks with common modules, such as a backbone, and a step of one of them at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
+
+from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.data.loader import Batch, load_batches, training_keys
+from ssltransfer.logs import logger
+from ssltransfer.training.checkpoint import Checkpoint
+from ssltransfer.training.curve import Curve, TrainResult, describe_losses
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.task import Task, TrainingError
+from ssltransfer.training.fit import (
+    check_data,
+    check_ranks_agree,
+    not_finite,
+    resume_text,
+    seed_step,
+    train_loader,
+    validate,
+)
+from ssltransfer.training.progress import Progress
+from ssltransfer.training.task import Task
+from ssltransfer.training.task_parallel import TaskParallel
+from ssltransfer.training.train_step import Trainer
 
 
 @dataclass(frozen=True)
 class TaskRun:
-    """A task with its images, and how it is trained.
+    """A task with its images and its schedule.
 
     Attributes:
-        task: network, head and loss; what it has in common with other runs are the same modules.
+        task: network, head and loss. Tasks share modules by holding the same ones.
         index: training images.
-        schedule: how; its learning rate is a function of the step of the whole training.
-        seed: of order and augmentation, and of dropout where it is the first run.
-        val: images on which the loss is also measured.
-        name: what its values are called in the curve: `name.loss`; nothing where it is alone.
-        weight: of the turns, in proportion.
+        schedule: its learning rate is a function of the step of the whole training.
+        seed: of order and augmentation. The seed of the first task also seeds dropout.
+        val: images for the validation loss.
+        name: prefix of its columns in the curve: `name.loss`.
+        weight: its share of the steps, in proportion.
     """
 
     task: Task
@@ -37,96 +54,142 @@ class TaskRun:
     name: str = ""
     weight: float = 1.0
 
-    def values(self, found: dict[str, float]) -> dict[str, float]:
-        """With the names that they have in the curve."""
-        return {f"{self.name}.{key}" if self.name else key: value for key, value in found.items()}
+    def columns(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Values by their column in the curve."""
+        return {f"{self.name}.{key}": value for key, value in values.items()}
+
+
+def fit_multi_task(
+    runs: Sequence[TaskRun],
+    total: int,
+    *,
+    folder: Path,
+    devices: Devices,
+    synchronous: bool = False,
+    save_snapshot: Callable[[int], None] = lambda step: None,
+    snapshot_steps: Collection[int] = (),
+) -> TrainResult:
+    """Train tasks with common modules. Resumes from the checkpoint in `folder`, if there is one.
+
+    What `fit` states about restarts and several processes holds here. Each task has its own optimizer, over its head
+    and the common modules. Batch norms in common modules, with their statistics, belong to all tasks.
+
+    Args:
+        runs: the tasks; moved to the device and trained in place.
+        total: steps of all tasks together.
+        folder, devices: as for `fit`.
+        synchronous: the gradients of all tasks are taken at the same weights, then the optimizers step one after the
+            other. If the number of processes is a multiple of the number of tasks, each process computes one task.
+        save_snapshot: called after each of `snapshot_steps` (if synchronous, after its round), in every process.
+        snapshot_steps: steps.
+
+    Raises:
+        TrainingError, Interrupted: as for `fit`.
+    """
+    per_task = synchronous and devices.world % len(runs) == 0
+    for run in runs:
+        check_data(run.index, run.schedule, devices.world // len(runs) if per_task else devices.world)
+    checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
+    trainers = [Trainer(run.task, run.schedule, run.seed, devices) for run in runs]
+    curve = Curve(total)
+    state = checkpoint.load()
+    start: int = state["step"] if state else 0
+    check_ranks_agree(folder, start, devices)
+    if state:
+        for trainer, saved in zip(trainers, state["tasks"], strict=True):
+            trainer.load_state_dict(saved)
+        curve.load_state_dict(state["curve"])
+    else:
+        for run in runs:
+            run.task.on_train_start(run.index, devices)
+    parallel = TaskParallel([run.task for run in runs], devices, checkpoint, group_per_task=per_task)
+    described = (f"{run.name} ({len(run.index)} images, batches of {run.schedule.batch_size})" for run in runs)
+    logger.info(f"{total} steps of the tasks {', '.join(described)}, {resume_text(start)}; {devices}")
+
+    schedule = task_schedule([run.weight for run in runs], total, synchronous=synchronous)
+    mine = [task for task in range(len(runs)) if parallel.computes(task)]
+    workers = max(1, devices.workers // len(mine)) if devices.workers else 0
+    loaders = {}
+    for task in mine:
+        run, steps = runs[task], range(schedule[:start].count(task), schedule.count(task))
+        loaders[task] = train_loader(
+            run.task, run.index, run.schedule, run.seed, steps, parallel.part, devices, workers=workers
+        )
+    round_size = len(runs) if synchronous else 1
+    with checkpoint:
+        progress = Progress("train", start, total, runs[0].schedule.batch_size)
+        for first in range(start, total, round_size):
+            tasks, done = schedule[first : first + round_size], min(first + round_size, total)
+            batches = {task: progress.next(loaders[task]).to(devices.device) for task in tasks if task in loaders}
+            values: dict[int, dict[str, float]] = {}
+            gradients: dict[int, list[Tensor | None]] = {}
+            for step, task in enumerate(tasks, first):
+                if task in batches:
+                    seed_step(runs[0].seed, step, parallel.part[0])
+                    values[task] = trainers[task].forward_backward(batches[task])
+                    gradients[task] = trainers[task].pop_grads()
+            values = parallel.all_reduce_metrics(values)
+            for step, task in enumerate(tasks, first):
+                trainers[task].set_grads(parallel.all_reduce_gradients(task, gradients.get(task)))
+                trainers[task].optimizer_step(runs[task].schedule.lr_at(step, len(runs[task].index)))
+            for step, task in enumerate(tasks, first):
+                run = runs[task]
+                if not math.isfinite(values[task]["loss"]):
+                    raise not_finite(trainers[task], batches.get(task), step, len(run.index), folder, run.name)
+                run.task.after_step(step)
+                curve.meter.update(run.columns(values[task]) | {"loss": values[task]["loss"]})
+                progress.step(run.schedule.batch_size)
+
+            if curve.row_due(first, done):
+                row = _position(runs, schedule, done) | curve.meter.means()
+                for run in runs:
+                    if run.val is not None and curve.validation_due(first, done):
+                        row |= run.columns(validate(run.task, run.val, run.schedule, seed=run.seed, devices=devices))
+                curve.add_row(row)
+                progress.log(describe_losses(row, {f"{run.name}.loss": run.task.chance_loss for run in runs}))
+            if any(first < step <= done for step in snapshot_steps):
+                save_snapshot(done)
+            if done == total or checkpoint.due(done):
+                states = [trainer.state_dict() for trainer in trainers]
+                checkpoint.save({"step": done, "tasks": states, "curve": curve.state_dict()}, done)
+    if devices.rank == 0:
+        curve.write(folder / "curve.jsonl")
+    return TrainResult(curve.rows, progress.close())
+
+
+def _position(runs: Sequence[TaskRun], schedule: Sequence[int], done: int) -> dict[str, float]:
+    """Step, and epoch and learning rate of each task."""
+    row: dict[str, float] = {"step": done}
+    for task, run in enumerate(runs):
+        epoch = round(schedule[:done].count(task) * run.schedule.batch_size / len(run.index), 4)
+        row |= run.columns({"epoch": epoch, "lr": run.schedule.lr_at(done - 1, len(run.index))})
+    return row
 
 
 def task_order(weights: Sequence[float]) -> Iterator[int]:
-    """Whose turn it is at steps 0, 1, 2, ...
+    """The task of steps 0, 1, 2, ..., each task in proportion to its weight.
 
-    Among the tasks that have had less than their share of the steps up to and with this one, the one whose next turn is
-    due first (earliest deadline first; of equals, the first): after any number of steps each has had its share of them,
-    to less than one turn.
+    Among the tasks that have had less than their share of the steps up to and including this one, the task whose next
+    step is due first (earliest deadline first; of equals, the first). After any number of steps each task has had its
+    share, to less than one step.
     """
     # Whole numbers: no rounding error may grow with the steps.
-    exact = [Fraction(share / sum(weights)).limit_denominator(10**6) for share in weights]
-    common = math.lcm(*(share.denominator for share in exact))
-    weights = [int(share * common) for share in exact]
-    total = sum(weights)
-    had = [0] * len(weights)
+    exact = [Fraction(weight / sum(weights)).limit_denominator(10**6) for weight in weights]
+    denominator = math.lcm(*(weight.denominator for weight in exact))
+    shares = [int(weight * denominator) for weight in exact]
+    total = sum(shares)
+    had = [0] * len(shares)
     step = 0
     while True:
         step += 1
-        behind = [place for place, weight in enumerate(weights) if had[place] * total < weight * step]
-        turn = min(behind, key=lambda place: (had[place] + 1) / weights[place])
-        had[turn] += 1
-        yield turn
+        behind = [task for task, share in enumerate(shares) if had[task] * total < share * step]
+        task = min(behind, key=lambda task: (had[task] + 1) / shares[task])
+        had[task] += 1
+        yield task
 
 
-def task_rounds(weights: Sequence[float], *, synchronous: bool) -> Iterator[tuple[int, ...]]:
-    """The turns whose gradients are taken at the same weights: one after the other, or of all runs at once."""
+def task_schedule(weights: Sequence[float], steps: int, *, synchronous: bool) -> list[int]:
+    """The task of each step: by weight, or if `synchronous` one task after the other."""
     if synchronous:
-        while True:
-            yield tuple(range(len(weights)))
-    for turn in task_order(weights):
-        yield (turn,)
-
-
-class TaskLoaders:
-    """The batches of each run, as many as it has turns.
-
-    Args:
-        runs: in their order.
-        plan: of whose turn it is at every step of the training.
-        start: steps that are done.
-        parts: (rank, number) of this process among those that share a run's batches, for each run; None where it
-            takes no part in them.
-        devices: of this process; its loader processes are divided among the runs.
-    """
-
-    def __init__(
-        self,
-        runs: Sequence[TaskRun],
-        plan: Sequence[int],
-        start: int,
-        parts: Sequence[tuple[int, int] | None],
-        devices: Devices,
-    ):
-        taken = [part for part in parts if part]
-        self._workers = max(1, devices.workers // len(taken)) if devices.workers else 0
-        self._pin = devices.device.type == "cuda"
-        self._streams = [
-            self._batches(run, plan[:start].count(place), plan.count(place), part) if part else iter(())
-            for place, (run, part) in enumerate(zip(runs, parts, strict=True))
-        ]
-
-    def _batches(self, run: TaskRun, start: int, stop: int, part: tuple[int, int]) -> Iterator[Batch]:
-        rank, number = part
-        share = run.schedule.batch_size // number
-        mine = slice(rank * share, (rank + 1) * share)
-        whole = training_keys(len(run.index), run.schedule.batch_size, start, stop, run.seed)
-        keys = (batch[mine] for batch in whole)
-        return load_batches(run.index, run.task.transform, keys, seed=run.seed, workers=self._workers, pin=self._pin)
-
-    def next(self, run: int) -> Batch:
-        """This process's share of the run's next batch."""
-        return next(self._streams[run])
-
-
-def task_schedule(runs: Sequence[TaskRun], steps: int, *, synchronous: bool) -> list[int]:
-    """Whose turn each step is."""
-    order = task_rounds([run.weight for run in runs], synchronous=synchronous)
-    return list(islice((turn for one in order for turn in one), steps))
-
-
-def check_share(schedule: Schedule, world: int) -> None:
-    """Refuse a batch that does not divide: every process has as many images, in pairs and in whole micro-batches."""
-    share, micro = schedule.batch_size // world, schedule.micro_batch_size
-    whole = schedule.batch_size % world == 0 and not (micro and share > micro and share % micro)
-    if world > 1 and (not whole or share % 2):
-        passes = f" in passes of {micro}" if micro else ""
-        raise TrainingError(
-            f"A batch of {schedule.batch_size} images{passes} cannot be shared by {world} devices, each with the same even"
-            " number; change the number of devices (--devices), batch or micro_batch_size."
-        )
+        return [step % len(weights) for step in range(steps)]
+    return list(islice(task_order(weights), steps))

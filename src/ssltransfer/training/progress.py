@@ -1,75 +1,92 @@
-"""What a person sees while it trains: a bar on a terminal, plain lines in a log."""
+"""Progress reporting: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
 
+from ssltransfer.logs import logger
+
+SHORTEST_SECONDS, LONGEST_SECONDS = 10, 30  # between two lines of a log
+
+T = TypeVar("T")
+
 
 class Progress:
-    """Throughput, share of time spent waiting for data, loss beside the chance-level loss, time left.
+    """Steps, throughput, fraction of time spent waiting for data, and remaining time.
 
     Args:
         what: what is done, such as "train".
-        start, total: steps done before and steps altogether.
-        batch: images a step.
+        start: steps that an interrupted run has completed.
+        total: steps altogether.
+        batch: images per step.
     """
 
     def __init__(self, what: str, start: int, total: int, batch: int):
         self.what, self.start, self.total, self.batch = what, start, total, batch
-        self.begun = self._logged = time.monotonic()
+        self.began = self._last_line = time.monotonic()
         self.waited = 0.0
         self.done = start
         self.images = 0
+        self._text = ""
         self._bar = (
             tqdm(total=total, initial=start, desc=what, unit="step", leave=False) if sys.stderr.isatty() else None
         )
 
-    def step(self, waited: float, images: int | None = None) -> None:
-        """A step is done, of `images` if not of `batch`; `waited` seconds of it went into waiting for data."""
+    def next(self, batches: Iterator[T]) -> T:
+        """The next batch. The time until it arrives counts as waiting for data."""
+        began = time.monotonic()
+        batch = next(batches)
+        self.waited += time.monotonic() - began
+        return batch
+
+    def step(self, images: int | None = None) -> None:
+        """Count one step, of `images` instead of `batch` images if given."""
         self.done += 1
         self.images += self.batch if images is None else images
-        self.waited += waited
         if self._bar:
             self._bar.update()
+        elif time.monotonic() - self._last_line >= LONGEST_SECONDS:
+            self._line()
 
     @property
     def rate(self) -> float:
-        """Images a second."""
-        return self.images / max(time.monotonic() - self.begun, 1e-9)
+        """Images per second."""
+        return self.images / max(time.monotonic() - self.began, 1e-9)
 
     @property
     def data_wait_fraction(self) -> float:
-        """Share of the time spent waiting for data."""
-        return self.waited / max(time.monotonic() - self.begun, 1e-9)
+        """Fraction of the time spent waiting for data, 0 to 1."""
+        return self.waited / max(time.monotonic() - self.began, 1e-9)
 
-    def log(self, text: str, *, always: bool = False) -> None:
-        """Show the state; in a log at most every ten seconds unless `always`."""
+    def log(self, text: str) -> None:
+        """Show `text` with the state. A log gets at most one line in ten seconds."""
+        self._text = f", {text}"
         if self._bar:
             self._bar.set_postfix_str(f"{text}, {self.data_wait_fraction:.0%} waiting for data")
-            return
-        now = time.monotonic()
-        if not always and now - self._logged < 10:
-            return
-        self._logged = now
+        elif time.monotonic() - self._last_line >= SHORTEST_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        self._last_line = now = time.monotonic()
         done = self.done - self.start
-        left = (self.total - self.done) * (now - self.begun) / done if done else 0.0
-        print(
-            f"{self.what}: step {self.done}/{self.total}, {text}, {self.rate:.0f} images/s, "
-            f"{self.data_wait_fraction:.0%} waiting for data, {_clock(left)} left",
-            flush=True,
+        left = (self.total - self.done) * (now - self.began) / done if done else 0.0
+        minutes, seconds = divmod(int(left), 60)
+        logger.info(
+            f"{self.what}: step {self.done}/{self.total}{self._text}, {self.rate:.0f} images/s, "
+            f"{self.data_wait_fraction:.0%} waiting for data, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         )
 
     def close(self) -> dict[str, float]:
-        """End the display; returns what run.json keeps."""
+        """End the display.
+
+        Returns:
+            Throughput, for run.json.
+        """
         if self._bar:
             self._bar.close()
         return {"images_per_second": round(self.rate, 1), "data_wait_fraction": round(self.data_wait_fraction, 3)}
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,4 +1,4 @@
-"""What is trained: one protocol for pretexts, students, controls and fine-tuned evaluations."""
+"""The interface of a trainable task: pretexts, students, baselines and fine-tuned evaluations."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class TrainingError(UserError):
 
 
 class Task(nn.Module, ABC):
-    """A network with its head, its data and its loss.
+    """A network with its head, its data transform and its loss.
 
-    `transform` is the CPU part: a decoded image becomes a fixed-size uint8 square, or several (`Views`). `forward` is
-    the device part: a batch of those becomes inputs, targets and a loss; all of it batched tensor code, with random
-    numbers from `rng` alone (and from torch's generator, which `fit` seeds by the step, for dropout). Tensors that
-    must survive a restart (queues, averages, counters) are parameters or buffers. In evaluation mode the loss is the
-    validation one.
+    `transform` is the CPU part: it turns a decoded image into a uint8 square of fixed size, or several (`Views`).
+    `forward` is the device part: it turns a batch of those into inputs, targets and a loss. All of it is batched tensor
+    code. Random numbers come from the batch (and for dropout from torch's generator, which `fit` seeds by the step).
+    Tensors that must survive a restart (queues, moving averages, counters) are parameters or buffers. In evaluation
+    mode the loss is the validation loss.
 
-    Where several processes train together, each sees its share of a batch. `fit` makes gradients and the statistics of
-    batch norms equal in all; a task keeps its other buffers so (a queue gathers what all have seen).
+    With several processes each sees its share of a batch. `fit` averages gradients and batch norm statistics. A task
+    keeps its other buffers equal in all processes (a queue gathers the features of all).
 
     Attributes:
         chance_loss: chance-level loss, such as ln K.
@@ -41,38 +41,38 @@ class Task(nn.Module, ABC):
     @property
     @abstractmethod
     def transform(self) -> Transform:
-        """CPU part while training."""
+        """CPU part for training."""
 
     @property
     def val_transform(self) -> Transform:
-        """CPU part on validation images; the same unless the training one cuts at random."""
+        """CPU part for validation images (default: as for training)."""
         return self.transform
 
     @abstractmethod
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """Scalars of a batch, each a mean over it: `loss`, and what else the curve shows, such as `accuracy`."""
+        """Scalars of a batch, each a mean over it: `loss`, and further values for the curve, such as `accuracy`."""
 
     def on_train_start(self, index: Index, devices: Devices) -> None:
-        """What the task must know of all training images; called once, before a training's first step.
+        """Compute statistics of the training images. `fit` calls this once, before the first step.
 
-        The task is on its device. What is found belongs in buffers: the checkpoint holds them, and a training that
-        goes on from one is not surveyed again. Every process calls this and must come to the same.
+        The task is on its device. Results belong in buffers, since a resumed training does not call this again. Every
+        process calls it and must compute identical values.
 
         Args:
-            index: the training images.
-            devices: where; `gathered` gives what all processes have found.
+            index: training images.
+            devices: of this process; `all_gather` gives the values of all processes.
         """
 
     def after_step(self, step: int) -> None:
-        """Called after every update; momentum copies and the like."""
+        """Called after every optimizer step, such as for a momentum encoder."""
 
 
 class BackboneTask(Task):
-    """A task with a backbone that is worth keeping.
+    """A task with a backbone to export.
 
     Attributes:
-        backbone: what is exported.
-        normalization: how images are normalized when the backbone is used afterwards.
+        backbone: is exported.
+        normalization: of images when the backbone is used afterwards.
     """
 
     backbone: Backbone
@@ -80,10 +80,10 @@ class BackboneTask(Task):
 
 
 class TaskWrapper(Task):
-    """A task that adds to another's loss, and is as that one in all else.
+    """A task that changes the loss of another task and delegates everything else.
 
     Attributes:
-        task: the other.
+        task: the other task.
     """
 
     task: Task
@@ -113,5 +113,10 @@ class TaskWrapper(Task):
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
-    """Share of right answers, a scalar."""
+    """Fraction of correct predictions, a scalar.
+
+    Args:
+        logits: float (B, C).
+        target: int64 (B,).
+    """
     return (logits.argmax(1) == target).float().mean()

@@ -10,7 +10,7 @@ from toyworld.texture import Theme
 
 
 def house(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a house: side and front wall, roof, chimney, door, windows."""
+    """Draw a house: perhaps a chimney and a side wall, front wall, roof, door, windows."""
     u = rng.uniform
     half, eaves, base = u(0.5, 0.72), u(-0.25, 0.1), u(0.7, 0.85)
     ridge, depth = eaves - u(0.4, 0.75), u(0.0, 0.35)
@@ -25,10 +25,11 @@ def house(rng: np.random.Generator, theme: Theme) -> Parts:
             (right, eaves), (right + depth, eaves - shift), (right + depth, base - shift), (right, base)
         )
         parts.add(side_wall, theme.main.scaled(0.6))
-        parts.add(polygon(
-                    ((left + right) / 2, ridge), ((left + right) / 2 + depth, ridge - shift),
-                    (right + depth + 0.06, eaves - shift + 0.04), (right + 0.06, eaves + 0.04),
-                ), theme.second.scaled(0.7))  # fmt: skip
+        side_roof = polygon(
+            ((left + right) / 2, ridge), ((left + right) / 2 + depth, ridge - shift),
+            (right + depth + 0.06, eaves - shift + 0.04), (right + 0.06, eaves + 0.04),
+        )  # fmt: skip
+        parts.add(side_roof, theme.second.scaled(0.7))
     parts.add(box(left, eaves, right, base), theme.main)
     over = u(0.05, 0.16)
     flat = u(0.0, 0.5) if rng.random() < 0.4 else 0.0

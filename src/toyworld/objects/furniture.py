@@ -12,7 +12,7 @@ from toyworld.texture import Theme
 
 
 def chair(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a chair from a little to the side: four legs, a seat, a back of slats, bars or cloth, perhaps arms."""
+    """Draw a chair seen obliquely: four legs, a seat, a back of slats, bars or cloth, perhaps arms."""
     u = rng.uniform
     half, seat, floor = u(0.36, 0.48), u(0.05, 0.25), u(0.82, 0.95)
     slant, rise = u(0.12, 0.32), u(0.12, 0.24)
@@ -48,7 +48,7 @@ def chair(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def sofa(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a sofa: back, two or three cushions, arm rests, short feet."""
+    """Draw a sofa: feet, back, two or three cushions, arm rests, perhaps a pillow."""
     u = rng.uniform
     w, back, seat, base = u(0.8, 0.92), u(-0.5, -0.25), u(0.05, 0.2), u(0.45, 0.55)
     arm = u(0.16, 0.24)
@@ -75,7 +75,7 @@ def sofa(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def diningtable(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a table with things on it: legs or a pillar, a top seen from above, plates, a vase or a cloth."""
+    """Draw a table: legs or a pillar, a top seen from above, plates, perhaps a vase."""
     u = rng.uniform
     w, top, floor, deep = u(0.75, 0.92), u(-0.25, 0.0), u(0.7, 0.85), u(0.14, 0.24)
     leg = u(0.08, 0.13)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from toyworld.layer import Parts
-from toyworld.outline import box, oval, polygon, rod, spline, stroke
+from toyworld.outline import box, join, oval, polygon, rod, spline, stroke
 from toyworld.texture import Theme, plain, random_color
 
 
 def mug(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a mug: body, rim with the inside, handle at one side, perhaps a band and steam."""
+    """Draw a mug: handle, body, rim, perhaps a band and steam."""
     u = rng.uniform
     top, base = u(-0.75, -0.4), u(0.6, 0.8)
     upper, lower, lens = u(0.4, 0.65), u(0.35, 0.6), u(0.1, 0.18)
@@ -20,20 +20,16 @@ def mug(rng: np.random.Generator, theme: Theme) -> Parts:
         (upper - 0.08, high), (upper + reach * 0.75, high), (upper + reach, (high + low) / 2),
         (upper + reach * 0.6, low), (lower - 0.08, low), closed=False,
     )  # fmt: skip
-    wall = np.concatenate([polygon((-upper, top)), oval(0, base, lower, lens, arc=(0.5, 0.0)), polygon((upper, top))])
+    wall = join(polygon((-upper, top)), oval(0, base, lower, lens, arc=(0.5, 0.0)), polygon((upper, top)))
     parts = Parts()
     parts.add(stroke(handle, thick), theme.main if rng.random() < 0.6 else theme.second, "ball")
     parts.add(wall, theme.main, "tube", u(0.1, 0.5))
     if rng.random() < 0.55:
         y0 = u(top + 0.25, base - 0.4)
         y1 = y0 + u(0.15, 0.35)
-        near = np.concatenate(
-            [
-                oval(0, y0, (upper + lower) / 2, lens, arc=(0.5, 0.0)),
-                oval(0, y1, (upper + lower) / 2, lens, arc=(0.0, 0.5)),
-            ]
-        )
-        parts.add(near, theme.second, "tube", bevel=0.3)
+        middle = (upper + lower) / 2
+        band = join(oval(0, y0, middle, lens, arc=(0.5, 0.0)), oval(0, y1, middle, lens, arc=(0.0, 0.5)))
+        parts.add(band, theme.second, "tube", bevel=0.3)
     parts.add(oval(0, top, upper, lens), theme.main.scaled(1.15), bevel=0.6)
     parts.add(oval(0, top, upper * 0.88, lens * 0.78), theme.main.scaled(0.45), bevel=-0.6)
     parts.add(oval(0, top + lens * 0.25, upper * 0.78, lens * 0.5), theme.dark, gloss=0.5)
@@ -47,7 +43,7 @@ def mug(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def lamp(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a standing lamp: foot, stem, shade, a pull cord or a glowing bulb."""
+    """Draw a table lamp: stem or belly, foot, bulb, shade, perhaps a trim."""
     u = rng.uniform
     foot, base = u(0.25, 0.45), u(0.8, 0.92)
     top, height = u(-0.92, -0.7), u(0.5, 0.75)
@@ -63,33 +59,23 @@ def lamp(rng: np.random.Generator, theme: Theme) -> Parts:
             (0.05, hem), (0.07, hem + 0.1), (w, y), (0.1, base), (-0.1, base), (-w, y), (-0.07, hem + 0.1), (-0.05, hem)
         )
         parts.add(belly, theme.second, "ball", 0.4)
-    stand = np.concatenate(
-        [oval(0, base - 0.04, foot, u(0.06, 0.14), arc=(0.5, 1.0)), oval(0, base, foot, 0.05, arc=(0.0, 0.5))]
-    )
+    stand = join(oval(0, base - 0.04, foot, u(0.06, 0.14), arc=(0.5, 1.0)), oval(0, base, foot, 0.05, arc=(0.0, 0.5)))
     parts.add(stand, theme.accent, "ball", 0.3)
     parts.add(oval(0, hem - 0.01, 0.12, 0.13), glow, "ball", 0.6)
     sag = u(0.0, 0.1)
-    cone = np.concatenate(
-        [
-            polygon((-wide, hem), (-narrow, top), (narrow, top), (wide, hem)),
-            oval(0, hem, wide, sag + 0.01, arc=(0.0, 0.5)),
-        ]
-    )
+    lower = oval(0, hem, wide, sag + 0.01, arc=(0.0, 0.5))
+    cone = join(polygon((-wide, hem), (-narrow, top), (narrow, top), (wide, hem)), lower)
     parts.add(cone, theme.main, "tube", 0.05)
-    trim = np.concatenate(
-        [
-            oval(0, hem - 0.02, wide, sag + 0.01, arc=(0.0, 0.5)),
-            oval(0, hem - 0.12, wide * 0.95, sag + 0.01, arc=(0.5, 0.0)),
-        ]
-    )
     if rng.random() < 0.6:
-        parts.add(trim, theme.accent, "tube")
+        lower = oval(0, hem - 0.02, wide, sag + 0.01, arc=(0.0, 0.5))
+        upper = oval(0, hem - 0.12, wide * 0.95, sag + 0.01, arc=(0.5, 0.0))
+        parts.add(join(lower, upper), theme.accent, "tube")
     parts.add(box(-0.04, top - 0.08, 0.04, top), theme.dark, "ball")
     return parts
 
 
 def bottle(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a bottle: body with shoulder and neck, cap, label, a gleam down one side."""
+    """Draw a bottle: body, perhaps a label, cap, and a highlight at one side."""
     u = rng.uniform
     w, neck, base = u(0.22, 0.42), u(0.08, 0.14), u(0.82, 0.95)
     top, shoulder = u(-0.85, -0.65), u(-0.25, 0.15)
@@ -99,7 +85,7 @@ def bottle(rng: np.random.Generator, theme: Theme) -> Parts:
         (waist, (shoulder + base) / 2), (w, base - 0.12), (w * 0.85, base), closed=False,
     )  # fmt: skip
     parts = Parts()
-    parts.add(np.concatenate([right, (right * (-1, 1))[::-1]]), theme.main, "tube", u(0.2, 0.6))
+    parts.add(join(right, (right * (-1, 1))[::-1]), theme.main, "tube", u(0.2, 0.6))
     y0, y1 = shoulder + u(0.12, 0.25), base - u(0.1, 0.25)
     if rng.random() < 0.85:
         lw = min(w, waist) * u(0.88, 1.0)
@@ -117,7 +103,7 @@ def bottle(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def clock(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a standing clock: case on feet, dial with a marked twelve, two hands, perhaps bells or a gable on top."""
+    """Draw a clock: an alarm clock with bells, a case with a gable or a pendulum clock; dial and two hands."""
     u = rng.uniform
     r = u(0.5, 0.64)
     style = int(rng.integers(3))
@@ -157,7 +143,7 @@ def clock(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def tvmonitor(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a screen: frame, image, stand and foot or a box with knobs and aerial."""
+    """Draw a flat screen on a foot, or an old television set with antenna and knobs."""
     u = rng.uniform
     w, h = u(0.65, 0.92), u(0.45, 0.62)
     cy, rim = -0.2, u(0.05, 0.1)

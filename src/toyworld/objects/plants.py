@@ -10,14 +10,14 @@ from toyworld.texture import Theme
 
 
 def tree(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a tree: trunk with roots and branches under a crown of lumps, or a conifer of tiers."""
+    """Draw a tree: stem, branches and a round crown, perhaps with fruit, or a conifer of tiers."""
     u = rng.uniform
     base, w = u(0.8, 0.95), u(0.1, 0.2)
-    trunk = stroke(
+    stem = stroke(
         spline((0, base), (u(-0.06, 0.06), 0.4), (u(-0.06, 0.06), -0.1), closed=False), (w * 2, w * 1.1, w, w * 0.7)
     )
     parts = Parts()
-    parts.add(trunk, theme.second, "tube", 0.0)
+    parts.add(stem, theme.second, "tube", 0.0)
     if rng.random() < 0.45:
         tiers = int(rng.integers(3, 6))
         top, hem, wide = u(-0.95, -0.85), u(0.35, 0.55), u(0.5, 0.7)
@@ -49,7 +49,7 @@ def tree(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def flower(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a flower: bent stem, leaves, petals round a disc."""
+    """Draw a flower: stem, leaves, petals around a disc, or a tulip."""
     u = rng.uniform
     cx, cy = u(-0.15, 0.15), u(-0.5, -0.3)
     stem = spline((u(-0.1, 0.1), 0.95), (u(-0.15, 0.15), 0.4), (cx, cy), closed=False)
@@ -77,7 +77,7 @@ def flower(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def pottedplant(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a plant in a pot: leaves or fronds fanning out above a tapered pot with a rim."""
+    """Draw a plant in a pot: a fan of leaves, perhaps with flowers, above a tapered pot with a rim."""
     u = rng.uniform
     rim, top = u(0.35, 0.5), u(0.15, 0.35)
     parts = Parts()

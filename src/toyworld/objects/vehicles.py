@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from toyworld.layer import Parts
-from toyworld.outline import box, leaf, oval, polygon, rod, spline, stroke
+from toyworld.outline import box, join, leaf, oval, polygon, rod, spline, stroke
 from toyworld.texture import Theme
 
 
@@ -22,7 +22,7 @@ def _wheel(x: float, y: float, r: float, theme: Theme, spokes: int) -> Parts:
 
 
 def car(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a car: saloon, hatchback, van, pickup or coupe; cabin, windows, doors, lights, wheels."""
+    """Draw a car: sedan, hatchback, van, pickup or coupe, with cabin, windows, door, lights and wheels."""
     u = rng.uniform
     w, r = u(0.85, 0.97), u(0.18, 0.25)
     floor = 0.42
@@ -66,7 +66,7 @@ def car(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def bus(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a bus with one or two decks: long box, row of windows, door, stripe, wheels."""
+    """Draw a bus with one or two decks: rows of windows, stripe, door, wheels."""
     u = rng.uniform
     w, floor, r = u(0.88, 0.98), 0.5, u(0.14, 0.18)
     decks = 2 if rng.random() < 0.35 else 1
@@ -90,32 +90,21 @@ def bus(rng: np.random.Generator, theme: Theme) -> Parts:
 
 
 def boat(rng: np.random.Generator, theme: Theme) -> Parts:
-    """Draw a boat: hull with a stripe; mast and sails, or cabin and funnel; perhaps a flag."""
+    """Draw a boat: hull with a stripe, and mast with sails and flag, or cabin with funnel."""
     u = rng.uniform
     deck, keel, bow = u(0.25, 0.4), u(0.68, 0.82), u(0.8, 0.95)
     stern = -u(0.6, 0.85)
-    hull = np.concatenate(
-        [
-            spline((bow, deck - 0.06), (0.0, deck + 0.03), (stern, deck), closed=False),
-            spline((stern + 0.1, keel), (0.2, keel + 0.02), (bow - 0.35, keel - 0.08), closed=False),
-        ]
-    )
+    rim = spline((bow, deck - 0.06), (0.0, deck + 0.03), (stern, deck), closed=False)
+    bottom = spline((stern + 0.1, keel), (0.2, keel + 0.02), (bow - 0.35, keel - 0.08), closed=False)
+    hull = join(rim, bottom)
     parts = Parts()
     if rng.random() < 0.55:
         mast, top = u(-0.1, 0.15), u(-0.95, -0.8)
         parts.add(rod(mast, top, mast, deck + 0.05, 0.06, 0.07), theme.dark, "tube")
         swell = u(0.02, 0.15)
-        main = np.concatenate(
-            [
-                polygon((mast - 0.04, top + 0.05), (mast - 0.04, deck - 0.12), (stern + 0.08, deck - 0.12)),
-                spline(
-                    (stern + 0.08, deck - 0.12),
-                    (stern * 0.6 - swell, (top + deck) / 2),
-                    (mast - 0.04, top + 0.05),
-                    closed=False,
-                ),
-            ]
-        )
+        head, foot = (mast - 0.04, top + 0.05), (stern + 0.08, deck - 0.12)
+        leech = spline(foot, (stern * 0.6 - swell, (top + deck) / 2), head, closed=False)
+        main = join(polygon(head, (mast - 0.04, deck - 0.12), foot), leech)
         parts.add(main, theme.main, "tube", 0.0)
         if rng.random() < 0.8:
             jib = polygon((mast + 0.06, top + 0.15), (mast + 0.06, deck - 0.1), (bow - 0.1, deck - 0.1))

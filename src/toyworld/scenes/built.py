@@ -1,25 +1,25 @@
-"""Built places: city, road, room."""
+"""Man-made scenes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from toyworld.outline import Points, box, oval, polygon, rod, stroke
+from toyworld.outline import Points, box, join, oval, polygon, rod
 from toyworld.scenes.scene import Scene
 from toyworld.texture import WHITE, Texture, plain, random_color, random_texture
 
 
 def city(scene: Scene) -> None:
-    """Towers in rows behind one another with grids of windows, roofs, aerials, a street or a quay in front."""
+    """Rows of towers with roofs, antennas and grids of windows, behind a street with vehicles or trees."""
     u, rng = scene.u, scene.rng
     scene.horizon = u(0.7, 0.9)
-    scene.sky()
+    scene.add_sky()
     for depth in (0.9, 0.5, 0.0)[int(rng.random() < 0.3) :]:
         x = u(-0.1, 0.0)
         while x < 1.0:
             w = u(0.1, 0.24) * (1.25 - 0.6 * depth)
             top = scene.horizon - u(0.12, 0.6) * (0.75 + 0.35 * depth)
-            _tower(scene, x, x + w, top, depth)
+            _add_tower(scene, x, x + w, top, depth)
             x += w + max(0.0, u(-0.06, 0.08))
     near = plain(random_color(rng, (0.2, 0.6)))
     scene.add_ground(near.color, scene.air.hazed(near, 0.2).color, 0.3)
@@ -29,12 +29,11 @@ def city(scene: Scene) -> None:
             scene.add(dash, WHITE, bevel=0)
     for _ in range(int(rng.integers(0, 4))):
         name = str(rng.choice(["car", "bus", "tree"]))
-        scene.add_object(
-            name, u(0.05, 0.95), u(scene.horizon + 0.04, 0.99), u(0.1, 0.17) * (1.6 if name == "tree" else 1.0)
-        )
+        x, foot = u(0.05, 0.95), u(scene.horizon + 0.04, 0.99)
+        scene.add_object(name, x, foot, u(0.1, 0.17) * (1.6 if name == "tree" else 1.0))
 
 
-def _tower(scene: Scene, x0: float, x1: float, top: float, depth: float) -> None:
+def _add_tower(scene: Scene, x0: float, x1: float, top: float, depth: float) -> None:
     u, rng, w = scene.u, scene.rng, x1 - x0
     wall = scene.air.hazed(plain(random_color(rng, (0.25, 0.9))), depth)
     if rng.random() < 0.25:
@@ -62,11 +61,11 @@ def _tower(scene: Scene, x0: float, x1: float, top: float, depth: float) -> None
         for kind in kinds:
             for c in np.flatnonzero(rng.random(columns) < 0.6):
                 px = x0 + (c + 0.25) * pane
-                _flat(scene, px, y, px + pane * 0.55, y + floor * 0.55, kind)
+                _fill_rectangle(scene, px, y, px + pane * 0.55, y + floor * 0.55, kind)
 
 
-def _flat(scene: Scene, x0: float, y0: float, x1: float, y1: float, texture: Texture) -> None:
-    """Fill an upright rectangle at once: a tower has too many windows for the brush."""
+def _fill_rectangle(scene: Scene, x0: float, y0: float, x1: float, y1: float, texture: Texture) -> None:
+    """Fill a rectangle without shading, because a tower has many windows."""
     side = scene.side
     rows = slice(max(0, round(y0 * side)), max(0, round(y1 * side)))
     columns = slice(max(0, round(x0 * side)), max(0, round(x1 * side)))
@@ -74,9 +73,9 @@ def _flat(scene: Scene, x0: float, y0: float, x1: float, y1: float, texture: Tex
 
 
 def road(scene: Scene) -> None:
-    """A road that runs to the horizon, straight or bent: edge lines, dashes, posts or trees along it, cars."""
+    """A straight or bent road to the horizon with lines, cars, and lamps, trees or posts along it."""
     u, rng = scene.u, scene.rng
-    scene.sky()
+    scene.add_sky()
     if rng.random() < 0.6:
         scene.add(scene.skyline(scene.horizon + 0.02, u(0.04, 0.18), 0.45), scene.air.hazed(scene.land_texture(), 0.75))
     land = scene.land_texture()
@@ -86,7 +85,7 @@ def road(scene: Scene) -> None:
     line = plain(np.array([1.0, 1.0, u(0.4, 1.0)], np.float32))
 
     def at(t: float | np.ndarray, offset: float) -> Points:
-        """Return the point of the road at t (0 horizon, 1 the lower edge), offset -1..1 across."""
+        """Return the point of the road at t (0 horizon, 1 lower edge of the image), offset -1..1 across."""
         t = np.asarray(t, np.float64)
         middle = vx + (foot - vx) * t + bend * t * (1 - t)
         return np.stack([middle + offset * wide * t, scene.horizon + (1.02 - scene.horizon) * t], -1)
@@ -94,16 +93,16 @@ def road(scene: Scene) -> None:
     t = np.concatenate([np.linspace(0.004, 0.2, 8), np.linspace(0.25, 1.0, 12)])
     shoulder = scene.land_texture()
     for width, texture in ((1.25, shoulder), (1.0, asphalt)):
-        scene.add(np.concatenate([at(t, -width), at(t, width)[::-1]]), scene.air.hazed(texture, 0.15), bevel=0.1)
+        scene.add(join(at(t, -width), at(t, width)[::-1]), scene.air.hazed(texture, 0.15), bevel=0.1)
     if rng.random() < 0.8:
         for edge in (-0.9, 0.9):
-            scene.add(np.concatenate([at(t, edge - 0.03), at(t, edge + 0.03)[::-1]]), line, bevel=0)
+            scene.add(join(at(t, edge - 0.03), at(t, edge + 0.03)[::-1]), line, bevel=0)
     lanes = (0.0,) if rng.random() < 0.7 else (-0.3, 0.3)
     z = u(1.0, 1.3)
     while z < 14:
         span = 1 / np.array([z, z + 0.12 * z**0.5 + 0.18])
         for lane in lanes:
-            scene.add(np.concatenate([at(span, lane - 0.035), at(span, lane + 0.035)[::-1]]), line, bevel=0)
+            scene.add(join(at(span, lane - 0.035), at(span, lane + 0.035)[::-1]), line, bevel=0)
         z += 0.75
     sides = [s for s in (-1.0, 1.0) if rng.random() < 0.75]
     kind = int(rng.integers(3))
@@ -125,7 +124,7 @@ def road(scene: Scene) -> None:
 
 
 def room(scene: Scene) -> None:
-    """An inside: back wall, side walls, floor and ceiling in perspective, window, image, furniture."""
+    """A room in perspective: walls, floor, ceiling, window, furniture, perhaps curtains, a painting, a lamp, a rug."""
     u, rng = scene.u, scene.rng
     light = scene.air.light
     x0, x1, y0, y1 = u(0.1, 0.28), u(0.72, 0.9), u(0.08, 0.25), u(0.58, 0.75)
@@ -156,9 +155,7 @@ def room(scene: Scene) -> None:
     if rng.random() < 0.5:
         cloth = random_texture(rng, frequency=(8.0, 20.0))
         for side in (-1, 1):
-            curtain = stroke(
-                polygon((cx + side * (w + 0.02), cy - h - 0.04), (cx + side * (w + 0.03), cy + h + 0.08)), (0.06, 0.09)
-            )
+            curtain = rod(cx + side * (w + 0.02), cy - h - 0.04, cx + side * (w + 0.03), cy + h + 0.08, 0.06, 0.09)
             scene.add(curtain, cloth, "tube")
     if rng.random() < 0.5:
         px, py, s = u(0.02, x0 * 0.6), u(0.3, 0.5), u(0.08, 0.14)
@@ -175,10 +172,6 @@ def room(scene: Scene) -> None:
         scene.add(rug, random_texture(rng, frequency=(6.0, 14.0)), bevel=0.2)
     names = ["chair", "sofa", "diningtable", "lamp", "pottedplant", "tvmonitor", "chair"]
     feet = np.sort(rng.uniform(y1 + 0.03, 0.98, int(rng.integers(2, 5))))
-    for ground, name in zip(feet, rng.permutation(names), strict=False):
-        scene.add_object(
-            str(name),
-            u(0.12, 0.88),
-            float(ground),
-            (0.3 + 0.5 * (float(ground) - y1)) * (0.75 if name in ("tvmonitor", "sofa") else 1.0),
-        )
+    for foot, name in zip(feet.tolist(), rng.permutation(names).tolist(), strict=False):
+        height = (0.3 + 0.5 * (foot - y1)) * (0.75 if name in ("tvmonitor", "sofa") else 1.0)
+        scene.add_object(name, u(0.12, 0.88), foot, height)

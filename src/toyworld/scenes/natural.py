@@ -1,18 +1,18 @@
-"""Open land: coast, desert, field."""
+"""Natural scenes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from toyworld.outline import Points, blob, oval, polygon, rod, spline, stroke
+from toyworld.outline import Points, blob, join, oval, polygon, rod, spline, stroke
 from toyworld.scenes.scene import Scene
 from toyworld.texture import WHITE, Texture, hsv, noise, random_color, soft_step
 
 
 def coast(scene: Scene) -> None:
-    """Water to the horizon with waves and a path of light, a curved shore with foam, islands, boats, rocks."""
+    """Sea with waves, reflected light, islands and boats, and a curved beach with foam and rocks."""
     u, rng = scene.u, scene.rng
-    scene.sky()
+    scene.add_sky()
     for _ in range(int(rng.integers(0, 3))):
         x, w = u(0, 1), u(0.1, 0.35)
         island = blob(rng, x, scene.horizon, w, u(0.03, 0.12), 0.2)
@@ -22,14 +22,12 @@ def coast(scene: Scene) -> None:
     scene.add_ground(water, deep, 0.15, 2.0)
     depth = 0.05 / (np.maximum(scene.y - scene.horizon, 0) + 0.01)
     swell = noise(scene.x * depth * 0.5, depth * 1.6 + 0 * scene.x, scene.noise_offset())
-    crest = soft_step(swell - u(0.58, 0.68), 0.06) * (scene.y > scene.horizon) * np.float32(u(0.3, 0.8))
+    crest = soft_step(swell - u(0.58, 0.68), 0.06) * scene.below_horizon * np.float32(u(0.3, 0.8))
     scene.blend(np.broadcast_to(scene.air.horizon, scene.layer.rgb.shape), crest)
     if rng.random() < 0.5:
         sx, spread = u(0.2, 0.8), u(0.03, 0.1)
-        path = np.exp(-(((scene.x - sx) / (spread * (1 + 3 * (scene.y - scene.horizon)))) ** 2)) * (
-            scene.y > scene.horizon
-        )
-        scene.blend(np.ones_like(scene.layer.rgb), path * (swell > 0.5) * 0.8)
+        glare = np.exp(-(((scene.x - sx) / (spread * (1 + 3 * (scene.y - scene.horizon)))) ** 2)) * scene.below_horizon
+        scene.blend(np.ones_like(scene.layer.rgb), glare * (swell > 0.5) * 0.8)
     for _ in range(int(rng.integers(0, 3))):
         d = u(0, 1)
         scene.add_object("boat", u(0.05, 0.95), scene.horizon + 0.02 + 0.12 * (1 - d), 0.06 + 0.16 * (1 - d), d * 0.5)
@@ -40,23 +38,18 @@ def coast(scene: Scene) -> None:
     if side:
         line = line * (-1, 1) + (1, 0)
     sand = scene.land_texture()
-    closed = np.concatenate([line, [[1.1 if not side else -0.1, 1.2], [-0.1 if not side else 1.1, 1.2]]])
-    scene.add(_lower(closed, -0.02), WHITE, bevel=0)
-    scene.add(_lower(closed, 0.012), sand.scaled(0.7), bevel=0)
-    scene.add(_lower(closed, 0.045), sand, bevel=0.2)
+    beach = join(line, [[-0.1, 1.2], [1.1, 1.2]] if side else [[1.1, 1.2], [-0.1, 1.2]])
+    for lower, texture, bevel in ((-0.02, WHITE, 0), (0.012, sand.scaled(0.7), 0), (0.045, sand, 0.2)):
+        scene.add(beach + np.array([0, lower]), texture, bevel=bevel)
     for _ in range(int(rng.integers(0, 6))):
         y = u(0.8, 1.0)
         scene.add(blob(rng, u(0, 1), y, u(0.03, 0.12), u(0.02, 0.07)), scene.land_texture(), "ball", 1.0, 0.3)
 
 
-def _lower(outline: Points, by: float) -> Points:
-    return outline + np.array([0.0, by])
-
-
 def desert(scene: Scene) -> None:
-    """Dunes behind one another, each with a lit and a shaded side along a sharp crest, ripples, cacti, rocks."""
+    """Dunes, each with a lit and a shaded side along a sharp crest, with ripples, cacti and a mesa."""
     u, rng = scene.u, scene.rng
-    scene.sky()
+    scene.add_sky()
     texture, count = scene.land_texture(), int(rng.integers(3, 6))
     if rng.random() < 0.4:
         x = u(0.1, 0.8)
@@ -73,15 +66,15 @@ def desert(scene: Scene) -> None:
         left = spline((-0.3, base + 0.08), (px - 0.35, base - 0.02), (px, top), closed=False)
         right = spline((px, top), (px + 0.3, base + 0.0), (1.3, base + 0.1), closed=False)
         seen = scene.air.hazed(texture, 1 - near)
-        whole = np.concatenate([left, right, [[1.3, 1.2], [-0.3, 1.2]]])
+        whole = join(left, right, [[1.3, 1.2], [-0.3, 1.2]])
         scene.add(whole, seen.scaled(1.1), bevel=0.1)
         tail = spline(
             (px, top), (px + u(-0.08, 0.08), (top + base) / 2 + 0.05), (px + u(-0.2, 0.2), 1.15), closed=False
         )
         if lit_left:
-            shade = np.concatenate([tail, [[1.3, 1.2]], right[::-1]])
+            shade = join(tail, [[1.3, 1.2]], right[::-1])
         else:
-            shade = np.concatenate([tail, [[-0.3, 1.2]], left])
+            shade = join(tail, [[-0.3, 1.2]], left)
         scene.add(shade, seen.scaled(u(0.55, 0.75)), bevel=0)
         if near > 0.5:
             for y in np.arange(base + 0.06, 1.0, 0.035 + 0.03 * near):
@@ -90,10 +83,10 @@ def desert(scene: Scene) -> None:
                 scene.add(stroke(curve, (0.002, 0.008, 0.002)), seen.scaled(0.6), bevel=0)
     for _ in range(int(rng.integers(0, 4))):
         foot = u(scene.horizon + 0.2, 1.0)
-        _cactus(scene, u(0.05, 0.95), foot, 0.08 + 0.35 * (foot - scene.horizon))
+        _add_cactus(scene, u(0.05, 0.95), foot, 0.08 + 0.35 * (foot - scene.horizon))
 
 
-def _cactus(scene: Scene, x: float, foot: float, h: float) -> None:
+def _add_cactus(scene: Scene, x: float, foot: float, h: float) -> None:
     u, rng = scene.u, scene.rng
     texture, w = scene.land_texture().scaled(0.8), h * 0.2
     for side in (-1, 1):
@@ -101,20 +94,14 @@ def _cactus(scene: Scene, x: float, foot: float, h: float) -> None:
             y = foot - h * u(0.3, 0.5)
             arm = spline((x, y), (x + side * h * 0.25, y), (x + side * h * 0.28, y - h * 0.3), closed=False)
             scene.add(stroke(arm, w * 0.8), texture, "tube", 1.0, 0.2)
-    stem = np.concatenate(
-        [
-            rod(x, foot, x, foot - h, w)[:0],
-            oval(x, foot - h, w / 2, w / 2, arc=(0.5, 1.0)),
-            polygon((x + w / 2, foot), (x - w / 2, foot)),
-        ]
-    )
+    stem = join(oval(x, foot - h, w / 2, w / 2, arc=(0.5, 1.0)), polygon((x + w / 2, foot), (x - w / 2, foot)))
     scene.add(stem, texture, "tube", 1.0, 0.2)
 
 
 def field(scene: Scene) -> None:
-    """Rows of crop that run to a vanishing point, hedges, a farm or single trees, bales, a fence in front."""
+    """Rows of crop with a vanishing point, hedges, houses or trees, bales, a fence in the foreground."""
     u, rng = scene.u, scene.rng
-    scene.sky()
+    scene.add_sky()
     if rng.random() < 0.6:
         scene.add(scene.skyline(scene.horizon + 0.02, u(0.03, 0.1), 0.4), scene.air.hazed(scene.land_texture(), 0.8))
     texture = scene.land_texture()
@@ -126,7 +113,7 @@ def field(scene: Scene) -> None:
     fade = np.clip(below * rows * 0.9, 0, 1)
     crop = texture.other * np.float32(u(0.55, 0.9)) * scene.air.light.color
     lumps = noise(scene.x / (below + 0.1) * 0.25, 0.1 / (below + 0.02) + 0 * scene.x, scene.noise_offset())
-    row = soft_step(furrow - u(0.35, 0.6) + 0.5 * (lumps - 0.5), 0.12) * fade * (scene.y > scene.horizon)
+    row = soft_step(furrow - u(0.35, 0.6) + 0.5 * (lumps - 0.5), 0.12) * fade * scene.below_horizon
     scene.blend(crop * (0.75 + 0.5 * lumps)[..., None], row * 0.9)
     hedge = scene.land_texture().scaled(0.7)
     x = u(-0.1, 0.4)
@@ -152,10 +139,10 @@ def field(scene: Scene) -> None:
 
 
 def forest(scene: Scene) -> None:
-    """Trunks in several depths from the ground up out of the image, foliage over them, undergrowth, light between."""
+    """Trees at three depths, taller than the image, with foliage, undergrowth and beams of light."""
     u, rng = scene.u, scene.rng
     scene.horizon = u(0.55, 0.75)
-    scene.sky()
+    scene.add_sky()
     leaves, bark, soil = scene.land_texture(), scene.land_texture().scaled(0.7), scene.land_texture()
     far = scene.air.hazed(leaves, 0.85)
     t = noise(scene.x * 0.6, scene.y * 0.6, scene.noise_offset())
@@ -199,20 +186,19 @@ def forest(scene: Scene) -> None:
 
 
 def mountain(scene: Scene) -> None:
-    """Chains of peaks behind one another, faces lit and in shade, snow or not, a lake or trees at their foot."""
+    """Ranges of peaks with a lit and a shaded face, perhaps with snow, with a lake or trees in front."""
     u, rng = scene.u, scene.rng
     scene.horizon = u(0.5, 0.75)
-    scene.sky()
+    scene.add_sky()
     rock, snowy, chains = scene.land_texture(), rng.random() < 0.6, int(rng.integers(2, 4))
     for chain in range(chains):
         near = (chain + 1) / chains
         seen = scene.air.hazed(rock, 1 - near * 0.9)
         base = scene.horizon + 0.12 * chain
         peaks = int(rng.integers(2, 5))
-        order = rng.permutation(peaks)
-        for k in order:
+        for k in rng.permutation(peaks):
             x = (k + u(0.1, 0.9)) / peaks
-            _peak(scene, x, base, u(0.25, 0.5) * (1.15 - 0.45 * near), u(0.22, 0.42), seen, snowy and near < 0.95)
+            _add_peak(scene, x, base, u(0.25, 0.5) * (1.15 - 0.45 * near), u(0.22, 0.42), seen, snowy and near < 0.95)
     texture = scene.land_texture()
     scene.horizon = min(0.9, scene.horizon + 0.12 * (chains - 1) + u(0.02, 0.1))
     if rng.random() < 0.4:
@@ -221,7 +207,7 @@ def mountain(scene: Scene) -> None:
         rows = min(scene.side - start, len(mirror))
         scene.layer.rgb[start : start + rows] = mirror[:rows] * np.float32(0.75) + scene.air.zenith * np.float32(0.15)
         ripple = noise(scene.x * 0.2, scene.y * 2.5, scene.noise_offset())
-        scene.blend(scene.layer.rgb * 1.25, (scene.y > scene.horizon) * soft_step(ripple - 0.55, 0.1) * 0.8)
+        scene.blend(scene.layer.rgb * 1.25, scene.below_horizon * soft_step(ripple - 0.55, 0.1) * 0.8)
     else:
         scene.add_ground(texture.color, scene.air.hazed(texture, 0.3).color, 0.6)
     wood = scene.land_texture().scaled(0.7)
@@ -230,24 +216,19 @@ def mountain(scene: Scene) -> None:
         scene.add(polygon((x, y - h), (x + h * 0.25, y), (x - h * 0.25, y)), wood, "tube", 0.8, 0.2)
 
 
-def _peak(scene: Scene, x: float, base: float, height: float, half: float, texture: Texture, snowy: bool) -> None:
+def _add_peak(scene: Scene, x: float, base: float, height: float, half: float, texture: Texture, snowy: bool) -> None:
     u, rng = scene.u, scene.rng
     top = base - height
     left, right = _flank(rng, x, top, x - half, base + 0.1), _flank(rng, x, top, x + half, base + 0.1)
     ridge = _flank(rng, x, top, x + u(-0.3, 0.3) * half, base + 0.1)
     lit, shaded = (right, left) if scene.air.light.direction[0] > 0 else (left, right)
     for side, factor in ((lit, 1.1), (shaded, 0.6)):
-        scene.add(np.concatenate([ridge, side[::-1]]), texture.scaled(factor), bevel=0.15)
+        scene.add(join(ridge, side[::-1]), texture.scaled(factor), bevel=0.15)
         if snowy:
             n = int(rng.integers(3, 6))
-            cap = np.concatenate(
-                [
-                    ridge[: n + 1],
-                    [(ridge[n] * 2 + side[n]) / 3 - (0, 0.05 * height)],
-                    [(ridge[n] + 2 * side[n]) / 3 + (0, 0.06 * height)],
-                    side[: n + 1][::-1],
-                ]
-            )
+            outer, inner = (ridge[n] + 2 * side[n]) / 3, (ridge[n] * 2 + side[n]) / 3
+            edge = np.stack([inner, outer]) + np.array([[0, -0.05 * height], [0, 0.06 * height]])
+            cap = join(ridge[: n + 1], edge, side[: n + 1][::-1])
             scene.add(cap, scene.air.hazed(WHITE, 0.3).scaled(0.5 + 0.5 * factor), bevel=0.1)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toyworld.layer import Layer, Part, Pose
 from toyworld.objects import OBJECTS
-from toyworld.outline import Points
+from toyworld.outline import Points, join
 from toyworld.scenes.atmosphere import Atmosphere
 from toyworld.texture import Array, Texture, Theme, hsv, noise, random_color
 
@@ -24,7 +25,12 @@ class Scene:
         self.x, self.y = axis[None, :], axis[:, None]
         self.layer = Layer(side, side, np.zeros((side, side, 3), np.float32))
 
-    def sky(self) -> None:
+    @property
+    def below_horizon(self) -> NDArray[np.bool_]:
+        """Mask (side, 1) of the rows below the horizon."""
+        return self.y > self.horizon
+
+    def add_sky(self) -> None:
         """Fill the layer with sky."""
         self.layer.rgb[:] = np.clip(self.air.sky(self.rng, self.x, self.y, self.horizon), 0, 1)
 
@@ -60,7 +66,7 @@ class Scene:
         grain = 0.5 * grain + 0.5 * noise((self.x - 0.5) * depth * 3, depth * 3 * stretch, self.noise_offset())
         t = np.clip((self.y - self.horizon) / (1 - self.horizon), 0, 1)[..., None]
         color = (far + (near - far) * t**0.6) * (1 + np.float32(contrast) * (grain - 0.5))[..., None]
-        self.blend(color * self.air.light.color, np.broadcast_to(self.y > self.horizon, grain.shape))
+        self.blend(color * self.air.light.color, np.broadcast_to(self.below_horizon, grain.shape))
 
     def blend(self, color: Array, alpha: Array) -> None:
         """Blend colors (side, side, 3) over the image with alpha (side, side), 0..1 or bool."""
@@ -86,4 +92,4 @@ class Scene:
             line += np.sin(t * k * 2 * np.pi + phase) * roughness**octave
         line = (line - line.min()) / max(np.ptp(line), 1e-6)
         top = np.stack([t, level - height * line], 1)
-        return np.concatenate([top, [[1.05, 1.1], [-0.05, 1.1]]])
+        return join(top, [[1.05, 1.1], [-0.05, 1.1]])

@@ -55,7 +55,7 @@ def test_mirrored_twice_is_where_it_was() -> None:
 
 
 def views(voc: Index, view: TrainingView, sample: int, n: int = 12) -> list[dict[str, torch.Tensor]]:
-    return [view.pair(voc, sample, read_sample(voc, sample), Random(number)) for number in range(n)]
+    return [view(voc, sample, read_sample(voc, sample), Random(number)) for number in range(n)]
 
 
 def test_boxes_follow_the_image(voc: Index) -> None:
@@ -121,7 +121,7 @@ def test_batches_are_filled_up_by_what_is_nothing(voc: Index) -> None:
 
 
 def test_test_images_at_several_scales(voc: Index) -> None:
-    view = TestView([(64, 100), (96, 400)]).pair(voc, 0, read_sample(voc, 0), Random(0))
+    view = TestView([(64, 100), (96, 400)])(voc, 0, read_sample(voc, 0), Random(0))
     assert min(view["image"].shape[-2:]) <= 64 and min(view["scale-1"].shape[-2:]) == 96
 
 

@@ -17,8 +17,8 @@ from ssltransfer.config.methods import AnyMethod
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
-from ssltransfer.stages import features, pretext
-from ssltransfer.tasks.distillation.base import StudentInputs
+from ssltransfer.stages import features
+from ssltransfer.tasks.student import StudentInputs
 
 TEACHER = ResNet18(width_mult=0.125, img_size=64)
 SMALL = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
@@ -79,7 +79,6 @@ def make_given(teacher: Path, said: Path, objects_path: Path) -> InputsMaker:
             spec_of(method, backbone, seed, **schedule),
             read_index(objects_path),
             **({"features": said} if method.get("precompute_teacher") else {"teacher": teacher}),
-            build_task=pretext.build_task,
         )
 
     return make

@@ -26,7 +26,8 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext, student
-from ssltransfer.tasks.distillation.attention_transfer import AttentionTransferTask, build, calls_of, distances
+from ssltransfer.tasks.distillation.attention_transfer import AttentionTransferTask, calls_of, distances
+from ssltransfer.tasks.pretext.base import build_task
 from ssltransfer.training.devices import Devices, plan_devices
 from ssltransfer.training.fit import fit
 
@@ -105,12 +106,12 @@ def test_the_gradient_is_finite_where_a_norm_is_zero(mine: Tensor) -> None:
 def test_the_loss_is_the_tasks_and_the_transfer_on_its_tiles(make_given: InputsMaker, solver: Path) -> None:
     """Against backbones called by hand, on the tiles that the task cuts: the teacher under the strides for tiles."""
     given = make_given(ATTENTION, teacher=solver, seed=3)
-    task = build(given).eval()
+    task = AttentionTransferTask(given).eval()
     batch = first_batch(task, given.index)
     found = task(batch, batch.rng(7))
 
     options = given.spec.pretext.task  # type: ignore[union-attr]
-    alone = pretext.build_task(options, SMALL, 3).eval()
+    alone = build_task(options, SMALL, 3).eval()
     own = alone(batch, batch.rng(7))
     assert found["task_loss"].item() == own["loss"].item() and found["accuracy"].item() == own["accuracy"].item()
 
@@ -138,7 +139,7 @@ def test_the_teacher_itself_is_at_no_distance(make_given: InputsMaker, solver: P
     """Dropout and norms are off in both; chance level, attention to all places alike, is far."""
     method = {**ATTENTION, "layers": ["conv3_3", "conv5_2"], "teacher_layers": None}
     given = make_given(method, backbone=read_model(solver).backbone.options, teacher=solver)
-    task = build(given)
+    task = AttentionTransferTask(given)
     task.backbone.load_state_dict(read_model(solver).backbone.state_dict(), strict=False)
     task.eval()
     batch = first_batch(task, given.index)
@@ -153,7 +154,7 @@ def test_the_teacher_itself_is_at_no_distance(make_given: InputsMaker, solver: P
 
 def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, solver: Path) -> None:
     given = make_given(ATTENTION, teacher=solver, micro_batch_size=8)
-    task = build(given).train()
+    task = AttentionTransferTask(given).train()
     task.on_train_start(given.index, CPU)
     assert task.training
     task.eval()
@@ -191,7 +192,7 @@ def test_without_weight_it_is_the_pretext(solver: Path, objects_path: Path, tmp_
     given = {"data": objects_path, "threads": 1}
     pretext.run(spec.pretext, output=tmp_path / "p" / "manifest.json", **given)  # type: ignore[arg-type]
     output = tmp_path / "s" / "manifest.json"
-    student.run(spec, output=output, teacher=solver, build_task=pretext.build_task, **given)  # type: ignore[arg-type]
+    student.run(spec, output=output, teacher=solver, **given)  # type: ignore[arg-type]
     alone, beside = (file_digest(tmp_path / name / "backbone.safetensors") for name in "ps")
     assert alone == beside
 
@@ -204,7 +205,6 @@ def test_what_is_written(solver: Path, objects_path: Path, objects_val_path: Pat
         val=objects_val_path,
         teacher=solver,
         output=output,
-        build_task=pretext.build_task,
         threads=1,
     )
     model = read_model(output)
@@ -224,7 +224,7 @@ def test_an_update_is_the_same_in_parts(make_given: InputsMaker, solver: Path, o
     after = []
     for micro in (None, 8):
         given = make_given(ATTENTION, teacher=solver, steps=3, micro_batch_size=micro, lr=0.001)
-        task = build(given)
+        task = AttentionTransferTask(given)
         fit(task, objects, given.spec.schedule, seed=0, folder=tmp_path / str(micro), devices=plan_devices(1))
         after.append(task.state_dict())
     for key, value in after[0].items():
@@ -241,7 +241,7 @@ def test_other_tasks_have_attention_too(make_given: InputsMaker, objects: Index,
         "task": {"name": "rotation", "hidden_dim": 16, "augment": "crop"},
         "teacher_layers": ["conv3_3", "conv4_3", "conv5_3"],
     }
-    task = build(make_given(method, teacher=manifest)).train()
+    task = AttentionTransferTask(make_given(method, teacher=manifest)).train()
     batch = first_batch(task, objects, 2)
     found = task(batch, batch.rng(0))
     assert found.keys() >= {"conv3_loss", "conv4_loss", "conv5_loss", "task_loss", "accuracy"}
@@ -253,7 +253,7 @@ def test_other_tasks_have_attention_too(make_given: InputsMaker, objects: Index,
 def test_a_teacher_of_another_rule_is_refused(make_given: InputsMaker, teacher: Path) -> None:
     given = make_given({**ATTENTION, "teacher_layers": ["block2", "block3"]})
     with pytest.raises(ArtifactError, match=r"normalized as 'half', but jigsaw\+\+ gives them as 'per-image'; name a"):
-        build(given)
+        AttentionTransferTask(given)
 
 
 @pytest.mark.parametrize(
@@ -261,23 +261,29 @@ def test_a_teacher_of_another_rule_is_refused(make_given: InputsMaker, teacher: 
     [
         ({"layers": ["conv4", "conv6"]}, r"^students.method.layers: no layer 'conv6'; it has conv1, conv2, "),
         ({"teacher_layers": ["conv4", "conv5"]}, r"manifest.json: no layer 'conv4'; it has conv1_1, "),
-        ({"teacher_layers": ["conv4_1", "fc7"]}, r"manifest.json: fc7 is a vector, which attends to no place; name "),
+        (
+            {"teacher_layers": ["conv4_1", "fc7"]},
+            r"manifest.json: fc7 is a vector, which has no spatial attention; name ",
+        ),
     ],
 )
 def test_a_layer_that_is_not_there_is_named(
     layers: dict[str, Any], sentence: str, make_given: InputsMaker, solver: Path
 ) -> None:
     with pytest.raises(LayerError, match=sentence):
-        build(make_given({**ATTENTION, **layers}, teacher=solver))
+        AttentionTransferTask(make_given({**ATTENTION, **layers}, teacher=solver))
 
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
         ({"task": "random"}, "task random has no loss of its own"),
-        ({"task": {"name": "several", "tasks": {"a": {"task": "rotation"}}}}, "task several has no loss of its own"),
-        ({"augment": "none"}, "`augment` says nothing here"),
-        ({"dropout": 0.5}, "`dropout` says nothing here"),
+        (
+            {"task": {"name": "multi-task", "tasks": {"a": {"task": "rotation"}}}},
+            "task multi-task has no loss of its own",
+        ),
+        ({"augment": "none"}, "`augment` is not used by this method"),
+        ({"dropout": 0.5}, "`dropout` is not used by this method"),
         ({"precompute_teacher": True}, "leave `precompute_teacher` out"),
         ({"teacher_layers": ["conv4_3"]}, "3 layers of the student and 1 of the teacher"),
         ({"beta": -1}, "greater than or equal to 0"),

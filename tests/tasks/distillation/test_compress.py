@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.tasks.distillation.base import StudentInputs
-from ssltransfer.tasks.distillation.compress import CompressTask, build, divergence
+from ssltransfer.tasks.distillation.compress import CompressTask, divergence
+from ssltransfer.tasks.student import StudentInputs
 
 from .conftest import InputsMaker
 
@@ -59,7 +59,7 @@ def test_a_case_worked_by_hand() -> None:
 def test_the_loss_of_a_batch_is_that_of_features_and_queues(make_given: InputsMaker) -> None:
     """One queue: the student, mapped into the teacher's space, beside the teacher's past features."""
     given = make_given(ONE)
-    task = build(given).eval()
+    task = CompressTask(given).eval()
     batch = batch_of(task, given)
     with torch.no_grad():
         views = task.views(batch, batch.rng(0))
@@ -78,7 +78,7 @@ def test_one_queue_and_two_are_the_same_where_the_networks_are(make_given: Input
     """The student is the teacher, the linear layer the identity, both queues one: no method finds a difference."""
     for method in (ONE, TWO):
         given = make_given({**method, "augment": "none"}, backbone=_teacher_options())
-        task = build(given)
+        task = CompressTask(given)
         assert task._online is not None
         task.backbone.load_state_dict(task._online.model.backbone.state_dict())
         task.normalization = task._online.model.normalization
@@ -101,7 +101,7 @@ def _teacher_options() -> Any:
 def test_queues_are_rings_in_the_order_of_the_images(make_given: InputsMaker) -> None:
     """16 images a step into 40 places: the third step wraps around; what is compared is not yet in the queue."""
     given = make_given({**TWO, "augment": "none"})
-    task = build(given).train()
+    task = CompressTask(given).train()
     start = [task.teacher_queue.clone(), task.student_queue.clone()]  # type: ignore[operator]
     rows: list[Tensor] = []
     for step in range(3):
@@ -125,7 +125,7 @@ def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: InputsMa
     from ssltransfer.config.backbones import ResNet18
 
     given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width_mult=0.125, img_size=64))
-    task = build(given).train()
+    task = CompressTask(given).train()
     assert task.momentum_encoder is not None
     slow, fast = task.momentum_encoder["backbone"], task.backbone
     batch = batch_of(task, given)
@@ -143,7 +143,7 @@ def test_the_slow_copy_follows_and_learns_nothing_by_itself(make_given: InputsMa
 
 
 def test_a_projection_of_the_second_queue(make_given: InputsMaker) -> None:
-    task = build(make_given({**TWO, "projection_dim": 24}))
+    task = CompressTask(make_given({**TWO, "projection_dim": 24}))
     assert task.student_queue.shape == (40, 24) and task.teacher_queue.shape == (40, 64)
 
 
@@ -151,14 +151,15 @@ def test_what_is_learned_lowers_the_loss(make_given: InputsMaker) -> None:
     """On the same few images, well below that of equal probabilities."""
     given = make_given({**ONE, "augment": "none"}, optimizer="adam", lr=0.003, weight_decay=0.0)
     from ssltransfer.training.devices import Devices
-    from ssltransfer.training.train_step import build_optimizer, update
+    from ssltransfer.training.train_step import Trainer
 
-    task = build(given).train()
-    optimizer = build_optimizer(task, given.spec.schedule)
+    task = CompressTask(given).train()
+    trainer = Trainer(task, given.spec.schedule, 0, Devices(torch.device("cpu"), 0))
     batch = batch_of(task, given)
     found = []
     for step in range(40):
-        found.append(update(task, batch, optimizer, given.spec.schedule, 0, Devices(torch.device("cpu"), 0)))
+        found.append(trainer.forward_backward(batch))
+        trainer.optimizer_step(given.spec.schedule.lr)
         task._pending = []  # the queue stays as it is
         assert step >= 0
     assert found[-1]["loss"] < 0.3 * found[-1]["uniform"] <= 0.3 * task.chance_loss

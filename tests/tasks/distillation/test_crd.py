@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.tasks.distillation.crd import build, contrast
+from ssltransfer.tasks.distillation.crd import CrdTask, contrast
 
 from .conftest import InputsMaker
 
@@ -42,7 +42,7 @@ def test_a_guess_is_the_loss_of_equal_probabilities() -> None:
 
 def test_the_first_batch_makes_the_scores_probabilities(make_given: InputsMaker) -> None:
     given = make_given({**CRD, "embed_dim": 128})
-    task = build(given).train()
+    task = CrdTask(given).train()
     batches = [
         next(load_batches(given.index, task.transform, sequential_keys(range(a, a + 16), 16), seed=0)) for a in (0, 16)
     ]
@@ -56,7 +56,7 @@ def test_the_first_batch_makes_the_scores_probabilities(make_given: InputsMaker)
 
 def test_memories_follow_what_was_said(make_given: InputsMaker) -> None:
     given = make_given({**CRD, "augment": "none", "momentum": 0.5})
-    task = build(given).train()
+    task = CrdTask(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(8), 8), seed=0))
     before = task.student_memory.clone()  # type: ignore[operator]
     for part in batch.split(4):
@@ -73,7 +73,7 @@ def test_memories_follow_what_was_said(make_given: InputsMaker) -> None:
 def test_val_images_have_no_memory(make_given: InputsMaker) -> None:
     """Their ids are those of another index: the positive is what the other side says now."""
     given = make_given(CRD)
-    task = build(given).eval()
+    task = CrdTask(given).eval()
     batch = next(load_batches(given.index, task.val_transform, sequential_keys(range(8), 8), seed=0))
     memory = task.student_memory.clone()  # type: ignore[operator]
     shifted = type(batch)(batch.images, batch.ids + 10_000, batch.epochs)

@@ -20,7 +20,7 @@ from ssltransfer.config.backbones import ResNet18
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
-from ssltransfer.tasks.distillation.compress import build
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 
@@ -34,13 +34,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "crd": {"name": "crd", "embed_dim": 8, "num_negatives": 20},
 }
 each = pytest.mark.parametrize("name", METHODS)
+
+
+def method_of(inputs: StudentInputs) -> StudentTask:
+    return STUDENT_METHODS[type(inputs.spec.method)](inputs)
+
+
 TRAINED = {**METHODS, "attention-transfer": ATTENTION}  # which has no features, and a teacher of its own
-
-
-def module_of(name: str) -> Any:
-    from importlib import import_module
-
-    return import_module(f"ssltransfer.tasks.distillation.{spec_of(METHODS[name]).method.module}")
 
 
 @each
@@ -67,7 +67,7 @@ def test_cached_equals_live_without_augmentation(name: str, make_given: InputsMa
         given = make_given(
             {**METHODS[name], "precompute_teacher": cached, "augment": "none"}, ResNet18(width_mult=0.125, img_size=64)
         )
-        task = module_of(name).build(given).train()
+        task = method_of(given).train()
         batch = next(load_batches(objects, task.transform, sequential_keys(range(16), 16), seed=0))
         torch.manual_seed(0)
         values.append(
@@ -84,7 +84,7 @@ def test_an_update_is_the_same_in_parts(name: str, make_given: InputsMaker, obje
     after = []
     for micro in (None, 8):
         given = make_given({**METHODS[name], "augment": "none"}, steps=3, micro_batch_size=micro, lr=0.001)
-        task = module_of(name).build(given)
+        task = method_of(given)
         if name == "crd":
             task.constants.fill_(30.0)  # else estimated from the first pass
         fit(task, objects, given.spec.schedule, seed=0, folder=tmp_path / str(micro), devices=plan_devices(1))
@@ -105,7 +105,7 @@ def test_a_teacher_of_another_size_sees_the_same_view(make_given: InputsMaker) -
     given = make_given(
         {"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
     )
-    task = build(given).train()
+    task = method_of(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
     views = task.views(batch, batch.rng(0))
     assert views.shape[-1] == 48 and task.teacher_features(batch, views).shape == (4, 64)
@@ -136,7 +136,7 @@ def test_killed_it_ends_with_the_same_bytes(name: str, teacher_of: Path, objects
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert list(broken.parent.glob("work/*/checkpoint.pt")) and not broken.exists()
     again = subprocess.run(words, capture_output=True, text=True)
-    assert again.returncode == 0 and "going on after step" in again.stdout, again.stdout + again.stderr
+    assert again.returncode == 0 and "resuming from step" in again.stdout, again.stdout + again.stderr
     for file in ("manifest.json", "backbone.safetensors", "curve.jsonl"):
         assert file_digest(broken.parent / file) == file_digest(whole.parent / file)
 

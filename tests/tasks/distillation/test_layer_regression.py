@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.methods import LayerRegression
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.tasks.distillation.layer_regression import build, match_spatial_size
+from ssltransfer.tasks.distillation.layer_regression import LayerRegressionTask, match_spatial_size
 
 from .conftest import InputsMaker
 
@@ -19,7 +19,7 @@ METHOD = {"name": "layer-regression", "layers": ["block2", "block3"], "augment":
 
 def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given: InputsMaker) -> None:
     given = make_given(METHOD, ResNet18(width_mult=0.125, img_size=64))
-    task = build(given)
+    task = LayerRegressionTask(given)
     assert task._online is not None
     task.backbone.load_state_dict(task._online.model.backbone.state_dict())
     task.normalization = task._online.model.normalization
@@ -34,7 +34,7 @@ def test_the_teacher_itself_has_no_error_and_the_mean_that_of_chance(make_given:
 def test_other_channels_and_sides_are_mapped(make_given: InputsMaker) -> None:
     method = {"name": "layer-regression", "layers": ["conv4"], "teacher_layers": ["block3"]}
     given = make_given(method)
-    task = build(given).train()
+    task = LayerRegressionTask(given).train()
     assert task.heads[0].weight.shape[:2] == (32, 48)
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
     found = task(batch, batch.rng(0))

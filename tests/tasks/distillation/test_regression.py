@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.tasks.distillation.regression import build, standardized
+from ssltransfer.tasks.distillation.regression import RegressionTask, standardized
 
 from .conftest import InputsMaker
 
@@ -15,7 +15,7 @@ from .conftest import InputsMaker
 @pytest.mark.parametrize("bn", [False, True])
 def test_the_loss_is_the_squared_error(bn: bool, make_given: InputsMaker) -> None:
     given = make_given({"name": "regression", "bn": bn})
-    task = build(given).eval()
+    task = RegressionTask(given).eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(16), 16), seed=0))
     with torch.no_grad():
         views = task.views(batch, batch.rng(0))

@@ -25,7 +25,7 @@ from ssltransfer.config.methods import ClusterClassification, Supervised
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
-from ssltransfer.tasks.distillation.classifier import Classifier
+from ssltransfer.tasks.supervised import Classifier
 from ssltransfer.training.task import TrainingError
 
 BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
@@ -82,8 +82,9 @@ def test_a_student_starts_at_the_loss_of_a_guess_and_learns(
     labels = (np.arange(len(objects)) % 3).astype(np.int32)
     method = ClusterClassification(cluster="x", augment="crop", dropout=0.0)
     schedule = Schedule(steps=80, batch_size=16, lr=0.001, weight_decay=0, optimizer="adam")
-    task = Classifier(Student(method=method, data="o", backbone=backbone, schedule=schedule), labels, None, 3)
-    fitted = fit(task, objects, schedule, seed=0, folder=tmp_path, devices=plan_devices(1))
+    task = Classifier(Student(method=method, data="o", backbone=backbone, schedule=schedule), 3)
+    labeled = objects.with_labels(labels, list("abc"))
+    fitted = fit(task, labeled, schedule, seed=0, folder=tmp_path, devices=plan_devices(1))
     losses = [row["loss"] for row in fitted.curve]
     assert losses[0] == pytest.approx(math.log(3), abs=0.2)
     assert np.mean(losses[-5:]) < 0.7 * math.log(3)
@@ -142,7 +143,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         said, _ = process.communicate(timeout=300)
         done.append(max((file.stat().st_mtime for file in broken.parent.glob("work/*/checkpoint.pt")), default=0.0))
         assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, None: 0}[kill], said
-    assert "going on after step" in said
+    assert "resuming from step" in said
     assert bytes_of(broken.parent) == bytes_of(whole.parent)
 
 

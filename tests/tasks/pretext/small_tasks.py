@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssltransfer.data.loader import Batch
+from ssltransfer.training.train_step import Trainer
+
 TILES = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
 NINE = {"tiles": {**TILES, "channel_shift": 0}, "resize": 66, "hidden_dim": 64, "embed_dim": 32, "bn_momentum": 0.1}
 PATCHES = {
@@ -36,7 +39,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "rotation": {"name": "rotation", "hidden_dim": 64},
     "rotation-inception": {"name": "rotation", "hidden_dim": 64, "augment": "inception"},
     "residual": {"name": "relative-position-residual", "hidden_dim": 64, "head": HEAD, **UNSTEMMED},
-    "lightness_input": {
+    "harmonized": {
         "name": "relative-position-residual",
         "lightness_input": True,
         "hidden_dim": 64,
@@ -47,3 +50,10 @@ TASKS: dict[str, dict[str, Any]] = {
     "exemplar-patches": {"name": "exemplar-patches", "resize": 64, "patch": 32, "head": HEAD},
     "rotation-crop": {"name": "rotation", "hidden_dim": 64, "augment": "crop"},
 }
+
+
+def train_step(trainer: Trainer, batch: Batch) -> dict[str, float]:
+    """One step with the learning rate of the schedule; the mean values of the batch."""
+    values = trainer.forward_backward(batch)
+    trainer.optimizer_step(trainer.schedule.lr)
+    return values

@@ -101,7 +101,7 @@ def test_views_of_a_image_are_different_boxes_of_it():
     image = torch.stack([down, across, torch.zeros_like(down)]).to(torch.uint8)
     made = task(num_views=8).transform
     assert made == Views(RandomResizedCrop(48, scale=(0.05, 1.0)), 8) and made.min_short_side == round(48 / 0.05**0.5)
-    seen = made(image, Random(3))
+    seen = made.apply(image, Random(3))
     assert seen.shape == (8, 3, 48, 48) and seen.dtype == torch.uint8
     boxes = {(*map(int, one[:2, 0, 0]), *map(int, one[:2, -1, -1])) for one in seen}
     assert len(boxes) == 8
@@ -110,7 +110,7 @@ def test_views_of_a_image_are_different_boxes_of_it():
         area = (bottom - top) * (right - left)
         assert 0.03 < area / (200 * 160) <= 1.01
         assert 0.68 < (right - left) / (bottom - top) < 1.45
-    assert torch.equal(seen, made(image, Random(3))) and not torch.equal(seen, made(image, Random(4)))
+    assert torch.equal(seen, made.apply(image, Random(3))) and not torch.equal(seen, made.apply(image, Random(4)))
 
 
 def test_a_batch_holds_all_views(objects: Index):

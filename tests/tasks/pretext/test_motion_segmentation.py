@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_tasks import train_step
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
@@ -26,10 +27,10 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import motion
-from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, bilinear_sample, build, overlap
+from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask, bilinear_sample, overlap
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
-from ssltransfer.training.train_step import build_optimizer, update
+from ssltransfer.training.train_step import Trainer
 from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -69,7 +70,7 @@ def batch_of(task: MotionSegmentationTask, index: Index, n: int = 8, workers: in
 
 
 def test_a_batch_holds_first_frames_and_their_maps(clips: Index):
-    batch = batch_of(build(TINY, SMALL, 0), clips)
+    batch = batch_of(MotionSegmentationTask(TINY, SMALL, 0), clips)
     assert batch.images.shape == (8, 3, 96, 128) and batch.images.dtype == torch.uint8
     assert batch.targets["motion"].shape == (8, 12, 16)
     for row, sample in enumerate(batch.ids.tolist()):
@@ -79,7 +80,7 @@ def test_a_batch_holds_first_frames_and_their_maps(clips: Index):
 def test_the_published_sizes(clips: Index):
     """240x320 at output stride 8 are 30x40 cells; two convolutions of 4096 channels and one of one."""
     options = MotionSegmentation()
-    task = build(options, ResNet101V2(width_mult=0.125), 0)
+    task = MotionSegmentationTask(options, ResNet101V2(width_mult=0.125), 0)
     assert task.layer == "block3"
     with torch.no_grad():
         maps = task.eval().backbone(torch.zeros(1, 3, 240, 320), ["block3"])["block3"]
@@ -95,7 +96,7 @@ def test_the_published_sizes(clips: Index):
 
 @pytest.mark.parametrize("backbone", [SMALL, ResNet18(width_mult=0.125)], ids=lambda t: t.name)
 def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbone: BackboneOptions, clips: Index):
-    task = build(TINY, backbone, 0)
+    task = MotionSegmentationTask(TINY, backbone, 0)
     batch = batch_of(task, clips, 4)
     values = task(batch, batch.rng(0))
     assert abs(values["loss"].item() - task.chance_loss) < 0.1 and set(values) == {"loss", "iou", "foreground"}
@@ -105,7 +106,7 @@ def test_the_first_loss_is_that_of_a_guess_and_gradient_reaches_the_stem(backbon
 
 
 def test_the_loss_is_the_mean_binary_cross_entropy_of_the_cells(clips: Index):
-    task = build(TINY, ResNet101V2(width_mult=0.125), 0).eval()
+    task = MotionSegmentationTask(TINY, ResNet101V2(width_mult=0.125), 0).eval()
     torch.nn.init.normal_(task.head[-1].weight, std=0.5)
     batch = batch_of(task, clips, 3)
     with torch.no_grad():
@@ -132,7 +133,7 @@ def test_maps_of_another_size_take_the_majority_of_the_cells():
 
 
 def test_image_and_map_are_mirrored_together_and_neither_when_measured(clips: Index):
-    task = build(TINY, SMALL, 0)
+    task = MotionSegmentationTask(TINY, SMALL, 0)
     batch = batch_of(task, clips)
     plain = replace(batch, epochs=batch.epochs)
     inputs, cells = task.inputs(plain, batch.rng(3))
@@ -143,12 +144,12 @@ def test_image_and_map_are_mirrored_together_and_neither_when_measured(clips: In
     for row, flipped in enumerate(mirrored):
         assert torch.allclose(inputs[row], still[row].flip(-1) if flipped else still[row])
         assert torch.equal(cells[row], truth[row].flip(-1) if flipped else truth[row])
-    without = build(TINY.model_copy(update={"hflip": False}), SMALL, 0)
+    without = MotionSegmentationTask(TINY.model_copy(update={"hflip": False}), SMALL, 0)
     assert torch.equal(without.inputs(batch, batch.rng(3))[0], still)
 
 
 def test_workers_and_micro_batches_do_not_show(clips: Index):
-    task = build(TINY, SMALL, 0)
+    task = MotionSegmentationTask(TINY, SMALL, 0)
     keys = list(training_keys(len(clips), 8, 1, 3, seed=9))
     runs = []
     for workers in (0, 2):
@@ -157,40 +158,45 @@ def test_workers_and_micro_batches_do_not_show(clips: Index):
     assert all(torch.equal(a, b) for one, other in zip(*runs, strict=True) for a, b in zip(one, other, strict=True))
     found = []
     for micro in (None, 4):
-        task = build(TINY, SMALL.model_copy(update={"bn": False}), 0)
+        task = MotionSegmentationTask(TINY, SMALL.model_copy(update={"bn": False}), 0)
         batch = batch_of(task, clips)
         schedule = Schedule(steps=1, batch_size=8, lr=0.1, micro_batch_size=micro)
-        found.append(update(task, batch, build_optimizer(task, schedule), schedule, 0, CPU))
+        found.append(train_step(Trainer(task, schedule, 0, CPU), batch))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_a_shared_backbone_is_the_one_that_was_given():
     backbone = build_backbone(SMALL, include_top=False, seed=5)
-    task = build(TINY, SMALL, 0, shared=backbone)
+    task = MotionSegmentationTask(TINY, SMALL, 0, shared=backbone)
     assert task.backbone is backbone and MotionSegmentation.supports_multi_task
     mixed = MixedBackbone(build_backbone(ResNet101V2(width_mult=0.125), include_top=False))
-    assert build(TINY, ResNet101V2(width_mult=0.125), 0, shared=mixed).layer == "block3" and mixed.training
-    alone = build(TINY, SMALL, 0)
+    assert (
+        MotionSegmentationTask(TINY, ResNet101V2(width_mult=0.125), 0, shared=mixed).layer == "block3"
+        and mixed.training
+    )
+    alone = MotionSegmentationTask(TINY, SMALL, 0)
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
 
 
 def test_what_cannot_be_is_one_sentence(objects: Index):
-    task = build(TINY, SMALL, 0)
+    task = MotionSegmentationTask(TINY, SMALL, 0)
     with pytest.raises(ArtifactError, match="nobody looked for what moves in it; give a dataset of format video"):
         batch_of(task, objects)
     with pytest.raises(LayerError, match="Images of 32 x 32 pixels vanish on the way through caffenet"):
-        build(MotionSegmentation(input=(32, 32), hidden_dim=8), CaffeNet(width_mult=0.125, stem_stride=8), 0)
+        MotionSegmentationTask(
+            MotionSegmentation(input=(32, 32), hidden_dim=8), CaffeNet(width_mult=0.125, stem_stride=8), 0
+        )
 
 
 @pytest.mark.parametrize("backbone", [SMALL, ResNet101V2(width_mult=0.125)], ids=lambda t: t.name)
 def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips: Index):
     """Far below what the share of the foreground alone would give."""
-    task = build(TINY.model_copy(update={"hflip": False}), backbone, 0)
+    task = MotionSegmentationTask(TINY.model_copy(update={"hflip": False}), backbone, 0)
     steps = 25
     schedule = Schedule(steps=steps, batch_size=4, lr=0.004, optimizer="adam", weight_decay=0.0)
-    optimizer = build_optimizer(task, schedule)
+    trainer = Trainer(task, schedule, 0, CPU)
     batch = batch_of(task, clips, 4)
-    values = [update(task, batch, optimizer, schedule, 0, CPU) for _ in range(steps)]
+    values = [train_step(trainer, batch) for _ in range(steps)]
     share = values[-1]["foreground"]
     entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
     assert values[-1]["loss"] < 0.7 * entropy < task.chance_loss and values[-1]["iou"] > 0.5
@@ -200,7 +206,7 @@ def test_a_few_clips_are_soon_learned_by_heart(backbone: BackboneOptions, clips:
 def test_other_films_are_learned_too(tmp_path: Path):
     """On films that were not seen the loss falls below the entropy of their share of foreground."""
     train, test = (read_index(labelled(tmp_path, split, n)) for split, n in (("train", 100), ("val", 16)))
-    task = build(TINY, CaffeNet(width_mult=0.25, img_size=48, stem_stride=2, bn=True), 0)
+    task = MotionSegmentationTask(TINY, CaffeNet(width_mult=0.25, img_size=48, stem_stride=2, bn=True), 0)
     schedule = Schedule(steps=120, batch_size=16, lr=0.002, optimizer="adam", weight_decay=1e-3, lr_schedule="cosine")
     found = fit(task, train, schedule, seed=0, folder=tmp_path, devices=CPU, val=test).summary(task.chance_loss)
     share = found["val_foreground"]

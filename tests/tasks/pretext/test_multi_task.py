@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_tasks import train_step
 from torch import Tensor
 
 from ssltransfer.artifacts.files import read_json
@@ -25,8 +26,8 @@ from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.stages import pretext
 from ssltransfer.tasks.pretext.multi_task import WithL1Penalty, together
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import fit_multi_task
-from ssltransfer.training.train_step import build_optimizer, update
+from ssltransfer.training.multi_task import fit_multi_task
+from ssltransfer.training.train_step import Trainer
 
 BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True}
 DEEP: dict[str, Any] = {"name": "resnet101-v2", "width_mult": 0.125, "img_size": 32, "stem_stride": 1}
@@ -195,14 +196,15 @@ def test_rows_stay_of_length_one_and_get_sparser_with_the_penalty(objects: Index
         tasks_made = [one.task for one in made.runs]
         assert all(isinstance(task, WithL1Penalty) for task in tasks_made)
         start = {name: value.clone() for name, value in made.backbone.state_dict().items()}
-        optimizers = [build_optimizer(task, Schedule.model_validate(schedule)) for task in tasks_made]
+        cpu = Devices(torch.device("cpu"), 0)
+        trainers = [Trainer(task, Schedule.model_validate(schedule), 0, cpu) for task in tasks_made]
         batch = Batch(torch.randint(256, (2, 3, 36, 36), dtype=torch.uint8), torch.arange(2), torch.zeros(2).long())
         for task in tasks_made:
             # Away from equal parts, where the penalty has no slope.
             task.mix.v.data += 0.3 * torch.randn(23, generator=torch.Generator().manual_seed(1))
         for _ in range(12):
-            for task, optimizer in zip(tasks_made, optimizers, strict=True):
-                update(task, batch, optimizer, Schedule.model_validate(schedule), 0, Devices(torch.device("cpu"), 0))
+            for trainer in trainers:
+                train_step(trainer, batch)
         mixes = made.content()["mixes"]
         assert set(mixes) == {"a", "b"} and mixes["a"] != mixes["b"]
         for row in mixes.values():

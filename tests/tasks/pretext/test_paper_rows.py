@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_tasks import train_step
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config import read_config
@@ -17,9 +17,9 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Tiles
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.build import build_backbone
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import build_task
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.train_step import build_optimizer, update
+from ssltransfer.training.train_step import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -82,8 +82,7 @@ def test_the_row_learns(name: str, objects: Index) -> None:
         smaller["representation"] = 16
     backbone = row.backbone.model_copy(update=smaller)
     options = row.task.model_copy(update=SMALL[row.task.name])
-    module = import_module(f"ssltransfer.tasks.pretext.{row.task.module}")
-    task: PretextTask = module.build(options, backbone, 0)
+    task = build_task(options, backbone, 0)
     schedule = Schedule(steps=2, batch_size=4, lr=1e-3)
     if row.task.name == "motion-segmentation":
         rng = np.random.default_rng(0)
@@ -96,11 +95,11 @@ def test_the_row_learns(name: str, objects: Index) -> None:
         batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
     task.train()
     task.on_train_start(objects, CPU)
-    optimizer = build_optimizer(task, schedule)
+    trainer = Trainer(task, schedule, 0, CPU)
     before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
     first = next(key for key, value in before.items() if value.ndim == 4)
     for _ in range(2):
-        assert np.isfinite(update(task, batch, optimizer, schedule, 0, CPU)["loss"])
+        assert np.isfinite(train_step(trainer, batch)["loss"])
     after = task.backbone.state_dict()
     # The gradient comes down to the first convolution.
     assert not torch.equal(before[first], after[first])

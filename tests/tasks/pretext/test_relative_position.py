@@ -63,7 +63,7 @@ def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int)
     image = torch.cat([rows, columns, rows]).to(torch.uint8)
     areas, tops = [], []
     for seed in range(300):
-        cut = canvas(image, Random(seed)).float()
+        cut = canvas.apply(image, Random(seed)).float()
         assert cut.shape == (3, 80, 80)
         span = (cut[0, -1].mean() - cut[0, 0].mean()) / 255  # the share of the height that the cut shows
         resized = 79 / float(span)
@@ -77,7 +77,7 @@ def test_areas_are_uniform_and_the_square_lies_anywhere(height: int, width: int)
 
 
 def test_a_long_image_is_enlarged_until_it_fills_the_canvas():
-    cut = Canvas((10_000, 10_000), 100)(images(1, 40)[0, :, :10], Random(0))
+    cut = Canvas((10_000, 10_000), 100).apply(images(1, 40)[0, :, :10], Random(0))
     assert cut.shape == (3, 100, 100)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import TypeAdapter
-from small_tasks import TASKS, TILES
+from small_tasks import TASKS, TILES, train_step
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
@@ -21,10 +20,10 @@ from ssltransfer.config.tasks import AnyTask
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PretextTask, build_task
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
-from ssltransfer.training.train_step import build_optimizer, update
+from ssltransfer.training.train_step import Trainer
 
 CPU = Devices(torch.device("cpu"), 0)
 SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
@@ -37,8 +36,7 @@ each = pytest.mark.parametrize("name", TASKS)
 
 def build(name: str, backbone: BackboneOptions = SMALL, seed: int = 0, **more: Any) -> PretextTask:
     options: Any = TypeAdapter(AnyTask).validate_python(TASKS[name] | more)
-    task: PretextTask = import_module(f"ssltransfer.tasks.pretext.{options.module}").build(options, backbone, seed)
-    return task
+    return build_task(options, backbone, seed)
 
 
 def batch_of(task: PretextTask, index: Index, n: int, *, workers: int = 0) -> Batch:
@@ -72,9 +70,9 @@ def test_the_first_loss_is_that_of_chance(name: str, objects: Index):
 def test_a_few_images_are_soon_learned_by_heart(name: str, objects: Index):
     task = build(name, **({"dropout": 0.0} if "jigsaw" in name else {}))
     schedule = Schedule(steps=25, batch_size=16, lr=0.003, optimizer="adam", weight_decay=0.0)
-    optimizer = build_optimizer(task, schedule)
+    trainer = Trainer(task, schedule, 0, CPU)
     batch = batch_of(task, objects, 16)
-    losses = [update(task, batch, optimizer, schedule, 0, CPU)["loss"] for _ in range(25)]
+    losses = [train_step(trainer, batch)["loss"] for _ in range(25)]
     assert losses[-1] < 0.6 * task.chance_loss
 
 
@@ -114,7 +112,7 @@ def test_an_update_is_the_same_in_parts(name: str, objects: Index):
         task = build(name, **dry)
         schedule = Schedule(steps=1, batch_size=16, lr=0.1, micro_batch_size=micro_batch_size)
         batch = batch_of(task, objects, 16)
-        values = update(task, batch, build_optimizer(task, schedule), schedule, 0, CPU)
+        values = train_step(Trainer(task, schedule, 0, CPU), batch)
         after.append((values, task.state_dict()))
     assert after[0][0] == pytest.approx(after[1][0], rel=1e-5)
     start = build(name, **dry).state_dict()
@@ -183,8 +181,7 @@ def test_tasks_can_share_a_backbone(name: str, objects: Index):
     # A stem of the task's own would not be the shared one.
     backbone = SMALL.model_copy(update={"stem_stride": 1}) if getattr(options, "stem_stride", None) else SMALL
     shared = build_backbone(backbone, include_top=False, seed=7)
-    module = import_module(f"ssltransfer.tasks.pretext.{options.module}")
-    task, alone = module.build(options, backbone, 0, shared), build(name, backbone)
+    task, alone = build_task(options, backbone, 0, shared), build(name, backbone)
     assert task.backbone is shared
     names = {key.rpartition("backbone.")[2]: parameter for key, parameter in task.named_parameters()}
     for key, parameter in alone.named_parameters():
@@ -226,9 +223,9 @@ def test_weights_depend_on_the_seed(name: str):
 def test_other_backbones_learn_too(name: str, backbone: BackboneOptions, objects: Index):
     task = build(name, backbone)
     schedule = Schedule(steps=12, batch_size=8, lr=0.003, optimizer="adam", weight_decay=0.0)
-    optimizer = build_optimizer(task, schedule)
+    trainer = Trainer(task, schedule, 0, CPU)
     batch = batch_of(task, objects, 8)
-    losses = [update(task, batch, optimizer, schedule, 0, CPU)["loss"] for _ in range(12)]
+    losses = [train_step(trainer, batch)["loss"] for _ in range(12)]
     assert losses[-1] < losses[0]
     build_backbone(backbone, include_top=False).load_state_dict(task.backbone.state_dict())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import affine_transform, binary_dilation
+from scipy.ndimage import affine_transform, binary_dilation  # type: ignore[attr-defined]
 
 from toyworld import generate
 from toyworld.layer import OVERSAMPLE

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from toyworld import generate
-from toyworld.solids import Ball
+from toyworld.solids import Ball, Box
 from toyworld.split_writer import make_rng
 from toyworld.subsets import rgbd
 
@@ -42,14 +42,15 @@ def test_cast_depth_of_a_wall_is_planar(number: int) -> None:
     f = rgbd.FOCAL_LENGTH * width
     # Of a plane n.p = d seen by a pinhole camera the inverse depth is linear in the pixel: n.(u', v', 1) / d.
     inverse = 1 / depth.astype(np.float64)
-    points = np.stack([(u - width / 2) / f * depth, (v - height / 2) / f * depth, depth], -1)
-    world = points @ room.axes + room.eye
+    points_of_camera = np.stack([(u - width / 2) / f * depth, (v - height / 2) / f * depth, depth], -1)
+    points_in_room = points_of_camera @ room.axes + room.eye
     walls = room.solids[0]
-    distance = np.abs(np.abs(world - walls.center) - walls.half)
+    assert isinstance(walls, Box)
+    distance = np.abs(np.abs(points_in_room - walls.center) - walls.half)
     assert distance.min(-1)[inside].max() < 1e-3
     for axis in range(3):
         for side in (-1, 1):
-            face = inside & (np.abs(world[..., axis] - walls.center[axis] - side * walls.half[axis]) < 1e-4)
+            face = inside & (np.abs(points_in_room[..., axis] - walls.center[axis] - side * walls.half[axis]) < 1e-4)
             if face.sum() < 50:
                 continue
             design = np.stack([u[face], v[face], np.ones(face.sum())], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def samples(root: Path, split: str) -> list[tuple[Image.Image, dict[str, Any]]]:
+    """Return images and annotations as read by torchvision."""
+    found = VOCDetection(str(root), "2007", split)
+    return [(image, annotation["annotation"]) for image, annotation in (found[i] for i in range(len(found)))]
+
+
 def read(file: Path) -> list[str]:
     return file.read_text().splitlines()
 
@@ -31,8 +38,7 @@ def test_voc_boxes_are_the_extents_of_the_masks(root: Path) -> None:
     kit = root / "VOCdevkit" / "VOC2007"
     names = set()
     for image_set in ("trainval", "test"):
-        for image, annotation in VOCDetection(str(root), "2007", image_set):
-            record = annotation["annotation"]
+        for image, record in samples(root, image_set):
             stem = record["filename"][:-4]
             numbers = np.asarray(Image.open(kit / "SegmentationObject" / f"{stem}.png"))
             classes = np.asarray(Image.open(kit / "SegmentationClass" / f"{stem}.png"))
@@ -62,9 +68,9 @@ def test_voc_lists_agree_with_the_annotations(root: Path) -> None:
     assert not set(ids["trainval"]) & set(ids["test"])
     truth: dict[str, dict[str, list[bool]]] = {}
     for image_set in ("trainval", "test"):
-        for stem, (_, annotation) in zip(ids[image_set], VOCDetection(str(root), "2007", image_set), strict=True):
+        for stem, (_, record) in zip(ids[image_set], samples(root, image_set), strict=True):
             truth[stem] = {}
-            for item in annotation["annotation"]["object"]:
+            for item in record["object"]:
                 truth[stem].setdefault(item["name"], []).append(item["difficult"] == "1")
     seen = set()
     for cls in CLASSES:

@@ -1,41 +1,25 @@
-"""Student methods: how a new network gets the knowledge, and their options. A file a family."""
+"""Options of the student methods, one file per method. A new file needs no entry here."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import BeforeValidator, Field
-
-from ssltransfer.config.base import name_alone
-from ssltransfer.config.methods.base import MethodOptions
-from ssltransfer.config.methods.distillation import AttentionTransfer as AttentionTransfer
-from ssltransfer.config.methods.distillation import Compress as Compress
-from ssltransfer.config.methods.distillation import Compress1q, Crd, Regression
-from ssltransfer.config.methods.distillation import Compress2q as Compress2q
+from ssltransfer.config.base import one_of, options_in
+from ssltransfer.config.methods.attention_transfer import AttentionTransfer as AttentionTransfer
+from ssltransfer.config.methods.base import MethodOptions as MethodOptions
+from ssltransfer.config.methods.cluster_classification import ClusterClassification as ClusterClassification
+from ssltransfer.config.methods.compress import Compress as Compress
+from ssltransfer.config.methods.compress import Compress1q as Compress1q
+from ssltransfer.config.methods.compress import Compress2q as Compress2q
+from ssltransfer.config.methods.crd import Crd as Crd
 from ssltransfer.config.methods.distillation import Distillation as Distillation
 from ssltransfer.config.methods.distillation import LayerDistillation as LayerDistillation
-from ssltransfer.config.methods.distillation import LayerRegression as LayerRegression
-from ssltransfer.config.methods.labels import ClusterClassification, Supervised
+from ssltransfer.config.methods.layer_regression import LayerRegression as LayerRegression
+from ssltransfer.config.methods.regression import Regression as Regression
+from ssltransfer.config.methods.supervised import Supervised as Supervised
 
-METHODS: tuple[type[MethodOptions], ...] = (
-    ClusterClassification,
-    Supervised,
-    Compress1q,
-    Compress2q,
-    Regression,
-    LayerRegression,
-    AttentionTransfer,
-    Crd,
-)
-AnyMethod = Annotated[
-    ClusterClassification
-    | Supervised
-    | Compress1q
-    | Compress2q
-    | Regression
-    | LayerRegression
-    | AttentionTransfer
-    | Crd,
-    Field(discriminator="name"),
-    BeforeValidator(name_alone),
-]
+METHODS = options_in(__name__, MethodOptions)
+if TYPE_CHECKING:
+    AnyMethod = MethodOptions
+else:
+    AnyMethod = one_of(METHODS)

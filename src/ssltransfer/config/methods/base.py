@@ -10,17 +10,16 @@ from ssltransfer.config.base import Options
 
 
 class MethodOptions(Options):
-    """What all methods share. `module` in tasks/distillation/ holds the method.
+    """Options of a student method; the class of the same file name in tasks/ or tasks/distillation/ implements them.
 
     `uses_ground_truth`: whether the method learns the true labels of the images.
-    `is_self_contained`: whether the method trains the whole backbone, on views as `augment` says. Otherwise it trains
-        the convolutions alone, on the inputs of a pretext task.
+    `is_self_contained`: whether the method trains the whole backbone, on views as `augment` defines. Otherwise it
+        trains the convolutions alone, on the inputs of a pretext task.
     """
 
-    module: ClassVar[str] = ""
     uses_ground_truth: ClassVar[bool] = False
     is_self_contained: ClassVar[bool] = True
     augment: Literal["warp-crop", "random-resized-crop", "crop", "none"] = Field(
-        "warp-crop", description="warp-crop: 256x256 warp, random crop, mirror (CaffeNet's recipe); none: center."
+        "warp-crop", description="warp-crop: 256x256 warp, random crop, flip (CaffeNet's recipe); none: center crop."
     )
     dropout: float = Field(0.5, ge=0, lt=1)

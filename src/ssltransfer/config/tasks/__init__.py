@@ -1,67 +1,39 @@
-"""Pretext tasks: what makes a model without labels, and its options. A file a family."""
+"""Options of the pretext tasks, one file per task. A new file needs no entry here."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import BeforeValidator, Field
+from ssltransfer.config.base import one_of, options_in
+from ssltransfer.config.tasks.base import TaskOptions as TaskOptions
+from ssltransfer.config.tasks.colorization import Colorization as Colorization
+from ssltransfer.config.tasks.exemplar import Exemplar as Exemplar
+from ssltransfer.config.tasks.exemplar_patches import ExemplarPatches as ExemplarPatches
+from ssltransfer.config.tasks.hog import Hog as Hog
+from ssltransfer.config.tasks.imported import Imported as Imported
+from ssltransfer.config.tasks.jigsaw import Jigsaw as Jigsaw
+from ssltransfer.config.tasks.jigsaw import Tiles as Tiles
+from ssltransfer.config.tasks.jigsaw_kolesnikov import JigsawKolesnikov as JigsawKolesnikov
+from ssltransfer.config.tasks.jigsaw_kolesnikov import PatchOptions as PatchOptions
+from ssltransfer.config.tasks.jigsawpp import JigsawPP as JigsawPP
+from ssltransfer.config.tasks.motion_segmentation import MotionSegmentation as MotionSegmentation
+from ssltransfer.config.tasks.multi_task import MultiTask as MultiTask
+from ssltransfer.config.tasks.multi_task import TaskSpec as TaskSpec
+from ssltransfer.config.tasks.random_network import RandomNetwork as RandomNetwork
+from ssltransfer.config.tasks.relative_patch_location import RelativePatchLocation as RelativePatchLocation
+from ssltransfer.config.tasks.relative_position import PatchGrid as PatchGrid
+from ssltransfer.config.tasks.relative_position import RelativePosition as RelativePosition
+from ssltransfer.config.tasks.relative_position_residual import RelativePositionResidual as RelativePositionResidual
+from ssltransfer.config.tasks.relative_position_residual import ResidualHead as ResidualHead
+from ssltransfer.config.tasks.rotation import Rotation as Rotation
+from ssltransfer.config.tasks.snapshot import Snapshot as Snapshot
 
-from ssltransfer.config.base import name_alone
-from ssltransfer.config.tasks.base import TaskOptions
-from ssltransfer.config.tasks.colorization import Colorization
-from ssltransfer.config.tasks.exemplar import Exemplar
-from ssltransfer.config.tasks.fixed import Hog, Imported, RandomNetwork, Snapshot
-from ssltransfer.config.tasks.motion import MotionSegmentation
-from ssltransfer.config.tasks.multi_task import MultiTask, TaskSpec
-from ssltransfer.config.tasks.patches import JigsawKolesnikov, RelativePatchLocation
-from ssltransfer.config.tasks.patches import PatchOptions as PatchOptions
-from ssltransfer.config.tasks.positions import PatchGrid as PatchGrid
-from ssltransfer.config.tasks.positions import RelativePosition
-from ssltransfer.config.tasks.puzzles import Jigsaw, JigsawPP
-from ssltransfer.config.tasks.puzzles import Tiles as Tiles
-from ssltransfer.config.tasks.residual import ExemplarPatches, RelativePositionResidual
-from ssltransfer.config.tasks.residual import ResidualHead as ResidualHead
-from ssltransfer.config.tasks.rotation import Rotation
+TASKS = options_in(__name__, TaskOptions)
+if TYPE_CHECKING:
+    AnyTask = TaskOptions
+else:
+    AnyTask = one_of(TASKS)
 
-TASKS: tuple[type[TaskOptions], ...] = (
-    Jigsaw,
-    JigsawPP,
-    JigsawKolesnikov,
-    RelativePosition,
-    RelativePatchLocation,
-    RelativePositionResidual,
-    Rotation,
-    Exemplar,
-    ExemplarPatches,
-    Colorization,
-    MotionSegmentation,
-    MultiTask,
-    RandomNetwork,
-    Hog,
-    Imported,
-    Snapshot,
-)
-AnyTask = Annotated[
-    Jigsaw
-    | JigsawPP
-    | JigsawKolesnikov
-    | RelativePosition
-    | RelativePatchLocation
-    | RelativePositionResidual
-    | Rotation
-    | Exemplar
-    | ExemplarPatches
-    | Colorization
-    | MotionSegmentation
-    | MultiTask
-    | RandomNetwork
-    | Hog
-    | Imported
-    | Snapshot,
-    Field(discriminator="name"),
-    BeforeValidator(name_alone),
-]
-
-# The tasks of several are any of these, which only now are known.
+# The tasks of a multi-task pretext are any of these.
 TaskSpec.model_rebuild()
 MultiTask.model_rebuild()

@@ -9,25 +9,25 @@ from ssltransfer.config.formats import TargetKind
 
 
 class TaskOptions(Options):
-    """What all tasks share. `module` in tasks/pretext/ holds the task.
+    """Options of a pretext task; the class of the same file name in tasks/pretext/ implements them.
 
-    `targets`: what each image must come with.
-    `is_trainable`: whether it is trained by gradient descent.
-    `is_network`: whether its model is a neural network.
-    `exports_fc`: whether its model keeps the fully-connected layers of the backbone.
-    `supports_multi_task`: whether it can train a backbone that other tasks train too.
-    `images_per_group`: the batch size and the micro-batch size must be multiples of it.
+    `targets`: targets that the dataset must provide.
+    `is_trainable`: whether the task is trained by gradient descent.
+    `needs_data`: whether the task needs a dataset of its own.
+    `is_network`: whether the model is a neural network.
+    `exports_fc`: whether the model keeps the fully-connected layers of the backbone.
+    `supports_multi_task`: whether the task can train a backbone that other tasks train too.
+    `images_per_group`: batch_size and micro_batch_size must be multiples of it.
     `min_images`: fewest images of a micro-batch.
-    `gpu_hours_per_epoch`: published cost of an epoch of its own data on ResNet-101 (Doersch & Zisserman 2017, 3.4).
+    `gpu_hours_per_epoch`: published cost of an epoch on ResNet-101 (Doersch & Zisserman 2017, section 3.4).
     """
 
-    module: ClassVar[str] = ""
-    supports_multi_task: ClassVar[bool] = False
-    is_network: ClassVar[bool] = True
-    exports_fc: ClassVar[bool] = False
-    images_per_group: ClassVar[int] = 1
-    min_images: ClassVar[int] = 1
-    gpu_hours_per_epoch: ClassVar[float | None] = None
     targets: ClassVar[TargetKind | None] = None
     is_trainable: ClassVar[bool] = True
     needs_data: ClassVar[bool] = True
+    is_network: ClassVar[bool] = True
+    exports_fc: ClassVar[bool] = False
+    supports_multi_task: ClassVar[bool] = False
+    images_per_group: ClassVar[int] = 1
+    min_images: ClassVar[int] = 1
+    gpu_hours_per_epoch: ClassVar[float | None] = None

@@ -1,4 +1,4 @@
-"""Colors from lightness."""
+"""Colorization."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from ssltransfer.config.tasks.base import TaskOptions
 
 
 class Colorization(TaskOptions):
-    """Colorization: which of 313 colors has each place of a gray image?"""
+    """Colorization: which of 313 colors does each location of a gray image have?"""
 
     name: Literal["colorization"] = "colorization"
-    module: ClassVar[str] = "colorization"
-    gpu_hours_per_epoch: ClassVar[float | None] = 90.0
-    supports_multi_task: ClassVar[bool] = True
     reference: ClassVar[str] = "Zhang et al. 2016; Doersch & Zisserman 2017; protocols 1.7"
-    resize: int = Field(256, ge=16, description="Side of the square that the whole image is squeezed to.")
-    hidden_dim: int = Field(4096, ge=1, description="Channels of the head's 2x2 and 1x1 convolutions.")
-    num_soft_bins: int = Field(10, ge=1, le=313, description="Nearest bins that share in a color's code.")
-    sigma: float = Field(5.0, gt=0, description="Deviation of their Gaussian, in units of Lab.")
+    supports_multi_task: ClassVar[bool] = True
+    gpu_hours_per_epoch: ClassVar[float | None] = 90.0
+    resize: int = Field(256, ge=16, description="Side in pixels of the square that the whole image is resized to.")
+    hidden_dim: int = Field(4096, ge=1, description="Channels of the 2x2 and 1x1 convolutions of the head.")
+    num_soft_bins: int = Field(10, ge=1, le=313, description="Nearest bins that encode a color.")
+    sigma: float = Field(5.0, gt=0, description="Standard deviation of the Gaussian over these bins, in Lab units.")
     prior: Literal["training", "uniform"] = Field(
-        "training", description="How often colors are: measured on training images, so that rare ones weigh more."
+        "training", description="Frequencies of the colors: measured on training images (rare colors weigh more)."
     )
-    prior_images: int = Field(5000, ge=1, description="Training images that are measured, evenly spaced.")
-    prior_smoothing: float = Field(0.5, gt=0, le=1, description="Share of a uniform distribution mixed into the prior.")
-    min_chroma: float = Field(5.0, ge=0, description="Images whose |a| and |b| never exceed this teach nothing.")
+    prior_images: int = Field(5000, ge=1, description="Evenly spaced training images that are measured.")
+    prior_smoothing: float = Field(0.5, gt=0, le=1, description="Weight of a uniform distribution in the prior.")
+    min_chroma: float = Field(5.0, ge=0, description="Images with no |a| or |b| above this have a loss of zero.")

@@ -1,4 +1,4 @@
-"""Exemplars: a image is a class of its own."""
+"""Exemplar: every image is a class of its own."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ class Exemplar(TaskOptions):
     """Exemplar: views of one image closer to each other than to views of others (triplet loss)."""
 
     name: Literal["exemplar"] = "exemplar"
-    module: ClassVar[str] = "exemplar"
-    min_images: ClassVar[int] = 2
     reference: ClassVar[str] = "Dosovitskiy et al. 2014; Kolesnikov et al. 2019; protocols 1.6a"
+    min_images: ClassVar[int] = 2
     num_views: int = Field(8, ge=2, description="Views of each image.")
-    grayscale_prob: float = Field(0.66, ge=0, le=1, description="Share of images turned gray, all views alike.")
-    min_scale: float = Field(0.05, gt=0, le=1, description="Least share of the image's area in a view.")
-    embed_dim: int = Field(1000, ge=1, description="Numbers that each view becomes: the network's logits.")
-    margin: float = Field(0.5, gt=0, description="By how much others must be farther (squared distance).")
+    grayscale_prob: float = Field(0.66, ge=0, le=1, description="Probability that all views of an image are gray.")
+    min_scale: float = Field(0.05, gt=0, le=1, description="Smallest fraction of the image area in a view.")
+    embed_dim: int = Field(1000, ge=1, description="Dimension of the embedding: the logits of the network.")
+    margin: float = Field(0.5, gt=0, description="Margin of the triplet loss, in squared distance.")
     norm_axis: Literal["view", "batch"] = Field(
-        "view", description="What has unit length: each view's embedding, or each number over the batch (the code)."
+        "view", description="L2 normalization of each view's embedding, or of each dimension over the batch (the code)."
     )

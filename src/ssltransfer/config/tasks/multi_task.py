@@ -13,31 +13,29 @@ from ssltransfer.config.tasks.base import TaskOptions
 if TYPE_CHECKING:
     from ssltransfer.config.tasks import AnyTask
 
-_LENGTHS = ("steps", "epochs")
-
 
 class TaskSpec(Spec):
-    """One of the tasks; what is left out is the pretext's."""
+    """One of the tasks; missing keys default to those of the pretext."""
 
     task: AnyTask
-    data: str | None = Field(None, description="Dataset of its own.")
-    val: str | None = Field(None, description="Validation dataset of its own; with data of its own none by default.")
+    data: str | None = Field(None, description="Dataset of this task.")
+    val: str | None = Field(None, description="Validation dataset of this task; none by default if `data` is set.")
     weight: float | None = Field(
-        None, gt=0, description="Turns in proportion to this; default: as many as give all the same compute."
+        None, gt=0, description="Relative number of steps; default: the same compute for all tasks."
     )
-    schedule: dict[str, JsonValue] = Field({}, description="What differs from the pretext's schedule, but its length.")
+    schedule: dict[str, JsonValue] = Field({}, description="Differences from the pretext's schedule; not its length.")
 
     @field_validator("schedule")
     @classmethod
     def _no_length(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for key in _LENGTHS:
+        for key in ("steps", "epochs"):
             if key in given:
-                raise ValueError(f"{key} belong to the whole training; tell a task's part of them by `weight`")
+                raise ValueError(f"{key} belong to the whole training; set the part of a task by `weight`")
         return given
 
     @field_validator("task")
     @classmethod
-    def _shares(cls, task: Any) -> Any:
+    def _supported(cls, task: Any) -> Any:
         if not task.supports_multi_task:
             raise ValueError(f"task {task.name} cannot share its backbone with others; train it alone")
         if getattr(task, "stem_stride", None):
@@ -46,27 +44,26 @@ class TaskSpec(Spec):
 
 
 class MultiTask(TaskOptions):
-    """Several tasks take turns on one backbone, each with its own head, optimizer and data."""
+    """Several tasks train one backbone in turns, each with its own head, optimizer and data."""
 
     name: Literal["multi-task"] = "multi-task"
-    module: ClassVar[str] = "multi_task"
     needs_data: ClassVar[bool] = False  # each of the tasks may have its own
     reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 1.9"
     tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], TaskSpec] = Field(min_length=1)
     synchronous: bool = Field(
-        False, description="All take their gradients at the same weights, side by side where there are enough devices."
+        False, description="Compute the gradients of all tasks at the same weights, in parallel on enough devices."
     )
     l1_layer_mix: float | None = Field(
-        None, ge=0, description="Each head reads its own mix of the units of block3, at this L1 penalty."
+        None, ge=0, description="Each head reads its own mix of the units of block3, with this L1 penalty."
     )
     normalization_from: str | None = Field(
-        None, description="Task whose normalization the backbone is used with; default the first."
+        None, description="Task whose normalization later stages use; default the first."
     )
 
     @field_validator("tasks")
     @classmethod
-    def _in_order(cls, tasks: dict[str, TaskSpec]) -> dict[str, TaskSpec]:
-        """Of their names, as in the canonical spec: their order decides the result."""
+    def _sorted(cls, tasks: dict[str, TaskSpec]) -> dict[str, TaskSpec]:
+        """By name, as in the canonical spec: the order affects the result."""
         return dict(sorted(tasks.items()))
 
     @field_validator("normalization_from")
@@ -76,18 +73,18 @@ class MultiTask(TaskOptions):
             raise ValueError(f"no task is called {name!r}")
         return name
 
-    def task_weights(self, batches: Mapping[str, int]) -> dict[str, float]:
-        """Turns of each task, in proportion.
+    def task_weights(self, batch_sizes: Mapping[str, int]) -> dict[str, float]:
+        """Relative number of steps of each task.
 
         Args:
-            batches: images an update of each.
+            batch_sizes: images per update of each task.
 
         Returns:
-            As given; where none is given and the cost of every task is known, one over cost and batch, so that all
-            get the same compute; else 1.
+            `weight` where it is set. The default is 1 / (cost x batch size), which gives all tasks the same compute, or
+            1 if the tasks are synchronous or the cost of any task is unknown.
         """
         costs = {name: one.task.gpu_hours_per_epoch for name, one in self.tasks.items()}
         default = dict.fromkeys(self.tasks, 1.0)
         if not self.synchronous and all(costs.values()):
-            default = {name: 1 / (cost * batches[name]) for name, cost in costs.items() if cost}
+            default = {name: 1 / (cost * batch_sizes[name]) for name, cost in costs.items() if cost}
         return {name: one.weight or default[name] for name, one in self.tasks.items()}

@@ -10,14 +10,13 @@ from ssltransfer.config.tasks.base import TaskOptions
 
 
 class Rotation(TaskOptions):
-    """Rotation: by how many quarter turns was the image turned?"""
+    """Rotation: by how many quarter turns was the image rotated?"""
 
     name: Literal["rotation"] = "rotation"
-    module: ClassVar[str] = "rotation"
     reference: ClassVar[str] = "Gidaris et al. 2018; protocols 1.5"
     supports_multi_task: ClassVar[bool] = True
     augment: Literal["random-resized-crop", "inception", "crop"] = Field(
         "random-resized-crop",
-        description="RotNet's random box, Inception's (Kolesnikov 2019), or a random crop.",
+        description="RotNet's random resized crop, Inception's (Kolesnikov 2019), or a random crop.",
     )
-    hidden_dim: int = Field(4096, ge=1, description="Width of fc6 and fc7 where the backbone is no residual network.")
+    hidden_dim: int = Field(4096, ge=1, description="Width of fc6 and fc7 of backbones that end in a map.")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from ssltransfer.config.formats import Dataset
 from ssltransfer.errors import UserError
+from ssltransfer.registry import Registry
 
 
 class LayoutError(UserError):
@@ -43,26 +43,8 @@ class DatasetListing:
     targets: list[str] | None = None
 
 
-_MODULES = {
-    "folder": "folders",
-    "imagefolder": "folders",
-    "imagenet": "imagenet",
-    "cifar10": "torchvision_sets",
-    "cifar100": "torchvision_sets",
-    "stl10": "torchvision_sets",
-    "flowers102": "flowers",
-    "places365": "places",
-    "places205": "places",
-    "cub200": "fine_grained",
-    "cars196": "fine_grained",
-    "voc": "voc",
-    "sbd": "sbd",
-    "nyu-depth-v2": "depth_sets",
-    "fastdepth": "depth_sets",
-    "rgbd": "depth_sets",
-    "video": "videos",
-    "synthetic": "synthetic",
-}
+FORMATS: Registry[Callable[..., DatasetListing]] = Registry(__name__)
+"""Options class of a format -> `find(dataset, *, workers)`."""
 
 
 def find(dataset: Dataset, *, workers: int = 1) -> DatasetListing:
@@ -76,9 +58,8 @@ def find(dataset: Dataset, *, workers: int = 1) -> DatasetListing:
         LayoutError: the folder is missing, empty, or laid out otherwise.
         ArtifactError: the disk is full where images are fetched or written.
     """
-    module = import_module(f"ssltransfer.data.formats.{_MODULES[dataset.format]}")
-    finder: Callable[..., DatasetListing] = module.find
-    found = finder(dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())}), workers=workers)
+    dataset = dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())})
+    found = FORMATS[type(dataset)](dataset, workers=workers)
     if not found.paths:
         raise LayoutError(f"{found.root}: no images here; check root and split of this dataset.")
     if dataset.published not in (None, len(found.paths)):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ssltransfer.artifacts.files import friendly_os_errors
 from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
-from ssltransfer.data.formats import DatasetListing, LayoutError, folder_of
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
 from ssltransfer.data.formats.download import download_lock
 from ssltransfer.data.formats.folders import find_images
 from ssltransfer.data.formats.matlab import read_mat
@@ -22,6 +22,7 @@ from ssltransfer.data.formats.matlab import read_mat
 Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H, W) in meters
 
 
+@FORMATS.register(NyuDepthV2, FastDepth, Rgbd)
 def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> DatasetListing:
     """Images of a split and their depth maps.
 

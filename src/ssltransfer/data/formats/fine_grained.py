@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.config.formats import Cars196, Cub200
-from ssltransfer.data.formats import DatasetListing, LayoutError
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
 from ssltransfer.data.formats.matlab import read_mat
 
 Images = list[tuple[str, int, bool]]  # path, class from 0, whether it is of the training split
 
 
+@FORMATS.register(Cub200, Cars196)
 def find(dataset: Cub200 | Cars196, *, workers: int = 1) -> DatasetListing:
     """Images of a split in the order of the published lists.
 

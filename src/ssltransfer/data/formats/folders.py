@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssltransfer.config.formats import Folder, ImageFolder
-from ssltransfer.data.formats import DatasetListing, LayoutError, folder_of
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
 from ssltransfer.data.image_io import EXTENSIONS
 
 NO_IMAGE = "not a image's file name"
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017", "val2017"})
 
 
+@FORMATS.register(Folder, ImageFolder)
 def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> DatasetListing:
     """All images below root (and split), sorted by path; the class is the first folder of the path.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssltransfer.config.formats import ImageNet
-from ssltransfer.data.formats import DatasetListing, LayoutError, folders
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folders
 from ssltransfer.data.formats.matlab import read_mat
 
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -16,6 +16,7 @@ META = "meta.mat"
 DEVKIT = "ILSVRC2012_devkit_t12"
 
 
+@FORMATS.register(ImageNet)
 def find(dataset: ImageNet, *, workers: int = 1) -> DatasetListing:
     """Images of train or val; class id = place of the WordNet id among the sorted ids, as torchvision's ImageNet.
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ssltransfer.config.formats import Places205, Places365
-from ssltransfer.data.formats import DatasetListing, LayoutError
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
 from ssltransfer.data.formats.download import download_lock, fetch, missing_dataset_error
 
 _LISTS_365 = {"train": "places365_train_standard.txt", "val": "places365_val.txt"}
@@ -15,6 +15,7 @@ _CATEGORIES_365 = "categories_places365.txt"
 _FOLDERS_205 = ("images256", "data/vision/torralba/deeplearning/images256")
 
 
+@FORMATS.register(Places365, Places205)
 def find(dataset: Places205 | Places365, *, workers: int = 1) -> DatasetListing:
     """Images of a split in the order of its list; class ids as published.
 

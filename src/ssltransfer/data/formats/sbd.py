@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssltransfer.config.formats import Sbd
-from ssltransfer.data.formats import DatasetListing, LayoutError
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
 from ssltransfer.data.formats.voc import CLASSES, ids_of
 
 
+@FORMATS.register(Sbd)
 def find(dataset: Sbd, *, workers: int = 1) -> DatasetListing:
     """Images of a list, img/ID.jpg, and their masks, cls/ID.mat.
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import toyworld
 from ssltransfer.config.formats import Synthetic, Voc
-from ssltransfer.data.formats import DatasetListing, LayoutError, folders, voc
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folders, voc
 
 
+@FORMATS.register(Synthetic)
 def find(dataset: Synthetic, *, workers: int = 1) -> DatasetListing:
     """Draw the images if they are not there yet; a folder of its own for each size and seed."""
     root = Path(dataset.root) / f"{dataset.subset}-{dataset.size}px-seed{dataset.seed}-n{dataset.num_images}"

@@ -13,10 +13,11 @@ from PIL import Image
 
 from ssltransfer.artifacts.files import friendly_os_errors
 from ssltransfer.config.formats import Cifar10, Cifar100, Stl10
-from ssltransfer.data.formats import DatasetListing, folders
+from ssltransfer.data.formats import FORMATS, DatasetListing, folders
 from ssltransfer.data.formats.download import download_lock, fetch
 
 
+@FORMATS.register(Cifar10, Cifar100, Stl10)
 def find(dataset: Cifar10 | Cifar100 | Stl10, *, workers: int = 1) -> DatasetListing:
     """Images of a split as root/<format>-png/<split>/<class>/<place in the split>.png, written at the first call.
 

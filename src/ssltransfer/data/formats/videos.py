@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ssltransfer.config.formats import Video
-from ssltransfer.data.formats import DatasetListing, LayoutError, folder_of
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
 from ssltransfer.data.formats.folders import NO_IMAGE, find_images
 from ssltransfer.data.image_io import is_candidate
 from ssltransfer.data.videos import VIDEO_EXTENSIONS, is_video
@@ -14,6 +14,7 @@ from ssltransfer.data.videos import VIDEO_EXTENSIONS, is_video
 _LISTS = Path("ImageSets/480p")
 
 
+@FORMATS.register(Video)
 def find(dataset: Video, *, workers: int = 1) -> DatasetListing:
     """All videos below root, sorted by path: files, and folders that hold images.
 

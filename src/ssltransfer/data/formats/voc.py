@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ssltransfer.config.formats import Voc
-from ssltransfer.data.formats import DatasetListing, LayoutError
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -16,6 +16,7 @@ CLASSES = (
 )
 
 
+@FORMATS.register(Voc)
 def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
     """Images of a split; presence of the 20 classes (1 present, 0 difficult, -1 absent).
 

@@ -26,8 +26,9 @@ from ssltransfer.protocols.detection.boxes import Detections, Sampling, decode, 
 from ssltransfer.protocols.detection.drawings import draw, precision_lines
 from ssltransfer.protocols.detection.transforms import TestView, objects_of, preprocess_image
 from ssltransfer.protocols.distributed import distributed_map
+from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import TrainResult, fit
+from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 REGIONS = 256  # judged in one pass

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import load_batches, sequential_keys
-from ssltransfer.data.transforms import JointTransform, resize
+from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.protocols.detection.proposal_files import read_proposals, stem_of
 from ssltransfer.training.progress import Progress
 
@@ -147,12 +147,12 @@ def _opencv() -> Any:
 
 
 @dataclass(frozen=True)
-class _Search(JointTransform):
+class _Search(Transform):
     """Selective search in its fast mode (Uijlings et al. 2013) as OpenCV computes it."""
 
     padding: ClassVar = {}
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """The boxes, float32 (n, 4), beside a image of one pixel."""
         cv2, segmentation = _opencv()
         cv2.setNumThreads(1)
@@ -189,7 +189,7 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
             with atomic_write(files[sample // CHUNK * CHUNK]) as beside, beside.open("wb") as out:
                 np.savez(out, *chunk)
             chunk = []
-        progress.step(0.0)
+        progress.step()
         progress.log("selective search")
     progress.close()
     found = []

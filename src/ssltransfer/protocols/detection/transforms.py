@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.targets import Boxes, read_target
-from ssltransfer.data.transforms import JointTransform, resize
+from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.protocols.detection.boxes import Sampling
 
@@ -41,7 +41,7 @@ def objects_of(index: Index, sample: int) -> Boxes:
 
 
 @dataclass(frozen=True)
-class TrainingView(JointTransform):
+class TrainingView(Transform):
     """A image at a random scale, mirrored half the time, with `boxes` (N, 4) and `classes` (N,) of its objects.
 
     fast-rcnn and py-faster-rcnn show each image both ways round in every pass instead.
@@ -51,16 +51,16 @@ class TrainingView(JointTransform):
     scales: Sequence[int]
     max_size: int
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """See the class."""
-        view, _ = self.placed(index, sample, image, random)
+        view, _ = self.placed(index, sample, image, rng)
         return view
 
-    def placed(self, index: Index, sample: int, image: Tensor, random: Random) -> tuple[dict[str, Tensor], Placement]:
+    def placed(self, index: Index, sample: int, image: Tensor, rng: Random) -> tuple[dict[str, Tensor], Placement]:
         """The view, and where objects of the image are in it."""
         objects = objects_of(index, sample)
-        height, width = fitted(image.shape[-2], image.shape[-1], random.choice(self.scales), self.max_size)
-        where = Placement(width / image.shape[-1], height / image.shape[-2], width, random.random() < 0.5)
+        height, width = fitted(image.shape[-2], image.shape[-1], rng.choice(self.scales), self.max_size)
+        where = Placement(width / image.shape[-1], height / image.shape[-2], width, rng.random() < 0.5)
         view = resize(image, height, width)
         return {
             "image": view.flip(-1) if where.mirrored else view,
@@ -99,24 +99,24 @@ class RegionView(TrainingView):
     proposals: Sequence[np.ndarray]
     sampling: Sampling
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """See the class."""
-        view, where = self.placed(index, sample, image, random)
-        generator = torch.Generator().manual_seed(random.getrandbits(63))
+        view, where = self.placed(index, sample, image, rng)
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
         proposals = where(torch.from_numpy(self.proposals[sample]))
         regions, labels, shown = self.sampling(proposals, view["boxes"], view["classes"], generator)
         return {"image": view["image"], "regions": regions, "labels": labels, "shown": shown}
 
 
 @dataclass(frozen=True)
-class TestView(JointTransform):
+class TestView(Transform):
     """A image at one or several short sides: `image` the first, `scale-1`, ... the others."""
 
     __test__: ClassVar[bool] = False  # no class of tests
     padding: ClassVar[Mapping[str, float]] = {}
     scales: Sequence[tuple[int, int]]
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """See the class; `scales` are pairs of short side and longest side."""
         views = [
             resize(image, *fitted(image.shape[-2], image.shape[-1], short, longest)) for short, longest in self.scales

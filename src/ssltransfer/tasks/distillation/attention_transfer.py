@@ -18,15 +18,17 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
-from ssltransfer.tasks.distillation.base import StudentInputs, StudentTask
 from ssltransfer.tasks.distillation.distilled import IMAGES
 from ssltransfer.tasks.distillation.layer_regression import match_spatial_size
+from ssltransfer.tasks.pretext.base import build_task
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import TaskWrapper
 
 Call = tuple[Tensor, dict[str, Tensor]]  # inputs float (N, 3, S, S), and layers of them
 
 
+@STUDENT_METHODS.register(AttentionTransfer)
 class AttentionTransferTask(TaskWrapper, StudentTask):
     """A pretext task's loss, and how far the student's attention lies from the teacher's, layer by layer.
 
@@ -47,8 +49,8 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
 
     def __init__(self, given: StudentInputs):
         method, spec = given.spec.method, given.spec
-        assert isinstance(method, AttentionTransfer) and given.teacher is not None and given.build_task is not None
-        task = given.build_task(method.task, spec.backbone, spec.seed)
+        assert isinstance(method, AttentionTransfer) and given.teacher is not None
+        task = build_task(method.task, spec.backbone, spec.seed)
         super().__init__(spec, task.backbone)
         self.task, self.normalization, self.beta = task, task.normalization, method.beta
         self.layers = list(method.layers)
@@ -61,7 +63,7 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
             )
         _require_maps(self.backbone, self.layers, "students.method.layers")
         _require_maps(model.backbone, self.teacher_layers, given.teacher)
-        theirs = given.build_task(method.task, model.backbone.options, spec.seed).backbone
+        theirs = build_task(method.task, model.backbone.options, spec.seed).backbone
         weights = model.backbone.state_dict()
         theirs.load_state_dict({name: weights[name] for name in theirs.state_dict()})
         self._teacher = Teacher(theirs, self.teacher_layers)
@@ -180,8 +182,3 @@ def _require_maps(backbone: Backbone, layers: Sequence[str], where: object) -> N
                 f"{where}: {layer} is a vector, which has no spatial attention; name maps: "
                 f"{', '.join(backbone.options.spatial_layers)}."
             )
-
-
-def build(given: StudentInputs) -> AttentionTransferTask:
-    """The task with fresh weights."""
-    return AttentionTransferTask(given)

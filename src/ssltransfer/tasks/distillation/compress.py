@@ -14,10 +14,11 @@ from ssltransfer.config.methods import Compress, Compress1q, Compress2q
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.distillation.base import StudentInputs
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
 
+@STUDENT_METHODS.register(Compress1q, Compress2q)
 class CompressTask(DistillationTask):
     """Similarities to a queue of past features, as probabilities; the student's must become the teacher's.
 
@@ -129,8 +130,3 @@ def _queue(length: int, dims: int) -> Tensor:
     """Uniform in +-sqrt(3 / dims), rows of length about 1: what stands in a queue before there are features."""
     bound = math.sqrt(3 / dims)
     return torch.empty(length, dims).uniform_(-bound, bound)
-
-
-def build(given: StudentInputs) -> CompressTask:
-    """The task with fresh weights and queues."""
-    return CompressTask(given)

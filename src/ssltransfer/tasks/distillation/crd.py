@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from ssltransfer.config.methods import Crd
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.tasks.distillation.base import StudentInputs
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
 EPSILON = 1e-7
 
 
+@STUDENT_METHODS.register(Crd)
 class CrdTask(DistillationTask):
     """Each side, in a small common space, tells what the other said of this image from what it said of others.
 
@@ -103,8 +104,3 @@ def contrast(probabilities: Tensor, n: int) -> Tensor:
     positive = torch.log(probabilities[:, 0] / (probabilities[:, 0] + noise + EPSILON))
     negative = torch.log(noise / (probabilities[:, 1:] + noise + EPSILON)).sum(1)
     return -(positive + negative).mean()
-
-
-def build(given: StudentInputs) -> CrdTask:
-    """The task with fresh weights and memories."""
-    return CrdTask(given)

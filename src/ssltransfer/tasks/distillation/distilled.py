@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -19,12 +17,12 @@ from ssltransfer.config.methods import Distillation
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
-from ssltransfer.data.transforms import JointTransform, Transform
+from ssltransfer.data.transforms import Transform
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import read_model
-from ssltransfer.tasks.distillation.base import StudentInputs, StudentTask
+from ssltransfer.tasks.student import StudentInputs, StudentTask
 
 IMAGES = 256  # of which chance is estimated
 
@@ -144,22 +142,21 @@ class OnlineTeacher:
 
 
 @dataclass(frozen=True)
-class WithFeatures(JointTransform):
+class WithFeatures(Transform):
     """A view of a image, and the row of a feature store that belongs to it."""
 
-    view: Any
+    view: Transform
     store: FeatureStore
-    padding: ClassVar[Mapping[str, float]] = {}
 
     @property
-    def min_short_side(self) -> int:
-        """What the decoder must deliver at least."""
-        return int(self.view.min_short_side)
+    def min_short_side(self) -> int | None:
+        """That of the view."""
+        return self.view.min_short_side
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """`image`, uint8 (3, S, S), and `teacher`, (teacher_dim,) as stored."""
         row = torch.from_numpy(self.store.read(slice(sample, sample + 1))[0])
-        return {"image": self.view(image, random), "teacher": row}
+        return {**self.view(index, sample, image, rng), "teacher": row}
 
 
 def concat_all_gather(value: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.distillation.base import StudentInputs
 from ssltransfer.tasks.distillation.distilled import IMAGES, DistillationTask
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
 
+@STUDENT_METHODS.register(LayerRegression)
 class LayerRegressionTask(DistillationTask):
     """Mean squared error between maps of the student and of the teacher, layer by layer, each with equal weight.
 
@@ -74,8 +75,3 @@ def match_spatial_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor
 def _map(x: Tensor) -> Tensor:
     """A vector is a map of one place."""
     return x if x.ndim == 4 else x[:, :, None, None]
-
-
-def build(given: StudentInputs) -> LayerRegressionTask:
-    """The task with fresh weights."""
-    return LayerRegressionTask(given)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from ssltransfer.config.methods import Regression
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.tasks.distillation.base import StudentInputs
 from ssltransfer.tasks.distillation.distilled import DistillationTask
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
 
+@STUDENT_METHODS.register(Regression)
 class RegressionTask(DistillationTask):
     """Mean squared error between the student's vector, mapped linearly into the teacher's space, and the teacher's.
 
@@ -47,8 +48,3 @@ class RegressionTask(DistillationTask):
 def standardized(x: Tensor) -> Tensor:
     """(B, d): zero mean and unit deviation of each dimension over the batch, as batch normalization has it."""
     return F.batch_norm(x, None, None, training=True)
-
-
-def build(given: StudentInputs) -> RegressionTask:
-    """The task with fresh weights."""
-    return RegressionTask(given)

@@ -5,17 +5,24 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.training.multi_task import TaskRun
-from ssltransfer.training.task import BackboneTask, TrainingError
+from ssltransfer.registry import Registry
+from ssltransfer.training.devices import Devices
+from ssltransfer.training.multi_task import TaskRun, TrainingError
+from ssltransfer.training.task import BackboneTask
 
 
 class PretextTask(BackboneTask):
@@ -53,16 +60,42 @@ class Trainable:
 
 
 @dataclass(frozen=True)
-class BuiltModel:
-    """A model that was not trained by gradient.
+class ModelInputs:
+    """Inputs of the stage for a model that is not trained by gradient descent.
 
     Attributes:
-        content: what the manifest says of it beyond the weights.
+        index: images, for models that need any.
+        source: manifest of the pretext that a snapshot belongs to.
+    """
+
+    devices: Devices
+    index: Index | None = None
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model that was not trained by gradient descent.
+
+    Attributes:
+        content: what the manifest records besides the weights.
     """
 
     backbone: Backbone
     normalization: Normalize
     content: dict[str, Any] = field(default_factory=dict)
+
+
+PRETEXT_TASKS: Registry[Callable[..., PretextTask]] = Registry("ssltransfer.tasks.pretext")
+FIXED_MODELS: Registry[Callable[[Pretext, ModelInputs], BuiltModel]] = Registry("ssltransfer.tasks.pretext")
+
+
+def build_task(
+    options: TaskOptions, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
+) -> PretextTask:
+    """The task with a fresh head, on a fresh backbone or on one that other tasks train too (`shared`)."""
+    common = {} if shared is None else {"shared": shared}
+    return PRETEXT_TASKS[type(options)](options, backbone, seed, **common)
 
 
 def paired_indices(n: int, task: str) -> Tensor:

@@ -20,7 +20,7 @@ from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.pooled_backbone import last_map
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import accuracy
@@ -28,6 +28,7 @@ from ssltransfer.training.task import accuracy
 _SURVEYED_AT_ONCE = 32  # images
 
 
+@PRETEXT_TASKS.register(Colorization)
 class ColorizationTask(PretextTask):
     """A distribution over 313 colors for each place of the backbone's last map (protocols 1.7).
 
@@ -135,10 +136,3 @@ class ColorizationTask(PretextTask):
             ("target: colors of places", lab_to_rgb(torch.cat([torch.full_like(lab[:, :1], 65), blocks], dim=1))),
             ("both, decoded", lab_to_rgb(torch.cat([lab[:, :1], smooth], dim=1))),
         ]
-
-
-def build(
-    options: Colorization, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> ColorizationTask:
-    """The task with a fresh head, and a fresh backbone unless one is `shared`."""
-    return ColorizationTask(options, backbone, seed, shared)

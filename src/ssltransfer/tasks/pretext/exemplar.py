@@ -16,11 +16,12 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
 from ssltransfer.training.task import TrainingError
 
 
+@PRETEXT_TASKS.register(Exemplar)
 class ExemplarTask(PretextTask):
     """Each image is a class of its own views, told from the others by a triplet loss (protocols 1.6a).
 
@@ -107,8 +108,3 @@ def semi_hard_loss(distance: Tensor, same: Tensor, margin: float) -> Tensor:
     pairs = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     hinges = (distance + margin - negative).clamp(min=0).masked_fill(~pairs, 0)
     return hinges.sum() / pairs.sum()
-
-
-def build(options: Exemplar, backbone: BackboneOptions, seed: int) -> ExemplarTask:
-    """The task with fresh weights."""
-    return ExemplarTask(options, backbone, seed)

@@ -19,10 +19,11 @@ from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask, paired_indices
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, paired_indices
 from ssltransfer.tasks.pretext.residual_head import PatchVectors
 
 
+@PRETEXT_TASKS.register(ExemplarPatches)
 class ExemplarPatchesTask(PretextTask):
     """max(D(x1, x2) - D(x1, x3) + margin, 0) with D = 1 - cosine of the patches' vectors (protocols 1.6b).
 
@@ -122,10 +123,3 @@ class ExemplarPatchesTask(PretextTask):
             ("x2: near to it", second),
             ("x3: far from it", other),
         ]
-
-
-def build(
-    options: ExemplarPatches, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> ExemplarPatchesTask:
-    """The task with a fresh head, and a fresh backbone unless one is `shared`."""
-    return ExemplarPatchesTask(options, backbone, seed, shared)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import faiss
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.hog_words import DESCRIPTOR, hog
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.pretext.base import BuiltModel
+from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
@@ -27,14 +25,18 @@ BATCH = 32
 LEAST_OF_A_IMAGE = 50  # a million descriptors are 20,000 images of ImageNet, not a pass over all of it
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
+@FIXED_MODELS.register(Hog)
+def build_vocabulary(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     """k-means of HOG descriptors that were drawn alike from images spread evenly over the set.
 
     Raises:
         ArtifactError: the images have fewer descriptors than there are to be words.
     """
-    assert isinstance(spec.task, Hog) and isinstance(spec.backbone, HogWordsOptions) and index is not None
-    descriptors, images = sample_descriptors(index, spec.task.num_descriptors, spec.backbone, spec.seed, devices)
+    assert isinstance(spec.task, Hog) and isinstance(spec.backbone, HogWordsOptions)
+    assert inputs.index is not None
+    descriptors, images = sample_descriptors(
+        inputs.index, spec.task.num_descriptors, spec.backbone, spec.seed, inputs.devices
+    )
     if len(descriptors) < spec.backbone.vocabulary_size:
         raise ArtifactError(
             f"{len(descriptors)} HOG descriptors of {images} images cannot make {spec.backbone.vocabulary_size} words; "
@@ -78,7 +80,7 @@ def sample_descriptors(
         some = descriptors.gather(1, chosen[:, :, None].expand(-1, -1, DESCRIPTOR)).flatten(0, 1)
         found[done : done + len(some)] = some.cpu().numpy()
         done += len(some)
-        progress.step(0.0)
+        progress.step()
         progress.log(f"{done} of {len(found)} descriptors")
     progress.close()
     return found, count

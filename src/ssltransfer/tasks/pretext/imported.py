@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ssltransfer.artifacts.files import ArtifactError, file_digest
-from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
 from ssltransfer.models.weights import read_metadata, verify_activations
-from ssltransfer.tasks.pretext.base import BuiltModel
-from ssltransfer.training.devices import Devices
+from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
+@FIXED_MODELS.register(Imported)
+def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     """The backbone filled from the file: with its fully-connected layers, if the file has any of them.
 
     A file of convolutions alone (a checkpoint from which a head was cut) gives a model whose fully-connected layers

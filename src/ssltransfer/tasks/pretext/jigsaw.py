@@ -11,9 +11,11 @@ from ssltransfer.data.permutations import max_hamming_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, permute
 from ssltransfer.models.normalize import Normalize
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
 
+@PRETEXT_TASKS.register(Jigsaw)
 class JigsawTask(PuzzleTask):
     """Which permutation were the tiles put in?
 
@@ -35,8 +37,3 @@ class JigsawTask(PuzzleTask):
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
         puzzle = random_grayscale(permute(tiles, self.permutations, label), rng, self.options.grayscale_prob)
         return standardize(puzzle, per_channel=True, floor=1e-5), label
-
-
-def build(options: Jigsaw, backbone: BackboneOptions, seed: int) -> JigsawTask:
-    """The task with fresh weights."""
-    return JigsawTask(options, backbone, seed)

@@ -11,9 +11,11 @@ from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.permutations import max_hamming_set
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
 
+@PRETEXT_TASKS.register(JigsawKolesnikov)
 class JigsawKolesnikovTask(PatchTask):
     """Embeddings of nine patches in one of 100 orders (protocols 1.4).
 
@@ -48,8 +50,3 @@ class JigsawKolesnikovTask(PatchTask):
         back = shown[:, 0][image[:, 0], orders[:, 0].argsort(dim=1)]
         joined = [(f"input: order {number}", mosaic(one)) for number, one in enumerate(shown.unbind(1), 1)]
         return [("image", batch.images), *joined, ("order 1 put back by the answer", mosaic(back))]
-
-
-def build(options: JigsawKolesnikov, backbone: BackboneOptions, seed: int) -> JigsawKolesnikovTask:
-    """The task with fresh weights."""
-    return JigsawKolesnikovTask(options, backbone, seed)

@@ -12,10 +12,11 @@ from ssltransfer.data.permutations import accept, min_distance_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import paired_indices
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, paired_indices
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
 
+@PRETEXT_TASKS.register(JigsawPP)
 class JigsawPPTask(PuzzleTask):
     """Which permutation were the tiles put in, whatever one or two of them show?
 
@@ -63,8 +64,3 @@ class JigsawPPTask(PuzzleTask):
             some = rng.uniform("projection", 1)[:, :, None, None, None] < self.options.color_projection_prob
             puzzle = torch.where(some, project_colors(puzzle), puzzle)
         return standardize(puzzle), label
-
-
-def build(options: JigsawPP, backbone: BackboneOptions, seed: int) -> JigsawPPTask:
-    """The task with fresh weights."""
-    return JigsawPPTask(options, backbone, seed)

@@ -18,21 +18,21 @@ from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
-from ssltransfer.data.transforms import JointTransform, resize
+from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 
 
 @dataclass(frozen=True)
-class WithMotion(JointTransform):
+class WithMotion(Transform):
     """The first frame of a clip, squeezed to one size, and its map of what moves."""
 
     height: int
     width: int
 
-    def pair(self, index: Index, sample: int, image: Tensor, random: Random) -> dict[str, Tensor]:
+    def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> uint8 (3, height, width) and `motion`, uint8 (h, w), 1 what moves by itself."""
         if index.targets is None or index.targets.kind != "motion":
             raise ArtifactError(f"{index.root}: nobody looked for what moves in it; give a dataset of format video.")
@@ -40,6 +40,7 @@ class WithMotion(JointTransform):
         return {"image": resize(image, self.height, self.width), "motion": cells}
 
 
+@PRETEXT_TASKS.register(MotionSegmentation)
 class MotionSegmentationTask(PretextTask):
     """Cross-entropy of each cell with what was found to move from this frame on (protocols 1.8).
 
@@ -145,10 +146,3 @@ def overlap(found: Tensor, truth: Tensor) -> Tensor:
     """Mean over images of intersection over union, bool (B, H, W) each; 1 where neither has any foreground."""
     both, either = ((part).sum((1, 2)).float() for part in (found & truth, found | truth))
     return torch.where(either > 0, both / either.clamp(min=1), 1.0).mean()
-
-
-def build(
-    options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> MotionSegmentationTask:
-    """The task with fresh weights."""
-    return MotionSegmentationTask(options, backbone, seed, shared)

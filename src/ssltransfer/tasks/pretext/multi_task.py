@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -13,11 +12,10 @@ from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import MultiTask
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask, Trainable
+from ssltransfer.tasks.pretext.base import PretextTask, Trainable, build_task
 from ssltransfer.training.multi_task import TaskRun
 from ssltransfer.training.task import TaskWrapper
 
@@ -42,7 +40,8 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
     for name, part in parts.items():
         assert part.data is not None and part.schedule is not None
         seed = seed_of(spec.seed, "member", name) if runs else spec.seed
-        task = _task(part, backbone if multi.l1_layer_mix is None else MixedBackbone(backbone), seed)
+        shared = backbone if multi.l1_layer_mix is None else MixedBackbone(backbone)
+        task = build_task(part.task, part.backbone, seed, shared)
         rules[name] = task.normalization
         val = images[part.val] if part.val else None
         learned = task if multi.l1_layer_mix is None else WithL1Penalty(task, multi.l1_layer_mix)
@@ -54,12 +53,6 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
         return {"chance_losses": chance_losses} | ({"mixes": mixes} if mixes else {})
 
     return Trainable(runs, backbone, rules[multi.normalization_from or runs[0].name], content)
-
-
-def _task(part: Pretext, backbone: Backbone, seed: int) -> PretextTask:
-    module = import_module(f"ssltransfer.tasks.pretext.{part.task.module}")
-    task: PretextTask = module.build(part.task, part.backbone, seed, backbone)
-    return task
 
 
 class WithL1Penalty(TaskWrapper):

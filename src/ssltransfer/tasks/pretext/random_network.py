@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.tasks.pretext.base import BuiltModel
+from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 from ssltransfer.training.data_init import init_from_data
-from ssltransfer.training.devices import Devices
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> BuiltModel:
+@FIXED_MODELS.register(RandomNetwork)
+def random_network(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     """The backbone with its fully-connected layers, as it starts from the seed, or rescaled by images of the index.
 
     Raises:
@@ -23,6 +20,6 @@ def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path) -> 
     backbone = build_backbone(spec.backbone, include_top=True, seed=spec.seed)
     assert isinstance(spec.task, RandomNetwork)
     if spec.task.data_dependent_init:
-        assert index is not None
-        init_from_data(PretrainedModel(backbone, "imagenet", "", "random"), index, devices, spec.seed)
+        assert inputs.index is not None
+        init_from_data(PretrainedModel(backbone, "imagenet", "", "random"), inputs.index, inputs.devices, spec.seed)
     return BuiltModel(backbone, "imagenet")

@@ -11,12 +11,14 @@ from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
 CENTER = 4
 AROUND = tuple(cell for cell in range(9) if cell != CENTER)  # cell of each answer, in the order of OFFSETS
 
 
+@PRETEXT_TASKS.register(RelativePatchLocation)
 class RelativePatchLocationTask(PatchTask):
     """All eight pairs of an outer patch and the center one, of each image (protocols 1.3b)."""
 
@@ -39,8 +41,3 @@ class RelativePatchLocationTask(PatchTask):
         patches = visible(self.inputs(batch.images, rng)[0])
         outer = [(f"answer: {answer}", patches[:, cell]) for answer, cell in enumerate(AROUND)]
         return [("image", batch.images), ("center", patches[:, CENTER]), *outer]
-
-
-def build(options: RelativePatchLocation, backbone: BackboneOptions, seed: int) -> RelativePatchLocationTask:
-    """The task with fresh weights."""
-    return RelativePatchLocationTask(options, backbone, seed)

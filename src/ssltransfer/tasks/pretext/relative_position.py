@@ -17,17 +17,17 @@ from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
-from ssltransfer.data.transforms import Transform, resize
+from ssltransfer.data.transforms import ImageTransform, Transform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
 
 @dataclass(frozen=True)
-class Canvas:
+class Canvas(ImageTransform):
     """The image resized so that height x width is uniform in `pixels`, then a square cut out at a random place.
 
     Doersch's loader keeps the whole resized image; a batch needs one size. A image whose short side would not fill
@@ -42,17 +42,18 @@ class Canvas:
         """What the decoder must deliver at least: a square image at its largest."""
         return math.ceil(math.sqrt(self.pixels[1]))
 
-    def __call__(self, image: Tensor, random: Random) -> Tensor:
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, side, side)."""
         height, width = image.shape[-2:]
-        scale = math.sqrt(random.uniform(*self.pixels) / (height * width))
+        scale = math.sqrt(rng.uniform(*self.pixels) / (height * width))
         scale = max(scale, self.side / min(height, width))
         image = resize(image, max(self.side, round(height * scale)), max(self.side, round(width * scale)))
-        top = random.randint(0, image.shape[-2] - self.side)
-        left = random.randint(0, image.shape[-1] - self.side)
+        top = rng.randint(0, image.shape[-2] - self.side)
+        left = rng.randint(0, image.shape[-1] - self.side)
         return image[:, top : top + self.side, left : left + self.side]
 
 
+@PRETEXT_TASKS.register(RelativePosition)
 class RelativePositionTask(PretextTask):
     """Eight-way question on pairs of patches; each patch passes the backbone once, however many pairs it is in.
 
@@ -166,10 +167,3 @@ def show_pairs(images: Tensor, pairs: PatchPairs, inputs: Tensor) -> list[tuple[
     marked = [outlined(image, at[:, None] + square) for image, at in zip(images, left_top, strict=True)]
     first, second = visible(inputs[ends]).unbind(1)
     return [("image", torch.stack(marked)), ("a patch (blue)", first), ("where is this one? (orange)", second)]
-
-
-def build(
-    options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> RelativePositionTask:
-    """The task with fresh weights; on a backbone that others train too, if `shared` is given."""
-    return RelativePositionTask(options, backbone, seed, shared)

@@ -16,7 +16,7 @@ from ssltransfer.data.tiles import OFFSETS, PatchPairs
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.relative_position import Canvas, chance_loss_of, pairs_of, show_pairs
 from ssltransfer.tasks.pretext.residual_head import ConnectedUnit, PatchVectors
 from ssltransfer.training.task import accuracy
@@ -24,6 +24,7 @@ from ssltransfer.training.task import accuracy
 _UNITS = 3  # fully-connected ones
 
 
+@PRETEXT_TASKS.register(RelativePositionResidual)
 class RelativePositionResidualTask(PretextTask):
     """Eight-way question on pairs of patches, which are cut as Doersch et al. 2015 do (protocols 1.3a, 1.3c).
 
@@ -83,10 +84,3 @@ class RelativePositionResidualTask(PretextTask):
         """A pair of each image."""
         pairs = self.patches(batch.images, rng)
         return show_pairs(batch.images, pairs, self.prepare(pairs))
-
-
-def build(
-    options: RelativePositionResidual, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> RelativePositionResidualTask:
-    """The task with a fresh head, and a fresh backbone unless one is `shared`."""
-    return RelativePositionResidualTask(options, backbone, seed, shared)

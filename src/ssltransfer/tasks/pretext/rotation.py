@@ -19,11 +19,12 @@ from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Tra
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
 
+@PRETEXT_TASKS.register(Rotation)
 class RotationTask(PretextTask):
     """All four rotations of each image stand in the same batch (protocols 1.5).
 
@@ -101,8 +102,3 @@ class RotationTask(PretextTask):
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)
-
-
-def build(options: Rotation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None) -> RotationTask:
-    """The task with fresh weights; on a backbone that others train too, if `shared` is given."""
-    return RotationTask(options, backbone, seed, shared)

@@ -8,28 +8,25 @@ import safetensors.torch
 import torch
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json
-from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Snapshot
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
-from ssltransfer.tasks.pretext.base import BuiltModel
-from ssltransfer.training.devices import Devices
+from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
 FOLDER = "snapshots"  # in the work directory of the pretext
 
 
-def make(spec: Pretext, index: Index | None, devices: Devices, folder: Path, *, model: Path) -> BuiltModel:
-    """The backbone as it was.
-
-    Args:
-        model: manifest of the pretext that was trained.
+@FIXED_MODELS.register(Snapshot)
+def load_snapshot(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
+    """The backbone after a step of the training of `inputs.source`.
 
     Raises:
-        ArtifactError: it kept no such snapshot, or the file is another one.
+        ArtifactError: the training has no such snapshot, or the file has changed.
     """
-    assert isinstance(spec.task, Snapshot)
+    assert isinstance(spec.task, Snapshot) and inputs.source is not None
+    model = inputs.source
     about = read_json(model)
     file = file_of(model.parent / "work" / about["work"], spec.task.step)
     digest = about.get(FOLDER, {}).get(str(spec.task.step))

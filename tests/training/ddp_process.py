@@ -1,7 +1,11 @@
-"""One of the processes of tests/training/test_ranks.py: trains each case and saves what came out of it."""
+"""One of the processes of test_ddp.py: trains each case and saves the result.
+
+Arguments: index of training images, index of validation images, folder. Or: resumed, index of training images, folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -18,12 +22,11 @@ from ssltransfer.config.tasks import Colorization, Exemplar, JigsawKolesnikov, J
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import ResizeCenterCrop
-from ssltransfer.tasks.pretext import colorization
+from ssltransfer.tasks.pretext.colorization import ColorizationTask
 from ssltransfer.tasks.pretext.exemplar import ExemplarTask
 from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
-from ssltransfer.tasks.pretext.jigsawpp import build
-from ssltransfer.training import ddp as ranks
-from ssltransfer.training import fit as module
+from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
+from ssltransfer.training import curve as module
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.launch import shutdown
@@ -31,11 +34,17 @@ from ssltransfer.training.task import Task, TrainingError
 
 
 class Nine(Task):
-    """Which of nine classes; random numbers of each image, an unused layer, norms and dropout as asked for."""
+    """Nine classes, with random numbers per image, an unused layer, and norms and dropout as an option.
+
+    Args:
+        norm: with batch norms.
+        dropout: probability.
+        sometimes: with a layer that only some processes use, in some steps.
+    """
 
     chance_loss = math.log(9)
 
-    def __init__(self, *, norm: bool, dropout: float) -> None:
+    def __init__(self, *, norm: bool, dropout: float, sometimes: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.first = nn.Conv2d(3, 8, 3)
@@ -43,6 +52,7 @@ class Nine(Task):
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Sequential(nn.Linear(8 * 36, 16), nn.BatchNorm1d(16) if norm else nn.Tanh(), nn.Linear(16, 9))
         self.unused = nn.Linear(3, 3)
+        self.sometimes = nn.Linear(9, 9) if sometimes else None
         self.seen: list[list[int]] = []
 
     @property
@@ -54,6 +64,8 @@ class Nine(Task):
             self.seen.append(batch.ids.tolist())
         x = batch.images.float() / 255 + 0.1 * rng.normal("noise", 1)[:, :, None, None]
         logits = self.last(self.dropout(self.norm(self.first(x))).flatten(1))
+        if self.sometimes is not None and int(batch.ids[0]) % 2:
+            logits = logits + self.sometimes(logits)
         target = batch.ids % 9
         return {"loss": F.cross_entropy(logits, target), "right": (logits.argmax(1) == target).float().mean()}
 
@@ -64,7 +76,7 @@ BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
 def puzzles() -> Task:
     tiles = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
     given = {"permutations": 8, "tiles": tiles, "resize": 60, "hidden_dim": 64, "dropout": 0.0}
-    return build(JigsawPP.model_validate(given), BACKBONE, 0)
+    return JigsawPPTask(JigsawPP.model_validate(given), BACKBONE, 0)
 
 
 def patches() -> Task:
@@ -79,7 +91,7 @@ def exemplar() -> Task:
 
 
 def colors() -> Task:
-    return colorization.build(
+    return ColorizationTask(
         Colorization(resize=48, hidden_dim=16), CaffeNet(width_mult=0.125, img_size=48, stem_stride=2), 0
     )
 
@@ -93,7 +105,7 @@ NORM = {"norm": True, "dropout": 0.0}
 CASES = {
     "plain": (PLAIN, schedule()),
     "accumulated": (PLAIN, schedule(micro_batch_size=4)),
-    "small-packs": (PLAIN, schedule(clip_grad_norm=0.05, optimizer="adam")),
+    "clipped": (PLAIN, schedule(clip_grad_norm=0.05, optimizer="adam")),
     "half": (PLAIN, schedule(precision="bfloat16")),
     "synced": (NORM, schedule(sync_bn=True)),
     "shares": (NORM, schedule()),
@@ -105,13 +117,47 @@ CASES = {
     "odd": (PLAIN, schedule(batch_size=10)),
     "broken": (PLAIN, schedule(lr=1e30)),
 }
+LAW: dict[str, object] = {"batch_size": 48, "steps": 9, "micro_batch_size": 4}
+RESUMED = {
+    "sync-bn": ({"norm": True, "dropout": 0.3}, schedule(sync_bn=True, **LAW)),
+    "sometimes": ({"norm": True, "dropout": 0.3, "sometimes": True}, schedule(optimizer="adam", **LAW)),
+}
+
+
+class CutOff(TrainingError):
+    """Ends a training in the middle."""
+
+
+def resumed(train: Path, folder: Path) -> None:
+    """Train each case of RESUMED twice, once with an interruption after step 7, and save the weights."""
+    devices = plan_devices(1)
+    os.environ["SSLTRANSFER_CHECKPOINT_STEPS"] = "2"
+    for name, (options, how) in RESUMED.items():
+        for cut in (False, True):
+            place = folder / f"{name}-cut" if cut else folder / f"{name}-whole"
+            place.mkdir(parents=True, exist_ok=True)
+            if cut:
+                task = Nine(**options)  # type: ignore[arg-type]
+                task.after_step = cut_off  # type: ignore[method-assign]
+                with contextlib.suppress(CutOff):
+                    fit(task, read_index(train), how, seed=5, folder=place, devices=devices)
+            task = Nine(**options)  # type: ignore[arg-type]
+            curve = fit(task, read_index(train), how, seed=5, folder=place, devices=devices).curve
+            state = {"weights": task.state_dict(), "curve": curve, "seen": len(task.seen)}
+            torch.save(state, place.parent / f"{place.name}-{devices.rank}.pt")
+    shutdown()
+
+
+def cut_off(step: int) -> None:
+    """After step 7."""
+    if step == 7:
+        raise CutOff("cut off")
 
 
 def main(train: Path, val: Path, folder: Path) -> None:
     devices = plan_devices(1)
     assert devices.device.type == "cpu"
     for name, (options, how) in CASES.items():
-        ranks.BUCKET_BYTES = 100 if name == "small-packs" else 25 << 20
         module.ROWS = 6
         make = options.get("task")
         task = make() if callable(make) else Nine(**options)  # type: ignore[arg-type]
@@ -131,4 +177,7 @@ def main(train: Path, val: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("SSLTRANSFER_WORKERS", "0")
-    main(*map(Path, sys.argv[1:]))
+    if sys.argv[1] == "resumed":
+        resumed(*map(Path, sys.argv[2:]))
+    else:
+        main(*map(Path, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Two tasks small enough to write down, on one backbone; of tests/training/test_turns.py and its processes."""
+"""Two small tasks on one backbone, for the tests of multi-task training and their processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of the processes of tests/training/test_groups.py: trains each case and saves what came out of it."""
+"""One of the processes of test_task_parallel.py: trains each case and saves the result."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from turns_tasks import Modulo, pair
+from modulo_tasks import Modulo, pair
 
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.training import ddp as ranks
+from ssltransfer.training import task_parallel
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.fit import fit_multi_task
 from ssltransfer.training.launch import shutdown
+from ssltransfer.training.multi_task import fit_multi_task
 from ssltransfer.training.task import TrainingError
 
 CASES: dict[str, tuple[bool, dict[str, object]]] = {
@@ -32,7 +32,7 @@ CASES: dict[str, tuple[bool, dict[str, object]]] = {
 def main(train: Path, val: Path, folder: Path) -> None:
     devices = plan_devices(1)
     for name, (synchronous, options) in CASES.items():
-        ranks.BUCKET_BYTES = 100 if name == "at-once-packs" else 25 << 20
+        task_parallel.BUCKET_BYTES = 100 if name == "at-once-packs" else 25 << 20
         place = folder / name
         place.mkdir(parents=True, exist_ok=True)
         os.environ["SSLTRANSFER_CHECKPOINT_STEPS"] = "2"

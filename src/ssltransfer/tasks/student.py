@@ -9,9 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Student
-from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.device_ops import center_crop, random_crop, random_hflip
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
@@ -19,9 +17,8 @@ from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Tra
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
+from ssltransfer.registry import Registry
 from ssltransfer.training.task import BackboneTask
-
-BuildTask = Callable[[TaskOptions, BackboneOptions, int], BackboneTask]
 
 
 @dataclass(frozen=True)
@@ -32,21 +29,16 @@ class StudentInputs:
         spec: what is trained.
         index: training images.
         val: images on which the loss is also measured.
-        labels, val_labels: pseudo-labels of those, where the method learns from them.
         teacher: manifest of the model that is asked about each view.
         features, val_features: manifests of what it said of the whole images, where that is read instead.
-        build_task: makes the pretext task of these options and this seed on such a backbone, where its loss is learned.
     """
 
     spec: Student
     index: Index
     val: Index | None = None
-    labels: Path | None = None
-    val_labels: Path | None = None
     teacher: Path | None = None
     features: Path | None = None
     val_features: Path | None = None
-    build_task: BuildTask | None = None
 
 
 class StudentTask(BackboneTask):
@@ -100,3 +92,8 @@ class StudentTask(BackboneTask):
         if self.training and self.spec.method.augment != "none":
             return random_hflip(random_crop(batch.images, rng, size), rng)
         return center_crop(batch.images, size)
+
+
+STUDENT_METHODS: Registry[Callable[[StudentInputs], StudentTask]] = Registry(
+    "ssltransfer.tasks.distillation", "ssltransfer.tasks"
+)

@@ -1,0 +1,103 @@
+"""What the data sets of all formats share."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ssltransfer.config.base import NameFile, Spec
+
+# JPEG quality, bytes a pixel at 4:4:4: 58 VOC and COCO photographs at short side 256; a line between them.
+_JPEG_BYTES = ((1, 0.04), (50, 0.15), (75, 0.23), (90, 0.39), (95, 0.58), (98, 0.87), (100, 1.37))
+
+
+class CacheOptions(Spec):
+    """How the images of a dataset are kept once they were decoded."""
+
+    short_side: int = Field(256, ge=8, description="Short side in pixels; smaller images keep their size.")
+    format: Literal["jpeg", "raw"] = "jpeg"
+    quality: int = Field(95, ge=1, le=100, description="Of JPEG, 4:4:4.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> CacheOptions:
+        if self.format == "raw" and "quality" in self.model_fields_set:
+            raise ValueError("raw pixels have no quality; leave `quality` out")
+        return self
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Exact for raw pixels, usual for JPEG: shards are cut and costs are estimated by it."""
+        if self.format == "raw":
+            return 3.0
+        low, high = next(pair for pair in pairwise(_JPEG_BYTES) if self.quality <= pair[1][0])
+        return low[1] + (high[1] - low[1]) * (self.quality - low[0]) / (high[0] - low[0])
+
+
+class Holdout(Spec):
+    """Divide a split into a validation part, drawn at random, and a training part (protocols 4.5)."""
+
+    num_images: int = Field(ge=1, description="Size of the validation part, drawn by name.")
+    part: Literal["val", "train"] = Field(description="Which of the two parts this dataset is.")
+    seed: int = 0
+
+
+LabelType = Literal["none", "single", "multi"]
+"""How many true class labels an image of a data set has."""
+
+TargetKind = Literal["boxes", "masks", "depth", "motion"]
+"""Ground truth beside labels: boxes of objects, a class per pixel, meters per pixel, cells that move."""
+
+
+class Dataset(Spec):
+    """What all formats share."""
+
+    format: Any
+    root: str = Field(description="Folder of the data set, relative to the working directory.")
+    limit: int | None = Field(
+        None, ge=1, description="Use only this many images, drawn by a fixed seed in proportion to the classes."
+    )
+    holdout: Holdout | None = Field(None, description="{num_images, part: val or train}: a part of the split.")
+    include: NameFile | None = Field(None, description="A text file with one name per line: use only these images.")
+    exclude: NameFile | None = Field(None, description="A text file with one name per line: skip these images.")
+    on_corrupt: Literal["skip", "error"] = Field(
+        "skip",
+        description="Unreadable images: skip and list them, or stop with an error.",
+    )
+    max_corrupt_fraction: float = Field(
+        0.5, ge=0, le=1, description="Stop with an error if more than this fraction of the images is unreadable."
+    )
+    # Not in the canonical text: the index is the same with and without.
+    cache: CacheOptions | None = Field(None, exclude=True, description="Decode once: {short_side, format, quality}.")
+    reference: ClassVar[str] = ""
+    _label_type: ClassVar[LabelType] = "single"
+    published_sizes: ClassVar[dict[str, int]] = {}
+
+    @property
+    def label_type(self) -> LabelType:
+        """How many true class labels an image of this set has."""
+        return self._label_type
+
+    @property
+    def target(self) -> TargetKind | None:
+        """What the index holds of each image beside labels."""
+        kind: TargetKind | None = getattr(self, "targets", None)
+        return kind
+
+    @property
+    def published(self) -> int | None:
+        """Number of images in this split according to its publishers; None if unknown."""
+        return self.published_sizes.get(getattr(self, "split", None) or "")
+
+    @property
+    def estimated_num_images(self) -> int | None:
+        """Number of images before an index exists: the published number or the hint, after holdout and `limit`."""
+        published = self.published
+        if self.include and self.include.digest:
+            published = len(self.include.names())
+        if self.holdout and published is not None:
+            held = min(self.holdout.num_images, published)
+            published = held if self.holdout.part == "val" else published - held
+        known = [number for number in (self.limit, published) if number is not None]
+        return min(known, default=None)

@@ -1,0 +1,43 @@
+"""Options of folders of images."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.formats.base import Dataset, LabelType
+
+
+class FolderDataset(Dataset):
+    """What folders of images share: nobody has published their size."""
+
+    # Not in the canonical text: a better estimate must not invalidate the index.
+    num_images_hint: int | None = Field(
+        None, ge=1, exclude=True, description="Approximate number of images, for `ssltransfer estimate`."
+    )
+
+    @property
+    def published(self) -> int | None:
+        """The hint."""
+        return self.num_images_hint
+
+
+class Folder(FolderDataset):
+    """Any folder of images, at any depth; unlabeled, or labeled by the first folder level."""
+
+    format: Literal["folder"] = "folder"
+    labels: Literal["none", "folder"] = "none"
+
+    @property
+    def label_type(self) -> LabelType:
+        """One label per image if the folders are classes."""
+        return "single" if self.labels == "folder" else "none"
+
+
+class ImageFolder(FolderDataset):
+    """root/[split/]CLASS/...: ImageNet's, Places' and torchvision's ImageFolder layout."""
+
+    format: Literal["imagefolder"] = "imagefolder"
+    reference: ClassVar[str] = "torchvision.datasets.ImageFolder"
+    split: str | None = None

@@ -1,0 +1,44 @@
+"""Options of the synthetic data set."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ssltransfer.config.formats.base import Dataset, LabelType, TargetKind
+
+
+class Synthetic(Dataset):
+    """Images drawn by a seeded program (toyworld); nothing is downloaded."""
+
+    format: Literal["synthetic"] = "synthetic"
+    reference: ClassVar[str] = "toyworld"
+    root: str = "data/synthetic"
+    subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
+    split: str
+    num_images: int = Field(ge=1, description="Number of images (clips: number of clips).")
+    size: int = Field(96, ge=32, le=1024, description="Side of an image in pixels.")
+    seed: int = 0
+    targets: TargetKind | None = Field(None, description="voc: boxes or masks; rgbd: depth.")
+
+    @model_validator(mode="after")
+    def _has_targets(self) -> Synthetic:
+        there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.subset, ())
+        if self.targets and self.targets not in there:
+            raise ValueError(
+                f"the subset {self.subset} has no {self.targets}; leave `targets` out, or take another set"
+            )
+        return self
+
+    @property
+    def label_type(self) -> LabelType:
+        """Classes for objects, scenes and retrieval; several labels for voc; none for depth and clips."""
+        if self.targets == "masks":
+            return "none"
+        return {"voc": "multi", "rgbd": "none", "clips": "none"}.get(self.subset, "single")  # type: ignore[return-value]
+
+    @property
+    def published(self) -> int | None:
+        """As many as are drawn; a clip has 12 frames."""
+        return self.num_images * 12 if self.subset == "clips" else self.num_images

@@ -1,0 +1,33 @@
+"""CompRess."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.methods.distillation import Distillation
+
+
+class Compress(Distillation):
+    """What both variants of CompRess share."""
+
+    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020, section 3; protocols 3.3"
+    queue_size: int = Field(128_000, ge=2, description="Past features that each image is compared with.")
+    temperature: float = Field(0.04, gt=0, description="Temperature of both softmaxes (0.07 for a SwAV teacher).")
+
+
+class Compress1q(Compress):
+    """CompRess-1q: the student's similarities to the teacher's past features match the teacher's own."""
+
+    name: Literal["compress-1q"] = "compress-1q"
+
+
+class Compress2q(Compress):
+    """CompRess-2q: one queue each; the student is compared with past features of its momentum encoder."""
+
+    name: Literal["compress-2q"] = "compress-2q"
+    momentum: float = Field(0.999, ge=0, lt=1, description="Momentum of the momentum encoder (0: a copy).")
+    projection_dim: int | None = Field(
+        None, ge=1, description="Width of a linear layer on the student's features (R50x4: 8192)."
+    )

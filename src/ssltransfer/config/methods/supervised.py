@@ -1,0 +1,15 @@
+"""Supervised training."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from ssltransfer.config.methods.base import MethodOptions
+
+
+class Supervised(MethodOptions):
+    """Supervised baseline: the same recipe on the true labels."""
+
+    name: Literal["supervised"] = "supervised"
+    reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; protocols 2.1"
+    uses_ground_truth: ClassVar[bool] = True

@@ -1,0 +1,28 @@
+"""Jigsaw++."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.tasks.jigsaw import PuzzleOptions, Tiles
+
+
+class JigsawPP(PuzzleOptions):
+    """Jigsaw++: 701 permutations at Hamming distance >= 3, up to two tiles replaced by another image's."""
+
+    name: Literal["jigsaw++"] = "jigsaw++"
+    reference: ClassVar[str] = "Noroozi et al. 2018, section 4; protocols 1.2"
+    images_per_group: ClassVar[int] = 2
+    permutations: int = Field(701, ge=2, le=2000)
+    min_distance: int = Field(3, ge=2, le=9, description="Smallest Hamming distance of two permutations.")
+    target_mean_hamming: float | None = Field(
+        None, ge=0.85, le=0.89, description="Mean Hamming distance / 9 (paper: 0.86)."
+    )
+    occluders: tuple[int, ...] = Field((0, 1, 2), description="Numbers of occluding tiles, equally likely.")
+    tiles: Tiles = Tiles(jitter=18)
+    grayscale_prob: float = Field(0.7, ge=0, le=1, description="Probability that a puzzle with its occluders is gray.")
+    color_projection_prob: float = Field(
+        0.0, ge=0, le=1, description="Probability of color projection in the other puzzles."
+    )

@@ -1,0 +1,23 @@
+"""The random network."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.tasks.base import TaskOptions
+
+
+class RandomNetwork(TaskOptions):
+    """No training at all: the random network that the paper clusters as a control."""
+
+    name: Literal["random"] = "random"
+    reference: ClassVar[str] = "Noroozi et al. 2018, section 5 (5); protocols 1.12"
+    is_trainable: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = False
+    exports_fc: ClassVar[bool] = True
+    data_dependent_init: bool = Field(
+        False,
+        description="Rescale by images: unit variance, equal relative gradients (Krähenbühl et al. 2016); needs data.",
+    )

@@ -1,0 +1,20 @@
+"""Snapshots of a training."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.tasks.base import TaskOptions
+
+
+class Snapshot(TaskOptions):
+    """Backbone of a pretext after a step of its training; an entry is added for each of its `snapshots`."""
+
+    name: Literal["snapshot"] = "snapshot"
+    reference: ClassVar[str] = "Doersch & Zisserman 2017, figure 3; protocols 1.9"
+    is_trainable: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = False
+    source: str = Field(description="Name of the pretext.")
+    step: int = Field(ge=1, description="Step of its training.")

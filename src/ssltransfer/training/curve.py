@@ -1,0 +1,108 @@
+"""The learning curve: rows of mean values, when they are due, and what a training returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssltransfer.artifacts.files import write_text
+
+ROWS = 100  # of a learning curve
+VALIDATIONS = 20  # along a training
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Result of a training, besides the weights.
+
+    Attributes:
+        curve: rows of {step, epoch, lr, loss, ...}, validation values as val_*. In a multi-task training each task has
+            its own, as `name.loss`, and `loss` is the mean over the steps.
+        measured: what varies between equal runs, for run.json: throughput and fraction of time waiting for data.
+    """
+
+    curve: list[dict[str, float]]
+    measured: dict[str, Any]
+
+    def summary(self, chance_loss: float) -> dict[str, float]:
+        """The last value of each column, and the chance-level loss."""
+        last: dict[str, float] = {}
+        for row in self.curve:
+            last |= row
+        return last | {"chance_loss": chance_loss}
+
+
+class MeanMeter:
+    """Mean of each named value over the steps in which it occurred.
+
+    Attributes:
+        sums: name -> [sum, number of steps]; the state.
+    """
+
+    def __init__(self, sums: dict[str, list[float]] | None = None):
+        self.sums = sums or {}
+
+    def update(self, values: Mapping[str, float]) -> None:
+        """Add the values of one step."""
+        for name, value in values.items():
+            total, count = self.sums.get(name, [0.0, 0])
+            self.sums[name] = [total + value, count + 1]
+
+    def means(self) -> dict[str, float]:
+        """The mean of each value."""
+        return {name: total / count for name, (total, count) in self.sums.items()}
+
+
+class Curve:
+    """Rows of a learning curve: about `ROWS` in a training, `VALIDATIONS` of them with validation values.
+
+    Args:
+        total: steps of the training.
+
+    Attributes:
+        rows: the rows so far.
+        meter: values since the last row.
+    """
+
+    def __init__(self, total: int):
+        self.total = total
+        self.rows: list[dict[str, float]] = []
+        self.meter = MeanMeter()
+        self._every = max(1, total // ROWS)
+
+    def row_due(self, before: int, done: int) -> bool:
+        """Whether a row is due after `done` steps, when the last check was after `before` steps."""
+        return self._due(self._every, before, done)
+
+    def validation_due(self, before: int, done: int) -> bool:
+        """Whether that row has validation values."""
+        return self._due(self._every * max(1, ROWS // VALIDATIONS), before, done)
+
+    def _due(self, interval: int, before: int, done: int) -> bool:
+        return done // interval > before // interval or done == self.total
+
+    def add_row(self, row: dict[str, float]) -> None:
+        """Append a row. The means of the next one start anew."""
+        self.rows.append(row)
+        self.meter = MeanMeter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows, and the sums of the next row."""
+        return {"rows": self.rows, "sums": self.meter.sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self.rows, self.meter = state["rows"], MeanMeter(state["sums"])
+
+    def write(self, file: Path) -> None:
+        """Write the rows as JSON lines."""
+        write_text(file, "".join(json.dumps(row, sort_keys=True) + "\n" for row in self.rows))
+
+
+def describe_losses(row: Mapping[str, float], chance_losses: Mapping[str, float]) -> str:
+    """Losses of a row beside the chance-level losses by column, such as "loss 2.100 (chance 2.079)"."""
+    shown = [name for name in chance_losses if name in row]
+    return ", ".join(f"{name.replace('.', ' ')} {row[name]:.3f} (chance {chance_losses[name]:.3f})" for name in shown)
