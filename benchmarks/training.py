@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.harness import images
-from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Setting, interleave
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet50, Vgg16
 from ssltransfer.config.entities import Student
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.planning.networks import flops
 from ssltransfer.stages import cache
-from ssltransfer.tasks.distillation.classifier import Classifier
+from ssltransfer.tasks.supervised import Classifier
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import build_optimizer
@@ -71,7 +71,7 @@ def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comp
             loss.backward()
             optimizer.step()
 
-    samples = in_turns({OURS: ours, BARE: bare}, setting.rounds)
+    samples = interleave({OURS: ours, BARE: bare}, setting.rounds)
     case = f"{backbone.slug}, {steps} steps of {batch}, {setting.threads} threads"
     work = steps * batch
     paces = {f"training/{backbone.name}": (BARE, 3 * flops(backbone, include_top=True) * work)}
