@@ -19,7 +19,7 @@ import benchmarks
 from benchmarks.harness import machine, tables
 from benchmarks.harness.measure import NotRun, Result, Setting, run_benchmark, run_in_process
 from ssltransfer.config import read_config
-from ssltransfer.planning import Machine, measured, print_plan
+from ssltransfer.planning import Machine, measured, print_estimate
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "performance.md"
@@ -72,7 +72,7 @@ def plans(results: Path) -> str:
         for node in (measured(results), Machine()):
             printed = io.StringIO()
             with redirect_stdout(printed):
-                print_plan(config, node)
+                print_estimate(config, node)
             summary = printed.getvalue()[printed.getvalue().rindex("\nstage ") :].strip()
             parts.append(f"`config/{paper}.yaml`:\n\n" + textwrap.indent(summary, "    ") + "\n")
     return "\n".join(parts)

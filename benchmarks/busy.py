@@ -78,6 +78,7 @@ def _train_beside(loops: int, variables: Mapping[str, str], index: Path, steps: 
 def train(path: str, steps: str, threads: str) -> None:
     """Train on the index at `path` and print the seconds of the steps."""
     index = read_index(Path(path))
+    index = index.with_labels(np.arange(len(index), dtype=np.int32) % CLASSES, [str(label) for label in range(CLASSES)])
     spec = Student.model_validate(
         {
             "method": "supervised",
@@ -86,7 +87,7 @@ def train(path: str, steps: str, threads: str) -> None:
             "schedule": {"steps": int(steps), "batch_size": BATCH, "lr": 0.01},
         }
     )
-    task = Classifier(spec, np.arange(len(index)) % CLASSES, None, CLASSES)
+    task = Classifier(spec, CLASSES)
     with tempfile.TemporaryDirectory() as folder:
         devices = plan_devices(int(threads))
         fitted = fit(task, index, spec.schedule, seed=0, folder=Path(folder), devices=devices)

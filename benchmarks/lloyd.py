@@ -10,7 +10,7 @@ import torch
 from benchmarks.harness.measure import OURS, Comparison, Figure, Setting, interleave
 from benchmarks.harness.upper_bounds import product
 from ssltransfer.kmeans import PointLoader
-from ssltransfer.kmeans.lloyd import TorchStep
+from ssltransfer.kmeans.update import TorchStep
 
 DEVICES = ("cpu", "cuda")
 GOAL, SECONDS = 0.6, 15.0

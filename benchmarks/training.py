@@ -50,7 +50,8 @@ def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comp
         }
     )
     devices = plan_devices(setting.threads)
-    task = Classifier(spec, np.arange(len(index)) % CLASSES, None, CLASSES)
+    index = index.with_labels(np.arange(len(index), dtype=np.int32) % CLASSES, [str(label) for label in range(CLASSES)])
+    task = Classifier(spec, CLASSES)
     optimizer = build_optimizer(task, spec.schedule)
     resident = torch.rand(batch, 3, backbone.img_size, backbone.img_size, device=setting.device)
     if setting.device == "cuda":

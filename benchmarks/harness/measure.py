@@ -57,7 +57,7 @@ class Comparison:
         samples: contender -> seconds of each round; `OURS` is one of them.
         goals: baseline -> how many times as fast ours should be; None: no goal.
         upper_bounds: contenders that only do the unavoidable part of the work.
-        paces: what `ssltransfer plan --measured` uses: name -> contender, and amount that one call of it does.
+        paces: speeds for `ssltransfer estimate --benchmark-results`: name -> contender, amount of work in one call.
     """
 
     case: str

@@ -75,15 +75,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     stage.add_argument("--data", type=Path, nargs="*", metavar="INDEX", help="index of the training images")
     stage.add_argument("--val", type=Path, nargs="*", metavar="INDEX", help="index of validation images")
-    stage.add_argument("--members", type=Path, nargs="*", metavar="INDEX", help="indexes of several tasks' own data")
+    stage.add_argument("--task-data", type=Path, nargs="*", metavar="INDEX", help="indexes of several tasks' own data")
     stage.add_argument("--model", type=Path, nargs="*", metavar="MANIFEST", help="the pretext that a snapshot is of")
-    stage.set_defaults(call=_run("pretext", "config.entities:Pretext", one=("data", "val", "model"), many=("members",)))
+    stage.set_defaults(
+        call=_run("pretext", "config.entities:Pretext", one=("data", "val", "model"), many=("task_data",))
+    )
 
     stage = _stage(commands, "features", "model and index -> a feature store (Zarr) and manifest.json")
     stage.add_argument("--model", type=Path, required=True, metavar="MANIFEST", help="manifest of the model")
     stage.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index of the images")
-    stage.add_argument("--part", metavar="3/8", help="only this part of the work; --output is a file of its own then")
-    stage.set_defaults(call=_run("features", "config.entities:Features", plain=("model", "data", "part")))
+    stage.add_argument("--shard", metavar="3/8", help="only this shard of the work; --output is a file of its own then")
+    stage.set_defaults(call=_run("features", "config.entities:Features", plain=("model", "data", "shard")))
 
     stage = _stage(commands, "cluster", "features -> centroids, curve.jsonl, manifest.json")
     stage.add_argument("--features", type=Path, required=True, metavar="MANIFEST", help="manifest of the features")
@@ -116,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     stage.set_defaults(
         call=_run(
             "evaluate",
-            "config.entities:Measurement",
+            "config.entities:EvaluationSpec",
             plain=("model", "test"),
             one=("train", "train_features", "test_features"),
         )
@@ -128,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
         stage.add_argument(f"--{kind}", type=Path, nargs="*", metavar="FILE", help=f"the {kind} to show")
     stage.set_defaults(call=_run("report", "config.entities:Report", many=kinds))
 
-    _house(commands)
+    _add_utility_commands(commands)
     return parser
 
 
@@ -193,18 +195,22 @@ def _index(given: argparse.Namespace) -> None:
         run(spec, output=given.output, threads=given.threads)
 
 
-def _house(commands: Any) -> None:
+def _add_utility_commands(commands: Any) -> None:
     """Commands for finding one's way and for keeping house."""
     parser = commands.add_parser("list", help="what there is: formats, backbones, tasks, methods, protocols")
     parser.add_argument("what", choices=("formats", "backbones", "tasks", "methods", "protocols"))
     parser.set_defaults(call=lambda given: import_module("ssltransfer.registry_list").print_list(given.what))
 
-    parser = commands.add_parser("plan", help="a configuration's named things, what they hang on, what they will cost")
+    parser = commands.add_parser(
+        "estimate", help="a configuration's named things, what they hang on, what they will cost"
+    )
     parser.add_argument("config", type=Path)
     parser.add_argument("--tflops", type=float, default=30.0, help="what one device sustains (default: 30)")
     parser.add_argument("--cores", type=int, help="CPU cores that decode for a device (default: 16)")
-    parser.add_argument("--measured", type=Path, help="results.json of the benchmarks: paces instead of assumptions")
-    parser.set_defaults(call=_plan)
+    parser.add_argument(
+        "--benchmark-results", type=Path, help="results.json of the benchmarks: paces instead of assumptions"
+    )
+    parser.set_defaults(call=_estimate)
 
     parser = commands.add_parser(
         "export", help="a model for use without this package, with a card that says what it is"
@@ -220,11 +226,15 @@ def _house(commands: Any) -> None:
     parser.set_defaults(call=_clean)
 
 
-def _plan(given: argparse.Namespace) -> None:
-    from ssltransfer.planning import Machine, measured, print_plan
+def _estimate(given: argparse.Namespace) -> None:
+    from ssltransfer.planning import Machine, measured, print_estimate
 
-    machine = measured(given.measured, given.cores) if given.measured else Machine(given.tflops, given.cores or 16)
-    print_plan(read_config(given.config), machine)
+    machine = (
+        measured(given.benchmark_results, given.cores)
+        if given.benchmark_results
+        else Machine(given.tflops, given.cores or 16)
+    )
+    print_estimate(read_config(given.config), machine)
 
 
 def _export(given: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ def test_parts_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Pat
     output = manifest(tmp_path).output
 
     def part(name: str) -> WorkDir:
-        return WorkDir("cluster", output, '{"k":1}', {}, part=name)
+        return WorkDir("cluster", output, '{"k":1}', {}, shard=name)
 
     with part("1-of-2") as first, part("2-of-2") as second:
         assert first.folder == second.folder == manifest(tmp_path).folder

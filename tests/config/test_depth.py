@@ -22,7 +22,7 @@ pretexts:
   caffe: {task: random, backbone: caffenet}
   hog: {task: hog, backbone: hog-words, data: a-train}
 evaluations:
-  depth: {protocol: depth, models: [res, caffe], train: rooms, test: others, controls: [random]}
+  depth: {protocol: depth, models: [res, caffe], train: rooms, test: others, baselines: [random]}
   frozen: {protocol: frozen-block3, models: [res], train: a-train, test: a-val}
 """
 

@@ -19,7 +19,7 @@ datasets:
 pretexts:
   net: {task: random, backbone: BACKBONE}
 evaluations:
-  det: {protocol: PROTOCOL, models: [net], controls: [], train: voc-train, test: voc-test}
+  det: {protocol: PROTOCOL, models: [net], baselines: [], train: voc-train, test: voc-test}
 """
 
 

@@ -32,7 +32,7 @@ def test_every_combination_of_the_tables_is_there(config: Config):
     assert tables == {name for name in references() if name.startswith("doersch2017-")}
     for table in config.report.tables:
         if table.reference and "4" not in table.title and "5" not in table.title:
-            assert set(table.paper_rows.values()) == set(references()[table.reference].rows)
+            assert set(table.reference_rows.values()) == set(references()[table.reference].rows)
 
 
 def test_all_tasks_get_the_same_compute(config: Config):
@@ -44,7 +44,7 @@ def test_all_tasks_get_the_same_compute(config: Config):
 
 
 def test_videos_are_an_input_of_what_learns_from_them(config: Config):
-    assert config.pretexts["all"].members_data == ("videos",) and config.pretexts["rp-col"].members_data == ()
+    assert config.pretexts["all"].task_datasets == ("videos",) and config.pretexts["rp-col"].task_datasets == ()
     parts = config.pretexts["all"].parts
     assert parts["ms"].data == "videos" and parts["ms"].val is None and parts["rp"].val == "imagenet-val"
 

@@ -12,7 +12,7 @@ import yaml
 from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.backbones import BACKBONES, BackboneOptions
 from ssltransfer.config.backbones.libraries import LibraryModel
-from ssltransfer.config.entities import Measurement, Pretext, Student
+from ssltransfer.config.entities import EvaluationSpec, Pretext, Student
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -94,13 +94,13 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("report", {"tables": [{"title": "t", "columns": ["nn"], "rows": ["jgi"]}]}, "'jgi'; did you mean 'jig'?"),
         (
             "report",
-            {"tables": [{"title": "t", "columns": ["nn"], "averaged": {"mine": "cc-s*"}}]},
+            {"tables": [{"title": "t", "columns": ["nn"], "aggregate": {"mine": "cc-s*"}}]},
             "report.tables: 't': no model of its columns is called 'cc-s*'",
         ),
         (
             "report",
-            {"tables": [{"title": "t", "columns": ["nn"], "averaged": {"jig": "cc"}}]},
-            "averaged.jig is the name of a model; give the row another one.",
+            {"tables": [{"title": "t", "columns": ["nn"], "aggregate": {"jig": "cc"}}]},
+            "aggregate.jig is the name of a model; give the row another one.",
         ),
     ],
 )
@@ -200,7 +200,7 @@ def test_whether_features_are_stored_is_no_property_of_the_clusters() -> None:
     """The clustering is not made again; what is clustered is stored in any case, other data sets are not."""
     alone = changed("evaluations", {})
     stored = complete(alone)
-    alone["clusters"]["jig-k"]["stored"] = False
+    alone["clusters"]["jig-k"]["store_features"] = False
     config = complete(alone)
     assert config.clusters["jig-k"].canonical() == stored.clusters["jig-k"].canonical()
     assert config.labels() == stored.labels() == {("jig-k", "a-train"), ("jig-k", "b")}
@@ -240,7 +240,7 @@ def test_another_model_does_not_change_what_is_measured_of_the_others() -> None:
     before = complete(BASE).evaluations["nn"].measurement
     content = changed("evaluations/nn/models", ["cc"])
     assert complete(content).evaluations["nn"].measurement.canonical() == before.canonical()
-    assert Measurement.parse(before.canonical()) == before
+    assert EvaluationSpec.parse(before.canonical()) == before
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "config").glob("*.yaml")), ids=lambda path: path.stem)
@@ -255,7 +255,7 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("datasets:\n  a: {format: folder, root: x}\n  a: {format: folder, root: y}\n")
-    with pytest.raises(ConfigError, match="line 2: the key 'a' stands twice"):
+    with pytest.raises(ConfigError, match="line 2: duplicate key 'a'"):
         read_config(tmp_path / "c.yaml")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from ssltransfer.config import complete
-from ssltransfer.config.entities import Document
+from ssltransfer.config.entities import ConfigFile
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.sweeps import expand
 
@@ -29,7 +29,7 @@ def test_sweep_adds_an_entry_per_value() -> None:
 
 
 def test_every_section_has_a_paragraph() -> None:
-    assert re.findall(r"^\*\*`(\w+)`\*\*", TEXT, re.MULTILINE) == list(Document.model_fields)
+    assert re.findall(r"^\*\*`(\w+)`\*\*", TEXT, re.MULTILINE) == list(ConfigFile.model_fields)
 
 
 def test_every_key_of_a_schedule_is_explained() -> None:

@@ -10,9 +10,9 @@ from sklearn.cluster import KMeans
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.kmeans import ArraySource, PointLoader, SubsetSource, kmeans
 from ssltransfer.kmeans import points as points_module
+from ssltransfer.kmeans.assignment import NearestCentroid
 from ssltransfer.kmeans.init import first_centroids
-from ssltransfer.kmeans.lloyd import ClusterSums
-from ssltransfer.kmeans.nearest import Nearest
+from ssltransfer.kmeans.update import ClusterSums
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def blobs(n=2000, dims=24, centers=40, seed=0, spread=2.0):
 
 
 def nearest(centroids, x):
-    return Nearest(centroids, len(x))(x, (x * x).sum(1))
+    return NearestCentroid(centroids, len(x))(x, (x * x).sum(1))
 
 
 def points_of(x, k=2, **options):
@@ -45,8 +45,22 @@ class Chunks(ArraySource):
         return super().read(span).copy()
 
 
+def test_kmeans_by_hand():
+    """0, 2, 10 and 14 with centroids 0 and 10: objective 0 + 4 + 0 + 16, means 1 and 12; then 1 + 1 + 4 + 4."""
+    x = np.array([[0.0], [2], [10], [14]], np.float32)
+    found = kmeans(ArraySource(x), 2, init=np.array([[0.0], [10]], np.float32), tolerance=0)
+    assert found.centroids.tolist() == [[1.0], [12.0]] and found.labels.tolist() == [0, 0, 1, 1]
+    assert [row["objective"] for row in found.curve] == [20.0, 10.0] and found.objective == 10.0
+    assert found.distances.tolist() == [1.0, 1.0, 4.0, 4.0] and found.sizes.tolist() == [2, 2]
+
+
+def test_point_loader_normalizes_rows_by_hand():
+    rows = points_of(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32), 1, normalize=True).take(np.array([0, 1]))
+    torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
+
+
 @pytest.mark.parametrize(("dims", "k", "seed"), [(24, 30, 0), (3, 50, 1), (600, 20, 2)])
-def test_objective_is_that_of_scikit_learn_from_the_same_start(dims, k, seed):
+def test_kmeans_matches_scikit_learn_from_the_same_centroids(dims, k, seed):
     x = blobs(dims=dims, seed=seed)
     init = x[:k]
     ours = kmeans(ArraySource(x), k, init=init, iterations=300, tolerance=0)
@@ -57,14 +71,14 @@ def test_objective_is_that_of_scikit_learn_from_the_same_start(dims, k, seed):
     assert ours.sizes.tolist() == np.bincount(ours.labels, minlength=k).tolist()
 
 
-def test_points_that_are_kept_are_read_as_often_however_many_the_iterations():
+def test_point_loader_reads_kept_points_once():
     few, many = (Chunks(blobs(1000), 100) for _ in range(2))
     kmeans(few, 30, iterations=1, tolerance=0)
     kmeans(many, 30, iterations=9, tolerance=0)
     assert few.reads == many.reads
 
 
-def test_what_was_converted_is_read_again_to_be_converted_otherwise():
+def test_center_discards_converted_points():
     x = blobs(1000)
     source = Chunks(x, 100)
     points = PointLoader(source, 2, normalize=False, device=CPU, budget=1 << 30, where="x")
@@ -77,7 +91,7 @@ def test_what_was_converted_is_read_again_to_be_converted_otherwise():
 
 
 @pytest.mark.parametrize("rows", [1, 7, 100])
-def test_some_rows_of_a_source_are_a_source(rows):
+def test_subset_source_reads_its_rows(rows):
     x = blobs(100)
     ids = np.flatnonzero(np.random.default_rng(0).random(100) < 0.3)
     some = SubsetSource(Chunks(x, rows), ids)
@@ -86,7 +100,7 @@ def test_some_rows_of_a_source_are_a_source(rows):
         assert (some.read(slice(start, start + some.rows)) == x[ids[start : start + some.rows]]).all()
 
 
-def test_every_iteration_is_lloyds():
+def test_kmeans_every_iteration_matches_lloyd():
     """Ten lines of float64 as the reference, for the curve and the centroids."""
     x = blobs(500, 8)
     centroids = x[:12].astype(np.float64)
@@ -103,7 +117,7 @@ def test_every_iteration_is_lloyds():
     np.testing.assert_allclose(ours.centroids, centroids, atol=1e-5)
 
 
-def test_faiss_agrees():
+def test_faiss_matches_torch():
     x = blobs()
     ours = kmeans(ArraySource(x), 30, init=x[:30], iterations=20, tolerance=0)
     theirs = kmeans(ArraySource(x), 30, init=x[:30], iterations=20, tolerance=0, backend="faiss")
@@ -122,7 +136,7 @@ def test_faiss_uses_all_points():
     assert ours.objective == pytest.approx(reference.inertia_, rel=1e-4)
 
 
-def test_objective_never_rises_and_threads_do_not_matter():
+def test_kmeans_objective_never_rises_for_any_number_of_threads():
     x = blobs(3000, 200)
     runs = []
     threads = torch.get_num_threads()
@@ -141,7 +155,7 @@ def test_objective_never_rises_and_threads_do_not_matter():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_memory_does_not_change_a_bit(dtype, normalize, monkeypatch):
+def test_kmeans_gives_equal_bits_for_any_memory_budget(dtype, normalize, monkeypatch):
     monkeypatch.setitem(points_module.BLOCK_FLOATS, "cpu", 1 << 13)
     x = blobs(4000, 32).astype(dtype)
     results, reads = [], []
@@ -161,7 +175,7 @@ def test_memory_does_not_change_a_bit(dtype, normalize, monkeypatch):
         assert other.curve == kept.curve
 
 
-def test_normalize_is_clustering_of_unit_rows():
+def test_kmeans_with_normalize_clusters_unit_rows():
     x = blobs()
     x[7] = 0
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
@@ -172,7 +186,7 @@ def test_normalize_is_clustering_of_unit_rows():
 
 
 @pytest.mark.parametrize("how", ["random", "k-means++"])
-def test_starts_are_different_points_as_the_seed_says(how):
+def test_first_centroids_are_distinct_and_a_function_of_the_seed(how):
     x = np.repeat(blobs(60, 5), 20, axis=0)
     points = points_of(x, 60)
     first = first_centroids(points, 60, how, seed=4)
@@ -183,7 +197,7 @@ def test_starts_are_different_points_as_the_seed_says(how):
     assert not torch.equal(few, first_centroids(points, 5, how, seed=5))
 
 
-def test_random_start_is_uniform():
+def test_random_init_is_uniform():
     x = np.arange(50, dtype=np.float32)[:, None]
     points = points_of(x, 10)
     counts = np.zeros(50)
@@ -208,7 +222,7 @@ def test_plus_plus_draws_by_squared_distance():
         assert (drawn == far).mean() == pytest.approx(share, abs=4 * (share * (1 - share) / len(drawn)) ** 0.5)
 
 
-def test_plus_plus_starts_better():
+def test_plus_plus_starts_with_a_lower_objective():
     x = blobs(3000, 10, centers=30, spread=20)
     means = {
         how: np.mean(
@@ -219,7 +233,7 @@ def test_plus_plus_starts_better():
     assert means["k-means++"] < 0.9 * means["random"]
 
 
-def test_a_start_among_principal_components_ends_no_worse():
+def test_pca_init_ends_with_no_higher_objective():
     """And sooner: few iterations in all dimensions are left."""
     x = blobs(4000, 200, centers=60, spread=0.5)
     found = {
@@ -234,20 +248,20 @@ def test_a_start_among_principal_components_ends_no_worse():
     assert again.centroids.tobytes() == found["pca"][2].centroids.tobytes()
 
 
-def test_half_precision_points_are_clustered_alike():
+def test_half_precision_points_get_the_same_sums():
     """What CUDA does with float16 features, on a CPU: products of halves, everything else in float32 and above."""
     x = (blobs(3000, 64, spread=1) * 100).astype(np.float16)
     points, offset = points_of(x, 30), torch.from_numpy(x[:100].astype(np.float32)).mean(0)
     points.center(offset, torch.float16, 0.5)
     centroids = torch.from_numpy(x[:30].astype(np.float32))
-    half = Nearest((centroids - offset) * 0.5, points.step, torch.float16)
+    half = NearestCentroid((centroids - offset) * 0.5, points.step, torch.float16)
     sums = ClusterSums(30, 64, CPU)
     labels, distances = torch.empty(3000, dtype=torch.int64), torch.empty(3000)
     for span, rows in points:
         assert rows.dtype == torch.float16
         labels[span], distances[span] = half(rows, torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32) ** 2)
         sums.add(labels[span], rows)
-    sums.whole()
+    sums.flush()
     exact = ((x[:, None].astype(np.float64) - x[None, :30].astype(np.float64)) ** 2).sum(2)
     assert (exact.argmin(1) == labels.numpy()).mean() > 0.998
     np.testing.assert_allclose(distances.numpy() * 4, exact.min(1), rtol=2e-2, atol=exact.mean() * 1e-3)
@@ -256,7 +270,7 @@ def test_half_precision_points_are_clustered_alike():
     np.testing.assert_allclose(means.numpy(), expected, atol=0.3)
 
 
-def test_farthest_refills_as_scikit_learn_does():
+def test_farthest_matches_scikit_learn():
     x = blobs(800, 6, centers=10)
     init = np.concatenate([x[:6], np.full((3, 6), 1e3, np.float32)])  # three centroids that no point is near
     ours = kmeans(ArraySource(x), 9, init=init, iterations=300, tolerance=0)
@@ -267,20 +281,20 @@ def test_farthest_refills_as_scikit_learn_does():
     assert ours.objective == pytest.approx(theirs.inertia_, rel=1e-6)
 
 
-def test_farthest_takes_ties_by_the_lowest_sample():
+def test_farthest_breaks_ties_by_the_lowest_sample():
     x = np.array([[0.0], [0.0], [5.0], [-5.0], [-5.0], [5.0]], np.float32)
     found = kmeans(ArraySource(x), 2, init=np.array([[0.0], [100.0]], np.float32), iterations=1)
     # Sample 2 (at 5) leaves; the other five have mean -1.
     assert found.centroids[:, 0].tolist() == [-1.0, 5.0]
 
 
-def test_farthest_does_not_put_equal_points_into_two_clusters():
+def test_farthest_skips_equal_points():
     x = np.array([[0.0], [0.2], [9.0], [9.0], [9.0], [-7.0], [-7.0]], np.float32)
     found = kmeans(ArraySource(x), 3, init=np.array([[0.0], [100.0], [200.0]], np.float32), iterations=20)
     assert sorted(found.centroids[:, 0].tolist()) == pytest.approx([-7.0, 0.1, 9.0], abs=1e-5)
 
 
-def test_keep_leaves_the_centroid_and_error_ends():
+def test_empty_clusters_keep_and_error():
     x = blobs(300, 4)
     init = np.concatenate([x[:4], np.full((1, 4), 1e3, np.float32)])
     kept = kmeans(ArraySource(x), 5, init=init, empty="keep")
@@ -294,15 +308,15 @@ def test_keep_leaves_the_centroid_and_error_ends():
         kmeans(ArraySource(x), 5, init=init, empty="keep", backend="faiss")
 
 
-def test_why_it_stops():
+def test_kmeans_reports_why_it_stopped():
     x = blobs()
-    assert kmeans(ArraySource(x), 30, iterations=2, tolerance=0).stopped == "iterations used up"
+    assert kmeans(ArraySource(x), 30, iterations=2, tolerance=0).stopped == "maximum number of iterations"
     few = kmeans(ArraySource(blobs(spread=20)), 40, init=blobs(spread=20)[:40], iterations=99, tolerance=0.01)
     assert few.stopped == "less than 0.01 of the points moved"
     assert [row["moved"] < 0.01 * 2000 for row in few.curve] == [False] * (len(few.curve) - 1) + [True]
     shapeless = np.random.default_rng(0).normal(size=(2000, 24)).astype(np.float32)
     loose = kmeans(ArraySource(shapeless), 30, iterations=99, tolerance=0.01)
-    assert loose.stopped == "the objective fell by less than 0.01 of itself"
+    assert loose.stopped == "the objective decreased by less than 0.01 of its value"
     falls = [1 - after["objective"] / before["objective"] for before, after in pairwise(loose.curve)]
     assert [fall < 0.01 for fall in falls] == [False] * (len(falls) - 1) + [True]
     assert "objective" in kmeans(ArraySource(x), 30, iterations=99, tolerance=0, backend="faiss").stopped
@@ -312,33 +326,33 @@ def test_why_it_stops():
 @pytest.mark.parametrize(
     ("x", "k", "said"),
     [
-        (blobs(5, 3), 6, "the images: 6 clusters of 5 points cannot be"),
+        (blobs(5, 3), 6, "the images: cannot form 6 clusters from 5 points"),
         (np.ones((50, 3), np.float32), 2, "the images: of 50 points all are equal"),
         (np.repeat(blobs(4, 3), 30, axis=0), 6, "the images: of 120 points only 4 differ"),
     ],
 )
-def test_degenerate_points_are_refused(how, x, k, said):
+def test_kmeans_refuses_degenerate_points(how, x, k, said):
     with pytest.raises(ArtifactError, match=said):
         kmeans(ArraySource(x), k, init=how, where="the images")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("backend", ["torch", "faiss"])
-def test_a_value_that_is_no_number_names_its_sample(value, backend):
+def test_kmeans_refuses_values_that_are_not_finite(value, backend):
     x = blobs(3000, 8)
     x[2345, 3] = value
     with pytest.raises(ArtifactError, match="the images: sample 2345 "):
         kmeans(Chunks(x, 700), 4, backend=backend, where="the images")
 
 
-def test_k_equal_to_n_puts_each_point_alone():
+def test_kmeans_with_k_equal_to_n():
     x = blobs(40, 3)
     found = kmeans(ArraySource(x), 40)
     assert sorted(found.labels.tolist()) == list(range(40))
     assert found.objective == pytest.approx(0, abs=1e-9)
 
 
-def test_too_little_memory_is_refused_at_once(monkeypatch):
+def test_kmeans_refuses_too_little_memory(monkeypatch):
     with pytest.raises(ArtifactError, match=r"the images: 4 clusters in 8 dimensions need .* budget is 0 MB"):
         kmeans(ArraySource(blobs(100, 8)), 4, budget=1000, where="the images")
     monkeypatch.setitem(points_module.BLOCK_FLOATS, "cpu", 1 << 12)
@@ -347,7 +361,7 @@ def test_too_little_memory_is_refused_at_once(monkeypatch):
         kmeans(Chunks(x, 200), 2, budget=x.nbytes - 1, backend="faiss")
 
 
-def test_labels_are_exact_where_products_are_not():
+def test_nearest_centroid_decides_near_ties_exactly():
     """Pairs of centroids differ in their last digits; float64 tells which is nearer."""
     rng = np.random.default_rng(5)
     half = rng.normal(size=(30, 700))
@@ -360,7 +374,7 @@ def test_labels_are_exact_where_products_are_not():
     assert (plain != truth).mean() > 0.05  # otherwise this would show nothing
 
 
-def test_ties_go_to_the_lowest_cluster():
+def test_nearest_centroid_breaks_ties_by_the_lowest_cluster():
     rng = np.random.default_rng(6)
     centroids = rng.normal(size=(37, 65)).astype(np.float32)
     doubled = np.concatenate([centroids, centroids[::-1], centroids])
@@ -374,7 +388,7 @@ def test_ties_go_to_the_lowest_cluster():
 
 
 @pytest.mark.parametrize("k", [3, 5000])
-def test_sums_of_a_block(k):
+def test_cluster_sums_of_a_block(k):
     rng = np.random.default_rng(7)
     x, labels = rng.normal(size=(1000, 9)).astype(np.float32), rng.integers(k, size=1000)
     expected = np.zeros((k, 9))
@@ -382,12 +396,12 @@ def test_sums_of_a_block(k):
     sums = ClusterSums(k, 9, CPU)
     for rows in np.array_split(np.arange(1000), 3):
         sums.add(torch.from_numpy(labels[rows]), torch.from_numpy(x[rows]))
-    sums.whole()
+    sums.flush()
     np.testing.assert_allclose(sums.rows.numpy(), expected, atol=1e-4)
     assert sums.counts.tolist() == np.bincount(labels, minlength=k).tolist()
 
 
-def test_take_keeps_the_order_asked_for():
+def test_take_keeps_the_requested_order():
     x = blobs(1000, 4)
     points = PointLoader(Chunks(x, 128), 2, normalize=False, device=CPU, budget=1 << 30, where="x")
     ids = np.array([999, 3, 500, 3, 127, 128])

@@ -1,4 +1,4 @@
-"""k-means by two processes is that of one."""
+"""k-means by two processes equals that by one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def by_ranks(folder: Path, init: str, world: int) -> dict[str, np.ndarray]:
     commands = [[sys.executable, str(DRIVER), str(folder), init, str(rank), str(world)] for rank in range(world)]
     running = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for words in commands]
     for process in running:
-        _, said = process.communicate(timeout=200)
-        assert process.returncode == 0, said
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
     found = [dict(np.load(folder / f"{rank}.npz")) for rank in range(world)]
     for other in found[1:]:
         for name, values in other.items():
@@ -36,7 +36,7 @@ def by_ranks(folder: Path, init: str, world: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("init", ["random", "pca", "outliers"])
-def test_two_processes_find_what_one_finds(tmp_path: Path, init: str) -> None:
+def test_kmeans_by_two_processes_equals_one(tmp_path: Path, init: str) -> None:
     np.save(tmp_path / "points.npy", points())
     one = by_ranks(tmp_path / "one", init, 1)
     two = by_ranks(tmp_path / "two", init, 2)
@@ -50,7 +50,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path, init: str) -> None:
     assert (one["empty"][0] > 0) == (init == "outliers")
 
 
-def test_one_process_of_the_driver_is_a_plain_call(tmp_path: Path) -> None:
+def test_rank_driver_with_one_process_equals_a_plain_call(tmp_path: Path) -> None:
     np.save(tmp_path / "points.npy", points())
     one = by_ranks(tmp_path / "one", "random", 1)
     plain = kmeans(ArraySource(points()), 25, init="random", tolerance=0, seed=1)

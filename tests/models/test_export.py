@@ -186,7 +186,7 @@ def test_what_torch_cannot_write_is_one_sentence(suffix: str, tmp_path: Path) ->
     manifest = model(tmp_path, HogWords(img_size=64, vocabulary_size=16))
     with pytest.raises(ArtifactError) as caught:
         export(manifest, tmp_path / f"net{suffix}")
-    assert "torch cannot write hog-words-64px-16words in this form" in str(caught.value)
+    assert "torch cannot export hog-words-64px-16words in this format" in str(caught.value)
     assert "\n" not in str(caught.value) and not [path for path in tmp_path.iterdir() if path.is_file()]
     assert "1 tensors of hog-words" in export(manifest, tmp_path / "net.pth")
 

@@ -198,11 +198,11 @@ def test_what_is_no_layer_is_refused() -> None:
     with pytest.raises(LayerError, match=r"encoder\.ln gives a tensor of 3 axes, neither a map nor a vector"):
         backbone(noise(1, 3, 64, 64), ["encoder.ln"])
     assert backbone(noise(1, 3, 64, 64))["pool"].shape == (1, 768)
-    with pytest.raises(LayerError, match=r"torchvision has no layer 'head'; it has encoder\.ln, pool"):
+    with pytest.raises(LayerError, match=r"torchvision: no layer 'head'; it has encoder\.ln, pool"):
         backbone(noise(1, 3, 64, 64), ["head"])
     with pytest.raises(LayerError, match="cannot be computed from the layer before"):
         backbone.forward_layer("pool", noise(1, 3))
-    with pytest.raises(LayerError, match="where its cells lie in a image is not known"):
+    with pytest.raises(LayerError, match="the positions of its cells in the image are unknown"):
         Fcn(backbone, 3)
 
 

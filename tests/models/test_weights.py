@@ -59,7 +59,7 @@ def test_a_swapped_file_of_weights_is_refused(tmp_path: Path):
     manifest = written(tmp_path / "one", CaffeNet(**SMALL), seed=1)
     written(tmp_path / "two", CaffeNet(**SMALL), seed=2)
     (tmp_path / "two" / "backbone.safetensors").replace(tmp_path / "one" / "backbone.safetensors")
-    with pytest.raises(ArtifactError, match=r"not the weights that manifest\.json speaks of"):
+    with pytest.raises(ArtifactError, match=r"not the weights of manifest\.json"):
         read_model(manifest)
 
 
@@ -87,5 +87,5 @@ def test_a_file_of_another_architecture_is_refused(tmp_path: Path):
 
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path):
     write_json(tmp_path / "manifest.json", {"stage": "cluster"})
-    with pytest.raises(ArtifactError, match="not a manifest of a model"):
+    with pytest.raises(ArtifactError, match="not the manifest of a model"):
         read_model(tmp_path / "manifest.json")

@@ -23,7 +23,7 @@ from ssltransfer.config.backbones import (
 )
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import CacheOptions
-from ssltransfer.planning import Machine, estimate, print_plan
+from ssltransfer.planning import Machine, estimate, print_estimate
 from ssltransfer.planning.caches import enlarged
 from ssltransfer.planning.costs import FLOW_PIXELS
 from ssltransfer.planning.makespan import jobs_before
@@ -77,7 +77,9 @@ def test_the_papers_plan() -> None:
 
 def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) -> None:
     text = (
-        (REPOSITORY / "config/noroozi2018.yaml").read_text().replace('k: "{k}"\n', 'k: "{k}"\n    stored: false\n', 1)
+        (REPOSITORY / "config/noroozi2018.yaml")
+        .read_text()
+        .replace('k: "{k}"\n', 'k: "{k}"\n    store_features: false\n', 1)
     )
     (tmp_path / "config.yaml").write_text(text)
     stored, passing = (
@@ -93,14 +95,14 @@ def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) 
 
 
 def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    print_plan(read_config(REPOSITORY / "config/noroozi2018.yaml"))
+    print_estimate(read_config(REPOSITORY / "config/noroozi2018.yaml"))
     text = capsys.readouterr().out
     assert "jigsawpp-conv4 on imagenet-train" in text and "24.6 GB" in text and "Assumed, not measured" in text
 
 
 def test_sums_say_where_a_size_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     """Of images in a folder nobody has counted, hours are unknown: less than a second would be believed."""
-    print_plan(read_config(REPOSITORY / "config/compress.yaml"))
+    print_estimate(read_config(REPOSITORY / "config/compress.yaml"))
     rows = {line.split()[0]: line.split()[2:] for line in capsys.readouterr().out.splitlines() if line}
     assert rows["features"][:2] == ["?", "-"] and rows["pretext"][:3] == ["<", "1", "s"]
     assert rows["all"][:3] == [">", "1", "s"] and rows["all"][3] == ">"
@@ -165,7 +167,7 @@ datasets:
   sbd: {format: sbd, root: s, split: train}
   val: {format: voc, root: v, year: "2012", split: val, targets: masks}
 evaluations:
-  seg: {protocol: segmentation, models: [r], train: sbd, test: val, controls: []}
+  seg: {protocol: segmentation, models: [r], train: sbd, test: val, baselines: []}
 pretexts:
   r: {task: random, backbone: caffenet}
 """)

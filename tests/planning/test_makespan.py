@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from ssltransfer.config import read_config
-from ssltransfer.planning import Machine, estimate, wall_hours
-from ssltransfer.planning.costs import Cost
+from ssltransfer.planning import Machine, estimate, makespan_hours
+from ssltransfer.planning.costs import CostEstimate
 from ssltransfer.planning.makespan import NODE, SHARED, jobs_before
 
 PAPER = list(estimate(read_config(Path(__file__).parents[2] / "config/noroozi2018.yaml"), Machine()))
 
 
-def cost(stage: str, name: str, hours: float | None, *needs: str) -> Cost:
-    return Cost(stage, name, needs, hours, None, None)
+def cost(stage: str, name: str, hours: float | None, *needs: str) -> CostEstimate:
+    return CostEstimate(stage, name, needs, hours, None, None)
 
 
 def test_jobs_that_hang_on_nothing_run_side_by_side() -> None:
     jobs = [cost("evaluate", str(hours), hours) for hours in (3.0, 2.0, 1.0)]
-    assert wall_hours(jobs, 1) == 6 and wall_hours(jobs, 2) == 3 and wall_hours(jobs, 64) == 3
+    assert makespan_hours(jobs, 1) == 6 and makespan_hours(jobs, 2) == 3 and makespan_hours(jobs, 64) == 3
 
 
 def test_a_chain_runs_one_after_the_other_and_shares_devices() -> None:
@@ -32,8 +32,8 @@ def test_a_chain_runs_one_after_the_other_and_shares_devices() -> None:
         cost("evaluate", "linear of net", None, "net"),
     ]
     assert jobs_before(chain) == {0: set(), 1: {0, 2}, 2: {0}, 3: {0, 1}, 4: {2}}
-    assert wall_hours(chain, 1) == 29
-    assert wall_hours(chain, 8) == wall_hours(chain, 64) == 1 + 2 + 1 + 0.5
+    assert makespan_hours(chain, 1) == 29
+    assert makespan_hours(chain, 8) == makespan_hours(chain, 64) == 1 + 2 + 1 + 0.5
 
 
 def test_what_most_hangs_on_begins_first() -> None:
@@ -42,7 +42,7 @@ def test_what_most_hangs_on_begins_first() -> None:
         cost("label", "long on images", 1.0),
         cost("evaluate", "after", 3.0, "long", "images"),
     ]
-    assert wall_hours(jobs, 2) == 4
+    assert makespan_hours(jobs, 2) == 4
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8, 64])
@@ -58,7 +58,7 @@ def test_the_papers_plan_keeps_the_bounds_of_list_scheduling(devices: int) -> No
         return longest[job]
 
     critical = max(map(path, range(len(PAPER))))
-    found = wall_hours(PAPER, devices)
+    found = makespan_hours(PAPER, devices)
     assert max(work, critical) * (1 - 1e-9) <= found
     if devices == 1:
         assert found == pytest.approx(work)

@@ -1,16 +1,21 @@
-"""What the tests of the evaluations begin with: models with random weights, indexes of embedded images."""
+"""Inputs of the tests: models with random weights, indexes of synthetic images, contexts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.formats import Synthetic
+from ssltransfer.config.protocols import ProtocolOptions
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import write_model
+from ssltransfer.protocols.base import EvalContext
 from ssltransfer.stages.index import run as make_index
+from ssltransfer.training.devices import plan_devices
 
 BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 
@@ -29,3 +34,10 @@ def make_sets(root: Path, kind: str, splits: dict[str, int], size: int, **option
         make_index(spec, output=root / f"{split}.parquet", threads=1)
     train, test = (root / f"{split}.parquet" for split in splits)
     return train, test
+
+
+def context_of(protocol: ProtocolOptions, train: Index | Path, test: Index | Path, folder: Path) -> EvalContext:
+    """The context of an evaluation on one thread; `folder` takes the place of the model's manifest too."""
+    sets = [one if isinstance(one, Index) else read_index(one) for one in (train, test)]
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b")
+    return EvalContext(spec, folder, *sets, folder, plan_devices(1))

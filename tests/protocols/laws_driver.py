@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ import torch
 
 from ssltransfer import cli
 from ssltransfer.artifacts import features as stores
-from ssltransfer.config.entities import Features, Measurement
-from ssltransfer.protocols import crops, logreg
-from ssltransfer.protocols import probes as heads
+from ssltransfer.config.entities import EvaluationSpec, Features
+from ssltransfer.protocols import crops, logreg, probes
+from ssltransfer.protocols.base import PROTOCOLS
 from ssltransfer.stages import evaluate, features
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.launch import shutdown
@@ -46,7 +45,7 @@ def given(job: Job, output: Path) -> dict[str, Path]:
 def measure(job: Job, output: Path) -> None:
     """One evaluation."""
     threads = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    evaluate.run(Measurement.parse(job["spec"]), output=output, threads=threads, **given(job, output))
+    evaluate.run(EvaluationSpec.parse(job["spec"]), output=output, threads=threads, **given(job, output))
 
 
 def command(job: Job, output: Path) -> None:
@@ -114,7 +113,7 @@ def killed(job: Job) -> Job:
 def main(mode: str, plan: Path) -> None:
     jobs = json.loads(plan.read_text())
     if mode == "pair":
-        crops.BATCH = heads.BATCH = 7  # so that both have batches to test, in turns
+        crops.BATCH = probes.BATCH = 7  # so that both processes have batches to test
     if mode != "kill":
         for job in jobs:
             (measure if mode == "pair" else command)(job, Path(job["output"]))
@@ -122,7 +121,7 @@ def main(mode: str, plan: Path) -> None:
         return
     assert Checkpoint(Path("x")).due(1), "set SSLTRANSFER_CHECKPOINT_STEPS=1"
     for job in jobs:
-        import_module(f"ssltransfer.protocols.{Measurement.parse(job['spec']).protocol.module}")
+        PROTOCOLS[type(EvaluationSpec.parse(job["spec"]).protocol)]
     torch.set_num_threads(1)
     stores.CHUNK_BYTES = 1 << 13
     logreg.SEGMENT = 5

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import ClusterAlignment, Pool
 from ssltransfer.kmeans import ArraySource, kmeans
 from ssltransfer.protocols.cluster_alignment import match, similarities
@@ -23,7 +23,7 @@ def best_by_trying_all(similarity: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("k", "classes"), [(5, 5), (6, 4), (3, 5)])
-def test_agrees_with_all_mappings_tried(rng: np.random.Generator, k: int, classes: int) -> None:
+def test_match_equals_exhaustive_search(rng: np.random.Generator, k: int, classes: int) -> None:
     clusters, labels = rng.integers(0, k, 60), rng.integers(0, classes, 60)
     similarity = similarities(clusters, labels, k, classes)
     for cluster in range(k):
@@ -37,17 +37,17 @@ def test_agrees_with_all_mappings_tried(rng: np.random.Generator, k: int, classe
     assert total == pytest.approx(best_by_trying_all(similarity))
 
 
-def test_an_empty_cluster_divides_nothing_by_zero() -> None:
+def test_similarities_of_empty_cluster_are_zero() -> None:
     similarity = similarities(np.array([0, 0, 2]), np.array([1, 1, 0]), 3, 2)
     assert similarity.tolist() == [[0, 1], [0, 0], [1, 0]]
     assert match(similarity).tolist() == [1, -1, 0]
 
 
-def test_of_a_model_by_hand(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     output = tmp_path / "ca" / "tiny.json"
     protocol = ClusterAlignment(layer="conv4", pool=Pool(max=3), max_iter=3)
     run(
-        Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1)),
+        EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1)),
         model=chain.model,
         train=chain.train,
         test=chain.test,

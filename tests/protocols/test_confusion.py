@@ -40,7 +40,7 @@ def images(rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]
     return truths, [answer.astype(np.uint8) for answer in answers]
 
 
-def test_against_sets_of_pixels(rng: np.random.Generator) -> None:
+def test_confusion_scores_equal_pixel_sets(rng: np.random.Generator) -> None:
     truths, answers = images(rng)
     matrix = sum(confusion(t, a, 6) for t, a in zip(truths, answers, strict=True))
     assert isinstance(matrix, np.ndarray)
@@ -52,7 +52,7 @@ def test_against_sets_of_pixels(rng: np.random.Generator) -> None:
     assert each[3] == 0 and each[4] == 0
 
 
-def test_a_right_answer_is_one_everywhere_and_the_order_is_nothing(rng: np.random.Generator) -> None:
+def test_confusion_of_perfect_prediction_and_any_order(rng: np.random.Generator) -> None:
     truths, answers = images(rng)
     right = sum(confusion(t, np.where(t == 255, 9, t), 10) for t in truths)
     assert isinstance(right, np.ndarray)
@@ -62,7 +62,7 @@ def test_a_right_answer_is_one_everywhere_and_the_order_is_nothing(rng: np.rando
     assert np.array_equal(forth, back)
 
 
-def test_the_guess_names_the_background_everywhere(rng: np.random.Generator) -> None:
+def test_all_background_is_chance_level(rng: np.random.Generator) -> None:
     truths, answers = images(rng)
     matrix = sum(confusion(t, a, 6) for t, a in zip(truths, answers, strict=True))
     chance_level = sum(confusion(t, np.zeros_like(t), 6) for t in truths)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inputs import make_model, make_sets
+from inputs import context_of, make_model, make_sets
 from matplotlib import colormaps
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, HogWords, ResNet18, ResNet101V2, Vgg16
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.formats import Rgbd
 from ssltransfer.config.protocols import Depth
 from ssltransfer.config.schedule import Schedule
@@ -25,12 +25,10 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols import depth
-from ssltransfer.protocols.base import EvalContext
 from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
-from ssltransfer.training.devices import plan_devices
 
 NARROW = ResNet18(width_mult=0.125, img_size=64)
 FINE = {"resize": (48, 64), "crop": (42, 60), "decoder_dim": 32}
@@ -44,7 +42,7 @@ def task_of(options: BackboneOptions, *, include_top: bool = True, **protocol: o
     return DepthTask(model, Depth(**protocol), Median(3.0, 1.0), 0, "m")  # type: ignore[arg-type]
 
 
-def test_the_published_constants() -> None:
+def test_options_match_published_constants() -> None:
     options, schedule = Depth(), Depth().schedule
     assert (options.resize, options.crop, options.scale, options.rotation) == ((240, 320), (228, 304), (1.0, 1.5), 5.0)
     assert (options.color_jitter, options.depth_range, options.hflip, options.decoder_dim) == (
@@ -68,7 +66,7 @@ def test_the_published_constants() -> None:
         ({"depth_range": (0, 10)}, "depth_range .* must be two positive numbers"),
     ],
 )
-def test_options_that_cannot_be_meant(given: dict[str, object], says: str) -> None:
+def test_options_reject_invalid_values(given: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Depth(**given)  # type: ignore[arg-type]
 
@@ -85,7 +83,7 @@ def test_options_that_cannot_be_meant(given: dict[str, object], says: str) -> No
     ],
     ids=lambda value: value.name if isinstance(value, BackboneOptions) else None,
 )
-def test_the_prediction_has_half_the_side_of_the_input(
+def test_task_predicts_half_resolution(
     options: BackboneOptions, protocol: dict[str, object], layer: str, ups: int, side: tuple[int, int]
 ) -> None:
     task = task_of(options, include_top=False, decoder_dim=32, **protocol).eval()
@@ -96,7 +94,7 @@ def test_the_prediction_has_half_the_side_of_the_input(
         assert task.predict(torch.zeros(1, 3, 228, 304)).shape == (1, *side)
 
 
-def test_published_up_projections() -> None:
+def test_task_has_published_up_projections() -> None:
     with torch.device("meta"):
         backbone = build_backbone(ResNet101V2(output_stride=16), include_top=True)
         assert backbone(torch.empty(1, 3, 228, 304), ["block3"])["block3"].shape == (1, 1024, 15, 19)
@@ -115,12 +113,12 @@ def test_published_up_projections() -> None:
         (HogWords(vocabulary_size=8), {}, "m: words is a vector"),
     ],
 )
-def test_layers_without_depth_are_refused(options: BackboneOptions, protocol: dict[str, object], says: str) -> None:
+def test_task_rejects_layers_without_map(options: BackboneOptions, protocol: dict[str, object], says: str) -> None:
     with pytest.raises(LayerError, match=says):
         task_of(options, **protocol)
 
 
-def test_the_whole_backbone_learns_and_the_model_stays(rooms: tuple[Path, Path]) -> None:
+def test_task_trains_whole_backbone_and_keeps_model(rooms: tuple[Path, Path]) -> None:
     backbone = build_backbone(NARROW, include_top=True).eval().requires_grad_(False)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), Median(3.0, 1.0), 0, "m").train()  # type: ignore[arg-type]
@@ -137,7 +135,7 @@ def test_the_whole_backbone_learns_and_the_model_stays(rooms: tuple[Path, Path])
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
-def test_the_first_loss_is_that_of_chance(rooms: tuple[Path, Path]) -> None:
+def test_task_starts_at_chance_loss(rooms: tuple[Path, Path]) -> None:
     median = depth.median_depth(read_index(rooms[0]))
     backbone = build_backbone(NARROW, include_top=True).eval()
     task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()  # type: ignore[arg-type]
@@ -147,7 +145,7 @@ def test_the_first_loss_is_that_of_chance(rooms: tuple[Path, Path]) -> None:
     assert loss == pytest.approx(task.chance_loss, rel=0.15) and task.chance_loss == median.loss
 
 
-def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
+def test_task_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
     found = measured(
         tmp_path, CaffeNet(width_mult=0.25, img_size=64, bn=True, stem_stride=2), rooms, steps=150, lr=0.05
     )
@@ -166,7 +164,7 @@ def test_it_learns_depth(rooms: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_more_rooms_it_learns_more(tmp_path: Path) -> None:
+def test_task_improves_with_more_images(tmp_path: Path) -> None:
     images = make_sets(tmp_path, "rgbd", {"train": 300, "test": 40}, 64, targets="depth")
     found = measured(tmp_path, NARROW.model_copy(update={"width_mult": 0.25}), images, steps=400, lr=0.1)
     assert found.chance is not None and found.mean("d1") > found.chance + 10
@@ -179,14 +177,14 @@ def measured(folder: Path, backbone: BackboneOptions, images: tuple[Path, Path],
     protocol = Depth(**FINE, scale=(1.0, 1.0), rotation=0.0, schedule=schedule)  # type: ignore[arg-type]
     output = folder / "depth" / "m.json"
     given = {"model": make_model(folder / "m", backbone), "train": images[0], "test": images[1], "threads": 1}
-    run(Measurement(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
+    run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
     found = read_metrics(output)
     print({name: round(found.mean(name), 3) for name in found.values}, found.chance, found.details["chance_loss"])
     return found
 
 
-def test_measured_again_it_is_the_same(rooms: tuple[Path, Path], tmp_path: Path) -> None:
-    spec = Measurement(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+def test_evaluate_is_reproducible(rooms: tuple[Path, Path], tmp_path: Path) -> None:
+    spec = EvaluationSpec(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
     model = make_model(tmp_path / "m", NARROW)
     for name in ("one", "two"):
         output = tmp_path / name / "depth" / "m.json"
@@ -206,12 +204,12 @@ class Cut(DepthTask):
             raise KeyboardInterrupt
 
 
-def test_cut_off_and_resumed_it_is_the_same(
+def test_evaluate_resumes_to_same_result(
     rooms: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     model = make_model(tmp_path / "m", NARROW)
-    spec = Measurement(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b")  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b")  # type: ignore[arg-type]
     given = {"model": model, "train": rooms[0], "test": rooms[1], "threads": 1}
     run(spec, output=tmp_path / "whole" / "m.json", **given)  # type: ignore[arg-type]
     monkeypatch.setattr(depth, "DepthTask", Cut)
@@ -222,26 +220,24 @@ def test_cut_off_and_resumed_it_is_the_same(
     assert replace(one, evaluation="") == replace(other, evaluation="")
 
 
-def test_errors_do_not_hang_on_the_size_of_a_batch(
+def test_errors_are_independent_of_batch_size(
     rooms: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of(NARROW, **FINE)
-    spec = Measurement(protocol=task.options, train="a", test="b")
-    train, test = (read_index(path) for path in rooms)
-    given = EvalContext(spec, tmp_path, train, test, tmp_path, plan_devices(1))
+    context = context_of(task.options, *rooms, tmp_path)
     found = []
     for size in (1, 5, 16):
         monkeypatch.setattr(depth, "TEST_BATCH", size)
-        errors, chance_level, drawn = task.test(given)
+        errors, chance_level, drawn = task.test(context)
         assert len(drawn) == 6 and errors.pixels == chance_level.pixels
         found.append(errors.values())
     # A pixel or two of 60,000 at the edge of a factor may fall to either side.
     assert found[0] == pytest.approx(found[1], abs=0.01) and found[1] == pytest.approx(found[2], abs=0.01)
     # Every pixel that has a value and lies in the center.
-    assert 0.85 < errors.pixels / (len(test) * 42 * 60) < 1
+    assert 0.85 < errors.pixels / (len(context.test) * 42 * 60) < 1
 
 
-def test_depth_is_drawn_in_viridis_and_what_is_missing_is_gray() -> None:
+def test_depth_colors_are_viridis_and_gray_for_missing() -> None:
     values = np.array([[1.0, 2.0, 3.0, 0.0, 99.0]])
     found = depth_colors(values, 1.0, 3.0)
     table = (np.array(colormaps["viridis"].colors) * 255).round()
@@ -253,7 +249,7 @@ def test_depth_is_drawn_in_viridis_and_what_is_missing_is_gray() -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_a_real_kitchen(kitchen: Path, tmp_path: Path) -> None:
+def test_evaluate_on_real_images(kitchen: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)
     model = make_model(tmp_path / "m", NARROW.model_copy(update={"width_mult": 0.25}))
@@ -262,7 +258,7 @@ def test_a_real_kitchen(kitchen: Path, tmp_path: Path) -> None:
     )
     output = tmp_path / "depth" / "m.json"
     given = {"model": model, "train": tmp_path / "train.parquet", "test": tmp_path / "test.parquet"}
-    run(Measurement(protocol=protocol, train="a", test="b"), output=output, threads=1, **given)  # type: ignore[arg-type]
+    run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=output, threads=1, **given)  # type: ignore[arg-type]
     found = read_metrics(output)
     print({name: found.mean(name) for name in found.values}, found.chance, found.details["chance_loss"])
     assert found.chance is not None and found.mean("d1") > found.chance + 10

@@ -28,19 +28,19 @@ def plain_berhu(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([e if e <= c else (e * e + c * c) / (2 * c) for e in errors]))
 
 
-def test_berhu_is_the_plain_one() -> None:
+def test_berhu_equals_plain_loop() -> None:
     predicted, truth = maps()
     assert float(berhu(predicted, truth)) == pytest.approx(plain_berhu(predicted.numpy(), truth.numpy()), rel=1e-5)
 
 
-def test_pixels_without_a_value_count_for_nothing() -> None:
+def test_berhu_ignores_pixels_without_value() -> None:
     predicted, truth = maps()
     other = torch.where(truth > 0, predicted, 1e6)
     assert torch.equal(berhu(other, truth), berhu(predicted, truth))
     assert torch.equal(share_within(other, truth), share_within(predicted, truth))
 
 
-def test_berhu_and_its_slope_are_continuous_at_c() -> None:
+def test_berhu_is_continuous_at_c() -> None:
     # The largest error of the batch is 1, so c is 0.2; the other pixel's error passes through it.
     def loss(error: float) -> tuple[float, float]:
         predicted = torch.tensor([3.0 + error, 4.0], dtype=torch.float64, requires_grad=True)
@@ -54,7 +54,7 @@ def test_berhu_and_its_slope_are_continuous_at_c() -> None:
     assert loss(0.3) == pytest.approx(((0.09 + 0.04) / 0.4, 1.5))
 
 
-def test_a_batch_without_any_value_has_no_loss_and_no_gradient() -> None:
+def test_berhu_of_empty_batch_is_zero() -> None:
     predicted = torch.full((2, 3, 3), 2.0, requires_grad=True)
     value = berhu(predicted, torch.zeros(2, 3, 3))
     value.backward()
@@ -65,7 +65,7 @@ def test_a_batch_without_any_value_has_no_loss_and_no_gradient() -> None:
     assert float(share_within(predicted, torch.zeros(2, 3, 3))) == 0
 
 
-def test_metrics_are_numpys_over_all_pixels_of_all_batches() -> None:
+def test_errors_equal_numpy() -> None:
     predicted, truth = maps(1)
     errors = sum((Errors.of(predicted[rows], truth[rows]) for rows in (slice(0, 1), slice(1, 4))), Errors())
     valid = truth.numpy() > 0
@@ -79,7 +79,7 @@ def test_metrics_are_numpys_over_all_pixels_of_all_batches() -> None:
     assert float(share_within(-predicted, truth)) == 0
 
 
-def test_the_median_is_that_of_all_pixels(tmp_path: Path) -> None:
+def test_median_depth_is_over_all_pixels(tmp_path: Path) -> None:
     spec = Synthetic(subset="rgbd", split="train", num_images=3, size=48, root=str(tmp_path / "world"), targets="depth")
     make_index(spec, output=tmp_path / "train.parquet", threads=1)
     index = read_index(tmp_path / "train.parquet")

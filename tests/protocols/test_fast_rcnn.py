@@ -11,7 +11,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.formats import Voc
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.config.schedule import Schedule
@@ -50,7 +50,7 @@ def detector(boxes: tuple[Path, Path], options: Options, backbone: BackboneOptio
     return FastRcnn(model, "it", options, 20, 0, train, test)
 
 
-def test_the_published_constants() -> None:
+def test_options_match_published_constants() -> None:
     options = Options()
     schedule = options.schedule
     assert (schedule.steps, schedule.batch_size, schedule.momentum, schedule.weight_decay) == (150_000, 2, 0.9, 5e-4)
@@ -63,7 +63,7 @@ def test_the_published_constants() -> None:
     assert options.nms_thresh == 0.3
 
 
-def test_new_layers_start_as_released(boxes: tuple[Path, Path]) -> None:
+def test_task_initializes_new_layers_as_released(boxes: tuple[Path, Path]) -> None:
     task = detector(boxes, small(), CaffeNet(width_mult=0.25, img_size=64, stem_stride=2))
     assert float(task.scores.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
     assert float(task.boxes.weight.detach().std()) == pytest.approx(0.001, rel=0.1)
@@ -71,7 +71,7 @@ def test_new_layers_start_as_released(boxes: tuple[Path, Path]) -> None:
     assert task.scores.out_features == 21 and task.boxes.out_features == 80
 
 
-def test_first_loss_is_that_of_chance(boxes: tuple[Path, Path]) -> None:
+def test_task_starts_at_chance_loss(boxes: tuple[Path, Path]) -> None:
     task, index = detector(boxes, small()), read_index(boxes[0])
     calibrate_bn(task.body, task.examples(index, CPU))
     task.train()
@@ -81,7 +81,7 @@ def test_first_loss_is_that_of_chance(boxes: tuple[Path, Path]) -> None:
     assert float(found["loss"].detach()) == pytest.approx(float((found["loss_class"] + found["loss_box"]).detach()))
 
 
-def test_conv1_stays_and_the_rest_learns(boxes: tuple[Path, Path], tmp_path: Path) -> None:
+def test_task_freezes_conv1(boxes: tuple[Path, Path], tmp_path: Path) -> None:
     task = detector(boxes, small())
     before = {name: value.clone() for name, value in task.state_dict().items()}
     fit(task, read_index(boxes[0]), small().schedule, seed=0, folder=tmp_path, devices=CPU)
@@ -90,14 +90,14 @@ def test_conv1_stays_and_the_rest_learns(boxes: tuple[Path, Path], tmp_path: Pat
     assert same == {"body.backbone.conv1.weight", "body.backbone.conv1.bias"} | norms
 
 
-def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Path, Path]) -> None:
+def test_predict_uses_scale_nearest_to_224(boxes: tuple[Path, Path]) -> None:
     task = detector(boxes, small()).eval()
     asked: list[tuple[int, list[list[float]]]] = []
     predict_boxes = task.predict_boxes
 
-    def noted(maps: torch.Tensor, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        asked.append((maps.shape[-1], regions.tolist()))
-        return predict_boxes(maps, regions)
+    def noted(maps: torch.Tensor, rois: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append((maps.shape[-1], rois.tolist()))
+        return predict_boxes(maps, rois)
 
     task.predict_boxes = noted  # type: ignore[method-assign]
     # Sides 100, 200 and 400 in views of 1 and 2 times the image: 200, 200 and 400.
@@ -114,7 +114,7 @@ def test_each_region_at_the_scale_that_brings_it_nearest_to_224(boxes: tuple[Pat
     assert task.predict(0, views, 400, 400)[0].shape == (0, 21)
 
 
-def test_a_residual_network_and_share_of_things_covered(boxes: tuple[Path, Path]) -> None:
+def test_task_accepts_residual_network_and_recall_of_proposals(boxes: tuple[Path, Path]) -> None:
     task = detector(boxes, small(), ResNet18(width_mult=0.125, img_size=32)).train()
     index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
@@ -126,11 +126,11 @@ def test_a_residual_network_and_share_of_things_covered(boxes: tuple[Path, Path]
     assert covered([np.array([[0, 0, 10, 15]], np.float32)], truth) == 100
 
 
-def test_end_to_end_again_and_after_an_interruption(
+def test_evaluate_is_reproducible_and_resumes(
     boxes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model(tmp_path / "m", BACKBONE)
-    spec = Measurement(protocol=small(score_thresh=0.0), train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=small(score_thresh=0.0), train="a", test="b", seeds=(0, 1))
     given = {"model": model, "train": boxes[0], "test": boxes[1], "threads": 1}
     run(spec, output=tmp_path / "one" / "voc" / "m.json", **given)  # type: ignore[arg-type]
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "1")
@@ -162,8 +162,8 @@ def test_end_to_end_again_and_after_an_interruption(
     assert found.details["lines"][0]["title"] == "precision over recall"
 
 
-def test_refuses_sets_without_boxes(boxes: tuple[Path, Path], chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    spec = Measurement(protocol=small(), train="a", test="b")
+def test_evaluate_rejects_sets_without_boxes(boxes: tuple[Path, Path], chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    spec = EvaluationSpec(protocol=small(), train="a", test="b")
     with pytest.raises(ArtifactError, match=r"a: was indexed without boxes; set `targets: boxes`"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)
     with pytest.raises(ArtifactError, match="b: its classes are not those of a"):
@@ -171,7 +171,7 @@ def test_refuses_sets_without_boxes(boxes: tuple[Path, Path], chain, tmp_path: P
 
 
 @pytest.mark.real
-def test_real_images(real_data: Path, tmp_path: Path) -> None:
+def test_evaluate_on_real_images(real_data: Path, tmp_path: Path) -> None:
     """Images of COCO in VOC's layout, half to learn from and half to test, with proposals of a file."""
     proposals = {}
     for split in ("train", "val"):
@@ -185,7 +185,7 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
     options = small(
         8, proposals=(str(tmp_path / "p.pkl"),), min_size=(128,), test_min_size=128, multiscale_min_size=None
     )
-    spec = Measurement(protocol=options.model_copy(update={"score_thresh": 0.0}), train="a", test="b")
+    spec = EvaluationSpec(protocol=options.model_copy(update={"score_thresh": 0.0}), train="a", test="b")
     output = tmp_path / "voc" / "m.json"
     given = {
         "model": make_model(tmp_path / "m", BACKBONE),
@@ -200,7 +200,7 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_learns_to_find_things_of_the_world(tmp_path: Path) -> None:
+def test_evaluate_learns_to_detect(tmp_path: Path) -> None:
     """A small network from nothing, far beyond what it finds before it has learnt (a minute or two on one core)."""
     train, test = make_sets(tmp_path, "voc", {"trainval": 300, "test": 80}, 96, targets="boxes")
     model = make_model(tmp_path / "m", CaffeNet(width_mult=0.25, img_size=64, stem_stride=2, bn=True))
@@ -217,7 +217,7 @@ def test_learns_to_find_things_of_the_world(tmp_path: Path) -> None:
             schedule=schedule,
         )
         output = tmp_path / str(steps) / "m.json"
-        spec = Measurement(protocol=options, train="a", test="b")
+        spec = EvaluationSpec(protocol=options, train="a", test="b")
         run(spec, model=model, train=train, test=test, output=output, threads=1)
         found[steps] = read_metrics(output).mean()
     assert found[1] < 2 and found[400] > 7

@@ -7,7 +7,7 @@ from inputs import make_model
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import ResNet18
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, training_keys
@@ -40,7 +40,7 @@ def detector(options: Options) -> FasterRcnn:
     )
 
 
-def test_the_published_constants() -> None:
+def test_options_match_published_constants() -> None:
     options = Options()
     schedule = options.schedule
     assert (schedule.steps, schedule.batch_size, schedule.milestones, schedule.gamma) == (70_000, 1, (50_000,), 0.1)
@@ -54,7 +54,7 @@ def test_the_published_constants() -> None:
     assert (options.min_size, options.max_size) == ((480, 576, 688, 864), 1400)
 
 
-def test_anchors_are_the_published_ones() -> None:
+def test_anchors_match_published_sizes() -> None:
     """Areas 128, 256 and 512 squared, aspects 1:2, 1:1 and 2:1, around every 16th pixel."""
     task = detector(Options())
     x = torch.zeros(1, 3, 608, 800)
@@ -70,7 +70,7 @@ def test_anchors_are_the_published_ones() -> None:
     assert centers[1].tolist() == [16, 0] and centers[-1].tolist() == [49 * 16, 37 * 16]
 
 
-def test_all_weights_learn_but_norms(boxes: tuple[Path, Path]) -> None:
+def test_task_trains_all_but_norms(boxes: tuple[Path, Path]) -> None:
     task = detector(small()).train()
     index = read_index(boxes[0])
     (batch,) = load_batches(index, task.transform, training_keys(len(index), 2, 0, 1, 0), seed=0)
@@ -84,16 +84,16 @@ def test_all_weights_learn_but_norms(boxes: tuple[Path, Path]) -> None:
     assert still and all(".bn" in name or "downsample.1" in name for name in still)
 
 
-def test_wants_a_residual_network(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_rejects_other_backbones(chain) -> None:  # type: ignore[no-untyped-def]
     from ssltransfer.models.weights import read_model
 
     with pytest.raises(LayerError, match="use fast-rcnn where it has fully-connected layers"):
         FasterRcnn(read_model(chain.model), small(), 20, 0)
 
 
-def test_end_to_end_and_again(boxes: tuple[Path, Path], tmp_path: Path) -> None:
+def test_evaluate_is_reproducible(boxes: tuple[Path, Path], tmp_path: Path) -> None:
     model = make_model(tmp_path / "m", BACKBONE)
-    spec = Measurement(protocol=small(score_thresh=0.0), train="a", test="b")
+    spec = EvaluationSpec(protocol=small(score_thresh=0.0), train="a", test="b")
     for name in ("one", "two"):
         output = tmp_path / name / "voc" / "m.json"
         run(spec, model=model, train=boxes[0], test=boxes[1], output=output, threads=1)

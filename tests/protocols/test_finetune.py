@@ -13,7 +13,7 @@ from torch import nn
 
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.backbones import CaffeNet
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, sequential_keys
@@ -42,12 +42,12 @@ def ready(model: Path, images: Index, seed: int = 0, **options: bool) -> Pretrai
     return prepare_for_finetuning(read_model(model), VocClassification(**options), images, CPU, seed)  # type: ignore[arg-type]
 
 
-def test_nothing_is_done_unasked(model: Path, images: Index) -> None:
+def test_prepare_changes_nothing_by_default(model: Path, images: Index) -> None:
     given, found = read_model(model).backbone.state_dict(), ready(model, images).backbone.state_dict()
     assert given.keys() == found.keys() and all(torch.equal(value, found[name]) for name, value in given.items())
 
 
-def test_channels_are_even_over_the_images_that_were_drawn(model: Path, images: Index) -> None:
+def test_prepare_gives_channels_unit_variance(model: Path, images: Index) -> None:
     found = ready(model, images, fuse_bn=True, data_dependent_init=True)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in found.backbone.modules())
     views = load_batches(images, found.view, sequential_keys(range(len(images)), 60), seed=0)
@@ -61,7 +61,7 @@ def test_channels_are_even_over_the_images_that_were_drawn(model: Path, images: 
     assert float((values.mean(1) / deviations).abs().max()) < 1e-3
 
 
-def test_it_is_the_seeds_alone(model: Path, images: Index) -> None:
+def test_prepare_depends_on_seed(model: Path, images: Index) -> None:
     some = images.subset(np.arange(40))
     one, again, other = (
         ready(model, some, seed, fuse_bn=True, data_dependent_init=True).backbone for seed in (3, 3, 4)
@@ -70,25 +70,25 @@ def test_it_is_the_seeds_alone(model: Path, images: Index) -> None:
     assert not torch.equal(one.get_submodule("fc6").weight, other.get_submodule("fc6").weight)  # type: ignore[arg-type]
 
 
-def test_what_stays_frozen_stays_frozen(model: Path, images: Index) -> None:
+def test_prepare_keeps_frozen_layers(model: Path, images: Index) -> None:
     presence = np.ones((len(images), 3), np.int8)
     options = VocClassification(trainable="fc6-8", fuse_bn=True, data_dependent_init=True)
     read = read_model(model)
-    task = MultiLabelFinetuneTask(read, "it", options, presence, presence, 0)
+    task = MultiLabelFinetuneTask(read, "it", options, presence, 0)
     prepare_for_finetuning(replace(read, backbone=task.backbone), options, images, CPU, 0)
     assert float(task.head[1].weight.detach().std()) == pytest.approx(0.01, rel=0.1), "fc8 stays as it starts"
     learning = {name.split(".")[1] for name, p in task.named_parameters() if p.requires_grad}
     assert learning == {"fc6", "fc7", "1"}
 
 
-def test_voc_classification_with_both(model: Path, tmp_path: Path) -> None:
+def test_voc_classification_with_both_options(model: Path, tmp_path: Path) -> None:
     train, test = make_sets(tmp_path, "voc", {"trainval": 24, "test": 12}, 64)
     protocol = VocClassification(
         schedule=Schedule(steps=3, batch_size=8, lr=0.001), crops=1, fuse_bn=True, data_dependent_init=True
     )
     for name in ("one", "two"):
         run(
-            Measurement(protocol=protocol, train="a", test="b"),
+            EvaluationSpec(protocol=protocol, train="a", test="b"),
             model=model,
             train=train,
             test=test,

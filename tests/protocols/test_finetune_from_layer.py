@@ -7,31 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inputs import context_of
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FinetuneFromLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
 from ssltransfer.data.transforms import resize_short
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.base import EvalContext, classes_of
 from ssltransfer.protocols.finetune_from_layer import PartialFinetuneTask
 from ssltransfer.stages.evaluate import run
-from ssltransfer.training.devices import Devices
 
 SHORT = Schedule(steps=3, batch_size=12, lr=0.01)
 
 
 def retrained(chain, layer: str, seed: int = 0) -> PartialFinetuneTask:  # type: ignore[no-untyped-def]
-    classes = classes_of(read_index(chain.train), read_index(chain.test), ("a", "b"))
-    return PartialFinetuneTask(read_model(chain.model), layer, FinetuneFromLayer(dropout=0.0), classes, seed)
+    return PartialFinetuneTask(read_model(chain.model), layer, FinetuneFromLayer(dropout=0.0), 12, seed)
 
 
 @pytest.mark.parametrize(("layer", "frozen"), [("conv1", 1), ("conv3", 3), ("conv5", 5)])
-def test_only_what_lies_behind_learns(chain, layer: str, frozen: int) -> None:  # type: ignore[no-untyped-def]
+def test_task_trains_layers_after_frozen_one(chain, layer: str, frozen: int) -> None:  # type: ignore[no-untyped-def]
     task = retrained(chain, layer)
     learning = {name for name, parameter in task.named_parameters() if parameter.requires_grad}
     expected = [f"backbone.conv{number}" for number in range(frozen + 1, 6)] + [
@@ -42,7 +40,7 @@ def test_only_what_lies_behind_learns(chain, layer: str, frozen: int) -> None:  
     assert learning == {f"{name}.{part}" for name in expected for part in ("weight", "bias")}
 
 
-def test_the_lower_part_is_the_models_and_the_upper_one_is_not(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_keeps_lower_and_resets_upper_layers(chain) -> None:  # type: ignore[no-untyped-def]
     task = retrained(chain, "conv3").eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     lower = task.model.layers_of(images, ["conv3"])["conv3"]
@@ -55,7 +53,7 @@ def test_the_lower_part_is_the_models_and_the_upper_one_is_not(chain) -> None:  
     assert not torch.equal(own, dict(task.backbone.named_parameters())["conv4.weight"])
 
 
-def test_a_seed_and_a_layer_are_a_start(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_initialization_depends_on_seed_and_layer(chain) -> None:  # type: ignore[no-untyped-def]
     weights = [
         retrained(chain, layer, seed).backbone.state_dict()["fc6.weight"]
         for layer, seed in (("conv3", 0), ("conv3", 0), ("conv3", 1), ("conv2", 0))
@@ -64,12 +62,10 @@ def test_a_seed_and_a_layer_are_a_start(chain) -> None:  # type: ignore[no-untyp
     assert not torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[3])
 
 
-def test_ten_crops_are_the_mean_of_ten(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_predict_averages_ten_crops(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     task, test = retrained(chain, "conv4"), read_index(chain.test)
-    spec = Measurement(protocol=FinetuneFromLayer(), train="a", test="b")
-    given = EvalContext(spec, chain.model, read_index(chain.train), test, tmp_path, Devices(torch.device("cpu"), 0))
     torch.nn.init.normal_(task.head[2].weight)
-    found = task.predict(given)
+    found = task.predict(context_of(FinetuneFromLayer(), chain.train, test, tmp_path))
     for sample in range(0, len(test), 7):
         square = torch.stack([resize_short(read(test.path(sample)), 72)[:, :72, :72]])
         crops = [square[..., y : y + 64, x : x + 64] for y, x in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 4))]
@@ -78,9 +74,9 @@ def test_ten_crops_are_the_mean_of_ten(chain, tmp_path: Path) -> None:  # type: 
         assert found[sample] == torch.stack(shares).mean(0).argmax()
 
 
-def test_whole_run_twice(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     protocol = FinetuneFromLayer(layers=("conv2", "conv5"), schedule=SHORT)
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))
     found = []
     for name in ("one", "two"):
         output = tmp_path / name / "tiny.json"
@@ -93,7 +89,7 @@ def test_whole_run_twice(chain, tmp_path: Path) -> None:  # type: ignore[no-unty
     assert np.isfinite(found[0].mean())
 
 
-def test_a_layer_that_is_not_there_is_named(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    spec = Measurement(protocol=FinetuneFromLayer(layers=("conv9",), schedule=SHORT), train="a", test="b")
+def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    spec = EvaluationSpec(protocol=FinetuneFromLayer(layers=("conv9",), schedule=SHORT), train="a", test="b")
     with pytest.raises(LayerError, match="no layer 'conv9'; it has conv1"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "a" / "m.json", threads=1)

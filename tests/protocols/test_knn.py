@@ -9,7 +9,7 @@ from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import Knn, Pool
 from ssltransfer.kmeans import ArraySource, PointLoader
 from ssltransfer.protocols.knn import vote
@@ -28,7 +28,7 @@ def points(values: np.ndarray, rows: int | None = None, *, normalize: bool = Tru
 
 @pytest.mark.parametrize("rows", [7, 50, 300])
 @pytest.mark.parametrize("k", [1, 12])
-def test_equals_scikit_learn_however_the_gallery_is_cut(rng: np.random.Generator, k: int, rows: int) -> None:
+def test_topk_equals_sklearn_for_any_block_size(rng: np.random.Generator, k: int, rows: int) -> None:
     gallery, queries = (rng.normal(size=(n, 16)).astype(np.float32) for n in (300, 40))
     values, ids = topk_products(points(gallery, rows), points(queries).take(np.arange(40)), k)
     distances, expected = (
@@ -39,7 +39,7 @@ def test_equals_scikit_learn_however_the_gallery_is_cut(rng: np.random.Generator
 
 
 @pytest.mark.parametrize("rows", [3, 5, 64])
-def test_equal_images_are_found_by_the_lowest_sample(rng: np.random.Generator, rows: int) -> None:
+def test_topk_breaks_ties_by_sample(rng: np.random.Generator, rows: int) -> None:
     few = np.eye(4, dtype=np.float32)
     which = rng.integers(0, 4, 64)
     _, ids = topk_products(points(few[which], rows), torch.from_numpy(few), 5)
@@ -47,12 +47,12 @@ def test_equal_images_are_found_by_the_lowest_sample(rng: np.random.Generator, r
         assert ids[query].tolist() == np.flatnonzero(which == query)[:5].tolist()
 
 
-def test_majority_and_its_ties() -> None:
+def test_vote_majority_and_ties() -> None:
     labels = np.array([[0, 1, 1, 2], [2, 0, 0, 2], [3, 4, 5, 6], [1, 0, 0, 0]])
     assert vote(labels, np.ones(labels.shape, np.float32), None).tolist() == [1, 2, 3, 0]
 
 
-def test_a_vote_with_temperature_is_dinos(rng: np.random.Generator) -> None:
+def test_vote_with_temperature_equals_dino(rng: np.random.Generator) -> None:
     labels, cosines = rng.integers(0, 5, (60, 20)), np.sort(rng.uniform(-1, 1, (60, 20)), 1)[:, ::-1].astype(np.float32)
     weights = torch.from_numpy(cosines.copy()).double().div(0.07).exp()
     onehot = torch.nn.functional.one_hot(torch.from_numpy(labels), 5)
@@ -62,9 +62,9 @@ def test_a_vote_with_temperature_is_dinos(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, k: int) -> None:  # type: ignore[no-untyped-def]
+def test_knn_equals_sklearn(chain, tmp_path: Path, k: int) -> None:  # type: ignore[no-untyped-def]
     output = tmp_path / "nn" / "tiny.json"
-    spec = Measurement(protocol=Knn(k=k, layer="conv4", pool=Pool(max=3)), train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=Knn(k=k, layer="conv4", pool=Pool(max=3)), train="a", test="b", seeds=(0, 1))
     given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, **given)
     found = read_metrics(output)
@@ -89,10 +89,10 @@ def test_of_a_model_equals_scikit_learn(chain, tmp_path: Path, k: int) -> None: 
     assert output.read_bytes() == before
 
 
-def test_refuses_what_does_not_belong_together(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def measure(**changed: object) -> None:
         protocol = Knn(layer="conv4", pool=Pool(max=3), **changed.pop("options", {}))  # type: ignore[arg-type]
-        spec = Measurement(protocol=protocol, train="a", test="b")
+        spec = EvaluationSpec(protocol=protocol, train="a", test="b")
         given = {
             "model": chain.model, "train": chain.train, "test": chain.test,
             "train_features": chain.train_features, "test_features": chain.test_features,
@@ -112,10 +112,10 @@ def test_refuses_what_does_not_belong_together(chain, tmp_path: Path) -> None:  
     assert not (tmp_path / "nn" / "m.json").exists()
 
 
-def test_few_labels_are_drawn_for_each_seed(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_knn_draws_label_subset_per_seed(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     protocol = Knn(layer="conv4", pool=Pool(max=3), label_subset={"per_class": 1})  # type: ignore[arg-type]
     given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1, 2))
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1, 2))
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "nn" / "t.json", **given)
     found = read_metrics(tmp_path / "nn" / "t.json")
     train, test = read_index(chain.train), read_index(chain.test)

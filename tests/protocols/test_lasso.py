@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +15,6 @@ from ssltransfer.config.protocols import Depth, FasterRcnn, FrozenBlock3
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.protocols.base import Classes
 from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
 from ssltransfer.protocols.detection.backbones import Res5Backbone, calibrate_bn
@@ -37,12 +35,11 @@ def model() -> PretrainedModel:
 
 
 def head(model: PretrainedModel, lasso: float | None) -> ProbeTask:
-    labels = np.arange(48) % 4
     options = FrozenBlock3.model_validate({"l1_layer_mix": lasso, "pool": {"max": 2}, "schedule": SCHEDULE})
-    return ProbeTask(model, options, Classes(["a", "b", "c", "d"], labels, labels), 0, "m")
+    return ProbeTask(model, options, 12, 0, "m")
 
 
-def test_a_frozen_backbone_and_a_row_that_learns(model: PretrainedModel, objects: Index, tmp_path: Path):
+def test_probe_trains_layer_mix_on_frozen_backbone(model: PretrainedModel, objects: Index, tmp_path: Path):
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     task = head(model, 1.0)
     assert task.mix is not None
@@ -51,7 +48,7 @@ def test_a_frozen_backbone_and_a_row_that_learns(model: PretrainedModel, objects
     assert len(set(task.mix.rounded)) > 10 and sum(share**2 for share in task.mix.rounded) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: PretrainedModel):
+def test_probe_mix_of_last_unit_equals_no_mix(model: PretrainedModel):
     mixed, plain = head(model, 0.1).eval(), head(model, None).eval()
     assert mixed.mix is not None and plain.mix is None
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -62,7 +59,7 @@ def test_the_last_unit_alone_is_the_evaluation_without_a_mix(model: PretrainedMo
         assert not torch.equal(mixed.represented(images), plain.represented(images))
 
 
-def test_depth_learns_a_row_and_the_backbone(model: PretrainedModel):
+def test_depth_trains_layer_mix_and_backbone(model: PretrainedModel):
     options = Depth.model_validate({"l1_layer_mix": 0.5, "resize": [60, 80], "crop": [57, 76], "decoder_dim": 16})
     task = DepthTask(model, options, Median(2.0, 1.0), 0, "m")
     assert isinstance(task.backbone, MixedBackbone)
@@ -72,7 +69,7 @@ def test_depth_learns_a_row_and_the_backbone(model: PretrainedModel):
         assert gradient is not None and gradient.abs().max() > 0
 
 
-def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: PretrainedModel):
+def test_detector_reads_layer_mix(model: PretrainedModel):
     with torch.no_grad():
         plain, mixed = (Res5Backbone(model, "align", 0, mixed=flag) for flag in (False, True))
         assert mixed.mix is not None and isinstance(mixed.backbone, MixedBackbone)
@@ -98,7 +95,7 @@ def test_a_detector_reads_the_mix_and_block4_what_comes_of_it(model: PretrainedM
     assert FasterRcnn(l1_layer_mix=0.1).l1_layer_mix == 0.1
 
 
-def test_networks_without_such_units_are_refused():
+def test_config_rejects_layer_mix_of_other_networks():
     world = {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 8}
     content = {
         "datasets": {"d": world, "e": {**world, "split": "val"}},
@@ -109,7 +106,7 @@ def test_networks_without_such_units_are_refused():
                 "models": ["m"],
                 "train": "d",
                 "test": "e",
-                "controls": [],
+                "baselines": [],
             }
         },
     }

@@ -19,13 +19,13 @@ from inputs import make_model
 
 from ssltransfer.artifacts.index import read_index, write_index
 from ssltransfer.config.backbones import ResNet18
-from ssltransfer.config.entities import Features, Measurement
+from ssltransfer.config.entities import EvaluationSpec, Features
 from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.features import run as extract
 
 DRIVER = Path(__file__).with_name("laws_driver.py")
-EVALUATE = "ssltransfer.stages.evaluate"
+PACKAGE = "ssltransfer.protocols"
 
 
 def schedule(**changes: Any) -> dict[str, Any]:
@@ -57,10 +57,10 @@ class Case:
 
 FEATURES = {"layer": "conv4", "pool": {"max": 3}}
 EXTRACTION = ("ssltransfer.training.extraction", "BATCH", 7)
-CROPS = (f"{EVALUATE}.crops", "BATCH", 7)
-REGIONS = (f"{EVALUATE}.detection.detector", "REGIONS", 16)
-HEAD = {**FEATURES, "schedule": schedule()}
-HEADS = (f"{EVALUATE}.heads", "BATCH", 7)
+CROPS = (f"{PACKAGE}.crops", "BATCH", 7)
+ROIS_PER_PASS = (f"{PACKAGE}.detection.detector", "ROIS_PER_PASS", 16)
+PROBE = {**FEATURES, "schedule": schedule()}
+PROBES = (f"{PACKAGE}.probes", "BATCH", 7)
 IMAGES = {
     "min_size": [64, 80],
     "max_size": 200,
@@ -79,14 +79,14 @@ CASES = {
     "cluster-alignment": Case({**FEATURES, "max_iter": 4}, constant=EXTRACTION),
     "logreg": Case({**FEATURES, "l2": 1e-4}, constant=EXTRACTION),
     "retrieval": Case(FEATURES, constant=EXTRACTION),
-    "linear": Case(HEAD, constant=HEADS),
-    "linear-probe": Case(HEAD, constant=HEADS),
-    "mlp-probe": Case({**HEAD, "hidden_dim": 16, "dropout": 0}, constant=HEADS),
-    "frozen-block3": Case({"schedule": schedule()}, model="residual", constant=HEADS),
+    "linear": Case(PROBE, constant=PROBES),
+    "linear-probe": Case(PROBE, constant=PROBES),
+    "mlp-probe": Case({**PROBE, "hidden_dim": 16, "dropout": 0}, constant=PROBES),
+    "frozen-block3": Case({"schedule": schedule()}, model="residual", constant=PROBES),
     "voc-classification": Case(
         {"crops": 2, "dropout": 0, "schedule": schedule()},
         sets="voc",
-        constant=(f"{EVALUATE}.voc_classification", "TEST_BATCH", 7),
+        constant=(f"{PACKAGE}.voc_classification", "TEST_BATCH", 7),
         ordered="crops of a test image are drawn by its place",
         near=0.01,
     ),
@@ -94,7 +94,7 @@ CASES = {
         {"proposals": "grid", "dropout": 0, "multiscale_min_size": [64, 96], "schedule": schedule(), **IMAGES},
         sets="boxes",
         model="full",
-        constant=REGIONS,
+        constant=ROIS_PER_PASS,
         near=0.01,
     ),
     "faster-rcnn": Case(
@@ -107,7 +107,7 @@ CASES = {
         },
         sets="boxes",
         model="residual",
-        constant=REGIONS,
+        constant=ROIS_PER_PASS,
         near=0.01,
     ),
     "segmentation": Case(
@@ -117,7 +117,7 @@ CASES = {
         {"resize": [48, 64], "crop": [42, 60], "decoder_dim": 16, "schedule": schedule(sync_bn=True)},
         sets="rooms",
         model="residual",
-        constant=(f"{EVALUATE}.depth", "TEST_BATCH", 7),
+        constant=(f"{PACKAGE}.depth", "TEST_BATCH", 7),
         passes=False,
         near=0.01,
     ),
@@ -126,7 +126,7 @@ OF_FEATURES = [kind.model_fields["name"].default for kind in PROTOCOLS if issubc
 TRAINED = [kind.model_fields["name"].default for kind in PROTOCOLS if "schedule" in kind.model_fields]
 
 
-def test_every_protocol_is_here() -> None:
+def test_cases_cover_every_protocol() -> None:
     assert set(CASES) == {kind.model_fields["name"].default for kind in PROTOCOLS}
     assert set(OF_FEATURES) | set(TRAINED) == set(CASES), "a protocol neither reads features nor has a schedule"
 
@@ -140,13 +140,13 @@ class Bench:
     models: dict[str, Path]
     undisturbed: dict[str, Path] = field(default_factory=dict)
 
-    def spec(self, name: str, **changes: Any) -> Measurement:
+    def spec(self, name: str, **changes: Any) -> EvaluationSpec:
         """The measurement of a protocol; `changes` go into its schedule."""
         options = {"name": name, **CASES[name].options}
         if changes:
             options["schedule"] = options["schedule"] | changes
         trains = {} if name == "retrieval" else {"train": "a"}
-        return Measurement.model_validate({"protocol": options, "test": "b", **trains})
+        return EvaluationSpec.model_validate({"protocol": options, "test": "b", **trains})
 
     def inputs(self, name: str) -> dict[str, Path]:
         case = CASES[name]
@@ -213,18 +213,14 @@ def numbers_of(content: Any, name: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_again_with_loader_workers_it_is_the_same_bytes(
-    name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metrics_are_independent_of_loader_workers(name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     once = bench.once(name)
     monkeypatch.setenv("SSLTRANSFER_WORKERS", "2")
     assert bench.measured(name, "again").read_bytes() == once.read_bytes()
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.constant])
-def test_how_many_are_tested_at_once_has_no_part_in_it(
-    name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metrics_are_independent_of_test_batch_size(name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     once = bench.once(name)
     module, constant, number = CASES[name].constant or ("", "", 0)
     monkeypatch.setattr(import_module(module), constant, number)
@@ -232,19 +228,19 @@ def test_how_many_are_tested_at_once_has_no_part_in_it(
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if CASES[name].passes])
-def test_passes_of_a_batch_have_no_part_in_it(name: str, bench: Bench) -> None:
+def test_metrics_are_independent_of_micro_batches(name: str, bench: Bench) -> None:
     assert_near(bench.measured(name, "passes", micro_batch_size=1), bench.once(name), CASES[name].near)
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if not CASES[name].passes])
-def test_where_norms_take_statistics_they_have(name: str, bench: Bench) -> None:
+def test_metrics_depend_on_micro_batches_with_batch_norm(name: str, bench: Bench) -> None:
     """So that the test above can fail."""
     with pytest.raises(AssertionError):
         assert_near(bench.measured(name, "passes", micro_batch_size=2), bench.once(name), CASES[name].near)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.ordered])
-def test_the_order_of_test_images_has_no_part_in_it(name: str, bench: Bench) -> None:
+def test_metrics_are_independent_of_test_order(name: str, bench: Bench) -> None:
     inputs = bench.inputs(name)
     index = read_index(inputs["test"])
     shuffled = bench.root / "shuffled" / name / "test.parquet"
@@ -284,7 +280,7 @@ def killed(bench: Bench) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_killed_half_way_it_ends_in_the_same_bytes(name: str, bench: Bench, killed: dict[str, dict[str, Any]]) -> None:
+def test_killed_run_resumes_to_same_bytes(name: str, bench: Bench, killed: dict[str, dict[str, Any]]) -> None:
     outcome = killed[name]
     assert outcome["statuses"] == [0, -signal.SIGKILL, 0]
     assert outcome["left"], "nothing lay in the work folder to go on from"
@@ -309,7 +305,7 @@ def pair(bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
-def test_two_processes_find_what_one_finds(name: str, bench: Bench, pair: None) -> None:
+def test_two_processes_equal_one(name: str, bench: Bench, pair: None) -> None:
     assert_near(bench.root / "pair" / name / "m.json", bench.once(name), CASES[name].near)
 
 
@@ -322,6 +318,6 @@ def devices(bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_FEATURES)
-def test_on_features_two_devices_are_one(name: str, bench: Bench, devices: None) -> None:
+def test_feature_protocols_on_two_devices_equal_one(name: str, bench: Bench, devices: None) -> None:
     """Nothing is divided: the command on two devices is that on one."""
     assert (bench.root / "devices" / name / "m.json").read_bytes() == bench.once(name).read_bytes()

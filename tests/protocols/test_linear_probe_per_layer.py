@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from inputs import context_of
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import HogWords, ResNet18, Vgg16
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import LinearProbePerLayer
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.image_io import read
@@ -22,21 +23,19 @@ from ssltransfer.data.transforms import resize_short
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.base import EvalContext, classes_of
 from ssltransfer.protocols.layers import default_layers
 from ssltransfer.protocols.linear_probe_per_layer import PerLayerProbes, probe_shape, resized
 from ssltransfer.stages.evaluate import run
-from ssltransfer.training.devices import Devices
 
 SCHEDULE = Schedule(steps=24, batch_size=20, lr=0.05, step_size=16)
 
 
-def spec(**options: object) -> Measurement:
+def spec(**options: object) -> EvaluationSpec:
     settings = {"max_features": 400, "schedule": SCHEDULE} | options
-    return Measurement(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    return EvaluationSpec(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
 
 
-def test_sides_are_those_of_the_papers() -> None:
+def test_probe_shape_matches_papers() -> None:
     caffenet = [(96, 55, 55), (256, 27, 27), (384, 13, 13), (384, 13, 13), (256, 13, 13)]
     alexnet = [(64, 55, 55), (192, 27, 27), (384, 13, 13), (256, 13, 13), (256, 13, 13)]
     assert [probe_shape(shape, 9600)[1] for shape in caffenet] == [10, 6, 5, 5, 6]
@@ -45,7 +44,7 @@ def test_sides_are_those_of_the_papers() -> None:
     assert probe_shape((4096,), 9600) == (4096,)
 
 
-def test_default_layers_are_the_maps() -> None:
+def test_default_layers_are_maps() -> None:
     backbones = (
         Vgg16(width_mult=0.03, img_size=32),
         ResNet18(width_mult=0.125, img_size=32),
@@ -55,7 +54,7 @@ def test_default_layers_are_the_maps() -> None:
     assert found == [backbones[0].base_layers, ("conv1", "block1", "block2", "block3", "block4"), ("words",)]
 
 
-def test_resizing_keeps_what_it_says(rng: np.random.Generator) -> None:
+def test_resized_keeps_statistics(rng: np.random.Generator) -> None:
     x = torch.from_numpy(rng.normal(size=(2, 3, 12, 12)).astype(np.float32))
     blocks = x.reshape(2, 3, 4, 3, 4, 3)
     assert torch.allclose(resized(x, (3, 4, 4), "area"), blocks.mean((3, 5)), atol=1e-6)
@@ -64,7 +63,7 @@ def test_resizing_keeps_what_it_says(rng: np.random.Generator) -> None:
     assert torch.allclose(resized(x, (3, 4, 4), "bilinear"), center, atol=1e-6)
 
 
-def test_end_to_end(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     given = {"model": chain.model, "train": chain.train, "test": chain.test, "threads": 1}
     before = read_model(chain.model).backbone.state_dict()
     run(spec(), output=tmp_path / "all" / "m.json", **given)
@@ -87,7 +86,7 @@ def test_end_to_end(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-d
     assert alone.details["curves"]["layers"]["conv3"] == curve, "a probe hangs on the others beside it"
 
 
-def test_fully_connected_layers_are_vectors(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_accepts_vector_layers(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     given = {"model": chain.full_model, "train": chain.train, "test": chain.test, "threads": 1}
     run(spec(layers=("conv5", "fc6", "fc7")), output=tmp_path / "fc" / "m.json", **given)
     found = read_metrics(tmp_path / "fc" / "m.json")
@@ -95,25 +94,23 @@ def test_fully_connected_layers_are_vectors(chain, tmp_path: Path) -> None:  # t
     assert found.details["pooled"]["fc6"] == found.details["pooled"]["fc7"] == [512]
 
 
-def test_only_the_probes_learn_and_are_saved(chain) -> None:  # type: ignore[no-untyped-def]
-    train, test = read_index(chain.train), read_index(chain.test)
+def test_task_trains_only_probes(chain) -> None:  # type: ignore[no-untyped-def]
     model = read_model(chain.model)
-    task = PerLayerProbes(model, ("conv2", "conv5"), LinearProbePerLayer(), classes_of(train, test, ("a", "b")), 0)
+    task = PerLayerProbes(model, ("conv2", "conv5"), LinearProbePerLayer(), 12, 0)
     assert {name.split(".")[0] for name in task.state_dict()} == {"probes"}
     assert sum(p.numel() for p in task.parameters()) == sum(np.prod(shape) * 12 + 12 for shape in task.pooled.values())
     task.train()
     assert not model.backbone.training
 
 
-def test_ten_crops_are_the_mean_of_the_softmax(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
     options = LinearProbePerLayer(crops=10, max_features=400)
-    task = PerLayerProbes(model, ("conv3",), options, classes_of(train, test, ("a", "b")), 3)
+    task = PerLayerProbes(model, ("conv3",), options, 12, 3)
     for parameter in task.probes.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    given = EvalContext(spec(), chain.model, train, test, tmp_path, Devices(torch.device("cpu"), 0))
-    predicted = task.predict(given)["conv3"]
+    predicted = task.predict(context_of(options, train, test, tmp_path))["conv3"]
     for sample in range(len(test)):
         image = resize_short(read(test.path(sample)), 72)
         image = image[:, :72, :72]
@@ -124,7 +121,7 @@ def test_ten_crops_are_the_mean_of_the_softmax(chain, tmp_path: Path) -> None:  
         assert int(mean.argmax()) == predicted[sample]
 
 
-def test_refuses_a_layer_that_is_not_there(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="no layer 'fc7'; it has conv1"):
         run(
             spec(layers=("conv1", "fc7")),
@@ -141,7 +138,7 @@ def test_refuses_a_layer_that_is_not_there(chain, tmp_path: Path) -> None:  # ty
     [("seed-0",), pytest.param(("seed-0", "seed-0", "seed-1", "seed-1"), marks=pytest.mark.slow)],
     ids=["once", "often"],
 )
-def test_killed_at_any_point_it_ends_in_the_same_bytes(  # type: ignore[no-untyped-def]
+def test_killed_run_resumes_to_same_bytes(  # type: ignore[no-untyped-def]
     chain, tmp_path: Path, caplog: pytest.LogCaptureFixture, moments: tuple[str, ...]
 ) -> None:
     undisturbed = tmp_path / "quiet" / "lin" / "m.json"

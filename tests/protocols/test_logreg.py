@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import LogReg, Pool
 from ssltransfer.kmeans import ArraySource, PointLoader
 from ssltransfer.protocols.logreg import Objective, minimize, standardization
@@ -37,7 +37,7 @@ def sklearn_minimum(x: np.ndarray, labels: np.ndarray, penalty: float, tol: floa
 
 
 @pytest.mark.parametrize("penalty", [1e-1, 1e-3])
-def test_minimum_is_scikit_learns(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path, penalty: float) -> None:
+def test_minimum_equals_sklearn(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path, penalty: float) -> None:
     x, labels = blobs
     objective = Objective(points(x, 64), labels, 4, (penalty,))
     curve = minimize(objective, 800, Checkpoint(tmp_path / "c.pt"))
@@ -51,7 +51,7 @@ def test_minimum_is_scikit_learns(blobs: tuple[np.ndarray, np.ndarray], tmp_path
     assert curve[-1]["update"] < 800 and curve[-1]["gradient"] < 1e-4
 
 
-def test_gradient_is_that_of_finite_differences(blobs: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
+def test_gradient_equals_finite_differences(blobs: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
     x, labels = blobs
     objective = Objective(points(x, 77), labels, 4, (0.05,))
     objective.parameters.copy_(torch.from_numpy(rng.normal(size=(1, 4, 10))))
@@ -64,7 +64,9 @@ def test_gradient_is_that_of_finite_differences(blobs: tuple[np.ndarray, np.ndar
     assert torch.allclose(gradient, weights.grad, atol=1e-6)  # type: ignore[arg-type]
 
 
-def test_a_grid_finds_each_minimum_without_the_validation(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+def test_grid_minimizes_each_objective_without_validation_images(
+    blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
     x, labels = blobs
     penalties, without = (1e-1, 1e-2, 1e-3), np.arange(0, 200, 10)
     grid = Objective(points(x, 64), labels, 4, penalties, without=without)
@@ -78,7 +80,7 @@ def test_a_grid_finds_each_minimum_without_the_validation(blobs: tuple[np.ndarra
         assert (grid.predict(points(x))[place] == alone.predict(points(x))[0]).mean() > 0.98
 
 
-def test_standardizing_is_scikit_learns(rng: np.random.Generator) -> None:
+def test_standardization_equals_sklearn(rng: np.random.Generator) -> None:
     x = (rng.normal(size=(100, 5)) * [1, 10, 0, 1, 3] + [0, 5, 2, 1000, 0]).astype(np.float32)
     center, scale = standardization(points(x, 33))
     assert np.allclose(
@@ -86,7 +88,7 @@ def test_standardizing_is_scikit_learns(rng: np.random.Generator) -> None:
     )
 
 
-def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
+def test_minimize_resumes_to_same_bits(
     blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, labels = blobs
@@ -114,19 +116,19 @@ def test_interrupted_after_every_segment_it_ends_in_the_same_bits(
     assert torch.equal(objective.parameters, quiet.parameters)
 
 
-def test_stops_at_the_limit(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+def test_minimize_stops_at_max_iter(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     curve = minimize(Objective(points(blobs[0]), blobs[1], 4, (1e-6,)), 25, Checkpoint(tmp_path / "c.pt"))
     assert [row["update"] for row in curve] == [20, 25]
 
 
 @pytest.mark.parametrize(("standardize", "penalty"), [(False, 0.3), (True, None), (False, (30.0, 0.3))])
-def test_of_a_model_equals_scikit_learn(  # type: ignore[no-untyped-def]
+def test_logreg_equals_sklearn(  # type: ignore[no-untyped-def]
     chain, tmp_path: Path, standardize: bool, penalty: float | tuple[float, ...] | None
 ) -> None:
     output = tmp_path / "lbfgs" / "tiny.json"
     protocol = LogReg(layer="conv4", pool=Pool(max=3), standardize=standardize, l2=penalty)
     run(
-        Measurement(protocol=protocol, train="a", test="b", seeds=(3,)),
+        EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(3,)),
         model=chain.model,
         train=chain.train,
         test=chain.test,

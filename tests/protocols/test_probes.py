@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inputs import make_model
+from inputs import context_of, make_model
 from torch import nn
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import ResNet101V2
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearProbe, MlpProbe, Pool
 from ssltransfer.config.protocols import ProbeOptions as Options
 from ssltransfer.config.schedule import Schedule
@@ -27,7 +27,7 @@ from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.base import Classes, classes_of
+from ssltransfer.protocols.base import Classes
 from ssltransfer.protocols.classification_scores import top5_of
 from ssltransfer.protocols.probes import ProbeTask
 from ssltransfer.stages.evaluate import run
@@ -37,12 +37,11 @@ SHORT = Schedule(steps=4, batch_size=16, lr=0.1)
 
 
 def probe_of(chain, options: Options) -> ProbeTask:  # type: ignore[no-untyped-def]
-    classes = classes_of(read_index(chain.train), read_index(chain.test), ("a", "b"))
-    return ProbeTask(read_model(chain.model), options, classes, 0, "tiny")
+    return ProbeTask(read_model(chain.model), options, 12, 0, "tiny")
 
 
 @pytest.mark.parametrize("l2_normalize", [False, True])
-def test_it_is_standardized_by_the_training_images(chain, l2_normalize: bool) -> None:  # type: ignore[no-untyped-def]
+def test_standardize_uses_training_images(chain, tmp_path: Path, l2_normalize: bool) -> None:  # type: ignore[no-untyped-def]
     options = Linear(layer="conv4", pool=Pool(max=3), l2_normalize=l2_normalize, schedule=SHORT)
     task, train = probe_of(chain, options), read_index(chain.train)
     task.standardize(train, plan_devices(1))
@@ -53,20 +52,20 @@ def test_it_is_standardized_by_the_training_images(chain, l2_normalize: bool) ->
         x /= np.linalg.norm(x, axis=1, keepdims=True)
     assert np.allclose(task.mean.numpy(), x.mean(0), atol=1e-5)
     assert np.allclose(task.deviation.numpy(), np.sqrt(x.var(0) + 1e-5), atol=1e-5)
-    scores = task.scores(train, plan_devices(1))
+    scores = task.scores(context_of(options, train, train, tmp_path))
     linear = task.classifier[0]
     assert isinstance(linear, nn.Linear)
     weight = linear.weight.detach().double().numpy()
     assert np.allclose(scores, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) @ weight.T, atol=1e-4)
 
 
-def test_a_hidden_layer_is_kolesnikovs() -> None:
+def test_mlp_probe_matches_published_constants() -> None:
     assert (MlpProbe().hidden_dim, MlpProbe().dropout) == (1000, 0.5)
     with pytest.raises(ValueError, match="dropout needs a hidden layer"):
         Linear(dropout=0.5)
 
 
-def test_the_penalty_is_that_of_logistic_regression(chain) -> None:  # type: ignore[no-untyped-def]
+def test_vtab_l2_equals_logreg_penalty(chain) -> None:  # type: ignore[no-untyped-def]
     """SGD's decay is the gradient of lambda ||W||^2, lambda = 100 / (M C)."""
     task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     dims = math.prod(task.shape)
@@ -77,7 +76,7 @@ def test_the_penalty_is_that_of_logistic_regression(chain) -> None:  # type: ign
     assert probe_of(chain, LinearProbe(layer="conv4", schedule=SHORT)).schedule == SHORT
 
 
-def test_only_the_classifier_learns(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_trains_only_classifier(chain) -> None:  # type: ignore[no-untyped-def]
     task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     (batch,) = load_batches(read_index(chain.train), task.transform, sequential_keys(range(8), 8), seed=0)
     task.train()
@@ -91,9 +90,9 @@ def test_only_the_classifier_learns(chain) -> None:  # type: ignore[no-untyped-d
 
 
 @pytest.mark.parametrize("kind", [Linear, LinearProbe, MlpProbe])
-def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_runs_with_label_subset(chain, tmp_path: Path, kind: type[Options]) -> None:  # type: ignore[no-untyped-def]
     protocol = kind(layer="conv4", pool=Pool(avg=1), label_subset={"per_class": 2}, schedule=SHORT)  # type: ignore[call-arg]
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
     output = tmp_path / "head" / "tiny.json"
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
     found = read_metrics(output)
@@ -104,7 +103,7 @@ def test_whole_runs(chain, tmp_path: Path, kind: type[Options]) -> None:  # type
     assert found.values["accuracy"][0] == pytest.approx(100 * right, abs=1e-4)
 
 
-def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
+def test_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
     task = probe_of(chain, LinearProbe(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
     assert (task.view.short_side, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
     images = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
@@ -118,16 +117,16 @@ def test_nine_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-de
     assert task.transform == ResizeCenterCrop(224, 224)
 
 
-def test_few_labels_learn_as_long_as_all() -> None:
+def test_label_subset_keeps_number_of_updates() -> None:
     whole = Schedule(epochs=40, batch_size=256, milestones=(15, 30), warmup=2)
-    part = whole.of_all(100)
+    part = whole.scaled_to_full_set(100)
     assert part.total_steps(12_811) == pytest.approx(whole.total_steps(1_281_100), abs=1)
     for step in (0, 100, 75_000, 75_100, 150_200, 200_000):
         assert part.lr_at(step, 12_811) == pytest.approx(whole.lr_at(step, 1_281_100))
-    assert SHORT.of_all(100) == SHORT
+    assert SHORT.scaled_to_full_set(100) == SHORT
 
 
-def test_a_list_says_who_has_a_label(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_label_subset_from_file(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     train = read_index(chain.train)
     first = [int(np.flatnonzero(train.labels == label)[0]) for label in np.unique(train.labels)]
     (tmp_path / "few.txt").write_text("".join(f"{train.paths[place]}\n" for place in first))
@@ -135,15 +134,15 @@ def test_a_list_says_who_has_a_label(chain, tmp_path: Path) -> None:  # type: ig
         layer="conv4", pool=Pool(avg=1), hidden_dim=8, schedule=SHORT, label_subset={"file": f"{tmp_path}/few.txt"}
     )  # type: ignore[arg-type]
     output = tmp_path / "head" / "tiny.json"
-    spec = Measurement(protocol=protocol, train="a", test="b")
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b")
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
     assert read_metrics(output).details["num_labeled"] == len(first)
     (tmp_path / "few.txt").write_text("nobody.jpg\n")
     with pytest.raises(ValueError, match="has changed since the configuration was read"):
-        Measurement.parse(spec.canonical())
+        EvaluationSpec.parse(spec.canonical())
 
 
-def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
+def test_top5_equals_sorting(rng: np.random.Generator) -> None:
     scores, truth = rng.normal(size=(50, 9)), rng.integers(0, 9, 50)
     classes = Classes([str(n) for n in range(9)], truth, truth)
     expected = np.mean([label in np.argsort(-row)[:5] for row, label in zip(scores, truth, strict=True)])
@@ -151,12 +150,12 @@ def test_top_5_is_that_of_sorting(rng: np.random.Generator) -> None:
     assert top5_of(Classes(["a", "b"], truth % 2, truth % 2), scores[:, :2]) == 100
 
 
-def test_a_layer_that_is_not_there_is_named(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_rejects_unknown_layer(chain) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'fc9'; it has conv1"):
         probe_of(chain, Linear(layer="fc9"))
 
 
-def test_frozen_block3_is_the_published_one() -> None:
+def test_frozen_block3_matches_published_constants() -> None:
     options = FrozenBlock3()
     schedule = options.schedule
     assert (options.layer, options.pool, options.hflip, options.augment) == (
@@ -173,9 +172,9 @@ def test_frozen_block3_is_the_published_one() -> None:
     assert shape == (1024, 14, 14) and 1024 * 3 * 3 == 9216
 
 
-def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_frozen_block3_augments_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     manifest = make_model(tmp_path / "m", ResNet101V2(width_mult=0.125, img_size=64))
-    spec = Measurement(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
+    spec = EvaluationSpec(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
     output = tmp_path / "frozen" / "m.json"
     run(spec, model=manifest, train=chain.train, test=chain.test, output=output, threads=1)
     found = read_metrics(output)
@@ -188,7 +187,7 @@ def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_pa
     model = read_model(manifest)
     backbone = model.backbone
     model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
-    task = ProbeTask(model, options, classes_of(train, test, ("a", "b")), 0, "m")
+    task = ProbeTask(model, options, 12, 0, "m")
     assert model.backbone.shapes()["block3"] == (128, 4, 4) and backbone.shapes()["block3"] == (128, 8, 8)
     (batch,) = load_batches(train, task.transform, sequential_keys(range(8), 8), seed=0)
     rng = SampleRNG(3, batch.epochs, batch.ids)
@@ -201,7 +200,7 @@ def test_frozen_block3_sees_crops_in_distorted_colors_at_stride_16(chain, tmp_pa
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
 
 
-def test_other_backbones_name_their_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_frozen_block3_of_other_backbones_needs_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LayerError, match="tiny: no layer 'block3'; it has conv1"):
         probe_of(chain, FrozenBlock3())
     assert probe_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)

@@ -8,17 +8,17 @@ from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import Pool, Retrieval
 from ssltransfer.protocols.retrieval import chance, without_query
 from ssltransfer.stages.evaluate import run
 
 
-def spec(**options: object) -> Measurement:
-    return Measurement(protocol=Retrieval(layer="conv4", pool=Pool(max=3), **options), test="b")  # type: ignore[arg-type]
+def spec(**options: object) -> EvaluationSpec:
+    return EvaluationSpec(protocol=Retrieval(layer="conv4", pool=Pool(max=3), **options), test="b")  # type: ignore[arg-type]
 
 
-def test_recall_is_scikit_learns(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_recall_equals_sklearn(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     output = tmp_path / "retrieval" / "tiny.json"
     run(spec(), model=chain.model, test=chain.train, test_features=chain.train_features, output=output, threads=1)
     found = read_metrics(output)
@@ -34,19 +34,19 @@ def test_recall_is_scikit_learns(chain, tmp_path: Path) -> None:  # type: ignore
     assert len(own["neighbors"]) == 5 and all(one["train"] != own["test"] for one in own["neighbors"])
 
 
-def test_the_query_is_left_out_even_among_more_equals_than_k() -> None:
+def test_without_query_handles_duplicates() -> None:
     ids = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]])  # four equal images, of which three are found
     others, cosines = without_query(ids, np.ones(ids.shape, np.float32))
     assert others.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]] and cosines.shape == (4, 2)
 
 
-def test_chance_is_that_of_a_random_other_image(rng: np.random.Generator) -> None:
+def test_chance_is_of_random_other_image(rng: np.random.Generator) -> None:
     labels = rng.integers(0, 4, 30)
     pairs = [labels[a] == labels[b] for a in range(30) for b in range(30) if a != b]
     assert chance(labels) == pytest.approx(100 * np.mean(pairs), abs=1e-4)
 
 
-def test_recall_beyond_the_set_is_refused(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_retrieval_rejects_k_beyond_set(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     given = {"model": chain.model, "test": chain.train, "test_features": chain.train_features, "threads": 1}
     with pytest.raises(ArtifactError, match="recall at 60 of only 60 images"):
         run(spec(recall_at=(1, 60)), output=tmp_path / "a.json", **given)
@@ -54,10 +54,10 @@ def test_recall_beyond_the_set_is_refused(chain, tmp_path: Path) -> None:  # typ
         run(spec(), train=chain.test, output=tmp_path / "b.json", **given)
 
 
-def test_a_training_set_is_given_by_those_that_train_alone() -> None:
+def test_spec_requires_train_only_if_needed() -> None:
     with pytest.raises(ValueError, match="retrieval: it looks at `test` alone; leave `train` out"):
-        Measurement(protocol=Retrieval(), train="a", test="b")
+        EvaluationSpec(protocol=Retrieval(), train="a", test="b")
     with pytest.raises(ValueError, match="knn: give `train`"):
-        Measurement(protocol="knn", test="b")  # type: ignore[arg-type]
+        EvaluationSpec(protocol="knn", test="b")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must hold 1"):
         Retrieval(recall_at=(2, 4))

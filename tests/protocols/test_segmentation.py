@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from inputs import make_model
+from inputs import context_of, make_model
 from PIL import Image
 from torch import nn
 
@@ -24,7 +24,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.formats import Voc
 from ssltransfer.config.protocols import Segmentation
 from ssltransfer.config.schedule import Schedule
@@ -56,7 +56,7 @@ def batch_of(index: Index, samples: list[int], task: SegmentationTask) -> Batch:
     return next(load_batches(index, task.transform, sequential_keys(samples, len(samples)), seed=0))
 
 
-def test_the_published_constants() -> None:
+def test_options_match_published_constants() -> None:
     options = Segmentation()
     schedule = options.schedule
     assert (schedule.steps, schedule.batch_size, schedule.micro_batch_size) == (150_000, 20, 1)
@@ -70,7 +70,7 @@ def test_the_published_constants() -> None:
     ("train", "learning"),
     [("all", {"backbone", "head", "score"}), ("fc6-8", {"head", "score"}), ("score", {"score"})],
 )
-def test_what_learns(model: Path, train: str, learning: set[str]) -> None:
+def test_task_trains_chosen_layers(model: Path, train: str, learning: set[str]) -> None:
     task = tuned(model, train)
     found = {name.split(".")[1] for name, p in task.named_parameters() if p.requires_grad}
     assert found == learning
@@ -78,7 +78,7 @@ def test_what_learns(model: Path, train: str, learning: set[str]) -> None:
     assert len(dropped) == 2 and all(part.p == 0.5 for part in dropped)
 
 
-def test_what_it_starts_from(model: Path, tmp_path: Path) -> None:
+def test_task_starts_from_model_or_fresh_fc(model: Path, tmp_path: Path) -> None:
     full = make_model(tmp_path / "full", SMALL, seed=1)
     given = read_model(full).backbone.state_dict()
     kept = tuned(full).network
@@ -92,7 +92,7 @@ def test_what_it_starts_from(model: Path, tmp_path: Path) -> None:
     )
 
 
-def test_batch_norms_keep_their_statistics_and_learn_scales(tmp_path: Path, masks: tuple[Path, Path]) -> None:
+def test_task_freezes_batch_norm_statistics(tmp_path: Path, masks: tuple[Path, Path]) -> None:
     task = tuned(make_model(tmp_path / "r", ResNet18(width_mult=0.125, img_size=64), include_top=False, seed=1)).train()
     norms = {name: part for name, part in task.named_modules() if isinstance(part, nn.BatchNorm2d)}
     before = {name: part.running_mean.clone() for name, part in norms.items()}  # type: ignore[union-attr]
@@ -104,7 +104,7 @@ def test_batch_norms_keep_their_statistics_and_learn_scales(tmp_path: Path, mask
         assert torch.equal(part.running_mean, before[name]) and part.weight.grad is not None, name
 
 
-def test_the_loss_is_that_of_each_images_own_pixels(model: Path, masks: tuple[Path, Path]) -> None:
+def test_loss_ignores_padding(model: Path, masks: tuple[Path, Path]) -> None:
     index = read_index(masks[0])
     task = tuned(model).eval()
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
@@ -133,7 +133,7 @@ def _prepared(images: torch.Tensor) -> torch.Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def test_void_pixels_count_for_nothing(model: Path, masks: tuple[Path, Path]) -> None:
+def test_loss_ignores_void_pixels(model: Path, masks: tuple[Path, Path]) -> None:
     task = tuned(model).eval()
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     batch = batch_of(read_index(masks[0]), [0], task)
@@ -148,7 +148,7 @@ def test_void_pixels_count_for_nothing(model: Path, masks: tuple[Path, Path]) ->
         assert float(task(half, half.rng(0))["loss"]) == pytest.approx(float(wanted), rel=1e-4)
 
 
-def test_loss_of_a_guess_is_that_of_the_classes_shares(model: Path, masks: tuple[Path, Path]) -> None:
+def test_chance_loss_is_entropy_of_class_frequencies(model: Path, masks: tuple[Path, Path]) -> None:
     index = read_index(masks[0]).subset(np.arange(6))
     parts = class_shares(index, 21)
     assert parts.sum() == pytest.approx(1)
@@ -161,7 +161,7 @@ def test_loss_of_a_guess_is_that_of_the_classes_shares(model: Path, masks: tuple
     assert np.mean(losses) == pytest.approx(task.chance_loss, rel=1e-5)
 
 
-def test_a_image_and_its_mask_stay_as_they_are(masks: tuple[Path, Path], model: Path) -> None:
+def test_transform_keeps_image_and_mask(masks: tuple[Path, Path], model: Path) -> None:
     index = read_index(masks[0])
     image = torch.zeros(3, 5, 7, dtype=torch.uint8)
     pair = tuned(model).transform(index, 3, image, Random(0))
@@ -170,12 +170,12 @@ def test_a_image_and_its_mask_stay_as_they_are(masks: tuple[Path, Path], model: 
 
 def measured(folder: Path, model: Path, masks: tuple[Path, Path], **changes: object) -> Metrics:
     given = {"padding": 40, "schedule": SHORT} | changes
-    spec = Measurement(protocol=Segmentation(**given), train="a", test="b")  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=Segmentation(**given), train="a", test="b")  # type: ignore[arg-type]
     run(spec, model=model, train=masks[0], test=masks[1], output=folder / "seg" / "m.json", threads=1)
     return read_metrics(folder / "seg" / "m.json")
 
 
-def test_end_to_end_and_again(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
+def test_evaluate_is_reproducible(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
     found = measured(tmp_path / "one", model, masks)
     measured(tmp_path / "two", model, masks)
     assert (tmp_path / "one/seg/m.json").read_bytes() == (tmp_path / "two/seg/m.json").read_bytes()
@@ -200,13 +200,14 @@ def test_end_to_end_and_again(model: Path, masks: tuple[Path, Path], tmp_path: P
     assert found.details["lines"][0]["series"]["training"][0][-1] == 4
 
 
-def test_neither_order_nor_device_share_changes_the_test(model: Path, masks: tuple[Path, Path]) -> None:
+def test_confusion_is_independent_of_order(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
     index = read_index(masks[1]).subset(np.arange(8))
     task = tuned(model).eval()
     nn.init.normal_(task.network.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
-    whole, drawn = task.evaluate(index, CPU, {0, 5})
-    back, _ = task.evaluate(index.subset(np.arange(8)[::-1]), CPU, set())
-    assert np.array_equal(whole, back) and len(drawn) == 2
+    whole, drawn = task.evaluate(context_of(task.options, index, index, tmp_path))
+    reversed_index = index.subset(np.arange(8)[::-1])
+    back, _ = task.evaluate(context_of(task.options, index, reversed_index, tmp_path))
+    assert np.array_equal(whole, back) and len(drawn) == 6
     assert drawn[0]["title"].startswith(Path(index.paths[0]).stem)
 
 
@@ -239,7 +240,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     "options", [SMALL, ResNet18(width_mult=0.125, img_size=64, stem_stride=1)], ids=lambda o: o.name
 )
-def test_blocks_are_found_where_they_are(
+def test_evaluate_finds_blocks(
     options: BackboneOptions, blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     schedule = Schedule(steps=60, batch_size=4, micro_batch_size=1, lr=0.002, milestones=(45,), optimizer="adam")
@@ -255,7 +256,7 @@ def test_blocks_are_found_where_they_are(
 
 
 @pytest.mark.slow
-def test_it_learns_more_of_the_world_than_chance(masks: tuple[Path, Path], tmp_path: Path) -> None:
+def test_evaluate_beats_chance(masks: tuple[Path, Path], tmp_path: Path) -> None:
     model = make_model(
         tmp_path / "m", ResNet18(width_mult=0.125, img_size=64, stem_stride=1), include_top=False, seed=1
     )
@@ -267,7 +268,7 @@ def test_it_learns_more_of_the_world_than_chance(masks: tuple[Path, Path], tmp_p
     assert losses[-1] < 0.5 * found.details["chance_loss"]
 
 
-def test_rescaled_and_absorbed(
+def test_evaluate_with_fused_bn_and_data_dependent_init(
     masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "ssltransfer")
@@ -279,10 +280,10 @@ def test_rescaled_and_absorbed(
     assert "5 batch norms folded" in said and "layers rescaled by 72 images" in said
 
 
-def test_killed_it_ends_in_the_same_bytes(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
+def test_killed_run_resumes_to_same_bytes(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
     schedule = SHORT.model_copy(update={"steps": 12})
     measured(tmp_path / "quiet", model, masks, schedule=schedule)
-    spec = Measurement(protocol=Segmentation(padding=40, schedule=schedule), train="a", test="b")
+    spec = EvaluationSpec(protocol=Segmentation(padding=40, schedule=schedule), train="a", test="b")
     output = tmp_path / "killed" / "seg" / "m.json"
     command = [sys.executable, "-m", "ssltransfer.cli", "evaluate", "--spec", spec.canonical(), "--threads", "1"]
     for key, path in {"model": model, "train": masks[0], "test": masks[1], "output": output}.items():
@@ -298,7 +299,7 @@ def test_killed_it_ends_in_the_same_bytes(model: Path, masks: tuple[Path, Path],
     assert output.read_bytes() == (tmp_path / "quiet/seg/m.json").read_bytes()
 
 
-def test_sets_that_cannot_be_meant_are_refused(chain, model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_unsuitable_sets(chain, model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ArtifactError, match="a: has no class for each pixel; name a set of format voc or sbd"):
         measured(tmp_path, model, (chain.train, masks[1]))
     kit = tmp_path / "VOC2007"
@@ -313,13 +314,13 @@ def test_sets_that_cannot_be_meant_are_refused(chain, model: Path, masks: tuple[
         measured(tmp_path, model, (masks[0], tmp_path / "v.parquet"))
 
 
-def test_colors_are_vocs_and_void_is_white() -> None:
+def test_colored_uses_voc_colors_and_white_void() -> None:
     colors = colored(np.array([[0, 1, 15, 255]], np.uint8))
     assert colors.tolist() == [[[0, 0, 0], [128, 0, 0], [192, 128, 128], [255, 255, 255]]]
 
 
 @pytest.mark.real
-def test_real_images(real_data: Path, tmp_path: Path) -> None:
+def test_evaluate_on_real_images(real_data: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         spec = Voc(root=str(real_data / "voc_coco"), split=split, targets="masks")
         make_index(spec, output=tmp_path / f"{split}.parquet", threads=1)

@@ -12,7 +12,7 @@ from ssltransfer.protocols.subsets import labeled_subsets, stratified
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0.01, 0.99), st.integers(0, 9))
-def test_every_class_gives_its_share_and_keeps_one(classes: list[int], share: float, seed: int) -> None:
+def test_stratified_draws_fraction_of_each_class(classes: list[int], share: float, seed: int) -> None:
     labels = np.array(classes)
     chosen = stratified(labels, share, seed, keep=1)
     assert (np.diff(chosen) > 0).all()
@@ -21,7 +21,7 @@ def test_every_class_gives_its_share_and_keeps_one(classes: list[int], share: fl
         assert taken == min(max(1, round(share * there)), there - 1)
 
 
-def test_a_list_names_by_path_or_by_file(tmp_path: Path) -> None:
+def test_label_file_matches_path_or_name(tmp_path: Path) -> None:
     paths = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/3.jpg"]
     labels = np.array([0, 0, 1, 1])
 
@@ -39,7 +39,7 @@ def test_a_list_names_by_path_or_by_file(tmp_path: Path) -> None:
         chosen("c/9.jpg")
 
 
-def test_a_seed_is_a_draw(rng: np.random.Generator) -> None:
+def test_labeled_subsets_depend_on_seed(rng: np.random.Generator) -> None:
     labels = rng.integers(0, 5, 300)
     first = stratified(labels, 0.2, 0)
     assert (first == stratified(labels, 0.2, 0)).all()

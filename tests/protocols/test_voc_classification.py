@@ -12,7 +12,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import AlexNetBN, ResNet18, Vgg16
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
@@ -28,17 +28,17 @@ PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
 
 def tuned(model: Path, train: str, seed: int = 0) -> MultiLabelFinetuneTask:
     options = VocClassification(trainable=train)  # type: ignore[arg-type]
-    return MultiLabelFinetuneTask(read_model(model), "it", options, PRESENCE, PRESENCE, seed)
+    return MultiLabelFinetuneTask(read_model(model), "it", options, PRESENCE, seed)
 
 
-def test_the_published_constants() -> None:
+def test_options_match_published_constants() -> None:
     schedule = VocClassification().schedule
     assert (schedule.steps, schedule.batch_size, schedule.momentum, schedule.weight_decay) == (80_000, 16, 0.9, 1e-6)
     assert schedule.clip_grad_norm == 10
     assert [schedule.lr_at(step, 5011) for step in (0, 9_999, 10_000, 79_999)] == [0.001, 0.001, 0.0005, 0.001 / 2**7]
 
 
-def test_a_crop_always_fits_and_has_the_scales_asked_for() -> None:
+def test_scaled_crop_fits_and_has_scale() -> None:
     image = torch.zeros(3, 120, 150, dtype=torch.uint8)
     image[0] = torch.arange(150)
     spans, crop = [], ScaledCrop(50, (0.5, 2.0))
@@ -55,7 +55,7 @@ def test_a_crop_always_fits_and_has_the_scales_asked_for() -> None:
     ("train", "learning"),
     [("all", {"conv1", "conv5", "fc6", "fc7"}), ("fc6-8", {"fc6", "fc7"}), ("fc8", set())],
 )
-def test_what_learns_and_what_starts_afresh(chain, train: str, learning: set[str]) -> None:  # type: ignore[no-untyped-def]
+def test_task_trains_chosen_layers(chain, train: str, learning: set[str]) -> None:  # type: ignore[no-untyped-def]
     task = tuned(chain.full_model, train)
     given = read_model(chain.full_model).backbone.state_dict()
     found = {name.split(".")[0] for name, p in task.backbone.named_parameters() if p.requires_grad}
@@ -69,7 +69,7 @@ def test_what_learns_and_what_starts_afresh(chain, train: str, learning: set[str
     assert not torch.equal(task.head[1].weight, tuned(chain.full_model, train, seed=1).head[1].weight)
 
 
-def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_task_of_model_without_fc(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert tuned(chain.model, "all").backbone.layers[-1] == "fc7"
     with pytest.raises(LayerError, match="no layer 'fc7'"):
         tuned(chain.model, "fc8")
@@ -82,7 +82,7 @@ def test_a_model_without_fc_layers(chain, tmp_path: Path) -> None:  # type: igno
     assert all(m.training for m in tuned(residual, "all").train().modules() if isinstance(m, nn.BatchNorm2d))
 
 
-def test_frozen_batch_norms_of_vgg(tmp_path: Path) -> None:
+def test_task_freezes_batch_norms(tmp_path: Path) -> None:
     model = make_model(tmp_path / "v", Vgg16(width_mult=0.03, img_size=32), include_top=False)
     task = tuned(model, "fc6-8").train()
     norms = [module for module in task.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -91,10 +91,13 @@ def test_frozen_batch_norms_of_vgg(tmp_path: Path) -> None:
     assert len(dropouts) == 2 and all(module.training for module in dropouts)
 
 
-def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
+def test_loss_equals_released_code(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     task = tuned(chain.full_model, "fc8").eval()
     batch = Batch(
-        torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)), torch.tensor([2, 0, 1]), torch.zeros(3).long()
+        torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)),
+        torch.tensor([2, 0, 1]),
+        torch.zeros(3).long(),
+        {"multi_label": torch.from_numpy(PRESENCE[[2, 0, 1]])},
     )
     sample_rng = batch.rng(0)
     with torch.no_grad():
@@ -110,40 +113,42 @@ def test_loss_is_the_released_codes(chain, rng: np.random.Generator) -> None:  #
     assert loss == pytest.approx(total / 3 * 20 / 3, rel=1e-5)
 
 
-def test_loss_of_a_guess_is_that_of_the_classes_shares(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
+def test_chance_loss_is_entropy_of_class_frequencies(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     presence = rng.choice([-1, 0, 1], (40, 5), p=[0.6, 0.1, 0.3]).astype(np.int8)
     task = MultiLabelFinetuneTask(
-        read_model(chain.full_model), "it", VocClassification(trainable="fc8"), presence, presence, 0
+        read_model(chain.full_model), "it", VocClassification(trainable="fc8"), presence, 0
     ).eval()
     share = torch.from_numpy((presence > 0).sum(0) / (presence != 0).sum(0))
     with torch.no_grad():
         task.head[1].weight.zero_()
         task.head[1].bias.copy_(share.logit())
-        batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long())
+        targets = {"multi_label": torch.from_numpy(presence)}
+        batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long(), targets)
         assert float(task(batch, batch.rng(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("absorb", [False, True])
-def test_norms_of_fully_connected_layers_give_way_to_fresh_layers(absorb: bool) -> None:
+def test_task_fuses_norms_of_fc(absorb: bool) -> None:
     backbone = build_backbone(AlexNetBN(width_mult=0.06, img_size=64), include_top=True)
     model = PretrainedModel(backbone.eval(), "imagenet", "", "it")
-    task = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc6-8"), PRESENCE, PRESENCE, 0)
+    task = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc6-8"), PRESENCE, 0)
     assert not any(isinstance(part, nn.BatchNorm1d) for part in task.modules())
     learning = [p for p in task.backbone.parameters() if p.requires_grad]
     assert [p.ndim for p in learning] == [2, 1, 2, 1] and all((p == 0.1).all() for p in learning if p.ndim == 1)
     if absorb:
         assert fuse_conv_bn(task.backbone) == 5
-    batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long())
+    targets = {"multi_label": torch.from_numpy(PRESENCE)}
+    batch = Batch(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4), torch.zeros(4).long(), targets)
     task.train()(batch, batch.rng(0))["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
-    frozen = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc8"), PRESENCE, PRESENCE, 0).train()
+    frozen = MultiLabelFinetuneTask(model, "it", VocClassification(trainable="fc8"), PRESENCE, 0).train()
     norms = [part for part in frozen.backbone.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert len(norms) == 7 and not any(norm.training for norm in norms)
 
 
-def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_is_reproducible(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     protocol = VocClassification(schedule=Schedule(steps=12, batch_size=8, lr=0.001, clip_grad_norm=10.0), crops=3)
-    spec = Measurement(protocol=protocol, train="a", test="b", seeds=(0, 1))
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))
     for name in ("one", "two"):
         given = {"model": chain.model, "train": voc[0], "test": voc[1], "threads": 1}
         run(spec, output=tmp_path / name / "voc" / "m.json", **given)
@@ -162,7 +167,7 @@ def test_end_to_end_and_again(chain, voc: tuple[Path, Path], tmp_path: Path) -> 
     assert found.primary_metric == "map"
 
 
-def test_refuses_sets_without_vocs_labels(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    spec = Measurement(protocol=VocClassification(), train="a", test="b")
+def test_evaluate_rejects_single_label_sets(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    spec = EvaluationSpec(protocol=VocClassification(), train="a", test="b")
     with pytest.raises(ArtifactError, match="a: does not have VOC's labels"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)

@@ -17,7 +17,7 @@ from inputs import make_model
 
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config.backbones import CaffeNet, ResNet18
-from ssltransfer.config.entities import Features, Measurement
+from ssltransfer.config.entities import EvaluationSpec, Features
 from ssltransfer.config.formats import Dataset, ImageFolder, Rgbd, Voc
 from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
 from ssltransfer.stages.evaluate import run
@@ -104,11 +104,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def job_of(name: str, sets: Sets, models: dict[str, Path]) -> tuple[Measurement, dict[str, Path]]:
+def job_of(name: str, sets: Sets, models: dict[str, Path]) -> tuple[EvaluationSpec, dict[str, Path]]:
     images, model, options, _ = TABLE[name]
     trains = {} if name == "retrieval" else {"train": sets[images][0]}
     spec = {"protocol": {"name": name, **options}, "test": "b", **({"train": "a"} if trains else {})}
-    return Measurement.model_validate(spec), {"model": models[model], "test": sets[images][1], **trains}
+    return EvaluationSpec.model_validate(spec), {"model": models[model], "test": sets[images][1], **trains}
 
 
 @pytest.mark.parametrize("name", TABLE)

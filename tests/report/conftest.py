@@ -166,7 +166,7 @@ class Chain:
 
 
 def fill(chain: Chain) -> Chain:
-    """Two datasets, a teacher, a clustering, a student, two baselines, two evaluations; names with special characters."""
+    """Two datasets, a teacher, a clustering, a student, baselines and evaluations; names with special characters."""
     torch.manual_seed(0)
     train = chain.dataset("objects.v1+x", classes=NASTY, **{"bad<.jpg": "not an image: <garbage> & more"})
     test = chain.dataset("scenes_b", n=12, classes=NASTY)

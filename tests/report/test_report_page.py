@@ -161,8 +161,8 @@ def test_recalled_numbers_are_marked_as_unverified(filled) -> None:  # type: ign
         title="VOC",
         columns=("nn",),
         reference="noroozi2018-table3",
-        paper_rows={"cc-jig": "CC+HOG", "jigsaw++.a_b": "Jigsaw++"},
-        paper_columns={"nn": "cls"},
+        reference_rows={"cc-jig": "CC+HOG", "jigsaw++.a_b": "Jigsaw++"},
+        reference_columns={"nn": "cls"},
     )
     text = filled.report(Report(tables=(table,), montage_clusters=1), name="marks").read_text(encoding="utf-8")
     cells = dict(re.findall(r">(jigsaw\+\+\.a_b|cc-jig)</a>.*?<td class=paper>(.*?)</td>", text, re.S))

@@ -70,8 +70,8 @@ def test_seeds_of_one_model_share_a_row(chain) -> None:  # type: ignore[no-untyp
         chain.model(model, "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
         chain.measure("e", model, {"accuracy": measured})
     found = load_results(**chain.inputs)
-    averaged = {"a": "a-s*", "b": "b-s?"}
-    tables = build_tables(table(columns=("e",), averaged=averaged), found)
+    aggregate = {"a": "a-s*", "b": "b-s?"}
+    tables = build_tables(table(columns=("e",), aggregate=aggregate), found)
     ((_, _, rows),) = tables[0].groups
     assert sorted((row.model, row.models) for row in rows) == [("a", 2), ("alone", 1), ("b", 2)]
     cells = {row.model: row.cells[0] for row in rows}
@@ -80,7 +80,7 @@ def test_seeds_of_one_model_share_a_row(chain) -> None:  # type: ignore[no-untyp
         assert cells[row].std == pytest.approx(np.std(numbers, ddof=1))
     assert [row for row in cells if cells[row].best] == ["b"]
     assert "a (2 models)  16.0 \u00b1 5.7" in as_text(tables)
-    (one,) = build_tables(table(columns=("e",), rows=("a-s0",), averaged=averaged), found)
+    (one,) = build_tables(table(columns=("e",), rows=("a-s0",), aggregate=aggregate), found)
     assert one.groups[0][2][0].cells[0].text == "12.0 \u00b1 2.8"  # alone in its row: its own seeds
 
 
@@ -109,15 +109,15 @@ def test_the_terminal_shows_models_down_and_evaluations_across(results: Results)
         ({"rows": ("cc-jgi",)}, "'cc-jgi'; did you mean 'cc-jig'"),
         ({"reference": "noroozi2018-table33"}, "no reference is called 'noroozi2018-table33'; did you mean 'noroozi"),
         (
-            {"reference": "noroozi2018-table3", "paper_rows": {"cc-jig": "CC+Jigsaw+"}},
+            {"reference": "noroozi2018-table3", "reference_rows": {"cc-jig": "CC+Jigsaw+"}},
             "no row 'CC+Jigsaw+'; did you mean 'CC+Jigsaw++'",
         ),
         (
-            {"reference": "noroozi2018-table3", "paper_columns": {"nn": "clss"}},
+            {"reference": "noroozi2018-table3", "reference_columns": {"nn": "clss"}},
             "no column 'clss'; did you mean 'cls'",
         ),
-        ({"reference": "noroozi2018-table3", "paper_columns": {"n": "cls"}}, "no column of this table: 'n'"),
-        ({"paper_columns": {"nn": "cls"}}, "need a reference"),
+        ({"reference": "noroozi2018-table3", "reference_columns": {"n": "cls"}}, "no column of this table: 'n'"),
+        ({"reference_columns": {"nn": "cls"}}, "need a reference"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest_one(filled, given: dict[str, object], says: str) -> None:  # type: ignore[no-untyped-def]
@@ -131,8 +131,8 @@ def test_the_papers_columns_are_never_ours(results: Results) -> None:
     spec = table(
         columns=("nn", "linear:conv1", "linear:conv3"),
         reference="noroozi2018-table4",
-        paper_rows={"cc-jig": "CC+Jigsaw++"},
-        paper_columns={"linear:conv3": "conv3"},
+        reference_rows={"cc-jig": "CC+Jigsaw++"},
+        reference_columns={"linear:conv3": "conv3"},
     )
     (built,) = build_tables(spec, results)
     assert [column.paper for column in built.paired] == ["conv3"]

@@ -1,7 +1,7 @@
 """An extraction that is killed at a chosen moment; run by test_features.py in a process of its own.
 
 Globals given: spec (JSON), model, data, output, log (paths), chunk_bytes, kill ("", "after N", "half N", "end"), and
-part ("" or such as "1-of-2").
+shard ("" or such as "1-of-2").
 The number of every chunk that is computed is written to the log.
 """
 
@@ -43,4 +43,4 @@ artifact.FeatureStore.write = killing  # type: ignore[method-assign]
 if given["kill"] == "end":
     WorkDir.finish = lambda *_, **__: die()  # type: ignore[method-assign]
 paths = {key: Path(given[key]) for key in ("model", "data", "output")}
-features.run(Features.parse(given["spec"]), **paths, part=given["part"] or None, threads=1)
+features.run(Features.parse(given["spec"]), **paths, shard=given["shard"] or None, threads=1)

@@ -146,7 +146,7 @@ def test_a_store_of_another_backbone_or_of_other_images_is_not_taken(
 
 def test_a_model_that_is_none_is_refused(tmp_path: Path, objects_path: Path):
     write_json(tmp_path / "x.json", {"stage": "cluster"})
-    with pytest.raises(ArtifactError, match="not a manifest of a model"):
+    with pytest.raises(ArtifactError, match="not the manifest of a model"):
         features.run(
             spec_of(), model=tmp_path / "x.json", data=objects_path, output=tmp_path / "f" / "m.json", threads=1
         )
@@ -173,18 +173,18 @@ class Job:
         self.folder, self.log = folder, folder / "log"
         self.paths = {"model": model_of(folder / "m"), "data": data, "output": folder / "manifest.json"}
 
-    def start(self, kill: str = "", part: str = "") -> multiprocessing.process.BaseProcess:
+    def start(self, kill: str = "", shard: str = "") -> multiprocessing.process.BaseProcess:
         given = {key: str(path) for key, path in self.paths.items()} | {"log": str(self.log), "kill": kill}
-        if part:
-            given["output"] = str(self.folder / f"{part}.json")
-        settings = {"spec": spec_of().canonical(), "chunk_bytes": CHUNK, "part": part}
+        if shard:
+            given["output"] = str(self.folder / f"{shard}.json")
+        settings = {"spec": spec_of().canonical(), "chunk_bytes": CHUNK, "shard": shard}
         script = str(Path(__file__).with_name("killed_features.py"))
         process = self.context.Process(target=runpy.run_path, args=(script, given | settings))
         process.start()
         return process
 
-    def run(self, kill: str = "", part: str = "") -> int | None:
-        process = self.start(kill, part)
+    def run(self, kill: str = "", shard: str = "") -> int | None:
+        process = self.start(kill, shard)
         process.join(120)
         return process.exitcode
 
@@ -219,15 +219,15 @@ def test_killed_and_run_again_it_goes_on_at_the_next_chunk(tmp_path: Path, objec
 
 
 def test_parts_at_the_same_time_make_the_store_of_one_job(tmp_path: Path, objects_path: Path, undisturbed: Job):
-    job = Job(tmp_path / "parts", objects_path)
-    running = [job.start(part=f"{number}-of-3") for number in (1, 2, 3)]
+    job = Job(tmp_path / "shards", objects_path)
+    running = [job.start(shard=f"{number}-of-3") for number in (1, 2, 3)]
     for process in running:
         process.join(120)
     assert [process.exitcode for process in running] == [0, 0, 0]
     assert not (job.folder / "manifest.json").exists()
     assert read_json(job.folder / "2-of-3.json")["chunks"].keys() == {"1", "4"}
-    # Neither the job that writes the manifest nor parts of another division compute anything again.
-    assert job.run() == 0 and job.run(part="1-of-2") == 0
+    # Neither the job that writes the manifest nor shards of another division compute anything again.
+    assert job.run() == 0 and job.run(shard="1-of-2") == 0
     assert sorted(job.written()) == ["0", "1", "2", "3", "4"]
     assert job.results() == undisturbed.results()
 
@@ -235,11 +235,11 @@ def test_parts_at_the_same_time_make_the_store_of_one_job(tmp_path: Path, object
 def test_a_killed_part_goes_on_and_the_last_job_makes_what_parts_did_not(
     tmp_path: Path, objects_path: Path, undisturbed: Job
 ):
-    job = Job(tmp_path / "killed-part", objects_path)
-    assert job.run("half 2", part="1-of-2") == -9
-    assert job.run("after 2", part="1-of-2") == -9
+    job = Job(tmp_path / "killed-shard", objects_path)
+    assert job.run("half 2", shard="1-of-2") == -9
+    assert job.run("after 2", shard="1-of-2") == -9
     assert job.written() == ["0", "2", "2"]
-    assert job.run(part="1-of-2") == 0
+    assert job.run(shard="1-of-2") == 0
     assert job.written() == ["0", "2", "2", "4"]
     assert job.run() == 0
     assert job.written() == ["0", "2", "2", "4", "1", "3"]
@@ -247,10 +247,10 @@ def test_a_killed_part_goes_on_and_the_last_job_makes_what_parts_did_not(
 
 
 def test_parts_that_cannot_be_are_refused(tmp_path: Path, objects_path: Path):
-    for part in ("0/8", "9/8", "3", "a-of-b", "0-of-0"):
-        with pytest.raises(ArtifactError, match=f"--part {part}: there is no such part; give one such as 3/8"):
+    for shard in ("0/8", "9/8", "3", "a-of-b", "0-of-0"):
+        with pytest.raises(ArtifactError, match=f"--shard {shard}: there is no such shard; give one such as 3/8"):
             features.run(
-                spec_of(), model=model_of(tmp_path / "m"), data=objects_path, output=tmp_path / "p.json", part=part
+                spec_of(), model=model_of(tmp_path / "m"), data=objects_path, output=tmp_path / "p.json", shard=shard
             )
 
 

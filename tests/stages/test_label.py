@@ -61,7 +61,7 @@ def test_labels_of_the_clustered_set_have_its_sizes(clustering, make_features, t
 def test_features_are_normalized_as_for_the_clustering(clustering, make_features, tmp_path):
     x = np.random.default_rng(2).normal(size=(300, 6)).astype(np.float32) * 50
     features, index = make_features(x, "other")
-    manifest = clustering(normalize=True)
+    manifest = clustering(l2_normalize=True)
     found = labelled(manifest, features, index, tmp_path / "l.parquet")
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     distances, labels = cKDTree(np.load(manifest.parent / "centroids.npy")).query(unit)

@@ -67,7 +67,7 @@ def test_an_extraction_is_scattered_as_asked(tmp_path: Path):
 
 
 def test_labels_without_stored_features_extract_nothing_more(tmp_path: Path):
-    write_config(tmp_path, tiny(**{"clusters.puzzle-k4.stored": False}))
+    write_config(tmp_path, tiny(**{"clusters.puzzle-k4.store_features": False}))
     assert planned(tmp_path) == WHOLE_CHAIN - {"features/puzzle-conv4/scenes-train"}
 
 
@@ -116,7 +116,7 @@ def test_a_papers_setting_finds_its_images(papers_setting: Path):
     [
         (
             {"clusters.puzzle-k4.itertions": 5},
-            "clusters.puzzle-k4.itertions: unknown key 'itertions'; did you mean 'iterations'?",
+            "clusters.puzzle-k4.max_itr: unknown key 'max_itr'; did you mean 'max_iter'?",
         ),
         ({"results": "a{b}c"}, "results: it holds a brace, which Snakemake reads as a wildcard; rename it"),
     ],
@@ -140,5 +140,5 @@ def test_the_slurm_profile_speaks_of_every_stage():
     assert set(profile["set-threads"]) == set(rules)
     on_gpu = {name for name, given in profile["set-resources"].items() if given.get("gpu")}
     assert on_gpu == {name for name, body in rules.items() if re.search(r"^\s+gpu=1,$", body, re.M)}
-    assert profile["set-resources"]["features_part"] == profile["set-resources"]["features"]
-    assert profile["set-threads"]["features_part"] == profile["set-threads"]["features"]
+    assert profile["set-resources"]["features_shard"] == profile["set-resources"]["features"]
+    assert profile["set-threads"]["features_shard"] == profile["set-threads"]["features"]

@@ -81,7 +81,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         # A model more in an evaluation: the others are not measured again.
         (
-            {"evaluations.nearest.controls": ["random"]},
+            {"evaluations.nearest.baselines": ["random"]},
             {
                 "pretext/random-caffenet-w0.125-64px-s2",
                 "features/random-caffenet-w0.125-64px-s2.conv4-max2/objects-train",

@@ -15,7 +15,7 @@ LOOK_AWAY = ("--rerun-triggers", "mtime", "params", "code", "software-env")
 
 
 def scattered(number: int) -> tuple[str, ...]:
-    threads = ("index=1", "pretext=1", "features=1", "features_part=1")
+    threads = ("index=1", "pretext=1", "features=1", "features_shard=1")
     return "--cores", "2", "--set-threads", *threads, "--set-scatter", f"features={number}"
 
 

@@ -94,9 +94,9 @@ def pretext_val(wildcards):
     return some(index_of, CONFIG.pretexts[wildcards.pretext].val)
 
 
-def pretext_members(wildcards):
+def pretext_task_data(wildcards):
     """Images of several tasks that are not the pretext's own."""
-    return [index_of(name) for name in CONFIG.pretexts[wildcards.pretext].members_data]
+    return [index_of(name) for name in CONFIG.pretexts[wildcards.pretext].task_datasets]
 
 
 def pretext_model(wildcards):
@@ -108,12 +108,12 @@ def features_model(wildcards):
     return model_of(CONFIG.features[wildcards.features].model)
 
 
-def features_parts(wildcards):
-    """What the parts of an extraction leave; nothing where the whole is one job."""
-    parts = gather.features(
+def features_shards(wildcards):
+    """What the shards of an extraction leave; nothing where the whole is one job."""
+    shards = gather.features(
         features_of(wildcards.features, wildcards.dataset, "{scatteritem}.json")
     )
-    return parts if len(parts) > 1 else []
+    return shards if len(shards) > 1 else []
 
 
 def cluster_features(wildcards):
@@ -162,7 +162,7 @@ def student_val_labels(wildcards):
 
 def student_teacher(wildcards):
     """The model that is asked while the student trains."""
-    if CONFIG.taught_features(wildcards.student):
+    if CONFIG.teacher_features_of(wildcards.student):
         return []
     return some(
         model_of, getattr(CONFIG.students[wildcards.student].method, "teacher", None)
@@ -174,7 +174,7 @@ def student_features(part):
 
     def path(wildcards):
         dataset = getattr(CONFIG.students[wildcards.student], part)
-        return some(features_of, CONFIG.taught_features(wildcards.student), dataset)
+        return some(features_of, CONFIG.teacher_features_of(wildcards.student), dataset)
 
     return path
 

@@ -2,7 +2,7 @@ rule features:
     input:
         model=features_model,
         data=dataset_index,
-        parts=features_parts,
+        shards=features_shards,
     output:
         f"{RESULTS}/features/{{features}}/{{dataset}}/manifest.json",
     log:
@@ -22,16 +22,16 @@ rule features:
 
 
 # A share of the chunks, into the store that `features` then finds filled; only with --set-scatter features=N, N > 1.
-rule features_part:
+rule features_shard:
     input:
         model=features_model,
         data=dataset_index,
     output:
         temp(f"{RESULTS}/features/{{features}}/{{dataset}}/{{scatteritem}}.json"),
     log:
-        f"{RESULTS}/logs/features_part/{{features}}/{{dataset}}/{{scatteritem}}.log",
+        f"{RESULTS}/logs/features_shard/{{features}}/{{dataset}}/{{scatteritem}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/features_part/{{features}}/{{dataset}}/{{scatteritem}}.tsv"
+        f"{RESULTS}/benchmarks/features_shard/{{features}}/{{dataset}}/{{scatteritem}}.tsv"
     conda:
         "../../envs/gpu.yaml"
     threads: 8
@@ -41,5 +41,5 @@ rule features_part:
         spec=spec_of("features", "features"),
     shell:
         "ssltransfer features --spec {params.spec:q} --model {input.model:q} --data {input.data:q}"
-        " --part {wildcards.scatteritem} --output {output:q} --threads {threads} --devices {resources.gpu}"
+        " --shard {wildcards.scatteritem} --output {output:q} --threads {threads} --devices {resources.gpu}"
         " > {log:q} 2>&1"

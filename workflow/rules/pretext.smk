@@ -2,7 +2,7 @@ rule pretext:
     input:
         data=pretext_data,
         val=pretext_val,
-        members=pretext_members,
+        task_data=pretext_task_data,
         model=pretext_model,
     output:
         f"{RESULTS}/pretext/{{pretext}}/manifest.json",
@@ -19,5 +19,5 @@ rule pretext:
         spec=spec_of("pretexts", "pretext"),
     shell:
         "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --val {input.val:q}"
-        " --members {input.members:q} --model {input.model:q}"
+        " --task-data {input.task_data:q} --model {input.model:q}"
         " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

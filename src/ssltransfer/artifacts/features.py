@@ -41,7 +41,7 @@ class FeatureStore:
         self.rows: int = array.chunks[0]
 
     @classmethod
-    def create(cls, path: Path, n: int, dims: int, dtype: str, *, compress: bool = False) -> FeatureStore:
+    def create(cls, path: Path, n: int, dims: int, dtype: str, *, compression: str | None = None) -> FeatureStore:
         """Open the store at `path`, making it if it is not there yet; another process may do the same.
 
         Args:
@@ -49,7 +49,7 @@ class FeatureStore:
             n: rows.
             dims: dimensions of a row.
             dtype: numpy's name of the type.
-            compress: zstd; for features with many zeros.
+            compression: None or zstd; for features with many zeros.
 
         Raises:
             ArtifactError: the disk is full, or a store of another shape or type is there.
@@ -64,7 +64,7 @@ class FeatureStore:
                 chunks=(rows, dims),
                 dtype=dtype,
                 fill_value=float("nan"),
-                compressors=ZstdCodec(level=1) if compress else None,
+                compressors=ZstdCodec(level=1) if compression else None,
             )
         return cls.open(path)._checked((n, dims), dtype)
 

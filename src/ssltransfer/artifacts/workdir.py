@@ -42,14 +42,14 @@ class WorkDir:
         output: the manifest to be written.
         spec: canonical text of what is made.
         inputs: role -> files that it is made from; their content is part of the key.
-        part: "3-of-8" where eight jobs share the folder, each one its own part of the work; they write no manifest.
+        shard: "3-of-8" where eight jobs share the folder, each one its own part of the work; they write no manifest.
 
     Attributes:
         folder: made when the block is entered; its path is a function of output and key.
     """
 
-    def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]], *, part: str = ""):
-        self.stage, self.output, self.spec, self.part = stage, output, spec, part
+    def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]], *, shard: str = ""):
+        self.stage, self.output, self.spec, self.shard = stage, output, spec, shard
         self.inputs = {role: [self._digest(path) for path in paths] for role, paths in inputs.items() if paths}
         self.key = text_digest(stage, spec, json.dumps(self.inputs, sort_keys=True))
         alone = output.name == MANIFEST
@@ -68,7 +68,7 @@ class WorkDir:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._first:
             return self
-        if self.part:
+        if self.shard:
             self._lock_part()
             return self
         self._lock("lock", fcntl.LOCK_EX)
@@ -79,8 +79,8 @@ class WorkDir:
     def _lock_part(self) -> None:
         """Beside other parts, but neither beside the whole, nor this part twice, nor parts of another division."""
         self._lock("lock", fcntl.LOCK_SH)
-        self._lock(f"{self.part}.lock", fcntl.LOCK_EX)
-        _, _, division = self.part.partition("-")
+        self._lock(f"{self.shard}.lock", fcntl.LOCK_EX)
+        _, _, division = self.shard.partition("-")
         for other in self.folder.glob("*-of-*.lock"):
             if not other.name.endswith(f"-{division}.lock"):
                 self._lock(other.name, fcntl.LOCK_SH)
@@ -147,9 +147,9 @@ class WorkDir:
     def write_run_info(self, **measured: Any) -> None:
         """Write run.json alone, for a stage whose output has a form of its own and is written right after.
 
-        A part's is `<part>.run.json` in the work directory.
+        A part's is `<shard>.run.json` in the work directory.
         """
-        output = self.folder / f"{self.part}.json" if self.part else self.output
+        output = self.folder / f"{self.shard}.json" if self.shard else self.output
         write_run_info(output, self._started, work=self.key, **measured)
 
 

@@ -111,7 +111,7 @@ def _bytes_of(path: str) -> bytes | None:
         return None
 
 
-def name_alone(value: Any) -> Any:
+def coerce_name(value: Any) -> Any:
     """A plain string stands for the method of that name with its defaults."""
     return {"name": value} if isinstance(value, str) else value
 
@@ -128,7 +128,7 @@ class Options(Spec):
     reference: ClassVar[str] = ""
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
+def suggest(word: str, allowed: Iterable[str]) -> str:
     """'; did you mean X? Allowed: ...' for a word that is not among `allowed`."""
     names = sorted(map(str, allowed))
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
@@ -152,11 +152,11 @@ def explain(error: ValidationError, where: str, models: dict[str, type[BaseModel
         owner = _owner(error, steps[:-1], models)
         key = steps[-1]
         keys = list(owner.model_fields) if owner else []
-        return f"{place}: unknown key {key!r}{nearest(key, keys)}"
+        return f"{place}: unknown key {key!r}{suggest(key, keys)}"
     if fault["type"] == "union_tag_invalid":
         tag = fault["ctx"]["tag"]
         allowed = [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
-        return f"{place}: there is no {tag!r}{nearest(tag, allowed)}"
+        return f"{place}: there is no {tag!r}{suggest(tag, allowed)}"
     if fault["type"] == "union_tag_not_found":
         return f"{place}: give a name, alone or as the key 'name' beside its options."
     if fault["type"] == "missing":
@@ -216,7 +216,7 @@ def options_in(package: str, base: type[Base]) -> tuple[type[Base], ...]:
 def one_of(classes: tuple[type[BaseModel], ...]) -> Any:
     """The annotation of a field that holds one of these options, told apart by their tag; a name alone will do."""
     tag = "format" if "format" in classes[0].model_fields else "name"
-    return Annotated[Union[classes], Field(discriminator=tag), BeforeValidator(name_alone)]  # noqa: UP007
+    return Annotated[Union[classes], Field(discriminator=tag), BeforeValidator(coerce_name)]  # noqa: UP007
 
 
 def _tag_of(options: type[BaseModel]) -> str | None:

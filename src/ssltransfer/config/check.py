@@ -5,8 +5,8 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
-from ssltransfer.config.base import ConfigError, nearest
-from ssltransfer.config.config import Config, Model
+from ssltransfer.config.base import ConfigError, suggest
+from ssltransfer.config.config import Config, ModelEntry
 from ssltransfer.config.entities import Evaluation, Pretext, Student, Table
 from ssltransfer.config.formats import TargetKind, Video
 from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, LayerDistillation
@@ -78,12 +78,12 @@ def _check_table(config: Config, table: Table) -> None:
         evaluation = column.split(":")[0]
         _known(config.evaluations, evaluation, f"report.tables: column of {table.title!r}", "evaluation")
         measured += config.rows[evaluation]
-    for pattern in (*table.rows, *table.averaged.values()):
+    for pattern in (*table.rows, *table.aggregate.values()):
         if not any(fnmatch.fnmatchcase(model, pattern) for model in measured):
-            raise ConfigError(f"{where}: no model of its columns is called {pattern!r}{nearest(pattern, measured)}")
-    for row in table.averaged:
+            raise ConfigError(f"{where}: no model of its columns is called {pattern!r}{suggest(pattern, measured)}")
+    for row in table.aggregate:
         if row in measured:
-            raise ConfigError(f"{where}: averaged.{row} is the name of a model; give the row another one.")
+            raise ConfigError(f"{where}: aggregate.{row} is the name of a model; give the row another one.")
 
 
 def _check_task(config: Config, part: Pretext, where: str) -> None:
@@ -118,7 +118,7 @@ def _check_distillation(config: Config, student: Student, where: str) -> None:
     for name in getattr(method, "layers", None) or filter(None, (method.layer,)):
         if name not in student.backbone.layers:
             raise ConfigError(
-                f"{where}.method: {student.backbone.name} has no layer {name!r}{nearest(name, student.backbone.layers)}"
+                f"{where}.method: {student.backbone.name} has no layer {name!r}{suggest(name, student.backbone.layers)}"
             )
     if isinstance(method, AttentionTransfer):
         for backbone, names in (
@@ -146,7 +146,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
                 f"which dataset {data!r} does not have; name another dataset."
             )
     _apart(config, evaluation.train or None, evaluation.test, where, "train and test")
-    _known(config.datasets, evaluation.supervised_on, f"{where}.supervised_on", "dataset")
+    _known(config.datasets, evaluation.supervised_data, f"{where}.supervised_data", "dataset")
     protocol = evaluation.protocol
     listed = getattr(getattr(protocol, "label_subset", None), "file", None)
     if listed:
@@ -184,7 +184,7 @@ def _check_evaluation(config: Config, name: str, evaluation: Evaluation) -> None
             )
 
 
-def _refuse_rescaling(model: Model, protocol: FineTuning, where: str) -> None:
+def _refuse_rescaling(model: ModelEntry, protocol: FineTuning, where: str) -> None:
     """Of networks whose scales would mean nothing."""
     if not model.backbone.is_feed_forward:
         raise ConfigError(
@@ -211,13 +211,13 @@ def _targets(config: Config, data: str | None, who: str, wanted: TargetKind | No
 
 def _known(section: dict[str, Any], name: str | None, where: str, kind: str) -> None:
     if name is not None and name not in section:
-        raise ConfigError(f"{where}: no {kind} is called {name!r}{nearest(name, section)}")
+        raise ConfigError(f"{where}: no {kind} is called {name!r}{suggest(name, section)}")
 
 
-def _layer(model: Model, layer: str, where: str) -> None:
+def _layer(model: ModelEntry, layer: str, where: str) -> None:
     if layer not in model.layers:
         raise ConfigError(
-            f"{where}: model {model.name!r} ({model.backbone.name}) has no {layer!r}{nearest(layer, model.layers)}"
+            f"{where}: model {model.name!r} ({model.backbone.name}) has no {layer!r}{suggest(layer, model.layers)}"
         )
 
 
@@ -232,7 +232,7 @@ def _apart(config: Config, one: str | None, other: str | None, where: str, what:
 
 def _refuse_cycles(config: Config) -> None:
     def needs(model: str) -> list[str]:
-        entity = config.model(model).entity
+        entity = config.model(model).spec
         method = entity.method if isinstance(entity, Student) else None
         if isinstance(method, ClusterClassification):
             return [config.features[config.clusters[method.cluster].features].model]

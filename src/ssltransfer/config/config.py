@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ssltransfer.config.backbones import AnyBackbone
-from ssltransfer.config.base import ConfigError, nearest
+from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, Report, Student
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import ClusterClassification, Distillation
@@ -15,7 +15,7 @@ from ssltransfer.config.tasks import Imported, RandomNetwork
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelEntry:
     """Any backbone with weights, however it came about.
 
     Attributes:
@@ -25,21 +25,21 @@ class Model:
 
     name: str
     stage: Literal["pretext", "student"]
-    entity: Pretext | Student
+    spec: Pretext | Student
 
     @property
     def backbone(self) -> AnyBackbone:
         """Options of its backbone."""
-        return self.entity.backbone
+        return self.spec.backbone
 
     @property
     def layers(self) -> tuple[str, ...]:
         """A pretext leaves convolutions; most students, a random and an imported network have fc layers too."""
-        entity = self.entity
+        spec = self.spec
         full = (
-            entity.method.is_self_contained
-            if isinstance(entity, Student)
-            else isinstance(entity.task, RandomNetwork | Imported)
+            spec.method.is_self_contained
+            if isinstance(spec, Student)
+            else isinstance(spec.task, RandomNetwork | Imported)
         )
         return self.backbone.layers if full else self.backbone.base_layers
 
@@ -59,14 +59,14 @@ class Config:
     derived: frozenset[str] = frozenset()
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str) -> ModelEntry:
         """The pretext or student of that name."""
         if name in self.pretexts:
-            return Model(name, "pretext", self.pretexts[name])
+            return ModelEntry(name, "pretext", self.pretexts[name])
         if name in self.students:
-            return Model(name, "student", self.students[name])
+            return ModelEntry(name, "student", self.students[name])
         known = [*self.pretexts, *self.students]
-        raise ConfigError(f"there is no model {name!r}{nearest(name, known)}")
+        raise ConfigError(f"there is no model {name!r}{suggest(name, known)}")
 
     def evaluated_features(self, evaluation: str, model: str) -> str:
         """Name of the features that a protocol on features reads of a model."""
@@ -74,7 +74,7 @@ class Config:
         assert isinstance(protocol, FeatureProtocol)
         return features_name(self.features, protocol_features(protocol, self.model(model)))
 
-    def taught_features(self, student: str) -> str | None:
+    def teacher_features_of(self, student: str) -> str | None:
         """Name of the features that a student reads instead of asking its teacher."""
         method = self.students[student].method
         if not isinstance(method, Distillation) or not method.precompute_teacher:
@@ -89,9 +89,9 @@ class Config:
             for cluster, data in self.labels()
             if self.clusters[cluster].features == name and self.reads_features(cluster, data)
         }
-        for student, entity in self.students.items():
-            if self.taught_features(student) == name:
-                needed |= {data for data in (entity.data, entity.val) if data}
+        for student, spec in self.students.items():
+            if self.teacher_features_of(student) == name:
+                needed |= {data for data in (spec.data, spec.val) if data}
         for evaluation, models in self.rows.items():
             entry = self.evaluations[evaluation]
             if isinstance(entry.protocol, FeatureProtocol):
@@ -102,7 +102,7 @@ class Config:
 
     def reads_features(self, cluster: str, dataset: str) -> bool:
         """Whether a dataset is labelled from stored features, not while they are computed."""
-        return self.clusters[cluster].stored or dataset == self.clusters[cluster].data
+        return self.clusters[cluster].store_features or dataset == self.clusters[cluster].data
 
     def labels(self) -> set[tuple[str, str]]:
         """(cluster, dataset) pairs that some student learns or is measured on, and each cluster's own data."""
@@ -122,13 +122,13 @@ def features_name(declared: dict[str, Features], wanted: Features) -> str:
     return f"{wanted.model}.{wanted.layer}{'-patches' if wanted.patches else ''}{pooled}"
 
 
-def teacher_features(method: Distillation, teacher: Model) -> Features:
+def teacher_features(method: Distillation, teacher: ModelEntry) -> Features:
     """What a method that reads its teacher's features wants of it."""
     layer = method.teacher_layer or teacher.layers[-1]
     return Features(model=teacher.name, layer=layer, pool=method.teacher_pool)
 
 
-def protocol_features(protocol: FeatureProtocol, model: Model) -> Features:
+def protocol_features(protocol: FeatureProtocol, model: ModelEntry) -> Features:
     """What a protocol on features wants of a model."""
     layer = protocol.layer or model.layers[-1]
     return Features(model=model.name, layer=layer, pool=protocol.pool, patches=protocol.patches)

@@ -15,21 +15,21 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import AnyTask, MultiTask, TaskSpec
 
 
-def _no_run(name: str) -> str:
+def _reject_run_suffix(name: str) -> str:
     """`<name>.run.json` is where the cost of a measurement lies."""
     if name.endswith(".run"):
         raise ValueError("a name must not end in .run")
     return name
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterValidator(_no_run)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterValidator(_reject_run_suffix)]
 
 
-class Entity(Spec):
+class NamedSpec(Spec):
     """Something with a name, a rule and a folder; `version` is the stage's own."""
 
 
-class Pretext(Entity):
+class Pretext(NamedSpec):
     """A model made without labels (or read from a file)."""
 
     task: AnyTask
@@ -75,7 +75,7 @@ class Pretext(Entity):
         return tuple(dict.fromkeys(named))
 
     @property
-    def members_data(self) -> tuple[str, ...]:
+    def task_datasets(self) -> tuple[str, ...]:
         """Datasets of several tasks that are not the pretext's own."""
         return tuple(name for name in self.datasets if name not in (self.data, self.val))
 
@@ -122,7 +122,7 @@ class Pretext(Entity):
             raise ValueError("l1_layer_mix mixes the units of block3, with which resnet101-v2 ends: name that backbone")
 
 
-class Features(Entity):
+class Features(NamedSpec):
     """What a layer of a model says of each image."""
 
     model: str
@@ -130,35 +130,37 @@ class Features(Entity):
     pool: Pool | None = None
     patches: bool = Field(False, description=PATCHES)
     precision: Literal["float16", "float32"] = "float16"
-    compress: bool = Field(False, description="zstd level 1: half the disk, a third of the speed.")
+    compression: Literal["zstd"] | None = Field(
+        None, description="zstd (level 1): half the disk, a third of the speed."
+    )
 
 
-class Cluster(Entity):
+class Cluster(NamedSpec):
     """k-means of features over all images of a dataset."""
 
     features: str
     data: str
     k: int = Field(ge=2)
-    iterations: int = Field(50, ge=1)
+    max_iter: int = Field(50, ge=1)
     init: Literal["random", "k-means++", "pca"] = Field(
         "pca", description="pca: k-means++ and 20 iterations among 64 principal components first; faster, ends lower."
     )
-    normalize: bool = Field(False, description="Divide each feature vector by its length first.")
+    l2_normalize: bool = Field(False, description="Divide each feature vector by its length first.")
     tolerance: float = Field(1e-4, ge=0, description="Stop when a smaller share moves, or the objective falls by less.")
-    empty: Literal["farthest", "keep", "error"] = Field(
+    empty_cluster: Literal["farthest", "keep", "error"] = Field(
         "farthest",
         description="An empty cluster restarts at the farthest point, keeps its center, or is an error.",
     )
     backend: Literal["torch", "faiss"] = "torch"
     seed: int = 0
-    stored: bool = Field(
+    store_features: bool = Field(
         True,
         exclude=True,  # it does not decide what the clusters are
         description="Whether features of other datasets are kept; if not, these are labelled while they are computed.",
     )
 
 
-class Student(Entity):
+class Student(NamedSpec):
     """A network that learns from labels made by a clustering, or from true ones."""
 
     method: AnyMethod
@@ -177,7 +179,7 @@ class Student(Entity):
         return Pretext(task=self.method.task, **same)
 
 
-class Measurement(Entity):
+class EvaluationSpec(NamedSpec):
     """One protocol on a training and a test set: what decides a number, whatever model it is taken of."""
 
     protocol: AnyProtocol
@@ -191,30 +193,30 @@ class Measurement(Entity):
         return (self.train, self.test) if self.train else (self.test,)
 
     @model_validator(mode="after")
-    def _trains(self) -> Measurement:
+    def _trains(self) -> EvaluationSpec:
         if self.protocol.needs_train != bool(self.train):
             what = "give `train`" if self.protocol.needs_train else "it looks at `test` alone; leave `train` out"
             raise ValueError(f"{self.protocol.name}: {what}")
         return self
 
 
-class Evaluation(Measurement):
+class Evaluation(EvaluationSpec):
     """A measurement of each model named; controls are added by themselves."""
 
     models: tuple[str, ...] = Field(min_length=1, description="Names or patterns such as cc-k*.")
-    controls: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
-        ("random", "supervised"),
+    baselines: tuple[Literal["random", "rescaled", "supervised"], ...] = Field(
+        ("random",),
         description="supervised: but for a file that students learn from; rescaled: a random network rescaled by the "
         "training images, for backbones that can be.",
     )
-    supervised_on: str | None = Field(
+    supervised_data: str | None = Field(
         None, description="Dataset of the supervised control; default: `train` where it has one label a image."
     )
 
     @property
-    def measurement(self) -> Measurement:
+    def measurement(self) -> EvaluationSpec:
         """What is left without the list of models: another model more must not measure the others again."""
-        return Measurement(protocol=self.protocol, train=self.train, test=self.test, seeds=self.seeds)
+        return EvaluationSpec(protocol=self.protocol, train=self.train, test=self.test, seeds=self.seeds)
 
 
 class Table(Spec):
@@ -223,12 +225,12 @@ class Table(Spec):
     title: str
     rows: tuple[str, ...] = Field((), description="Models or patterns; default: all with a number in a column.")
     columns: tuple[str, ...]
-    averaged: dict[str, str] = Field(
+    aggregate: dict[str, str] = Field(
         {}, description="Row -> pattern of models, such as seeds of one, of which it shows mean and spread, not each."
     )
     reference: str | None = Field(None, description="A table of the papers, such as noroozi2018-table3.")
-    paper_rows: dict[str, str] = Field({}, description="Model -> row of the reference table.")
-    paper_columns: dict[str, str] = Field({}, description="Column -> column of the reference table.")
+    reference_rows: dict[str, str] = Field({}, description="Model -> row of the reference table.")
+    reference_columns: dict[str, str] = Field({}, description="Column -> column of the reference table.")
 
 
 class Report(Spec):
@@ -240,26 +242,26 @@ class Report(Spec):
     montage_images: int = Field(11, ge=1, description="Images nearest to the center in each.")
 
 
-def _no_nones(value: object) -> object:
+def _none_as_empty(value: object) -> object:
     return {} if value is None else value
 
 
-def _no_brace(path: str) -> str:
+def _reject_braces(path: str) -> str:
     if set("{}") & set(path):
         raise ValueError("it holds a brace, which Snakemake reads as a wildcard; rename it")
     return path
 
 
-class Document(Spec):
+class ConfigFile(Spec):
     """A whole configuration file after its sweeps are expanded."""
 
-    results: Annotated[str, AfterValidator(_no_brace)] = Field(
+    results: Annotated[str, AfterValidator(_reject_braces)] = Field(
         "results", min_length=1, description="Folder of everything that is made."
     )
-    datasets: Annotated[dict[Name, AnyDataset], BeforeValidator(_no_nones)] = {}
-    pretexts: Annotated[dict[Name, Pretext], BeforeValidator(_no_nones)] = {}
-    features: Annotated[dict[Name, Features], BeforeValidator(_no_nones)] = {}
-    clusters: Annotated[dict[Name, Cluster], BeforeValidator(_no_nones)] = {}
-    students: Annotated[dict[Name, Student], BeforeValidator(_no_nones)] = {}
-    evaluations: Annotated[dict[Name, Evaluation], BeforeValidator(_no_nones)] = {}
+    datasets: Annotated[dict[Name, AnyDataset], BeforeValidator(_none_as_empty)] = {}
+    pretexts: Annotated[dict[Name, Pretext], BeforeValidator(_none_as_empty)] = {}
+    features: Annotated[dict[Name, Features], BeforeValidator(_none_as_empty)] = {}
+    clusters: Annotated[dict[Name, Cluster], BeforeValidator(_none_as_empty)] = {}
+    students: Annotated[dict[Name, Student], BeforeValidator(_none_as_empty)] = {}
+    evaluations: Annotated[dict[Name, Evaluation], BeforeValidator(_none_as_empty)] = {}
     report: Report = Report()

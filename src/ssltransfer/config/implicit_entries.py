@@ -1,4 +1,4 @@
-"""What a configuration makes by itself: controls for every backbone, features for every evaluation on features."""
+"""What a configuration makes by itself: baselines for every backbone, features for every evaluation on features."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 
 from ssltransfer.config.backbones import AnyBackbone
-from ssltransfer.config.base import ConfigError, nearest
+from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.config import Config, features_name, protocol_features, teacher_features
-from ssltransfer.config.entities import Document, Features, Pretext, Student
+from ssltransfer.config.entities import ConfigFile, Features, Pretext, Student
 from ssltransfer.config.methods import ClusterClassification, Distillation, Supervised
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
@@ -22,14 +22,14 @@ def _matching(patterns: Iterable[str], names: Iterable[str], where: str) -> Iter
         # Snapshots, NAME@STEP, are many: a pattern must say that it means them.
         found = [name for name in names if fnmatch.fnmatchcase(name, pattern) and ("@" in pattern or "@" not in name)]
         if not found:
-            raise ConfigError(f"{where}: no model is called {pattern!r}{nearest(pattern, names)}")
+            raise ConfigError(f"{where}: no model is called {pattern!r}{suggest(pattern, names)}")
         for name in found:
             if name not in seen:
                 seen.add(name)
                 yield name
 
 
-def add_snapshots(document: Document) -> Document:
+def add_snapshots(document: ConfigFile) -> ConfigFile:
     """A model for each snapshot of a pretext."""
     pretexts = dict(document.pretexts)
     for name, pretext in document.pretexts.items():
@@ -41,7 +41,7 @@ def add_snapshots(document: Document) -> Document:
     return document.model_copy(update={"pretexts": pretexts})
 
 
-def add_controls(document: Document) -> Config:
+def add_baselines(document: ConfigFile) -> Config:
     """Random and supervised rows for every backbone of every evaluation, but for no supervised ones of teachers' files."""
     pretexts, students = dict(document.pretexts), dict(document.students)
     rows: dict[str, tuple[str, ...]] = {}
@@ -53,31 +53,31 @@ def add_controls(document: Document) -> Config:
     for name, evaluation in document.evaluations.items():
         models = list(_matching(evaluation.models, declared, f"evaluations.{name}.models"))
         for backbone in _distinct_backbones(document, models):
-            controls: dict[str, Pretext | Student] = {}
-            if "random" in evaluation.controls:
-                controls[f"random-{backbone.slug}"] = Pretext(task=RandomNetwork(), backbone=backbone)
-            if "rescaled" in evaluation.controls and evaluation.train and backbone.supports_data_init:
-                control = f"rescaled-{backbone.slug}-{evaluation.train}"
-                controls[control] = Pretext(
+            baselines: dict[str, Pretext | Student] = {}
+            if "random" in evaluation.baselines:
+                baselines[f"random-{backbone.slug}"] = Pretext(task=RandomNetwork(), backbone=backbone)
+            if "rescaled" in evaluation.baselines and evaluation.train and backbone.supports_data_init:
+                baseline = f"rescaled-{backbone.slug}-{evaluation.train}"
+                baselines[baseline] = Pretext(
                     task=RandomNetwork(data_dependent_init=True), backbone=backbone, data=evaluation.train
                 )
             data = _supervised_data(document, name, models)
-            if "supervised" in evaluation.controls and data and not _only_teachers(document, models, backbone):
-                controls[f"supervised-{backbone.slug}-{data}"] = _supervised(document, backbone, data, models)
-            for control, entity in controls.items():
-                same = [model for model in declared if _entity(document, model) == entity]
-                row = same[0] if same else control
+            if "supervised" in evaluation.baselines and data and not _only_teachers(document, models, backbone):
+                baselines[f"supervised-{backbone.slug}-{data}"] = _supervised(document, backbone, data, models)
+            for baseline, spec in baselines.items():
+                same = [model for model in declared if _spec(document, model) == spec]
+                row = same[0] if same else baseline
                 if not same:
-                    if isinstance(entity, Pretext):
-                        pretexts[control] = entity
+                    if isinstance(spec, Pretext):
+                        pretexts[baseline] = spec
                     else:
-                        students[control] = entity
-                    derived.add(control)
+                        students[baseline] = spec
+                    derived.add(baseline)
                 if row not in models:
                     models.append(row)
         rows[name] = tuple(models)
     return Config(
-        **{key: getattr(document, key) for key in Document.model_fields if key not in ("pretexts", "students")},
+        **{key: getattr(document, key) for key in ConfigFile.model_fields if key not in ("pretexts", "students")},
         pretexts=pretexts,
         students=students,
         derived=frozenset(derived),
@@ -85,20 +85,20 @@ def add_controls(document: Document) -> Config:
     )
 
 
-def _entity(document: Document, model: str) -> Pretext | Student:
+def _spec(document: ConfigFile, model: str) -> Pretext | Student:
     return document.pretexts[model] if model in document.pretexts else document.students[model]
 
 
-def _distinct_backbones(document: Document, models: list[str]) -> list[AnyBackbone]:
+def _distinct_backbones(document: ConfigFile, models: list[str]) -> list[AnyBackbone]:
     backbones: list[AnyBackbone] = []
     for model in models:
-        backbone = _entity(document, model).backbone
+        backbone = _spec(document, model).backbone
         if backbone.name != "hog-words" and backbone not in backbones:
             backbones.append(backbone)
     return backbones
 
 
-def _only_teachers(document: Document, models: list[str], backbone: AnyBackbone) -> bool:
+def _only_teachers(document: ConfigFile, models: list[str], backbone: AnyBackbone) -> bool:
     """Whether all of these models on a backbone are files that students learn from: nobody asked to train their kind."""
     methods = [student.method for student in document.students.values()]
     clusters = [
@@ -108,25 +108,25 @@ def _only_teachers(document: Document, models: list[str], backbone: AnyBackbone)
     teachers = {method.teacher for method in methods if isinstance(method, Distillation)}
     teachers |= {entry.model for entry in features if entry}
     files = {name for name, pretext in document.pretexts.items() if isinstance(pretext.task, Imported)}
-    return all(model in teachers & files for model in models if _entity(document, model).backbone == backbone)
+    return all(model in teachers & files for model in models if _spec(document, model).backbone == backbone)
 
 
-def _supervised_data(document: Document, name: str, models: list[str]) -> str | None:
-    """Labels for the supervised control: as told, the evaluation's own, or the first labelled set of its models."""
+def _supervised_data(document: ConfigFile, name: str, models: list[str]) -> str | None:
+    """Labels for the supervised baseline: as told, the evaluation's own, or the first labelled set of its models."""
     evaluation = document.evaluations[name]
-    if evaluation.supervised_on:
-        return evaluation.supervised_on
+    if evaluation.supervised_data:
+        return evaluation.supervised_data
     candidates = [evaluation.train]
     for model in models:
         if model in document.students or model in document.pretexts:
-            candidates.append(_entity(document, model).data or "")
+            candidates.append(_spec(document, model).data or "")
     for candidate in candidates:
         if candidate in document.datasets and document.datasets[candidate].label_type == "single":
             return candidate
     return None
 
 
-def _supervised(document: Document, backbone: AnyBackbone, data: str, models: list[str]) -> Student:
+def _supervised(document: ConfigFile, backbone: AnyBackbone, data: str, models: list[str]) -> Student:
     """The recipe of the evaluation's student on this backbone; without one, CaffeNet's published recipe."""
     students = [document.students[model] for model in models if model in document.students]
     for student in [*students, *document.students.values()]:

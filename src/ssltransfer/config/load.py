@@ -12,9 +12,9 @@ from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import ConfigError, explain
 from ssltransfer.config.check import check
 from ssltransfer.config.config import Config
-from ssltransfer.config.entities import Document
+from ssltransfer.config.entities import ConfigFile
 from ssltransfer.config.formats import FORMATS
-from ssltransfer.config.implicit_entries import add_controls, add_features, add_snapshots
+from ssltransfer.config.implicit_entries import add_baselines, add_features, add_snapshots
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.sweeps import expand
@@ -26,7 +26,7 @@ SECTIONS = ("datasets", "pretexts", "features", "clusters", "students", "evaluat
 _CLASSES: dict[str, type[BaseModel]] = {
     **{str(kind.model_fields["format"].default): kind for kind in FORMATS},
     **{str(kind.model_fields["name"].default): kind for kind in (*BACKBONES, *TASKS, *METHODS, *PROTOCOLS)},
-    "Document": Document,
+    "ConfigFile": ConfigFile,
 }
 
 
@@ -39,7 +39,7 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     try:
         with path.open(encoding="utf-8") as file:
-            content = yaml.load(file, _NoDoubles)
+            content = yaml.load(file, UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such configuration file.") from None
     except yaml.YAMLError as error:
@@ -47,14 +47,19 @@ def read_config(path: str | Path) -> Config:
     return complete(content, str(path))
 
 
-class _NoDoubles(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not silently the last one."""
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML loader that refuses duplicate keys, of which YAML keeps the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node.
+
+        Raises:
+            ConfigError: a key occurs twice.
+        """
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         doubled = sorted({key for key in keys if keys.count(key) > 1 and key != "<<"})
         if doubled:
-            raise ConfigError(f"{self.name}: line {node.start_mark.line + 1}: the key {doubled[0]!r} stands twice.")
+            raise ConfigError(f"{self.name}: line {node.start_mark.line + 1}: duplicate key {doubled[0]!r}.")
         return super().construct_mapping(node, deep)
 
 
@@ -64,7 +69,7 @@ def complete(content: Any, where: str = "the configuration") -> Config:
         raise ConfigError(f"{where}: a configuration is a mapping with the sections {', '.join(SECTIONS)}.")
     try:
         document = _parse(content)
-        config = add_controls(add_snapshots(document))
+        config = add_baselines(add_snapshots(document))
         config = add_features(config)
         check(config)
     except ConfigError as error:
@@ -72,7 +77,7 @@ def complete(content: Any, where: str = "the configuration") -> Config:
     return config
 
 
-def _parse(content: dict[str, Any]) -> Document:
+def _parse(content: dict[str, Any]) -> ConfigFile:
     expanded = dict(content)
     for section in SECTIONS:
         entries = expanded.get(section)
@@ -81,6 +86,6 @@ def _parse(content: dict[str, Any]) -> Document:
         elif entries is not None:
             raise ConfigError(f"{section}: this section maps names to what they are.")
     try:
-        return Document.model_validate(expanded)
+        return ConfigFile.model_validate(expanded)
     except ValidationError as error:
         raise ConfigError(explain(error, "", _CLASSES).lstrip(".")) from None

@@ -10,7 +10,7 @@ from typing import Literal
 
 import yaml
 
-from ssltransfer.config.base import ConfigError, nearest
+from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.entities import Report, Table
 
 Provenance = Literal["verified", "second", "recalled"]
@@ -86,23 +86,25 @@ def check_references(report: Report) -> None:
     for table in report.tables:
         where = f"report.tables: {table.title!r}"
         if table.reference is None:
-            if table.paper_rows or table.paper_columns:
-                raise ConfigError(f"{where}: paper_rows and paper_columns need a reference; name the paper's table.")
+            if table.reference_rows or table.reference_columns:
+                raise ConfigError(
+                    f"{where}: reference_rows and reference_columns need a reference; name the paper's table."
+                )
             continue
         _known(table.reference, references(), f"{where}: no reference is called")
         reference = references()[table.reference]
-        for row in table.paper_rows.values():
+        for row in table.reference_rows.values():
             _known(row, reference.rows, f"{where}: {table.reference} has no row")
-        for column in table.paper_columns.values():
+        for column in table.reference_columns.values():
             _known(column, reference.columns, f"{where}: {table.reference} has no column")
-        for column in table.paper_columns:
-            _known(column, table.columns, f"{where}: paper_columns names no column of this table:")
+        for column in table.reference_columns:
+            _known(column, table.columns, f"{where}: reference_columns names no column of this table:")
 
 
 def _known(word: str, allowed: Iterable[str], says: str) -> None:
     allowed = list(allowed)
     if word not in allowed:
-        raise ConfigError(f"{says} {word!r}{nearest(word, allowed)}")
+        raise ConfigError(f"{says} {word!r}{suggest(word, allowed)}")
 
 
 def reference_of(table: Table) -> Reference | None:

@@ -49,7 +49,7 @@ class Schedule(Spec):
             raise ValueError(f"batch {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
         return self
 
-    def of_all(self, ratio: float) -> Schedule:
+    def scaled_to_full_set(self, ratio: float) -> Schedule:
         """For a part of a set, `ratio` times smaller than it: as many updates as for the whole set."""
         if self.steps is not None or ratio == 1:
             return self

@@ -10,33 +10,33 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.kmeans.lloyd import ClusterSums
-from ssltransfer.kmeans.nearest import ROUNDING
+from ssltransfer.kmeans.assignment import ROUNDING
 from ssltransfer.kmeans.points import PointLoader
+from ssltransfer.kmeans.update import ClusterSums
 
 SAMPLE_BYTES = 512 << 20
 COMPONENTS = 64
-PCA_SAMPLE = 4096  # points that the components are found from
+PCA_SAMPLE = 4096  # points from which the components are computed
 OVERSAMPLING, POWERS = 8, 2  # of the randomized decomposition (Halko, Martinsson, Tropp 2011, algorithm 4.4)
 
 
 def sample_size(n: int, dims: int, k: int) -> int:
-    """Points that k-means++ rng from: what 512 MB of float32 hold, 2 k at least, all where they are fewer."""
+    """Number of points that k-means++ draws from: 512 MB of float32, but at least 2k and at most all n."""
     return min(n, max(2 * k, SAMPLE_BYTES // (4 * dims)))
 
 
 @torch.inference_mode()
 def first_centroids(points: PointLoader, k: int, how: Literal["random", "k-means++"], seed: int) -> Tensor:
-    """k points, no two of them equal, as a function of the seed.
+    """k distinct points, a function of the seed.
 
-    random: uniformly. k-means++: each with probability proportional to its squared distance from those before
+    random: uniformly. k-means++: with probability proportional to the squared distance from the nearest chosen point
     (Arthur & Vassilvitskii, SODA 2007), among a uniform sample of `sample_size` points.
 
     Returns:
         float32 (k, D).
 
     Raises:
-        ArtifactError: there are fewer different points than k.
+        ArtifactError: there are fewer than k distinct points.
     """
     n, dims = points.shape
     rng = SampleRNG(seed_of(seed, "k-means"), 0, torch.zeros(1, dtype=torch.int64))
@@ -57,14 +57,13 @@ def first_centroids(points: PointLoader, k: int, how: Literal["random", "k-means
     if len(chosen) < k:
         amount = "all are equal" if len(chosen) == 1 else f"only {len(chosen)} differ"
         raise ArtifactError(
-            f"{points.where}: of {n} points {amount}, too few for {k} clusters; use a smaller k or a model whose "
-            "features differ."
+            f"{points.where}: of {n} points {amount}, too few for {k} clusters; use a smaller k or another model."
         )
     return points.take(np.array(list(chosen.values())))
 
 
 def _plus_plus(x: Tensor, k: int, uniform: Tensor) -> list[int]:
-    """At most k rows of x by D^2 sampling; fewer where all others equal a chosen one. Overwrites x."""
+    """Indices of k rows of x by D^2 sampling, or of fewer if all others equal a chosen one. Overwrites x."""
     x -= x.mean(0)
     squares = torch.linalg.vector_norm(x, dim=1).square_()
     chosen = [int(uniform[0] * len(x))]
@@ -72,7 +71,7 @@ def _plus_plus(x: Tensor, k: int, uniform: Tensor) -> list[int]:
     for draw in uniform[1:].tolist():
         last = chosen[-1]
         distance = squares - 2 * (x @ x[last]) + squares[last]
-        # Below this a distance is rounding: a copy of a chosen point must not be drawn.
+        # A smaller distance may be a rounding error: a copy of a chosen point must not be drawn.
         distance = distance.where(distance > ROUNDING * (squares + squares[last]), 0.0)
         least = torch.minimum(least, distance)
         mass = least.double().cumsum(0)
@@ -83,62 +82,43 @@ def _plus_plus(x: Tensor, k: int, uniform: Tensor) -> list[int]:
 
 
 def pca_init_bytes(n: int, dims: int) -> int:
-    """Memory that a warm start takes besides the points."""
-    few = components(dims)
-    return 4 * (3 * min(n, PCA_SAMPLE) * dims + (few + OVERSAMPLING) * dims * 2 + 3 * n * few)
-
-
-def components(dims: int) -> int:
-    """How many components are kept."""
-    return min(COMPONENTS, dims)
+    """Bytes of memory that `pca_project` and `expand_centroids` need in addition to the points."""
+    kept = min(COMPONENTS, dims)
+    return 4 * (3 * min(n, PCA_SAMPLE) * dims + (kept + OVERSAMPLING) * dims * 2 + 3 * n * kept)
 
 
 @torch.inference_mode()
 def pca_project(points: PointLoader, seed: int) -> np.ndarray:
-    """Coordinates of all points along the leading principal components of a sample.
-
-    Returns:
-        float32 (N, components).
-    """
+    """Coordinates of all points along the leading principal components of a sample, float32 (N, min(64, D))."""
     n, dims = points.shape
     rng = SampleRNG(seed_of(seed, "principal components"), 0, torch.zeros(1, dtype=torch.int64))
     sample = points.take(np.sort(rng.permutation("sample", n)[0].numpy()[:PCA_SAMPLE]))
     mean = sample.mean(0)
     sample -= mean
-    wide = min(components(dims) + OVERSAMPLING, dims, len(sample))
+    wide = min(min(COMPONENTS, dims) + OVERSAMPLING, dims, len(sample))
     uniform = rng.bits("range", dims * wide)[0].double() * 2.0**-53 - 0.5
     basis = uniform.float().view(dims, wide).to(points.device)
     for _ in range(1 + POWERS):
         basis = torch.linalg.qr(sample.T @ (sample @ basis))[0]
     turn = torch.linalg.eigh((sample @ basis).T @ (sample @ basis))[1].flip(1)
-    basis = (basis @ turn)[:, : components(dims)].contiguous()
+    basis = (basis @ turn)[:, : min(COMPONENTS, dims)].contiguous()
     if points.rank:
-        basis.zero_()  # all ranks use the first one's: they may be unlike machines
+        basis.zero_()  # all ranks use that of the first, as their hardware may differ
     basis = points.total(basis)
-    found = torch.zeros(n, basis.shape[1], device=points.device)
+    projected = torch.zeros(n, basis.shape[1], device=points.device)
     for span, x in points:
-        found[span] = (x - mean) @ basis
-    projected: np.ndarray = points.total(found).cpu().numpy()
-    return projected
+        projected[span] = (x - mean) @ basis
+    return np.asarray(points.total(projected).cpu())
 
 
 @torch.inference_mode()
 def expand_centroids(points: PointLoader, labels: np.ndarray, k: int) -> Tensor:
-    """Means of the points of each cluster in all dimensions; the mean of all for a cluster without a point.
-
-    Args:
-        points: N points.
-        labels: int32 (N,).
-        k: clusters.
-
-    Returns:
-        float32 (k, D).
-    """
+    """Mean of the points of each cluster (of all points for an empty cluster), float32 (k, D), from labels (N,)."""
     sums = ClusterSums(k, points.shape[1], points.device)
-    given = torch.from_numpy(labels).long().to(points.device)
+    clusters = torch.from_numpy(labels).long().to(points.device)
     for span, x in points:
-        sums.add(given[span], x)
-    points.total(sums.whole())
+        sums.add(clusters[span], x)
+    points.total(sums.flush())
     mean = sums.rows.sum(0) / points.shape[0]
     full = sums.counts > 0
     return torch.where(full[:, None], sums.rows / sums.counts.clamp(min=1)[:, None], mean).float()

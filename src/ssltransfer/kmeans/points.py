@@ -1,4 +1,4 @@
-"""The points of a clustering: blocks of rows on the device, kept in memory where they fit, read again where not."""
+"""Sources of points, and a loader of blocks on the device that keeps points in memory if they fit."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BLOCK_ROWS = {"cpu": 2048, "cuda": 1 << 20}  # more rows multiply no faster, and
 
 
 class PointSource(Protocol):
-    """A matrix of rows in chunks; a feature store is one, `ArraySource` another.
+    """A matrix that is read in chunks of rows, such as a feature store.
 
     Attributes:
         shape: (points, dimensions).
-        rows: rows in a chunk.
+        rows: rows per chunk.
     """
 
     shape: tuple[int, int]
@@ -76,24 +76,24 @@ class SubsetSource:
 
 
 class PointLoader:
-    """Rows of a source, float32 on the device, in blocks whose size depends on the shapes and the kind of device only.
+    """Rows of a source in blocks on the device, float32 unless `center` changes that.
 
-    So results do not depend on how much memory there was. Of several ranks each has every world-th chunk to itself;
-    `take` and `digests` answer for all.
+    The size of a block depends only on the shapes and the kind of device, so results do not depend on the memory. Each
+    rank iterates over its own chunks (every world-th one); `take` and `digests` return the rows of all ranks.
 
     Args:
-        source: where the rows are read.
-        k: clusters that they will be compared with.
-        normalize: divide each row by its length (a row of zeros stays).
-        device: where blocks are wanted.
-        budget: bytes of host memory; the points are kept where they fit into what the work itself leaves of it.
-        where: what the rows are called in messages.
-        extra: bytes that the caller needs besides.
-        keep: whether the rows are read more than once.
-        rank, world: this process and their number.
+        source: of the rows.
+        k: number of clusters that they are compared with.
+        normalize: divide each row by its length; rows of zeros stay.
+        device: of the blocks.
+        budget: bytes of host memory. The rows are kept in memory if they fit beside the working memory.
+        where: name of the rows in messages.
+        extra: bytes of additional working memory.
+        keep: the rows are read more than once.
+        rank, world: this process and the number of processes.
 
     Raises:
-        ArtifactError: the work itself does not fit.
+        ArtifactError: the working memory exceeds the budget.
     """
 
     def __init__(
@@ -118,8 +118,8 @@ class PointLoader:
         mine = sum(len(range(*span.indices(n))) for span in self._spans()) * dims
         size = mine * source.dtype.itemsize
         chunk = min(n, source.rows) * dims * source.dtype.itemsize
-        # A chunk is read ahead while another is worked on and copied; a block lives as raw, centerd and compared;
-        # centroids as float32 five times and as float64 sums twice; labels and distances of each point.
+        # Three chunks (read ahead, processed, copied); four blocks (raw, centered, scores, ...); centroids five times
+        # as float32 and twice as float64 sums; labels and distances of each point.
         on_host = device.type == "cpu"
         work = 3 * chunk + 24 * n + extra + (4 * 4 * self.step * max(k, dims) + 40 * k * dims if on_host else 0)
         if work > budget:
@@ -135,33 +135,33 @@ class PointLoader:
         elif keep and size <= self._room:
             self.resident_on = torch.device("cpu")
         self._kept: dict[int, Tensor] = {}
-        self._ready: set[int] = set()  # those of them that are kept as they are delivered
+        self._ready: set[int] = set()  # the kept chunks that are centered and converted already
         self._finite: set[int] = set()
         self.center(torch.zeros((), device=device))
 
     def __str__(self) -> str:
-        where = f"kept on {self.resident_on}" if self.resident_on else "read from the disk in each iteration"
+        where = f"kept on {self.resident_on}" if self.resident_on else "read from disk in each iteration"
         n, dims = self.shape
         shared = f", divided among {self.world}" if self.world > 1 else ""
         return f"{n} points of {dims} dimensions, {n * dims * self.source.dtype.itemsize / 1e6:.0f} MB {where}{shared}"
 
     def center(self, offset: Tensor, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> None:
-        """From now on deliver (row - offset) x scale, as `dtype`.
+        """Make all later blocks (row - offset) x scale, as `dtype`.
 
         Args:
             offset: float32 (D,).
-            dtype: float16 halves memory and doubles products on a GPU.
-            scale: half for float16, whose range differences of its own numbers may leave.
+            dtype: float16 needs half the memory and half the time for products on a GPU.
+            scale: 0.5 for float16, because differences of float16 numbers may exceed its range.
         """
         self._kept = {start: chunk for start, chunk in self._kept.items() if start not in self._ready}
         self._ready.clear()
         self._offset, self.dtype, self._scale = offset, dtype, scale
-        # Conversion is a tenth of an iteration on a CPU: it is done once where its result fits too.
+        # Conversion is a tenth of an iteration on a CPU, so its result is kept if it fits too.
         self._makes_ready = self.resident_on == self.device and self._numbers * dtype.itemsize <= self._room
         self._block = torch.empty(self.step, self.shape[1], device=self.device)
 
     def release(self) -> None:
-        """Keep nothing, and deliver rows as they are again."""
+        """Free the kept rows and undo `center`."""
         self.resident_on = None
         self._kept.clear()
         self.center(torch.zeros((), device=self.device))
@@ -175,7 +175,7 @@ class PointLoader:
         return values
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """The items of all ranks, those of the first rank first."""
+        """The items of all ranks, in the order of ranks."""
         if self.world == 1:
             return items
         lists: list[list[Any]] = [[] for _ in range(self.world)]
@@ -183,9 +183,9 @@ class PointLoader:
         return [item for part in lists for item in part]
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        """This rank's points in order: rows and (rows, dimensions) on the device, overwritten by the next block.
+        """This rank's blocks in order: their rows as a slice, and (rows, dimensions) on the device.
 
-        They may be the source's own memory: not to be written to.
+        A block is read-only and valid until the next one.
 
         Raises:
             ArtifactError: a value is not finite.
@@ -215,7 +215,7 @@ class PointLoader:
             yield span, part if start in self._ready else self._prepared(part, ids)
 
     def pick(self, ids: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Those of some points that are this rank's, a block at a time.
+        """This rank's part of some points, in blocks.
 
         Args:
             ids: int64, in any order.
@@ -242,7 +242,7 @@ class PointLoader:
         return self.total(taken)
 
     def digests(self, ids: np.ndarray) -> list[bytes]:
-        """A digest of each point; equal points have equal ones."""
+        """A digest of each point's values."""
         found = []
         for part, rows in self.pick(ids):
             for position, row in zip(part.tolist(), (rows + 0.0).cpu().numpy(), strict=True):  # -0 becomes 0
@@ -259,7 +259,7 @@ class PointLoader:
                 yield slice(start, min(self.shape[0], start + self.source.rows))
 
     def _chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """First row and rows of each of this rank's chunks, the next one read while one is worked on."""
+        """First row number and rows of each of this rank's chunks; a thread reads the next chunk ahead."""
         with ThreadPoolExecutor(1) as reader:
             waiting: tuple[int, Future[np.ndarray] | None] | None = None
             for span in [*self._spans(), None]:
@@ -278,9 +278,9 @@ class PointLoader:
         return torch.from_numpy(np.require(self._read(start) if raw is None else raw, requirements=["C", "W"]))
 
     def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
-        as_it_is = part.dtype == torch.float32 and part.device == self.device and not self.normalize
-        as_it_is = as_it_is and not self._offset.ndim and self.dtype == torch.float32
-        x = part if as_it_is else self._block[: len(part)].copy_(part, non_blocking=True)
+        unchanged = part.dtype == torch.float32 and part.device == self.device and not self.normalize
+        unchanged = unchanged and not self._offset.ndim and self.dtype == torch.float32
+        x = part if unchanged else self._block[: len(part)].copy_(part, non_blocking=True)
         if self.normalize or ids[0] // self.source.rows * self.source.rows not in self._finite:
             lengths = torch.linalg.vector_norm(x, dim=1)
             bad = ~lengths.isfinite()

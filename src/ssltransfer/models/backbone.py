@@ -1,4 +1,4 @@
-"""What every backbone is: named layers in order, computed only as far as asked."""
+"""The base class of backbones: named layers in order, computed only as far as needed."""
 
 from __future__ import annotations
 
@@ -9,92 +9,99 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.backbones.base import BackboneOptions, BatchNormOptions
 from ssltransfer.errors import UserError
+from ssltransfer.registry import Registry
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class LayerError(UserError):
-    """A layer was asked for that the network does not have."""
+    """The network does not have or support the requested layer."""
 
 
 class Backbone(nn.Module, ABC):
     """A network without its classifier.
 
+    Args:
+        options: as in the configuration.
+        include_top: with the layers `options.top_layers` (fc6 and fc7), if there are any.
+        dropout: probability in those layers.
+
     Attributes:
-        options: what it was built from.
-        layers: names of the layers that can be asked for, in order.
+        layers: names of its layers, in order.
     """
 
-    def __init__(self, options: BackboneOptions, *, include_top: bool):
+    def __init__(self, options: BackboneOptions, *, include_top: bool = True, dropout: float = 0.0):
         super().__init__()
         self.options = options
         self.layers: tuple[str, ...] = options.layers if include_top else options.base_layers
 
+    @property
+    def include_top(self) -> bool:
+        """Whether it has all layers of its options."""
+        return self.layers == self.options.layers
+
     def require(self, layers: Sequence[str], where: object) -> None:
-        """Refuse layers that are not there.
-
-        Args:
-            layers: names.
-            where: what the model is called in the message.
-
-        Raises:
-            LayerError: the network has no such layer.
-        """
+        """Raise `LayerError`, whose message begins with `where`, if one of these layers does not exist."""
         for layer in layers:
             if layer not in self.layers:
                 raise LayerError(f"{where}: no layer {layer!r}; it has {', '.join(self.layers)}.")
 
     def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Activations of the layers asked for; nothing beyond the last of them is computed.
+        """Features of some layers. Nothing after the last of them is computed.
 
         Args:
-            x: float (B, 3, S, S), normalized.
-            layers: names; the last layer when left out.
+            x: normalized images, float (B, 3, S, S).
+            layers: names; default: the last layer.
+
+        Returns:
+            By layer name, float (B, C, H, W) or (B, C).
 
         Raises:
             LayerError: the network has no such layer.
         """
-        wanted = list(layers) if layers is not None else [self.layers[-1]]
-        self.require(wanted, self.options.name)
-        last = max(map(self.layers.index, wanted))
-        found = {}
-        for name in self.layers[: last + 1]:
+        names = list(layers) if layers is not None else [self.layers[-1]]
+        self.require(names, self.options.name)
+        features = {}
+        for name in self.layers[: max(map(self.layers.index, names)) + 1]:
             x = self.forward_layer(name, x)
-            if name in wanted:
-                found[name] = x
-        return found
+            if name in names:
+                features[name] = x
+        return features
 
     @abstractmethod
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """From the layer before to this one."""
+        """Features of a layer from those of the layer before it (for the first one: from images)."""
 
     def reset_parameters(self) -> None:
-        """Draw fresh weights: Kaiming's, and more in networks whose form asks for it."""
+        """Initialize the weights randomly (`initialize`)."""
         initialize(self)
 
     @torch.no_grad()
     def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
-        """Shape of each layer for one image of the backbone's own size (or another), without the batch."""
+        """Shape of each layer's features without the batch axis, for images of `size` (default: `img_size`) a side."""
         # A real pass: torch's shapes without values (the meta device) import compilers for four seconds.
         size = size or self.options.img_size
-        was = self.training
-        self.eval()
-        found = self(torch.zeros(1, 3, size, size, device=next(iter(self.state_dict().values())).device), self.layers)
-        self.train(was)
-        return {name: tuple(value.shape[1:]) for name, value in found.items()}
+        was_training = self.training
+        device = next(iter(self.state_dict().values())).device
+        features = self.eval()(torch.zeros(1, 3, size, size, device=device), self.layers)
+        self.train(was_training)
+        return {name: tuple(value.shape[1:]) for name, value in features.items()}
+
+
+BACKBONES: Registry[type[Backbone]] = Registry("ssltransfer.models")
 
 
 class ZeroPaddedMaxPool(nn.MaxPool2d):
-    """Maximum pooling whose border is zeros, so that none of its values there is below zero: TensorFlow's padding."""
+    """Maximum pooling with zero padding, as in TensorFlow (torch pads with minus infinity)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """float (B, C, H, W) -> (B, C, about H / stride, about W / stride)."""
         assert isinstance(self.padding, int)
         padded = F.pad(input, [self.padding] * 4)
         if torch.compiler.is_compiling():
-            # ONNX Runtime makes a padding one with the pooling behind it, whose border is below everything, not zero.
+            # ONNX Runtime would fuse F.pad into the pooling, which pads with minus infinity.
             padded = input
             for axis in (2, 3):
                 border = torch.zeros_like(padded.narrow(axis, 0, self.padding))
@@ -103,15 +110,26 @@ class ZeroPaddedMaxPool(nn.MaxPool2d):
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels at a width: a multiple of 8, at least 8, so that groups and tensor cores divide it."""
+    """`channels` times `width`, rounded to a multiple of 8 (at least 8) for groups and tensor cores.
+
+    >>> scaled(96, 0.25), scaled(96, 0.02)
+    (24, 8)
+    """
     return max(8, round(channels * width / 8) * 8)
 
 
-def initialize(module: nn.Module) -> None:
-    """Kaiming's normal initialization, biases zero, norms one: for every network that starts from nothing.
+def apply_batch_norm_options(network: nn.Module, options: BatchNormOptions) -> None:
+    """Set eps and momentum of all batch norms in place, as in TensorFlow (protocols 2.3b)."""
+    for module in network.modules():
+        if isinstance(module, BATCH_NORMS):
+            module.eps, module.momentum = 1e-3, options.norm_momentum
 
-    The released Caffe networks draw N(0, 0.01) and set some biases to 1; with that a small network stays at the loss
-    of chance for long, and the choice makes no difference to what is learned at length.
+
+def initialize(module: nn.Module) -> None:
+    """Kaiming's normal initialization (fan-in), zero biases, unit norms.
+
+    The released Caffe networks draw N(0, 0.01) and set some biases to 1. With that, a small network stays at the
+    chance-level loss for long; after long training the choice makes no difference.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -124,10 +142,10 @@ def initialize(module: nn.Module) -> None:
 
 
 def initialize_last(layer: nn.Linear | nn.Conv2d) -> None:
-    """N(0, 0.01) for the layer that gives the logits (fc8 of the Caffe networks): the first loss is the chance level.
+    """N(0, 0.01) for the layer of the logits, as for fc8 of the Caffe networks: the first loss is the chance level.
 
-    Kaiming's deviation would begin with confident wrong answers, whose gradient silences much of a network without
-    batch normalization.
+    Kaiming's std would begin with confident wrong answers, whose gradient kills many units of a network without batch
+    normalization.
     """
     assert layer.bias is not None
     nn.init.normal_(layer.weight, std=0.01)

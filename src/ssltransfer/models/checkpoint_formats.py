@@ -1,4 +1,4 @@
-"""Published files that hold a network under other names than its library's, or for images of another size."""
+"""Conversion of published checkpoints: tensor names of other code, position embeddings for another image size."""
 
 from __future__ import annotations
 
@@ -14,63 +14,64 @@ Tensors = dict[str, Tensor]
 
 
 def renamed(tensors: Tensors, wanted: Iterable[str]) -> Tensors:
-    """Tensors under a backbone's names, if a layout known here explains more of those than the file's own names do.
+    """Rename tensors by the known format that yields most of a backbone's names; unchanged if none is better.
 
     Args:
         tensors: of a file, with any prefix.
         wanted: names of the backbone's tensors.
     """
     keys = set(wanted)
-    # max returns the first of equals: what needs no rule is left as it is.
-    return max((tensors, *(rule(tensors) for rule in _RULES)), key=lambda these: len(keys & endings(these)))
+    # max returns the first of equals, here the unchanged tensors.
+    candidates = (tensors, *(convert(tensors) for convert in _FORMATS))
+    return max(candidates, key=lambda candidate: len(keys & endings(candidate)))
 
 
 def endings(names: Iterable[str]) -> set[str]:
-    """Every name with 0, 1, 2, ... parts taken off its front: what it could be called without a prefix."""
+    """Every name without its first 0, 1, 2, ... parts: all names after removing a prefix."""
     return {name.split(".", dropped)[-1] for name in names for dropped in range(name.count(".") + 1)}
 
 
 def _by(patterns: dict[str, str]) -> Callable[[Tensors], Tensors]:
-    """A rule that replaces whole parts of names."""
+    """A conversion that replaces whole parts of names by regular expressions."""
     compiled = [(re.compile(rf"(?:(?<=\.)|^){pattern}(?=\.|$)"), new) for pattern, new in patterns.items()]
 
-    def rule(tensors: Tensors) -> Tensors:
-        found = {}
+    def convert(tensors: Tensors) -> Tensors:
+        renamed = {}
         for name, value in tensors.items():
             for pattern, new in compiled:
                 name = pattern.sub(new, name)
-            found[name] = value
-        return found
+            renamed[name] = value
+        return renamed
 
-    return rule
+    return convert
 
 
 def _numbered(depths: tuple[int, ...]) -> dict[str, str]:
-    """TensorFlow's names of a residual network's layers, counted as they were made: a shortcut before its unit."""
-    places = [("conv1", "bn1")]
+    """TensorFlow's names of a ResNet's layers, numbered in the order of creation: a shortcut before its unit."""
+    layers = [("conv1", "bn1")]
     for block, depth in enumerate(depths, 1):
         for unit in range(depth):
-            above = f"layer{block}.{unit}."
+            prefix = f"layer{block}.{unit}."
             if unit == 0:
-                places.append((f"{above}downsample.0", f"{above}downsample.1"))
-            places += [(f"{above}conv{n}", f"{above}bn{n}") for n in (1, 2, 3)]
-    numbers = [f"_{n}" if n else "" for n in range(len(places))]
+                layers.append((f"{prefix}downsample.0", f"{prefix}downsample.1"))
+            layers += [(f"{prefix}conv{n}", f"{prefix}bn{n}") for n in (1, 2, 3)]
+    numbers = [f"_{n}" if n else "" for n in range(len(layers))]
     kinds = ("conv2d", "batch_normalization")
-    return {kind + n: place[k] for n, place in zip(numbers, places, strict=True) for k, kind in enumerate(kinds)}
+    return {kind + n: layer[k] for n, layer in zip(numbers, layers, strict=True) for k, kind in enumerate(kinds)}
 
 
 def _dinov2(tensors: Tensors) -> Tensors:
-    """DINOv2 in timm's names; with registers the class token comes with its position added, as timm has it."""
-    found = _by({"register_tokens": "reg_token", r"mlp\.w12": "mlp.fc1", r"mlp\.w3": "mlp.fc2"})(tensors)
-    for name in [name.removesuffix("reg_token") for name in found if name.endswith("reg_token")]:
-        cls_token, positions = found.get(f"{name}cls_token"), found.get(f"{name}pos_embed")
+    """DINOv2 with timm's names. With registers, timm adds the position embedding to the class token."""
+    renamed = _by({"register_tokens": "reg_token", r"mlp\.w12": "mlp.fc1", r"mlp\.w3": "mlp.fc2"})(tensors)
+    for name in [name.removesuffix("reg_token") for name in renamed if name.endswith("reg_token")]:
+        cls_token, positions = renamed.get(f"{name}cls_token"), renamed.get(f"{name}pos_embed")
         if cls_token is not None and positions is not None:
-            found[f"{name}cls_token"] = cls_token + positions[:, :1]
-            found[f"{name}pos_embed"] = positions[:, 1:]
-    return found
+            renamed[f"{name}cls_token"] = cls_token + positions[:, :1]
+            renamed[f"{name}pos_embed"] = positions[:, 1:]
+    return renamed
 
 
-_RULES: tuple[Callable[[Tensors], Tensors], ...] = (
+_FORMATS: tuple[Callable[[Tensors], Tensors], ...] = (
     # CompRess's AlexNet, without dropout.
     _by({r"feats\.0": "classifier.1", r"feats\.2": "classifier.4"}),
     # CompRess's SimCLR of any width.
@@ -80,11 +81,11 @@ _RULES: tuple[Callable[[Tensors], Tensors], ...] = (
 
 
 def at_size(name: str, given: Tensor, shape: torch.Size) -> Tensor | None:
-    """Position embeddings for another number of patches a side, resampled as timm does it; None for anything else.
+    """Position embeddings resampled for another number of patches, as in timm; None for other tensors.
 
     Args:
         name: of the tensor: `pos_embed` (timm, DINO), `encoder.pos_embedding` (torchvision).
-        given: float (1, N, D), for a square of patches and perhaps a class token before them.
+        given: float (1, N, D), for a square of patches, with or without a class token before them.
         shape: (1, M, D).
     """
     if name.split(".")[-1] not in ("pos_embed", "pos_embedding") or given.ndim != 3 or len(shape) != 3:

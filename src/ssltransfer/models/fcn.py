@@ -1,7 +1,7 @@
-"""Fully convolutional networks: a score of each class for each pixel, from any backbone (protocols 4.3).
+"""Fully convolutional networks: class scores for each pixel, from any backbone (protocols 4.3).
 
 Long, Shelhamer & Darrell 2015 and their voc-fcn-alexnet, voc-fcn32s: the stream of stride 32, whose scores are
-enlarged by fixed bilinear weights and cropped so that each lies where its cell looks.
+upsampled by fixed bilinear weights and cropped so that they are aligned with the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 @dataclass(frozen=True)
 class Window:
-    """A convolution or pooling along one side; `ceil`: a last window that is not full counts too."""
+    """A convolution or pooling along one axis; with `ceil` a last partial window counts."""
 
     kernel: int
     stride: int
@@ -29,20 +29,20 @@ class Window:
     ceil: bool = False
 
     def cells(self, length: int) -> int:
-        """Outputs for an input of this length, as torch counts them; 0 or less where the window does not fit."""
+        """Number of outputs for an input of this length, as in torch; 0 or less if the window does not fit."""
         room = length + 2 * self.padding - self.kernel
         last = -(-room // self.stride) if self.ceil else room // self.stride
-        if self.ceil and last * self.stride >= length + self.padding:  # would begin behind the image
+        if self.ceil and last * self.stride >= length + self.padding:  # would start after the image
             last -= 1
         return last + 1
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the cells of a map lie in the image, along one side: cell i is centerd on pixel `first + i * stride`.
+    """Positions of a map's cells in the image, along one axis: cell i is centered on pixel `first + i * stride`.
 
     Attributes:
-        windows: what makes the map of the image, in order.
+        windows: the convolutions and poolings from the image to the map, in order.
     """
 
     windows: tuple[Window, ...]
@@ -54,7 +54,7 @@ class Grid:
 
     @property
     def first(self) -> float:
-        """Center of the first cell, the first pixel's center being 0; whole or half a pixel, negative outside."""
+        """Center of the first cell in pixels, an integer or a half; 0 is the center of the first pixel."""
         first, step = 0.0, 1
         for window in self.windows:
             first += step * ((window.kernel - 1) / 2 - window.padding)
@@ -63,19 +63,19 @@ class Grid:
 
     @property
     def kernel(self) -> int:
-        """Side of the bilinear kernel: 2 strides, or one pixel less where cells are centerd on pixels.
+        """Side of the bilinear kernel: 2 strides, or one pixel less if cells are centered on pixels.
 
-        So that the crop is a whole number of pixels: 64 for the published VGG, 63 for the published AlexNet.
+        So the crop is an integer: 64 for the published VGG, 63 for the published AlexNet.
         """
         return 2 * self.stride - int(self.first.is_integer())
 
     @property
     def crop(self) -> int:
-        """Pixels before the image in what the kernel gives: 19 for the published VGG, 18 for the AlexNet."""
+        """Pixels of the upsampled scores before the image: 19 for the published VGG, 18 for the AlexNet."""
         return int((self.kernel - 1) / 2 - self.first)
 
     def covers(self, length: int) -> bool:
-        """Whether every pixel of a side of this length lies under a kernel."""
+        """Whether the kernels cover every pixel of a side of this length."""
         cells = length
         for window in self.windows:
             cells = window.cells(cells)
@@ -85,24 +85,24 @@ class Grid:
 
 
 class Fcn(nn.Module):
-    """FCN-32s of a backbone: scores of pixels, (B, 3, H, W) -> (B, classes, H, W), for images of any size.
+    """FCN-32s of a backbone: pixel scores (B, 3, H, W) -> (B, classes, H, W) for images of any size.
 
-    Where poolings have no border (AlexNets, VGGs) the image is padded by `padding`, and they round up as Caffe's do.
-    With fully-connected layers (CaffeNet, AlexNet, VGG16) fc6 becomes a convolution over as many cells as it sees of a
-    image of the backbone's own size (6x6, VGG 7x7, if that is the published one), fc7 one of 1x1, dropout after each.
-    Where the backbone averages its map to 6x6 or 7x7 cells first, that average goes into fc6's weights, and so do batch
-    norms of both. Without (ResNets): the last block's map.
+    If poolings have no padding (AlexNets, VGGs), the image is padded by `padding`, and they round up as in Caffe. With
+    fully-connected layers (CaffeNet, AlexNet, VGG16) fc6 becomes a convolution over its input for an image of
+    `img_size` (6x6 cells, VGG 7x7, at the published size), and fc7 a 1x1 convolution, each followed by dropout. An
+    adaptive average before fc6 and the batch norms of both are fused into their weights. Without fully-connected
+    layers (ResNets) the scores are computed from the last block's map.
 
-    The score starts at zero. Beyond the outermost cells all scores fade alike, so that the answer is that of the edge.
+    The scores start at zero. Beyond the outermost cells all scores decay alike, so the argmax is that of the edge.
 
     Args:
-        backbone: with its fully-connected layers, if it may have any; taken apart, not copied.
-        classes: scores of a pixel.
-        padding: of the first convolution, for backbones whose poolings have no border.
+        backbone: with its fully-connected layers, if any; its modules are used, not copied.
+        classes: number of scores.
+        padding: of the first convolution, for backbones whose poolings have no padding.
         dropout: probability.
 
     Raises:
-        LayerError: fc6 is missing, or some pixels would lie outside of the map.
+        LayerError: fc6 is missing, or the cells do not cover some pixels.
     """
 
     kernel: Tensor
@@ -114,10 +114,12 @@ class Fcn(nn.Module):
             raise LayerError(f"{options.name} without {', '.join(options.top_layers)} gives no scores; add them.")
         self.backbone = backbone
         if not options.supports_layerwise_forward:
-            raise LayerError(f"{options.name}: where its cells lie in a image is not known; name another backbone.")
+            raise LayerError(
+                f"{options.name}: the positions of its cells in the image are unknown; name another backbone."
+            )
         self.layer = options.spatial_layers[-1]
         channels, side, _ = backbone.shapes()[self.layer]
-        windowed = _on_the_way(backbone, self.layer)
+        windowed = _windowed_modules(backbone, self.layer)
         self.head = nn.Sequential()
         if options.top_layers:
             fuse_conv_bn(backbone, linear_only=True)
@@ -144,7 +146,7 @@ class Fcn(nn.Module):
         self.grid = Grid(tuple(map(_window, windowed)))
         if not all(map(self.grid.covers, range(1, 2 * self.grid.stride + 1))):
             raise LayerError(
-                f"{options.name}: no cell of its map stands for the pixels at the edges of a image; raise `padding` "
+                f"{options.name}: the cells of its map do not cover the edges of an image; raise `padding` "
                 f"({padding}) of the segmentation, or lower the backbone's stem_stride."
             )
         line = 1 - (torch.arange(self.grid.kernel) - (self.grid.kernel - 1) / 2).abs() / self.grid.stride
@@ -152,52 +154,52 @@ class Fcn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalized float (B, 3, H, W) -> logits, at least float32, (B, classes, H, W)."""
-        return self.enlarge(self.cells(x), *x.shape[-2:])
+        return self.upsample(self.cells(x), *x.shape[-2:])
 
     def cells(self, x: Tensor) -> Tensor:
         """Normalized float (B, 3, H, W) -> scores of the map's cells (B, classes, h, w)."""
-        found: Tensor = self.score(self.head(self.backbone(x, [self.layer])[self.layer]))
-        return found
+        scores: Tensor = self.score(self.head(self.backbone(x, [self.layer])[self.layer]))
+        return scores
 
-    def enlarge(self, scores: Tensor, height: int, width: int) -> Tensor:
-        """Scores of cells (B, C, h, w) -> of the pixels of a image (B, C, height, width)."""
+    def upsample(self, scores: Tensor, height: int, width: int) -> Tensor:
+        """Scores of cells (B, C, h, w) -> of pixels (B, C, height, width)."""
         with torch.autocast(scores.device.type, enabled=False):
             planes = scores.flatten(0, 1)[:, None].to(self.kernel.dtype)
-            found = F.conv_transpose2d(planes, self.kernel, stride=self.grid.stride)
+            upsampled = F.conv_transpose2d(planes, self.kernel, stride=self.grid.stride)
         rows, columns = (slice(self.grid.crop, self.grid.crop + side) for side in (height, width))
-        return found[:, 0, rows, columns].unflatten(0, scores.shape[:2])
+        return upsampled[:, 0, rows, columns].unflatten(0, scores.shape[:2])
 
 
 @torch.no_grad()
-def _on_the_way(backbone: Backbone, layer: str) -> list[nn.Module]:
-    """Convolutions and poolings that make a layer, in order; those of shortcuts, beside others, left out."""
-    found: list[nn.Module] = []
+def _windowed_modules(backbone: Backbone, layer: str) -> list[nn.Module]:
+    """Convolutions and poolings from the image to a layer, in order, without those of shortcuts."""
+    modules: list[nn.Module] = []
     hooks = [
-        module.register_forward_hook(lambda module, given, out: found.append(module))
+        module.register_forward_hook(lambda module, args, out: modules.append(module))
         for name, module in backbone.named_modules()
         if isinstance(module, WINDOWED) and not {"downsample", "shortcut"} & set(name.split("."))
     ]
-    was, size = backbone.training, backbone.options.img_size
+    was_training, size = backbone.training, backbone.options.img_size
     backbone.eval()(torch.zeros(1, 3, size, size).to(next(backbone.parameters())), [layer])
-    backbone.train(was)
+    backbone.train(was_training)
     for hook in hooks:
         hook.remove()
-    return found
+    return modules
 
 
 def _as_convolutions(backbone: Backbone, channels: int, side: int) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """fc6 as a convolution over side x side cells, fc7 over one; taken out of the backbone."""
+    """fc6 and fc7 as convolutions over side x side cells and over one; they are removed from the backbone."""
     linear = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     for name, _ in linear:
         backbone.set_submodule(name, nn.Identity())
     backbone.layers = backbone.options.base_layers
     (_, fc6), (_, fc7) = linear
     cells = math.isqrt(fc6.in_features // channels)
-    # What an adaptive average over the map's side gives: column i is the share of each cell in average i.
-    shares = F.adaptive_avg_pool1d(torch.eye(side)[None], cells)[0].to(fc6.weight)
+    # The adaptive average along one axis as a matrix: column i has the weights of the cells in average i.
+    averages = F.adaptive_avg_pool1d(torch.eye(side)[None], cells)[0].to(fc6.weight)
     over_map = fc6.weight.detach().unflatten(1, (channels, cells, cells))
     return (
-        _convolution(torch.einsum("ocij,hi,wj->ochw", over_map, shares, shares), fc6),
+        _convolution(torch.einsum("ocij,hi,wj->ochw", over_map, averages, averages), fc6),
         _convolution(fc7.weight.detach()[:, :, None, None], fc7),
     )
 

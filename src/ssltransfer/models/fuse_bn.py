@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers before them, as richzhang/colorization does it (protocols 4.1)."""
+"""Fuse batch norms into the layers before them, as in richzhang/colorization (protocols 4.1)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 
 
 def fuse_conv_bn(network: nn.Module, *, linear_only: bool = False) -> int:
-    """Fold each batch norm, with the statistics it keeps, into the layer with weights before it; in place.
+    """Fuse each batch norm, with its running statistics, into the convolution or linear layer before it, in place.
 
-    In evaluation mode the network computes what it did, up to rounding. The norms' places are taken by identities, so
-    layers and their order stay; a CaffeNet with `bn` becomes a CaffeNet without local response normalization, which
-    no option of the backbone stands for. Layers keep or get a bias, which learns where their weights do.
+    In evaluation mode the network computes the same function, up to rounding. Identities replace the norms, so that
+    the layers keep their names. A CaffeNet with `bn` becomes one without local response normalization, for which the
+    backbone has no option. Every fused layer has a bias, which requires gradients if the weights do.
 
     Args:
-        network: in which every batch norm comes right after the layer it normalizes, also in the order of
-            `named_modules`: backbones that are `can_fuse_bn`.
-        linear_only: the norms of fully-connected layers alone.
+        network: every batch norm directly follows the layer that it normalizes, also in `named_modules`; backbones
+            with `can_fuse_bn`.
+        linear_only: only the norms of fully-connected layers.
 
     Returns:
-        How many norms there were.
+        The number of norms.
 
     Raises:
-        LayerError: the norms stand elsewhere.
+        LayerError: the backbone does not support it.
     """
     if isinstance(network, Backbone) and not network.options.can_fuse_bn:
         raise LayerError(
@@ -38,18 +38,11 @@ def fuse_conv_bn(network: nn.Module, *, linear_only: bool = False) -> int:
             before = module
         elif isinstance(module, BATCH_NORMS) and not (linear_only and isinstance(before, nn.Conv2d)):
             assert before is not None and module.running_mean is not None and module.running_var is not None
-            learns = before.weight.requires_grad
+            requires_grad = before.weight.requires_grad
             fuse = fuse_conv_bn_weights if isinstance(before, nn.Conv2d) else fuse_linear_bn_weights
-            weight, bias = fuse(
-                before.weight,
-                before.bias,
-                module.running_mean,
-                module.running_var,
-                module.eps,
-                module.weight,
-                module.bias,
-            )
-            before.weight, before.bias = weight.requires_grad_(learns), bias.requires_grad_(learns)
+            statistics = module.running_mean, module.running_var, module.eps
+            weight, bias = fuse(before.weight, before.bias, *statistics, module.weight, module.bias)
+            before.weight, before.bias = weight.requires_grad_(requires_grad), bias.requires_grad_(requires_grad)
             network.set_submodule(name, nn.Identity())
             count += 1
     return count

@@ -1,4 +1,4 @@
-"""Bag of words of HOG descriptors, as a backbone with one layer."""
+"""Bag of visual words of HOG descriptors, as a backbone with one layer."""
 
 from __future__ import annotations
 
@@ -6,41 +6,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssltransfer.config.backbones import HogWords as HogWordsOptions
-from ssltransfer.models.backbone import Backbone
+from ssltransfer.config.backbones import hog_words as config
+from ssltransfer.models.backbone import BACKBONES, Backbone
 
 ORIENTATIONS = 9
 BLOCK = 2
 DESCRIPTOR = ORIENTATIONS * BLOCK * BLOCK
-DISTANCES = 1 << 24  # held at once, 64 MB
+DISTANCES = 1 << 24  # in memory at once, 64 MB
 
 
+@BACKBONES.register(config.HogWords)
 class HogWords(Backbone):
-    """HOG descriptors of a gray image, each counted for its nearest word; the root of the shares.
+    """Square root of the histogram of nearest words over the HOG descriptors of a gray image.
 
-    Noroozi et al. 2018 state only "bag of words of HOG"; the choices are those of protocols 1.11.
+    Noroozi et al. 2018 state only "bag of words of HOG". Protocols 1.11 lists the choices made here.
     """
 
-    def __init__(self, options: HogWordsOptions, *, include_top: bool = True, dropout: float = 0.0):
+    vocabulary: Tensor
+
+    def __init__(self, options: config.HogWords, *, include_top: bool = True, dropout: float = 0.0):
         super().__init__(options, include_top=include_top)
+        self.hog_cell = options.hog_cell
         self.register_buffer("vocabulary", torch.zeros(options.vocabulary_size, DESCRIPTOR))
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """float (B, 3, S, S) in [0, 1] -> float (B, words): roots of the words' shares."""
-        vocabulary: Tensor = self.vocabulary  # type: ignore[assignment]
-        # Half precision takes the wrong word. The meta device, on which shapes are found, knows no autocast.
+        """float (B, 3, S, S) in [0, 1] -> float (B, vocabulary_size), of length 1."""
+        vocabulary = self.vocabulary
+        # Half precision would find the wrong word. The meta device does not support autocast.
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
-            descriptors = hog(x.float().mean(1), self.options.hog_cell)  # type: ignore[attr-defined]
+            descriptors = hog(x.float().mean(1), self.hog_cell)
             lengths = (vocabulary**2).sum(1)
-            images, each = descriptors.shape[:2]
-            counts = torch.zeros(images, len(vocabulary), device=x.device)
-            some = max(1, DISTANCES // (each * len(vocabulary)))
-            for start in range(0, images, some):
-                block = descriptors[start : start + some]
+            counts = torch.zeros(len(x), len(vocabulary), device=x.device)
+            per_image = descriptors.shape[1]
+            step = max(1, DISTANCES // (per_image * len(vocabulary)))
+            for start in range(0, len(x), step):
+                block = descriptors[start : start + step]
                 words = torch.addmm(lengths, block.flatten(0, 1), vocabulary.T, alpha=-2).argmin(1)
-                words = words.view(len(block), each)
-                counts[start : start + some].scatter_add_(1, words, torch.ones_like(words, dtype=torch.float32))
-            return (counts / each).sqrt()
+                words = words.view(len(block), per_image)
+                counts[start : start + step].scatter_add_(1, words, torch.ones_like(words, dtype=torch.float32))
+            return (counts / per_image).sqrt()
 
 
 def hog(gray: Tensor, cell: int) -> Tensor:
@@ -56,11 +60,11 @@ def hog(gray: Tensor, cell: int) -> Tensor:
     rows, columns = torch.zeros_like(gray), torch.zeros_like(gray)
     rows[:, 1:-1] = gray[:, 2:] - gray[:, :-2]
     columns[:, :, 1:-1] = gray[:, :, 2:] - gray[:, :, :-2]
-    size = torch.hypot(columns, rows)
+    magnitude = torch.hypot(columns, rows)
     angle = torch.rad2deg(torch.atan2(rows, columns)) % 180
     bins = (angle / (180 / ORIENTATIONS)).long().clamp(max=ORIENTATIONS - 1)
     weighted = torch.zeros(gray.shape[0], ORIENTATIONS, *gray.shape[1:], device=gray.device)
-    weighted.scatter_(1, bins[:, None], size[:, None])
+    weighted.scatter_(1, bins[:, None], magnitude[:, None])
     cells = F.avg_pool2d(weighted, cell)  # (B, 9, S/cell, S/cell)
     blocks = cells.unfold(2, BLOCK, 1).unfold(3, BLOCK, 1)  # (B, 9, n, n, 2, 2)
     blocks = blocks.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)

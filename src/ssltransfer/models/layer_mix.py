@@ -1,4 +1,4 @@
-"""A head's own mix of the units of block3 (Doersch & Zisserman 2017, section 3.2; protocols 1.9)."""
+"""A learned mix of the units of block3 for each head (Doersch & Zisserman 2017, section 3.2; protocols 1.9)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MIXED = "block3"
 class LayerMix(nn.Module):
     """sum_m alpha_m Unit_m with |alpha| = 1, then batch norm and ReLU.
 
-    The units' outputs are the raw sums of a residual network of the second form. alpha is v / |v|; v begins at 1 for
-    every unit, so that alpha is 1 / sqrt(M). The mix has a batch norm of its own, initialized from the backbone's norm3.
+    The units' outputs are the sums of a pre-activation network, without norm. alpha is v / |v|; v starts at 1 for every
+    unit, so that alpha is 1 / sqrt(M). The batch norm starts as a copy of the backbone's norm3.
 
     Args:
-        backbone: whose units are mixed.
+        backbone: a ResNet v2.
 
     Raises:
-        LayerError: it is no residual network of the second form.
+        LayerError: the backbone has no such units.
     """
 
     def __init__(self, backbone: Backbone):
@@ -49,19 +49,19 @@ class LayerMix(nn.Module):
 
     @property
     def rounded(self) -> list[float]:
-        """alpha, for what is written down."""
-        return [round(share, 6) for share in self.alpha.tolist()]
+        """alpha, for reports."""
+        return [round(weight, 6) for weight in self.alpha.tolist()]
 
     def forward(self, units: list[Tensor]) -> Tensor:
         """M maps float (B, C, H, W) -> (B, C, H, W)."""
         total = torch.zeros((), device=units[0].device)
-        for share, unit in zip(self.alpha, units, strict=True):
-            total = total + share * unit
+        for weight, unit in zip(self.alpha, units, strict=True):
+            total = total + weight * unit
         return F.relu(self.norm(total))
 
 
 class MixedBackbone(Backbone):
-    """A view of a backbone whose block3 is a mix of its units; what follows reads that.
+    """A view of a backbone whose block3 is a mix of its units. Later layers read the mix.
 
     The backbone's own norm after block3 is not read here. It still tracks the statistics of the last unit, so that the
     backbone remains usable by itself.
@@ -71,13 +71,13 @@ class MixedBackbone(Backbone):
     """
 
     def __init__(self, base: Backbone):
-        super().__init__(base.options, include_top=base.layers == base.options.layers)
+        super().__init__(base.options, include_top=base.include_top)
         self.mix = LayerMix(base)
         assert isinstance(base, ResNetV2)
         self.base: ResNetV2 = base
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """From the layer before to this one."""
+        """See `Backbone`."""
         if layer != MIXED:
             return self.base.forward_layer(layer, x)
         units = self.base.units_of(x)
@@ -89,7 +89,7 @@ class MixedBackbone(Backbone):
 
 
 def units_of(model: PretrainedModel, images: Tensor) -> list[Tensor]:
-    """uint8 or float (B, 3, S, S), 0 to 255 -> what each unit of block3 makes of them."""
+    """Outputs of the units of block3 for images uint8 or float (B, 3, S, S), 0 to 255."""
     backbone = model.backbone
     assert isinstance(backbone, ResNetV2)
     return backbone.units_of(backbone(normalize(images, model.normalization), ["block2"])["block2"])

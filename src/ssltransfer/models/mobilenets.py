@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import mobilenet_v2
 
-from ssltransfer.config.backbones import MobileNetV2 as Options
-from ssltransfer.models.backbone import Backbone
+from ssltransfer.config.backbones import mobilenets as config
+from ssltransfer.models.backbone import BACKBONES, Backbone
 
-# Places among torchvision's features: blocks end where the map is next halved.
+# Positions in torchvision's `features`. A block ends before the map is halved again.
 _SPANS = {
     "conv1": (0, 1),
     "block1": (1, 4),
@@ -19,15 +19,16 @@ _SPANS = {
 }
 
 
+@BACKBONES.register(config.MobileNetV2)
 class MobileNetV2(Backbone):
     """Sandler et al. 2018; protocols 2.7.
 
     Layers: conv1 (after ReLU6), block1..block4 (the last unit of 24, 32, 96 and 320 channels at strides 4, 8, 16 and
-    32, linear), conv18 (1280 channels after ReLU6), pool (global average, a vector). As torchvision rounds them, widths
-    are multiples of 8, and a thinner network keeps its 1280 (Sandler et al. 2018, section 4).
+    32, linear), conv18 (1280 channels after ReLU6), pool (global average, a vector). As in torchvision, channels are
+    rounded to multiples of 8, and a network with width_mult < 1 keeps the 1280 (Sandler et al. 2018, section 4).
     """
 
-    def __init__(self, options: Options, *, include_top: bool = True, dropout: float = 0.0):
+    def __init__(self, options: config.MobileNetV2, *, include_top: bool = True, dropout: float = 0.0):
         super().__init__(options, include_top=include_top)
         self.features: nn.Sequential = mobilenet_v2(weights=None, width_mult=options.width_mult).features
         if options.stem_stride:
@@ -35,7 +36,7 @@ class MobileNetV2(Backbone):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """From the layer before to this one."""
+        """See `Backbone`."""
         if layer == "pool":
             return self.avgpool(x).flatten(1)
         start, stop = _SPANS[layer]

@@ -1,4 +1,4 @@
-"""Pooling of a layer before it is used as a representation."""
+"""Pooling of a layer before it is used as a feature."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssltransfer.config.protocols import Pool
 
 
 def pooled(x: Tensor, pool: Pool | None) -> Tensor:
-    """A map (B, C, H, W) as `pool` says, or a vector (B, C) as it is."""
+    """Pool a map (B, C, H, W); `pool` must be None for a vector (B, C)."""
     if pool is None:
         return x
     if pool.max:
@@ -19,7 +19,7 @@ def pooled(x: Tensor, pool: Pool | None) -> Tensor:
     if pool.avg:
         return F.adaptive_avg_pool2d(x, pool.avg)
     stride = _stride(tuple(x.shape[1:]), pool)
-    # Windows that do not fit are left out, as they must be for the number of dimensions to hold.
+    # Without partial windows, so that the number of dimensions stays below the limit.
     return F.max_pool2d(x, stride) if stride > 1 else x
 
 

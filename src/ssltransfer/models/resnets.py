@@ -5,16 +5,17 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ssltransfer.config.backbones.residual import ResNet as Options
-from ssltransfer.models.backbone import Backbone, scaled
+from ssltransfer.config.backbones import resnets as config
+from ssltransfer.models.backbone import BACKBONES, Backbone, scaled
 
 
+@BACKBONES.register(config.ResNet18, config.ResNet50)
 class ResNet(Backbone):
     """Layers: conv1 (after ReLU, before pooling), block1..block4 (after ReLU), pool (global average, a vector)."""
 
-    def __init__(self, options: Options, *, include_top: bool = True, dropout: float = 0.0):
+    def __init__(self, options: config.ResNet, *, include_top: bool = True, dropout: float = 0.0):
         super().__init__(options, include_top=include_top)
-        block: type[BasicBlock | Bottleneck] = BasicBlock if options.name == "resnet18" else Bottleneck
+        block: type[BasicBlock | Bottleneck] = Bottleneck if options.bottleneck else BasicBlock
         stem = scaled(64, options.width_mult)
         self.conv1 = nn.Conv2d(3, stem, 7, stride=options.stem_stride or 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
@@ -28,19 +29,17 @@ class ResNet(Backbone):
             for unit in range(depth):
                 stride = first if unit == 0 else 1
                 out = planes * block.expansion
-                change = stride != 1 or channels != out
-                shortcut = (
-                    nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
-                    if change
-                    else None
-                )
+                shortcut = None
+                if stride != 1 or channels != out:
+                    convolution = nn.Conv2d(channels, out, 1, stride=stride, bias=False)
+                    shortcut = nn.Sequential(convolution, nn.BatchNorm2d(out))
                 units.append(block(channels, planes, stride, shortcut))
                 channels = out
             self.add_module(f"layer{number}", nn.Sequential(*units))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """From the layer before to this one."""
+        """See `Backbone`."""
         if layer == "conv1":
             return self.relu(self.bn1(self.conv1(x)))
         if layer == "pool":

@@ -1,4 +1,4 @@
-"""A row of units that can be inverted, and a backward pass that keeps nothing but the end of the row."""
+"""A sequence of invertible units, whose backward pass stores only the output of the last one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Reversible(nn.Sequential):
     """Units (x1, x2) -> (x2, x1 + F(x2)) on the two halves of the channels (Gomez et al. 2017; protocols 2.4).
 
     With `grad_checkpointing` the backward pass recovers each unit's input from its output, x1 = y2 - F(y1). Only the
-    end of the row is kept, however long it is, and F is computed once more for each unit. Statistics of batch
-    norms are updated in the forward pass alone. The streams stay in float32 under autocast: what is subtracted must be
-    what was added. F must not draw random numbers.
+    output of the last unit is stored, and F is computed once more for each unit. Statistics of batch
+    norms are updated only in the forward pass. Under autocast the streams stay in float32, so that the same value
+    is subtracted that was added. F must not be random.
 
     Args:
         branches: F of each unit, (B, C, H, W) -> the same shape.
-        grad_checkpointing: see above; without gradients it changes nothing.
+        grad_checkpointing: see above; no effect without gradients.
     """
 
     def __init__(self, branches: Sequence[nn.Sequential], *, grad_checkpointing: bool = False):
@@ -37,10 +37,10 @@ class Reversible(nn.Sequential):
         """float (B, 2C, H, W) -> the same shape, at least float32."""
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if self.grad_checkpointing and torch.is_grad_enabled():
-            learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
-            if learned or x.requires_grad:
-                found: Tensor = _Recomputed.apply(self, x, *learned)
-                return found
+            parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            if parameters or x.requires_grad:
+                y: Tensor = _Recomputed.apply(self, x, *parameters)
+                return y
         return self.run(x)
 
     def run(self, x: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Reversible(nn.Sequential):
 
     @torch.no_grad()
     def inverse(self, y: Tensor) -> Tensor:
-        """What `forward` made this of: exactly, but for rounding, where batch norms are in evaluation mode."""
+        """The input of `forward` for this output, up to rounding, if batch norms are in evaluation mode."""
         y1, y2 = y.chunk(2, dim=1)
         for branch in reversed(self.branches()):
             y1, y2 = y2 - branch(y1), y1
@@ -60,13 +60,13 @@ class Reversible(nn.Sequential):
 
 
 class _Recomputed(torch.autograd.Function):
-    """`Reversible.run`, of which the backward pass keeps the result alone."""
+    """`Reversible.run`, which stores only its output for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, block: Reversible, x: Tensor, *learned: Tensor) -> Tensor:
-        # The cache of autocast would hand out weights that were cast here, without a way back to them.
+    def forward(ctx: Any, block: Reversible, x: Tensor, *parameters: Tensor) -> Tensor:
+        # The cache of autocast would return weights that were cast without a gradient.
         kind = x.device.type
-        ctx.block, ctx.learned = block, learned
+        ctx.block, ctx.parameters = block, parameters
         ctx.autocast = {"enabled": torch.is_autocast_enabled(kind), "dtype": torch.get_autocast_dtype(kind)}
         with torch.autocast(kind, cache_enabled=False, **ctx.autocast):
             y = block.run(x)
@@ -79,28 +79,28 @@ class _Recomputed(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         y1, y2 = y.chunk(2, dim=1)
         g1, g2 = gradient.chunk(2, dim=1)
-        places = {parameter: place for place, parameter in enumerate(ctx.learned)}
-        found: list[Tensor | None] = [None] * len(places)
+        positions = {parameter: position for position, parameter in enumerate(ctx.parameters)}
+        gradients: list[Tensor | None] = [None] * len(positions)
         for branch in reversed(ctx.block.branches()):
-            mine = [parameter for parameter in branch.parameters() if parameter in places]
+            own = [parameter for parameter in branch.parameters() if parameter in positions]
             x2 = y1.detach().requires_grad_()
             with (
                 torch.enable_grad(),
-                _statistics_kept(branch),
+                _frozen_statistics(branch),
                 torch.autocast(y.device.type, cache_enabled=False, **ctx.autocast),
             ):
                 added = branch(x2)
-            into, *gradients = torch.autograd.grad(added, [x2, *mine], g2.to(added.dtype))
-            for parameter, each in zip(mine, gradients, strict=True):
-                found[places[parameter]] = each
+            g_x2, *g_own = torch.autograd.grad(added, [x2, *own], g2.to(added.dtype))
+            for parameter, g in zip(own, g_own, strict=True):
+                gradients[positions[parameter]] = g
             y1, y2 = y2 - added.detach(), y1
-            g1, g2 = g2, g1 + into
-        return None, torch.cat([g1, g2], dim=1), *found
+            g1, g2 = g2, g1 + g_x2
+        return None, torch.cat([g1, g2], dim=1), *gradients
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch they see, and do not remember it."""
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms use batch statistics and do not update the running ones."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

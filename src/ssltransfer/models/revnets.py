@@ -1,28 +1,28 @@
-"""RevNet-50: residual units that can be inverted, so that a backward pass need not keep their activations."""
+"""RevNet-50, whose residual units can be inverted: the backward pass can recompute activations from outputs."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.backbones import RevNet50
-from ssltransfer.models.backbone import Backbone, ZeroPaddedMaxPool, scaled
-from ssltransfer.models.norms import apply_batch_norm_options
+from ssltransfer.config.backbones import revnets as config
+from ssltransfer.models.backbone import BACKBONES, Backbone, ZeroPaddedMaxPool, apply_batch_norm_options, scaled
+from ssltransfer.models.resnets_v2 import scale_branches
 from ssltransfer.models.reversible import Reversible
 
 
+@BACKBONES.register(config.RevNet50)
 class RevNet(Backbone):
     """Gomez et al. 2017, as Kolesnikov et al. 2019 have it (section 3.1, released resnet.py; protocols 2.4).
 
-    Layers: conv1, the bare convolution before pooling; block1, block2 and block3, both streams side by side as the next
-    block reads them, which nothing normalizes; block4, the same after batch norm and (`last_relu`) ReLU, with which the
-    network ends; pool, its global average, a vector; representation, a linear function of that, if it was asked for.
+    Layers: conv1, the convolution before pooling, without norm; block1, block2 and block3, both streams concatenated,
+    without norm; block4, the same after batch norm and (`last_relu`) ReLU; pool, the global average, a vector;
+    representation, with `embed_dim`, a linear function of pool.
 
-    Between blocks the map is halved by averages of 2x2 and gets as many channels again, zeros, half on either side.
+    Between blocks the map is halved by 2x2 average pooling, and its channels are doubled by zeros, half on either side.
     """
 
-    def __init__(self, options: RevNet50, *, include_top: bool = True, dropout: float = 0.0):
+    def __init__(self, options: config.RevNet50, *, include_top: bool = True, dropout: float = 0.0):
         super().__init__(options, include_top=include_top)
         channels = 4 * scaled(64, options.width_mult)
         self.conv1 = nn.Conv2d(3, channels, 7, stride=options.stem_stride or 2, padding=3, bias=False)
@@ -30,7 +30,7 @@ class RevNet(Backbone):
         for number, depth in enumerate(options.depths, 1):
             if number > 1:
                 stride = options.block4_stride if number == 4 else 2
-                # Of a side that is odd the last place is an average of what is there.
+                # At the end of an odd side the average is over fewer pixels.
                 halve = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
                 self.add_module(f"halve{number}", halve)
                 channels *= 2
@@ -44,7 +44,7 @@ class RevNet(Backbone):
         apply_batch_norm_options(self, options)
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """From the layer before to this one."""
+        """See `Backbone`."""
         if layer == "conv1":
             return self.conv1(x)
         if layer == "pool":
@@ -60,23 +60,15 @@ class RevNet(Backbone):
         x = self.get_submodule(layer)(x)
         return self.last(self.norm(x)) if layer == "block4" else x
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Kaiming's weights, and each residual branch begins smaller by the root of their number (`ResNetV2`)."""
+        """Kaiming's weights with scaled residual branches, as in `ResNetV2`."""
         super().reset_parameters()
         blocks = [module for module in self.modules() if isinstance(module, Reversible)]
-        lasts = [unit[-1] for block in blocks for unit in block.branches()]
-        for last in lasts:
-            assert isinstance(last, nn.Conv2d)
-            last.weight *= len(lasts) ** -0.5
+        scale_branches([branch for block in blocks for branch in block.branches()])
 
 
 def branch(channels: int) -> nn.Sequential:
-    """F: a bottleneck of a quarter of the channels, norm and ReLU before each of its three convolutions.
-
-    Args:
-        channels: of one stream.
-    """
+    """F: a pre-activation bottleneck with a quarter of the `channels` of one stream inside."""
     inner = channels // 4
     return nn.Sequential(
         nn.BatchNorm2d(channels),

@@ -1,4 +1,4 @@
-"""What DeepCluster's networks see: gradients in the place of colors."""
+"""The input of DeepCluster's networks: gradients instead of colors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of tensors, whoever wrote them: read without running anything, and put into a backbone so that it is proved."""
+"""State dicts: read files without running code in them, and load them into a backbone."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.checkpoint_formats import at_size
 
-_PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # of networks that a file holds twice
+_PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # which of two networks in a file its authors publish
 _COUNTER = "num_batches_tracked"
-# Beside the tensors training scripts (CompRess, DINO, timm) leave their options, which hold values and run nothing.
+# Checkpoints of CompRess, DINO and timm also contain their options, which are plain values.
 _HARMLESS: list[Any] = [argparse.Namespace]
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """A state dict from safetensors, or from a pickle that holds nothing but values; the content says which it is.
+    """All tensors of a safetensors file or a pickle of plain values, by name. The suffix is ignored.
 
     Raises:
-        ArtifactError: missing, cut off, not such a file, or a pickle that wants to run code.
+        ArtifactError: the file is missing, truncated, of another format, or a pickle with code.
     """
     if not file.is_file():
         raise ArtifactError(f"{file}: there is no such file of weights.")
@@ -39,7 +39,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if not start:
         raise ArtifactError(f"{file}: is empty; fetch it again.")
     try:
-        # The length of a header of JSON (8 bytes, little endian), then the header.
+        # safetensors: the length of the JSON header (8 bytes, little endian), then the header.
         if start[4:9] == b"\0\0\0\0{":
             return safetensors.torch.load_file(file)
         tensors = dict(_flat(_unpickled(file, start)))
@@ -48,23 +48,19 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ArtifactError(f"{file}: cut off or damaged ({_first_line(error)}); fetch it again.") from None
     if not tensors:
-        raise ArtifactError(f"{file}: holds no tensors.")
+        raise ArtifactError(f"{file}: no tensors in this file.")
     return tensors
 
 
 def _unpickled(file: Path, start: bytes) -> Any:
-    """What torch.save wrote, in the form of an archive or in its older one.
-
-    Raises:
-        ArtifactError: neither of them, or it holds more than values.
-    """
+    """Load a file of torch.save (zip archive or the older format)."""
     if start[:2] == b"PK":
         names = {Path(name).name for name in zipfile.ZipFile(file).namelist()}
         if "data.pkl" not in names or "constants.pkl" in names:
-            what = (
+            kind = (
                 "a TorchScript program" if "constants.pkl" in names else f"an archive of {min(names, default='none')}"
             )
-            raise ArtifactError(f"{file}: {what}, not a state dict; save the network's state_dict with torch.save.")
+            raise ArtifactError(f"{file}: {kind}, not a state dict; save the network's state_dict with torch.save.")
     elif start[:1] != b"\x80":
         raise ArtifactError(
             f"{file}: not a file of weights: it begins with {start!r}. Was something else saved under its name?"
@@ -75,12 +71,12 @@ def _unpickled(file: Path, start: bytes) -> Any:
             return torch.load(opened, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError):
         raise
-    except Exception as error:  # pickle.UnpicklingError and its kin: what weights_only refuses
-        wants = re.search(r"GLOBAL ([\w.]+)", str(error))
-        more = f" ({wants[1]})" if wants else ""
+    except Exception as error:  # pickle.UnpicklingError and others, if weights_only refuses the file
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        more = f" ({match[1]})" if match else ""
         raise ArtifactError(
-            f"{file}: a pickle of more than tensors{more}, which could run code, and is not opened; where you trust "
-            "its source, save its state dict alone."
+            f"{file}: a pickle of more than tensors{more}, which could run code, and is not opened; if you trust "
+            "its source, save only its state dict."
         ) from None
 
 
@@ -88,19 +84,19 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Tensor]]:
+def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor in nested dicts, named by its path: `teacher.backbone.conv1.weight`."""
     if isinstance(content, dict):
         for name, value in content.items():
-            if name == "optimizer" and not above:
+            if name == "optimizer" and not prefix:
                 continue
-            # Containers that say nothing about what is in them.
-            inner = above if name in ("state_dict", "model", "model_state_dict") and not above else f"{above}{name}."
-            # What DataParallel wrapped inside a network: DeepCluster's features.module.0.weight.
+            # Names of containers are not part of the tensors' names.
+            inner = prefix if name in ("state_dict", "model", "model_state_dict") and not prefix else f"{prefix}{name}."
+            # DataParallel inside a network, as in DeepCluster's features.module.0.weight.
             inner = inner.replace(".module.", ".")
             yield from _flat(value, inner)
     elif isinstance(content, Tensor):
-        yield above.removesuffix("."), content
+        yield prefix.removesuffix("."), content
 
 
 def load_tensors(
@@ -111,26 +107,25 @@ def load_tensors(
     prefix: str | None = None,
     fresh: Sequence[str] = (),
 ) -> str:
-    """Fill a backbone; every one of its tensors must be there in its shape, but for those that may stay fresh.
+    """Load tensors into a backbone. All of its tensors must be present with their shapes, except those in `fresh`.
 
-    Prefixes such as `module.encoder_q.` are found by the best match; what else the file holds (a head) is left. Where
-    a file holds the network twice, the one is taken that its authors publish: MoCo's query encoder (base encoder in
-    its third version), DINO's teacher. Counters of batch normalization may be missing. Position embeddings of
-    another number of patches are resampled.
+    Prefixes such as `module.encoder_q.` are detected by the best match, and other tensors (a head) are ignored. If a
+    file has two networks, the one that its authors publish is loaded: MoCo's query encoder (base encoder in its third
+    version), DINO's teacher. Counters of batch norms may be missing. Position embeddings for another number of patches
+    are resampled.
 
     Args:
-        backbone: filled in place.
+        backbone: changed in place.
         tensors: by name.
         where: the file, for messages.
-        prefix: given instead of found.
-        fresh: patterns of the backbone's tensors that the file may lack, such as `classifier.*`.
+        prefix: instead of detecting it.
+        fresh: patterns of the backbone's tensors that may be missing, such as `classifier.*`.
 
     Returns:
-        One line: how many tensors and parameters matched, under which prefix, and what was left.
+        One line: the number of matched tensors and parameters, the prefix, and the number of ignored tensors.
 
     Raises:
-        ArtifactError: a tensor is missing, has another shape or values that are no numbers, or several sets of
-            tensors fit alike.
+        ArtifactError: a tensor is missing, has another shape or is not finite, or several prefixes match equally.
     """
     wanted = {key: value.shape for key, value in backbone.state_dict().items() if not key.endswith(_COUNTER)}
 
@@ -154,7 +149,7 @@ def load_tensors(
                 f"({fit(found)} of {len(wanted)} tensors match{_hint(key, given, tensors, fit(found), prefix)})."
             )
         if not bool(given.isfinite().all()):
-            raise ArtifactError(f"{where}: {found + key} holds values that are no numbers; its training went wrong.")
+            raise ArtifactError(f"{where}: {found + key} has values that are not finite; its training has failed.")
     backbone.load_state_dict(filled, strict=False)
     matched = [shape.numel() for key, shape in wanted.items() if key in filled]
     share = sum(matched) / sum(shape.numel() for shape in wanted.values())
@@ -165,30 +160,30 @@ def load_tensors(
 
 
 def _hint(key: str, given: Tensor | None, tensors: dict[str, Tensor], fits: int, prefix: str | None) -> str:
-    """What a file that does not fit may be instead."""
+    """Advice on a file that does not fit."""
     if given is not None and given.ndim == 4 and given.shape[1] == 2:
-        return "; its first layer sees two gradients: say `sobel: true` of the backbone"
+        return "; its first layer has two input channels: set `sobel: true` of the backbone"
     if fits:
         return ""
     names = ", ".join(sorted(tensors)[:3])
-    skipped = "; leave `prefix` out, and it is found" if prefix and any(map(key_ends(key), tensors)) else ""
-    return f"; the file has {names}, ...{skipped}"
+    remedy = "; remove `prefix` so that it is detected" if prefix and any(map(key_ends(key), tensors)) else ""
+    return f"; the file has {names}, ...{remedy}"
 
 
 def key_ends(key: str) -> Callable[[str], bool]:
-    """Whether a name is this one, with or without something before it."""
+    """A test whether a name is `key`, with or without a prefix."""
     return lambda name: name == key or name.endswith("." + key)
 
 
 def _prefix(wanted: Iterable[str], tensors: dict[str, Tensor], fit: Callable[[str], int], where: Path | str) -> str:
-    """What the names of the best matching tensors begin with."""
+    """The prefix of the best matching tensors."""
     prefixes = {name.removesuffix(key) for key in wanted for name in tensors if key_ends(key)(name)} or {""}
     best = max(map(fit, prefixes))
     alike = sorted(prefix for prefix in prefixes if fit(prefix) == best)
     published = [prefix for prefix in alike if any(name in prefix for name in _PUBLISHED)]
     if len(alike) > 1 and best and len(published) != 1:
         raise ArtifactError(
-            f"{where}: holds this network {len(alike)} times, under {', '.join(map(repr, alike[:4]))}; "
-            "say which by `prefix` of the task."
+            f"{where}: this network occurs {len(alike)} times, under {', '.join(map(repr, alike[:4]))}; "
+            "select one by `prefix` of the task."
         )
     return published[0] if len(alike) > 1 and published else alike[0]

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class UnpooledConvolution(nn.Conv2d):
-    """A 5x5 convolution of a map that was first doubled, its values in the upper left of each 2x2, zeros elsewhere.
+    """A 5x5 convolution of an unpooled map, which has each value in the upper left of 2x2 pixels and zeros elsewhere.
 
-    Three quarters of the products would be with zeros. Which entries of the kernel meet a value depends only on
-    whether row and column of the output are even or odd, so that four smaller convolutions (3x3, 3x2, 2x3 and 2x2) of
-    the map itself, interleaved, give the same (Laina et al. 2016, section 3.2 and released code).
+    Three quarters of the products would be with zeros. The entries of the kernel that meet a value depend only on
+    whether row and column of the output are even or odd. So four smaller convolutions (3x3, 3x2, 2x3 and 2x2) of the
+    map itself, interleaved, give the same result (Laina et al. 2016, section 3.2 and released code).
 
     Args:
         inputs, outputs: channels.
@@ -29,13 +29,13 @@ class UnpooledConvolution(nn.Conv2d):
 
     def _part(self, x: Tensor, row: int, column: int) -> Tensor:
         """The output's even (0) or odd (1) rows and columns: (B, outputs, H, W)."""
-        # An even place sees the values before, at and after it; an odd one those before and after.
+        # An even position sees the values before, at and after it; an odd one those before and after.
         padding = [side for odd in (column, row) for side in (1 - odd, 1)]
         return F.conv2d(F.pad(x, padding), self.weight[..., row::2, column::2])
 
 
 class UpProjection(nn.Module):
-    """Twice the side: unpooling, 5x5 convolution, 3x3 convolution, added to a 5x5 convolution of the same unpooling.
+    """Doubles the sides: unpooling, 5x5 and 3x3 convolution, plus a 5x5 convolution of the same unpooled map.
 
     Args:
         inputs, outputs: channels.

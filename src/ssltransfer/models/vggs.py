@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ssltransfer.config.backbones import Vgg16 as Vgg16Options
-from ssltransfer.config.backbones import Vgg19BN as Vgg19BNOptions
-from ssltransfer.models.backbone import Backbone, scaled
-from ssltransfer.models.norms import apply_batch_norm_options
+from ssltransfer.config.backbones import vggs as config
+from ssltransfer.models.backbone import BACKBONES, Backbone, apply_batch_norm_options, scaled
 from ssltransfer.models.sobel import Sobel
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _BLOCKS_19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 
 
+@BACKBONES.register(config.Vgg16)
 class Vgg16(Backbone):
     """Thirteen 3x3 convolutions; layers are after their ReLU, before pooling (224: 224, 112, 56, 28, 14 a side).
 
-    With `sobel` conv1_1 sees two gradients in the place of colors, as DeepCluster's.
+    With `sobel` the input of conv1_1 is two gradients instead of colors, as in DeepCluster's.
     """
 
-    options: Vgg16Options
-
-    def __init__(self, options: Vgg16Options, *, include_top: bool = True, dropout: float = 0.5):
+    def __init__(self, options: config.Vgg16, *, include_top: bool = True, dropout: float = 0.5):
         super().__init__(options, include_top=include_top)
         parts: list[nn.Module] = []
         self._spans: dict[str, tuple[int, int]] = {}
@@ -53,7 +50,7 @@ class Vgg16(Backbone):
             )
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """From the layer before to this one."""
+        """See `Backbone`."""
         if layer == "fc6":
             return self.classifier[:2](self.avgpool(self.features[-1](x)).flatten(1))
         if layer == "fc7":
@@ -64,15 +61,16 @@ class Vgg16(Backbone):
         return self.features[start:stop](x)
 
 
+@BACKBONES.register(config.Vgg19BN)
 class Vgg19BN(Backbone):
     """Kolesnikov et al. 2019, released vggnet.py; protocols 2.2b. Width 1 is their k = 8.
 
-    Layers: conv1, the input of the first pooling; block1, block2, block3, block4, the inputs of the four others; fc6
-    and fc7 (the vector that the logits are linear in), all after batch norm and ReLU. fc6 reads the whole map of a
-    image of the backbone's own size: 7x7 of 224, 2x2 of 64.
+    Layers, all after batch norm and ReLU: conv1, the input of the first pooling; block1 to block4, the inputs of the
+    other four; fc6; fc7, in which the logits are linear. fc6 reads the whole map of an image of `img_size`: 7x7 for
+    224, 2x2 for 64.
     """
 
-    def __init__(self, options: Vgg19BNOptions, *, include_top: bool = True, dropout: float = 0.0):
+    def __init__(self, options: config.Vgg19BN, *, include_top: bool = True, dropout: float = 0.0):
         super().__init__(options, include_top=include_top)
         channels = 3
         for layer, (width, convolutions) in zip(options.spatial_layers, _BLOCKS_19, strict=True):
@@ -85,7 +83,7 @@ class Vgg19BN(Backbone):
                 channels = out
             self.add_module(layer, nn.Sequential(*parts))
         self.maxpool = nn.MaxPool2d(2, 2)
-        # A strided stem gives ceil(size / stride) places.
+        # A strided stem has a map of ceil(size / stride) a side.
         side = -(-options.img_size // (options.stem_stride or 1)) // 32
         hidden = scaled(4096, options.width_mult)
         for layer, features in (("fc6", channels * side**2), ("fc7", hidden)):
@@ -94,7 +92,7 @@ class Vgg19BN(Backbone):
         apply_batch_norm_options(self, options)
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """From the layer before to this one."""
+        """See `Backbone`."""
         if layer.startswith("block") or layer == "fc6":
             x = self.maxpool(x)
         return self.get_submodule(layer)(x.flatten(1) if layer == "fc6" else x)

@@ -1,4 +1,4 @@
-"""Backbones on disk: safetensors beside a JSON that says what they are and how to know that they were read right."""
+"""Models on disk: weights as safetensors, and a JSON with the architecture and activations that verify a reader."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ssltransfer.models.state_dicts import load_tensors, read_tensors
 
 _BACKBONE: TypeAdapter[AnyBackbone] = TypeAdapter(AnyBackbone)
 GRID = 3  # patches a side
-# Where an exported safetensors file says what backbone.json says beside one of our own.
+# Key of the metadata in an exported safetensors file; the same as in backbone.json.
 HEADER = "ssltransfer"
 
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A backbone with weights, and how its images are prepared.
+    """A trained backbone and its preprocessing.
 
     Attributes:
         backbone: in evaluation mode.
-        normalization: it was trained with.
-        digest: of the weights' file.
-        name: as the folder is called.
+        normalization: of its training images.
+        digest: of the weights file.
+        name: of the model's folder.
     """
 
     backbone: Backbone
@@ -45,7 +45,7 @@ class PretrainedModel:
 
     @property
     def view(self) -> ResizeCenterCrop:
-        """Preparation of a image for features: short side 256, center crop 227 or 224, or in proportion."""
+        """Resize and center crop for features: short side 256, crop 227 or 224, or in proportion."""
         return ResizeCenterCrop(self.backbone.options.short_side, self.backbone.options.img_size)
 
     @property
@@ -55,32 +55,32 @@ class PretrainedModel:
         return ResizeCenterCrop(round(GRID * size * 7 / 6), GRID * size)
 
     def layers_of(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
-        """uint8 (B, 3, S, S) -> activations of layers."""
-        found: dict[str, Tensor] = self.backbone(normalize(images, self.normalization), layers)
-        return found
+        """Features of some layers for images uint8 (B, 3, S, S)."""
+        features: dict[str, Tensor] = self.backbone(normalize(images, self.normalization), layers)
+        return features
 
     def layers_of_patches(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
-        """uint8 (B, 3, 3S, 3S) -> activations of layers, the mean over the nine patches (protocols 4.5)."""
+        """Features of some layers, averaged over the nine patches of images uint8 (B, 3, 3S, 3S) (protocols 4.5)."""
         size = self.backbone.options.img_size
         grid = images.unfold(2, size, size).unfold(3, size, size)  # B, 3, 3, 3, S, S: channel, row, column
         patches = grid.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        found = self.layers_of(patches, layers)
-        return {name: value.float().unflatten(0, (-1, GRID**2)).mean(1) for name, value in found.items()}
+        features = self.layers_of(patches, layers)
+        return {name: value.float().unflatten(0, (-1, GRID**2)).mean(1) for name, value in features.items()}
 
 
 def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made: dict[str, Any]) -> dict[str, Any]:
     """Write backbone.safetensors and backbone.json into `folder`.
 
     Args:
-        folder: of the named model.
-        backbone: its tensors and layers are written; where the architecture is torchvision's, so are the names.
-        normalization: it was trained with.
-        made: how it came about, as JSON.
+        folder: of the model.
+        backbone: tensors of torchvision's architectures have torchvision's names.
+        normalization: of its training images.
+        made: the spec of its training, as JSON.
 
     Returns:
-        What the manifest says of the weights.
+        Entries of the manifest.
     """
-    # Without inference mode's leftovers and views: equal weights give equal bytes.
+    # Contiguous copies, so that equal weights give equal bytes.
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
     with atomic_write(folder / "backbone.safetensors") as beside:
         safetensors.torch.save_file(tensors, beside)
@@ -88,7 +88,7 @@ def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made
     about = {
         "backbone": json.loads(backbone.options.canonical()),
         "layers": {name: list(shape) for name, shape in backbone.shapes().items()},
-        "include_top": backbone.layers == backbone.options.layers,
+        "include_top": backbone.include_top,
         "normalize": normalization,
         "tensors": {name: list(value.shape) for name, value in tensors.items()},
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
@@ -101,26 +101,23 @@ def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made
 
 
 def read_model(manifest: Path, device: torch.device | str = "cpu") -> PretrainedModel:
-    """Read the model whose manifest this is, and prove that it was read right.
+    """Read the model of a manifest, and verify its activations.
 
     Raises:
-        ArtifactError: missing, of another architecture than it says, or its activations differ.
+        ArtifactError: files are missing or inconsistent, or activations differ.
     """
     content = read_json(manifest)
     if content.get("stage") not in ("pretext", "student") or "weights" not in content:
-        raise ArtifactError(f"{manifest}: not a manifest of a model.")
+        raise ArtifactError(f"{manifest}: not the manifest of a model.")
     file = manifest.parent / "backbone.safetensors"
     about = read_json(manifest.parent / "backbone.json")
     if not file.is_file() or file_digest(file) != content["weights"] or about["weights"] != content["weights"]:
-        raise ArtifactError(
-            f"{file}: not the weights that {manifest.name} speaks of; remove {manifest} and run its stage again."
-        )
+        raise ArtifactError(f"{file}: not the weights of {manifest.name}; remove {manifest} and run its stage again.")
     backbone = build_backbone(_BACKBONE.validate_python(about["backbone"]), include_top=about["include_top"])
     load_tensors(backbone, read_tensors(file), file)
     backbone.eval().requires_grad_(False)
-    normalization: Normalize = about["normalize"]
-    _prove(backbone, about, file)
-    return PretrainedModel(backbone.to(device), normalization, content["weights"], manifest.parent.name)
+    _verify(backbone, about, file)
+    return PretrainedModel(backbone.to(device), about["normalize"], content["weights"], manifest.parent.name)
 
 
 def read_metadata(file: Path) -> dict[str, Any] | None:
@@ -142,39 +139,39 @@ def read_metadata(file: Path) -> dict[str, Any] | None:
 
 
 def verify_activations(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
-    """Where a backbone is the one that a file was written from, it must compute what that computed.
+    """Compare a backbone's activations with those in the metadata, if both are of the same architecture.
 
     Args:
-        backbone: filled from the file.
-        about: as from `read_metadata`.
+        backbone: with the weights of the file.
+        about: from `read_metadata`.
         file: for messages.
 
     Raises:
-        ArtifactError: its activations differ.
+        ArtifactError: the activations differ.
     """
     same = about["backbone"] == json.loads(backbone.options.canonical())
-    if same and about["include_top"] == (backbone.layers == backbone.options.layers):
-        _prove(backbone, about, file)
+    if same and about["include_top"] == backbone.include_top:
+        _verify(backbone, about, file)
 
 
-def _prove(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
-    found, stored = _activations(backbone, about["normalize"]), about["activations"]
-    if not torch.allclose(torch.tensor(found), torch.tensor(stored), rtol=1e-2, atol=1e-4):
+def _verify(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
+    computed, stored = _activations(backbone, about["normalize"]), about["activations"]
+    if not torch.allclose(torch.tensor(computed), torch.tensor(stored), rtol=1e-2, atol=1e-4):
         raise ArtifactError(
-            f"{file}: on fixed inputs its last layer gives {found[:3]}, not {stored[:3]} as when it was written; "
+            f"{file}: on fixed inputs its last layer gives {computed[:3]}, not {stored[:3]} as when it was written; "
             "the code of this backbone has changed: raise its version and make the model again."
         )
 
 
 @torch.no_grad()
 def _activations(backbone: Backbone, normalization: Normalize) -> list[float]:
-    """A few activations of the last layer on fixed images: a fingerprint that survives other hardware."""
+    """Some statistics and values of the last layer for a fixed image: a fingerprint for any hardware."""
     size = backbone.options.img_size
     ramp = torch.arange(size).view(1, 1, 1, size) + 3 * torch.arange(size).view(1, 1, size, 1)
     images = (ramp * torch.tensor([1, 2, 5]).view(1, 3, 1, 1) % 256).to(torch.uint8)
-    was, device = backbone.training, next(iter(backbone.state_dict().values())).device
+    was_training, device = backbone.training, next(iter(backbone.state_dict().values())).device
     backbone.eval()
     last = backbone(normalize(images.to(device), normalization))[backbone.layers[-1]].float().flatten()
-    backbone.train(was)
+    backbone.train(was_training)
     picked = last[torch.linspace(0, len(last) - 1, 8).long()]
     return [round(float(v), 6) for v in (last.mean(), last.std(), last.abs().max(), *picked)]

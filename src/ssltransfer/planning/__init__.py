@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 from ssltransfer.config import Config
 from ssltransfer.planning.caches import enlarged
-from ssltransfer.planning.costs import Cost, estimate, images
+from ssltransfer.planning.costs import CostEstimate, estimate, images
 from ssltransfer.planning.machine import Machine, measured
-from ssltransfer.planning.makespan import NODE, wall_hours
+from ssltransfer.planning.makespan import NODE, makespan_hours
 
 DEVICES = (1, 8, 64)
 
-__all__ = ["Machine", "estimate", "images", "measured", "print_plan", "wall_hours"]
+__all__ = ["Machine", "estimate", "images", "measured", "print_estimate", "makespan_hours"]
 
 
-def print_plan(config: Config, machine: Machine | None = None) -> None:
+def print_estimate(config: Config, machine: Machine | None = None) -> None:
     """Print the named things with what they hang on, what each stage will cost, and how long all will take."""
     machine = machine or Machine()
     costs = list(estimate(config, machine))
@@ -38,7 +38,7 @@ def print_plan(config: Config, machine: Machine | None = None) -> None:
         limits = ", ".join(dict.fromkeys(c.limit for c in rows if c.limit))
         print(f"{stage:<10} {_totals(rows)} {_size(memory):>26}  {limits}".rstrip())
     print(f"{'all':<10} {_totals(costs)}")
-    walls = ", ".join(f"{_least(_hours(wall_hours(costs, count)), costs)} on {count}" for count in DEVICES)
+    walls = ", ".join(f"{_least(_hours(makespan_hours(costs, count)), costs)} on {count}" for count in DEVICES)
     print(f"Hours are of one device. From the first job to the last: {walls} (a job shares at most {NODE}).")
     unknown = sorted({name for name in config.datasets if images(config, name) is None})
     if unknown:
@@ -48,14 +48,14 @@ def print_plan(config: Config, machine: Machine | None = None) -> None:
     print(machine)
 
 
-def _totals(costs: Sequence[Cost]) -> str:
+def _totals(costs: Sequence[CostEstimate]) -> str:
     """How many jobs, their hours and what they keep."""
     hours, kept = [cost.hours for cost in costs], [cost.disk_gb for cost in costs if cost.disk_gb is not None]
     said = _hours(sum(filter(None, hours))) if set(hours) != {None} else "?"
     return f"{len(costs):>5} {_least(said, costs):>10} {_least(_size(sum(kept) if kept else None), costs):>10}"
 
 
-def _least(said: str, costs: Sequence[Cost]) -> str:
+def _least(said: str, costs: Sequence[CostEstimate]) -> str:
     """After a > where the size of some images is unknown."""
     unknown = any(cost.hours is None for cost in costs) and said not in "?-"
     return f"> {said.removeprefix('< ')}" if unknown else said

@@ -21,8 +21,8 @@ from ssltransfer.config.protocols import (
     Knn,
     LogReg,
     Retrieval,
+    TrainedProtocol,
 )
-from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
@@ -43,7 +43,7 @@ TRAINING = 3.0  # forward and backward, in forwards
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostEstimate:
     """Of one job; None where the number of images is unknown.
 
     Attributes:
@@ -75,13 +75,13 @@ def images(config: Config, dataset: str) -> int | None:
     return min(filter(None, (known, entry.limit)), default=None)
 
 
-def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
+def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
     """A cost for every job, in the order of the stages."""
     for name, dataset in config.datasets.items():
         n = images(config, name)
         decoded = n * dataset.motion.clip_stride if n and isinstance(dataset, Video) else n
         hours = decoded / CHECKED_PER_CORE / machine.cores / 3600 if decoded else None
-        yield Cost("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
+        yield CostEstimate("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
     for name, dataset in config.datasets.items():
         if isinstance(dataset, Video):
             n = images(config, name)
@@ -89,11 +89,11 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
             pixels = math.prod(dataset.motion.size)
             hours = n * flows * pixels / FLOW_PIXELS / machine.cores / 3600 if n else None
             disk = n * pixels * dataset.motion.cache.bytes_per_pixel / 1e9 if n else None
-            yield Cost("motion", name, (name,), hours, disk, None, "optical flow")
+            yield CostEstimate("motion", name, (name,), hours, disk, None, "optical flow")
         if dataset.cache:
             n = images(config, name)
             hours = n / machine.images(None) / 3600 if n else None
-            yield Cost("cache", name, (name,), hours, _cache_gb(config, name), None, "decoding")
+            yield CostEstimate("cache", name, (name,), hours, _cache_gb(config, name), None, "decoding")
     for name, pretext in config.pretexts.items():
         yield _pretext(config, machine, name, pretext)
     for name, features in config.features.items():
@@ -106,15 +106,15 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
             forward = flops(backbone) * (GRID**2 if features.patches else 1)
             hours, limit = _passes(n, reading, forward, machine.rate("forward", backbone.name)) if n else (None, "")
             disk = n * dims * size / 1e9 if n else None
-            yield Cost("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
+            yield CostEstimate("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
     for name, cluster in config.clusters.items():
         source = config.features[cluster.features]
         dims = dims_of(config.model(source.model).backbone, source.layer, source.pool)
         n = images(config, cluster.data)
-        work = 2.0 * n * dims * cluster.k * cluster.iterations if n else None
+        work = 2.0 * n * dims * cluster.k * cluster.max_iter if n else None
         hours = work / machine.rate("products") / 3600 if work else None
         memory = n * dims * 2 / 1e9 if n else None
-        yield Cost(
+        yield CostEstimate(
             "cluster", name, (cluster.features, cluster.data), hours, cluster.k * dims * 4e-9, memory, "products"
         )
     for cluster_name, data in sorted(config.labels()):
@@ -128,10 +128,12 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
                 _passes(n, reading, flops(backbone), machine.rate("forward", backbone.name)) if n else (None, "")
             )
         disk = n * 5e-8 if n else None
-        yield Cost("label", f"{cluster_name} on {data}", (cluster_name, made_of, data), hours, disk, None, limit)
+        yield CostEstimate(
+            "label", f"{cluster_name} on {data}", (cluster_name, made_of, data), hours, disk, None, limit
+        )
     for name, student in config.students.items():
         n = images(config, student.data)
-        learned = getattr(student.method, "cluster", None) or config.taught_features(name)
+        learned = getattr(student.method, "cluster", None) or config.teacher_features_of(name)
         teacher = None if learned else getattr(student.method, "teacher", None)
         needs = tuple(filter(None, (learned or teacher, student.data)))
         seen = student.schedule.total_steps(n) * student.schedule.batch_size if n else None
@@ -141,7 +143,7 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
             _passes(seen, reading, work, machine.rate("training", student.backbone.name)) if seen else (None, "")
         )
         disk = parameters(student.backbone, include_top=student.method.is_self_contained) * 4e-9
-        yield Cost(
+        yield CostEstimate(
             "student", name, needs, hours, disk, training_memory(student.backbone, student.schedule.batch_size), limit
         )
     for name, models in config.rows.items():
@@ -150,7 +152,7 @@ def estimate(config: Config, machine: Machine) -> Iterator[Cost]:
 
 
 def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
-    """Cost of a image in training: the student's own, and what is computed beside it."""
+    """CostEstimate of a image in training: the student's own, and what is computed beside it."""
     part = student.pretext
     if part is not None and teacher is not None:  # both see the task's inputs
         return TRAINING * task_flops(part) + task_flops(part.model_copy(update={"backbone": teacher}))
@@ -171,17 +173,17 @@ def _cache_gb(config: Config, name: str) -> float | None:
     return float(pixels) * options.bytes_per_pixel / 1e9
 
 
-def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> Cost:
+def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> CostEstimate:
     disk = parameters(pretext.backbone, include_top=False) * 4e-9 * (1 + len(pretext.snapshots))
     needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "of", None))))
     if not pretext.task.is_trainable:
         sampled = pretext.task.num_descriptors if isinstance(pretext.task, Hog) else 0
         work = 2.0 * sampled * 36 * getattr(pretext.backbone, "words", 0) * 20
-        return Cost("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
+        return CostEstimate("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
     return _training(config, machine, name, pretext, disk)
 
 
-def _training(config: Config, machine: Machine, name: str, pretext: Pretext, disk: float) -> Cost:
+def _training(config: Config, machine: Machine, name: str, pretext: Pretext, disk: float) -> CostEstimate:
     """Of a task, or of several with their shares of the steps."""
     parts = pretext.parts
     needs = tuple(dict.fromkeys(part.data for part in parts.values() if part.data))
@@ -194,7 +196,7 @@ def _training(config: Config, machine: Machine, name: str, pretext: Pretext, dis
         schedule, n = schedules[member], images(config, part.data) if part.data else None
         memory = max(memory, training_memory(part.backbone, schedule.batch_size))
         if n is None and schedule.steps is None:
-            return Cost("pretext", name, needs, None, disk, None)
+            return CostEstimate("pretext", name, needs, None, disk, None)
         seen = schedule.total_steps(n or 1) * schedule.batch_size * shares[member] / sum(shares.values())
         reading = machine.images(config.datasets[part.data] if part.data else None)
         passes, limit = _passes(
@@ -202,20 +204,20 @@ def _training(config: Config, machine: Machine, name: str, pretext: Pretext, dis
         )
         hours += passes
         limits.append((passes, limit))
-    return Cost("pretext", name, needs, hours, disk, memory, max(limits)[1])
+    return CostEstimate("pretext", name, needs, hours, disk, memory, max(limits)[1])
 
 
-def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost:
+def _evaluation(config: Config, machine: Machine, name: str, model: str) -> CostEstimate:
     evaluation = config.evaluations[name]
     protocol, backbone = evaluation.protocol, config.model(model).backbone
     test = images(config, evaluation.test)
     train = images(config, evaluation.train) if evaluation.train else test
     job = f"{name} of {model}"
     if train is None or test is None:
-        return Cost("evaluate", job, (model,), None, None, None)
+        return CostEstimate("evaluate", job, (model,), None, None, None)
     seeds = len(evaluation.seeds)
-    if protocol.input_kind == "model":
-        schedule: Schedule = protocol.schedule  # type: ignore[union-attr]
+    if isinstance(protocol, TrainedProtocol):
+        schedule = protocol.schedule
         trainings = seeds * (
             len(protocol.layers or backbone.base_layers) if isinstance(protocol, FinetuneFromLayer) else 1
         )
@@ -226,7 +228,7 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         rate = machine.rate("training", backbone.name) if protocol.finetunes else forward
         hours, limit = _passes(seen, from_train, (TRAINING if protocol.finetunes else 1.0) * learning, rate)
         more, _ = _passes(test * getattr(protocol, "crops", 1) * trainings, from_test, testing, forward)
-        return Cost("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
+        return CostEstimate("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
     dims = dims_of(backbone, config.features[features].layer, config.features[features].pool)
     work = 2.0 * train * test * dims
@@ -238,7 +240,9 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     else:
         assert isinstance(protocol, Knn | Retrieval)
     hours = work * seeds / machine.rate("products") / 3600
-    return Cost("evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products")
+    return CostEstimate(
+        "evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products"
+    )
 
 
 def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:

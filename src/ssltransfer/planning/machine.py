@@ -60,7 +60,7 @@ class Machine:
             return f"Measured on {self.where}: {rates}; {self.cores} cores decode for a device."
         return (
             f"Assumed, not measured: one device at {self.tflops:g} TFLOP/s, {self.cores} cores beside it that decode "
-            f"{FILES:g} images/s each (caches: more). Change with --tflops and --cores, or give --measured."
+            f"{FILES:g} images/s each (caches: more). Change with --tflops and --cores, or give --benchmark-results."
         )
 
 

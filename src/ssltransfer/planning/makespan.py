@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
 
-from ssltransfer.planning.costs import Cost
+from ssltransfer.planning.costs import CostEstimate
 
 NODE = 8  # devices that one job may share
 SHARED = {"pretext", "features", "cluster", "student"}  # stages whose jobs share several
 
 
-def wall_hours(costs: Sequence[Cost], devices: int) -> float:
+def makespan_hours(costs: Sequence[CostEstimate], devices: int) -> float:
     """Hours from the first job to the last, if shared jobs lose nothing by it and none waits in a queue.
 
     Jobs begin as soon as what they need is there and devices are free, first the one after which most remains
@@ -39,7 +39,7 @@ def wall_hours(costs: Sequence[Cost], devices: int) -> float:
     return now
 
 
-def jobs_before(costs: Sequence[Cost]) -> dict[int, set[int]]:
+def jobs_before(costs: Sequence[CostEstimate]) -> dict[int, set[int]]:
     """The jobs whose results each one needs: those of the names it gives, and those `on` the data it gives."""
     jobs: dict[str, set[int]] = {}
     for job, cost in enumerate(costs):

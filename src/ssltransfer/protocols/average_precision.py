@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
@@ -39,6 +41,11 @@ def precisions(scores: np.ndarray, presence: np.ndarray, levels: int) -> np.ndar
     precision, recall = precision[:-1], recall[:-1]
     # A recall of 3/10 reaches the level .3, whatever rounding makes of it.
     return np.array([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, levels)])
+
+
+def mean_ap(values: Sequence[float | None]) -> float:
+    """Mean over the classes that have a value."""
+    return float(np.mean([ap for ap in values if ap is not None]))
 
 
 def _counted(scores: np.ndarray, presence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

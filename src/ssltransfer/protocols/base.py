@@ -1,34 +1,39 @@
-"""What all protocols are given, and what they give back."""
+"""Inputs and results of an evaluation, and the registry of protocols."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
+from ssltransfer.config.protocols import ProtocolOptions
+from ssltransfer.registry import Registry
 from ssltransfer.training.devices import Devices
+
+OptionsT = TypeVar("OptionsT", bound=ProtocolOptions)
 
 
 @dataclass(frozen=True)
 class EvalContext:
-    """What a protocol works on.
+    """Inputs of an evaluation.
 
     Attributes:
         spec: protocol and seeds.
         model: manifest of the model.
-        train, test: images, with their labels; for protocols that do not train the test images twice.
+        train, test: indexes of the images; both the test images if the protocol needs no training set.
         folder: work directory, the same after an interruption.
-        devices: where it is computed.
-        features: those of the training and of the test images, for protocols that read features; likewise.
+        devices: where to compute.
+        features: of the training and the test images, for protocols that read features.
     """
 
-    spec: Measurement
+    spec: EvaluationSpec
     model: Path
     train: Index
     test: Index
@@ -36,17 +41,40 @@ class EvalContext:
     devices: Devices
     features: tuple[FeatureStore, FeatureStore] | None = None
 
+    def options(self, kind: type[OptionsT]) -> OptionsT:
+        """The options of the protocol, typed."""
+        assert isinstance(self.spec.protocol, kind)
+        return self.spec.protocol
+
+    def classes(self) -> Classes:
+        """Class labels of both sets; errors are those of `classes_of`."""
+        return classes_of(self.train, self.test, (self.spec.train or self.spec.test, self.spec.test))
+
+    def with_classes(self) -> tuple[EvalContext, Classes]:
+        """The context with labels in both indexes that are numbered alike, and these labels."""
+        classes = self.classes()
+        train, test = (
+            index.with_labels(labels, classes.names)
+            for index, labels in ((self.train, classes.train), (self.test, classes.test))
+        )
+        return replace(self, train=train, test=test), classes
+
+    @property
+    def stores(self) -> tuple[FeatureStore, FeatureStore]:
+        """Features of the training and the test images."""
+        assert self.features is not None
+        return self.features
+
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What a protocol found.
+    """Result of an evaluation.
 
     Attributes:
-        values: name -> a number for each seed, in the unit that the protocol names for it; one number
-            where nothing is drawn.
-        chance: what chance reaches for the primary metric.
+        values: metric -> one number per seed, or a single number if nothing is random.
+        chance: chance level of the primary metric.
         details: what the report draws; a function of spec and inputs.
-        measured: what varies between equal runs.
+        measured: what varies between equal runs, such as seconds.
     """
 
     values: dict[str, list[float]]
@@ -55,13 +83,16 @@ class EvalResult:
     measured: dict[str, Any] = field(default_factory=dict)
 
 
+PROTOCOLS: Registry[Callable[[EvalContext], EvalResult]] = Registry("ssltransfer.protocols")
+
+
 @dataclass(frozen=True)
 class Classes:
-    """One label a image, numbered alike in both sets.
+    """Class labels of both sets with the numbers of the training set.
 
     Attributes:
-        names: the training set's classes.
-        train, test: int64, class of each image.
+        names: classes of the training set.
+        train, test: int64 (N,), class of each image.
     """
 
     names: list[str]
@@ -70,55 +101,71 @@ class Classes:
 
     @property
     def chance(self) -> float:
-        """Percent right of chance that always names the commonest training class."""
-        return self.chance_among(1)
+        """Accuracy in percent of always predicting the most frequent training class."""
+        return self.top_k_chance(1)
 
-    def chance_among(self, names: int) -> float:
-        """The same of chance that may name so many classes: always the commonest ones."""
-        seen = np.bincount(self.train, minlength=len(self.names))
-        return percent(np.isin(self.test, np.argsort(-seen, kind="stable")[:names]).mean())
+    def top_k_chance(self, k: int) -> float:
+        """Top-k accuracy in percent of always predicting the k most frequent training classes."""
+        counts = np.bincount(self.train, minlength=len(self.names))
+        return percent(np.isin(self.test, np.argsort(-counts, kind="stable")[:k]).mean())
 
 
 def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
-    """Labels of both sets, those of the test set renumbered by the names of its classes.
+    """Labels of both sets; the classes of the test set are renumbered by name.
 
     Args:
         train, test: the sets.
-        names: what they are called.
+        names: names of the sets, for messages.
 
     Raises:
-        ArtifactError: a image has no label, the test set has a class of its own, or there is one class alone.
+        ArtifactError: an image has no label, a test class is not in the training set, or there is only one class.
     """
     for index, name in zip((train, test), names, strict=True):
         if (index.labels < 0).any():
             raise ArtifactError(f"{name}: not every image has a class label; name a labeled dataset.")
-    number = {name: place for place, name in enumerate(train.classes)}
-    present = [test.classes[label] for label in np.unique(test.labels)]
-    unknown = [name for name in present if name not in number]
+    number = {name: label for label, name in enumerate(train.classes)}
+    unknown = [test.classes[label] for label in np.unique(test.labels) if test.classes[label] not in number]
     if unknown:
         raise ArtifactError(
-            f"{names[1]}: class {unknown[0]!r} does not stand in the training set {names[0]}; "
+            f"{names[1]}: class {unknown[0]!r} is not in the training set {names[0]}; "
             "name two splits of the same classes."
         )
     if len(np.unique(train.labels)) < 2:
-        raise ArtifactError(f"{names[0]}: all images have one class, there is nothing to tell apart.")
+        raise ArtifactError(f"{names[0]}: all images have the same class; name a set with several classes.")
     renumber = np.array([number.get(name, -1) for name in test.classes], np.int64)
     return Classes(list(train.classes), train.labels.astype(np.int64), renumber[test.labels])
 
 
-def learning(curve: list[dict[str, float]], name: str) -> dict[str, Any]:
-    """A value along a training, and on validation images where it was measured, for the report to draw."""
+def check_same_classes(context: EvalContext) -> None:
+    """Refuse two sets with different classes.
+
+    Raises:
+        ArtifactError: the classes differ.
+    """
+    if context.train.classes != context.test.classes:
+        raise ArtifactError(
+            f"{context.spec.test}: its classes are not those of {context.spec.train}; name two splits of one set."
+        )
+
+
+def curve_figure(curve: list[dict[str, float]], name: str, title: str = "", y: str = "") -> dict[str, Any]:
+    """A column of a learning curve, and of the validation images where it was measured, as a figure of the report."""
     series: dict[str, list[list[float]]] = {}
     for label, key in (("training", name), ("validation", f"val_{name}")):
         rows = [row for row in curve if key in row]
         if rows:
-            series[label] = [[row["step"] for row in rows], [round(row[key], 4) for row in rows]]
-    return {"title": name.replace("_", " "), "x": "step", "y": "", "series": series}
+            series[label] = [[int(row["step"]) for row in rows], [round(row[key], 4) for row in rows]]
+    return {"title": title or name.replace("_", " "), "x": "step", "y": y, "series": series}
 
 
-def percent(share: float) -> float:
-    """A share as percent, to six digits: the rest is rounding that differs between machines."""
-    return round(100 * float(share), 6)
+def percent(fraction: float) -> float:
+    """A fraction as percent, to six digits: the rest is rounding that differs between machines."""
+    return round(100 * float(fraction), 6)
+
+
+def percent_or_none(names: list[str], fractions: list[float | None]) -> dict[str, float | None]:
+    """Name -> percent, None where there is no value."""
+    return {name: None if one is None else percent(one) for name, one in zip(names, fractions, strict=True)}
 
 
 def evenly_spaced(n: int, count: int) -> list[int]:

@@ -1,8 +1,8 @@
-"""Cluster alignment (Abbasi Koohpayegani et al. 2020; protocols 4.6): do the clusters of features match the classes?"""
+"""Cluster alignment (Abbasi Koohpayegani et al. 2020; protocols 4.6): do clusters of features match the classes?"""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,32 +10,29 @@ from scipy.optimize import linear_sum_assignment
 
 from ssltransfer.config.protocols import ClusterAlignment
 from ssltransfer.kmeans import PointLoader, assign, kmeans, memory_budget
-from ssltransfer.protocols.base import EvalContext, EvalResult, classes_of
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
+from ssltransfer.protocols.harness import SeedResult, run_seeds
 from ssltransfer.training.checkpoint import Checkpoint
 
 
+@PROTOCOLS.register(ClusterAlignment)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Accuracy of the class that each test image's nearest centroid is matched with, for each seed of k-means.
+    """Accuracy of the class that is matched to the nearest centroid of each test image, for each seed of k-means.
 
-    k-means runs on l2-normalized training features for a fixed number of iterations; test features are normalized
-    alike. A cluster without a class (k above the number of classes) names none.
+    k-means runs on l2-normalized training features for a fixed number of iterations. Test features are normalized
+    too. A cluster without a class (k above the number of classes) counts as wrong.
 
     Raises:
         ArtifactError: fewer different training images than clusters.
     """
-    options = context.spec.protocol
-    assert isinstance(options, ClusterAlignment) and context.features is not None
-    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    options, classes = context.options(ClusterAlignment), context.classes()
     device, budget = context.devices.device, memory_budget()
     k = options.k or len(classes.names)
-    values: list[float] = []
-    details: dict[str, Any] = {}
-    for seed in context.spec.seeds:
-        folder = context.folder / f"seed-{seed}"
-        folder.mkdir(exist_ok=True)
-        found = kmeans(
-            context.features[0],
+
+    def run(seed: int, folder: Path) -> SeedResult:
+        clustering = kmeans(
+            context.stores[0],
             k,
             iterations=options.max_iter,
             tolerance=0,
@@ -47,31 +44,26 @@ def evaluate(context: EvalContext) -> EvalResult:
             where=context.spec.train,
         )
         test = PointLoader(
-            context.features[1], k, normalize=True, device=device, budget=budget, where=context.spec.test, keep=False
+            context.stores[1], k, normalize=True, device=device, budget=budget, where=context.spec.test, keep=False
         )
-        nearest, _ = assign(test, torch.from_numpy(found.centroids).to(device))
-        similarity = similarities(found.labels, classes.train, k, len(classes.names))
+        nearest, _ = assign(test, torch.from_numpy(clustering.centroids).to(device))
+        similarity = similarities(clustering.labels, classes.train, k, len(classes.names))
         matched = match(similarity)
         predicted = matched[nearest.numpy()]
-        values.append(accuracy_of(classes, predicted))
-        print(f"seed {seed}: {values[-1]:.2f} %, {(found.sizes == 0).sum()} clusters empty", flush=True)
-        if not details:
-            pairs = [(cluster, name) for cluster, name in enumerate(matched.tolist()) if name >= 0]
-            details = {
-                "k": k,
-                "curve": found.curve,
-                "sizes": found.sizes.tolist(),
-                "clusters": [
-                    {
-                        "cluster": cluster,
-                        "class": classes.names[name],
-                        "purity": round(float(similarity[cluster, name]), 4),
-                    }
-                    for cluster, name in pairs
-                ],
-                **per_class_metrics(classes, predicted),
-            }
-    return EvalResult({"accuracy": values}, classes.chance, details)
+        details = {
+            "k": k,
+            "curve": clustering.curve,
+            "sizes": clustering.sizes.tolist(),
+            "clusters": [
+                {"cluster": c, "class": classes.names[label], "purity": round(float(similarity[c, label]), 4)}
+                for c, label in enumerate(matched.tolist())
+                if label >= 0
+            ],
+            **per_class_metrics(classes, predicted),
+        }
+        return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance, details)
+
+    return run_seeds(context, run)
 
 
 def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,52 +20,52 @@ from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.up_projection import UpProjection
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import EvalContext, EvalResult, evenly_spaced
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure, evenly_spaced
 from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
-from ssltransfer.protocols.distributed import distributed_map
+from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.training.curve import TrainResult
-from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 16
 DRAWN, DRAWN_HEIGHT = 6, 120  # test images that the report shows, and their height in pixels
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Errors over all pixels of all test images that have a value and that the network sees, for each seed.
+    """Errors over all pixels with a depth value that the network sees, pooled over the test images.
 
-    `d1`, `d2`, `d3`: percent of the pixels whose prediction is less than 1.25, 1.25^2, 1.25^3 times too near or too
-    far; `mae`: mean absolute error in meters; `rel`: mean of the same over the true depth. Pixels are pooled over the
-    images, each at the depth map's own resolution.
+    `d1`, `d2`, `d3`: percent of the pixels with max(d/p, p/d) below 1.25, 1.25^2, 1.25^3; `mae`: mean absolute error in
+    meters; `rel`: mean absolute error relative to the true depth. Each image counts at the resolution of its depth map.
 
     Raises:
         ArtifactError: a depth map cannot be read any more.
-        LayerError: the model has no such layer, or it is no map that can be brought to half the side of the input.
+        LayerError: the model has no such layer, or it is not a map of stride 4 or more.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
+    options = context.options(Options)
     model, median = read_model(context.model), median_depth(context.train)
-    values: dict[str, list[float]] = {}
-    details: dict[str, Any] = {}
-    measured: dict[str, Any] = {}
-    chance = 0.0
-    for seed in context.spec.seeds:
-        task = DepthTask(model, options, median, seed, context.model.as_posix())
-        print(f"seed {seed}: {task}", flush=True)
-        folder = context.folder / f"seed-{seed}"
-        folder.mkdir(exist_ok=True)
-        fitted = fit(
-            task, context.train, options.schedule, seed=seed, folder=folder, devices=context.devices, val=context.test
-        )
-        found, chance_level, drawn = task.test(context)
-        for name, value in found.values().items():
-            values.setdefault(name, []).append(value)
-        chance = chance_level.values()["d1"]
-        print("test: " + ", ".join(f"{name} {numbers[-1]:.3f}" for name, numbers in values.items()), flush=True)
-        if not details:
-            details = _details(task, fitted, chance_level, median) | {"pixels": found.pixels, "drawn": drawn}
-            measured = fitted.measured
-    return EvalResult(values, chance, details, measured)
+
+    def build(seed: int) -> DepthTask:
+        return DepthTask(model, options, median, seed, context.model.as_posix())
+
+    def test(task: DepthTask, trained: TrainResult, seed: int) -> SeedResult:
+        errors, of_median, drawn = task.test(context)
+        details = {
+            **({"mix": task.backbone.mix.rounded} if isinstance(task.backbone, MixedBackbone) else {}),
+            "layer": task.layer,
+            "up_projections": len(task.head) - 1,
+            "median_depth": median.meters,
+            "chance_loss": round(median.loss, 6),
+            "chance": of_median.values(),
+            "lines": [
+                curve_figure(trained.curve, "loss", "berHu", "loss"),
+                curve_figure(trained.curve, "d1", "within a factor of 1.25", "share of pixels"),
+            ],
+            "pixels": errors.pixels,
+            "drawn": drawn,
+        }
+        return SeedResult(errors.values(), of_median.values()["d1"], details)
+
+    return train_and_test(context, build, test)
 
 
 class DepthTask(Task):
@@ -86,7 +85,7 @@ class DepthTask(Task):
 
     def __init__(self, model: PretrainedModel, options: Options, median: Median, seed: int, where: str):
         super().__init__()
-        self.options, self.rule, self.median = options, model.normalization, median
+        self.options, self.normalization, self.median = options, model.normalization, median
         backbone = rebuild(model.backbone, include_top=False, output_stride=options.output_stride)
         self.backbone = (backbone if options.l1_layer_mix is None else MixedBackbone(backbone)).requires_grad_(True)
         self.layer = options.layer or _default_layer(self.backbone)
@@ -123,7 +122,7 @@ class DepthTask(Task):
 
     def predict(self, images: Tensor) -> Tensor:
         """uint8 or float (B, 3, H, W), 0 to 255 -> meters, float32 (B, H / 2, W / 2), roughly."""
-        maps = self.backbone(normalize(images, self.rule), [self.layer])[self.layer]
+        maps = self.backbone(normalize(images, self.normalization), [self.layer])[self.layer]
         found: Tensor = self.head(maps)[:, 0].float()
         return found
 
@@ -149,27 +148,23 @@ class DepthTask(Task):
             loss = loss + self.options.l1_layer_mix * self.backbone.mix.penalty
         return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
 
-    @torch.inference_mode()
     def test(self, context: EvalContext) -> tuple[Errors, Errors, list[dict[str, str]]]:
-        """Errors of the predictions, errors of the training set's median, and some test images as drawings."""
-        self.eval()
-        shown = set(evenly_spaced(len(context.test), DRAWN))
+        """Errors of the predictions, errors of the training set's median, and drawings of some test images."""
+        drawn = set(evenly_spaced(len(context.test), DRAWN))
 
-        def compared(batch: Batch) -> tuple[Errors, Errors, list[dict[str, str]]]:
+        def measure(batch: Batch) -> tuple[Errors, Errors, list[dict[str, str]]]:
             truth = batch.targets["depth"]
-            with context.devices.autocast():
-                predicted = self._measured(batch).clamp(*self.options.depth_range)
+            predicted = self._measured(batch).clamp(*self.options.depth_range)
             constant = torch.full_like(truth, self.median.meters).clamp(*self.options.depth_range)
-            drawn = [
+            drawings = [
                 _drawing(context.test.paths[sample], batch, row, predicted[row])
                 for row, sample in enumerate(batch.ids.tolist())
-                if sample in shown
+                if sample in drawn
             ]
-            return Errors.of(predicted, truth), Errors.of(constant, truth), drawn
+            return Errors.of(predicted, truth), Errors.of(constant, truth), drawings
 
-        parts = distributed_map(context.test, self.val_transform, TEST_BATCH, compared, context.devices)
-        found, chance_level, drawn = zip(*parts, strict=True)
-        return sum(found, Errors()), sum(chance_level, Errors()), [one for some in drawn for one in some]
+        errors, of_median, drawings = zip(*predict(context, self, measure, self.val_transform, TEST_BATCH), strict=True)
+        return sum(errors, Errors()), sum(of_median, Errors()), [one for batch in drawings for one in batch]
 
     def _measured(self, batch: Batch) -> Tensor:
         """Metres at the pixels of the measured depth, float32 (B, H, W)."""
@@ -214,23 +209,3 @@ def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, 
         f"d1 {about['d1']:.1f} %, mae {about['mae']:.2f} m"
     )
     return {"title": title, "uri": data_uri(panels, "JPEG")}
-
-
-def _details(task: DepthTask, fitted: TrainResult, chance_level: Errors, median: Median) -> dict[str, Any]:
-    def series(name: str) -> list[list[float]]:
-        rows = [row for row in fitted.curve if name in row]
-        return [[int(row["step"]) for row in rows], [round(row[name], 4) for row in rows]]
-
-    figures = [
-        {"title": title, "x": "step", "y": y, "series": {"training": series(key), "validation": series(f"val_{key}")}}
-        for title, y, key in (("berHu", "loss", "loss"), ("within a factor of 1.25", "share of pixels", "d1"))
-    ]
-    mixed = {"mix": task.backbone.mix.rounded} if isinstance(task.backbone, MixedBackbone) else {}
-    return mixed | {
-        "layer": task.layer,
-        "up_projections": len(task.head) - 1,
-        "median_depth": median.meters,
-        "chance_loss": round(median.loss, 6),
-        "chance": chance_level.values(),
-        "lines": figures,
-    }

@@ -12,17 +12,18 @@ from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.data.targets import Boxes
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.protocols.base import EvalContext, EvalResult, percent
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, percent
 from ssltransfer.protocols.detection.ap import overlaps
 from ssltransfer.protocols.detection.backbones import DetectorBackbone, FcBackbone, Res5Backbone
 from ssltransfer.protocols.detection.boxes import FOREGROUND
-from ssltransfer.protocols.detection.detector import Detector, measure, sets_of
+from ssltransfer.protocols.detection.detector import Detector, train_and_detect, with_boxes
 from ssltransfer.protocols.detection.proposals import find_proposals
-from ssltransfer.protocols.detection.transforms import NOTHING, RegionView
+from ssltransfer.protocols.detection.transforms import NO_OBJECT, RoiTransform
 
-REGION = 224.0**2  # pixels of a region that is seen at its right scale: the images that networks were trained on
+REGION = 224.0**2  # pixels; each RoI is read at the scale that brings its area nearest to this
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
     """Average precision at one short side of the test images, and at several (`..._multi`).
 
@@ -30,20 +31,19 @@ def evaluate(context: EvalContext) -> EvalResult:
         ArtifactError: a set has no boxes, or no proposals can be had.
         LayerError: the backbone has neither fully-connected layers nor residual blocks.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    sets = sets_of(context)
-    named = ((context.spec.train, sets.train), (context.spec.test, sets.test))
-    found = find_proposals(named, options.proposals, folder=context.folder, workers=context.devices.workers)
-    train, test = found.sets
-    about = {
-        "proposals": found.source,
+    options = context.options(Options)
+    context, truth = with_boxes(context)
+    named = ((context.spec.train, context.train), (context.spec.test, context.test))
+    proposals = find_proposals(named, options.proposals, folder=context.folder, workers=context.devices.workers)
+    train, test = proposals.sets
+    details = {
+        "proposals": proposals.source,
         "proposals_per_image": round(float(np.mean([len(boxes) for boxes in test])), 1),
-        "proposal_recall": covered(test, sets.truth),
+        "proposal_recall": covered(test, truth),
     }
     print(
-        f"proposals: {found.source}, {about['proposals_per_image']} a test image, which overlap "
-        f"{about['proposal_recall']:.1f} % of its objects by half",
+        f"proposals: {proposals.source}, {details['proposals_per_image']} per test image; recall at IoU 0.5: "
+        f"{details['proposal_recall']:.1f} %",
         flush=True,
     )
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
@@ -51,20 +51,20 @@ def evaluate(context: EvalContext) -> EvalResult:
         tests["_multi"] = [(short, options.max_size) for short in options.multiscale_min_size]
 
     def build(model: PretrainedModel, seed: int) -> FastRcnn:
-        return FastRcnn(model, context.model.as_posix(), options, len(sets.test.classes), seed, train, test)
+        return FastRcnn(model, context.model.as_posix(), options, len(context.test.classes), seed, train, test)
 
-    return measure(context, sets, build, tests, about)
+    return train_and_detect(context, truth, build, tests, details)
 
 
 class FastRcnn(Detector):
-    """A backbone with fully-connected layers on pooled regions, or a residual one with its last block on them.
+    """RoI pooling, then fc6 and fc7 or the last residual block.
 
     Args:
-        model: where weights come from.
-        where: what it is called in messages.
+        model: pretrained weights.
+        where: name of the model, for messages.
         options: of the protocol.
-        classes: how many.
-        seed: of the fresh layers.
+        classes: C.
+        seed: of the new layers.
         train, test: proposals of each image, float32 (n, 4) in its pixels.
     """
 
@@ -82,32 +82,30 @@ class FastRcnn(Detector):
         self.proposals, self.test_proposals = train, test
 
     @property
-    def transform(self) -> RegionView:
-        """Whole images with regions to learn from."""
-        return RegionView(self.choices.min_size, self.choices.max_size, self.proposals, self.sampling)
+    def transform(self) -> RoiTransform:
+        """Random scale and flip, with sampled RoIs."""
+        return RoiTransform(self.options.min_size, self.options.max_size, self.proposals, self.roi_sampler)
 
-    def losses(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """See `Detector`: loss of class and box, means over the image's regions, which the loader drew."""
-        there = others["labels"] != NOTHING
-        regions, labels, shown = (others[name][there] for name in ("regions", "labels", "shown"))
-        found = self.region_losses(self.body(self.inputs(image)), regions, labels, shown)
+    def losses(self, image: Tensor, targets: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """See `Detector`: losses of classes and boxes, means over the RoIs that the loader sampled."""
+        present = targets["labels"] != NO_OBJECT
+        rois, labels, matched = (targets[name][present] for name in ("rois", "labels", "matched_boxes"))
+        found = self.roi_losses(self.body(self.inputs(image)), rois, labels, matched)
         return {"loss": found["loss_class"] + found["loss_box"], **found}
 
     def predict(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
-        """See `Detector`: each region in the view that brings its area nearest to 224 x 224 (fast-rcnn's test.py)."""
+        """See `Detector`: each RoI in the view that brings its area nearest to 224 x 224 (fast-rcnn's test.py)."""
         proposals = torch.from_numpy(self.test_proposals[sample]).to(views[0].device)
         factors = proposals.new_tensor([[view.shape[-1] / width, view.shape[-2] / height] for view in views])
         areas = (proposals[:, 2:] - proposals[:, :2]).prod(1)
         chosen = (areas[:, None] * factors.prod(1) - REGION).abs().argmin(1)
         probabilities, boxes = [], []
-        for place, view in enumerate(views):
-            mine = proposals[chosen == place]
-            factor = factors[place].repeat(2)
-            if len(mine):
-                maps = self.body(self.inputs(view))
-                likely, found = self.predict_boxes(maps, mine * factor)
-                probabilities.append(likely)
-                boxes.append(found / factor)
+        for number, view in enumerate(views):
+            rois, factor = proposals[chosen == number], factors[number].repeat(2)
+            if len(rois):
+                view_probabilities, view_boxes = self.predict_boxes(self.body(self.inputs(view)), rois * factor)
+                probabilities.append(view_probabilities)
+                boxes.append(view_boxes / factor)
         if not boxes:
             return proposals.new_zeros(0, self.classes + 1), proposals.new_zeros(0, self.classes, 4)
         return torch.cat(probabilities), torch.cat(boxes)
@@ -120,13 +118,13 @@ def _body(model: PretrainedModel, where: str, options: Options, seed: int) -> De
     if "block3" in backbone.layers:
         return Res5Backbone(model, options.pooling, seed)
     raise LayerError(
-        f"{where}: a {backbone.name} has neither fully-connected layers nor residual blocks to judge regions with; "
+        f"{where}: a {backbone.name} has neither fully-connected layers nor residual blocks for a box head; "
         "measure another backbone."
     )
 
 
 def covered(proposals: Sequence[np.ndarray], truth: Sequence[Boxes]) -> float:
-    """Percent of the objects that are not difficult which some proposal overlaps by half: what can be found at best."""
+    """Percent of the objects (difficult ones ignored) with a proposal of IoU 0.5 or more: an upper bound of recall."""
     reached = [
         bool((overlaps(box, boxes) >= FOREGROUND).any())
         for boxes, objects in zip(proposals, truth, strict=True)

@@ -17,13 +17,14 @@ from ssltransfer.config.protocols import FasterRcnn as Options
 from ssltransfer.data.rng import seed_of
 from ssltransfer.data.transforms import Transform
 from ssltransfer.models.weights import PretrainedModel
-from ssltransfer.protocols.base import EvalContext, EvalResult
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.detection.backbones import Res5Backbone
 from ssltransfer.protocols.detection.boxes import subsample_mask
-from ssltransfer.protocols.detection.detector import Detector, measure, sets_of
-from ssltransfer.protocols.detection.transforms import NOTHING, TrainingView
+from ssltransfer.protocols.detection.detector import Detector, train_and_detect, with_boxes
+from ssltransfer.protocols.detection.transforms import NO_OBJECT, DetectionTransform
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
     """Average precision at one short side of the test images.
 
@@ -31,24 +32,22 @@ def evaluate(context: EvalContext) -> EvalResult:
         ArtifactError: a set has no boxes.
         LayerError: the backbone has no block3 and block4.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    sets = sets_of(context)
-    tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
+    options = context.options(Options)
+    context, truth = with_boxes(context)
 
     def build(model: PretrainedModel, seed: int) -> FasterRcnn:
-        return FasterRcnn(model, options, len(sets.test.classes), seed)
+        return FasterRcnn(model, options, len(context.test.classes), seed)
 
-    return measure(context, sets, build, tests, {})
+    return train_and_detect(context, truth, build, {"": [(options.test_min_size, options.test_max_size)]}, {})
 
 
 class Anchors(BalancedPositiveNegativeSampler):
-    """Which anchors of a image are learnt from, as torchvision draws them, but by a generator of their own."""
+    """Samples the anchors that the RPN is trained on, like torchvision, but with a generator of its own."""
 
     generator: torch.Generator | None = None
 
     def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels of each image's anchors, 1 object, 0 nothing, -1 neither -> masks uint8 of those of the first two."""
+        """Labels of each image's anchors (1 object, 0 background, -1 ignored) -> uint8 masks of sampled ones."""
         drawn = []
         for labels in matched_idxs:
             objects = subsample_mask(
@@ -60,19 +59,19 @@ class Anchors(BalancedPositiveNegativeSampler):
 
 
 class FasterRcnn(Detector):
-    """A residual backbone whose block3 proposes regions and whose block4 judges them.
+    """A residual network: the RPN reads block3, block4 is the box head.
 
-    torchvision's region proposal network: a 3x3 convolution and anchors at every place of the map; anchors that pass
-    the image's edge are learnt from too, which py-faster-rcnn leaves out.
+    torchvision's region proposal network. Unlike py-faster-rcnn it is also trained on anchors that cross the edge of
+    the image.
 
     Args:
-        model: where weights come from.
+        model: pretrained weights.
         options: of the protocol; with `l1_layer_mix` the map is a mix of block3's units.
-        classes: how many.
-        seed: of the fresh layers.
+        classes: C.
+        seed: of the new layers.
     """
 
-    multiple: ClassVar[int] = 32  # so that the anchors' spacing, a whole number to torchvision, is the map's
+    multiple: ClassVar[int] = 32  # torchvision needs a map whose stride is a whole number
 
     def __init__(self, model: PretrainedModel, options: Options, classes: int, seed: int):
         body = Res5Backbone(model, options.pooling, seed, mixed=options.l1_layer_mix is not None)
@@ -100,17 +99,17 @@ class FasterRcnn(Detector):
 
     @property
     def transform(self) -> Transform:
-        """Whole images with their boxes."""
-        return TrainingView(self.choices.min_size, self.choices.max_size)
+        """Random scale and flip."""
+        return DetectionTransform(self.options.min_size, self.options.max_size)
 
-    def losses(self, image: Tensor, others: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """See `Detector`: losses of anchors and of regions, summed, means over those that are drawn by the seed."""
-        there = others["classes"] != NOTHING
-        boxes, classes = others["boxes"][there], others["classes"][there]
+    def losses(self, image: Tensor, targets: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """See `Detector`: the losses of the RPN and of the box head, each the mean over its sample."""
+        present = targets["classes"] != NO_OBJECT
+        boxes, classes = targets["boxes"][present], targets["classes"][present]
         generator = torch.Generator(image.device).manual_seed(seed)
         self.anchors.generator = generator
-        maps, regions, losses = self._proposed(image, boxes)
-        found = self.region_losses(maps, *self.sampling(regions, boxes, classes, generator))
+        maps, rois, losses = self._proposed(image, boxes)
+        found = self.roi_losses(maps, *self.roi_sampler(rois, boxes, classes, generator))
         found |= {f"rpn_{name}": value for name, value in losses.items()}
         loss = torch.stack([found[name] for name in found if name != "accuracy"]).sum()
         if self.mix is not None and self.strength is not None and self.training:
@@ -118,21 +117,19 @@ class FasterRcnn(Detector):
         return {"loss": loss, **found}
 
     def _proposed(self, image: Tensor, objects: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Map of a image, regions (N, 4) without gradient, and in training, with its objects (M, 4), the losses."""
+        """Map of an image, proposals (N, 4) without gradient, and, given its objects (M, 4), the losses of the RPN."""
         x = self.inputs(image)
         maps = self.body(x)
         images = ImageList(x, [(image.shape[-2], image.shape[-1])])
-        # Half precision is too coarse for corners.
+        # Half precision is too coarse for coordinates.
         with torch.autocast(x.device.type, enabled=False):
-            (regions,), losses = self.rpn(
-                images, {"0": maps.float()}, None if objects is None else [{"boxes": objects}]
-            )
-        return maps, regions.detach(), losses
+            (rois,), losses = self.rpn(images, {"0": maps.float()}, None if objects is None else [{"boxes": objects}])
+        return maps, rois.detach(), losses
 
     def predict(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
         """See `Detector`."""
         (view,) = views
-        maps, regions, _ = self._proposed(view)
-        probabilities, boxes = self.predict_boxes(maps, regions)
+        maps, rois, _ = self._proposed(view)
+        probabilities, boxes = self.predict_boxes(maps, rois)
         factor = boxes.new_tensor([view.shape[-1] / width, view.shape[-2] / height] * 2)
         return probabilities, boxes / factor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,63 +17,53 @@ from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, learning
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
-from ssltransfer.protocols.crops import map_crops
-from ssltransfer.protocols.layers import layers_to_measure
-from ssltransfer.training.fit import fit
+from ssltransfer.protocols.crops import mean_softmax, predict_crops
+from ssltransfer.protocols.harness import SeedResult, train_and_test
+from ssltransfer.protocols.layers import best_layer, layers_to_measure
+from ssltransfer.training.fit import TrainResult
 from ssltransfer.training.task import Task, accuracy
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Accuracy with each layer as the last frozen one, and of the layer that is best in the mean over seeds.
+    """Accuracy with each layer as the last frozen one, and of the layer with the best mean over seeds.
 
-    Each layer is a training of its own. Images as for linear classifiers: short side 256 and its central square, a
-    random 227 crop, mirrored half the time; test: the mean of the softmax over ten crops.
+    Each layer is a separate training. Images as for `linear-probe-per-layer`.
 
     Raises:
         LayerError: the model has no such layer.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    options = context.options(Options)
+    context, classes = context.with_classes()
     model = read_model(context.model, context.devices.device)
     layers = layers_to_measure(model.backbone, options.layers, context.model)
-    values: dict[str, list[float]] = {layer: [] for layer in layers}
-    first: dict[str, np.ndarray] = {}
-    lines: list[dict[str, Any]] = []
-    measured: dict[str, Any] = {}
-    for seed in context.spec.seeds:
-        for layer in layers:
-            task = PartialFinetuneTask(model, layer, options, classes, seed)
-            learning_ones = sum(p.numel() for p in task.parameters() if p.requires_grad)
-            print(f"seed {seed}: frozen up to {layer}, {learning_ones} parameters learn", flush=True)
-            folder = context.folder / f"seed-{seed}-{layer}"
-            folder.mkdir(exist_ok=True)
-            fitted = fit(
-                task,
-                context.train,
-                options.schedule,
-                seed=seed,
-                folder=folder,
-                devices=context.devices,
-                val=context.test,
-            )
+
+    def of_layer(layer: str) -> EvalResult:
+        def build(seed: int) -> PartialFinetuneTask:
+            return PartialFinetuneTask(model, layer, options, len(classes.names), seed)
+
+        def test(task: PartialFinetuneTask, trained: TrainResult, seed: int) -> SeedResult:
             predicted = task.predict(context)
-            values[layer].append(accuracy_of(classes, predicted))
-            print(f"test: {layer} {values[layer][-1]:.2f} %", flush=True)
-            if layer not in first:
-                first[layer], measured = predicted, fitted.measured
-                lines.append(learning(fitted.curve, "loss") | {"title": f"loss, frozen up to {layer}"})
-    best = max(layers, key=lambda layer: sum(values[layer]))
+            figure = curve_figure(trained.curve, "loss", f"loss, frozen up to {layer}")
+            details = {"figure": figure, **per_class_metrics(classes, predicted)}
+            return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance, details)
+
+        return train_and_test(context, build, test, suffix=f"-{layer}")
+
+    results = {layer: of_layer(layer) for layer in layers}
+    values = {layer: result.values["accuracy"] for layer, result in results.items()}
+    figures = [result.details.pop("figure") for result in results.values()]
+    best = best_layer(values)
     details = {
         "best_layer": best,
         "layers": list(layers),
-        "lines": lines,
+        "lines": figures,
         "chance_loss": round(math.log(len(classes.names)), 6),
-        **per_class_metrics(classes, first[best]),
+        **results[best].details,
     }
-    return EvalResult({"best": values[best], **values}, classes.chance, details, measured)
+    return EvalResult({"best": values[best], **values}, classes.chance, details, results[best].measured)
 
 
 class PartialFinetuneTask(Task):
@@ -86,11 +75,11 @@ class PartialFinetuneTask(Task):
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
         layer: the last frozen one.
         options: of the protocol.
-        classes: labels.
+        num_classes: K.
         seed: of the fresh weights.
     """
 
-    def __init__(self, model: PretrainedModel, layer: str, options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layer: str, options: Options, num_classes: int, seed: int):
         super().__init__()
         self.model, self.layer = model, layer
         self.crops = options.crops
@@ -100,15 +89,13 @@ class PartialFinetuneTask(Task):
         self.later = self.backbone.layers[self.backbone.layers.index(layer) + 1 :]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(math.prod(self.backbone.shapes()[self.backbone.layers[-1]]), len(classes.names))
+            last = nn.Linear(math.prod(self.backbone.shapes()[self.backbone.layers[-1]]), num_classes)
             initialize_last(last)
         before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Flatten(), last)
         for parameter in self._never_used():
             parameter.requires_grad_(False)
-        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
-        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
-        self.chance_loss = math.log(len(classes.names))
+        self.chance_loss = math.log(num_classes)
 
     def _never_used(self) -> list[nn.Parameter]:
         """Parameters of the fresh backbone up to the frozen layer: those that no gradient reaches."""
@@ -135,8 +122,7 @@ class PartialFinetuneTask(Task):
         images = batch.images
         if self.training:
             images = random_hflip(random_crop(images, rng, self.backbone.options.img_size), rng)
-        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
-        target, logits = labels[batch.ids], self.logits(images)
+        target, logits = batch.targets["label"], self.logits(images)
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
 
     def logits(self, images: Tensor) -> Tensor:
@@ -152,15 +138,10 @@ class PartialFinetuneTask(Task):
         found: Tensor = self.head(x)
         return found
 
-    @torch.inference_mode()
     def predict(self, context: EvalContext) -> np.ndarray:
-        """Class named for each test image."""
-        self.eval()
+        """Predicted class of each test image."""
 
-        def named(crops: list[Tensor]) -> np.ndarray:
-            with context.devices.autocast():
-                shares = [self.logits(crop).float().softmax(1) for crop in crops]
-            found: np.ndarray = torch.stack(shares).mean(0).argmax(1).cpu().numpy()
-            return found
+        def classify(crops: list[Tensor]) -> np.ndarray:
+            return mean_softmax([self.logits(crop) for crop in crops]).argmax(1)
 
-        return np.concatenate(map_crops(context, self.backbone.options, self.crops, named))
+        return np.concatenate(predict_crops(context, self, self.backbone.options, self.crops, classify))

@@ -9,7 +9,7 @@ import numpy as np
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import Knn
 from ssltransfer.kmeans import SubsetSource
-from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, evenly_spaced
+from ssltransfer.protocols.base import PROTOCOLS, Classes, EvalContext, EvalResult, evenly_spaced
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.knn_search import knn_search
 from ssltransfer.protocols.subsets import labeled_subsets
@@ -17,18 +17,16 @@ from ssltransfer.protocols.subsets import labeled_subsets
 EXAMPLES, SHOWN = 8, 5  # test images in the report, and neighbors of each
 
 
+@PROTOCOLS.register(Knn)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Accuracy of the class of the nearest training image, or of what the k nearest vote for.
+    """Accuracy of the class of the nearest training image, or of the vote of the k nearest.
 
-    With few labels a number for each draw of those that have one; else nothing is drawn, and there is one number
-    whatever the seeds.
+    With a label subset there is one number per seed, else one number.
 
     Raises:
-        ArtifactError: k is more than there are training images.
+        ArtifactError: k is larger than the number of labeled training images.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Knn) and context.features is not None
-    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    options, classes = context.options(Knn), context.classes()
     accuracies: list[float] = []
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
@@ -37,9 +35,9 @@ def evaluate(context: EvalContext) -> EvalResult:
             raise ArtifactError(
                 f"{context.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
             )
-        gallery = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
+        gallery = SubsetSource(context.stores[0], chosen) if options.label_subset else context.stores[0]
         k, names = max(options.k, min(SHOWN, len(chosen))), (context.spec.train, context.spec.test)
-        ids, cosines, took = knn_search(gallery, context.features[1], k, context.devices.device, names)
+        ids, cosines, took = knn_search(gallery, context.stores[1], k, context.devices.device, names)
         ids = chosen[ids]
         predicted = vote(classes.train[ids[:, : options.k]], cosines[:, : options.k], options.temperature)
         accuracies.append(accuracy_of(classes, predicted))

@@ -1,24 +1,25 @@
-"""Which layers of a model are measured one by one."""
+"""Evaluations of several layers of a model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ssltransfer.models.backbone import Backbone
 
 
-def layers_to_measure(backbone: Backbone, asked: tuple[str, ...] | None, where: Path) -> tuple[str, ...]:
-    """The layers that were asked for, or the default ones.
+def layers_to_measure(backbone: Backbone, layers: tuple[str, ...] | None, where: Path) -> tuple[str, ...]:
+    """The given layers, or `default_layers`.
 
     Args:
         backbone: of the model.
-        asked: their names; None: `default_layers`.
-        where: manifest of the model.
+        layers: their names.
+        where: manifest of the model, for messages.
 
     Raises:
         LayerError: the model has no such layer.
     """
-    layers = asked or default_layers(backbone)
+    layers = layers or default_layers(backbone)
     backbone.require(layers, where)
     return layers
 
@@ -28,3 +29,8 @@ def default_layers(backbone: Backbone) -> tuple[str, ...]:
     shapes = backbone.shapes()
     names = tuple(name for name in backbone.layers if name in backbone.options.base_layers)
     return tuple(name for name in names if len(shapes[name]) == 3) or names
+
+
+def best_layer(values: Mapping[str, list[float]]) -> str:
+    """The layer with the best mean over seeds."""
+    return max(values, key=lambda layer: sum(values[layer]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,59 +18,52 @@ from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
-from ssltransfer.protocols.crops import map_crops
-from ssltransfer.protocols.layers import layers_to_measure
+from ssltransfer.protocols.crops import mean_softmax, predict_crops
+from ssltransfer.protocols.harness import SeedResult, train_and_test
+from ssltransfer.protocols.layers import best_layer, layers_to_measure
 from ssltransfer.training.curve import TrainResult
-from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task, accuracy
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Accuracy of each layer, and of the layer that is best in the mean over seeds.
+    """Accuracy of each layer, and of the layer with the best mean over seeds.
 
-    Training images: short side 256 and its central square, a random 227 crop, mirrored half the time. Test: the
-    center crop, or the mean of the softmax over ten crops.
+    Training images: short side 256, central square, random 227 crop, flipped half the time. Test images: the center
+    crop, or the mean softmax of ten crops.
 
     Raises:
         LayerError: the model has no such layer.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    devices = context.devices
-    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
-    model = read_model(context.model, devices.device)
+    options = context.options(Options)
+    context, classes = context.with_classes()
+    model = read_model(context.model, context.devices.device)
     layers = layers_to_measure(model.backbone, options.layers, context.model)
-    values: dict[str, list[float]] = {layer: [] for layer in layers}
-    first: dict[str, np.ndarray] = {}
-    curves: dict[str, Any] = {}
-    measured: dict[str, Any] = {}
-    task: PerLayerProbes | None = None
-    for seed in context.spec.seeds:
-        task = PerLayerProbes(model, layers, options, classes, seed)
-        print(f"seed {seed}: " + ", ".join(f"{layer} {shape}" for layer, shape in task.pooled.items()), flush=True)
-        folder = context.folder / f"seed-{seed}"
-        folder.mkdir(exist_ok=True)
-        fitted = fit(task, context.train, options.schedule, seed=seed, folder=folder, devices=devices, val=context.test)
-        predicted = task.predict(context)
-        for layer in layers:
-            values[layer].append(accuracy_of(classes, predicted[layer]))
-        print("test: " + ", ".join(f"{layer} {values[layer][-1]:.2f} %" for layer in layers), flush=True)
-        if not first:
-            first, curves, measured = predicted, _curves(fitted, layers), fitted.measured
+    tasks: list[PerLayerProbes] = []
+    predictions: list[dict[str, np.ndarray]] = []
 
-    assert task is not None
-    best = max(layers, key=lambda layer: sum(values[layer]))
+    def build(seed: int) -> PerLayerProbes:
+        return PerLayerProbes(model, layers, options, len(classes.names), seed)
+
+    def test(task: PerLayerProbes, trained: TrainResult, seed: int) -> SeedResult:
+        tasks.append(task)
+        predictions.append(task.predict(context))
+        metrics = {layer: accuracy_of(classes, predictions[-1][layer]) for layer in layers}
+        return SeedResult(metrics, classes.chance, {"curves": _curves(trained, layers)})
+
+    result = train_and_test(context, build, test)
+    best = best_layer(result.values)
     details = {
         "best_layer": best,
         "layers": list(layers),
-        "pooled": {layer: list(shape) for layer, shape in task.pooled.items()},
-        "curves": curves,
+        "pooled": {layer: list(shape) for layer, shape in tasks[0].pooled.items()},
+        **result.details,
         "chance_loss": round(math.log(len(classes.names)), 6),
-        **per_class_metrics(classes, first[best]),
+        **per_class_metrics(classes, predictions[0][best]),
     }
-    return EvalResult({"best": values[best], **values}, classes.chance, details, measured)
+    return replace(result, values={"best": result.values[best], **result.values}, details=details)
 
 
 class PerLayerProbes(Task):
@@ -82,23 +76,22 @@ class PerLayerProbes(Task):
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
         layers: which.
         options: of the protocol.
-        classes: labels.
+        num_classes: K.
         seed: of the classifiers' weights.
 
     Attributes:
         pooled: layer -> shape of what is classified.
     """
 
-    def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, classes: Classes, seed: int):
+    def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, num_classes: int, seed: int):
         super().__init__()
         self.model, self.layers, self.options = model, layers, options
         shapes = model.backbone.shapes()
         self.pooled = {layer: probe_shape(shapes[layer], options.max_features) for layer in layers}
-        count = len(classes.names)
-        self.probes = nn.ModuleDict({layer: _probe(shape, count, seed, layer) for layer, shape in self.pooled.items()})
-        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
-        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
-        self.chance_loss = len(layers) * math.log(count)
+        self.probes = nn.ModuleDict(
+            {layer: _probe(shape, num_classes, seed, layer) for layer, shape in self.pooled.items()}
+        )
+        self.chance_loss = len(layers) * math.log(num_classes)
 
     @property
     def transform(self) -> Transform:
@@ -117,8 +110,7 @@ class PerLayerProbes(Task):
         images = batch.images
         if self.training:
             images = random_hflip(random_crop(images, rng, size), rng)
-        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
-        target = labels[batch.ids]
+        target = batch.targets["label"]
         logits = self.logits(images)
         losses = {layer: F.cross_entropy(value, target) for layer, value in logits.items()}
         found = {"loss": torch.stack(list(losses.values())).sum()}
@@ -133,21 +125,14 @@ class PerLayerProbes(Task):
             maps = {layer: resized(maps[layer], self.pooled[layer], self.options.resize) for layer in self.layers}
         return {layer: self.probes[layer](maps[layer]) for layer in self.layers}
 
-    @torch.inference_mode()
     def predict(self, context: EvalContext) -> dict[str, np.ndarray]:
-        """Layer -> class named for each test image."""
-        self.eval()
+        """Layer -> predicted class of each test image."""
 
-        def named(crops: list[Tensor]) -> dict[str, np.ndarray]:
-            with context.devices.autocast():
-                outputs = [self.logits(crop) for crop in crops]
-            means = {
-                layer: torch.stack([output[layer].float().softmax(1) for output in outputs]).mean(0)
-                for layer in self.layers
-            }
-            return {layer: mean.argmax(1).cpu().numpy() for layer, mean in means.items()}
+        def classify(crops: list[Tensor]) -> dict[str, np.ndarray]:
+            outputs = [self.logits(crop) for crop in crops]
+            return {layer: mean_softmax([output[layer] for output in outputs]).argmax(1) for layer in self.layers}
 
-        parts = map_crops(context, self.model.backbone.options, self.options.crops, named)
+        parts = predict_crops(context, self, self.model.backbone.options, self.options.crops, classify)
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import LogReg
 from ssltransfer.kmeans import PointLoader, PointSource, SubsetSource, memory_budget
-from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, percent
+from ssltransfer.protocols.base import PROTOCOLS, Classes, EvalContext, EvalResult, percent
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.subsets import labeled_subsets, stratified
 from ssltransfer.training.checkpoint import Checkpoint
@@ -32,6 +32,7 @@ SEGMENT = 20  # updates between two chances to save; each costs one evaluation m
 MEMORY, GRADIENT_TOLERANCE, CHANGE_TOLERANCE = 10, 1e-5, 2.2e-9
 
 
+@PROTOCOLS.register(LogReg)
 def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy of the classifier at the minimum; it starts at zero.
 
@@ -41,15 +42,13 @@ def evaluate(context: EvalContext) -> EvalResult:
     Raises:
         ArtifactError: the features are not finite, or no class has two images to choose a penalty by.
     """
-    options = context.spec.protocol
-    assert isinstance(options, LogReg) and context.features is not None
-    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    options, classes = context.options(LogReg), context.classes()
     accuracies: list[float] = []
     details: dict[str, Any] = {}
     for number, chosen in enumerate(
         labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds)
     ):
-        source = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
+        source = SubsetSource(context.stores[0], chosen) if options.label_subset else context.stores[0]
         fitted = _fitted(context, options, source, classes, chosen, number)
         accuracies.append(accuracy_of(classes, fitted["predicted"]))
         predicted = fitted.pop("predicted")
@@ -61,7 +60,6 @@ def _fitted(
     context: EvalContext, options: LogReg, source: PointSource, classes: Classes, chosen: np.ndarray, number: int
 ) -> dict[str, Any]:
     """The classifier of the chosen training images: details, and `predicted`, the class of each test image."""
-    assert context.features is not None
     labels, c = classes.train[chosen], len(classes.names)
     train, test = (
         PointLoader(
@@ -69,7 +67,7 @@ def _fitted(
         )
         for one, name, keep in (
             (source, context.spec.train, True),
-            (context.features[1], context.spec.test, False),
+            (context.stores[1], context.spec.test, False),
         )
     )
     standard = standardization(train) if options.standardize else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
+from ssltransfer.config.protocols import FrozenBlock3, Linear, LinearProbe, MlpProbe
 from ssltransfer.config.protocols import ProbeOptions as Options
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.colors import color_jitter
@@ -29,57 +29,61 @@ from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import LayerMix, units_of
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import Classes, EvalContext, EvalResult, classes_of, learning
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics, top5_of
 from ssltransfer.protocols.distributed import distributed_map
+from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.protocols.subsets import labeled_subsets
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import fit
+from ssltransfer.training.fit import TrainResult
 from ssltransfer.training.task import Task, accuracy
 
 BATCH = 64
 VARIANCE_FLOOR = 1e-5  # added to each dimension's variance, as CompRess's code does
 
 
+@PROTOCOLS.register(Linear, LinearProbe, MlpProbe, FrozenBlock3)
 def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy and top-5 accuracy on center crops, for each seed.
 
     Raises:
         LayerError: the model has no such layer, or it cannot be pooled.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    classes = classes_of(context.train, context.test, (context.spec.train, context.spec.test))
+    options = context.options(Options)
+    context, classes = context.with_classes()
     model = read_model(context.model, context.devices.device)
     if options.output_stride:
         model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
-    values: dict[str, list[float]] = {"accuracy": [], "top5": []}
-    details: dict[str, Any] = {}
-    measured: dict[str, Any] = {}
-    drawn = list(labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds))
-    for place, seed in enumerate(context.spec.seeds):
-        chosen = drawn[place if options.label_subset else 0]
-        train = context.train.subset(chosen) if options.label_subset else context.train
-        task = ProbeTask(model, options, replace(classes, train=classes.train[chosen]), seed, str(context.model))
-        folder = context.folder / f"seed-{seed}"
-        folder.mkdir(exist_ok=True)
+    seeds = context.spec.seeds
+    drawn = list(labeled_subsets(context.train.paths, classes.train, options.label_subset, seeds))
+    subsets = dict(zip(seeds, drawn if options.label_subset else drawn * len(seeds), strict=True))
+
+    def train_images(seed: int) -> Index:
+        return context.train.subset(subsets[seed]) if options.label_subset else context.train
+
+    def build(seed: int) -> ProbeTask:
+        task = ProbeTask(model, options, len(classes.names), seed, str(context.model))
         if options.standardize:
-            task.standardize(train, context.devices)
-        schedule = task.schedule.of_all(len(context.train) / len(train))
-        fitted = fit(task, train, schedule, seed=seed, folder=folder, devices=context.devices, val=context.test)
-        scores = task.scores(context.test, context.devices)
+            task.standardize(train_images(seed), context.devices)
+        return task
+
+    def schedule(task: ProbeTask, train: Index) -> Schedule:
+        return task.schedule.scaled_to_full_set(len(context.train) / len(train))
+
+    def test(task: ProbeTask, trained: TrainResult, seed: int) -> SeedResult:
+        scores = task.scores(context)
         predicted = scores.argmax(1)
-        values["accuracy"].append(accuracy_of(classes, predicted))
-        values["top5"].append(top5_of(classes, scores))
-        print(f"test: {values['accuracy'][-1]:.2f} %, top 5 {values['top5'][-1]:.2f} %", flush=True)
-        if not details:
-            details = {"num_labeled": len(chosen), "shape": list(task.shape), **per_class_metrics(classes, predicted)}
-            if task.mix is not None:
-                details["mix"] = task.mix.rounded
-            details["lines"] = [learning(fitted.curve, "loss"), learning(fitted.curve, "accuracy")]
-            measured = fitted.measured
-    chance = classes.chance_among(5 if options.primary_metric == "top5" else 1)
-    return EvalResult(values, chance, details, measured)
+        metrics = {"accuracy": accuracy_of(classes, predicted), "top5": top5_of(classes, scores)}
+        details = {
+            "num_labeled": len(subsets[seed]),
+            "shape": list(task.shape),
+            **per_class_metrics(classes, predicted),
+            **({"mix": task.mix.rounded} if task.mix is not None else {}),
+            "lines": [curve_figure(trained.curve, "loss"), curve_figure(trained.curve, "accuracy")],
+        }
+        return SeedResult(metrics, classes.top_k_chance(5 if options.primary_metric == "top5" else 1), details)
+
+    return train_and_test(context, build, test, train=train_images, schedule=schedule)
 
 
 class ProbeTask(Task):
@@ -88,7 +92,7 @@ class ProbeTask(Task):
     Args:
         model: on its device, in evaluation mode; neither trained nor in the checkpoint.
         options: of the protocol.
-        classes: labels.
+        num_classes: C.
         seed: of the classifier's weights.
         where: what the model is called in messages.
 
@@ -96,7 +100,7 @@ class ProbeTask(Task):
         shape: of the layer after pooling.
     """
 
-    def __init__(self, model: PretrainedModel, options: Options, classes: Classes, seed: int, where: str):
+    def __init__(self, model: PretrainedModel, options: Options, num_classes: int, seed: int, where: str):
         super().__init__()
         self.model, self.options = model, options
         self.layer = options.layer or model.backbone.layers[-1]
@@ -108,10 +112,10 @@ class ProbeTask(Task):
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
         self.shape = pooled_shape(shape, options.pool)
-        dims, self.classes = math.prod(self.shape), len(classes.names)
+        dims, self.num_classes = math.prod(self.shape), num_classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(options.hidden_dim or dims, self.classes)
+            last = nn.Linear(options.hidden_dim or dims, self.num_classes)
             initialize_last(last)
             hidden = (
                 [nn.Linear(dims, options.hidden_dim), nn.ReLU(), nn.Dropout(options.dropout)]
@@ -121,16 +125,14 @@ class ProbeTask(Task):
             self.classifier = nn.Sequential(*hidden, last)
         self.register_buffer("mean", torch.zeros(dims))
         self.register_buffer("deviation", torch.ones(dims))
-        self.register_buffer("labels", torch.from_numpy(classes.train), persistent=False)
-        self.register_buffer("val_labels", torch.from_numpy(classes.test), persistent=False)
-        self.chance_loss = math.log(self.classes)
+        self.chance_loss = math.log(self.num_classes)
 
     @property
     def schedule(self) -> Schedule:
         """The protocol's, with the weight decay that `vtab_l2` is: half the gradient of ||W||^2 is W."""
         if not self.options.vtab_l2:
             return self.options.schedule
-        penalty = 100 / (math.prod(self.shape) * self.classes)
+        penalty = 100 / (math.prod(self.shape) * self.num_classes)
         return self.options.schedule.model_copy(update={"weight_decay": 2 * penalty, "decay_norm_and_bias": False})
 
     @property
@@ -157,8 +159,7 @@ class ProbeTask(Task):
             images = random_crop(images, rng, self.view.size)
             images = random_hflip(images, rng) if self.options.hflip else images
             images = color_jitter(images, rng) if self.options.color_jitter else images
-        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
-        target = labels[batch.ids]
+        target = batch.targets["label"]
         logits = self.classifier(self._seen(images))
         loss = F.cross_entropy(logits, target)
         if self.mix is not None and self.strength is not None and self.training:
@@ -195,17 +196,14 @@ class ProbeTask(Task):
         variance = (devices.all_reduce_sum(squares) / len(train) - mean.square()).clamp(min=0)
         self.mean, self.deviation = mean.float(), (variance + VARIANCE_FLOOR).sqrt().float()
 
-    @torch.inference_mode()
-    def scores(self, test: Index, devices: Devices) -> np.ndarray:
-        """float32 (N, C) of the center crops."""
-        self.eval()
+    def scores(self, context: EvalContext) -> np.ndarray:
+        """Logits of the center crops, float32 (N, C)."""
 
-        def scored(batch: Batch) -> np.ndarray:
-            with devices.autocast():
-                found: np.ndarray = self.classifier(self._seen(batch.images)).float().cpu().numpy()
-            return found
+        def score(batch: Batch) -> np.ndarray:
+            logits: np.ndarray = self.classifier(self._seen(batch.images)).float().cpu().numpy()
+            return logits
 
-        return np.concatenate(distributed_map(test, self.view, BATCH, scored, devices))
+        return np.concatenate(predict(context, self, score, self.view, BATCH))
 
     def _seen(self, images: Tensor) -> Tensor:
         """What the classifier is given, float32 (B, dims)."""

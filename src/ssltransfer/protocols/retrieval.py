@@ -6,11 +6,12 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import Retrieval
-from ssltransfer.protocols.base import EvalContext, EvalResult, classes_of, percent
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, percent
 from ssltransfer.protocols.knn import SHOWN, examples
 from ssltransfer.protocols.knn_search import knn_search
 
 
+@PROTOCOLS.register(Retrieval)
 def evaluate(context: EvalContext) -> EvalResult:
     """Recall at K: images of which one of the K nearest others has their class.
 
@@ -19,15 +20,13 @@ def evaluate(context: EvalContext) -> EvalResult:
     Raises:
         ArtifactError: K is not less than the number of images.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Retrieval) and context.features is not None
-    classes = classes_of(context.test, context.test, (context.spec.test, context.spec.test))
+    options, classes = context.options(Retrieval), context.classes()
     n, most = len(classes.test), max(options.recall_at)
     if most >= n:
         raise ArtifactError(f"{context.spec.test}: recall at {most} of only {n} images cannot be; lower `recall_at`.")
     k = min(max(most, SHOWN) + 1, n)
     names = (context.spec.test, context.spec.test)
-    ids, cosines, measured = knn_search(context.features[1], context.features[1], k, context.devices.device, names)
+    ids, cosines, measured = knn_search(context.stores[1], context.stores[1], k, context.devices.device, names)
     ids, cosines = without_query(ids, cosines)
     same = classes.test[ids] == classes.test[:, None]
     values = {f"r@{at}": [percent(same[:, :at].any(1).mean())] for at in options.recall_at}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,13 +23,21 @@ from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import EvalContext, EvalResult, evenly_spaced, learning, percent
+from ssltransfer.protocols.base import (
+    PROTOCOLS,
+    EvalContext,
+    EvalResult,
+    check_same_classes,
+    curve_figure,
+    evenly_spaced,
+    percent,
+    percent_or_none,
+)
 from ssltransfer.protocols.confusion import all_background, confusion, intersection_over_union, mean_iou, shares
-from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.protocols.finetune import prepare_for_finetuning
+from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.protocols.mask_drawing import beside
-from ssltransfer.training.devices import Devices
-from ssltransfer.training.fit import fit
+from ssltransfer.training.fit import TrainResult
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
@@ -37,55 +45,55 @@ BACKGROUND = "background"
 DRAWN = 6  # test images
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
     """Mean intersection over union of the classes and the background, from one confusion matrix of all test images.
 
-    A class that no test pixel has or is given is left out of the mean. Test images keep their size and go through
-    the network one at a time.
+    Classes that occur neither in the truth nor in the prediction are ignored in the mean. Test images keep their size
+    and are processed one at a time.
 
     Raises:
-        ArtifactError: a set has no masks, or one class alone in them, or the two have other classes.
+        ArtifactError: a set has no masks or a single class in them, or the sets have different classes.
         LayerError: the network cannot be made fully convolutional, or cannot be rescaled.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    names = _classes(context)
-    parts, _ = (_parts(index, name, names) for index, name in _sets(context))
-    unseen = [name for name, part in zip(names, parts, strict=True) if not part]
+    options, spec = context.options(Options), context.spec
+    for index, name in ((context.train, spec.train), (context.test, spec.test)):
+        if index.targets is None or index.targets.kind != "masks":
+            raise ArtifactError(f"{name}: has no class for each pixel; name a set of format voc or sbd with masks.")
+    check_same_classes(context)
+    names = [BACKGROUND, *context.test.classes]
+    frequencies, _ = (
+        _class_frequencies(index, name, names)
+        for index, name in ((context.train, spec.train), (context.test, spec.test))
+    )
+    unseen = [name for name, frequency in zip(names, frequencies, strict=True) if not frequency]
     if unseen:
-        print(
-            f"{context.spec.train}: no pixel of {', '.join(unseen)}; a class without any cannot be learned", flush=True
+        print(f"{spec.train}: no pixel of {', '.join(unseen)}; a class without pixels cannot be learned", flush=True)
+
+    def build(seed: int) -> SegmentationTask:
+        model = with_layers(read_model(context.model), seed)
+        seed = seed_of(seed, "prepare")
+        return SegmentationTask(
+            prepare_for_finetuning(model, options, context.train, context.devices, seed), options, frequencies
         )
-    values: dict[str, list[float]] = {}
-    details: dict[str, Any] = {}
-    measured: dict[str, Any] = {}
-    chance = 0.0
-    for seed in context.spec.seeds:
-        model = prepare_for_finetuning(
-            with_layers(read_model(context.model), seed),
-            options,
-            context.train,
-            context.devices,
-            seed_of(seed, "prepare"),
-        )
-        task = SegmentationTask(model, options, parts)
-        trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
-        print(f"seed {seed}: {trained} parameters learn ({options.trainable})", flush=True)
-        folder = context.folder / f"seed-{seed}"
-        folder.mkdir(exist_ok=True)
-        fitted = fit(
-            task, context.train, options.schedule, seed=seed, folder=folder, devices=context.devices, val=context.test
-        )
-        shown = set() if details else set(evenly_spaced(len(context.test), DRAWN))
-        matrix, drawn = task.evaluate(context.test, context.devices, shown)
-        for name, share in shares(matrix).items():
-            values.setdefault(name, []).append(percent(share))
-        print(f"test: miou {values['miou'][-1]:.2f} %, pixels {values['pixel_accuracy'][-1]:.2f} %", flush=True)
-        if not details:
-            chance, measured = percent(mean_iou(all_background(matrix))), fitted.measured
-            details = {**_details(names, matrix), "unseen_classes": unseen, "drawn": drawn}
-            details |= {"chance_loss": round(task.chance_loss, 6), "lines": [learning(fitted.curve, "loss")]}
-    return EvalResult(values, chance, details, measured)
+
+    def test(task: SegmentationTask, trained: TrainResult, seed: int) -> SeedResult:
+        matrix, drawn = task.evaluate(context)
+        iou = [None if np.isnan(one) else float(one) for one in intersection_over_union(matrix)]
+        details = {
+            "classes": names,
+            "per_class": percent_or_none(names, iou),
+            "classes_ignored_in_mean": [name for name, one in zip(names, iou, strict=True) if one is None],
+            "confusion": matrix.tolist(),
+            "unseen_classes": unseen,
+            "drawn": drawn,
+            "chance_loss": round(task.chance_loss, 6),
+            "lines": [curve_figure(trained.curve, "loss")],
+        }
+        metrics = {name: percent(share) for name, share in shares(matrix).items()}
+        return SeedResult(metrics, percent(mean_iou(all_background(matrix))), details)
+
+    return train_and_test(context, build, test)
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class SegmentationTask(Task):
 
     def __init__(self, model: PretrainedModel, options: Options, parts: np.ndarray):
         super().__init__()
-        self.rule: Normalize = model.normalization
+        self.normalization: Normalize = model.normalization
         self.options, self.classes = options, len(parts)
         self.network = Fcn(model.backbone, len(parts), padding=options.padding, dropout=options.dropout)
         network = self.network
@@ -157,32 +165,28 @@ class SegmentationTask(Task):
         """Mean over the images of the mean over their pixels."""
         losses = []
         for image, mask in _cut(batch):
-            logits = self.network(normalize(image[None], self.rule))
+            logits = self.network(normalize(image[None], self.normalization))
             losses.append(F.cross_entropy(logits, mask[None].long(), ignore_index=VOID))
         return {"loss": torch.stack(losses).mean()}
 
-    @torch.inference_mode()
-    def evaluate(self, test: Index, devices: Devices, shown: set[int]) -> tuple[np.ndarray, list[dict[str, str]]]:
-        """Confusion matrix, int64 (C, C), of all test images, and drawings of those that are shown.
-
-        Several processes take the images in turns.
-        """
-        self.eval()
+    def evaluate(self, context: EvalContext) -> tuple[np.ndarray, list[dict[str, str]]]:
+        """Confusion matrix of all test images, int64 (C, C), and drawings of some of them."""
+        test = context.test
+        drawn = set(evenly_spaced(len(test), DRAWN))
         total = np.zeros((self.classes, self.classes), np.int64)
 
-        def counted(batch: Batch) -> dict[str, str] | None:
-            with devices.autocast(self.options.schedule.precision):
-                logits = self.network(normalize(batch.images, self.rule))
+        def count(batch: Batch) -> dict[str, str] | None:
+            logits = self.network(normalize(batch.images, self.normalization))
             predicted, truth = logits[0].argmax(0).byte().cpu().numpy(), batch.targets["mask"][0].cpu().numpy()
             np.add(total, confusion(truth, predicted, self.classes), out=total)
             sample = int(batch.ids)
-            if sample not in shown:
+            if sample not in drawn:
                 return None
             image = batch.images[0].permute(1, 2, 0).cpu().numpy()
             return beside(test.paths[sample], image, truth, predicted, test.classes)
 
-        drawn = distributed_map(test, self.transform, 1, counted, devices)
-        return np.sum(devices.all_gather(total), axis=0), [one for one in drawn if one]
+        drawings = predict(context, self, count, self.transform, 1)
+        return np.sum(context.devices.all_gather(total), axis=0), [one for one in drawings if one]
 
 
 def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
@@ -219,35 +223,10 @@ def class_shares(index: Index, classes: int) -> np.ndarray:
     return total / len(index)
 
 
-def _sets(context: EvalContext) -> tuple[tuple[Index, str], tuple[Index, str]]:
-    return (context.train, context.spec.train), (context.test, context.spec.test)
-
-
-def _parts(index: Index, name: str, names: list[str]) -> np.ndarray:
-    """`class_shares`, of a set that has something to tell apart."""
-    parts = class_shares(index, len(names))
-    if (parts > 0).sum() < 2:
-        raise ArtifactError(f"{name}: its masks hold {names[int(parts.argmax())]} alone; name a set of other images.")
-    return parts
-
-
-def _classes(context: EvalContext) -> list[str]:
-    """Background, and the classes of both sets."""
-    for index, name in _sets(context):
-        if index.targets is None or index.targets.kind != "masks":
-            raise ArtifactError(f"{name}: has no class for each pixel; name a set of format voc or sbd with masks.")
-    if context.train.classes != context.test.classes:
-        raise ArtifactError(
-            f"{context.spec.test}: its classes are not those of {context.spec.train}; name two VOC sets."
-        )
-    return [BACKGROUND, *context.test.classes]
-
-
-def _details(names: list[str], matrix: np.ndarray) -> dict[str, Any]:
-    each = intersection_over_union(matrix)
-    return {
-        "classes": names,
-        "per_class": {n: None if np.isnan(iou) else percent(iou) for n, iou in zip(names, each, strict=True)},
-        "classes_ignored_in_mean": [n for n, iou in zip(names, each, strict=True) if np.isnan(iou)],
-        "confusion": matrix.tolist(),
-    }
+def _class_frequencies(index: Index, name: str, names: list[str]) -> np.ndarray:
+    """`class_shares`, of at least two classes."""
+    frequencies = class_shares(index, len(names))
+    if (frequencies > 0).sum() < 2:
+        only = names[int(frequencies.argmax())]
+        raise ArtifactError(f"{name}: its masks hold {only} alone; name a set of other images.")
+    return frequencies

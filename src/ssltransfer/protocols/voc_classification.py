@@ -23,56 +23,64 @@ from ssltransfer.models.build import with_top
 from ssltransfer.models.fuse_bn import fuse_conv_bn
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.average_precision import area, eleven_points, precisions
-from ssltransfer.protocols.base import EvalContext, EvalResult, learning, percent
-from ssltransfer.protocols.distributed import distributed_map
+from ssltransfer.protocols.average_precision import area, eleven_points, mean_ap, precisions
+from ssltransfer.protocols.base import (
+    PROTOCOLS,
+    EvalContext,
+    EvalResult,
+    check_same_classes,
+    curve_figure,
+    percent,
+    percent_or_none,
+)
 from ssltransfer.protocols.finetune import prepare_for_finetuning
+from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.training.curve import TrainResult
-from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 
 TEST_BATCH = 64
 RECALLS = 21  # points of a curve
 
 
+@PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Mean average precision over the classes that are in some test image: `map` by area, `map11` by 11 points.
+    """Mean average precision over the classes present in the test images: `map` by area, `map11` by 11 points.
 
-    Scores of a test image are summed over ten random crops, mirrored half the time, as the released code does.
+    The scores of a test image are summed over ten random crops, flipped half the time, as in the released code.
 
     Raises:
-        ArtifactError: a set does not have VOC's labels, or the two have other classes.
-        LayerError: the model lacks the fc layers that are to stay frozen.
+        ArtifactError: a set has no multi-label annotation, or the sets have different classes.
+        LayerError: the model lacks the fc layers that stay frozen.
     """
-    options = context.spec.protocol
-    assert isinstance(options, Options)
-    presence = _presence(context)
-    values: dict[str, list[float]] = {"map": [], "map11": []}
-    details: dict[str, Any] = {}
-    measured: dict[str, Any] = {}
-    for seed in context.spec.seeds:
+    options = context.options(Options)
+    train, test_labels = _multi_labels(context)
+    names = context.test.classes
+
+    def build(seed: int) -> MultiLabelFinetuneTask:
         model = read_model(context.model)
-        task = MultiLabelFinetuneTask(model, context.model.as_posix(), options, *presence, seed)
+        task = MultiLabelFinetuneTask(model, context.model.as_posix(), options, train, seed)
         prepare_for_finetuning(replace(model, backbone=task.backbone), options, context.train, context.devices, seed)
-        trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
-        print(f"seed {seed}: {trained} parameters learn ({options.trainable})", flush=True)
-        folder = context.folder / f"seed-{seed}"
-        folder.mkdir(exist_ok=True)
-        fitted = fit(
-            task, context.train, options.schedule, seed=seed, folder=folder, devices=context.devices, val=context.test
-        )
+        return task
+
+    def test(task: MultiLabelFinetuneTask, trained: TrainResult, seed: int) -> SeedResult:
         scores = task.scores(context, seed)
-        found: dict[str, list[float | None]] = {
-            name: [measure(scores[:, c], presence[1][:, c]) for c in range(scores.shape[1])]
-            for name, measure in (("map", area), ("map11", eleven_points))
+        columns = [(scores[:, c], test_labels[:, c]) for c in range(len(names))]
+        aps = {"map": [area(*column) for column in columns], "map11": [eleven_points(*column) for column in columns]}
+        metrics = {name: percent(mean_ap(each)) for name, each in aps.items()}
+        details = {
+            "classes": names,
+            "per_class": percent_or_none(names, aps["map"]),
+            "per_class_11": percent_or_none(names, aps["map11"]),
+            "classes_without_positives": [name for name, ap in zip(names, aps["map"], strict=True) if ap is None],
+            "chance_loss": round(task.chance_loss, 6),
+            "lines": [
+                curve_figure(trained.curve, "loss"),
+                _precision_recall(scores, test_labels, names, aps["map"]),
+            ],
         }
-        for name in values:
-            values[name].append(percent(float(np.mean([ap for ap in found[name] if ap is not None]))))
-        print(f"test: map {values['map'][-1]:.2f} %, map11 {values['map11'][-1]:.2f} %", flush=True)
-        if not details:
-            details, measured = _details(context, found, fitted, task), fitted.measured
-            details["lines"].append(_precision_recall(scores, presence[1], context.test.classes, found["map"]))
-    return EvalResult(values, _chance(presence[1]), details, measured)
+        return SeedResult(metrics, _chance(test_labels), details)
+
+    return train_and_test(context, build, test)
 
 
 @dataclass(frozen=True)
@@ -108,23 +116,19 @@ class MultiLabelFinetuneTask(Task):
         model: where weights come from.
         where: what it is called in messages.
         options: of the protocol.
-        train, test: int8 (N, C), 1 present, 0 difficult, -1 absent.
+        train: int8 (N, C), labels of the training images: 1 present, 0 difficult, -1 absent.
         seed: of the fresh layers.
     """
 
-    def __init__(
-        self, model: PretrainedModel, where: str, options: Options, train: np.ndarray, test: np.ndarray, seed: int
-    ):
+    def __init__(self, model: PretrainedModel, where: str, options: Options, train: np.ndarray, seed: int):
         super().__init__()
-        self.rule, self.options, classes = model.normalization, options, train.shape[1]
+        self.normalization, self.options, classes = model.normalization, options, train.shape[1]
         self.backbone, learning = _backbone(model, where, options, seed)
         before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Linear(self.backbone.shapes()[self.backbone.layers[-1]][0], classes))
         _afresh([self.head[1]], seed, "fc8")
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(options.trainable == "all" or name in learning)
-        for name, labels in (("labels", train), ("val_labels", test)):
-            self.register_buffer(name, torch.from_numpy(labels), persistent=False)
         share = (train != 0).mean(0)
         p = np.clip((train > 0).sum(0) / np.maximum((train != 0).sum(0), 1), 1e-12, 1 - 1e-12)
         entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
@@ -145,7 +149,7 @@ class MultiLabelFinetuneTask(Task):
 
     def logits(self, images: Tensor, rng: SampleRNG) -> Tensor:
         """uint8 (B, 3, S, S) -> float (B, C)."""
-        x = normalize(random_hflip(images, rng), self.rule)
+        x = normalize(random_hflip(images, rng), self.normalization)
         found: Tensor = self.head(self.backbone(x)[self.backbone.layers[-1]])
         return found
 
@@ -154,26 +158,20 @@ class MultiLabelFinetuneTask(Task):
 
         With 20 classes and weight 20 that is the released code's sum over classes, mean over images.
         """
-        labels: Tensor = self.labels if self.training else self.val_labels  # type: ignore[assignment]
-        presence = labels[batch.ids]
+        presence = batch.targets["multi_label"]
         logits = self.logits(batch.images, rng).float()
         losses = F.binary_cross_entropy_with_logits(logits, (presence > 0).float(), reduction="none")
         return {"loss": self.options.loss_weight * (losses * (presence != 0)).mean()}
 
-    @torch.inference_mode()
     def scores(self, context: EvalContext, seed: int) -> np.ndarray:
         """float64 (N, C), the sum of each test image's scores over its crops."""
-        self.eval()
-        devices, crops = context.devices, self.options.crops
-        seed = seed_of(seed, "test")
+        crops, seed = self.options.crops, seed_of(seed, "test")
 
-        def scored(batch: Batch) -> np.ndarray:
-            with devices.autocast():
-                found = self.logits(batch.images, batch.rng(seed))
-            rows: np.ndarray = found.double().cpu().numpy()
-            return rows
+        def score(batch: Batch) -> np.ndarray:
+            logits: np.ndarray = self.logits(batch.images, batch.rng(seed)).double().cpu().numpy()
+            return logits
 
-        parts = distributed_map(context.test, self.transform, TEST_BATCH, scored, devices, seed=seed, times=crops)
+        parts = predict(context, self, score, self.transform, TEST_BATCH, seed=seed, times=crops)
         return np.concatenate(parts).reshape(crops, len(context.test), -1).sum(0)
 
 
@@ -210,19 +208,15 @@ def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
             nn.init.constant_(layer.bias, 0.1)
 
 
-def _presence(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
-    found = []
+def _multi_labels(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
     for index, name in ((context.train, context.spec.train), (context.test, context.spec.test)):
         if index.multi_label is None:
-            raise ArtifactError(f"{name}: does not have VOC's labels (several a image); name a set of format voc.")
-        found.append(index.multi_label)
-    if context.train.classes != context.test.classes:
-        raise ArtifactError(
-            f"{context.spec.test}: its classes are not those of {context.spec.train}; name two VOC splits."
-        )
-    if not (found[1] > 0).any():
-        raise ArtifactError(f"{context.spec.test}: no class is present in any image, there is nothing to find.")
-    return found[0], found[1]
+            raise ArtifactError(f"{name}: does not have VOC's labels (several per image); name a set of format voc.")
+    check_same_classes(context)
+    assert context.train.multi_label is not None and context.test.multi_label is not None
+    if not (context.test.multi_label > 0).any():
+        raise ArtifactError(f"{context.spec.test}: no class is present in any image; name another set.")
+    return context.train.multi_label, context.test.multi_label
 
 
 def _chance(presence: np.ndarray) -> float:
@@ -246,19 +240,3 @@ def _precision_recall(
     recalls = [percent(recall) for recall in np.linspace(0, 1, RECALLS)]
     series = {name: [recalls, [percent(one) for one in curve]] for name, curve in drawn.items()}
     return {"title": "precision, %", "x": "recall, %", "y": "", "series": series}
-
-
-def _details(
-    context: EvalContext, found: dict[str, list[float | None]], fitted: TrainResult, task: MultiLabelFinetuneTask
-) -> dict[str, Any]:
-    names = context.test.classes
-    return {
-        "classes": names,
-        "per_class": {name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map"], strict=True)},
-        "per_class_11": {
-            name: ap if ap is None else percent(ap) for name, ap in zip(names, found["map11"], strict=True)
-        },
-        "classes_without_positives": [name for name, ap in zip(names, found["map"], strict=True) if ap is None],
-        "chance_loss": round(task.chance_loss, 6),
-        "lines": [learning(fitted.curve, "loss")],
-    }

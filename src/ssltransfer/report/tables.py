@@ -11,7 +11,7 @@ from itertools import groupby
 
 from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.config import ConfigError
-from ssltransfer.config.base import nearest
+from ssltransfer.config.base import suggest
 from ssltransfer.config.entities import Report
 from ssltransfer.config.entities import Table as TableSpec
 from ssltransfer.config.protocols import PROTOCOLS, ProtocolOptions
@@ -139,8 +139,10 @@ def _build(spec: TableSpec, results: Results) -> Table:
             len(members[row]),
             kinds[row],
             tuple(_cell(metrics, columns[i], row in best[i]) for i, metrics in enumerate(found[row])),
-            spec.paper_rows.get(row),
-            tuple(reference.value(spec.paper_rows.get(row), c.paper) for c in columns if c.paper) if reference else (),
+            spec.reference_rows.get(row),
+            tuple(reference.value(spec.reference_rows.get(row), c.paper) for c in columns if c.paper)
+            if reference
+            else (),
         )
         for row in members
     ]
@@ -153,11 +155,11 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
     measured = results.evaluations.get(evaluation)
     if not measured:
         raise ConfigError(
-            f"{where}: no evaluation named {evaluation!r} has results{nearest(evaluation, results.evaluations)}"
+            f"{where}: no evaluation named {evaluation!r} has results{suggest(evaluation, results.evaluations)}"
         )
     if value and not any(value in metrics.values for metrics in measured):
         known = sorted({name for metrics in measured for name in metrics.values})
-        raise ConfigError(f"{where}: {evaluation} has no value {value!r}{nearest(value, known)}")
+        raise ConfigError(f"{where}: {evaluation} has no value {value!r}{suggest(value, known)}")
     first = measured[0]
     protocol = _PROTOCOLS.get(first.protocol_name, ProtocolOptions)
     # The chance level belongs to the primary metric and to the accuracies of single layers.
@@ -172,7 +174,7 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
         train=first.dataset_name("train"),
         test=first.dataset_name("test"),
         chance=first.chance if has_chance else None,
-        paper=spec.paper_columns.get(key),
+        paper=spec.reference_columns.get(key),
         lower_is_better=value in protocol.lower_is_better,
         common_unit=first.unit,
     )
@@ -188,7 +190,7 @@ def _rows(spec: TableSpec, columns: Sequence[Column], results: Results, where: s
     for pattern in spec.rows:
         matching = [name for name in ordered if fnmatch.fnmatchcase(name, pattern)]
         if not matching:
-            raise ConfigError(f"{where}: no model with results matches {pattern!r}{nearest(pattern, ordered)}")
+            raise ConfigError(f"{where}: no model with results matches {pattern!r}{suggest(pattern, ordered)}")
         rows += [name for name in matching if name not in rows]
     return rows
 
@@ -197,7 +199,7 @@ def _members(spec: TableSpec, models: Sequence[str]) -> dict[str, list[str]]:
     """Row -> its models: one, or all that are averaged, at the position of the first."""
     rows: dict[str, list[str]] = {}
     for model in models:
-        averaged = [row for row, pattern in spec.averaged.items() if fnmatch.fnmatchcase(model, pattern)]
+        averaged = [row for row, pattern in spec.aggregate.items() if fnmatch.fnmatchcase(model, pattern)]
         for row in averaged or [model]:
             rows.setdefault(row, []).append(model)
     return rows

@@ -1,10 +1,9 @@
-"""Evaluate: what a model is worth. A file a protocol; this one runs whichever is asked for."""
+"""Evaluate a model under a protocol."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from importlib import import_module
 from pathlib import Path
 
 from ssltransfer.artifacts.features import FeatureStore, open_features
@@ -12,16 +11,16 @@ from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.metrics import DatasetRef, Metrics, write_metrics
 from ssltransfer.artifacts.workdir import WorkDir
-from ssltransfer.config.entities import Measurement
+from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FeatureProtocol
-from ssltransfer.protocols.base import EvalContext, EvalResult
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext
 from ssltransfer.training.devices import plan_devices
 
 MAX_OVERLAP = 0.01  # of the test set
 
 
 def run(
-    spec: Measurement,
+    spec: EvaluationSpec,
     *,
     model: Path,
     test: Path,
@@ -31,9 +30,7 @@ def run(
     test_features: Path | None = None,
     threads: int | None = None,
 ) -> None:
-    """Measure a model and write its metrics.
-
-    A protocol is a module with `evaluate(context) -> EvalResult`.
+    """Evaluate a model and write its metrics.
 
     Args:
         spec: protocol, names of the sets, seeds.
@@ -72,8 +69,7 @@ def run(
             features = (_features(spec.protocol, model, train_features, train_index) if train else tested, tested)
         devices = plan_devices(threads)
         context = EvalContext(spec, model, train_index, test_index, work.folder, devices, features)
-        module = import_module(f"ssltransfer.protocols.{spec.protocol.module}")
-        outcome: EvalResult = module.evaluate(context)
+        result = PROTOCOLS[type(spec.protocol)](context)
         if devices.rank:
             return
         metrics = Metrics(
@@ -82,25 +78,25 @@ def run(
             evaluation=output.parent.name,
             primary_metric=spec.protocol.primary_metric,
             unit=spec.protocol.unit,
-            values=outcome.values,
-            seeds=list(spec.seeds[: len(outcome.values[spec.protocol.primary_metric])]),
+            values=result.values,
+            seeds=list(spec.seeds[: len(result.values[spec.protocol.primary_metric])]),
             datasets={
                 role: DatasetRef(name, len(index), index.fingerprint)
                 for role, name, index in (("train", spec.train, train_index), ("test", spec.test, test_index))
                 if name
             },
-            chance=outcome.chance,
+            chance=result.chance,
             train_test_overlap=overlap,
-            details=outcome.details,
+            details=result.details,
             inputs=work.inputs,
         )
         unit = metrics.unit
         print(
-            f"{metrics.primary_metric} {metrics.mean():.2f} {unit} (chance {outcome.chance:.2f} {unit}), "
+            f"{metrics.primary_metric} {metrics.mean():.2f} {unit} (chance {result.chance:.2f} {unit}), "
             f"{len(train_index) if train else 'no'} training and {len(test_index)} test images",
             flush=True,
         )
-        work.write_run_info(device=str(devices), **outcome.measured)
+        work.write_run_info(device=str(devices), **result.measured)
         write_metrics(output, metrics)
         for leftover in work.folder.iterdir():
             if leftover.is_dir():
@@ -110,7 +106,7 @@ def run(
         work.mark_done()
 
 
-def _train_test_overlap(spec: Measurement, train: Index, test: Index) -> int:
+def _train_test_overlap(spec: EvaluationSpec, train: Index, test: Index) -> int:
     if not len(train) or not len(test):
         raise ArtifactError(f"{spec.train if not len(train) else spec.test}: no image can be read; mend the dataset.")
     overlap = train.num_shared_with(test)

@@ -18,44 +18,44 @@ from ssltransfer.training.extraction import FeatureExtractor
 
 
 def run(
-    spec: Features, *, model: Path, data: Path, output: Path, part: str | None = None, threads: int | None = None
+    spec: Features, *, model: Path, data: Path, output: Path, shard: str | None = None, threads: int | None = None
 ) -> None:
     """Extract features of every image of an index, in index order; only chunks that are missing are computed.
 
-    How an extraction is divided shows nowhere in its bytes. Several devices share the missing chunks. A part, a job
-    of its own, computes its share of all chunks into the same store; the job without a part then computes what is
+    How an extraction is divided shows nowhere in its bytes. Several devices share the missing chunks. A shard, a job
+    of its own, computes its share of all chunks into the same store; the job without a shard then computes what is
     still missing, and writes the manifest.
 
     Args:
         spec: layer, pooling and precision.
         model: manifest of the model.
         data: index of the images.
-        output: manifest.json of these features; for a part a file beside it, with the digests of its chunks.
-        part: "3-of-8" or "3/8".
+        output: manifest.json of these features; for a shard a file beside it, with the digests of its chunks.
+        shard: "3-of-8" or "3/8".
         threads: CPU threads.
 
     Raises:
         ArtifactError: a value does not fit the precision, an input is not what it should be, or the disk is full.
         LayerError: the model has no such layer, or it cannot be pooled.
     """
-    number, parts = _part(part)
-    name = f"{number + 1}-of-{parts}" if part else ""
+    number, shards = _shard(shard)
+    name = f"{number + 1}-of-{shards}" if shard else ""
     inputs = {"model": [model], "data": [data]}
     with WorkDir(
-        "features", output.with_name(MANIFEST) if part else output, spec.canonical(), inputs, part=name
+        "features", output.with_name(MANIFEST) if shard else output, spec.canonical(), inputs, shard=name
     ) as work:
         path = work.folder / "store.zarr"
-        if not part and path.is_dir() and not FeatureStore.open(path).missing() and work.is_cached():
+        if not shard and path.is_dir() and not FeatureStore.open(path).missing() and work.is_cached():
             return
         devices = plan_devices(threads)
         index = read_index(data)
         extraction = FeatureExtractor(spec, model, devices)
-        store = FeatureStore.create(path, len(index), extraction.dims, spec.precision, compress=spec.compress)
-        chunks = range(number, store.chunks, parts)
+        store = FeatureStore.create(path, len(index), extraction.dims, spec.precision, compression=spec.compression)
+        chunks = range(number, store.chunks, shards)
         missing = [chunk for chunk in store.missing() if chunk in chunks]
         print(
             f"{len(index)} images, {spec.layer} {extraction.shape} = {extraction.dims} dimensions, "
-            f"{len(missing)} of {len(chunks)} chunks{f' of part {name}' if part else ''} to compute, "
+            f"{len(missing)} of {len(chunks)} chunks{f' of shard {name}' if shard else ''} to compute, "
             f"{len(index) * extraction.dims * store.dtype.itemsize / 1e6:.0f} MB; {devices}",
             flush=True,
         )
@@ -67,10 +67,10 @@ def run(
             dist.barrier()
         if devices.rank:
             return
-        if part:
+        if shard:
             digests = {str(chunk): file_digest(store.chunk_file(chunk)) for chunk in chunks}
             work.write_run_info(device=str(devices), **measured)
-            write_json(output, {"stage": "features", "part": name, "work": work.key, "chunks": digests})
+            write_json(output, {"stage": "features", "shard": name, "work": work.key, "chunks": digests})
             return
         content = {
             "index": index.fingerprint,
@@ -83,15 +83,15 @@ def run(
         work.finish(content, device=str(devices), **measured)
 
 
-def _part(text: str | None) -> tuple[int, int]:
-    """Which part, counted from 0, of how many."""
+def _shard(text: str | None) -> tuple[int, int]:
+    """Which shard, counted from 0, of how many."""
     if text is None:
         return 0, 1
     match = re.fullmatch(r"(\d+)(?:/|-of-)(\d+)", text)
-    number, parts = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= number <= parts:
-        raise ArtifactError(f"--part {text}: there is no such part; give one such as 3/8, from 1/8 to 8/8.")
-    return number - 1, parts
+    number, shards = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= shards:
+        raise ArtifactError(f"--shard {text}: there is no such shard; give one such as 3/8, from 1/8 to 8/8.")
+    return number - 1, shards
 
 
 def _fill(store: FeatureStore, chunks: list[int], extraction: FeatureExtractor, index: Index) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def run(
     points = PointLoader(
         source,
         len(centroids),
-        normalize=clustering["normalize"],
+        normalize=clustering["l2_normalize"],
         device=devices.device,
         budget=memory_budget(),
         where=str(where),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.index import Index, read_index
@@ -27,7 +28,7 @@ def run(
     output: Path,
     data: Path | None = None,
     val: Path | None = None,
-    members: Sequence[Path] = (),
+    task_data: Sequence[Path] = (),
     model: Path | None = None,
     threads: int | None = None,
 ) -> None:
@@ -38,13 +39,13 @@ def run(
         output: manifest.json.
         data: index of the training images, if the task needs any.
         val: index of the validation images.
-        members: indexes of `spec.members_data`, further datasets of a multi-task pretext.
+        task_data: indexes of `spec.task_datasets`, further datasets of a multi-task pretext.
         model: manifest of the pretext that a snapshot belongs to.
         threads: CPU threads.
     """
     inputs = {"data": [data] if data else [], "val": [val] if val else []}
-    if members:
-        inputs["members"] = list(members)
+    if task_data:
+        inputs["task_data"] = list(task_data)
     if model:
         inputs["model"] = [model]
     with WorkDir("pretext", output, spec.canonical(), inputs) as work:
@@ -55,7 +56,7 @@ def run(
         content: dict[str, object] = {}
         measured: dict[str, object] = {"device": str(devices)}
         if spec.task.is_trainable:
-            named = {name: read_index(path) for name, path in zip(spec.members_data, members, strict=True)}
+            named = {name: read_index(path) for name, path in zip(spec.task_datasets, task_data, strict=True)}
             trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
             assert spec.schedule is not None
             options: dict[str, Any] = {

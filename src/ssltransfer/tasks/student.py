@@ -1,4 +1,4 @@
-"""What all student methods are given, and what they give: a backbone that learns on views of images."""
+"""What all student methods share: their inputs, and a backbone that is trained on views of images."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ from ssltransfer.training.task import BackboneTask
 
 @dataclass(frozen=True)
 class StudentInputs:
-    """What the stage was called with.
+    """Inputs of the student stage.
 
     Attributes:
-        spec: what is trained.
-        index: training images.
-        val: images on which the loss is also measured.
-        teacher: manifest of the model that is asked about each view.
-        features, val_features: manifests of what it said of the whole images, where that is read instead.
+        index, val: training and validation images.
+        teacher: manifest of an online teacher.
+        features, val_features: manifests of stored features of the teacher, used instead.
     """
 
     spec: Student
@@ -42,15 +40,14 @@ class StudentInputs:
 
 
 class StudentTask(BackboneTask):
-    """A fresh backbone, and the views of images that it learns on.
+    """A fresh backbone, and the views of images that it is trained on.
 
     Args:
-        spec: what is trained.
+        spec: of the student.
         backbone: default: that of `spec`, with its fully-connected layers.
 
     Attributes:
-        backbone: what is written in the end; heads, queues and slow copies stay behind.
-        normalization: normalization of its images.
+        backbone: the model that is exported, without heads, queues and momentum encoders.
     """
 
     normalization: Normalize = "imagenet"
@@ -63,12 +60,12 @@ class StudentTask(BackboneTask):
         self.backbone = backbone
 
     def written(self) -> Backbone:
-        """The backbone as other stages read it."""
+        """The backbone that is exported."""
         return self.backbone
 
     @property
     def transform(self) -> Transform:
-        """CPU part: a warp or square from which the device crops, the random box itself, or the central square."""
+        """CPU part: an image from which the device crops, or the random or center crop itself."""
         backbone = self.spec.backbone
         if self.spec.method.augment == "random-resized-crop":
             return RandomResizedCrop(backbone.img_size)
@@ -80,14 +77,14 @@ class StudentTask(BackboneTask):
 
     @property
     def val_transform(self) -> Transform:
-        """The whole view, cropped at its center on the device."""
+        """Center crop; after a warp, the device crops."""
         backbone = self.spec.backbone
         if self.spec.method.augment == "warp-crop":
             return Warp(backbone.short_side)
         return ResizeCenterCrop(backbone.short_side, backbone.img_size)
 
     def views(self, batch: Batch, rng: SampleRNG) -> Tensor:
-        """uint8 (B, 3, S, S) -> uint8 (B, 3, size, size): cropped and mirrored at random while it trains."""
+        """uint8 (B, 3, S, S) -> uint8 (B, 3, size, size): randomly cropped and flipped in training."""
         size = self.spec.backbone.img_size
         if self.training and self.spec.method.augment != "none":
             return random_hflip(random_crop(batch.images, rng, size), rng)

@@ -1,4 +1,4 @@
-"""A classifier from scratch: what cluster classification and the supervised control share."""
+"""Supervised baseline, and the classifier that it shares with cluster classification."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Classifier(StudentTask):
     """A backbone with a fresh linear layer, trained by cross-entropy on the labels of the batch.
 
     The standard supervised CaffeNet recipe (bvlc_reference_caffenet; Noroozi et al. 2018: pseudo-labels are learned
-    with it): 256 x 256 warp, random 227 crop, mirror. The head stays behind when the backbone is written.
+    with it): 256 x 256 warp, random 227 crop, flip. The head is not exported.
 
     Args:
         spec: backbone, augmentation and seed.
@@ -59,7 +59,5 @@ def supervised(given: StudentInputs) -> Classifier:
         ArtifactError: there are fewer than two classes.
     """
     if len(np.unique(given.index.labels)) < 2:
-        raise ArtifactError(
-            f"{given.spec.data}: all images have one class, there is nothing to learn; name another dataset."
-        )
+        raise ArtifactError(f"{given.spec.data}: all images have the same class; name another dataset.")
     return Classifier(given.spec, len(given.index.classes))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ssltransfer.data.targets import Boxes
-from ssltransfer.protocols.detection.ap import curves, mean_of, overlaps
+from ssltransfer.protocols.average_precision import mean_ap
+from ssltransfer.protocols.detection.ap import curves, overlaps
 from ssltransfer.protocols.detection.boxes import Detections
 
 
@@ -25,12 +26,12 @@ def true(*rows: tuple[int, bool, tuple[float, float, float, float]]) -> Boxes:
 A, B, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (60, 60, 70, 70)
 
 
-def test_overlap_of_inclusive_corners() -> None:
+def test_overlaps_of_inclusive_corners() -> None:
     """VOC's boxes 1..10 and 6..15 share 5 columns of 15: with the kit's + 1, and with ours as plain areas."""
     assert overlaps(np.array([0.0, 0, 10, 10]), np.array([[5.0, 0, 15, 10], [10, 0, 20, 10]])).tolist() == [1 / 3, 0]
 
 
-def test_a_curve_worked_by_hand() -> None:
+def test_curve_worked_example() -> None:
     """Right, wrong, right of four objects: precisions 1, 1/2, 2/3 at recalls 1/4, 1/4, 1/2."""
     truth = [true((0, False, A), (0, False, B)), true((0, False, A), (0, False, B))]
     (curve,) = curves([found((0, 0.9, A), (0, 0.7, B)), found((0, 0.8, FAR))], truth, 1)
@@ -55,7 +56,7 @@ def test_a_curve_worked_by_hand() -> None:
         ([(0, False, A)], [], []),
     ],
 )
-def test_which_detections_are_right(objects: list, told: list, right: list[int]) -> None:  # type: ignore[type-arg]
+def test_curves_mark_correct_detections(objects: list, told: list, right: list[int]) -> None:  # type: ignore[type-arg]
     curve = curves([found(*told)], [true(*objects)], 2)[0]
     assert curve is not None
     positives = sum(not hard and kind == 0 for kind, hard, _ in objects)
@@ -65,14 +66,14 @@ def test_which_detections_are_right(objects: list, told: list, right: list[int])
         assert curve.eleven_points() == curve.area() == 0
 
 
-def test_classes_that_are_not_there_are_left_out_of_the_mean() -> None:
+def test_mean_ap_ignores_absent_classes() -> None:
     truth = [true((0, False, A), (1, True, B))]
     found_curves = curves([found((0, 0.9, A), (1, 0.9, B), (2, 0.9, FAR))], truth, 3)
     assert [curve is None for curve in found_curves] == [False, True, True]
-    assert mean_of([curve and curve.area() for curve in found_curves]) == 1
+    assert mean_ap([curve and curve.area() for curve in found_curves]) == 1
 
 
-def test_equal_scores_keep_the_order_of_images() -> None:
+def test_curves_keep_order_of_equal_scores() -> None:
     truth = [true((0, False, A)), true((0, False, A))]
     first, second = found((0, 0.5, A)), found((0, 0.5, FAR))
     hit_first, miss_first = (curves(order, truth, 1)[0] for order in ([first, second], [second, first]))
@@ -131,7 +132,7 @@ def plain(told: list[Detections], truth: list[Boxes], kind: int, overlap: float)
 
 
 @pytest.mark.parametrize("overlap", [0.5, 0.75])
-def test_against_the_kits_loop(overlap: float) -> None:
+def test_curves_equal_devkit_loop(overlap: float) -> None:
     rng = np.random.default_rng(5)
     truth, told = [], []
     for _ in range(30):

@@ -46,14 +46,14 @@ def body(options: BackboneOptions, reinit_fc: bool = False, **given: object) -> 
         (CAFFE, 8, 3),
     ],
 )
-def test_strides_and_sides_are_the_published_ones(options: BackboneOptions, stride: float, side: int) -> None:
+def test_fc_backbone_has_published_stride_and_side(options: BackboneOptions, stride: float, side: int) -> None:
     found = body(options)
     assert (found.stride, found.side) == (stride, side)
     assert found.fc6.in_features == found.channels * side**2 and found.dims == found.fc7.out_features
 
 
 @pytest.mark.parametrize("options", [CaffeNet(width_mult=0.1), AlexNet(width_mult=0.1), AlexNetBN(width_mult=0.1)])
-def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: BackboneOptions) -> None:
+def test_fc_backbone_map_is_aligned(options: BackboneOptions) -> None:
     """With kernels that are their own mirror images, a mirrored image of 16 k + 1 pixels gives the mirrored map."""
     found = body(options).eval()
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_pixel_i_of_the_map_has_its_middle_at_16_i(options: BackboneOptions) -> 
     torch.testing.assert_close(found(x.flip(-1)), found(x).flip(-1), rtol=1e-4, atol=1e-5)
 
 
-def test_unpadded_weights_are_the_models() -> None:
+def test_fc_backbone_takes_model_weights() -> None:
     given = model(CAFFE)
     found = FcBackbone(given, False, 0.5, "pool", 0)
     state = given.backbone.state_dict()
@@ -95,7 +95,7 @@ def test_unpadded_weights_are_the_models() -> None:
         ),
     ],
 )
-def test_what_is_frozen(options: BackboneOptions, layers: int, kept: set[str]) -> None:
+def test_freeze_first_layers(options: BackboneOptions, layers: int, kept: set[str]) -> None:
     found = body(options)
     found.freeze(layers)
     assert {name for name, p in found.backbone.named_parameters() if not p.requires_grad} == kept
@@ -104,7 +104,7 @@ def test_what_is_frozen(options: BackboneOptions, layers: int, kept: set[str]) -
         found.freeze(99)
 
 
-def test_regions_are_pooled_as_caffes_layer_does() -> None:
+def test_roi_features_pool_like_caffe() -> None:
     """Corners rounded to the map, both counted in; each of side x side bins the largest of its span."""
     found = body(CAFFE)
     found.vectors = lambda cut: cut.flatten(1)  # type: ignore[method-assign]
@@ -122,7 +122,7 @@ def test_regions_are_pooled_as_caffes_layer_does() -> None:
                 torch.testing.assert_close(got[row, :, i, j], maps[owner, :, rows, columns].amax((1, 2)))
 
 
-def test_blocks_are_the_residual_networks() -> None:
+def test_res5_backbone_equals_network() -> None:
     """A region as large as the map, cut without resampling, gives what the network gives."""
     given = model(RES)
     found = Res5Backbone(given, "align", 0).eval()
@@ -135,7 +135,7 @@ def test_blocks_are_the_residual_networks() -> None:
         assert float(torch.cosine_similarity(near, wanted)[0].detach()) > 0.95
 
 
-def test_a_backbone_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4() -> None:
+def test_res5_backbone_without_block4_gets_one_at_stride_16() -> None:
     """Dilation goes: the map of stride 16 is every second value of that of stride 8 (ResNet-101 v2)."""
     given = model(ResNet101V2(width_mult=0.125, img_size=32))
     assert given.backbone.layers[-2:] == ("block3", "pool")
@@ -153,7 +153,7 @@ def test_a_backbone_that_ends_with_block3_is_seen_at_stride_16_and_gets_a_block4
     )
 
 
-def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
+def test_fc_backbone_fuses_norms_of_fc() -> None:
     given = model(AlexNetBN(width_mult=0.1))
     generator = torch.Generator().manual_seed(2)
     for part in given.backbone.modules():
@@ -179,7 +179,7 @@ def test_norms_of_fully_connected_layers_go_into_their_weights() -> None:
     ],
     ids=lambda value: getattr(value, "slug", None),
 )
-def test_blocks_of_other_networks(options: BackboneOptions, stride: int, dims: int) -> None:
+def test_res5_backbone_of_other_networks(options: BackboneOptions, stride: int, dims: int) -> None:
     """What the network itself gives of a image whose map is not resampled, before any representation."""
     given = model(options)
     found = Res5Backbone(given, "align", 0).eval()
@@ -191,17 +191,17 @@ def test_blocks_of_other_networks(options: BackboneOptions, stride: int, dims: i
         torch.testing.assert_close(found.vectors(found(x)), wanted if wanted.ndim == 2 else wanted.mean((2, 3)))
 
 
-def test_a_library_has_no_blocks() -> None:
+def test_res5_backbone_rejects_library_networks() -> None:
     with pytest.raises(LayerError, match="a torchvision has no block3 and block4"):
         Res5Backbone(model(Torchvision(model="resnet18", img_size=32)), "align", 0)
 
 
-def test_blocks_want_a_residual_network() -> None:
+def test_res5_backbone_rejects_other_networks() -> None:
     with pytest.raises(LayerError, match="a caffenet has no block3 and block4"):
         Res5Backbone(model(CAFFE), "align", 0)
 
 
-def test_norms_stay_and_new_ones_settle() -> None:
+def test_calibrate_bn_sets_only_new_norms() -> None:
     """Norms of a network that has seen images stay; those of a random one normalize these images."""
     found = Res5Backbone(model(RES), "align", 0)
     found.freeze(0)
@@ -224,7 +224,7 @@ def test_norms_stay_and_new_ones_settle() -> None:
     assert all(torch.equal(value, before[name]) for name, value in found.state_dict().items())
 
 
-def test_a_block4_that_was_never_made_is_fresh() -> None:
+def test_res5_backbone_initializes_missing_block4() -> None:
     """Only its norms take statistics from images."""
     given = model(RES)
     with torch.no_grad():

@@ -21,7 +21,7 @@ def as_mat(path: Path, boxes: np.ndarray, names: np.ndarray) -> Path:
     return path
 
 
-def test_selective_search_as_published(tmp_path: Path) -> None:
+def test_read_proposals_mat(tmp_path: Path) -> None:
     """Rows y1, x1, y2, x2 from 1, both corners inside; a image with one box, and one with none."""
     boxes = cells(np.array([[1.0, 3, 10, 20], [5, 5, 5, 5]]), np.array([[2.0, 1, 4, 3]]), np.zeros((0, 4)))
     found = read_proposals(as_mat(tmp_path / "a.mat", boxes, cells("000005", "000007", "2008_000009").T))
@@ -35,7 +35,7 @@ def test_selective_search_as_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_lists_of_py_faster_rcnn(tmp_path: Path, protocol: int) -> None:
+def test_read_proposals_pickled_list(tmp_path: Path, protocol: int) -> None:
     """Rows x1, y1, x2, y2 from 0, both corners inside; a score beside them is left."""
     rows = [np.array([[2, 0, 19, 9, 0.7]], np.float32), np.zeros((0, 5), np.float32)]
     (tmp_path / "l.pkl").write_bytes(pickle.dumps(rows, protocol))
@@ -44,7 +44,7 @@ def test_lists_of_py_faster_rcnn(tmp_path: Path, protocol: int) -> None:
     assert [one.tolist() for one in found] == [[[2, 0, 20, 10]], []]
 
 
-def test_a_list_that_python_2_wrote(tmp_path: Path) -> None:
+def test_read_proposals_python2_pickle(tmp_path: Path) -> None:
     """Protocol 2 of numpy 1 under Python 2: numpy.core, and the array's bytes as a byte string."""
     array = np.array([[2, 0, 19, 9]], np.uint16)
     raw = array.tobytes()
@@ -59,7 +59,7 @@ def test_a_list_that_python_2_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["by name", "boxes and images"])
-def test_dictionaries(tmp_path: Path, form: str) -> None:
+def test_read_proposals_dictionaries(tmp_path: Path, form: str) -> None:
     rows = {"a/000001.jpg": np.array([[0, 0, 9, 9]]), "b": [[1, 1, 2, 2], [3, 3, 4, 4]]}
     content = rows if form == "by name" else {"images": list(rows), "boxes": list(rows.values())}
     (tmp_path / "d.pkl").write_bytes(pickle.dumps(content))
@@ -81,7 +81,7 @@ class Encoded:
 
 
 @pytest.mark.parametrize("bad", [Malicious(), [np.zeros((1, 4)), Malicious()], np.array([Malicious()], object)])
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, bad: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_proposals_rejects_code(tmp_path: Path, bad: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(bad))
     with pytest.raises(ArtifactError, match=r"m\.pkl: not a readable file of proposals \(it names builtins\.eval"):
@@ -102,13 +102,13 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, bad: object, mo
         (pickle.dumps({"a/1.jpg": [], "b/1.png": []}), "1 stands in it more than once"),
     ],
 )
-def test_other_pickles_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_read_proposals_rejects_other_pickles(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "p.pkl").write_bytes(content)
     with pytest.raises(ArtifactError, match=said):
         read_proposals(tmp_path / "p.pkl")
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_read_proposals_rejects_other_files(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"gone\.mat: proposals cannot be read \(No such file"):
         read_proposals(tmp_path / "gone.mat")
     (tmp_path / "a.txt").write_text("1 2 3 4")
@@ -121,7 +121,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_proposals(as_mat(tmp_path / "b.mat", cells(np.zeros((1, 4)), np.zeros((1, 4))), cells("a")))
 
 
-def test_names_of_images() -> None:
+def test_stem_of_names() -> None:
     assert [stem_of(name) for name in ("JPEGImages/000005.jpg", "000005", "img.v2", "a/img.v2.PNG")] == [
         "000005",
         "000005",

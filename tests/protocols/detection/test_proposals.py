@@ -27,7 +27,7 @@ def find(how: object, folder: Path) -> module.Proposals:
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (333, 500), (96, 96), (1000, 50)])
-def test_the_grid_lies_in_the_image_and_reaches_its_edges(width: int, height: int) -> None:
+def test_grid_spans_image(width: int, height: int) -> None:
     boxes = grid(width, height)
     assert boxes.dtype == np.float32 and 300 < len(boxes) < 4000 and len(np.unique(boxes, axis=0)) == len(boxes)
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (width, height)).all()
@@ -35,7 +35,7 @@ def test_the_grid_lies_in_the_image_and_reaches_its_edges(width: int, height: in
     assert boxes[:, :2].min(0).tolist() == [0, 0] and boxes[:, 2:].max(0).tolist() == [width, height]
 
 
-def test_the_grid_finds_most_boxes_that_it_was_made_for() -> None:
+def test_grid_recalls_most_boxes() -> None:
     """Random boxes of a fifth to all of the image's side and aspects 1:2 to 2:1."""
     rng = np.random.default_rng(0)
     side, aspect = rng.uniform(0.2, 0.9, 500) * 400, np.exp(rng.uniform(-0.69, 0.69, 500))
@@ -46,7 +46,7 @@ def test_the_grid_finds_most_boxes_that_it_was_made_for() -> None:
     assert float((best >= 0.5).float().mean()) > 0.97
 
 
-def test_files_are_matched_by_name_and_cut_to_the_image(tmp_path: Path) -> None:
+def test_proposal_files_are_matched_and_clipped(tmp_path: Path) -> None:
     one = {"2.png": np.array([[-5, 2, 9, 99], [50, 0, 60, 9]]), "1": np.zeros((0, 4)), "unknown": np.zeros((1, 4))}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(one))
     (tmp_path / "b.pkl").write_bytes(pickle.dumps([np.array([[1, 1, 3, 3]])]))
@@ -65,7 +65,7 @@ def test_files_are_matched_by_name_and_cut_to_the_image(tmp_path: Path) -> None:
         ([[[], [], [], []]], "a list without names, of 4 images; train and test have 2 and 1"),
     ],
 )
-def test_files_of_other_images_are_refused(tmp_path: Path, contents: list[object], said: str) -> None:
+def test_proposal_files_of_other_images_are_rejected(tmp_path: Path, contents: list[object], said: str) -> None:
     files = [tmp_path / f"{place}.pkl" for place in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
         file.write_bytes(pickle.dumps(content))
@@ -73,13 +73,13 @@ def test_files_of_other_images_are_refused(tmp_path: Path, contents: list[object
         find([str(file) for file in files], tmp_path)
 
 
-def test_without_opencv_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selective_search_without_opencv_names_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace())  # OpenCV without its contributed modules
     with pytest.raises(ArtifactError, match="install opencv-contrib-python-headless, name files of proposals, or say"):
         find("selective-search", tmp_path)
 
 
-def test_searched_proposals_are_kept(objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selective_search_resumes(objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Things of the embedded world are proposed, and what was searched is not searched again."""
     monkeypatch.setattr(module, "CHUNK", 4)
     few = objects.subset(np.arange(6))

@@ -11,13 +11,13 @@ from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.loader import load_batches
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.normalize import normalize
-from ssltransfer.protocols.detection.boxes import Sampling
+from ssltransfer.protocols.detection.boxes import RoiSampler
 from ssltransfer.protocols.detection.proposals import grid
 from ssltransfer.protocols.detection.transforms import (
-    Placement,
-    RegionView,
-    TestView,
-    TrainingView,
+    BoxTransform,
+    DetectionTransform,
+    MultiScaleTransform,
+    RoiTransform,
     fitted,
     objects_of,
     preprocess_image,
@@ -42,26 +42,26 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Index:
         ((375, 500), 1200, 2000, (1200, 1600)),
     ],
 )
-def test_sides_are_fast_rcnns(size: tuple[int, int], short: int, longest: int, wanted: tuple[int, int]) -> None:
+def test_fitted_equals_fast_rcnn(size: tuple[int, int], short: int, longest: int, wanted: tuple[int, int]) -> None:
     assert fitted(*size, short, longest) == wanted
 
 
-def test_mirrored_twice_is_where_it_was() -> None:
+def test_placement_flipped_twice_is_identity() -> None:
     boxes = torch.tensor([[0.0, 1, 10, 20], [30, 0, 40, 30]])
-    there = Placement(2.0, 1.5, 80, True)(boxes)
+    there = BoxTransform(2.0, 1.5, 80, True)(boxes)
     assert there.tolist() == [[60, 1.5, 80, 30], [0, 0, 20, 45]]
-    assert torch.equal(Placement(1, 1, 80, True)(Placement(1, 1, 80, True)(there)), there)
-    assert torch.equal(there, Placement(1, 1, 80, True)(Placement(2.0, 1.5, 80, False)(boxes)))
+    assert torch.equal(BoxTransform(1, 1, 80, True)(BoxTransform(1, 1, 80, True)(there)), there)
+    assert torch.equal(there, BoxTransform(1, 1, 80, True)(BoxTransform(2.0, 1.5, 80, False)(boxes)))
 
 
-def views(voc: Index, view: TrainingView, sample: int, n: int = 12) -> list[dict[str, torch.Tensor]]:
+def views(voc: Index, view: DetectionTransform, sample: int, n: int = 12) -> list[dict[str, torch.Tensor]]:
     return [view(voc, sample, read_sample(voc, sample), Random(number)) for number in range(n)]
 
 
-def test_boxes_follow_the_image(voc: Index) -> None:
+def test_transform_moves_boxes_with_image(voc: Index) -> None:
     """What the boxes hold looks the same, mirrored or not, at every scale."""
     sample = next(sample for sample in range(len(voc)) if len(objects_of(voc, sample).classes))
-    found = views(voc, TrainingView((64, 96), 400), sample)
+    found = views(voc, DetectionTransform((64, 96), 400), sample)
     sides = {min(one["image"].shape[-2:]) for one in found}
     assert sides == {64, 96}
     image = read_sample(voc, sample)
@@ -84,49 +84,49 @@ def _resized(image: torch.Tensor, view: dict[str, torch.Tensor]) -> torch.Tensor
     return resize(image, list(view["image"].shape[-2:]), antialias=True).float()
 
 
-def test_difficult_things_are_not_learnt(voc: Index) -> None:
+def test_transform_drops_difficult_objects(voc: Index) -> None:
     everything = [read_target(voc, sample) for sample in range(len(voc))]
     assert any(boxes.difficult.any() for boxes in everything), "the world has some"  # type: ignore[union-attr]
     for sample, boxes in enumerate(everything):
         assert len(objects_of(voc, sample).classes) == (~boxes.difficult).sum()  # type: ignore[union-attr]
 
 
-def test_regions_are_drawn_as_asked_and_the_same_again(voc: Index) -> None:
+def test_roi_transform_is_reproducible(voc: Index) -> None:
     learnt = [sample for sample in range(len(voc)) if len(objects_of(voc, sample).classes)]
     proposals = [grid(*size) for size in voc.sizes.tolist()]
-    view = RegionView((64, 96), 400, proposals, Sampling(32, 0.25, (0.1, 0.5)))
-    plain = TrainingView((64, 96), 400)
+    view = RoiTransform((64, 96), 400, proposals, RoiSampler(32, 0.25, (0.1, 0.5)))
+    plain = DetectionTransform((64, 96), 400)
     for one, other, same in zip(
         views(voc, view, learnt[0]), views(voc, plain, learnt[0]), views(voc, view, learnt[0]), strict=True
     ):
         assert torch.equal(one["image"], other["image"])
-        overlap, nearest = box_iou(other["boxes"], one["regions"]).max(0)
+        overlap, nearest = box_iou(other["boxes"], one["rois"]).max(0)
         shows = one["labels"] > 0
         assert len(shows) <= 32 and 1 <= int(shows.sum()) <= 8
         assert (overlap[shows] >= 0.5).all() and ((overlap[~shows] >= 0.1) & (overlap[~shows] < 0.5)).all()
-        assert torch.equal(one["shown"], other["boxes"][nearest])
+        assert torch.equal(one["matched_boxes"], other["boxes"][nearest])
         assert all(torch.equal(one[name], same[name]) for name in one)
     (batch,) = load_batches(voc, view, iter([[(learnt[0], 0), (learnt[1], 0)]]), seed=3)
-    assert batch.targets["regions"].shape[::2] == (2, 4) and batch.targets["sizes"].shape == (2, 2)
+    assert batch.targets["rois"].shape[::2] == (2, 4) and batch.targets["sizes"].shape == (2, 2)
     assert batch.targets["labels"].dtype == torch.int64
 
 
-def test_batches_are_filled_up_by_what_is_nothing(voc: Index) -> None:
+def test_batches_are_padded_with_no_object(voc: Index) -> None:
     counts = [len(objects_of(voc, sample).classes) for sample in range(len(voc))]
     most, least = int(np.argmax(counts)), int(np.argmin(counts))
-    (batch,) = load_batches(voc, TrainingView((64,), 400), iter([[(least, 0), (most, 0)]]), seed=0)
+    (batch,) = load_batches(voc, DetectionTransform((64,), 400), iter([[(least, 0), (most, 0)]]), seed=0)
     assert batch.targets["boxes"].shape == (2, counts[most], 4)
     assert (batch.targets["classes"][0] >= 0).sum() == counts[least]
     assert (batch.targets["classes"][1] >= 0).all()
 
 
-def test_test_images_at_several_scales(voc: Index) -> None:
-    view = TestView([(64, 100), (96, 400)])(voc, 0, read_sample(voc, 0), Random(0))
+def test_test_transform_has_several_scales(voc: Index) -> None:
+    view = MultiScaleTransform([(64, 100), (96, 400)])(voc, 0, read_sample(voc, 0), Random(0))
     assert min(view["image"].shape[-2:]) <= 64 and min(view["scale-1"].shape[-2:]) == 96
 
 
 @pytest.mark.parametrize("rule", ["imagenet", "per-image", "caffe"])
-def test_what_fills_up_a_image_is_zero_and_has_no_part_in_it(rule: str) -> None:
+def test_preprocess_image_pads_with_zeros(rule: str) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, 3, 33, 30), generator=generator, dtype=torch.uint8)
     found = preprocess_image(image, rule, 32)  # type: ignore[arg-type]

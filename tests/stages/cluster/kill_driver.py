@@ -16,12 +16,12 @@ import torch
 
 from ssltransfer.artifacts import files
 from ssltransfer.config.entities import Cluster
-from ssltransfer.kmeans import lloyd
+from ssltransfer.kmeans import update
 from ssltransfer.stages import cluster
 from ssltransfer.training.checkpoint import Checkpoint
 
 FEATURES, RESULTS = Path(sys.argv[1]), Path(sys.argv[2])
-SPEC = Cluster(features="f", data="d", k=12, iterations=5, tolerance=0.0, init="k-means++")
+SPEC = Cluster(features="f", data="d", k=12, max_iter=5, tolerance=0.0, init="k-means++")
 
 
 def dies_at_sync(n):
@@ -51,7 +51,7 @@ def dies_in_save(n):
 
 def dies_in_step(n, number=signal.SIGKILL):
     """A signal while the n-th iteration of this process computes."""
-    real, count = lloyd.TorchStep.__call__, iter(range(1, 10_000))
+    real, count = update.TorchStep.__call__, iter(range(1, 10_000))
 
     def step(self, centroids):
         stats = real(self, centroids)
@@ -59,7 +59,7 @@ def dies_in_step(n, number=signal.SIGKILL):
             os.kill(os.getpid(), number)
         return stats
 
-    lloyd.TorchStep.__call__ = step
+    update.TorchStep.__call__ = step
 
 
 def child(name, prepare, log):

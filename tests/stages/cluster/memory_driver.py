@@ -26,7 +26,7 @@ def main():
     """Warm up on a small store, limit, then work on the large one."""
     small, small_index, large, index, results = map(Path, sys.argv[1:])
     budget = int(os.environ["SSLTRANSFER_MEMORY_MB"]) << 20
-    spec = Cluster(features="f", data="d", k=8, iterations=1, tolerance=0.0, init="random")
+    spec = Cluster(features="f", data="d", k=8, max_iter=1, tolerance=0.0, init="random")
     warm = results / "warm" / "manifest.json"
     cluster.run(spec, features=small, output=warm, threads=2)
     label.run(spec="", cluster=warm, features=small, index=small_index, output=results / "warm.parquet", threads=2)

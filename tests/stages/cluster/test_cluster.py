@@ -64,11 +64,11 @@ def test_equal_runs_give_equal_bytes_and_seeds_matter(make_features, tmp_path, b
 @pytest.mark.parametrize(
     ("values", "options", "said"),
     [
-        (blobs(8), {}, "10 clusters of 8 points cannot be"),
+        (blobs(8), {}, "cannot form 10 clusters from 8 points"),
         (np.ones((90, 3), np.float16), {}, "of 90 points all are equal"),
         (np.repeat(blobs(4), 20, axis=0), {}, "of 80 points only 4 differ"),
         (np.where(np.arange(900)[:, None] == 77, np.inf, blobs()).astype(np.float16), {}, "sample 77 has a feature"),
-        (blobs(), {"backend": "faiss", "empty": "keep"}, "faiss cannot keep"),
+        (blobs(), {"backend": "faiss", "empty_cluster": "keep"}, "faiss cannot keep"),
     ],
 )
 def test_what_cannot_be_clustered_is_refused_and_leaves_no_result(make_features, tmp_path, values, options, said):

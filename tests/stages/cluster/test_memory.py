@@ -33,4 +33,4 @@ def test_four_times_the_budget(make_features, tmp_path, monkeypatch):
     seen = json.loads(ended.stdout.splitlines()[-1])
     assert seen["ratio"] > 4
     assert seen["whole"] == "refused"  # so the limit was one
-    assert "read from the disk in each iteration" in ended.stdout
+    assert "read from disk in each iteration" in ended.stdout

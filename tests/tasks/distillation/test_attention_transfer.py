@@ -165,7 +165,7 @@ def test_the_guess_is_attention_to_all_places_alike(make_given: InputsMaker, sol
     assert not more and tiles.shape[0] == 9 * 48
     expected = 0.0
     for layer, other in zip(task.layers, task.teacher_layers, strict=True):
-        wanted = task._teacher(tiles)[other]
+        wanted = task._teacher[0](tiles, [other])[other]
         side = min(maps[layer].shape[-1], wanted.shape[-1])
         q = torch.nn.functional.adaptive_avg_pool2d(wanted.square().sum(1), side).flatten(1).double()
         cosine = q.sum(1) / (side * q.norm(dim=1))
@@ -252,7 +252,7 @@ def test_other_tasks_have_attention_too(make_given: InputsMaker, objects: Index,
 
 def test_a_teacher_of_another_rule_is_refused(make_given: InputsMaker, teacher: Path) -> None:
     given = make_given({**ATTENTION, "teacher_layers": ["block2", "block3"]})
-    with pytest.raises(ArtifactError, match=r"normalized as 'half', but jigsaw\+\+ gives them as 'per-image'; name a"):
+    with pytest.raises(ArtifactError, match=r"normalized as 'half', but jigsaw\+\+ normalizes them as 'per-image'"):
         AttentionTransferTask(given)
 
 
@@ -347,3 +347,13 @@ def test_a_configuration_with_it() -> None:
 def test_a_configuration_that_cannot_be_meant(batch: int, method: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         complete(configuration(batch, **method))
+
+
+def test_distances_match_worked_example() -> None:
+    """Two channels (1, 2) and (root 2, 0) give Q = (3, 4), normalized (.6, .8); the teacher's is (1, 0).
+
+    The distance is the root of .4^2 + .8^2, over two locations.
+    """
+    student = torch.tensor([[[[1.0, 2.0]], [[math.sqrt(2), 0.0]]]])
+    teacher = torch.tensor([[[[3.0, 0.0]]]])
+    assert distances(student, teacher).item() == pytest.approx(math.sqrt(0.8) / 2, rel=1e-6)

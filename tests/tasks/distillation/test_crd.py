@@ -79,3 +79,9 @@ def test_val_images_have_no_memory(make_given: InputsMaker) -> None:
     shifted = type(batch)(batch.images, batch.ids + 10_000, batch.epochs)
     assert torch.isfinite(task(shifted, shifted.rng(0))["loss"])
     assert torch.equal(task.student_memory, memory) and not task._pending and not task.constants.any()  # type: ignore[arg-type, operator]
+
+
+def test_contrast_matches_worked_example() -> None:
+    """m / n = 2 / 4 = 1/2: D(1/2) = 1/2 for the positive; 1 - D is 1/2 and 1/4 for the negatives 1/2 and 3/2."""
+    loss = contrast(torch.tensor([[0.5, 0.5, 1.5]], dtype=torch.float64), 4)
+    assert loss.item() == pytest.approx(math.log(2) + math.log(2) + math.log(4), rel=1e-5)

@@ -44,3 +44,10 @@ def test_standardizing_undoes_every_affine_change() -> None:
     found = standardized(x)
     assert torch.allclose(found.mean(0), torch.zeros(5), atol=1e-5)
     assert torch.allclose(found.var(0, correction=0), torch.ones(5), atol=1e-3)
+
+
+def test_standardized_matches_worked_example() -> None:
+    """(1, 3) and (5, 1) become (-1, 1) and (1, -1): each differs by 2, so that Reg-BN's loss is 4."""
+    student, teacher = (standardized(torch.tensor([[a], [b]])) for a, b in ((1.0, 3.0), (5.0, 1.0)))
+    assert student.flatten().tolist() == pytest.approx([-1, 1], abs=1e-4)
+    assert (student - teacher).square().mean().item() == pytest.approx(4, abs=1e-3)

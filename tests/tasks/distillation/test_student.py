@@ -100,7 +100,7 @@ def test_one_cluster_only_is_refused(objects: Index, objects_path: Path, tmp_pat
     zeros = np.zeros(len(objects))
     labels = Labels(objects.paths, zeros.astype(np.int32), zeros.astype(np.float32), 3, objects.fingerprint, "x")
     write_labels(tmp_path / "l.parquet", labels)
-    with pytest.raises(ArtifactError, match="all images lie in one cluster"):
+    with pytest.raises(ArtifactError, match="all images are in one cluster"):
         student.run(spec(), data=objects_path, labels=tmp_path / "l.parquet", output=tmp_path / "m.json", threads=1)
 
 

@@ -183,3 +183,15 @@ def test_what_is_shown_is_what_the_network_sees():
     assert [caption for caption, _ in shown] == ["first box", "view 1", "view 2", "view 3", "view 4"]
     inputs, _ = network.inputs(batch.images, rng(3))
     assert torch.equal(torch.stack([one for _, one in shown[1:]], 1)[:, 2], visible(inputs)[2::4])
+
+
+def test_semi_hard_loss_matches_worked_example():
+    """Views at 0 and 1 of one image, at 1.5 and 4 of another; squared distances, margin 0.5.
+
+    0 to 1: 1, nearest farther negative 2.25; 1 to 0: 1, negative 9; 4 to 1.5: 6.25, negative 9: no loss. 1.5 to 4:
+    6.25, no negative is farther, so that the farthest counts, 2.25: 6.25 + 0.5 - 2.25 = 4.5. The mean of the four is 1.125.
+    """
+    x = torch.tensor([0.0, 1.0, 1.5, 4.0])
+    image = torch.tensor([0, 0, 1, 1])
+    distance = squared_distances(x[:, None])
+    assert semi_hard_loss(distance, image[:, None] == image, 0.5).item() == pytest.approx(1.125, rel=1e-5)

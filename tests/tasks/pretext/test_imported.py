@@ -526,7 +526,7 @@ def test_of_two_networks_in_a_file_one_can_be_named(tmp_path: Path):
     parts = {name: build_backbone(SMALL, include_top=True, seed=i) for i, name in enumerate("ab")}
     torch.save({name: backbone.state_dict() for name, backbone in parts.items()}, tmp_path / "w.pth")
     output = tmp_path / "m" / "manifest.json"
-    with pytest.raises(ArtifactError, match="say which by `prefix`"):
+    with pytest.raises(ArtifactError, match="select one by `prefix`"):
         pretext.run(imported(tmp_path / "w.pth"), output=output, threads=1)
     pretext.run(imported(tmp_path / "w.pth", prefix="b."), output=output, threads=1)
     found = read_model(output).backbone.state_dict()
@@ -628,12 +628,12 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "gradients for colors": (
         "w.pth",
         lambda: saved(network() | {"module.features.0.weight": torch.zeros(8, 2, 11, 11)}),
-        r"its first layer sees two gradients: say `sobel: true` of the backbone",
+        r"its first layer has two input channels: set `sobel: true` of the backbone",
     ),
     "values that are no numbers": (
         "w.pth",
         lambda: saved(not_numbers()),
-        r"features\.3\.weight holds values that are no",
+        r"features\.3\.weight has values that are not finite",
     ),
     "a malicious pickle": (
         "w.pth",
@@ -668,7 +668,7 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "an npz": ("w.npz", npz, r"an archive of module\.classifier.*npy, not a state dict"),
     "a program": ("w.pt", program, "a TorchScript program, not a state dict"),
     "a dict in itself": ("w.pth", lambda: saved(in_itself()), "damaged .maximum recursion depth"),
-    "no tensors": ("w.pth", lambda: saved({"lr": 0.1}), "holds no tensors"),
+    "no tensors": ("w.pth", lambda: saved({"lr": 0.1}), "no tensors in this file"),
 }
 
 
@@ -687,7 +687,7 @@ def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
     [
         (
             {"prefix": "encoder."},
-            r"encoder\.features\.0\.weight is missing \(0 of 14 .*leave `prefix` out, and it is found",
+            r"encoder\.features\.0\.weight is missing \(0 of 14 .*remove `prefix` so that it is detected",
         ),
         ({"allow_missing": ["classifier.*"]}, None),
         ({}, None),

@@ -244,3 +244,9 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(clips_path: Path, tmp_
     assert trained(tmp_path / "killed", clips_path) == 0
     for name in ("backbone.safetensors", "curve.jsonl", "manifest.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_overlap_matches_worked_example():
+    """Cells 0 and 1 are found, 1 and 2 are true: one of three in common."""
+    found, truth = (torch.tensor([[cells]], dtype=torch.bool) for cells in ([1, 1, 0, 0], [0, 1, 1, 0]))
+    assert overlap(found, truth).item() == pytest.approx(1 / 3)

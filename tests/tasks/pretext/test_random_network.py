@@ -72,7 +72,7 @@ def test_the_control_is_made_by_itself() -> None:
             "cls": {
                 "protocol": "voc-classification",
                 "models": ["mine", "deep"],
-                "controls": ["rescaled"],
+                "baselines": ["rescaled"],
                 "train": "trainval",
                 "test": "test",
             }

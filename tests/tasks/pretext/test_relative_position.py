@@ -154,3 +154,9 @@ def test_the_guess_knows_how_often_each_answer_is_right(more: dict[str, int]):
 def test_options_that_do_not_fit_are_refused(more: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         RelativePosition.model_validate(SMALL | more)
+
+
+def test_label_shares_match_worked_example():
+    """Two patches fit side by side in 320 pixels: of 12 pairs, 8 are straight neighbors and 4 are diagonal ones."""
+    shares = [1 / 12, 1 / 6, 1 / 12, 1 / 6, 1 / 6, 1 / 12, 1 / 6, 1 / 12]
+    assert label_shares(RelativePosition()) == pytest.approx(shares)

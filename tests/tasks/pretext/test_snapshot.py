@@ -52,7 +52,7 @@ def test_a_snapshot_is_the_network_of_a_shorter_training(tmp_path: Path, objects
 
 
 def test_a_pattern_means_snapshots_where_it_says_so():
-    nearest = {"protocol": {"name": "knn", "layer": "conv5"}, "train": "d", "test": "e", "controls": []}
+    nearest = {"protocol": {"name": "knn", "layer": "conv5"}, "train": "d", "test": "e", "baselines": []}
     for pattern, rows in (("turn*", ("turn",)), ("*@*", ("turn@1", "turn@2")), ("turn@2", ("turn@2",))):
         config = complete({**content(), "evaluations": {"near": {**nearest, "models": [pattern]}}})
         assert config.rows["near"] == rows

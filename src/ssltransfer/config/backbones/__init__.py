@@ -1,43 +1,29 @@
-"""Backbones: which networks there are, and what may be said of them. A file a family."""
+"""Options of backbones, one module per family. A new options class here is found by itself."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import BeforeValidator, Field
+from typing import TYPE_CHECKING
 
 from ssltransfer.config.backbones.alexnets import AlexNet, AlexNetBN, AlexNetDeepCluster, CaffeNet
 from ssltransfer.config.backbones.base import BackboneOptions
+from ssltransfer.config.backbones.hog_words import HogWords
 from ssltransfer.config.backbones.libraries import Timm, Torchvision
-from ssltransfer.config.backbones.residual import MobileNetV2, ResNet18, ResNet50, ResNet50V2, ResNet101V2, RevNet50
-from ssltransfer.config.backbones.residual import ResNetV2 as ResNetV2
+from ssltransfer.config.backbones.mobilenets import MobileNetV2
+from ssltransfer.config.backbones.resnets import ResNet18, ResNet50
+from ssltransfer.config.backbones.resnets_v2 import ResNet50V2, ResNet101V2, ResNetV2
+from ssltransfer.config.backbones.revnets import RevNet50
 from ssltransfer.config.backbones.vggs import Vgg16, Vgg19BN
-from ssltransfer.config.backbones.words import HogWords
-from ssltransfer.config.base import name_alone
+from ssltransfer.config.base import one_of, options_in
 
-BACKBONES: tuple[type[BackboneOptions], ...] = (
-    *(CaffeNet, AlexNet, AlexNetBN, AlexNetDeepCluster),
-    *(Vgg16, Vgg19BN),
-    *(ResNet18, ResNet50, ResNet50V2, ResNet101V2, RevNet50, MobileNetV2),
-    *(Torchvision, Timm),
-    HogWords,
-)
-AnyBackbone = Annotated[
-    CaffeNet
-    | AlexNet
-    | AlexNetBN
-    | AlexNetDeepCluster
-    | Vgg16
-    | Vgg19BN
-    | ResNet18
-    | ResNet50
-    | ResNet50V2
-    | ResNet101V2
-    | RevNet50
-    | MobileNetV2
-    | Torchvision
-    | Timm
-    | HogWords,
-    Field(discriminator="name"),
-    BeforeValidator(name_alone),
+BACKBONES = options_in(__name__, BackboneOptions)
+if TYPE_CHECKING:
+    AnyBackbone = BackboneOptions
+else:
+    AnyBackbone = one_of(BACKBONES)
+
+# fmt: off
+__all__ = [
+    "BACKBONES", "AlexNet", "AlexNetBN", "AlexNetDeepCluster", "AnyBackbone", "BackboneOptions", "CaffeNet", "HogWords",
+    "MobileNetV2", "ResNet18", "ResNet50", "ResNet50V2", "ResNet101V2", "ResNetV2", "RevNet50", "Timm", "Torchvision",
+    "Vgg16", "Vgg19BN",
 ]

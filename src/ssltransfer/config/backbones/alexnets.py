@@ -1,4 +1,4 @@
-"""AlexNets, which must not be mixed."""
+"""AlexNets: four different networks under one name in the literature."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from ssltransfer.config.backbones.base import BackboneOptions
 
 
 class AlexNetOptions(BackboneOptions):
-    """What all AlexNets share: five convolutions and two fully-connected layers in a row."""
+    """Options of all AlexNets: five convolutions and two fully-connected layers.
 
+    Attributes:
+        channels: of the convolutions.
+    """
+
+    channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)
     base_layers: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
     top_layers: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
     patch_overrides: ClassVar[dict[str, int]] = {"stem_stride": 2}
@@ -25,19 +30,11 @@ class CaffeNet(AlexNetOptions):
 
     name: Literal["caffenet"] = "caffenet"
     reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
+    channels: ClassVar[tuple[int, ...]] = (96, 256, 384, 384, 256)
+    crop_pct: ClassVar[float] = 227 / 256
     dropout_before_classifier: ClassVar[bool] = True
     img_size: int = Field(227, ge=16, le=2048)
     bn: bool = Field(False, description="Batch normalization instead of LRN: not the papers', but learns in minutes.")
-
-    @property
-    def short_side(self) -> int:
-        """256 at 227."""
-        return round(self.img_size * 256 / 227)
-
-    @property
-    def has_batch_norm(self) -> bool:
-        """As was chosen."""
-        return self.bn
 
 
 class AlexNet(AlexNetOptions):
@@ -52,11 +49,7 @@ class AlexNetBN(AlexNetOptions):
 
     name: Literal["alexnet-bn"] = "alexnet-bn"
     reference: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
-
-    @property
-    def has_batch_norm(self) -> bool:
-        """Always."""
-        return True
+    always_bn: ClassVar[bool] = True
 
 
 class AlexNetDeepCluster(AlexNetOptions):
@@ -64,9 +57,6 @@ class AlexNetDeepCluster(AlexNetOptions):
 
     name: Literal["alexnet-deepcluster"] = "alexnet-deepcluster"
     reference: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
-    sobel: bool = Field(False, description="Sees the two Sobel gradients of the gray image, not its colors.")
-
-    @property
-    def has_batch_norm(self) -> bool:
-        """Always."""
-        return True
+    channels: ClassVar[tuple[int, ...]] = (96, 256, 384, 384, 256)
+    sobel: bool = Field(False, description="Input: the two Sobel gradients of the gray image instead of its colors.")
+    always_bn: ClassVar[bool] = True

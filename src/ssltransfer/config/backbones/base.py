@@ -1,4 +1,4 @@
-"""What may be said of every backbone, and what other stages may ask of its options without building it."""
+"""Options of all backbones, and the properties that other stages read without building the network."""
 
 from __future__ import annotations
 
@@ -9,79 +9,89 @@ from pydantic import Field
 
 from ssltransfer.config.base import Options
 
-_SHORT: dict[str, str | dict[bool, str]] = {
-    **{
-        "model": "{}",
-        "width_mult": "w{}",
-        "img_size": "{}px",
-        "stem_stride": "s{}",
-        "bn": "bn{:d}",
-        "vocabulary_size": "{}words",
-    },
-    **{"hog_cell": "cell{}", "output_stride": "os{}", "block4": {True: "block4", False: "no-block4"}},
-    **{"block4_stride": "b{}", "last_relu": {False: "no-last-relu"}, "embed_dim": "{}d"},
-    **{"norm_momentum": "m{}", "grad_checkpointing": {True: "grad-checkpointing"}, "sobel": {True: "sobel"}},
+# How an option that differs from its default shows in a baseline's name, in this order. A flag without {}: X or no-X.
+_SLUG_PARTS = {
+    "model": "{}",
+    "width_mult": "w{}",
+    "img_size": "{}px",
+    "stem_stride": "s{}",
+    "bn": "bn{:d}",
+    "vocabulary_size": "{}words",
+    "hog_cell": "cell{}",
+    "output_stride": "os{}",
+    "block4": "block4",
+    "block4_stride": "b{}",
+    "last_relu": "last-relu",
+    "embed_dim": "{}d",
+    "norm_momentum": "m{}",
+    "grad_checkpointing": "grad-checkpointing",
+    "sobel": "sobel",
 }
 
 
 class BackboneOptions(Options):
-    """What all backbones share.
-
-    `img_size` is the side of the square input in pixels; images are resized to short side `short_side` before the
-    crop, in the published proportion. `stem_stride` replaces the first convolution's stride, for small images.
+    """Options of all backbones.
 
     Attributes:
-        base_layers: names of the layers that a network without a classifier always has, in order.
-        top_layers: those that may be left off, after them.
-        flat_layers: those of `base_layers` that are vectors, not maps.
-        patch_overrides: options that a network for small tiles has in their place; its tensors are the same.
+        base_layers: names of the layers that the network always has, in order.
+        top_layers: names of the layers after them that it has with `include_top`: fc6 and fc7.
+        flat_layers: names of those `base_layers` whose features are vectors (B, C) and not maps (B, C, H, W).
+        patch_overrides: options for networks that see small tiles; their weights have the same shapes.
+        crop_pct: side of the center crop divided by the short side of the resized image (timm's word).
         pool5_kernel: kernel of the stride-2 pooling between the last map and a head; 0: no pooling.
-        is_feed_forward: each layer is one with weights, in a row, so that each has a scale of its own.
-        can_fuse_bn: each batch norm comes right after the convolution or fully-connected layer that it normalizes.
-        supports_layerwise_forward: a layer can be computed from the one before.
-        dropout_before_classifier: as the published network has it.
-        caffe_padding: an AlexNet, whose map Fast R-CNN aligns with the image by more padding.
+        is_network: has weights that can be trained.
+        is_feed_forward: every layer has exactly one module with weights, without shortcuts.
+        always_bn: has batch norms, without an option `bn`.
+        can_fuse_bn: each batch norm directly follows the convolution or linear layer that it normalizes.
+        supports_layerwise_forward: each layer is a function of the layer before.
+        supports_layer_mix: block3 can be a learned mix of its units (`ssltransfer.models.layer_mix`).
+        dropout_before_classifier: the published network has dropout there.
+        caffe_padding: Fast R-CNN pads the input so that the map is aligned with the image (AlexNets).
     """
 
     width_mult: float = Field(1.0, gt=0, le=16, description="Multiplies every layer's channels.")
-    img_size: int = Field(224, ge=16, le=2048, description="Side of the input in pixels.")
-    stem_stride: int | None = Field(None, ge=1, le=8, description="Stride of the first convolution.")
+    img_size: int = Field(224, ge=16, le=2048, description="Side of the square input in pixels.")
+    stem_stride: int | None = Field(None, ge=1, le=8, description="Stride of the first convolution, for small images.")
     base_layers: ClassVar[tuple[str, ...]] = ()
     top_layers: ClassVar[tuple[str, ...]] = ()
     flat_layers: ClassVar[tuple[str, ...]] = ()
     patch_overrides: ClassVar[Mapping[str, int]] = {}
+    crop_pct: ClassVar[float] = 224 / 256
     pool5_kernel: ClassVar[int] = 0
+    is_network: ClassVar[bool] = True
     is_feed_forward: ClassVar[bool] = False
+    always_bn: ClassVar[bool] = False
     can_fuse_bn: ClassVar[bool] = True
     supports_layerwise_forward: ClassVar[bool] = True
+    supports_layer_mix: ClassVar[bool] = False
     dropout_before_classifier: ClassVar[bool] = False
     caffe_padding: ClassVar[bool] = False
 
     @property
     def short_side(self) -> int:
-        """Short side in pixels before the crop: 256 for inputs of 224 and 227."""
-        return round(self.img_size * 8 / 7)
+        """Short side in pixels of the resized image before the center crop: 256 for inputs of 224."""
+        return round(self.img_size / self.crop_pct)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Named layers, in order."""
+        """All layer names, in order."""
         return (*self.base_layers, *self.top_layers)
 
     @property
     def spatial_layers(self) -> tuple[str, ...]:
-        """Layers that are maps, in order; the last one is what heads read that want places."""
+        """Names of the layers whose features are maps, in order."""
         return tuple(name for name in self.base_layers if name not in self.flat_layers)
 
     @property
     def embedding_layer(self) -> str | None:
-        """The vector with which a network ends that always has one (its logits would be linear in it), or None."""
+        """The last of `base_layers` if it is a vector (the logits are linear in it), or None."""
         last = self.base_layers[-1]
         return last if last in self.flat_layers else None
 
     @property
     def has_batch_norm(self) -> bool:
-        """Whether it has batch norms that could be folded into its weights."""
-        return False
+        """Whether the network has batch norms."""
+        return bool(getattr(self, "bn", self.always_bn))
 
     @property
     def supports_data_init(self) -> bool:
@@ -90,11 +100,23 @@ class BackboneOptions(Options):
 
     @property
     def slug(self) -> str:
-        """A short name for controls: the backbone's name and what differs from its defaults (caffenet-w0.25-64px)."""
+        """A short name for baselines: the backbone's name and all options but defaults (caffenet-w0.25-64px)."""
         differing = self.model_dump(exclude_defaults=True)
-        return "-".join([self.name, *(_said(key, differing[key]) for key in _SHORT if key in differing)])
+        return "-".join([self.name, *(_slug_part(key, differing[key]) for key in _SLUG_PARTS if key in differing)])
 
 
-def _said(key: str, value: Any) -> str:
-    short = _SHORT[key]
-    return short.format(value) if isinstance(short, str) else short[value]
+class BatchNormOptions(BackboneOptions):
+    """Networks published in TensorFlow: batch norms with eps 1e-3 and slow running statistics."""
+
+    norm_momentum: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Weight of a batch in running statistics (TensorFlow's .99); use more for short runs.",
+    )
+    always_bn: ClassVar[bool] = True
+
+
+def _slug_part(key: str, value: Any) -> str:
+    part = _SLUG_PARTS[key]
+    return f"no-{part}" if value is False and "{" not in part else part.format(value)

@@ -1,4 +1,4 @@
-"""Networks of other libraries, by their names there."""
+"""Networks of torchvision and timm, by their names there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ssltransfer.config.backbones.base import BackboneOptions
 
 
 class LibraryModel(BackboneOptions):
-    """What networks of other libraries share: any modules of theirs as layers, and `pool`, what the classifier reads.
+    """Options of networks of other libraries: any of their modules as layers, and `pool`, the classifier's input.
 
-    Published weights are never fetched: a network starts afresh, or is filled from a file by the task `imported`.
+    Published weights are not downloaded: a network starts from random weights, or from a file by the task `imported`.
     """
 
     model: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Its name in the library.")
@@ -25,25 +25,25 @@ class LibraryModel(BackboneOptions):
 
     @property
     def base_layers(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The `return_nodes` in the order given, and `pool`."""
+        """`return_nodes`, and `pool`."""
         return (*self.return_nodes, "pool")
 
     @field_validator("return_nodes")
     @classmethod
-    def _distinct(cls, return_nodes: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_unique(cls, return_nodes: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(return_nodes)) < len(return_nodes) or "pool" in return_nodes:
-            raise ValueError("name each module once; `pool`, what the classifier reads, is there by itself")
+            raise ValueError("name each module once; `pool`, the classifier's input, is always a layer")
         return return_nodes
 
     @model_validator(mode="after")
-    def _identity(self) -> LibraryModel:
+    def _check_unchanged(self) -> LibraryModel:
         if self.width_mult != 1 or self.stem_stride is not None:
             raise ValueError(f"networks of {self.name} have no width_mult and no stem_stride; remove them")
         return self
 
     @property
     def slug(self) -> str:
-        """With `return_nodes`, which baselines of equal networks may differ in."""
+        """With `return_nodes`, in which baselines of equal networks may differ."""
         return "-".join([super().slug, *self.return_nodes])
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ssltransfer.config.base import NameFile, Options, Spec
 from ssltransfer.config.formats import TargetKind
+from ssltransfer.config.schedule import Schedule
 
 
 class Pool(Spec):
@@ -36,7 +37,6 @@ class ProtocolOptions(Options):
     """The base class of protocol options.
 
     Attributes:
-        module: module in protocols/ that implements it.
         input_kind: what it reads: a model and images, or features of the features stage.
         needs_train: whether it needs a training set.
         label_type, targets: annotations that every image must have.
@@ -46,7 +46,6 @@ class ProtocolOptions(Options):
         lower_is_better: metrics of which smaller values are better.
     """
 
-    module: ClassVar[str] = ""
     input_kind: ClassVar[Literal["model", "features"]] = "model"
     needs_train: ClassVar[bool] = True
     label_type: ClassVar[Literal["single", "multi"] | None] = "single"
@@ -58,8 +57,14 @@ class ProtocolOptions(Options):
     units: ClassVar[Mapping[str, str]] = {}
 
 
-class FineTuning(ProtocolOptions):
-    """What protocols share that train the model itself further; what is done to it before."""
+class TrainedProtocol(ProtocolOptions):
+    """A protocol that trains a task on images."""
+
+    schedule: Schedule
+
+
+class FineTuning(TrainedProtocol):
+    """A protocol that fine-tunes the model, which may be changed before."""
 
     finetunes: ClassVar[bool] = True
     fuse_bn: bool = Field(

@@ -8,15 +8,14 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.config.protocols.base import LASSO, ProtocolOptions
+from ssltransfer.config.protocols.base import LASSO, TrainedProtocol
 from ssltransfer.config.schedule import Schedule
 
 
-class Depth(ProtocolOptions):
+class Depth(TrainedProtocol):
     """Depth of rooms by fine-tuning with up-projections: pixels within a factor of 1.25, mean and relative error."""
 
     name: Literal["depth"] = "depth"
-    module: ClassVar[str] = "depth"
     reference: ClassVar[str] = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
     label_type: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "depth"

@@ -7,14 +7,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.config.protocols.base import LASSO, ProtocolOptions
+from ssltransfer.config.protocols.base import LASSO, TrainedProtocol
 from ssltransfer.config.schedule import Schedule
 
 Side = Annotated[int, Field(ge=16)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Detection(ProtocolOptions):
+class Detection(TrainedProtocol):
     """What detectors share; sides are in pixels, overlaps intersection over union."""
 
     label_type: ClassVar[Literal["single", "multi"] | None] = None
@@ -33,7 +33,6 @@ class Detection(ProtocolOptions):
     nms_thresh: Share = Field(0.3, description="Overlap above which the lesser of two detections of a class goes.")
     score_thresh: Share = Field(0.05, description="Detections of a lower score are dropped.")
     detections_per_img: int = Field(100, ge=1, description="Detections kept of a image.")
-    schedule: Schedule
 
     @model_validator(mode="after")
     def _ordered(self) -> Detection:
@@ -49,7 +48,6 @@ class FastRcnn(Detection):
     """VOC07 detection: Fast R-CNN on proposals made beforehand, mean average precision."""
 
     name: Literal["fast-rcnn"] = "fast-rcnn"
-    module: ClassVar[str] = "fast_rcnn"
     version: ClassVar[int] = 2
     reference: ClassVar[str] = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
     proposals: Literal["selective-search", "grid"] | tuple[str, ...] = Field(
@@ -77,7 +75,6 @@ class FasterRcnn(Detection):
     """VOC07 detection: Faster R-CNN on block3 and block4, mean average precision."""
 
     name: Literal["faster-rcnn"] = "faster-rcnn"
-    module: ClassVar[str] = "faster_rcnn"
     version: ClassVar[int] = 2
     reference: ClassVar[str] = "Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b"
     min_size: tuple[Side, ...] = Field((480, 576, 688, 864), min_length=1)

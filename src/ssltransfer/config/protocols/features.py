@@ -13,7 +13,6 @@ class Knn(FeatureProtocol):
     """Nearest neighbor by cosine on cached features (k = 1), or a vote of several."""
 
     name: Literal["knn"] = "knn"
-    module: ClassVar[str] = "knn"
     reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int = Field(1, ge=1, description="More than 1: majority vote, ties to the nearest.")
     temperature: float | None = Field(
@@ -25,7 +24,6 @@ class ClusterAlignment(FeatureProtocol):
     """k-means on training features, clusters matched to classes by the Hungarian method."""
 
     name: Literal["cluster-alignment"] = "cluster-alignment"
-    module: ClassVar[str] = "cluster_alignment"
     reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int | None = Field(None, ge=2, description="Default: the number of classes (ImageNet: 1000).")
     max_iter: int = Field(20, ge=1)
@@ -38,7 +36,6 @@ class LogReg(FeatureProtocol):
     """L2-regularized logistic regression by L-BFGS on cached features."""
 
     name: Literal["logreg"] = "logreg"
-    module: ClassVar[str] = "logreg"
     version: ClassVar[int] = 2
     reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
     l2: L2 | Annotated[tuple[L2, ...], Field(min_length=1)] | None = Field(
@@ -54,7 +51,6 @@ class Retrieval(FeatureProtocol):
     """Images of the same class among the nearest of the test set itself: recall at K."""
 
     name: Literal["retrieval"] = "retrieval"
-    module: ClassVar[str] = "retrieval"
     reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     needs_train: ClassVar[bool] = False
     primary_metric: ClassVar[str] = "r@1"

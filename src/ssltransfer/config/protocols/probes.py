@@ -14,16 +14,15 @@ from ssltransfer.config.protocols.base import (
     POOL,
     LabelSubset,
     Pool,
-    ProtocolOptions,
+    TrainedProtocol,
 )
 from ssltransfer.config.schedule import Schedule
 
 
-class LinearProbePerLayer(ProtocolOptions):
+class LinearProbePerLayer(TrainedProtocol):
     """Linear classifier on each frozen convolutional layer, all layers in one pass."""
 
     name: Literal["linear-probe-per-layer"] = "linear-probe-per-layer"
-    module: ClassVar[str] = "linear_probe_per_layer"
     reference: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
     primary_metric: ClassVar[str] = "best"
     layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the backbone.")
@@ -35,11 +34,10 @@ class LinearProbePerLayer(ProtocolOptions):
     )
 
 
-class FinetuneFromLayer(ProtocolOptions):
+class FinetuneFromLayer(TrainedProtocol):
     """The network up to each convolutional layer frozen, the rest started afresh and trained with labels."""
 
     name: Literal["finetune-from-layer"] = "finetune-from-layer"
-    module: ClassVar[str] = "finetune_from_layer"
     reference: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
     finetunes: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "best"
@@ -53,10 +51,9 @@ class FinetuneFromLayer(ProtocolOptions):
     )
 
 
-class ProbeOptions(ProtocolOptions):
+class ProbeOptions(TrainedProtocol):
     """What classifiers share that are trained by gradient descent on one frozen layer, of augmented images."""
 
-    module: ClassVar[str] = "probes"
     layer: str | None = Field(None, description=LAYER)
     pool: Pool | None = Field(None, description=POOL)
     patches: bool = Field(False, description=PATCHES)
@@ -83,7 +80,6 @@ class ProbeOptions(ProtocolOptions):
         description="The penalty of `logreg`, 100 / (M C) ||W||^2 for M dimensions and C classes, on all weights, "
         "instead of the schedule's weight decay.",
     )
-    schedule: Schedule
 
     @model_validator(mode="after")
     def _hidden_drops(self) -> ProbeOptions:

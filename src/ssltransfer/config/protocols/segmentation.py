@@ -15,7 +15,6 @@ class Segmentation(FineTuning):
     """FCN-32s on any backbone, fine-tuned: mean intersection over union of the classes and the background."""
 
     name: Literal["segmentation"] = "segmentation"
-    module: ClassVar[str] = "segmentation"
     reference: ClassVar[str] = "Long, Shelhamer & Darrell 2015, voc-fcn-alexnet; protocols 4.3"
     label_type: ClassVar[Literal["single", "multi"] | None] = None
     targets: ClassVar[TargetKind | None] = "masks"

@@ -14,7 +14,6 @@ class VocClassification(FineTuning):
     """VOC07 classification by fine-tuning: mean average precision over 20 classes."""
 
     name: Literal["voc-classification"] = "voc-classification"
-    module: ClassVar[str] = "voc_classification"
     reference: ClassVar[str] = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
     label_type: ClassVar[Literal["single", "multi"]] = "multi"
     primary_metric: ClassVar[str] = "map"

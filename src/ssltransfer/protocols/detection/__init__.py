@@ -1,1 +1,1 @@
-"""What Fast and Faster R-CNN share: boxes, views, proposals, the detector and how it is scored."""
+"""Shared parts of Fast and Faster R-CNN."""

@@ -96,8 +96,3 @@ def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     inside = (np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])).clip(min=0).prod(1)
     areas = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1)
     return inside / (areas - inside)
-
-
-def mean_of(found: Sequence[float | None]) -> float:
-    """Mean over the classes that are there."""
-    return float(np.mean([ap for ap in found if ap is not None]))

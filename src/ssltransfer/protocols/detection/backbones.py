@@ -1,4 +1,4 @@
-"""Backbones as detectors use them: a map of the whole image, and a vector for a region of it."""
+"""Backbones of detectors: a map of the whole image, and a vector for each RoI."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.detection.proposals import grid
 
-CALIBRATION_ROIS = 64  # of a image, for the norms of a region's layers
+CALIBRATION_ROIS = 64  # per image, for the batch norms of layers after RoI pooling
 
 
 class DetectorBackbone(nn.Module, ABC):
-    """A backbone that was cut in two.
+    """A backbone that is split at a layer: RoIs are pooled from its map.
 
     Attributes:
-        backbone: the first part; `layer` its last layer, whose map regions are cut from.
-        layer: see above.
-        stride: pixels of the image to one of the map.
+        backbone: the part up to `layer`.
+        layer: the layer whose map RoIs are pooled from.
+        stride: pixels of the image per pixel of the map.
         channels: of the map.
-        side: of a region's map.
-        dims: of a region's vector.
+        side: of a pooled RoI.
+        dims: of a RoI's vector.
     """
 
     def __init__(self, backbone: Backbone, layer: str, side: int, pooling: Literal["pool", "align"]):
@@ -47,9 +47,9 @@ class DetectorBackbone(nn.Module, ABC):
         return found
 
     def roi_features(self, maps: Tensor, boxes: Tensor, owners: Tensor) -> Tensor:
-        """Cut out of maps (B, C, h, w): boxes float (N, 4) in pixels of images owners int64 (N,) -> (N, dims)."""
+        """Pool RoIs, float (N, 4) in pixels of the images `owners` int64 (N,), from maps (B, C, h, w) -> (N, dims)."""
         if self.pooling == "pool":
-            # Caffe's layer counts both corners in.
+            # Caffe's corners are inclusive.
             boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - 1], dim=1)
         rows = torch.cat([owners[:, None].to(boxes), boxes], dim=1)
         scale = 1 / self.stride
@@ -64,14 +64,14 @@ class DetectorBackbone(nn.Module, ABC):
         """(N, C, side, side) -> (N, dims)."""
 
     def train(self, mode: bool = True) -> DetectorBackbone:
-        """Batch norms stay in evaluation mode: two images are too few to be normalized by."""
+        """Batch norms stay in evaluation mode: two images are too few for statistics."""
         super().train(mode)
         for norm in norms_of(self):
             norm.eval()
         return self
 
     def freeze(self, layers: int) -> None:
-        """Keep the weights of the first layers, and those of all batch norms (their scale and shift too).
+        """Freeze the first layers, and all batch norms with their scale and shift.
 
         Raises:
             LayerError: the map has fewer layers.
@@ -85,11 +85,10 @@ class DetectorBackbone(nn.Module, ABC):
 
 
 class FcBackbone(DetectorBackbone):
-    """Last convolution, RoI pooling to the side that fc6 wants, fc6 and fc7 with dropout after each (Girshick 2015).
+    """Last convolution, RoI pooling to the input side of fc6, then fc6 and fc7 with dropout (Girshick 2015).
 
-    For CaffeNet and AlexNet conv1 is padded by 5 and each pooling by 1, so that pixel i of the map has its middle at
-    16 i (fast-rcnn's CaffeNet); the weights are the same. Side 6 for these, 7 for VGG16; a backbone for smaller images
-    has a smaller one.
+    In CaffeNet and AlexNet conv1 is padded by 5 and each pooling by 1, so that pixel i of the map is centered at 16 i
+    (fast-rcnn's CaffeNet). The side is 6 for these, 7 for VGG16, and smaller for backbones of smaller images.
     """
 
     def __init__(
@@ -104,11 +103,11 @@ class FcBackbone(DetectorBackbone):
         backbone = build_backbone(options, include_top=False)
         given = model.backbone.state_dict()
         backbone.load_state_dict({name: given[name] for name in backbone.state_dict()})
-        # Fresh ones are Kaiming's, as everywhere here.
+        # New layers have Kaiming's initialization, as everywhere.
         whole = build_backbone(options, include_top=True, seed=seed_of(seed, "fc"))
         if not reinit_fc:
             whole.load_state_dict(given, strict=False)
-        # As all norms of a detector, those of fc6 and fc7 stay as they are.
+        # Norms of fc6 and fc7 are frozen like all norms of a detector.
         fuse_conv_bn(whole, linear_only=True)
         first, second = (module for module in whole.modules() if isinstance(module, nn.Linear))
         _pad(backbone)
@@ -127,8 +126,8 @@ class FcBackbone(DetectorBackbone):
 class Res5Backbone(DetectorBackbone):
     """Map of block3, RoI pooling to 14 x 14, block4 on each region and the average (He et al. 2016, on VOC).
 
-    A backbone without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the map is a mix
-    of block3's units, whose norm has seen no image yet, and block4 reads that.
+    A backbone without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the map is a
+    mix of block3's units, whose norm has seen no image yet, and block4 reads that.
 
     Raises:
         LayerError: the backbone has no such blocks, or no units to mix.
@@ -158,7 +157,7 @@ class Res5Backbone(DetectorBackbone):
 def _with_block4(model: PretrainedModel, seed: int) -> Backbone:
     """The backbone up to block4."""
     options, given = model.backbone.options, model.backbone.state_dict()
-    # A block4 where there was none, and stride 16 where block3 was dilated: the weights are the same.
+    # The weights fit: a missing block4 is initialized, and dilation does not change shapes.
     wanted = {"block4": True, "output_stride": 16}
     options = options.model_copy(
         update={name: wanted[name] for name in wanted.keys() & type(options).model_fields.keys()}
@@ -174,7 +173,7 @@ def _with_block4(model: PretrainedModel, seed: int) -> Backbone:
 
 
 def _pad(backbone: Backbone) -> None:
-    """Widen the edges of an AlexNet's convolutions so that its map is aligned with the image."""
+    """Pad an AlexNet so that its map is aligned with the image."""
     if backbone.options.caffe_padding:
         stem = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
         stem.padding = (5, 5)
@@ -185,7 +184,7 @@ def _pad(backbone: Backbone) -> None:
 
 @torch.no_grad()
 def _map_of(backbone: Backbone, layer: str, size: int) -> Tensor:
-    """The layer of a black image."""
+    """The map of a black image."""
     was = backbone.training
     found: Tensor = backbone.eval()(torch.zeros(1, 3, size, size), [layer])[layer]
     backbone.train(was)
@@ -193,7 +192,7 @@ def _map_of(backbone: Backbone, layer: str, size: int) -> Tensor:
 
 
 def _below(backbone: Backbone, layer: str) -> list[nn.Parameter]:
-    """Parameters that decide what a layer gives: those that its gradient reaches."""
+    """Parameters that the output of a layer depends on: those with a gradient."""
     parameters = list(backbone.parameters())
     with torch.enable_grad():
         out = backbone.eval()(torch.zeros(1, 3, 64, 64), [layer])[layer].sum()
@@ -208,14 +207,14 @@ def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def calibrate_bn(body: DetectorBackbone, images: Iterable[Tensor]) -> int:
-    """Give batch norms that have seen no image yet the statistics of these; how many there were.
+    """Set the statistics of batch norms that were never trained from some images. Returns the number of these norms.
 
-    Norms keep their statistics while a detector learns. Those of a random network, or of a fresh block4, would be mean
-    0 and variance 1, and activations would double with every residual unit. [chosen]
+    Norms are frozen while a detector trains. Those of a random network or of a new block4 have mean 0 and variance 1,
+    with which activations would double in every residual unit. [chosen]
 
     Args:
         body: changed in place.
-        images: prepared ones, float (1, 3, H, W) each.
+        images: preprocessed, float (1, 3, H, W) each.
     """
     new = [norm for norm in norms_of(body) if _untouched(norm)]
     if not new:

@@ -1,4 +1,4 @@
-"""Images as detectors see them: whole, at a short side, with boxes that follow; and how a batch of them is made."""
+"""Transforms of detectors: whole images at a short side, with their boxes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.data.targets import Boxes, read_target
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.protocols.detection.boxes import Sampling
+from ssltransfer.protocols.detection.boxes import RoiSampler
 
-NOTHING = -1
-"""Class, or label, of a row that fills up a batch."""
+NO_OBJECT = -1
+"""Class or label of a row that pads a batch."""
 
 
-def fitted(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
-    """Height and width with this short side, or less where the long one would pass `longest`; aspect kept."""
-    factor = min(short / min(height, width), longest / max(height, width))
+def fitted(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
+    """Height and width with this short side, or less if the long side would exceed `max_size`; the aspect is kept."""
+    factor = min(min_size / min(height, width), max_size / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def objects_of(index: Index, sample: int) -> Boxes:
-    """The objects of a image that are not difficult: those that are learnt (py-faster-rcnn leaves difficult ones).
+    """The objects of an image that are not difficult; py-faster-rcnn trains on these only.
 
     Raises:
         ArtifactError: they cannot be read.
@@ -41,96 +41,92 @@ def objects_of(index: Index, sample: int) -> Boxes:
 
 
 @dataclass(frozen=True)
-class TrainingView(Transform):
-    """A image at a random scale, mirrored half the time, with `boxes` (N, 4) and `classes` (N,) of its objects.
+class DetectionTransform(Transform):
+    """An image at a random scale, flipped half the time, with `boxes` (N, 4) and `classes` (N,) of its objects.
 
-    fast-rcnn and py-faster-rcnn show each image both ways round in every pass instead.
+    fast-rcnn and py-faster-rcnn show each image in both orientations in every epoch instead.
     """
 
-    padding: ClassVar[Mapping[str, float]] = {"boxes": 0.0, "classes": NOTHING}
-    scales: Sequence[int]
+    padding: ClassVar[Mapping[str, float]] = {"boxes": 0.0, "classes": NO_OBJECT}
+    min_size: Sequence[int]
     max_size: int
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """See the class."""
-        view, _ = self.placed(index, sample, image, rng)
-        return view
+        return self.resized(index, sample, image, rng)[0]
 
-    def placed(self, index: Index, sample: int, image: Tensor, rng: Random) -> tuple[dict[str, Tensor], Placement]:
-        """The view, and where objects of the image are in it."""
+    def resized(self, index: Index, sample: int, image: Tensor, rng: Random) -> tuple[dict[str, Tensor], BoxTransform]:
+        """The result, and the mapping of boxes of the image."""
         objects = objects_of(index, sample)
-        height, width = fitted(image.shape[-2], image.shape[-1], rng.choice(self.scales), self.max_size)
-        where = Placement(width / image.shape[-1], height / image.shape[-2], width, rng.random() < 0.5)
+        height, width = fitted(image.shape[-2], image.shape[-1], rng.choice(self.min_size), self.max_size)
+        move = BoxTransform(width / image.shape[-1], height / image.shape[-2], width, rng.random() < 0.5)
         view = resize(image, height, width)
         return {
-            "image": view.flip(-1) if where.mirrored else view,
-            "boxes": where(torch.from_numpy(objects.corners)),
+            "image": view.flip(-1) if move.flipped else view,
+            "boxes": move(torch.from_numpy(objects.corners)),
             "classes": torch.from_numpy(objects.classes),
-        }, where
+        }, move
 
 
 @dataclass(frozen=True)
-class Placement:
-    """From pixels of a image to those of its view."""
+class BoxTransform:
+    """Moves boxes from pixels of the original image to those of the resized and possibly flipped one."""
 
-    across: float
-    down: float
+    scale_x: float
+    scale_y: float
     width: int
-    mirrored: bool
+    flipped: bool
 
     def __call__(self, boxes: Tensor) -> Tensor:
         """float (N, 4) -> float (N, 4)."""
-        boxes = boxes * boxes.new_tensor([self.across, self.down, self.across, self.down])
-        if self.mirrored:
+        boxes = boxes * boxes.new_tensor([self.scale_x, self.scale_y] * 2)
+        if self.flipped:
             left, top, right, bottom = boxes.unbind(-1)
             boxes = torch.stack([self.width - right, top, self.width - left, bottom], dim=-1)
         return boxes
 
 
 @dataclass(frozen=True)
-class RegionView(TrainingView):
-    """The same, with regions drawn from proposals instead of the objects.
+class RoiTransform(DetectionTransform):
+    """Like `DetectionTransform`, with RoIs sampled from proposals instead of the objects.
 
-    `regions` (R, 4), `labels` (R,) as `Sampling` draws them, `shown` (R, 4) the object at each. The drawing is seeded
-    by the image's own random numbers, as everything that the loader draws.
+    `rois` (R, 4), `labels` (R,) and `matched_boxes` (R, 4) as `RoiSampler` returns them.
     """
 
-    padding: ClassVar[Mapping[str, float]] = {"regions": 0.0, "labels": NOTHING, "shown": 0.0}
+    padding: ClassVar[Mapping[str, float]] = {"rois": 0.0, "labels": NO_OBJECT, "matched_boxes": 0.0}
     proposals: Sequence[np.ndarray]
-    sampling: Sampling
+    roi_sampler: RoiSampler
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """See the class."""
-        view, where = self.placed(index, sample, image, rng)
+        view, move = self.resized(index, sample, image, rng)
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        proposals = where(torch.from_numpy(self.proposals[sample]))
-        regions, labels, shown = self.sampling(proposals, view["boxes"], view["classes"], generator)
-        return {"image": view["image"], "regions": regions, "labels": labels, "shown": shown}
+        proposals = move(torch.from_numpy(self.proposals[sample]))
+        rois, labels, matched = self.roi_sampler(proposals, view["boxes"], view["classes"], generator)
+        return {"image": view["image"], "rois": rois, "labels": labels, "matched_boxes": matched}
 
 
 @dataclass(frozen=True)
-class TestView(Transform):
-    """A image at one or several short sides: `image` the first, `scale-1`, ... the others."""
+class MultiScaleTransform(Transform):
+    """An image at one or several sizes: `image` is the first, `scale-1`, ... are the others.
 
-    __test__: ClassVar[bool] = False  # no class of tests
+    Attributes:
+        sizes: (min_size, max_size) of each.
+    """
+
     padding: ClassVar[Mapping[str, float]] = {}
-    scales: Sequence[tuple[int, int]]
+    sizes: Sequence[tuple[int, int]]
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
-        """See the class; `scales` are pairs of short side and longest side."""
-        views = [
-            resize(image, *fitted(image.shape[-2], image.shape[-1], short, longest)) for short, longest in self.scales
-        ]
-        return {"image": views[0], **{f"scale-{place}": view for place, view in enumerate(views[1:], 1)}}
+        """See the class."""
+        views = [resize(image, *fitted(image.shape[-2], image.shape[-1], *size)) for size in self.sizes]
+        return {"image": views[0], **{f"scale-{number}": view for number, view in enumerate(views[1:], 1)}}
 
 
-def preprocess_image(image: Tensor, rule: Normalize, multiple: int = 1) -> Tensor:
-    """float32 (1, 3, H, W), a image normalized by itself, zeros beyond its edges as Caffe's blobs have them.
+def preprocess_image(image: Tensor, normalization: Normalize, multiple: int = 1) -> Tensor:
+    """Normalize an image and pad it with zeros at its ends: uint8 (1, 3, h, w) -> float32 (1, 3, H, W).
 
-    Args:
-        image: uint8 (1, 3, h, w).
-        rule: of the network.
-        multiple: H and W are the least multiples that hold the image.
+    H and W are multiples of `multiple`. Padding after the normalization is what Caffe does.
     """
     height, width = image.shape[-2:]
-    return F.pad(normalize(image, rule), (0, -width % multiple, 0, -height % multiple))
+    return F.pad(normalize(image, normalization), (0, -width % multiple, 0, -height % multiple))

@@ -1,4 +1,4 @@
-"""Cluster classification (Noroozi et al. 2018, section 3): learn which cluster each image belongs to."""
+"""Cluster classification (Noroozi et al. 2018, section 3): classify images by their cluster."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ def cluster_classification(given: StudentInputs) -> Classifier:
     sizes = np.bincount(given.index.labels, minlength=clusters)
     used = int((sizes > 0).sum())
     if used < 2:
-        raise ArtifactError(
-            f"{given.spec.data}: all images lie in one cluster, there is nothing to learn; cluster with another k."
-        )
+        raise ArtifactError(f"{given.spec.data}: all images are in one cluster; cluster with another k.")
     print(f"{clusters} clusters, {used} with images, {sizes.max()} images in the largest", flush=True)
     return Classifier(given.spec, clusters)

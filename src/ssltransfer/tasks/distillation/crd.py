@@ -20,71 +20,68 @@ EPSILON = 1e-7
 
 @STUDENT_METHODS.register(Crd)
 class CrdTask(DistillationTask):
-    """Each side, in a small common space, tells what the other said of this image from what it said of others.
+    """Noise-contrastive estimation in both directions: each side's embedding against a memory bank of the other's.
 
     Released RepDistiller crd/{criterion,memory}.py without the supervised term (protocols 3.4): linear embeddings of
-    both sides, of unit length; a memory of what each side said of every image; noise-contrastive estimation whose
-    constant is estimated by the first batch. Memories follow after the update, so that micro-batches and devices do not
-    change them. Validation images have no place in the memories: their positive is what the other side says now.
+    both sides, L2-normalized; a memory bank per side with an embedding of every training image; a normalization
+    constant per side, which the first batch estimates. The memory banks are updated after the step, so that
+    micro-batches and devices do not change them. Validation images are not in the memory banks: their positive is the
+    other side's current embedding.
 
-    Its memories are a part of the checkpoint: 2 x images x dims floats.
+    The checkpoint contains the memory banks: 2 x images x embed_dim floats.
     """
 
     def __init__(self, given: StudentInputs):
         super().__init__(given)
         assert isinstance(self.method, Crd)
-        self.options, n, dims = self.method, len(given.index), self.method.embed_dim
+        self.options, n, dim = self.method, len(given.index), self.method.embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(given.spec.seed + 1)
-            self.student_head, self.teacher_head = nn.Linear(self.student_dim, dims), nn.Linear(self.teacher_dim, dims)
-            bound = math.sqrt(3 / dims)
+            self.student_head, self.teacher_head = nn.Linear(self.student_dim, dim), nn.Linear(self.teacher_dim, dim)
+            bound = math.sqrt(3 / dim)
             for name in ("student_memory", "teacher_memory"):
-                self.register_buffer(name, torch.empty(n, dims).uniform_(-bound, bound))
-        # Constants of the two sides (student, teacher); 0: not estimated yet.
-        self.register_buffer("constants", torch.zeros(2))
+                self.register_buffer(name, torch.empty(n, dim).uniform_(-bound, bound))
+        self.register_buffer("constants", torch.zeros(2))  # student, teacher; 0: not estimated yet
         negatives = self.options.num_negatives
         self.chance_loss = 2 * (math.log1p(negatives) + negatives * math.log1p(1 / negatives))
-        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []  # of the micro-batches of this step
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """The noise-contrastive losses of both sides, a mean over the batch."""
+        """Sum of the contrastive losses of both sides, averaged over the batch."""
         views = self.views(batch, rng)
         teacher = F.normalize(self.teacher_head(self.teacher_features(batch, views)).float(), dim=1)
         student = F.normalize(self.student_head(self.student_features(views)).float(), dim=1)
         memories: tuple[Tensor, Tensor] = (self.teacher_memory, self.student_memory)  # type: ignore[assignment]
         n = len(memories[0])
-        others = rng.integers("negatives", self.options.num_negatives, n)
+        negatives = rng.integers("negatives", self.options.num_negatives, n)
         with torch.autocast(views.device.type, enabled=False):
             scores = []
-            for mine, memory, now in ((student, memories[0], teacher), (teacher, memories[1], student)):
-                own = memory[batch.ids] if self.training else now.detach()
-                rows = torch.cat([own[:, None], memory[others]], dim=1)
-                scores.append(torch.exp(torch.einsum("bd,bkd->bk", mine, rows) / self.options.temperature))
-            constants = self._estimated(scores, n)
-            loss = sum(
-                (contrast(score / constant, n) for score, constant in zip(scores, constants, strict=True)),
-                start=torch.zeros((), device=views.device),
-            )
+            for anchor, memory, current in ((student, memories[0], teacher), (teacher, memories[1], student)):
+                positive = memory[batch.ids] if self.training else current.detach()
+                rows = torch.cat([positive[:, None], memory[negatives]], dim=1)
+                scores.append(torch.exp(torch.einsum("bd,bkd->bk", anchor, rows) / self.options.temperature))
+            constants = self._normalization_constants(scores, n)
+            losses = [contrast(score / constant, n) for score, constant in zip(scores, constants, strict=True)]
         if self.training:
             self._pending.append((batch.ids, student.detach(), teacher.detach()))
-        return {"loss": loss}
+        return {"loss": torch.stack(losses).sum()}
 
     @torch.no_grad()
-    def _estimated(self, scores: list[Tensor], n: int) -> Tensor:
-        """Constants that make a score a probability among n; those of the first batch stay."""
+    def _normalization_constants(self, scores: list[Tensor], n: int) -> Tensor:
+        """Constants that turn scores into probabilities over n images; those of the first batch are kept."""
         constants: Tensor = self.constants  # type: ignore[assignment]
+        estimate = torch.stack([score.mean() for score in scores]) * n
         if not self.training or constants[0] > 0:
-            return torch.where(constants > 0, constants, torch.stack([score.mean() for score in scores]) * n)
-        found = torch.stack([score.mean() for score in scores]) * n
+            return torch.where(constants > 0, constants, estimate)
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(found)
-            found /= dist.get_world_size()
-        constants.copy_(found)
+            dist.all_reduce(estimate)
+            estimate /= dist.get_world_size()
+        constants.copy_(estimate)
         return constants
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Let the memories follow what was said."""
+        """Update the memory banks with the new embeddings."""
         ids, student, teacher = (concat_all_gather(torch.cat(parts)) for parts in zip(*self._pending, strict=True))
         self._pending = []
         momentum = self.options.momentum
@@ -94,11 +91,11 @@ class CrdTask(DistillationTask):
 
 
 def contrast(probabilities: Tensor, n: int) -> Tensor:
-    """-log D(positive) - sum log(1 - D(negative)) with D(p) = p / (p + m / n), a mean over the batch.
+    """-log D(positive) - sum log(1 - D(negative)) with D(p) = p / (p + m / n), averaged over the batch.
 
     Args:
-        probabilities: (B, 1 + m), the positive first.
-        n: images among which negatives are drawn.
+        probabilities: (B, 1 + m), the positive first, then m negatives.
+        n: number of images that negatives are drawn from.
     """
     noise = (probabilities.shape[1] - 1) / n
     positive = torch.log(probabilities[:, 0] / (probabilities[:, 0] + noise + EPSILON))

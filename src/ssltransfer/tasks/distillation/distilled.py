@@ -1,4 +1,4 @@
-"""A student without labels: what all methods share that learn from the features of a teacher."""
+"""What the distillation methods share: a teacher, online or with stored features."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import read_model
 from ssltransfer.tasks.student import StudentInputs, StudentTask
 
-IMAGES = 256  # of which chance is estimated
+CHANCE_IMAGES = 256  # training images on which chance-level losses are estimated
 
 
 class DistillationTask(StudentTask):
-    """A fresh backbone that sees views of images, and what a teacher says of the same images.
+    """A fresh backbone, and a teacher's features of the same images.
 
-    A live teacher sees the very view that the student sees, under its own normalization, resized where its input has
-    another size. A cached one was asked once about the central crop of each whole image (protocols 3.3); its answers
-    are read by the loader's workers.
+    The default is an online teacher, which gets the same view as the student, under its own normalization and resized
+    to its own input size. With `precompute_teacher` the loader's workers read features of the central crop of each
+    whole image from a feature store (protocols 3.3).
 
     Attributes:
-        layer: of the student, that is taught; of a map, the average over its places.
-        student_dim: length of the student's vector.
-        teacher_dim: length of the teacher's.
+        layer: of the student, whose features learn; maps are averaged over their locations.
+        student_dim, teacher_dim: dimensions of the features.
 
     Raises:
         LayerError: the teacher or the student has no such layer.
-        ArtifactError: the teacher, or what it said, cannot be read or belongs to other images.
+        ArtifactError: the teacher or its features cannot be read, or the features belong to other images.
     """
 
     def __init__(self, given: StudentInputs):
@@ -57,15 +56,13 @@ class DistillationTask(StudentTask):
             )
         self.student_dim = shapes[self.layer][0]
         self._online: OnlineTeacher | None = None
-        self._said: dict[bool, FeatureStore] = {}
+        self._stores: dict[bool, FeatureStore] = {}  # by "training"
         if given.features:
-            for training, manifest, index in (
-                (True, given.features, given.index),
-                (False, given.val_features, given.val),
-            ):
+            sources = {True: (given.features, given.index), False: (given.val_features, given.val)}
+            for training, (manifest, index) in sources.items():
                 if manifest and index:
-                    self._said[training] = open_features(manifest, index=index.fingerprint)[0]
-            self.teacher_dim = self._said[True].shape[1]
+                    self._stores[training] = open_features(manifest, index=index.fingerprint)[0]
+            self.teacher_dim = self._stores[True].shape[1]
         else:
             assert given.teacher is not None
             self._online = OnlineTeacher(given.teacher, self.method.teacher_layer, self.method.teacher_pool)
@@ -73,50 +70,51 @@ class DistillationTask(StudentTask):
 
     @property
     def transform(self) -> Transform:
-        """CPU part of the student's view, with the row of the teacher's features where they are read."""
+        """CPU part of the student's view, with the stored features of the teacher if there are any."""
         view = super().transform
-        return WithFeatures(view, self._said[True]) if self._said else view
+        return WithFeatures(view, self._stores[True]) if self._stores else view
 
     @property
     def val_transform(self) -> Transform:
         """The same for validation images."""
         view = super().val_transform
-        return WithFeatures(view, self._said[False]) if self._said else view
+        return WithFeatures(view, self._stores[False]) if self._stores else view
 
     def teacher_features(self, batch: Batch, views: Tensor) -> Tensor:
-        """What the teacher says, float32 (B, teacher_dim), without gradient.
+        """Features of the teacher, float32 (B, teacher_dim), without gradient.
 
         Args:
-            batch: what was loaded.
-            views: uint8 (B, 3, S, S), what the student sees.
+            batch: loaded by `transform`.
+            views: uint8 (B, 3, S, S), the student's views.
         """
         return self._online(views) if self._online else batch.targets["teacher"].float()
 
+    def student_features(self, views: Tensor) -> Tensor:
+        """Features of the student: uint8 (B, 3, S, S) -> float (B, student_dim)."""
+        features: Tensor = self.backbone(normalize(views, self.normalization), [self.layer])[self.layer]
+        return features.mean((2, 3)) if features.ndim == 4 else features
+
     @torch.no_grad()
     def feature_variance(self, index: Index) -> float:
-        """Variance of the teacher's features, a mean over dimensions, of evenly spaced images of the training set."""
+        """Variance of the teacher's features over evenly spaced images, averaged over dimensions."""
         view = super().val_transform
-        transform = WithFeatures(view, self._said[True]) if self._said else view
-        keys = sequential_keys(list(range(0, len(index), -(-len(index) // IMAGES))), 64)
+        transform = WithFeatures(view, self._stores[True]) if self._stores else view
         size = self.spec.backbone.img_size
-        batches = load_batches(index, transform, keys, seed=0)
-        return float(
-            torch.cat([self.teacher_features(one, center_crop(one.images, size)) for one in batches]).var(0).mean()
-        )
-
-    def student_features(self, views: Tensor) -> Tensor:
-        """What the student says: uint8 (B, 3, S, S) -> float (B, student_dim)."""
-        found: Tensor = self.backbone(normalize(views, self.normalization), [self.layer])[self.layer]
-        return found.mean((2, 3)) if found.ndim == 4 else found
+        batches = load_batches(index, transform, sequential_keys(spaced_ids(index), 64), seed=0)
+        rows = [self.teacher_features(one, center_crop(one.images, size)) for one in batches]
+        return float(torch.cat(rows).var(0).mean())
 
 
 class OnlineTeacher:
-    """A teacher that is asked about every view; no part of the student's state.
+    """A teacher that computes features of every view; not a part of the student's state.
 
     Args:
         manifest: of the model.
-        layer: default its last.
-        pool: of that layer where it is a map.
+        layer: default the last.
+        pool: pooling of the layer if it is a map.
+
+    Raises:
+        LayerError: the model has no such layer.
     """
 
     def __init__(self, manifest: Path, layer: str | None, pool: Pool | None):
@@ -133,12 +131,17 @@ class OnlineTeacher:
 
     @torch.no_grad()
     def maps(self, views: Tensor, layers: list[str]) -> dict[str, Tensor]:
-        """Layers as they are, of uint8 (B, 3, S, S) views."""
+        """uint8 (B, 3, S, S) -> activations of layers."""
         backbone = self.model.backbone.to(views.device)
         size = backbone.options.img_size
         if views.shape[-1] != size:
             views = F.interpolate(views, (size, size), mode="bilinear", antialias=True, align_corners=False)
         return self.model.layers_of(views, layers)
+
+
+def spaced_ids(index: Index) -> list[int]:
+    """Ids of at most CHANCE_IMAGES evenly spaced images."""
+    return list(range(0, len(index), -(-len(index) // CHANCE_IMAGES)))
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class WithFeatures(Transform):
 
 
 def concat_all_gather(value: Tensor) -> Tensor:
-    """(B, ...) of each process -> those of the whole batch, in its order."""
+    """(B, ...) of each process -> the rows of the whole batch, in its order."""
     if not (dist.is_available() and dist.is_initialized()):
         return value
     parts = [torch.empty_like(value) for _ in range(dist.get_world_size())]

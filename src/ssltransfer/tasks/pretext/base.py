@@ -21,8 +21,8 @@ from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.registry import Registry
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.multi_task import TaskRun, TrainingError
-from ssltransfer.training.task import BackboneTask
+from ssltransfer.training.multi_task import TaskRun
+from ssltransfer.training.task import BackboneTask, TrainingError
 
 
 class PretextTask(BackboneTask):

@@ -1,8 +1,9 @@
-"""Context (Doersch et al. 2015): two neighboring patches; where does the second lie as seen from the first?"""
+"""Context prediction (Doersch et al. 2015): which of eight neighbors of the first patch is the second?"""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from random import Random
 
@@ -17,7 +18,7 @@ from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
-from ssltransfer.data.transforms import ImageTransform, Transform, resize
+from ssltransfer.data.transforms import ImageTransform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
@@ -28,10 +29,10 @@ from ssltransfer.training.task import accuracy
 
 @dataclass(frozen=True)
 class Canvas(ImageTransform):
-    """The image resized so that height x width is uniform in `pixels`, then a square cut out at a random place.
+    """Resize so that height x width is uniform in `pixels`, then crop a square at a random position.
 
-    Doersch's loader keeps the whole resized image; a batch needs one size. A image whose short side would not fill
-    the square is enlarged until it does.
+    Doersch's loader keeps the whole resized image, but a batch needs one size. An image whose short side is shorter
+    than the square is enlarged to it.
     """
 
     pixels: tuple[int, int]
@@ -53,89 +54,71 @@ class Canvas(ImageTransform):
         return image[:, top : top + self.side, left : left + self.side]
 
 
-@PRETEXT_TASKS.register(RelativePosition)
-class RelativePositionTask(PretextTask):
-    """Eight-way question on pairs of patches; each patch passes the backbone once, however many pairs it is in.
+class PairTask(PretextTask):
+    """Eight-way classification of pairs of patches. Each patch passes the backbone once, whatever its pairs."""
 
-    Released cdoersch/deepcontext train.py (protocols 1.3a), on whichever backbone is asked for. What differs from the
-    original AlexNet: CaffeNet keeps its two groups and has no padding in conv1 (96 pixels give 2x2x256 at pool5, not
-    3x3x256), and only fc6 and fc7 have batch normalization (without scale and shift, as there), so that the backbone is
-    one that other stages can build. The patches have a root mean square of 1, not 50: that factor belongs to Caffe's
-    initialization, and 1 is the root mean square under the normalization that later stages use.
-    """
-
-    normalization: Normalize = "per-image"
-
-    def __init__(self, options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
-        super().__init__()
-        self.options = options
-        stem = {"stem_stride": options.stem_stride} if options.stem_stride else {}
-        own = backbone.model_copy(update=stem)
-        self.backbone = shared if shared is not None else build_backbone(own, include_top=False, seed=seed)
-        self.pool5 = PooledBackbone(self.backbone, options.patch, "Patches")
-        hidden = options.hidden_dim
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + 1)
-            self.fc6 = nn.Sequential(
-                nn.Linear(self.pool5.features, hidden), nn.BatchNorm1d(hidden, affine=False), nn.ReLU(inplace=True)
-            )
-            self.fc7 = nn.Sequential(
-                nn.Linear(2 * hidden, hidden), nn.BatchNorm1d(hidden, affine=False), nn.ReLU(inplace=True)
-            )
-            self.fc8 = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(inplace=True))
-            self.fc9 = nn.Linear(hidden, len(OFFSETS))
-            for part in (self.fc6, self.fc7, self.fc8):
-                initialize(part)
-            initialize_last(self.fc9)
-        self.chance_loss = chance_loss_of(options)
+    options: PatchGrid
 
     @property
-    def transform(self) -> Transform:
-        """Resize by area, cut a square."""
+    def chance_loss(self) -> float:  # type: ignore[override]
+        """Entropy of the labels."""
+        return -sum(share * math.log(share) for share in label_shares(self.options))
+
+    @property
+    def transform(self) -> Canvas:
+        """Resize by area, crop a square."""
         return Canvas(self.options.area_range, self.options.crop_size)
 
     def patches(self, images: Tensor, rng: SampleRNG) -> PatchPairs:
-        """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
-        return pairs_of(self.options, images, rng)
+        """uint8 (B, 3, S, S) -> patches (uint8) and their pairs."""
+        options = self.options
+        return patch_pairs(
+            images,
+            rng,
+            patch=options.patch,
+            gap=options.gap,
+            jitter=options.jitter,
+            grids=options.grids_per_image,
+            pairs=options.pairs_per_image,
+        )
 
+    @abstractmethod
     def prepare(self, pairs: PatchPairs) -> Tensor:
-        """Patches as the network sees them: float (N, 3, patch, patch), root mean square 1."""
-        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.downsample_prob)
-        if self.options.color_mode == "drop":
-            return scale_by_rms(drop_colors(x, pairs.rng), scale=1.0)
-        return scale_by_rms(project_colors(x), scale=1.0, center=True)
+        """Inputs of the network: float (N, 3, patch, patch)."""
+
+    @abstractmethod
+    def embed(self, patches: Tensor) -> Tensor:
+        """float (N, 3, patch, patch) -> (N, D)."""
+
+    @abstractmethod
+    def classify(self, both: Tensor) -> Tensor:
+        """Concatenated embeddings of pairs (M, 2 D) -> logits (M, 8)."""
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
-        """Cross-entropy over the eight places, a mean over the pairs."""
+        """Cross-entropy over the eight positions, averaged over the pairs."""
         pairs = self.patches(batch.images, rng)
-        each = self.fc6(self.pool5(self.prepare(pairs)))
-        both = torch.cat([each[pairs.first], each[pairs.second]], dim=1)
-        logits = self.fc9(self.fc8(self.fc7(both)))
+        each = self.embed(self.prepare(pairs))
+        logits = self.classify(torch.cat([each[pairs.first], each[pairs.second]], dim=1))
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """A pair of each image."""
+        """A pair of each image, with various labels: positions of its patches, and the inputs of the network."""
         pairs = self.patches(batch.images, rng)
-        return show_pairs(batch.images, pairs, self.prepare(pairs))
-
-
-def pairs_of(options: PatchGrid, images: Tensor, rng: SampleRNG) -> PatchPairs:
-    """uint8 (B, 3, S, S) -> patches and their pairs, still pixels."""
-    return patch_pairs(
-        images,
-        rng,
-        patch=options.patch,
-        gap=options.gap,
-        jitter=options.jitter,
-        grids=options.grids_per_image,
-        pairs=options.pairs_per_image,
-    )
+        inputs = self.prepare(pairs)
+        rows = [(pairs.corners[pairs.first, 0] == image).nonzero()[:, 0] for image in range(len(batch))]
+        chosen = torch.stack([of_image[7 * image % len(of_image)] for image, of_image in enumerate(rows)])
+        ends = torch.stack([pairs.first[chosen], pairs.second[chosen]], dim=1)
+        left_top = pairs.corners[ends][..., [2, 1]] - 0.5
+        square = inputs.shape[-1] * torch.tensor([(0, 0), (1, 0), (1, 1), (0, 1)])
+        marked = [outlined(image, at[:, None] + square) for image, at in zip(batch.images, left_top, strict=True)]
+        first, second = visible(inputs[ends]).unbind(1)
+        return [("image", torch.stack(marked)), ("a patch (blue)", first), ("where is this one? (orange)", second)]
 
 
 def label_shares(options: PatchGrid) -> list[float]:
-    """How often each of the eight places is the answer; they sum to 1.
+    """Frequencies of the eight labels; their sum is 1.
 
-    A small grid has fewer diagonal neighbors than straight ones, so that chance is right more often than ln 8 says.
+    A small grid has fewer diagonal neighbors than straight ones, so that the chance-level loss is below ln 8.
     """
     pitch = options.patch + options.gap
     starts = min(pitch, options.crop_size - options.patch - pitch + 1)
@@ -145,25 +128,54 @@ def label_shares(options: PatchGrid) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
-def chance_loss_of(options: PatchGrid) -> float:
-    """Chance-level loss: the entropy of the labels' shares."""
-    return -sum(share * math.log(share) for share in label_shares(options))
+@PRETEXT_TASKS.register(RelativePosition)
+class RelativePositionTask(PairTask):
+    """Fully-connected layers on pool5 of each patch, then on both.
 
-
-def show_pairs(images: Tensor, pairs: PatchPairs, inputs: Tensor) -> list[tuple[str, Tensor]]:
-    """A pair of each image, with various answers: where its patches lie, and what the network is given.
-
-    Args:
-        images: uint8 (B, 3, S, S).
-        pairs: cut from them.
-        inputs: float (N, 3, patch, patch), their patches as the network sees them.
+    Released cdoersch/deepcontext train.py (protocols 1.3a), on any backbone. Differences from the original AlexNet:
+    CaffeNet keeps its two groups and has no padding in conv1 (96 pixels give 2x2x256 at pool5, not 3x3x256), and only
+    fc6 and fc7 have batch normalization (without scale and shift, as there), so that the backbone is one that other
+    stages can build. The patches have a root mean square of 1, not 50: that factor belongs to Caffe's initialization,
+    and 1 is the root mean square under the normalization that later stages use.
     """
-    found = [(pairs.corners[pairs.first, 0] == row).nonzero()[:, 0] for row in range(len(images))]
-    chosen = torch.stack([rows[7 * place % len(rows)] for place, rows in enumerate(found)])
-    ends = torch.stack([pairs.first[chosen], pairs.second[chosen]], dim=1)
-    side = inputs.shape[-1]
-    left_top = pairs.corners[ends][..., [2, 1]] - 0.5
-    square = side * torch.tensor([(0, 0), (1, 0), (1, 1), (0, 1)])
-    marked = [outlined(image, at[:, None] + square) for image, at in zip(images, left_top, strict=True)]
-    first, second = visible(inputs[ends]).unbind(1)
-    return [("image", torch.stack(marked)), ("a patch (blue)", first), ("where is this one? (orange)", second)]
+
+    normalization: Normalize = "per-image"
+
+    def __init__(self, options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
+        super().__init__()
+        self.options = options
+        self.color_mode = options.color_mode
+        if options.stem_stride:
+            backbone = backbone.model_copy(update={"stem_stride": options.stem_stride})
+        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        self.pool5 = PooledBackbone(self.backbone, options.patch, "Patches")
+        dim = options.hidden_dim
+
+        def layer(inputs: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(inputs, dim), nn.BatchNorm1d(dim, affine=False), nn.ReLU(inplace=True))
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            self.fc6, self.fc7 = layer(self.pool5.features), layer(2 * dim)
+            self.fc8 = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True))
+            self.fc9 = nn.Linear(dim, len(OFFSETS))
+            for part in (self.fc6, self.fc7, self.fc8):
+                initialize(part)
+            initialize_last(self.fc9)
+
+    def prepare(self, pairs: PatchPairs) -> Tensor:
+        """Inputs of the network: float (N, 3, patch, patch), root mean square 1."""
+        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.downsample_prob)
+        if self.color_mode == "drop":
+            return scale_by_rms(drop_colors(x, pairs.rng), scale=1.0)
+        return scale_by_rms(project_colors(x), scale=1.0, center=True)
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """float (N, 3, patch, patch) -> (N, hidden_dim)."""
+        vectors: Tensor = self.fc6(self.pool5(patches))
+        return vectors
+
+    def classify(self, both: Tensor) -> Tensor:
+        """Concatenated embeddings of pairs (M, 2 hidden_dim) -> logits (M, 8)."""
+        logits: Tensor = self.fc9(self.fc8(self.fc7(both)))
+        return logits

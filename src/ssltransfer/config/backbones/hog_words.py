@@ -1,4 +1,4 @@
-"""Bags of words."""
+"""Bags of visual words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssltransfer.config.backbones.base import BackboneOptions
 
 
 class HogWords(BackboneOptions):
-    """Bag of words of HOG descriptors: no network, but a model like any other to what follows."""
+    """Bag of visual words of HOG descriptors: not a network, but its features are used like those of one."""
 
     name: Literal["hog-words"] = "hog-words"
     reference: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
@@ -19,8 +19,5 @@ class HogWords(BackboneOptions):
     hog_cell: int = Field(8, ge=2, description="Side of a HOG cell in pixels.")
     base_layers: ClassVar[tuple[str, ...]] = ("words",)
     flat_layers: ClassVar[tuple[str, ...]] = ("words",)
-
-    @property
-    def short_side(self) -> int:
-        """The crop is the whole short side."""
-        return self.img_size
+    crop_pct: ClassVar[float] = 1.0
+    is_network: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""The nearest centroid of each point, exactly: near-ties are decided in float64, ties go to the lowest cluster."""
+"""Exact nearest centroids: near-ties are decided in float64, and ties go to the lowest cluster."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ PAIR_FLOATS = 1 << 20
 FEW_THREADS = 4
 
 
-class Nearest:
-    """Finds the nearest of k centroids for one block of points after the other.
+class NearestCentroid:
+    """Finds the nearest of k centroids for blocks of points.
 
     Args:
-        centroids: float32 (k, D), around the origin: products of centerd values lose fewer digits.
-        rows: points in the largest block. Memory for so many is taken once: fresh pages for each block would cost a
-            quarter of the time.
-        dtype: of the points. Float16 is multiplied as such and summed in float32; its near-ties are not looked at.
+        centroids: float32 (k, D), centered: this makes rounding errors of the products smaller.
+        rows: points in the largest block. Its memory is allocated once, which saves a quarter of the time.
+        dtype: of the points. Float16 is multiplied as such and accumulated in float32; near-ties are not decided.
     """
 
     def __init__(self, centroids: Tensor, rows: int, dtype: torch.dtype = torch.float32):
@@ -32,15 +31,15 @@ class Nearest:
     def __call__(self, x: Tensor, squares: Tensor, exact: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The nearest centroid of each point.
 
-        Labels of float32 points do not depend on the order in which a product is summed, so not on threads or blocks.
+        Labels of float32 points do not depend on the summation order of the products, that is on threads or blocks.
 
         Args:
             x: (B, D).
             squares: float32 (B,), |x|^2.
-            exact: points and centroids by which near-ties are decided, where x was made from other values.
+            exact: points and centroids that decide near-ties, if x was computed from other values.
 
         Returns:
-            Labels int64 (B,); squared distances float32 (B,), good to ROUNDING x (|x|^2 + |c|^2).
+            Labels int64 (B,); squared distances float32 (B,) with an error of at most ROUNDING x (|x|^2 + |c|^2).
         """
         scores = self._products(x)
         labels = _argmin(scores)
@@ -53,26 +52,26 @@ class Nearest:
                 candidates = scores[unsure] <= best[unsure] + margin[unsure, None]
                 candidates.scatter_(1, labels[unsure, None], True)
                 points, centroids = exact or (x, self.centroids)
-                labels[unsure] = _decided(points[unsure], candidates, centroids)
+                labels[unsure] = _decide(points[unsure], candidates, centroids)
         return labels, best[:, 0].add_(squares).clamp_(min=0)
 
     def _products(self, x: Tensor) -> Tensor:
         """|c|^2 - 2xc, float32 (B, k)."""
         scores = self._scores[: len(x)]
-        if x.dtype == torch.float32 or not x.is_cuda:  # a CPU multiplies in float32, whatever it is given
+        if x.dtype == torch.float32 or not x.is_cuda:  # CPUs multiply in float32
             return torch.addmm(self._squares, x.float(), self._operand.float().T, alpha=-2, out=scores)
         return torch.addmm(self._squares, x, self._operand.T, out_dtype=torch.float32, alpha=-2, out=scores)
 
 
 def _argmin(scores: Tensor) -> Tensor:
-    """Place of the least of each row. On a few cores numpy's is six times as fast as torch's, which uses them all."""
+    """Index of the minimum of each row. With few threads numpy's argmin is six times as fast as torch's."""
     if scores.is_cuda or torch.get_num_threads() > FEW_THREADS:
         return scores.argmin(1)
     return torch.from_numpy(scores.numpy().argmin(1))
 
 
-def _decided(x: Tensor, candidates: Tensor, centroids: Tensor) -> Tensor:
-    """The lowest of the nearest candidates, in float64."""
+def _decide(x: Tensor, candidates: Tensor, centroids: Tensor) -> Tensor:
+    """The nearest candidate of each point in float64, the lowest one for ties."""
     pairs = candidates.nonzero()
     step = max(1, PAIR_FLOATS // x.shape[1])
     distances = torch.cat(
@@ -91,22 +90,22 @@ def assign(points: PointLoader, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """One pass over all points, by all ranks together.
 
     Args:
-        points: N points, as they are (not shifted).
+        points: N points, not centered.
         centroids: float32 (k, D).
 
     Returns:
-        Labels int32 (N,) and squared distances float32 (N,), summed over the differences themselves; on the CPU.
+        Labels int32 (N,) and squared distances float32 (N,) from explicit differences, both on the CPU.
     """
     offset = centroids.mean(0, dtype=torch.float64).float()
-    nearest = Nearest(centroids - offset, points.step)
-    room, near = (centroids.new_empty(points.step, centroids.shape[1]) for _ in "ab")
+    nearest = NearestCentroid(centroids - offset, points.step)
+    buffer, near = (centroids.new_empty(points.step, centroids.shape[1]) for _ in range(2))
     labels = torch.zeros(points.shape[0], dtype=torch.int32)
     distances = torch.zeros(points.shape[0])
     for span, x in points:
-        shifted = torch.sub(x, offset, out=room[: len(x)])
+        shifted = torch.sub(x, offset, out=buffer[: len(x)])
         squares = torch.linalg.vector_norm(shifted, dim=1).square_()
-        found, _ = nearest(shifted, squares, (x, centroids))
-        labels[span] = found.int().cpu()
-        torch.sub(x, torch.index_select(centroids, 0, found, out=near[: len(x)]), out=shifted)
+        clusters, _ = nearest(shifted, squares, (x, centroids))
+        labels[span] = clusters.int().cpu()
+        torch.sub(x, torch.index_select(centroids, 0, clusters, out=near[: len(x)]), out=shifted)
         distances[span] = shifted.square_().sum(1).cpu()
     return points.total(labels), points.total(distances)

@@ -1,4 +1,4 @@
-"""Unit variance within layers, equal relative gradients between them, and the function that stays."""
+"""Tests of data-dependent initialization."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ssltransfer.config.backbones import AlexNet, BackboneOptions, CaffeNet, ResNet18, Vgg16
-from ssltransfer.models import data_init as module
 from ssltransfer.models.backbone import Backbone, LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.data_init import Chain, balance, rescale, unit_variance
 from ssltransfer.models.fuse_bn import fuse_conv_bn
+from ssltransfer.training import data_init as module
+from ssltransfer.training.data_init import balance, normalize_channels, rescale
 
 CAFFENET = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
 ALEXNET = AlexNet(width_mult=0.125, img_size=96)
@@ -53,25 +53,37 @@ def before_relu(backbone: Backbone, batches: list[Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat(parts, 1) for name, parts in found.items()}
 
 
+def test_normalize_channels_by_hand() -> None:
+    """conv1 of constant images 1 and 3 is 2x + 4: 6 and 10, mean 8, std 2. So it becomes x + (4 - 8) / 2: -1 and 1."""
+    backbone = build_backbone(CAFFENET, include_top=False).double().requires_grad_(False)
+    conv1 = backbone.get_submodule("conv1")
+    assert isinstance(conv1, nn.Conv2d) and conv1.bias is not None
+    conv1.weight.fill_(2 / conv1.weight[0].numel())
+    conv1.bias.fill_(4)
+    normalize_channels(backbone, [torch.full((1, 3, 64, 64), value).double() for value in (1, 3)])
+    torch.testing.assert_close(conv1.weight.sum((1, 2, 3)), torch.ones(16).double())
+    torch.testing.assert_close(conv1.bias, torch.full((16,), -2.0).double())
+
+
 @pytest.mark.parametrize("options", [CAFFENET, ALEXNET, VGG], ids=lambda options: options.name)
-def test_every_channel_has_mean_zero_and_unit_variance(options: BackboneOptions) -> None:
+def test_normalize_channels_gives_mean_0_and_variance_1(options: BackboneOptions) -> None:
     backbone, batches = uneven(options), batches_for(options)
-    unit_variance(Chain(backbone), batches)
+    normalize_channels(backbone, batches)
     for name, values in before_relu(backbone, batches).items():
         assert float(values.mean(1).abs().max()) < 1e-6, name
-        deviation = values.std(1, correction=0)
-        lives = deviation > 1e-6  # a channel whose inputs are all silent has nothing to scale
-        assert float(lives.double().mean()) > 0.9
-        assert float((deviation[lives] - 1).abs().max()) < 1e-6, name
+        std = values.std(1, correction=0)
+        alive = std > 1e-6  # a channel whose inputs are all silent has nothing to scale
+        assert float(alive.double().mean()) > 0.9
+        assert float((std[alive] - 1).abs().max()) < 1e-6, name
 
 
-def test_a_channel_that_never_changes_is_not_blown_up() -> None:
+def test_normalize_channels_keeps_constant_channels() -> None:
     backbone, batches = uneven(CAFFENET), batches_for(CAFFENET, 1)
     layer = backbone.get_submodule("conv3")
     assert isinstance(layer, nn.Conv2d) and layer.bias is not None
     layer.weight[0], layer.bias[0] = layer.weight[0] * 1e-12, 0.3
     before = layer.weight[0].clone()
-    unit_variance(Chain(backbone), batches)
+    normalize_channels(backbone, batches)
     assert torch.equal(layer.weight[0], before) and abs(float(layer.bias[0])) < 1e-9
 
 
@@ -92,13 +104,13 @@ def ratios(backbone: Backbone, batches: list[Tensor], seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("options", [ALEXNET, VGG], ids=lambda options: options.name)
-def test_balancing_keeps_the_function_and_evens_the_gradients(options: BackboneOptions) -> None:
+def test_balance_equalizes_gradient_ratios_and_keeps_the_function(options: BackboneOptions) -> None:
     backbone, batches = uneven(options), batches_for(options)
-    unit_variance(Chain(backbone), batches)
+    normalize_channels(backbone, batches)
     with torch.no_grad():
         before = backbone(batches[0])[backbone.layers[-1]].clone()
     apart = ratios(backbone, batches, 9).log()
-    balance(Chain(backbone), batches, seed=9)
+    balance(backbone, batches, seed=9)
     with torch.no_grad():
         after = backbone(batches[0])[backbone.layers[-1]]
     # Nothing between the layers but ReLU, pooling and averages: scales pass through, and their product is one.
@@ -108,12 +120,12 @@ def test_balancing_keeps_the_function_and_evens_the_gradients(options: BackboneO
     assert float((evened - evened.mean()).abs().max()) < module.CLOSE
 
 
-def test_with_local_response_normalization_it_is_nearly_so() -> None:
+def test_balance_nearly_keeps_the_function_with_lrn() -> None:
     backbone, batches = uneven(CAFFENET), batches_for(CAFFENET)
-    unit_variance(Chain(backbone), batches)
+    normalize_channels(backbone, batches)
     with torch.no_grad():
         before = backbone(batches[0])["fc7"].clone()
-    balance(Chain(backbone), batches, seed=9)
+    balance(backbone, batches, seed=9)
     with torch.no_grad():
         after = backbone(batches[0])["fc7"]
     factor = float((before * after).sum() / before.square().sum())
@@ -123,7 +135,7 @@ def test_with_local_response_normalization_it_is_nearly_so() -> None:
     assert float((evened - evened.mean()).abs().max()) < 2 * module.CLOSE
 
 
-def test_all_of_it_leaves_unit_variance_at_the_end_and_what_learns_as_it_was() -> None:
+def test_rescale_gives_unit_variance_and_keeps_requires_grad() -> None:
     backbone, batches = uneven(ALEXNET), batches_for(ALEXNET)
     backbone.get_submodule("classifier").requires_grad_(True)
     rescale(backbone, batches, seed=1)
@@ -133,7 +145,7 @@ def test_all_of_it_leaves_unit_variance_at_the_end_and_what_learns_as_it_was() -
     assert learning == {"classifier"}
 
 
-def test_equal_seeds_equal_weights() -> None:
+def test_rescale_is_a_function_of_the_seed() -> None:
     first, again, other = (uneven(CAFFENET) for _ in range(3))
     for backbone, seed in ((first, 1), (again, 1), (other, 2)):
         rescale(backbone, batches_for(CAFFENET, 1), seed=seed)
@@ -142,7 +154,7 @@ def test_equal_seeds_equal_weights() -> None:
     assert not torch.equal(first.state_dict()["conv1.weight"], other.state_dict()["conv1.weight"])
 
 
-def test_what_has_no_scale_of_its_own_is_refused() -> None:
+def test_rescale_refuses_shortcuts_batch_norms_and_dead_layers() -> None:
     with pytest.raises(LayerError, match="resnet18: a layer's scale is not its own"):
         rescale(build_backbone(ResNet18(width_mult=0.125, img_size=32), include_top=True), [])
     normed = build_backbone(CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=True)

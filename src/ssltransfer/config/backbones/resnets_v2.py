@@ -1,0 +1,55 @@
+"""Pre-activation residual networks: ResNets v2, and the base of RevNet's options."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ssltransfer.config.backbones.base import BatchNormOptions
+from ssltransfer.config.backbones.resnets import BLOCKS, PATCH_STRIDES, FourBlocks
+
+
+class PreActResNet(FourBlocks):
+    """Options of pre-activation networks, which may end with an embedding of any size."""
+
+    can_fuse_bn: ClassVar[bool] = False
+    last_relu: bool = Field(True, description="ReLU after the last norm, before the average; the papers' (-): false.")
+    embed_dim: int | None = Field(
+        None, ge=1, description="Size of a linear layer after the average, `representation`; null: no such layer."
+    )
+
+    @property
+    def base_layers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """conv1, the blocks, pool and, with `embed_dim`, representation."""
+        blocks = BLOCKS if getattr(self, "block4", True) else BLOCKS[:4]
+        return (*blocks, "pool", "representation") if self.embed_dim else (*blocks, "pool")
+
+
+class ResNetV2(PreActResNet):
+    """Options of ResNets v2."""
+
+    supports_layer_mix: ClassVar[bool] = True
+    output_stride: Literal[8, 16] = Field(
+        8, description="Stride of block3's map; 8: block3 is dilated. Both have the same weights."
+    )
+    block4: bool = Field(False, description="Go on to block4, which halves the map; else the network ends with block3.")
+
+
+class ResNet50V2(ResNetV2, BatchNormOptions):
+    """ResNet-50 v2 (pre-activation), width k / 4 for Kolesnikov's widening factor k."""
+
+    name: Literal["resnet50-v2"] = "resnet50-v2"
+    reference: ClassVar[str] = "He et al. 2016, identity mappings; Kolesnikov et al. 2019; protocols 2.3b"
+    depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
+    patch_overrides: ClassVar[dict[str, int]] = PATCH_STRIDES
+    output_stride: Literal[8, 16] = Field(16, description="Stride of block3's map; 8: block3 is dilated.")
+    block4: bool = Field(True, description="With block4; else the network ends with block3.")
+
+
+class ResNet101V2(ResNetV2):
+    """ResNet-101 v2 (pre-activation) up to the end of block3, at output stride 8 or 16."""
+
+    name: Literal["resnet101-v2"] = "resnet101-v2"
+    reference: ClassVar[str] = "He et al. 2016, identity mappings; Doersch & Zisserman 2017; protocols 2.5"
+    depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 23, 3)

@@ -1,0 +1,247 @@
+"""One iteration of Lloyd's algorithm: assign all points, move the centroids. By torch or by faiss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.kmeans.assignment import NearestCentroid
+from ssltransfer.kmeans.points import PointLoader
+
+Empty = Literal["farthest", "keep", "error"]
+OFFSET_POINTS = 1024
+
+
+@dataclass(frozen=True)
+class LloydStats:
+    """Result of an iteration.
+
+    Attributes:
+        centroids: the new ones, float32 (k, D).
+        objective: sum of squared distances to the old centroids.
+        moved: number of points that changed cluster; None with faiss.
+        empty: number of clusters without points.
+        refilled: number of those that got a point.
+    """
+
+    centroids: Tensor
+    objective: float
+    moved: int | None
+    empty: int
+    refilled: int
+
+
+class Step(Protocol):
+    """Maps old centroids to new ones. Its only state is `labels`, int32 (N,) or None."""
+
+    labels: Tensor | None
+
+    def __call__(self, centroids: Tensor) -> LloydStats:
+        """One iteration over all points."""
+        ...
+
+
+class TorchStep:
+    """One matrix product per block; sums in float32 over a few blocks and in float64 beyond, in a fixed order.
+
+    Points are centered from the first iteration on, which makes rounding errors of the products smaller. On CUDA,
+    float16 points are multiplied as float16 and accumulated in float32; norms and sums are float32 or more.
+
+    Args:
+        points: this step calls `points.center`.
+        k: number of clusters.
+        empty: how to treat clusters without points.
+    """
+
+    def __init__(self, points: PointLoader, k: int, empty: Empty):
+        self.points, self.k, self.empty = points, k, empty
+        self.labels: Tensor | None = None
+        self._half = points.device.type == "cuda" and points.source.dtype == np.float16
+        self._scale = 0.5 if self._half else 1.0
+        self._offset = self._squares = torch.empty(0)
+
+    def _center(self) -> None:
+        # The mean of some points is good enough, and costs one chunk.
+        self._offset = self.points.take(np.arange(min(self.points.shape[0], OFFSET_POINTS))).mean(0)
+        self.points.center(self._offset, torch.float16 if self._half else torch.float32, self._scale)
+        self._squares = torch.zeros(self.points.shape[0], device=self.points.device)
+
+    @torch.inference_mode()
+    def __call__(self, centroids: Tensor) -> LloydStats:
+        """One iteration, by all ranks together.
+
+        Raises:
+            ArtifactError: a cluster is empty and `empty` is "error".
+        """
+        points, (n, dims), device = self.points, self.points.shape, self.points.device
+        first = not len(self._squares)
+        if first:
+            self._center()
+        centered = (centroids - self._offset) * self._scale
+        nearest = NearestCentroid(centered, points.step, points.dtype)
+        labels = torch.zeros(n, dtype=torch.int32, device=device)
+        distances = torch.full((n,), -1.0, device=device)  # smaller than any distance, for points of other ranks
+        sums = ClusterSums(self.k, dims, device)
+        for span, x in points:
+            if first:
+                self._squares[span] = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32).square_()
+            clusters, distances[span] = nearest(x, self._squares[span])
+            labels[span] = clusters
+            sums.add(clusters, x)
+            sums.objective += distances[span].sum(dtype=torch.float64)
+            sums.moved += len(clusters) if self.labels is None else (labels[span] != self.labels[span].to(device)).sum()
+        points.total(sums.flush())
+        counts = sums.counts
+        empty = (counts == 0).nonzero()[:, 0]
+        refilled = 0
+        if len(empty) and self.empty == "error":
+            raise ArtifactError(
+                f"{points.where}: {len(empty)} of {self.k} clusters have no points (the first is "
+                f"{int(empty[0])}); use a smaller k, init: k-means++, or empty: farthest."
+            )
+        if len(empty) and self.empty == "farthest":
+            refilled = self._refill(empty.tolist(), labels, distances, sums, centered)
+        full = counts > 0
+        new = centroids.clone()
+        new[full] = (sums.rows[full].div_(counts[full, None] * self._scale).add_(self._offset)).float()
+        self.labels = labels
+        return LloydStats(new, float(sums.objective) / self._scale**2, int(sums.moved), len(empty), refilled)
+
+    def _refill(self, empty: list[int], labels: Tensor, distances: Tensor, sums: ClusterSums, centered: Tensor) -> int:
+        """Move the farthest points into the empty clusters and return their number. Ties: the lowest sample first.
+
+        Skipped: points that are alone in their cluster, equal their centroid, or equal a point that was moved.
+        """
+        most = 2 * len(empty) + 16
+        far = distances.argsort(descending=True, stable=True)[:most]
+        own = zip(distances[far].tolist(), far.tolist(), labels[far].tolist(), strict=True)
+        farthest = sorted(self.points.gather(list(own)), key=lambda point: (-point[0], point[1]))[:most]
+        farthest.sort(key=lambda point: point[1])
+        rows = self.points.take(np.array([sample for _, sample, _ in farthest]))
+        donors = [donor for _, _, donor in farthest]
+        exact = (rows.double() - centered[donors].double()).square_().sum(1)
+        moved: set[bytes] = set()
+        clusters = iter(empty)
+        for position in exact.argsort(descending=True, stable=True).tolist():
+            donor, content = donors[position], rows[position].cpu().numpy().tobytes()
+            if exact[position] == 0 or sums.counts[donor] <= 1 or content in moved:
+                continue
+            cluster = next(clusters, None)
+            if cluster is None:
+                break
+            moved.add(content)
+            sums.rows[donor] -= rows[position]
+            sums.rows[cluster] = rows[position].double()
+            sums.counts[donor] -= 1
+            sums.counts[cluster] = 1
+        return len(moved)
+
+
+class ClusterSums:
+    """Sums of an iteration in one float64 vector, so that ranks need one all-reduce.
+
+    Attributes:
+        rows: (k, D), sum of the points of each cluster.
+        counts: (k,), number of points of each cluster.
+        objective, moved: scalars.
+    """
+
+    def __init__(self, k: int, dims: int, device: torch.device):
+        self._flat = torch.zeros(k * dims + k + 2, dtype=torch.float64, device=device)
+        self.rows = self._flat[: k * dims].view(k, dims)
+        self.counts = self._flat[k * dims : -2]
+        self.objective, self.moved = self._flat[-2], self._flat[-1]
+        self._part = torch.zeros(k, dims, device=device)
+        self._pending, self._flush_at = 0, max(8192, 8 * k)
+
+    def add(self, labels: Tensor, x: Tensor) -> None:
+        """Add the points of a block to their clusters, in a deterministic order.
+
+        Args:
+            labels: int64 (B,).
+            x: (B, D), float32 or float16.
+        """
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
+        if x.is_cuda:
+            order = labels.argsort(stable=True)
+            present, lengths = torch.unique_consecutive(labels[order], return_counts=True)
+            self._part[present] += torch.segment_reduce(x[order].float(), "sum", lengths=lengths, axis=0)
+        else:
+            self._part.index_add_(0, labels, x.float())
+        # k x D additions in float64 after each block would take longer than the block itself.
+        self._pending += len(x)
+        if self._pending >= self._flush_at:
+            self.flush()
+
+    def flush(self) -> Tensor:
+        """All sums so far as one vector."""
+        self.rows += self._part
+        self._part.zero_()
+        self._pending = 0
+        return self._flat
+
+
+class FaissStep:
+    """One iteration of faiss.Kmeans over all points in host memory, as float32.
+
+    faiss refills an empty cluster by splitting a large one, and does not report which points moved.
+
+    Raises:
+        ArtifactError: faiss is not installed or does not support `empty`, or the points do not fit in memory.
+    """
+
+    labels: Tensor | None = None
+
+    def __init__(self, points: PointLoader, k: int, empty: Empty, seed: int, budget: int):
+        try:
+            import faiss
+        except ImportError:
+            raise ArtifactError("backend: faiss is not installed here; use backend: torch.") from None
+        if empty == "keep":
+            raise ArtifactError("backend: faiss cannot keep an empty cluster; use backend: torch or empty: farthest.")
+        if points.world > 1:
+            raise ArtifactError("backend: faiss works in one process; use backend: torch, or one device.")
+        size = 4 * points.shape[0] * points.shape[1]
+        if size > budget:
+            raise ArtifactError(
+                f"{points.where}: backend faiss needs all points in memory as float32, {size >> 20} MB, and the budget "
+                f"is {budget >> 20} MB; use backend: torch, which reads them in pieces."
+            )
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        self._faiss, self.k, self.seed, self.empty, self.where = faiss, k, seed, empty, points.where
+        self.device = points.device
+        self._x = np.empty(points.shape, np.float32)
+        for span, x in points:
+            self._x[span] = x.cpu().numpy()
+
+    def __call__(self, centroids: Tensor) -> LloydStats:
+        """One iteration.
+
+        Raises:
+            ArtifactError: a cluster is empty and `empty` is "error".
+        """
+        n, dims = self._x.shape
+        engine: Any = self._faiss.Kmeans(
+            dims,
+            self.k,
+            niter=1,
+            seed=self.seed % 2**31,
+            gpu=self.device.type == "cuda",
+            max_points_per_centroid=n,  # the default of 256 silently trains on a sample
+            min_points_per_centroid=1,
+        )
+        engine.train(self._x, init_centroids=centroids.cpu().numpy())
+        stats = engine.iteration_stats[0]
+        empty = int(stats["nsplit"])
+        if empty and self.empty == "error":
+            raise ArtifactError(
+                f"{self.where}: {empty} of {self.k} clusters have no points; use a smaller k, init: k-means++, or "
+                "empty: farthest."
+            )
+        new = torch.from_numpy(engine.centroids.copy()).to(self.device)
+        return LloydStats(new, float(stats["obj"]), None, empty, empty)
