@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import images
-from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Setting, interleave
 from ssltransfer.artifacts.files import write_json
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, Vgg16
@@ -65,7 +65,7 @@ def _compared(setting: Setting, options: BackboneOptions, layer: str, side: int,
             pass
 
     contenders = {OURS: stage, BARE: bare, LOADING: loading}
-    samples = in_turns(contenders, setting.rounds, lambda name: shutil.rmtree(output.parent, ignore_errors=True))
+    samples = interleave(contenders, setting.rounds, lambda name: shutil.rmtree(output.parent, ignore_errors=True))
     case = f"{options.slug} {layer}, {n} files of 500x375, {setting.threads} threads"
     paces = {f"forward/{options.name}": (BARE, n * flops(options))}
     return Comparison(case, n, "images", samples, {BARE: GOAL}, (LOADING,), paces)

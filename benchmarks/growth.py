@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import images
-from benchmarks.harness.measure import Figure, Setting, alone
+from benchmarks.harness.measure import Figure, Setting, run_in_process
 from ssltransfer.artifacts import features as artifact
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import write_json
@@ -56,7 +56,8 @@ def _growth(
 ) -> Iterator[Figure]:
     sizes = [n * step for step in STEPS]
     rounds = [
-        [alone(measured, work, setting.folder, size, setting.threads) for size in sizes] for _ in range(setting.rounds)
+        [run_in_process(measured, work, setting.folder, size, setting.threads) for size in sizes]
+        for _ in range(setting.rounds)
     ]
     seconds = np.array([[one[0] for one in turn] for turn in rounds])
     peaks = np.array([[one[1] for one in turn] for turn in rounds])

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.harness import images
-from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, interleave
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.formats import CacheOptions
@@ -30,8 +30,8 @@ NAIVE, DECODING = "Pillow, a loop over tiles", "decoding alone"
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
-    """The loader delivers uint8 squares and leaves tiles and normalization to the device; in the second case the same
-    core does those too, with the task's own jitter, occluders, shift of channels and gray, which the rival leaves out.
+    """The loader returns uint8 squares and leaves tiles and normalization to the device. In the last case the same core
+    computes those too, with jitter, occluders, channel shift and grayscale, which the baseline omits.
     """
     torch.set_num_threads(1)
     n = setting.size(512, BATCH)
@@ -65,7 +65,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
         ("batches, tiles and normalization too", index, True, None, None),
     ):
         contenders: dict[str, Contender] = {OURS: partial(ours, found, tiles), NAIVE: naive, DECODING: decoding}
-        samples = in_turns(contenders, setting.rounds)
+        samples = interleave(contenders, setting.rounds)
         paces = {pace: (OURS, float(n))} if pace else {}
         yield Comparison(f"{case}; {what}", n, "images", samples, {NAIVE: goal}, (DECODING,), paces)
 

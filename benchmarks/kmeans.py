@@ -15,8 +15,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._testing import ignore_warnings
 
-from benchmarks.harness.limits import product
-from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Setting, interleave
+from benchmarks.harness.upper_bounds import product
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.entities import Student
@@ -37,7 +37,7 @@ RANDOM = "ours, init: random"
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
-    """All begin with a float16 store in the page cache, which the rivals want as one float32 array.
+    """All begin with a float16 store in the page cache, which the baselines want as one float32 array.
 
     Each round from nothing has another seed, and ours ends no higher in the mean of all.
     """
@@ -83,7 +83,7 @@ def _same_start(setting: Setting, store: FeatureStore, k: int, case: str) -> Ite
 
     # in a list: a bare number would be taken for seconds
     contenders = {OURS: lambda: [ours()], FAISS: lambda: [by_faiss()], SKLEARN: lambda: [by_sklearn()]}
-    samples = in_turns({**contenders, PRODUCT: products}, setting.rounds)
+    samples = interleave({**contenders, PRODUCT: products}, setting.rounds)
     goals = {FAISS: 1.0, SKLEARN: None}
     case = f"{SAME} iterations from the same start, and labels; {case}"
     paces = {"products": (PRODUCT, 2.0 * (SAME + 1) * store.shape[0] * store.shape[1] * k)}
@@ -109,7 +109,7 @@ def _from_nothing(setting: Setting, store: FeatureStore, k: int, case: str) -> I
         OURS: lambda: reached[OURS].append(ours(next(turns[OURS]), iterations)),
         FAISS: lambda: reached[FAISS].append(theirs(next(turns[FAISS]))),
     }
-    samples = in_turns(contenders, len(seeds) - 1)
+    samples = interleave(contenders, len(seeds) - 1)
     share = np.array(reached[OURS]) / reached[FAISS]
     about = (
         f"from nothing, init: pca and {iterations} iterations against {DEFAULT}, to {share.mean():.4f} of faiss's "
@@ -129,7 +129,7 @@ def _starts(setting: Setting, store: FeatureStore, k: int, case: str) -> Iterato
         found[name].append(kmeans(store, k, init=init, seed=next(turns[name]), device=device).objective)
 
     contenders = {OURS: lambda: one(OURS, "pca"), RANDOM: lambda: one(RANDOM, "random")}
-    samples = in_turns(contenders, len(seeds) - 1)
+    samples = interleave(contenders, len(seeds) - 1)
     share = np.array(found[OURS]) / found[RANDOM]
     about = (
         f"to the end, init: pca against init: random, {share.mean():.4f} of its objective "

@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import torch
 
-from benchmarks.harness.limits import product
-from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Setting, interleave
+from benchmarks.harness.upper_bounds import product
 from ssltransfer.kmeans import ArraySource, PointLoader, assign, memory_budget
 
 DEVICES = ("cpu", "cuda")
@@ -47,6 +47,6 @@ def run(setting: Setting) -> Iterator[Comparison]:
     if same < 0.999:
         raise RuntimeError(f"labelling: only {same:.1%} of the labels are faiss's.")
     bare = product(n, dims, k, setting.device)
-    samples = in_turns({OURS: ours, FAISS: theirs, PRODUCT: bare}, setting.rounds)
+    samples = interleave({OURS: ours, FAISS: theirs, PRODUCT: bare}, setting.rounds)
     case = f"{n} x {dims} float32 to {k} centroids, {setting.threads} threads"
     yield Comparison(case, n, "vectors", samples, {FAISS: GOAL}, (PRODUCT,))

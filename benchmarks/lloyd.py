@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from benchmarks.harness.limits import product
-from benchmarks.harness.measure import OURS, Comparison, Figure, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Figure, Setting, interleave
+from benchmarks.harness.upper_bounds import product
 from ssltransfer.kmeans import PointLoader
 from ssltransfer.kmeans.update import TorchStep
 
@@ -78,7 +78,7 @@ def run(setting: Setting) -> Iterator[Comparison | Figure]:
         for _ in range(ITERATIONS):
             bare()
 
-    samples = in_turns({OURS: ours, LOOP: loop, PRODUCTS: products}, setting.rounds)
+    samples = interleave({OURS: ours, LOOP: loop, PRODUCTS: products}, setting.rounds)
     case = f"{ITERATIONS} iterations, {n} x {dims} drawn on the device, k = {k}"
     paces = {"products": (OURS, 2.0 * ITERATIONS * n * dims * k)}
     yield Comparison(case, 1, "", samples, {LOOP: None, PRODUCTS: GOAL}, paces=paces)

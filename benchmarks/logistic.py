@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils._testing import ignore_warnings
 from torch import Tensor
 
-from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Setting, interleave
 from ssltransfer.kmeans import ArraySource, PointLoader, memory_budget
 from ssltransfer.protocols.logreg import MEMORY, Objective, minimize
 from ssltransfer.training.checkpoint import Checkpoint
@@ -98,7 +98,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
         SCIPY: lambda: to_target(by_scipy),
         PRODUCTS: products,
     }
-    samples = in_turns(contenders, setting.rounds)
+    samples = interleave(contenders, setting.rounds)
     case = (
         f"{n} x {m}, {c} classes, {setting.threads} threads; evaluations: ours {counts[0]}, SciPy {counts[1]}; "
         f"scikit-learn {iterations} iterations"

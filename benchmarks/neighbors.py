@@ -10,8 +10,8 @@ import faiss
 import numpy as np
 import torch
 
-from benchmarks.harness.limits import product
-from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, interleave
+from benchmarks.harness.upper_bounds import product
 from ssltransfer.kmeans import ArraySource, PointLoader, memory_budget
 from ssltransfer.protocols.knn_search import query_block, topk_products
 
@@ -33,7 +33,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
             PRODUCT: product(queries, dims, n, setting.device, 1024),
         }
         _check(gallery, asked[:100], k, setting.device)
-        samples = in_turns(contenders, setting.rounds)
+        samples = interleave(contenders, setting.rounds)
         case = f"k = {k}: {queries} of {n} x {dims}, {setting.threads} threads"
         yield Comparison(case, queries, "queries", samples, {FAISS: GOAL}, (PRODUCT,))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness.limits import copy
-from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Contender, Setting, interleave
+from benchmarks.harness.upper_bounds import copy
 from ssltransfer.artifacts.features import CHUNK_BYTES, FeatureStore
 
 DIMS = 9600
@@ -36,7 +36,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
         bare = copy(block)
         limit = _all([bare] * len(spans))
         contenders = {OURS: ours, MEMMAP: theirs, COPY: limit}
-        samples = in_turns(contenders, setting.rounds, before)
+        samples = interleave(contenders, setting.rounds, before)
         goal = None if case.startswith("chunks in random order") else GOAL
         return Comparison(f"{case}; {what}", n * DIMS * 2 / 1e6, "MB", samples, {MEMMAP: goal}, (COPY,))
 

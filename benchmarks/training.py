@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.harness import images
-from benchmarks.harness.measure import OURS, Comparison, Setting, in_turns
+from benchmarks.harness.measure import OURS, Comparison, Setting, interleave
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet50, Vgg16
 from ssltransfer.config.entities import Student
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.planning.networks import flops
 from ssltransfer.stages import cache
-from ssltransfer.tasks.distillation.classifier import Classifier
+from ssltransfer.tasks.supervised import Classifier
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import build_optimizer
@@ -50,7 +50,8 @@ def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comp
         }
     )
     devices = plan_devices(setting.threads)
-    task = Classifier(spec, np.arange(len(index)) % CLASSES, None, CLASSES)
+    index = index.with_labels(np.arange(len(index), dtype=np.int32) % CLASSES, [str(label) for label in range(CLASSES)])
+    task = Classifier(spec, CLASSES)
     optimizer = build_optimizer(task, spec.schedule)
     resident = torch.rand(batch, 3, backbone.img_size, backbone.img_size, device=setting.device)
     if setting.device == "cuda":
@@ -71,7 +72,7 @@ def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comp
             loss.backward()
             optimizer.step()
 
-    samples = in_turns({OURS: ours, BARE: bare}, setting.rounds)
+    samples = interleave({OURS: ours, BARE: bare}, setting.rounds)
     case = f"{backbone.slug}, {steps} steps of {batch}, {setting.threads} threads"
     work = steps * batch
     paces = {f"training/{backbone.name}": (BARE, 3 * flops(backbone, include_top=True) * work)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.harness.measure import OURS, Figure, Setting, in_turns
+from benchmarks.harness.measure import OURS, Figure, Setting, interleave
 
 ROOT = Path(__file__).parents[1]
 GOAL = 5.0
@@ -40,7 +40,7 @@ def _snakemake(config: Path) -> list[str]:
 
 def _seconds(case: str, command: list[str], folder: Path, rounds: int) -> Figure:
     start = [sys.executable, "-m", "snakemake", "--version"]
-    samples = in_turns({OURS: lambda: _call(command, folder), START: lambda: _call(start, folder)}, rounds)
+    samples = interleave({OURS: lambda: _call(command, folder), START: lambda: _call(start, folder)}, rounds)
     return Figure(case, "s", samples[OURS], GOAL, {START: samples[START]})
 
 

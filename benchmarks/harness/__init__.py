@@ -1,1 +1,1 @@
-"""How rows are run, timed and shown."""
+"""Running, timing and presenting benchmarks."""

@@ -1,4 +1,4 @@
-"""What the numbers were taken on."""
+"""Description of the machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 
 from ssltransfer.artifacts.workdir import environment
 
-RIVALS = ("faiss-gpu", "pillow", "scikit-learn", "scipy", "simplejpeg")
+BASELINES = ("faiss-gpu", "pillow", "scikit-learn", "scipy", "simplejpeg")
 
 
-def described(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
+def describe(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
     """Date, sizes, processor, memory, GPU and versions."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "sizes": "small (they show that a row works, not what it is worth)" if small else "full",
+        "sizes": "small (for testing only)" if small else "full",
         "rounds": rounds,
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -28,7 +28,7 @@ def described(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]
         "memory": f"{psutil.virtual_memory().total >> 30} GB",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         **environment(),
-        **{name: version(name) for name in RIVALS},
+        **{name: version(name) for name in BASELINES},
     }
 
 

@@ -1,4 +1,4 @@
-"""What a row is given, what it yields, and how times are taken: in one run, in turns."""
+"""Settings and results of benchmarks, and interleaved timing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Setting:
-    """What every row is given.
+    """Settings of one benchmark run.
 
     Attributes:
-        small: sizes that show that a row works, not what it is worth.
+        small: tiny sizes, for testing only.
         rounds: samples of each contender.
-        threads: CPU threads of all libraries; OMP_NUM_THREADS says the same.
+        threads: CPU threads of all libraries; equals OMP_NUM_THREADS.
         device: "cpu" or "cuda".
-        folder: empty, the row's own, removed afterwards.
+        folder: empty; removed afterwards.
     """
 
     small: bool
@@ -48,16 +48,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same work done by several.
+    """The same work done by several contenders.
 
     Attributes:
-        case: what is done, with its sizes.
+        case: the work and its sizes.
         work: units of work in one call.
         unit: of the work, such as "images".
-        samples: seconds of each contender in each round, by name; `OURS` is one.
-        goals: how many times as fast as each rival we want to be; None: no goal is set.
-        limits: contenders that are no rivals but do the part that nobody can avoid.
-        paces: what `ssltransfer estimate --benchmark-results` reckons with: name -> contender, and amount that one call of it does.
+        samples: contender -> seconds of each round; `OURS` is one of them.
+        goals: baseline -> how many times as fast ours should be; None: no goal.
+        upper_bounds: contenders that only do the unavoidable part of the work.
+        paces: speeds for `ssltransfer estimate --benchmark-results`: name -> contender, amount of work in one call.
     """
 
     case: str
@@ -65,26 +65,26 @@ class Comparison:
     unit: str
     samples: dict[str, list[float]]
     goals: dict[str, float | None]
-    limits: tuple[str, ...] = ()
+    upper_bounds: tuple[str, ...] = ()
     paces: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
-    def speed(self, rival: str) -> tuple[float, float, float]:
-        """Times as fast as a rival: ratio of the medians, and the least and largest ratio within a round."""
-        ours, theirs = self.samples[OURS], self.samples[rival]
+    def speed(self, baseline: str) -> tuple[float, float, float]:
+        """Speed relative to a baseline: ratio of the medians, smallest and largest ratio within a round."""
+        ours, theirs = self.samples[OURS], self.samples[baseline]
         rounds = [b / a for a, b in zip(ours, theirs, strict=True)]
         return median(theirs) / median(ours), min(rounds), max(rounds)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number that has an upper bound.
+    """One number with a maximum.
 
     Attributes:
-        case: what is measured, with its sizes.
+        case: the quantity and its sizes.
         unit: of the number.
         samples: the number in each round; the median counts.
-        goal: what it may be at most.
-        details: what it was made from.
+        goal: maximum.
+        details: raw measurements.
     """
 
     case: str
@@ -99,8 +99,8 @@ class NotRun:
     """A case that was not measured.
 
     Attributes:
-        case: what would have been measured.
-        why: such as "no GPU".
+        case: the missing measurement.
+        why: reason, such as "no GPU".
     """
 
     case: str
@@ -110,19 +110,21 @@ class NotRun:
 Result = Comparison | Figure | NotRun
 
 
-def in_turns(
+def interleave(
     contenders: Mapping[str, Contender], rounds: int, before: Callable[[str], object] = lambda name: None
 ) -> dict[str, list[float]]:
-    """Seconds of each contender, all called one after the other, again and again, so that what else the machine does
-    falls on all alike; the first round is not counted.
+    """Time the contenders alternately, so that other load on the machine affects all alike; the first round is warm-up.
 
     Args:
         contenders: by name, in the order of a round.
         rounds: samples of each.
-        before: called with the name before each call, off the clock.
+        before: called with the name before each call; not timed.
+
+    Returns:
+        Name -> seconds of each round.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
+    for number in range(rounds + 1):
         for name, call in contenders.items():
             before(name)
             _wait_for_device()
@@ -130,7 +132,7 @@ def in_turns(
             own = call()
             _wait_for_device()
             seconds = own if isinstance(own, float) else time.perf_counter() - began
-            if turn:
+            if number:
                 samples[name].append(seconds)
     return samples
 
@@ -140,8 +142,8 @@ def _wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def run_row(name: str, setting: Setting) -> list[Result]:
-    """All results of a row; what the stages say meanwhile is not shown."""
+def run_benchmark(name: str, setting: Setting) -> list[Result]:
+    """All results of a benchmark; the output of the stages is discarded."""
     torch.set_num_threads(setting.threads)
     with redirect_stdout(io.StringIO()):
         results = []
@@ -151,10 +153,12 @@ def run_row(name: str, setting: Setting) -> list[Result]:
         return results
 
 
-def alone(function: Callable[..., Value], *arguments: object, environment: Mapping[str, str] | None = None) -> Value:
-    """Call a module's function in a fresh process, so that neither its memory nor its threads are others'.
+def run_in_process(
+    function: Callable[..., Value], *arguments: object, environment: Mapping[str, str] | None = None
+) -> Value:
+    """Call a function of a module in a fresh process with its own memory, threads and environment.
 
-    What it raises is raised here.
+    Its exceptions are raised here.
     """
     before = dict(os.environ)
     os.environ.update(environment or {})

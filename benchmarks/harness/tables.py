@@ -14,16 +14,19 @@ from matplotlib.figure import Figure as Drawing
 from benchmarks.harness.measure import OURS, Comparison, Figure, NotRun, Result
 from ssltransfer.report.plots import COLORS
 
-HEAD = ("row", "case", "ours, median (least)", "against", "theirs", "ours is", "goal", "met", "of the limit")
+HEAD = (
+    *("benchmark", "case", "ours, median (slowest)", "baseline", "its median (slowest)"),
+    *("relative speed", "goal", "met", "upper bound"),
+)
 Results = Mapping[str, Sequence[Result]]
 
 
 def markdown(machine: Mapping[str, Any], results: Results) -> str:
-    """The machine in a line, then a table with a line for each rival."""
+    """The machine, then a table with one line per baseline."""
     lines = [", ".join(f"{key} {value}" for key, value in machine.items() if key != "host"), ""]
     lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    for row, found in results.items():
-        lines += ["| " + " | ".join((row, *cells)) + " |" for result in found for cells in _cells(result)]
+    for name, found in results.items():
+        lines += ["| " + " | ".join((name, *cells)) + " |" for result in found for cells in _cells(result)]
     return "\n".join(lines) + "\n"
 
 
@@ -37,27 +40,28 @@ def _cells(result: Result) -> Iterator[tuple[str, ...]]:
         bound = none if result.goal is None else f"≤ {result.goal:g}{unit}"
         yield result.case, ours, none, none, none, bound, _met(result.goal, value, at_most=True), none
     else:
-        limits = ", ".join(
-            f"{median(result.samples[name]) / median(result.samples[OURS]):.0%} of {name}" for name in result.limits
+        bounds = ", ".join(
+            f"{median(result.samples[name]) / median(result.samples[OURS]):.0%} of {name}"
+            for name in result.upper_bounds
         )
-        for rival, goal in result.goals.items():
-            speed, low, high = result.speed(rival)
+        for baseline, goal in result.goals.items():
+            speed, low, high = result.speed(baseline)
             aim = none if goal is None else f"≥ {goal:.3g}x"
             times = f"{speed:.2f}x as fast ({low:.2f}–{high:.2f})"
             yield (
                 result.case,
                 _rate(result, OURS),
-                rival,
-                _rate(result, rival),
+                baseline,
+                _rate(result, baseline),
                 times,
                 aim,
                 _met(goal, speed),
-                limits or none,
+                bounds or none,
             )
 
 
 def _rate(result: Comparison, name: str) -> str:
-    """Units a second, or seconds where a call is one unit."""
+    """Units per second, or seconds if a call is one unit."""
     seconds = result.samples[name]
     if result.work == 1:
         return f"{median(seconds):.3g} s ({min(seconds):.3g})"
@@ -71,13 +75,13 @@ def _met(goal: float | None, value: float, *, at_most: bool = False) -> str:
 
 
 def as_json(machine: Mapping[str, Any], results: Results) -> str:
-    """Everything, with all samples."""
+    """All results with all samples."""
     content = {row: [{"kind": type(one).__name__, **asdict(one)} for one in found] for row, found in results.items()}
     return json.dumps({"machine": dict(machine), "results": content}, indent=1, ensure_ascii=False) + "\n"
 
 
-def of_before(file: Path, machine: Mapping[str, Any]) -> dict[str, list[Result]]:
-    """Rows that stand in a file of results already, if machine, day, versions and rounds are the same."""
+def previous_results(file: Path, machine: Mapping[str, Any]) -> dict[str, list[Result]]:
+    """Results already in the file, if machine, day, versions and rounds are the same."""
     if not file.is_file():
         return {}
     content = json.loads(file.read_text("utf-8"))
@@ -88,13 +92,13 @@ def of_before(file: Path, machine: Mapping[str, Any]) -> dict[str, list[Result]]
 
 
 def plot(results: Results, path: Path) -> None:
-    """Times as fast as each rival, with the spread over rounds and the goals."""
+    """Relative speed with its range over rounds, and the goals."""
     lines = [
-        (f"{row}: {one.case.split(';')[0][:60]}, {rival}", one.speed(rival), goal)
+        (f"{row}: {one.case.split(';')[0][:60]}, {baseline}", one.speed(baseline), goal)
         for row, found in results.items()
         for one in found
         if isinstance(one, Comparison)
-        for rival, goal in one.goals.items()
+        for baseline, goal in one.goals.items()
     ]
     drawing = Drawing(figsize=(8, 1 + 0.3 * len(lines)), layout="constrained")
     axes = drawing.subplots()
@@ -105,21 +109,21 @@ def plot(results: Results, path: Path) -> None:
             axes.plot(goal, place, "|", color=COLORS[1], markersize=11, label="" if place else "goal")
     axes.axvline(1, color="0.5", linewidth=0.6)
     axes.set_xscale("log")
-    axes.set_xlabel("times as fast; the line is the spread over rounds, the mark the goal")
+    axes.set_xlabel("relative speed (line: range over rounds; tick: goal)")
     axes.set_yticks(range(len(lines)), [name for name, _, _ in reversed(lines)], fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     drawing.savefig(path)
 
 
-def put_between_marks(file: Path, what: str, text: str) -> None:
-    """Replace what stands between the marks for `what` of a document.
+def replace_section(file: Path, what: str, text: str) -> None:
+    """Replace a generated section of a document.
 
     Raises:
-        ValueError: it has no such marks.
+        ValueError: the document lacks the marks of the section.
     """
     begin, end = f"<!-- {what}: written by python -m benchmarks --docs -->", f"<!-- end of {what} -->"
     content = file.read_text("utf-8")
     if begin not in content or end not in content.split(begin, 1)[1]:
-        raise ValueError(f"{file}: has no lines '{begin}' and '{end}'; put them where this shall stand.")
+        raise ValueError(f"{file}: has no lines '{begin}' and '{end}'; add them.")
     before, rest = content.split(begin, 1)
     file.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.split(end, 1)[1]}", "utf-8")

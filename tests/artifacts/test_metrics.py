@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssltransfer.artifacts.files import ArtifactError, write_json
-from ssltransfer.artifacts.metrics import Metrics, read_metrics, write_metrics
+from ssltransfer.artifacts.metrics import DatasetRef, Metrics, read_metrics, write_metrics
 
 METRICS = Metrics(
     protocol={"name": "knn", "k": 20},
@@ -17,7 +17,7 @@ METRICS = Metrics(
     unit="%",
     values={"top1": [41.5, 43.25, 40.0], "top5": [80.0]},
     seeds=[0, 1, 2],
-    datasets={"test": {"name": "objects-val", "n": 600, "fingerprint": "f1"}},
+    datasets={"test": DatasetRef("objects-val", 600, "f1")},
     chance=8.3,
     train_test_overlap=2,
     details={"curve": [[1, 0.5], [2, 0.25]]},

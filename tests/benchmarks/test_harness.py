@@ -1,4 +1,4 @@
-"""The harness on contenders of known speed, and every row at tiny sizes."""
+"""The harness on contenders of known speed, and every benchmark at tiny sizes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.__main__ import ROWS, main  # noqa: E402
+from benchmarks.__main__ import BENCHMARKS, main  # noqa: E402
 from benchmarks.harness import tables  # noqa: E402
-from benchmarks.harness.measure import OURS, Comparison, Figure, NotRun, alone, in_turns  # noqa: E402
+from benchmarks.harness.measure import OURS, Comparison, Figure, NotRun, interleave, run_in_process  # noqa: E402
 
 COMPARED = Comparison(
-    "sorting", 10, "rows", {OURS: [1.0, 2.0, 4.0], "them": [8.0, 6.0, 4.0]}, {"them": 3.5}, limits=("them",)
+    "sorting", 10, "rows", {OURS: [1.0, 2.0, 4.0], "them": [8.0, 6.0, 4.0]}, {"them": 3.5}, upper_bounds=("them",)
 )
 
 
-def test_contenders_are_called_in_turns_and_the_first_turn_is_not_counted() -> None:
-    said: list[str] = []
+def test_interleave_alternates_and_drops_the_first_round() -> None:
+    events: list[str] = []
 
     def call(name: str, seconds: float) -> float:
-        said.append(name)
-        return seconds + len(said)
+        events.append(name)
+        return seconds + len(events)
 
-    samples = in_turns(
-        {OURS: lambda: call("a", 0.0), "them": lambda: call("b", 0.5)}, 2, lambda name: said.append("before " + name)
+    samples = interleave(
+        {OURS: lambda: call("a", 0.0), "them": lambda: call("b", 0.5)}, 2, lambda name: events.append("before " + name)
     )
-    assert said == ["before ours", "a", "before them", "b"] * 3
+    assert events == ["before ours", "a", "before them", "b"] * 3
     assert samples == {OURS: [6.0, 10.0], "them": [8.5, 12.5]}
 
 
-def test_speed_is_the_ratio_of_medians_with_the_range_of_rounds() -> None:
+def test_speed_is_ratio_of_medians_with_range() -> None:
     assert COMPARED.speed("them") == (3.0, 1.0, 8.0)
 
 
-def test_the_table_says_what_was_met_missed_and_not_run() -> None:
+def test_markdown_shows_met_missed_and_not_run() -> None:
     results = {
         "sort": [COMPARED, Comparison("again", 1, "fits", COMPARED.samples, {"them": 3.0, "nobody's goal": None})],
         "start": [Figure("idle", "s", [4.0, 6.0, 5.0], 5.0, {}), NotRun("on a GPU", "no GPU")],
@@ -56,59 +56,59 @@ def test_the_table_says_what_was_met_missed_and_not_run() -> None:
     assert json.loads(tables.as_json({}, results))["results"]["start"][0]["samples"] == [4.0, 6.0, 5.0]
 
 
-def test_rows_of_before_are_kept_on_the_same_machine(tmp_path: Path) -> None:
+def test_previous_results_are_kept_on_the_same_machine(tmp_path: Path) -> None:
     results = {"sort": [COMPARED], "start": [Figure("idle", "s", [4.0], 5.0, {}), NotRun("on a GPU", "no GPU")]}
     file = tmp_path / "results.json"
-    assert tables.of_before(file, {"cores": 2}) == {}
+    assert tables.previous_results(file, {"cores": 2}) == {}
     file.write_text(tables.as_json({"cores": 2}, results))
-    kept = tables.of_before(file, {"cores": 2})
+    kept = tables.previous_results(file, {"cores": 2})
     assert tables.markdown({}, kept) == tables.markdown({}, results)
-    assert tables.of_before(file, {"cores": 4}) == {}
+    assert tables.previous_results(file, {"cores": 4}) == {}
 
 
-def test_results_are_put_between_the_marks_again_and_again(tmp_path: Path) -> None:
+def test_replace_section_can_be_repeated(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
     begin, end = "<!-- sums: written by python -m benchmarks --docs -->", "<!-- end of sums -->"
     file.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     for text in ("one", "two"):
-        tables.put_between_marks(file, "sums", text)
+        tables.replace_section(file, "sums", text)
         assert file.read_text() == f"before\n{begin}\n\n{text}\n{end}\nafter\n"
     with pytest.raises(ValueError, match=r"page\.md: has no lines"):
-        tables.put_between_marks(file, "others", "one")
+        tables.replace_section(file, "others", "one")
     docs = (ROOT / "docs/performance.md").read_text()
     for what in ("results", "plans"):
         assert docs.count(f"<!-- {what}: written by") == docs.count(f"<!-- end of {what} -->") == 1
-    assert [row for row in ROWS if f"| `{row}` |" not in docs] == []
+    assert [name for name in BENCHMARKS if f"| `{name}` |" not in docs] == []
 
 
-def test_a_process_of_its_own_has_its_environment_and_hands_its_error_back() -> None:
-    assert alone(os.getenv, "BENCHED", environment={"BENCHED": "yes"}) == "yes"
+def test_run_in_process_sets_environment_and_reraises() -> None:
+    assert run_in_process(os.getenv, "BENCHED", environment={"BENCHED": "yes"}) == "yes"
     assert "BENCHED" not in os.environ
     with pytest.raises(FileNotFoundError):
-        alone(os.listdir, "/nowhere at all")
+        run_in_process(os.listdir, "/nowhere at all")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["stroe"], "no row is called 'stroe'"),
-        (["--docs", "--small"], "it wants full sizes"),
+        (["stroe"], "unknown benchmark 'stroe'"),
+        (["--docs", "--small"], "needs full sizes"),
         (["--docs", "store", "--out", "/none"], "/none lacks extraction"),
     ],
 )
-def test_a_wrong_call_is_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_refuses_wrong_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(arguments)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS)
-def test_rows_work(row: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", row, "--small", "--rounds", "1", "--threads", "1"]
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmark_runs_at_tiny_sizes(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", name, "--small", "--rounds", "1", "--threads", "1"]
     run = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, text=True, capture_output=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    found = json.loads((tmp_path / "results.json").read_text())["results"][row]
+    found = json.loads((tmp_path / "results.json").read_text())["results"][name]
     assert any(one["kind"] != "NotRun" for one in found)
     assert all(len(samples) == 1 for one in found if one["kind"] == "Comparison" for samples in one["samples"].values())
-    assert row in (tmp_path / "results.md").read_text() and (tmp_path / "results.svg").is_file()
+    assert name in (tmp_path / "results.md").read_text() and (tmp_path / "results.svg").is_file()

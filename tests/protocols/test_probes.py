@@ -99,7 +99,7 @@ def test_evaluate_runs_with_label_subset(chain, tmp_path: Path, kind: type[Optio
     assert len(found.values["accuracy"]) == len(found.values["top5"]) == 2
     assert all(a <= b for a, b in zip(found.values["accuracy"], found.values["top5"], strict=True))
     assert found.details["num_labeled"] == 2 * len(set(read_index(chain.train).labels))
-    right = np.trace(np.array(found.details["confusion"])) / found.datasets["test"]["samples"]
+    right = np.trace(np.array(found.details["confusion"])) / found.datasets["test"].samples
     assert found.values["accuracy"][0] == pytest.approx(100 * right, abs=1e-4)
 
 

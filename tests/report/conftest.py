@@ -16,7 +16,7 @@ from PIL import Image
 from ssltransfer.artifacts.files import file_digest, write_json, write_text
 from ssltransfer.artifacts.index import Index, write_index
 from ssltransfer.artifacts.labels import Labels, write_labels
-from ssltransfer.artifacts.metrics import Metrics, write_metrics
+from ssltransfer.artifacts.metrics import DatasetRef, Metrics, write_metrics
 from ssltransfer.artifacts.workdir import run_info_file
 from ssltransfer.config.backbones import CaffeNet
 from ssltransfer.config.entities import Report
@@ -26,6 +26,7 @@ from ssltransfer.stages.report import run
 
 NASTY = ["plain", "<b>bold</b> & 'quoted'", 'a"b', "größe → ∞", "</style><script>x()</script>"]
 BACKBONE = {"name": "caffenet", "width_mult": 0.1, "img_size": 64, "stem_stride": 2}
+SCHEDULE = {"steps": 20, "batch_size": 8, "lr": 0.1}
 RUN = {
     "seconds": 65.4,
     "peak_memory_mb": 1234,
@@ -79,7 +80,7 @@ class Chain:
 
     def model(self, name: str, stage: str, spec: dict[str, Any], *, trained: bool = True) -> Path:
         folder = self.root / stage / name
-        spec = {"backbone": BACKBONE, **spec}
+        spec = {"backbone": BACKBONE, "schedule": SCHEDULE, **spec}
         backbone = build_backbone(CaffeNet.model_validate(BACKBONE), include_top=False, seed=1)
         content = write_model(folder, backbone, "imagenet", spec)
         if trained:
@@ -93,8 +94,9 @@ class Chain:
         return self._manifest("models", folder, stage, spec, content)
 
     def feature(self, name: str, data: str, model: str) -> Path:
-        content = {"shape": [20, 4], "layer": "conv4", "index": self.indexes[data].fingerprint}
-        return self._manifest("features", self.root / "features" / name / data, "features", {"model": model}, content)
+        content = {"shape": [20, 4], "layer": "conv4", "index": self.indexes[data].fingerprint, "model": "ef56"}
+        spec = {"model": model, "layer": "conv4"}
+        return self._manifest("features", self.root / "features" / name / data, "features", spec, content)
 
     def cluster(self, name: str, features: str, data: str, k: int = 5) -> Path:
         n = len(self.indexes[data])
@@ -102,7 +104,15 @@ class Chain:
         folder = self.root / "cluster" / name
         write_text(folder / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         sizes = np.bincount(np.arange(n) % (k - 1), minlength=k)
-        content = {"k": k, "points": n, "sizes": sizes.tolist(), "empty": 1, "iterations": 5, "stopped": "tolerance"}
+        content = {
+            "points": n,
+            "sizes": sizes.tolist(),
+            "iterations": 5,
+            "stopped": "tolerance",
+            "centroids": "ab12",
+            "index": self.indexes[data].fingerprint,
+            "model": "ef56",
+        }
         return self._manifest("clusters", folder, "cluster", {"features": features, "data": data, "k": k}, content)
 
     def label(self, cluster: str, data: str, k: int = 5) -> Path:
@@ -132,7 +142,7 @@ class Chain:
             values=values,
             seeds=list(range(len(values[primary_metric]))),
             datasets={
-                role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
+                role: DatasetRef(name, len(index), index.fingerprint)
                 for role, (name, index) in zip(("train", "test"), roles, strict=False)
             },
             **{
@@ -156,7 +166,7 @@ class Chain:
 
 
 def fill(chain: Chain) -> Chain:
-    """Two datasets, a teacher, a clustering, a student, two controls, two evaluations; names as nasty as may be."""
+    """Two datasets, a teacher, a clustering, a student, baselines and evaluations; names with special characters."""
     torch.manual_seed(0)
     train = chain.dataset("objects.v1+x", classes=NASTY, **{"bad<.jpg": "not an image: <garbage> & more"})
     test = chain.dataset("scenes_b", n=12, classes=NASTY)

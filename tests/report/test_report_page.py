@@ -139,14 +139,14 @@ def test_missing_run_json_and_missing_images_do_not_end_the_report(filled, tmp_p
     finally:
         gone.with_name("elsewhere").rename(gone)
     page = Page(text)
-    assert "No run left a record of its cost." in text
+    assert "No run.json files were found." in text
     assert page.images and {unquote(link) for link in page.links} <= set(page.ids)
 
 
 def test_nothing_made_yet_is_a_page_too(chain) -> None:  # type: ignore[no-untyped-def]
     text = chain.report().read_text(encoding="utf-8")
     assert Page(text).open == []
-    assert "Nothing was measured." in text and "Nothing was clustered." in text
+    assert "No evaluations." in text and "No clusterings." in text
 
 
 def test_a_wrong_input_is_refused_by_name_and_nothing_is_written(filled, chain) -> None:  # type: ignore[no-untyped-def]

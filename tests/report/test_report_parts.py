@@ -17,17 +17,18 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.artifacts.metrics import Metrics
-from ssltransfer.config.entities import Report
+from ssltransfer.artifacts.manifest import ModelManifest
+from ssltransfer.artifacts.metrics import LineFigure, Metrics
+from ssltransfer.config.entities import Pretext, Report
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
 from ssltransfer.report.clusterings import clusterings
 from ssltransfer.report.dag import lay_out
-from ssltransfer.report.load_results import Made, Measured, Results, gather
+from ssltransfer.report.load_results import ArtifactRecord, Results, load_results
 from ssltransfer.report.plots import Plots
-from ssltransfer.report.sections import curves, datasets, snapshot_curves
+from ssltransfer.report.sections import datasets, learning_curves, snapshot_curves
 from ssltransfer.report.text import anchor, count, duration, number, shorten
-from ssltransfer.report.thumbnails import filters, sample_of, shown, strip, thumbnail
+from ssltransfer.report.thumbnails import filters, sample_images, strip, thumbnail, thumbnail_source
 from ssltransfer.stages import cache
 
 
@@ -36,10 +37,10 @@ def image(uri: str) -> np.ndarray:
 
 
 def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:  # type: ignore[no-untyped-def]
-    flow = lay_out(gather(**filled.inputs))
+    flow = lay_out(load_results(**filled.inputs))
     nodes = {(node.stage, node.name): node for node in flow.nodes}
     edges = [(nodes[key], node) for node in flow.nodes for key in node.parents]
-    assert len(edges) == len(flow.lines) > 10
+    assert len(edges) == len(flow.edges) > 10
     assert all(parent.x < child.x for parent, child in edges)
     assert len({(node.x, node.y) for node in flow.nodes}) == len(flow.nodes)
     assert nodes["student", "cc-jig"].parents == [("label", "jig-k5/scenes_b")]
@@ -48,11 +49,11 @@ def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:  # type:
 def test_a_line_goes_from_a_teacher_to_its_students(chain) -> None:  # type: ignore[no-untyped-def]
     """A student may teach the next one, in a column of its own."""
     chain.dataset("d", classes=["a", "b"])
-    chain.model("file", "pretext", {"task": {"name": "imported"}}, trained=False)
+    chain.model("file", "pretext", {"task": {"name": "imported", "file": "w.pth"}}, trained=False)
     for name, teacher in (("first", "file"), ("second", "first")):
         method = {"name": "compress-1q", "teacher": teacher}
         chain.model(name, "student", {"method": method, "data": "d"}, trained=False)
-    flow = lay_out(gather(**chain.inputs))
+    flow = lay_out(load_results(**chain.inputs))
     nodes = {node.name: node for node in flow.nodes}
     assert nodes["first"].parents == [("pretext", "file"), ("index", "d")]
     assert nodes["second"].parents == [("student", "first"), ("index", "d")]
@@ -65,7 +66,7 @@ def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:  # 
     chain.inputs = {kind: list(paths) for kind, paths in filled.inputs.items()}
     chain.feature("second-fc7", "scenes_b", "cc-jig")
     chain.cluster("second-k5", "second-fc7", "scenes_b")
-    flow = lay_out(gather(**chain.inputs))
+    flow = lay_out(load_results(**chain.inputs))
     nodes = {(node.stage, node.name): node for node in flow.nodes}
     assert nodes["student", "cc-jig"].x < nodes["features", "second-fc7"].x < nodes["cluster", "second-k5"].x
     assert "features, again" in [title for _, title in flow.titles]
@@ -73,19 +74,18 @@ def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:  # 
 
 
 def test_purity_and_sizes_are_those_of_a_plain_count(filled) -> None:  # type: ignore[no-untyped-def]
-    (found,) = clusterings(Report(montage_clusters=2, montage_images=3), gather(**filled.inputs), Plots())
-    own, other = found["datasets"]
-    assert own["entry"].dataset == "objects.v1+x" and other["entry"].dataset == "scenes_b"
+    (found,) = clusterings(Report(montage_clusters=2, montage_images=3), load_results(**filled.inputs), Plots())
+    own, other = found.datasets
+    assert own.labels.dataset == "objects.v1+x" and other.labels.dataset == "scenes_b"
     for row in (own, other):
-        true, labels = filled.indexes[row["entry"].dataset].labels, row["entry"].labels.labels
+        true, labels = filled.indexes[row.labels.dataset].labels, row.labels.content.labels
         most = sum(max(int(((labels == k) & (true == c)).sum()) for c in range(5)) for k in range(5))
-        assert row["purity"] == pytest.approx(100 * most / len(true))
+        assert row.purity == pytest.approx(100 * most / len(true))
         joint = [((labels == k) & (true == c)).mean() for k, c in product(range(5), range(5))]
         entropy = [-sum(p * np.log(p) for p in ps if p) for ps in (joint, _shares(labels), _shares(true))]
         mutual = entropy[1] + entropy[2] - entropy[0]
-        assert row["nmi"] == pytest.approx(mutual / ((entropy[1] + entropy[2]) / 2), abs=1e-9)
-    assert found["empty"] == 1 and found["points"] == 20
-    assert found["sizes"].tolist() == [5, 5, 5, 5, 0]
+        assert row.nmi == pytest.approx(mutual / ((entropy[1] + entropy[2]) / 2), abs=1e-9)
+    assert found.sizes.tolist() == [5, 5, 5, 5, 0]
 
 
 def _shares(labels: np.ndarray) -> list[float]:
@@ -93,11 +93,11 @@ def _shares(labels: np.ndarray) -> list[float]:
 
 
 def test_a_montage_shows_the_images_nearest_to_the_center(filled) -> None:  # type: ignore[no-untyped-def]
-    (found,) = clusterings(Report(montage_clusters=9, montage_images=3), gather(**filled.inputs), Plots())
-    assert [entry["cluster"] for entry in found["montage"]] == [0, 1, 2, 3]
+    (found,) = clusterings(Report(montage_clusters=9, montage_images=3), load_results(**filled.inputs), Plots())
+    assert [cluster for cluster, _ in found.montage] == [0, 1, 2, 3]
     index = filled.indexes["objects.v1+x"]
     # Distances fall with the sample id, so the nearest members of cluster 1 are its last ones.
-    assert found["montage"][1]["strips"][0]["uri"] == strip([index.path(i) for i in (17, 13, 9)])
+    assert found.montage[1][1][0].uri == strip([index.path(i) for i in (17, 13, 9)])
 
 
 def test_a_broken_or_missing_image_is_a_gray_tile(tmp_path: Path) -> None:
@@ -114,17 +114,17 @@ def test_packed_pixels_are_shown_where_there_is_no_file(objects_path: Path, tmp_
     """As of a frame of a video."""
     cache.run(CacheOptions(format="raw", short_side=64), data=objects_path, output=tmp_path / "c.parquet", threads=1)
     index = read_index(tmp_path / "c.parquet")
-    from_file = thumbnail(shown(index, 3))
-    assert shown(index, 3) == index.path(3)
+    from_file = thumbnail(thumbnail_source(index, 3))
+    assert thumbnail_source(index, 3) == index.path(3)
     elsewhere = replace(index, root=tmp_path / "gone")
-    assert np.array_equal(thumbnail(shown(elsewhere, 3)), from_file)
+    assert np.array_equal(thumbnail(thumbnail_source(elsewhere, 3)), from_file)
 
 
 def test_a_sample_spreads_over_the_classes(filled) -> None:  # type: ignore[no-untyped-def]
     index = filled.indexes["objects.v1+x"]
-    taken = sample_of(index, 10)
+    taken = sample_images(index, 10)
     assert np.bincount(index.labels[taken]).tolist() == [2] * 5
-    assert sample_of(index, 100) != list(range(20)) and sorted(sample_of(index, 100)) == list(range(20))
+    assert sample_images(index, 100) != list(range(20)) and sorted(sample_images(index, 100)) == list(range(20))
 
 
 def test_filters_are_stretched_to_their_own_range(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_model_without_convolutions_or_weights_has_no_filters(tmp_path: Path) 
 
 def test_left_out_files_are_counted_by_reason(chain) -> None:  # type: ignore[no-untyped-def]
     chain.dataset("d", n=2, **{"a.jpg": "truncated: 10 bytes", "b.jpg": "truncated: 11 bytes", "c": "not an image"})
-    (found,) = datasets(gather(**chain.inputs))
-    assert found["reasons"] == [("truncated", 2), ("not an image", 1)]
+    (found,) = datasets(load_results(**chain.inputs))
+    assert found.reasons == [("truncated", 2), ("not an image", 1)]
 
 
 @given(st.text(), st.text())
@@ -173,7 +173,7 @@ def test_what_a_protocol_draws_is_shown() -> None:
     beside = side_by_side([pixels, framed[:10]], 40)
     assert beside.shape == (40, 60 + 4 + 120, 3) and (beside[:, 60:64] == 255).all()
     assert (image(data_uri(beside, "PNG")) == beside).all()
-    svg = Plots().lines({"title": "loss", "x": "step", "y": "", "series": {"training": [[1, 2], [3.0, 1.0]]}}, "net")
+    svg = Plots().lines(LineFigure(title="loss", x="step", y="", series={"training": ([1, 2], [3.0, 1.0])}), "net")
     assert svg.startswith("<svg") and "loss of net" in svg
 
 
@@ -193,38 +193,54 @@ def test_numbers_in_words() -> None:
     assert [count(1, "image"), count(12345, "image")] == ["1 image", "12,345 images"]
 
 
-def models(folder: Path) -> dict[str, Made]:
+def models(folder: Path) -> dict[str, ArtifactRecord[ModelManifest]]:
     """A pretext of two tasks, a snapshot of it, and another network."""
     rows = [
         '{"step": 1, "a.epoch": 0.1, "a.loss": 2.0, "loss": 2.0}',
         '{"step": 4, "a.loss": 1.0, "b.loss": 3.0, "loss": 2.0}',
     ]
     (folder / "curve.jsonl").write_text("\n".join(rows))
-    content = {"summary": {"step": 4, "loss": 2.0, "chance_loss": 2.5}, "chance_losses": {"a": 2.0, "b": 3.0}}
-    snapshot = {"spec": {"task": {"name": "snapshot", "source": "rp", "step": 2}}}
-    made = {"rp": content, "rp@2": snapshot, "other": {}}
-    paths = {"rp": folder, "rp@2": folder / "x", "other": folder / "x"}
-    return {name: Made("pretext", name, paths[name] / "manifest.json", one, None) for name, one in made.items()}
+    trained = {"summary": {"step": 4, "loss": 2.0, "chance_loss": 2.5}, "chance_losses": {"a": 2.0, "b": 3.0}}
+    snapshot, random = {"name": "snapshot", "source": "rp", "step": 2}, {"name": "random"}
+    contents = {
+        "rp": (folder, random, trained),
+        "rp@2": (folder / "x", snapshot, {}),
+        "other": (folder / "x", random, {}),
+    }
+    records = {}
+    for name, (place, task, content) in contents.items():
+        spec = Pretext.model_validate({"task": task, "backbone": "caffenet"})
+        path = place / "manifest.json"
+        manifest = ModelManifest.model_validate(
+            {"path": path, "stage": "pretext", "spec": spec, "weights": "", **content}
+        )
+        records[name] = ArtifactRecord("pretext", name, manifest, None)
+    return records
 
 
 def test_snapshots_are_a_line_to_the_end_of_their_training(tmp_path: Path):
     metrics = [
-        Measured(Metrics({"name": "knn"}, model, "near", "accuracy", "%", {"accuracy": [value]}, [0], {}), None)
+        ArtifactRecord(
+            "evaluate",
+            f"near/{model}",
+            Metrics({"name": "knn"}, model, "near", "accuracy", "%", {"accuracy": [value]}, [0], {}),
+            None,
+        )
         for model, value in (("rp", 60.0), ("rp@2", 40.0), ("other", 10.0))
     ]
     drawn: list[dict[str, object]] = []
 
     class Kept(Plots):
         def lines(self, figure, model):  # type: ignore[no-untyped-def]
-            drawn.append(figure["series"])
+            drawn.append(figure.series)
             return super().lines(figure, model)
 
     found = snapshot_curves(Results({}, models(tmp_path), {}, {}, {}, metrics), Kept())
-    assert len(found) == 1 and drawn == [{"rp": [(2, 4), (40.0, 60.0)]}]
+    assert len(found) == 1 and drawn == [{"rp": ([2, 4], [40.0, 60.0])}]
     assert snapshot_curves(Results({}, models(tmp_path), {}, {}, {}, metrics[2:]), Kept()) == []
 
 
 def test_each_of_several_tasks_has_its_curve(tmp_path: Path):
-    (found,) = curves(Results({}, models(tmp_path), {}, {}, {}), Plots())
-    assert len(found["plots"]) == 2
-    assert "loss of a of rp" in found["plots"][0] and "loss of b of rp" in found["plots"][1]
+    (found,) = learning_curves(Results({}, models(tmp_path), {}, {}, {}), Plots())
+    assert len(found.plots) == 2
+    assert "loss of a of rp" in found.plots[0] and "loss of b of rp" in found.plots[1]

@@ -11,14 +11,14 @@ import pytest
 from ssltransfer.config import ConfigError
 from ssltransfer.config.entities import Report, Table
 from ssltransfer.config.references import references
-from ssltransfer.report.load_results import Results, gather
+from ssltransfer.report.load_results import Results, load_results
 from ssltransfer.report.summary import summary
 from ssltransfer.report.tables import as_text, build_tables
 
 
 @pytest.fixture(scope="module")
 def results(filled) -> Results:  # type: ignore[no-untyped-def]
-    return gather(**filled.inputs)
+    return load_results(**filled.inputs)
 
 
 def table(**given: object) -> Report:
@@ -40,14 +40,17 @@ def test_controls_stand_apart_and_the_best_is_never_a_supervised_row(results: Re
 
 def test_a_random_network_that_is_best_is_said_to_be(chain) -> None:  # type: ignore[no-untyped-def]
     chain.dataset("d", classes=["a", "b"])
-    chain.model("m", "pretext", {"task": {"name": "rotation"}}, trained=False)
+    chain.model("m", "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
     chain.model("random", "pretext", {"task": {"name": "random"}}, trained=False)
     for model, value in (("m", 10.0), ("random", 12.0)):
         chain.measure("e", model, {"accuracy": [value]})
-    found = gather(**chain.inputs)
+    found = load_results(**chain.inputs)
     (built,) = build_tables(Report(), found)
     assert [row.model for _, _, rows in built.groups for row in rows if row.cells[0].best] == ["random"]
-    assert "m reaches 10.0 %; chance 10.0, the best random network 12.0 (2.0 higher)." in " ".join(summary(found))
+    assert (
+        "m reaches 10.0 %, compared with chance level 10.0 and the best random network 12.0 (2.0 higher)."
+        in " ".join(summary(found))
+    )
 
 
 def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> None:  # type: ignore[no-untyped-def]
@@ -55,7 +58,7 @@ def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> 
     (built,) = build_tables(table(columns=("linear:conv2",), rows=("cc-*",)), results)
     ((_, _, (row,)),) = built.groups
     assert row.cells[0].mean == pytest.approx(np.mean(values))
-    assert row.cells[0].spread == pytest.approx(np.std(values, ddof=1))
+    assert row.cells[0].std == pytest.approx(np.std(values, ddof=1))
     assert row.cells[0].text == "35.2 \u00b1 2.8"
 
 
@@ -64,9 +67,9 @@ def test_seeds_of_one_model_share_a_row(chain) -> None:  # type: ignore[no-untyp
     chain.dataset("d", classes=["a", "b"])
     values = {"a-s0": [10.0, 14.0], "b-s0": [30.0], "a-s1": [20.0], "b-s1": [37.0], "alone": [33.0]}
     for model, measured in values.items():
-        chain.model(model, "pretext", {"task": {"name": "rotation"}}, trained=False)
+        chain.model(model, "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
         chain.measure("e", model, {"accuracy": measured})
-    found = gather(**chain.inputs)
+    found = load_results(**chain.inputs)
     aggregate = {"a": "a-s*", "b": "b-s?"}
     tables = build_tables(table(columns=("e",), aggregate=aggregate), found)
     ((_, _, rows),) = tables[0].groups
@@ -74,7 +77,7 @@ def test_seeds_of_one_model_share_a_row(chain) -> None:  # type: ignore[no-untyp
     cells = {row.model: row.cells[0] for row in rows}
     for row, numbers in (("a", [12, 20]), ("b", [30, 37])):
         assert cells[row].mean == pytest.approx(np.mean(numbers)) and cells[row].seeds == 2
-        assert cells[row].spread == pytest.approx(np.std(numbers, ddof=1))
+        assert cells[row].std == pytest.approx(np.std(numbers, ddof=1))
     assert [row for row in cells if cells[row].best] == ["b"]
     assert "a (2 models)  16.0 \u00b1 5.7" in as_text(tables)
     (one,) = build_tables(table(columns=("e",), rows=("a-s0",), aggregate=aggregate), found)
@@ -86,7 +89,7 @@ def test_csv_holds_every_number(filled) -> None:  # type: ignore[no-untyped-def]
     rows = list(csv.DictReader(output.with_name("tables.csv").open(encoding="utf-8")))
     assert len(rows) == 8
     found = {(row["model"], row["column"]): row for row in rows}
-    assert float(found["cc-jig", "nn"]["mean"]) == 35.25 and found["cc-jig", "nn"]["spread"] == ""
+    assert float(found["cc-jig", "nn"]["mean"]) == 35.25 and found["cc-jig", "nn"]["std"] == ""
     assert found["cc-jig", "linear"]["seeds"] == "2" and float(found["cc-jig", "linear"]["chance"]) == 10
     assert found["random-caffenet", "nn"]["kind"] == "random"
 
@@ -101,7 +104,7 @@ def test_the_terminal_shows_models_down_and_evaluations_across(results: Results)
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"columns": ("linea",)}, "no numbers of 'linea'; did you mean 'linear'"),
+        ({"columns": ("linea",)}, "no evaluation named 'linea' has results; did you mean 'linear'"),
         ({"columns": ("linear:conv9",)}, "no value 'conv9'; did you mean 'conv"),
         ({"rows": ("cc-jgi",)}, "'cc-jgi'; did you mean 'cc-jig'"),
         ({"reference": "noroozi2018-table33"}, "no reference is called 'noroozi2018-table33'; did you mean 'noroozi"),
@@ -170,16 +173,16 @@ def test_numbers_of_the_papers(name: str, row: str, column: str, text: str, prov
 def test_of_errors_the_least_is_the_best_in_a_unit_of_its_own(chain) -> None:  # type: ignore[no-untyped-def]
     chain.dataset("d")
     for model, d1, mae in (("near", 70.0, 0.4126), ("far", 60.0, 0.6)):
-        chain.model(model, "pretext", {"task": {"name": "rotation"}}, trained=False)
+        chain.model(model, "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
         chain.measure("rooms", model, {"d1": [d1], "mae": [mae], "rel": [mae / 3]}, protocol={"name": "depth"})
     spec = Report(tables=(Table(title="T", columns=("rooms", "rooms:mae", "rooms:rel")),))
-    (built,) = build_tables(spec, gather(**chain.inputs))
+    (built,) = build_tables(spec, load_results(**chain.inputs))
     rows = {row.model: row.cells for _, _, group in built.groups for row in group}
     assert [cell.best for cell in rows["near"]] == [True, True, True] and not any(cell.best for cell in rows["far"])
     assert [cell.text for cell in rows["near"]] == ["70.0", "0.413", "0.138"]
-    assert [(column.unit, column.common, column.lower_is_better) for column in built.columns] == [
+    assert [(column.unit, column.common_unit, column.lower_is_better) for column in built.columns] == [
         ("%", "%", False),
         ("m", "%", True),
         ("", "%", True),
     ]
-    assert "in %, m; * best without labels" in as_text([built])
+    assert "in %, m; * best model without labels" in as_text([built])

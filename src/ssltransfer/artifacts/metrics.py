@@ -5,10 +5,75 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """A dataset that an evaluation used."""
+
+    name: str
+    samples: int
+    fingerprint: str
+
+
+class Neighbor(BaseModel):
+    """A gallery image near a test image; `path` is relative to its dataset, `similarity` is the cosine."""
+
+    path: str
+    label: str = Field(alias="class")
+    similarity: float
+
+
+class NeighborExample(BaseModel):
+    """A test image and its nearest neighbors."""
+
+    path: str
+    label: str = Field(alias="class")
+    neighbors: list[Neighbor]
+
+
+class DrawnImage(BaseModel):
+    """An image that a protocol drew, as a data URI."""
+
+    title: str
+    uri: str = Field(pattern="^data:image/")
+
+
+class LineFigure(BaseModel):
+    """Curves that a protocol wants drawn: axis labels, and name -> (x values, y values)."""
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, tuple[list[float], list[float]]]
+
+
+class Details(BaseModel):
+    """`Metrics.details` with the keys that the report draws; all others are in `model_extra`.
+
+    Attributes:
+        classes: class names, in the order of `confusion`.
+        per_class: class -> value; None where the test set lacks the class.
+        confusion: counts, true classes in rows, predicted ones in columns.
+        layers: probed layers in the network's order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    classes: list[str] = []
+    per_class: dict[str, float | None] = {}
+    confusion: list[list[float]] = []
+    examples: list[NeighborExample] = []
+    drawn: list[DrawnImage] = []
+    lines: list[LineFigure] = []
+    layers: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -21,10 +86,10 @@ class Metrics:
         primary_metric: key of `values` that a table shows.
         values: value name -> one number for each seed, in `unit`.
         chance: what chance reaches for the primary metric, in `unit`.
-        datasets: role -> name, number of samples, fingerprint.
+        datasets: role ("train", "test") -> dataset.
         train_test_overlap: number of test images that also occur in the training set (same content).
-        details: curves, per-class values, matrices: what the report draws.
-        inputs: role -> digests of what it was made from.
+        details: curves, per-class values, matrices; `known_details` has those that the report draws.
+        inputs: role -> digests of the input files.
     """
 
     protocol: dict[str, Any]
@@ -34,11 +99,34 @@ class Metrics:
     unit: str
     values: dict[str, list[float]]
     seeds: list[int]
-    datasets: dict[str, dict[str, Any]]
+    datasets: dict[str, DatasetRef]
     chance: float | None = None
     train_test_overlap: int = 0
     details: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the protocol."""
+        return str(self.protocol["name"])
+
+    def dataset_name(self, role: str) -> str:
+        """Name of the dataset in a role, or ""."""
+        return self.datasets[role].name if role in self.datasets else ""
+
+    @cached_property
+    def known_details(self) -> Details:
+        """The details, typed.
+
+        Raises:
+            ArtifactError: a known key has another form.
+        """
+        try:
+            return Details.model_validate(self.details)
+        except ValidationError as error:
+            raise ArtifactError(
+                f"metrics of {self.model} under {self.evaluation}: invalid details ({error})."
+            ) from None
 
     def mean(self, value: str | None = None) -> float:
         """Mean over seeds."""
@@ -88,7 +176,8 @@ def read_metrics(path: Path) -> Metrics:
     content = read_json(path)
     try:
         if content.pop("stage", None) == "evaluate":
-            return Metrics(**content)
-    except (TypeError, AttributeError):
+            datasets = {role: DatasetRef(**ref) for role, ref in content.pop("datasets").items()}
+            return Metrics(**content, datasets=datasets)
+    except (TypeError, AttributeError, KeyError):
         pass
     raise ArtifactError(f"{path}: not a file of metrics; remove it and run the evaluate stage again.")

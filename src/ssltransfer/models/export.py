@@ -166,7 +166,7 @@ def card(manifest: Path, model: PretrainedModel, layer: str, output: Path, summa
         ]
         for result in map(read_metrics, metrics):
             chance = "" if result.chance is None else f"{result.chance:.2f}"
-            protocol = result.protocol["name"]
+            protocol = result.protocol_name
             lines.append(f"| {result.evaluation} | {protocol} | {result.mean():.2f} | {chance} | {result.unit} |")
     return "\n".join(lines) + "\n"
 

@@ -1,98 +1,115 @@
-"""Clusterings as the page shows them: curve, sizes, agreement with true classes, montages."""
+"""Clusterings: curve, sizes, agreement with true classes, montages."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
+from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.manifest import ClusterManifest
 from ssltransfer.config.entities import Report
 from ssltransfer.data.rng import seed_of
-from ssltransfer.report.load_results import Images, Labelled, Made, Results
+from ssltransfer.report.load_results import ArtifactRecord, LabelRecord, Results
 from ssltransfer.report.plots import Plots
-from ssltransfer.report.thumbnails import shown, strip
+from ssltransfer.report.thumbnails import strip, thumbnail_source
 
 
-def clusterings(report: Report, results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
-    """Curve, sizes and montages of every clustering."""
-    for made in results.clusters.values():
-        mine = [entry for entry in results.labels.values() if entry.cluster == made.name]
-        sizes = _sizes(made, mine)
-        points = int(made.content.get("points", sizes.sum()))
-        rows = [row for row in made.curve() if {"iteration", "objective", "moved"} <= row.keys()]
-        own = made.spec.get("data")
-        mine.sort(key=lambda entry: (entry.dataset != own, entry.dataset))
-        yield {
-            "made": made,
-            "k": len(sizes),
-            "points": points,
-            "sizes": sizes,
-            "empty": int((sizes == 0).sum()),
-            "median": float(np.median(sizes)) if len(sizes) else 0.0,
-            "stopped": made.content.get("stopped"),
-            "iterations": made.content.get("iterations", len(rows)),
-            "plots": plots.clustering(rows, sizes, points, made.name) if rows and points else [],
-            "datasets": [_labelled(results, entry) for entry in mine],
-            "montage": _montage(report, results, made.name, sizes, mine),
-        }
+@dataclass(frozen=True)
+class LabeledDataset:
+    """How a clustering divides a dataset.
+
+    Attributes:
+        used: number of clusters with an image.
+        purity, largest_class, nmi: purity and share of the largest class in %; None without true classes.
+    """
+
+    labels: LabelRecord
+    used: int
+    purity: float | None = None
+    largest_class: float | None = None
+    nmi: float | None = None
 
 
-def _sizes(made: Made, labelled: list[Labelled]) -> np.ndarray:
-    if "sizes" in made.content:
-        return np.asarray(made.content["sizes"], np.int64)
-    own = [entry for entry in labelled if entry.dataset == made.spec.get("data")]
-    return own[0].labels.sizes if own else np.zeros(0, np.int64)
+@dataclass(frozen=True)
+class Strip:
+    """The images of one dataset nearest to a cluster's center; `classes` are its most frequent true classes."""
+
+    dataset: str
+    members: int
+    shown: int
+    classes: list[tuple[str, int]]
+    uri: str | None
 
 
-def _labelled(results: Results, entry: Labelled) -> dict[str, Any]:
-    """How a clustering divides a dataset; purity and NMI against true classes where there are any."""
-    found: dict[str, Any] = {"entry": entry, "used": int((entry.labels.sizes > 0).sum())}
-    images = results.datasets.get(entry.dataset)
-    if images is None or entry.labels.index != images.index.fingerprint:
-        return found
-    true = images.index.labels
-    known = true >= 0
-    if len(images.index.classes) > 1 and known.any():
-        table = contingency_matrix(entry.labels.labels[known], true[known], sparse=True)
-        found["purity"] = 100 * float(table.max(axis=1).sum()) / int(known.sum())
-        found["largest"] = 100 * float(np.bincount(true[known]).max()) / int(known.sum())
-        found["nmi"] = float(normalized_mutual_info_score(true[known], entry.labels.labels[known]))
-    return found
+@dataclass(frozen=True)
+class Clustering:
+    """One clustering as the page shows it; `montage` holds (cluster, its strips)."""
+
+    record: ArtifactRecord[ClusterManifest]
+    sizes: np.ndarray
+    plots: list[Markup]
+    datasets: list[LabeledDataset]
+    montage: list[tuple[int, list[Strip]]]
+
+
+def clusterings(report: Report, results: Results, plots: Plots) -> Iterator[Clustering]:
+    """All clusterings."""
+    for record in results.clusters.values():
+        own = record.content.spec.data
+        labels = [entry for entry in results.labels.values() if entry.cluster == record.name]
+        labels.sort(key=lambda entry: (entry.dataset != own, entry.dataset))
+        sizes = np.asarray(record.content.sizes, np.int64)
+        rows = record.content.curve()
+        yield Clustering(
+            record,
+            sizes,
+            plots.clustering(rows, sizes, record.content.points, record.name) if rows else [],
+            [_labeled(entry, results) for entry in labels],
+            _montage(report, results, record.name, sizes, labels),
+        )
+
+
+def _labeled(entry: LabelRecord, results: Results) -> LabeledDataset:
+    labels = entry.content.labels
+    used = int((entry.content.sizes > 0).sum())
+    dataset = results.datasets.get(entry.dataset)
+    if dataset is None or not entry.fits(dataset.content) or len(dataset.content.classes) < 2:
+        return LabeledDataset(entry, used)
+    known = dataset.content.labels >= 0
+    true, labels = dataset.content.labels[known], labels[known]
+    if not len(true):
+        return LabeledDataset(entry, used)
+    table = contingency_matrix(labels, true, sparse=True)
+    purity = 100 * float(table.max(axis=1).sum()) / len(true)
+    largest = 100 * float(np.bincount(true).max()) / len(true)
+    return LabeledDataset(entry, used, purity, largest, float(normalized_mutual_info_score(true, labels)))
 
 
 def _montage(
-    report: Report, results: Results, name: str, sizes: np.ndarray, labelled: list[Labelled]
-) -> list[dict[str, Any]]:
-    """The images nearest to the center of some clusters, each dataset a strip."""
-    drawable = [e for e in labelled if e.dataset in results.datasets and _fits(e, results.datasets[e.dataset])]
-    filled = np.flatnonzero(sizes > 0).tolist()
-    drawn = sorted(sorted(filled, key=lambda c: seed_of("montage", name, c))[: report.montage_clusters])
+    report: Report, results: Results, name: str, sizes: np.ndarray, labels: list[LabelRecord]
+) -> list[tuple[int, list[Strip]]]:
+    """Some clusters, drawn by a fixed seed, with a strip of images for each dataset."""
+    indexes = [
+        (entry, results.datasets[entry.dataset].content) for entry in labels if entry.dataset in results.datasets
+    ]
+    indexes = [(entry, index) for entry, index in indexes if entry.fits(index)]
+    filled = np.flatnonzero(sizes > 0).tolist() if indexes else []
+    clusters = sorted(sorted(filled, key=lambda c: seed_of("montage", name, c))[: report.montage_clusters])
     return [
-        {
-            "cluster": cluster,
-            "size": int(sizes[cluster]),
-            "strips": [_nearest(report, results.datasets[e.dataset], e, cluster) for e in drawable],
-        }
-        for cluster in (drawn if drawable else [])
+        (cluster, [_nearest(report.montage_images, index, entry, cluster) for entry, index in indexes])
+        for cluster in clusters
     ]
 
 
-def _fits(entry: Labelled, images: Images) -> bool:
-    return entry.labels.index == images.index.fingerprint
-
-
-def _nearest(report: Report, images: Images, entry: Labelled, cluster: int) -> dict[str, Any]:
-    members = np.flatnonzero(entry.labels.labels == cluster)
-    nearest = members[np.argsort(entry.labels.distances[members], kind="stable")][: report.montage_images]
-    classes = Counter(images.index.classes[c] for c in images.index.labels[members] if c >= 0)
-    return {
-        "dataset": entry.dataset,
-        "members": len(members),
-        "shown": len(nearest),
-        "classes": classes.most_common(3),
-        "uri": strip([shown(images.index, int(sample)) for sample in nearest]) if len(nearest) else None,
-    }
+def _nearest(num_images: int, index: Index, entry: LabelRecord, cluster: int) -> Strip:
+    members = np.flatnonzero(entry.content.labels == cluster)
+    nearest = members[np.argsort(entry.content.distances[members], kind="stable")][:num_images]
+    classes = Counter(index.classes[c] for c in index.labels[members] if c >= 0).most_common(3)
+    uri = strip([thumbnail_source(index, int(sample)) for sample in nearest]) if len(nearest) else None
+    return Strip(entry.dataset, len(members), len(nearest), classes, uri)

@@ -1,11 +1,12 @@
-"""The data flow as a drawing: what was made of what, a column for each stage, every name a link."""
+"""The data flow as an SVG graph: one column per stage, every box a link."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
+from ssltransfer.config.entities import Pretext, Student
+from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.report.load_results import Results
 from ssltransfer.report.text import anchor, shorten
 
@@ -18,37 +19,40 @@ Key = tuple[str, str]
 
 @dataclass
 class Node:
-    """A named thing.
+    """A result.
 
     Attributes:
-        parents: what it was made of.
-        round: 0, or how often the chain went back to an earlier stage (a student that became a teacher).
+        parents: its inputs.
+        cycle: how often the chain returned to an earlier stage, as for a student that became a teacher.
     """
 
     stage: str
     name: str
     parents: list[Key] = field(default_factory=list)
-    round: int = 0
+    cycle: int = 0
     x: float = 0.0
     y: float = 0.0
 
     @property
     def short(self) -> str:
-        """The name as it fits the box."""
+        """The name, shortened to fit the box."""
         return shorten(self.name, 22)
 
     @property
     def anchor(self) -> str:
-        """Where the page speaks of it."""
+        """Link target on the page."""
         return anchor(self.stage, self.name)
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A drawing: boxes, lines as SVG paths (true: past a column or more), column titles with their x."""
+    """A graph: boxes, edges as SVG paths (True: they skip a column), column titles with their x.
+
+    `omitted` is the number of features that are not drawn.
+    """
 
     nodes: list[Node]
-    lines: list[tuple[str, bool]]
+    edges: list[tuple[str, bool]]
     titles: list[tuple[float, str]]
     width: float
     height: float
@@ -56,29 +60,29 @@ class Flow:
 
 
 def lay_out(results: Results) -> Flow:
-    """Columns by stage, each box near those that it was made of.
+    """Columns by stage, with each box near its inputs.
 
-    Features that only an evaluation reads are left out (a line goes from the model to the evaluation), for they would
-    be as many as models times protocols.
+    Features that only evaluations read are omitted, because there is one set for each model and protocol. Their edge
+    goes from the model to the evaluation.
     """
     nodes = {(node.stage, node.name): node for node in _nodes(results)}
     for node in nodes.values():
         node.parents = [key for key in dict.fromkeys(node.parents) if key in nodes]
-    _rounds(nodes)
-    last = max((node.round for node in nodes.values()), default=0)
+    _set_cycles(nodes)
+    last = max((node.cycle for node in nodes.values()), default=0)
     columns: dict[tuple[int, int], list[Node]] = {}
     for node in nodes.values():
-        place = (last if node.stage == "evaluate" else node.round, STAGES.index(node.stage))
-        columns.setdefault(place, []).append(node)
+        column = (last if node.stage == "evaluate" else node.cycle, STAGES.index(node.stage))
+        columns.setdefault(column, []).append(node)
     titles: list[tuple[float, str]] = []
-    for number, place in enumerate(sorted(columns)):
+    for number, column in enumerate(sorted(columns)):
         x = number * (WIDTH + GAP)
-        titles.append((x, TITLES[place[1]] + (", again" if place[0] and place[1] < 6 else "")))
-        _fill(columns[place], x, nodes)
-    lines = [_line(nodes[key], node) for node in nodes.values() for key in node.parents]
+        titles.append((x, TITLES[column[1]] + (", again" if column[0] and column[1] < 6 else "")))
+        _fill(columns[column], x, nodes)
+    edges = [_edge(nodes[key], node) for node in nodes.values() for key in node.parents]
     height = max((node.y + HEIGHT for node in nodes.values()), default=0) + 2
-    omitted = sum(1 for made in results.features.values() if ("features", _plain(made.name)) not in nodes)
-    return Flow(list(nodes.values()), lines, titles, max(0, len(columns) * (WIDTH + GAP) - GAP), height, omitted)
+    omitted = sum(1 for record in results.features.values() if ("features", _plain(record.name)) not in nodes)
+    return Flow(list(nodes.values()), edges, titles, max(0, len(columns) * (WIDTH + GAP) - GAP), height, omitted)
 
 
 def _plain(features: str) -> str:
@@ -88,66 +92,62 @@ def _plain(features: str) -> str:
 def _nodes(results: Results) -> Iterator[Node]:
     for name in results.datasets:
         yield Node("index", name)
-    for name, made in results.models.items():
-        method = made.spec.get("method", {})
-        parents = [key for parent in (method.get("teacher"), made.spec.get("data")) for key in _models(results, parent)]
-        if "cluster" in method:
-            parents = [("label", f"{method['cluster']}/{made.spec.get('data')}")]
-        yield Node(made.stage, name, parents)
-    clustered = {made.spec.get("features") for made in results.clusters.values()}
-    for made in results.features.values():
-        if _plain(made.name) in clustered:
-            data = [made.name.partition("/")[2]] if _is_clustered(results, made.name) else []
-            parents = [key for name in (made.spec.get("model"), *data) for key in _models(results, name)]
-            yield Node("features", _plain(made.name), parents)
-    for name, made in results.clusters.items():
-        yield Node("cluster", name, [("features", str(made.spec.get("features")))])
-    for name, labelled in results.labels.items():
-        if labelled.cluster in results.clusters:
-            yield Node("label", name, [("cluster", labelled.cluster), ("index", labelled.dataset)])
+    for name, record in results.models.items():
+        yield Node(record.stage, name, _model_inputs(results, record.content.spec))
+    clustered = {(record.content.spec.features, record.content.spec.data) for record in results.clusters.values()}
+    for name, features in results.features.items():
+        plain, _, data = name.partition("/")
+        if plain in {one for one, _ in clustered}:
+            datasets = [data] if (plain, data) in clustered else []
+            yield Node("features", plain, _find(results, features.content.spec.model, *datasets))
+    for name, cluster in results.clusters.items():
+        yield Node("cluster", name, [("features", cluster.content.spec.features)])
+    for name, labels in results.labels.items():
+        if labels.cluster in results.clusters:
+            yield Node("label", name, [("cluster", labels.cluster), ("index", labels.dataset)])
     for name, measured in results.evaluations.items():
-        models = [key for metrics in measured for key in _models(results, metrics.model)]
-        yield Node("evaluate", name, models)
+        yield Node("evaluate", name, _find(results, *(metrics.model for metrics in measured)))
 
 
-def _is_clustered(results: Results, features: str) -> bool:
-    name, _, data = features.partition("/")
-    return any(
-        made.spec.get("features") == name and made.spec.get("data") == data for made in results.clusters.values()
-    )
+def _model_inputs(results: Results, spec: Pretext | Student) -> list[Key]:
+    method = spec.method if isinstance(spec, Student) else None
+    if isinstance(method, ClusterClassification):
+        return [("label", f"{method.cluster}/{spec.data}")]
+    teacher = method.teacher if isinstance(method, Distillation) else None
+    return _find(results, teacher, spec.data)
 
 
-def _models(results: Results, name: Any) -> list[Key]:
-    if name in results.models:
-        return [(results.models[name].stage, name)]
-    return [("index", name)] if name in results.datasets else []
+def _find(results: Results, *names: str | None) -> list[Key]:
+    """Models and datasets of these names."""
+    found = [(results.models[name].stage if name in results.models else "index", name) for name in names if name]
+    return [key for key in found if key[1] in results.models or key[1] in results.datasets]
 
 
-def _rounds(nodes: dict[Key, Node]) -> None:
-    """Longest number of steps back to an earlier stage; the chain has no circle, so as many sweeps as nodes do."""
+def _set_cycles(nodes: dict[Key, Node]) -> None:
+    """Largest number of returns to an earlier stage on any path. The graph has no cycles: len(nodes) sweeps suffice."""
     for _ in nodes:
         changed = False
         for node in nodes.values():
             for parent in (nodes[key] for key in node.parents):
                 back = STAGES.index(parent.stage) >= STAGES.index(node.stage)
-                if parent.round + back > node.round:
-                    node.round, changed = parent.round + back, True
+                if parent.cycle + back > node.cycle:
+                    node.cycle, changed = parent.cycle + back, True
         if not changed:
             return
 
 
 def _fill(column: list[Node], x: float, nodes: dict[Key, Node]) -> None:
-    """Boxes from the top, ordered by the mean height of what they were made of."""
+    """Boxes from the top, ordered by the mean height of their inputs."""
 
-    def wanted(node: Node) -> float:
+    def mean_height(node: Node) -> float:
         heights = [nodes[key].y for key in node.parents if nodes[key].y]
         return sum(heights) / len(heights) if heights else 0.0
 
-    for place, node in enumerate(sorted(column, key=lambda node: (wanted(node), node.name))):
-        node.x, node.y = x, TOP + place * STEP
+    for row, node in enumerate(sorted(column, key=lambda node: (mean_height(node), node.name))):
+        node.x, node.y = x, TOP + row * STEP
 
 
-def _line(start: Node, end: Node) -> tuple[str, bool]:
+def _edge(start: Node, end: Node) -> tuple[str, bool]:
     x, y = start.x + WIDTH, start.y + HEIGHT / 2
     to_x, to_y = end.x, end.y + HEIGHT / 2
     bend = (to_x - x) / 2

@@ -1,4 +1,4 @@
-"""Plots as inline SVG that takes its ink and its font from the page, so that dark mode and print need no second one."""
+"""Plots as inline SVG with the colors and fonts of the page: one plot serves light mode, dark mode and print."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ssltransfer.artifacts.metrics import LineFigure
+from ssltransfer.report.load_results import Kind
 from ssltransfer.report.text import shorten
 
-INK, RULE, FAINT = "#010203", "#020304", "#030405"  # stand for the page's own colors
+INK, RULE, FAINT = "#010203", "#020304", "#030405"  # placeholders for the page's colors
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
-NAMED = 21  # classes that a confusion matrix names
+MAX_NAMES = 21  # class names beside a confusion matrix
 SMALL = (2.75, 2.05)  # inches
-# Okabe & Ito 2008: told apart by color-blind readers.
+# Okabe & Ito 2008: distinguishable for color-blind readers.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 _STYLE: dict[Any, Any] = {
@@ -55,13 +57,13 @@ _STYLE: dict[Any, Any] = {
 
 
 class Plots:
-    """SampleRNG figures with ids of their own, so that many of them stand in one page."""
+    """Draws figures with unique ids, so that one page can hold many of them."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
 
     def learning(self, rows: Sequence[Mapping[str, float]], chance_loss: float, model: str) -> list[Markup]:
-        """Loss, and accuracy where there is one, over epochs; chance level (ln K, and 1/K) dashed."""
+        """Loss, and accuracy if recorded, over epochs; chance level (ln K, and 1/K) dashed."""
         drawn = []
         with matplotlib.rc_context(_STYLE):
             for name, title, scale, level in (
@@ -73,7 +75,7 @@ class Plots:
                 figure = Figure(figsize=SMALL, layout="constrained")
                 axes = figure.subplots()
                 _curves(axes, rows, name, scale)
-                axes.axhline(level, color=INK, linestyle="--", linewidth=0.9, label="chance")
+                axes.axhline(level, color=INK, linestyle="--", linewidth=0.9, label="chance level")
                 axes.set_title(title)
                 axes.set_xlabel("epoch")
                 if name == "loss":
@@ -82,40 +84,44 @@ class Plots:
                     axes.set_ylim(bottom=0)
                 if name == "accuracy" or not any("accuracy" in row for row in rows):
                     axes.legend(loc="best")
-                drawn.append(self._svg(figure, f"{title} of {model} over epochs; chance is at {level:.3g}"))
+                drawn.append(self._svg(figure, f"{title} of {model} over epochs; chance level {level:.3g}"))
         return drawn
 
-    def layers(self, lines: Sequence[tuple[str, str, Sequence[str], Sequence[float]]], unit: str, title: str) -> Markup:
-        """Accuracy by layer: (model, kind, layers, values); controls dashed without markers."""
+    def layers(
+        self, rows: Sequence[tuple[str, Kind, Mapping[str, float]]], layers: Sequence[str], unit: str, title: str
+    ) -> Markup:
+        """Accuracy by layer of (model, kind, layer -> value); baselines dashed without markers."""
         with matplotlib.rc_context(_STYLE):
-            longest = max((line[2] for line in lines), key=len)
             figure = Figure(figsize=(4.4, 2.9), layout="constrained")
             axes = figure.subplots()
             learned = 0
-            for name, kind, layers, values in lines:
+            for name, kind, values in rows:
+                style: dict[str, Any]
                 if kind == "learned":
                     style = {"color": COLORS[learned % 6], "marker": MARKERS[learned % 6], "markersize": 4}
                     learned += 1
                 else:
                     style = {"color": INK if kind == "supervised" else FAINT, "linestyle": "--"}
-                places = [longest.index(layer) for layer in layers if layer in longest]
-                kept = [value for layer, value in zip(layers, values, strict=True) if layer in longest]
-                axes.plot(places, kept, label=name, **style)  # type: ignore[arg-type]
-            axes.set_xticks(range(len(longest)), longest, rotation=0 if len(longest) < 8 else 60)
+                shown = [layer for layer in layers if layer in values]
+                axes.plot(
+                    [layers.index(layer) for layer in shown], [values[layer] for layer in shown], label=name, **style
+                )
+            few = len(layers) < 8
+            axes.set_xticks(range(len(layers)), layers, rotation=0 if few else 60)
             axes.set_ylabel(f"accuracy, {unit}")
             axes.set_ylim(bottom=0)
-            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16 if len(longest) < 8 else -0.3), borderaxespad=0)
+            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16 if few else -0.3), borderaxespad=0)
             return self._svg(figure, title)
 
     def clustering(
         self, rows: Sequence[Mapping[str, float]], sizes: np.ndarray, points: int, cluster: str
     ) -> list[Markup]:
-        """k-means objective and moved points by iteration, and the histogram of cluster sizes."""
+        """k-means objective and reassigned points by iteration, and a histogram of cluster sizes."""
         drawn = []
         with matplotlib.rc_context(_STYLE):
             for name, title, scale in (
                 ("objective", "mean squared distance", 1 / points),
-                ("moved", "points moved, %", 100 / points),
+                ("moved", "points reassigned, %", 100 / points),
             ):
                 figure = Figure(figsize=SMALL, layout="constrained")
                 axes = figure.subplots()
@@ -132,22 +138,22 @@ class Plots:
             step = max(1, -(-(high - low + 1) // 24))
             axes.hist(sizes, bins=(np.arange(low, high + step + 1, step) - 0.5).tolist(), color=COLORS[0])
             axes.set_title("clusters by size")
-            axes.set_xlabel("images in a cluster")
+            axes.set_xlabel("images per cluster")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(integer=True, nbins=5))
             drawn.append(self._svg(figure, f"Histogram of the cluster sizes of {cluster}: {low} to {high}"))
         return drawn
 
     def matrix(self, values: np.ndarray, classes: Sequence[str], title: str) -> Markup:
-        """A confusion matrix: rows true, columns predicted, shares of the true class."""
+        """A confusion matrix: true classes in rows, predicted ones in columns, as fractions of the true class."""
         with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
-            shares = values / np.maximum(values.sum(1, keepdims=True), 1)
+            fractions = values / np.maximum(values.sum(1, keepdims=True), 1)
             figure = Figure(figsize=(3.9, 2.9), layout="constrained")
             axes = figure.subplots()
-            image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+            image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
             axes.set_xlabel("predicted class")
             axes.set_ylabel("true class")
-            if len(classes) == len(values) <= NAMED:
+            if len(classes) == len(values) <= MAX_NAMES:
                 axes.set_yticks(range(len(classes)), [shorten(name, 16) for name in classes])
             else:
                 axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -155,24 +161,24 @@ class Plots:
             figure.colorbar(image, ax=axes, shrink=0.8)
             return self._svg(figure, title)
 
-    def lines(self, figure: Mapping[str, Any], model: str) -> Markup:
-        """What a protocol wants drawn: {title, x, y: labels, series: name -> [xs, ys]}."""
+    def lines(self, figure: LineFigure, model: str) -> Markup:
+        """The curves of a protocol."""
         with matplotlib.rc_context(_STYLE):
             drawn = Figure(figsize=SMALL, layout="constrained")
             axes = drawn.subplots()
-            # Files keep names sorted; what is learned from comes first, in the color that it has in other figures.
-            for place, name in enumerate(sorted(figure["series"], key=lambda name: name != "training")):
-                xs, ys = figure["series"][name]
-                axes.plot(xs, ys, color=COLORS[place % len(COLORS)], label=shorten(name, 24))
-            axes.set_title(figure["title"])
-            axes.set_xlabel(figure["x"])
-            axes.set_ylabel(figure["y"])
-            if len(figure["series"]) > 1:
+            # Training comes first, in the color that it has in the learning curves.
+            for i, name in enumerate(sorted(figure.series, key=lambda name: name != "training")):
+                xs, ys = figure.series[name]
+                axes.plot(xs, ys, color=COLORS[i % len(COLORS)], label=shorten(name, 24))
+            axes.set_title(figure.title)
+            axes.set_xlabel(figure.x)
+            axes.set_ylabel(figure.y)
+            if len(figure.series) > 1:
                 axes.legend(loc="best")
-            return self._svg(drawn, f"{figure['title']} of {model}")
+            return self._svg(drawn, f"{figure.title} of {model}")
 
     def _svg(self, figure: Figure, title: str) -> Markup:
-        """The figure as an <svg> element with a title for those who cannot see it."""
+        """The figure as an <svg> element with a title for screen readers."""
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         text = out.getvalue()
@@ -190,7 +196,7 @@ class Plots:
         text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
         text = text.replace("<svg", '<svg class="plot" role="img"', 1)
         opened = text.index(">") + 1
-        # A text of the page's own, made of escaped parts only.
+        # Safe as markup: matplotlib's SVG, and escaped parts.
         return Markup(f"{text[:opened]}<title>{escape(title)}</title>{text[opened:]}")
 
 
@@ -205,7 +211,7 @@ def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, scale: f
 
 
 def _cut_peak(axes: Axes, losses: Sequence[float], chance_loss: float) -> None:
-    """The first steps of a training may be far above chance level; they must not flatten the rest."""
+    """Limit the y axis, so that a very high loss in the first steps does not flatten the rest."""
     later = max(losses[len(losses) // 10 :] or losses, default=chance_loss)
     top = 1.08 * max(chance_loss, min(later, 2 * chance_loss))
     if losses and max(losses) > top:

@@ -1,14 +1,18 @@
-"""What every run left beside its output: cost, environment, specification and fingerprints."""
+"""Cost, environment, specifications and fingerprints of every run."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssltransfer.report.load_results import Images, Made, Measured, Results
+from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.manifest import ClusterManifest, Manifest, ModelManifest, RunInfo
+from ssltransfer.artifacts.metrics import Metrics
+from ssltransfer.report.load_results import ArtifactRecord, Results
+from ssltransfer.report.text import anchor
 
 _ENVIRONMENT = (
     "ssltransfer",
@@ -25,112 +29,88 @@ _ENVIRONMENT = (
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one run took."""
+class RunCost:
+    """Cost of all runs.
 
-    stage: str
-    name: str
-    seconds: float
-    memory: int | None
-    rate: float | None
-    waiting: float | None
-    device: str | None
+    Attributes:
+        rows: (stage, name, run) in the order of the stages.
+        missing: stage -> number of results without run.json.
+    """
 
-
-@dataclass(frozen=True)
-class Costs:
-    """Each run's cost in the order of the chain, and how many of each stage left no record."""
-
-    rows: list[Cost]
-    unknown: dict[str, int]
+    rows: list[tuple[str, str, RunInfo]]
+    missing: dict[str, int]
 
     @property
     def by_stage(self) -> dict[str, float]:
-        """Seconds of each stage."""
-        found: dict[str, float] = {}
-        for row in self.rows:
-            found[row.stage] = found.get(row.stage, 0.0) + row.seconds
-        return found
+        """Stage -> seconds."""
+        seconds: dict[str, float] = {}
+        for stage, _, run in self.rows:
+            seconds[stage] = seconds.get(stage, 0.0) + run.seconds
+        return seconds
 
     @property
-    def memory(self) -> int:
-        """The largest peak, in MB."""
-        return max((row.memory or 0 for row in self.rows), default=0)
+    def peak_memory_mb(self) -> int:
+        """The largest peak of all runs."""
+        return max((run.peak_memory_mb or 0 for _, _, run in self.rows), default=0)
 
 
-def costs(results: Results) -> Costs:
-    """From run.json of every run."""
-    rows = [
-        Cost(
-            stage,
-            name,
-            float(run.get("seconds", 0.0)),
-            run.get("peak_memory_mb"),
-            run.get("images_per_second"),
-            run.get("data_wait_fraction"),
-            run.get("device"),
-        )
-        for stage, name, run in results.runs()
-        if run is not None
-    ]
-    return Costs(rows, Counter(stage for stage, _, run in results.runs() if run is None))
+def run_cost(results: Results) -> RunCost:
+    """Cost of every result."""
+    rows = [(record.stage, record.name, record.run) for record in results.records() if record.run]
+    return RunCost(rows, Counter(record.stage for record in results.records() if record.run is None))
 
 
 def environment(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Versions and machines, each value with the number of runs that report it."""
-    runs = [run for _, _, run in results.runs() if run]
-    found = []
-    for key in _ENVIRONMENT:
-        values = Counter(str(run[key]) for run in runs if key in run)
-        if values:
-            found.append((key, sorted(values.items())))
-    return found
+    """Versions and machines: (key, [(value, number of runs)])."""
+    runs = [record.run.model_dump(exclude_none=True) for record in results.records() if record.run]
+    counts = {key: Counter(str(run[key]) for run in runs if key in run) for key in _ENVIRONMENT}
+    return [(key, sorted(values.items())) for key, values in counts.items() if values]
 
 
-def specs(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Every named thing as it was declared, with the fingerprints of what it is and was made of."""
-    models = results.models.values()
-    groups = {
-        "index": [_images_spec(entry) for entry in results.datasets.values()],
-        "pretext": [_made_spec(made) for made in models if made.stage == "pretext"],
-        "features": [_made_spec(made) for made in results.features.values()],
-        "cluster": [_made_spec(made) for made in results.clusters.values()],
-        "student": [_made_spec(made) for made in models if made.stage == "student"],
-        "evaluate": [_measured_spec(entry) for entry in results.metrics],
-    }
-    seen: set[str] = set()
-    for entry in groups["features"]:
-        # One anchor for features of several datasets: they share a name and a spec.
-        plain = entry["name"].partition("/")[0]
-        entry["first"] = plain not in seen
-        seen.add(plain)
-    return [(stage, entries) for stage, entries in groups.items() if entries]
+@dataclass(frozen=True)
+class SpecEntry:
+    """The specification of one result; `anchor` is None where another section has the link target."""
+
+    name: str
+    anchor: str | None
+    spec: str
+    fingerprints: Mapping[str, str]
 
 
-def _entry(name: str, spec: Any, prints: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {key: value for key, value in prints.items() if value}
-    return {"name": name, "spec": _json(spec), "prints": shown}
+def specs(results: Results) -> dict[str, list[SpecEntry]]:
+    """Stage -> specifications, without those of labels, which have none."""
+    stages: dict[str, list[SpecEntry]] = {}
+    anchors: set[str] = set()
+    for record in results.records():
+        if record.stage == "label":
+            continue
+        target = None
+        if record.stage in ("pretext", "student", "features"):
+            # Features of several datasets share a name, and so a link target.
+            target = anchor(record.stage, record.name.partition("/")[0])
+            target = None if target in anchors else target
+        anchors.add(target or "")
+        spec, fingerprints = _spec(record)
+        text = json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False)
+        stages.setdefault(record.stage, []).append(SpecEntry(record.name, target, text, fingerprints))
+    return stages
 
 
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+def _spec(record: ArtifactRecord[Any]) -> tuple[Any, dict[str, str]]:
+    content = record.content
+    if isinstance(content, Index):
+        return content.spec, {"index": content.fingerprint}
+    if isinstance(content, Metrics):
+        datasets = {role: vars(dataset) for role, dataset in content.datasets.items()}
+        spec = {"protocol": content.protocol, "seeds": content.seeds, "datasets": datasets}
+        return spec, _inputs(content.inputs)
+    assert isinstance(content, Manifest)
+    keys = ("weights",) if isinstance(content, ModelManifest) else ("index", "model")
+    if isinstance(content, ClusterManifest):
+        keys = ("centroids", *keys)
+    prints = {key: str(getattr(content, key)) for key in (*keys, "work")}
+    return json.loads(content.spec.canonical()), {k: v for k, v in prints.items() if v} | _inputs(content.inputs)
 
 
-def _images_spec(entry: Images) -> dict[str, Any]:
-    return _entry(entry.name, entry.index.spec, {"index": entry.index.fingerprint})
-
-
-def _made_spec(made: Made) -> dict[str, Any]:
-    prints = {
-        key: made.content[key] for key in ("weights", "centroids", "index", "model", "work") if key in made.content
-    }
-    inputs = {f"input {role}": ", ".join(digests) for role, digests in made.content.get("inputs", {}).items()}
-    return _entry(made.name, made.spec, prints | inputs)
-
-
-def _measured_spec(entry: Measured) -> dict[str, Any]:
-    metrics = entry.metrics
-    prints = {f"input {role}": ", ".join(map(str, digests)) for role, digests in metrics.inputs.items()}
-    return _entry(
-        entry.name, {"protocol": metrics.protocol, "seeds": metrics.seeds, "datasets": metrics.datasets}, prints
-    )
+def _inputs(inputs: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {f"input {role}": ", ".join(digests) for role, digests in inputs.items()}

@@ -1,158 +1,162 @@
-"""What the sections on models, evaluations and data show, as plain values for the template."""
+"""Models and datasets: learning curves, accuracy by layer, first filters, thumbnails."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
-from ssltransfer.artifacts.metrics import Metrics
-from ssltransfer.report.details import drawn, extremes, neighbors, other, per_class
-from ssltransfer.report.load_results import Made, Results
+from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.manifest import ModelManifest
+from ssltransfer.artifacts.metrics import LineFigure, Metrics
+from ssltransfer.config.entities import Pretext
+from ssltransfer.config.tasks import Snapshot
+from ssltransfer.report.load_results import ArtifactRecord, Kind, Results
 from ssltransfer.report.plots import Plots
-from ssltransfer.report.thumbnails import filters, sample_of, shown, strip
+from ssltransfer.report.thumbnails import filters, sample_images, strip, thumbnail_source
 
-STRIP = 12  # thumbnails of a dataset
-
-
-def curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
-    """Learning curves of every model that was trained, beside chance level."""
-    for made in results.models.values():
-        rows = made.curve()
-        chance_loss = made.content.get("summary", {}).get("chance_loss")
-        if rows and chance_loss is not None:
-            yield {
-                "made": made,
-                "plots": [plot for of in _tasks(made, rows, chance_loss) for plot in plots.learning(*of)],
-                "last": made.content["summary"],
-                "steps": int(rows[-1].get("step", len(rows))),
-            }
+THUMBNAILS = 12  # of a dataset
+MAX_SKIPPED = 20  # skipped files that are listed
 
 
-def _tasks(
-    made: Made, rows: list[dict[str, float]], chance_loss: float
+@dataclass(frozen=True)
+class LearningCurve:
+    """Learning curves of one model; `summary` holds the last values and `chance_loss`."""
+
+    record: ArtifactRecord[ModelManifest]
+    plots: list[Markup]
+    summary: Mapping[str, float]
+    steps: int
+
+
+def learning_curves(results: Results, plots: Plots) -> Iterator[LearningCurve]:
+    """Every trained model."""
+    for record in results.models.values():
+        rows, summary = record.content.curve(), record.content.summary
+        if rows and summary:
+            drawn = [plot for curve in _task_curves(record, rows, summary) for plot in plots.learning(*curve)]
+            yield LearningCurve(record, drawn, summary, int(rows[-1].get("step", len(rows))))
+
+
+def _task_curves(
+    record: ArtifactRecord[ModelManifest], rows: list[dict[str, float]], summary: Mapping[str, float]
 ) -> Iterator[tuple[list[dict[str, float]], float, str]]:
-    """(rows, chance_loss, name) of each of several tasks, whose values are called `task.value`; or of the only one."""
-    chance_losses: dict[str, float] = made.content.get("chance_losses", {})
+    """(rows, chance_loss, title) of the only task, or of each task of a multi-task training (`task.loss` in rows)."""
+    chance_losses = record.content.chance_losses
     if not chance_losses:
-        yield rows, chance_loss, made.name
-    for task, of_task in chance_losses.items():
-        own = [
-            {key.removeprefix(f"{task}."): value for key, value in row.items() if key.startswith(f"{task}.")}
-            for row in rows
-        ]
-        yield (
-            [row for row in own if "loss" in row],
-            of_task,
-            f"{task} of {made.name}" if len(chance_losses) > 1 else made.name,
-        )
+        yield rows, summary["chance_loss"], record.name
+    for task, chance_loss in chance_losses.items():
+        prefix = f"{task}."
+        own = [{key.removeprefix(prefix): row[key] for key in row if key.startswith(prefix)} for row in rows]
+        title = f"{task} of {record.name}" if len(chance_losses) > 1 else record.name
+        yield [row for row in own if "loss" in row], chance_loss, title
 
 
-def snapshot_curves(results: Results, plots: Plots) -> list[Any]:
-    """Quality against steps: a plot for each evaluation in which snapshots of trainings were measured."""
+def snapshot_curves(results: Results, plots: Plots) -> list[Markup]:
+    """Quality against training steps: one plot for each evaluation of snapshots."""
+    steps = {name: _snapshot_of(name, record.content) for name, record in results.models.items()}
+    trained = {source for name, (source, _) in steps.items() if source != name}
     drawn = []
-    for name, measured in results.evaluations.items():
-        series: dict[str, list[tuple[int, float]]] = {}
-        models = {
-            metrics.model: results.models[metrics.model] for metrics in measured if metrics.model in results.models
-        }
-        copied = {made.spec["task"]["of"] for made in models.values() if made.copy_of}
+    for evaluation, measured in results.evaluations.items():
+        series: dict[str, list[tuple[float, float]]] = {}
         for metrics in measured:
-            made = models.get(metrics.model)
-            step = made and (made.spec["task"]["step"] if made.copy_of else made.content.get("summary", {}).get("step"))
-            if made and step and (made.copy_of or made.name in copied):
-                series.setdefault(made.copy_of or made.name, []).append((int(step), metrics.mean()))
+            source, step = steps.get(metrics.model, ("", 0))
+            if source in trained and step:
+                series.setdefault(source, []).append((step, metrics.mean()))
         if series:
-            lines = {model: list(zip(*sorted(points), strict=True)) for model, points in series.items()}
+            lines = {
+                model: ([x for x, _ in sorted(points)], [y for _, y in sorted(points)])
+                for model, points in series.items()
+            }
             axis = f"{measured[0].primary_metric}, {measured[0].unit}"
-            figure = {"title": name, "x": "step", "y": axis, "series": lines}
-            drawn.append(plots.lines(figure, "snapshots"))
+            drawn.append(plots.lines(LineFigure(title=evaluation, x="step", y=axis, series=lines), "snapshots"))
     return drawn
 
 
-def layer_curves(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
-    """Accuracy by layer of every evaluation that probes several layers."""
+def _snapshot_of(name: str, model: ModelManifest) -> tuple[str, int]:
+    """(trained model, step); a model that is not a snapshot is its own last step."""
+    if isinstance(model.spec, Pretext) and isinstance(model.spec.task, Snapshot):
+        return model.spec.task.source, model.spec.task.step
+    return name, int((model.summary or {}).get("step", 0))
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """Accuracy by layer under one evaluation; rows are (model, kind, layer -> value)."""
+
+    evaluation: str
+    metrics: Metrics
+    plot: Markup
+    layers: list[str]
+    rows: list[tuple[str, Kind, dict[str, float]]]
+
+
+def layer_tables(results: Results, plots: Plots) -> Iterator[LayerTable]:
+    """Every evaluation that probes several layers."""
     for name, measured in results.evaluations.items():
-        lines = []
-        for metrics in measured:
-            layers = results.ordered_layers(metrics)
-            if len(layers) > 1:
-                means = [metrics.mean(layer) for layer in layers]
-                lines.append((metrics.model, results.kind(metrics.model), layers, means))
-        if lines:
-            longest = max((line[2] for line in lines), key=len)
-            rows = [(model, kind, dict(zip(layers, values, strict=True))) for model, kind, layers, values in lines]
-            yield {
-                "evaluation": name,
-                "metrics": measured[0],
-                "plot": plots.layers(lines, measured[0].unit, f"Accuracy by layer under {name}"),
-                "layers": longest,
-                "rows": rows,
-            }
+        rows = [
+            (one.model, results.kind(one.model), {layer: one.mean(layer) for layer in results.ordered_layers(one)})
+            for one in measured
+        ]
+        rows = [row for row in rows if len(row[2]) > 1]
+        if rows:
+            layers = max((list(values) for _, _, values in rows), key=len)
+            plot = plots.layers(rows, layers, measured[0].unit, f"Accuracy by layer under {name}")
+            yield LayerTable(name, measured[0], plot, layers, rows)
 
 
-def first_filters(results: Results) -> list[tuple[Made, str]]:
-    """Every model that has a first convolution, with its grid of kernels."""
-    grids = ((made, filters(made.path.parent / "backbone.safetensors")) for made in results.models.values())
-    return [(made, grid) for made, grid in grids if grid]
+def first_filters(results: Results) -> list[tuple[ArtifactRecord[ModelManifest], str]]:
+    """Models with a convolution as the first layer, and a data URI of its kernels."""
+    grids = [
+        (record, filters(record.content.path.parent / "backbone.safetensors")) for record in results.models.values()
+    ]
+    return [(record, grid) for record, grid in grids if grid]
 
 
-def evaluation_details(results: Results, plots: Plots) -> Iterator[dict[str, Any]]:
-    """What each protocol left in `details`: values of classes, matrices, neighbors, and whatever else is short."""
-    for name, measured in results.evaluations.items():
-        yield {
-            "name": name,
-            "first": measured[0],
-            "measured": measured,
-            "classes": per_class(measured),
-            "models": [_details(results, metrics, plots) for metrics in measured],
-        }
+@dataclass(frozen=True)
+class DatasetView:
+    """One dataset.
+
+    Attributes:
+        duplicates: number of images whose content occurs earlier in the dataset.
+        reasons: reasons for skipping files, most frequent first; `skipped` lists some files.
+        class_counts: images of the smallest and the largest class.
+        uri: a strip of thumbnails.
+    """
+
+    record: ArtifactRecord[Index]
+    duplicates: int
+    reasons: list[tuple[str, int]]
+    skipped: list[tuple[str, str]]
+    smallest: list[int] | None
+    largest: list[int] | None
+    class_counts: tuple[int, int] | None
+    uri: str | None
 
 
-def _details(results: Results, metrics: Metrics, plots: Plots) -> dict[str, Any]:
-    matrix = metrics.details.get("confusion")
-    confusion: Markup | None = None
-    if isinstance(matrix, list) and matrix and isinstance(matrix[0], list):
-        confusion = plots.matrix(
-            np.asarray(matrix, float), metrics.details.get("classes", ()), f"Confusion matrix of {metrics.model}"
-        )
-    return {
-        "metrics": metrics,
-        "kind": results.kind(metrics.model),
-        "matrix": confusion,
-        "lines": [plots.lines(figure, metrics.model) for figure in metrics.details.get("lines", [])],
-        "drawn": drawn(metrics),
-        "extremes": extremes(metrics),
-        "neighbors": neighbors(results, metrics),
-        "other": other(metrics),
-    }
-
-
-def datasets(results: Results) -> Iterator[dict[str, Any]]:
-    """Counts, reasons for leaving images out, and a strip of thumbnails of every dataset."""
-    for entry in results.datasets.values():
-        index = entry.index
-        sample = sample_of(index, STRIP)
-        per_class_counts = np.bincount(index.labels[index.labels >= 0], minlength=len(index.classes))
+def datasets(results: Results) -> Iterator[DatasetView]:
+    """Every dataset."""
+    for record in results.datasets.values():
+        index = record.content
+        counts = np.bincount(index.labels[index.labels >= 0], minlength=len(index.classes))
         if index.multi_label is not None:
-            per_class_counts = (index.multi_label == 1).sum(0)
-        yield {
-            "entry": entry,
-            "n": len(index),
-            "doubled": len(index) - len(set(index.digests)),
-            "reasons": Counter(_reason(text) for text in index.skipped.values()).most_common(),
-            "skipped": sorted(index.skipped.items())[:20],
-            "smallest": index.sizes.min(0).tolist() if len(index) else None,
-            "largest": index.sizes.max(0).tolist() if len(index) else None,
-            "class_counts": (int(per_class_counts.min()), int(per_class_counts.max())) if index.classes else None,
-            "uri": strip([shown(index, i) for i in sample]) if sample else None,
-            "shown": len(sample),
-        }
+            counts = (index.multi_label == 1).sum(0)
+        sample = sample_images(index, THUMBNAILS)
+        yield DatasetView(
+            record,
+            len(index) - len(set(index.digests)),
+            Counter(_reason(text) for text in index.skipped.values()).most_common(),
+            sorted(index.skipped.items())[:MAX_SKIPPED],
+            index.sizes.min(0).tolist() if len(index) else None,
+            index.sizes.max(0).tolist() if len(index) else None,
+            (int(counts.min()), int(counts.max())) if index.classes else None,
+            strip([thumbnail_source(index, i) for i in sample]) if sample else None,
+        )
 
 
 def _reason(text: str) -> str:
-    """A reason without the particulars that differ from file to file."""
+    """A reason without its file-specific part."""
     return text.partition(":")[0].partition(" (")[0]

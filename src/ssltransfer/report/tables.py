@@ -1,4 +1,4 @@
-"""Our tables: a row for each model, a column for each number, the paper's columns apart."""
+"""Result tables: one row per model, one column per value, the paper's columns beside them."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from ssltransfer.config.entities import Table as TableSpec
 from ssltransfer.config.protocols import PROTOCOLS, ProtocolOptions
 from ssltransfer.config.references import Reference, Value, reference_of
 from ssltransfer.report.load_results import Kind, Results
-from ssltransfer.report.text import NOTHING, number, with_spread
+from ssltransfer.report.text import NOTHING, number, with_std
 
 GROUPS: tuple[tuple[Kind, str], ...] = (
-    ("supervised", "Supervised controls"),
+    ("supervised", "Supervised baselines"),
     ("learned", "Without labels"),
-    ("random", "Random controls"),
+    ("random", "Random baselines"),
 )
 _PROTOCOLS = {str(kind.model_fields["name"].default): kind for kind in PROTOCOLS}
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of ours shows.
+    """A column.
 
     Attributes:
         key: as the configuration writes it: evaluation, or evaluation:value.
-        value: None for the primary metric; `shown` is its name in any case.
-        unit: of the value; `common` is that of most of the protocol's values.
+        value: None for the primary metric; `title` is its name in either case.
+        unit: of the value; `common_unit` is that of most values of the protocol.
         lower_is_better: whether smaller values are better.
-        paper: column of the reference that belongs to it.
+        paper: the corresponding column of the reference.
     """
 
     key: str
     evaluation: str
     value: str | None
-    shown: str
+    title: str
     protocol: str
     unit: str
     train: str
@@ -50,21 +50,21 @@ class Column:
     chance: float | None
     paper: str | None = None
     lower_is_better: bool = False
-    common: str = ""
+    common_unit: str = ""
 
     @property
     def digits(self) -> int:
-        """Behind the point: meters and shares of one need more than percent."""
+        """Digits after the point: errors in meters need more than percentages."""
         return 3 if self.lower_is_better else 1
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of ours: its text, and whether it is the best of its column but for supervised rows."""
+    """A value, its text, and whether it is the best of its column among the unsupervised rows."""
 
     text: str
     mean: float | None = None
-    spread: float | None = None
+    std: float | None = None
     seeds: int = 0
     best: bool = False
 
@@ -102,20 +102,20 @@ class Table:
 
     @property
     def paired(self) -> tuple[Column, ...]:
-        """Columns that have one of the paper's."""
+        """Columns with a corresponding column of the paper."""
         return tuple(column for column in self.columns if column.paper)
 
     @property
-    def chances(self) -> bool:
-        """Whether any column has a level of chance."""
+    def has_chance(self) -> bool:
+        """True if any column has a chance level."""
         return any(column.chance is not None for column in self.columns)
 
 
 def build_tables(report: Report, results: Results) -> list[Table]:
-    """The tables of the configuration; without any, one of all models under all evaluations.
+    """The configured tables, or one of all models under all evaluations.
 
     Raises:
-        ConfigError: a table asks for an evaluation, a value or a model that there is not.
+        ConfigError: a table names an unknown evaluation, value or model.
     """
     specs = report.tables
     if not specs and results.evaluations:
@@ -154,28 +154,29 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
     evaluation, _, value = key.partition(":")
     measured = results.evaluations.get(evaluation)
     if not measured:
-        raise ConfigError(f"{where}: there are no numbers of {evaluation!r}{suggest(evaluation, results.evaluations)}")
+        raise ConfigError(
+            f"{where}: no evaluation named {evaluation!r} has results{suggest(evaluation, results.evaluations)}"
+        )
     if value and not any(value in metrics.values for metrics in measured):
         known = sorted({name for metrics in measured for name in metrics.values})
         raise ConfigError(f"{where}: {evaluation} has no value {value!r}{suggest(value, known)}")
     first = measured[0]
-    protocol = _PROTOCOLS.get(str(first.protocol.get("name")), ProtocolOptions)
-    # The level of chance is the primary metric's; accuracies of single layers share it.
-    layers = first.details.get("layers", ())
-    shares = not value or value == first.primary_metric or (isinstance(layers, list) and value in layers)
+    protocol = _PROTOCOLS.get(first.protocol_name, ProtocolOptions)
+    # The chance level belongs to the primary metric and to the accuracies of single layers.
+    has_chance = not value or value == first.primary_metric or value in first.known_details.layers
     return Column(
         key=key,
         evaluation=evaluation,
         value=value or None,
-        shown=value or first.primary_metric,
-        protocol=str(first.protocol.get("name", "")),
+        title=value or first.primary_metric,
+        protocol=first.protocol_name,
         unit=protocol.units.get(value, first.unit),
-        train=str(first.datasets.get("train", {}).get("name", "")),
-        test=str(first.datasets.get("test", {}).get("name", "")),
-        chance=first.chance if shares else None,
+        train=first.dataset_name("train"),
+        test=first.dataset_name("test"),
+        chance=first.chance if has_chance else None,
         paper=spec.reference_columns.get(key),
         lower_is_better=value in protocol.lower_is_better,
-        common=first.unit,
+        common_unit=first.unit,
     )
 
 
@@ -189,13 +190,13 @@ def _rows(spec: TableSpec, columns: Sequence[Column], results: Results, where: s
     for pattern in spec.rows:
         matching = [name for name in ordered if fnmatch.fnmatchcase(name, pattern)]
         if not matching:
-            raise ConfigError(f"{where}: no model with a number is called {pattern!r}{suggest(pattern, ordered)}")
+            raise ConfigError(f"{where}: no model with results matches {pattern!r}{suggest(pattern, ordered)}")
         rows += [name for name in matching if name not in rows]
     return rows
 
 
 def _members(spec: TableSpec, models: Sequence[str]) -> dict[str, list[str]]:
-    """Row -> its models: one alone, or all that are averaged, where the first of them would stand."""
+    """Row -> its models: one, or all that are averaged, at the position of the first."""
     rows: dict[str, list[str]] = {}
     for model in models:
         averaged = [row for row, pattern in spec.aggregate.items() if fnmatch.fnmatchcase(model, pattern)]
@@ -205,7 +206,7 @@ def _members(spec: TableSpec, models: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _metrics(results: Results, column: Column, models: Sequence[str]) -> Metrics | None:
-    """Of one model as they are; of several, with the mean of each in the place of a seed."""
+    """Metrics of one model; of several models, with the mean of each in place of a seed."""
     found = [
         metrics
         for model in models
@@ -219,7 +220,7 @@ def _metrics(results: Results, column: Column, models: Sequence[str]) -> Metrics
 
 
 def _best(found: Mapping[str, Metrics | None], column: Column) -> set[str]:
-    """The best row; equal means share the place, and one row alone is no best."""
+    """The rows with the best mean; none if there is only one row."""
     means = {row: round(metrics.mean(column.value), 6) for row, metrics in found.items() if metrics}
     if len(means) < 2:
         return set()
@@ -231,12 +232,12 @@ def _cell(metrics: Metrics | None, column: Column, best: bool) -> Cell:
     if metrics is None:
         return Cell(NOTHING)
     value = column.value
-    text = with_spread(metrics, value, column.digits)
+    text = with_std(metrics, value, column.digits)
     return Cell(text, metrics.mean(value), metrics.std(value), len(metrics.seeds), best)
 
 
 def as_text(tables: Sequence[Table]) -> str:
-    """The tables for a terminal: models down, evaluations across."""
+    """The tables as plain text: models in rows, evaluations in columns."""
     return "\n\n".join(map(_as_text, tables)) + ("\n" if tables else "")
 
 
@@ -248,12 +249,12 @@ def _as_text(table: Table) -> str:
             mark = "" if kind == "learned" else f" ({kind})"
             several = f" ({row.models} models)" if row.models > 1 else ""
             body.append([row.model + several + mark, *(cell.text + ("*" if cell.best else " ") for cell in row.cells)])
-    if table.chances:
-        body.append(["chance", *(number(column.chance) + " " for column in table.columns)])
+    if table.has_chance:
+        body.append(["chance level", *(number(column.chance) + " " for column in table.columns)])
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     lines = [_line(head, widths), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(_line(line, widths) for line in body)]
     units = sorted({column.unit for column in table.columns} - {""})
-    lines.append(f"in {', '.join(units)}; * best without labels")
+    lines.append(f"in {', '.join(units)}; * best model without labels")
     return "\n".join(lines)
 
 
@@ -266,19 +267,19 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def as_csv(tables: Sequence[Table]) -> str:
-    """Every number of every table, one a line, with its spread and number of seeds."""
+    """All values as CSV, one per line, with standard deviation and number of seeds."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", "model", "kind", "column", "unit", "mean", "spread", "seeds", "chance"])
+    writer.writerow(["table", "model", "kind", "column", "unit", "mean", "std", "seeds", "chance"])
     for table in tables:
         for _, kind, rows in table.groups:
             for row in rows:
                 for column, cell in zip(table.columns, row.cells, strict=True):
                     if cell.mean is not None:
-                        spread = "" if cell.spread is None else f"{cell.spread:.6g}"
+                        std = "" if cell.std is None else f"{cell.std:.6g}"
                         chance = "" if column.chance is None else f"{column.chance:.6g}"
                         mean = f"{cell.mean:.6g}"
                         writer.writerow(
-                            [table.title, row.model, kind, column.key, column.unit, mean, spread, cell.seeds, chance]
+                            [table.title, row.model, kind, column.key, column.unit, mean, std, cell.seeds, chance]
                         )
     return out.getvalue()

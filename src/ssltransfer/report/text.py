@@ -1,4 +1,4 @@
-"""Numbers and names as they are shown, everywhere the same."""
+"""Formatting of numbers and names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ MINUS, NOTHING = "\u2212", "\u2013"
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with a true minus sign; a dash for none."""
+    """A number with a Unicode minus sign; a dash for None."""
     if value is None:
         return NOTHING
     text = f"{value:.{digits}f}"
     return (MINUS + text[1:] if value < 0 else text) if float(text) else text.lstrip("-")
 
 
-def with_spread(metrics: Metrics, value: str | None = None, digits: int = 1) -> str:
-    """Mean, with +- the standard deviation over seeds where there are several."""
-    spread = metrics.std(value)
-    return number(metrics.mean(value), digits) + (f" \u00b1 {number(spread, digits)}" if spread is not None else "")
+def with_std(metrics: Metrics, value: str | None = None, digits: int = 1) -> str:
+    """Mean, with the standard deviation over seeds if there are several."""
+    std = metrics.std(value)
+    return number(metrics.mean(value), digits) + (f" \u00b1 {number(std, digits)}" if std is not None else "")
 
 
 def count(value: int, noun: str, plural: str | None = None) -> str:
@@ -43,13 +43,13 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
 
 
 def shorten(name: str, length: int) -> str:
-    """A long name with its middle left out: both ends tell names apart."""
+    """A long name with an ellipsis in its middle."""
     if len(name) <= length:
         return name
     head = (length - 1) * 3 // 5
@@ -57,5 +57,5 @@ def shorten(name: str, length: int) -> str:
 
 
 def anchor(stage: str, name: str) -> str:
-    """An id for a named thing: no two names share one, and no character needs escaping in a link."""
+    """A unique id of a result, with no character that needs escaping in a link."""
     return f"{stage}-" + re.sub(r"[^A-Za-z0-9.+-]", lambda m: f"_{ord(m.group()):x}_", name)

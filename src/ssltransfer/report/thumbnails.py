@@ -1,4 +1,4 @@
-"""Images of the report: thumbnails in strips, montages of clusters, filters of a first convolution."""
+"""Thumbnails in strips, and filters of a first convolution."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SIDE = 64
 GRAY = 128
 
 
-def shown(index: Index, sample: int) -> Path | Tensor:
-    """Where a thumbnail comes from: the image's file, or its packed pixels where it has none (a frame of a video)."""
+def thumbnail_source(index: Index, sample: int) -> Path | Tensor:
+    """The image file, or its cached pixels where there is no file (video frames)."""
     path = index.path(sample)
     if index.cache is None or path.exists():
         return path
@@ -34,12 +34,7 @@ def shown(index: Index, sample: int) -> Path | Tensor:
 
 
 def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
-    """uint8 (side, side, 3); all gray where the image is missing or broken.
-
-    Args:
-        source: of `shown`.
-        side: in pixels.
-    """
+    """uint8 (side, side, 3); gray if the image is missing or corrupt."""
     try:
         image = source if isinstance(source, Tensor) else read(source, min_short_side=side)
         square = ResizeCenterCrop(side, side).apply(image, Random(0))
@@ -49,30 +44,30 @@ def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
 
 
 def strip(paths: Sequence[Path | Tensor], side: int = SIDE, *, lead: int = 0, gap: int = 2) -> str:
-    """A data URI: the images side by side on white, as JPEG; `lead` pixels more after the first."""
+    """A JPEG data URI of images side by side; `lead`: extra pixels after the first."""
     out = np.full((side, len(paths) * (side + gap) - gap + lead, 3), 255, np.uint8)
-    for place, path in enumerate(paths):
-        left = place * (side + gap) + (lead if place else 0)
+    for i, path in enumerate(paths):
+        left = i * (side + gap) + (lead if i else 0)
         out[:, left : left + side] = thumbnail(path, side)
     return data_uri(out, "JPEG")
 
 
-def sample_of(index: Index, wanted: int) -> list[int]:
-    """Images drawn by a fixed seed, spread over the classes where there are any."""
+def sample_images(index: Index, num_images: int) -> list[int]:
+    """Sample ids drawn by a fixed seed, balanced over the classes if there are any."""
     order = sorted(range(len(index)), key=lambda i: seed_of("report", index.paths[i]))
-    taken: dict[int, int] = {}
-    turns: list[tuple[int, int, int]] = []
+    counts: dict[int, int] = {}
+    ranked: list[tuple[int, int, int]] = []
     for sample in order:
         label = int(index.labels[sample])
-        taken[label] = taken.get(label, 0) + 1
-        turns.append((taken[label], len(turns), sample))
-    return [sample for _, _, sample in sorted(turns)[:wanted]]
+        counts[label] = counts.get(label, 0) + 1
+        ranked.append((counts[label], len(ranked), sample))
+    return [sample for _, _, sample in sorted(ranked)[:num_images]]
 
 
 def filters(weights: Path) -> str | None:
-    """The first convolution as a data URI: a grid of kernels, each stretched to its own range; None without one.
+    """Kernels of the first convolution as a data URI of a grid; None if the file has no such layer.
 
-    Kernels of three channels are shown in color, others as the mean over their channels.
+    Each kernel is scaled to its own range. Kernels with three channels are shown in color, others as the channel mean.
     """
     try:
         tensors = read_tensors(weights)
@@ -91,7 +86,7 @@ def filters(weights: Path) -> str | None:
     cell = side * zoom + 2
     columns = min(n, 12 if n > 32 else 8)
     out = np.full((-(-n // columns) * cell - 2, columns * cell - 2, 3), 255, np.uint8)
-    for place, kernel in enumerate(shown):
-        top, left = place // columns * cell, place % columns * cell
+    for i, kernel in enumerate(shown):
+        top, left = i // columns * cell, i % columns * cell
         out[top : top + side * zoom, left : left + side * zoom] = kernel.repeat(zoom, 0).repeat(zoom, 1)
     return data_uri(out, "PNG")

@@ -9,7 +9,7 @@ from pathlib import Path
 from ssltransfer.artifacts.features import FeatureStore, open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.artifacts.metrics import Metrics, write_metrics
+from ssltransfer.artifacts.metrics import DatasetRef, Metrics, write_metrics
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FeatureProtocol
@@ -81,7 +81,7 @@ def run(
             values=result.values,
             seeds=list(spec.seeds[: len(result.values[spec.protocol.primary_metric])]),
             datasets={
-                role: {"name": name, "samples": len(index), "fingerprint": index.fingerprint}
+                role: DatasetRef(name, len(index), index.fingerprint)
                 for role, name, index in (("train", spec.train, train_index), ("test", spec.test, test_index))
                 if name
             },

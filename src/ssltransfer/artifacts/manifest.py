@@ -1,0 +1,136 @@
+"""Manifests and run information, read back into typed objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ssltransfer.artifacts.files import ArtifactError, read_json
+from ssltransfer.artifacts.workdir import run_info_file
+from ssltransfer.config.base import ConfigError, Spec
+from ssltransfer.config.entities import Cluster, Features, Pretext, Student
+
+S = TypeVar("S", bound=Spec)
+
+
+class Manifest(BaseModel, Generic[S]):
+    """manifest.json of a stage; a subclass adds the fields of its stages and names their specs.
+
+    Attributes:
+        specs: stage -> class of its spec.
+        path: of the file.
+        stage: the stage that wrote it.
+        spec: what the stage was asked to make.
+        inputs: role -> digests of the input files.
+        work: key of the work directory.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    specs: ClassVar[Mapping[str, type[Spec]]]
+
+    path: Path
+    stage: str
+    spec: S
+    inputs: dict[str, list[str]] = {}
+    work: str = ""
+
+    def curve(self) -> list[dict[str, float]]:
+        """Rows of curve.jsonl beside the manifest, or in its work directory; empty without one.
+
+        Raises:
+            ArtifactError: the file is not JSON lines.
+        """
+        folders = (self.path.parent, self.path.parent / "work" / self.work)
+        file = next((folder / "curve.jsonl" for folder in folders if (folder / "curve.jsonl").is_file()), None)
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines() if file else []
+            return [json.loads(line) for line in lines if line.strip()]
+        except json.JSONDecodeError:
+            raise ArtifactError(f"{file}: not a learning curve; remove {self.path} and run its stage again.") from None
+
+
+class ModelManifest(Manifest[Pretext | Student]):
+    """A pretext or student.
+
+    Attributes:
+        weights: digest of backbone.safetensors.
+        layers: layer names in the network's order.
+        summary: last values of the curve and `chance_loss`; None if the model was not trained.
+        chance_losses: task -> chance-level loss, for multi-task training.
+    """
+
+    specs: ClassVar[Mapping[str, type[Spec]]] = {"pretext": Pretext, "student": Student}
+
+    weights: str
+    layers: list[str] = []
+    summary: dict[str, float] | None = None
+    chance_losses: dict[str, float] = {}
+
+
+class FeaturesManifest(Manifest[Features]):
+    """Features of one dataset; `index` is the dataset's fingerprint, `model` the digest of the weights."""
+
+    specs: ClassVar[Mapping[str, type[Spec]]] = {"features": Features}
+
+    index: str
+    model: str
+
+
+class ClusterManifest(Manifest[Cluster]):
+    """A clustering; `sizes` counts the points of each cluster, `stopped` names the criterion that ended k-means."""
+
+    specs: ClassVar[Mapping[str, type[Spec]]] = {"cluster": Cluster}
+
+    centroids: str
+    index: str
+    model: str
+    points: int
+    sizes: list[int]
+    iterations: int
+    stopped: str
+
+
+M = TypeVar("M", bound=Manifest[Any])
+
+
+def read_manifest(path: Path, kind: type[M]) -> M:
+    """Read a manifest.
+
+    Raises:
+        ArtifactError: missing, from another stage than `kind` expects, or not valid.
+    """
+    content = read_json(path)
+    stage = str(content.get("stage")) if isinstance(content, dict) else ""
+    if stage not in kind.specs:
+        raise ArtifactError(f"{path}: not a manifest of {' or '.join(kind.specs)}; give the right kind of file.")
+    try:
+        spec = kind.specs[stage].parse(json.dumps(content.get("spec")))
+        return kind.model_validate({**content, "path": path, "spec": spec})
+    except (ConfigError, ValidationError) as error:
+        raise ArtifactError(
+            f"{path}: not a valid manifest ({str(error).removeprefix('--spec: ')}); remove it and run its stage again."
+        ) from None
+
+
+class RunInfo(BaseModel):
+    """run.json: what may differ between equal runs; versions and machine are in `model_extra`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    seconds: float = 0.0
+    peak_memory_mb: int | None = None
+    images_per_second: float | None = None
+    data_wait_fraction: float | None = None
+    device: str | None = None
+
+
+def read_run_info(output: Path) -> RunInfo | None:
+    """The run that wrote `output`; None if its file is missing or not valid, which is never an error."""
+    try:
+        return RunInfo.model_validate(read_json(run_info_file(output)))
+    except (ArtifactError, ValidationError):
+        return None

@@ -1,0 +1,47 @@
+"""The HTML page."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ssltransfer.config.entities import Report
+from ssltransfer.report import provenance, sections, text
+from ssltransfer.report.clusterings import clusterings
+from ssltransfer.report.dag import lay_out
+from ssltransfer.report.evaluations import evaluation_details
+from ssltransfer.report.load_results import Results
+from ssltransfer.report.plots import Plots
+from ssltransfer.report.summary import summary
+from ssltransfer.report.tables import Table
+
+
+def render(spec: Report, results: Results, tables: list[Table]) -> str:
+    """The page as one HTML text that loads nothing from elsewhere; equal results give equal text."""
+    loader = PackageLoader("ssltransfer.report")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": text.number, "duration": text.duration, "shorten": text.shorten}
+    environment.globals |= {"anchor": text.anchor, "count": text.count, "with_std": text.with_std}
+    plots = Plots()
+    page: str = environment.get_template("report.html.j2").render(
+        # Our own style sheet: safe as markup.
+        style=Markup(loader.get_source(environment, "report.css")[0]),
+        report=spec,
+        results=results,
+        summary=summary(results),
+        flow=lay_out(results),
+        tables=tables,
+        curves=list(sections.learning_curves(results, plots)),
+        snapshot_curves=sections.snapshot_curves(results, plots),
+        layer_tables=list(sections.layer_tables(results, plots)),
+        clusterings=list(clusterings(spec, results, plots)),
+        filters=sections.first_filters(results),
+        evaluations=list(evaluation_details(results, plots)),
+        cost=provenance.run_cost(results),
+        datasets=list(sections.datasets(results)),
+        environment=provenance.environment(results),
+        specs=provenance.specs(results),
+    )
+    return page
