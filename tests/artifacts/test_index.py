@@ -106,7 +106,9 @@ def test_a_damaged_index_is_one_sentence(tmp_path: Path, index: Index, damage: s
     path.write_bytes({"cut": content[:-9], "empty": b"", "text": b"text", "flipped": content}.get(damage, b""))
     if damage == "other table":
         pq.write_table(pa.table({"a": [1]}), path)
-    with pytest.raises(ArtifactError, match=r"damaged, or not a valid index of images; remove it and run the index stage"):
+    with pytest.raises(
+        ArtifactError, match=r"damaged, or not a valid index of images; remove it and run the index stage"
+    ):
         read_index(path)
 
 

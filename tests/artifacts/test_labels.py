@@ -70,7 +70,9 @@ def test_other_files_are_refused(tmp_path: Path, labels: Labels, index: Index) -
         read_labels(path)
     write_labels(path, labels)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ArtifactError, match="damaged, or not a valid file of labels; remove it and run the label stage"):
+    with pytest.raises(
+        ArtifactError, match="damaged, or not a valid file of labels; remove it and run the label stage"
+    ):
         read_labels(path)
     write_index(path, index)
     with pytest.raises(ArtifactError, match="not a file of labels"):

@@ -315,7 +315,14 @@ def configuration(batch: int = 8, **method: Any) -> dict[str, Any]:
             }
         },
         "evaluations": {
-            "n": {"protocol": "knn", "models": ["s"], "baselines": ["random", "supervised"], "train": "d", "test": "e", "baselines": ["supervised"]}
+            "n": {
+                "protocol": "knn",
+                "models": ["s"],
+                "baselines": ["random", "supervised"],
+                "train": "d",
+                "test": "e",
+                "baselines": ["supervised"],
+            }
         },
     }
 
