@@ -318,10 +318,9 @@ def configuration(batch: int = 8, **method: Any) -> dict[str, Any]:
             "n": {
                 "protocol": "knn",
                 "models": ["s"],
-                "baselines": ["random", "supervised"],
+                "baselines": ["supervised"],
                 "train": "d",
                 "test": "e",
-                "baselines": ["supervised"],
             }
         },
     }
