@@ -8,14 +8,14 @@ import pytest
 
 from ssltransfer.config import read_config
 from ssltransfer.planning import Machine, estimate, makespan_hours
-from ssltransfer.planning.costs import Cost
+from ssltransfer.planning.costs import CostEstimate
 from ssltransfer.planning.makespan import NODE, SHARED, jobs_before
 
 PAPER = list(estimate(read_config(Path(__file__).parents[2] / "config/noroozi2018.yaml"), Machine()))
 
 
-def cost(stage: str, name: str, hours: float | None, *needs: str) -> Cost:
-    return Cost(stage, name, needs, hours, None, None)
+def cost(stage: str, name: str, hours: float | None, *needs: str) -> CostEstimate:
+    return CostEstimate(stage, name, needs, hours, None, None)
 
 
 def test_jobs_that_hang_on_nothing_run_side_by_side() -> None:
