@@ -1,4 +1,4 @@
-"""Tiny stand-ins for ImageNet, Places205, VOC2007, VOC2012 and SBD, in the folders that config/noroozi2018.yaml names."""
+"""Tiny versions of ImageNet, Places205, VOC2007, VOC2012 and SBD in the directories of config/noroozi2018.yaml."""
 
 from __future__ import annotations
 

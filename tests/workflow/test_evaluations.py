@@ -54,6 +54,7 @@ def test_a_supervised_network_beats_chance_and_a_random_one(run: Run, evaluation
 
 def test_the_report_shows_what_they_draw(run: Run) -> None:
     page = (run.folder / "results/evaluations-small/report/index.html").read_text("utf-8")
-    drawings = [one for models in run.found.values() for metrics in models.values() for one in metrics.details.get("drawn", ())]
+    found = [metrics for models in run.found.values() for metrics in models.values()]
+    drawings = [one for metrics in found for one in metrics.details.get("drawn", ())]
     assert drawings and all(one["uri"] in page for one in drawings)
     assert len(page) < 12_000_000

@@ -19,5 +19,7 @@ def test_the_tables_are_made(tmp_path: Path) -> None:
         )
         assert {model.split("-")[0] for model in whole} == {"rotation", "exemplar"} and len(whole) == 4
         assert patches == {"relative-patch-location-caffenet", "jigsaw-kolesnikov-caffenet"}
-        for metrics in (found[name][model] for name, models in ((split, whole), (f"{split}-patches", patches)) for model in models):
+        for metrics in (
+            found[name][model] for name, models in ((split, whole), (f"{split}-patches", patches)) for model in models
+        ):
             assert metrics.chance is not None and metrics.mean() > metrics.chance

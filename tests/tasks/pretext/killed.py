@@ -76,6 +76,6 @@ pretext.run(
     output=Path(given["output"]),
     data=Path(given["data"]),
     val=Path(given["val"]),
-    members=[Path(path) for path in given.get("members", ())],
+    task_data=[Path(path) for path in given.get("task_data", ())],
     threads=1,
 )

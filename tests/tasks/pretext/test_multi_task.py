@@ -102,7 +102,7 @@ def test_multi_task_killed_at_any_step_gives_the_same_bytes(
         folder.mkdir(exist_ok=True)
         given = {"spec": TWO.canonical(), "data": str(objects_path), "val": str(objects_val_path)}
         given |= {"output": str(folder / "manifest.json"), "log": str(folder / "log")}
-        more = {"members": [str(objects_val_path)], "every": "3", "moment": moment, "count": count}
+        more = {"task_data": [str(objects_val_path)], "every": "3", "moment": moment, "count": count}
         script = str(Path(__file__).with_name("killed.py"))
         process = processes.Process(target=runpy.run_path, args=(script, {**given, **more}))
         process.start()
@@ -116,7 +116,7 @@ def test_multi_task_killed_at_any_step_gives_the_same_bytes(
     for name in ("manifest.json", "backbone.safetensors", "backbone.json", "curve.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     manifest = read_json(tmp_path / "whole" / "manifest.json")
-    assert len(manifest["inputs"]["members"]) == 1 and set(manifest["chance_losses"]) == {"rp", "turn"}
+    assert len(manifest["inputs"]["task_data"]) == 1 and set(manifest["chance_losses"]) == {"rp", "turn"}
     summary = manifest["summary"]
     # 7 of 10 turns of 4 images among 24, 3 of 8 among 48; validation images belong to the pretext's own data.
     assert summary["rp.epoch"] == round(7 * 4 / 24, 4) and summary["turn.epoch"] == 0.5
