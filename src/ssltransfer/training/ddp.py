@@ -68,6 +68,8 @@ class _Differentiable(nn.Module):
     def __init__(self, task: Task):
         super().__init__()
         self.task = task
+        # Always unused: torch would warn on standard error when all parameters are used.
+        self.unused = nn.Parameter(torch.zeros((), device=next(task.parameters()).device))
 
     def forward(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = self.task(batch, batch.rng(seed))
