@@ -24,6 +24,9 @@ from pydantic import (
 from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
+# Long by short side of an image whose size is unknown, for cost estimates.
+USUAL_ASPECT = 4 / 3
+
 
 class ConfigError(UserError, ValueError):
     """Invalid configuration. The message states the problem, its location and the fix."""

@@ -66,5 +66,4 @@ def build_tile_backbone(options: BackboneOptions, *, seed: int, stem_stride: int
         seed: as for `build_backbone`.
         stem_stride: instead of the published one.
     """
-    given = {"stem_stride": stem_stride} if stem_stride else {}
-    return build_backbone(options.model_copy(update={**options.patch_overrides, **given}), include_top=False, seed=seed)
+    return build_backbone(options.for_tiles(stem_stride), include_top=False, seed=seed)

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator
 
 from ssltransfer.config import Config
-from ssltransfer.config.entities import Pretext
-from ssltransfer.config.tasks import PatchGrid
 
 
 def enlarged(config: Config) -> Iterator[str]:
@@ -26,7 +24,8 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
     """(stage/name, dataset, short side in pixels) of everything that reads images."""
     for name, pretext in config.pretexts.items():
         for part in pretext.parts.values():
-            yield from ((f"pretext/{name}", data, _side(part)) for data in (part.data, part.val))
+            side = part.task.short_side(part.backbone)
+            yield from ((f"pretext/{name}", data, side) for data in (part.data, part.val))
     for name, features in config.features.items():
         side = config.model(features.model).backbone.short_side
         yield from ((f"features/{name}", data, side) for data in sorted(config.datasets_of_features(name)))
@@ -35,7 +34,8 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
             entry = config.features[config.clusters[pair[0]].features]
             yield f"label/{pair[0]}", pair[1], config.model(entry.model).backbone.short_side
     for name, student in config.students.items():
-        side = _side(student.pretext) if student.pretext else student.backbone.short_side
+        part = student.pretext
+        side = part.task.short_side(part.backbone) if part else student.backbone.short_side
         yield from ((f"student/{name}", data, side) for data in (student.data, student.val))
     for name, models in config.rows.items():
         evaluation = config.evaluations[name]
@@ -43,10 +43,3 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
             continue
         side = max(config.model(model).backbone.short_side for model in models)
         yield from ((f"evaluate/{name}", data, side) for data in evaluation.datasets)
-
-
-def _side(part: Pretext) -> int:
-    """Short side of the images that a task reads."""
-    if isinstance(part.task, PatchGrid):
-        return math.ceil(math.sqrt(part.task.area_range[1]))
-    return int(getattr(part.task, "resize", part.backbone.short_side))

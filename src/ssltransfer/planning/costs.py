@@ -12,22 +12,14 @@ import pyarrow.parquet as pq
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config import Config
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.formats import Video
-from ssltransfer.config.methods import Compress2q
-from ssltransfer.config.protocols import (
-    ClusterAlignment,
-    FinetuneFromLayer,
-    Knn,
-    LogReg,
-    Retrieval,
-    TrainedProtocol,
-)
+from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
 from ssltransfer.planning.networks import (
-    ASPECT,
     dims_of,
     flops,
     parameters,
@@ -151,24 +143,24 @@ def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
 
 
 def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
-    """CostEstimate of a image in training: the student's own, and what is computed beside it."""
+    """Floating-point operations per training image: the student, and the teacher or momentum encoder beside it."""
     part = student.pretext
     if part is not None and teacher is not None:  # both see the task's inputs
         return TRAINING * task_flops(part) + task_flops(part.model_copy(update={"backbone": teacher}))
     work = TRAINING * flops(student.backbone, include_top=True)
-    # A slow copy sees every view once more.
-    work += flops(student.backbone) if isinstance(student.method, Compress2q) else 0.0
+    if student.method.has_momentum_encoder:
+        work += flops(student.backbone)
     return work + (flops(teacher) if teacher else 0.0)
 
 
 def _cache_gb(config: Config, name: str) -> float | None:
-    """Of a dataset's cache: from its index if it was made, else from the usual shape of a image."""
+    """Size of a dataset's cache: from its index if it exists, else from the usual aspect ratio."""
     options, n = config.datasets[name].cache, images(config, name)
     if options is None or n is None:
         return None
     path = Path(config.results) / "index" / f"{name}.parquet"
     short = min(options.short_side, getattr(config.datasets[name], "size", options.short_side))
-    pixels = cached_pixels(read_index(path), options).sum() if path.is_file() else n * short**2 * ASPECT
+    pixels = cached_pixels(read_index(path), options).sum() if path.is_file() else n * short**2 * USUAL_ASPECT
     return float(pixels) * options.bytes_per_pixel / 1e9
 
 
@@ -176,14 +168,16 @@ def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> C
     disk = parameters(pretext.backbone, include_top=False) * 4e-9 * (1 + len(pretext.snapshots))
     needs = tuple(filter(None, (pretext.data, getattr(pretext.task, "source", None))))
     if not pretext.task.is_trainable:
-        sampled = pretext.task.num_descriptors if isinstance(pretext.task, Hog) else 0
-        work = 2.0 * sampled * 36 * getattr(pretext.backbone, "vocabulary_size", 0) * 20
+        work, sampled = 0.0, 0
+        if isinstance(pretext.task, Hog):  # k-means of descriptors with 36 dimensions
+            sampled = pretext.task.num_descriptors
+            work = 2.0 * sampled * dims_of(pretext.backbone, "words", None) * 36 * pretext.task.max_iter
         return CostEstimate("pretext", name, needs, work / machine.rate("products") / 3600, disk, sampled * 144e-9)
     return _training(config, machine, name, pretext, disk)
 
 
 def _training(config: Config, machine: Machine, name: str, pretext: Pretext, disk: float) -> CostEstimate:
-    """Of a task, or of several with their shares of the steps."""
+    """Cost of a task, or of several with their shares of the steps."""
     parts = pretext.parts
     needs = tuple(dict.fromkeys(part.data for part in parts.values() if part.data))
     schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
@@ -217,9 +211,7 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     seeds = len(evaluation.seeds)
     if isinstance(protocol, TrainedProtocol):
         schedule = protocol.schedule
-        trainings = seeds * (
-            len(protocol.layers or backbone.base_layers) if isinstance(protocol, FinetuneFromLayer) else 1
-        )
+        trainings = seeds * protocol.num_trainings(backbone)
         seen = schedule.total_steps(train) * schedule.batch_size * trainings
         from_train, from_test = (machine.images(config.datasets[d]) for d in (evaluation.train, evaluation.test))
         learning, testing = protocol_flops(protocol, backbone)
@@ -230,15 +222,8 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
         return CostEstimate("evaluate", job, (model, *evaluation.datasets), hours + more, None, None, limit)
     features = config.evaluated_features(name, model)
     dims = dims_of(backbone, config.features[features].layer, config.features[features].pool)
-    work = 2.0 * train * test * dims
-    if isinstance(protocol, ClusterAlignment):
-        work = 2.0 * train * dims * (protocol.k or 1000) * protocol.max_iter
-    elif isinstance(protocol, LogReg):
-        fits = 1 + len(protocol.l2) if isinstance(protocol.l2, tuple) else 1
-        work = 4.0 * train * dims * 1000 * protocol.max_iter * fits
-    else:
-        assert isinstance(protocol, Knn | Retrieval)
-    hours = work * seeds / machine.rate("products") / 3600
+    assert isinstance(protocol, FeatureProtocol)
+    hours = protocol.flops(train, test, dims) * seeds / machine.rate("products") / 3600
     return CostEstimate(
         "evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -97,6 +97,14 @@ class BackboneOptions(Options):
     def supports_data_init(self) -> bool:
         """Whether each layer has a scale of its own: no shortcuts and no batch norms."""
         return self.is_feed_forward and not self.has_batch_norm
+
+    def with_stem_stride(self, stride: int | None) -> Self:
+        """A copy with this stride of the first convolution; None: unchanged."""
+        return self.model_copy(update={"stem_stride": stride}) if stride else self
+
+    def for_tiles(self, stem_stride: int | None) -> Self:
+        """The options for small tiles: `patch_overrides`, and `stem_stride` instead of the published one if given."""
+        return self.model_copy(update=self.patch_overrides).with_stem_stride(stem_stride)
 
     @property
     def slug(self) -> str:

@@ -27,6 +27,7 @@ class Compress2q(Compress):
     """CompRess-2q: one queue each; the student is compared with past features of its momentum encoder."""
 
     name: Literal["compress-2q"] = "compress-2q"
+    has_momentum_encoder: ClassVar[bool] = True
     momentum: float = Field(0.999, ge=0, lt=1, description="Momentum of the momentum encoder (0: a copy).")
     projection_dim: int | None = Field(
         None, ge=1, description="Width of a linear layer on the student's features (R50x4: 8192)."

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import NameFile, Options, Spec
 from ssltransfer.config.formats import TargetKind
 from ssltransfer.config.schedule import Schedule
@@ -58,9 +59,25 @@ class ProtocolOptions(Options):
 
 
 class TrainedProtocol(ProtocolOptions):
-    """A protocol that trains a task on images."""
+    """A protocol that trains a task on images.
+
+    The properties and methods are for cost estimates; each pair is of a training image and of a test image.
+    """
 
     schedule: Schedule
+
+    @property
+    def regions(self) -> tuple[int, int]:
+        """Regions of an image that a detector classifies."""
+        return 0, 0
+
+    def forward_passes(self, backbone: BackboneOptions) -> tuple[float, float]:
+        """Forward passes of an image, in passes on a square of `img_size`."""
+        return 1.0, 1.0
+
+    def num_trainings(self, backbone: BackboneOptions) -> int:
+        """Trainings per seed."""
+        return 1
 
 
 class FineTuning(TrainedProtocol):
@@ -108,3 +125,7 @@ class FeatureProtocol(ProtocolOptions):
     pool: Pool | None = Field(None, description=POOL)
     patches: bool = Field(False, description=PATCHES)
     label_subset: LabelSubset | None = Field(None, description=LABEL_SUBSET)
+
+    def flops(self, train: int, test: int, dims: int) -> float:
+        """Floating-point operations, for cost estimates: here those of all similarities of test and training images."""
+        return 2.0 * train * test * dims

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.formats import TargetKind
 from ssltransfer.config.protocols.base import LASSO, TrainedProtocol
 from ssltransfer.config.schedule import Schedule
@@ -48,3 +50,7 @@ class Depth(TrainedProtocol):
         if not 0 < self.depth_range[0] < self.depth_range[1]:
             raise ValueError(f"depth_range {self.depth_range} must be two positive numbers, the smaller first")
         return self
+
+    def forward_passes(self, backbone: BackboneOptions) -> tuple[float, float]:
+        """In proportion to the area of the input."""
+        return (math.prod(self.crop) / backbone.img_size**2,) * 2

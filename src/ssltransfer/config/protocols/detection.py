@@ -6,12 +6,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.formats import TargetKind
 from ssltransfer.config.protocols.base import LASSO, TrainedProtocol
 from ssltransfer.config.schedule import Schedule
 
 Side = Annotated[int, Field(ge=16)]
 Share = Annotated[float, Field(ge=0, le=1)]
+USUAL_PROPOSALS = 2000  # per image, of selective search
 
 
 class Detection(TrainedProtocol):
@@ -45,6 +48,17 @@ class Detection(TrainedProtocol):
             )
         return self
 
+    @property
+    def test_min_sizes(self) -> tuple[int, ...]:
+        """Short sides at which each image is tested."""
+        return (self.test_min_size,)
+
+    def forward_passes(self, backbone: BackboneOptions) -> tuple[float, float]:
+        """Of whole images: one of the sizes in training, all of them in the test."""
+        area = backbone.img_size**2 / USUAL_ASPECT
+        training = sum(side**2 for side in self.min_size) / len(self.min_size)
+        return training / area, sum(side**2 for side in self.test_min_sizes) / area
+
 
 class FastRcnn(Detection):
     """VOC07 detection: Fast R-CNN on precomputed proposals, mean average precision."""
@@ -71,6 +85,16 @@ class FastRcnn(Detection):
     freeze_at: int = Field(1, ge=0)
     dropout: float = Field(0.5, ge=0, lt=1)
     schedule: Schedule = Schedule(steps=150_000, batch_size=2, lr=0.001, bias_lr_mult=2.0, step_size=50_000)
+
+    @property
+    def test_min_sizes(self) -> tuple[int, ...]:
+        """Short sides at which each image is tested."""
+        return (self.test_min_size, *(self.multiscale_min_size or ()))
+
+    @property
+    def regions(self) -> tuple[int, int]:
+        """Sampled in training; all proposals in the test, and again with several sizes."""
+        return self.roi_batch_size_per_image, USUAL_PROPOSALS * (2 if self.multiscale_min_size else 1)
 
 
 class FasterRcnn(Detection):
@@ -103,3 +127,8 @@ class FasterRcnn(Detection):
     )
     rpn_post_nms_top_n: tuple[int, int] = Field((2_000, 300), description="Proposals after it, in training and test.")
     schedule: Schedule = Schedule(steps=70_000, batch_size=1, lr=0.001, bias_lr_mult=2.0, milestones=(50_000,))
+
+    @property
+    def regions(self) -> tuple[int, int]:
+        """Sampled in training; all proposals in the test."""
+        return self.roi_batch_size_per_image, self.rpn_post_nms_top_n[1]

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from ssltransfer.config.protocols.base import FeatureProtocol
 
+USUAL_CLASSES = 1000  # for cost estimates: ImageNet
+
 
 class Knn(FeatureProtocol):
     """k nearest neighbors by cosine on cached features."""
@@ -28,6 +30,10 @@ class ClusterAlignment(FeatureProtocol):
     k: int | None = Field(None, ge=2, description="Default: the number of classes (ImageNet: 1000).")
     max_iter: int = Field(20, ge=1)
 
+    def flops(self, train: int, test: int, dims: int) -> float:
+        """Those of k-means."""
+        return 2.0 * train * dims * (self.k or USUAL_CLASSES) * self.max_iter
+
 
 L2 = Annotated[float, Field(ge=0)]
 
@@ -45,6 +51,11 @@ class LogReg(FeatureProtocol):
     )
     max_iter: int = Field(800, ge=1)
     standardize: bool = False
+
+    def flops(self, train: int, test: int, dims: int) -> float:
+        """Those of the logits and their gradients, in each iteration of each fit."""
+        fits = 1 + len(self.l2) if isinstance(self.l2, tuple) else 1
+        return 4.0 * train * dims * USUAL_CLASSES * self.max_iter * fits
 
 
 class Retrieval(FeatureProtocol):

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.protocols.base import (
     LABEL_SUBSET,
     LASSO,
@@ -50,6 +51,10 @@ class FinetuneFromLayer(TrainedProtocol):
         steps=450_000, batch_size=256, lr=0.01, step_size=100_000, bias_lr_mult=2.0, decay_norm_and_bias=False
     )
 
+    def num_trainings(self, backbone: BackboneOptions) -> int:
+        """One per layer."""
+        return len(self.layers or backbone.base_layers)
+
 
 class ProbeOptions(TrainedProtocol):
     """Options of classifiers on one frozen layer, trained by gradient descent on augmented images."""
@@ -84,6 +89,10 @@ class ProbeOptions(TrainedProtocol):
         if self.dropout and self.hidden_dim is None:
             raise ValueError("dropout needs a hidden layer; set `hidden_dim` too")
         return self
+
+    def forward_passes(self, backbone: BackboneOptions) -> tuple[float, float]:
+        """One, or one per patch."""
+        return (9.0 if self.patches else 1.0,) * 2
 
 
 class Linear(ProbeOptions):

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import Options
 from ssltransfer.config.formats import TargetKind
+
+
+class ForwardPasses(NamedTuple):
+    """Forward passes that one image costs: `count` of `backbone`, each on a square of `size` pixels."""
+
+    count: float
+    backbone: BackboneOptions
+    size: int
 
 
 class TaskOptions(Options):
@@ -31,3 +40,11 @@ class TaskOptions(Options):
     images_per_group: ClassVar[int] = 1
     min_images: ClassVar[int] = 1
     gpu_hours_per_epoch: ClassVar[float | None] = None
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """The forward passes of one training image, for cost estimates."""
+        return ForwardPasses(1, backbone, backbone.img_size)
+
+    def short_side(self, backbone: BackboneOptions) -> int:
+        """Short side in pixels of the images that are read."""
+        return int(getattr(self, "resize", backbone.short_side))

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
 class Colorization(TaskOptions):
@@ -26,3 +27,7 @@ class Colorization(TaskOptions):
     prior_images: int = Field(5000, ge=1, description="Evenly spaced training images that are measured.")
     prior_smoothing: float = Field(0.5, gt=0, le=1, description="Weight of a uniform distribution in the prior.")
     min_chroma: float = Field(5.0, ge=0, description="Images with no |a| or |b| above this have a loss of zero.")
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """The whole image."""
+        return ForwardPasses(1, backbone, self.resize)

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
 class Exemplar(TaskOptions):
@@ -23,3 +24,7 @@ class Exemplar(TaskOptions):
     norm_axis: Literal["view", "batch"] = Field(
         "view", description="L2 normalization of each view's embedding, or of each dimension over the batch (the code)."
     )
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """One for each view."""
+        return ForwardPasses(self.num_views, backbone, backbone.img_size)

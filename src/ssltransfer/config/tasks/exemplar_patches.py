@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 from ssltransfer.config.tasks.relative_position_residual import ResidualHead
 
 
@@ -39,3 +40,7 @@ class ExemplarPatches(TaskOptions):
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two positive numbers that rise, not {[low, high]}")
         return self
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """Two patches."""
+        return ForwardPasses(2, backbone, self.patch)

@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import Spec
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
 class Tiles(Spec):
@@ -44,6 +45,10 @@ class PuzzleOptions(TaskOptions):
     hidden_dim: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
     dropout: float = Field(0.5, ge=0, lt=1)
     bn: bool = Field(False, description="Batch normalization in fc6 and fc7: a small run leaves chance level sooner.")
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """Nine tiles."""
+        return ForwardPasses(9, backbone.for_tiles(self.tiles.stem_stride), self.tiles.tile)
 
 
 class Jigsaw(PuzzleOptions):

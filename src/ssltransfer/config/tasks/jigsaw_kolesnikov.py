@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 from ssltransfer.config.tasks.jigsaw import Tiles
 
 
@@ -29,6 +30,10 @@ class PatchOptions(TaskOptions):
         if self.tiles.crop > self.resize:
             raise ValueError(f"a crop of {self.tiles.crop} does not fit in images of {self.resize} (resize)")
         return self
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """Nine patches."""
+        return ForwardPasses(9, backbone.for_tiles(self.tiles.stem_stride), self.tiles.tile)
 
 
 class JigsawKolesnikov(PatchOptions):

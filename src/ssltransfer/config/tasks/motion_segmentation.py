@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 _Side = Annotated[int, Field(ge=32, le=2048)]
 
@@ -25,3 +27,7 @@ class MotionSegmentation(TaskOptions):
     )
     hidden_dim: int = Field(4096, ge=1, description="Channels of the two 1x1 convolutions of the head.")
     hflip: bool = Field(True, description="Flip left to right with probability 0.5.")
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """In proportion to the area of the input."""
+        return ForwardPasses(math.prod(self.input) / backbone.img_size**2, backbone, backbone.img_size)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
 class PatchGrid(TaskOptions):
@@ -44,6 +46,15 @@ class PatchGrid(TaskOptions):
             )
         return self
 
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """The patches of all grids."""
+        across = max(2, self.crop_size // (self.patch + self.gap))
+        return ForwardPasses(self.grids_per_image * across**2, backbone, self.patch)
+
+    def short_side(self, backbone: BackboneOptions) -> int:
+        """That of the largest resized square."""
+        return math.ceil(math.sqrt(self.area_range[1]))
+
 
 class RelativePosition(PatchGrid):
     """Context: which of eight neighbors of the first patch is the second?"""
@@ -55,3 +66,7 @@ class RelativePosition(PatchGrid):
     color_mode: Literal["drop", "project"] = Field("drop", description="Against the chromatic aberration shortcut.")
     stem_stride: int | None = Field(None, ge=1, le=8, description="First stride on patches; default the backbone's.")
     hidden_dim: int = Field(4096, ge=1, description="Width of fc6 (for each patch), fc7 and fc8.")
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """The patches of all grids, with `stem_stride`."""
+        return super().forward_passes(backbone.with_stem_stride(self.stem_stride))

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
 class Rotation(TaskOptions):
@@ -20,3 +21,7 @@ class Rotation(TaskOptions):
         description="RotNet's random resized crop, Inception's (Kolesnikov 2019), or a random crop.",
     )
     hidden_dim: int = Field(4096, ge=1, description="Width of fc6 and fc7 of backbones that end in a map.")
+
+    def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
+        """One for each rotation."""
+        return ForwardPasses(4, backbone, backbone.img_size)
