@@ -94,13 +94,13 @@ def extract(folder: Path, n: int, threads: int) -> None:
 
 def cluster(folder: Path, n: int, threads: int) -> None:
     """k-means that keeps its points."""
-    kmeans(FeatureStore.open(folder / f"{n}.zarr"), K, iterations=ITERATIONS, tolerance=0, budget=memory_budget())
+    kmeans(FeatureStore.open(folder / f"{n}.zarr"), K, max_iter=ITERATIONS, tolerance=0, budget=memory_budget())
 
 
 def cluster_from_disk(folder: Path, n: int, threads: int) -> None:
     """k-means that must read its points again in each iteration."""
     store = FeatureStore.open(folder / f"{n}.zarr")
-    made = kmeans(store, K, iterations=ITERATIONS, tolerance=0, budget=NOTHING_KEPT)
+    made = kmeans(store, K, max_iter=ITERATIONS, tolerance=0, budget=NOTHING_KEPT)
     assert made.residency == "disk"
 
 

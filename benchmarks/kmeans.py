@@ -62,7 +62,7 @@ def _same_start(setting: Setting, store: FeatureStore, k: int, case: str) -> Ite
     device = torch.device(setting.device)
 
     def ours() -> float:
-        return kmeans(store, k, init=start, iterations=SAME, tolerance=0, device=device).objective
+        return kmeans(store, k, init=start, max_iter=SAME, tolerance=0, device=device).objective
 
     def by_faiss() -> float:
         x = _loaded(store)
@@ -96,7 +96,7 @@ def _from_nothing(setting: Setting, store: FeatureStore, k: int, case: str) -> I
     reached: dict[str, list[float]] = {OURS: [], FAISS: []}
 
     def ours(seed: int, iterations: int) -> float:
-        return kmeans(store, k, init="pca", iterations=iterations, tolerance=0, seed=seed, device=device).objective
+        return kmeans(store, k, init="pca", max_iter=iterations, tolerance=0, seed=seed, device=device).objective
 
     def theirs(seed: int) -> float:
         x = _loaded(store)

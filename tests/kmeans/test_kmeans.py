@@ -63,7 +63,7 @@ def test_point_loader_normalizes_rows_by_hand():
 def test_kmeans_matches_scikit_learn_from_the_same_centroids(dims, k, seed):
     x = blobs(dims=dims, seed=seed)
     init = x[:k]
-    ours = kmeans(ArraySource(x), k, init=init, iterations=300, tolerance=0)
+    ours = kmeans(ArraySource(x), k, init=init, max_iter=300, tolerance=0)
     theirs = KMeans(k, init=init.astype(np.float64), n_init=1, max_iter=300, tol=0).fit(x.astype(np.float64))
     assert ours.stopped == "no point moved"
     assert ours.objective == pytest.approx(theirs.inertia_, rel=1e-6)
@@ -73,8 +73,8 @@ def test_kmeans_matches_scikit_learn_from_the_same_centroids(dims, k, seed):
 
 def test_point_loader_reads_kept_points_once():
     few, many = (Chunks(blobs(1000), 100) for _ in range(2))
-    kmeans(few, 30, iterations=1, tolerance=0)
-    kmeans(many, 30, iterations=9, tolerance=0)
+    kmeans(few, 30, max_iter=1, tolerance=0)
+    kmeans(many, 30, max_iter=9, tolerance=0)
     assert few.reads == many.reads
 
 
@@ -104,7 +104,7 @@ def test_kmeans_every_iteration_matches_lloyd():
     """Ten lines of float64 as the reference, for the curve and the centroids."""
     x = blobs(500, 8)
     centroids = x[:12].astype(np.float64)
-    ours = kmeans(ArraySource(x), 12, init=x[:12], iterations=6, tolerance=0)
+    ours = kmeans(ArraySource(x), 12, init=x[:12], max_iter=6, tolerance=0)
     before = np.full(500, -1)
     for row in ours.curve:
         distances = ((x[:, None].astype(np.float64) - centroids) ** 2).sum(2)
@@ -119,8 +119,8 @@ def test_kmeans_every_iteration_matches_lloyd():
 
 def test_faiss_matches_torch():
     x = blobs()
-    ours = kmeans(ArraySource(x), 30, init=x[:30], iterations=20, tolerance=0)
-    theirs = kmeans(ArraySource(x), 30, init=x[:30], iterations=20, tolerance=0, backend="faiss")
+    ours = kmeans(ArraySource(x), 30, init=x[:30], max_iter=20, tolerance=0)
+    theirs = kmeans(ArraySource(x), 30, init=x[:30], max_iter=20, tolerance=0, backend="faiss")
     assert theirs.objective == pytest.approx(ours.objective, rel=1e-4)
     shared = min(len(ours.curve), len(theirs.curve))
     for mine, its in zip(ours.curve[:shared], theirs.curve[:shared], strict=True):
@@ -131,7 +131,7 @@ def test_faiss_matches_torch():
 def test_faiss_uses_all_points():
     """Its default trains on 256 points a cluster."""
     x = blobs(2000, 4)
-    ours = kmeans(ArraySource(x), 2, init=x[:2], iterations=3, tolerance=0, backend="faiss")
+    ours = kmeans(ArraySource(x), 2, init=x[:2], max_iter=3, tolerance=0, backend="faiss")
     reference = KMeans(2, init=x[:2], n_init=1, max_iter=3, tol=0).fit(x)
     assert ours.objective == pytest.approx(reference.inertia_, rel=1e-4)
 
@@ -143,7 +143,7 @@ def test_kmeans_objective_never_rises_for_any_number_of_threads():
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            runs.append(kmeans(ArraySource(x), 40, iterations=15, tolerance=0, seed=3))
+            runs.append(kmeans(ArraySource(x), 40, max_iter=15, tolerance=0, seed=3))
     finally:
         torch.set_num_threads(threads)
     curve = [row["objective"] for row in runs[0].curve]
@@ -161,7 +161,7 @@ def test_kmeans_gives_equal_bits_for_any_memory_budget(dtype, normalize, monkeyp
     results, reads = [], []
     for budget in (400_000, 700_000, 1 << 30):  # on the disk; kept in 16 bits if it has 16; kept in 32
         source = Chunks(x, 200)
-        found = kmeans(source, 20, iterations=4, tolerance=0, seed=1, normalize=normalize, budget=budget)
+        found = kmeans(source, 20, max_iter=4, tolerance=0, seed=1, l2_normalize=normalize, budget=budget)
         results.append(found)
         reads.append(source.reads)
     kept = results[-1]
@@ -180,7 +180,7 @@ def test_kmeans_with_normalize_clusters_unit_rows():
     x[7] = 0
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     unit = np.divide(x, lengths, where=lengths > 0, out=np.zeros_like(x))
-    ours = kmeans(ArraySource(x), 15, init=unit[:15], normalize=True, tolerance=0, iterations=300)
+    ours = kmeans(ArraySource(x), 15, init=unit[:15], l2_normalize=True, tolerance=0, max_iter=300)
     theirs = KMeans(15, init=unit[:15].astype(np.float64), n_init=1, max_iter=300, tol=0).fit(unit.astype(np.float64))
     assert ours.objective == pytest.approx(theirs.inertia_, rel=1e-6)
 
@@ -226,7 +226,7 @@ def test_plus_plus_starts_with_a_lower_objective():
     x = blobs(3000, 10, centers=30, spread=20)
     means = {
         how: np.mean(
-            [kmeans(ArraySource(x), 30, init=how, iterations=1, seed=seed).curve[0]["mean"] for seed in range(5)]
+            [kmeans(ArraySource(x), 30, init=how, max_iter=1, seed=seed).curve[0]["mean"] for seed in range(5)]
         )
         for how in ("random", "k-means++")
     }
@@ -237,14 +237,14 @@ def test_pca_init_ends_with_no_higher_objective():
     """And sooner: few iterations in all dimensions are left."""
     x = blobs(4000, 200, centers=60, spread=0.5)
     found = {
-        how: [kmeans(ArraySource(x), 50, init=how, iterations=30, seed=seed) for seed in range(3)]
+        how: [kmeans(ArraySource(x), 50, init=how, max_iter=30, seed=seed) for seed in range(3)]
         for how in ("random", "pca")
     }
     objective = {how: np.mean([one.objective for one in runs]) for how, runs in found.items()}
     length = {how: np.mean([len(one.curve) for one in runs]) for how, runs in found.items()}
     assert objective["pca"] <= objective["random"]
     assert length["pca"] < length["random"]
-    again = kmeans(ArraySource(x), 50, init="pca", iterations=30, seed=2)
+    again = kmeans(ArraySource(x), 50, init="pca", max_iter=30, seed=2)
     assert again.centroids.tobytes() == found["pca"][2].centroids.tobytes()
 
 
@@ -273,7 +273,7 @@ def test_half_precision_points_get_the_same_sums():
 def test_farthest_matches_scikit_learn():
     x = blobs(800, 6, centers=10)
     init = np.concatenate([x[:6], np.full((3, 6), 1e3, np.float32)])  # three centroids that no point is near
-    ours = kmeans(ArraySource(x), 9, init=init, iterations=300, tolerance=0)
+    ours = kmeans(ArraySource(x), 9, init=init, max_iter=300, tolerance=0)
     theirs = KMeans(9, init=init.astype(np.float64), n_init=1, max_iter=300, tol=0).fit(x.astype(np.float64))
     assert ours.curve[0]["empty"] == 3
     assert ours.curve[1]["empty"] == 0
@@ -283,43 +283,43 @@ def test_farthest_matches_scikit_learn():
 
 def test_farthest_breaks_ties_by_the_lowest_sample():
     x = np.array([[0.0], [0.0], [5.0], [-5.0], [-5.0], [5.0]], np.float32)
-    found = kmeans(ArraySource(x), 2, init=np.array([[0.0], [100.0]], np.float32), iterations=1)
+    found = kmeans(ArraySource(x), 2, init=np.array([[0.0], [100.0]], np.float32), max_iter=1)
     # Sample 2 (at 5) leaves; the other five have mean -1.
     assert found.centroids[:, 0].tolist() == [-1.0, 5.0]
 
 
 def test_farthest_skips_equal_points():
     x = np.array([[0.0], [0.2], [9.0], [9.0], [9.0], [-7.0], [-7.0]], np.float32)
-    found = kmeans(ArraySource(x), 3, init=np.array([[0.0], [100.0], [200.0]], np.float32), iterations=20)
+    found = kmeans(ArraySource(x), 3, init=np.array([[0.0], [100.0], [200.0]], np.float32), max_iter=20)
     assert sorted(found.centroids[:, 0].tolist()) == pytest.approx([-7.0, 0.1, 9.0], abs=1e-5)
 
 
 def test_empty_clusters_keep_and_error():
     x = blobs(300, 4)
     init = np.concatenate([x[:4], np.full((1, 4), 1e3, np.float32)])
-    kept = kmeans(ArraySource(x), 5, init=init, empty="keep")
+    kept = kmeans(ArraySource(x), 5, init=init, empty_cluster="keep")
     assert kept.sizes[4] == 0
     assert (kept.centroids[4] == 1e3).all()
     with pytest.raises(ArtifactError, match=r"the images: 1 of 5 clusters have no points .* is 4"):
-        kmeans(ArraySource(x), 5, init=init, empty="error", where="the images")
+        kmeans(ArraySource(x), 5, init=init, empty_cluster="error", where="the images")
     with pytest.raises(ArtifactError, match="1 of 5 clusters have no points"):
-        kmeans(ArraySource(x), 5, init=init, empty="error", backend="faiss")
+        kmeans(ArraySource(x), 5, init=init, empty_cluster="error", backend="faiss")
     with pytest.raises(ArtifactError, match="cannot keep"):
-        kmeans(ArraySource(x), 5, init=init, empty="keep", backend="faiss")
+        kmeans(ArraySource(x), 5, init=init, empty_cluster="keep", backend="faiss")
 
 
 def test_kmeans_reports_why_it_stopped():
     x = blobs()
-    assert kmeans(ArraySource(x), 30, iterations=2, tolerance=0).stopped == "maximum number of iterations"
-    few = kmeans(ArraySource(blobs(spread=20)), 40, init=blobs(spread=20)[:40], iterations=99, tolerance=0.01)
+    assert kmeans(ArraySource(x), 30, max_iter=2, tolerance=0).stopped == "maximum number of iterations"
+    few = kmeans(ArraySource(blobs(spread=20)), 40, init=blobs(spread=20)[:40], max_iter=99, tolerance=0.01)
     assert few.stopped == "less than 0.01 of the points moved"
     assert [row["moved"] < 0.01 * 2000 for row in few.curve] == [False] * (len(few.curve) - 1) + [True]
     shapeless = np.random.default_rng(0).normal(size=(2000, 24)).astype(np.float32)
-    loose = kmeans(ArraySource(shapeless), 30, iterations=99, tolerance=0.01)
+    loose = kmeans(ArraySource(shapeless), 30, max_iter=99, tolerance=0.01)
     assert loose.stopped == "the objective decreased by less than 0.01 of its value"
     falls = [1 - after["objective"] / before["objective"] for before, after in pairwise(loose.curve)]
     assert [fall < 0.01 for fall in falls] == [False] * (len(falls) - 1) + [True]
-    assert "objective" in kmeans(ArraySource(x), 30, iterations=99, tolerance=0, backend="faiss").stopped
+    assert "objective" in kmeans(ArraySource(x), 30, max_iter=99, tolerance=0, backend="faiss").stopped
 
 
 @pytest.mark.parametrize("how", ["random", "k-means++", "pca"])

@@ -69,7 +69,7 @@ def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:  # type:
     x, y = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in
             (store.read(slice(None)).astype(np.float32) for store in stores))  # fmt: skip
     for seed, value in zip((0, 1), found.values["accuracy"], strict=True):
-        clustering = kmeans(ArraySource(x), 12, iterations=3, tolerance=0, seed=seed)
+        clustering = kmeans(ArraySource(x), 12, max_iter=3, tolerance=0, seed=seed)
         nearest = cdist(y, clustering.centroids).argmin(1)
         mapping = match(similarities(clustering.labels, train.labels, 12, 12))
         assert value == pytest.approx(100 * (mapping[nearest] == test.labels).mean(), abs=1e-4)

@@ -54,10 +54,10 @@ def kmeans(
     k: int,
     *,
     init: Init | np.ndarray = "random",
-    iterations: int = 50,
+    max_iter: int = 50,
     tolerance: float = 1e-4,
-    empty: Empty = "farthest",
-    normalize: bool = False,
+    empty_cluster: Empty = "farthest",
+    l2_normalize: bool = False,
     backend: Literal["torch", "faiss"] = "torch",
     seed: int = 0,
     device: torch.device | None = None,
@@ -80,11 +80,11 @@ def kmeans(
         k: number of clusters.
         init: method, or centroids (k, D). `pca` runs k-means++ and Lloyd's algorithm among the leading principal
             components first.
-        iterations: maximum number, in all dimensions.
+        max_iter: maximum number of iterations, in all dimensions.
         tolerance: stop when a smaller fraction of the points moves, or the objective falls by a smaller fraction.
-        empty: `farthest` moves the centroid of an empty cluster to the point farthest from its own centroid, `keep`
-            does not move it, `error` ends the run.
-        normalize: divide each point by its length.
+        empty_cluster: `farthest` moves the centroid of an empty cluster to the point farthest from its own centroid,
+            `keep` does not move it, `error` ends the run.
+        l2_normalize: divide each point by its length.
         backend: `torch`, or `faiss` if all points fit in host memory.
         seed: of the initial centroids.
         device: default CPU.
@@ -97,7 +97,7 @@ def kmeans(
 
     Raises:
         ArtifactError: k > N, fewer than k distinct points, a value that is not finite, an empty cluster with
-            `empty="error"`, or too little memory.
+            `empty_cluster="error"`, or too little memory.
         Interrupted: by a signal; the state is saved.
     """
     n, dims = source.shape
@@ -110,7 +110,7 @@ def kmeans(
     points = PointLoader(
         source,
         k,
-        normalize=normalize,
+        normalize=l2_normalize,
         device=device,
         budget=budget,
         where=where,
@@ -122,7 +122,9 @@ def kmeans(
     say = _silent if quiet or rank else print
     kept = points if backend == "torch" else f"{n} points in memory"
     say(f"k-means: {k} clusters of {kept}, {backend} on {device}", flush=True)
-    step: Step = TorchStep(points, k, empty) if backend == "torch" else FaissStep(points, k, empty, seed, budget)
+    step: Step = (
+        TorchStep(points, k, empty_cluster) if backend == "torch" else FaissStep(points, k, empty_cluster, seed, budget)
+    )
 
     curve: list[dict[str, Any]] = []
     stopped = ""
@@ -141,8 +143,8 @@ def kmeans(
         stats = step(centroids)
         centroids = stats.centroids
         curve.append(_row(len(curve) + 1, n, stats))
-        stopped = _why_stop(curve, stats, n, iterations, tolerance)
-        say(_describe(curve[-1], n, iterations, stopped, time.monotonic() - started), flush=True)
+        stopped = _why_stop(curve, stats, n, max_iter, tolerance)
+        say(_describe(curve[-1], n, max_iter, stopped, time.monotonic() - started), flush=True)
         if checkpoint and _due(checkpoint, points, len(curve), stopped):
             labels = None if step.labels is None else points.total(step.labels.clone()).cpu()
             state = {"centroids": centroids.cpu(), "labels": labels, "curve": curve, "stopped": stopped}
@@ -172,7 +174,7 @@ def _initialize(points: PointLoader, k: int, init: Init, seed: int, budget: int)
         ArraySource(pca_project(points, seed)),
         k,
         init="k-means++",
-        iterations=PCA_ITERATIONS,
+        max_iter=PCA_ITERATIONS,
         tolerance=PCA_TOLERANCE,
         seed=seed,
         device=points.device,
@@ -208,7 +210,7 @@ def _row(iteration: int, n: int, stats: LloydStats) -> dict[str, Any]:
     }
 
 
-def _why_stop(curve: list[dict[str, Any]], stats: LloydStats, n: int, iterations: int, tolerance: float) -> str:
+def _why_stop(curve: list[dict[str, Any]], stats: LloydStats, n: int, max_iter: int, tolerance: float) -> str:
     if stats.moved == 0:
         return "no point moved"
     if stats.moved is not None and stats.moved < tolerance * n and not stats.refilled:
@@ -219,14 +221,14 @@ def _why_stop(curve: list[dict[str, Any]], stats: LloydStats, n: int, iterations
             return "the objective did not decrease"
         if before - now < tolerance * before:
             return f"the objective decreased by less than {tolerance:g} of its value"
-    return "maximum number of iterations" if len(curve) >= iterations else ""
+    return "maximum number of iterations" if len(curve) >= max_iter else ""
 
 
-def _describe(row: dict[str, Any], n: int, iterations: int, stopped: str, seconds: float) -> str:
+def _describe(row: dict[str, Any], n: int, max_iter: int, stopped: str, seconds: float) -> str:
     moved = "" if row["moved"] is None else f", {row['moved'] / n:.2%} moved"
     empty = f", {row['empty']} clusters empty" if row["empty"] else ""
     end = f"; stopped: {stopped}" if stopped else ""
     return (
-        f"k-means: iteration {row['iteration']}/{iterations}, mean squared distance {row['mean']:.6g}{moved}{empty}, "
+        f"k-means: iteration {row['iteration']}/{max_iter}, mean squared distance {row['mean']:.6g}{moved}{empty}, "
         f"{seconds:.1f} s{end}"
     )

@@ -102,7 +102,7 @@ class TorchStep:
         if len(empty) and self.empty == "error":
             raise ArtifactError(
                 f"{points.where}: {len(empty)} of {self.k} clusters have no points (the first is "
-                f"{int(empty[0])}); use a smaller k, init: k-means++, or empty: farthest."
+                f"{int(empty[0])}); use a smaller k, init: k-means++, or empty_cluster: farthest."
             )
         if len(empty) and self.empty == "farthest":
             refilled = self._refill(empty.tolist(), labels, distances, sums, centered)
@@ -203,7 +203,9 @@ class FaissStep:
         except ImportError:
             raise ArtifactError("backend: faiss is not installed here; use backend: torch.") from None
         if empty == "keep":
-            raise ArtifactError("backend: faiss cannot keep an empty cluster; use backend: torch or empty: farthest.")
+            raise ArtifactError(
+                "backend: faiss cannot keep an empty cluster; use backend: torch or empty_cluster: farthest."
+            )
         if points.world > 1:
             raise ArtifactError("backend: faiss works in one process; use backend: torch, or one device.")
         size = 4 * points.shape[0] * points.shape[1]
@@ -241,7 +243,7 @@ class FaissStep:
         if empty and self.empty == "error":
             raise ArtifactError(
                 f"{self.where}: {empty} of {self.k} clusters have no points; use a smaller k, init: k-means++, or "
-                "empty: farthest."
+                "empty_cluster: farthest."
             )
         new = torch.from_numpy(engine.centroids.copy()).to(self.device)
         return LloydStats(new, float(stats["obj"]), None, empty, empty)

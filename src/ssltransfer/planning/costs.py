@@ -36,7 +36,7 @@ TRAINING = 3.0  # forward and backward, in forwards
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """Of one job; None where the number of images is unknown.
+    """Cost of one job; None if the number of images is unknown.
 
     Attributes:
         needs: names of models, clusterings, features and datasets.

@@ -20,8 +20,8 @@ VOC_IMAGE = (375, 500)  # height and width of most of them
 
 def task_flops(pretext: Pretext) -> float:
     """Forward cost of one image under a task, in floating-point operations."""
-    count, backbone, size = pretext.task.forward_passes(pretext.backbone)
-    return count * flops(backbone, size=size)
+    number, backbone, size = pretext.task.forward_passes(pretext.backbone)
+    return number * flops(backbone, size=size)
 
 
 @lru_cache

@@ -54,7 +54,7 @@ class Detection(TrainedProtocol):
         return (self.test_min_size,)
 
     def forward_passes(self, backbone: BackboneOptions) -> tuple[float, float]:
-        """Of whole images: one of the sizes in training, all of them in the test."""
+        """Passes of whole images: at one of the sizes in training, at all of them in the test."""
         area = backbone.img_size**2 / USUAL_ASPECT
         training = sum(side**2 for side in self.min_size) / len(self.min_size)
         return training / area, sum(side**2 for side in self.test_min_sizes) / area

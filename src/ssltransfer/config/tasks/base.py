@@ -10,9 +10,9 @@ from ssltransfer.config.formats import TargetKind
 
 
 class ForwardPasses(NamedTuple):
-    """Forward passes that one image costs: `count` of `backbone`, each on a square of `size` pixels."""
+    """Forward passes that one image costs: `number` of `backbone`, each on a square of `size` pixels."""
 
-    count: float
+    number: float
     backbone: BackboneOptions
     size: int
 
