@@ -201,7 +201,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(small_disk: Path,
 
 def test_a_cache_of_a_cache_is_refused(tmp_path: Path, objects_path: Path):
     cache.run(RAW, data=objects_path, output=tmp_path / "one.parquet", threads=1)
-    with pytest.raises(ArtifactError, match="is a cache already"):
+    with pytest.raises(ArtifactError, match="is already a cache"):
         cache.run(RAW, data=tmp_path / "one.parquet", output=tmp_path / "two.parquet", threads=1)
 
 
@@ -219,5 +219,5 @@ def test_old_caches_are_cleaned_away(tmp_path: Path, objects_path: Path):
 def test_size_is_said_before(tmp_path: Path, objects_path: Path, capsys: pytest.CaptureFixture[str]):
     cache.run(RAW, data=objects_path, output=tmp_path / "c.parquet", threads=1)
     said = capsys.readouterr().out
-    assert "48 images, 1 of 1 shards to make: 0.3 MB to write (3.00 bytes a pixel)" in said
+    assert "48 images, 1 of 1 shards to make: 0.3 MB to write (3.00 bytes per pixel)" in said
     assert read(read_index(objects_path).path(0)).shape == (3, 64, 64)  # 48 x 48 x 48 x 3 bytes

@@ -248,7 +248,7 @@ def test_a_killed_part_goes_on_and_the_last_job_makes_what_parts_did_not(
 
 def test_parts_that_cannot_be_are_refused(tmp_path: Path, objects_path: Path):
     for shard in ("0/8", "9/8", "3", "a-of-b", "0-of-0"):
-        with pytest.raises(ArtifactError, match=f"--shard {shard}: there is no such shard; give one such as 3/8"):
+        with pytest.raises(ArtifactError, match=f"--shard {shard}: not a shard; give one such as 3/8"):
             features.run(
                 spec_of(), model=model_of(tmp_path / "m"), data=objects_path, output=tmp_path / "p.json", shard=shard
             )

@@ -123,6 +123,6 @@ def test_bad_input_is_refused(clustering, make_features, tmp_path):
     with pytest.raises(ArtifactError, match="sample 4 has a feature that is not a finite number"):
         labelled(manifest, broken, index_of_broken, output)
     np.save(manifest.parent / "centroids.npy", np.zeros((20, 6), np.float32))
-    with pytest.raises(ArtifactError, match="not the one of"):
+    with pytest.raises(ArtifactError, match="not the file of"):
         labelled(manifest, features, index, output)
     assert not output.exists()

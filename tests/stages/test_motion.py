@@ -176,10 +176,10 @@ def test_videos_that_are_not_the_indexed_ones_are_refused(fault: str, threads: i
 
 
 def test_images_are_no_videos_and_clips_are_not_cached(videos: Path, tmp_path: Path, objects_path: Path):
-    with pytest.raises(ArtifactError, match="holds images, and motion is found in videos"):
+    with pytest.raises(ArtifactError, match="an index of images; give one of a dataset of format video"):
         run(objects_path, tmp_path)
     clips = run(videos, tmp_path / "m")
-    with pytest.raises(ArtifactError, match="is a cache already"):
+    with pytest.raises(ArtifactError, match="is already a cache"):
         cache.run(CacheOptions(), data=clips, output=tmp_path / "cached.parquet", threads=1)
 
 

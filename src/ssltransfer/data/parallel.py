@@ -7,13 +7,13 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ssltransfer.errors import UserError
+from ssltransfer.processes import on_exit_of
 
 T = TypeVar("T", covariant=True)
 
@@ -81,18 +81,6 @@ def original_errors() -> Iterator[None]:
         raise kind(message.rstrip("\n")) from None
 
 
-def exit_with_parent() -> None:
-    """End this process when the one that started it ends, however that happens."""
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
-
-
 class _Parts(Dataset[Any]):
     def __init__(self, job: Job[Any]):
         self.job = job
@@ -107,8 +95,10 @@ class _Parts(Dataset[Any]):
 def _start_worker(worker: int) -> None:
     # Ctrl-C reaches every process of a terminal; the main process ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A killed main process ends nobody, and the fork server lives as long as its workers.
-    exit_with_parent()
+    # The fork server does not end its workers when the main process is killed.
+    main = multiprocessing.parent_process()
+    assert main is not None and main.pid is not None
+    on_exit_of(main.pid, lambda: os._exit(1))
 
 
 def _identity(part: Any) -> Any:

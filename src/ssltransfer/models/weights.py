@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json, write_text
+from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import Backbone
@@ -98,6 +100,35 @@ def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made
     }
     write_json(folder / "backbone.json", about)
     return {"weights": digest, "normalize": normalization, "layers": list(backbone.layers)}
+
+
+def finish_model(
+    work: WorkDir,
+    backbone: Backbone,
+    normalization: Normalize,
+    content: dict[str, Any],
+    *,
+    files: Sequence[str] = (),
+    **measured: Any,
+) -> None:
+    """Write the model of a stage, its learning curve if it was trained, and its manifest, and remove the checkpoint.
+
+    Args:
+        work: of the stage; curve.jsonl is copied from its folder.
+        backbone, normalization: as for `write_model`.
+        content: further entries of the manifest.
+        files: further files beside the manifest.
+        measured: entries of run.json.
+    """
+    folder, curve = work.output.parent, work.folder / "curve.jsonl"
+    content = content | write_model(folder, backbone, normalization, json.loads(work.spec))
+    names = ["backbone.safetensors", "backbone.json", *files]
+    if curve.is_file():
+        write_text(folder / curve.name, curve.read_text())
+        content["curve"] = file_digest(folder / curve.name)
+        names.append(curve.name)
+    work.finish(content, files=names, **measured)
+    (work.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def read_model(manifest: Path, device: torch.device | str = "cpu") -> PretrainedModel:

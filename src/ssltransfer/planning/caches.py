@@ -34,8 +34,8 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
             entry = config.features[config.clusters[pair[0]].features]
             yield f"label/{pair[0]}", pair[1], config.model(entry.model).backbone.short_side
     for name, student in config.students.items():
-        part = student.pretext
-        side = part.task.short_side(part.backbone) if part else student.backbone.short_side
+        task = student.pretext.task if student.pretext else None
+        side = task.short_side(student.backbone) if task else student.backbone.short_side
         yield from ((f"student/{name}", data, side) for data in (student.data, student.val))
     for name, models in config.rows.items():
         evaluation = config.evaluations[name]

@@ -44,7 +44,7 @@ def evaluate(context: EvalContext) -> EvalResult:
             where=context.spec.train,
         )
         test = PointLoader(
-            context.stores[1], k, l2_normalize=True, device=device, budget=budget, where=context.spec.test, keep=False
+            context.stores[1], k, normalize=True, device=device, budget=budget, where=context.spec.test, keep=False
         )
         nearest, _ = assign(test, torch.from_numpy(clustering.centroids).to(device))
         similarity = similarities(clustering.labels, classes.train, k, len(classes.names))

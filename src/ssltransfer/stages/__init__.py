@@ -1,1 +1,1 @@
-"""The stages: each a function of its spec and inputs; they meet through files and never import each other."""
+"""Stages of the pipeline. Each is a function of its spec and its input files, and imports no other stage."""

@@ -1,4 +1,4 @@
-"""Cache: every image decoded and resized once, packed into a few large files."""
+"""Cache stage: decode and resize each image once, and pack the images into a few large files."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.image_cache import pack, read_sample
 from ssltransfer.data.parallel import parallel_imap
 
-SAMPLED = 32  # images packed beforehand to know what the others will take
+SAMPLED = 32  # images packed first to estimate the size of the cache
 
 
 def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = None) -> None:
-    """Pack the images of an index, and write an index of the same images that says where their pixels lie.
+    """Pack the images of an index into shards, and write an index of the same images that refers to the shards.
 
-    Equal files give equal bytes at any number of processes and after any interruption; only shards that are missing
-    or damaged are made.
+    The bytes depend neither on the number of processes nor on interruptions. Only missing or damaged shards are
+    computed.
 
     Args:
         spec: size and format.
         data: index of the images.
-        output: cache/{dataset}.parquet; what was left out of the index is listed beside it.
-        threads: processes that decode (default: as many as there are processors).
+        output: cache/{dataset}.parquet; {dataset}.skipped.tsv beside it lists the files that the index skips.
+        threads: processes that decode (default: one per CPU).
 
     Raises:
-        ArtifactError: a image is not the one that was indexed, or the disk cannot hold them.
+        ArtifactError: an image has changed since it was indexed, or the disk is too small.
     """
     threads = threads or len(os.sched_getaffinity(0))
     with WorkDir("cache", output, spec.canonical(), {"data": [data]}) as work:
         index = read_index(data)
         if index.cache is not None:
-            raise ArtifactError(f"{data}: is a cache already; give the index that it was made from.")
+            raise ArtifactError(f"{data}: is already a cache; give the index that it was made from.")
         if index.targets is not None:
             raise ArtifactError(
-                f"{data}: its {index.targets.kind} belong to images of full size; leave `cache` of this dataset out."
+                f"{data}: its {index.targets.kind} belong to images of full size; remove `cache` from this dataset."
             )
         torch.set_num_threads(1)  # each process decodes images of its own
         pixels = cached_pixels(index, spec)
@@ -61,14 +61,14 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
 
 
 def cached_pixels(index: Index, spec: CacheOptions) -> np.ndarray:
-    """Pixels that each image will have, but for rounding; float64 (N,)."""
+    """Pixels of each resized image before rounding, float64 (N,)."""
     sides = index.sizes.astype(np.float64)
     scale = np.minimum(1.0, spec.short_side / sides.min(axis=1))
     return np.asarray(sides.prod(axis=1) * scale**2)
 
 
 class _ShardWriter:
-    """Shard number -> the shard, made where it must be."""
+    """Shard number -> the shard, written if it is missing or damaged."""
 
     def __init__(self, index: Index, spec: CacheOptions, folder: Path, spans: list[range]):
         self.index, self.spec, self.folder, self.spans = index, spec, folder, spans
@@ -86,12 +86,12 @@ class _ShardWriter:
 
 
 def cached_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes, int, int]:
-    """A image of the index as it is stored: bytes, width and height.
+    """An image of the index as it is stored: bytes, width and height.
 
     Raises:
-        ArtifactError: it is gone, broken, or not the one that was indexed.
+        ArtifactError: it is missing or corrupt, or has changed since it was indexed.
     """
-    # With the hint that a transform to this size gives, so that its pixels are equal to the last bit.
+    # The same decoder hint as a transform to this size, so that the pixels are bit-identical.
     image = read_sample(index, sample, min_short_side=spec.short_side)
     if file_digest(index.path(sample)) != index.digests[sample]:
         raise ArtifactError(f"{index.path(sample)}: has changed since the index was made; run the index stage again.")
@@ -99,22 +99,22 @@ def cached_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes,
 
 
 def _refuse_too_much(job: _ShardWriter, pixels: np.ndarray) -> None:
-    """Say what will be written, and refuse it where the disk is too small."""
+    """Print how much will be written, and raise an error if the disk is too small."""
     missing = [span for number, span in enumerate(job.spans) if not table_file(job.folder, number).is_file()]
     each = _bytes_per_pixel(job, pixels) if missing else 0.0
     needed = each * sum(float(pixels[span.start : span.stop].sum()) for span in missing)
     free = shutil.disk_usage(job.folder).free
-    said = f"{needed / 1e6:.1f} MB to write ({each:.2f} bytes a pixel), {free / 1e6:.1f} MB free"
+    said = f"{needed / 1e6:.1f} MB to write ({each:.2f} bytes per pixel), {free / 1e6:.1f} MB free"
     print(f"{len(job.index)} images, {len(missing)} of {len(job)} shards to make: {said}", flush=True)
     if needed > free:
         raise ArtifactError(
-            f"{job.folder}: the disk cannot hold the images: {said}; free some space, or take a smaller `short` or "
+            f"{job.folder}: the disk cannot hold the images: {said}; free some space, or use a smaller `short_side` or "
             "`format: jpeg`."
         )
 
 
 def _bytes_per_pixel(job: _ShardWriter, pixels: np.ndarray) -> float:
-    """Exact for raw pixels; for JPEG from a few images spread over the set."""
+    """Exact for raw pixels; for JPEG an estimate from a few evenly spaced images."""
     if job.spec.format == "raw":
         return job.spec.bytes_per_pixel
     n = len(job.index)

@@ -1,4 +1,4 @@
-"""Cluster: k-means over what a layer says of all images of a dataset."""
+"""Cluster stage: k-means on the features of all images of a dataset."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ssltransfer.training.devices import plan_devices
 def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = None) -> None:
     """Cluster a feature store and write {output's folder}/centroids.npy, curve.jsonl and the manifest.
 
-    All points are used in every iteration (Noroozi et al. 2018, implementation details; protocols 3.1). Points that
-    do not fit within SSLTRANSFER_MEMORY_MB (default: half of the free memory) are read again in each iteration.
+    Every iteration uses all points (Noroozi et al. 2018, implementation details; protocols 3.1). Points that do not
+    fit in SSLTRANSFER_MEMORY_MB (default: half of the free memory) are read again in each iteration.
 
     Args:
-        spec: k, start, when to stop, what becomes of empty clusters.
+        spec: k and the options of k-means.
         features: manifest of the features.
         output: manifest.json of the clustering.
         threads: CPU threads.
 
     Raises:
-        ArtifactError: the features are missing or unusable, there are fewer different points than k, a cluster is
-            empty where that is an error, or the memory is too small.
+        ArtifactError: the features are missing or not finite, there are fewer than k distinct points, a cluster is
+            empty with `empty_cluster: error`, or too little memory is free.
     """
     with WorkDir("cluster", output, spec.canonical(), {"features": [features]}) as work:
         if work.is_cached():

@@ -1,4 +1,4 @@
-"""Evaluate a model under a protocol."""
+"""Evaluate stage: evaluate a model under a protocol."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(
         threads: CPU threads.
 
     Raises:
-        ArtifactError: an input belongs to something else, or more than 1 % of the test images also occur in the
+        ArtifactError: the inputs do not belong together, or more than 1 % of the test images also occur in the
             training set.
         LayerError: the model has no such layer.
     """
@@ -120,7 +120,7 @@ def _train_test_overlap(spec: EvaluationSpec, train: Index, test: Index) -> int:
 
 
 def _features(protocol: FeatureProtocol, model: Path, manifest: Path | None, index: Index) -> FeatureStore:
-    """The feature store, checked to be of these images, this model and this layer."""
+    """Open the features, and verify that they are those of these images, this model and this layer."""
     if manifest is None:
         raise ArtifactError(
             f"{protocol.name} reads features: give --train-features and --test-features, made by the features stage."

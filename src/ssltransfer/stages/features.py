@@ -1,4 +1,4 @@
-"""Features: what a layer of a model says of each image, into a chunked store."""
+"""Features stage: write the features of a layer for each image into a chunked store."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from ssltransfer.training.extraction import FeatureExtractor
 def run(
     spec: Features, *, model: Path, data: Path, output: Path, shard: str | None = None, threads: int | None = None
 ) -> None:
-    """Extract features of every image of an index, in index order; only chunks that are missing are computed.
+    """Extract the features of every image of an index, in index order. Only missing chunks are computed.
 
-    How an extraction is divided shows nowhere in its bytes. Several devices share the missing chunks. A shard, a job
-    of its own, computes its share of all chunks into the same store; the job without a shard then computes what is
-    still missing, and writes the manifest.
+    Several devices share the missing chunks. A job with a shard computes its part of the chunks into the same store.
+    The job without a shard then computes the missing chunks and writes the manifest. The bytes do not depend on this
+    division.
 
     Args:
         spec: layer, pooling and precision.
         model: manifest of the model.
         data: index of the images.
-        output: manifest.json of these features; for a shard a file beside it, with the digests of its chunks.
+        output: manifest.json of the features. For a shard another file beside it, for the digests of its chunks.
         shard: "3-of-8" or "3/8".
         threads: CPU threads.
 
     Raises:
-        ArtifactError: a value does not fit the precision, an input is not what it should be, or the disk is full.
+        ArtifactError: a value overflows the precision, an input is invalid, or the disk is full.
         LayerError: the model has no such layer, or it cannot be pooled.
     """
     number, shards = _shard(shard)
@@ -60,7 +60,7 @@ def run(
             flush=True,
         )
         if devices.world > 1:
-            dist.barrier()  # until all know what is missing
+            dist.barrier()  # every rank has listed the missing chunks
         measured = _fill(store, missing[devices.rank :: devices.world], extraction, index)
         store.flush()
         if devices.world > 1:
@@ -84,18 +84,18 @@ def run(
 
 
 def _shard(text: str | None) -> tuple[int, int]:
-    """Which shard, counted from 0, of how many."""
+    """Number of the shard, from 0, and number of shards."""
     if text is None:
         return 0, 1
     match = re.fullmatch(r"(\d+)(?:/|-of-)(\d+)", text)
     number, shards = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= shards:
-        raise ArtifactError(f"--shard {text}: there is no such shard; give one such as 3/8, from 1/8 to 8/8.")
+        raise ArtifactError(f"--shard {text}: not a shard; give one such as 3/8, from 1/8 to 8/8.")
     return number - 1, shards
 
 
 def _fill(store: FeatureStore, chunks: list[int], extraction: FeatureExtractor, index: Index) -> dict[str, Any]:
-    """Compute and write chunks; returns what run.json keeps."""
+    """Compute and write chunks. Returns entries of run.json."""
     spans = [store.span(chunk) for chunk in chunks]
     progress = extraction.progress("features", spans)
     with Writer(store) as writer:

@@ -1,4 +1,4 @@
-"""Index: every image of a dataset, opened and decoded once; what was left out and why."""
+"""Index stage: decode each image of a dataset once, and list the valid and the skipped ones."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from ssltransfer.data.videos import check_video
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     """Find the images of a dataset, decode each one strictly, and write the index.
 
-    Equal files give equal bytes, whatever the number of threads. With `limit` or `holdout` the images are drawn first
-    and checked then: an unreadable one among them is left out and not replaced.
+    The bytes do not depend on the number of threads. With `limit` or `holdout` images are first drawn and then
+    decoded: a corrupt one is skipped and not replaced.
 
     Args:
         spec: the dataset.
-        output: index/{dataset}.parquet; what was left out goes to {dataset}.skipped.tsv beside it.
-        threads: threads that decode (default: as many as there are processors).
+        output: index/{dataset}.parquet; {dataset}.skipped.tsv beside it lists the skipped files with the reasons.
+        threads: threads that decode (default: one per CPU).
 
     Raises:
-        LayoutError: the folder is not as the format says.
-        ArtifactError: too many images are unreadable, or one is and that is to be an error; the storage failed.
+        LayoutError: the folder does not have the layout of the format.
+        ArtifactError: too many images are corrupt, or any is with `on_corrupt: error`, or the storage failed.
     """
     started = time.monotonic()
     threads = threads or len(os.sched_getaffinity(0))
@@ -75,15 +75,15 @@ def _targets(found: DatasetListing, readable: _Readable, spec: Dataset) -> Targe
 
 
 class _Readable:
-    """What is left of the images after each was decoded, and its boxes, mask or depth read.
+    """The valid images. Each image is decoded, and its boxes, mask or depth is read.
 
     Attributes:
-        places: positions in `found.paths`, ascending.
-        sizes: width and height of each in turn.
+        places: their positions in `found.paths`, ascending.
+        sizes: width and height of each, flat.
         digests: content digest of each.
-        target_digests: of what each comes with, where there is such.
-        notes: path -> what reading does to this image that its owner may not expect.
-        skipped: path -> reason, of the others.
+        target_digests: digest of the boxes, mask or depth of each, if the dataset has targets.
+        notes: path -> unexpected property of a valid image.
+        skipped: path -> reason, for the other images.
     """
 
     def __init__(self, found: DatasetListing, spec: Dataset, threads: int):
@@ -117,10 +117,10 @@ class _Readable:
 def _check_all(
     root: Path, paths: list[str], threads: int, check: Callable[[Path], ImageInfo]
 ) -> Iterator[ImageInfo | str]:
-    """What `check` says of each image, or why it is left out, in order.
+    """The result of `check` for each image, or the reason to skip it, in order.
 
-    Threads rather than processes: decoders and digests work outside Python's lock, and a process would first spend
-    seconds and memory on imports. Only a few batches wait at a time, so that a million paths stay a list of names.
+    Decoders and digests release the GIL, so threads suffice, and they start faster than processes. Only a few batches
+    are submitted at a time, which bounds the memory for a million paths.
     """
     starts = iter(range(0, len(paths), 64))
     waiting: deque[Future[list[ImageInfo | str]]] = deque()
@@ -144,16 +144,16 @@ def _check_some(root: Path, paths: list[str], check: Callable[[Path], ImageInfo]
         except CorruptImageError as error:
             results.append(str(error))
         except OSError as error:
-            # No fault of the image: an index of what happened to be reachable would be a wrong one.
+            # The image may be valid, so skipping it would give a wrong index.
             raise ArtifactError(
-                f"{root / path}: the storage failed ({error.strerror or error}); see to it, then run the same command "
+                f"{root / path}: the storage failed ({error.strerror or error}); fix it, then run the same command "
                 "again."
             ) from error
     return results
 
 
 def _judge(found: DatasetListing, readable: _Readable, spec: Dataset) -> None:
-    """Refuse a set of which too much is unreadable, or a class that would be lost."""
+    """Raise an error if too many images are corrupt, or all images of a class."""
     skipped = readable.skipped
     share = len(skipped) / len(found.paths)
     if skipped and (share > spec.max_corrupt_fraction or spec.on_corrupt == "error" or not readable.places):
@@ -170,15 +170,15 @@ def _judge(found: DatasetListing, readable: _Readable, spec: Dataset) -> None:
         path = next(path for path, label in zip(found.paths, found.labels, strict=True) if label == emptied[0])
         raise ArtifactError(
             f"{found.root}: none of the {before[emptied[0]]} images of class {found.classes[emptied[0]]!r} can be "
-            f"read (the first: {path}: {skipped[path]}); mend or remove the class."
+            f"read (the first: {path}: {skipped[path]}); fix or remove the class."
         )
 
 
 def _chosen(found: DatasetListing, spec: Dataset) -> DatasetListing:
-    """The images that lists, holdout and limit leave, in their old order.
+    """The images selected by `include`, `exclude`, `holdout` and `limit`, in their old order.
 
     Raises:
-        LayoutError: a listed image is not there, or nothing is left.
+        LayoutError: a listed image is missing, or no image is selected.
     """
     places = set(range(len(found.paths)))
     for names, keep in ((spec.include, True), (spec.exclude, False)):
@@ -195,7 +195,7 @@ def _chosen(found: DatasetListing, spec: Dataset) -> DatasetListing:
 
 
 def _named(found: DatasetListing, names: NameFile, *, all_of_them: bool) -> set[int]:
-    """Places of the images of a list: by path, by file name, or by file name without its ending (VOC's ids)."""
+    """Positions of the images of a list: by path, by file name, or by file name without its suffix (VOC's ids)."""
     known: defaultdict[str, list[int]] = defaultdict(list)
     for place, path in enumerate(found.paths):
         name = path.rpartition("/")[2]
@@ -217,9 +217,9 @@ def _named(found: DatasetListing, names: NameFile, *, all_of_them: bool) -> set[
 def _limited(found: DatasetListing, limit: int | None) -> DatasetListing:
     """`limit` images drawn at random by a fixed seed, in their old order, from each class in proportion to its size.
 
-    The draw goes by name, not by place: another image in the folder does not draw all others anew. A smaller
-    limit takes a part of what a larger one takes. The shares are Adams's (every class has one image before any has
-    two), so no class is lost while there are as many images as classes.
+    The draw depends on the names, so an additional image does not change the order of the others. A smaller limit
+    draws a subset of a larger one. Classes are rounded up (Adams's apportionment: every class has one image before any
+    has two), so no class is lost if `limit` is at least the number of classes.
     """
     if limit is None or limit >= len(found.paths):
         return found

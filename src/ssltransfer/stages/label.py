@@ -1,4 +1,4 @@
-"""Label: the nearest centroid of each image of any dataset."""
+"""Label stage: the nearest centroid of each image of a dataset."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def run(
     model: Path | None = None,
     threads: int | None = None,
 ) -> None:
-    """Write the nearest centroid of each image and the squared distance to it; ties go to the lowest cluster.
+    """Write the nearest centroid of each image and the squared distance to it. Ties: the lowest cluster.
 
-    The features are read from a store, or computed by a model chunk by chunk and not kept: the labels are the same.
+    The features are read from a store, or computed chunk by chunk and not stored. The labels are the same.
 
     Args:
-        spec: version of this stage, which has no options of its own; with a model, the features to compute.
+        spec: with a model, the features to compute; otherwise the version of this stage, which has no options.
         cluster: manifest of the clustering.
         index: index of the images to label.
         output: parquet file of labels.
-        features: manifest of the features of those images, by the backbone that was clustered.
-        model: manifest of the model that was clustered, instead of features.
+        features: manifest of the features of those images, of the clustered layer.
+        model: instead of features, manifest of the model whose features were clustered.
         threads: CPU threads.
 
     Raises:
-        ArtifactError: the features come from another backbone, layer or pooling than the clustering's or belong to
-            another index, a value is not finite, or not just one of features and model is given.
+        ArtifactError: the features are of another model, layer, pooling or index than the clustering's, a value is
+            not finite, or not exactly one of features and model is given.
         LayerError: the model has no such layer, or it cannot be pooled.
     """
     started = time.monotonic()
@@ -112,13 +112,13 @@ def read_centroids(cluster: Path, clustering: dict[str, Any]) -> np.ndarray:
     """float32 (k, D) beside a manifest of clustering.
 
     Raises:
-        ArtifactError: it is no such manifest, or the centroids are missing or others.
+        ArtifactError: it is not the manifest of a clustering, or the centroids are missing or have changed.
     """
     if clustering.get("stage") != "cluster":
         raise ArtifactError(f"{cluster}: not a manifest of a clustering.")
     file = cluster.parent / "centroids.npy"
     if not file.is_file() or file_digest(file) != clustering["centroids"]:
-        raise ArtifactError(f"{file}: missing or not the one of {cluster}; run the cluster stage again.")
+        raise ArtifactError(f"{file}: missing or not the file of {cluster}; run the cluster stage again.")
     centroids: np.ndarray = np.load(file)
     return centroids
 

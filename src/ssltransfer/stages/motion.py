@@ -1,4 +1,4 @@
-"""Motion: clips of videos, each made one image with a map of what moves in it by itself."""
+"""Motion stage: the first frame of each clip of each video, with a mask of the pixels that move by themselves."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from ssltransfer.data.parallel import parallel_imap
 from ssltransfer.data.videos import opencv, read_frames, video_digest
 from ssltransfer.digests import bytes_digest
 
-VIDEOS_A_SHARD = 64  # at most; fewer in a small set, so that several processes have something to do
+VIDEOS_A_SHARD = 64  # at most; fewer in a small set, so that several processes share it
 
 
 def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = None) -> None:
-    """Find what moves in the clips of an index of videos, and write an index of their first frames.
+    """Segment the moving pixels of the clips of an index of videos, and write an index of their first frames.
 
-    Equal files give equal bytes at any number of processes and after any interruption; only shards that are missing
-    or damaged are made.
+    The bytes depend neither on the number of processes nor on interruptions. Only missing or damaged shards are
+    computed.
 
     Args:
-        spec: how clips are cut and labelled.
+        spec: how clips are cut and labeled.
         data: index of the videos.
-        output: motion/{dataset}.parquet; clips that were left out are listed beside it.
-        threads: processes (default: as many as there are processors).
+        output: motion/{dataset}.parquet; {dataset}.skipped.tsv beside it lists the skipped clips.
+        threads: processes (default: one per CPU).
 
     Raises:
-        ArtifactError: a video is not the one that was indexed, none of the clips can be used, or the disk is full.
+        ArtifactError: a video has changed since it was indexed, no clip can be used, or the disk is full.
     """
     threads = threads or len(os.sched_getaffinity(0))
     opencv()
     with WorkDir("motion", output, spec.canonical(), {"data": [data]}) as work:
         videos = read_index(data)
         if videos.spec.get("format") != "video":
-            raise ArtifactError(f"{data}: holds images, and motion is found in videos; give a dataset of that format.")
-        torch.set_num_threads(1)  # each process works on videos of its own
+            raise ArtifactError(f"{data}: an index of images; give one of a dataset of format video.")
+        torch.set_num_threads(1)  # each process reads its own videos
         job = _ShardWriter(videos, spec, work.folder)
         print(f"{len(videos)} videos in {len(job)} shards", flush=True)
         made = list(parallel_imap(job, map(len, job.spans), threads=threads, unit="video", preload=__name__))
@@ -62,11 +62,11 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips of a shard's videos; the shard holds a image and its map in turns.
+    """The clips of a shard's videos; the shard contains the first frame and the mask of each clip, alternating.
 
     Attributes:
-        names: of the clips that are in: the video's path, # and the number of the first frame.
-        digests: of the pixels of each first frame, and of each map.
+        names: of the clips: the video's path, # and the number of the first frame.
+        digests: of the pixels of each first frame, and of each mask.
         skipped: name of a clip or video -> reason.
     """
 
@@ -77,7 +77,7 @@ class Clips:
 
 
 class _ShardWriter:
-    """Shard number -> its clips, made where they must be."""
+    """Shard number -> its clips, computed if they are missing or damaged."""
 
     def __init__(self, videos: Index, spec: MotionOptions, folder: Path):
         self.videos, self.spec, self.folder = videos, spec, folder
@@ -132,10 +132,10 @@ def _digest(values: np.ndarray) -> str:
 def clips_of(
     videos: Index, video: int, spec: MotionOptions
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | str]]:
-    """Name and content of each clip of a video: first frame, uint8 (H, W, 3), and map, or why it is left out.
+    """Name of each clip of a video with its first frame, uint8 (H, W, 3), and its mask, or the reason to skip it.
 
     Raises:
-        ArtifactError: the video is gone, broken, or not the one that was indexed.
+        ArtifactError: the video is missing or corrupt, or has changed since it was indexed.
     """
     path = videos.path(video)
     try:
@@ -163,7 +163,7 @@ def clips_of(
 
 
 def _windows(path: Path, spec: MotionOptions) -> Iterator[tuple[int, np.ndarray, list[Motion]]]:
-    """First frame's number, the first frame and the motions of each clip; no motion is found that no clip needs."""
+    """Number of the first frame, the first frame and the motions of each clip, computed only for frames in a clip."""
     starts: deque[tuple[int, np.ndarray, list[Motion]]] = deque()
     before = None
     for number, frame in enumerate(read_frames(path)):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.files import file_digest, write_text
+from ssltransfer.artifacts.files import file_digest
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import MultiTask
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import write_model
+from ssltransfer.models.weights import finish_model
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, ModelInputs, Trainable, build_task
 from ssltransfer.tasks.pretext.multi_task import together
 from ssltransfer.tasks.pretext.snapshot import file_of, save_snapshot
@@ -35,7 +34,7 @@ def run(
     """Make the model and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
     Args:
-        spec: what is made.
+        spec: task, backbone and schedule.
         output: manifest.json.
         data: index of the training images, if the task needs any.
         val: index of the validation images.
@@ -78,17 +77,11 @@ def run(
                 fitted = fit(first.task, first.index, first.schedule, seed=first.seed, val=first.val, **options)
             if devices.rank:
                 return
-            # The convolutions under the backbone's own stem; head, jitter and tile stem stay behind.
+            # With the backbone's own strides, and without the layers of the task.
             backbone = build_backbone(spec.backbone, include_top=False)
             backbone.load_state_dict(trained.backbone.state_dict())
             rule = trained.normalization
-            curve = (work.folder / "curve.jsonl").read_text()
-            write_text(output.parent / "curve.jsonl", curve)
-            content |= {
-                "curve": file_digest(output.parent / "curve.jsonl"),
-                "summary": fitted.summary(trained.chance_loss),
-            }
-            content |= trained.content()
+            content |= {"summary": fitted.summary(trained.chance_loss), **trained.content()}
             if spec.snapshots:
                 content["snapshots"] = {str(step): file_digest(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured
@@ -96,11 +89,8 @@ def run(
             made = FIXED_MODELS[type(spec.task)](spec, ModelInputs(devices, index, model))
             backbone, rule = made.backbone, made.normalization
             content |= made.content
-        content |= write_model(output.parent, backbone, rule, json.loads(spec.canonical()))
-        files = ["backbone.safetensors", "backbone.json", *(["curve.jsonl"] if spec.task.is_trainable else [])]
-        files += [str(file_of(work.folder, step).relative_to(output.parent)) for step in spec.snapshots]
-        work.finish(content, files=files, **measured)
-        (work.folder / "checkpoint.pt").unlink(missing_ok=True)
+        files = [str(file_of(work.folder, step).relative_to(output.parent)) for step in spec.snapshots]
+        finish_model(work, backbone, rule, content, files=files, **measured)
 
 
 def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:

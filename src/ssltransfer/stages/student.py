@@ -1,15 +1,13 @@
-"""Student: a new network that learns from labels. A file a method; this one runs whichever is asked for."""
+"""Student stage: train a network on labels or by a teacher."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ssltransfer.artifacts.files import file_digest, write_text
 from ssltransfer.artifacts.labels import read_labeled_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
-from ssltransfer.models.weights import write_model
+from ssltransfer.models.weights import finish_model
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
@@ -31,13 +29,13 @@ def run(
     """Train the student and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
     Args:
-        spec: what is trained.
+        spec: method, backbone and schedule.
         data: index of the training images.
         output: manifest.json.
-        labels: pseudo-labels of those images, where the method learns from them.
-        val, val_labels: images on which the loss is also measured.
-        teacher: manifest of the model that the method learns from, where it is asked while the student trains.
-        features, val_features: manifests of what it said of those images, where that is read instead.
+        labels: pseudo-labels of the training images, for methods that learn them.
+        val, val_labels: validation images and their pseudo-labels.
+        teacher: manifest of the teacher, for methods that run it during training.
+        features, val_features: manifests of its precomputed features, for other methods with a teacher.
         threads: CPU threads.
     """
     learned = {"teacher": teacher, "features": features, "val_features": val_features}
@@ -53,9 +51,5 @@ def run(
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
         if devices.rank:
             return
-        write_text(output.parent / "curve.jsonl", (work.folder / "curve.jsonl").read_text())
-        content = write_model(output.parent, task.written(), task.normalization, json.loads(spec.canonical()))
-        content |= {"curve": file_digest(output.parent / "curve.jsonl"), "summary": fitted.summary(task.chance_loss)}
-        files = ("backbone.safetensors", "backbone.json", "curve.jsonl")
-        work.finish(content, files=files, device=str(devices), **fitted.measured)
-        (work.folder / "checkpoint.pt").unlink(missing_ok=True)
+        summary = {"summary": fitted.summary(task.chance_loss)}
+        finish_model(work, task.written(), task.normalization, summary, device=str(devices), **fitted.measured)
