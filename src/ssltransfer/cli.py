@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from ssltransfer.config import ConfigError, read_config
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
 from ssltransfer.config.formats import AnyDataset, CacheOptions, MotionOptions
+from ssltransfer.config.protocols import TrainedProtocol
 from ssltransfer.errors import UserError
 from ssltransfer.logs import configure_logging
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
@@ -49,14 +50,6 @@ class Argument:
         return name, paths if self.number == "many" else next(iter(paths), None)
 
 
-def _never(spec: Any) -> bool:
-    return False
-
-
-def _always(spec: Any) -> bool:
-    return True
-
-
 def _parse_dataset(text: str) -> Any:
     try:
         return TypeAdapter(AnyDataset).validate_json(text)
@@ -79,7 +72,7 @@ class Stage:
     parse: Callable[[str], Any]
     arguments: tuple[Argument, ...] = ()
     gpu: bool = False
-    distributed: Callable[[Any], bool] = _never
+    distributed: Callable[[Any], bool] = lambda spec: False
 
     def add_to(self, commands: Any) -> argparse.ArgumentParser:
         """Declare the command."""
@@ -143,7 +136,7 @@ STAGES = (
         Features.parse,
         (MODEL, IMAGES),
         gpu=True,
-        distributed=_always,
+        distributed=lambda spec: True,
     ),
     Stage(
         "cluster",
@@ -151,7 +144,7 @@ STAGES = (
         Cluster.parse,
         (Argument("--features", "MANIFEST", "manifest of the features"),),
         gpu=True,
-        distributed=_always,
+        distributed=lambda spec: True,
     ),
     Stage(
         "label",
@@ -179,7 +172,7 @@ STAGES = (
             Argument("--val-features", "MANIFEST", "and of the validation images", "optional"),
         ),
         gpu=True,
-        distributed=_always,
+        distributed=lambda spec: True,
     ),
     Stage(
         "evaluate",
@@ -193,7 +186,7 @@ STAGES = (
             Argument("--test-features", "MANIFEST", "features of the test images", "optional"),
         ),
         gpu=True,
-        distributed=lambda spec: hasattr(spec.protocol, "schedule"),
+        distributed=lambda spec: isinstance(spec.protocol, TrainedProtocol),
     ),
     Stage(
         "report",
@@ -245,7 +238,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_utility_commands(commands: Any) -> None:
-    """Utility commands."""
     kinds = ("formats", "backbones", "tasks", "methods", "protocols")
     parser = commands.add_parser("list", help=f"available {', '.join(kinds)}")
     parser.add_argument("what", choices=kinds)

@@ -1,4 +1,4 @@
-"""What there is: every format, backbone, task, method and protocol, in one line each with its source."""
+"""List of all formats, backbones, tasks, methods and protocols."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS: dict[str, Any] = {
 
 
 def listed(kind: str) -> list[tuple[str, str, str]]:
-    """(name, one line, source) of everything of a kind: formats, backbones, tasks, methods or protocols."""
+    """(name, description, source) of each format, backbone, task, method or protocol."""
     rows = []
     for entry in KINDS[kind]:
         tag = "format" if kind == "formats" else "name"
@@ -33,7 +33,7 @@ def listed(kind: str) -> list[tuple[str, str, str]]:
 
 
 def print_list(kind: str) -> None:
-    """Print them; the options of each stand in its class in ssltransfer/config."""
+    """Print one line for each."""
     rows = listed(kind)
     width = max(len(name) for name, _, _ in rows)
     columns = max(60, shutil.get_terminal_size((110, 24)).columns)

@@ -1,7 +1,7 @@
-"""What a configuration will make, what hangs on what, and what it will cost, before anything runs.
+"""Cost estimate of a configuration: its jobs with their dependencies, hours, disk and memory.
 
-The estimate is arithmetic: multiply-adds of the networks, images to decode, numbers to keep, divided by what a
-device and its cores sustain, which is assumed, given, or taken from a run of the benchmarks.
+Hours are floating-point operations and images to decode, divided by the rates of a device and its CPU cores. The rates
+are assumed, given, or measured by the benchmarks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Machine", "estimate", "images", "measured", "print_estimate", "makes
 
 
 def print_estimate(config: Config, machine: Machine | None = None) -> None:
-    """Print the named things with what they hang on, what each stage will cost, and how long all will take."""
+    """Print each job with its dependencies and cost, the totals of each stage, and the time to the last result."""
     machine = machine or Machine()
     costs = list(estimate(config, machine))
     for stage in dict.fromkeys(cost.stage for cost in costs):
@@ -49,14 +49,14 @@ def print_estimate(config: Config, machine: Machine | None = None) -> None:
 
 
 def _totals(costs: Sequence[CostEstimate]) -> str:
-    """How many jobs, their hours and what they keep."""
+    """Number of jobs, hours and disk."""
     hours, kept = [cost.hours for cost in costs], [cost.disk_gb for cost in costs if cost.disk_gb is not None]
     said = _hours(sum(filter(None, hours))) if set(hours) != {None} else "?"
     return f"{len(costs):>5} {_least(said, costs):>10} {_least(_size(sum(kept) if kept else None), costs):>10}"
 
 
 def _least(said: str, costs: Sequence[CostEstimate]) -> str:
-    """After a > where the size of some images is unknown."""
+    """With a > if some datasets have an unknown number of images."""
     unknown = any(cost.hours is None for cost in costs) and said not in "?-"
     return f"> {said.removeprefix('< ')}" if unknown else said
 

@@ -1,4 +1,4 @@
-"""Whether the images of a cache are large enough for those who read them."""
+"""Caches whose images are smaller than a job needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ssltransfer.config import Config
 
 
 def enlarged(config: Config) -> Iterator[str]:
-    """A line for each cache whose images are smaller than somebody wants them, and so are enlarged again."""
+    """A line for each cache whose images some jobs enlarge."""
     for name, dataset in config.datasets.items():
-        # Where all images are that small, the files would be enlarged too.
+        # If all images are that small, they are enlarged without a cache too.
         if dataset.cache is None or getattr(dataset, "size", math.inf) <= dataset.cache.short_side:
             continue
         short = dataset.cache.short_side

@@ -1,4 +1,4 @@
-"""What each job of a configuration costs."""
+"""Cost of each job of a configuration."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from ssltransfer.planning.networks import (
 )
 from ssltransfer.stages.cache import cached_pixels
 
-CHECKED_PER_CORE = 900.0  # images a second: the index's strict decoding
-FLOW_PIXELS = 7e6  # a second and core: dense flow, camera and tracks between two frames
+CHECKED_PER_CORE = 900.0  # images per second: the strict decoding of the index stage
+FLOW_PIXELS = 7e6  # per second and core: dense flow, camera and tracks between two frames
 TRAINING = 3.0  # forward and backward, in forwards
 
 
@@ -40,10 +40,10 @@ class CostEstimate:
 
     Attributes:
         needs: names of models, clusterings, features and datasets.
-        hours: of one device (or of the CPU cores, if decoding is the limit).
-        disk_gb: kept on disk.
-        memory_gb: host or device memory for the data that the job keeps at hand.
-        limit: what the hours are spent on.
+        hours: on one device (or its CPU cores, if decoding is the limit).
+        disk_gb: of the outputs.
+        memory_gb: host or device memory for the data of the job.
+        limit: the slowest part, such as decoding.
     """
 
     stage: str
@@ -56,7 +56,7 @@ class CostEstimate:
 
 
 def images(config: Config, dataset: str) -> int | None:
-    """How many images (of videos: clips) a dataset has: as indexed, as limited, or as published."""
+    """Number of images (videos: clips) of a dataset: indexed, limited or published; None if unknown."""
     entry = config.datasets[dataset]
     index = Path(config.results) / ("motion" if isinstance(entry, Video) else "index") / f"{dataset}.parquet"
     if index.is_file():
@@ -67,7 +67,7 @@ def images(config: Config, dataset: str) -> int | None:
 
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
-    """A cost for every job, in the order of the stages."""
+    """The cost of every job, in the order of the stages."""
     for name, dataset in config.datasets.items():
         n = images(config, name)
         decoded = n * dataset.motion.clip_stride if n and isinstance(dataset, Video) else n
@@ -230,6 +230,6 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
 
 
 def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:
-    """Hours for `seen` images read at `reading` a second, and whether the device or the decoding limits them."""
+    """Hours for `seen` images read at `reading` per second, and whether the device or decoding is the limit."""
     compute, decode = seen * flop / rate / 3600, seen / reading / 3600
     return max(compute, decode), "device" if compute > decode else "decoding"

@@ -1,4 +1,4 @@
-"""What a node sustains: assumed, given, or measured by the benchmarks."""
+"""Rates of a machine: assumed, given, or measured by the benchmarks."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from statistics import median
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import Dataset, Video
 
-FILES = 350.0  # images a second of one core: 500x375 JPEG, decoded, resized and cropped to uint8
+FILES = 350.0  # images per second and core: 500x375 JPEG, decoded, resized and cropped to uint8
 CACHES = {"jpeg": 1100.0, "raw": 5500.0}  # the same from a cache of short side 256
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One device and the cores beside it.
+    """One device and its CPU cores.
 
     Attributes:
-        tflops: of the device, in 10^12 floating-point operations a second, where `paces` does not say.
+        tflops: of the device, in 10^12 floating-point operations per second, for rates that are not in `paces`.
         cores: CPU cores that decode for one device.
-        paces: by name: forward/caffenet, training/caffenet and products in floating-point operations a second;
-            decoding/files, decoding/jpeg and decoding/raw in images a second of one core.
-        where: on what they were measured.
+        paces: by name: forward/caffenet, training/caffenet and products in floating-point operations per second;
+            decoding/files, decoding/jpeg and decoding/raw in images per second and core.
+        where: device and date of the measurement.
     """
 
     tflops: float = 30.0
@@ -33,12 +33,12 @@ class Machine:
     where: str = ""
 
     def rate(self, kind: str, backbone: str = "") -> float:
-        """Floating-point operations a second; of a backbone that was not measured, what the slowest one sustains."""
+        """Floating-point operations per second; for a backbone that was not measured, those of the slowest one."""
         known = [pace for name, pace in self.paces.items() if name.split("/")[0] == kind]
         return self.paces.get(f"{kind}/{backbone}", min(known, default=self.tflops * 1e12))
 
     def images(self, dataset: Dataset | None) -> float:
-        """Images a second that the cores read from this dataset's files, or from its cache."""
+        """Images per second that the cores read from this dataset's files, or from its cache."""
         files = self.paces.get("decoding/files", FILES)
         packed = dataset.cache if dataset else None
         if isinstance(dataset, Video):
@@ -68,11 +68,11 @@ def measured(results: Path, cores: int | None = None) -> Machine:
     """The machine whose benchmarks wrote `results` (results.json of `python -m benchmarks`).
 
     Args:
-        results: of full size; of paces taken on CPU and GPU, the GPU's count.
+        results: of full size; rates on a GPU take precedence over those on a CPU.
         cores: that decode for one device; default: all of that machine.
 
     Raises:
-        ArtifactError: no such file, or nothing in it that a plan could use.
+        ArtifactError: the file is missing or has no rates at full size.
     """
     try:
         content = json.loads(results.read_text("utf-8"))

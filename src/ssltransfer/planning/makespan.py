@@ -1,4 +1,4 @@
-"""How long it takes until all is made, on any number of devices."""
+"""Time to complete all jobs on a number of devices."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SHARED = {"pretext", "features", "cluster", "student"}  # stages whose jobs shar
 
 
 def makespan_hours(costs: Sequence[CostEstimate], devices: int) -> float:
-    """Hours from the first job to the last, if shared jobs lose nothing by it and none waits in a queue.
+    """Hours from the start of the first job to the end of the last, with perfect scaling and no queueing.
 
-    Jobs begin as soon as what they need is there and devices are free, first the one after which most remains
+    Jobs start as soon as their inputs exist and devices are free; the job with the longest remaining path is first
     (list scheduling, Graham 1966).
     """
     before = jobs_before(costs)
@@ -40,7 +40,7 @@ def makespan_hours(costs: Sequence[CostEstimate], devices: int) -> float:
 
 
 def jobs_before(costs: Sequence[CostEstimate]) -> dict[int, set[int]]:
-    """The jobs whose results each one needs: those of the names it gives, and those `on` the data it gives."""
+    """The jobs on which each job depends: those named in `needs`, and those of the form `A on B` for two such names."""
     jobs: dict[str, set[int]] = {}
     for job, cost in enumerate(costs):
         jobs.setdefault(cost.name, set()).add(job)
