@@ -1,4 +1,4 @@
-"""The command line: help that says what goes in and out, one sentence for what is wrong, exit codes."""
+"""The command line: help texts, user errors and exit codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGES = ("index", "cache", "motion", "pretext", "features", "cluster", "label",
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_help_says_what_goes_in_and_out(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_inputs_and_outputs(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         build_parser().parse_args([stage, "--help"])
     assert end.value.code == 0
@@ -40,7 +40,7 @@ def test_help_says_what_goes_in_and_out(stage: str, capsys: pytest.CaptureFixtur
         (["cluster", "--spec", '{"features":"f","data":"d","k":5}', "--features", "f.json"], "f.json: missing"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(
+def test_main_prints_user_errors_as_one_sentence(
     words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def test_what_is_wrong_is_one_sentence(
 
 
 @pytest.mark.parametrize("kind", ["formats", "backbones", "tasks", "methods", "protocols"])
-def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_every_option_class(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     from ssltransfer.registry_list import KINDS, listed
 
     assert main(["list", kind]) == 0
@@ -62,7 +62,7 @@ def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) ->
         assert name in text and line.endswith((".", "?")), name
 
 
-def test_the_configuration_imports_no_torch() -> None:
+def test_config_imports_no_torch() -> None:
     """Snakemake reads it at the start of every job."""
     code = "import sys, ssltransfer.config; print(sorted({'torch', 'numpy', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The estimate: against numbers that are known."""
+"""Cost estimates against known numbers."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
         *((ResNet50V2(), 4.09), (MobileNetV2(), 0.30), (Torchvision(model="regnet_y_400mf"), 0.40)),
     ],
 )
-def test_multiply_adds_are_the_published_ones(backbone: object, giga: float) -> None:
+def test_flops_equal_published_numbers(backbone: object, giga: float) -> None:
     assert flops(backbone, include_top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
 
 
-def test_parameters_are_caffes() -> None:
+def test_parameters_equal_those_of_caffe() -> None:
     """60,965,224 with the 1000-way fc8 (bvlc_reference_caffenet)."""
     assert parameters(CaffeNet(), include_top=True) + 4096 * 1000 + 1000 == 60_965_224
 
 
-def test_computing_again_costs_no_forward_pass() -> None:
+def test_flops_ignore_grad_checkpointing() -> None:
     assert flops(RevNet50()) == flops(RevNet50(grad_checkpointing=True)) > 1e9
 
 
-def test_the_papers_plan() -> None:
+def test_estimate_of_noroozi2018_matches_hand_calculation() -> None:
     costs = {
         cost.stage + " " + cost.name: cost
         for cost in estimate(read_config(REPOSITORY / "config/noroozi2018.yaml"), Machine())
@@ -75,7 +75,7 @@ def test_the_papers_plan() -> None:
     assert beside.disk_gb == pytest.approx(costs["pretext jigsawpp"].disk_gb)
 
 
-def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) -> None:
+def test_estimate_of_labels_without_stored_features_adds_a_pass_and_no_disk(tmp_path: Path) -> None:
     text = (
         (REPOSITORY / "config/noroozi2018.yaml")
         .read_text()
@@ -89,26 +89,26 @@ def test_labels_without_stored_features_cost_a_pass_and_no_disk(tmp_path: Path) 
     job = "label jigsawpp-k2000 on places-train"
     assert stored[job].hours == 0 and stored[job].needs == ("jigsawpp-k2000", "jigsawpp-conv4", "places-train")
     assert passing[job].needs == ("jigsawpp-k2000", "jigsawpp", "places-train")
-    # A pass over these images, whatever is done with its result.
+    # The same pass over the images as for stored features.
     assert passing[job].hours == stored["features jigsawpp-conv4 on places-train"].hours
     assert passing["label jigsawpp-k2000 on imagenet-train"] == stored["label jigsawpp-k2000 on imagenet-train"]
 
 
-def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_estimate_shows_jobs_memory_and_assumptions(capsys: pytest.CaptureFixture[str]) -> None:
     print_estimate(read_config(REPOSITORY / "config/noroozi2018.yaml"))
     text = capsys.readouterr().out
     assert "jigsawpp-conv4 on imagenet-train" in text and "24.6 GB" in text and "Assumed, not measured" in text
 
 
-def test_sums_say_where_a_size_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of images in a folder nobody has counted, hours are unknown: less than a second would be believed."""
+def test_print_estimate_marks_sums_with_unknown_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that was not indexed has an unknown number of images, so its hours are unknown too."""
     print_estimate(read_config(REPOSITORY / "config/compress.yaml"))
     rows = {line.split()[0]: line.split()[2:] for line in capsys.readouterr().out.splitlines() if line}
     assert rows["features"][:2] == ["?", "-"] and rows["pretext"][:3] == ["<", "1", "s"]
     assert rows["all"][:3] == [">", "1", "s"] and rows["all"][3] == ">"
 
 
-def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: Path) -> None:
+def test_estimate_includes_caches_and_enlarged_lists_small_ones(tmp_path: Path) -> None:
     content = yaml.safe_load((REPOSITORY / "config/noroozi2018.yaml").read_text())
     data = content["pretexts"]["jigsawpp"]["data"]
     content["datasets"][data]["cache"] = {"format": "raw", "short_side": 128}
@@ -126,8 +126,8 @@ def test_a_cache_is_costed_and_its_size_compared_with_what_is_wanted(tmp_path: P
     assert "pretext/jigsawpp (256)" in line and not list(enlarged(PAPER))
 
 
-def test_what_a_image_costs_counts_what_is_made_of_it() -> None:
-    """Four rotations, eight views; nine tiles, however many orders they are shown in."""
+def test_task_flops_count_views_and_tiles() -> None:
+    """Four rotations, eight views, and nine tiles for any number of permutations."""
     given = {"backbone": "resnet18", "data": "x", "schedule": {"steps": 1}}
     costs = {
         name: task_flops(Pretext.model_validate({"task": name, **given}))
@@ -137,7 +137,7 @@ def test_what_a_image_costs_counts_what_is_made_of_it() -> None:
     assert costs["jigsaw-kolesnikov"] == costs["relative-patch-location"] == costs["jigsaw"]
 
 
-def test_videos_are_costed_by_their_clips(tmp_path: Path) -> None:
+def test_estimate_of_videos_counts_clips(tmp_path: Path) -> None:
     """1000 clips of nine flows each; the backbone sees 240 x 320 pixels of a frame."""
     (tmp_path / "c.yaml").write_text("""
 datasets: {films: {format: video, root: films, num_images_hint: 1000}}
@@ -157,7 +157,7 @@ pretexts:
     assert list(jobs_before(list(estimate(config, Machine()))).values())[2] == {0, 1}
 
 
-def test_segmentation_by_hand(tmp_path: Path) -> None:
+def test_segmentation_flops_match_hand_calculation(tmp_path: Path) -> None:
     """CaffeNet on 375 x 500 padded by 100: maps of 142 x 173, 71 x 86, 35 x 43, and 12 x 16 cells of fc6."""
     convolutions = 142 * 173 * 96 * 363 + 71 * 86 * 256 * 1200 + 35 * 43 * (384 * 2304 + 384 * 1728 + 256 * 1728)
     by_hand = convolutions + 12 * 16 * (9216 * 4096 + 4096**2 + 4096 * 21)
@@ -175,7 +175,7 @@ pretexts:
     assert costs["seg of r"].hours is not None and costs["seg of r"].hours > 1
 
 
-def test_tasks_on_patches_cost_their_patches() -> None:
+def test_task_flops_count_patches() -> None:
     """At output stride 8 a network of convolutions costs by the pixel."""
 
     def cost(task: dict[str, object]) -> float:

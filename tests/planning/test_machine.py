@@ -1,4 +1,4 @@
-"""What a node sustains, from a file of results as the benchmarks write it."""
+"""Rates of a machine, from results of the benchmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def results(file: Path, about: dict[str, object], **paces: tuple[str, float]) ->
     return file
 
 
-def test_a_pace_is_the_amount_over_the_median(tmp_path: Path) -> None:
+def test_measured_rate_is_the_amount_over_the_median(tmp_path: Path) -> None:
     found = measured(
         results(
             tmp_path / "r.json",
@@ -39,7 +39,7 @@ def test_a_pace_is_the_amount_over_the_median(tmp_path: Path) -> None:
     assert "Measured on A, 2026-01-01" in str(found) and "forward/vgg16 8 TFLOP/s" in str(found)
 
 
-def test_a_cache_is_read_at_its_own_pace_and_never_slower_than_files() -> None:
+def test_images_reads_a_cache_at_least_as_fast_as_files() -> None:
     machine = Machine(cores=1, paces={"decoding/files": 100.0, "decoding/jpeg": 400.0, "decoding/raw": 900.0})
     for options, expected in (
         (CacheOptions(format="jpeg", short_side=256), 400.0),
@@ -50,7 +50,7 @@ def test_a_cache_is_read_at_its_own_pace_and_never_slower_than_files() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["missing", "text", "small", "no paces"])
-def test_other_files_are_refused_in_a_sentence(tmp_path: Path, wrong: str) -> None:
+def test_measured_rejects_other_files(tmp_path: Path, wrong: str) -> None:
     file = tmp_path / "results.json"
     if wrong == "text":
         file.write_text("no JSON")

@@ -18,12 +18,12 @@ def cost(stage: str, name: str, hours: float | None, *needs: str) -> CostEstimat
     return CostEstimate(stage, name, needs, hours, None, None)
 
 
-def test_jobs_that_hang_on_nothing_run_side_by_side() -> None:
+def test_makespan_runs_independent_jobs_in_parallel() -> None:
     jobs = [cost("evaluate", str(hours), hours) for hours in (3.0, 2.0, 1.0)]
     assert makespan_hours(jobs, 1) == 6 and makespan_hours(jobs, 2) == 3 and makespan_hours(jobs, 64) == 3
 
 
-def test_a_chain_runs_one_after_the_other_and_shares_devices() -> None:
+def test_makespan_runs_a_chain_in_sequence_on_shared_devices() -> None:
     chain = [
         cost("index", "images", 1.0),
         cost("features", "f on images", 8.0, "net", "images"),
@@ -36,7 +36,7 @@ def test_a_chain_runs_one_after_the_other_and_shares_devices() -> None:
     assert makespan_hours(chain, 8) == makespan_hours(chain, 64) == 1 + 2 + 1 + 0.5
 
 
-def test_what_most_hangs_on_begins_first() -> None:
+def test_makespan_starts_the_longest_path_first() -> None:
     jobs = [
         cost("evaluate", "short", 2.0),
         cost("label", "long on images", 1.0),
@@ -46,7 +46,7 @@ def test_what_most_hangs_on_begins_first() -> None:
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8, 64])
-def test_the_papers_plan_keeps_the_bounds_of_list_scheduling(devices: int) -> None:
+def test_makespan_of_noroozi2018_is_within_bounds_of_list_scheduling(devices: int) -> None:
     width = {True: min(devices, NODE), False: 1}
     hours = [(one.hours or 0.0) / width[one.stage in SHARED] for one in PAPER]
     work = sum(one.hours or 0.0 for one in PAPER) / devices
