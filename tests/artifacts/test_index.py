@@ -103,7 +103,8 @@ def test_a_damaged_index_is_one_sentence(tmp_path: Path, index: Index, damage: s
         # Of an image's digest: parquet itself would read it as another one.
         place = content.index(b"d3")
         content[place] ^= 1
-    path.write_bytes({"cut": content[:-9], "empty": b"", "text": b"text", "flipped": content}.get(damage, b""))
+    damaged: dict[str, bytes | bytearray] = {"cut": content[:-9], "text": b"text", "flipped": content}
+    path.write_bytes(damaged.get(damage, b""))
     if damage == "other table":
         pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(

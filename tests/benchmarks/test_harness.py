@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_speed_is_ratio_of_medians_with_range() -> None:
 
 
 def test_markdown_shows_met_missed_and_not_run() -> None:
-    results = {
+    results: dict[str, list[Any]] = {
         "sort": [COMPARED, Comparison("again", 1, "fits", COMPARED.samples, {"them": 3.0, "nobody's goal": None})],
         "start": [Figure("idle", "s", [4.0, 6.0, 5.0], 5.0, {}), NotRun("on a GPU", "no GPU")],
     }
@@ -57,7 +58,10 @@ def test_markdown_shows_met_missed_and_not_run() -> None:
 
 
 def test_previous_results_are_kept_on_the_same_machine(tmp_path: Path) -> None:
-    results = {"sort": [COMPARED], "start": [Figure("idle", "s", [4.0], 5.0, {}), NotRun("on a GPU", "no GPU")]}
+    results: dict[str, list[Any]] = {
+        "sort": [COMPARED],
+        "start": [Figure("idle", "s", [4.0], 5.0, {}), NotRun("on a GPU", "no GPU")],
+    }
     file = tmp_path / "results.json"
     assert tables.previous_results(file, {"cores": 2}) == {}
     file.write_text(tables.as_json({"cores": 2}, results))

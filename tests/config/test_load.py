@@ -13,6 +13,7 @@ from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.backbones import BACKBONES, BackboneOptions
 from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.entities import EvaluationSpec, Pretext, Student
+from ssltransfer.config.formats import Video
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -170,7 +171,7 @@ def test_no_supervised_control_of_a_teacher_from_a_file(method: str) -> None:
     """A ResNet-50 from a file, whose student is a CaffeNet: nobody asked for a ResNet-50 to be trained."""
     content = changed("pretexts/teacher", {"task": {"name": "imported", "file": "teacher.pth"}, "backbone": "resnet50"})
     content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-probe"}
-    rows = ("teacher", "cc", "random-resnet50", "supervised-resnet50-a-train", "random-caffenet")
+    rows: tuple[str, ...] = ("teacher", "cc", "random-resnet50", "supervised-resnet50-a-train", "random-caffenet")
     rows += ("supervised-caffenet-a-train",)
     assert complete(content).rows["nn"] == rows  # measured for its own sake
     if method == "regression":
@@ -328,7 +329,7 @@ def test_networks_of_libraries_are_not_cut() -> None:
     content = changed("pretexts/jig/backbone", backbone)
     content |= {"features": {}, "clusters": {}, "students": {}}
     content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
-    by_layer = {"protocol": "finetune-from-layer", "models": ["jig"], "train": "a-train", "test": "c"}
+    by_layer: dict[str, Any] = {"protocol": "finetune-from-layer", "models": ["jig"], "train": "a-train", "test": "c"}
     content["evaluations"] = {"by-layer": by_layer}
     with pytest.raises(
         ConfigError, match="finetune-from-layer runs a network layer by layer, which torchvision \\(jig\\)"
@@ -344,12 +345,15 @@ def test_networks_of_libraries_are_not_cut() -> None:
 def test_videos_make_motion_segmentation_possible() -> None:
     content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"clip_stride": 20}})
     schedule = {"steps": 10, "batch_size": 4, "lr": 0.01}
-    moves = {"task": "motion-segmentation", "backbone": "resnet101-v2", "data": "films", "schedule": schedule}
+    moves: dict[str, Any] = {"task": "motion-segmentation", "backbone": "resnet101-v2", "data": "films"}
+    moves["schedule"] = schedule
     content["pretexts"]["moves"] = moves
     config = complete(content)
     # The index is the same whatever is made of the videos.
-    assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
-    assert config.datasets["films"].motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'
+    films = config.datasets["films"]
+    assert isinstance(films, Video)
+    assert films.canonical() == '{"format":"video","root":"films"}'
+    assert films.motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'
     moves["val"] = "again"
     content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"clip_stride": 5}}
     with pytest.raises(ConfigError, match="data and val are the same images"):

@@ -37,7 +37,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return out.getvalue()
 
 
-def put(folder: Path, data: bytes, name: str = "image.jpg") -> Path:
+def put(folder: Path, data: bytes | bytearray, name: str = "image.jpg") -> Path:
     path = folder / name
     path.write_bytes(data)
     return path
@@ -347,7 +347,7 @@ def test_jpeg_with_sampling_unknown_to_turbojpeg(tmp_path):
     assert reason(put(tmp_path, data[:-4])).startswith("truncated")
 
 
-def bombs() -> dict[str, bytes]:
+def bombs() -> dict[str, bytes | bytearray]:
     """Small files that claim to be huge."""
     jpeg = bytearray(encoded(scene()))
     frame = jpeg.index(b"\xff\xc0")

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates, median_filter, sobel, uniform_filter
+from scipy.ndimage import (  # type: ignore[attr-defined]
+    gaussian_filter,
+    map_coordinates,
+    median_filter,
+    sobel,
+    uniform_filter,
+)
 
 from ssltransfer.config.formats import MotionOptions
 from ssltransfer.data import motion

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from scipy import stats
@@ -7,7 +9,7 @@ from ssltransfer.data import permutations
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, cut_tiles, occlude, patch_pairs, permute
 
-SMALL = {"crop": 75, "tile": 20}
+SMALL: dict[str, Any] = {"crop": 75, "tile": 20}
 
 
 def coordinates(batch: int, height: int, width: int) -> Tensor:
@@ -17,7 +19,7 @@ def coordinates(batch: int, height: int, width: int) -> Tensor:
     return torch.stack([one, one + 0, one * 1]).permute(1, 0, 2, 3, 4)  # (B, 3 colors, 3 planes, H, W)
 
 
-def places(batch: int, size: int, rng: SampleRNG | None, **kw: int) -> tuple[Tensor, Tensor]:
+def places(batch: int, size: int, rng: SampleRNG | None, **kw: Any) -> tuple[Tensor, Tensor]:
     """Row and column of the first pixel of each tile and color, (B, 9, 3), told by the pixels themselves."""
     planes = coordinates(batch, size, size)
     rows, columns = (cut_tiles(planes[:, :, k], rng, **kw) for k in (1, 2))
@@ -106,7 +108,7 @@ def test_a_sample_gives_the_same_tiles_alone_and_in_any_batch():
         ({"crop": 99, "tile": 20}, "no crop of 99x99"),
     ],
 )
-def test_what_does_not_fit_is_refused(kw: dict[str, int], message: str):
+def test_what_does_not_fit_is_refused(kw: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         cut_tiles(torch.zeros(1, 3, 96, 96), SampleRNG(0, 0, torch.arange(1)), **kw)
 
@@ -177,7 +179,9 @@ def test_pairs_are_those_of_a_plain_loop(height: int, width: int):
     ids = torch.tensor([3, 14])
     planes = coordinates(2, height, width)
     found = patch_pairs(planes[:, 0].to(torch.float32), SampleRNG(1, 0, ids), grids=2)
-    pitch, kept, pairs = 144, [], []
+    pitch = 144
+    kept: list[Any] = []
+    pairs: list[Any] = []
     for b in range(2):
         alone = SampleRNG(1, 0, ids[b : b + 1])
         max_rows, max_columns = (height + 48) // pitch, (width + 48) // pitch
@@ -210,7 +214,7 @@ def test_pairs_are_those_of_a_plain_loop(height: int, width: int):
 @pytest.mark.parametrize("size", [60, 75, 96])
 def test_the_label_says_where_the_second_patch_lies(size: int):
     planes = coordinates(40, size, size)[:, 0].to(torch.float32)
-    kw = {"patch": 24, "gap": 12, "jitter": 2}
+    kw: dict[str, Any] = {"patch": 24, "gap": 12, "jitter": 2}
     found = patch_pairs(planes, SampleRNG(0, 0, torch.arange(40)), **kw)
     one, two = found.corners[found.first], found.corners[found.second]
     assert torch.equal(one[:, 0], two[:, 0])
@@ -228,7 +232,7 @@ def test_the_label_says_where_the_second_patch_lies(size: int):
 
 def test_some_pairs_are_drawn_evenly_from_all_pairs():
     planes = coordinates(300, 60, 60)[:, 0].to(torch.float32)
-    kw = {"patch": 24, "gap": 12, "jitter": 0, "grids": 1}
+    kw: dict[str, Any] = {"patch": 24, "gap": 12, "jitter": 0, "grids": 1}
     rng = SampleRNG(0, 0, torch.arange(300))
     everything, some = patch_pairs(planes, rng, **kw), patch_pairs(planes, rng, pairs=3, **kw)
 
@@ -247,7 +251,7 @@ def test_some_pairs_are_drawn_evenly_from_all_pairs():
 def test_pairs_do_not_depend_on_the_batch_and_patches_draw_apart():
     planes = coordinates(5, 96, 96)[:, 0].to(torch.float32)
     ids = torch.tensor([9, 2, 31, 7, 0])
-    kw = {"patch": 24, "gap": 12, "jitter": 2}
+    kw: dict[str, Any] = {"patch": 24, "gap": 12, "jitter": 2}
     batch = patch_pairs(planes, SampleRNG(3, 1, ids), **kw)
     alone = patch_pairs(planes[2:3], SampleRNG(3, 1, ids[2:3]), **kw)
     rows = batch.corners[:, 0] == 2

@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ def schedule(**kw: object) -> Schedule:
 
 PLAIN = {"norm": False, "dropout": 0.0}
 NORM = {"norm": True, "dropout": 0.0}
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], Schedule]] = {
     "plain": (PLAIN, schedule()),
     "accumulated": (PLAIN, schedule(micro_batch_size=4)),
     "clipped": (PLAIN, schedule(clip_grad_norm=0.05, optimizer="adam")),
@@ -160,7 +161,7 @@ def main(train: Path, val: Path, folder: Path) -> None:
     for name, (options, how) in CASES.items():
         module.ROWS = 6
         make = options.get("task")
-        task = make() if callable(make) else Nine(**options)  # type: ignore[arg-type]
+        task = make() if callable(make) else Nine(**options)
         (folder / name).mkdir(parents=True, exist_ok=True)
         said, curve = "", []
         try:

@@ -46,7 +46,7 @@ def dies_in_save(n):
             os.truncate(path, Path(path).stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    torch.save = save
+    torch.save = save  # type: ignore[assignment]
 
 
 def dies_in_step(n, number=signal.SIGKILL):
@@ -59,7 +59,7 @@ def dies_in_step(n, number=signal.SIGKILL):
             os.kill(os.getpid(), number)
         return stats
 
-    update.TorchStep.__call__ = step
+    update.TorchStep.__call__ = step  # type: ignore[method-assign]
 
 
 def child(name, prepare, log):
@@ -72,7 +72,7 @@ def child(name, prepare, log):
             prepare()
             cluster.run(SPEC, features=FEATURES, output=RESULTS / name / "manifest.json", threads=1)
         except SystemExit as end:
-            status = int(end.code)
+            status = int(end.code or 0)
         except BaseException as error:
             print(repr(error), file=sys.stderr)
             status = 1

@@ -39,7 +39,7 @@ def killing(store: artifact.FeatureStore, chunk: int, values: np.ndarray) -> Non
         die()
 
 
-artifact.FeatureStore.write = killing  # type: ignore[method-assign]
+artifact.FeatureStore.write = killing  # type: ignore[assignment, method-assign]
 if given["kill"] == "end":
     WorkDir.finish = lambda *_, **__: die()  # type: ignore[method-assign]
 paths = {key: Path(given[key]) for key in ("model", "data", "output")}

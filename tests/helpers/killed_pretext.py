@@ -65,8 +65,8 @@ def killing(name: str, call: Any) -> Any:
     return wrapped
 
 
-Task.after_step = after_step  # type: ignore[method-assign]
-checkpoint.torch = Torch()
+Task.after_step = after_step  # type: ignore[assignment, method-assign]
+checkpoint.torch = Torch()  # type: ignore[assignment]
 pretext.write_model = killing("before the weights", pretext.write_model)
 WorkDir.finish = killing("before the manifest", WorkDir.finish)  # type: ignore[method-assign]
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ torch.set_num_threads(1)
 if world > 1:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
 points = np.load(folder.parent / "points.npy")
-init = how
+init: Any = how
 if how == "outliers":
     init = np.concatenate([points[:22], np.full((3, points.shape[1]), 900)]).astype(np.float32)
 found = kmeans(Chunks(points), 25, init=init, tolerance=0, seed=1, rank=rank, world=world)

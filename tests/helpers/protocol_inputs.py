@@ -40,4 +40,4 @@ def context_of(protocol: ProtocolOptions, train: Index | Path, test: Index | Pat
     """The context of an evaluation on one thread; `folder` takes the place of the model's manifest too."""
     sets = [one if isinstance(one, Index) else read_index(one) for one in (train, test)]
     spec = EvaluationSpec(protocol=protocol, train="a", test="b")
-    return EvalContext(spec, folder, *sets, folder, plan_devices(1))
+    return EvalContext(spec, folder, sets[0], sets[1], folder, plan_devices(1))

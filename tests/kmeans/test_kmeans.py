@@ -1,6 +1,7 @@
 """k-means against scikit-learn, faiss and the laws that it must obey."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +29,8 @@ def nearest(centroids, x):
 
 
 def points_of(x, k=2, **options):
-    return PointLoader(
-        ArraySource(x), k, **({"normalize": False, "device": CPU, "budget": 1 << 30, "where": "x"} | options)
-    )
+    defaults: dict[str, Any] = {"normalize": False, "device": CPU, "budget": 1 << 30, "where": "x"}
+    return PointLoader(ArraySource(x), k, **(defaults | options))
 
 
 class Chunks(ArraySource):
@@ -212,7 +212,7 @@ def test_plus_plus_draws_by_squared_distance():
     """Three places: after the first point, the second is the far place with probability d^2 over the sum."""
     x = np.array([[0.0], [1.0], [3.0]], np.float32)
     points = points_of(x)
-    seconds = {0: [], 1: [], 3: []}
+    seconds: dict[int, list[int]] = {0: [], 1: [], 3: []}
     for seed in range(1500):
         first, second = first_centroids(points, 2, "k-means++", seed).numpy()[:, 0].astype(int)
         seconds[first].append(second)

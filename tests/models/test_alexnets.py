@@ -59,7 +59,7 @@ def test_alexnet_bn_matches_rotnet_and_loads_its_file() -> None:
             for block in list(theirs._feature_blocks)[:place]:  # type: ignore[arg-type]
                 wanted = block(wanted)
             assert torch.equal(found[layer], wanted), layer
-        assert torch.equal(ours(x, ["fc6"])["fc6"], theirs._feature_blocks[8][:4](list_to(theirs, x)))  # type: ignore[index]
+        assert torch.equal(ours(x, ["fc6"])["fc6"], theirs._feature_blocks[8][:4](list_to(theirs, x)))  # type: ignore[index, operator]
 
 
 def list_to(theirs: nn.Module, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def test_alexnet_deepcluster_computes_sobel_gradients() -> None:
     backbone = build_backbone(options, include_top=True).double().eval()
     x = torch.randn(2, 3, 96, 96, dtype=torch.float64)
     with torch.no_grad():
-        wanted = backbone.features[:3](sobel_by_hand(x))  # type: ignore[index]
+        wanted = backbone.features[:3](sobel_by_hand(x))  # type: ignore[index, operator]
         torch.testing.assert_close(backbone(x, ["conv1"])["conv1"], wanted)
         tinted = x + torch.tensor([0.5, -0.2, -0.3], dtype=torch.float64).view(3, 1, 1)
         torch.testing.assert_close(backbone(tinted)["fc7"], backbone(x)["fc7"])  # color means nothing to it

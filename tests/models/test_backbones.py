@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +31,9 @@ from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.state_dicts import load_tensors
 from tests.helpers.networks import shaken
 
-OPTIONS = [kind() for kind in BACKBONES if kind.is_network and not issubclass(kind, LibraryModel)]
+OPTIONS: list[BackboneOptions] = [
+    kind.model_validate({}) for kind in BACKBONES if kind.is_network and not issubclass(kind, LibraryModel)
+]
 OPTIONS += [AlexNetDeepCluster(sobel=True), Vgg16(bn=False), ResNet50V2(embed_dim=64)]
 SMALL = [option.model_copy(update={"width_mult": 0.125, "img_size": 64}) for option in OPTIONS]
 names = pytest.mark.parametrize
@@ -118,7 +122,7 @@ def test_vgg16_convolutions_match_torchvision(bn: bool):
 @pytest.mark.slow
 @names("bn", [False, True])
 def test_vgg16_logits_match_torchvision(bn: bool):
-    theirs = torchvision.models.get_model("vgg16_bn" if bn else "vgg16")
+    theirs: Any = torchvision.models.get_model("vgg16_bn" if bn else "vgg16")
     shaken(theirs).eval()
     ours = build_backbone(Vgg16(bn=bn), include_top=True).eval()
     load_tensors(ours, theirs.state_dict(), "x")
@@ -129,7 +133,7 @@ def test_vgg16_logits_match_torchvision(bn: bool):
 
 @names(("options", "name"), [(ResNet18(), "resnet18"), (ResNet50(), "resnet50")])
 def test_resnets_match_torchvision(options: BackboneOptions, name: str):
-    theirs = torchvision.models.get_model(name)
+    theirs: Any = torchvision.models.get_model(name)
     shaken(theirs).eval()
     ours = build_backbone(options, include_top=True).eval()
     load_tensors(ours, theirs.state_dict(), "x")
@@ -159,7 +163,7 @@ def test_caffenet_on_tiles_has_the_published_sizes():
 
 
 @names("kind", [ResNet18, ResNet50, ResNet50V2, RevNet50])
-def test_tile_resnets_have_the_strides_of_kolesnikov(kind: type[BackboneOptions]):
+def test_tile_resnets_have_the_strides_of_kolesnikov(kind: Callable[..., BackboneOptions]):
     shapes = build_tile_backbone(kind(width_mult=0.125), seed=0).shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
 

@@ -81,7 +81,7 @@ def test_exported_state_dict_loads_in_torchvision(suffix: str, tmp_path: Path) -
     assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
     network.fc = torch.nn.Identity()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    plain = torchvision.transforms.functional.normalize(images / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    plain = torchvision.transforms.functional.normalize(images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert torch.allclose(network.eval()(plain), features(manifest, images), atol=1e-4)
 
 
@@ -107,7 +107,8 @@ def test_exported_state_dict_loads_in_library_torchvision(name: str, tmp_path: P
 def test_exported_state_dict_loads_in_timm(name: str, tmp_path: Path) -> None:
     manifest = model(tmp_path, Timm(model=name, img_size=64))
     export(manifest, tmp_path / "out.pth")
-    network = timm.create_model(name, num_classes=3, **({"img_size": 64} if name.startswith("vit") else {}))
+    more: dict[str, Any] = {"img_size": 64} if name.startswith("vit") else {}
+    network = timm.create_model(name, num_classes=3, **more)
     plain(network, "fc" if name == "resnet18" else "head", tmp_path / "out.pth", manifest)
 
 
@@ -117,7 +118,7 @@ def plain(network: nn.Module, classifier: str, file: Path, manifest: Path) -> No
     assert missing and not unexpected and all(name.startswith(classifier) for name in missing)
     network.set_submodule(classifier, nn.Identity())
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    given = torchvision.transforms.functional.normalize(images / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    given = torchvision.transforms.functional.normalize(images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     with torch.no_grad():
         found = network.eval()(given)
     assert torch.allclose(found, features(manifest, images), rtol=1e-4, atol=1e-4)

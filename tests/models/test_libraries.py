@@ -238,9 +238,9 @@ def test_missing_timm_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_layers_match_timm(model: str, endpoints: tuple[str, ...], size: int, maps: dict[str, tuple[int, ...]]) -> None:
-    more = {"img_size": size} if "224" in model else {}
+    more: dict[str, Any] = {"img_size": size} if "224" in model else {}
     torch.manual_seed(2)
-    theirs = timm.create_model(model, pretrained=False, **more).eval()
+    theirs: Any = timm.create_model(model, pretrained=False, **more).eval()
     backbone = build_backbone(Timm(model=model, return_nodes=endpoints, img_size=size), include_top=True).eval()
     load_tensors(backbone, theirs.state_dict(), "timm.pth")
     x = noise(2, 3, size, size)

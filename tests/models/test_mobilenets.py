@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-import torchvision
+from torchvision.models.mobilenetv2 import mobilenet_v2
 
 from ssltransfer.config.backbones import MobileNetV2
 from ssltransfer.models.build import build_backbone, build_tile_backbone
@@ -14,7 +14,7 @@ from ssltransfer.models.state_dicts import load_tensors
 @pytest.mark.parametrize("width", [0.35, 1.0, 1.4])
 def test_layers_match_torchvision(width: float) -> None:
     torch.manual_seed(1)
-    theirs = torchvision.models.mobilenet_v2(width_mult=width)
+    theirs = mobilenet_v2(width_mult=width)
     for part in theirs.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(part.weight, 0.7, 1.3)

@@ -49,11 +49,11 @@ def textbook(backbone: Backbone, x: Tensor, strides: tuple[int, ...] = (1, 2, 2,
         scale = module.weight / torch.sqrt(module.running_var + 1e-3)
         return x * scale.view(-1, 1, 1) + (module.bias - module.running_mean * scale).view(-1, 1, 1)
 
-    stem = backbone.get_submodule("conv1")
+    stem: Any = backbone.get_submodule("conv1")
     found = {"conv1": F.conv2d(F.pad(x, (3, 3, 3, 3)), stem.weight, stride=stem.stride)}
     x = F.max_pool2d(F.pad(found["conv1"], (1, 1, 1, 1)), 3, 2)
     for number in (1, 2, 3, 4):
-        for place, unit in enumerate(backbone.get_submodule(f"block{number}")):  # type: ignore[arg-type]
+        for place, unit in enumerate(backbone.get_submodule(f"block{number}").children()):
             assert isinstance(unit, Unit)
             stride = strides[number - 1] if place == 0 else 1
             before = backbone.get_submodule(f"norm{number - 1}") if place == 0 else unit.before[0]  # type: ignore[index]

@@ -96,7 +96,8 @@ def textbook(backbone: Backbone, x: Tensor) -> dict[str, Tensor]:
         if number > 1:
             x = F.avg_pool2d(x, 2)
             x = torch.cat([torch.zeros_like(x[:, ::2]), x, torch.zeros_like(x[:, ::2])], dim=1)
-        for unit in backbone.get_submodule(f"block{number}"):
+        units: Any = backbone.get_submodule(f"block{number}")
+        for unit in units:
             x1, x2 = x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
             y = F.conv2d(norm(x2, unit[0]).relu(), unit[2].weight)
             y = F.conv2d(norm(y, unit[3]).relu(), unit[5].weight, padding=1)
@@ -199,9 +200,10 @@ def test_streams_are_float32_under_autocast(inside: bool) -> None:
             loss.backward()
         found.append({name: p.grad for name, p in block.named_parameters()})
     for name, value in found[0].items():
-        assert value is not None and found[1][name] is not None
+        other = found[1][name]
+        assert value is not None and other is not None
         # bfloat16 has eight bits; a stream that is a rounding off may fall on the other side of some of them.
-        assert float((found[1][name] - value).norm() / value.norm()) < 0.02, name
+        assert float((other - value).norm() / value.norm()) < 0.02, name
     # With the streams in bfloat16 what comes back would be off in the first digits.
     with torch.autocast("cpu", dtype=torch.bfloat16):
         start = noise(4, 32, 8, 8, seed=4)

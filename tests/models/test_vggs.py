@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -34,7 +36,8 @@ def test_parameters(width: int, size: int) -> None:
     assert count == parameters(width, size // 32)
     if (width, size) == (1, 224):
         # torchvision's has biases of convolutions and fully-connected layers, none of whose outputs are normed.
-        biases = sum(part.bias.numel() for part in theirs.features if isinstance(part, nn.Conv2d)) + 2 * 4096  # type: ignore[union-attr]
+        convolutions = [part for part in theirs.features if isinstance(part, nn.Conv2d)]
+        biases = sum(part.get_parameter("bias").numel() for part in convolutions) + 2 * 4096
         logits = 4096 * 1000 + 1000
         assert count == sum(p.numel() for p in theirs.parameters()) - biases - logits + 4 * 4096 == 139_583_936
 
@@ -51,7 +54,7 @@ def test_matches_the_released_code() -> None:
     # torchvision's layers at these channels, with our weights; its eps is another and its biases are zero.
     plan = [c if isinstance(c, str) else c // 8 for c in torchvision.models.vgg.cfgs["E"]]
     features = torchvision.models.vgg.make_layers(plan, batch_norm=True).double().eval()
-    ours = [part for name in backbone.options.spatial_layers for part in backbone.get_submodule(name)]
+    ours = [part for name in backbone.options.spatial_layers for part in backbone.get_submodule(name).children()]
     theirs = [part for part in features if not isinstance(part, nn.MaxPool2d)]
     for mine, other in zip(ours, theirs, strict=True):
         other.load_state_dict(mine.state_dict(), strict=False)
@@ -67,7 +70,8 @@ def test_matches_the_released_code() -> None:
             torch.testing.assert_close(found[layer], features[:place](x), msg=layer)
         flat = features(x).flatten(1)
         for layer in ("fc6", "fc7"):
-            linear, norm, _ = backbone.get_submodule(layer)  # type: ignore[misc]
+            parts: Any = backbone.get_submodule(layer)
+            linear, norm, _ = parts
             flat = (flat @ linear.weight.T - norm.running_mean) / torch.sqrt(norm.running_var + 1e-3)
             flat = (flat * norm.weight + norm.bias).clamp(min=0)
             torch.testing.assert_close(found[layer], flat, msg=layer)

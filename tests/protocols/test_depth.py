@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
@@ -31,7 +33,7 @@ from ssltransfer.stages.index import run as make_index
 from tests.helpers.protocol_inputs import context_of, make_model, make_sets
 
 NARROW = ResNet18(width_mult=0.125, img_size=64)
-FINE = {"resize": (48, 64), "crop": (42, 60), "decoder_dim": 32}
+FINE: dict[str, Any] = {"resize": (48, 64), "crop": (42, 60), "decoder_dim": 32}
 SHORT = Schedule(steps=7, batch_size=4, lr=0.01)
 
 
@@ -84,11 +86,11 @@ def test_options_reject_invalid_values(given: dict[str, object], says: str) -> N
     ids=lambda value: value.name if isinstance(value, BackboneOptions) else None,
 )
 def test_task_predicts_half_resolution(
-    options: BackboneOptions, protocol: dict[str, object], layer: str, ups: int, side: tuple[int, int]
+    options: BackboneOptions, protocol: dict[str, Any], layer: str, ups: int, side: tuple[int, int]
 ) -> None:
     task = task_of(options, include_top=False, decoder_dim=32, **protocol).eval()
     assert task.layer == layer and len(task.head) - 1 == ups
-    widths = [block.shortcut[0].out_channels for block in task.head[:-1]]
+    widths = [block.get_submodule("shortcut.0").out_channels for block in task.head[:-1]]
     assert widths == [32, 16, 8, 8][:ups] and task.head[-1].in_channels == widths[-1]
     with torch.no_grad():
         assert task.predict(torch.zeros(1, 3, 228, 304)).shape == (1, *side)
@@ -99,8 +101,9 @@ def test_task_has_published_up_projections() -> None:
         backbone = build_backbone(ResNet101V2(output_stride=16), include_top=True)
         assert backbone(torch.empty(1, 3, 228, 304), ["block3"])["block3"].shape == (1, 1024, 15, 19)
     task = task_of(ResNet18(width_mult=0.125))
-    assert [block.shortcut[0].weight.shape[:2] for block in task.head[:-1]] == [(512, 32), (256, 512), (128, 256)]
-    assert task.head[-1].weight.shape == (1, 128, 3, 3) and task.head[-1].bias.item() == 3.0
+    shapes = [block.get_parameter("shortcut.0.weight").shape[:2] for block in task.head[:-1]]
+    assert shapes == [(512, 32), (256, 512), (128, 256)]
+    assert task.head[-1].weight.shape == (1, 128, 3, 3) and float(task.head[-1].get_parameter("bias")) == 3.0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_task_has_published_up_projections() -> None:
         (HogWords(vocabulary_size=8), {}, "m: words is a vector"),
     ],
 )
-def test_task_rejects_layers_without_map(options: BackboneOptions, protocol: dict[str, object], says: str) -> None:
+def test_task_rejects_layers_without_map(options: BackboneOptions, protocol: dict[str, Any], says: str) -> None:
     with pytest.raises(LayerError, match=says):
         task_of(options, **protocol)
 
@@ -240,7 +243,9 @@ def test_errors_are_independent_of_batch_size(
 def test_depth_colors_are_viridis_and_gray_for_missing() -> None:
     values = np.array([[1.0, 2.0, 3.0, 0.0, 99.0]])
     found = depth_colors(values, 1.0, 3.0)
-    table = (np.array(colormaps["viridis"].colors) * 255).round()
+    viridis = colormaps["viridis"]
+    assert isinstance(viridis, ListedColormap)
+    table = (np.array(viridis.colors) * 255).round()
     assert found.shape == (1, 5, 3) and found.dtype == np.uint8
     assert found[0, 0].tolist() == table[255].tolist() and found[0, 2].tolist() == table[0].tolist()
     assert found[0, 3].tolist() == [128, 128, 128] and found[0, 4].tolist() == table[0].tolist()

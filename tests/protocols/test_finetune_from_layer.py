@@ -64,7 +64,7 @@ def test_task_initialization_depends_on_seed_and_layer(chain) -> None:
 
 def test_predict_averages_ten_crops(chain, tmp_path: Path) -> None:
     task, test = retrained(chain, "conv4"), read_index(chain.test)
-    torch.nn.init.normal_(task.head[2].weight)
+    torch.nn.init.normal_(task.head[2].get_parameter("weight"))
     found = task.predict(context_of(FinetuneFromLayer(), chain.train, test, tmp_path))
     for sample in range(0, len(test), 7):
         square = torch.stack([resize_short(read(test.path(sample)), 72)[:, :72, :72]])

@@ -162,8 +162,7 @@ class Bench:
         for role in inputs.keys() & {"train", "test"}:
             found[f"{role}_features"] = folder / role / "manifest.json"
             spec = Features.model_validate({"model": "m", **FEATURES})
-            given = {"model": inputs["model"], "data": inputs[role], "output": found[f"{role}_features"]}
-            extract(spec, threads=1, **given)
+            extract(spec, model=inputs["model"], data=inputs[role], output=found[f"{role}_features"], threads=1)
         return found
 
     def measured(self, name: str, how: str, inputs: dict[str, Path] | None = None, **changes: Any) -> Path:

@@ -153,6 +153,7 @@ def test_logreg_equals_sklearn(
             assert row == {"l2": one, "val": pytest.approx(100 * right.mean(), abs=1e-4)}
         penalty = max(found.details["grid"], key=lambda row: row["val"])["l2"]
     penalty = penalty or 100 / (x.shape[1] * 12)
+    assert isinstance(penalty, float)
     assert found.details["l2"] == pytest.approx(penalty)
     expected = sklearn_minimum(x, train.labels, penalty, tol=1e-7)
     scores = y @ expected[:, :-1].T + expected[:, -1]

@@ -71,7 +71,7 @@ def test_vtab_l2_equals_logreg_penalty(chain) -> None:
     dims = math.prod(task.shape)
     weight = torch.randn(3, 5, requires_grad=True)
     (100 / (dims * 12) * weight.square().sum()).backward()
-    assert torch.allclose(weight.grad, task.schedule.weight_decay * weight.detach())
+    assert weight.grad is not None and torch.allclose(weight.grad, task.schedule.weight_decay * weight.detach())
     assert not task.schedule.decay_norm_and_bias
     assert probe_of(chain, LinearProbe(layer="conv4", schedule=SHORT)).schedule == SHORT
 

@@ -82,8 +82,8 @@ def test_task_starts_from_model_or_fresh_fc(model: Path, tmp_path: Path) -> None
     full = make_model(tmp_path / "full", SMALL, seed=1)
     given = read_model(full).backbone.state_dict()
     kept = tuned(full).network
-    assert torch.equal(kept.head[4].weight.flatten(1), given["fc7.weight"])
-    assert torch.equal(kept.head[1].weight.flatten(1), given["fc6.weight"])
+    assert torch.equal(kept.get_parameter("head.4.weight").flatten(1), given["fc7.weight"])
+    assert torch.equal(kept.get_parameter("head.1.weight").flatten(1), given["fc6.weight"])
     fresh = [with_layers(read_model(model), seed).backbone.state_dict() for seed in (0, 0, 1)]
     assert torch.equal(fresh[0]["fc6.weight"], fresh[1]["fc6.weight"])
     assert not torch.equal(fresh[0]["fc6.weight"], fresh[2]["fc6.weight"])
@@ -165,7 +165,9 @@ def test_transform_keeps_image_and_mask(masks: tuple[Path, Path], model: Path) -
     index = read_index(masks[0])
     image = torch.zeros(3, 5, 7, dtype=torch.uint8)
     pair = tuned(model).transform(index, 3, image, Random(0))
-    assert pair["image"] is image and np.array_equal(pair["mask"].numpy(), read_target(index, 3))
+    mask = read_target(index, 3)
+    assert isinstance(mask, np.ndarray)
+    assert pair["image"] is image and np.array_equal(pair["mask"].numpy(), mask)
 
 
 def measured(folder: Path, model: Path, masks: tuple[Path, Path], **changes: object) -> Metrics:

@@ -63,10 +63,12 @@ def test_task_trains_chosen_layers(chain, train: str, learning: set[str]) -> Non
     for name, value in task.backbone.state_dict().items():
         kept = name.startswith("conv") or train == "fc8"
         assert torch.equal(value, given[name]) == kept, name
-    for layer in [task.head[1]] + ([task.backbone.fc6, task.backbone.fc7] if train != "fc8" else []):
-        assert (layer.bias == 0.1).all()
-        assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.15)
-    assert not torch.equal(task.head[1].weight, tuned(chain.full_model, train, seed=1).head[1].weight)
+    names = ["head.1"] if train == "fc8" else ["head.1", "backbone.fc6", "backbone.fc7"]
+    for layer in map(task.get_submodule, names):
+        assert (layer.get_parameter("bias") == 0.1).all()
+        assert float(layer.get_parameter("weight").detach().std()) == pytest.approx(0.01, rel=0.15)
+    again = tuned(chain.full_model, train, seed=1)
+    assert not torch.equal(task.get_parameter("head.1.weight"), again.get_parameter("head.1.weight"))
 
 
 def test_task_of_model_without_fc(chain, tmp_path: Path) -> None:
@@ -120,8 +122,8 @@ def test_chance_loss_is_entropy_of_class_frequencies(chain, rng: np.random.Gener
     ).eval()
     share = torch.from_numpy((presence > 0).sum(0) / (presence != 0).sum(0))
     with torch.no_grad():
-        task.head[1].weight.zero_()
-        task.head[1].bias.copy_(share.logit())
+        task.head.get_parameter("1.weight").zero_()
+        task.head.get_parameter("1.bias").copy_(share.logit())
         targets = {"multi_label": torch.from_numpy(presence)}
         batch = Batch(torch.zeros(40, 3, 64, 64, dtype=torch.uint8), torch.arange(40), torch.zeros(40).long(), targets)
         assert float(task(batch, batch.rng(0))["loss"]) == pytest.approx(task.chance_loss, rel=1e-5)

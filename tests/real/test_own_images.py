@@ -26,7 +26,8 @@ def test_two_folders_become_a_student_and_a_report(real_data: Path, tmp_path: Pa
     (tmp_path / "data" / "train").symlink_to(real_data / "scenes" / "intel")
     shutil.copy(REPOSITORY / "config" / "own_images.yaml", tmp_path)
     assert len((tmp_path / "own_images.yaml").read_text().splitlines()) < 20
-    words = ["--snakefile", REPOSITORY / "Snakefile", "--configfile", "own_images.yaml", "--cores", "all"]
+    words: list[str | Path] = ["--snakefile", REPOSITORY / "Snakefile", "--configfile", "own_images.yaml"]
+    words += ["--cores", "all"]
     environment = {**os.environ, "PATH": f"{SNAKEMAKE.parent}:{os.environ['PATH']}"}
     environment.pop("SSLTRANSFER_WORKERS", None)
     subprocess.run([SNAKEMAKE, *words, "--quiet", "rules"], cwd=tmp_path, env=environment, check=True)

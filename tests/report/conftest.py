@@ -52,7 +52,8 @@ class Chain:
 
     def report(self, spec: Report | None = None, name: str = "report") -> Path:
         output = self.root / name / "index.html"
-        run(spec or Report(montage_clusters=3, montage_images=4), output=output, **self.inputs)
+        inputs: dict[str, Any] = {**self.inputs}
+        run(spec or Report(montage_clusters=3, montage_images=4), output=output, **inputs)
         return output
 
     def dataset(self, name: str, n: int = 20, classes: list[str] | None = None, **skipped: str) -> Index:
@@ -60,14 +61,14 @@ class Chain:
         folder.mkdir(parents=True)
         random = np.random.default_rng(len(self.indexes))
         names = [f"{i} {NASTY[i % len(NASTY)].replace('/', '_')}.png" for i in range(n)]
-        for path in names:
-            Image.fromarray(random.integers(0, 256, (32, 40, 3), np.uint8)).save(folder / path)
+        for image in names:
+            Image.fromarray(random.integers(0, 256, (32, 40, 3), np.uint8)).save(folder / image)
         index = Index(
             root=folder,
             paths=names,
             labels=np.arange(n, dtype=np.int32) % len(classes) if classes else np.full(n, -1, np.int32),
             classes=classes or [],
-            sizes=np.tile(np.int32([40, 32]), (n, 1)),
+            sizes=np.tile(np.array([40, 32], np.int32), (n, 1)),
             digests=[file_digest(folder / path) for path in names],
             skipped=skipped,
             spec={"format": "folder", "root": str(folder)},
@@ -168,7 +169,8 @@ class Chain:
 def fill(chain: Chain) -> Chain:
     """Two datasets, a teacher, a clustering, a student, baselines and evaluations; names with special characters."""
     torch.manual_seed(0)
-    train = chain.dataset("objects.v1+x", classes=NASTY, **{"bad<.jpg": "not an image: <garbage> & more"})
+    skipped: dict[str, Any] = {"bad<.jpg": "not an image: <garbage> & more"}
+    train = chain.dataset("objects.v1+x", classes=NASTY, **skipped)
     test = chain.dataset("scenes_b", n=12, classes=NASTY)
     chain.model("jigsaw++.a_b", "pretext", {"task": {"name": "jigsaw++"}, "data": "objects.v1+x"})
     chain.model("random-caffenet", "pretext", {"task": {"name": "random"}}, trained=False)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest, write_json
 from ssltransfer.artifacts.index import read_index
@@ -39,7 +39,7 @@ def test_labels_of_another_dataset_are_those_of_the_nearest_centroid(clustering,
     features, index = make_features(x, "other")
     manifest = clustering()
     found = labelled(manifest, features, index, tmp_path / "other.parquet")
-    distances, labels = cKDTree(np.load(manifest.parent / "centroids.npy")).query(x.astype(np.float64))
+    distances, labels = KDTree(np.load(manifest.parent / "centroids.npy")).query(x.astype(np.float64))
     assert (found.labels == labels).all()
     np.testing.assert_allclose(found.distances, distances**2, rtol=1e-5)
     assert found.k == 20
@@ -64,7 +64,7 @@ def test_features_are_normalized_as_for_the_clustering(clustering, make_features
     manifest = clustering(l2_normalize=True)
     found = labelled(manifest, features, index, tmp_path / "l.parquet")
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    distances, labels = cKDTree(np.load(manifest.parent / "centroids.npy")).query(unit)
+    distances, labels = KDTree(np.load(manifest.parent / "centroids.npy")).query(unit)
     assert (found.labels == labels).all()
     np.testing.assert_allclose(found.distances, distances**2, rtol=1e-4)
 

@@ -61,7 +61,8 @@ def test_first_frames_and_what_moves_in_them(videos: Path, tmp_path: Path):
         gray = list(map(algorithm.gray, frames))
         motions = [algorithm.motion_between(*pair, "dis") for pair in itertools.pairwise(gray)]
         cells = read_target(index, sample)
-        assert np.array_equal(cells, algorithm.label(gray[0], motions, SMALL)) and cells.shape == (12, 16)  # type: ignore[union-attr]
+        assert isinstance(cells, np.ndarray) and cells.shape == (12, 16)
+        assert np.array_equal(cells, algorithm.label(gray[0], motions, SMALL))
     some = index.subset(np.array([3, 0]))
     assert np.array_equal(read_target(some, 1), read_target(index, 0))  # type: ignore[arg-type]
     assert some.fingerprint != index.fingerprint
@@ -77,7 +78,12 @@ def test_clips_overlap_as_asked_and_motions_are_found_once(
 ):
     counted: list[int] = []
     real = motion.motion_between
-    monkeypatch.setattr(motion, "motion_between", lambda *given: counted.append(1) or real(*given))
+
+    def counting(*given: Any) -> Any:
+        counted.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(motion, "motion_between", counting)
     wide = {"foreground_range": (0.0, 1.0), "clip_length": 4}
     index = read_index(run(videos, tmp_path, SMALL.model_copy(update=wide | {"clip_stride": 3})))
     assert index.paths[:3] == [f"JPEGImages/480p/train-00000#{start}" for start in (0, 3, 6)]
@@ -86,7 +92,7 @@ def test_clips_overlap_as_asked_and_motions_are_found_once(
     other = read_index(run(videos, tmp_path / "b", SMALL.model_copy(update=wide | {"clip_stride": 6})))
     assert other.paths[:2] == [f"JPEGImages/480p/train-00000#{start}" for start in (0, 6)]
     assert len(counted) == 6 * N
-    both = [read_target(given, given.paths.index(other.paths[1])) for given in (index, other)]
+    both: list[Any] = [read_target(given, given.paths.index(other.paths[1])) for given in (index, other)]
     assert np.array_equal(*both)
 
 
@@ -128,7 +134,12 @@ def test_a_torn_shard_is_made_again_and_alone(videos: Path, tmp_path: Path, monk
         packed.check()
     labelled: list[Any] = []
     real = motion.label
-    monkeypatch.setattr(motion, "label", lambda *given: labelled.append(given) or real(*given))
+
+    def noting(*given: Any) -> Any:
+        labelled.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(motion, "label", noting)
     run(videos, tmp_path)
     assert made(tmp_path) == before and len(labelled) == 1
 

@@ -81,7 +81,8 @@ def test_label_rejects_a_model_that_was_not_clustered(tmp_path: Path, objects_pa
     chain.spec = chain.spec.model_copy(update={"layer": "conv3"})
     with pytest.raises(ArtifactError, match=r"manifest.json: features of another backbone than .*another layer"):
         chain.labels(objects_val_path, "x", model=chain.model)
-    for source in ({}, {"model": chain.model, "features": chain.model}):
+    sources: list[dict[str, Any]] = [{}, {"model": chain.model, "features": chain.model}]
+    for source in sources:
         with pytest.raises(ArtifactError, match=r"x.parquet: give either --features .* or --model"):
             chain.labels(objects_val_path, "x", **source)
     assert not (tmp_path / "x.parquet").exists()

@@ -55,7 +55,7 @@ class Small(Task):
         return {"loss": F.cross_entropy(self.logits(batch) + 0.1 * noise, batch.ids % 8)}
 
     def after_step(self, step: int) -> None:
-        self.steps += step  # type: ignore[operator]
+        self.get_buffer("steps").add_(step)
 
 
 def run(folder: Path, index: Index, schedule: Schedule, task: Small | None = None, **kw: Any) -> tuple[Small, Any]:

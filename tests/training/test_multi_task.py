@@ -173,8 +173,10 @@ def test_multi_task_resumes_with_the_same_bytes(
             nn.init.normal_(parameter)  # whatever stood there before
     assert run(tmp_path / "cut", resumed, synchronous=synchronous).curve == curve
     assert same(whole, resumed)
-    assert resumed[0].task.seen == whole[0].task.seen[-len(resumed[0].task.seen) :]
-    assert len(resumed[0].task.seen) < len(whole[0].task.seen)  # type: ignore[arg-type]
+    one, other = resumed[0].task, whole[0].task
+    assert isinstance(one, Modulo) and isinstance(other, Modulo)
+    assert one.seen == other.seen[-len(one.seen) :]
+    assert len(one.seen) < len(other.seen)
 
 
 def test_multi_task_does_not_depend_on_loader_workers(tmp_path: Path, objects: Index):

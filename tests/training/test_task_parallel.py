@@ -31,7 +31,7 @@ def folder(objects_path: Path, objects_val_path: Path, tmp_path_factory: pytest.
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
             environment = {**os.environ, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
             environment |= {name: str(value) for name, value in place.items()}
-            words = [sys.executable, SCRIPT, objects_path, objects_val_path, folder / str(world)]
+            words: list[str | Path] = [sys.executable, SCRIPT, objects_path, objects_val_path, folder / str(world)]
             running.append(subprocess.Popen(words, env=environment))
         assert [process.wait(500) for process in running] == [0] * world
     return folder

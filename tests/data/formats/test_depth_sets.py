@@ -41,7 +41,8 @@ def test_nyus_frames_survive(tmp_path: Path, split: str) -> None:
     assert index.paths == [f"rgb/{number:05d}.png" for number in SPLITS[split]]
     for sample, number in enumerate(SPLITS[split]):
         assert np.array_equal(read(index.path(sample)).permute(1, 2, 0).numpy(), images[number - 1])
-        assert np.array_equal(read_target(index, sample), depths[number - 1])
+        depth = read_target(index, sample)
+        assert isinstance(depth, np.ndarray) and np.array_equal(depth, depths[number - 1])
 
 
 def test_once_unpacked_the_archive_may_go_and_a_killed_export_begins_again(tmp_path: Path) -> None:
@@ -98,7 +99,8 @@ def test_fastdepths_frames_survive(tmp_path: Path) -> None:
     assert index.paths == [f"rgb/{name}.png" for name in sorted(frames)]
     for sample, name in enumerate(sorted(frames)):
         assert np.array_equal(read(index.path(sample)).numpy(), frames[name][0])
-        assert np.array_equal(read_target(index, sample), frames[name][1])
+        depth = read_target(index, sample)
+        assert isinstance(depth, np.ndarray) and np.array_equal(depth, frames[name][1])
     with pytest.raises(LayoutError, match=r"val: holds no .h5 files"):
         find(FastDepth(root=str(tmp_path), split="val"))
 
@@ -132,9 +134,9 @@ def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
     make_index(spec, output=tmp_path / "i.parquet", threads=1)
     index = read_index(tmp_path / "i.parquet")
     assert index.paths == ["0.jpg"]
-    depth = read_target(index, 0)
-    assert isinstance(depth, np.ndarray)
-    assert depth[0, :4].tolist() == pytest.approx([0, 0, 65.534, 2.5])
+    found = read_target(index, 0)
+    assert isinstance(found, np.ndarray)
+    assert found[0, :4].tolist() == pytest.approx([0, 0, 65.534, 2.5])
     assert {path: reason.split(" (")[0] for path, reason in index.skipped.items() if path != "gone.jpg"} == {
         "1.jpg": "depth map has no value anywhere",
         "2.jpg": "depth map has no value anywhere",

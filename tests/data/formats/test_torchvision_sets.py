@@ -6,6 +6,7 @@ import pickle
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -23,7 +24,7 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def cifar(root: Path, kind: type, monkeypatch: pytest.MonkeyPatch, n: int = 12) -> np.ndarray:
+def cifar(root: Path, kind: Any, monkeypatch: pytest.MonkeyPatch, n: int = 12) -> np.ndarray:
     """Batches of n images as pickles; the pixels of the test batch, (n, 32, 32, 3)."""
     folder = root / kind.base_folder
     folder.mkdir(parents=True)
@@ -45,7 +46,7 @@ def cifar(root: Path, kind: type, monkeypatch: pytest.MonkeyPatch, n: int = 12) 
     ("kind", "spec"), [(torchvision.datasets.CIFAR10, Cifar10), (torchvision.datasets.CIFAR100, Cifar100)]
 )
 def test_cifar_pixels_and_labels_survive(
-    tmp_path: Path, kind: type, spec: type, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: Any, spec: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = cifar(tmp_path, kind, monkeypatch)
     found = find(spec(root=str(tmp_path), split="test", download=False), workers=2)

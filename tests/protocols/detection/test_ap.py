@@ -70,7 +70,7 @@ def test_mean_ap_ignores_absent_classes() -> None:
     truth = [true((0, False, A), (1, True, B))]
     found_curves = curves([found((0, 0.9, A), (1, 0.9, B), (2, 0.9, FAR))], truth, 3)
     assert [curve is None for curve in found_curves] == [False, True, True]
-    assert mean_ap([curve and curve.area() for curve in found_curves]) == 1
+    assert mean_ap([None if curve is None else curve.area() for curve in found_curves]) == 1
 
 
 def test_curves_keep_order_of_equal_scores() -> None:

@@ -71,7 +71,7 @@ def test_fc_backbone_takes_model_weights() -> None:
     state = given.backbone.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in found.backbone.state_dict().items())
     assert torch.equal(found.fc6.weight, state["fc6.weight"]) and torch.equal(found.fc7.bias, state["fc7.bias"])
-    assert given.backbone.conv1.padding == (0, 0), "the model itself stays"
+    assert given.backbone.get_submodule("conv1").padding == (0, 0), "the model itself stays"
     fresh = body(CAFFE, True)
     assert not torch.equal(fresh.fc6.weight, state["fc6.weight"])
     assert torch.equal(fresh.backbone.state_dict()["conv5.weight"], state["conv5.weight"])
@@ -149,7 +149,8 @@ def test_res5_backbone_without_block4_gets_one_at_stride_16() -> None:
         settled = calibrate_bn(found, [x])
         assert settled == len(norms_of(found)) and torch.isfinite(found(x)).all()
     assert not torch.equal(
-        Res5Backbone(given, "align", 1).backbone.block4[0].shortcut.weight, found.backbone.block4[0].shortcut.weight
+        Res5Backbone(given, "align", 1).backbone.get_parameter("block4.0.shortcut.weight"),
+        found.backbone.get_parameter("block4.0.shortcut.weight"),
     )
 
 
@@ -164,7 +165,7 @@ def test_fc_backbone_fuses_norms_of_fc() -> None:
     found = FcBackbone(given, False, 0.5, "pool", 0).eval()
     x = torch.randn(2, 3, 224, 224, generator=generator)
     with torch.no_grad():
-        cells = given.backbone._feature_blocks[7](given.backbone(x, ["conv5"])["conv5"])  # type: ignore[index]
+        cells = given.backbone.get_submodule("_feature_blocks.7")(given.backbone(x, ["conv5"])["conv5"])
         torch.testing.assert_close(found.vectors(cells), given.backbone(x)["fc7"], rtol=1e-4, atol=1e-5)
 
 
@@ -229,7 +230,7 @@ def test_res5_backbone_initializes_missing_block4() -> None:
     given = model(RES)
     with torch.no_grad():
         for norm in norms_of(given.backbone):
-            norm.running_mean += 1  # type: ignore[operator]
+            norm.get_buffer("running_mean").add_(1)
         for norm in norms_of(given.backbone.get_submodule("layer4")):
             norm.running_mean.zero_()  # type: ignore[union-attr]
     found = Res5Backbone(given, "align", 0)

@@ -128,7 +128,7 @@ def test_detections_equal_torchvision_nms() -> None:
     where = boxes(200, 8)[:, None].expand(200, 5, 4) + torch.rand(200, 5, 4, generator=generator)
     scores = torch.rand(200, 6, generator=generator)
     found = detections(
-        scores, where, width=1e4, height=1e4, nms_thresh=0.3, score_thresh=0.4, detections_per_img=10_000
+        scores, where, width=10_000, height=10_000, nms_thresh=0.3, score_thresh=0.4, detections_per_img=10_000
     )
     flat, score = where.reshape(-1, 4), scores[:, 1:].reshape(-1)
     likely = (score >= 0.4).nonzero()[:, 0]

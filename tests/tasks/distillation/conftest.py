@@ -75,11 +75,8 @@ def make_given(teacher: Path, said: Path, objects_path: Path) -> InputsMaker:
     def make(
         method: dict[str, Any], backbone: AnyBackbone = SMALL, seed: int = 0, teacher: Path = standing, **schedule: Any
     ) -> StudentInputs:
-        return StudentInputs(
-            spec_of(method, backbone, seed, **schedule),
-            read_index(objects_path),
-            **({"features": said} if method.get("precompute_teacher") else {"teacher": teacher}),
-        )
+        source: dict[str, Any] = {"features": said} if method.get("precompute_teacher") else {"teacher": teacher}
+        return StudentInputs(spec_of(method, backbone, seed, **schedule), read_index(objects_path), **source)
 
     return make
 

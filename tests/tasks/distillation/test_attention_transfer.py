@@ -111,7 +111,7 @@ def test_attention_transfer_loss_is_task_loss_plus_transfer(make_given: InputsMa
     found = task(batch, batch.rng(7))
 
     options = given.spec.pretext.task  # type: ignore[union-attr]
-    alone = build_task(options, SMALL, 3).eval()
+    alone: Any = build_task(options, SMALL, 3).eval()
     own = alone(batch, batch.rng(7))
     assert found["task_loss"].item() == own["loss"].item() and found["accuracy"].item() == own["accuracy"].item()
 

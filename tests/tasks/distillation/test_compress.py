@@ -62,11 +62,10 @@ def test_compress_loss_matches_features_and_queue(make_given: InputsMaker) -> No
     task = CompressTask(given).eval()
     batch = batch_of(task, given)
     with torch.no_grad():
-        views = task.views(batch, batch.rng(0))
+        views, queue = task.views(batch, batch.rng(0)), task.get_buffer("teacher_queue")
         teacher, student = task.teacher_features(batch, views), task.head(task.student_features(views))
         cosine = [
-            F.cosine_similarity(x[:, None], F.normalize(task.teacher_queue)[None], dim=2)
-            * task.teacher_queue.norm(dim=1)  # type: ignore[operator]
+            F.cosine_similarity(x[:, None], F.normalize(queue)[None], dim=2) * queue.norm(dim=1)
             for x in (student, teacher)
         ]
         expected = plain(cosine[0].double(), cosine[1].double(), 0.04)
@@ -118,7 +117,7 @@ def test_compress_queue_is_a_ring_in_batch_order(make_given: InputsMaker) -> Non
     expected[:16], expected[16:32], expected[32:] = said[:16], said[16:32], said[32:40]
     expected[:8] = said[40:]
     assert torch.allclose(task.teacher_queue, expected, atol=1e-6)  # type: ignore[arg-type]
-    assert int(task.queue_ptr) == 8 and not torch.equal(start[0], start[1])
+    assert int(task.get_buffer("queue_ptr")) == 8 and not torch.equal(start[0], start[1])
 
 
 def test_momentum_encoder_follows_without_gradient(make_given: InputsMaker) -> None:
@@ -127,7 +126,8 @@ def test_momentum_encoder_follows_without_gradient(make_given: InputsMaker) -> N
     given = make_given({**TWO, "momentum": 0.9}, backbone=ResNet18(width_mult=0.125, img_size=64))
     task = CompressTask(given).train()
     assert task.momentum_encoder is not None
-    slow, fast = task.momentum_encoder["backbone"], task.backbone
+    slow: Any = task.momentum_encoder["backbone"]
+    fast: Any = task.backbone
     batch = batch_of(task, given)
     before = slow.conv1.weight.clone()
     mean = slow.bn1.running_mean.clone()
@@ -139,7 +139,8 @@ def test_momentum_encoder_follows_without_gradient(make_given: InputsMaker) -> N
         fast.conv1.weight.add_(1.0)
     task.after_step(0)
     assert torch.allclose(slow.conv1.weight, before + 0.1, atol=1e-6)
-    assert not task.eval().momentum_encoder["backbone"].bn1.training  # type: ignore[index]
+    task.eval()
+    assert not slow.bn1.training
 
 
 def test_compress_2q_projection_sets_student_queue_width(make_given: InputsMaker) -> None:

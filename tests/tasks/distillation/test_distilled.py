@@ -68,7 +68,7 @@ def test_precomputed_teacher_equals_online_teacher(name: str, make_given: Inputs
         given = make_given(
             {**METHODS[name], "precompute_teacher": cached, "augment": "none"}, ResNet18(width_mult=0.125, img_size=64)
         )
-        task = method_of(given).train()
+        task: Any = method_of(given).train()
         batch = next(load_batches(objects, task.transform, sequential_keys(range(16), 16), seed=0))
         torch.manual_seed(0)
         values.append(
@@ -87,7 +87,7 @@ def test_distillation_update_ignores_micro_batches(
     after = []
     for micro in (None, 8):
         given = make_given({**METHODS[name], "augment": "none"}, steps=3, micro_batch_size=micro, lr=0.001)
-        task = method_of(given)
+        task: Any = method_of(given)
         if name == "crd":
             task.constants.fill_(30.0)  # else estimated from the first pass
         fit(task, objects, given.spec.schedule, seed=0, folder=tmp_path / str(micro), devices=plan_devices(1))
@@ -108,7 +108,7 @@ def test_online_teacher_resizes_the_view(make_given: InputsMaker) -> None:
     given = make_given(
         {"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
     )
-    task = method_of(given).train()
+    task: Any = method_of(given).train()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
     views = task.views(batch, batch.rng(0))
     assert views.shape[-1] == 48 and task.teacher_features(batch, views).shape == (4, 64)

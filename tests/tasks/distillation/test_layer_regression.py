@@ -35,12 +35,13 @@ def test_layer_regression_maps_channels_and_sizes(make_given: InputsMaker) -> No
     method = {"name": "layer-regression", "layers": ["conv4"], "teacher_layers": ["block3"]}
     given = make_given(method)
     task = LayerRegressionTask(given).train()
-    assert task.heads[0].weight.shape[:2] == (32, 48)
+    assert task.heads.get_parameter("0.weight").shape[:2] == (32, 48)
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(4), 4), seed=0))
     found = task(batch, batch.rng(0))
     assert found["loss"].item() == pytest.approx(found["conv4_loss"].item())
     found["loss"].backward()
-    assert task.backbone.conv1.weight.grad.abs().max() > 0
+    gradient = task.backbone.get_parameter("conv1.weight").grad
+    assert gradient is not None and gradient.abs().max() > 0
 
 
 def test_match_spatial_size_averages_the_larger_map() -> None:

@@ -128,7 +128,7 @@ def test_student_killed_at_any_step_gives_the_same_bytes(objects_path: Path, lab
     whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
     subprocess.run(command(objects_path, labels_path, whole, steps), check=True, capture_output=True)
     environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "2"}
-    done = []
+    done: list[float] = []
     for kill in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, None):
         process = subprocess.Popen(
             command(objects_path, labels_path, broken, steps), env=environment, stdout=subprocess.PIPE, text=True

@@ -169,7 +169,7 @@ def test_colorization_chance_loss_is_the_best_constant(objects: Index):
     network.on_train_start(objects, CPU)
     (batch,) = load_batches(objects, network.transform, sequential_keys(range(48), 48), seed=0)
     last = network.head[-1]
-    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.get_parameter("weight"))
     code, colored = network.targets(rgb_to_lab(batch.images))
     optimizer = torch.optim.LBFGS([answer := torch.zeros(313, requires_grad=True)], max_iter=100)
 
@@ -185,7 +185,7 @@ def test_colorization_chance_loss_is_the_best_constant(objects: Index):
 
     optimizer.step(closure)
     assert network.chance_loss == pytest.approx(loss().item(), abs=0.02) and network.chance_loss <= loss().item() + 1e-5
-    last.bias.data.copy_(answer.detach())
+    last.get_parameter("bias").data.copy_(answer.detach())
     assert network(batch, batch.rng(0))["loss"].item() == pytest.approx(loss().item(), rel=1e-4)
     assert network.chance_loss < math.log(313) - 1
 

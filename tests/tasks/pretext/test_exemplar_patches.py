@@ -79,7 +79,7 @@ def test_views_match_scipy():
             at = [m[1, 0] * x + m[1, 1] * y + m[1, 2], m[0, 0] * x + m[0, 1] * y + m[0, 2]]
             for channel in range(3):
                 plain = source[row, channel].double().numpy()
-                expected = ndimage.map_coordinates(plain, at, order=1, mode="reflect")
+                expected = ndimage.map_coordinates(plain, at, order=1, mode="reflect")  # type: ignore[attr-defined]
                 assert np.abs(seen[row, view, channel].numpy() - expected).max() < 0.1
 
 

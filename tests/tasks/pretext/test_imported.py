@@ -21,6 +21,7 @@ import torch.nn.functional as F
 import torchvision
 import yaml
 from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import mobilenet_v2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, write_json
@@ -112,7 +113,7 @@ def torchvision_by_name() -> File:
 
 
 def timm_resnet() -> File:
-    network = shaken(timm.create_model("resnet18", num_classes=10)).eval()
+    network: Any = shaken(timm.create_model("resnet18", num_classes=10)).eval()
     content = {"epoch": 3, "arch": "resnet18", "args": argparse.Namespace(lr=0.1), "state_dict": network.state_dict()}
     backbone = {"name": "timm", "model": "resnet18", "img_size": 64}
     return File("timm", content, backbone, lambda x: network.forward_head(network.forward_features(x), pre_logits=True))
@@ -292,9 +293,9 @@ def sobel_layers() -> nn.Sequential:
     across = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
     with torch.no_grad():
         for layer in layers:
-            layer.bias.zero_()
-        layers[0].weight.fill_(1 / 3)
-        layers[1].weight.copy_(torch.stack([across, across.T])[:, None])
+            layer.get_parameter("bias").zero_()
+        layers.get_parameter("0.weight").fill_(1 / 3)
+        layers.get_parameter("1.weight").copy_(torch.stack([across, across.T])[:, None])
     return layers
 
 
@@ -356,7 +357,7 @@ def compress_resnet_projected() -> File:
 
 
 def compress_mobilenet() -> File:
-    network = shaken(torchvision.models.mobilenet_v2(width_mult=0.25)).eval()
+    network = shaken(mobilenet_v2(width_mult=0.25)).eval()
     tensors = under("features.", network.features.state_dict()) | linear("fc", 2048, 1280)
     network.classifier = nn.Identity()
     backbone = {"name": "mobilenet-v2", "width_mult": 0.25, "img_size": 64}
@@ -386,7 +387,7 @@ def rotnet() -> File:
         pool,
     ]
     blocks += [nn.Sequential(*conv(*shape, 3, padding=1)) for shape in ((24, 48), (48, 32), (32, 32))]
-    fc = [nn.Flatten()]
+    fc: list[nn.Module] = [nn.Flatten()]
     for inputs in (32 * 36, 512):
         fc += [nn.Linear(inputs, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU()]
     network = shaken(nn.Sequential(*blocks, pool, nn.Sequential(*fc))).eval()
@@ -423,7 +424,7 @@ def test_imported_file_gives_the_published_activations(
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     given = images / 255
     if made.task is None:
-        given = torchvision.transforms.functional.normalize(given, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        given = torchvision.transforms.functional.normalize(given, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     layer = model.backbone.layers[-1]
     with torch.no_grad():
         found, wanted = model.layers_of(images, [layer])[layer], made.network(given)
@@ -472,7 +473,7 @@ def test_imported_swiglu_dinov2_is_renamed() -> None:
     from ssltransfer.models.checkpoint_formats import renamed
 
     with torch.device("meta"):
-        theirs = timm.create_model("vit_giant_patch14_dinov2", num_classes=0)
+        theirs: Any = timm.create_model("vit_giant_patch14_dinov2", num_classes=0)
     content = {
         name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): value
         for name, value in theirs.state_dict().items()
@@ -592,7 +593,8 @@ def not_numbers() -> Names:
 
 
 def npz() -> bytes:
-    np.savez(file := io.BytesIO(), **{name: value.numpy() for name, value in network().items()})
+    tensors: dict[str, Any] = {name: value.numpy() for name, value in network().items()}
+    np.savez(file := io.BytesIO(), **tensors)
     return file.getvalue()
 
 

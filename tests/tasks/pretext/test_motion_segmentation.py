@@ -108,7 +108,7 @@ def test_motion_segmentation_starts_at_chance(backbone: BackboneOptions, clips: 
 
 def test_motion_segmentation_loss_is_binary_cross_entropy(clips: Index):
     task = MotionSegmentationTask(TINY, ResNet101V2(width_mult=0.125), 0).eval()
-    torch.nn.init.normal_(task.head[-1].weight, std=0.5)
+    torch.nn.init.normal_(task.head[-1].get_parameter("weight"), std=0.5)
     batch = batch_of(task, clips, 3)
     with torch.no_grad():
         values = task(batch, batch.rng(0))

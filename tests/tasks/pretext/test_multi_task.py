@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -205,7 +206,7 @@ def test_l1_layer_mix_gets_sparser_with_the_penalty(objects: Index):
         batch = Batch(torch.randint(256, (2, 3, 36, 36), dtype=torch.uint8), torch.arange(2), torch.zeros(2).long())
         for task in tasks_made:
             # Away from equal parts, where the penalty has no slope.
-            task.mix.v.data += 0.3 * torch.randn(23, generator=torch.Generator().manual_seed(1))
+            task.get_parameter("mix.v").data += 0.3 * torch.randn(23, generator=torch.Generator().manual_seed(1))
         for _ in range(12):
             for trainer in trainers:
                 train_step(trainer, batch)
@@ -223,7 +224,7 @@ def test_l1_layer_mix_gets_sparser_with_the_penalty(objects: Index):
 def test_l1_penalty_is_absent_in_validation(tmp_path: Path, objects: Index):
     tasks = {"a": {"task": ROTATION}, "b": {"task": ROTATION}}
     spec = spec_of(tasks, DEEP, {**RMSPROP, "steps": 2, "batch_size": 2}, l1_layer_mix=5.0)
-    made = together(spec, {"d": objects.subset(range(4)), "h": objects.subset(range(2))})
+    made = together(spec, {"d": objects.subset(np.arange(4)), "h": objects.subset(np.arange(2))})
     fitted = fit_multi_task(made.runs, 2, folder=tmp_path, devices=Devices(torch.device("cpu"), 0))
     last = fitted.curve[-1]
     assert last["b.l1"] == pytest.approx(23**0.5, rel=0.02) and last["b.loss"] > 20 > last["b.val_loss"]

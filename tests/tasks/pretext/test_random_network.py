@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_random_network_data_dependent_init_equalizes_layers(tmp_path: Path) -> 
 
 
 def test_random_network_baseline_is_added() -> None:
-    content = {
+    content: dict[str, Any] = {
         "datasets": {
             name: {"format": "voc", "root": "v", "split": name, "year": "2007"} for name in ("trainval", "test")
         },

@@ -68,7 +68,8 @@ def test_task_starts_at_the_chance_loss(name: str, objects: Index):
 
 @each
 def test_task_overfits_a_few_images(name: str, objects: Index):
-    task = build(name, **({"dropout": 0.0} if "jigsaw" in name else {}))
+    dry: dict[str, Any] = {"dropout": 0.0} if "jigsaw" in name else {}
+    task = build(name, **dry)
     schedule = Schedule(steps=25, batch_size=16, lr=0.003, optimizer="adam", weight_decay=0.0)
     trainer = Trainer(task, schedule, 0, CPU)
     batch = batch_of(task, objects, 16)
@@ -107,7 +108,7 @@ def test_task_loss_ignores_the_number_of_workers(name: str, objects: Index):
 def test_task_update_ignores_micro_batches(name: str, objects: Index):
     """Without dropout and batch normalization, accumulation over micro-batches changes nothing but rounding."""
     after = []
-    dry = {"dropout": 0.0} if "jigsaw" in name else {}
+    dry: dict[str, Any] = {"dropout": 0.0} if "jigsaw" in name else {}
     for micro_batch_size in (None, 4):
         task = build(name, **dry)
         schedule = Schedule(steps=1, batch_size=16, lr=0.1, micro_batch_size=micro_batch_size)
