@@ -48,7 +48,7 @@ def run(setting: Setting) -> Iterator[Figure]:
         _draw_store(setting.folder / f"{size}.zarr", size)
     yield from _growth(setting, "k-means in memory", n, cluster, lambda size: (4 * DIMS + 24) * size)
     yield from _growth(setting, "k-means from the disk", n, cluster_from_disk, lambda size: 24 * size)
-    yield from _growth(setting, "labelling", n, label, lambda size: 8 * size)
+    yield from _growth(setting, "labeling", n, label, lambda size: 8 * size)
 
 
 def _growth(

@@ -30,7 +30,7 @@ from toyworld import generate
 
 FOLDER = Path(__file__).parent / "images"
 IMAGES = 4
-SIDE, GAP, HEADER = 150, 6, 22  # pixels: the longer side of a image, between images, above a column
+SIDE, GAP, HEADER = 150, 6, 22  # pixels: the longer side of an image, between images, above a column
 WIDTH = 950  # pixels: of all columns, whose images are smaller where there are many
 BACKBONE = CaffeNet(width_mult=0.125)
 QUALITY = 72  # of WebP

@@ -188,7 +188,7 @@ def test_a_declared_control_is_not_made_twice() -> None:
     assert complete(content).rows["nn"] == ("jig", "cc", "random-caffenet", "mine")
 
 
-def test_voc_has_its_supervised_control_from_labelled_images() -> None:
+def test_voc_has_its_supervised_control_from_labeled_images() -> None:
     voc = {"protocol": "voc-classification", "models": ["cc"], "train": "voc-train", "test": "voc-test"}
     voc["baselines"] = ["random", "supervised"]
     rows = complete(changed("evaluations/voc", voc)).rows["voc"]

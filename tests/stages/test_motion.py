@@ -125,11 +125,11 @@ def test_a_torn_shard_is_made_again_and_alone(videos: Path, tmp_path: Path, monk
     torn.write_bytes(torn.read_bytes()[:-7])
     with pytest.raises(ArtifactError, match="missing or torn; run the stage that packs this dataset again"):
         packed.check()
-    labelled: list[Any] = []
+    labeled: list[Any] = []
     real = motion.label
-    monkeypatch.setattr(motion, "label", lambda *given: labelled.append(given) or real(*given))
+    monkeypatch.setattr(motion, "label", lambda *given: labeled.append(given) or real(*given))
     run(videos, tmp_path)
-    assert made(tmp_path) == before and len(labelled) == 1
+    assert made(tmp_path) == before and len(labeled) == 1
 
 
 def test_what_cannot_be_used_is_listed(videos: Path, tmp_path: Path):

@@ -63,7 +63,7 @@ def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
         ("synced", 1e-4),
         ("surveyed", 1e-4),  # colorization, which measures the training images first
         ("pairs", 1e-4),  # jigsaw++, whose occluders come from the neighbor in the batch
-        ("patches", 1e-3),  # several questions a image, and a normalized head
+        ("patches", 1e-3),  # several questions an image, and a normalized head
         ("views", 1e-3),  # exemplar, whose loss compares the images of a micro-batch: a share here
     ],
 )

@@ -104,7 +104,7 @@ def test_launched_job_prints_an_error_once(
 
 
 def test_launched_job_ends_when_one_process_fails(objects: Index, labels_path: Path, tmp_path: Path):
-    """A image that has vanished is met by one of them; the other only loses its peer."""
+    """An image that has vanished is met by one of them; the other only loses its peer."""
     import pyarrow.parquet
 
     from ssltransfer.config.formats import Synthetic

@@ -151,7 +151,7 @@ def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
 
 
 def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
-    """CostEstimate of a image in training: the student's own, and what is computed beside it."""
+    """CostEstimate of an image in training: the student's own, and what is computed beside it."""
     part = student.pretext
     if part is not None and teacher is not None:  # both see the task's inputs
         return TRAINING * task_flops(part) + task_flops(part.model_copy(update={"backbone": teacher}))
@@ -162,7 +162,7 @@ def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
 
 
 def _cache_gb(config: Config, name: str) -> float | None:
-    """Of a dataset's cache: from its index if it was made, else from the usual shape of a image."""
+    """Of a dataset's cache: from its index if it was made, else from the usual shape of an image."""
     options, n = config.datasets[name].cache, images(config, name)
     if options is None or n is None:
         return None

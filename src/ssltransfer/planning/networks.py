@@ -29,8 +29,8 @@ from ssltransfer.models.pooling import pooled_shape
 from ssltransfer.models.weights import GRID
 
 VOC_IMAGE = (375, 500)  # height and width of most of them
-ASPECT = 4 / 3  # long by short side of a image that nobody has seen yet
-USUAL_PROPOSALS = 2000  # a image, of selective search
+ASPECT = 4 / 3  # long by short side of an image that nobody has seen yet
+USUAL_PROPOSALS = 2000  # an image, of selective search
 
 
 def task_flops(pretext: Pretext) -> float:
@@ -62,7 +62,7 @@ def flops(backbone: BackboneOptions, include_top: bool = False) -> float:
 
 @lru_cache
 def protocol_flops(protocol: ProtocolOptions, backbone: BackboneOptions) -> tuple[float, float]:
-    """Forward cost of a image in an evaluation that trains and in its test, heads of its own left out.
+    """Forward cost of an image in an evaluation that trains and in its test, heads of its own left out.
 
     Detectors see whole images, at one of several sizes, and a number of regions of each.
     """
@@ -83,7 +83,7 @@ def protocol_flops(protocol: ProtocolOptions, backbone: BackboneOptions) -> tupl
 
 
 def _whole(backbone: BackboneOptions, short: int) -> float:
-    """On a image of this short side and a usual aspect."""
+    """On an image of this short side and a usual aspect."""
     return flops(backbone) * short**2 * ASPECT / backbone.img_size**2
 
 

@@ -36,7 +36,7 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
         threads: processes that decode (default: as many as there are processors).
 
     Raises:
-        ArtifactError: a image is not the one that was indexed, or the disk cannot hold them.
+        ArtifactError: an image is not the one that was indexed, or the disk cannot hold them.
     """
     threads = threads or len(os.sched_getaffinity(0))
     with WorkDir("cache", output, spec.canonical(), {"data": [data]}) as work:
@@ -86,7 +86,7 @@ class _ShardWriter:
 
 
 def cached_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes, int, int]:
-    """A image of the index as it is stored: bytes, width and height.
+    """An image of the index as it is stored: bytes, width and height.
 
     Raises:
         ArtifactError: it is gone, broken, or not the one that was indexed.

@@ -35,7 +35,7 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
     or damaged are made.
 
     Args:
-        spec: how clips are cut and labelled.
+        spec: how clips are cut and labeled.
         data: index of the videos.
         output: motion/{dataset}.parquet; clips that were left out are listed beside it.
         threads: processes (default: as many as there are processors).
@@ -62,7 +62,7 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips of a shard's videos; the shard holds a image and its map in turns.
+    """The clips of a shard's videos; the shard holds an image and its map in turns.
 
     Attributes:
         names: of the clips that are in: the video's path, # and the number of the first frame.

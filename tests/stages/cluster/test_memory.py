@@ -1,4 +1,4 @@
-"""A store four times larger than the budget is clustered and labelled within it."""
+"""A store four times larger than the budget is clustered and labeled within it."""
 
 import json
 import os

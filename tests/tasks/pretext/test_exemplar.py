@@ -96,7 +96,7 @@ def test_squared_distances_ignore_autocast():
 
 
 def test_exemplar_views_are_different_crops():
-    """A image whose pixels say where they lie: every view is a box of it, no two the same."""
+    """An image whose pixels say where they lie: every view is a box of it, no two the same."""
     down, across = torch.meshgrid(torch.arange(200), torch.arange(160), indexing="ij")
     image = torch.stack([down, across, torch.zeros_like(down)]).to(torch.uint8)
     made = task(num_views=8).transform

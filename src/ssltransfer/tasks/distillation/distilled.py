@@ -146,7 +146,7 @@ def spaced_ids(index: Index) -> list[int]:
 
 @dataclass(frozen=True)
 class WithFeatures(Transform):
-    """A view of a image, and the row of a feature store that belongs to it."""
+    """A view of an image, and the row of a feature store that belongs to it."""
 
     view: Transform
     store: FeatureStore

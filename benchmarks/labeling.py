@@ -45,7 +45,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
     same = (ours() == theirs()).mean()
     if same < 0.999:
-        raise RuntimeError(f"labelling: only {same:.1%} of the labels are faiss's.")
+        raise RuntimeError(f"labeling: only {same:.1%} of the labels are faiss's.")
     bare = product(n, dims, k, setting.device)
     samples = interleave({OURS: ours, FAISS: theirs, PRODUCT: bare}, setting.rounds)
     case = f"{n} x {dims} float32 to {k} centroids, {setting.threads} threads"
