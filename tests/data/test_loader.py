@@ -137,7 +137,7 @@ def test_load_batches_names_an_unreadable_image(objects: Index, tmp_path: Path, 
     with pytest.raises(ArtifactError) as caught:
         list(load_batches(index, ResizeCenterCrop(16, 16), sequential_keys([0], 1), seed=0, workers=workers))
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'x.jpg'}: was readable when the index was made and is not any more")
+    assert message.startswith(f"{tmp_path / 'x.jpg'}: was readable when the index was made and no longer is")
     assert "\n" not in message
 
 

@@ -114,7 +114,7 @@ def test_good_boxes_and_none_at_all(tmp_path: Path) -> None:
     ("kind", "pixels", "fault"),
     [
         ("masks", np.zeros((9, 20), np.uint8), "mask of 20 x 9 pixels, the image has 20 x 10"),
-        ("masks", np.full((10, 20), 21, np.uint8), "value 21, there are 20 classes"),
+        ("masks", np.full((10, 20), 21, np.uint8), "value 21; expected 0 to 20"),
         ("masks", np.full((10, 20), 255, np.uint8), "void everywhere"),
         ("masks", np.zeros((10, 20, 3), np.uint8), "mode RGB; a palette or gray image"),
         ("depth", np.zeros((10, 20), np.uint16), "no value anywhere"),

@@ -154,7 +154,7 @@ def test_impossible_occlusion_is_refused():
     tiles = torch.zeros(2, 9, 1, 1, 1)
     with pytest.raises(ValueError, match="cannot be occluded"):
         occlude(tiles, tiles, SampleRNG(0, 0, torch.arange(2)), counts=(0, 10))
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="same shape"):
         occlude(tiles, tiles[:1], SampleRNG(0, 0, torch.arange(2)))
 
 

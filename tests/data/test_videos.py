@@ -84,9 +84,9 @@ def faulty(kind: str, path: Path) -> Path:
     ("kind", "said"),
     [
         ("truncated", "truncated or damaged: .* of 12 frames can be decoded"),
-        ("headless", "no video that FFmpeg can open"),
+        ("headless", "not a video that FFmpeg can open"),
         ("empty", "empty file"),
-        ("text", "no video that FFmpeg can open"),
+        ("text", "not a video that FFmpeg can open"),
         ("broken", "frame4.png: "),
         ("size", "frame4.png: 128x32, the frames before have 128x96"),
     ],

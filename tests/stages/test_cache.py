@@ -160,8 +160,8 @@ def copied(index: Index, folder: Path) -> Path:
     ("fault", "said"),
     [
         ("another", "has changed since the index was made; run the index stage again."),
-        ("gone", "was readable when the index was made and is not any more (cannot be opened"),
-        ("broken", "was readable when the index was made and is not any more"),
+        ("gone", "was readable when the index was made and no longer is (cannot be opened"),
+        ("broken", "was readable when the index was made and no longer is"),
     ],
 )
 def test_images_that_are_not_the_indexed_ones_are_refused(

@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_listed(videos: Path, tmp_path: Path):
     index = read_index(run(tmp_path / "v.parquet", tmp_path / "m"))
     assert index.paths == ["good#0"]
     assert index.skipped == {
-        "broken.mp4": "no video that FFmpeg can open (truncated, damaged or of another kind)",
+        "broken.mp4": "not a video that FFmpeg can open (truncated, damaged or not a video)",
         "short": "has less than the 10 frames of a clip",
         "still#0": "less than 1% of it moves by itself",
     }

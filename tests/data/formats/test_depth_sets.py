@@ -138,7 +138,7 @@ def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
     assert {path: reason.split(" (")[0] for path, reason in index.skipped.items() if path != "gone.jpg"} == {
         "1.jpg": "depth map has no value anywhere",
         "2.jpg": "depth map has no value anywhere",
-        **dict.fromkeys(["3.jpg", "4.jpg", "5.jpg"], "depth map holds values that are not distances"),
+        **dict.fromkeys(["3.jpg", "4.jpg", "5.jpg"], "depth map contains values that are not distances"),
         "6.jpg": "depth map of 20 x 8 pixels, the image has 20 x 16",
         "7.jpg": "gone.png is missing",
     }

@@ -75,7 +75,7 @@ def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path: Path) -> None:
     assert reasons["cut"] == "mask is damaged (not a readable MATLAB file)"
     assert reasons["size"] == "mask of 12 x 16 pixels, the image has 16 x 12"
     assert reasons["field"] == "mask has no GTcls.Segmentation, where SBD keeps the class of each pixel"
-    assert reasons["value"] == "mask holds the value 21, there are 20 classes and 255 for void"
+    assert reasons["value"] == "mask contains the value 21; expected 0 to 20, or 255 for void"
     assert reasons["gone"] == "gone.mat is missing"
     assert set(reasons) == {"cut", "size", "field", "value", "gone", "neither"}
 
