@@ -135,15 +135,15 @@ def test_davis_has_masks_that_are_no_videos_and_lists(tmp_path: Path):
     assert len(find(Video(root=str(tmp_path), split="plain")).paths) == 2
     with pytest.raises(LayoutError, match=r"wrong.txt: 1 of its 1 clips are not below .* \(the first: cat\)"):
         find(Video(root=str(tmp_path), split="wrong"))
-    with pytest.raises(LayoutError, match=r"no such list \(there are: plain, val, wrong\)"):
+    with pytest.raises(LayoutError, match=r"no such list \(available: plain, val, wrong\)"):
         find(Video(root=str(tmp_path), split="train"))
 
 
 def test_a_folder_without_videos_is_one_sentence(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(LayoutError, match=r"no videos here: neither files \(\.avi, .*\) nor folders of frames\.$"):
+    with pytest.raises(LayoutError, match=r"no videos found: neither files \(\.avi, .*\) nor folders of frames\.$"):
         find(Video(root=str(tmp_path)))
-    with pytest.raises(LayoutError, match="there is no such folder"):
+    with pytest.raises(LayoutError, match="no such folder"):
         find(Video(root=str(tmp_path / "nowhere")))
 
 

@@ -143,7 +143,7 @@ def test_one_class_is_fine(root: Path, output: Path) -> None:
 
 
 def test_refusals_leave_no_result(root: Path, output: Path) -> None:
-    refused(Folder(root=str(root / "none")), output, LayoutError, "there is no such folder")
+    refused(Folder(root=str(root / "none")), output, LayoutError, "no such folder")
     bad(root / "c0" / "bad.jpg")
     refused(
         Folder(root=str(root), on_corrupt="error"),

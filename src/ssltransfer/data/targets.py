@@ -114,9 +114,7 @@ def _check_map(kind: TargetKind, found: np.ndarray, width: int, height: int, cla
     if kind == "masks":
         wrong = found[(found > classes) & (found != VOID)]
         if wrong.size:
-            raise CorruptTargetError(
-                f"mask contains the value {wrong[0]}; expected 0 to {classes}, or {VOID} for void"
-            )
+            raise CorruptTargetError(f"mask contains the value {wrong[0]}; expected 0 to {classes}, or {VOID} for void")
         if (found == VOID).all():
             raise CorruptTargetError("mask is void everywhere")
     elif not np.isfinite(found).all() or (found < 0).any():

@@ -63,7 +63,7 @@ def test_damaged_files_are_named_and_nothing_half_stays(tmp_path: Path) -> None:
     spec = NyuDepthV2(root=str(tmp_path), split="train")
     with pytest.raises(LayoutError, match="missing; `root` must hold"):
         find(spec)
-    with pytest.raises(LayoutError, match="there is no such folder"):
+    with pytest.raises(LayoutError, match="no such folder"):
         find(NyuDepthV2(root=str(tmp_path / "nowhere"), split="train"))
     nyu(tmp_path)
     whole = (tmp_path / "nyu_depth_v2_labeled.mat").read_bytes()
@@ -99,7 +99,7 @@ def test_fastdepths_frames_survive(tmp_path: Path) -> None:
     for sample, name in enumerate(sorted(frames)):
         assert np.array_equal(read(index.path(sample)).numpy(), frames[name][0])
         assert np.array_equal(read_target(index, sample), frames[name][1])
-    with pytest.raises(LayoutError, match=r"val: holds no .h5 files"):
+    with pytest.raises(LayoutError, match=r"val: contains no .h5 files"):
         find(FastDepth(root=str(tmp_path), split="val"))
 
 
@@ -146,7 +146,7 @@ def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
 
 
 def test_lists_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"train.txt: missing; there are: no lists"):
+    with pytest.raises(LayoutError, match=r"train.txt: missing; available: no lists"):
         find(Rgbd(root=str(tmp_path), split="train"))
     (tmp_path / "train.txt").write_text("1305031102.17 rgb/1.png 1305031102.16 depth/1.png\n")
     with pytest.raises(LayoutError, match=r"train.txt: line 1 is not an image and a depth map"):

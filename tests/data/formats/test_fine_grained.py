@@ -90,10 +90,10 @@ def test_halves_of_the_cars(tmp_path: Path, single: bool) -> None:
 
 
 def test_missing_and_damaged_lists_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"images\.txt: missing; `root` must be the folder CUB_200_2011"):
+    with pytest.raises(LayoutError, match=r"images\.txt: missing; `root` must be the folder CUB_200_2011, with"):
         find(Cub200(root=str(tmp_path), split="train"))
     (cub(tmp_path) / "image_class_labels.txt").write_text("1 1\n2 1\n3 2\n")
-    with pytest.raises(LayoutError, match="the lists do not fit together at '4'"):
+    with pytest.raises(LayoutError, match="the lists do not match at '4'"):
         find(Cub200(root=str(tmp_path), split="train"))
     with pytest.raises(LayoutError, match=r"cars_train_annos\.mat: missing"):
         find(Cars196(root=str(tmp_path), split="train"))

@@ -88,19 +88,19 @@ def test_home_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="there is no such folder; check root and split"):
+    with pytest.raises(LayoutError, match="no such folder; check root and split"):
         find(Folder(root=str(tmp_path / "none")))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LayoutError, match="no images here"):
+    with pytest.raises(LayoutError, match="no images found"):
         find(Folder(root=str(tmp_path / "empty")))
     image(tmp_path / "flat" / "1.jpg")
-    with pytest.raises(LayoutError, match="no class folders here; give labels: none"):
+    with pytest.raises(LayoutError, match="no class folders found; set labels: none"):
         find(Folder(root=str(tmp_path / "flat"), labels="folder"))
     image(tmp_path / "sets" / "train" / "a" / "1.jpg")
     (tmp_path / "sets" / "train" / "b").mkdir()
-    with pytest.raises(LayoutError, match="class folder 'b' holds no images; fill or remove it"):
+    with pytest.raises(LayoutError, match="class folder 'b' has no images; fill or remove it"):
         find(ImageFolder(root=str(tmp_path / "sets"), split="train"))
-    with pytest.raises(LayoutError, match="there is no split 'test'; there are: train"):
+    with pytest.raises(LayoutError, match="no split 'test'; available: train"):
         find(ImageFolder(root=str(tmp_path / "sets"), split="test"))
     with pytest.raises(LayoutError, match="its folders train are splits rather than classes; set split: train"):
         find(ImageFolder(root=str(tmp_path / "sets")))

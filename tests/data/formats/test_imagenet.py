@@ -97,13 +97,13 @@ def test_val_in_folders_is_numbered_by_train(tmp_path: Path) -> None:
 def test_sizes_are_remarked_upon_and_never_refused(tmp_path: Path) -> None:
     image(tmp_path / "train" / "n01" / "1.JPEG")
     found = find(ImageNet(root=str(tmp_path), split="train"))
-    assert found.notes == [f"{found.root}: 1 images are listed, the published number is 1281167."]
+    assert found.notes == [f"{found.root}: found 1 images; the published number is 1281167."]
     assert ImageNet(root="x", split="val").estimated_num_images == 50_000
     assert ImageNet(root="x", split="val", limit=100).estimated_num_images == 100
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="root must hold train/WNID or val"):
+    with pytest.raises(LayoutError, match="root must contain train/WNID or val"):
         find(ImageNet(root=str(tmp_path), split="val"))
     flat(tmp_path)
     with pytest.raises(LayoutError, match=r"put ILSVRC2012_devkit_t12.tar.gz here"):
@@ -114,7 +114,7 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(ImageNet(root=str(tmp_path), split="val"))
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("other"), io.BytesIO())
-    with pytest.raises(LayoutError, match=r"meta.mat is not in it"):
+    with pytest.raises(LayoutError, match=r"does not contain .*meta.mat"):
         find(ImageNet(root=str(tmp_path), split="val"))
     devkit(tmp_path)
     (tmp_path / "meta.mat").write_bytes(b"\0" * 200)
@@ -122,5 +122,5 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(ImageNet(root=str(tmp_path), split="val"))
     devkit(tmp_path)
     image(tmp_path / "val" / "ILSVRC2012_val_00000007.JPEG")
-    with pytest.raises(LayoutError, match=r"no line of .* is this image's; it has 6 lines"):
+    with pytest.raises(LayoutError, match=r"has no line for this image; it has 6 lines"):
         find(ImageNet(root=str(tmp_path), split="val"))

@@ -45,7 +45,7 @@ def test_places365_as_torchvision_reads_it(
 def test_places365_as_its_archive_unpacks(tmp_path: Path) -> None:
     lay_out(tmp_path, ("data_256",))
     assert find(Places365(root=str(tmp_path), split="train", download=False)).root == tmp_path / "data_256"
-    with pytest.raises(LayoutError, match="places365 is not here, or damaged; set download: true"):
+    with pytest.raises(LayoutError, match="places365 is missing or damaged; set download: true"):
         find(Places365(root=str(tmp_path), split="val", download=False))
 
 
@@ -96,10 +96,10 @@ def test_places205(tmp_path: Path, folder: str, lists: str) -> None:
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"train_places205.csv is not here; unpack the lists and images"):
+    with pytest.raises(LayoutError, match=r"train_places205.csv is missing; unpack the lists and images"):
         find(Places205(root=str(tmp_path), split="train"))
     (tmp_path / "train_places205.csv").write_text("a/abbey/1.jpg\n")
-    with pytest.raises(LayoutError, match="images256 is not here"):
+    with pytest.raises(LayoutError, match="images256 is missing"):
         find(Places205(root=str(tmp_path), split="train"))
     (tmp_path / "images256").mkdir()
     with pytest.raises(LayoutError, match="line 1 is not a path and a number"):

@@ -93,10 +93,10 @@ def test_a_part_of_the_images_keeps_its_own_masks(tmp_path: Path) -> None:
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="no img/ and cls/ here or in dataset/"):
+    with pytest.raises(LayoutError, match="no img/ and cls/ in it or in dataset/"):
         find(Sbd(root=str(tmp_path), split="train"))
     release(tmp_path, {"a": 1})
-    with pytest.raises(LayoutError, match=r"val\.txt: missing; there are: train\."):
+    with pytest.raises(LayoutError, match=r"val\.txt: missing; available: train\."):
         find(Sbd(root=str(tmp_path), split="val"))
 
 

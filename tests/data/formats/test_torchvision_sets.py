@@ -133,7 +133,7 @@ def test_flowers_are_used_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_missing_and_not_to_be_fetched(tmp_path: Path, spec: Cifar10) -> None:
     with pytest.raises(LayoutError) as refusal:
         find(spec.model_copy(update={"root": str(tmp_path)}))
-    assert f"{spec.format} is not here, or damaged; set download: true" in str(refusal.value)
+    assert f"{spec.format} is missing or damaged; set download: true" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

@@ -53,7 +53,7 @@ def test_presence_counts_difficult_apart(tmp_path: Path) -> None:
     assert found.multi_label is not None
     said = [{CLASSES[c]: int(row[c]) for c in np.flatnonzero(row >= 0)} for row in found.multi_label]
     assert said == [{"cat": 1, "dog": 0}, {}, {"dog": 0, "person": 1}]
-    assert found.notes == [f"{found.root}: 3 images are listed, the published number is 5011."]
+    assert found.notes == [f"{found.root}: found 3 images; the published number is 5011."]
 
 
 def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_published_sizes() -> None:
 
 
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="no VOC2012/ImageSets/Main here or in VOCdevkit"):
+    with pytest.raises(LayoutError, match="no VOC2012/ImageSets/Main in it or in VOCdevkit"):
         find(Voc(root=str(tmp_path), year="2012", split="trainval"))
     home = devkit(tmp_path)
-    with pytest.raises(LayoutError, match=r"there are: trainval; the test split comes in an archive of its own"):
+    with pytest.raises(LayoutError, match=r"available: trainval; the test split is in a separate archive"):
         find(Voc(root=str(tmp_path), split="test"))
     lists = home / "ImageSets" / "Main"
     (lists / "cat_trainval.txt").write_text("000001 yes\n")
