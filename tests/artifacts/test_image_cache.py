@@ -54,11 +54,11 @@ def test_a_faulty_shard_is_found_before_its_pixels_are_used(packed: ImageCache, 
     else:
         path.write_bytes(shard_file(packed.folder, 1).read_bytes())
     if fault in ("torn", "gone"):
-        with pytest.raises(ArtifactError, match=r"00000\.shard: missing or torn; run the stage that packs"):
+        with pytest.raises(ArtifactError, match=r"00000\.shard: missing or truncated; run the stage that packs"):
             packed.check()
     else:
         packed.check()  # of its full length
-        with pytest.raises(ArtifactError, match=r"00000\.shard: torn, damaged or of other images; run the stage"):
+        with pytest.raises(ArtifactError, match=r"00000\.shard: truncated, damaged or of other images; run the stage"):
             packed.read(0)
     assert read_shard(packed.folder, 0, len(IMAGES)) is None
     assert read_shard(packed.folder, 1, len(IMAGES)) is not None

@@ -47,7 +47,7 @@ def test_what_is_no_number_is_refused(tmp_path: Path, value: float, where: str) 
         "details": replace(METRICS, details={"per class": {"cat": [1.0, value]}}),
         "chance": replace(METRICS, chance=value),
     }[where]
-    with pytest.raises(ArtifactError, match=r"not finite.*cc-jigsawpp went wrong"):
+    with pytest.raises(ArtifactError, match=r"not finite.*cc-jigsawpp failed"):
         write_metrics(tmp_path / "a.json", wrong)
     assert not list(tmp_path.iterdir())
 

@@ -123,7 +123,7 @@ def test_a_torn_shard_is_made_again_and_alone(videos: Path, tmp_path: Path, monk
     assert packed is not None
     torn = shard_file(packed.folder, 1)
     torn.write_bytes(torn.read_bytes()[:-7])
-    with pytest.raises(ArtifactError, match="missing or torn; run the stage that packs this dataset again"):
+    with pytest.raises(ArtifactError, match="missing or truncated; run the stage that packs this dataset again"):
         packed.check()
     labeled: list[Any] = []
     real = motion.label

@@ -36,7 +36,7 @@ def test_every_file_is_found_or_left_out_with_a_reason(tmp_path: Path) -> None:
     assert found.paths == ["a/1.jpg", "a/2.PNG", "b/3.gif"]
     assert found.labels == [0, 0, 1]
     assert found.skipped == {
-        "top.jpg": "beside the class folders",
+        "top.jpg": "outside the class folders",
         "b/.hidden.jpg": "hidden file",
         ".git/": "hidden folder",
         "b/notes.txt": "not an image's file name",

@@ -63,7 +63,7 @@ def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
     assert listed.multi_label is not None
     assert boxed.multi_label is not None
     assert np.array_equal(listed.multi_label, boxed.multi_label)
-    assert "classes are read from Annotations" in boxed.notes[0]
+    assert "reading classes from Annotations" in boxed.notes[0]
 
 
 def test_published_sizes() -> None:

@@ -81,7 +81,7 @@ def test_what_cannot_be_clustered_is_refused_and_leaves_no_result(make_features,
 
 
 def test_a_missing_store_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match="missing; run the stage that makes it"):
+    with pytest.raises(ArtifactError, match="missing; run the stage that writes it"):
         cluster.run(spec(), features=tmp_path / "none.json", output=tmp_path / "manifest.json")
 
 
