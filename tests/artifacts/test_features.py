@@ -198,7 +198,7 @@ def test_no_store_is_one_sentence(tmp_path: Path, content: str | None) -> None:
 def test_a_store_of_another_shape_is_refused(tmp_path: Path) -> None:
     filled(tmp_path / "s", [])
     for shape, dtype in (((N, DIMS + 1), "float32"), ((N + 1, DIMS), "float32"), ((N, DIMS), "float16")):
-        with pytest.raises(ArtifactError, match=r"holds \(10, 8\) float32, not"):
+        with pytest.raises(ArtifactError, match=r"contains \(10, 8\) float32, not"):
             FeatureStore.create(tmp_path / "s", *shape, dtype)
 
 

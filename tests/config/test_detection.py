@@ -50,7 +50,7 @@ def test_detectors_want_boxes() -> None:
 
 def test_background_ends_where_the_foreground_begins() -> None:
     for background in ((0.5, 0.1), (0.1, 0.7)):
-        with pytest.raises(ValidationError, match=r"must rise and end at 0\.5"):
+        with pytest.raises(ValidationError, match=r"must be ascending and end at 0\.5"):
             FastRcnn(bg_iou_range=background)
     assert FasterRcnn().bg_iou_range == (0, 0.5)
 

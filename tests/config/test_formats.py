@@ -22,7 +22,7 @@ def test_a_default_written_out_is_the_same_cache():
 
 
 def test_raw_pixels_have_no_quality():
-    with pytest.raises(ValidationError, match="raw pixels have no quality; leave `quality` out"):
+    with pytest.raises(ValidationError, match="raw pixels have no quality; remove `quality`"):
         CacheOptions(format="raw", quality=90)
 
 

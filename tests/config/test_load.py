@@ -56,7 +56,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("dataset", {}, "unknown key 'dataset'; did you mean 'datasets'?"),
         ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
         ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
-        ("students/cc/method", "supervisd", "there is no 'supervisd'; did you mean 'supervised'?"),
+        ("students/cc/method", "supervisd", "unknown name 'supervisd'; did you mean 'supervised'?"),
         ("students/cc/backbone", {"name": "caffenet", "width": 2}, "did you mean 'width_mult'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: set `schedule`"),
@@ -82,19 +82,19 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ),
         ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
         ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
-        ("pretexts/jig/val", "b", "are the same images"),
+        ("pretexts/jig/val", "b", "have the same images"),
         ("features/jig-conv4/layer", "conv6", "has no layer 'conv6'"),
         ("features/jig-conv4/layer", "fc7", "(caffenet) has no layer 'fc7'"),
         ("clusters/jig-k/k", "many", "valid integer"),
         ("clusters/jig-k/k", 1, "greater than or equal to 2"),
         ("clusters/jig-k/k", None, "clusters.jig-k.k: required key is missing"),
-        ("evaluations/nn/test", "a-train", "train and test are the same images"),
+        ("evaluations/nn/test", "a-train", "train and test have the same images"),
         ("evaluations/nn/train", "b", "which dataset 'b' does not have"),
         ("evaluations/nn/models", ["cd"], "no model is called 'cd'; did you mean 'cc'?"),
         ("datasets/a b", {"format": "folder", "root": "x"}, "datasets.a b"),
         ("datasets/x;y", {"format": "folder", "root": "x"}, "datasets.x;y"),
-        ("datasets/b/format", "foldr", "there is no 'foldr'; did you mean 'folder'?"),
-        ("pretexts/cc", {"task": "random", "backbone": "caffenet"}, "both a pretext and a student"),
+        ("datasets/b/format", "foldr", "unknown name 'foldr'; did you mean 'folder'?"),
+        ("pretexts/cc", {"task": "random", "backbone": "caffenet"}, "the name of both a pretext and a student"),
         ("report", {"tables": [{"title": "t", "columns": ["nm"]}]}, "no evaluation is called 'nm'"),
         ("report", {"tables": [{"title": "t", "columns": ["nn"], "rows": ["jgi"]}]}, "'jgi'; did you mean 'jig'?"),
         (
@@ -352,7 +352,7 @@ def test_videos_make_motion_segmentation_possible() -> None:
     assert config.datasets["films"].motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'  # type: ignore[union-attr]
     moves["val"] = "again"
     content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"clip_stride": 5}}
-    with pytest.raises(ConfigError, match="data and val are the same images"):
+    with pytest.raises(ConfigError, match="data and val have the same images"):
         complete(content)
     content["datasets"]["again"] |= {"split": "val"}
     complete(content)

@@ -111,7 +111,7 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path, objects_path
     backbone = build_backbone(SMALL, include_top=False)
     backbone.get_parameter("conv4.weight").data *= 1e5
     model, output = model_of(tmp_path / "m", backbone), tmp_path / "f" / "manifest.json"
-    with pytest.raises(ArtifactError, match=r"conv4 gives values up to \d+, which float16 cannot hold; set precision"):
+    with pytest.raises(ArtifactError, match=r"conv4 gives values up to \d+, which exceed float16; set precision"):
         features.run(spec_of(), model=model, data=objects_path, output=output, threads=1)
     assert not output.exists()
     features.run(spec_of(precision="float32"), model=model, data=objects_path, output=output, threads=1)

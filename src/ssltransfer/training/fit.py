@@ -206,7 +206,7 @@ def resume_text(start: int) -> str:
 
 
 def not_finite(trainer: Trainer, batch: Batch | None, step: int, n: int, folder: Path, name: str = "") -> TrainingError:
-    """The error for a loss that is not finite. Saves the batch beside the checkpoint.
+    """The error for a loss that is not finite. Saves the batch next to the checkpoint.
 
     Args:
         batch: of this process, if it took part in the step.

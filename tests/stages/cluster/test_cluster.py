@@ -88,7 +88,7 @@ def test_a_missing_store_is_refused(tmp_path):
 def test_faiss_refuses_what_does_not_fit(make_features, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLTRANSFER_MEMORY_MB", "160")
     features, _ = make_features(np.zeros((45_000, 1000), np.float16))
-    with pytest.raises(ArtifactError, match=r"needs all points in memory as float32, 171 MB, and the budget is 160"):
+    with pytest.raises(ArtifactError, match=r"needs all points in memory as float32, 171 MB, but the budget is 160"):
         cluster.run(
             spec(backend="faiss", init="random"), features=features, output=tmp_path / "manifest.json", threads=1
         )

@@ -180,9 +180,9 @@ def test_motion_segmentation_trains_a_shared_backbone():
 
 def test_motion_segmentation_refuses_errors(objects: Index):
     task = MotionSegmentationTask(TINY, SMALL, 0)
-    with pytest.raises(ArtifactError, match="nobody looked for what moves in it; give a dataset of format video"):
+    with pytest.raises(ArtifactError, match="has no motion masks; name a dataset of format video"):
         batch_of(task, objects)
-    with pytest.raises(LayerError, match="Images of 32 x 32 pixels vanish on the way through caffenet"):
+    with pytest.raises(LayerError, match="Images of 32 x 32 pixels are too small for caffenet"):
         MotionSegmentationTask(
             MotionSegmentation(input=(32, 32), hidden_dim=8), CaffeNet(width_mult=0.125, stem_stride=8), 0
         )

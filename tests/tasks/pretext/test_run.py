@@ -127,5 +127,5 @@ def test_sample_descriptors_spreads_over_images(objects: Index):
 
 
 def test_hog_refuses_more_words_than_descriptors(tmp_path: Path, objects_path: Path):
-    with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images cannot make 16 words"):
+    with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images are too few for 16 words"):
         pretext.run(hog_spec(num_descriptors=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)
