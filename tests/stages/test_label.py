@@ -34,7 +34,7 @@ def labeled(manifest, features, index, output):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_labels_of_another_dataset_are_those_of_the_nearest_centroid(clustering, make_features, tmp_path, dtype):
+def test_label_other_dataset_by_nearest_centroid(clustering, make_features, tmp_path, dtype):
     x = np.random.default_rng(1).normal(size=(3000, 6)).astype(dtype)
     features, index = make_features(x, "other")
     manifest = clustering()
@@ -49,7 +49,7 @@ def test_labels_of_another_dataset_are_those_of_the_nearest_centroid(clustering,
     found.check(read_index(index), tmp_path)
 
 
-def test_labels_of_the_clustered_set_have_its_sizes(clustering, make_features, tmp_path):
+def test_label_clustered_dataset_matches_sizes(clustering, make_features, tmp_path):
     manifest = clustering()
     folder = tmp_path / "features" / "f" / "clustered" / "manifest.json"
     found = labeled(manifest, folder, tmp_path / "index" / "clustered.parquet", tmp_path / "l.parquet")
@@ -58,7 +58,7 @@ def test_labels_of_the_clustered_set_have_its_sizes(clustering, make_features, t
     assert found.distances.sum(dtype=np.float64) == pytest.approx(content["objective"], rel=1e-9)
 
 
-def test_features_are_normalized_as_for_the_clustering(clustering, make_features, tmp_path):
+def test_label_normalizes_as_clustering(clustering, make_features, tmp_path):
     x = np.random.default_rng(2).normal(size=(300, 6)).astype(np.float32) * 50
     features, index = make_features(x, "other")
     manifest = clustering(l2_normalize=True)
@@ -69,7 +69,7 @@ def test_features_are_normalized_as_for_the_clustering(clustering, make_features
     np.testing.assert_allclose(found.distances, distances**2, rtol=1e-4)
 
 
-def test_ties_go_to_the_lowest_cluster(clustering, make_features, tmp_path):
+def test_label_ties_go_to_lowest_cluster(clustering, make_features, tmp_path):
     manifest = clustering()
     file = manifest.parent / "centroids.npy"
     centroids = np.zeros((20, 6), np.float32)
@@ -84,7 +84,7 @@ def test_ties_go_to_the_lowest_cluster(clustering, make_features, tmp_path):
     assert found.distances.tolist() == [1, 0, 1]
 
 
-def test_equal_runs_give_equal_bytes(clustering, make_features, tmp_path):
+def test_label_is_deterministic(clustering, make_features, tmp_path):
     features, index = make_features(np.random.default_rng(3).normal(size=(800, 6)).astype(np.float16), "other")
     manifest = clustering()
     for name in "ab":
@@ -101,7 +101,7 @@ def test_equal_runs_give_equal_bytes(clustering, make_features, tmp_path):
         ({"spec": {"model": "m", "layer": "conv4", "pool": {"avg": 2}}}, "another pool"),
     ],
 )
-def test_features_of_another_backbone_are_refused(clustering, make_features, tmp_path, changed, said):
+def test_label_refuses_features_of_another_backbone(clustering, make_features, tmp_path, changed, said):
     features, index = make_features(np.ones((9, 6), np.float32), "other", **changed)
     output = tmp_path / "l.parquet"
     with pytest.raises(ArtifactError, match=rf"features of another backbone .*\({said}\)"):
@@ -109,7 +109,7 @@ def test_features_of_another_backbone_are_refused(clustering, make_features, tmp
     assert not output.exists()
 
 
-def test_bad_input_is_refused(clustering, make_features, tmp_path):
+def test_label_refuses_bad_input(clustering, make_features, tmp_path):
     manifest, output = clustering(), tmp_path / "l.parquet"
     x = np.ones((9, 6), np.float32)
     features, index = make_features(x, "other")

@@ -34,7 +34,7 @@ def nyu(root: Path, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_nyus_frames_survive(tmp_path: Path, split: str) -> None:
+def test_nyu_frames_are_preserved(tmp_path: Path, split: str) -> None:
     images, depths = nyu(tmp_path)
     make_index(NyuDepthV2(root=str(tmp_path), split=split), output=tmp_path / "i.parquet", threads=1)  # type: ignore[arg-type]
     index = read_index(tmp_path / "i.parquet")
@@ -44,7 +44,7 @@ def test_nyus_frames_survive(tmp_path: Path, split: str) -> None:
         assert np.array_equal(read_target(index, sample), depths[number - 1])
 
 
-def test_once_unpacked_the_archive_may_go_and_a_killed_export_begins_again(tmp_path: Path) -> None:
+def test_nyu_export_needs_no_archive_and_restarts_when_killed(tmp_path: Path) -> None:
     nyu(tmp_path)
     leftover = tmp_path / "nyu-depth-v2-png" / ".train.partial" / "rgb" / "99999.png"
     leftover.parent.mkdir(parents=True)
@@ -59,7 +59,7 @@ def test_once_unpacked_the_archive_may_go_and_a_killed_export_begins_again(tmp_p
         find(NyuDepthV2(root=str(tmp_path), split="test"))
 
 
-def test_damaged_files_are_named_and_nothing_half_stays(tmp_path: Path) -> None:
+def test_nyu_reports_damaged_files_without_partial_output(tmp_path: Path) -> None:
     spec = NyuDepthV2(root=str(tmp_path), split="train")
     with pytest.raises(LayoutError, match="missing; `root` must hold"):
         find(spec)
@@ -84,7 +84,7 @@ def test_damaged_files_are_named_and_nothing_half_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "nyu-depth-v2-png" / "train").exists()
 
 
-def test_fastdepths_frames_survive(tmp_path: Path) -> None:
+def test_fastdepth_frames_are_preserved(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     frames = {}
     for name in ("a_room/00002", "a_room/00001", "b.room/1"):
@@ -103,7 +103,7 @@ def test_fastdepths_frames_survive(tmp_path: Path) -> None:
         find(FastDepth(root=str(tmp_path), split="val"))
 
 
-def test_a_list_of_pairs_is_the_set_that_it_names(tmp_path: Path) -> None:
+def test_rgbd_list_gives_listed_pairs(tmp_path: Path) -> None:
     generate("rgbd", tmp_path / "rgbd-48px-seed0-n3", split="train", num_images=3, size=48)
     listed = find(Rgbd(root=str(tmp_path / "rgbd-48px-seed0-n3"), split="train"))
     world = find(Synthetic(root=str(tmp_path), subset="rgbd", split="train", num_images=3, size=48, targets="depth"))
@@ -112,7 +112,7 @@ def test_a_list_of_pairs_is_the_set_that_it_names(tmp_path: Path) -> None:
     assert [listed.root / path for path in listed.targets] == [world.root / path for path in world.targets]
 
 
-def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
+def test_index_skips_invalid_depth_maps(tmp_path: Path) -> None:
     fine = np.full((16, 20), 2500, np.uint16)
     fine[0, :3] = 0, 65535, 65534
     Image.fromarray(fine).save(tmp_path / "fine.png")
@@ -145,7 +145,7 @@ def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
     assert "gone.jpg" in index.skipped
 
 
-def test_lists_that_are_none(tmp_path: Path) -> None:
+def test_rgbd_list_refuses_invalid_lists(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"train.txt: missing; available: no lists"):
         find(Rgbd(root=str(tmp_path), split="train"))
     (tmp_path / "train.txt").write_text("1305031102.17 rgb/1.png 1305031102.16 depth/1.png\n")
@@ -153,7 +153,7 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
         find(Rgbd(root=str(tmp_path), split="train"))
 
 
-def test_published_sizes() -> None:
+def test_depth_sets_have_published_sizes() -> None:
     assert (
         NyuDepthV2(root="x", split="train").estimated_num_images == 795
         and NyuDepthV2(root="x", split="test").estimated_num_images == 654
@@ -167,7 +167,7 @@ def test_published_sizes() -> None:
 
 
 @pytest.mark.real
-def test_real_frames_in_every_layout(real_data: Path, kitchen: Path, tmp_path: Path) -> None:
+def test_depth_sets_read_real_frames(real_data: Path, kitchen: Path, tmp_path: Path) -> None:
     layout = real_data / "rgbd" / "nyu_layout"
     for split, n in (("train", 44), ("test", 12)):
         make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)

@@ -40,14 +40,14 @@ def devkit(root: Path, *, lists: bool = True, boxes: bool = True) -> Path:
 
 
 @pytest.mark.parametrize("spelling", [".", "VOCdevkit", "VOCdevkit/VOC2007"])
-def test_spellings_of_the_root(tmp_path: Path, spelling: str) -> None:
+def test_voc_accepts_root_variants(tmp_path: Path, spelling: str) -> None:
     home = devkit(tmp_path)
     found = find(Voc(root=str(tmp_path / spelling), split="trainval"))
     assert [found.root / path for path in found.paths] == [home / "JPEGImages" / f"{name}.jpg" for name in OBJECTS]
     assert all((found.root / path).is_file() for path in found.paths)
 
 
-def test_presence_counts_difficult_apart(tmp_path: Path) -> None:
+def test_voc_presence_marks_difficult(tmp_path: Path) -> None:
     devkit(tmp_path)
     found = find(Voc(root=str(tmp_path), split="trainval"))
     assert found.multi_label is not None
@@ -56,7 +56,7 @@ def test_presence_counts_difficult_apart(tmp_path: Path) -> None:
     assert found.notes == [f"{found.root}: found 3 images; the published number is 5011."]
 
 
-def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
+def test_voc_presence_from_boxes_equals_lists(tmp_path: Path) -> None:
     devkit(tmp_path / "a")
     devkit(tmp_path / "b", lists=False)
     listed, boxed = (find(Voc(root=str(tmp_path / name), split="trainval")) for name in "ab")
@@ -66,13 +66,13 @@ def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
     assert "reading classes from Annotations" in boxed.notes[0]
 
 
-def test_published_sizes() -> None:
+def test_voc_has_published_sizes() -> None:
     assert Voc(root="x", split="test").estimated_num_images == 4_952
     assert Voc(root="x", year="2012", split="trainval").estimated_num_images == 11_540
     assert Voc(root="x", split="mine").estimated_num_images is None
 
 
-def test_refusals_are_one_sentence(tmp_path: Path) -> None:
+def test_voc_reports_layout_errors(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="no VOC2012/ImageSets/Main in it or in VOCdevkit"):
         find(Voc(root=str(tmp_path), year="2012", split="trainval"))
     home = devkit(tmp_path)
@@ -95,7 +95,7 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(Voc(root=str(tmp_path), split="trainval"))
 
 
-def test_palette_has_the_colors_of_the_development_kit():
+def test_palette_equals_devkit():
     # Background, aeroplane, bicycle, bird, tvmonitor and the border.
     assert palette()[[0, 1, 2, 3, 20, 255]].tolist() == [
         [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 64, 128], [224, 224, 192],

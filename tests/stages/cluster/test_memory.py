@@ -14,7 +14,7 @@ DRIVER = Path(__file__).with_name("memory_driver.py")
 BUDGET_MB = 96
 
 
-def test_four_times_the_budget(make_features, tmp_path, monkeypatch):
+def test_cluster_and_label_stay_within_memory_budget(make_features, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "CHUNK_BYTES", 6 << 20)
     rng = np.random.default_rng(0)
     part = rng.normal(size=(4096, 1024)).astype(np.float32)

@@ -19,7 +19,7 @@ class FolderDataset(Dataset):
 
     @property
     def published(self) -> int | None:
-        """`expected`."""
+        """`num_images_hint`."""
         return self.num_images_hint
 
 
