@@ -273,7 +273,7 @@ def test_include_and_exclude_lists(root: Path, output: Path, tmp_path: Path) -> 
         with pytest.raises(LayoutError, match=r"1 of its 1 images are not in .* \(the first: nobody.png\)"):
             stage.run(spec, output=output)
     missing = Folder(root=str(root), include=str(tmp_path / "none.txt"))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(ConfigError, match="no such file"):
         stage.run(missing, output=output)
 
 

@@ -102,7 +102,7 @@ def test_ddp_rejects_a_batch_that_does_not_divide(folder: Path):
     alone, both = results(folder, "odd")
     assert alone["said"] == ""
     for result in both.values():
-        assert result["said"].startswith("A batch of 10 images cannot be shared by 2 devices")
+        assert result["said"].startswith("A batch of 10 images cannot be divided among 2 devices")
         assert result["seen"] == []
 
 

@@ -24,7 +24,7 @@ class Manifest(BaseModel, Generic[S]):
         specs: stage -> class of its spec.
         path: of the file.
         stage: the stage that wrote it.
-        spec: what the stage was asked to make.
+        spec: of the stage.
         inputs: role -> digests of the input files.
         work: key of the work directory.
     """

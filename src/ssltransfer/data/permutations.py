@@ -1,6 +1,6 @@
 """The sets of tile orders that jigsaw puzzles are drawn from (protocols.md 1.1 and 1.2).
 
-A permutation `p` of `cells` tiles says which tile each slot shows: slot i shows tile p[i]. In memory
+A permutation `p` of `cells` tiles maps slots to tiles: slot i shows tile p[i]. In memory
 permutations are uint8 (n, cells), counted from 0. The distance of two is Hamming's: the number of slots in
 which they differ.
 """
@@ -88,7 +88,7 @@ def min_distance_set(
 
     All permutations except the identity are scanned in random order; one is accepted if it differs in at
     least `min_distance` slots from each accepted one. With 2 occluded tiles, permutations that differ in 2
-    slots could not be told apart, hence 3 (Noroozi et al. 2018, section 4; protocols.md 1.2).
+    slots would be indistinguishable, hence 3 (Noroozi et al. 2018, section 4; protocols.md 1.2).
 
     Args:
         n: how many.

@@ -32,7 +32,7 @@ DRAWN, DRAWN_HEIGHT = 6, 120  # test images in the report, and their height in p
 
 @PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Errors over all pixels with a depth value that the network sees, pooled over the test images.
+    """Errors over all pixels in the network's view with a depth value, pooled over the test images.
 
     `d1`, `d2`, `d3`: percent of the pixels with max(d/p, p/d) below 1.25, 1.25^2, 1.25^3; `mae`: mean absolute error in
     meters; `rel`: mean absolute error relative to the true depth. Each image counts at the resolution of its depth map.

@@ -70,7 +70,7 @@ def rescale(backbone: Backbone, batches: Sequence[Tensor], *, seed: int = 0) -> 
             f"{name}: its layers have no scale of their own, as in residual networks; remove `data_dependent_init`."
         )
     if any(isinstance(module, BATCH_NORMS) for module in backbone.modules()):
-        raise LayerError(f"{name} has batch norms, which undo every scale; set `fuse_bn` too.")
+        raise LayerError(f"{name} has batch norms, which undo every scale; fuse them first (`fuse_bn`).")
     backbone.eval()
     normalize_channels(backbone, batches)
     balance(backbone, batches, seed)

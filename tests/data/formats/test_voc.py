@@ -83,7 +83,7 @@ def test_voc_reports_layout_errors(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"cat_trainval.txt: line 1 is not an image and -1, 0 or 1"):
         find(Voc(root=str(tmp_path), split="trainval"))
     (lists / "cat_trainval.txt").unlink()
-    with pytest.raises(LayoutError, match=r"cat_trainval.txt: missing; each of the 20 classes"):
+    with pytest.raises(LayoutError, match=r"cat_trainval.txt: missing; expected a list for each of the 20 classes"):
         find(Voc(root=str(tmp_path), split="trainval"))
     for path in lists.glob("*_trainval.txt"):
         path.unlink()

@@ -36,7 +36,7 @@ class BackboneOptions(Options):
         base_layers: names of the layers that the network always has, in order.
         top_layers: names of the layers after them that it has with `include_top`: fc6 and fc7.
         flat_layers: names of the `base_layers` whose features are vectors (B, C) instead of maps (B, C, H, W).
-        patch_overrides: options for networks that see small tiles; their weights have the same shapes.
+        patch_overrides: options for networks on small tiles; their weights have the same shapes.
         crop_pct: side of the center crop divided by the short side of the resized image, as in timm.
         pool5_kernel: kernel of the stride-2 pooling between the last map and a head; 0: no pooling.
         is_network: has weights that can be trained.
