@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine (Python 3.11+, make, git):
-#   make demo    own environment, embedded images, the whole chain on the CPU, the report
+#   make demo    environment, generated images, the whole chain on the CPU, the report
 #   make test    the quick tests; make test-all adds the slow ones and Slurm, make test-long runs the small papers
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -16,7 +16,7 @@ demo: .venv/ready
 	@cat results/demo/report/summary.txt
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
-# A process for each core, a file of tests at a time; each test computes on one thread.
+# One process per core, one test file at a time; each test computes on one thread.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test: .venv/ready
@@ -33,19 +33,20 @@ check: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python tools/check_language.py
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
-# Against what one would use instead, at full sizes (docs/performance.md): an hour on two cores.
+# Benchmarks at full size (docs/performance.md): an hour on two cores.
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
-# What the pretext tasks are given and asked, drawn by their own code for docs/protocols.md.
+# Figures of docs/protocols.md, drawn by the code of the pretext tasks.
 docs-images: .venv/ready
 	$(BIN)/python -m docs.draw
 
-# The environment, from the lock alone; made again when the lock changes. uv comes from PyPI, into the environment.
+# The environment, from the lock file alone; updated when the lock file changes. uv comes from PyPI, into the environment.
 .venv/ready: envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }

@@ -71,7 +71,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
 
 def naive_tiles(path: Path) -> Tensor:
-    """Normalized tiles float (9, 3, 64, 64) of an image by Pillow: short side 256, center 255, one tile a cell."""
+    """Normalized tiles float (9, 3, 64, 64) of an image by Pillow: short side 256, center 255, one tile per cell."""
     image = Image.open(path).convert("RGB")
     scale = 256 / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""k-means of a store of trained conv4 features, against faiss and scikit-learn: from the same start, from nothing."""
+"""k-means of a store of trained conv4 features, against faiss and scikit-learn: from the same start, from scratch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RANDOM = "ours, init: random"
 def run(setting: Setting) -> Iterator[Comparison]:
     """All begin with a float16 store in the page cache, which the baselines want as one float32 array.
 
-    Each round from nothing has another seed, and ours ends no higher in the mean of all.
+    Each round from scratch has another seed, and ours ends no higher in the mean of all.
     """
     k, n = setting.size(300, 20), setting.size(20_480, 600)
     wide, what = features(setting, n)
@@ -112,7 +112,7 @@ def _from_nothing(setting: Setting, store: FeatureStore, k: int, case: str) -> I
     samples = interleave(contenders, len(seeds) - 1)
     share = np.array(reached[OURS]) / reached[FAISS]
     about = (
-        f"from nothing, init: pca and {iterations} iterations against {DEFAULT}, to {share.mean():.4f} of faiss's "
+        f"from scratch, init: pca and {iterations} iterations against {DEFAULT}, to {share.mean():.4f} of faiss's "
         f"objective ({share.min():.4f}-{share.max():.4f}, {len(share)} seeds)"
     )
     yield Comparison(f"{about}; {case}", 1, "", samples, {FAISS: 3.0 if share.mean() <= 1 else None})
@@ -164,7 +164,7 @@ def objective(x: np.ndarray, centroids: np.ndarray) -> float:
 
 
 def features(setting: Setting, n: int) -> tuple[np.ndarray, str]:
-    """conv4 of a CaffeNet that learnt the classes of the images, max-pooled to 5x5, of random crops.
+    """conv4 of a CaffeNet that learned the classes of the images, max-pooled to 5x5, of random crops.
 
     Returns:
         float32 (n, 9600), and what they are features of.

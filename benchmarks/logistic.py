@@ -43,8 +43,8 @@ class Watched(Objective):
 
 
 def run(setting: Setting) -> Iterator[Comparison]:
-    """Each starts at zero. scikit-learn cannot be stopped at a loss, so it is told the number of iterations that
-    it needs, found beforehand; the others are stopped at the first evaluation that is low enough.
+    """Each starts at zero. scikit-learn cannot be stopped at a loss, so it gets the number of iterations that
+    it needs, found beforehand. The others are stopped at the first evaluation that is low enough.
     """
     n, m, c = setting.size(10_000, 4000), setting.size(2048, 512), setting.size(100, 50)
     features, labels = drawn(n, m, c)

@@ -67,7 +67,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
 
 class Mapped:
-    """The same matrix as one file; it is opened anew for each chunk, since what is mapped stays in the page cache."""
+    """The same matrix as one file; it is opened again for each chunk, since mapped pages stay in the page cache."""
 
     def __init__(self, path: Path, n: int):
         self.path, self.n = path, n

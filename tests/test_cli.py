@@ -29,7 +29,10 @@ def test_help_says_what_goes_in_and_out(stage: str, capsys: pytest.CaptureFixtur
         (["index", "--spec", "{"], "--spec is not a dataset"),
         (["cache", "--spec", '{"quality":0}', "--data", "i"], "quality: input should be greater than or equal to 1"),
         (["cache", "--spec", "{}", "--data", "i.parquet"], "i.parquet: missing"),
-        (["motion", "--spec", '{"size":[240,321]}', "--data", "i"], "is not of whole cells; give multiples of 8"),
+        (
+            ["motion", "--spec", '{"size":[240,321]}', "--data", "i"],
+            "is not a multiple of the cell size; use multiples of 8",
+        ),
         (["motion", "--spec", "{}", "--data", "i.parquet"], "i.parquet: missing"),
         (["pretext", "--spec", "{"], "--spec is not valid JSON"),
         (["pretext", "--spec", "{}"], "required key is missing"),

@@ -21,7 +21,7 @@ from ssltransfer.registry_list import KINDS, listed
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-READ = [ROOT / "README.md", *DOCS]
+READ = [ROOT / "README.md", ROOT / "config" / "README.md", *DOCS]
 PROTOCOLS_MD = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
 HEADINGS = set(re.findall(r"^#+ (\d+\.\d+[a-z]?)\b", PROTOCOLS_MD, re.MULTILINE))
 # "protocols 1.2", "protocols.md 1.3(a)", "protocols 1.1 and 1.2": each number after the word.

@@ -93,7 +93,7 @@ def test_run_in_process_sets_environment_and_reraises() -> None:
     [
         (["stroe"], "unknown benchmark 'stroe'"),
         (["--docs", "--small"], "needs full sizes"),
-        (["--docs", "store", "--out", "/none"], "/none lacks extraction"),
+        (["--docs", "store", "--out", "/none"], "/none lacks busy, extraction"),
     ],
 )
 def test_main_refuses_wrong_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

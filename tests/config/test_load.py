@@ -349,7 +349,7 @@ def test_motion_segmentation_requires_videos() -> None:
     config = complete(content)
     # The index is the same whatever is made of the videos.
     assert config.datasets["films"].canonical() == '{"format":"video","root":"films"}'
-    assert config.datasets["films"].motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'  # type: ignore[union-attr]
+    assert config.datasets["films"].motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'
     moves["val"] = "again"
     content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"clip_stride": 5}}
     with pytest.raises(ConfigError, match="data and val have the same images"):

@@ -27,7 +27,7 @@ def texture(seed: int, height: int, width: int) -> NDArray[np.float64]:
     return np.asarray(np.clip(127 + 45 * found / np.std(found), 0, 255))
 
 
-def filmed(frames: int, pan: tuple[float, float], zoom: float = 1.0, square: tuple[float, float] | None = None):  # type: ignore[no-untyped-def]
+def filmed(frames: int, pan: tuple[float, float], zoom: float = 1.0, square: tuple[float, float] | None = None):
     """Frames of a panned and zoomed ground, and where a square is that goes its own way, relative to the image."""
     ground, thing = texture(0, 360, 480), texture(1, 40, 40)
     found, masks = [], []

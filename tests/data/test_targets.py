@@ -25,9 +25,9 @@ def indexed(folder: Path, kind: str, n: int = 4, **options: object) -> Index:
         split="test",
         num_images=n,
         size=48,
-        targets=kind,  # type: ignore[arg-type]
+        targets=kind,
         root=str(folder / "world"),
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     run(spec, output=folder / f"{kind}.parquet", threads=1)
     return read_index(folder / f"{kind}.parquet")
@@ -124,7 +124,7 @@ def test_check_target_accepts_boxes_or_none(tmp_path: Path) -> None:
         ("depth", np.ones((20, 10), np.float32), "depth map of 10 x 20 pixels"),
     ],
 )
-def test_check_target_refuses_bad_maps(tmp_path: Path, kind, pixels: np.ndarray, fault: str) -> None:  # type: ignore[no-untyped-def]
+def test_check_target_refuses_bad_maps(tmp_path: Path, kind, pixels: np.ndarray, fault: str) -> None:
     path = tmp_path / ("a.npy" if pixels.dtype == np.float32 else "a.png")
     if pixels.dtype == np.float32:
         np.save(path, pixels)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ssltransfer.kmeans import ArraySource, kmeans
+from tests.helpers import HELPERS
 
-DRIVER = Path(__file__).with_name("rank_driver.py")
+DRIVER = HELPERS / "kmeans_process.py"
 
 
 def points() -> np.ndarray:

@@ -6,13 +6,13 @@ import math
 
 import torch
 import torch.nn.functional as F
-from networks import shaken
 from torch import Tensor, nn
 
 from ssltransfer.config.backbones import AlexNet, AlexNetBN, AlexNetDeepCluster, CaffeNet
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors
+from tests.helpers.networks import shaken
 
 
 def rotnet() -> nn.Module:

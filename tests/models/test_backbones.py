@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 import torch
 import torchvision
-from networks import shaken
 from torch import nn
 
 from ssltransfer.config.backbones import (
@@ -28,6 +27,7 @@ from ssltransfer.models.backbone import BACKBONES as REGISTRY
 from ssltransfer.models.backbone import Backbone, LayerError, scaled
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.state_dicts import load_tensors
+from tests.helpers.networks import shaken
 
 OPTIONS = [kind() for kind in BACKBONES if kind.is_network and not issubclass(kind, LibraryModel)]
 OPTIONS += [AlexNetDeepCluster(sobel=True), Vgg16(bn=False), ResNet50V2(embed_dim=64)]

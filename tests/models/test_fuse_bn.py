@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import shaken_backbone
 from torch import nn
 
 from ssltransfer.config.backbones import (
@@ -24,6 +23,7 @@ from ssltransfer.config.backbones import (
 from ssltransfer.models.backbone import BATCH_NORMS, LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fuse_bn import fuse_conv_bn
+from tests.helpers.networks import shaken_backbone
 
 
 @pytest.mark.parametrize(

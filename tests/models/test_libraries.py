@@ -11,7 +11,6 @@ import pytest
 import timm
 import torch
 import torchvision
-from networks import noise
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.state_dicts import load_tensors
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.planning.networks import flops, parameters
+from tests.helpers.networks import noise
 
 
 def classifier_input(network: nn.Module, classifier: str, x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def test_max_dim_matches_kolesnikov() -> None:
 
 
 @pytest.mark.parametrize(("pool", "plain"), [("max", torch.amax), ("avg", torch.mean)])
-def test_max_and_avg_pool_over_blocks(pool: str, plain) -> None:  # type: ignore[no-untyped-def]
+def test_max_and_avg_pool_over_blocks(pool: str, plain) -> None:
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32))
     blocks = plain(x.reshape(2, 3, 4, 2, 4, 2), (3, 5))
     assert torch.allclose(pooled(x, Pool(**{pool: 4})), blocks, atol=1e-6)
@@ -50,5 +50,5 @@ def test_pooled_keeps_vectors_and_whole_maps() -> None:
 def test_pool_needs_exactly_one_option() -> None:
     for wrong in ({}, {"max": 2, "avg": 2}, {"avg": 1, "max_dim": 9}):
         with pytest.raises(ValueError, match="give one of max, avg and max_dim"):
-            Pool(**wrong)  # type: ignore[arg-type]
+            Pool(**wrong)
     assert [Pool(max=4).slug, Pool(avg=1).slug, Pool(max_dim=9000).slug] == ["max4", "avg1", "max_dim9000"]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.workdir import WorkDir
@@ -17,6 +16,7 @@ from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone, build_tile_backbone
 from ssltransfer.models.resnets_v2 import Unit
 from ssltransfer.models.weights import read_model, write_model
+from tests.helpers.networks import noise, shaken_backbone
 
 SMALL = ResNet50V2(width_mult=0.125, img_size=64)
 
@@ -50,7 +50,7 @@ def textbook(backbone: Backbone, x: Tensor, strides: tuple[int, ...] = (1, 2, 2,
         return x * scale.view(-1, 1, 1) + (module.bias - module.running_mean * scale).view(-1, 1, 1)
 
     stem = backbone.get_submodule("conv1")
-    found = {"conv1": F.conv2d(F.pad(x, (3, 3, 3, 3)), stem.weight, stride=stem.stride)}  # type: ignore[arg-type]
+    found = {"conv1": F.conv2d(F.pad(x, (3, 3, 3, 3)), stem.weight, stride=stem.stride)}
     x = F.max_pool2d(F.pad(found["conv1"], (1, 1, 1, 1)), 3, 2)
     for number in (1, 2, 3, 4):
         for place, unit in enumerate(backbone.get_submodule(f"block{number}")):  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ def test_representation_is_linear_in_pool() -> None:
     assert torch.equal(found["pool"], pool) and found["representation"].shape == (20, 12)
     weight = backbone.get_submodule("representation").weight
     bias = backbone.get_submodule("representation").bias
-    torch.testing.assert_close(found["representation"], pool @ weight.T + bias)  # type: ignore[union-attr,operator]
+    torch.testing.assert_close(found["representation"], pool @ weight.T + bias)
     assert (
         backbone.options.layers[-2:] == ("pool", "representation")
         and backbone.options.embedding_layer == "representation"

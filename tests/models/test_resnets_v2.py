@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from networks import noise, shaken_backbone
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.workdir import WorkDir
@@ -16,13 +15,14 @@ from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.resnets_v2 import Unit
 from ssltransfer.models.weights import read_model, write_model
+from tests.helpers.networks import noise, shaken_backbone
 
 SMALL = ResNet101V2(width_mult=0.125, img_size=64)
 
 
 def meta(**options: object) -> Backbone:
     with torch.device("meta"):
-        return build_backbone(ResNet101V2(**options), include_top=True)  # type: ignore[arg-type]
+        return build_backbone(ResNet101V2(**options), include_top=True)
 
 
 def test_convolutions_match_torchvision_resnet101() -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from networks import noise, shaken
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.workdir import WorkDir
@@ -21,6 +20,7 @@ from ssltransfer.models.reversible import Reversible
 from ssltransfer.models.revnets import branch
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.training.sync_bn import CpuSyncBatchNorm, convert_sync_bn
+from tests.helpers.networks import noise, shaken
 
 SMALL = RevNet50(width_mult=0.125, img_size=64, norm_momentum=0.1)
 
@@ -96,7 +96,7 @@ def textbook(backbone: Backbone, x: Tensor) -> dict[str, Tensor]:
         if number > 1:
             x = F.avg_pool2d(x, 2)
             x = torch.cat([torch.zeros_like(x[:, ::2]), x, torch.zeros_like(x[:, ::2])], dim=1)
-        for unit in backbone.get_submodule(f"block{number}"):  # type: ignore[union-attr]
+        for unit in backbone.get_submodule(f"block{number}"):
             x1, x2 = x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
             y = F.conv2d(norm(x2, unit[0]).relu(), unit[2].weight)
             y = F.conv2d(norm(y, unit[3]).relu(), unit[5].weight, padding=1)

@@ -50,8 +50,8 @@ def test_matches_the_released_code() -> None:
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=generator)
     # torchvision's layers at these channels, with our weights; its eps is another and its biases are zero.
     plan = [c if isinstance(c, str) else c // 8 for c in torchvision.models.vgg.cfgs["E"]]
-    features = torchvision.models.vgg.make_layers(plan, batch_norm=True).double().eval()  # type: ignore[arg-type]
-    ours = [part for name in backbone.options.spatial_layers for part in backbone.get_submodule(name)]  # type: ignore[union-attr]
+    features = torchvision.models.vgg.make_layers(plan, batch_norm=True).double().eval()
+    ours = [part for name in backbone.options.spatial_layers for part in backbone.get_submodule(name)]
     theirs = [part for part in features if not isinstance(part, nn.MaxPool2d)]
     for mine, other in zip(ours, theirs, strict=True):
         other.load_state_dict(mine.state_dict(), strict=False)

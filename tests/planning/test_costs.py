@@ -42,7 +42,7 @@ PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
     ],
 )
 def test_multiply_adds_are_the_published_ones(backbone: object, giga: float) -> None:
-    assert flops(backbone, include_top=True) / 2e9 == pytest.approx(giga, rel=0.02)  # type: ignore[arg-type]
+    assert flops(backbone, include_top=True) / 2e9 == pytest.approx(giga, rel=0.02)
 
 
 def test_parameters_are_caffes() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from inputs import make_model, make_sets
 
 from ssltransfer.config.entities import Features
 from ssltransfer.config.protocols import Pool
 from ssltransfer.stages.features import run as extract
+from tests.helpers.protocol_inputs import make_model, make_sets
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_evenly_spaced_ids() -> None:
     assert evenly_spaced(100, 4) == [0, 33, 66, 99]
 
 
-def test_evaluate_rejects_features_of_other_layer_or_pooling(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_features_of_other_layer_or_pooling(chain, tmp_path: Path) -> None:
     given = {
         "model": chain.model,
         "train": chain.train,
@@ -63,7 +63,7 @@ def test_evaluate_rejects_features_of_other_layer_or_pooling(chain, tmp_path: Pa
             run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=tmp_path / "m.json", threads=1, **given)
 
 
-def test_evaluate_rejects_train_test_overlap(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_train_test_overlap(chain, tmp_path: Path) -> None:
     # One of 30 is more than 1 %.
     train, test = read_index(chain.train), read_index(chain.test)
     digests = [train.digests[0], *test.digests[1:]]

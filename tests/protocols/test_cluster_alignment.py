@@ -50,7 +50,7 @@ def test_similarities_of_empty_cluster_are_zero() -> None:
     assert match(similarity).tolist() == [1, -1, 0]
 
 
-def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:
     output = tmp_path / "ca" / "tiny.json"
     protocol = ClusterAlignment(layer="conv4", pool=Pool(max=3), max_iter=3)
     run(

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inputs import context_of, make_model, make_sets
 from matplotlib import colormaps
 
 from ssltransfer.artifacts.index import read_index
@@ -29,6 +28,7 @@ from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
+from tests.helpers.protocol_inputs import context_of, make_model, make_sets
 
 NARROW = ResNet18(width_mult=0.125, img_size=64)
 FINE = {"resize": (48, 64), "crop": (42, 60), "decoder_dim": 32}
@@ -39,7 +39,7 @@ def task_of(options: BackboneOptions, *, include_top: bool = True, **protocol: o
     model = PretrainedModel(
         build_backbone(options, include_top=include_top).eval().requires_grad_(False), "imagenet", "", "m"
     )
-    return DepthTask(model, Depth(**protocol), Median(3.0, 1.0), 0, "m")  # type: ignore[arg-type]
+    return DepthTask(model, Depth(**protocol), Median(3.0, 1.0), 0, "m")
 
 
 def test_options_match_published_constants() -> None:
@@ -68,7 +68,7 @@ def test_options_match_published_constants() -> None:
 )
 def test_options_reject_invalid_values(given: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        Depth(**given)  # type: ignore[arg-type]
+        Depth(**given)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_task_rejects_layers_without_map(options: BackboneOptions, protocol: dic
 def test_task_trains_whole_backbone_and_keeps_model(rooms: tuple[Path, Path]) -> None:
     backbone = build_backbone(NARROW, include_top=True).eval().requires_grad_(False)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), Median(3.0, 1.0), 0, "m").train()  # type: ignore[arg-type]
+    task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), Median(3.0, 1.0), 0, "m").train()
     train = read_index(rooms[0])
     (batch,) = load_batches(train, task.transform, sequential_keys(range(4), 4), seed=0)
     optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
@@ -142,7 +142,7 @@ def test_task_trains_whole_backbone_and_keeps_model(rooms: tuple[Path, Path]) ->
 def test_task_starts_at_chance_loss(rooms: tuple[Path, Path]) -> None:
     median = depth.median_depth(read_index(rooms[0]))
     backbone = build_backbone(NARROW, include_top=True).eval()
-    task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()  # type: ignore[arg-type]
+    task = DepthTask(PretrainedModel(backbone, "imagenet", "", "m"), Depth(**FINE), median, 0, "m").eval()
     (batch,) = load_batches(read_index(rooms[0]), task.val_transform, sequential_keys(range(48), 48), seed=0)
     with torch.no_grad():
         loss = float(task(batch, SampleRNG(0, batch.epochs, batch.ids))["loss"])
@@ -178,7 +178,7 @@ def test_task_improves_with_more_images(tmp_path: Path) -> None:
 def measured(folder: Path, backbone: BackboneOptions, images: tuple[Path, Path], *, steps: int, lr: float) -> Metrics:
     """A run without turns and enlargements, which take more images and steps than a test has."""
     schedule = Schedule(steps=steps, batch_size=8, lr=lr, milestones=(0.7 * steps,))
-    protocol = Depth(**FINE, scale=(1.0, 1.0), rotation=0.0, schedule=schedule)  # type: ignore[arg-type]
+    protocol = Depth(**FINE, scale=(1.0, 1.0), rotation=0.0, schedule=schedule)
     output = folder / "depth" / "m.json"
     given = {"model": make_model(folder / "m", backbone), "train": images[0], "test": images[1], "threads": 1}
     run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=output, **given)  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ def measured(folder: Path, backbone: BackboneOptions, images: tuple[Path, Path],
 
 
 def test_evaluate_is_reproducible(rooms: tuple[Path, Path], tmp_path: Path) -> None:
-    spec = EvaluationSpec(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b", seeds=(0, 1))
     model = make_model(tmp_path / "m", NARROW)
     for name in ("one", "two"):
         output = tmp_path / name / "depth" / "m.json"
@@ -213,7 +213,7 @@ def test_evaluate_resumes_to_same_result(
 ) -> None:
     monkeypatch.setenv("SSLTRANSFER_CHECKPOINT_STEPS", "2")
     model = make_model(tmp_path / "m", NARROW)
-    spec = EvaluationSpec(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b")  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=Depth(**FINE, schedule=SHORT), train="a", test="b")
     given = {"model": model, "train": rooms[0], "test": rooms[1], "threads": 1}
     run(spec, output=tmp_path / "whole" / "m.json", **given)  # type: ignore[arg-type]
     monkeypatch.setattr(depth, "DepthTask", Cut)
@@ -262,7 +262,7 @@ def test_evaluate_on_real_images(kitchen: Path, tmp_path: Path) -> None:
     )
     output = tmp_path / "depth" / "m.json"
     given = {"model": model, "train": tmp_path / "train.parquet", "test": tmp_path / "test.parquet"}
-    run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=output, threads=1, **given)  # type: ignore[arg-type]
+    run(EvaluationSpec(protocol=protocol, train="a", test="b"), output=output, threads=1, **given)
     found = read_metrics(output)
     print({name: found.mean(name) for name in found.values}, found.chance, found.details["chance_loss"])
     assert found.chance is not None and found.mean("d1") > found.chance + 10

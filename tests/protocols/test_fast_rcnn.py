@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inputs import make_model, make_sets
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
@@ -26,6 +25,7 @@ from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
+from tests.helpers.protocol_inputs import make_model, make_sets
 
 BACKBONE = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True)
 CPU = Devices(torch.device("cpu"), 0)
@@ -41,7 +41,7 @@ def small(steps: int = 4, **changes: object) -> Options:
         "multiscale_min_size": (64, 96),
         "schedule": schedule,
     }
-    return Options(**{**given, **changes})  # type: ignore[arg-type]
+    return Options(**{**given, **changes})
 
 
 def detector(boxes: tuple[Path, Path], options: Options, backbone: BackboneOptions = BACKBONE) -> FastRcnn:
@@ -162,7 +162,7 @@ def test_evaluate_is_reproducible_and_resumes(
     assert found.details["lines"][0]["title"] == "precision over recall"
 
 
-def test_evaluate_rejects_sets_without_boxes(boxes: tuple[Path, Path], chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_sets_without_boxes(boxes: tuple[Path, Path], chain, tmp_path: Path) -> None:
     spec = EvaluationSpec(protocol=small(), train="a", test="b")
     with pytest.raises(ArtifactError, match=r"a: was indexed without boxes; set `targets: boxes`"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from inputs import make_model
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
@@ -16,6 +15,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.faster_rcnn import FasterRcnn
 from ssltransfer.stages.evaluate import run
+from tests.helpers.protocol_inputs import make_model
 
 BACKBONE = ResNet18(width_mult=0.125, img_size=32)
 
@@ -31,7 +31,7 @@ def small(steps: int = 4, **changes: object) -> Options:
         "rpn_post_nms_top_n": (100, 50),
         "schedule": Schedule(steps=steps, batch_size=2, lr=0.01, bias_lr_mult=2.0),
     }
-    return Options(**{**given, **changes})  # type: ignore[arg-type]
+    return Options(**{**given, **changes})
 
 
 def detector(options: Options) -> FasterRcnn:
@@ -84,7 +84,7 @@ def test_task_trains_all_but_norms(boxes: tuple[Path, Path]) -> None:
     assert still and all(".bn" in name or "downsample.1" in name for name in still)
 
 
-def test_task_rejects_other_backbones(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_rejects_other_backbones(chain) -> None:
     from ssltransfer.models.weights import read_model
 
     with pytest.raises(LayerError, match="use fast-rcnn where it has fully-connected layers"):

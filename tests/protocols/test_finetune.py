@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inputs import make_model, make_sets
 from torch import nn
 
 from ssltransfer.artifacts.index import Index, read_index
@@ -23,6 +22,7 @@ from ssltransfer.protocols.finetune import prepare_for_finetuning
 from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import Devices
+from tests.helpers.protocol_inputs import make_model, make_sets
 
 CPU = Devices(torch.device("cpu"), 0)
 NORMED = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True)
@@ -34,12 +34,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def images(chain) -> Index:  # type: ignore[no-untyped-def]
+def images(chain) -> Index:
     return read_index(chain.train)
 
 
 def ready(model: Path, images: Index, seed: int = 0, **options: bool) -> PretrainedModel:
-    return prepare_for_finetuning(read_model(model), VocClassification(**options), images, CPU, seed)  # type: ignore[arg-type]
+    return prepare_for_finetuning(read_model(model), VocClassification(**options), images, CPU, seed)
 
 
 def test_prepare_changes_nothing_by_default(model: Path, images: Index) -> None:

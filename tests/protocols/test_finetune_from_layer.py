@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inputs import context_of
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
@@ -20,16 +19,17 @@ from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import read_model
 from ssltransfer.protocols.finetune_from_layer import PartialFinetuneTask
 from ssltransfer.stages.evaluate import run
+from tests.helpers.protocol_inputs import context_of
 
 SHORT = Schedule(steps=3, batch_size=12, lr=0.01)
 
 
-def retrained(chain, layer: str, seed: int = 0) -> PartialFinetuneTask:  # type: ignore[no-untyped-def]
+def retrained(chain, layer: str, seed: int = 0) -> PartialFinetuneTask:
     return PartialFinetuneTask(read_model(chain.model), layer, FinetuneFromLayer(dropout=0.0), 12, seed)
 
 
 @pytest.mark.parametrize(("layer", "frozen"), [("conv1", 1), ("conv3", 3), ("conv5", 5)])
-def test_task_trains_layers_after_frozen_one(chain, layer: str, frozen: int) -> None:  # type: ignore[no-untyped-def]
+def test_task_trains_layers_after_frozen_one(chain, layer: str, frozen: int) -> None:
     task = retrained(chain, layer)
     learning = {name for name, parameter in task.named_parameters() if parameter.requires_grad}
     expected = [f"backbone.conv{number}" for number in range(frozen + 1, 6)] + [
@@ -40,7 +40,7 @@ def test_task_trains_layers_after_frozen_one(chain, layer: str, frozen: int) -> 
     assert learning == {f"{name}.{part}" for name in expected for part in ("weight", "bias")}
 
 
-def test_task_keeps_lower_and_resets_upper_layers(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_keeps_lower_and_resets_upper_layers(chain) -> None:
     task = retrained(chain, "conv3").eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     lower = task.model.layers_of(images, ["conv3"])["conv3"]
@@ -53,7 +53,7 @@ def test_task_keeps_lower_and_resets_upper_layers(chain) -> None:  # type: ignor
     assert not torch.equal(own, dict(task.backbone.named_parameters())["conv4.weight"])
 
 
-def test_task_initialization_depends_on_seed_and_layer(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_initialization_depends_on_seed_and_layer(chain) -> None:
     weights = [
         retrained(chain, layer, seed).backbone.state_dict()["fc6.weight"]
         for layer, seed in (("conv3", 0), ("conv3", 0), ("conv3", 1), ("conv2", 0))
@@ -62,7 +62,7 @@ def test_task_initialization_depends_on_seed_and_layer(chain) -> None:  # type: 
     assert not torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[3])
 
 
-def test_predict_averages_ten_crops(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_predict_averages_ten_crops(chain, tmp_path: Path) -> None:
     task, test = retrained(chain, "conv4"), read_index(chain.test)
     torch.nn.init.normal_(task.head[2].weight)
     found = task.predict(context_of(FinetuneFromLayer(), chain.train, test, tmp_path))
@@ -74,7 +74,7 @@ def test_predict_averages_ten_crops(chain, tmp_path: Path) -> None:  # type: ign
         assert found[sample] == torch.stack(shares).mean(0).argmax()
 
 
-def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:
     protocol = FinetuneFromLayer(layers=("conv2", "conv5"), schedule=SHORT)
     spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))
     found = []
@@ -89,7 +89,7 @@ def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:  # type: ignor
     assert np.isfinite(found[0].mean())
 
 
-def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:
     spec = EvaluationSpec(protocol=FinetuneFromLayer(layers=("conv9",), schedule=SHORT), train="a", test="b")
     with pytest.raises(LayerError, match="no layer 'conv9'; it has conv1"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "a" / "m.json", threads=1)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from inputs import context_of
 from torch import nn
 
 from ssltransfer.artifacts.index import read_index
@@ -15,6 +14,7 @@ from ssltransfer.config.protocols import Linear
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.protocols.base import PROTOCOLS
 from ssltransfer.protocols.harness import SeedResult, predict, run_seeds
+from tests.helpers.protocol_inputs import context_of
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: options.__name__)
@@ -22,7 +22,7 @@ def test_registry_has_every_protocol(options: type) -> None:
     assert callable(PROTOCOLS[options])
 
 
-def test_run_seeds_collects_metrics_and_keeps_details_of_first_seed(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_run_seeds_collects_metrics_and_keeps_details_of_first_seed(chain, tmp_path: Path) -> None:
     context = context_of(Linear(), chain.train, chain.test, tmp_path)
     context = replace(context, spec=context.spec.model_copy(update={"seeds": (3, 5)}))
 
@@ -35,7 +35,7 @@ def test_run_seeds_collects_metrics_and_keeps_details_of_first_seed(chain, tmp_p
     assert (result.chance, result.details, result.measured) == (12.5, {"seed": 3}, {"seconds": 3})
 
 
-def test_predict_keeps_order_in_evaluation_mode(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_predict_keeps_order_in_evaluation_mode(chain, tmp_path: Path) -> None:
     context, model = context_of(Linear(), chain.train, chain.test, tmp_path), nn.Dropout().train()
     parts = predict(context, model, lambda batch: batch.ids.tolist(), ResizeCenterCrop(32, 32), 7)
     assert [len(part) for part in parts] == [7, 7, 7, 7, 2]
@@ -43,7 +43,7 @@ def test_predict_keeps_order_in_evaluation_mode(chain, tmp_path: Path) -> None: 
     assert not model.training
 
 
-def test_with_classes_relabels_both_sets_alike(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_with_classes_relabels_both_sets_alike(chain, tmp_path: Path) -> None:
     test = read_index(chain.test)
     names = test.classes[::-1]
     mirrored = test.with_labels(len(names) - 1 - test.labels, names)

@@ -62,7 +62,7 @@ def test_vote_with_temperature_equals_dino(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_knn_equals_sklearn(chain, tmp_path: Path, k: int) -> None:  # type: ignore[no-untyped-def]
+def test_knn_equals_sklearn(chain, tmp_path: Path, k: int) -> None:
     output = tmp_path / "nn" / "tiny.json"
     spec = EvaluationSpec(protocol=Knn(k=k, layer="conv4", pool=Pool(max=3)), train="a", test="b", seeds=(0, 1))
     given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
@@ -89,7 +89,7 @@ def test_knn_equals_sklearn(chain, tmp_path: Path, k: int) -> None:  # type: ign
     assert output.read_bytes() == before
 
 
-def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:
     def measure(**changed: object) -> None:
         protocol = Knn(layer="conv4", pool=Pool(max=3), **changed.pop("options", {}))  # type: ignore[arg-type]
         spec = EvaluationSpec(protocol=protocol, train="a", test="b")
@@ -97,7 +97,7 @@ def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:  # type
             "model": chain.model, "train": chain.train, "test": chain.test,
             "train_features": chain.train_features, "test_features": chain.test_features,
         }  # fmt: skip
-        run(spec, output=tmp_path / "nn" / "m.json", threads=1, **(given | changed))  # type: ignore[arg-type]
+        run(spec, output=tmp_path / "nn" / "m.json", threads=1, **(given | changed))
 
     with pytest.raises(ArtifactError, match="belong to another index"):
         measure(test_features=chain.train_features)
@@ -112,8 +112,8 @@ def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:  # type
     assert not (tmp_path / "nn" / "m.json").exists()
 
 
-def test_knn_draws_label_subset_per_seed(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    protocol = Knn(layer="conv4", pool=Pool(max=3), label_subset={"per_class": 1})  # type: ignore[arg-type]
+def test_knn_draws_label_subset_per_seed(chain, tmp_path: Path) -> None:
+    protocol = Knn(layer="conv4", pool=Pool(max=3), label_subset={"per_class": 1})
     given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
     spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1, 2))
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "nn" / "t.json", **given)

@@ -30,7 +30,7 @@ SCHEDULE = {"steps": 4, "batch_size": 8, "optimizer": "adam", "lr": 0.05}
 @pytest.fixture(scope="module")
 def model() -> PretrainedModel:
     backbone = build_backbone(OPTIONS, include_top=False).eval().requires_grad_(False)
-    backbone.get_submodule("norm3").running_var.fill_(3.0)  # type: ignore[union-attr, operator]
+    backbone.get_submodule("norm3").running_var.fill_(3.0)
     return PretrainedModel(backbone, "imagenet", "x", "m")
 
 

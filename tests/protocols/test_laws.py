@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inputs import make_model
 
 from ssltransfer.artifacts.index import read_index, write_index
 from ssltransfer.config.backbones import ResNet18
@@ -23,8 +22,10 @@ from ssltransfer.config.entities import EvaluationSpec, Features
 from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.features import run as extract
+from tests.helpers import HELPERS
+from tests.helpers.protocol_inputs import make_model
 
-DRIVER = Path(__file__).with_name("laws_driver.py")
+DRIVER = HELPERS / "protocol_laws.py"
 PACKAGE = "ssltransfer.protocols"
 
 
@@ -180,7 +181,7 @@ class Bench:
 
 
 @pytest.fixture(scope="session")
-def bench(chain, voc, boxes, masks, rooms, tmp_path_factory: pytest.TempPathFactory) -> Bench:  # type: ignore[no-untyped-def]
+def bench(chain, voc, boxes, masks, rooms, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     root = tmp_path_factory.mktemp("laws")
     residual = make_model(root / "residual", ResNet18(width_mult=0.125, img_size=64))
     models = {"conv": chain.model, "full": chain.full_model, "residual": residual}

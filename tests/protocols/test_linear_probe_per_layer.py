@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from inputs import context_of
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
@@ -26,13 +25,14 @@ from ssltransfer.models.weights import read_model
 from ssltransfer.protocols.layers import default_layers
 from ssltransfer.protocols.linear_probe_per_layer import PerLayerProbes, probe_shape, resized
 from ssltransfer.stages.evaluate import run
+from tests.helpers.protocol_inputs import context_of
 
 SCHEDULE = Schedule(steps=24, batch_size=20, lr=0.05, step_size=16)
 
 
 def spec(**options: object) -> EvaluationSpec:
     settings = {"max_features": 400, "schedule": SCHEDULE} | options
-    return EvaluationSpec(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    return EvaluationSpec(protocol=LinearProbePerLayer(**settings), train="a", test="b", seeds=(0, 1))
 
 
 def test_probe_shape_matches_papers() -> None:
@@ -63,7 +63,7 @@ def test_resized_keeps_statistics(rng: np.random.Generator) -> None:
     assert torch.allclose(resized(x, (3, 4, 4), "bilinear"), center, atol=1e-6)
 
 
-def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:
     given = {"model": chain.model, "train": chain.train, "test": chain.test, "threads": 1}
     before = read_model(chain.model).backbone.state_dict()
     run(spec(), output=tmp_path / "all" / "m.json", **given)
@@ -86,7 +86,7 @@ def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:  # type: ignor
     assert alone.details["curves"]["layers"]["conv3"] == curve, "a probe hangs on the others beside it"
 
 
-def test_evaluate_accepts_vector_layers(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_accepts_vector_layers(chain, tmp_path: Path) -> None:
     given = {"model": chain.full_model, "train": chain.train, "test": chain.test, "threads": 1}
     run(spec(layers=("conv5", "fc6", "fc7")), output=tmp_path / "fc" / "m.json", **given)
     found = read_metrics(tmp_path / "fc" / "m.json")
@@ -94,7 +94,7 @@ def test_evaluate_accepts_vector_layers(chain, tmp_path: Path) -> None:  # type:
     assert found.details["pooled"]["fc6"] == found.details["pooled"]["fc7"] == [512]
 
 
-def test_task_trains_only_probes(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_trains_only_probes(chain) -> None:
     model = read_model(chain.model)
     task = PerLayerProbes(model, ("conv2", "conv5"), LinearProbePerLayer(), 12, 0)
     assert {name.split(".")[0] for name in task.state_dict()} == {"probes"}
@@ -103,7 +103,7 @@ def test_task_trains_only_probes(chain) -> None:  # type: ignore[no-untyped-def]
     assert not model.backbone.training
 
 
-def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
     options = LinearProbePerLayer(crops=10, max_features=400)
@@ -121,7 +121,7 @@ def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:  
         assert int(mean.argmax()) == predicted[sample]
 
 
-def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:
     with pytest.raises(LayerError, match="no layer 'fc7'; it has conv1"):
         run(
             spec(layers=("conv1", "fc7")),
@@ -138,7 +138,7 @@ def test_evaluate_rejects_unknown_layer(chain, tmp_path: Path) -> None:  # type:
     [("seed-0",), pytest.param(("seed-0", "seed-0", "seed-1", "seed-1"), marks=pytest.mark.slow)],
     ids=["once", "often"],
 )
-def test_killed_run_resumes_to_same_bytes(  # type: ignore[no-untyped-def]
+def test_killed_run_resumes_to_same_bytes(
     chain, tmp_path: Path, caplog: pytest.LogCaptureFixture, moments: tuple[str, ...]
 ) -> None:
     undisturbed = tmp_path / "quiet" / "lin" / "m.json"

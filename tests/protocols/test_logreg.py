@@ -102,7 +102,7 @@ def test_minimize_resumes_to_same_bits(
         checkpoint = Checkpoint(tmp_path / "cut.pt")
         save = checkpoint.save
 
-        def save_and_stop(state: dict, step: int, stop_at: int = stop_at, save=save) -> None:  # type: ignore[no-untyped-def,type-arg]
+        def save_and_stop(state: dict, step: int, stop_at: int = stop_at, save=save) -> None:
             save(state, step)
             if len(state["curve"]) == stop_at:
                 raise KeyboardInterrupt
@@ -122,7 +122,7 @@ def test_minimize_stops_at_max_iter(blobs: tuple[np.ndarray, np.ndarray], tmp_pa
 
 
 @pytest.mark.parametrize(("standardize", "penalty"), [(False, 0.3), (True, None), (False, (30.0, 0.3))])
-def test_logreg_equals_sklearn(  # type: ignore[no-untyped-def]
+def test_logreg_equals_sklearn(
     chain, tmp_path: Path, standardize: bool, penalty: float | tuple[float, ...] | None
 ) -> None:
     output = tmp_path / "lbfgs" / "tiny.json"

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inputs import context_of, make_model
 from torch import nn
 
 from ssltransfer.artifacts.index import read_index
@@ -32,16 +31,17 @@ from ssltransfer.protocols.classification_scores import top5_of
 from ssltransfer.protocols.probes import ProbeTask
 from ssltransfer.stages.evaluate import run
 from ssltransfer.training.devices import plan_devices
+from tests.helpers.protocol_inputs import context_of, make_model
 
 SHORT = Schedule(steps=4, batch_size=16, lr=0.1)
 
 
-def probe_of(chain, options: Options) -> ProbeTask:  # type: ignore[no-untyped-def]
+def probe_of(chain, options: Options) -> ProbeTask:
     return ProbeTask(read_model(chain.model), options, 12, 0, "tiny")
 
 
 @pytest.mark.parametrize("l2_normalize", [False, True])
-def test_standardize_uses_training_images(chain, tmp_path: Path, l2_normalize: bool) -> None:  # type: ignore[no-untyped-def]
+def test_standardize_uses_training_images(chain, tmp_path: Path, l2_normalize: bool) -> None:
     options = Linear(layer="conv4", pool=Pool(max=3), l2_normalize=l2_normalize, schedule=SHORT)
     task, train = probe_of(chain, options), read_index(chain.train)
     task.standardize(train, plan_devices(1))
@@ -65,7 +65,7 @@ def test_mlp_probe_matches_published_constants() -> None:
         Linear(dropout=0.5)
 
 
-def test_vtab_l2_equals_logreg_penalty(chain) -> None:  # type: ignore[no-untyped-def]
+def test_vtab_l2_equals_logreg_penalty(chain) -> None:
     """SGD's decay is the gradient of lambda ||W||^2, lambda = 100 / (M C)."""
     task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     dims = math.prod(task.shape)
@@ -76,7 +76,7 @@ def test_vtab_l2_equals_logreg_penalty(chain) -> None:  # type: ignore[no-untype
     assert probe_of(chain, LinearProbe(layer="conv4", schedule=SHORT)).schedule == SHORT
 
 
-def test_task_trains_only_classifier(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_trains_only_classifier(chain) -> None:
     task = probe_of(chain, MlpProbe(layer="conv4", pool=Pool(max=3), hidden_dim=8, schedule=SHORT))
     (batch,) = load_batches(read_index(chain.train), task.transform, sequential_keys(range(8), 8), seed=0)
     task.train()
@@ -90,9 +90,9 @@ def test_task_trains_only_classifier(chain) -> None:  # type: ignore[no-untyped-
 
 
 @pytest.mark.parametrize("kind", [Linear, LinearProbe, MlpProbe])
-def test_evaluate_runs_with_label_subset(chain, tmp_path: Path, kind: type[Options]) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_runs_with_label_subset(chain, tmp_path: Path, kind: type[Options]) -> None:
     protocol = kind(layer="conv4", pool=Pool(avg=1), label_subset={"per_class": 2}, schedule=SHORT)  # type: ignore[call-arg]
-    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))
     output = tmp_path / "head" / "tiny.json"
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
     found = read_metrics(output)
@@ -103,7 +103,7 @@ def test_evaluate_runs_with_label_subset(chain, tmp_path: Path, kind: type[Optio
     assert found.values["accuracy"][0] == pytest.approx(100 * right, abs=1e-4)
 
 
-def test_patches_are_averaged(chain) -> None:  # type: ignore[no-untyped-def]
+def test_patches_are_averaged(chain) -> None:
     task = probe_of(chain, LinearProbe(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
     assert (task.view.short_side, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
     images = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
@@ -126,13 +126,13 @@ def test_label_subset_keeps_number_of_updates() -> None:
     assert SHORT.scaled_to_full_set(100) == SHORT
 
 
-def test_label_subset_from_file(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_label_subset_from_file(chain, tmp_path: Path) -> None:
     train = read_index(chain.train)
     first = [int(np.flatnonzero(train.labels == label)[0]) for label in np.unique(train.labels)]
     (tmp_path / "few.txt").write_text("".join(f"{train.paths[place]}\n" for place in first))
     protocol = MlpProbe(
         layer="conv4", pool=Pool(avg=1), hidden_dim=8, schedule=SHORT, label_subset={"file": f"{tmp_path}/few.txt"}
-    )  # type: ignore[arg-type]
+    )
     output = tmp_path / "head" / "tiny.json"
     spec = EvaluationSpec(protocol=protocol, train="a", test="b")
     run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, threads=1)
@@ -150,7 +150,7 @@ def test_top5_equals_sorting(rng: np.random.Generator) -> None:
     assert top5_of(Classes(["a", "b"], truth % 2, truth % 2), scores[:, :2]) == 100
 
 
-def test_task_rejects_unknown_layer(chain) -> None:  # type: ignore[no-untyped-def]
+def test_task_rejects_unknown_layer(chain) -> None:
     with pytest.raises(LayerError, match="tiny: no layer 'fc9'; it has conv1"):
         probe_of(chain, Linear(layer="fc9"))
 
@@ -172,7 +172,7 @@ def test_frozen_block3_matches_published_constants() -> None:
     assert shape == (1024, 14, 14) and 1024 * 3 * 3 == 9216
 
 
-def test_frozen_block3_augments_at_stride_16(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_frozen_block3_augments_at_stride_16(chain, tmp_path: Path) -> None:
     manifest = make_model(tmp_path / "m", ResNet101V2(width_mult=0.125, img_size=64))
     spec = EvaluationSpec(protocol=FrozenBlock3(schedule=SHORT), train="a", test="b")
     output = tmp_path / "frozen" / "m.json"
@@ -200,7 +200,7 @@ def test_frozen_block3_augments_at_stride_16(chain, tmp_path: Path) -> None:  # 
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
 
 
-def test_frozen_block3_of_other_backbones_needs_layer(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_frozen_block3_of_other_backbones_needs_layer(chain, tmp_path: Path) -> None:
     with pytest.raises(LayerError, match="tiny: no layer 'block3'; it has conv1"):
         probe_of(chain, FrozenBlock3())
     assert probe_of(chain, FrozenBlock3(layer="conv5")).shape == (32, 3, 3)

@@ -15,7 +15,7 @@ from ssltransfer.stages.evaluate import run
 
 
 def spec(**options: object) -> EvaluationSpec:
-    return EvaluationSpec(protocol=Retrieval(layer="conv4", pool=Pool(max=3), **options), test="b")  # type: ignore[arg-type]
+    return EvaluationSpec(protocol=Retrieval(layer="conv4", pool=Pool(max=3), **options), test="b")
 
 
 def test_recall_at_worked_example() -> None:
@@ -24,7 +24,7 @@ def test_recall_at_worked_example() -> None:
     assert (recall_at(labels, neighbors, 1), recall_at(labels, neighbors, 2)) == pytest.approx((1 / 3, 2 / 3))
 
 
-def test_recall_equals_sklearn(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_recall_equals_sklearn(chain, tmp_path: Path) -> None:
     output = tmp_path / "retrieval" / "tiny.json"
     run(spec(), model=chain.model, test=chain.train, test_features=chain.train_features, output=output, threads=1)
     found = read_metrics(output)
@@ -52,7 +52,7 @@ def test_chance_is_of_random_other_image(rng: np.random.Generator) -> None:
     assert chance(labels) == pytest.approx(100 * np.mean(pairs), abs=1e-4)
 
 
-def test_retrieval_rejects_k_beyond_set(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_retrieval_rejects_k_beyond_set(chain, tmp_path: Path) -> None:
     given = {"model": chain.model, "test": chain.train, "test_features": chain.train_features, "threads": 1}
     with pytest.raises(ArtifactError, match="recall at 60 of only 60 images"):
         run(spec(recall_at=(1, 60)), output=tmp_path / "a.json", **given)
@@ -64,6 +64,6 @@ def test_spec_requires_train_only_if_needed() -> None:
     with pytest.raises(ValueError, match="retrieval: it looks at `test` alone; leave `train` out"):
         EvaluationSpec(protocol=Retrieval(), train="a", test="b")
     with pytest.raises(ValueError, match="knn: give `train`"):
-        EvaluationSpec(protocol="knn", test="b")  # type: ignore[arg-type]
+        EvaluationSpec(protocol="knn", test="b")
     with pytest.raises(ValueError, match="must hold 1"):
         Retrieval(recall_at=(2, 4))

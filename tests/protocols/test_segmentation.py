@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from inputs import context_of, make_model
 from PIL import Image
 from torch import nn
 
@@ -36,6 +35,7 @@ from ssltransfer.protocols.segmentation import SegmentationTask, class_shares, m
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
+from tests.helpers.protocol_inputs import context_of, make_model
 
 CPU = Devices(torch.device("cpu"), 0)
 SMALL = CaffeNet(width_mult=0.125, img_size=64, stem_stride=2)
@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tuned(model: Path, train: str = "all", classes: int = 21) -> SegmentationTask:
-    options = Segmentation(trainable=train, padding=40)  # type: ignore[arg-type]
+    options = Segmentation(trainable=train, padding=40)
     return SegmentationTask(with_layers(read_model(model), 0), options, np.full(classes, 1 / classes))
 
 
@@ -170,7 +170,7 @@ def test_transform_keeps_image_and_mask(masks: tuple[Path, Path], model: Path) -
 
 def measured(folder: Path, model: Path, masks: tuple[Path, Path], **changes: object) -> Metrics:
     given = {"padding": 40, "schedule": SHORT} | changes
-    spec = EvaluationSpec(protocol=Segmentation(**given), train="a", test="b")  # type: ignore[arg-type]
+    spec = EvaluationSpec(protocol=Segmentation(**given), train="a", test="b")
     run(spec, model=model, train=masks[0], test=masks[1], output=folder / "seg" / "m.json", threads=1)
     return read_metrics(folder / "seg" / "m.json")
 
@@ -299,7 +299,7 @@ def test_killed_run_resumes_to_same_bytes(model: Path, masks: tuple[Path, Path],
     assert output.read_bytes() == (tmp_path / "quiet/seg/m.json").read_bytes()
 
 
-def test_evaluate_rejects_unsuitable_sets(chain, model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_unsuitable_sets(chain, model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="a: has no masks; name a dataset of format voc or sbd"):
         measured(tmp_path, model, (chain.train, masks[1]))
     kit = tmp_path / "VOC2007"

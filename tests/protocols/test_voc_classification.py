@@ -5,7 +5,6 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from inputs import make_model
 from torch import nn
 
 from ssltransfer.artifacts.files import ArtifactError
@@ -22,12 +21,13 @@ from ssltransfer.models.fuse_bn import fuse_conv_bn
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask, ScaledCrop
 from ssltransfer.stages.evaluate import run
+from tests.helpers.protocol_inputs import make_model
 
 PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
 
 
 def tuned(model: Path, train: str, seed: int = 0) -> MultiLabelFinetuneTask:
-    options = VocClassification(trainable=train)  # type: ignore[arg-type]
+    options = VocClassification(trainable=train)
     return MultiLabelFinetuneTask(read_model(model), "it", options, PRESENCE, seed)
 
 
@@ -55,7 +55,7 @@ def test_scaled_crop_fits_and_has_scale() -> None:
     ("train", "learning"),
     [("all", {"conv1", "conv5", "fc6", "fc7"}), ("fc6-8", {"fc6", "fc7"}), ("fc8", set())],
 )
-def test_task_trains_chosen_layers(chain, train: str, learning: set[str]) -> None:  # type: ignore[no-untyped-def]
+def test_task_trains_chosen_layers(chain, train: str, learning: set[str]) -> None:
     task = tuned(chain.full_model, train)
     given = read_model(chain.full_model).backbone.state_dict()
     found = {name.split(".")[0] for name, p in task.backbone.named_parameters() if p.requires_grad}
@@ -69,7 +69,7 @@ def test_task_trains_chosen_layers(chain, train: str, learning: set[str]) -> Non
     assert not torch.equal(task.head[1].weight, tuned(chain.full_model, train, seed=1).head[1].weight)
 
 
-def test_task_of_model_without_fc(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_task_of_model_without_fc(chain, tmp_path: Path) -> None:
     assert tuned(chain.model, "all").backbone.layers[-1] == "fc7"
     with pytest.raises(LayerError, match="no layer 'fc7'"):
         tuned(chain.model, "fc8")
@@ -91,7 +91,7 @@ def test_task_freezes_batch_norms(tmp_path: Path) -> None:
     assert len(dropouts) == 2 and all(module.training for module in dropouts)
 
 
-def test_loss_equals_released_code(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
+def test_loss_equals_released_code(chain, rng: np.random.Generator) -> None:
     task = tuned(chain.full_model, "fc8").eval()
     batch = Batch(
         torch.from_numpy(rng.integers(0, 256, (3, 3, 64, 64), np.uint8)),
@@ -113,7 +113,7 @@ def test_loss_equals_released_code(chain, rng: np.random.Generator) -> None:  # 
     assert loss == pytest.approx(total / 3 * 20 / 3, rel=1e-5)
 
 
-def test_chance_loss_is_entropy_of_class_frequencies(chain, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
+def test_chance_loss_is_entropy_of_class_frequencies(chain, rng: np.random.Generator) -> None:
     presence = rng.choice([-1, 0, 1], (40, 5), p=[0.6, 0.1, 0.3]).astype(np.int8)
     task = MultiLabelFinetuneTask(
         read_model(chain.full_model), "it", VocClassification(trainable="fc8"), presence, 0
@@ -146,7 +146,7 @@ def test_task_fuses_norms_of_fc(absorb: bool) -> None:
     assert len(norms) == 7 and not any(norm.training for norm in norms)
 
 
-def test_evaluate_is_reproducible(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_is_reproducible(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:
     protocol = VocClassification(schedule=Schedule(steps=12, batch_size=8, lr=0.001, clip_grad_norm=10.0), crops=3)
     spec = EvaluationSpec(protocol=protocol, train="a", test="b", seeds=(0, 1))
     for name in ("one", "two"):
@@ -167,7 +167,7 @@ def test_evaluate_is_reproducible(chain, voc: tuple[Path, Path], tmp_path: Path)
     assert found.primary_metric == "map"
 
 
-def test_evaluate_rejects_single_label_sets(chain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_rejects_single_label_sets(chain, tmp_path: Path) -> None:
     spec = EvaluationSpec(protocol=VocClassification(), train="a", test="b")
     with pytest.raises(ArtifactError, match="a: does not have VOC's labels"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)

@@ -11,9 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import inputs
 import pytest
-from inputs import make_model
 
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config.backbones import CaffeNet, ResNet18
@@ -23,10 +21,12 @@ from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.features import run as extract
 from ssltransfer.stages.index import run as make_index
+from tests.helpers import HELPERS
+from tests.helpers.protocol_inputs import make_model
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 Sets = dict[str, tuple[Path, Path]]
-DRIVER = Path(inputs.__file__).with_name("laws_driver.py")
+DRIVER = HELPERS / "protocol_laws.py"
 
 LAYER = {"layer": "conv5", "pool": {"max": 3}}
 SHORT = {"steps": 60, "batch_size": 32, "optimizer": "adam", "lr": 0.003, "lr_schedule": "cosine"}

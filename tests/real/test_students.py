@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chain import ROOT, measured, write_config
+
+from tests.helpers.workflow import ROOT, measured, write_config
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(5400)]
 

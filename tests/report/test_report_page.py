@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(filled) -> str:  # type: ignore[no-untyped-def]
+def html(filled) -> str:
     return filled.report(name="page").read_text(encoding="utf-8")
 
 
@@ -86,7 +86,7 @@ def test_every_link_leads_somewhere(page: Page) -> None:
     assert {unquote(link) for link in page.links} <= set(page.ids)
 
 
-def test_every_named_thing_is_a_link_of_the_flow(filled, html: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_named_thing_is_a_link_of_the_flow(filled, html: str) -> None:
     flow = html[html.index('<svg class="flow"') : html.index("</svg>")]
     titles = set(re.findall(r"<title>(.*?)</title>", flow))
     names = {path.parent.name for path in filled.inputs["models"] + filled.inputs["clusters"]}
@@ -105,13 +105,13 @@ def test_class_names_and_reasons_are_text_not_markup(html: str, page: Page) -> N
     assert "<script>x()" not in html and "<b>bold</b>" not in html
 
 
-def test_a_title_with_markup_is_text(filled) -> None:  # type: ignore[no-untyped-def]
+def test_a_title_with_markup_is_text(filled) -> None:
     spec = Report(title="</title><i>T</i> & \u00fc", montage_clusters=1, montage_images=1)
     text = filled.report(spec, name="title").read_text(encoding="utf-8")
     assert "<i>T" not in text and text.count("&lt;/title&gt;&lt;i&gt;T&lt;/i&gt; &amp; \u00fc") == 2
 
 
-def test_equal_inputs_give_equal_bytes(filled, html: str) -> None:  # type: ignore[no-untyped-def]
+def test_equal_inputs_give_equal_bytes(filled, html: str) -> None:
     again = filled.report(name="again")
     assert again.read_text(encoding="utf-8") == html
     page = again.parent.parent / "page"
@@ -119,12 +119,12 @@ def test_equal_inputs_give_equal_bytes(filled, html: str) -> None:  # type: igno
         assert again.with_name(name).read_bytes() == (page / name).read_bytes()
 
 
-def test_no_half_written_file_is_left(filled, html: str) -> None:  # type: ignore[no-untyped-def]
+def test_no_half_written_file_is_left(filled, html: str) -> None:
     names = {path.name for path in (filled.root / "page").iterdir()}
     assert names == {"index.html", "summary.txt", "tables.csv"}
 
 
-def test_missing_run_json_and_missing_images_do_not_end_the_report(filled, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_missing_run_json_and_missing_images_do_not_end_the_report(filled, tmp_path: Path) -> None:
     copy = type(filled)(tmp_path / "copy")
     shutil.copytree(filled.root, copy.root)
     copy.inputs = {
@@ -143,20 +143,20 @@ def test_missing_run_json_and_missing_images_do_not_end_the_report(filled, tmp_p
     assert page.images and {unquote(link) for link in page.links} <= set(page.ids)
 
 
-def test_nothing_made_yet_is_a_page_too(chain) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_made_yet_is_a_page_too(chain) -> None:
     text = chain.report().read_text(encoding="utf-8")
     assert Page(text).open == []
     assert "No evaluations." in text and "No clusterings." in text
 
 
-def test_a_wrong_input_is_refused_by_name_and_nothing_is_written(filled, chain) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_input_is_refused_by_name_and_nothing_is_written(filled, chain) -> None:
     chain.inputs["models"] = filled.inputs["clusters"]
     with pytest.raises(ArtifactError, match=r"jig-k5.*not a manifest of pretext or student"):
         chain.report()
     assert not (chain.root / "report").exists()
 
 
-def test_recalled_numbers_are_marked_as_unverified(filled) -> None:  # type: ignore[no-untyped-def]
+def test_recalled_numbers_are_marked_as_unverified(filled) -> None:
     table = Table(
         title="VOC",
         columns=("nn",),

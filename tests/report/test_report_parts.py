@@ -36,7 +36,7 @@ def image(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
 
 
-def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:  # type: ignore[no-untyped-def]
+def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:
     flow = lay_out(load_results(**filled.inputs))
     nodes = {(node.stage, node.name): node for node in flow.nodes}
     edges = [(nodes[key], node) for node in flow.nodes for key in node.parents]
@@ -46,7 +46,7 @@ def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:  # type:
     assert nodes["student", "cc-jig"].parents == [("label", "jig-k5/scenes_b")]
 
 
-def test_a_line_goes_from_a_teacher_to_its_students(chain) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_goes_from_a_teacher_to_its_students(chain) -> None:
     """A student may teach the next one, in a column of its own."""
     chain.dataset("d", classes=["a", "b"])
     chain.model("file", "pretext", {"task": {"name": "imported", "file": "w.pth"}}, trained=False)
@@ -61,7 +61,7 @@ def test_a_line_goes_from_a_teacher_to_its_students(chain) -> None:  # type: ign
     assert [title for _, title in flow.titles] == ["datasets", "pretexts", "students", "students, again"]
 
 
-def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:  # type: ignore[no-untyped-def]
+def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:
     chain.indexes = filled.indexes
     chain.inputs = {kind: list(paths) for kind, paths in filled.inputs.items()}
     chain.feature("second-fc7", "scenes_b", "cc-jig")
@@ -73,7 +73,7 @@ def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:  # 
     assert max(node.x for node in flow.nodes) == nodes["evaluate", "nn"].x
 
 
-def test_purity_and_sizes_are_those_of_a_plain_count(filled) -> None:  # type: ignore[no-untyped-def]
+def test_purity_and_sizes_are_those_of_a_plain_count(filled) -> None:
     (found,) = clusterings(Report(montage_clusters=2, montage_images=3), load_results(**filled.inputs), Plots())
     own, other = found.datasets
     assert own.labels.dataset == "objects.v1+x" and other.labels.dataset == "scenes_b"
@@ -92,7 +92,7 @@ def _shares(labels: np.ndarray) -> list[float]:
     return [float((labels == k).mean()) for k in range(5)]
 
 
-def test_a_montage_shows_the_images_nearest_to_the_center(filled) -> None:  # type: ignore[no-untyped-def]
+def test_a_montage_shows_the_images_nearest_to_the_center(filled) -> None:
     (found,) = clusterings(Report(montage_clusters=9, montage_images=3), load_results(**filled.inputs), Plots())
     assert [cluster for cluster, _ in found.montage] == [0, 1, 2, 3]
     index = filled.indexes["objects.v1+x"]
@@ -120,7 +120,7 @@ def test_packed_pixels_are_shown_where_there_is_no_file(objects_path: Path, tmp_
     assert np.array_equal(thumbnail(thumbnail_source(elsewhere, 3)), from_file)
 
 
-def test_a_sample_spreads_over_the_classes(filled) -> None:  # type: ignore[no-untyped-def]
+def test_a_sample_spreads_over_the_classes(filled) -> None:
     index = filled.indexes["objects.v1+x"]
     taken = sample_images(index, 10)
     assert np.bincount(index.labels[taken]).tolist() == [2] * 5
@@ -144,7 +144,7 @@ def test_a_model_without_convolutions_or_weights_has_no_filters(tmp_path: Path) 
     assert filters(tmp_path / "missing.safetensors") is None
 
 
-def test_left_out_files_are_counted_by_reason(chain) -> None:  # type: ignore[no-untyped-def]
+def test_left_out_files_are_counted_by_reason(chain) -> None:
     chain.dataset("d", n=2, **{"a.jpg": "truncated: 10 bytes", "b.jpg": "truncated: 11 bytes", "c": "not an image"})
     (found,) = datasets(load_results(**chain.inputs))
     assert found.reasons == [("truncated", 2), ("not an image", 1)]
@@ -231,7 +231,7 @@ def test_snapshots_are_a_line_to_the_end_of_their_training(tmp_path: Path):
     drawn: list[dict[str, object]] = []
 
     class Kept(Plots):
-        def lines(self, figure, model):  # type: ignore[no-untyped-def]
+        def lines(self, figure, model):
             drawn.append(figure.series)
             return super().lines(figure, model)
 

@@ -17,12 +17,12 @@ from ssltransfer.report.tables import as_text, build_tables
 
 
 @pytest.fixture(scope="module")
-def results(filled) -> Results:  # type: ignore[no-untyped-def]
+def results(filled) -> Results:
     return load_results(**filled.inputs)
 
 
 def table(**given: object) -> Report:
-    return Report(tables=(Table(title="T", **{"columns": ("nn",), **given}),))  # type: ignore[arg-type]
+    return Report(tables=(Table(title="T", **{"columns": ("nn",), **given}),))
 
 
 def test_without_tables_there_is_one_of_all_models_and_evaluations(results: Results) -> None:
@@ -38,7 +38,7 @@ def test_controls_stand_apart_and_the_best_is_never_a_supervised_row(results: Re
     assert best == {"cc-jig"}
 
 
-def test_a_random_network_that_is_best_is_said_to_be(chain) -> None:  # type: ignore[no-untyped-def]
+def test_a_random_network_that_is_best_is_said_to_be(chain) -> None:
     chain.dataset("d", classes=["a", "b"])
     chain.model("m", "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
     chain.model("random", "pretext", {"task": {"name": "random"}}, trained=False)
@@ -53,7 +53,7 @@ def test_a_random_network_that_is_best_is_said_to_be(chain) -> None:  # type: ig
     )
 
 
-def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> None:  # type: ignore[no-untyped-def]
+def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> None:
     values = [35.25 + 2, 35.25 - 2]
     (built,) = build_tables(table(columns=("linear:conv2",), rows=("cc-*",)), results)
     ((_, _, (row,)),) = built.groups
@@ -62,7 +62,7 @@ def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> 
     assert row.cells[0].text == "35.2 \u00b1 2.8"
 
 
-def test_seeds_of_one_model_share_a_row(chain) -> None:  # type: ignore[no-untyped-def]
+def test_seeds_of_one_model_share_a_row(chain) -> None:
     """Of two seeds each, one of them measured twice: the spread is that of trainings, not of measurements."""
     chain.dataset("d", classes=["a", "b"])
     values = {"a-s0": [10.0, 14.0], "b-s0": [30.0], "a-s1": [20.0], "b-s1": [37.0], "alone": [33.0]}
@@ -84,7 +84,7 @@ def test_seeds_of_one_model_share_a_row(chain) -> None:  # type: ignore[no-untyp
     assert one.groups[0][2][0].cells[0].text == "12.0 \u00b1 2.8"  # alone in its row: its own seeds
 
 
-def test_csv_holds_every_number(filled) -> None:  # type: ignore[no-untyped-def]
+def test_csv_holds_every_number(filled) -> None:
     output: Path = filled.report(name="csv")
     rows = list(csv.DictReader(output.with_name("tables.csv").open(encoding="utf-8")))
     assert len(rows) == 8
@@ -120,7 +120,7 @@ def test_the_terminal_shows_models_down_and_evaluations_across(results: Results)
         ({"reference_columns": {"nn": "cls"}}, "need `reference`"),
     ],
 )
-def test_a_wrong_name_is_answered_with_the_nearest_one(filled, given: dict[str, object], says: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_name_is_answered_with_the_nearest_one(filled, given: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         filled.report(table(**given), name="refused")
     assert says in str(caught.value)
@@ -170,7 +170,7 @@ def test_numbers_of_the_papers(name: str, row: str, column: str, text: str, prov
     assert value is not None and (value.text, value.provenance) == (text, provenance)
 
 
-def test_of_errors_the_least_is_the_best_in_a_unit_of_its_own(chain) -> None:  # type: ignore[no-untyped-def]
+def test_of_errors_the_least_is_the_best_in_a_unit_of_its_own(chain) -> None:
     chain.dataset("d")
     for model, d1, mae in (("near", 70.0, 0.4126), ("far", 60.0, 0.6)):
         chain.model(model, "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from chain import ROOT, command, compared, results, snakemake, tiny, write_config
-from cluster import cluster, job_of, order, said_of, why_not
+
+from tests.helpers.slurm_cluster import cluster, job_of, order, said_of, why_not
+from tests.helpers.workflow import ROOT, command, compared, results, snakemake, tiny, write_config
 
 pytestmark = [
     pytest.mark.slurm,

@@ -24,6 +24,7 @@ from ssltransfer.config.formats import CacheOptions, Synthetic
 from ssltransfer.data.image_io import read
 from ssltransfer.stages import cache
 from ssltransfer.stages import index as index_stage
+from tests.helpers import HELPERS
 
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
@@ -80,7 +81,7 @@ class Job:
 
     def run(self, kill: str = "") -> int | None:
         given = self.given | {"kill": kill, "threads": 1, "shard_bytes": SHARD}
-        script = str(Path(__file__).with_name("killed_cache.py"))
+        script = str(HELPERS / "killed_cache.py")
         process = self.context.Process(target=runpy.run_path, args=(script, given))
         process.start()
         process.join(120)

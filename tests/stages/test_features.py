@@ -25,6 +25,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.pooling import pooled_shape
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import features
+from tests.helpers import HELPERS
 
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
@@ -176,7 +177,7 @@ class Job:
         if shard:
             given["output"] = str(self.folder / f"{shard}.json")
         settings = {"spec": spec_of().canonical(), "chunk_bytes": CHUNK, "shard": shard}
-        script = str(Path(__file__).with_name("killed_features.py"))
+        script = str(HELPERS / "killed_features.py")
         process = self.context.Process(target=runpy.run_path, args=(script, given | settings))
         process.start()
         return process
@@ -297,7 +298,7 @@ def test_features_stay_within_memory_budget(tmp_path: Path, objects_path: Path):
     )
     write_index(tmp_path / "many.parquet", many)
     model = model_of(tmp_path / "m", ResNet18(img_size=side, stem_stride=1))
-    command = [sys.executable, str(Path(__file__).with_name("features_within.py"))]
+    command = [sys.executable, str(HELPERS / "features_within.py")]
     command += [str(model), str(tmp_path / "many.parquet"), str(tmp_path / "f" / "manifest.json"), str(budget)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr

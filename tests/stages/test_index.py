@@ -250,7 +250,7 @@ def test_holdout_parts_cover_the_split(root: Path, output: Path) -> None:
 
     def part(name: str, seed: int = 0) -> Index:
         holdout = {"num_images": 3, "part": name, "seed": seed}
-        return made(Folder(root=str(root), labels="folder", holdout=holdout), output)  # type: ignore[arg-type]
+        return made(Folder(root=str(root), labels="folder", holdout=holdout), output)
 
     held, rest = part("val"), part("train")
     assert len(held) == 3 and sorted(held.paths + rest.paths) == sorted(whole.paths)
@@ -263,16 +263,16 @@ def test_include_and_exclude_lists(root: Path, output: Path, tmp_path: Path) -> 
     whole = made(Folder(root=str(root)), output)
     names = tmp_path / "names.txt"
     names.write_text(f"{whole.paths[1]}\n{whole.paths[4]}\n")
-    only = made(Folder(root=str(root), include=str(names)), output)  # type: ignore[arg-type]
-    without = made(Folder(root=str(root), exclude=str(names)), output)  # type: ignore[arg-type]
+    only = made(Folder(root=str(root), include=str(names)), output)
+    without = made(Folder(root=str(root), exclude=str(names)), output)
     assert only.paths == [whole.paths[1], whole.paths[4]]
     assert without.paths == [path for path in whole.paths if path not in only.paths]
     names.write_text("nobody.png\n")
     for option in ("include", "exclude"):
-        spec = Folder(root=str(root), **{option: str(names)})  # type: ignore[arg-type]
+        spec = Folder(root=str(root), **{option: str(names)})
         with pytest.raises(LayoutError, match=r"1 of its 1 images are not in .* \(the first: nobody.png\)"):
             stage.run(spec, output=output)
-    missing = Folder(root=str(root), include=str(tmp_path / "none.txt"))  # type: ignore[arg-type]
+    missing = Folder(root=str(root), include=str(tmp_path / "none.txt"))
     with pytest.raises(ConfigError, match="no such file"):
         stage.run(missing, output=output)
 

@@ -23,6 +23,7 @@ from ssltransfer.data.targets import read_target
 from ssltransfer.data.videos import read_frames
 from ssltransfer.stages import cache, motion
 from ssltransfer.stages import index as index_stage
+from tests.helpers import HELPERS
 from toyworld import generate
 
 SMALL = MotionOptions(size=(96, 128), format="raw", foreground_range=(0.01, 0.9))
@@ -95,7 +96,7 @@ class Job:
         self.given = {"data": str(data), "output": str(folder / "c.parquet"), "spec": SMALL.canonical()}
 
     def run(self, kill: str = "") -> int | None:
-        script = str(Path(__file__).with_name("killed_motion.py"))
+        script = str(HELPERS / "killed_motion.py")
         process = multiprocessing.get_context("forkserver").Process(
             target=runpy.run_path, args=(script, self.given | {"kill": kill})
         )

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-SCRIPT = Path(__file__).with_name("ddp_process.py")
+from tests.helpers import HELPERS
+
+SCRIPT = HELPERS / "ddp_process.py"
 Results = dict[int, dict[str, Any]]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from modulo_tasks import Common, Modulo, pair
 from torch import nn
 
 from ssltransfer.artifacts.index import Index, read_index
@@ -21,6 +20,7 @@ from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.multi_task import TaskRun, fit_multi_task, task_order, task_schedule
 from ssltransfer.training.task import TrainingError
+from tests.helpers.modulo_tasks import Common, Modulo, pair
 
 CPU = Devices(torch.device("cpu"), 0)
 
@@ -173,7 +173,7 @@ def test_multi_task_resumes_with_the_same_bytes(
             nn.init.normal_(parameter)  # whatever stood there before
     assert run(tmp_path / "cut", resumed, synchronous=synchronous).curve == curve
     assert same(whole, resumed)
-    assert resumed[0].task.seen == whole[0].task.seen[-len(resumed[0].task.seen) :]  # type: ignore[union-attr]
+    assert resumed[0].task.seen == whole[0].task.seen[-len(resumed[0].task.seen) :]
     assert len(resumed[0].task.seen) < len(whole[0].task.seen)  # type: ignore[arg-type]
 
 

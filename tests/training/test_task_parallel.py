@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers import HELPERS
+
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).with_name("task_parallel_process.py")
+SCRIPT = HELPERS / "task_parallel_process.py"
 
 
 @pytest.fixture(scope="module")

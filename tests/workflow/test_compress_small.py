@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chain import ROOT, measured
+from tests.helpers.workflow import ROOT, measured
 
 from ssltransfer.config import read_config
 

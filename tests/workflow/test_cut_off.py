@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chain import command, results, snakemake, tiny, write_config
+from tests.helpers.workflow import command, results, snakemake, tiny, write_config
 
 pytestmark = pytest.mark.slow
 

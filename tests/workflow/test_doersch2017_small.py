@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chain import ROOT, measured
+from tests.helpers.workflow import ROOT, measured
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]  # some minutes
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chain import ROOT, command, planned, snakemake, tiny, write_config
-from standins import stand_in
+from tests.helpers.workflow import ROOT, command, planned, snakemake, tiny, write_config
+from tests.helpers.standins import stand_in
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config import read_config

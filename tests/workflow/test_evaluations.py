@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from chain import ROOT, measured
+from tests.helpers.workflow import ROOT, measured
 
 from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.config import read_config

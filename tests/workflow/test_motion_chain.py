@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import planned, results, snakemake, write_config
+from tests.helpers.workflow import planned, results, snakemake, write_config
 
 from ssltransfer.artifacts.files import file_digest, read_json
 from ssltransfer.artifacts.index import read_index

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import ROOT, compared, planned, results, snakemake, tiny, write_config
+from tests.helpers.workflow import ROOT, compared, planned, results, snakemake, tiny, write_config
 
 pytestmark = pytest.mark.slow
 

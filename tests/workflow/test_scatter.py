@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chain import compared, planned, results, snakemake, tiny, write_config
+from tests.helpers.workflow import compared, planned, results, snakemake, tiny, write_config
 
 pytestmark = pytest.mark.slow
 

@@ -36,7 +36,7 @@ def nyu(root: Path, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_nyu_frames_are_preserved(tmp_path: Path, split: str) -> None:
     images, depths = nyu(tmp_path)
-    make_index(NyuDepthV2(root=str(tmp_path), split=split), output=tmp_path / "i.parquet", threads=1)  # type: ignore[arg-type]
+    make_index(NyuDepthV2(root=str(tmp_path), split=split), output=tmp_path / "i.parquet", threads=1)
     index = read_index(tmp_path / "i.parquet")
     assert index.paths == [f"rgb/{number:05d}.png" for number in SPLITS[split]]
     for sample, number in enumerate(SPLITS[split]):

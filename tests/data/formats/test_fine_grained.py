@@ -44,13 +44,13 @@ def cars(root: Path, *, single: bool) -> Path:
             for split, pairs in CARS.items()
             for name, label in pairs
         ]
-        savemat(root / "cars_annos.mat", {"annotations": structs(rows), "class_names": names})  # type: ignore[arg-type]
+        savemat(root / "cars_annos.mat", {"annotations": structs(rows), "class_names": names})
         return root
     (root / "devkit").mkdir()
     savemat(root / "devkit/cars_meta.mat", {"class_names": names})
     for split, path in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
         rows = [{"bbox_x1": 1, "class": label, "fname": name} for name, label in CARS[split]]
-        savemat(root / path, {"annotations": structs(rows)})  # type: ignore[arg-type]
+        savemat(root / path, {"annotations": structs(rows)})
         (root / f"cars_{split}").mkdir()
         for name, _ in CARS[split]:
             Image.new("RGB", (8, 8)).save(root / f"cars_{split}" / name)
@@ -62,7 +62,7 @@ def cars(root: Path, *, single: bool) -> Path:
     [("train", [0, 3]), ("test", [1, 2]), ("zero-shot-train", [0, 1, 2]), ("zero-shot-test", [3])],
 )
 def test_cub_splits_and_labels(tmp_path: Path, split: str, expected: list[int]) -> None:
-    found = find(Cub200(root=str(cub(tmp_path)), split=split))  # type: ignore[arg-type]
+    found = find(Cub200(root=str(cub(tmp_path)), split=split))
     assert found.paths == [f"images/{BIRDS[place][0]}" for place in expected]
     assert found.labels == [BIRDS[place][1] - 1 for place in expected]
     assert found.classes[0] == "001.Albatross" and len(found.classes) == 4
@@ -75,7 +75,7 @@ def test_cars_match_torchvision(tmp_path: Path, split: str) -> None:
     root.mkdir()
     cars(root, single=False)
     reference = StanfordCars(str(tmp_path), split)
-    found = find(Cars196(root=str(root), split=split))  # type: ignore[arg-type]
+    found = find(Cars196(root=str(root), split=split))
     assert found.labels is not None and found.classes == reference.classes
     ours = [(str(root / path), label) for path, label in zip(found.paths, found.labels, strict=True)]
     assert ours == [(str(path), label) for path, label in reference._samples]
@@ -84,7 +84,7 @@ def test_cars_match_torchvision(tmp_path: Path, split: str) -> None:
 @pytest.mark.parametrize("single", [False, True])
 def test_cars_zero_shot_halves(tmp_path: Path, single: bool) -> None:
     root = cars(tmp_path, single=single)
-    first, second = (find(Cars196(root=str(root), split=f"zero-shot-{half}")) for half in ("train", "test"))  # type: ignore[arg-type]
+    first, second = (find(Cars196(root=str(root), split=f"zero-shot-{half}")) for half in ("train", "test"))
     assert first.labels == [1, 0, 0] and second.labels == [3, 2]
     assert second.paths[0] == ("car_ims/test-00001.jpg" if single else "cars_test/00001.jpg")
 

@@ -24,7 +24,7 @@ def test_synthetic_subsets_have_declared_content(tmp_path: Path, kind: str, labe
     splits = ("trainval", "test") if kind == "voc" else ("train", "test")
     paths: list[set[Path]] = []
     for split in splits:
-        spec = Synthetic(root=str(tmp_path), subset=kind, split=split, num_images=n, size=32)  # type: ignore[arg-type]
+        spec = Synthetic(root=str(tmp_path), subset=kind, split=split, num_images=n, size=32)
         found = find(spec)
         assert len(found.paths) == spec.estimated_num_images
         assert found.notes == []

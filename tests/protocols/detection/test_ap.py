@@ -56,7 +56,7 @@ def test_curve_worked_example() -> None:
         ([(0, False, A)], [], []),
     ],
 )
-def test_curves_mark_correct_detections(objects: list, told: list, right: list[int]) -> None:  # type: ignore[type-arg]
+def test_curves_mark_correct_detections(objects: list, told: list, right: list[int]) -> None:
     curve = curves([found(*told)], [true(*objects)], 2)[0]
     assert curve is not None
     positives = sum(not hard and kind == 0 for kind, hard, _ in objects)

@@ -81,7 +81,7 @@ def test_roi_loss_equals_plain_sums() -> None:
 def test_roi_loss_without_objects_has_gradient() -> None:
     deltas = torch.zeros(2, 3, 4, requires_grad=True)
     _, placed = roi_loss(torch.zeros(2, 4), deltas, boxes(2, 0), torch.zeros(2).long(), boxes(2, 1))
-    placed.backward()  # type: ignore[no-untyped-call]
+    placed.backward()
     assert placed.item() == 0 and deltas.grad is not None and not deltas.grad.any()
 
 

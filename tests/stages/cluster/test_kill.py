@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 
-DRIVER = Path(__file__).with_name("kill_driver.py")
+from tests.helpers import HELPERS
+
+DRIVER = HELPERS / "killed_cluster.py"
 
 
 def test_cluster_resumes_with_equal_bytes_when_killed(make_features, tmp_path):

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 
 from ssltransfer.artifacts import features
+from tests.helpers import HELPERS
 
-DRIVER = Path(__file__).with_name("memory_driver.py")
+DRIVER = HELPERS / "cluster_memory.py"
 BUDGET_MB = 96
 
 

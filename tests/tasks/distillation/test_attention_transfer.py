@@ -115,7 +115,7 @@ def test_attention_transfer_loss_is_task_loss_plus_transfer(make_given: InputsMa
     own = alone(batch, batch.rng(7))
     assert found["task_loss"].item() == own["loss"].item() and found["accuracy"].item() == own["accuracy"].item()
 
-    tiles = alone.puzzles(batch.images, batch.rng(7))[0].flatten(0, 1)  # type: ignore[attr-defined]
+    tiles = alone.puzzles(batch.images, batch.rng(7))[0].flatten(0, 1)
     assert tiles.shape == (36, 3, 24, 24)
     model = read_model(solver)
     theirs = build_tile_backbone(model.backbone.options, seed=0, stem_stride=1).eval()

@@ -23,6 +23,7 @@ from ssltransfer.stages import student
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
+from tests.helpers import HELPERS
 
 from .conftest import ATTENTION, InputsMaker, spec_of
 
@@ -134,7 +135,7 @@ def test_student_killed_and_resumed_gives_the_same_bytes(
     whole, broken = tmp_path / "whole" / "manifest.json", tmp_path / "broken" / "manifest.json"
     subprocess.run(command(name, teacher_of, objects_path, whole, steps=12), check=True, capture_output=True)
     environment = {**os.environ, "SSLTRANSFER_CHECKPOINT_STEPS": "5", "SSLTRANSFER_TEST_DIE_AT": "7"}
-    driver = Path(__file__).with_name("killed_student.py")
+    driver = HELPERS / "killed_student.py"
     words = command(name, teacher_of, objects_path, broken, steps=12)
     process = subprocess.run([sys.executable, str(driver), *words[3:]], env=environment, capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr

@@ -53,6 +53,6 @@ def test_match_spatial_size_averages_the_larger_map() -> None:
     "wrong",
     [{"teacher_layers": ["conv4"]}, {"precompute_teacher": True}, {"layer": "conv4"}, {"teacher_pool": {"max": 2}}],
 )
-def test_layer_regression_options_refuse_unused_keys(wrong: dict) -> None:  # type: ignore[type-arg]
+def test_layer_regression_options_refuse_unused_keys(wrong: dict) -> None:
     with pytest.raises(ValidationError):
         LayerRegression(teacher="t", **wrong)

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 import yaml
-from networks import shaken
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -33,6 +32,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.export import export
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import pretext
+from tests.helpers.networks import shaken
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 Network = Callable[[Tensor], Tensor]
@@ -292,9 +292,9 @@ def sobel_layers() -> nn.Sequential:
     across = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
     with torch.no_grad():
         for layer in layers:
-            layer.bias.zero_()  # type: ignore[union-attr, operator]
-        layers[0].weight.fill_(1 / 3)  # type: ignore[union-attr, operator]
-        layers[1].weight.copy_(torch.stack([across, across.T])[:, None])  # type: ignore[union-attr, operator]
+            layer.bias.zero_()
+        layers[0].weight.fill_(1 / 3)
+        layers[1].weight.copy_(torch.stack([across, across.T])[:, None])
     return layers
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_tasks import train_step
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
@@ -31,6 +30,8 @@ from ssltransfer.tasks.pretext.motion_segmentation import MotionSegmentationTask
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import Trainer
+from tests.helpers import HELPERS
+from tests.helpers.small_tasks import train_step
 from toyworld import generate
 
 CPU = Devices(torch.device("cpu"), 0)
@@ -231,7 +232,7 @@ def trained(folder: Path, data: Path, moment: str = "") -> int | None:
     given = {"spec": SPEC.canonical(), "data": str(data), "val": str(data), "every": "2" if moment else "0"}
     given |= {"output": str(folder / "manifest.json"), "log": str(folder / "log"), "moment": moment}
     process = multiprocessing.get_context("forkserver").Process(
-        target=runpy.run_path, args=(str(Path(__file__).with_name("killed.py")), given | {"count": 3})
+        target=runpy.run_path, args=(str(HELPERS / "killed_pretext.py"), given | {"count": 3})
     )
     process.start()
     process.join(120)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_tasks import train_step
 from torch import Tensor
 
 from ssltransfer.artifacts.files import read_json
@@ -28,6 +27,8 @@ from ssltransfer.tasks.pretext.multi_task import WithL1Penalty, together
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.multi_task import fit_multi_task
 from ssltransfer.training.train_step import Trainer
+from tests.helpers import HELPERS
+from tests.helpers.small_tasks import train_step
 
 BACKBONE = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2, "bn": True}
 DEEP: dict[str, Any] = {"name": "resnet101-v2", "width_mult": 0.125, "img_size": 32, "stem_stride": 1}
@@ -103,7 +104,7 @@ def test_multi_task_killed_at_any_step_gives_the_same_bytes(
         given = {"spec": TWO.canonical(), "data": str(objects_path), "val": str(objects_val_path)}
         given |= {"output": str(folder / "manifest.json"), "log": str(folder / "log")}
         more = {"task_data": [str(objects_val_path)], "every": "3", "moment": moment, "count": count}
-        script = str(Path(__file__).with_name("killed.py"))
+        script = str(HELPERS / "killed_pretext.py")
         process = processes.Process(target=runpy.run_path, args=(script, {**given, **more}))
         process.start()
         process.join(120)

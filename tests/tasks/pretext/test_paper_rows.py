@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_tasks import train_step
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config import read_config
@@ -20,6 +19,7 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import build_task
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.train_step import Trainer
+from tests.helpers.small_tasks import train_step
 
 pytestmark = pytest.mark.slow
 

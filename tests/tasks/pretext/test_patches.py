@@ -223,10 +223,10 @@ def test_patch_options_refuse_errors(kind: Any, given: dict[str, Any], says: str
 def test_patch_tasks_show_the_inputs():
     batch = Batch(images(3), torch.arange(3), torch.zeros(3, dtype=torch.int64))
     puzzle = task().eval()
-    (_, whole), (_, first), (_, second), (_, back) = puzzle.show(batch, rng(3))  # type: ignore[operator]
+    (_, whole), (_, first), (_, second), (_, back) = puzzle.show(batch, rng(3))
     assert torch.equal(whole, batch.images)
     patches, _ = puzzle.inputs(batch.images, rng(3))
     assert torch.equal(back, mosaic(visible(patches))) and not torch.equal(first, second)
-    columns = task("location").eval().show(batch, rng(3))  # type: ignore[operator]
+    columns = task("location").eval().show(batch, rng(3))
     assert [caption for caption, _ in columns] == ["image", "center", *(f"answer: {n}" for n in range(8))]
     assert torch.equal(columns[2][1], visible(patches[:, 0])) and torch.equal(columns[1][1], visible(patches[:, 4]))

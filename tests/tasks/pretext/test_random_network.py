@@ -31,7 +31,7 @@ def made(folder: Path, **options: bool) -> PretrainedModel:
         threads=1,
     )
     output = folder / "random" / "manifest.json"
-    spec = Pretext(task=RandomNetwork(**options), backbone=BACKBONE, data="objects", seed=3)  # type: ignore[arg-type]
+    spec = Pretext(task=RandomNetwork(**options), backbone=BACKBONE, data="objects", seed=3)
     run(spec, output=output, data=data, threads=1)
     return read_model(output)
 

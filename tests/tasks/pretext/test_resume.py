@@ -7,9 +7,10 @@ import runpy
 from pathlib import Path
 
 import pytest
-from small_tasks import TASKS
 
 from ssltransfer.config.entities import Pretext
+from tests.helpers import HELPERS
+from tests.helpers.small_tasks import TASKS
 
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
@@ -71,7 +72,7 @@ class Job:
         self.folder.mkdir(exist_ok=True)
         process = self.context.Process(
             target=runpy.run_path,
-            args=(str(Path(__file__).with_name("killed.py")), {**given, "moment": moment, "count": count}),
+            args=(str(HELPERS / "killed_pretext.py"), {**given, "moment": moment, "count": count}),
         )
         process.start()
         process.join(120)

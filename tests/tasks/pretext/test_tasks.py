@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter
-from small_tasks import TASKS, TILES, train_step
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
@@ -24,6 +23,7 @@ from ssltransfer.tasks.pretext.base import PretextTask, build_task
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import Trainer
+from tests.helpers.small_tasks import TASKS, TILES, train_step
 
 CPU = Devices(torch.device("cpu"), 0)
 SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)

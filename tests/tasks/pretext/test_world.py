@@ -48,7 +48,7 @@ ROTATION = {"name": "rotation", "augment": "crop", "hidden_dim": 128}
 def drawn(folder: Path, kind: str) -> dict[str, Path]:
     """Indexes of 960 images to learn on and 240 others."""
     for split, n in (("train", 960), ("val", 240)):
-        spec = Synthetic(root=str(folder / "world"), subset=kind, split=split, num_images=n)  # type: ignore[arg-type]
+        spec = Synthetic(root=str(folder / "world"), subset=kind, split=split, num_images=n)
         index_stage.run(spec, output=folder / f"{split}.parquet", threads=1)
     return {split: folder / f"{split}.parquet" for split in ("train", "val")}
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from modulo_tasks import Modulo, pair
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.training import task_parallel
@@ -19,6 +17,7 @@ from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.launch import shutdown
 from ssltransfer.training.multi_task import fit_multi_task
 from ssltransfer.training.task import TrainingError
+from tests.helpers.modulo_tasks import Modulo, pair
 
 CASES: dict[str, tuple[bool, dict[str, object]]] = {
     "in-turns": (False, {"sync_bn": True, "shares": (1, 2)}),

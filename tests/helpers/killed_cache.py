@@ -42,8 +42,8 @@ def killing(folder: Path, number: int, images: Iterable[tuple[bytes, int, int]])
 
 
 if given["threads"] == 1:
-    cache.write_shard = killing  # type: ignore[attr-defined]
+    cache.write_shard = killing
 if given["kill"] == "end":
-    cache.write_index = die  # type: ignore[attr-defined]
+    cache.write_index = die
 spec = CacheOptions.parse(given["spec"])
 cache.run(spec, data=Path(given["data"]), output=Path(given["output"]), threads=given["threads"])

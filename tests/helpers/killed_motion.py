@@ -14,7 +14,7 @@ from ssltransfer.stages import motion
 
 given = globals()
 write = artifact.write_shard
-write_notes = motion.write_json  # type: ignore[attr-defined]
+write_notes = motion.write_json
 
 
 def die(*_: object, **__: object) -> None:
@@ -30,11 +30,11 @@ def half(images: Iterable[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, int,
 
 def killing(folder: Path, number: int, images: Iterable[tuple[bytes, int, int]]) -> artifact.Shard:
     # Between the shard and the notes of its clips.
-    motion.write_json = die if given["kill"] == f"between {number}" else write_notes  # type: ignore[attr-defined]
+    motion.write_json = die if given["kill"] == f"between {number}" else write_notes
     return write(folder, number, half(images) if given["kill"] == f"half {number}" else images)
 
 
-motion.write_shard = killing  # type: ignore[attr-defined]
+motion.write_shard = killing
 if given["kill"] == "end":
-    motion.write_index = die  # type: ignore[attr-defined]
+    motion.write_index = die
 motion.run(MotionOptions.parse(given["spec"]), data=Path(given["data"]), output=Path(given["output"]), threads=1)

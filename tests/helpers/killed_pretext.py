@@ -66,8 +66,8 @@ def killing(name: str, call: Any) -> Any:
 
 
 Task.after_step = after_step  # type: ignore[method-assign]
-checkpoint.torch = Torch()  # type: ignore[attr-defined]
-pretext.write_model = killing("before the weights", pretext.write_model)  # type: ignore[attr-defined]
+checkpoint.torch = Torch()
+pretext.write_model = killing("before the weights", pretext.write_model)
 WorkDir.finish = killing("before the manifest", WorkDir.finish)  # type: ignore[method-assign]
 
 spec = Pretext.parse(given["spec"])

@@ -30,7 +30,7 @@ def make_model(folder: Path, options: BackboneOptions = BACKBONE, *, include_top
 def make_sets(root: Path, kind: str, splits: dict[str, int], size: int, **options: Any) -> tuple[Path, Path]:
     """Indexes of so many images of two splits of the embedded world."""
     for split, n in splits.items():
-        spec = Synthetic(subset=kind, split=split, num_images=n, size=size, root=str(root / "world"), **options)  # type: ignore[arg-type]
+        spec = Synthetic(subset=kind, split=split, num_images=n, size=size, root=str(root / "world"), **options)
         make_index(spec, output=root / f"{split}.parquet", threads=1)
     train, test = (root / f"{split}.parquet" for split in splits)
     return train, test
