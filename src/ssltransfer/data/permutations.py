@@ -145,7 +145,7 @@ def min_distance_set(
 def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint8]:
     """The set of Jigsaw: greedily adds the permutation that is farthest on average from those already chosen.
 
-    The first is uniformly random; ties are broken at random (protocols.md 1.1; Noroozi & Favaro 2016,
+    The first is uniformly random. Ties are broken at random (protocols.md 1.1 and Noroozi & Favaro 2016,
     algorithm 1). The mean distance of 100 of 9 cells is .898 of the cells, of 1000 .890.
 
     Returns:
