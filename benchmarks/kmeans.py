@@ -208,7 +208,7 @@ def features(setting: Setting, n: int) -> tuple[np.ndarray, str]:
 
 def reduced(x: np.ndarray, dims: int) -> np.ndarray:
     """The leading principal components, float32 (n, dims)."""
-    centerd = torch.from_numpy(x - x.mean(0))
+    centered = torch.from_numpy(x - x.mean(0))
     torch.manual_seed(0)
-    _, _, directions = torch.svd_lowrank(centerd[: 4 * dims], q=dims, niter=1)
-    return (centerd @ directions).numpy()
+    _, _, directions = torch.svd_lowrank(centered[: 4 * dims], q=dims, niter=1)
+    return (centered @ directions).numpy()

@@ -40,7 +40,7 @@ class Drawn:
 
 
 def run(setting: Setting) -> Iterator[Comparison | Figure]:
-    """Loading the points is not timed; the loop has its own copy of them, not centerd (on a GPU float16, as ours)."""
+    """Loading the points is not timed; the loop has its own copy of them, not centered (on a GPU float16, as ours)."""
     device = torch.device(setting.device)
     n, dims, k = setting.size(16_384, 600), setting.size(9600, 64), setting.size(500, 20)
     if device.type == "cuda":  # two copies and the blocks must fit

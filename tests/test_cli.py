@@ -25,7 +25,7 @@ def test_help_names_inputs_and_outputs(stage: str, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["index", "--spec", '{"format":"folder","root":"nowhere"}'], "nowhere: there is no such folder"),
+        (["index", "--spec", '{"format":"folder","root":"nowhere"}'], "nowhere: no such folder"),
         (["index", "--spec", "{"], "--spec is not a dataset"),
         (["cache", "--spec", '{"quality":0}', "--data", "i"], "quality: input should be greater than or equal to 1"),
         (["cache", "--spec", "{}", "--data", "i.parquet"], "i.parquet: missing"),

@@ -31,7 +31,7 @@ def filled(path: Path, chunks: list[int], *, compression: str | None = None) -> 
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_round_trip(tmp_path: Path, compression: str | None) -> None:
+def test_feature_store_round_trip(tmp_path: Path, compression: str | None) -> None:
     filled(tmp_path / "s", [2, 0, 1], compression=compression)
     store = FeatureStore.open(tmp_path / "s")
     assert (store.shape, store.rows, store.chunks, store.missing()) == ((N, DIMS), 4, 3, [])
@@ -44,7 +44,7 @@ def test_round_trip(tmp_path: Path, compression: str | None) -> None:
         assert max(map(len, blocks)) <= min(rows or 4, 4)
 
 
-def test_a_missing_chunk_reads_as_nan_and_is_refused(tmp_path: Path) -> None:
+def test_missing_chunk_reads_as_nan_and_is_refused(tmp_path: Path) -> None:
     store = filled(tmp_path / "s", [0, 2])
     assert store.missing() == [1]
     assert np.isnan(store.read(store.span(1))).all()
@@ -53,7 +53,7 @@ def test_a_missing_chunk_reads_as_nan_and_is_refused(tmp_path: Path) -> None:
         store.digests()
 
 
-def test_a_chunk_of_nothing_but_one_value_is_written(tmp_path: Path) -> None:
+def test_write_stores_constant_chunk(tmp_path: Path) -> None:
     store = filled(tmp_path / "s", [0, 1])
     store.write(2, np.full((2, DIMS), np.nan, np.float32))
     store.write(1, np.zeros((4, DIMS), np.float32))
@@ -61,7 +61,7 @@ def test_a_chunk_of_nothing_but_one_value_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_a_chunk_cut_short_is_missing_or_refused(tmp_path: Path, compression: str | None) -> None:
+def test_truncated_chunk_is_missing_or_refused(tmp_path: Path, compression: str | None) -> None:
     store = filled(tmp_path / "s", [0, 1, 2], compression=compression)
     file = store.chunk_file(1)
     whole = file.read_bytes()
@@ -75,7 +75,7 @@ def test_a_chunk_cut_short_is_missing_or_refused(tmp_path: Path, compression: st
     assert np.array_equal(store.read(slice(0, N)), VALUES)
 
 
-def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
+def test_digests_equal_file_digests(tmp_path: Path) -> None:
     one, two = filled(tmp_path / "a", [0, 1, 2]), filled(tmp_path / "b", [1, 2, 0])
     assert one.digests() == two.digests() == [file_digest(one.chunk_file(chunk)) for chunk in range(3)]
     two.write(1, VALUES[4:8] + 1)
@@ -105,7 +105,7 @@ store.write(1, np.ones((4, 8), np.float32))
 
 
 @pytest.mark.parametrize("where", ["while writing", "before the rename"])
-def test_a_killed_writer_leaves_no_torn_chunk(tmp_path: Path, where: str) -> None:
+def test_write_leaves_no_truncated_chunk_when_killed(tmp_path: Path, where: str) -> None:
     store = filled(tmp_path / "s", [0, 2])
     done = subprocess.run([sys.executable, "-c", KILLED, str(store.path), where], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -118,7 +118,7 @@ def test_a_killed_writer_leaves_no_torn_chunk(tmp_path: Path, where: str) -> Non
     assert np.array_equal(store.read(slice(0, N)), VALUES)
 
 
-def test_whoever_looks_disturbs_no_writer(tmp_path: Path) -> None:
+def test_missing_does_not_disturb_writers(tmp_path: Path) -> None:
     store = filled(tmp_path / "s", [0, 2])
     store.chunk_file(1).parent.mkdir()
     underway = store.chunk_file(1).with_suffix(".0123.partial")
@@ -134,7 +134,7 @@ def _write(path: Path, chunks: list[int]) -> None:
         filled(path, chunks)
 
 
-def test_processes_write_their_chunks_at_once(tmp_path: Path) -> None:
+def test_write_supports_concurrent_processes(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_write, args=(tmp_path / "s", chunks)) for chunks in ([0, 2], [1])]
     for writer in writers:
@@ -147,7 +147,7 @@ def test_processes_write_their_chunks_at_once(tmp_path: Path) -> None:
     assert np.array_equal(store.read(slice(0, N)), VALUES)
 
 
-def test_a_full_disk_is_one_sentence_and_no_torn_chunk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_reports_full_disk_without_truncated_chunk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "CHUNK_BYTES", 600_000)
     store = FeatureStore.create(small_disk / "s", 3000, 100, "float32")
     values = np.ones((1500, 100), np.float32)
@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_sentence_and_no_torn_chunk(small_disk: Path, monkeyp
 
 
 @pytest.mark.parametrize("after", [0, 1, 2], ids=["at the end", "while one waits", "while more is made"])
-def test_a_disk_that_fills_behind_ones_back_is_the_same_sentence(
+def test_writer_reports_full_disk_with_next_chunk(
     after: int, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer's thread has no one to tell: the error comes with the next chunk, or at the end."""
@@ -178,7 +178,7 @@ def test_a_disk_that_fills_behind_ones_back_is_the_same_sentence(
     assert 0 not in store.missing() and {1, 2, 3} <= set(store.missing())
 
 
-def test_what_is_written_in_the_background_is_there_at_the_end(tmp_path: Path) -> None:
+def test_writer_writes_all_chunks(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", N, DIMS, "float32")
     with Writer(store) as writer:
         for chunk in range(3):
@@ -188,21 +188,21 @@ def test_what_is_written_in_the_background_is_there_at_the_end(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", [None, "", '{"zarr_format": 3', "{}"])
-def test_no_store_is_one_sentence(tmp_path: Path, content: str | None) -> None:
+def test_open_reports_missing_store(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "zarr.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"no feature store; run the features stage|zarr.json is damaged"):
         FeatureStore.open(tmp_path)
 
 
-def test_a_store_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_open_refuses_other_shape(tmp_path: Path) -> None:
     filled(tmp_path / "s", [])
     for shape, dtype in (((N, DIMS + 1), "float32"), ((N + 1, DIMS), "float32"), ((N, DIMS), "float16")):
-        with pytest.raises(ArtifactError, match=r"holds \(10, 8\) float32, not"):
+        with pytest.raises(ArtifactError, match=r"contains \(10, 8\) float32, not"):
             FeatureStore.create(tmp_path / "s", *shape, dtype)
 
 
-def test_open_features_refuses_what_does_not_belong(tmp_path: Path) -> None:
+def test_open_features_refuses_other_inputs(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
     store = filled(tmp_path / "work" / "k1" / "store.zarr", [0, 1, 2])
     content = {"stage": "features", "work": "k1", "index": "f1" * 16, "chunks": store.digests()}

@@ -35,7 +35,7 @@ with files.atomic_write(Path(sys.argv[1])) as beside:
 
 @pytest.mark.parametrize("where", ["while writing", "before the sync", "before the rename"])
 @pytest.mark.parametrize("old", ["old", None])
-def test_a_killed_writer_leaves_what_was_there(tmp_path: Path, where: str, old: str | None) -> None:
+def test_atomic_keeps_old_file_when_killed(tmp_path: Path, where: str, old: str | None) -> None:
     path = tmp_path / "result.json"
     if old:
         path.write_text(old)
@@ -46,7 +46,7 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path: Path, where: str, old: 
     assert path.read_text() == "newer"
 
 
-def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+def test_atomic_keeps_old_file_on_error(tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_text("old")
     with pytest.raises(RuntimeError, match="mine"), atomic_write(path) as beside:
@@ -56,7 +56,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["result"]
 
 
-def test_a_full_disk_is_one_sentence_and_no_file(small_disk: Path) -> None:
+def test_atomic_reports_full_disk_without_file(small_disk: Path) -> None:
     path = small_disk / "big.json"
     with pytest.raises(ArtifactError, match=r"big.json: the disk is full; free some space and run the same command"):
         write_json(path, ["x" * 1000] * 3000)
@@ -67,13 +67,13 @@ def test_a_full_disk_is_one_sentence_and_no_file(small_disk: Path) -> None:
     assert read_json(path) == {"small": 1}
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+def test_atomic_uses_default_permissions(tmp_path: Path) -> None:
     write_text(tmp_path / "ours", "")
     (tmp_path / "plain").touch()
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_json_of_equal_content_is_equal(tmp_path: Path) -> None:
+def test_write_json_is_canonical(tmp_path: Path) -> None:
     write_json(tmp_path / "a", {"b": 1, "ä": [1.5, None]})
     write_json(tmp_path / "b", {"ä": [1.5, None], "b": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -83,7 +83,7 @@ def test_json_of_equal_content_is_equal(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a") == {"b": 1, "ä": [1.5, None]}
 
 
-def test_unreadable_json_is_one_sentence(tmp_path: Path) -> None:
+def test_read_json_reports_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="missing; run the stage"):
         read_json(tmp_path / "none.json")
     for content in (b'{"a": 1', b"", b"\xff\xfe"):
@@ -92,7 +92,7 @@ def test_unreadable_json_is_one_sentence(tmp_path: Path) -> None:
             read_json(tmp_path / "torn.json")
 
 
-def test_digests_tell_contents_and_boundaries_apart(tmp_path: Path) -> None:
+def test_digests_depend_on_contents_and_boundaries(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"same")
     (tmp_path / "b").write_bytes(b"same")
     (tmp_path / "c").write_bytes(b"other")

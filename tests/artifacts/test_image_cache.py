@@ -25,7 +25,7 @@ def packed(tmp_path: Path) -> ImageCache:
     return ImageCache(folder, CacheOptions(), [(shard.size, shard.digest) for shard in shards], rows)
 
 
-def test_images_come_back_by_sample(packed: ImageCache):
+def test_read_returns_images_by_sample(packed: ImageCache):
     packed.check()
     for sample, (data, width, height) in enumerate([*IMAGES, *IMAGES[::-1]]):
         assert packed.read(sample) == data
@@ -34,14 +34,14 @@ def test_images_come_back_by_sample(packed: ImageCache):
     assert shard_file(packed.folder, 0).read_bytes() == content
 
 
-def test_what_was_opened_does_not_travel(packed: ImageCache):
+def test_packed_pickles_without_open_files(packed: ImageCache):
     packed.read(0)
     other = pickle.loads(pickle.dumps(packed))
     assert other.read(4) == packed.read(4) == b"\xff"
 
 
 @pytest.mark.parametrize("fault", ["torn", "gone", "flipped", "foreign"])
-def test_a_faulty_shard_is_found_before_its_pixels_are_used(packed: ImageCache, fault: str):
+def test_read_refuses_faulty_shard(packed: ImageCache, fault: str):
     path = shard_file(packed.folder, 0)
     content = bytearray(path.read_bytes())
     if fault == "torn":
@@ -54,17 +54,17 @@ def test_a_faulty_shard_is_found_before_its_pixels_are_used(packed: ImageCache, 
     else:
         path.write_bytes(shard_file(packed.folder, 1).read_bytes())
     if fault in ("torn", "gone"):
-        with pytest.raises(ArtifactError, match=r"00000\.shard: missing or torn; run the stage that packs"):
+        with pytest.raises(ArtifactError, match=r"00000\.shard: missing or truncated; run the stage that packs"):
             packed.check()
     else:
         packed.check()  # of its full length
-        with pytest.raises(ArtifactError, match=r"00000\.shard: torn, damaged or of other images; run the stage"):
+        with pytest.raises(ArtifactError, match=r"00000\.shard: truncated, damaged or of other images; run the stage"):
             packed.read(0)
     assert read_shard(packed.folder, 0, len(IMAGES)) is None
     assert read_shard(packed.folder, 1, len(IMAGES)) is not None
 
 
-def test_a_shard_is_taken_again_only_as_it_was_written(packed: ImageCache):
+def test_finished_shard_is_reused_only_unchanged(packed: ImageCache):
     again = read_shard(packed.folder, 1, len(IMAGES))
     assert again is not None and (again.size, again.digest) == packed.shards[1]
     assert np.array_equal(again.rows, packed.rows[4:])
@@ -76,14 +76,14 @@ def test_a_shard_is_taken_again_only_as_it_was_written(packed: ImageCache):
     assert read_shard(packed.folder, 1, len(IMAGES)) is None
 
 
-def test_a_full_disk_leaves_no_shard(small_disk: Path):
+def test_write_shard_leaves_no_shard_on_full_disk(small_disk: Path):
     with pytest.raises(ArtifactError, match="the disk is full; free some space and run the same command again"):
         write_shard(small_disk, 0, ((bytes(100_000), 1, 1) for _ in range(20)))
     assert not [file for file in small_disk.rglob("*") if file.is_file()]
 
 
 @pytest.mark.parametrize(("n", "each"), [(1, 10.0), (7, 3.0), (1000, 1.5), (5000, 40.0)])
-def test_shards_divide_the_images_in_order(n: int, each: float, monkeypatch: pytest.MonkeyPatch):
+def test_shards_divide_images_in_order(n: int, each: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(artifact, "SMALLEST_SHARD_BYTES", 100)
     monkeypatch.setattr(artifact, "SHARD_BYTES", 5000)
     expected = each * np.random.default_rng(n).uniform(0.5, 2, n)
@@ -94,13 +94,13 @@ def test_shards_divide_the_images_in_order(n: int, each: float, monkeypatch: pyt
     assert all(abs(size - target) <= expected.max() for size in sizes[:-1])
 
 
-def test_an_image_larger_than_a_shard_has_one_of_its_own(monkeypatch: pytest.MonkeyPatch):
+def test_shards_give_large_image_its_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(artifact, "SMALLEST_SHARD_BYTES", 100)
     monkeypatch.setattr(artifact, "SHARD_BYTES", 100)
     assert cut(np.array([40.0, 350.0, 90.0, 5.0])) == [range(0, 2), range(2, 3), range(3, 4)]
 
 
-def test_the_index_keeps_them_and_can_be_moved(index: Index, packed: ImageCache, tmp_path: Path):
+def test_index_with_cache_can_be_moved(index: Index, packed: ImageCache, tmp_path: Path):
     cached = replace(index, cache=replace(packed, rows=packed.rows[:3]))
     write_index(tmp_path / "d.parquet", cached)
     moved = tmp_path.rename(tmp_path.with_name("moved"))
@@ -112,7 +112,7 @@ def test_the_index_keeps_them_and_can_be_moved(index: Index, packed: ImageCache,
     assert again.fingerprint == cached.fingerprint
 
 
-def test_the_fingerprint_says_which_pixels(index: Index, packed: ImageCache):
+def test_fingerprint_depends_on_cache_options(index: Index, packed: ImageCache):
     same = replace(packed, folder=Path("elsewhere"))
     others = [
         replace(packed, options=CacheOptions(short_side=128)),

@@ -20,7 +20,7 @@ def same(one: Index, other: Index) -> bool:
     )
 
 
-def test_round_trip(tmp_path: Path, index: Index) -> None:
+def test_index_round_trip(tmp_path: Path, index: Index) -> None:
     write_index(tmp_path / "a.parquet", index)
     write_index(tmp_path / "b.parquet", index)
     read = read_index(tmp_path / "a.parquet")
@@ -29,7 +29,7 @@ def test_round_trip(tmp_path: Path, index: Index) -> None:
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
-def test_round_trip_with_several_labels_an_image(tmp_path: Path, index: Index) -> None:
+def test_index_round_trip_multi_label(tmp_path: Path, index: Index) -> None:
     presence = np.array([[1, 0], [-1, -1], [-1, 1]], np.int8)
     several = replace(index, labels=np.full(3, -1, np.int32), multi_label=presence)
     write_index(tmp_path / "a.parquet", several)
@@ -37,7 +37,7 @@ def test_round_trip_with_several_labels_an_image(tmp_path: Path, index: Index) -
     assert several.fingerprint != replace(several, multi_label=-presence).fingerprint
 
 
-def test_names_of_every_kind_survive(tmp_path: Path, index: Index) -> None:
+def test_index_round_trip_unusual_names(tmp_path: Path, index: Index) -> None:
     names = ["a\tb.jpg", "line\nbreak.jpg", 'it\'s; "so" é.jpg']
     odd = replace(index, paths=names, notes={}, skipped=dict.fromkeys([*names, "c\\n"], "reason\twith\nsigns"))
     write_index(tmp_path / "a.parquet", odd)
@@ -49,7 +49,7 @@ def test_names_of_every_kind_survive(tmp_path: Path, index: Index) -> None:
     assert {line.split("\t")[0] for line in lines[1:]} == {"a\\tb.jpg", "line\\nbreak.jpg", names[2], "c\\\\n"}
 
 
-def test_what_was_left_out_changes_nothing_that_is_made_of_the_rest(tmp_path: Path, index: Index) -> None:
+def test_skipped_files_do_not_change_index_bytes(tmp_path: Path, index: Index) -> None:
     write_index(tmp_path / "a.parquet", index)
     write_index(tmp_path / "b.parquet", replace(index, skipped={}))
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
@@ -57,7 +57,7 @@ def test_what_was_left_out_changes_nothing_that_is_made_of_the_rest(tmp_path: Pa
     assert same(read_index(tmp_path / "a.parquet"), replace(index, skipped={}))
 
 
-def test_the_table_is_for_people_too(tmp_path: Path, index: Index) -> None:
+def test_index_is_a_plain_parquet_table(tmp_path: Path, index: Index) -> None:
     write_index(tmp_path / "a.parquet", index)
     table = pq.read_table(tmp_path / "a.parquet")
     assert table["class"].to_pylist() == ["a", "a", "b"]
@@ -66,7 +66,7 @@ def test_the_table_is_for_people_too(tmp_path: Path, index: Index) -> None:
     assert pq.read_table(tmp_path / "b.parquet")["class"].to_pylist() == [None] * 3
 
 
-def test_fingerprint(index: Index) -> None:
+def test_fingerprint_depends_on_content(index: Index) -> None:
     assert replace(index, root=Path("/elsewhere")).fingerprint == index.fingerprint
     assert replace(index, skipped={}).fingerprint == index.fingerprint
     back = [2, 1, 0]
@@ -88,14 +88,14 @@ def test_fingerprint(index: Index) -> None:
     assert len(prints) == 1 + len(others)
 
 
-def test_shared_images_are_told_by_content(index: Index) -> None:
+def test_shared_images_are_found_by_content(index: Index) -> None:
     other = replace(index, paths=["x", "y", "z"], digests=["d9", "d2", "d2"])
     assert index.num_shared_with(other) == 2
     assert other.num_shared_with(index) == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped", "other table"])
-def test_a_damaged_index_is_one_sentence(tmp_path: Path, index: Index, damage: str) -> None:
+def test_read_index_reports_damaged_file(tmp_path: Path, index: Index, damage: str) -> None:
     path = tmp_path / "a.parquet"
     write_index(path, index)
     content = bytearray(path.read_bytes())
@@ -113,13 +113,13 @@ def test_a_damaged_index_is_one_sentence(tmp_path: Path, index: Index, damage: s
         read_index(path)
 
 
-def test_a_missing_index_is_one_sentence(tmp_path: Path) -> None:
+def test_read_index_reports_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="missing; run the index stage"):
         read_index(tmp_path / "none.parquet")
 
 
 @pytest.mark.parametrize("large", ["table", "list"])
-def test_a_full_disk_keeps_table_and_list_together(small_disk: Path, index: Index, large: str) -> None:
+def test_write_index_keeps_both_files_consistent_on_full_disk(small_disk: Path, index: Index, large: str) -> None:
     path = small_disk / "a.parquet"
     write_index(path, index)
     before = {file.name: file.read_bytes() for file in small_disk.iterdir()}

@@ -23,7 +23,7 @@ def labels(index: Index) -> Labels:
     )
 
 
-def test_round_trip(tmp_path: Path, labels: Labels) -> None:
+def test_labels_round_trip(tmp_path: Path, labels: Labels) -> None:
     write_labels(tmp_path / "a.parquet", labels)
     write_labels(tmp_path / "b.parquet", labels)
     read = read_labels(tmp_path / "a.parquet")
@@ -39,7 +39,7 @@ def test_sizes_count_empty_clusters(labels: Labels) -> None:
     assert labels.sizes.tolist() == [1, 0, 0, 2, 0]
 
 
-def test_labels_of_another_index_are_refused(labels: Labels, index: Index) -> None:
+def test_labels_refuse_another_index(labels: Labels, index: Index) -> None:
     labels.check(index, Path("labels"))
     labels.check(replace(index, root=Path("/moved")), Path("labels"))
     for other in (
@@ -64,7 +64,7 @@ def test_read_labeled_index_replaces_labels_and_classes(tmp_path: Path, labels: 
         read_labeled_index(tmp_path / "other.parquet", tmp_path / "l.parquet")
 
 
-def test_other_files_are_refused(tmp_path: Path, labels: Labels, index: Index) -> None:
+def test_read_labels_refuses_other_files(tmp_path: Path, labels: Labels, index: Index) -> None:
     path = tmp_path / "a.parquet"
     with pytest.raises(ArtifactError, match="missing; run the label stage"):
         read_labels(path)
@@ -79,7 +79,7 @@ def test_other_files_are_refused(tmp_path: Path, labels: Labels, index: Index) -
         read_labels(path)
 
 
-def test_a_full_disk_leaves_nothing(small_disk: Path, labels: Labels) -> None:
+def test_write_labels_leaves_nothing_on_full_disk(small_disk: Path, labels: Labels) -> None:
     n = 300_000
     rng = np.random.default_rng(0)
     many = replace(

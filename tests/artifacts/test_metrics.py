@@ -25,14 +25,14 @@ METRICS = Metrics(
 )
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_metrics_round_trip(tmp_path: Path) -> None:
     write_metrics(tmp_path / "a.json", METRICS)
     write_metrics(tmp_path / "b.json", METRICS)
     assert read_metrics(tmp_path / "a.json") == METRICS
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_mean_and_spread_over_seeds() -> None:
+def test_metrics_mean_and_std_over_seeds() -> None:
     assert METRICS.mean() == pytest.approx(statistics.mean(METRICS.values["top1"]))
     assert METRICS.std() == pytest.approx(statistics.stdev(METRICS.values["top1"]))
     assert METRICS.mean("top5") == 80.0
@@ -41,18 +41,18 @@ def test_mean_and_spread_over_seeds() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("where", ["values", "details", "chance"])
-def test_what_is_no_number_is_refused(tmp_path: Path, value: float, where: str) -> None:
+def test_write_metrics_refuses_non_finite_numbers(tmp_path: Path, value: float, where: str) -> None:
     wrong = {
         "values": replace(METRICS, values={"top1": [41.5, value]}),
         "details": replace(METRICS, details={"per class": {"cat": [1.0, value]}}),
         "chance": replace(METRICS, chance=value),
     }[where]
-    with pytest.raises(ArtifactError, match=r"not finite.*cc-jigsawpp went wrong"):
+    with pytest.raises(ArtifactError, match=r"not finite.*cc-jigsawpp failed"):
         write_metrics(tmp_path / "a.json", wrong)
     assert not list(tmp_path.iterdir())
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_read_metrics_refuses_other_files(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"stage": "cluster"})
     with pytest.raises(ArtifactError, match="not a file of metrics"):
         read_metrics(tmp_path / "a.json")

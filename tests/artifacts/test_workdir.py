@@ -25,7 +25,7 @@ def finish_metrics(work: WorkDir) -> None:
     write_json(work.output, {"stage": "evaluate"})
 
 
-def test_a_second_copy_is_refused_with_one_sentence(tmp_path: Path) -> None:
+def test_workdir_refuses_second_copy(tmp_path: Path) -> None:
     with manifest(tmp_path) as work:
         (work.folder / "checkpoint").write_text("half")
         with pytest.raises(
@@ -41,7 +41,7 @@ def test_a_second_copy_is_refused_with_one_sentence(tmp_path: Path) -> None:
         assert (again.folder / "checkpoint").read_text() == "half"
 
 
-def test_parts_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Path) -> None:
+def test_workdir_shards_share_folder_only_with_shards(tmp_path: Path) -> None:
     output = manifest(tmp_path).output
 
     def part(name: str) -> WorkDir:
@@ -61,7 +61,7 @@ def test_parts_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Pat
         part("1-of-2").__enter__()
 
 
-def test_a_killed_copy_leaves_no_lock(tmp_path: Path) -> None:
+def test_workdir_lock_is_released_when_killed(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from ssltransfer.artifacts.workdir import WorkDir\n"
         "with WorkDir('cluster', Path(sys.argv[1]), '{\"k\":1}', {}): print('in', flush=True); time.sleep(60)"
@@ -78,7 +78,7 @@ def test_a_killed_copy_leaves_no_lock(tmp_path: Path) -> None:
     process.stdout.close()
 
 
-def test_key_is_a_function_of_spec_and_content(tmp_path: Path) -> None:
+def test_workdir_key_depends_on_spec_and_content(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for file in (first, second):
         file.write_text("same")
@@ -93,7 +93,7 @@ def test_key_is_a_function_of_spec_and_content(tmp_path: Path) -> None:
         manifest(tmp_path, inputs={"data": [tmp_path / "third"]})
 
 
-def test_manifest_holds_nothing_that_varies(tmp_path: Path) -> None:
+def test_manifest_is_deterministic(tmp_path: Path) -> None:
     written = []
     for _ in range(2):
         with manifest(tmp_path) as work:
@@ -106,7 +106,7 @@ def test_manifest_holds_nothing_that_varies(tmp_path: Path) -> None:
     assert run["images"] == 3.5 and run["seconds"] >= 0 and run["peak_memory_mb"] > 0
 
 
-def test_metrics_in_one_folder_have_a_run_file_each(tmp_path: Path) -> None:
+def test_workdir_writes_run_file_per_metrics_file(tmp_path: Path) -> None:
     for model in ("a", "b.v2"):
         with metrics(tmp_path, model) as work:
             work.write_run_info(images=model)
@@ -115,7 +115,7 @@ def test_metrics_in_one_folder_have_a_run_file_each(tmp_path: Path) -> None:
     assert json.loads((folder / "a.run.json").read_text())["images"] == "a"
 
 
-def test_clean_removes_what_no_present_result_was_made_in(tmp_path: Path) -> None:
+def test_clean_removes_obsolete_work_directories(tmp_path: Path) -> None:
     folders: dict[str, Path] = {}
     for spec in ("old", "new"):
         with manifest(tmp_path, f'{{"k":"{spec}"}}') as work:
@@ -131,7 +131,7 @@ def test_clean_removes_what_no_present_result_was_made_in(tmp_path: Path) -> Non
     assert clean(tmp_path) == []
 
 
-def test_clean_leaves_a_job_at_work_alone(tmp_path: Path) -> None:
+def test_clean_keeps_running_job(tmp_path: Path) -> None:
     with manifest(tmp_path, '{"k":"new"}') as work:
         work.finish({})
     with manifest(tmp_path, '{"k":"other"}') as busy:
@@ -143,7 +143,7 @@ def test_clean_leaves_a_job_at_work_alone(tmp_path: Path) -> None:
     assert clean(tmp_path) == [busy.folder]
 
 
-def test_a_job_that_outlived_its_snakemake_is_not_done_again(tmp_path: Path) -> None:
+def test_workdir_restores_removed_output_without_computing(tmp_path: Path) -> None:
     output = tmp_path / "x" / "manifest.json"
     with WorkDir("pretext", output, "{}", {}) as work:
         (output.parent / "backbone").write_text("weights")
@@ -157,7 +157,7 @@ def test_a_job_that_outlived_its_snakemake_is_not_done_again(tmp_path: Path) -> 
         assert not work.is_cached()
 
 
-def test_what_is_gone_or_changed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workdir_recomputes_missing_or_changed_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "x" / "manifest.json"
     with WorkDir("pretext", output, "{}", {}) as work:
         (output.parent / "backbone").write_text("weights")

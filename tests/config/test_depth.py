@@ -33,7 +33,7 @@ def completed(evaluation: str = "depth", **changes: Any) -> Config:
     return complete(content)
 
 
-def test_it_can_be_meant_and_costs_something() -> None:
+def test_depth_is_valid_and_has_a_cost() -> None:
     config = completed()
     assert config.model("res").layers == ("conv1", "block1", "block2", "block3", "block4", "pool")
     costs = {f"{cost.stage} {cost.name}": cost for cost in estimate(config, Machine())}
@@ -55,7 +55,7 @@ def test_it_can_be_meant_and_costs_something() -> None:
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(evaluation: str, changes: dict[str, Any], said: str) -> None:
+def test_depth_refuses_invalid_options(evaluation: str, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         completed(evaluation, **changes)
     assert said in str(refusal.value)

@@ -31,31 +31,31 @@ def config(protocol: str, backbone: str, **changes: Any) -> Config:
 
 
 @pytest.mark.parametrize(("protocol", "backbone"), [("fast-rcnn", "caffenet"), ("faster-rcnn", "resnet18")])
-def test_plan_knows_what_a_detector_costs(protocol: str, backbone: str) -> None:
+def test_estimate_includes_detectors(protocol: str, backbone: str) -> None:
     costs = {cost.stage: cost for cost in estimate(config(protocol, backbone), Machine())}
     hours = costs["evaluate"].hours
     assert hours is not None and 0.1 < hours < 200
 
 
-def test_faster_rcnn_wants_blocks() -> None:
+def test_faster_rcnn_requires_blocks() -> None:
     with pytest.raises(ConfigError, match=r"evaluations\.det\.models: model 'net' \(caffenet\) has no layer 'block3'"):
         config("faster-rcnn", "caffenet")
 
 
-def test_detectors_want_boxes() -> None:
+def test_detectors_require_boxes() -> None:
     plain = {"format": "voc", "root": "v", "split": "test"}
     with pytest.raises(ConfigError, match="fast-rcnn needs boxes of every image"):
         config("fast-rcnn", "caffenet", voc_test=plain)
 
 
-def test_background_ends_where_the_foreground_begins() -> None:
+def test_bg_iou_range_must_end_below_foreground() -> None:
     for background in ((0.5, 0.1), (0.1, 0.7)):
         with pytest.raises(ValidationError, match=r"must be ascending and end at 0\.5"):
             FastRcnn(bg_iou_range=background)
     assert FasterRcnn().bg_iou_range == (0, 0.5)
 
 
-def test_files_of_proposals_are_a_list() -> None:
+def test_proposals_accept_a_list_of_files() -> None:
     assert FastRcnn.model_validate({"proposals": ["a.mat", "b.mat"]}).proposals == ("a.mat", "b.mat")
     with pytest.raises(ValidationError):
         FastRcnn.model_validate({"proposals": "edge-boxes"})

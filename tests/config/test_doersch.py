@@ -18,7 +18,7 @@ def config() -> Config:
     return read_config(CONFIG / "doersch2017.yaml")
 
 
-def test_every_combination_of_the_tables_is_there(config: Config):
+def test_doersch_has_every_combination_of_the_tables(config: Config):
     found = {
         name: "+".join(pretext.task.tasks)
         for name, pretext in config.pretexts.items()
@@ -35,7 +35,7 @@ def test_every_combination_of_the_tables_is_there(config: Config):
             assert set(table.reference_rows.values()) == set(references()[table.reference].rows)
 
 
-def test_all_tasks_get_the_same_compute(config: Config):
+def test_doersch_tasks_get_equal_compute(config: Config):
     task = config.pretexts["all"].task
     assert isinstance(task, MultiTask)
     shares = task.task_weights(dict.fromkeys(task.tasks, 64))
@@ -43,11 +43,11 @@ def test_all_tasks_get_the_same_compute(config: Config):
     assert [round(shares[name] * 64 * cost, 6) for name, cost in costs.items()] == [1, 1, 1, 1]
 
 
-def test_videos_are_an_input_of_what_learns_from_them(config: Config):
+def test_doersch_videos_are_inputs_of_motion_tasks(config: Config):
     assert config.pretexts["all"].task_datasets == ("videos",) and config.pretexts["rp-col"].task_datasets == ()
     parts = config.pretexts["all"].parts
     assert parts["ms"].data == "videos" and parts["ms"].val is None and parts["rp"].val == "imagenet-val"
 
 
-def test_the_small_one_reads_too():
+def test_doersch_small_is_valid():
     assert {"together@20", "together@40", "lasso"} <= set(read_config(CONFIG / "doersch2017_small.yaml").pretexts)

@@ -10,23 +10,23 @@ from pydantic import ValidationError
 from ssltransfer.config.formats import CacheOptions, Folder
 
 
-def test_the_index_does_not_hang_on_the_cache():
+def test_cache_is_not_in_canonical_spec():
     plain, cached = Folder(root="x"), Folder(root="x", cache=CacheOptions(short_side=64))
     assert cached.cache is not None and cached.canonical() == plain.canonical()
 
 
-def test_a_default_written_out_is_the_same_cache():
+def test_cache_explicit_default_is_equal():
     written = CacheOptions.model_validate({"short_side": 256, "format": "jpeg", "quality": 95})
     assert written.canonical() == CacheOptions().canonical() != CacheOptions(quality=94).canonical()
     assert CacheOptions.parse('{"format":"raw","short_side": 64}') == CacheOptions(format="raw", short_side=64)
 
 
-def test_raw_pixels_have_no_quality():
-    with pytest.raises(ValidationError, match="raw pixels have no quality; leave `quality` out"):
+def test_cache_raw_refuses_quality():
+    with pytest.raises(ValidationError, match="raw pixels have no quality; remove `quality`"):
         CacheOptions(format="raw", quality=90)
 
 
-def test_better_jpegs_take_more():
+def test_cache_bytes_grow_with_quality():
     each = [CacheOptions(quality=quality).bytes_per_pixel for quality in range(1, 101)]
     assert (
         all(low < high for low, high in pairwise(each)) and each[-1] < CacheOptions(format="raw").bytes_per_pixel == 3

@@ -57,7 +57,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("dataset", {}, "unknown key 'dataset'; did you mean 'datasets'?"),
         ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
         ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
-        ("students/cc/method", "supervisd", "there is no 'supervisd'; did you mean 'supervised'?"),
+        ("students/cc/method", "supervisd", "unknown name 'supervisd'; did you mean 'supervised'?"),
         ("students/cc/backbone", {"name": "caffenet", "width": 2}, "did you mean 'width_mult'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: set `schedule`"),
@@ -83,19 +83,19 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ),
         ("pretexts/jig/task", {"name": "jigsaw++", "tiles": {"crop": 84, "tile": 30}}, "tile 30 is larger than a cell"),
         ("pretexts/jig/data", "c", "pretexts.jig.data: no dataset is called 'c'"),
-        ("pretexts/jig/val", "b", "are the same images"),
+        ("pretexts/jig/val", "b", "have the same images"),
         ("features/jig-conv4/layer", "conv6", "has no layer 'conv6'"),
         ("features/jig-conv4/layer", "fc7", "(caffenet) has no layer 'fc7'"),
         ("clusters/jig-k/k", "many", "valid integer"),
         ("clusters/jig-k/k", 1, "greater than or equal to 2"),
         ("clusters/jig-k/k", None, "clusters.jig-k.k: required key is missing"),
-        ("evaluations/nn/test", "a-train", "train and test are the same images"),
+        ("evaluations/nn/test", "a-train", "train and test have the same images"),
         ("evaluations/nn/train", "b", "which dataset 'b' does not have"),
         ("evaluations/nn/models", ["cd"], "no model is called 'cd'; did you mean 'cc'?"),
         ("datasets/a b", {"format": "folder", "root": "x"}, "datasets.a b"),
         ("datasets/x;y", {"format": "folder", "root": "x"}, "datasets.x;y"),
-        ("datasets/b/format", "foldr", "there is no 'foldr'; did you mean 'folder'?"),
-        ("pretexts/cc", {"task": "random", "backbone": "caffenet"}, "both a pretext and a student"),
+        ("datasets/b/format", "foldr", "unknown name 'foldr'; did you mean 'folder'?"),
+        ("pretexts/cc", {"task": "random", "backbone": "caffenet"}, "the name of both a pretext and a student"),
         ("report", {"tables": [{"title": "t", "columns": ["nm"]}]}, "no evaluation is called 'nm'"),
         ("report", {"tables": [{"title": "t", "columns": ["nn"], "rows": ["jgi"]}]}, "'jgi'; did you mean 'jig'?"),
         (
@@ -110,25 +110,25 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_sentence(path: str, value: Any, said: str) -> None:
+def test_load_reports_invalid_entries(path: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         complete(changed(path, value), "mine.yaml")
     text = str(error.value)
     assert said in text and text.startswith("mine.yaml: ") and "\n" not in text
 
 
-def test_more_clusters_than_images_is_said_before_anything_runs() -> None:
+def test_load_refuses_more_clusters_than_images() -> None:
     content = changed("datasets/b", {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 19})
     with pytest.raises(ConfigError, match="cannot form 20 clusters from 19 images"):
         complete(content)
 
 
-def test_a_student_cannot_be_its_own_teacher() -> None:
+def test_load_refuses_circular_students() -> None:
     with pytest.raises(ConfigError, match="circular dependency: cc <- cc"):
         complete(changed("features/jig-conv4/model", "cc"))
 
 
-def test_a_student_can_be_the_next_teacher() -> None:
+def test_load_accepts_student_as_teacher() -> None:
     content = changed("features/cc-conv5", {"model": "cc", "layer": "conv5"})
     content["clusters"]["again"] = {"features": "cc-conv5", "data": "b", "k": 5}
     method = {"name": "cluster-classification", "cluster": "again"}
@@ -136,7 +136,7 @@ def test_a_student_can_be_the_next_teacher() -> None:
     assert complete(content).model("cc2").stage == "student"
 
 
-def test_controls_are_added_for_every_backbone() -> None:
+def test_baselines_are_added_for_every_backbone() -> None:
     content = changed("students/small", {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width_mult": 0.5}})
     content["evaluations"]["nn"]["models"] = ["jig", "small"]
     rows = complete(content).rows["nn"]
@@ -147,7 +147,7 @@ def test_controls_are_added_for_every_backbone() -> None:
 
 
 @pytest.mark.parametrize("kind", BACKBONES, ids=lambda kind: kind.__name__)
-def test_every_option_of_a_backbone_shows_in_the_names_of_its_controls(kind: type[BackboneOptions]) -> None:
+def test_baseline_names_include_backbone_options(kind: type[BackboneOptions]) -> None:
     """Two backbones that differ must not share a control."""
     library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
     plain = kind(**library)
@@ -160,14 +160,14 @@ def test_every_option_of_a_backbone_shows_in_the_names_of_its_controls(kind: typ
             assert other.slug != plain.slug, key
 
 
-def test_a_supervised_control_learns_as_the_student_does() -> None:
+def test_supervised_baseline_has_schedule_of_student() -> None:
     config = complete(BASE)
     control = config.students["supervised-caffenet-a-train"]
     assert control.schedule == config.students["cc"].schedule and control.data == "a-train"
 
 
 @pytest.mark.parametrize("method", ["regression", "cluster-classification"])
-def test_no_supervised_control_of_a_teacher_from_a_file(method: str) -> None:
+def test_supervised_baseline_is_omitted_for_imported_teacher(method: str) -> None:
     """A ResNet-50 from a file, whose student is a CaffeNet: nobody asked for a ResNet-50 to be trained."""
     content = changed("pretexts/teacher", {"task": {"name": "imported", "file": "teacher.pth"}, "backbone": "resnet50"})
     content["evaluations"]["nn"] |= {"models": ["teacher", "cc"], "protocol": "linear-probe"}
@@ -184,26 +184,26 @@ def test_no_supervised_control_of_a_teacher_from_a_file(method: str) -> None:
     assert "supervised-resnet50-a-train" in complete(content).rows["nn"]
 
 
-def test_a_declared_control_is_not_made_twice() -> None:
+def test_declared_baseline_is_not_duplicated() -> None:
     content = changed("students/mine", {**BASE["students"]["cc"], "method": "supervised"})
     assert complete(content).rows["nn"] == ("jig", "cc", "random-caffenet", "mine")
 
 
-def test_voc_has_its_supervised_control_from_labelled_images() -> None:
+def test_supervised_baseline_for_voc_uses_labeled_images() -> None:
     voc = {"protocol": "voc-classification", "models": ["cc"], "train": "voc-train", "test": "voc-test"}
     voc["baselines"] = ["random", "supervised"]
     rows = complete(changed("evaluations/voc", voc)).rows["voc"]
     assert rows == ("cc", "random-caffenet", "supervised-caffenet-a-train")
 
 
-def test_features_for_an_evaluation_are_the_declared_ones_where_they_are_equal() -> None:
+def test_declared_features_are_used_by_evaluations() -> None:
     config = complete(BASE)
     assert config.evaluated_features("nn", "jig") == "jig-conv4"
     assert config.evaluated_features("nn", "cc") == "cc.conv4-max5"
     assert config.datasets_of_features("jig-conv4") == {"a-train", "a-val", "b"}
 
 
-def test_whether_features_are_stored_is_no_property_of_the_clusters() -> None:
+def test_store_features_is_not_in_cluster_spec() -> None:
     """The clustering is not made again; what is clustered is stored in any case, other data sets are not."""
     alone = changed("evaluations", {})
     stored = complete(alone)
@@ -216,7 +216,7 @@ def test_whether_features_are_stored_is_no_property_of_the_clusters() -> None:
     assert [config.reads_features("jig-k", data) for data in ("a-train", "b")] == [False, True]
 
 
-def test_sweeps() -> None:
+def test_sweeps_expand() -> None:
     content = changed("clusters/jig-k{k}", {"for": {"k": [3, 5]}, "features": "jig-conv4", "data": "b", "k": "{k}"})
     clusters = complete(content).clusters
     assert clusters["jig-k3"].k == 3 and clusters["jig-k5"].k == 5
@@ -226,7 +226,7 @@ def test_sweeps() -> None:
         complete(changed("clusters/j{q}", {"for": {"k": [3]}, "features": "jig-conv4", "data": "b", "k": 3}))
 
 
-def test_equal_content_has_equal_text_and_defaults_are_left_out() -> None:
+def test_canonical_omits_defaults() -> None:
     one = complete(BASE).students["cc"].canonical()
     other = copy.deepcopy(BASE)
     other["students"]["cc"] = dict(reversed(other["students"]["cc"].items())) | {"seed": 0, "schedule": {"epochs": 2.0}}
@@ -235,7 +235,7 @@ def test_equal_content_has_equal_text_and_defaults_are_left_out() -> None:
     assert Student.parse(one) == complete(BASE).students["cc"]
 
 
-def test_a_raised_version_changes_the_text_and_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_canonical_includes_raised_version(monkeypatch: pytest.MonkeyPatch) -> None:
     pretext = complete(BASE).pretexts["jig"]
     before = pretext.canonical()
     monkeypatch.setattr(type(pretext.task), "version", 2)
@@ -243,7 +243,7 @@ def test_a_raised_version_changes_the_text_and_is_read_back(monkeypatch: pytest.
     assert Pretext.parse(pretext.canonical()) == pretext
 
 
-def test_another_model_does_not_change_what_is_measured_of_the_others() -> None:
+def test_additional_model_keeps_other_metric_specs() -> None:
     before = complete(BASE).evaluations["nn"].measurement
     content = changed("evaluations/nn/models", ["cc"])
     assert complete(content).evaluations["nn"].measurement.canonical() == before.canonical()
@@ -266,7 +266,7 @@ def test_read_config_refuses_duplicate_keys(tmp_path: Path) -> None:
         read_config(tmp_path / "c.yaml")
 
 
-def test_no_file_and_no_yaml(tmp_path: Path) -> None:
+def test_read_config_reports_missing_and_invalid_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such configuration file"):
         read_config(tmp_path / "none.yaml")
     (tmp_path / "c.yaml").write_text("a: [")
@@ -311,7 +311,7 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
         ({"name": "voc-classification", "fuse_bn": True}, "resnet50-v2", "batch norms that do not directly follow"),
     ],
 )
-def test_what_can_be_fine_tuned(protocol: dict[str, Any], backbone: str, said: str) -> None:
+def test_load_checks_fine_tuning(protocol: dict[str, Any], backbone: str, said: str) -> None:
     content = changed("pretexts/jig/backbone", backbone)
     content |= {"features": {}, "clusters": {}, "students": {}}
     content["evaluations"] = {
@@ -324,7 +324,7 @@ def test_what_can_be_fine_tuned(protocol: dict[str, Any], backbone: str, said: s
         complete(content)
 
 
-def test_networks_of_libraries_are_not_cut() -> None:
+def test_load_checks_library_backbones() -> None:
     backbone: dict[str, Any] = {"name": "torchvision", "model": "resnet18"}
     content = changed("pretexts/jig/backbone", backbone)
     content |= {"features": {}, "clusters": {}, "students": {}}
@@ -342,7 +342,7 @@ def test_networks_of_libraries_are_not_cut() -> None:
     assert complete(content).features["jig.layer4-avg1"].layer == "layer4"
 
 
-def test_videos_make_motion_segmentation_possible() -> None:
+def test_motion_segmentation_requires_videos() -> None:
     content = changed("datasets/films", {"format": "video", "root": "films", "motion": {"clip_stride": 20}})
     schedule = {"steps": 10, "batch_size": 4, "lr": 0.01}
     moves: dict[str, Any] = {"task": "motion-segmentation", "backbone": "resnet101-v2", "data": "films"}
@@ -356,7 +356,7 @@ def test_videos_make_motion_segmentation_possible() -> None:
     assert films.motion.canonical() == '{"clip_stride":20,"format":"jpeg"}'
     moves["val"] = "again"
     content["datasets"]["again"] = content["datasets"]["films"] | {"motion": {"clip_stride": 5}}
-    with pytest.raises(ConfigError, match="data and val are the same images"):
+    with pytest.raises(ConfigError, match="data and val have the same images"):
         complete(content)
     content["datasets"]["again"] |= {"split": "val"}
     complete(content)
@@ -370,7 +370,7 @@ def test_videos_make_motion_segmentation_possible() -> None:
         complete(content)
 
 
-def test_masks_make_segmentation_possible() -> None:
+def test_segmentation_requires_masks() -> None:
     content = changed("datasets/seg", {"format": "sbd", "root": "s", "split": "train"})
     content["datasets"]["val"] = {"format": "voc", "root": "v", "year": "2012", "split": "val", "targets": "masks"}
     content["datasets"]["val"]["exclude"] = "s/dataset/train.txt"

@@ -18,14 +18,14 @@ def sgd(lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
 
 
-def test_cosine_is_torchs():
+def test_cosine_matches_torch():
     schedule = Schedule(steps=37, lr=0.3, lr_schedule="cosine")
     optimizer = sgd(0.3)
     expected = reference(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 37), optimizer, 37)
     assert [schedule.lr_at(step, 100) for step in range(37)] == pytest.approx(expected)
 
 
-def test_steps_are_torchs_in_epochs_and_in_updates():
+def test_milestones_match_torch_in_epochs_and_steps():
     optimizer = sgd(0.1)
     expected = reference(torch.optim.lr_scheduler.MultiStepLR(optimizer, [30, 60], 0.5), optimizer, 90)
     in_steps = Schedule(steps=90, lr=0.1, milestones=(30, 60), gamma=0.5)
@@ -36,7 +36,7 @@ def test_steps_are_torchs_in_epochs_and_in_updates():
 
 
 @pytest.mark.parametrize("samples", [96, 97, 1000, 1_281_167])
-def test_a_drop_at_an_epoch_falls_on_its_first_step(samples: int):
+def test_milestone_applies_at_first_step_of_epoch(samples: int):
     """30 epochs of samples/256 steps are seldom a whole number of steps: the first step at or after it has the drop."""
     schedule = Schedule(epochs=90, batch_size=32, lr=1.0, milestones=(30.0,))
     first = -(-30 * samples // 32)
@@ -44,21 +44,21 @@ def test_a_drop_at_an_epoch_falls_on_its_first_step(samples: int):
     assert schedule.lr_at(first, samples) == pytest.approx(0.1)
 
 
-def test_caffenets_recipe():
+def test_caffenet_schedule():
     """x0.1 every 100k of 350k updates (solver_cfn_jps.prototxt)."""
     schedule = Schedule(steps=350_000, lr=0.01, step_size=100_000)
     at = [schedule.lr_at(step, 5) for step in (0, 99_999, 100_000, 299_999, 300_000, 349_999)]
     assert at == pytest.approx([0.01, 0.01, 0.001, 1e-4, 1e-5, 1e-5])
 
 
-def test_warm_up_is_linear_and_reaches_the_rate():
+def test_warmup_is_linear_and_reaches_lr():
     schedule = Schedule(steps=20, lr=0.4, warmup=4, lr_schedule="constant")
     assert [schedule.lr_at(step, 1) for step in range(6)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
     in_epochs = Schedule(epochs=5, batch_size=10, lr=0.4, warmup=1, lr_schedule="constant")
     assert [in_epochs.lr_at(step, 40) for step in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
 
 
-def test_there_is_always_a_step():
+def test_total_steps_is_at_least_one():
     assert Schedule(epochs=0.01, batch_size=256).total_steps(100) == 1
 
 
@@ -73,6 +73,6 @@ def test_there_is_always_a_step():
         ({"steps": 9, "lr": float("nan")}, "finite|greater"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(given: dict[str, object], message: str):
+def test_schedule_refuses_invalid_options(given: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         Schedule.model_validate(given)

@@ -10,13 +10,13 @@ from ssltransfer.data.lab import rgb_to_lab
 ADDED = {(40, 90), (100, -90), (100, -10), (100, 0)}
 
 
-def test_there_are_313_in_order():
+def test_bins_are_313_in_order():
     assert len(BINS) == 313 == len(set(BINS)) and list(BINS) == sorted(BINS)
     assert BINS[0] == (-90, 50) and BINS[-1] == (100, 0)
     assert torch.equal(bins(), torch.tensor(BINS, dtype=torch.float32))
 
 
-def test_309_are_the_corners_of_cells_that_a_screen_reaches():
+def test_bins_cover_srgb_gamut():
     """All 256^3 colors, floored to cells of 10x10; derived from nothing but Lab."""
     levels = torch.arange(256)
     green, blue = torch.meshgrid(levels, levels, indexing="ij")
@@ -42,7 +42,7 @@ def plain_code(ab: np.ndarray, neighbors: int, sigma: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("neighbors", "sigma"), [(10, 5.0), (5, 8.0), (1, 5.0)])
-def test_codes_are_those_of_a_plain_version(neighbors: int, sigma: float):
+def test_encode_matches_plain_version(neighbors: int, sigma: float):
     ab = torch.rand(2, 2, 6, 5, generator=torch.Generator().manual_seed(1)) * 160 - 80
     found = soft_code(ab, neighbors=neighbors, sigma=sigma)
     assert found.shape == (2, 313, 6, 5) and ((found > 0).sum(1) <= neighbors).all()
@@ -53,14 +53,14 @@ def test_codes_are_those_of_a_plain_version(neighbors: int, sigma: float):
                 assert np.abs(found[row, :, y, x].numpy() - expected).max() < 1e-4
 
 
-def test_a_bins_own_color_is_its_own_and_far_colors_have_a_code():
+def test_encode_bin_centers_and_far_colors():
     own = soft_code(bins().T.reshape(1, 2, 1, 313))[0, :, 0]
     assert torch.equal(own.argmax(0), torch.arange(313)) and own.diagonal().min() > 0.5
     far = soft_code(torch.tensor([[300.0, 300.0]]).reshape(1, 2, 1, 1))
     assert torch.isfinite(far).all() and float(far.sum()) == pytest.approx(1)
 
 
-def test_colors_come_back_to_the_accuracy_of_bins():
+def test_decode_inverts_encode_up_to_bin_size():
     """Colors of a screen, whose neighbors are all bins but at the edge of what it can show."""
     image = torch.randint(0, 256, (4, 3, 30, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     ab = rgb_to_lab(image)[:, 1:]
@@ -75,7 +75,7 @@ def test_colors_come_back_to_the_accuracy_of_bins():
     assert (annealed - ab).square().sum(1).sqrt().max() < half
 
 
-def test_weights_are_zhangs():
+def test_rarity_weights_match_zhang():
     prior = torch.tensor([0.7, 0.2, 0.1, 0.0])
     mixed = 0.5 * np.array([0.7, 0.2, 0.1]) + 0.5 / 3
     expected = (1 / mixed) / (np.array([0.7, 0.2, 0.1]) / mixed).sum()
@@ -85,6 +85,6 @@ def test_weights_are_zhangs():
     assert torch.allclose(balance(7 * prior), found)  # counts do as well as shares
 
 
-def test_a_uniform_prior_weighs_alike():
+def test_rarity_weights_of_uniform_prior_are_equal():
     assert torch.allclose(balance(torch.ones(313)), torch.ones(313))
     assert torch.allclose(balance(torch.tensor([0.9, 0.1]), uniform=1.0), torch.ones(2))

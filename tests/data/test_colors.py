@@ -14,7 +14,7 @@ def images(n: int) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, 7, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
-def test_each_image_is_distorted_as_torchvision_would():
+def test_color_distortion_matches_torchvision():
     source = images(40)
     source[0] = 100  # gray: no hue
     source[1, 1:] = source[1, :1]
@@ -31,19 +31,19 @@ def test_each_image_is_distorted_as_torchvision_would():
     assert found.dtype == torch.float32 and found.min() >= 0 and found.max() <= 255
 
 
-def test_all_orders_occur_and_factors_fill_their_ranges():
+def test_color_distortion_covers_orders_and_ranges():
     rng = SampleRNG(0, 0, torch.arange(2000))
     orders = {tuple(order) for order in rng.permutation("colors/order", 4).tolist()}
     assert orders == set(itertools.permutations(range(4)))
 
 
-def test_nothing_happens_at_zero_strength():
+def test_color_distortion_zero_strength_is_identity():
     source = images(10)
     still = color_jitter(source, SampleRNG(0, 0, torch.arange(10)), brightness=0, contrast=0, saturation=0, hue=0)
     assert torch.allclose(still, source.float(), atol=1e-3)
 
 
-def test_a_range_of_its_own_is_filled():
+def test_color_distortion_covers_given_range():
     """Brightness alone, of images so dark that nothing is clipped."""
     source = torch.full((2000, 3, 1, 1), 100, dtype=torch.uint8)
     rng = SampleRNG(0, 0, torch.arange(2000))
@@ -57,7 +57,7 @@ def test_a_range_of_its_own_is_filled():
 
 
 @pytest.mark.parametrize("row", [0, 4])
-def test_an_image_is_the_same_in_any_batch(row: int):
+def test_color_distortion_is_independent_of_batch(row: int):
     source = images(6)
     together = color_jitter(source, SampleRNG(0, 2, torch.arange(6)))
     alone = color_jitter(source[row : row + 1], SampleRNG(0, 2, torch.tensor([row])))

@@ -19,7 +19,7 @@ def draws_of(n: int, seed: int = 0) -> SampleRNG:
     return SampleRNG(seed, 0, torch.arange(n))
 
 
-def test_gray_is_the_mean_of_the_channels():
+def test_gray_is_channel_mean():
     x = pixels(2, 9, 3, 5, 6)
     expected = x.numpy().astype(np.float64).mean(axis=2, keepdims=True).repeat(3, axis=2)
     found = ops.gray(x)
@@ -32,7 +32,7 @@ def is_gray(x: Tensor) -> Tensor:
     return (x[..., 0, :, :] == x[..., 1, :, :]).flatten(-2).all(-1)
 
 
-def test_gray_is_decided_once_a_puzzle_for_occluders_too():
+def test_random_gray_is_shared_by_puzzle_and_occluders():
     main, other = pixels(2000, 9, 3, 2, 2), pixels(2000, 9, 3, 2, 2, seed=1)
     rng = draws_of(2000)
     found = is_gray(ops.random_grayscale(main, rng, 0.7))
@@ -44,7 +44,7 @@ def test_gray_is_decided_once_a_puzzle_for_occluders_too():
     assert 0.05 < (each.float().mean(1) - 2 / 3).pow(2).mean().sqrt() < 0.3  # tile by tile, not by puzzle
 
 
-def test_what_is_not_made_gray_keeps_its_values():
+def test_random_gray_keeps_other_samples():
     x = pixels(40, 9, 3, 4, 4)
     found = ops.random_grayscale(x, draws_of(40), 0.5)
     made = is_gray(found)[:, 0]
@@ -54,7 +54,7 @@ def test_what_is_not_made_gray_keeps_its_values():
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_standardize_is_numpys_mean_and_std_of_each_tile(per_channel: bool):
+def test_standardize_matches_numpy(per_channel: bool):
     x = pixels(3, 9, 3, 8, 8)
     axes = (-2, -1) if per_channel else (-3, -2, -1)
     plain = x.numpy().astype(np.float64)
@@ -64,11 +64,11 @@ def test_standardize_is_numpys_mean_and_std_of_each_tile(per_channel: bool):
 
 @pytest.mark.parametrize("value", [0.0, 85.0 + 1 / 3, 255.0])
 @pytest.mark.parametrize("kw", [{}, {"per_channel": True, "floor": 1e-5}])
-def test_a_constant_tile_becomes_zeros(value: float, kw: dict):
+def test_standardize_constant_tile_is_zero(value: float, kw: dict):
     assert torch.equal(ops.standardize(torch.full((2, 9, 3, 64, 64), value), **kw), torch.zeros(2, 9, 3, 64, 64))
 
 
-def test_the_floor_is_that_of_kolesnikovs_code():
+def test_standardize_floor_matches_kolesnikov():
     x = torch.full((1, 3, 8, 8), 10.0)
     x[0, 0, 0, 0] = 10.5
     plain = x.numpy().astype(np.float64)
@@ -77,7 +77,7 @@ def test_the_floor_is_that_of_kolesnikovs_code():
     np.testing.assert_allclose(ops.standardize(x).numpy(), (plain - plain.mean()) / least, atol=1e-5)
 
 
-def test_color_dropping_keeps_one_channel_and_makes_noise_of_the_others():
+def test_color_dropping_keeps_one_channel():
     x = pixels(600, 2, 3, 8, 8)
     found = ops.drop_colors(x, draws_of(600))
     plain = x.double() - x.double().mean(dim=(-2, -1), keepdim=True)
@@ -93,7 +93,7 @@ def test_color_dropping_keeps_one_channel_and_makes_noise_of_the_others():
     assert abs(np.corrcoef(two[:, :, 0].flatten(), two[:, :, 1].flatten())[0, 1]) < 0.02
 
 
-def test_color_projection_is_the_matrix_of_the_paper():
+def test_color_projection_matches_paper():
     a = np.array([[-1.0, 2.0, -1.0]])
     matrix = np.eye(3) - a.T @ a / (a @ a.T)
     np.testing.assert_allclose(
@@ -107,7 +107,7 @@ def test_color_projection_is_the_matrix_of_the_paper():
 
 
 @pytest.mark.parametrize("center", [False, True])
-def test_scale_by_rms(center: bool):
+def test_scale_by_rms_gives_unit_rms(center: bool):
     x = pixels(3, 2, 3, 6, 6)
     plain = x.numpy().astype(np.float64)
     plain -= plain.mean((-2, -1), keepdims=True) if center else 0
@@ -117,7 +117,7 @@ def test_scale_by_rms(center: bool):
 
 
 @pytest.mark.parametrize(("size", "low", "high"), [(96, 100, 9025), (24, 100, 529)])
-def test_downsampling_is_interpolation_there_and_back(size: int, low: int, high: int):
+def test_random_downsample_interpolates_both_ways(size: int, low: int, high: int):
     x, rng = pixels(30, 4, 3, size, size), draws_of(30)
     found = ops.random_downsample(x, rng)
     chosen = rng.uniform("downsample/which", 4) < 0.33
@@ -130,7 +130,7 @@ def test_downsampling_is_interpolation_there_and_back(size: int, low: int, high:
         assert torch.allclose(got, back, atol=0.02)
 
 
-def test_a_third_of_the_patches_is_downsampled_and_a_given_size_is_used():
+def test_random_downsample_probability_and_size():
     x = pixels(1500, 3, 12, 12)
     found = ops.random_downsample(x, draws_of(1500), pixels=(9, 9))
     changed = (found != x.float()).flatten(1).any(1)
@@ -140,14 +140,14 @@ def test_a_third_of_the_patches_is_downsampled_and_a_given_size_is_used():
     assert torch.allclose(found[changed], expected[changed], atol=1e-3)
 
 
-def test_impossible_downsampling_is_refused():
+def test_random_downsample_refuses_impossible_sizes():
     with pytest.raises(ValueError, match="square"):
         ops.random_downsample(pixels(1, 3, 8, 9), draws_of(1))
     with pytest.raises(ValueError, match="cannot be downsampled"):
         ops.random_downsample(pixels(1, 3, 8, 8), draws_of(1), pixels=(1, 100))
 
 
-def test_rotations_are_those_of_the_protocol():
+def test_rotate4_matches_protocol():
     x = pixels(3, 3, 5, 5)
     found, label = ops.rotate4(x)
     assert found.shape == (12, 3, 5, 5) and label.tolist() == [0, 1, 2, 3] * 3
@@ -161,7 +161,7 @@ def test_rotations_are_those_of_the_protocol():
         ops.rotate4(pixels(1, 3, 4, 5))
 
 
-def test_mirror_turns_half_the_samples_with_all_their_tiles():
+def test_mirror_flips_half_the_samples():
     x = pixels(1000, 2, 3, 4, 5)
     found = ops.random_hflip(x, draws_of(1000))
     turned = (found == x.flip(-1)).flatten(1).all(1)
@@ -169,7 +169,7 @@ def test_mirror_turns_half_the_samples_with_all_their_tiles():
     assert stats.binomtest(int(turned.sum()), 1000, 0.5).pvalue > 1e-3
 
 
-def test_crops_are_slices_at_every_place():
+def test_crops_are_slices_at_all_positions():
     x, rng = pixels(400, 3, 9, 12), draws_of(400)
     found = ops.random_crop(x, rng, 7)
     top, left = ops.random_corners(x, rng, 7)
@@ -196,7 +196,7 @@ EVERY = {
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_sample_comes_out_the_same_alone_and_in_any_batch(name: str):
+def test_device_ops_are_independent_of_batch(name: str):
     op: Callable[[Tensor, SampleRNG], Tensor] = EVERY[name]
     x, ids = pixels(12, 9, 3, 32, 32), torch.arange(100, 112)
     batch = op(x, SampleRNG(0, 3, ids))
@@ -208,7 +208,7 @@ def test_a_sample_comes_out_the_same_alone_and_in_any_batch(name: str):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", EVERY)
-def test_cuda_gives_what_the_cpu_gives(name: str):
+def test_device_ops_cuda_equals_cpu(name: str):
     x, ids = pixels(12, 9, 3, 32, 32), torch.arange(12)
     expected = EVERY[name](x, SampleRNG(0, 3, ids))
     assert torch.equal(EVERY[name](x.cuda(), SampleRNG(0, 3, ids.cuda())).cpu(), expected)

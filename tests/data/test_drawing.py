@@ -4,7 +4,7 @@ import torch
 from ssltransfer.data.drawing import BLUE, ORANGE, mosaic, outlined, visible
 
 
-def test_inputs_are_stretched_alike_in_all_channels():
+def test_inputs_are_scaled_equally_in_all_channels():
     x = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 9.0]).view(2, 1, 1, 1)
     found = visible(x)
     assert found.dtype == torch.uint8 and found.flatten(1).amin(1).tolist() == [0, 0]
@@ -14,7 +14,7 @@ def test_inputs_are_stretched_alike_in_all_channels():
     assert visible(torch.full((1, 3, 4, 4), 7.0)).sum() == 0
 
 
-def test_tiles_lie_row_by_row_with_white_between():
+def test_tile_grid_is_row_major_with_white_gaps():
     tiles = torch.arange(9, dtype=torch.uint8).view(1, 9, 1, 1, 1).expand(2, 9, 3, 5, 5)
     found = mosaic(tiles, gap=2)
     assert found.shape == (2, 3, 19, 19)
@@ -24,7 +24,7 @@ def test_tiles_lie_row_by_row_with_white_between():
     assert (found[:, :, 5:7] == 255).all() and (found[:, :, :, 12:14] == 255).all()
 
 
-def test_outlines_are_blue_then_orange_and_the_image_stays():
+def test_outlines_are_blue_then_orange_on_a_copy():
     image = torch.zeros(3, 40, 40, dtype=torch.uint8)
     square = torch.tensor([(5.0, 5.0), (15.0, 5.0), (15.0, 15.0), (5.0, 15.0)])
     found = outlined(image, torch.stack([square, square + 18])).permute(1, 2, 0).numpy()

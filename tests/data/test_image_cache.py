@@ -67,7 +67,7 @@ def cached(data: Path, folder: Path, **options: Any) -> Index:
 
 
 @pytest.mark.parametrize("short", [32, 256])
-def test_raw_pixels_are_the_resized_ones_to_the_last_bit(odd: Path, tmp_path: Path, short: int):
+def test_pack_raw_equals_resized_pixels(odd: Path, tmp_path: Path, short: int):
     """With the reduced decoding that a view of this size asks of JPEGs; smaller images are not enlarged."""
     files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short_side=short)
     for sample, path in enumerate(files.paths):
@@ -84,7 +84,7 @@ def batches(index: Index, view: Any) -> list[torch.Tensor]:
     return [batch.images for batch in load_batches(index, view, keys, seed=0)]
 
 
-def test_jpeg_is_near(odd: Path, tmp_path: Path):
+def test_pack_jpeg_is_close(odd: Path, tmp_path: Path):
     packed, raw = cached(odd, tmp_path / "j", short_side=64), cached(odd, tmp_path / "r", short_side=64, format="raw")
     assert packed.cache is not None and raw.cache is not None
     for sample, path in enumerate(packed.paths):
@@ -97,7 +97,7 @@ def test_jpeg_is_near(odd: Path, tmp_path: Path):
     assert packed.cache.rows[strip]["bytes"] == 3 * 8 * 66_000
 
 
-def test_better_quality_is_nearer_and_larger(objects_path: Path, tmp_path: Path):
+def test_pack_jpeg_quality_trades_error_for_size(objects_path: Path, tmp_path: Path):
     raw = cached(objects_path, tmp_path / "raw", short_side=48, format="raw")
     found = []
     for quality in (50, 75, 95, 100):
@@ -109,7 +109,7 @@ def test_better_quality_is_nearer_and_larger(objects_path: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("view", [ResizeCenterCrop(40, 36), Warp(48)])
-def test_other_views_differ_by_resampling_alone(odd: Path, tmp_path: Path, view: Any):
+def test_cached_views_differ_only_by_resampling(odd: Path, tmp_path: Path, view: Any):
     """On soft images two steps of resampling are nearly one: a few gray levels."""
     files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short_side=64)
     (large,) = (sample for sample, path in enumerate(files.paths) if path == "large.jpg")
@@ -121,7 +121,7 @@ def test_other_views_differ_by_resampling_alone(odd: Path, tmp_path: Path, view:
 
 
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
-def test_the_number_of_workers_does_not_show(objects_path: Path, tmp_path: Path, form: str):
+def test_cached_batches_are_independent_of_workers(objects_path: Path, tmp_path: Path, form: str):
     index = cached(objects_path, tmp_path, format=form, short_side=48)
     keys = list(training_keys(len(index), 8, 0, 6, seed=1))
     runs = [
@@ -133,7 +133,7 @@ def test_the_number_of_workers_does_not_show(objects_path: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_it_is_read_in_processes_of_any_kind(objects_path: Path, tmp_path: Path, method: str):
+def test_cache_is_readable_in_spawned_and_forked_processes(objects_path: Path, tmp_path: Path, method: str):
     index = cached(objects_path, tmp_path, short_side=48)
     assert index.cache is not None
     here = [index.cache.read(sample) for sample in range(8)]  # its file is open now

@@ -79,7 +79,7 @@ def reason(path: Path) -> str:
         ("PPM", {}),
     ],
 )
-def test_plain_color_is_what_pillow_gives_whatever_the_name(tmp_path, kind, options):
+def test_read_matches_pillow_regardless_of_name(tmp_path, kind, options):
     data = encoded(scene(), kind, **options)
     path = put(tmp_path, data, "named.bmp")
     assert np.array_equal(pixels(path), by_pillow(data))
@@ -91,14 +91,14 @@ def test_plain_color_is_what_pillow_gives_whatever_the_name(tmp_path, kind, opti
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF"])
-def test_gray_has_three_equal_channels(tmp_path, kind):
+def test_read_gray_has_three_equal_channels(tmp_path, kind):
     data = encoded(scene().convert("L"), kind)
     found = pixels(put(tmp_path, data))
     assert np.array_equal(found, by_pillow(data))
     assert (found == found[..., :1]).all()
 
 
-def test_bilevel_is_black_and_white(tmp_path):
+def test_read_bilevel_is_black_and_white(tmp_path):
     image = scene().convert("1")
     expected = np.repeat(np.asarray(image)[..., None] * 255, 3, axis=2)
     assert np.array_equal(pixels(put(tmp_path, encoded(image, "PNG"))), expected)
@@ -134,7 +134,7 @@ def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind, options", [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
 @pytest.mark.parametrize("orientation", SIDES)
-def test_every_orientation_puts_every_pixel_in_its_place(tmp_path, kind, options, orientation):
+def test_read_applies_every_orientation(tmp_path, kind, options, orientation):
     upright = np.asarray(scene(24, 16))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -144,7 +144,7 @@ def test_every_orientation_puts_every_pixel_in_its_place(tmp_path, kind, options
 
 
 @pytest.mark.parametrize("orientation", [*SIDES, 0, 9])
-def test_orientation_of_a_jpeg_is_that_of_pillow(tmp_path, orientation):
+def test_read_jpeg_orientation_matches_pillow(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(scene(), exif=exif)
@@ -164,7 +164,7 @@ def without_adobe_marker(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("adobe", [True, False])
-def test_cmyk_has_the_colors_of_the_image_it_was_made_of(tmp_path, adobe):
+def test_read_cmyk_preserves_colors(tmp_path, adobe):
     data = encoded(scene().convert("CMYK"))
     assert b"Adobe" in data
     data = data if adobe else without_adobe_marker(data)
@@ -174,14 +174,14 @@ def test_cmyk_has_the_colors_of_the_image_it_was_made_of(tmp_path, adobe):
     assert check(path).mode == "CMYK"
 
 
-def test_ycck_is_what_pillow_gives(tmp_path):
+def test_read_ycck_matches_pillow(tmp_path):
     data = bytearray(encoded(scene().convert("CMYK")))
     data[data.index(b"\xff\xee") + 15] = 2
     assert np.array_equal(pixels(put(tmp_path, data)), by_pillow(bytes(data)))
 
 
 @pytest.mark.parametrize("mode, channels", [("RGBA", 3), ("LA", 1)])
-def test_alpha_lays_the_image_over_white(tmp_path, mode, channels):
+def test_read_composites_alpha_over_white(tmp_path, mode, channels):
     alpha = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (64, 1))
     image = scene().convert(mode)
     image.putalpha(Image.fromarray(alpha))
@@ -193,7 +193,7 @@ def test_alpha_lays_the_image_over_white(tmp_path, mode, channels):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_transparent_palette_entry_becomes_white(tmp_path, kind):
+def test_read_transparent_palette_entry_is_white(tmp_path, kind):
     image = scene().quantize(8)
     index = np.asarray(image)
     expected = np.asarray(image.convert("RGB")).copy()
@@ -203,7 +203,7 @@ def test_transparent_palette_entry_becomes_white(tmp_path, kind):
     assert check(path).note == "transparency laid over white"
 
 
-def test_transparent_color_of_a_png_becomes_white(tmp_path):
+def test_read_transparent_png_color_is_white(tmp_path):
     image = Image.new("RGB", (16, 16), (1, 2, 3))
     image.paste((200, 100, 50), (0, 0, 8, 16))
     found = pixels(put(tmp_path, encoded(image, "PNG", transparency=(1, 2, 3))))
@@ -212,7 +212,7 @@ def test_transparent_color_of_a_png_becomes_white(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_gray_is_scaled_not_cut_off(tmp_path, kind):
+def test_read_16_bit_gray_is_scaled(tmp_path, kind):
     values = np.random.default_rng(0).integers(0, 65536, (20, 30)).astype(np.uint16)
     path = put(tmp_path, encoded(Image.fromarray(values), kind), f"image.{kind.lower()}")
     assert np.array_equal(pixels(path), np.round(values / 257)[..., None].repeat(3, axis=2))
@@ -220,7 +220,7 @@ def test_16_bit_gray_is_scaled_not_cut_off(tmp_path, kind):
 
 
 @pytest.mark.parametrize("photometric, byteorder", [("minisblack", ">"), ("minisblack", "<"), ("miniswhite", "<")])
-def test_16_bit_tiff_of_another_writer(tmp_path, photometric, byteorder):
+def test_read_16_bit_tiff_of_another_writer(tmp_path, photometric, byteorder):
     values = np.random.default_rng(0).integers(0, 65536, (20, 30)).astype(np.uint16)
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, values, photometric=photometric, byteorder=byteorder)
@@ -229,14 +229,14 @@ def test_16_bit_tiff_of_another_writer(tmp_path, photometric, byteorder):
 
 
 @pytest.mark.parametrize("dtype, word", [(np.float32, "floating-point"), (np.int32, "32-bit")])
-def test_pixels_without_a_known_range_are_refused(tmp_path, dtype, word):
+def test_read_refuses_pixels_of_unknown_range(tmp_path, dtype, word):
     image = Image.fromarray(np.arange(400, dtype=dtype).reshape(20, 20))
     text = reason(put(tmp_path, encoded(image, "TIFF")))
     assert text.startswith("unsupported pixels: ") and word in text
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_first_of_several_frames(tmp_path, kind):
+def test_read_takes_first_of_several_frames(tmp_path, kind):
     first, second = Image.new("L", (16, 16), 30), Image.new("L", (16, 16), 200)
     options = {"lossless": True} if kind == "WEBP" else {}
     path = put(tmp_path, encoded(first, kind, save_all=True, append_images=[second], **options), "image")
@@ -247,14 +247,14 @@ def test_first_of_several_frames(tmp_path, kind):
 @pytest.mark.parametrize(
     "hint, short", [(1, 60), (60, 60), (61, 120), (120, 120), (121, 240), (240, 240), (241, 480), (9999, 480)]
 )
-def test_hint_gives_the_smallest_scale_with_enough_pixels(tmp_path, hint, short):
+def test_read_hint_selects_smallest_sufficient_scale(tmp_path, hint, short):
     image = scene(640, 480)
     found = pixels(put(tmp_path, encoded(image)), min_short_side=hint)
     assert found.shape == (short, short * 4 // 3, 3)
     assert np.abs(found - np.asarray(image.reduce(480 // short)).astype(int)).mean() < 1.5
 
 
-def test_hint_rounds_odd_sizes_up_and_leaves_other_formats_alone(tmp_path):
+def test_read_hint_rounds_up_and_only_affects_jpeg(tmp_path):
     assert pixels(put(tmp_path, encoded(scene(501, 333))), min_short_side=167).shape == (167, 251, 3)
     assert pixels(put(tmp_path, encoded(scene(501, 333))), min_short_side=168).shape == (333, 501, 3)
     assert pixels(put(tmp_path, encoded(scene(), "PNG")), min_short_side=10).shape == (64, 96, 3)
@@ -271,36 +271,36 @@ def test_hint_rounds_odd_sizes_up_and_leaves_other_formats_alone(tmp_path):
         (b"\n <!DOCTYPE html><html>404</html>", "not an image: HTML text"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image: XML text or an SVG"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not an image: Git LFS pointer; run `git"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "not an image that is read here: HEIF"),
-        (b"\x7fELF\2\1\1\0", "not an image: unknown content, it begins with 7f 45 4c 46"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "unsupported: HEIF"),
+        (b"\x7fELF\2\1\1\0", "not an image: unknown content that begins with 7f 45 4c 46"),
         (b"RIFF\0\0\0\0WAVEfmt ", "not an image: unknown content"),
         (encoded(Image.new("RGB", (1, 1))), "too small: 1x1"),
         (encoded(Image.new("RGB", (600, 7)), "PNG"), "too small: 600x7"),
         (encoded(scene())[:24], "truncated: JPEG header"),
     ],
 )
-def test_what_is_no_image_says_what_it_is(tmp_path, data, start):
+def test_check_describes_non_images(tmp_path, data, start):
     assert reason(put(tmp_path, data)).startswith(start)
 
 
-def test_the_smallest_image_is_read(tmp_path):
+def test_read_accepts_smallest_image(tmp_path):
     assert pixels(put(tmp_path, encoded(scene(600, 8)))).shape == (8, 600, 3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM"])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
-def test_no_truncated_image_is_read(tmp_path, kind, share):
+def test_read_refuses_truncated_images(tmp_path, kind, share):
     data = encoded(scene(), kind)
     reason(put(tmp_path, data[: int(len(data) * share)]))
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_missing_end_of_a_jpeg_is_called_truncated(tmp_path, options):
+def test_read_reports_missing_jpeg_end_as_truncated(tmp_path, options):
     assert reason(put(tmp_path, encoded(scene(), **options)[:-2])).startswith("truncated: JPEG ends early")
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_damaged_jpeg_that_pillow_reads_as_garbage_is_refused(tmp_path, options):
+def test_read_refuses_damaged_jpeg(tmp_path, options):
     """Where damage is visible to libjpeg at all, both `read` and the cheaper `check` must see it."""
     good = encoded(scene(256, 192), **options)
     clean = by_pillow(good)
@@ -324,7 +324,7 @@ def test_damaged_jpeg_that_pillow_reads_as_garbage_is_refused(tmp_path, options)
     assert garbage > 10
 
 
-def test_flipped_bit_in_a_png_is_refused(tmp_path):
+def test_check_refuses_flipped_bit_in_png(tmp_path):
     good = encoded(scene(), "PNG")
     start, end = good.index(b"IDAT") + 4, good.index(b"IEND") - 8
     for at in np.random.default_rng(0).integers(start, end, 60):
@@ -334,7 +334,7 @@ def test_flipped_bit_in_a_png_is_refused(tmp_path):
             check(put(tmp_path, data))
 
 
-def test_jpeg_with_sampling_unknown_to_turbojpeg(tmp_path):
+def test_read_jpeg_of_unusual_subsampling(tmp_path):
     # Red 3x1, green and blue 1x1. Every block of mid gray has the same code, whatever component it belongs to:
     # 10 groups of 3 blocks (80x8 pixels) are also 6 groups of 5 (144x8), and that is what the header now says.
     data = bytearray(encoded(Image.new("RGB", (80, 8), (128, 128, 128)), keep_rgb=True))
@@ -381,7 +381,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_bombs_are_refused_within_200_mib(tmp_path):
+def test_read_refuses_bombs_within_200_mib(tmp_path):
     files = [put(tmp_path, data, f"bomb.{ending}") for ending, data in bombs().items()]
     done = subprocess.run([sys.executable, "-c", LIMITED, *files], capture_output=True, text=True, check=True)
     limited, *reasons = done.stdout.splitlines()
@@ -389,14 +389,14 @@ def test_bombs_are_refused_within_200_mib(tmp_path):
     assert all(re.match(r"decompression bomb: 6\d{4}x6\d{4}, the limit is", text) for text in reasons), reasons
 
 
-def test_large_photographs_are_no_bombs(tmp_path):
+def test_read_accepts_large_photographs(tmp_path):
     assert 60_000_000 < images.MAX_PIXELS < 144_000_000
     path = put(tmp_path, encoded(Image.new("L", (9504, 6336), 90)))
     assert read(path, min_short_side=500).shape == (3, 792, 1188)
     assert check(path).width == 9504
 
 
-def test_neither_uses_nor_changes_what_others_set_in_pillow(tmp_path, monkeypatch):
+def test_read_neither_uses_nor_changes_pillow_globals(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     for kind in ("JPEG", "PNG", "GIF", "BMP", "PPM"):
         check(put(tmp_path, encoded(scene(), kind)))
@@ -404,14 +404,14 @@ def test_neither_uses_nor_changes_what_others_set_in_pillow(tmp_path, monkeypatc
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-def test_threads_read_the_same(tmp_path):
+def test_read_is_thread_safe(tmp_path):
     files = [put(tmp_path, encoded(scene(100 + n, 80), k), f"{n}") for n in range(6) for k in ("JPEG", "PNG")]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(read, files * 5))
     assert all(torch.equal(tensor, read(path)) for tensor, path in zip(found, files * 5, strict=True))
 
 
-def test_what_is_no_file(tmp_path):
+def test_read_refuses_non_files(tmp_path):
     assert reason(tmp_path) == "not a file"
     assert reason(tmp_path / "missing.jpg").startswith("cannot be opened: No such file")
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -421,7 +421,7 @@ def test_what_is_no_file(tmp_path):
     assert "the limit is" in reason(tmp_path / "video.jpg")
 
 
-def test_failing_storage_is_not_blamed_on_the_image(tmp_path, monkeypatch):
+def test_read_raises_oserror_on_failing_storage(tmp_path, monkeypatch):
     def fails(_: Path) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -431,7 +431,7 @@ def test_failing_storage_is_not_blamed_on_the_image(tmp_path, monkeypatch):
         check(path)
 
 
-def test_candidates():
+def test_is_candidate_by_extension():
     taken = ["a.jpg", "A.JPEG", "b/name with space é.PnG", "c.tif", "d.webp"]
     left = [".hidden.jpg", "b/._a.jpg", "Thumbs.db", "jpg", "a.jpg.part", "a.txt", "a.svg"]
     assert [name for name in taken + left if is_candidate(name)] == taken
@@ -465,7 +465,7 @@ def broken(real_data: Path) -> Path:
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", documented())
-def test_every_row_of_the_docs(broken, name):
+def test_read_behaves_as_documented(broken, name):
     # A row that ends in an ellipsis leaves out the decoder's own words, which change with its version.
     expected = documented()[name]
     found = outcome(broken / name)
@@ -473,7 +473,7 @@ def test_every_row_of_the_docs(broken, name):
 
 
 @pytest.mark.real
-def test_the_docs_have_a_row_for_every_file(broken):
+def test_docs_have_a_row_for_every_file(broken):
     listed = (broken / "MANIFEST.tsv").read_text(encoding="utf-8").splitlines()[1:]
     assert sorted(documented()) == sorted(line.split("\t")[0] for line in listed)
 
@@ -482,7 +482,7 @@ def test_the_docs_have_a_row_for_every_file(broken):
 @pytest.mark.parametrize(
     "name", ["cmyk.jpg", "gray16.png", "tiff16.tif", "bilevel.png", "exif_rotate6.jpg", "gray.jpg"]
 )
-def test_odd_files_show_the_image_that_they_were_made_of(broken, name):
+def test_read_unusual_files_show_their_source_image(broken, name):
     true = pixels(broken / "ok_reference.jpg").mean(axis=2)
     found = pixels(broken / name).mean(axis=2)
     assert abs(found.mean() - true.mean()) < 2

@@ -8,7 +8,7 @@ from ssltransfer.data.lab import lab_to_rgb, lightness_alone, rgb_to_lab
 IMAGES = torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_lab_is_that_of_scikit_image():
+def test_rgb_to_lab_matches_scikit_image():
     IMAGES[0, :, :4] = torch.arange(4, dtype=torch.uint8).view(1, 4, 1)  # the dark end, where the curves are straight
     expected = color.rgb2lab(IMAGES.permute(0, 2, 3, 1).numpy())
     found = rgb_to_lab(IMAGES).permute(0, 2, 3, 1).numpy()
@@ -28,22 +28,22 @@ def test_lab_is_that_of_scikit_image():
         ((128, 128, 128), (53.59, 0, 0)),
     ],
 )
-def test_lab_of_known_colors(rgb: tuple[int, ...], lab: tuple[float, ...]):
+def test_rgb_to_lab_of_known_colors(rgb: tuple[int, ...], lab: tuple[float, ...]):
     found = rgb_to_lab(torch.tensor(rgb, dtype=torch.uint8).view(1, 3, 1, 1)).flatten()
     assert found.tolist() == pytest.approx(lab, abs=0.02)
 
 
-def test_there_and_back_is_the_same_image():
+def test_lab_to_rgb_inverts_rgb_to_lab():
     assert (lab_to_rgb(rgb_to_lab(IMAGES)) - IMAGES.float()).abs().max() < 0.05
 
 
-def test_a_color_of_no_screen_is_cut_off_as_scikit_image_does():
+def test_lab_to_rgb_clips_as_scikit_image():
     lab = torch.tensor([[50.0, 0, -100], [60, -120, 20], [20, 90, 90]]).T.reshape(1, 3, 1, 3)
     expected = color.lab2rgb(lab.permute(0, 2, 3, 1).numpy()) * 255
     assert np.abs(lab_to_rgb(lab).permute(0, 2, 3, 1).numpy() - expected).max() < 0.05
 
 
-def test_lightness_alone_has_no_color():
+def test_lightness_has_no_color():
     lab = rgb_to_lab(IMAGES)
     alone = lightness_alone(lab)
     assert alone.shape == lab.shape and alone.min() >= -1 and alone.max() <= 1 + 1e-6

@@ -17,7 +17,7 @@ from ssltransfer.data.transforms import ImageTransform, RandomResizedCrop, Resiz
 
 
 @pytest.mark.parametrize(("n", "batch"), [(10, 4), (10, 10), (3, 8), (7, 1)])
-def test_each_epoch_shows_every_image_once_in_a_fresh_order(n: int, batch: int):
+def test_keys_permute_all_images_every_epoch(n: int, batch: int):
     keys = [key for keys in training_keys(n, batch, 0, 60, seed=1) for key in keys]
     assert len(keys) == 60 * batch
     epochs = [[sample for sample, epoch in keys if epoch == number] for number in range(60 * batch // n)]
@@ -27,27 +27,27 @@ def test_each_epoch_shows_every_image_once_in_a_fresh_order(n: int, batch: int):
         assert len({tuple(epoch) for epoch in epochs}) > len(epochs) / 2
 
 
-def test_places_in_an_epoch_are_uniform():
+def test_keys_are_uniform_within_an_epoch():
     first = Counter(keys[0][0] for keys in training_keys(5, 5, 0, 2000, seed=0))
     assert set(first) == set(range(5)) and max(abs(count - 400) for count in first.values()) < 90
 
 
 @pytest.mark.parametrize("start", [1, 7, 8, 30])
-def test_any_step_can_be_the_first(start: int):
+def test_keys_can_start_at_any_step(start: int):
     through = list(training_keys(11, 4, 0, 40, seed=2))
     assert list(training_keys(11, 4, start, 40, seed=2)) == through[start:]
 
 
-def test_the_order_is_the_seeds():
+def test_keys_depend_on_seed():
     one, two = (list(training_keys(100, 50, 0, 2, seed=seed)) for seed in (0, 1))
     assert one != two
 
 
-def test_batches_in_order():
+def test_sequential_keys_are_in_order():
     assert list(sequential_keys(range(5), 2)) == [[(0, 0), (1, 0)], [(2, 0), (3, 0)], [(4, 0)]]
 
 
-def test_a_batch_splits_into_its_parts():
+def test_batch_splits_into_micro_batches():
     batch = Batch(torch.arange(7 * 3).view(7, 3, 1, 1), torch.arange(7), torch.arange(7) + 10)
     parts = batch.split(3)
     assert [len(part) for part in parts] == [3, 3, 1]
@@ -56,7 +56,7 @@ def test_a_batch_splits_into_its_parts():
     assert batch.split(None) == [batch] and batch.split(7) == [batch]
 
 
-def test_draws_hang_on_sample_and_epoch_not_on_place():
+def test_transform_rng_depends_on_sample_and_epoch_only():
     batch = Batch(torch.zeros(4, 3, 1, 1), torch.tensor([5, 5, 6, 5]), torch.tensor([0, 1, 0, 0]))
     numbers = batch.rng(3).uniform("x", 2)
     assert torch.equal(numbers[0], numbers[3])
@@ -65,7 +65,7 @@ def test_draws_hang_on_sample_and_epoch_not_on_place():
 
 
 @pytest.mark.parametrize("transform", [RandomResizedCrop(16), ResizeCenterCrop(20, 16)])
-def test_the_number_of_workers_and_a_restart_do_not_show(
+def test_load_batches_is_independent_of_workers_and_restart(
     objects: Index, transform: RandomResizedCrop | ResizeCenterCrop
 ):
     keys = list(training_keys(len(objects), 10, 3, 8, seed=4))
@@ -84,7 +84,7 @@ class RandomNumber(ImageTransform):
         return torch.tensor(rng.random())
 
 
-def test_what_is_random_differs_by_image_epoch_and_seed(objects: Index):
+def test_load_batches_random_views_differ_by_image_epoch_and_seed(objects: Index):
     def numbers(epoch: int, seed: int) -> list[float]:
         keys = iter([[(sample, epoch) for sample in range(4)]])
         (batch,) = load_batches(objects, RandomNumber(), keys, seed=seed)
@@ -94,7 +94,7 @@ def test_what_is_random_differs_by_image_epoch_and_seed(objects: Index):
     assert len(set(found)) == 16 and numbers(1, 1) == found[-4:]
 
 
-def test_load_batches_carries_the_labels_of_the_index(objects: Index):
+def test_load_batches_includes_labels(objects: Index):
     view = ResizeCenterCrop(16, 16)
 
     def targets(index: Index) -> dict[str, Tensor]:
@@ -130,18 +130,18 @@ def test_load_batches_raises_user_errors_of_workers_unchanged(objects: Index, wo
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("fault", ["gone", "broken"])
-def test_load_batches_names_an_unreadable_image(objects: Index, tmp_path: Path, workers: int, fault: str):
+def test_load_batches_names_unreadable_image(objects: Index, tmp_path: Path, workers: int, fault: str):
     if fault == "broken":
         (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff nothing")
     index = Index(tmp_path, ["x.jpg"], objects.labels[:1], objects.classes, objects.sizes[:1], ["0"])
     with pytest.raises(ArtifactError) as caught:
         list(load_batches(index, ResizeCenterCrop(16, 16), sequential_keys([0], 1), seed=0, workers=workers))
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'x.jpg'}: was readable when the index was made and is not any more")
+    assert message.startswith(f"{tmp_path / 'x.jpg'}: was readable when the index was made and no longer is")
     assert "\n" not in message
 
 
-def test_nothing_is_read_ahead_of_the_keys(objects: Index):
+def test_load_batches_does_not_read_ahead_of_keys(objects: Index):
     """Keys may be endless."""
     keys = training_keys(len(objects), 2, 0, 10**9, seed=0)
     assert len(list(islice(load_batches(objects, ResizeCenterCrop(16, 16), keys, seed=0), 3))) == 3

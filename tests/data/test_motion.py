@@ -67,28 +67,28 @@ def iou(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("flow", "least"), [("dis", 0.6), ("farneback", 0.45)])  # the latter blurs edges
-def test_a_square_before_a_panned_ground_is_found(flow: str, least: float):
+def test_segment_finds_square_on_panned_background(flow: str, least: float):
     frames, masks = filmed(10, pan=(2.0, -1.0), square=(1.5, 1.0))
     found = labeled(frames, SMALL.model_copy(update={"flow": flow}))
     assert found.shape == (15, 20) and found.dtype == np.uint8
     assert iou(found, cells_of(masks[0])) >= least
 
 
-def test_a_camera_that_pans_and_zooms_is_no_motion():
+def test_segment_ignores_camera_pan_and_zoom():
     frames, masks = filmed(10, pan=(2.5, 1.0), zoom=0.99, square=(1.2, -1.0))
     assert iou(labeled(frames), cells_of(masks[0])) >= 0.6
     alone, _ = filmed(10, pan=(2.5, 1.0), zoom=0.99)
     assert labeled(alone).mean() < 0.02
 
 
-def test_nothing_moves_in_a_still_image_and_all_of_it_beside_a_still_camera():
+def test_segment_still_image_and_still_camera():
     still, masks = filmed(10, pan=(0, 0))
     assert not labeled(still).any()
     moving, masks = filmed(10, pan=(0, 0), square=(2.0, 0.0))
     assert iou(labeled(moving), cells_of(masks[0])) >= 0.6
 
 
-def test_flow_is_the_shift_and_its_median():
+def test_flow_is_median_filtered_shift():
     (first, second), _ = filmed(2, pan=(3.0, -2.0))
     found = motion.motion_between(first, second, "dis")
     inner = found.flow[20:-20, 20:-20]
@@ -98,7 +98,7 @@ def test_flow_is_the_shift_and_its_median():
         assert np.array_equal(found.flow[..., axis], median_filter(raw[..., axis], 3, mode="nearest"))
 
 
-def test_the_homography_is_the_cameras_and_is_not_believed_without_corners():
+def test_homography_is_camera_motion_if_enough_corners():
     (first, second), _ = filmed(2, pan=(3.0, -2.0), zoom=0.98)
     found = motion.motion_between(first, second, "dis")
     points = motion.grid(HEIGHT, WIDTH)
@@ -109,7 +109,7 @@ def test_the_homography_is_the_cameras_and_is_not_believed_without_corners():
     assert np.array_equal(motion.motion_between(flat, flat, "dis").camera, np.eye(3))
 
 
-def test_points_without_texture_are_dropped_by_the_structure_tensor():
+def test_track_drops_points_without_texture():
     """The smaller eigenvalue of summed products of Sobel's derivatives, of plain numpy, gives the same points."""
     frame = texture(2, HEIGHT, WIDTH)
     frame[:, 80:] = 120.0
@@ -130,7 +130,7 @@ def still(count: int) -> list[motion.Motion]:
     return [motion.Motion(np.zeros((HEIGHT, WIDTH, 2), np.float32), np.eye(3)) for _ in range(count)]
 
 
-def test_a_track_moves_from_one_pixel_in_any_frame_on():
+def test_track_moves_from_one_pixel_in_any_frame():
     first = np.rint(texture(0, HEIGHT, WIDTH)).astype(np.uint8)
     motions = still(9)
     motions[4].flow[:, :80, 0] = 0.99
@@ -144,7 +144,7 @@ def test_a_track_moves_from_one_pixel_in_any_frame_on():
     assert not camera.moves[kept].any() and camera.start[:, 0].max() <= WIDTH - 1 - 27
 
 
-def test_sudden_jumps_and_points_that_leave_are_no_tracks():
+def test_track_drops_jumps_and_leaving_points():
     first = np.rint(texture(0, HEIGHT, WIDTH)).astype(np.uint8)
     everything = len(motion.follow(first, still(9)).start)
     jump = still(9)
@@ -160,7 +160,7 @@ def test_sudden_jumps_and_points_that_leave_are_no_tracks():
     assert motion.follow(first, out).start[:, 1].max() <= HEIGHT - 1 - 45
 
 
-def test_cells_are_painted_by_majority():
+def test_cells_are_labeled_by_majority():
     start = np.array([[2.0, 2.0], [7.0, 2.0], [2.0, 7.0], [42.0, 42.0], [47.0, 42.0]])
     found = motion.paint(motion.Tracks(start, np.array([True, False, False, True, False])), 64, 64, "background")
     assert found.shape == (8, 8)
@@ -170,7 +170,7 @@ def test_cells_are_painted_by_majority():
     assert literal[0, 0] == 0 and literal[0, 1] == 0 and literal[3, 3] == 1 and literal.sum() == 64 - 4
 
 
-def test_clips_of_the_world_are_labeled_roughly_right():
+def test_segment_synthetic_clips_approximately():
     """Small things of cells of eight pixels, in ten frames in which they sweep over the ground beside them."""
     options = MotionOptions()
     scores, shares = [], []
@@ -185,7 +185,7 @@ def test_clips_of_the_world_are_labeled_roughly_right():
 
 
 @pytest.mark.real
-def test_davis(real_data: Path, capsys: pytest.CaptureFixture[str]):
+def test_segment_davis_clips(real_data: Path, capsys: pytest.CaptureFixture[str]):
     """A dog, a car and a swan whose water moves as much as it does; masks say the animal or the car alone."""
     options, found = MotionOptions(), {}
     root = real_data / "video" / "DAVIS"

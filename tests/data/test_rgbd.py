@@ -41,7 +41,7 @@ def index_of(folder: Path, *sides: tuple[int, int]) -> Index:
     )
 
 
-def test_pixels_are_averaged_and_depth_is_picked(tmp_path: Path) -> None:
+def test_resize_averages_pixels_and_picks_depth(tmp_path: Path) -> None:
     index = index_of(tmp_path, (48, 64))
     image = read_sample(index, 0)
     found = RgbdResize(24, 32)(index, 0, image, Random(0))
@@ -52,7 +52,7 @@ def test_pixels_are_averaged_and_depth_is_picked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 90), (70, 64)])
-def test_another_aspect_is_cut_at_the_center(tmp_path: Path, height: int, width: int) -> None:
+def test_resize_center_crops_other_aspects(tmp_path: Path, height: int, width: int) -> None:
     index = index_of(tmp_path, (height, width))
     image = read_sample(index, 0)
     top, left = (height - 48) // 2, (width - 64) // 2
@@ -61,7 +61,7 @@ def test_another_aspect_is_cut_at_the_center(tmp_path: Path, height: int, width:
     assert float(found["depth"][0, 0]) == pytest.approx(1 + top + left / 1000)
 
 
-def test_the_center_with_its_depth_as_it_was_measured(tmp_path: Path) -> None:
+def test_center_crop_keeps_depth_resolution(tmp_path: Path) -> None:
     """NYU's proportions: 480x640, half of it, and of that 228x304."""
     index = index_of(tmp_path, (96, 128))
     image = read_sample(index, 0)
@@ -76,7 +76,7 @@ def test_the_center_with_its_depth_as_it_was_measured(tmp_path: Path) -> None:
     assert torch.allclose(at, wanted, atol=1e-5)
 
 
-def test_maps_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
+def test_center_crop_maps_of_different_sizes_are_padded(tmp_path: Path) -> None:
     index = index_of(tmp_path, (96, 128), (48, 70))
     pair = RgbdCenterCrop(RgbdResize(48, 64), 42, 60)
     (batch,) = load_batches(index, pair, sequential_keys(range(2), 2), seed=0)
@@ -101,13 +101,13 @@ def draws_of(n: int, seed: int = 0) -> SampleRNG:
     return SampleRNG(seed, 3, torch.arange(n))
 
 
-def test_nothing_is_done_where_nothing_is_asked_for() -> None:
+def test_augment_without_options_is_identity() -> None:
     images, depth = smooth()
     seen, far = augment(images, depth, draws_of(5), crop=(40, 52))
     assert torch.allclose(seen, images, atol=1e-3) and torch.equal(far, depth)
 
 
-def test_image_and_depth_go_together() -> None:
+def test_augment_keeps_image_and_depth_aligned() -> None:
     images, depth = smooth(40)
     rng = draws_of(40)
     seen, far = augment(images, depth, rng, crop=(40, 52), zoom=(1.0, 1.5), rotation=5.0, mirror=True)
@@ -120,7 +120,7 @@ def test_image_and_depth_go_together() -> None:
     assert 0.97 < inside.float().mean() < 1
 
 
-def test_what_is_enlarged_is_nearer() -> None:
+def test_augment_zoom_divides_depth() -> None:
     _, far = augment(
         torch.zeros(50, 3, 20, 24), torch.full((50, 20, 24), 3.0), draws_of(50), crop=(20, 24), zoom=(1, 1.5)
     )
@@ -128,7 +128,7 @@ def test_what_is_enlarged_is_nearer() -> None:
     assert torch.equal(each.amin(1), each.amax(1)) and 2.0 < each.min() < 2.1 and 2.9 < each.max() <= 3.0
 
 
-def test_half_of_all_are_mirrored() -> None:
+def test_augment_mirrors_half() -> None:
     images, depth = smooth(200, 10, 12)
     seen, far = augment(images, depth, draws_of(200), crop=(10, 12), mirror=True)
     turned = torch.isclose(far, depth.flip(-1)).all(-1).all(-1)
@@ -137,7 +137,7 @@ def test_half_of_all_are_mirrored() -> None:
     assert torch.allclose(far[~turned], depth[~turned])
 
 
-def test_turns_are_torchvisions() -> None:
+def test_augment_rotation_matches_torchvision() -> None:
     images, depth = smooth(1, 61, 81)
     for seed in range(6):
         rng = draws_of(1, seed)
@@ -148,14 +148,14 @@ def test_turns_are_torchvisions() -> None:
         assert (seen > 0).all() and (abs(angle) < 1 or (far == 0).any()), "from outside comes no depth, but no hole"
 
 
-def test_a_crop_takes_every_place() -> None:
+def test_augment_crop_covers_all_positions() -> None:
     depth = torch.arange(1.0, 10 * 12 + 1).view(1, 10, 12).expand(400, -1, -1)
     _, far = augment(torch.zeros(400, 3, 10, 12), depth, draws_of(400), crop=(8, 9))
     corners = far[:, 0, 0].round().int() - 1
     assert set((corners // 12).tolist()) == {0, 1, 2} and set((corners % 12).tolist()) == {0, 1, 2, 3}
 
 
-def test_an_image_is_the_same_in_any_batch() -> None:
+def test_augment_is_independent_of_batch() -> None:
     images, depth = smooth(4)
     given = {"crop": (30, 40), "zoom": (1.0, 1.5), "rotation": 5.0, "mirror": True}
     seen, far = augment(images, depth, draws_of(4), **given)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_an_image_is_the_same_in_any_batch() -> None:
     assert torch.equal(channel_jitter(seen, draws_of(4), 0.8, 1.2)[2:3], channel_jitter(one, alone, 0.8, 1.2))
 
 
-def test_tints_multiply_each_channel() -> None:
+def test_tint_multiplies_each_channel() -> None:
     source = torch.randint(1, 256, (100, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = channel_jitter(source, draws_of(100), 0.8, 1.2)
     assert found.max() == 255

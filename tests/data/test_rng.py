@@ -25,13 +25,13 @@ def many(n: int = 20_000, seed: int = 3) -> SampleRNG:
     return SampleRNG(seed, 0, torch.arange(n))
 
 
-def test_bits_are_those_of_a_plain_loop_over_python_integers():
+def test_bits_match_plain_python():
     found = SampleRNG(5, torch.tensor([0, 1, 2]), torch.tensor([7, 8, 10**12])).bits("x", 4)
     expected = [[plain_bits(5, e, i, "x", k) for k in range(4)] for e, i in [(0, 7), (1, 8), (2, 10**12)]]
     assert found.tolist() == expected
 
 
-def test_mix_is_the_finalizer_of_splitmix64():
+def test_mix_is_splitmix64_finalizer():
     # The first outputs of splitmix64 seeded with 1234567, a test vector in wide use.
     assert [mix(1234567 + k * GOLDEN & MASK) for k in (1, 2, 3)] == [
         6457827717110365317,
@@ -40,7 +40,7 @@ def test_mix_is_the_finalizer_of_splitmix64():
     ]
 
 
-def test_a_sample_draws_the_same_alone_and_in_any_batch():
+def test_sample_rng_is_independent_of_batch():
     ids, epochs = torch.tensor([4, 900, 17, 4]), torch.tensor([0, 3, 1, 5])
     batch = SampleRNG(1, epochs, ids)
     for row in range(4):
@@ -60,13 +60,13 @@ def test_a_sample_draws_the_same_alone_and_in_any_batch():
     ],
     ids=["seed", "epoch", "id", "purpose", "column"],
 )
-def test_any_change_of_what_is_asked_gives_independent_numbers(other: torch.Tensor):
+def test_sample_rng_keys_give_independent_numbers(other: torch.Tensor):
     base = many().uniform("a", 1)
     table = np.histogram2d(base[:, 0].numpy(), other[:, 0].numpy(), bins=8, range=[[0, 1], [0, 1]])[0]
     assert stats.chisquare(table.ravel()).pvalue > 1e-4
 
 
-def test_uniform_integers_and_normal_have_their_distributions():
+def test_sample_rng_has_expected_distributions():
     rng = many()
     assert stats.kstest(rng.uniform("u", 1)[:, 0].numpy(), "uniform").pvalue > 1e-3
     assert stats.kstest(rng.normal("n", 1)[:, 0].numpy(), "norm").pvalue > 1e-3
@@ -74,7 +74,7 @@ def test_uniform_integers_and_normal_have_their_distributions():
     assert rng.uniform("u", 50).min() >= 0 and rng.uniform("u", 50).max() < 1
 
 
-def test_all_permutations_are_equally_likely_and_none_is_broken():
+def test_permutations_are_valid_and_uniform():
     perms = many().permutation("p", 4)
     assert torch.equal(perms.sort(dim=1).values, torch.arange(4).expand(len(perms), 4))
     codes = (perms * torch.tensor([64, 16, 4, 1])).sum(1)
@@ -82,14 +82,14 @@ def test_all_permutations_are_equally_likely_and_none_is_broken():
     assert len(counts) == 24 and stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_ties_that_could_bias_a_permutation_do_not_occur():
+def test_permutations_have_no_ties():
     bits = many(2000).bits("p", 1000)
     ordered = bits.sort(dim=1).values
     assert (ordered[:, 1:] != ordered[:, :-1]).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_draws_the_same_bits():
+def test_sample_rng_cuda_equals_cpu():
     ids = torch.arange(1000)
     cpu, gpu = SampleRNG(9, 2, ids), SampleRNG(9, 2, ids.cuda())
     assert torch.equal(cpu.bits("x", 50), gpu.bits("x", 50).cpu())

@@ -33,7 +33,7 @@ def indexed(folder: Path, kind: str, n: int = 4, **options: object) -> Index:
     return read_index(folder / f"{kind}.parquet")
 
 
-def test_boxes_are_the_extents_of_the_masks(tmp_path: Path) -> None:
+def test_boxes_are_extents_of_masks(tmp_path: Path) -> None:
     boxes, masks = indexed(tmp_path, "boxes"), indexed(tmp_path, "masks")
     assert boxes.paths == masks.paths and boxes.fingerprint != masks.fingerprint
     for sample in range(len(boxes)):
@@ -51,7 +51,7 @@ def test_boxes_are_the_extents_of_the_masks(tmp_path: Path) -> None:
         assert extents == {(*map(int, corners), kind) for corners, kind in said}
 
 
-def test_depth_is_in_metres(tmp_path: Path) -> None:
+def test_read_depth_is_in_meters(tmp_path: Path) -> None:
     index = indexed(tmp_path, "depth")
     depth = read_target(index, 1)
     assert isinstance(depth, np.ndarray) and depth.dtype == np.float32
@@ -60,7 +60,7 @@ def test_depth_is_in_metres(tmp_path: Path) -> None:
     assert 0.3 < np.median(depth[depth > 0]) < 8
 
 
-def test_a_changed_mask_is_another_index(tmp_path: Path) -> None:
+def test_changed_mask_changes_fingerprint(tmp_path: Path) -> None:
     before = indexed(tmp_path, "masks")
     file = before.root / before.targets.paths[2]  # type: ignore[union-attr]
     mask = np.asarray(Image.open(file)).copy()
@@ -69,7 +69,7 @@ def test_a_changed_mask_is_another_index(tmp_path: Path) -> None:
     assert indexed(tmp_path, "masks").fingerprint != before.fingerprint
 
 
-def test_parts_keep_their_targets(tmp_path: Path) -> None:
+def test_subset_keeps_targets(tmp_path: Path) -> None:
     whole = indexed(tmp_path, "boxes", n=6)
     part = whole.subset(np.array([4, 1]))
     assert [Path(path).stem for path in part.targets.paths] == [Path(path).stem for path in part.paths]  # type: ignore[union-attr]
@@ -99,12 +99,12 @@ def voc(folder: Path, *boxes: tuple[object, ...], name: str = "cat") -> Path:
         (("nan", 1, 5, 5), "is not inside the image"),
     ],
 )
-def test_bad_boxes(tmp_path: Path, box: tuple[object, ...], fault: str) -> None:
+def test_check_target_refuses_bad_boxes(tmp_path: Path, box: tuple[object, ...], fault: str) -> None:
     with pytest.raises(CorruptTargetError, match=fault):
         check_target("boxes", voc(tmp_path, box), 20, 10, CLASSES)
 
 
-def test_good_boxes_and_none_at_all(tmp_path: Path) -> None:
+def test_check_target_accepts_boxes_or_none(tmp_path: Path) -> None:
     assert check_target("boxes", voc(tmp_path, (1, 1, 20, 10), (5.5, 2, 9, 9)), 20, 10, CLASSES)
     assert check_target("boxes", voc(tmp_path), 20, 10, CLASSES)
     assert check_target("boxes", voc(tmp_path, (0, 0, 99, 99), name="unicorn"), 20, 10, CLASSES)
@@ -114,17 +114,17 @@ def test_good_boxes_and_none_at_all(tmp_path: Path) -> None:
     ("kind", "pixels", "fault"),
     [
         ("masks", np.zeros((9, 20), np.uint8), "mask of 20 x 9 pixels, the image has 20 x 10"),
-        ("masks", np.full((10, 20), 21, np.uint8), "value 21, there are 20 classes"),
+        ("masks", np.full((10, 20), 21, np.uint8), "value 21; expected 0 to 20"),
         ("masks", np.full((10, 20), 255, np.uint8), "void everywhere"),
-        ("masks", np.zeros((10, 20, 3), np.uint8), "mode RGB; a palette or gray image"),
+        ("masks", np.zeros((10, 20, 3), np.uint8), "mode RGB; expected a palette or gray image"),
         ("depth", np.zeros((10, 20), np.uint16), "no value anywhere"),
-        ("depth", np.zeros((10, 20), np.uint8), "mode L; 16 bit"),
+        ("depth", np.zeros((10, 20), np.uint8), "mode L; expected 16 bit"),
         ("depth", np.full((10, 20), np.nan, np.float32), "NaN"),
         ("depth", np.full((10, 20), -1, np.float32), "negative"),
         ("depth", np.ones((20, 10), np.float32), "depth map of 10 x 20 pixels"),
     ],
 )
-def test_bad_maps(tmp_path: Path, kind, pixels: np.ndarray, fault: str) -> None:
+def test_check_target_refuses_bad_maps(tmp_path: Path, kind, pixels: np.ndarray, fault: str) -> None:
     path = tmp_path / ("a.npy" if pixels.dtype == np.float32 else "a.png")
     if pixels.dtype == np.float32:
         np.save(path, pixels)
@@ -134,7 +134,7 @@ def test_bad_maps(tmp_path: Path, kind, pixels: np.ndarray, fault: str) -> None:
         check_target(kind, path, 20, 10, CLASSES)
 
 
-def test_bad_files(tmp_path: Path) -> None:
+def test_check_target_refuses_bad_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
     (tmp_path / "a.xml").write_text("<annotation><object>")
     for kind, name, fault in (
@@ -147,7 +147,7 @@ def test_bad_files(tmp_path: Path) -> None:
             check_target(kind, tmp_path / name, 20, 10, CLASSES)  # type: ignore[arg-type]
 
 
-def test_a_bad_target_leaves_its_image_out(tmp_path: Path) -> None:
+def test_index_skips_images_with_bad_targets(tmp_path: Path) -> None:
     before = indexed(tmp_path, "masks")
     (before.root / before.targets.paths[0]).unlink()  # type: ignore[union-attr]
     after = indexed(tmp_path, "masks")
@@ -166,7 +166,7 @@ class WithMask(Transform):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_images_of_different_sizes_are_filled_up(tmp_path: Path, workers: int) -> None:
+def test_batch_pads_images_of_different_sizes(tmp_path: Path, workers: int) -> None:
     index = indexed(tmp_path, "masks", n=8)
     assert len({tuple(size) for size in index.sizes.tolist()}) > 1
     (batch,) = load_batches(index, WithMask(), sequential_keys(range(8), 8), seed=3, workers=workers)

@@ -46,7 +46,7 @@ def plain_tiles(image: Tensor, rng: SampleRNG, crop: int, tile: int, jitter: int
 
 
 @pytest.mark.parametrize(("crop", "tile", "jitter", "shift"), [(255, 64, 18, 2), (255, 64, 21, 0), (75, 20, 3, 2)])
-def test_tiles_are_those_of_a_plain_loop(crop: int, tile: int, jitter: int, shift: int):
+def test_cut_matches_plain_loop(crop: int, tile: int, jitter: int, shift: int):
     images = torch.randint(0, 256, (3, 3, crop + 5, crop + 9), dtype=torch.uint8)
     ids = torch.tensor([8, 3, 77])
     found = cut_tiles(images, SampleRNG(1, 2, ids), crop=crop, tile=tile, jitter=jitter, channel_shift=shift)
@@ -56,7 +56,7 @@ def test_tiles_are_those_of_a_plain_loop(crop: int, tile: int, jitter: int, shif
         assert torch.equal(found[row], plain_tiles(images[row], alone, crop, tile, jitter, shift))
 
 
-def test_places_fill_their_ranges_and_never_leave_the_cell():
+def test_cut_positions_cover_the_cell():
     rows, columns = places(600, 75, SampleRNG(0, 0, torch.arange(600)), **SMALL)
     for place, index in ((rows, torch.arange(9) // 3), (columns, torch.arange(9) % 3)):
         offset = place - 25 * index[:, None]
@@ -69,7 +69,7 @@ def test_places_fill_their_ranges_and_never_leave_the_cell():
         assert stats.chisquare(counts.numpy(), expected.numpy()).pvalue > 1e-3
 
 
-def test_rows_columns_tiles_and_colors_move_independently():
+def test_cut_offsets_are_independent():
     rows, columns = places(400, 75, SampleRNG(0, 0, torch.arange(400)), **SMALL)
     moves = torch.stack([rows[:, 0, 0], rows[:, 4, 0], columns[:, 0, 0], columns[:, 4, 0]]).double()
     assert (torch.corrcoef(moves) - torch.eye(4)).abs().max() < 0.2
@@ -77,21 +77,21 @@ def test_rows_columns_tiles_and_colors_move_independently():
     assert torch.corrcoef(shifts)[0, 1].abs() < 0.2
 
 
-def test_without_draws_everything_is_centerd():
+def test_cut_without_rng_is_centered():
     rows, columns = places(2, 81, None, **SMALL)
     expected = 3 + 2 + 25 * torch.arange(3)
     assert torch.equal(rows, expected.repeat_interleave(3)[None, :, None].expand(2, 9, 3))
     assert torch.equal(columns, expected.repeat(3)[None, :, None].expand(2, 9, 3))
 
 
-def test_purpose_separates_the_occluders_cut_from_the_puzzles():
+def test_cut_purpose_gives_independent_tiles():
     rng = SampleRNG(0, 0, torch.arange(50))
     images = torch.randint(0, 256, (50, 3, 90, 90), dtype=torch.uint8)
     main, other = (cut_tiles(images, rng, purpose=p, **SMALL) for p in ("tiles", "occluders"))
     assert (main != other).flatten(1).any(dim=1).float().mean() > 0.9
 
 
-def test_a_sample_gives_the_same_tiles_alone_and_in_any_batch():
+def test_tiles_are_independent_of_batch():
     images = torch.randint(0, 256, (6, 3, 96, 96), dtype=torch.uint8)
     ids = torch.tensor([5, 1, 99, 4, 2, 12])
     batch = cut_tiles(images, SampleRNG(7, 1, ids), **SMALL)
@@ -108,12 +108,12 @@ def test_a_sample_gives_the_same_tiles_alone_and_in_any_batch():
         ({"crop": 99, "tile": 20}, "no crop of 99x99"),
     ],
 )
-def test_what_does_not_fit_is_refused(kw: dict[str, Any], message: str):
+def test_cut_refuses_impossible_sizes(kw: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         cut_tiles(torch.zeros(1, 3, 96, 96), SampleRNG(0, 0, torch.arange(1)), **kw)
 
 
-def test_slot_i_shows_tile_perm_i_and_the_inverse_restores_the_puzzle():
+def test_permute_and_its_inverse():
     perms = torch.from_numpy(permutations.min_distance_set(50))
     tiles = torch.randn(20, 9, 3, 4, 4)
     label = SampleRNG(0, 0, torch.arange(20)).integers("label", 1, 50)[:, 0]
@@ -125,7 +125,7 @@ def test_slot_i_shows_tile_perm_i_and_the_inverse_restores_the_puzzle():
     assert torch.equal(permute(shuffled, inverse, label), tiles)
 
 
-def test_occluders_come_from_the_other_image_in_the_published_numbers():
+def test_occlude_uses_other_image_in_published_numbers():
     batch = 3000
     here = torch.arange(9.0).reshape(1, 9, 1, 1, 1).expand(batch, 9, 3, 2, 2)
     puzzles, covered = occlude(here, here + 100, SampleRNG(2, 0, torch.arange(batch)))
@@ -146,17 +146,17 @@ def test_occluders_come_from_the_other_image_in_the_published_numbers():
 
 
 @pytest.mark.parametrize("counts", [(0,), (9,), (3, 5)])
-def test_occluder_counts_are_obeyed(counts: tuple[int, ...]):
+def test_occlude_respects_counts(counts: tuple[int, ...]):
     tiles = torch.zeros(64, 9, 1, 1, 1)
     puzzles, covered = occlude(tiles, tiles + 1, SampleRNG(2, 0, torch.arange(64)), counts=counts)
     assert set(covered.sum(1).tolist()) == set(counts) and puzzles.sum() == covered.sum()
 
 
-def test_impossible_occlusion_is_refused():
+def test_occlude_refuses_impossible_counts():
     tiles = torch.zeros(2, 9, 1, 1, 1)
     with pytest.raises(ValueError, match="cannot be occluded"):
         occlude(tiles, tiles, SampleRNG(0, 0, torch.arange(2)), counts=(0, 10))
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="same shape"):
         occlude(tiles, tiles[:1], SampleRNG(0, 0, torch.arange(2)))
 
 
@@ -170,12 +170,12 @@ def plain_label(posx: int, posy: int) -> int:
     return {-1: posx + 1, 0: (posx + 7) // 2, 1: posx + 6}[posy]
 
 
-def test_offsets_are_numbered_as_in_the_authors_code():
+def test_offsets_are_numbered_as_in_released_code():
     assert [plain_label(*o) for o in OFFSETS] == list(range(8))
 
 
 @pytest.mark.parametrize(("height", "width"), [(383, 420), (600, 500)])
-def test_pairs_are_those_of_a_plain_loop(height: int, width: int):
+def test_pairs_match_plain_loop(height: int, width: int):
     ids = torch.tensor([3, 14])
     planes = coordinates(2, height, width)
     found = patch_pairs(planes[:, 0].to(torch.float32), SampleRNG(1, 0, ids), grids=2)
@@ -212,7 +212,7 @@ def test_pairs_are_those_of_a_plain_loop(height: int, width: int):
 
 
 @pytest.mark.parametrize("size", [60, 75, 96])
-def test_the_label_says_where_the_second_patch_lies(size: int):
+def test_pairs_label_is_position_of_second_patch(size: int):
     planes = coordinates(40, size, size)[:, 0].to(torch.float32)
     kw: dict[str, Any] = {"patch": 24, "gap": 12, "jitter": 2}
     found = patch_pairs(planes, SampleRNG(0, 0, torch.arange(40)), **kw)
@@ -230,7 +230,7 @@ def test_the_label_says_where_the_second_patch_lies(size: int):
     assert found.corners[:, 1:].min() >= 0 and found.corners[:, 1:].max() <= size - 24
 
 
-def test_some_pairs_are_drawn_evenly_from_all_pairs():
+def test_pairs_subset_is_uniform():
     planes = coordinates(300, 60, 60)[:, 0].to(torch.float32)
     kw: dict[str, Any] = {"patch": 24, "gap": 12, "jitter": 0, "grids": 1}
     rng = SampleRNG(0, 0, torch.arange(300))
@@ -248,7 +248,7 @@ def test_some_pairs_are_drawn_evenly_from_all_pairs():
     assert stats.chisquare(torch.bincount(some.label, minlength=8).numpy(), weights.numpy()).pvalue > 1e-3
 
 
-def test_pairs_do_not_depend_on_the_batch_and_patches_draw_apart():
+def test_pairs_are_independent_of_batch_and_patch():
     planes = coordinates(5, 96, 96)[:, 0].to(torch.float32)
     ids = torch.tensor([9, 2, 31, 7, 0])
     kw: dict[str, Any] = {"patch": 24, "gap": 12, "jitter": 2}
@@ -263,7 +263,7 @@ def test_pairs_do_not_depend_on_the_batch_and_patches_draw_apart():
     assert batch.rng.bits("x", 1).unique().numel() == len(batch.patches)
 
 
-def test_impossible_pairs_are_refused():
+def test_pairs_refuses_impossible_sizes():
     rng = SampleRNG(0, 0, torch.arange(1))
     with pytest.raises(ValueError, match="make them 240"):
         patch_pairs(torch.zeros(1, 3, 239, 400), rng)
@@ -272,7 +272,7 @@ def test_impossible_pairs_are_refused():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_cuts_the_same():
+def test_tiles_cuda_equals_cpu():
     images = torch.randint(0, 256, (8, 3, 300, 280), dtype=torch.uint8)
     cpu, gpu = (SampleRNG(0, 0, torch.arange(8, device=d)) for d in ("cpu", "cuda"))
     perms, label = torch.from_numpy(permutations.min_distance_set(20)), torch.arange(8)

@@ -41,7 +41,7 @@ def folder(path: Path, frames: list[np.ndarray] = FRAMES) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4"])
-def test_a_file_gives_the_frames_that_were_written(suffix: str, tmp_path: Path):
+def test_read_frames_of_a_file(suffix: str, tmp_path: Path):
     path = written(tmp_path / f"a{suffix}")
     found = list(read_frames(path))
     assert len(found) == len(FRAMES) and found[0].dtype == np.uint8
@@ -50,7 +50,7 @@ def test_a_file_gives_the_frames_that_were_written(suffix: str, tmp_path: Path):
     assert (checked.width, checked.height) == (128, 96) and checked.digest == video_digest(path)
 
 
-def test_a_folder_gives_its_frames_by_number(tmp_path: Path):
+def test_read_frames_of_a_folder_by_number(tmp_path: Path):
     path = folder(tmp_path / "clip")
     assert [file.name for file in frame_files(path)][8:] == [f"frame{n}.png" for n in (8, 9, 10, 11)]
     assert all(np.array_equal(a, b) for a, b in zip(read_frames(path), FRAMES, strict=True))
@@ -84,14 +84,14 @@ def faulty(kind: str, path: Path) -> Path:
     ("kind", "said"),
     [
         ("truncated", "truncated or damaged: .* of 12 frames can be decoded"),
-        ("headless", "no video that FFmpeg can open"),
+        ("headless", "not a video that FFmpeg can open"),
         ("empty", "empty file"),
-        ("text", "no video that FFmpeg can open"),
+        ("text", "not a video that FFmpeg can open"),
         ("broken", "frame4.png: "),
         ("size", "frame4.png: 128x32, the frames before have 128x96"),
     ],
 )
-def test_what_is_broken_is_refused_with_a_reason(kind: str, said: str, tmp_path: Path):
+def test_check_video_refuses_broken_files(kind: str, said: str, tmp_path: Path):
     path = faulty(kind, tmp_path)
     with pytest.raises(CorruptImageError, match=said):
         check_video(path)
@@ -99,7 +99,7 @@ def test_what_is_broken_is_refused_with_a_reason(kind: str, said: str, tmp_path:
         list(read_frames(path))
 
 
-def test_all_videos_below_a_folder_are_found(tmp_path: Path):
+def test_videos_are_found_at_any_depth(tmp_path: Path):
     written(tmp_path / "b" / "c" / "2.MP4".lower())
     written(tmp_path / "1.avi")
     folder(tmp_path / "b" / "clip")
@@ -128,27 +128,27 @@ def davis(root: Path) -> None:
     (lists / "wrong.txt").write_text("cat\n")
 
 
-def test_davis_has_masks_that_are_no_videos_and_lists(tmp_path: Path):
+def test_davis_ignores_masks_and_reads_lists(tmp_path: Path):
     davis(tmp_path)
     assert find(Video(root=str(tmp_path))).paths == ["JPEGImages/480p/car", "JPEGImages/480p/dog"]
     assert find(Video(root=str(tmp_path), split="val")).paths == ["JPEGImages/480p/dog"]
     assert len(find(Video(root=str(tmp_path), split="plain")).paths) == 2
     with pytest.raises(LayoutError, match=r"wrong.txt: 1 of its 1 clips are not below .* \(the first: cat\)"):
         find(Video(root=str(tmp_path), split="wrong"))
-    with pytest.raises(LayoutError, match=r"no such list \(there are: plain, val, wrong\)"):
+    with pytest.raises(LayoutError, match=r"no such list \(available: plain, val, wrong\)"):
         find(Video(root=str(tmp_path), split="train"))
 
 
-def test_a_folder_without_videos_is_one_sentence(tmp_path: Path):
+def test_videos_report_empty_folder(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(LayoutError, match=r"no videos here: neither files \(\.avi, .*\) nor folders of frames\.$"):
+    with pytest.raises(LayoutError, match=r"no videos found: neither files \(\.avi, .*\) nor folders of frames\.$"):
         find(Video(root=str(tmp_path)))
-    with pytest.raises(LayoutError, match="there is no such folder"):
+    with pytest.raises(LayoutError, match="no such folder"):
         find(Video(root=str(tmp_path / "nowhere")))
 
 
 @pytest.mark.real
-def test_real_files_hold_what_their_frames_hold(real_data: Path):
+def test_read_frames_of_real_files_match_folders(real_data: Path):
     """The dog as frames, as MPEG-4 and as Motion JPEG: as many frames, and nearly the same cells."""
     options = MotionOptions()
     root = real_data / "video"
@@ -170,7 +170,7 @@ def test_real_files_hold_what_their_frames_hold(real_data: Path):
 
 
 @pytest.mark.real
-def test_a_copy_of_a_real_file_that_was_cut_is_left_out(real_data: Path, tmp_path: Path):
+def test_index_skips_truncated_real_file(real_data: Path, tmp_path: Path):
     for name in ("dog_24f_427x240.mp4", "dog_24f_427x240.avi"):
         cut = tmp_path / name
         shutil.copyfile(real_data / "video" / "encoded" / name, cut)

@@ -76,7 +76,7 @@ def test_fuse_conv_bn_does_not_add_lrn() -> None:
     "options", [ResNet50V2(width_mult=0.125, img_size=64), RevNet50(width_mult=0.125, img_size=64)]
 )
 def test_fuse_conv_bn_refuses_pre_activation_networks(options: BackboneOptions) -> None:
-    with pytest.raises(LayerError, match=f"{options.name}: its batch norms do not come right after"):
+    with pytest.raises(LayerError, match=f"{options.name}: its batch norms do not directly follow"):
         fuse_conv_bn(build_backbone(options, include_top=True))
 
 

@@ -59,7 +59,7 @@ def test_load_tensors_names_missing_and_misshapen_tensors():
     tensors = dict(build_backbone(AlexNet(width_mult=0.25, img_size=64), include_top=True).state_dict())
     backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     with pytest.raises(
-        ArtifactError, match=r"f: does not fit the backbone alexnet-w0.125-64px: features\.0\.weight has shape"
+        ArtifactError, match=r"f: does not match the backbone alexnet-w0.125-64px: features\.0\.weight has shape"
     ):
         load_tensors(backbone, tensors, "f")
     tensors = {f"m.{key}": value for key, value in backbone.state_dict().items()}
@@ -113,7 +113,7 @@ def test_read_tensors_flattens_nested_dicts(tmp_path: Path):
     torch.save({"lr": 0.1}, tmp_path / "none.pth")
     assert read_tensors(tmp_path / "moco.pth").keys() == {"a.b"}
     assert torch.equal(read_tensors(tmp_path / "dino.pth")["teacher.a.b"], tensor)
-    with pytest.raises(ArtifactError, match="no tensors in this file"):
+    with pytest.raises(ArtifactError, match="contains no tensors"):
         read_tensors(tmp_path / "none.pth")
 
 
@@ -124,5 +124,5 @@ def test_read_tensors_ignores_the_suffix(tmp_path: Path) -> None:
         assert list(read_tensors(tmp_path / "w.pth")) == ["a" * wide]
     torch.save({"a": torch.ones(3)}, tmp_path / "w.safetensors")
     assert list(read_tensors(tmp_path / "w.safetensors")) == ["a"]
-    with pytest.raises(ArtifactError, match="there is no such file of weights"):
+    with pytest.raises(ArtifactError, match="no such file"):
         read_tensors(tmp_path / "none.pth")

@@ -80,7 +80,7 @@ def test_read_model_refuses_another_architecture(tmp_path: Path):
     about["backbone"] = json.loads(CaffeNet(width_mult=0.25, img_size=64).canonical())
     write_json(tmp_path / "backbone.json", about)
     with pytest.raises(
-        ArtifactError, match=r"does not fit the backbone caffenet-w0.25-64px: conv1.weight has shape \(16,"
+        ArtifactError, match=r"does not match the backbone caffenet-w0.25-64px: conv1.weight has shape \(16,"
     ):
         read_model(manifest)
 

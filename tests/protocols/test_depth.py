@@ -112,7 +112,11 @@ def test_task_has_published_up_projections() -> None:
         (NARROW, {"layer": "pool"}, "m: pool is a vector and has no depth at places"),
         (NARROW, {"layer": "block9"}, "m: no layer 'block9'; its maps are conv1, block1"),
         (NARROW, {"layer": "conv1"}, "m: conv1 is at stride 2 or less already"),
-        (CaffeNet(width_mult=0.125), {"resize": (20, 20), "crop": (20, 20)}, "m: images of 20 x 20 pixels vanish"),
+        (
+            CaffeNet(width_mult=0.125),
+            {"resize": (20, 20), "crop": (20, 20)},
+            "m: images of 20 x 20 pixels are too small",
+        ),
         (HogWords(vocabulary_size=8), {}, "m: words is a vector"),
     ],
 )

@@ -302,7 +302,7 @@ def test_killed_run_resumes_to_same_bytes(model: Path, masks: tuple[Path, Path],
 
 
 def test_evaluate_rejects_unsuitable_sets(chain, model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="a: has no class for each pixel; name a set of format voc or sbd"):
+    with pytest.raises(ArtifactError, match="a: has no masks; name a dataset of format voc or sbd"):
         measured(tmp_path, model, (chain.train, masks[1]))
     kit = tmp_path / "VOC2007"
     for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
@@ -312,7 +312,7 @@ def test_evaluate_rejects_unsuitable_sets(chain, model: Path, masks: tuple[Path,
         Image.fromarray(np.full((9, 9, 3), int(name), np.uint8)).save(kit / "JPEGImages" / f"{name}.jpg")
         Image.fromarray(np.zeros((9, 9), np.uint8)).save(kit / "SegmentationClass" / f"{name}.png")
     make_index(Voc(root=str(tmp_path), split="val", targets="masks"), output=tmp_path / "v.parquet", threads=1)
-    with pytest.raises(ArtifactError, match="b: its masks hold background alone"):
+    with pytest.raises(ArtifactError, match="b: its masks contain only background"):
         measured(tmp_path, model, (masks[0], tmp_path / "v.parquet"))
 
 

@@ -44,7 +44,7 @@ def made(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if ".run." not in file.name}
 
 
-def test_it_is_the_index_with_pixels(small_shards: None, tmp_path: Path, objects_path: Path):
+def test_cache_adds_pixels_to_index(small_shards: None, tmp_path: Path, objects_path: Path):
     output = tmp_path / "cache" / "objects.parquet"
     cache.run(RAW, data=objects_path, output=output, threads=1)
     plain, cached = read_index(objects_path), read_index(output)
@@ -58,7 +58,7 @@ def test_it_is_the_index_with_pixels(small_shards: None, tmp_path: Path, objects
 
 
 @pytest.mark.parametrize("form", ["raw", "jpeg"])
-def test_the_number_of_processes_does_not_show(
+def test_cache_is_independent_of_processes(
     form: Any, tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(artifact, "SMALLEST_SHARD_BYTES", SHARD // 8)
@@ -88,7 +88,7 @@ class Job:
         return process.exitcode
 
 
-def test_killed_and_run_again_it_goes_on_at_the_next_shard(tmp_path: Path, objects_path: Path):
+def test_cache_resumes_at_next_shard_when_killed(tmp_path: Path, objects_path: Path):
     undisturbed = Job(tmp_path / "undisturbed", objects_path)
     assert undisturbed.run() == 0
     assert undisturbed.log.read_text().split() == ["0", "1", "2", "3", "4"]
@@ -105,7 +105,7 @@ def test_killed_and_run_again_it_goes_on_at_the_next_shard(tmp_path: Path, objec
 
 
 @pytest.mark.slow
-def test_killed_with_its_processes_at_work_it_can_be_run_again_at_once(tmp_path: Path):
+def test_cache_can_rerun_immediately_when_killed(tmp_path: Path):
     """No process of the killed one keeps the lock, and none lives on."""
     spec = Synthetic(root=str(tmp_path / "world"), subset="objects", split="train", num_images=400, size=64)
     index_stage.run(spec, output=tmp_path / "objects.parquet", threads=1)
@@ -132,7 +132,7 @@ def test_killed_with_its_processes_at_work_it_can_be_run_again_at_once(tmp_path:
     assert not psutil.wait_procs(children, 30)[1]
 
 
-def test_a_torn_or_foreign_shard_is_made_again(small_shards: None, tmp_path: Path, objects_path: Path):
+def test_cache_repacks_truncated_or_foreign_shard(small_shards: None, tmp_path: Path, objects_path: Path):
     output = tmp_path / "objects.parquet"
     cache.run(RAW, data=objects_path, output=output, threads=1)
     before, packed = made(tmp_path), read_index(output).cache
@@ -161,11 +161,11 @@ def copied(index: Index, folder: Path) -> Path:
     ("fault", "said"),
     [
         ("another", "has changed since the index was made; run the index stage again."),
-        ("gone", "was readable when the index was made and is not any more (cannot be opened"),
-        ("broken", "was readable when the index was made and is not any more"),
+        ("gone", "was readable when the index was made and no longer is (cannot be opened"),
+        ("broken", "was readable when the index was made and no longer is"),
     ],
 )
-def test_images_that_are_not_the_indexed_ones_are_refused(
+def test_cache_refuses_changed_images(
     fault: str, said: str, threads: int, tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(artifact, "SMALLEST_SHARD_BYTES", 1)
@@ -183,7 +183,7 @@ def test_images_that_are_not_the_indexed_ones_are_refused(
     assert not (tmp_path / "c.parquet").exists()
 
 
-def test_what_cannot_fit_is_refused_before_anything_is_written(small_disk: Path, objects_path: Path):
+def test_cache_refuses_too_small_disk_before_writing(small_disk: Path, objects_path: Path):
     index = read_index(objects_path)
     many = Index(
         index.root,
@@ -200,13 +200,13 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(small_disk: Path,
     assert not list(small_disk.rglob("*.shard"))
 
 
-def test_a_cache_of_a_cache_is_refused(tmp_path: Path, objects_path: Path):
+def test_cache_refuses_cached_index(tmp_path: Path, objects_path: Path):
     cache.run(RAW, data=objects_path, output=tmp_path / "one.parquet", threads=1)
     with pytest.raises(ArtifactError, match="is already a cache"):
         cache.run(RAW, data=tmp_path / "one.parquet", output=tmp_path / "two.parquet", threads=1)
 
 
-def test_old_caches_are_cleaned_away(tmp_path: Path, objects_path: Path):
+def test_clean_removes_old_caches(tmp_path: Path, objects_path: Path):
     output = tmp_path / "cache" / "a.b.parquet"
     for options in (RAW, CacheOptions(short_side=32)):
         cache.run(options, data=objects_path, output=output, threads=1)
@@ -217,7 +217,7 @@ def test_old_caches_are_cleaned_away(tmp_path: Path, objects_path: Path):
     assert json.loads((tmp_path / "cache" / "a.b.run.json").read_text())["work"] == packed.folder.name
 
 
-def test_size_is_said_before(tmp_path: Path, objects_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_cache_prints_expected_size(tmp_path: Path, objects_path: Path, capsys: pytest.CaptureFixture[str]):
     cache.run(RAW, data=objects_path, output=tmp_path / "c.parquet", threads=1)
     said = capsys.readouterr().out
     assert "48 images, 1 of 1 shards to make: 0.3 MB to write (3.00 bytes per pixel)" in said

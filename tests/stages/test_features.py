@@ -54,14 +54,14 @@ def values_of(output: Path) -> np.ndarray:
     ("options", "layer", "side", "dims"),
     [(CaffeNet(), "conv4", 5, 9600), (Vgg16(), "conv4_3", 4, 8192), (Vgg16(bn=False), "conv4_3", 4, 8192)],
 )
-def test_the_published_features_have_the_published_lengths(options: BackboneOptions, layer: str, side: int, dims: int):
+def test_features_have_published_dimensions(options: BackboneOptions, layer: str, side: int, dims: int):
     with torch.device("meta"):
         shape = build_backbone(options, include_top=False).shapes()[layer]
     assert np.prod(pooled_shape(shape, Pool(max=side))) == dims
 
 
 @pytest.mark.parametrize("pool", [{"max": 4}, {"avg": 3}, None], ids=["max", "avg", "whole"])
-def test_rows_are_the_images_in_the_order_of_the_index(
+def test_features_rows_are_in_index_order(
     pool: dict[str, int] | None, tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(artifact, "CHUNK_BYTES", CHUNK)
@@ -87,7 +87,7 @@ def test_rows_are_the_images_in_the_order_of_the_index(
     assert manifest["layer_shape"][0] == 48 and manifest["shape"] == list(found.shape)
 
 
-def test_half_precision_is_the_rounding_of_single(tmp_path: Path, objects_path: Path):
+def test_features_float16_is_rounded_float32(tmp_path: Path, objects_path: Path):
     model = model_of(tmp_path / "m")
     found = []
     for precision in ("float16", "float32"):
@@ -97,7 +97,7 @@ def test_half_precision_is_the_rounding_of_single(tmp_path: Path, objects_path: 
     assert found[0].dtype == np.float16 and np.array_equal(found[0], found[1].astype(np.float16))
 
 
-def test_a_bag_of_words_is_a_layer_like_any_other(tmp_path: Path, objects_path: Path):
+def test_features_of_hog_words(tmp_path: Path, objects_path: Path):
     backbone = build_backbone(HogWords(vocabulary_size=12, img_size=48), include_top=True)
     backbone.load_state_dict({"vocabulary": torch.rand(12, 36)})
     write_json(tmp_path / "manifest.json", {"stage": "pretext", **write_model(tmp_path, backbone, "none", {})})
@@ -108,18 +108,18 @@ def test_a_bag_of_words_is_a_layer_like_any_other(tmp_path: Path, objects_path: 
     assert np.allclose((values_of(output).astype(np.float64) ** 2).sum(1), 1, atol=1e-2)
 
 
-def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path, objects_path: Path):
+def test_features_refuse_float16_overflow(tmp_path: Path, objects_path: Path):
     backbone = build_backbone(SMALL, include_top=False)
     backbone.get_parameter("conv4.weight").data *= 1e5
     model, output = model_of(tmp_path / "m", backbone), tmp_path / "f" / "manifest.json"
-    with pytest.raises(ArtifactError, match=r"conv4 gives values up to \d+, which float16 cannot hold; set precision"):
+    with pytest.raises(ArtifactError, match=r"conv4 gives values up to \d+, which exceed float16; set precision"):
         features.run(spec_of(), model=model, data=objects_path, output=output, threads=1)
     assert not output.exists()
     features.run(spec_of(precision="float32"), model=model, data=objects_path, output=output, threads=1)
     assert values_of(output).max() > 65504
 
 
-def test_layers_that_are_not_there_or_cannot_be_pooled_are_refused(tmp_path: Path, objects_path: Path):
+def test_features_refuse_missing_or_unpoolable_layers(tmp_path: Path, objects_path: Path):
     model, output = model_of(tmp_path / "m"), tmp_path / "f" / "manifest.json"
     with pytest.raises(LayerError, match="no layer 'conv6'; it has conv1, conv2"):
         features.run(spec_of("conv6"), model=model, data=objects_path, output=output, threads=1)
@@ -129,9 +129,7 @@ def test_layers_that_are_not_there_or_cannot_be_pooled_are_refused(tmp_path: Pat
     assert values_of(output).shape == (48, 512)
 
 
-def test_a_store_of_another_backbone_or_of_other_images_is_not_taken(
-    tmp_path: Path, objects_path: Path, objects_val_path: Path
-):
+def test_features_do_not_reuse_other_store(tmp_path: Path, objects_path: Path, objects_val_path: Path):
     """The same output, then another model: nothing of the first is found, and the manifest speaks of the second."""
     output = tmp_path / "f" / "manifest.json"
     found, models = [], []
@@ -145,7 +143,7 @@ def test_a_store_of_another_backbone_or_of_other_images_is_not_taken(
         open_features(output, index=read_index(objects_val_path).fingerprint)
 
 
-def test_a_model_that_is_none_is_refused(tmp_path: Path, objects_path: Path):
+def test_features_refuse_non_model(tmp_path: Path, objects_path: Path):
     write_json(tmp_path / "x.json", {"stage": "cluster"})
     with pytest.raises(ArtifactError, match="not the manifest of a model"):
         features.run(
@@ -153,7 +151,7 @@ def test_a_model_that_is_none_is_refused(tmp_path: Path, objects_path: Path):
         )
 
 
-def test_a_image_that_is_gone_is_named(tmp_path: Path, objects: Index):
+def test_features_name_missing_image(tmp_path: Path, objects: Index):
     gone = Index(tmp_path, ["no.jpg"], objects.labels[:1], objects.classes, objects.sizes[:1], ["0"])
     write_index(tmp_path / "gone.parquet", gone)
     with pytest.raises(ArtifactError, match=r"no\.jpg: was readable when the index was made"):
@@ -207,7 +205,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) ->
     return job
 
 
-def test_killed_and_run_again_it_goes_on_at_the_next_chunk(tmp_path: Path, objects_path: Path, undisturbed: Job):
+def test_features_resume_at_next_chunk_when_killed(tmp_path: Path, objects_path: Path, undisturbed: Job):
     job = Job(tmp_path / "killed", objects_path)
     for kill in ("after 0", "half 2", "end"):
         assert job.run(kill) == -9
@@ -219,7 +217,7 @@ def test_killed_and_run_again_it_goes_on_at_the_next_chunk(tmp_path: Path, objec
     assert not list(job.folder.rglob("*.partial"))
 
 
-def test_parts_at_the_same_time_make_the_store_of_one_job(tmp_path: Path, objects_path: Path, undisturbed: Job):
+def test_features_shards_equal_one_job(tmp_path: Path, objects_path: Path, undisturbed: Job):
     job = Job(tmp_path / "shards", objects_path)
     running = [job.start(shard=f"{number}-of-3") for number in (1, 2, 3)]
     for process in running:
@@ -233,9 +231,7 @@ def test_parts_at_the_same_time_make_the_store_of_one_job(tmp_path: Path, object
     assert job.results() == undisturbed.results()
 
 
-def test_a_killed_part_goes_on_and_the_last_job_makes_what_parts_did_not(
-    tmp_path: Path, objects_path: Path, undisturbed: Job
-):
+def test_features_killed_shard_resumes_and_last_job_completes(tmp_path: Path, objects_path: Path, undisturbed: Job):
     job = Job(tmp_path / "killed-shard", objects_path)
     assert job.run("half 2", shard="1-of-2") == -9
     assert job.run("after 2", shard="1-of-2") == -9
@@ -247,7 +243,7 @@ def test_a_killed_part_goes_on_and_the_last_job_makes_what_parts_did_not(
     assert job.results() == undisturbed.results()
 
 
-def test_parts_that_cannot_be_are_refused(tmp_path: Path, objects_path: Path):
+def test_features_refuse_invalid_shards(tmp_path: Path, objects_path: Path):
     for shard in ("0/8", "9/8", "3", "a-of-b", "0-of-0"):
         with pytest.raises(ArtifactError, match=f"--shard {shard}: not a shard; give one such as 3/8"):
             features.run(
@@ -256,7 +252,7 @@ def test_parts_that_cannot_be_are_refused(tmp_path: Path, objects_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_of_one_job_make_what_one_makes(tmp_path: Path, objects_path: Path):
+def test_features_two_processes_equal_one(tmp_path: Path, objects_path: Path):
     """As `--devices 2` starts them without a GPU: connected by gloo, one thread each, two chunks."""
     model = model_of(tmp_path / "m", ResNet18(img_size=48, stem_stride=1))
     spec = spec_of("conv1", pool=None, precision="float32").canonical()
@@ -272,7 +268,7 @@ def test_two_processes_of_one_job_make_what_one_makes(tmp_path: Path, objects_pa
     assert made[0] == made[1] and read_json(output)["shape"] == [48, 147456] and len(read_json(output)["chunks"]) == 2
 
 
-def test_the_number_of_workers_does_not_show(tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_features_are_independent_of_workers(tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(artifact, "CHUNK_BYTES", CHUNK)
     model = model_of(tmp_path / "m")
     found = []
@@ -285,7 +281,7 @@ def test_the_number_of_workers_does_not_show(tmp_path: Path, objects_path: Path,
 
 
 @pytest.mark.slow
-def test_a_store_four_times_the_budget_is_made_within_it(tmp_path: Path, objects_path: Path):
+def test_features_stay_within_memory_budget(tmp_path: Path, objects_path: Path):
     budget = 128  # MB
     objects = read_index(objects_path)
     side = 48

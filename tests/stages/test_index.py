@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_every_image_with_its_size_class_and_content(root: Path, output: Path) -> None:
+def test_index_lists_size_class_and_content(root: Path, output: Path) -> None:
     index = made(Folder(root=str(root), labels="folder"), output)
     assert index.paths == [
         "c0/0.png",
@@ -71,7 +71,7 @@ def test_every_image_with_its_size_class_and_content(root: Path, output: Path) -
     assert index.spec == {"format": "folder", "labels": "folder", "root": str(root)}
 
 
-def test_bytes_do_not_depend_on_threads(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_independent_of_threads(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in range(300):
         image(root / "c2" / f"{place}.png", place)
     for place in range(0, 60, 7):
@@ -85,7 +85,7 @@ def test_bytes_do_not_depend_on_threads(root: Path, output: Path, monkeypatch: p
     assert len(read_index(output).skipped) == 9
 
 
-def test_a_minority_is_left_out_with_its_reasons(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_index_skips_minority_with_reasons(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bad(root / "c0" / "text.jpg")
     (root / "c1" / "empty.jpg").touch()
     (root / "c1" / "gone.jpg").symlink_to(root / "nowhere")
@@ -103,20 +103,20 @@ def test_a_minority_is_left_out_with_its_reasons(root: Path, output: Path, capfd
     assert "8 images, 0 classes, 4 files left out" in capfd.readouterr().out
 
 
-def test_an_image_read_in_an_unexpected_way_has_a_remark(root: Path, output: Path) -> None:
+def test_index_notes_unexpected_decoding(root: Path, output: Path) -> None:
     (root / "c0" / "0.png").rename(root / "c0" / "0.jpg")
     index = made(Folder(root=str(root)), output)
     assert index.notes == {"c0/0.jpg": "content is PNG though the name ends in .jpg"}
 
 
-def test_equal_images_are_kept_and_counted(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_index_keeps_and_counts_duplicates(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (root / "c1" / "copy.png").write_bytes((root / "c0" / "0.png").read_bytes())
     index = made(Folder(root=str(root)), output)
     assert len(index) == 9
     assert "1 images repeat another's content" in capfd.readouterr().out
 
 
-def test_a_moved_folder_is_the_same_set(root: Path, output: Path) -> None:
+def test_index_of_moved_folder_has_equal_fingerprint(root: Path, output: Path) -> None:
     before = made(Folder(root=str(root)), output)
     root.rename(root.with_name("moved"))
     after = made(Folder(root=str(root.with_name("moved"))), output)
@@ -126,24 +126,22 @@ def test_a_moved_folder_is_the_same_set(root: Path, output: Path) -> None:
     assert made(Folder(root=str(root.with_name("moved"))), output).fingerprint != before.fingerprint
 
 
-def test_a_relative_root_starts_where_the_command_is_run(
-    root: Path, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_index_resolves_relative_root(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root.parent)
     index = made(Folder(root="set"), output)
     assert index.root == Path("set")
     assert index.path(0).is_file()
 
 
-def test_one_class_is_fine(root: Path, output: Path) -> None:
+def test_index_accepts_one_class(root: Path, output: Path) -> None:
     for path in (root / "c1").iterdir():
         path.unlink()
     (root / "c1").rmdir()
     assert made(Folder(root=str(root), labels="folder"), output).classes == ["c0"]
 
 
-def test_refusals_leave_no_result(root: Path, output: Path) -> None:
-    refused(Folder(root=str(root / "none")), output, LayoutError, "there is no such folder")
+def test_index_error_leaves_no_result(root: Path, output: Path) -> None:
+    refused(Folder(root=str(root / "none")), output, LayoutError, "no such folder")
     bad(root / "c0" / "bad.jpg")
     refused(
         Folder(root=str(root), on_corrupt="error"),
@@ -167,7 +165,7 @@ def test_refusals_leave_no_result(root: Path, output: Path) -> None:
     )
 
 
-def test_a_refusal_leaves_the_old_index(root: Path, output: Path) -> None:
+def test_index_error_keeps_old_index(root: Path, output: Path) -> None:
     before = made(Folder(root=str(root)), output).fingerprint
     bad(root / "c0" / "bad.jpg")
     with pytest.raises(ArtifactError):
@@ -175,7 +173,7 @@ def test_a_refusal_leaves_the_old_index(root: Path, output: Path) -> None:
     assert read_index(output).fingerprint == before
 
 
-def test_failing_storage_is_no_bad_image(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_storage_error_is_not_a_corrupt_image(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_bytes = Path.read_bytes
 
     def failing(path: Path) -> bytes:
@@ -187,7 +185,7 @@ def test_failing_storage_is_no_bad_image(root: Path, output: Path, monkeypatch: 
     refused(Folder(root=str(root)), output, ArtifactError, r"3.png: the storage failed \(Input/output error\)")
 
 
-def test_several_labels_an_image(tmp_path: Path, output: Path) -> None:
+def test_index_multi_label(tmp_path: Path, output: Path) -> None:
     index = made(Synthetic(root=str(tmp_path / "world"), subset="voc", split="trainval", num_images=6, size=32), output)
     assert index.multi_label is not None
     assert index.multi_label.shape == (6, 20)
@@ -205,7 +203,7 @@ def drawn(counts: dict[str, int], limit: int) -> list[str]:
     return found.paths
 
 
-def test_a_limit_takes_from_each_class_its_share() -> None:
+def test_limit_is_stratified() -> None:
     counts = {"a": 400, "b": 200, "c": 100, "d": 3}
     for limit in (4, 10, 71, 200, 702):
         taken = Counter(path.split("/")[0] for path in drawn(counts, limit))
@@ -214,34 +212,32 @@ def test_a_limit_takes_from_each_class_its_share() -> None:
             assert abs(taken[name] - limit * count / 703) < 1 + 1e-9 or taken[name] == 1
 
 
-def test_a_smaller_limit_takes_a_part_of_a_larger_one() -> None:
+def test_limit_subsets_are_nested() -> None:
     counts = {"a": 50, "b": 31, "c": 7}
     parts = [set(drawn(counts, limit)) for limit in range(1, 89)]
     assert all(small < large for small, large in pairwise(parts))
 
 
-def test_another_image_draws_few_anew() -> None:
+def test_limit_is_stable_under_new_images() -> None:
     before = set(drawn({"a": 500, "b": 500}, 200))
     after = set(drawn({"a": 501, "b": 500}, 200))
     assert len(before & after) >= 198
 
 
-def test_what_is_drawn_is_spread_over_the_names() -> None:
+def test_limit_draw_is_spread_over_names() -> None:
     """Were the first taken, all would be low: the mean of 300 of 0..2999 has a standard error of 47."""
     places = [int(Path(path).stem) for path in drawn({"a": 3000}, 300)]
     assert abs(np.mean(places) - 1499.5) < 4 * 50
 
 
-def test_a_limit_below_the_number_of_classes_is_said(
-    root: Path, output: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_limit_below_number_of_classes_is_reported(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
     index = made(Folder(root=str(root), labels="folder", limit=1), output)
     assert (len(index), index.classes) == (1, ["c0", "c1"])
     assert "limit 1 leaves 1 classes without an image" in capfd.readouterr().out
     assert len(made(Folder(root=str(root), limit=100), output)) == 8
 
 
-def test_a_limit_keeps_presence_in_step(tmp_path: Path) -> None:
+def test_limit_keeps_multi_labels_aligned(tmp_path: Path) -> None:
     presence = np.arange(20, dtype=np.int8)[:, None]
     whole = DatasetListing(tmp_path, [f"{place}.jpg" for place in range(20)], classes=["x"], multi_label=presence)
     part = stage._limited(whole, 7)
@@ -249,7 +245,7 @@ def test_a_limit_keeps_presence_in_step(tmp_path: Path) -> None:
     assert [f"{place}.jpg" for place in part.multi_label[:, 0]] == part.paths
 
 
-def test_a_holdout_and_the_rest_are_the_split(root: Path, output: Path) -> None:
+def test_holdout_parts_cover_the_split(root: Path, output: Path) -> None:
     whole = made(Folder(root=str(root), labels="folder"), output)
 
     def part(name: str, seed: int = 0) -> Index:
@@ -263,7 +259,7 @@ def test_a_holdout_and_the_rest_are_the_split(root: Path, output: Path) -> None:
     assert any(part("val", seed).paths != held.paths for seed in range(1, 5))
 
 
-def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:
+def test_include_and_exclude_lists(root: Path, output: Path, tmp_path: Path) -> None:
     whole = made(Folder(root=str(root)), output)
     names = tmp_path / "names.txt"
     names.write_text(f"{whole.paths[1]}\n{whole.paths[4]}\n")
@@ -277,12 +273,12 @@ def test_lists_take_and_leave(root: Path, output: Path, tmp_path: Path) -> None:
         with pytest.raises(LayoutError, match=r"1 of its 1 images are not in .* \(the first: nobody.png\)"):
             stage.run(spec, output=output)
     missing = Folder(root=str(root), include=str(tmp_path / "none.txt"))
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(ConfigError, match="no such file"):
         stage.run(missing, output=output)
 
 
 @pytest.mark.real
-def test_real_images(real_data: Path, output: Path) -> None:
+def test_index_of_real_images(real_data: Path, output: Path) -> None:
     sets: list[tuple[Dataset, int, int]] = [
         (ImageFolder(root=str(real_data / "objects/tiny_imagenet"), split="train"), 4800, 16),
         (ImageFolder(root=str(real_data / "objects/caltech101"), split="val"), 100, 10),
@@ -297,7 +293,7 @@ def test_real_images(real_data: Path, output: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_broken_collection(real_data: Path, output: Path) -> None:
+def test_index_of_broken_collection(real_data: Path, output: Path) -> None:
     index = made(Folder(root=str(real_data / "broken")), output)
     files = {path.name for path in (real_data / "broken").iterdir()}
     assert set(index.paths) | index.skipped.keys() == files

@@ -28,17 +28,17 @@ def clustering(make_features, tmp_path):
     return make
 
 
-def labelled(manifest, features, index, output):
+def labeled(manifest, features, index, output):
     label.run(spec="label", cluster=manifest, features=features, index=index, output=output, threads=1)
     return read_labels(output)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_labels_of_another_dataset_are_those_of_the_nearest_centroid(clustering, make_features, tmp_path, dtype):
+def test_label_other_dataset_by_nearest_centroid(clustering, make_features, tmp_path, dtype):
     x = np.random.default_rng(1).normal(size=(3000, 6)).astype(dtype)
     features, index = make_features(x, "other")
     manifest = clustering()
-    found = labelled(manifest, features, index, tmp_path / "other.parquet")
+    found = labeled(manifest, features, index, tmp_path / "other.parquet")
     distances, labels = KDTree(np.load(manifest.parent / "centroids.npy")).query(x.astype(np.float64))
     assert (found.labels == labels).all()
     np.testing.assert_allclose(found.distances, distances**2, rtol=1e-5)
@@ -49,27 +49,27 @@ def test_labels_of_another_dataset_are_those_of_the_nearest_centroid(clustering,
     found.check(read_index(index), tmp_path)
 
 
-def test_labels_of_the_clustered_set_have_its_sizes(clustering, make_features, tmp_path):
+def test_label_clustered_dataset_matches_sizes(clustering, make_features, tmp_path):
     manifest = clustering()
     folder = tmp_path / "features" / "f" / "clustered" / "manifest.json"
-    found = labelled(manifest, folder, tmp_path / "index" / "clustered.parquet", tmp_path / "l.parquet")
+    found = labeled(manifest, folder, tmp_path / "index" / "clustered.parquet", tmp_path / "l.parquet")
     content = json.loads(manifest.read_text())
     assert found.sizes.tolist() == content["sizes"]
     assert found.distances.sum(dtype=np.float64) == pytest.approx(content["objective"], rel=1e-9)
 
 
-def test_features_are_normalized_as_for_the_clustering(clustering, make_features, tmp_path):
+def test_label_normalizes_as_clustering(clustering, make_features, tmp_path):
     x = np.random.default_rng(2).normal(size=(300, 6)).astype(np.float32) * 50
     features, index = make_features(x, "other")
     manifest = clustering(l2_normalize=True)
-    found = labelled(manifest, features, index, tmp_path / "l.parquet")
+    found = labeled(manifest, features, index, tmp_path / "l.parquet")
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     distances, labels = KDTree(np.load(manifest.parent / "centroids.npy")).query(unit)
     assert (found.labels == labels).all()
     np.testing.assert_allclose(found.distances, distances**2, rtol=1e-4)
 
 
-def test_ties_go_to_the_lowest_cluster(clustering, make_features, tmp_path):
+def test_label_ties_go_to_lowest_cluster(clustering, make_features, tmp_path):
     manifest = clustering()
     file = manifest.parent / "centroids.npy"
     centroids = np.zeros((20, 6), np.float32)
@@ -79,16 +79,16 @@ def test_ties_go_to_the_lowest_cluster(clustering, make_features, tmp_path):
     x = np.zeros((3, 6), np.float32)
     x[:, 0] = [0, 3, -2]  # between 0 and 1; on 2, 3, 6 and others; next to 1, 5 and others
     features, index = make_features(x, "other")
-    found = labelled(manifest, features, index, tmp_path / "l.parquet")
+    found = labeled(manifest, features, index, tmp_path / "l.parquet")
     assert found.labels.tolist() == [0, 2, 1]
     assert found.distances.tolist() == [1, 0, 1]
 
 
-def test_equal_runs_give_equal_bytes(clustering, make_features, tmp_path):
+def test_label_is_deterministic(clustering, make_features, tmp_path):
     features, index = make_features(np.random.default_rng(3).normal(size=(800, 6)).astype(np.float16), "other")
     manifest = clustering()
     for name in "ab":
-        labelled(manifest, features, index, tmp_path / f"{name}.parquet")
+        labeled(manifest, features, index, tmp_path / f"{name}.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
@@ -101,28 +101,28 @@ def test_equal_runs_give_equal_bytes(clustering, make_features, tmp_path):
         ({"spec": {"model": "m", "layer": "conv4", "pool": {"avg": 2}}}, "another pool"),
     ],
 )
-def test_features_of_another_backbone_are_refused(clustering, make_features, tmp_path, changed, said):
+def test_label_refuses_features_of_another_backbone(clustering, make_features, tmp_path, changed, said):
     features, index = make_features(np.ones((9, 6), np.float32), "other", **changed)
     output = tmp_path / "l.parquet"
     with pytest.raises(ArtifactError, match=rf"features of another backbone .*\({said}\)"):
-        labelled(clustering(), features, index, output)
+        labeled(clustering(), features, index, output)
     assert not output.exists()
 
 
-def test_bad_input_is_refused(clustering, make_features, tmp_path):
+def test_label_refuses_bad_input(clustering, make_features, tmp_path):
     manifest, output = clustering(), tmp_path / "l.parquet"
     x = np.ones((9, 6), np.float32)
     features, index = make_features(x, "other")
     _, stranger = make_features(x, "stranger")
     with pytest.raises(ArtifactError, match="these features belong to another index"):
-        labelled(manifest, features, stranger, output)
+        labeled(manifest, features, stranger, output)
     with pytest.raises(ArtifactError, match="not a manifest of a clustering"):
-        labelled(features, features, index, output)
+        labeled(features, features, index, output)
     x[4, 4] = np.nan
     broken, index_of_broken = make_features(x, "broken")
     with pytest.raises(ArtifactError, match="sample 4 has a feature that is not a finite number"):
-        labelled(manifest, broken, index_of_broken, output)
+        labeled(manifest, broken, index_of_broken, output)
     np.save(manifest.parent / "centroids.npy", np.zeros((20, 6), np.float32))
     with pytest.raises(ArtifactError, match="not the file of"):
-        labelled(manifest, features, index, output)
+        labeled(manifest, features, index, output)
     assert not output.exists()

@@ -49,7 +49,7 @@ def run(data: Path, folder: Path, spec: MotionOptions = SMALL, threads: int = 1)
     return folder / "c.parquet"
 
 
-def test_first_frames_and_what_moves_in_them(videos: Path, tmp_path: Path):
+def test_motion_packs_first_frames_and_masks(videos: Path, tmp_path: Path):
     index, plain = read_index(run(videos, tmp_path)), read_index(videos)
     assert len(plain) == N and plain.paths[0] == "JPEGImages/480p/train-00000"
     assert index.paths == [f"{path}#0" for path in plain.paths] and index.targets and index.targets.kind == "motion"
@@ -68,14 +68,12 @@ def test_first_frames_and_what_moves_in_them(videos: Path, tmp_path: Path):
     assert some.fingerprint != index.fingerprint
 
 
-def test_the_number_of_processes_does_not_show(videos: Path, tmp_path: Path):
+def test_motion_is_independent_of_processes(videos: Path, tmp_path: Path):
     one, three = (run(videos, tmp_path / str(threads), threads=threads).parent for threads in (1, 3))
     assert made(one) == made(three) and len(made(one)) >= 2 + 3 * N
 
 
-def test_clips_overlap_as_asked_and_motions_are_found_once(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_motion_overlapping_clips_share_flow(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     counted: list[int] = []
     real = motion.motion_between
 
@@ -113,7 +111,7 @@ class Job:
         return process.exitcode
 
 
-def test_killed_and_run_again_it_goes_on_at_the_next_shard(videos: Path, tmp_path: Path):
+def test_motion_resumes_at_next_shard_when_killed(videos: Path, tmp_path: Path):
     undisturbed = run(videos, tmp_path / "undisturbed").parent
     job = Job(tmp_path / "killed", videos)
     for kill, shards in (("half 1", 1), ("between 2", 3), ("end", N)):
@@ -124,27 +122,27 @@ def test_killed_and_run_again_it_goes_on_at_the_next_shard(videos: Path, tmp_pat
     assert made(job.folder) == made(undisturbed) and not list(job.folder.rglob("*.partial"))
 
 
-def test_a_torn_shard_is_made_again_and_alone(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_motion_recomputes_only_truncated_shard(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     output = run(videos, tmp_path)
     before, packed = made(tmp_path), read_index(output).cache
     assert packed is not None
     torn = shard_file(packed.folder, 1)
     torn.write_bytes(torn.read_bytes()[:-7])
-    with pytest.raises(ArtifactError, match="missing or torn; run the stage that packs this dataset again"):
+    with pytest.raises(ArtifactError, match="missing or truncated; run the stage that packs this dataset again"):
         packed.check()
-    labelled: list[Any] = []
+    labeled: list[Any] = []
     real = motion.label
 
     def noting(*given: Any) -> Any:
-        labelled.append(given)
+        labeled.append(given)
         return real(*given)
 
     monkeypatch.setattr(motion, "label", noting)
     run(videos, tmp_path)
-    assert made(tmp_path) == before and len(labelled) == 1
+    assert made(tmp_path) == before and len(labeled) == 1
 
 
-def test_what_cannot_be_used_is_listed(videos: Path, tmp_path: Path):
+def test_motion_lists_skipped_videos(videos: Path, tmp_path: Path):
     root = read_index(videos).root
     mine = tmp_path / "mine"
     shutil.copytree(root / "JPEGImages" / "480p" / "train-00000", mine / "short")
@@ -160,7 +158,7 @@ def test_what_cannot_be_used_is_listed(videos: Path, tmp_path: Path):
     index = read_index(run(tmp_path / "v.parquet", tmp_path / "m"))
     assert index.paths == ["good#0"]
     assert index.skipped == {
-        "broken.mp4": "no video that FFmpeg can open (truncated, damaged or of another kind)",
+        "broken.mp4": "not a video that FFmpeg can open (truncated, damaged or not a video)",
         "short": "has less than the 10 frames of a clip",
         "still#0": "less than 1% of it moves by itself",
     }
@@ -173,7 +171,7 @@ def test_what_cannot_be_used_is_listed(videos: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("fault", ["changed", "gone"])
-def test_videos_that_are_not_the_indexed_ones_are_refused(fault: str, threads: int, videos: Path, tmp_path: Path):
+def test_motion_refuses_changed_videos(fault: str, threads: int, videos: Path, tmp_path: Path):
     shutil.copytree(read_index(videos).root / "JPEGImages" / "480p", tmp_path / "mine")
     index_stage.run(Video(root=str(tmp_path / "mine")), output=tmp_path / "v.parquet", threads=1)
     frame = tmp_path / "mine" / "train-00002" / "00004.jpg"
@@ -187,7 +185,7 @@ def test_videos_that_are_not_the_indexed_ones_are_refused(fault: str, threads: i
     assert not (tmp_path / "m" / "c.parquet").exists()
 
 
-def test_images_are_no_videos_and_clips_are_not_cached(videos: Path, tmp_path: Path, objects_path: Path):
+def test_motion_refuses_images_and_cached_clips(videos: Path, tmp_path: Path, objects_path: Path):
     with pytest.raises(ArtifactError, match="an index of images; give one of a dataset of format video"):
         run(objects_path, tmp_path)
     clips = run(videos, tmp_path / "m")
@@ -195,7 +193,7 @@ def test_images_are_no_videos_and_clips_are_not_cached(videos: Path, tmp_path: P
         cache.run(CacheOptions(), data=clips, output=tmp_path / "cached.parquet", threads=1)
 
 
-def test_old_ones_are_cleaned_away(videos: Path, tmp_path: Path):
+def test_clean_removes_old_motion_results(videos: Path, tmp_path: Path):
     for spec in (SMALL, SMALL.model_copy(update={"clip_length": 9})):
         run(videos, tmp_path / "motion", spec)
     folders = set((tmp_path / "motion" / "work" / "c").iterdir())

@@ -155,7 +155,7 @@ def test_rescale_is_a_function_of_the_seed() -> None:
 
 
 def test_rescale_refuses_shortcuts_batch_norms_and_dead_layers() -> None:
-    with pytest.raises(LayerError, match="resnet18: a layer's scale is not its own"):
+    with pytest.raises(LayerError, match="resnet18: its layers have no scale of their own"):
         rescale(build_backbone(ResNet18(width_mult=0.125, img_size=32), include_top=True), [])
     normed = build_backbone(CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=True)
     with pytest.raises(LayerError, match=r"caffenet has batch norms.*\(`fuse_bn`\)"):

@@ -65,7 +65,7 @@ def close(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
         ("synced", 1e-4),
         ("surveyed", 1e-4),  # colorization, which measures the training images first
         ("pairs", 1e-4),  # jigsaw++, whose occluders come from the neighbor in the batch
-        ("patches", 1e-3),  # several questions a image, and a normalized head
+        ("patches", 1e-3),  # several questions an image, and a normalized head
         ("views", 1e-3),  # exemplar, whose loss compares the images of a micro-batch: a share here
     ],
 )
@@ -104,7 +104,7 @@ def test_ddp_rejects_a_batch_that_does_not_divide(folder: Path):
     alone, both = results(folder, "odd")
     assert alone["said"] == ""
     for result in both.values():
-        assert result["said"].startswith("A batch of 10 images cannot be shared by 2 devices")
+        assert result["said"].startswith("A batch of 10 images cannot be divided among 2 devices")
         assert result["seen"] == []
 
 

@@ -1,4 +1,4 @@
-"""What is labelled while it is computed gets the labels of what was stored; rounding is numpy's."""
+"""What is labeled while it is computed gets the labels of what was stored; rounding is numpy's."""
 
 from __future__ import annotations
 

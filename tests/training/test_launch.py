@@ -104,7 +104,7 @@ def test_launched_job_prints_an_error_once(
 
 
 def test_launched_job_ends_when_one_process_fails(objects: Index, labels_path: Path, tmp_path: Path):
-    """A image that has vanished is met by one of them; the other only loses its peer."""
+    """One process meets a missing image; the other only loses its peer."""
     import pyarrow.parquet
 
     from ssltransfer.config.formats import Synthetic
@@ -121,7 +121,7 @@ def test_launched_job_ends_when_one_process_fails(objects: Index, labels_path: P
         command(folder / "i.parquet", labels_path, output, steps=12), capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 1
-    assert victim.name in run.stderr and "is not any more" in run.stderr
+    assert victim.name in run.stderr and "no longer is" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
 
 

@@ -33,7 +33,7 @@ def of_videos(**motion: Any) -> dict[str, Any]:
     }
 
 
-def test_videos_are_labelled_before_they_are_learned_from(tmp_path: Path):
+def test_videos_are_labeled_before_they_are_learned_from(tmp_path: Path):
     write_config(tmp_path, of_videos())
     (tmp_path / "world").mkdir()
     assert planned(tmp_path) == CHAIN

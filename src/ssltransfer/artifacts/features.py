@@ -1,8 +1,8 @@
-"""The feature store: Zarr 3, chunks of whole rows, one file each, rows in index order.
+"""The feature store: a Zarr 3 array with rows in index order and one file per chunk of whole rows.
 
 A chunk is the unit of work and of resume. A missing chunk reads as NaN, never as zeros, and `missing` finds it.
-The default codec pipeline writes a chunk beside and renames it, so a chunk that has its name is whole. Several
-processes may write one store at once, each its own chunks.
+The default codec pipeline writes a chunk to a temporary file and renames it, so a chunk with its final name is
+complete. Several processes may write one store at the same time, each its own chunks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zarr.codecs import ZstdCodec
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, read_json, sync
 
-CHUNK_BYTES = 24 << 20  # 16-32 MB a chunk: the fastest layout measured for writing and sequential reading
+CHUNK_BYTES = 24 << 20  # 16-32 MB per chunk: the fastest measured layout for writing and sequential reading
 
 
 class FeatureStore:
@@ -41,17 +41,17 @@ class FeatureStore:
 
     @classmethod
     def create(cls, path: Path, n: int, dims: int, dtype: str, *, compression: str | None = None) -> FeatureStore:
-        """Open the store at `path`, making it if it is not there yet; another process may do the same.
+        """Open the store at `path` or create it; another process may do the same.
 
         Args:
             path: folder of the store.
             n: rows.
             dims: dimensions of a row.
             dtype: numpy's name of the type.
-            compression: None or zstd; for features with many zeros.
+            compression: None, or zstd for features with many zeros.
 
         Raises:
-            ArtifactError: the disk is full, or a store of another shape or type is there.
+            ArtifactError: the disk is full, or the existing store has another shape or type.
         """
         if (path / "zarr.json").is_file():
             return cls.open(path)._checked((n, dims), dtype)
@@ -72,7 +72,7 @@ class FeatureStore:
         """Open an existing store.
 
         Raises:
-            ArtifactError: there is none, or its description is damaged.
+            ArtifactError: there is none, or its zarr.json is damaged.
         """
         try:
             # Otherwise every chunk is compared with the fill value, which is slow for float16.
@@ -86,7 +86,7 @@ class FeatureStore:
     def _checked(self, shape: tuple[int, int], dtype: str) -> FeatureStore:
         if self.shape != shape or self.dtype != np.dtype(dtype):
             raise ArtifactError(
-                f"{self.path}: holds {self.shape} {self.dtype}, not {shape} {dtype}; remove it and run again."
+                f"{self.path}: contains {self.shape} {self.dtype}, not {shape} {dtype}; remove it and run again."
             )
         return self
 
@@ -104,7 +104,7 @@ class FeatureStore:
         return self.path / "c" / str(chunk) / "0"
 
     def missing(self) -> list[int]:
-        """Chunks that are not on disk yet, or were cut short there by a power failure."""
+        """Chunks that are not on disk yet, or were truncated by a power failure."""
         return [chunk for chunk in range(self.chunks) if not self._is_whole(chunk)]
 
     def _is_whole(self, chunk: int) -> bool:
@@ -112,19 +112,20 @@ class FeatureStore:
             size = self.chunk_file(chunk).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return False
-        # Zarr fills the last chunk up, so that all have one size; compressed ones say themselves when they are torn.
+        # Zarr pads the last chunk, so that all have the same size. Decompression detects truncated ones.
         return size > 0 if self._array.compressors else size == self.rows * self.shape[1] * self.dtype.itemsize
 
     def write(self, chunk: int, values: np.ndarray) -> None:
-        """Write a whole chunk (rows, dims), its bytes onto the disk before this returns.
+        """Write a whole chunk (rows, dims) and sync its content.
 
-        Its place in the folder is safe after `flush`: a power failure before that may leave it missing, never torn.
+        Its directory entry is safe after `flush`: a power failure before that may lose the chunk, but never truncate
+        it.
 
         Raises:
-            ArtifactError: the disk is full or must not be written; the chunk is missing then.
+            ArtifactError: the disk is full or not writable; the chunk is then missing.
         """
         file = self.chunk_file(chunk)
-        # A chunk has one writer, so a partial file beside it is from a killed process.
+        # A chunk has one writer, so a partial file next to it is from a killed process.
         for leftover in file.parent.glob("*.partial"):
             leftover.unlink(missing_ok=True)
         with friendly_os_errors(self.path):
@@ -132,8 +133,7 @@ class FeatureStore:
             sync(file)
 
     def flush(self) -> None:
-        """Have the folders of all chunks on the disk: once, for a commit of the file system's journal takes longer
-        than a chunk.
+        """Sync the folders of all chunks: once, because a journal commit takes longer than a chunk.
 
         Raises:
             ArtifactError: the disk failed.
@@ -144,7 +144,7 @@ class FeatureStore:
                 sync(path)
 
     def read(self, span: slice) -> np.ndarray:
-        """Rows of the store, (rows, dims) in the stored dtype; rows of one chunk are fastest.
+        """Read rows, (rows, dims) in the stored dtype; rows of one chunk are fastest.
 
         Raises:
             ArtifactError: a chunk is damaged.
@@ -152,7 +152,7 @@ class FeatureStore:
         first, stop, _ = span.indices(self.shape[0])
         chunk, start = divmod(first, self.rows)
         if not self._array.compressors and first < stop <= (chunk + 1) * self.rows and self._is_whole(chunk):
-            # Read the file directly: Zarr would copy the bytes twice more.
+            # Read the file directly: Zarr would copy the bytes two more times.
             dims, count = self.shape[1], stop - first
             offset = start * dims * self.dtype.itemsize
             stored = self.dtype.newbyteorder("<")
@@ -166,7 +166,7 @@ class FeatureStore:
             ) from None
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """All rows in order, at most a chunk at a time (or `rows`, if fewer)."""
+        """All rows in order, at most `rows` or a chunk at a time."""
         for chunk in range(self.chunks):
             span = self.span(chunk)
             step = min(rows or self.rows, self.rows)
@@ -187,9 +187,9 @@ class FeatureStore:
 
 
 class Writer:
-    """Writes chunks in a thread of its own while the next ones are computed; at most one waits for the thread.
+    """Writes chunks in a thread while the next ones are computed; at most one waits for the thread.
 
-    Use as a context manager: its end waits for what is under way, and drops what waits if the block failed.
+    A context manager: its end waits for the chunk being written, and drops the waiting one if the block failed.
 
     Args:
         store: where they are written.
@@ -213,7 +213,7 @@ class Writer:
             self._thread.shutdown(cancel_futures=True)
 
     def write(self, chunk: int, values: np.ndarray) -> None:
-        """Have a whole chunk written; `values` must not change any more.
+        """Queue a whole chunk for writing; `values` must not change afterwards.
 
         Raises:
             ArtifactError: this chunk or one before could not be written.
@@ -229,17 +229,17 @@ class Writer:
 
     @property
     def waiting(self) -> float:
-        """Share of the time so far that the caller spent waiting for the disk."""
+        """Fraction of the time so far that the caller spent waiting for the disk."""
         return self._waited / max(time.monotonic() - self._begun, 1e-9)
 
 
 def chunk_rows(n: int, dims: int, dtype: np.dtype) -> int:
-    """Rows in a chunk of a store of n rows."""
+    """Rows per chunk of a store of n rows."""
     return max(1, min(n, CHUNK_BYTES // (dims * dtype.itemsize)))
 
 
 def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureStore, dict[str, Any]]:
-    """The store that a features manifest names, whole and of the right images.
+    """Open the store of a features manifest; verify that it is complete and belongs to the index.
 
     Args:
         manifest: features/{features}/{dataset}/manifest.json.
@@ -249,7 +249,7 @@ def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureS
         The store and the manifest's content.
 
     Raises:
-        ArtifactError: missing, incomplete, or made of other images.
+        ArtifactError: missing, incomplete, or of other images.
     """
     content = read_json(manifest)
     if content.get("stage") != "features":
@@ -264,6 +264,6 @@ def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureS
     if missing or store.chunks != len(content["chunks"]):
         raise ArtifactError(
             f"{store.path}: {len(missing)} of {store.chunks} chunks are missing; remove {manifest} and "
-            "run the features stage again: it makes what is missing."
+            "run the features stage again: it computes the missing ones."
         )
     return store, content

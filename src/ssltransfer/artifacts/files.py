@@ -1,4 +1,4 @@
-"""Atomic writes and digests: a file with its final name is complete and on the disk."""
+"""Atomic writes and digests: a file with its final name is complete and synced."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ssltransfer.errors import UserError
 
 
 class ArtifactError(UserError):
-    """Something on disk is missing, belongs to something else, or cannot be written."""
+    """An artifact is missing, belongs to other inputs, or cannot be written."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that is renamed to it if the block succeeds, and deleted otherwise.
+    """Yield a temporary file next to `path`; rename it to `path` if the block succeeds, delete it otherwise.
 
     The content is synced before the rename and the folder after it, so that a power cut leaves the old file or
     the new one.
@@ -68,7 +68,7 @@ def friendly_os_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder` that is renamed to it when the block ends well; a leftover one is removed first.
+    """Yield an empty folder next to `folder`; rename it to `folder` if the block succeeds. A leftover is removed first.
 
     Raises:
         ArtifactError: the disk is full or read-only.
@@ -78,13 +78,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         yield beside
-        # One call instead of a wait for the disk after each of many small files.
+        # One call instead of an fsync for each of many small files.
         os.sync()
         beside.replace(folder)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
+    """Sync the content of a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -112,9 +112,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing; run the stage that makes it.") from None
+        raise ArtifactError(f"{path}: missing; run the stage that writes it.") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ArtifactError(f"{path}: not valid JSON; remove it and run the stage that makes it again.") from None
+        raise ArtifactError(f"{path}: not valid JSON; remove it and rerun the stage that writes it.") from None
 
 
 def file_digest(path: Path) -> str:

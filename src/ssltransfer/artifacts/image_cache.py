@@ -1,8 +1,8 @@
 """Image cache: decoded images in a few large shard files, and a table with the position of each image.
 
-A shard is the unit of work and of resume: `NNNNN.shard` holds images back to back, `NNNNN.json` beside it, written
-after it, their lengths and the digest of the whole. Readers take single images by offset, each with a checksum of
-its own, so that nothing torn, foreign or rotten passes for pixels.
+A shard is the unit of work and of resume. `NNNNN.shard` contains concatenated images; `NNNNN.json`, written after it,
+contains their lengths and the digest of the shard. Readers read single images by offset and verify the checksum of
+each, which detects truncated, foreign or corrupt data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.digests import hasher
 
-SHARD_BYTES = 256 << 20  # file systems over a network like few large files
+SHARD_BYTES = 256 << 20  # network file systems are fastest with few large files
 SMALLEST_SHARD_BYTES = 8 << 20
 
 ROW = np.dtype(
@@ -30,7 +30,7 @@ ROW = np.dtype(
         *(("cached_width", "<i4"), ("cached_height", "<i4")),
     ]
 )
-"""Position of an image: shard, bytes in it, their CRC-32, and the size in pixels."""
+"""Position of an image: shard, byte range, CRC-32, and the size in pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Shard:
     """A shard on disk.
 
     Attributes:
-        size: bytes of the file.
+        size: of the file in bytes.
         digest: of its content.
         rows: `ROW` of each of its images, in order.
     """
@@ -65,18 +65,18 @@ class ImageCache:
     rows: np.ndarray
 
     def check(self) -> None:
-        """Verify that every shard exists in its full length; the content is verified when it is read.
+        """Verify that every shard exists with its full length; the content is verified when it is read.
 
         Raises:
-            ArtifactError: one is missing or torn.
+            ArtifactError: one is missing or truncated.
         """
         for number, (size, _) in enumerate(self.shards):
             path = shard_file(self.folder, number)
             if not path.is_file() or path.stat().st_size != size:
-                raise _unusable(path, "missing or torn")
+                raise _unusable(path, "missing or truncated")
 
     def read(self, sample: int) -> bytearray:
-        """The packed bytes of one image; safe in any process and thread.
+        """Read the packed bytes of one image; safe in any process and thread.
 
         Raises:
             ArtifactError: they are damaged or missing.
@@ -84,25 +84,25 @@ class ImageCache:
         row = self.rows[sample]
         path, data = shard_file(self.folder, int(row["shard"])), bytearray(int(row["bytes"]))
         try:
-            # No memory map: there a file system's failure or a file cut short would kill the process without a word.
+            # No memory map: a file system error or a truncated file would kill the process with SIGBUS.
             read = os.preadv(_opened(path).fileno(), [data], int(row["offset"]))
         except OSError as error:
             raise _unusable(path, f"cannot be read ({error.strerror})") from error
         if read != len(data) or zlib.crc32(data) != row["checksum"]:
-            raise _unusable(path, "torn, damaged or of other images")
+            raise _unusable(path, "truncated, damaged or of other images")
         return data
 
 
 def _unusable(path: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"{path}: {why}; run the stage that packs this dataset again (snakemake -R cache, for videos -R motion): it "
-        "makes what is missing."
+        "packs the missing shards."
     )
 
 
 @lru_cache(maxsize=256)
 def _opened(path: Path) -> FileIO:
-    # Not in `Packed`: that travels to worker processes. Fewer than the 1024 files that a process may usually open.
+    # Not in `Packed`, which is pickled for worker processes. Below the usual limit of 1024 open files per process.
     return FileIO(path)
 
 
@@ -112,20 +112,20 @@ def shard_file(folder: Path, number: int) -> Path:
 
 
 def table_file(folder: Path, number: int) -> Path:
-    """The table of a shard's images: where it is, the shard was written."""
+    """The table of a shard's images; it exists only if the shard is complete."""
     return folder / f"{number:05}.json"
 
 
 def write_shard(folder: Path, number: int, images: Iterable[tuple[bytes, int, int]]) -> Shard:
-    """Write a shard, and then the table of its images.
+    """Write a shard, then the table of its images.
 
     Args:
         folder: of the shards.
-        number: of this one.
+        number: of the shard.
         images: packed bytes, width and height of each.
 
     Raises:
-        ArtifactError: the disk is full or must not be written; the shard is missing then.
+        ArtifactError: the disk is full or not writable; the shard is then missing.
     """
     state, offset, rows = hasher(), 0, []
     with atomic_write(shard_file(folder, number)) as beside, beside.open("wb") as file:
@@ -140,12 +140,12 @@ def write_shard(folder: Path, number: int, images: Iterable[tuple[bytes, int, in
 
 
 def read_shard(folder: Path, number: int, images: int) -> Shard | None:
-    """A shard that was written before, its content checked; None where it must be made (again).
+    """Read and verify a shard that was written before; None if it must be written.
 
     Args:
         folder: of the shards.
-        number: of this one.
-        images: how many it should hold.
+        number: of the shard.
+        images: expected number of images.
     """
     path = shard_file(folder, number)
     if not path.is_file():
@@ -160,9 +160,9 @@ def read_shard(folder: Path, number: int, images: int) -> Shard | None:
 
 
 def cut(expected: np.ndarray) -> list[range]:
-    """Which images go into which shard: neighbors, from the expected bytes of each (N,) alone.
+    """Assign consecutive images to shards by the expected bytes of each image (N,).
 
-    About SHARD_BYTES a shard; fewer in a small set, so that several processes have something to do.
+    About SHARD_BYTES per shard; fewer in a small set, so that several processes have work.
     """
     ends = np.cumsum(expected)
     target = min(SHARD_BYTES, max(SMALLEST_SHARD_BYTES, float(ends[-1]) / 16)) if len(ends) else 1.0

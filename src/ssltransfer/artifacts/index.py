@@ -23,11 +23,11 @@ SKIPPED = ".skipped.tsv"
 
 @dataclass(frozen=True)
 class Targets:
-    """What each image comes with beside labels, in a file of its own or cached beside the image.
+    """Targets of each image other than labels, in separate files or in the image cache.
 
     Attributes:
         kind: boxes, masks, depth or motion.
-        paths: relative path of each, below the index's root; of cached ones their source.
+        paths: relative path of each below the index's root; for cached ones, of their source.
         digests: content digest of each.
         cache: their positions in the shards, if they are cached.
     """
@@ -93,10 +93,10 @@ class Index:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of names, contents, labels and order: what everything made from this set depends on.
+        """Digest of names, contents, labels and order, on which all results of this dataset depend.
 
-        Not of the root: a folder that was moved holds the same images. Cached pixels differ from those of the
-        files, so what they are kept as counts too.
+        It excludes the root, because a folder that was moved contains the same images. It includes the options of the
+        cache, because cached pixels differ from those of the files.
         """
         names = map(_one_line, self.paths)
         rows = (f"{p}\t{d}\t{c}" for p, d, c in zip(names, self.digests, self.labels.tolist(), strict=True))
@@ -106,7 +106,7 @@ class Index:
         return text_digest("\n".join(rows), "\n".join(map(_one_line, self.classes)), multi_label, *cache, *targets)
 
     def subset(self, ids: np.ndarray) -> Index:
-        """The index of some of the images, int64, renumbered in this order."""
+        """The index of the images at these positions, int64, renumbered in this order."""
         cache = _some(self.cache, ids)
         targets = self.targets
         if targets is not None:
@@ -134,14 +134,14 @@ def _some(cache: ImageCache | None, ids: np.ndarray) -> ImageCache | None:
 
 
 def write_index(path: Path, index: Index) -> None:
-    """Write the parquet file, and `<name>.skipped.tsv` beside it; all or nothing, equal content equal bytes.
+    """Write the parquet file and `<name>.skipped.tsv`, all or nothing; equal content gives equal bytes.
 
-    Skipped files are listed in the tsv only: a text file beside the images does not invalidate results.
-    A tab, a line break or a backslash in a name is written as \\t, \\n, \\r or \\\\ in the tsv, and as it is in the
+    Skipped files are listed in the tsv only, so that a text file among the images does not invalidate results.
+    A tab, a line break or a backslash in a name is escaped as \\t, \\n, \\r or \\\\ in the tsv, and unescaped in the
     parquet file.
 
     Raises:
-        ArtifactError: the disk is full or must not be written.
+        ArtifactError: the disk is full or not writable.
     """
     lines = (f"{_one_line(name)}\t{_one_line(reason)}\n" for name, reason in sorted(index.skipped.items()))
     about = {
@@ -152,7 +152,7 @@ def write_index(path: Path, index: Index) -> None:
     }
     if index.cache is not None:
         about["cache"] = {
-            # Below the index, wherever the results are moved to.
+            # Relative to the index, so that results can be moved.
             "folder": index.cache.folder.relative_to(path.parent).as_posix(),
             "options": index.cache.options.canonical(),
             "shards": index.cache.shards,
@@ -161,7 +161,7 @@ def write_index(path: Path, index: Index) -> None:
         about["targets"] = index.targets.kind
     metadata = {"ssltransfer": json.dumps(about, sort_keys=True, ensure_ascii=False)}
     table = pa.table(_columns(index)).replace_schema_metadata(metadata)
-    # Both are written before either takes its name.
+    # Write both before renaming either.
     with atomic_write(path.with_suffix(SKIPPED)) as skipped, atomic_write(path) as beside:
         skipped.write_text("path\treason\n" + "".join(lines), encoding="utf-8")
         pq.write_table(table, beside, write_page_checksum=True)
@@ -220,7 +220,7 @@ def _read_skipped(path: Path) -> dict[str, str]:
 
 
 def read_index(path: Path) -> Index:
-    """Read an index, and the list of skipped files if it is beside it.
+    """Read an index, and its list of skipped files if it exists.
 
     Raises:
         ArtifactError: missing, damaged, or not an index.

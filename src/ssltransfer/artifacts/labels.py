@@ -23,8 +23,8 @@ class Labels:
         paths: relative path of each image, in index order.
         labels: int32 (N,), cluster of each image.
         distances: float32 (N,), squared Euclidean distance to its centroid.
-        k: number of clusters, empty ones counted.
-        index: fingerprint of the index that the images come from.
+        k: number of clusters, including empty ones.
+        index: fingerprint of the index of the images.
         cluster: digest of the clustering's manifest.
     """
 
@@ -37,7 +37,7 @@ class Labels:
 
     @property
     def sizes(self) -> np.ndarray:
-        """int64 (k,), images in each cluster."""
+        """int64 (k,), number of images in each cluster."""
         return np.bincount(self.labels, minlength=self.k)
 
     def check(self, index: Index, path: Path) -> None:
@@ -77,7 +77,7 @@ def read_labels(path: Path) -> Labels:
     """Read labels.
 
     Raises:
-        ArtifactError: missing, damaged, or no labels.
+        ArtifactError: missing, damaged, or not a file of labels.
     """
     table, about = read_table(path, "file of labels", "label")
     try:
@@ -92,7 +92,7 @@ def read_labels(path: Path) -> Labels:
 
 
 def read_labeled_index(path: Path, labels: Path | None = None) -> Index:
-    """Read an index, with pseudo-labels instead of its own labels if there are any; cluster i is class "i".
+    """Read an index, optionally with pseudo-labels instead of its own labels; cluster i is class "i".
 
     Raises:
         ArtifactError: a file is missing or damaged, or the labels belong to other images.

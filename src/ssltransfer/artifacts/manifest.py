@@ -1,4 +1,4 @@
-"""Manifests and run information, read back into typed objects."""
+"""Reading of manifests and run information as typed objects."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ S = TypeVar("S", bound=Spec)
 
 
 class Manifest(BaseModel, Generic[S]):
-    """manifest.json of a stage; a subclass adds the fields of its stages and names their specs.
+    """manifest.json of a stage; a subclass adds the fields and spec classes of its stages.
 
     Attributes:
         specs: stage -> class of its spec.
         path: of the file.
         stage: the stage that wrote it.
-        spec: what the stage was asked to make.
+        spec: of the stage.
         inputs: role -> digests of the input files.
         work: key of the work directory.
     """
@@ -39,7 +39,7 @@ class Manifest(BaseModel, Generic[S]):
     work: str = ""
 
     def curve(self) -> list[dict[str, float]]:
-        """Rows of curve.jsonl beside the manifest, or in its work directory; empty without one.
+        """Rows of curve.jsonl next to the manifest or in its work directory; empty without one.
 
         Raises:
             ArtifactError: the file is not JSON lines.
@@ -50,7 +50,7 @@ class Manifest(BaseModel, Generic[S]):
             lines = file.read_text(encoding="utf-8").splitlines() if file else []
             return [json.loads(line) for line in lines if line.strip()]
         except json.JSONDecodeError:
-            raise ArtifactError(f"{file}: not a learning curve; remove {self.path} and run its stage again.") from None
+            raise ArtifactError(f"{file}: not a learning curve; remove {self.path} and rerun its stage.") from None
 
 
 class ModelManifest(Manifest[Pretext | Student]):
@@ -106,7 +106,7 @@ def read_manifest(path: Path, kind: type[M]) -> M:
     content = read_json(path)
     stage = str(content.get("stage")) if isinstance(content, dict) else ""
     if stage not in kind.specs:
-        raise ArtifactError(f"{path}: not a manifest of {' or '.join(kind.specs)}; give the right kind of file.")
+        raise ArtifactError(f"{path}: not a manifest of {' or '.join(kind.specs)}.")
     try:
         spec = kind.specs[stage].parse(json.dumps(content.get("spec")))
         return kind.model_validate({**content, "path": path, "spec": spec})
@@ -117,7 +117,7 @@ def read_manifest(path: Path, kind: type[M]) -> M:
 
 
 class RunInfo(BaseModel):
-    """run.json: what may differ between equal runs; versions and machine are in `model_extra`."""
+    """run.json: information that may differ between equal runs; versions and machine are in `model_extra`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -129,7 +129,7 @@ class RunInfo(BaseModel):
 
 
 def read_run_info(output: Path) -> RunInfo | None:
-    """The run that wrote `output`; None if its file is missing or not valid, which is never an error."""
+    """Information on the run that wrote `output`; None if its file is missing or invalid."""
     try:
         return RunInfo.model_validate(read_json(run_info_file(output)))
     except (ArtifactError, ValidationError):

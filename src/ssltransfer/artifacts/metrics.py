@@ -1,4 +1,4 @@
-"""Metrics: one JSON form for all protocols."""
+"""Metrics of all protocols, in one JSON schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """A dataset that an evaluation used."""
+    """A dataset of an evaluation."""
 
     name: str
     samples: int
@@ -40,14 +40,14 @@ class NeighborExample(BaseModel):
 
 
 class DrawnImage(BaseModel):
-    """An image that a protocol drew, as a data URI."""
+    """An image drawn by a protocol, as a data URI."""
 
     title: str
     uri: str = Field(pattern="^data:image/")
 
 
 class LineFigure(BaseModel):
-    """Curves that a protocol wants drawn: axis labels, and name -> (x values, y values)."""
+    """Curves to plot: axis labels, and name -> (x values, y values)."""
 
     title: str
     x: str
@@ -78,14 +78,14 @@ class Details(BaseModel):
 
 @dataclass(frozen=True)
 class Metrics:
-    """Numbers of one model under one protocol.
+    """Metrics of one model under one protocol.
 
     Attributes:
-        protocol: name and options, with the protocol's version where it was raised.
+        protocol: name and options, with the protocol's version if it was raised.
         model: name of the model; `evaluation`: name of the evaluation.
-        primary_metric: key of `values` that a table shows.
-        values: value name -> one number for each seed, in `unit`.
-        chance: what chance reaches for the primary metric, in `unit`.
+        primary_metric: key of `values` that tables show.
+        values: metric -> one number per seed, in `unit`.
+        chance: chance level of the primary metric, in `unit`.
         datasets: role ("train", "test") -> dataset.
         train_test_overlap: number of test images that also occur in the training set (same content).
         details: curves, per-class values, matrices; `known_details` has those that the report draws.
@@ -116,10 +116,10 @@ class Metrics:
 
     @cached_property
     def known_details(self) -> Details:
-        """The details, typed.
+        """Parse the details.
 
         Raises:
-            ArtifactError: a known key has another form.
+            ArtifactError: a known key is invalid.
         """
         try:
             return Details.model_validate(self.details)
@@ -151,12 +151,12 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
     content = asdict(metrics)
     wrong = next(_not_finite(content, ""), None)
     if wrong:
-        raise ArtifactError(f"{path}: {wrong} is not finite; the evaluation of {metrics.model} went wrong.")
+        raise ArtifactError(f"{path}: {wrong} is not finite; the evaluation of {metrics.model} failed.")
     write_json(path, {"stage": "evaluate", **content})
 
 
 def _not_finite(content: Any, name: str) -> Iterator[str]:
-    """Names of the numbers in nested content that JSON cannot hold."""
+    """Paths of the non-finite numbers in nested content, which JSON cannot represent."""
     if isinstance(content, float) and not math.isfinite(content):
         yield name
     elif isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""Reading parquet artifacts, with one-sentence errors."""
+"""Reading of parquet artifacts, with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ssltransfer.artifacts.files import ArtifactError
 
 
 def read_table(path: Path, what: str, stage: str) -> tuple[pa.Table, dict[str, Any]]:
-    """The table of a parquet file and its metadata under the key "ssltransfer".
+    """Read the table of a parquet file and its metadata under the key "ssltransfer".
 
     Args:
         path: the file.
-        what: what it should be, for messages: "index of images".
+        what: the expected content, for messages: "index of images".
         stage: the stage that writes it.
 
     Raises:
-        ArtifactError: it is missing, damaged (pages carry checksums), or something else.
+        ArtifactError: it is missing, damaged (pages have checksums), or another kind of file.
     """
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()

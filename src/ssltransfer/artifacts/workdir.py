@@ -1,9 +1,9 @@
-"""The work directory of a heavy stage: it resumes there after an interruption, and a lock excludes a second copy.
+"""Work directory of a heavy stage: keeps its state for resuming, and a lock against a second copy of the job.
 
-Snakemake sees only the manifest, which is written last. Checkpoints, stores and curves are in
-`work/<key>/` beside it, keyed by the spec and the content of the inputs: a changed spec never finds an old
-checkpoint, an unchanged one always does. An output that shares its folder with others (metrics of several models)
-has `work/<stem>/<key>/` and `<stem>.run.json` of its own.
+Snakemake sees only the manifest, which is written last. Checkpoints, stores and curves are in `work/<key>/` next to
+it, keyed by the spec and the content of the inputs: a changed spec never finds an old checkpoint, an unchanged one
+always does. An output that shares its folder with others (metrics of several models) has its own `work/<stem>/<key>/`
+and `<stem>.run.json`.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ DONE = "done.json"
 
 
 class WorkDir:
-    """One run of a stage: a lock, a work directory, and at the end the manifest.
+    """One run of a stage: lock, work directory, and finally the manifest.
 
-    Use as a context manager; a second copy of the same job is refused at once. Of several processes that do one job
-    together (RANK in the environment) the first holds the lock and writes; the others only find their folder here.
+    A context manager; a second copy of the same job fails immediately. In a distributed job (RANK in the environment)
+    the first process holds the lock and writes; the others only get the folder.
 
     Args:
         stage: name of the stage.
-        output: the manifest to be written.
-        spec: canonical text of what is made.
-        inputs: role -> files that it is made from; their content is part of the key.
-        shard: "3-of-8" where eight jobs share the folder, each one its own part of the work; they write no manifest.
+        output: path of the manifest.
+        spec: canonical text of the spec.
+        inputs: role -> input files; their content is part of the key.
+        shard: "3-of-8" for the third of eight jobs that share the folder and the work; they write no manifest.
 
     Attributes:
-        folder: made when the block is entered; its path is a function of output and key.
+        folder: created when the block is entered; its path is a function of output and key.
     """
 
     def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]], *, shard: str = ""):
@@ -61,7 +61,7 @@ class WorkDir:
     @staticmethod
     def _digest(path: Path) -> str:
         if not path.is_file():
-            raise ArtifactError(f"{path}: missing; run the stage that makes it.")
+            raise ArtifactError(f"{path}: missing; run the stage that writes it.")
         return file_digest(path)
 
     def __enter__(self) -> Self:
@@ -77,7 +77,7 @@ class WorkDir:
         return self
 
     def _lock_part(self) -> None:
-        """Beside other parts, but neither beside the whole, nor this part twice, nor parts of another division."""
+        """Shards of one division can run together, but not with the whole job, the same shard or another division."""
         self._lock("lock", fcntl.LOCK_SH)
         self._lock(f"{self.shard}.lock", fcntl.LOCK_EX)
         _, _, division = self.shard.partition("-")
@@ -96,7 +96,7 @@ class WorkDir:
             self._unlock()
             raise ArtifactError(
                 f"{self.output}: another copy of this job is running ({holder}); wait for it or stop it, "
-                "then run the same command again: nothing of its work is lost."
+                "then run the same command again: its work is kept."
             ) from None
         file.truncate(0)
         file.write(f"host {socket.gethostname()}, process {os.getpid()}{_slurm_job()}")
@@ -112,9 +112,9 @@ class WorkDir:
         self._unlock()
 
     def finish(self, content: dict[str, Any], *, files: Sequence[str] = (), **measured: Any) -> None:
-        """Write run.json (what varies between equal runs), then the manifest (what does not).
+        """Write run.json (information that varies between equal runs), then the manifest (the rest).
 
-        `files` are the names of what else was made beside the manifest.
+        `files` are the names of the other outputs next to the manifest.
         """
         self.write_run_info(**measured)
         manifest = {"stage": self.stage, "spec": json.loads(self.spec), "inputs": self.inputs, "work": self.key}
@@ -122,16 +122,16 @@ class WorkDir:
         self.mark_done(files)
 
     def mark_done(self, files: Sequence[str] = ()) -> None:
-        """Remember the output, so that a copy of this job that comes later has nothing to do."""
+        """Record the output, so that a later copy of this job has nothing to do."""
         made = {name: file_digest(self.output.parent / name) for name in files}
         write_json(self.folder / DONE, {"code": _code(), "output": self.output.read_text("utf-8"), "files": made})
 
     def is_cached(self) -> bool:
-        """Whether this job was done before, by this code, and all that it made is still there.
+        """Whether this job was completed before, by this code, and all its outputs still exist.
 
-        Snakemake removes the output of a job that outlived it, as it cannot know that the job ended well; and it
-        removes it when a rerun is forced. In both cases the output is written again and nothing is computed. Changed
-        code computes: that is what forcing a rerun is for.
+        Snakemake removes the output of a job that outlived it, because it cannot tell whether the job succeeded, and of
+        a job whose rerun is forced. In both cases the output is written again without computing. Changed code does
+        compute: that is the purpose of forcing a rerun.
         """
         done = read_json(self.folder / DONE) if (self.folder / DONE).is_file() else None
         if done is None or done["code"] != _code():
@@ -145,21 +145,21 @@ class WorkDir:
         return True
 
     def write_run_info(self, **measured: Any) -> None:
-        """Write run.json alone, for a stage whose output has a form of its own and is written right after.
+        """Write only run.json, for a stage that writes an output other than a manifest next.
 
-        A part's is `<shard>.run.json` in the work directory.
+        For a shard it is `<shard>.run.json` in the work directory.
         """
         output = self.folder / f"{self.shard}.json" if self.shard else self.output
         write_run_info(output, self._started, work=self.key, **measured)
 
 
 def write_run_info(output: Path, started: float, **measured: Any) -> None:
-    """Write what varies between equal runs beside an output.
+    """Write the information that varies between equal runs next to an output.
 
     Args:
-        output: what is made.
+        output: path of the output.
         started: time.monotonic() at the start.
-        measured: what else was measured.
+        measured: further measurements.
     """
     seconds = round(time.monotonic() - started, 2)
     run = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), **environment(), **measured}
@@ -167,13 +167,13 @@ def write_run_info(output: Path, started: float, **measured: Any) -> None:
 
 
 def run_info_file(output: Path) -> Path:
-    """run.json beside a manifest, <stem>.run.json beside any other output."""
+    """run.json next to a manifest, <stem>.run.json next to any other output."""
     return output.with_name("run.json" if output.name == MANIFEST else f"{output.stem}.run.json")
 
 
 @cache
 def _code() -> str:
-    """Digest of this package's source."""
+    """Digest of the source code of this package."""
     package = Path(__file__).parents[1]
     return text_digest(*(path.read_text("utf-8") for path in sorted(package.rglob("*.py"))))
 
@@ -194,7 +194,7 @@ def environment() -> dict[str, str]:
     """Versions and host, for run.json and the report."""
     versions = {}
     for name in ("torch", "torchvision", "numpy", "zarr", "snakemake"):
-        with suppress(PackageNotFoundError):  # a node's environment need not hold Snakemake
+        with suppress(PackageNotFoundError):  # the environment of a node may lack Snakemake
             versions[name] = version(name)
     return {
         "host": socket.gethostname(),
@@ -206,9 +206,9 @@ def environment() -> dict[str, str]:
 
 
 def clean(results: Path) -> list[Path]:
-    """Remove work directories of results that are there but were made in another one; returns what was removed.
+    """Remove obsolete work directories, those of results that were made in another one; returns the removed ones.
 
-    Directories that are locked, or whose result does not exist yet, are kept.
+    Keeps directories that are locked or whose result does not exist yet.
     """
     removed = []
     for file in sorted([*results.glob("*/**/work/*/lock"), *results.glob("*/**/work/*/*/lock")]):
@@ -226,7 +226,7 @@ def clean(results: Path) -> list[Path]:
 
 
 def _current(folder: Path) -> str | None:
-    """Key of the work directory that the present result beside `folder` was made in; None without a result."""
+    """Key of the work directory of the current result next to `folder`; None without a result."""
     if folder.parent.name == "work":
         source = output = folder.parent.parent / MANIFEST
     else:

@@ -41,7 +41,7 @@ class Spec(BaseModel):
     def canonical(self) -> str:
         """One line of JSON with sorted keys and without defaults, so that a new option invalidates nothing.
 
-        Names, formats and raised version numbers are always included.
+        It always includes names, formats and raised version numbers.
         """
         content = self.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -123,8 +123,8 @@ class Options(Spec):
     """The options of one named method.
 
     A subclass is what `ssltransfer list` shows: the first line of its docstring, and `reference`.
-    `version` is raised on purpose when the method's code changes its results: only then does changed code rerun
-    what was made with it.
+    `version` is raised deliberately when a change of the method's code changes its results: code changes alone do not
+    invalidate results.
     """
 
     name: Any
@@ -159,7 +159,7 @@ def explain(error: ValidationError, where: str, models: dict[str, type[BaseModel
     if fault["type"] == "union_tag_invalid":
         tag = fault["ctx"]["tag"]
         allowed = [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
-        return f"{place}: there is no {tag!r}{suggest(tag, allowed)}"
+        return f"{place}: unknown name {tag!r}{suggest(tag, allowed)}"
     if fault["type"] == "union_tag_not_found":
         return f"{place}: expected a name, or a mapping with the key 'name'."
     if fault["type"] == "missing":
@@ -196,11 +196,11 @@ Base = TypeVar("Base", bound=BaseModel)
 
 
 def options_in(package: str, base: type[Base]) -> tuple[type[Base], ...]:
-    """The options classes of a package: what `list` shows and a configuration may name.
+    """The options classes of a package, as `list` shows them.
 
     Args:
-        package: each of its modules is imported; a new module in it needs no entry anywhere.
-        base: what they inherit from; subclasses without a default `name` or `format` are bases themselves.
+        package: all its modules are imported, so that a new module needs no registration.
+        base: their base class; subclasses without a default `name` or `format` are bases themselves.
 
     Returns:
         By module, in alphabetical order, and within a module in the order of definition.
@@ -217,7 +217,7 @@ def options_in(package: str, base: type[Base]) -> tuple[type[Base], ...]:
 
 
 def one_of(classes: tuple[type[BaseModel], ...]) -> Any:
-    """The annotation of a field that holds one of these options, told apart by their tag; a name alone will do."""
+    """The annotation of a field with one of these options, discriminated by their tag; a name alone is enough."""
     tag = "format" if "format" in classes[0].model_fields else "name"
     return Annotated[Union[classes], Field(discriminator=tag), BeforeValidator(coerce_name)]  # noqa: UP007
 

@@ -245,7 +245,7 @@ def _check_disjoint(config: Config, one: str | None, other: str | None, where: s
         return
     full = [config.datasets[name].model_copy(update={"limit": None}).canonical() for name in (one, other)]
     if one == other or full[0] == full[1]:
-        raise ConfigError(f"{where}: {keys} are the same images ({one}, {other}); name two splits.")
+        raise ConfigError(f"{where}: {keys} have the same images ({one}, {other}); name two splits.")
 
 
 def _check_cycles(config: Config) -> None:

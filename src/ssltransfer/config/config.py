@@ -1,4 +1,4 @@
-"""The completed configuration, and what the workflow asks of it."""
+"""The completed configuration, and the queries of the workflow."""
 
 from __future__ import annotations
 

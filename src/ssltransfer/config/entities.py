@@ -117,7 +117,7 @@ class Pretext(NamedSpec):
         if task.synchronous and self.schedule.steps % len(parts):
             raise ValueError(f"synchronous: {self.schedule.steps} steps are not a multiple of the {len(parts)} tasks")
         if task.synchronous and any(part.schedule and part.schedule.sync_bn for part in parts.values()):
-            raise ValueError("synchronous: tasks on devices of their own have norms of their own; leave sync_bn out")
+            raise ValueError("synchronous: tasks on separate devices have separate norms; remove sync_bn")
         if task.l1_layer_mix is not None and not (
             self.backbone.supports_layer_mix and self.backbone.spatial_layers[-1] == "block3"
         ):
@@ -184,7 +184,7 @@ class Student(NamedSpec):
 
 
 class EvaluationSpec(NamedSpec):
-    """A protocol with its training and test datasets, without the models: what a metric depends on."""
+    """A protocol with its training and test datasets, on which a metric depends besides the model."""
 
     protocol: AnyProtocol
     train: str = Field("", description="Training dataset; not for protocols without training.")
@@ -199,7 +199,7 @@ class EvaluationSpec(NamedSpec):
     @model_validator(mode="after")
     def _trains(self) -> EvaluationSpec:
         if self.protocol.needs_train != bool(self.train):
-            what = "set `train`" if self.protocol.needs_train else "it uses `test` only; remove `train`"
+            what = "set `train`" if self.protocol.needs_train else "only `test` is used; remove `train`"
             raise ValueError(f"{self.protocol.name}: {what}")
         return self
 

@@ -47,7 +47,7 @@ def add_baselines(file: ConfigFile) -> Config:
     derived = {name for name, pretext in file.pretexts.items() if isinstance(pretext.task, Snapshot)}
     duplicates = set(file.pretexts) & set(file.students)
     if duplicates:
-        raise ConfigError(f"{min(duplicates)!r} is both a pretext and a student; rename one of them.")
+        raise ConfigError(f"{min(duplicates)!r} is the name of both a pretext and a student; rename one of them.")
     declared = dict(models)
     rows: dict[str, tuple[str, ...]] = {}
     for name, evaluation in file.evaluations.items():
@@ -70,7 +70,7 @@ def add_baselines(file: ConfigFile) -> Config:
 def _matching(patterns: Iterable[str], names: Iterable[str], where: str) -> Iterator[str]:
     names = list(names)
     for pattern in patterns:
-        # Snapshots, NAME@STEP, are many: only patterns with @ match them.
+        # Snapshots, NAME@STEP, are numerous: only patterns with @ match them.
         found = [name for name in fnmatch.filter(names, pattern) if "@" in pattern or "@" not in name]
         if not found:
             raise ConfigError(f"{where}: no model is called {pattern!r}{suggest(pattern, names)}")
@@ -125,7 +125,7 @@ def _supervised_data(file: ConfigFile, evaluation: Evaluation, models: dict[str,
 
 
 def _supervised(file: ConfigFile, backbone: AnyBackbone, data: str, models: dict[str, Pretext | Student]) -> Student:
-    """Trained as a student on this backbone, preferably one of the evaluation; without one by CaffeNet's schedule."""
+    """Schedule of a student on this backbone, preferably one in the evaluation; default: CaffeNet's schedule."""
     evaluated = [model for model in models.values() if isinstance(model, Student)]
     for student in [*evaluated, *file.students.values()]:
         if student.backbone == backbone and student.method.is_self_contained:

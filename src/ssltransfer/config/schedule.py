@@ -79,7 +79,7 @@ class Schedule(Spec):
             return self.lr * 0.5 * (1.0 + cos(pi * time / total))
         if self.lr_schedule == "constant":
             return self.lr
-        # 1e-9: rounding of step / unit must not delay a milestone by one step.
+        # 1e-9: rounding of step / unit must not delay a milestone by a step.
         milestones = sum(time + 1e-9 >= drop for drop in self.milestones)
         if self.step_size:
             milestones = int((time + 1e-9) / self.step_size)

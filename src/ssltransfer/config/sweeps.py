@@ -34,7 +34,7 @@ def expand(section: str, entries: dict[str, Any]) -> dict[str, Any]:
 def _variants(where: str, name: str, entry: dict[str, Any]) -> Any:
     sweep = entry["for"]
     if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
-        raise ConfigError(f"{where}.for: expected a list of values for each variable, such as {{k: [500, 1000]}}.")
+        raise ConfigError(f"{where}.for: expected a list of values per variable, such as {{k: [500, 1000]}}.")
     rest = {key: value for key, value in entry.items() if key != "for"}
     for values in itertools.product(*sweep.values()):
         variables = dict(zip(sweep, values, strict=True))

@@ -1,4 +1,4 @@
-"""The 313 colors of Zhang et al. 2016: their table, the code of a color among them, and its decoding."""
+"""The 313 color bins of Zhang et al. 2016: table, soft encoding of a color, decoding."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def bins(device: torch.device | None = None) -> Tensor:
 
 
 def soft_code(ab: Tensor, *, neighbors: int = 10, sigma: float = 5.0) -> Tensor:
-    """Shares of the nearest bins in a color, by a Gaussian of the distance; they sum to 1.
+    """Soft encoding of colors: Gaussian weights of the nearest bins, which sum to 1.
 
     Zhang et al. 2016, section 2.1; richzhang/colorization, NNEncLayer (protocols 1.7).
 
     Args:
         ab: float (B, 2, H, W).
-        neighbors: how many bins have a share.
-        sigma: deviation of the Gaussian, in units of Lab.
+        neighbors: number of bins with a nonzero share.
+        sigma: standard deviation of the Gaussian, in Lab units.
 
     Returns:
         float32 (B, 313, H, W).
@@ -42,17 +42,17 @@ def soft_code(ab: Tensor, *, neighbors: int = 10, sigma: float = 5.0) -> Tensor:
     # By differences: the expanded square of torch.cdist loses the digits that tell neighbors apart.
     square = (points[..., :1] - place[:, 0]).square() + (points[..., 1:] - place[:, 1]).square()
     nearest, which = square.topk(neighbors, dim=-1, largest=False)
-    # Relative to the nearest, so that a color far from all bins has shares too.
+    # Relative to the nearest bin, so that the weights of a color far from all bins do not underflow.
     share = torch.softmax(-nearest / (2 * sigma**2), dim=-1)
     return torch.zeros_like(square).scatter_(-1, which, share).permute(0, 3, 1, 2)
 
 
 def decode(logits: Tensor, *, temperature: float = 0.38) -> Tensor:
-    """One color from a distribution over the bins: the annealed mean (Zhang et al. 2016, equation 5).
+    """Color of a distribution over the bins: its annealed mean (Zhang et al. 2016, equation 5).
 
     Args:
         logits: float (B, 313, H, W), or logarithms of shares.
-        temperature: 1 is the mean, towards 0 the most likely bin.
+        temperature: 1 gives the mean, values near 0 the most likely bin.
 
     Returns:
         float32 (B, 2, H, W), a and b.
@@ -62,7 +62,7 @@ def decode(logits: Tensor, *, temperature: float = 0.38) -> Tensor:
 
 
 def balance(prior: Tensor, *, uniform: float = 0.5) -> Tensor:
-    """The weight of each bin's pixels, larger for rare colors (Zhang et al. 2016, equation 4).
+    """Loss weight of the pixels of each bin, larger for rare colors (Zhang et al. 2016, equation 4).
 
     The inverse of `prior` mixed with a uniform distribution over the bins that occur, scaled so that its mean under
     `prior` is 1. A bin that does not occur has the largest weight.

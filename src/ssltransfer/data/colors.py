@@ -1,4 +1,4 @@
-"""Distorted colors of batches on the device: brightness, contrast, saturation and hue, in a random order."""
+"""Color distortion of batches on the device: brightness, contrast, saturation and hue, in a random order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def color_jitter(
     hue: float = 0.2,
     purpose: str = "colors",
 ) -> Tensor:
-    """Inception's color distortion as torchvision's ColorJitter states it (protocols.md 1.10).
+    """Inception's color distortion, parametrized as torchvision's ColorJitter (protocols.md 1.10).
 
     Each image has its own four factors and its own order of the four steps; every step is clipped.
 
@@ -69,7 +69,7 @@ def _saturate(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _turn(x: Tensor, shift: Tensor) -> Tensor:
-    """Hue moved by `shift` turns: RGB to HSV and back."""
+    """Shift the hue by `shift` turns: RGB to HSV and back."""
     value, lowest = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     chroma = value - lowest
     safe = torch.where(chroma == 0, 1.0, chroma)

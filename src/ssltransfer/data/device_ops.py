@@ -1,9 +1,8 @@
 """Augmentation of batches on the device: uint8 images in, float network inputs out.
 
-Every function takes (B, ..., C, H, W) on any device, uint8 or float on the scale 0 to 255, and is written so
-that the result for a sample depends neither on its batch nor on the device: decisions come from `SampleRNG`,
-arithmetic is elementwise, and what must be summed is summed in float64 and rounded once. `...` are the tiles
-of a sample, if any.
+Every function takes (B, ..., C, H, W) on any device, uint8 or float on the scale 0 to 255. The result for a sample
+depends neither on its batch nor on the device: decisions come from `SampleRNG`, arithmetic is elementwise, and sums
+are computed in float64 and rounded once. `...` are the tiles of a sample, if any.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from ssltransfer.data.rng import SampleRNG
 
 
 def to_float(x: Tensor) -> Tensor:
-    """float32 with the values of x: uint8 stays on the scale 0 to 255."""
+    """Convert to float32; values stay on the scale 0 to 255."""
     return x.to(torch.float32)
 
 
 def _tiles_of(x: Tensor) -> int:
-    """How many (C, H, W) each sample of x has."""
+    """Number of (C, H, W) tiles of each sample of x."""
     return math.prod(x.shape[1:-3])
 
 
@@ -39,7 +38,7 @@ def _some(x: Tensor, rng: SampleRNG, purpose: str, probability: float, each: boo
 
 def gray(x: Tensor) -> Tensor:
     """The mean of R, G and B in all three channels: float32, same shape (protocols.md 1.2 and 1.4)."""
-    # A reduction kernel multiplies by 1/3 on one device and divides on the other; this rounds alike on both.
+    # A reduction kernel multiplies by 1/3 on one device and divides by 3 on the other. This rounds equally on both.
     red, green, blue = to_float(x).unbind(dim=-3)
     return ((red + green + blue) / 3).unsqueeze(-3).expand(x.shape).contiguous()
 
@@ -47,17 +46,17 @@ def gray(x: Tensor) -> Tensor:
 def random_grayscale(
     x: Tensor, rng: SampleRNG, probability: float, *, each: bool = False, purpose: str = "gray"
 ) -> Tensor:
-    """Gray with a probability: float32, same shape.
+    """Random grayscale: float32, same shape.
 
-    Decided once for all tiles of a sample, so that a mixture of gray and color never tells an occluder
-    (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders under the same random numbers and
-    purpose. With `each`, decided tile by tile (Kolesnikov et al. 2019, section 3.2).
+    Decided once for all tiles of a sample, so that a mixture of gray and color never gives an occluder away
+    (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders with the same random numbers and
+    purpose. With `each`, decided for each tile (Kolesnikov et al. 2019, section 3.2).
     """
     return torch.where(_some(x, rng, purpose, probability, each), gray(x), to_float(x))
 
 
 def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """float64 mean over dims, kept: the order of float64 sums does not show once rounded to float32."""
+    """float64 mean over dims (kept). The order of summation has no effect after rounding to float32."""
     return x.sum(dim=dims, keepdim=True, dtype=torch.float64) / math.prod(x.shape[d] for d in dims)
 
 
@@ -66,9 +65,9 @@ def standardize(x: Tensor, *, per_channel: bool = False, floor: float | None = N
 
     Args:
         x: (B, ..., C, H, W).
-        per_channel: each channel by itself (Jigsaw, protocols.md 1.1, with floor 1e-5) instead of all jointly
+        per_channel: each channel separately (Jigsaw, protocols.md 1.1, with floor 1e-5) instead of all jointly
             (Jigsaw++, 1.2; Kolesnikov et al., 1.4).
-        floor: least standard deviation divided by, on the scale of x; default 1/sqrt(n) for n values, as in
+        floor: smallest divisor, on the scale of x; default 1/sqrt(n) for n values, as in
             Kolesnikov's code. A constant tile gives zeros.
     """
     dims = (-2, -1) if per_channel else (-3, -2, -1)
@@ -89,7 +88,7 @@ def drop_colors(x: Tensor, rng: SampleRNG, *, noise: float = 0.5, purpose: str =
     is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
     values = to_float(x)
     centered = values - _mean(values, (-2, -1)).float()
-    # 17 bits are plenty for noise, and one draw of 53 serves a pixel's three channels.
+    # 17 bits are enough for noise, so that one draw of 53 bits serves the three channels of a pixel.
     bits = rng.bits(f"{purpose}/noise", patches * x.shape[-2] * x.shape[-1])
     part = (17 * torch.arange(3, device=x.device)).reshape(3, 1, 1)
     bits = (bits.reshape(*x.shape[:-3], 1, *x.shape[-2:]) >> part) & 0x1FFFF
@@ -115,7 +114,7 @@ def scale_by_rms(x: Tensor, *, scale: float = 50.0, center: bool = False, floor:
         scale: the root mean square afterwards.
         center: first subtract each channel's mean. Doersch et al. 2015 subtract the mean before they project
             the colors; the projection is linear, so the order does not matter.
-        floor: least root mean square divided by.
+        floor: smallest divisor.
     """
     values = to_float(x)
     if center:
@@ -156,17 +155,17 @@ def random_downsample(
     pixels: tuple[int, int] | None = None,
     purpose: str = "downsample",
 ) -> Tensor:
-    """Some patches reduced to a random number of pixels and enlarged again: float32, same shape.
+    """Downsample random patches to a random number of pixels and resize them back: float32, same shape.
 
-    So that no pretext can live on chromatic aberration or on how sharp a lens is (Doersch et al. 2015,
-    section 3.1). The side is floor(sqrt(uniform(pixels))); both resizes are bilinear, as in the authors'
-    code.
+    Removes the shortcuts of chromatic aberration and lens sharpness (Doersch et al. 2015, section 3.1). The side is
+    floor(sqrt(uniform(pixels))). Both resizes are bilinear, as in the authors' code.
 
     Args:
         x: (B, ..., C, H, W), square patches.
-        rng: decided for each patch by itself.
-        probability: of a patch to be downsampled.
-        pixels: least and most; default 10^2 to (W-1)^2: 100 to 9025 for patches of 96 (protocols.md 1.3a).
+        rng: random numbers of the samples; each patch is decided separately.
+        probability: of downsampling a patch.
+        pixels: range of the number of pixels; default 10^2 to (W-1)^2: 100 to 9025 for patches of 96 (protocols.md
+            1.3a).
         purpose: of the random numbers.
     """
     channels, height, width = x.shape[-3:]
@@ -201,7 +200,7 @@ def rotate4(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def random_hflip(x: Tensor, rng: SampleRNG, probability: float = 0.5, *, purpose: str = "mirror") -> Tensor:
-    """Left and right exchanged with a probability, alike for all tiles of a sample: dtype and shape of x."""
+    """Random horizontal flip, the same for all tiles of a sample: dtype and shape of x."""
     return torch.where(_some(x, rng, purpose, probability, each=False), x.flip(-1), x)
 
 
@@ -229,7 +228,7 @@ def random_corners(x: Tensor, rng: SampleRNG | None, size: int, *, purpose: str 
 
 
 def random_crop(x: Tensor, rng: SampleRNG, size: int, *, purpose: str = "crop") -> Tensor:
-    """A square crop of each image at a random place: (B, C, H, W) -> (B, C, size, size)."""
+    """Random square crop of each image: (B, C, H, W) -> (B, C, size, size)."""
     top, left = random_corners(x, rng, size, purpose=purpose)
     return windows(x, size)[torch.arange(len(x), device=x.device), :, top, left]
 

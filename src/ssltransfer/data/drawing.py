@@ -1,4 +1,4 @@
-"""Images with marks on them, and images as text that a page can carry: for what people look at."""
+"""Drawing for reports and tools: annotated images, montages and data URIs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def data_uri(pixels: np.ndarray, form: str) -> str:
 
 
 def side_by_side(panels: Sequence[np.ndarray], height: int, *, gap: int = 4) -> np.ndarray:
-    """uint8 (H, W, 3) each -> one image of this height on white."""
+    """Images side by side, uint8 (H, W, 3) each, scaled to this height on white."""
     scaled = [
         np.asarray(Image.fromarray(panel).resize((max(1, round(panel.shape[1] * height / panel.shape[0])), height)))
         for panel in panels
@@ -40,7 +40,7 @@ def side_by_side(panels: Sequence[np.ndarray], height: int, *, gap: int = 4) -> 
 def with_boxes(
     image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colors: Sequence[tuple[int, int, int]]
 ) -> np.ndarray:
-    """A copy of uint8 (H, W, 3) with frames (N, 4: x1, y1, x2, y2 in pixels) and a text at each."""
+    """A copy of uint8 (H, W, 3) with boxes (N, 4: x1, y1, x2, y2 in pixels) and a text at each."""
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     width = max(1, round(min(image.shape[:2]) / 120))
@@ -65,9 +65,9 @@ def depth_colors(depth: np.ndarray, near: float, far: float) -> np.ndarray:
 
 
 def visible(x: Tensor) -> Tensor:
-    """Normalized network inputs (..., 3, H, W) as pixels: uint8, each stretched from its least to its largest value.
+    """Normalized network inputs (..., 3, H, W) as pixels: uint8, each scaled to its own range of values.
 
-    All three channels alike, so that hues stay; the outermost half per cent at either end is clipped.
+    All three channels are scaled equally, which keeps hues. The lowest and highest 0.5 % of the values are clipped.
     """
     flat = x.float().flatten(-3)
     low, high = (flat.quantile(q, dim=-1)[..., None, None, None] for q in (0.005, 0.995))

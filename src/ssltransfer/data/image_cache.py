@@ -1,4 +1,4 @@
-"""Pixels of a sample, from its file or from the image cache, and how images are packed for the cache."""
+"""Read a sample from its file or the image cache, and pack images for the cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JPEG_SIDE = 65_500  # libjpeg's limit; a longer image is stored raw
 
 
 def read_sample(index: Index, sample: int, *, min_short_side: int | None = None) -> Tensor:
-    """The pixels of a sample, from the cache if the index has one, else from its file.
+    """Read the pixels of a sample, from the cache if the index has one, else from its file.
 
     Args:
         index: of the images.
@@ -28,7 +28,7 @@ def read_sample(index: Index, sample: int, *, min_short_side: int | None = None)
         uint8 (3, H, W), RGB, upright, laid out in memory as (H, W, 3).
 
     Raises:
-        ArtifactError: the file, or the packed image, cannot be read any more.
+        ArtifactError: the file or the packed image can no longer be read.
     """
     if index.cache is not None:
         return _unpack(index, sample)
@@ -37,13 +37,13 @@ def read_sample(index: Index, sample: int, *, min_short_side: int | None = None)
         return read(path, min_short_side=min_short_side)
     except (CorruptImageError, OSError) as error:
         raise ArtifactError(
-            f"{path}: was readable when the index was made and is not any more ({error}); "
+            f"{path}: was readable when the index was made and no longer is ({error}); "
             "restore it or run the index stage again."
         ) from error
 
 
 def pack(image: Tensor, options: CacheOptions) -> tuple[bytes, int, int]:
-    """An image as it is stored: uint8 (3, H, W) -> bytes, width and height; never larger than it was."""
+    """Resize and encode an image: uint8 (3, H, W) -> bytes, width and height. Small images are never enlarged."""
     small = resize_short(image, min(options.short_side, *image.shape[-2:]))
     pixels = np.ascontiguousarray(small.permute(1, 2, 0).numpy())
     height, width = pixels.shape[:2]

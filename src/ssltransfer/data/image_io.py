@@ -1,12 +1,11 @@
 """Image reading: the one place where files become pixels.
 
-`check` looks at a file once, strictly, for the index; `read` gives its pixels as often as they are wanted.
-Both go by content, never by name, and refuse the same files with `CorruptImageError` (a flipped bit in a PNG that
-still inflates is found by `check` alone). docs/images.md says what happens to every kind of file.
+`check` verifies a file once, strictly, for the index. `read` returns its pixels. Both detect the format by content,
+never by name, and reject the same files with `CorruptImageError`; only a flipped bit in a PNG that still inflates is
+found by `check` alone. docs/images.md lists how every kind of file is handled.
 
-JPEG goes through simplejpeg, because libjpeg calls damaged data a warning and Pillow drops warnings: the
-image would decode to garbage and nobody would know. Everything else is Pillow's. No global state of either
-is touched.
+JPEG is decoded by simplejpeg, because libjpeg only warns about damaged data and Pillow drops the warnings: the image
+would silently decode to garbage. Pillow decodes everything else. No global state of either is changed.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
 MAX_PIXELS = 1024**3 // 4 // 3
-"""Width x height that is still read, 89.5 million: the size from which Pillow, too, suspects a bomb."""
+"""Largest width x height that is read, 89.5 million: above it Pillow, too, warns of a decompression bomb."""
 
 MAX_BYTES = 1024**3
-"""File size that is still read: above the largest uncompressed 16-bit RGBA image of MAX_PIXELS."""
+"""Largest file size that is read: above the largest uncompressed 16-bit RGBA image of MAX_PIXELS."""
 
 MIN_SIDE = 8
-"""Pixels the short side must have: less than one JPEG block holds nothing that a crop could show."""
+"""Smallest short side in pixels: one JPEG block. A smaller image is useless for a crop."""
 
 _FORMAT_OF_SUFFIX = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -53,10 +52,10 @@ _FORMAT_OF_SUFFIX = {
 }
 
 EXTENSIONS = frozenset(_FORMAT_OF_SUFFIX)
-"""Lower-case endings of the names that a folder scan takes for images; see `is_candidate`."""
+"""Lower-case file extensions of images in a folder scan; see `is_candidate`."""
 
 _Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
-# Image.open would judge the size by a global that any library may change, and would not say the size.
+# Image.open checks the size against a global that any library may change, and its error omits the size.
 _OPENERS: tuple[tuple[bytes, _Opener], ...] = (
     (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
@@ -87,7 +86,7 @@ class CorruptImageError(UserError):
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What `check` found.
+    """Properties of a readable image.
 
     Attributes:
         width: pixels, upright.
@@ -95,7 +94,7 @@ class ImageInfo:
         format: by content: BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP.
         mode: Pillow's name for the pixels in the file: "L", "CMYK", "I;16".
         digest: BLAKE2b-128 of the file's bytes, 32 hex digits.
-        note: what reading does to the image that its owner may not expect; None for a plain one.
+        note: how reading changes the image in a possibly unexpected way; None if it does not.
     """
 
     width: int
@@ -107,22 +106,22 @@ class ImageInfo:
 
 
 def is_candidate(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder scan takes this name for an image: a known ending in any case, and not hidden."""
+    """Whether a folder scan treats this name as an image: a known extension in any case, and not hidden."""
     name = Path(path)
     return name.suffix.lower() in EXTENSIONS and not name.name.startswith(".")
 
 
 def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> torch.Tensor:
-    """The image's pixels; a function of the file's bytes and the hint alone.
+    """Read the pixels of an image; they depend on nothing but the bytes of the file and the hint.
 
     Args:
         path: the file.
-        min_short_side: the caller needs no more pixels than this on the short side. A JPEG is then decoded at
-            1/2, 1/4 or 1/8 of its size, the smallest with that many; other formats ignore the hint.
+        min_short_side: pixels that the caller needs on the short side. A JPEG is then decoded at 1/2, 1/4 or 1/8 of
+            its size, the smallest that has as many; other formats ignore the hint.
 
     Returns:
-        uint8 (3, H, W), RGB, upright. Laid out in memory as (H, W, 3), which is what the decoder gives and
-        what torch resizes fastest; `.contiguous()` costs a copy.
+        uint8 (3, H, W), RGB, upright. Laid out in memory as (H, W, 3), as the decoder returns it and as torch resizes
+        fastest; `.contiguous()` costs a copy.
 
     Raises:
         CorruptImageError: the file cannot be read faithfully.
@@ -149,10 +148,10 @@ def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> 
 
 
 def check(path: str | os.PathLike[str]) -> ImageInfo:
-    """Decode a file strictly, and say what it holds.
+    """Decode a file strictly and return its properties.
 
     Raises:
-        CorruptImageError: `read` would refuse the file, or its own checksums say that it is damaged.
+        CorruptImageError: `read` would reject the file, or its own checksums do not match.
         OSError: the storage failed; the image itself may be intact.
     """
     data = _bytes_of(path)
@@ -195,7 +194,7 @@ def check(path: str | os.PathLike[str]) -> ImageInfo:
 def _bytes_of(path: str | os.PathLike[str]) -> bytes:
     try:
         status = Path(path).stat()
-        # Opening a named pipe would wait for ever.
+        # Opening a named pipe would block forever.
         if not stat.S_ISREG(status.st_mode):
             raise CorruptImageError("not a file")
         if status.st_size > MAX_BYTES:
@@ -209,12 +208,12 @@ def _bytes_of(path: str | os.PathLike[str]) -> bytes:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """The file's header, read and found to be of a size that may be decoded."""
+    """Open a file and verify that its size may be decoded."""
     opener = next((opener for magic, opener in _OPENERS if data.startswith(magic)), None)
     if opener is None or (opener is WebPImagePlugin.WebPImageFile and data[8:12] != b"WEBP"):
         raise CorruptImageError(_what_else(data))
     if opener is WebPImagePlugin.WebPImageFile:
-        # libwebp sets up its canvas on opening, before anybody has seen how large it is.
+        # libwebp allocates its canvas on opening, before the size can be checked.
         _refuse_size(*_webp_size(data))
     try:
         image = opener(io.BytesIO(data))
@@ -253,7 +252,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _has_known_sampling(data: bytes) -> bool:
-    # TurboJPEG knows the usual ways of storing color at a lower resolution; libjpeg, in Pillow, knows all.
+    # TurboJPEG supports the usual chroma subsamplings only; libjpeg, in Pillow, supports all.
     try:
         simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError):
@@ -265,7 +264,7 @@ def _decode_jpeg(data: bytes, image: ImageFile.ImageFile, min_short_side: int | 
     """uint8 (H, W, 3)."""
     width, height = image.size
     least = min_short_side or min(width, height)
-    # Only these four scales have vector code: 3/8 takes longer than the whole image.
+    # Only these four scales are vectorized: 3/8 takes longer than the whole image.
     scale = next(s for s in (8, 4, 2, 1) if s == 1 or -(-min(width, height) // s) >= least)
     pixels = simplejpeg.decode_jpeg(
         data,
@@ -276,7 +275,7 @@ def _decode_jpeg(data: bytes, image: ImageFile.ImageFile, min_short_side: int | 
     )
     if image.mode != "CMYK":
         return pixels
-    # Adobe's way, 255 minus the amount of ink, has become everybody's; Pillow and browsers expect no other.
+    # Adobe's convention, 255 minus the amount of ink, is universal; Pillow and browsers expect it.
     return np.array(Image.fromarray(255 - pixels, "CMYK").convert("RGB"))
 
 
@@ -294,7 +293,7 @@ def _decode_other(image: ImageFile.ImageFile) -> np.ndarray:
 
 
 def _gray16(image: ImageFile.ImageFile) -> np.ndarray:
-    """uint8 (H, W, 3): the full range of the file's bits becomes 0..255; Pillow would cut it off at 255."""
+    """uint8 (H, W, 3): the full range of the file's bits is scaled to 0..255; Pillow would clip it at 255."""
     tags = getattr(image, "tag_v2", {})
     full = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
     values = np.asarray(image).astype(np.uint32)
@@ -305,10 +304,10 @@ def _gray16(image: ImageFile.ImageFile) -> np.ndarray:
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF orientation 1..8; 1 where there is none, or nonsense."""
+    """EXIF orientation 1..8; 1 if it is missing or invalid."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Pillow's EXIF parser raises what its bytes happen to make it raise
+    except Exception:  # Pillow's EXIF parser raises arbitrary exceptions on damaged bytes
         return 1
     return value if value in _UPRIGHT else 1
 
@@ -316,7 +315,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 def _has_more(image: ImageFile.ImageFile) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # damage behind the first image, which is the one that is read
+    except Exception:  # damage behind the first image, the only one that is read
         return True
 
 
@@ -328,17 +327,17 @@ def _broken(what: str | None, error: Exception) -> CorruptImageError:
 
 
 def _what_else(data: bytes) -> str:
-    """Why a file without an image's first bytes is none, in words that help."""
+    """A helpful reason why a file without the magic bytes of an image is not one."""
     head = data[:1024]
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"version https://git-lfs"):
-        return "not an image: Git LFS pointer; run `git lfs pull` where the images lie"
+        return "not an image: Git LFS pointer; run `git lfs pull` in its repository"
     if start.startswith((b"<!doctype html", b"<html")):
         return "not an image: HTML text, perhaps the error page of a download"
     if start.startswith((b"<?xml", b"<svg", b"<!doctype svg")):
         return "not an image: XML text or an SVG drawing"
     if head[4:8] == b"ftyp":
-        return "not an image that is read here: HEIF, AVIF or a video; save it as JPEG or PNG"
+        return "unsupported: HEIF, AVIF or a video; save it as JPEG or PNG"
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "not an image: text"
-    return f"not an image: unknown content, it begins with {head[:8].hex(' ')}"
+    return f"not an image: unknown content that begins with {head[:8].hex(' ')}"

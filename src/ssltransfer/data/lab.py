@@ -1,4 +1,4 @@
-"""CIE Lab of batches of images on the device, and back."""
+"""Conversion of batches of images to CIE Lab and back, on the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssltransfer.data.device_ops import to_float
 
-# Of linear sRGB under D65 and the standard observer of 2 degrees, as scikit-image has them.
+# Linear sRGB to XYZ under D65 for the 2-degree standard observer, as in scikit-image.
 _XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 _RGB = torch.tensor(_XYZ, dtype=torch.float64).inverse().tolist()
 _WHITE = (0.95047, 1.0, 1.08883)
@@ -23,7 +23,7 @@ def rgb_to_lab(x: Tensor) -> Tensor:
     """
     value = to_float(x) / 255
     linear = torch.where(value > 0.04045, ((value + 0.055) / 1.055).clamp(min=0).pow(2.4), value / 12.92)
-    # Sums of products by hand: a matrix product may be rounded to TF32 or bfloat16.
+    # Explicit sums of products: a matrix product may be rounded to TF32 or bfloat16.
     xyz = (part / white for part, white in zip(_mixed(linear, _XYZ), _WHITE, strict=True))
     fx, fy, fz = (torch.where(t > _KNEE, t.clamp(min=_KNEE).pow(1 / 3), _SLOPE * t + _FOOT) for t in xyz)
     return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=1)

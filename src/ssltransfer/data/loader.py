@@ -1,4 +1,4 @@
-"""From an index to batches of uint8 images: the same at any number of loader workers and after any restart."""
+"""Loader: batches of uint8 images of an index, the same for any number of workers and after any restart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ssltransfer.data.transforms import Transform
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and what a task needs to know of them.
+    """Images with their ids and targets.
 
     Attributes:
         images: uint8 (B, 3, S, S), or (B, V, 3, S, S) of `Views`, or (B, 3, H, W), padded to the largest image, of
@@ -131,8 +131,8 @@ def load_batches(
 
 
 def _ignore_signals(worker: int) -> None:
-    # Slurm and terminals signal every process of a job. A worker that died of it would end the main process before it
-    # has written its checkpoint; workers end with the main process anyway.
+    # Slurm and terminals signal every process of a job. A worker killed by the signal would end the main process before
+    # it has written its checkpoint; workers end with the main process anyway.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,7 +1,7 @@
-"""Motion segmentation of a clip: points are tracked by dense flow, and the camera's motion is subtracted.
+"""Motion segmentation of a clip: track points by dense flow and subtract the motion of the camera.
 
-Improved dense trajectories (Wang & Schmid 2013), as far as Doersch & Zisserman 2017 need them, from the pieces that
-OpenCV has (protocols 1.8).
+The parts of improved dense trajectories (Wang & Schmid 2013) that Doersch & Zisserman 2017 use, implemented with
+OpenCV (protocols 1.8).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _PLAIN = np.eye(3)
 
 @dataclass(frozen=True)
 class Motion:
-    """Between two frames of (H, W) pixels.
+    """Motion between two frames of (H, W) pixels.
 
     Attributes:
-        flow: float32 (H, W, 2), median of 3x3: how far right and down each pixel of the first goes.
+        flow: float32 (H, W, 2), median-filtered (3x3): displacement in x and y of each pixel of the first frame.
         camera: float64 (3, 3), homography from the first to the second; the identity if too few points agree.
     """
 
@@ -40,20 +40,20 @@ class Motion:
     camera: np.ndarray
 
     def moved(self, points: np.ndarray) -> np.ndarray:
-        """Where the flow takes points, float64 (N, 2), x and y in pixels; that of the nearest pixel counts."""
+        """Move points, float64 (N, 2), x and y in pixels, by the flow at the nearest pixel."""
         column, row = np.rint(points).astype(np.int64).T
         moved: np.ndarray = points + self.flow[row, column]
         return moved
 
     def seen(self, points: np.ndarray) -> np.ndarray:
-        """Where the camera's movement alone takes them, float64 (N, 2)."""
+        """Move points by the motion of the camera alone: float64 (N, 2)."""
         lifted = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ self.camera.T
         seen: np.ndarray = lifted[:, :2] / lifted[:, 2:]
         return seen
 
 
 def prepare(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) -> uint8 (height, width, 3): by area where it shrinks, bilinear where it grows; aspect lost."""
+    """uint8 (H, W, 3) -> uint8 (height, width, 3): area-averaged to shrink, bilinear to enlarge; ignores the aspect."""
     cv2, (height, width) = opencv(), size
     if frame.shape[:2] == size:
         return frame
@@ -72,7 +72,7 @@ def gray(frame: np.ndarray) -> np.ndarray:
 
 
 def motion_between(first: np.ndarray, second: np.ndarray, method: str) -> Motion:
-    """Flow and camera movement from one gray frame to the next, uint8 (H, W) each.
+    """Flow and camera motion from one gray frame to the next, uint8 (H, W) each.
 
     Args:
         first, second: the frames.
@@ -108,7 +108,7 @@ def _camera(first: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 def textured(first: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Which points can be followed: bool (N,), by the smaller eigenvalue of the structure tensor around them."""
+    """Which points can be tracked: bool (N,), by the smaller eigenvalue of the structure tensor around them."""
     values = opencv().cornerMinEigenVal(first, 3)
     column, row = points.astype(np.int64).T
     found: np.ndarray = values[row, column] > QUALITY * values.max()
@@ -116,18 +116,18 @@ def textured(first: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def grid(height: int, width: int) -> np.ndarray:
-    """The middle of each 5x5 square, float64 (N, 2), x and y, row by row."""
+    """The center of each 5x5 square, float64 (N, 2), x and y, row by row."""
     y, x = np.mgrid[STEP // 2 : height : STEP, STEP // 2 : width : STEP]
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Points that were followed through a clip.
+    """Points that were tracked through a clip.
 
     Attributes:
         start: float64 (N, 2), x and y in the first frame.
-        moves: bool (N,), by itself: more than the camera explains in at least one frame.
+        moves: bool (N,), whether the point moves independently of the camera in at least one frame.
     """
 
     start: np.ndarray
@@ -135,10 +135,10 @@ class Tracks:
 
 
 def follow(first: np.ndarray, motions: Sequence[Motion]) -> Tracks:
-    """Follow a grid of points from the first frame, uint8 (H, W), to the last.
+    """Track a grid of points from the first frame, uint8 (H, W), to the last.
 
-    Points without texture, points that leave the frame and points with a sudden jump (more than 70 % of their whole
-    way, and more than 20 pixels) are not tracks.
+    Drops points without texture, points that leave the frame and points with a sudden jump (more than 70 % of their
+    whole path, and more than 20 pixels).
     """
     height, width = first.shape
     start = grid(height, width)
@@ -147,7 +147,7 @@ def follow(first: np.ndarray, motions: Sequence[Motion]) -> Tracks:
     ways, own = np.zeros((len(motions), len(start))), np.zeros((len(motions), len(start)))
     last = np.array([width - 1, height - 1])
     for step, motion in enumerate(motions):
-        # Those that are outside stay where they left.
+        # Points outside the frame stay where they left it.
         there = motion.moved(place)
         ways[step] = np.linalg.norm(there - place, axis=1)
         own[step] = np.linalg.norm(there - motion.seen(place), axis=1)
@@ -159,9 +159,9 @@ def follow(first: np.ndarray, motions: Sequence[Motion]) -> Tracks:
 
 
 def paint(tracks: Tracks, height: int, width: int, default_label: str) -> np.ndarray:
-    """Cells of 8x8 pixels, uint8 (height / 8, width / 8): 1 where half or more of what is painted moves by itself.
+    """Label cells of 8x8 pixels, uint8 (height / 8, width / 8): 1 if at least half of the painted pixels move.
 
-    Each track paints the 5x5 pixels around its start. A cell of which nothing is painted is as `default_label` says.
+    Each track paints the 5x5 pixels around its start. A cell without painted pixels gets `default_label`.
     """
     painted, moving = np.zeros((height, width)), np.zeros((height, width))
     column, row = tracks.start.astype(np.int64).T
@@ -178,12 +178,12 @@ def paint(tracks: Tracks, height: int, width: int, default_label: str) -> np.nda
 
 
 def label(first: np.ndarray, motions: Sequence[Motion], options: MotionOptions) -> np.ndarray:
-    """What moves by itself in a clip: uint8 (height / 8, width / 8), 1 foreground.
+    """Segment the independently moving foreground of a clip: uint8 (height / 8, width / 8), 1 foreground.
 
     Args:
         first: gray, uint8 (H, W).
         motions: from each frame to the next.
-        options: what the clip is to be taken for.
+        options: how cells are labeled.
     """
     height, width = first.shape
     return paint(follow(first, motions), height, width, options.default_label)

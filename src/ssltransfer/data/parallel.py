@@ -1,4 +1,4 @@
-"""Work in parts, computed by several processes that never outlive the main one."""
+"""Parallel jobs in parts, computed by processes that never outlive the main one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ T = TypeVar("T", covariant=True)
 
 
 class Job(Protocol[T]):
-    """Work that can be done part by part, in any order; it is pickled for the processes."""
+    """A job whose parts can be computed in any order; it is pickled for the processes."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> T:
-        """The result of a part.
+        """Compute a part.
 
         Raises:
             ArtifactError: it cannot be computed.
@@ -32,12 +32,12 @@ class Job(Protocol[T]):
 
 
 def parallel_imap(job: Job[T], sizes: Iterable[int], *, threads: int, unit: str, preload: str) -> Iterator[T]:
-    """The parts of a job in order, several of them computed at a time.
+    """Compute the parts of a job in parallel; yields them in order.
 
     Args:
         job: the parts.
         sizes: number of units in each part, for the progress bar.
-        threads: number of processes; 1 works in this one.
+        threads: number of processes; 1: this process.
         unit: what the progress bar counts.
         preload: module that the processes need.
 
@@ -45,7 +45,7 @@ def parallel_imap(job: Job[T], sizes: Iterable[int], *, threads: int, unit: str,
         ArtifactError: as a part raises it.
     """
     workers = min(threads, len(job)) if threads > 1 else 0
-    # Not forked from here: a worker that outlives a killed job must not hold its lock.
+    # Not forked from this process: a worker that outlives a killed job must not hold its lock.
     context = multiprocessing.get_context("forkserver") if workers else None
     if context:
         context.set_forkserver_preload([preload])
@@ -67,7 +67,7 @@ def parallel_imap(job: Job[T], sizes: Iterable[int], *, threads: int, unit: str,
 
 @contextmanager
 def original_errors() -> Iterator[None]:
-    """Raise a user error of a `DataLoader` worker as it was raised there.
+    """Re-raise a user error of a `DataLoader` worker with its original message.
 
     torch raises an error of the same class whose message is the worker's whole traceback.
     """

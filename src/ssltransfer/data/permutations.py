@@ -1,6 +1,6 @@
 """The sets of tile orders that jigsaw puzzles are drawn from (protocols.md 1.1 and 1.2).
 
-A permutation `p` of `cells` tiles says which tile each slot shows: slot i shows tile p[i]. In memory
+A permutation `p` of `cells` tiles maps slots to tiles: slot i shows tile p[i]. In memory
 permutations are uint8 (n, cells), counted from 0. The distance of two is Hamming's: the number of slots in
 which they differ.
 """
@@ -18,7 +18,7 @@ _BLOCK = 1024  # candidates compared with the accepted ones at once
 
 
 class Statistics(TypedDict):
-    """What the papers report of a set: distances over all pairs, in slots."""
+    """Distances over all pairs of a set, in slots, as the papers report them."""
 
     n: int
     min: int
@@ -48,18 +48,18 @@ def _agreements(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float3
 
 
 def _tilted_order(tilt: float, seed: int, cells: int) -> NDArray[np.intp]:
-    """All rows but the identity, drawn without replacement with weight exp(tilt * fixed points)."""
+    """All rows except the identity, drawn without replacement with weight exp(tilt * fixed points)."""
     candidates = _all_permutations(cells)
     fixed = (candidates == np.arange(cells, dtype=np.uint8)).sum(axis=1)
     u = np.random.default_rng(seed).random(len(candidates))
-    # log weight + Gumbel noise, sorted, is sampling without replacement in proportion to the weights.
+    # Sorting by log weight + Gumbel noise samples without replacement in proportion to the weights.
     keys = tilt * fixed - np.log(-np.log(np.maximum(u, np.finfo(np.float64).tiny)))
     order = np.argsort(-keys, kind="stable")
     return order[order != 0]
 
 
 def _scan(order: NDArray[np.intp], n: int, min_distance: int, cells: int) -> NDArray[np.uint8]:
-    """The first n permutations of `order` that keep `min_distance` to all before them; fewer if it ends."""
+    """The first n permutations of `order` at `min_distance` or more from all chosen before; fewer if it ends."""
     accepted = np.empty((n, cells), dtype=np.uint8)
     count = 0
     for start in range(0, len(order), _BLOCK):
@@ -84,11 +84,11 @@ def min_distance_set(
     seed: int = 0,
     cells: int = 9,
 ) -> NDArray[np.uint8]:
-    """The set of Jigsaw++: random permutations that keep a least distance from each other.
+    """The set of Jigsaw++: random permutations with a minimum pairwise distance.
 
-    All permutations but the identity are put in random order and scanned; one is accepted if it differs in at
+    All permutations except the identity are scanned in random order; one is accepted if it differs in at
     least `min_distance` slots from each accepted one. With 2 occluded tiles, permutations that differ in 2
-    slots could not be told apart, hence 3 (Noroozi et al. 2018, section 4; protocols.md 1.2).
+    slots would be indistinguishable, hence 3 (Noroozi et al. 2018, section 4; protocols.md 1.2).
 
     Args:
         n: how many.
@@ -96,8 +96,8 @@ def min_distance_set(
         tilt: the order favors permutations with many fixed points by exp(tilt * number), which lowers the
             mean distance: 0 gives 8/9 = .889 as in the authors' released file, about 1.0 the .86 of the
             paper.
-        mean_target: find the tilt in [0, 4] that gives this mean distance over `cells` to within .001, by
-            bisection; `tilt` must then be left at 0.
+        mean_target: find, by bisection, the tilt in [0, 4] that gives this mean distance over `cells` to within .001;
+            `tilt` must then be 0.
         seed: of the random order.
         cells: tiles in a puzzle, at most 9.
 
@@ -109,7 +109,7 @@ def min_distance_set(
     """
     if n < 1 or not 0 <= min_distance <= cells:
         raise ValueError(
-            f"A set of {n} permutations at distance {min_distance} makes no sense; "
+            f"A set of {n} permutations at distance {min_distance} is impossible; "
             f"use n >= 1 and a distance of 0 to {cells}."
         )
 
@@ -118,14 +118,14 @@ def min_distance_set(
         if len(perms) < n:
             raise ValueError(
                 f"Only {len(perms)} permutations of {cells} cells were found with distance >= {min_distance} "
-                f"between any two, not {n}; lower n or the distance, or take another seed."
+                f"between any two, not {n}; lower n or the distance, or use another seed."
             )
         return perms
 
     if mean_target is None:
         return made(tilt)
     if tilt != 0.0 or n < 2:
-        raise ValueError("mean_target needs n >= 2 and finds the tilt by itself; leave tilt at 0.")
+        raise ValueError("mean_target needs n >= 2 and determines the tilt; leave tilt at 0.")
     low, high, beta = 0.0, 4.0, 0.0
     for _ in range(24):
         perms = made(beta)
@@ -143,9 +143,9 @@ def min_distance_set(
 
 
 def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint8]:
-    """The set of Jigsaw: greedily the permutation that is farthest on average from those already chosen.
+    """The set of Jigsaw: greedily adds the permutation that is farthest on average from those already chosen.
 
-    The first is uniformly random, ties are broken at random (protocols.md 1.1; Noroozi & Favaro 2016,
+    The first is uniformly random. Ties are broken at random (protocols.md 1.1 and Noroozi & Favaro 2016,
     algorithm 1). The mean distance of 100 of 9 cells is .898 of the cells, of 1000 .890.
 
     Returns:
@@ -160,7 +160,7 @@ def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint
     rng = np.random.default_rng(seed)
     columns = np.ascontiguousarray(candidates.T)
     agreement = np.zeros(len(candidates), dtype=np.int32)
-    taken = np.iinfo(np.int32).max // 2  # above any sum of agreements, and room to add to
+    taken = np.iinfo(np.int32).max // 2  # above any sum of agreements, without overflow when more are added
     rows = [int(rng.integers(len(candidates)))]
     while len(rows) < n:
         for column, value in zip(columns, candidates[rows[-1]], strict=True):
@@ -202,12 +202,12 @@ def accept(
             mean distance over the number of cells outside `mean_range`.
     """
     if perms.ndim != 2 or len(perms) != n:
-        raise ValueError(f"The permutation set has shape {perms.shape}; it should hold {n} rows.")
+        raise ValueError(f"The permutation set has shape {perms.shape}; expected {n} rows.")
     wrong = np.flatnonzero((np.sort(perms, axis=1) != np.arange(perms.shape[1])).any(axis=1))
     if len(wrong):
         raise ValueError(f"Row {wrong[0]} of the permutation set, {perms[wrong[0]].tolist()}, is not a permutation.")
     if len(np.unique(perms, axis=0)) < n:
-        raise ValueError("The permutation set holds the same permutation twice; make or read it again.")
+        raise ValueError("The permutation set contains a duplicate; make or read it again.")
     found = statistics(perms)
     if found["min"] < min_distance:
         raise ValueError(f"Two permutations of the set differ in only {found['min']} slots; {min_distance} are needed.")

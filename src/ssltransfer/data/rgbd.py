@@ -22,10 +22,10 @@ from ssltransfer.data.transforms import Transform, resize
 
 @dataclass(frozen=True)
 class RgbdResize(Transform):
-    """`image` and `depth`, float32 meters, of height x width pixels; 0 for no value.
+    """Resize to `image` and `depth`, float32 meters, of height x width pixels; 0 for no value.
 
-    Of an image of another aspect the largest central part is taken. Pixels of the image are averaged, those of
-    depth are picked: the mean of two distances is the distance of nothing.
+    An image of another aspect is cropped to its largest central part. Pixels of the image are averaged; those of depth
+    are nearest neighbors, because the mean of two distances belongs to neither object.
     """
 
     height: int
@@ -33,7 +33,7 @@ class RgbdResize(Transform):
 
     @property
     def min_short_side(self) -> int:
-        """What the decoder must deliver at least, whichever side is cut."""
+        """Short side that suffices whichever side is cropped."""
         return max(self.height, self.width)
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
@@ -51,7 +51,7 @@ class RgbdResize(Transform):
         return resize(image[:, top : top + height, left : left + width], self.height, self.width)
 
     def part(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the largest central part of the aspect wanted."""
+        """Top, left, height and width of the largest central part of the wanted aspect."""
         high = min(height, max(1, round(width * self.height / self.width)))
         wide = min(width, max(1, round(height * self.width / self.height)))
         return (height - high) // 2, (width - wide) // 2, high, wide
@@ -59,7 +59,7 @@ class RgbdResize(Transform):
 
 @dataclass(frozen=True)
 class RgbdCenterCrop(Transform):
-    """The center of a resized image, and the depth map at its own resolution inside it.
+    """Resize and center-crop the image; crop the depth map at its own resolution.
 
     Args:
         whole: how the image is resized first.
@@ -73,7 +73,7 @@ class RgbdCenterCrop(Transform):
 
     @property
     def min_short_side(self) -> int:
-        """What the decoder must deliver at least."""
+        """Short side of the resized image."""
         return self.whole.min_short_side
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
@@ -109,9 +109,9 @@ def _places(length: int, start: int, span: int, size: int, offset: int, crop: in
 
 
 def bilinear_sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Maps float32 (B, h, w) read bilinearly at rows (B, H) and columns (B, W), -1 to 1 each: (B, H, W).
+    """Sample maps float32 (B, h, w) bilinearly at rows (B, H) and columns (B, W), -1 to 1 each: (B, H, W).
 
-    Where the places are the centers of a finer grid this is torch's bilinear resizing.
+    If the positions are the centers of a finer grid, this is torch's bilinear resizing.
     """
     grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), dim=-1)
     found = F.grid_sample(maps[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -128,19 +128,19 @@ def augment(
     rotation: float = 0.0,
     mirror: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """A random crop of each image, enlarged, turned and mirrored, and of its depth alike (Eigen et al. 2014).
+    """Random scale, rotation, crop and flip of each image and its depth map (Eigen et al. 2014).
 
-    What is enlarged by s looks s times as near: its depth is divided by s. What a turn brings in from outside has no
-    depth, and the image's edge repeated.
+    Enlarging by s divides depth by s, because objects look s times as near. Pixels that a rotation brings in from
+    outside have no depth and repeat the edge of the image.
 
     Args:
         images: uint8 or float (B, 3, H, W).
         depth: float32 (B, H, W), 0 for no value.
         rng: random numbers of the images.
         crop: height and width of the result.
-        zoom: the enlargement is uniform between these.
-        rotation: degrees; the turn is uniform in -+ this.
-        mirror: left and right exchanged half the time.
+        zoom: the scale is uniform between these.
+        rotation: degrees; the angle is uniform in -+ this.
+        mirror: flip left to right with probability 0.5.
 
     Returns:
         float32 (B, 3, h, w) and (B, h, w).
@@ -151,7 +151,7 @@ def augment(
     angle = rng.uniform("rotation", 1, -rotation, rotation) * (math.pi / 180)
     sign = torch.where(rng.uniform("mirror", 1) < (0.5 if mirror else 0.0), -1.0, 1.0)
     cos, sin = angle.cos(), angle.sin()
-    # Room between the borders of the image and of the turned crop, both measured from their centers.
+    # Margin between the borders of the image and of the rotated crop, both measured from their centers.
     room_y = (height - (cos * h + sin.abs() * w) / scale).clamp(min=0) / 2
     room_x = (width - (cos * w + sin.abs() * h) / scale).clamp(min=0) / 2
     ys = (torch.arange(h, device=device) + 0.5 - h / 2).view(1, h, 1)
@@ -166,6 +166,6 @@ def augment(
 
 
 def channel_jitter(images: Tensor, rng: SampleRNG, low: float, high: float) -> Tensor:
-    """Each channel of each image multiplied by a factor of its own, clipped: float32 (B, 3, H, W), 0 to 255."""
+    """Multiply each channel of each image by its own random factor and clip: float32 (B, 3, H, W), 0 to 255."""
     factors = rng.uniform("tint", 3, low, high)
     return (to_float(images) * factors[:, :, None, None]).clamp(0, 255)

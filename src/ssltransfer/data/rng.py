@@ -1,9 +1,9 @@
 """Random numbers as a function of (seed, epoch, sample id), the same on every device and in every batch.
 
-A stateful generator would have to be restored after a kill, and would give other numbers with another number of loader
-workers or devices. A counter-based one has neither problem: a number depends only on seed, epoch, sample and purpose,
+A stateful generator would have to be restored after a kill, and its numbers would depend on the number of loader
+workers and devices. A counter-based one has neither problem: a number depends only on seed, epoch, sample and purpose,
 never on earlier calls. The mixer is the finalizer of splitmix64 (Steele, Lea & Flood, OOPSLA 2014), applied to key and
-counter in turn; all of it is integer tensor arithmetic, so CPU and CUDA give the same bits.
+counter in turn. It is integer tensor arithmetic, so CPU and CUDA give the same bits.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def _mix(x: Tensor) -> Tensor:
 
 
 class SampleRNG:
-    """What is drawn for each sample of a batch.
+    """Random numbers for each sample of a batch.
 
     Args:
-        seed: the seed of the named thing.
-        epoch: int64 (B,), how often each sample has been seen (an int serves all).
+        seed: seed of the entry.
+        epoch: int64 (B,), how often each sample has been seen before; an int applies to all.
         ids: int64 (B,), sample ids: positions in the index, not in the batch.
 
-    Every method takes a `purpose`; equal purposes give equal numbers, different ones independent ones.
+    Every method takes a `purpose`: equal purposes give equal numbers, different purposes independent numbers.
     """
 
     def __init__(self, seed: int, epoch: Tensor | int, ids: Tensor):
@@ -58,7 +58,7 @@ class SampleRNG:
 
     def uniform(self, purpose: str, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """float32 (B, n), uniform over [low, high)."""
-        # 24 bits: the most that float32 holds exactly, so that 1.0 is never reached.
+        # 24 bits, the most that float32 represents exactly, so that 1.0 is never reached.
         return low + (high - low) * ((self.bits(purpose, n) >> 29).float() * 2.0**-24)
 
     def integers(self, purpose: str, n: int, count: int) -> Tensor:
@@ -72,5 +72,5 @@ class SampleRNG:
         return radius * torch.cos(2.0 * torch.pi * u[:, n:])
 
     def permutation(self, purpose: str, n: int) -> Tensor:
-        """int64 (B, n), a uniformly random order of 0..n-1 for each sample."""
+        """int64 (B, n), a uniformly random permutation of 0..n-1 for each sample."""
         return self.bits(purpose, n).argsort(dim=1, stable=True)

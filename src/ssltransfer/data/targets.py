@@ -1,7 +1,7 @@
-"""Ground truth beside labels: boxes of objects, a class per pixel, depth in meters, motion masks.
+"""Ground truth other than labels: object boxes, a class per pixel, depth in meters, motion masks.
 
-Files stay as they were published; what moves was found by the motion stage and is packed with the images.
-`check_target` looks at one strictly, once, for the index; `read_target` reads it as often as it is wanted.
+Files are read as published; motion masks come from the motion stage and are packed with the images. `check_target`
+verifies a file once, strictly, for the index; `read_target` reads it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ssltransfer.data.formats.matlab import read_mat
 from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
-VOID = 255  # of masks: ignored pixels
+VOID = 255  # mask value of ignored pixels
 
 
 class CorruptTargetError(UserError):
@@ -33,7 +33,7 @@ class CorruptTargetError(UserError):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Things in an image.
+    """Objects in an image.
 
     Attributes:
         corners: float32 (N, 4), x1, y1, x2, y2 in pixels, the first pixel from 0 to 1: a VOC box of 1-based inclusive
@@ -55,14 +55,14 @@ def read_target(index: Index, sample: int) -> Target:
 
     Returns:
         boxes: `Boxes`. masks: uint8 (H, W), 0 ground, 1.. the classes in the index's order, 255 void. depth: float32
-        (H, W) in meters, 0 for no value. motion: uint8 (H / 8, W / 8), 1 what moves by itself.
+        (H, W) in meters, 0 for no value. motion: uint8 (H / 8, W / 8), 1 moving foreground.
 
     Raises:
-        ArtifactError: the index has none, or the file cannot be read any more.
+        ArtifactError: the index has none, or the file can no longer be read.
     """
     targets = index.targets
     if targets is None:
-        raise ArtifactError(f"{index.root}: this set was indexed without boxes, masks or depth; set its `targets`.")
+        raise ArtifactError(f"{index.root}: this dataset was indexed without boxes, masks or depth; set its `targets`.")
     if targets.cache is not None:
         row = targets.cache.rows[sample]
         cells = np.frombuffer(targets.cache.read(sample), np.uint8)
@@ -72,13 +72,13 @@ def read_target(index: Index, sample: int) -> Target:
         return _READERS[targets.kind](path.read_bytes(), path.suffix, index.classes)
     except (CorruptTargetError, OSError) as error:
         raise ArtifactError(
-            f"{path}: was readable when the index was made and is not any more ({error}); "
+            f"{path}: was readable when the index was made and no longer is ({error}); "
             "restore it or run the index stage again."
         ) from error
 
 
 def check_target(kind: TargetKind, path: Path, width: int, height: int, classes: Sequence[str]) -> str:
-    """Digest of a target's file, after it was read and found to fit an image of width x height pixels.
+    """Digest of a target file, after verifying that it fits an image of width x height pixels.
 
     Raises:
         CorruptTargetError: it is missing, damaged or of another size, has boxes outside the image or without extent,
@@ -114,19 +114,17 @@ def _check_map(kind: TargetKind, found: np.ndarray, width: int, height: int, cla
     if kind == "masks":
         wrong = found[(found > classes) & (found != VOID)]
         if wrong.size:
-            raise CorruptTargetError(
-                f"mask holds the value {wrong[0]}, there are {classes} classes and {VOID} for void"
-            )
+            raise CorruptTargetError(f"mask contains the value {wrong[0]}; expected 0 to {classes}, or {VOID} for void")
         if (found == VOID).all():
             raise CorruptTargetError("mask is void everywhere")
     elif not np.isfinite(found).all() or (found < 0).any():
-        raise CorruptTargetError("depth map holds values that are not distances (negative, infinite or NaN)")
+        raise CorruptTargetError("depth map contains values that are not distances (negative, infinite or NaN)")
     elif not (found > 0).any():
         raise CorruptTargetError("depth map has no value anywhere (all zero)")
 
 
 def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
-    """Objects of a VOC annotation whose class the index knows."""
+    """Objects of a VOC annotation whose class the index contains."""
     number = {name: place for place, name in enumerate(classes)}
     corners, kinds, difficult = [], [], []
     try:
@@ -137,7 +135,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
             box = item.find("bndbox")
             if box is None:
                 raise CorruptTargetError(f"the annotation of a {name} has no bndbox")
-            # A few of VOC2007's corners are not integers.
+            # A few corners in VOC2007 are not integers.
             xmin, ymin, xmax, ymax = (float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             corners.append((xmin - 1, ymin - 1, xmax, ymax))
             kinds.append(number[name])
@@ -150,12 +148,12 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
 
 
 def _read_mask(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """An image of class numbers, or SBD's MATLAB file."""
+    """Read an image of class numbers, or SBD's MATLAB file."""
     if suffix == ".mat":
         return _read_sbd(data)
     image = _image(data, "mask")
     if image.mode not in ("P", "L"):
-        raise CorruptTargetError(f"mask has mode {image.mode}; a palette or gray image of class numbers is wanted")
+        raise CorruptTargetError(f"mask has mode {image.mode}; expected a palette or gray image of class numbers")
     return np.asarray(image, np.uint8)
 
 
@@ -172,7 +170,7 @@ def _read_sbd(data: bytes) -> np.ndarray:
 
 
 def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
-    """A PNG of 16 bit in millimeters, 65535 no value either (7-Scenes), or a .npy file of float32 meters."""
+    """Read a 16-bit PNG in millimeters (0 and, as in 7-Scenes, 65535: no value), or a .npy file of float32 meters."""
     if suffix == ".npy":
         try:
             found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
@@ -181,7 +179,7 @@ def _read_depth(data: bytes, suffix: str, classes: Sequence[str]) -> np.ndarray:
         return found.astype(np.float32)
     image = _image(data, "depth map")
     if not image.mode.startswith("I"):
-        raise CorruptTargetError(f"depth map has mode {image.mode}; 16 bit in millimeters are wanted")
+        raise CorruptTargetError(f"depth map has mode {image.mode}; expected 16 bits in millimeters")
     millimeters = np.asarray(image)
     return np.where(millimeters == 65535, 0, millimeters).astype(np.float32) / 1000
 

@@ -1,8 +1,8 @@
 """Puzzles and pairs cut from batches of images: jigsaw tiles, occluders, relative patch locations.
 
-Images are (B, C, H, W) of any dtype on any device, all tiles of a batch are cut by one gather, and
-everything random comes from `SampleRNG`: a sample's tiles are the same alone, in any batch, on any device. Slots
-and cells are counted row by row.
+Images are (B, C, H, W) of any dtype on any device. All tiles of a batch are cut by one gather. All random numbers come
+from `SampleRNG`: the tiles of a sample do not depend on its batch or the device. Slots and cells are counted row by
+row.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ def cut_tiles(
     channel_shift: int = 2,
     purpose: str = "tiles",
 ) -> Tensor:
-    """The tiles of a jigsaw puzzle, in the image's order.
+    """Cut the tiles of a jigsaw puzzle, in the order of the image.
 
-    A square crop at a random place, cells of crop/grid, in each a tile whose upper left corner is 0..jitter
-    from the cell's in x and y, and each color channel of a tile 0..channel_shift further, so that chromatic
-    aberration tells nothing (Noroozi & Favaro 2016; protocols.md 1.1, 1.2). Jigsaw++ uses jitter 18 and shift
-    2, Kolesnikov's Jigsaw 21 and 0, both with crop 255 and tiles of 64; small runs scale all of it, say crop
-    75 and tiles of 20.
+    A random square crop is divided in cells of crop/grid. The upper left corner of each tile is offset by 0..jitter
+    from that of its cell in x and y, and each color channel of a tile by 0..channel_shift more, against the chromatic
+    aberration shortcut (Noroozi & Favaro 2016; protocols.md 1.1, 1.2). Jigsaw++ uses jitter 18 and shift 2,
+    Kolesnikov's Jigsaw 21 and 0, both with crop 255 and tiles of 64. Small runs scale all of them, for example crop 75
+    and tiles of 20.
 
     Args:
         images: (B, C, H, W), H and W at least `crop`.
         rng: random numbers of the samples. None takes the center crop and the center of each cell, with no shift: for
-            features of tiles. A validation pretext loss wants the puzzle as trained: draws of a fixed epoch.
+            features of tiles. A validation loss uses random puzzles as in training, of a fixed epoch.
         grid: cells a side.
         crop: side in pixels, a multiple of grid.
         tile: side in pixels.
         jitter: pixels; default the largest that fits, crop/grid - tile - channel_shift.
         channel_shift: pixels.
-        purpose: of the random numbers; the occluders of a puzzle, cut under the same random numbers, need another.
+        purpose: of the random numbers; the occluders of a puzzle, cut with the same random numbers, need another.
 
     Returns:
         (B, grid * grid, C, tile, tile), dtype of the images.
 
     Raises:
-        ValueError: images, crop, cells and tiles that do not fit in each other.
+        ValueError: images, crop, cells and tiles do not fit in each other.
     """
     if crop % grid:
-        raise ValueError(f"A crop of {crop} cannot be cut in {grid}x{grid} equal cells; use a multiple of {grid}.")
+        raise ValueError(f"A crop of {crop} cannot be divided in {grid}x{grid} equal cells; use a multiple of {grid}.")
     room = crop // grid - tile
     if jitter is None:
         jitter = room - channel_shift
@@ -109,9 +109,9 @@ def occlude(
     counts: Sequence[int] = (0, 1, 2),
     purpose: str = "occlude",
 ) -> tuple[Tensor, Tensor]:
-    """Some slots of each puzzle covered by tiles of another image (Noroozi et al. 2018, section 4).
+    """Cover some slots of each puzzle by tiles of another image (Noroozi et al. 2018, section 4).
 
-    How many is uniform over `counts`; the slots are distinct and random, each covered by a random and
+    The number of slots is uniform over `counts`. The slots are distinct and random, each covered by a random and
     distinct tile of the other image (released merge_data_layer.cpp; protocols.md 1.2).
 
     Args:
@@ -126,7 +126,7 @@ def occlude(
     """
     slots = tiles.shape[1]
     if tiles.shape != occluders.shape:
-        raise ValueError(f"Tiles {tuple(tiles.shape)} and occluders {tuple(occluders.shape)} should be alike.")
+        raise ValueError(f"Tiles {tuple(tiles.shape)} and occluders {tuple(occluders.shape)} must have the same shape.")
     if not counts or not all(0 <= c <= slots for c in counts):
         raise ValueError(f"Of {slots} tiles, {list(counts)} cannot be occluded; use numbers from 0 to {slots}.")
     which = rng.integers(f"{purpose}/count", 1, len(counts))
@@ -139,14 +139,14 @@ def occlude(
 
 @dataclass(frozen=True)
 class PatchPairs:
-    """N patches, each to be run through the backbone once, and M labeled pairs of them."""
+    """N patches, each run through the backbone once, and M labeled pairs of them."""
 
     patches: Tensor
     """(N, C, patch, patch), dtype of the images, in the order of images, grids, rows and columns."""
     corners: Tensor
     """int64 (N, 3): image, top, left."""
     rng: SampleRNG
-    """One stream of random numbers per patch, for color dropping and the like."""
+    """One stream of random numbers per patch, for example for color dropping."""
     first: Tensor
     """int64 (M,), rows of patches."""
     second: Tensor
@@ -166,12 +166,12 @@ def patch_pairs(
     pairs: int | None = None,
     purpose: str = "pairs",
 ) -> PatchPairs:
-    """Patches on random grids, with all neighbors among them in both orders (protocols.md 1.3a).
+    """Cut patches on random grids and pair all neighbors in both orders (protocols.md 1.3a).
 
-    As cdoersch/deepcontext train.py: the grid starts at a random place in [0, patch + gap), has as many
-    columns and rows as fit, and each patch is moved by up to `jitter` in x and y, then clipped to the
-    image. Where an image is too small for two columns (rows) after the largest start, the start is drawn
-    from those that leave room for two, so that no grid is without pairs: 12 or more each.
+    As cdoersch/deepcontext train.py: the grid starts at a random position in [0, patch + gap), has as many columns and
+    rows as fit, and each patch is moved by up to `jitter` in x and y, then clipped to the image. If an image is too
+    small for two columns (rows) after the largest start, the start is drawn from those that leave room for two, so that
+    every grid has at least 12 pairs.
 
     Args:
         images: (B, C, H, W), H and W at least 2 * patch + gap.
@@ -179,22 +179,22 @@ def patch_pairs(
         patch: side in pixels.
         gap: pixels between the patches of a grid.
         jitter: pixels, below half the gap and so never an overlap.
-        grids: how many for each image.
+        grids: number of grids per image.
         pairs: take this many pairs of each image at random, at most 12 * grids; default all.
         purpose: of the random numbers.
 
     Raises:
-        ValueError: the images are too small, or too many pairs are asked for.
+        ValueError: the images are too small, or `pairs` is too large.
     """
     batch, _, height, width = images.shape
     device, pitch = images.device, patch + gap
     if min(height, width) < patch + pitch:
         raise ValueError(
-            f"Images of {height}x{width} do not hold two patches of {patch} with a gap of {gap}; "
+            f"Images of {height}x{width} are too small for two patches of {patch} with a gap of {gap}; "
             f"make them {patch + pitch} or larger, or the patches smaller."
         )
     if pairs is not None and not 1 <= pairs <= 12 * grids:
-        raise ValueError(f"{pairs} pairs cannot be promised from {grids} grid(s); use 1 to {12 * grids}.")
+        raise ValueError(f"{pairs} pairs cannot be guaranteed from {grids} grid(s); use 1 to {12 * grids}.")
 
     rows, columns = (height + gap) // pitch, (width + gap) // pitch
     places: list[Tensor] = []  # top, left: (B, grids, rows, columns)
@@ -227,7 +227,8 @@ def patch_pairs(
     return PatchPairs(
         patches=windows(images, patch)[image, :, top, left],
         corners=torch.stack((image, top, left), dim=1),
-        # The sample's own draw is the patch's id and its cell the epoch: a stream that no other patch shares.
+        # A number drawn from the sample's stream is the patch's id and its cell the epoch: no other patch has this
+        # stream.
         rng=SampleRNG(rng.seed, cell_of, rng.bits(f"{purpose}/patch", 1)[image, 0]),
         first=position[ends[0]],
         second=position[ends[1]],

@@ -1,4 +1,4 @@
-"""CPU transforms: a decoded image becomes one fixed-size uint8 crop (or a few), with its targets.
+"""CPU transforms: from a decoded image to one or several fixed-size uint8 crops, with its targets.
 
 Everything else (tiles, flips, grayscale, normalization) is batched work on the device.
 """
@@ -124,7 +124,7 @@ class RandomResizedCrop(ImageTransform):
 
     @property
     def min_short_side(self) -> int:
-        """Enough that the smallest box is not enlarged from a reduced decoding."""
+        """Large enough that the smallest box is not enlarged from a reduced decoding."""
         return round(self.size / math.sqrt(self.scale[0]))
 
     def apply(self, image: Tensor, rng: Random) -> Tensor:
@@ -157,7 +157,7 @@ class Views(ImageTransform):
 
     @property
     def min_short_side(self) -> int:
-        """That of the crop."""
+        """As the crop's."""
         return self.crop.min_short_side
 
     def apply(self, image: Tensor, rng: Random) -> Tensor:

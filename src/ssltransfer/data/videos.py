@@ -1,10 +1,9 @@
-"""Video reading: a file that FFmpeg decodes, or a folder of frames -> frames in order.
+"""Video reading: the frames, in order, of a file that FFmpeg decodes or of a folder of frames.
 
-`check_video` looks at a video once, strictly, for the index; `read_frames` gives its frames as often as they are
-wanted. Files are decoded by OpenCV's FFmpeg; it paints over damage within a frame without a word, so what is found is
-a file that ends early, frames that are missing and containers that cannot be opened. Frames of a folder are read by
-`image_io`, strictly. Nothing seeks: the position of a frame in a compressed file is known only after decoding the
-frames before it.
+`check_video` verifies a video once, strictly, for the index; `read_frames` reads its frames. Files are decoded by
+OpenCV's FFmpeg, which silently conceals damage within a frame; detected are truncated files, missing frames and
+containers that cannot be opened. Frames of a folder are read by `image_io`, strictly. Nothing seeks: the position of a
+frame in a compressed file is known only after decoding the frames before it.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from ssltransfer.data.image_io import MAX_PIXELS, MIN_SIDE, CorruptImageError, I
 from ssltransfer.digests import bytes_digest
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
-"""Lower-case endings of the names that a folder scan takes for videos."""
+"""Lower-case file extensions of videos in a folder scan."""
 
 _QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "ERROR"}
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder scan takes this name for a video: a known ending in any case, and not hidden."""
+    """Whether a folder scan treats this name as a video: a known extension in any case, and not hidden."""
     name = Path(path)
     return name.suffix.lower() in VIDEO_EXTENSIONS and not name.name.startswith(".")
 
@@ -47,10 +46,10 @@ def _by_numbers(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a video from the first on, uint8 (H, W, 3), RGB, upright.
+    """The frames of a video in order, uint8 (H, W, 3), RGB, upright.
 
     Raises:
-        CorruptImageError: it cannot be read faithfully, which may show after frames that could be.
+        CorruptImageError: it cannot be read faithfully; may be raised after frames that were readable.
         OSError: the storage failed; the video itself may be intact.
         ArtifactError: OpenCV is not installed.
     """
@@ -61,7 +60,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def check_video(path: Path) -> ImageInfo:
-    """Decode a video from its first frame to its last, and say what it holds.
+    """Decode a video from its first frame to its last and return its properties.
 
     The digest of a folder is that of its frames' names and digests.
 
@@ -80,7 +79,7 @@ def video_digest(path: Path) -> str:
     """The digest that `check_video` found.
 
     Raises:
-        OSError: it cannot be read any more.
+        OSError: it can no longer be read.
     """
     if not path.is_dir():
         return file_digest(path)
@@ -144,7 +143,7 @@ def _of_file(path: Path) -> Iterator[np.ndarray]:
     capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         if not capture.isOpened():
-            raise CorruptImageError("no video that FFmpeg can open (truncated, damaged or of another kind)")
+            raise CorruptImageError("not a video that FFmpeg can open (truncated, damaged or not a video)")
         promised = round(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         width, height = (round(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
@@ -160,7 +159,7 @@ def _of_file(path: Path) -> Iterator[np.ndarray]:
         capture.release()
     if count == 0:
         raise CorruptImageError("no frame can be decoded")
-    # Containers without a table of their frames promise what duration and rate give, which may be one or two more.
+    # Containers without a frame table promise duration x rate, which may be one or two more.
     if count < promised - max(2, promised // 50):
         raise CorruptImageError(f"truncated or damaged: {count} of {promised} frames can be decoded")
 
@@ -178,7 +177,7 @@ def opencv() -> Any:
         import cv2
     except ImportError:
         raise ArtifactError(
-            "OpenCV is not installed, which reads videos and finds what moves; install opencv-contrib-python-headless."
+            "OpenCV, needed for videos and motion, is not installed; install opencv-contrib-python-headless."
         ) from None
     cv2.setNumThreads(1)
     return cv2

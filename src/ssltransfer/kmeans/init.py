@@ -57,7 +57,7 @@ def first_centroids(points: PointLoader, k: int, how: Literal["random", "k-means
     if len(chosen) < k:
         amount = "all are equal" if len(chosen) == 1 else f"only {len(chosen)} differ"
         raise ArtifactError(
-            f"{points.where}: of {n} points {amount}, too few for {k} clusters; use a smaller k or another model."
+            f"{points.where}: of {n} points {amount}: too few for {k} clusters; use a smaller k or another model."
         )
     return points.take(np.array(list(chosen.values())))
 
@@ -103,7 +103,7 @@ def pca_project(points: PointLoader, seed: int) -> np.ndarray:
     turn = torch.linalg.eigh((sample @ basis).T @ (sample @ basis))[1].flip(1)
     basis = (basis @ turn)[:, : min(COMPONENTS, dims)].contiguous()
     if points.rank:
-        basis.zero_()  # all ranks use that of the first, as their hardware may differ
+        basis.zero_()  # all ranks use that of the first, because their hardware may differ
     basis = points.total(basis)
     projected = torch.zeros(n, basis.shape[1], device=points.device)
     for span, x in points:

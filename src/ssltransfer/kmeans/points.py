@@ -124,7 +124,7 @@ class PointLoader:
         work = 3 * chunk + 24 * n + extra + (4 * 4 * self.step * max(k, dims) + 40 * k * dims if on_host else 0)
         if work > budget:
             raise ArtifactError(
-                f"{where}: {k} clusters in {dims} dimensions need {work >> 20} MB of memory and the budget is "
+                f"{where}: {k} clusters in {dims} dimensions need {work >> 20} MB of memory, but the budget is "
                 f"{budget >> 20} MB; give the job more, raise SSLTRANSFER_MEMORY_MB, or use fewer clusters"
                 f"{' or init: random' if extra else ''}."
             )
@@ -167,7 +167,7 @@ class PointLoader:
         self.center(torch.zeros((), device=self.device))
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all ranks, in place where there are several."""
+        """The sum over all ranks, in place if there are several."""
         if self.world > 1:
             there = values.to(self.device)
             dist.all_reduce(there)
@@ -288,7 +288,7 @@ class PointLoader:
                 sample = ids[int(bad.nonzero()[0])]
                 raise ArtifactError(
                     f"{self.where}: sample {sample} has a feature that is not a finite number; the model or the store "
-                    "is broken: extract these features again."
+                    "is broken; extract these features again."
                 )
             if self.normalize:
                 x.div_(lengths.where(lengths > 0, 1.0)[:, None])

@@ -201,7 +201,7 @@ class FaissStep:
         try:
             import faiss
         except ImportError:
-            raise ArtifactError("backend: faiss is not installed here; use backend: torch.") from None
+            raise ArtifactError("backend: faiss is not installed; use backend: torch.") from None
         if empty == "keep":
             raise ArtifactError(
                 "backend: faiss cannot keep an empty cluster; use backend: torch or empty_cluster: farthest."
@@ -211,8 +211,8 @@ class FaissStep:
         size = 4 * points.shape[0] * points.shape[1]
         if size > budget:
             raise ArtifactError(
-                f"{points.where}: backend faiss needs all points in memory as float32, {size >> 20} MB, and the budget "
-                f"is {budget >> 20} MB; use backend: torch, which reads them in pieces."
+                f"{points.where}: backend faiss needs all points in memory as float32, {size >> 20} MB, but the budget "
+                f"is {budget >> 20} MB; use backend: torch, which reads them in blocks."
             )
         faiss.omp_set_num_threads(torch.get_num_threads())
         self._faiss, self.k, self.seed, self.empty, self.where = faiss, k, seed, empty, points.where

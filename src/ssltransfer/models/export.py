@@ -172,7 +172,7 @@ def card(manifest: Path, model: PretrainedModel, layer: str, output: Path, summa
 
 
 def _origin(content: dict[str, Any], made: dict[str, Any]) -> list[str]:
-    """For an imported model: its file, and how many of the network's tensors it had."""
+    """For an imported model: its file, and the number of matched tensors."""
     if "matched" not in content:
         return []
     return [f"- Origin: `{Path(made['task']['file']).name}`, BLAKE2b {content['file']}: {content['matched']}"]

@@ -28,8 +28,7 @@ def fuse_conv_bn(network: nn.Module, *, linear_only: bool = False) -> int:
     """
     if isinstance(network, Backbone) and not network.options.can_fuse_bn:
         raise LayerError(
-            f"{network.options.name}: its batch norms do not come right after the layers with weights; "
-            "leave `fuse_bn` out."
+            f"{network.options.name}: its batch norms do not directly follow the layers with weights; remove `fuse_bn`."
         )
     before: nn.Conv2d | nn.Linear | None = None
     count = 0

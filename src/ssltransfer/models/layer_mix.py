@@ -63,8 +63,8 @@ class LayerMix(nn.Module):
 class MixedBackbone(Backbone):
     """A view of a backbone whose block3 is a mix of its units. Later layers read the mix.
 
-    The backbone's own norm after block3 is not read here. It still tracks the statistics of the last unit, so that the
-    backbone remains usable by itself.
+    The backbone's own norm after block3 is not used here. It still tracks the statistics of the last unit, so that the
+    backbone remains usable without the mix.
 
     Args:
         base: the backbone, whose weights are shared.

@@ -86,12 +86,12 @@ class Library(Backbone):
         if out.ndim == 4 and self.channels_last:
             out = out.permute(0, 3, 1, 2)
         features[layer] = out.clone()  # the next module may work in place
-        # torch.export cannot trace the exception; it removes unused code by itself.
+        # torch.export cannot trace the exception, and removes unused code itself.
         if set(names) <= features.keys() and not torch.compiler.is_compiling():
             raise StopForward
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
-        """Not supported: the modules need not be in a row."""
+        """Not supported: the modules need not be sequential."""
         raise LayerError(
             f"{self.options.name}: {layer} cannot be computed from the layer before; name a backbone in blocks."
         )

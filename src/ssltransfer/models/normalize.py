@@ -1,4 +1,4 @@
-"""From uint8 pixels to what a network was trained on; the kind of normalization travels with the weights."""
+"""Normalization of uint8 images for a network; its kind is stored with the weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def normalize(images: Tensor, normalization: Normalize) -> Tensor:
         images: RGB.
         normalization: imagenet (mean and std of [0, 1] values), half ([-1, 1]), none ([0, 1]), per-image (zero mean
             and unit std over all pixels and channels, as for the tiles of jigsaw++), per-channel (the same for each
-            channel by itself, as for the tiles of jigsaw), caffe (BGR 0..255 minus its mean), lab-lightness
+            channel separately, as for the tiles of jigsaw), caffe (BGR 0..255 minus its mean), lab-lightness
             ((L - 50) / 50 of CIE Lab three times, as for colorization).
     """
     if normalization == "lab-lightness":
@@ -32,7 +32,7 @@ def normalize(images: Tensor, normalization: Normalize) -> Tensor:
         return x.flip(1) - torch.tensor(_CAFFE_BGR, device=x.device).view(1, 3, 1, 1)
     if normalization in ("per-image", "per-channel"):
         over = (1, 2, 3) if normalization == "per-image" else (2, 3)
-        # One gray value of deviation at least: a blank image becomes zeros, not noise blown up.
+        # Divide by at least one gray value: a blank image becomes zeros, not amplified noise.
         return (x - x.mean(over, keepdim=True)) / x.std(over, keepdim=True, correction=0).clamp(min=1.0)
     x = x / 255
     if normalization == "half":

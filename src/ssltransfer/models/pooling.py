@@ -19,7 +19,7 @@ def pooled(x: Tensor, pool: Pool | None) -> Tensor:
     if pool.avg:
         return F.adaptive_avg_pool2d(x, pool.avg)
     stride = _stride(tuple(x.shape[1:]), pool)
-    # Without partial windows, so that the number of dimensions stays below the limit.
+    # No partial windows, so that the number of dimensions stays below the limit.
     return F.max_pool2d(x, stride) if stride > 1 else x
 
 

@@ -13,7 +13,7 @@ from ssltransfer.models.reversible import Reversible
 
 @BACKBONES.register(config.RevNet50)
 class RevNet(Backbone):
-    """Gomez et al. 2017, as Kolesnikov et al. 2019 have it (section 3.1, released resnet.py; protocols 2.4).
+    """Gomez et al. 2017, in the version of Kolesnikov et al. 2019 (section 3.1, released resnet.py; protocols 2.4).
 
     Layers: conv1, the convolution before pooling, without norm; block1, block2 and block3, both streams concatenated,
     without norm; block4, the same after batch norm and (`last_relu`) ReLU; pool, the global average, a vector;

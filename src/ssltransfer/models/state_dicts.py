@@ -20,7 +20,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.checkpoint_formats import at_size
 
-_PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # which of two networks in a file its authors publish
+_PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # the published one of two networks in a file
 _COUNTER = "num_batches_tracked"
 # Checkpoints of CompRess, DINO and timm also contain their options, which are plain values.
 _HARMLESS: list[Any] = [argparse.Namespace]
@@ -33,11 +33,11 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         ArtifactError: the file is missing, truncated, of another format, or a pickle with code.
     """
     if not file.is_file():
-        raise ArtifactError(f"{file}: there is no such file of weights.")
+        raise ArtifactError(f"{file}: no such file.")
     with file.open("rb") as opened:
         start = opened.read(16)
     if not start:
-        raise ArtifactError(f"{file}: is empty; fetch it again.")
+        raise ArtifactError(f"{file}: empty file; download it again.")
     try:
         # safetensors: the length of the JSON header (8 bytes, little endian), then the header.
         if start[4:9] == b"\0\0\0\0{":
@@ -46,9 +46,9 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     except ArtifactError:
         raise
     except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ArtifactError(f"{file}: cut off or damaged ({_first_line(error)}); fetch it again.") from None
+        raise ArtifactError(f"{file}: truncated or damaged ({_first_line(error)}); download it again.") from None
     if not tensors:
-        raise ArtifactError(f"{file}: no tensors in this file.")
+        raise ArtifactError(f"{file}: contains no tensors.")
     return tensors
 
 
@@ -63,7 +63,7 @@ def _unpickled(file: Path, start: bytes) -> Any:
             raise ArtifactError(f"{file}: {kind}, not a state dict; save the network's state_dict with torch.save.")
     elif start[:1] != b"\x80":
         raise ArtifactError(
-            f"{file}: not a file of weights: it begins with {start!r}. Was something else saved under its name?"
+            f"{file}: not a file of weights: it begins with {start!r}. Is it another file, such as a web page?"
         )
     try:
         with file.open("rb") as opened, warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
@@ -75,8 +75,8 @@ def _unpickled(file: Path, start: bytes) -> Any:
         match = re.search(r"GLOBAL ([\w.]+)", str(error))
         more = f" ({match[1]})" if match else ""
         raise ArtifactError(
-            f"{file}: a pickle of more than tensors{more}, which could run code, and is not opened; if you trust "
-            "its source, save only its state dict."
+            f"{file}: not opened: a pickle of more than tensors{more}, which could run code; if you trust its "
+            "source, save only its state dict."
         ) from None
 
 
@@ -145,11 +145,11 @@ def load_tensors(
         if given is None or given.shape != shape:
             has = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(shape)}"
             raise ArtifactError(
-                f"{where}: does not fit the backbone {backbone.options.slug}: {found + key} {has} "
+                f"{where}: does not match the backbone {backbone.options.slug}: {found + key} {has} "
                 f"({fit(found)} of {len(wanted)} tensors match{_hint(key, given, tensors, fit(found), prefix)})."
             )
         if not bool(given.isfinite().all()):
-            raise ArtifactError(f"{where}: {found + key} has values that are not finite; its training has failed.")
+            raise ArtifactError(f"{where}: {found + key} has values that are not finite; its training failed.")
     backbone.load_state_dict(filled, strict=False)
     matched = [shape.numel() for key, shape in wanted.items() if key in filled]
     share = sum(matched) / sum(shape.numel() for shape in wanted.values())

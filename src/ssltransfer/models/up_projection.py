@@ -29,7 +29,7 @@ class UnpooledConvolution(nn.Conv2d):
 
     def _part(self, x: Tensor, row: int, column: int) -> Tensor:
         """The output's even (0) or odd (1) rows and columns: (B, outputs, H, W)."""
-        # An even position sees the values before, at and after it; an odd one those before and after.
+        # An even position reads the values before, at and after it; an odd one those before and after.
         padding = [side for odd in (column, row) for side in (1 - odd, 1)]
         return F.conv2d(F.pad(x, padding), self.weight[..., row::2, column::2])
 

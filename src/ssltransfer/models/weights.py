@@ -1,4 +1,4 @@
-"""Models on disk: weights as safetensors, and a JSON with the architecture and activations that verify a reader."""
+"""Models on disk: weights as safetensors, and a JSON with the architecture and activations to verify on reading."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
     file = manifest.parent / "backbone.safetensors"
     about = read_json(manifest.parent / "backbone.json")
     if not file.is_file() or file_digest(file) != content["weights"] or about["weights"] != content["weights"]:
-        raise ArtifactError(f"{file}: not the weights of {manifest.name}; remove {manifest} and run its stage again.")
+        raise ArtifactError(f"{file}: not the weights of {manifest.name}; remove {manifest} and rerun its stage.")
     backbone = build_backbone(_BACKBONE.validate_python(about["backbone"]), include_top=about["include_top"])
     load_tensors(backbone, read_tensors(file), file)
     backbone.eval().requires_grad_(False)
@@ -189,8 +189,8 @@ def _verify(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
     computed, stored = _activations(backbone, about["normalize"]), about["activations"]
     if not torch.allclose(torch.tensor(computed), torch.tensor(stored), rtol=1e-2, atol=1e-4):
         raise ArtifactError(
-            f"{file}: on fixed inputs its last layer gives {computed[:3]}, not {stored[:3]} as when it was written; "
-            "the code of this backbone has changed: raise its version and make the model again."
+            f"{file}: on fixed inputs its last layer gives {computed[:3]}, not the stored {stored[:3]}; "
+            "the code of this backbone has changed: raise its version and train the model again."
         )
 
 

@@ -26,7 +26,7 @@ def task_flops(pretext: Pretext) -> float:
 
 @lru_cache
 def flops(backbone: BackboneOptions, *, include_top: bool = False, size: int | None = None) -> float:
-    """Floating-point operations (two per multiply-add) of a forward pass on a square of `size`, default `img_size`."""
+    """Floating-point operations (two per multiply-add) of a forward pass on an square of `size`, default `img_size`."""
     size = size or backbone.img_size
     with torch.device("meta"):
         network = build_backbone(backbone, include_top=include_top)

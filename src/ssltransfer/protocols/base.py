@@ -51,7 +51,7 @@ class EvalContext:
         return classes_of(self.train, self.test, (self.spec.train or self.spec.test, self.spec.test))
 
     def with_classes(self) -> tuple[EvalContext, Classes]:
-        """The context with labels in both indexes that are numbered alike, and these labels."""
+        """The context with equally numbered labels in both indexes, and these labels."""
         classes = self.classes()
         train, test = (
             index.with_labels(labels, classes.names)
@@ -137,7 +137,7 @@ def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
 
 
 def check_same_classes(context: EvalContext) -> None:
-    """Refuse two sets with different classes.
+    """Verify that both sets have the same classes.
 
     Raises:
         ArtifactError: the classes differ.
@@ -149,7 +149,7 @@ def check_same_classes(context: EvalContext) -> None:
 
 
 def curve_figure(curve: list[dict[str, float]], name: str, title: str = "", y: str = "") -> dict[str, Any]:
-    """A column of a learning curve, and of the validation images where it was measured, as a figure of the report."""
+    """A column of a learning curve, with its validation values if measured, as a figure of the report."""
     series: dict[str, list[list[float]]] = {}
     for label, key in (("training", name), ("validation", f"val_{name}")):
         rows = [row for row in curve if key in row]
@@ -159,7 +159,7 @@ def curve_figure(curve: list[dict[str, float]], name: str, title: str = "", y: s
 
 
 def percent(fraction: float) -> float:
-    """A fraction as percent, to six digits: the rest is rounding that differs between machines."""
+    """A fraction as percent, to six digits, because further digits differ between machines."""
     return round(100 * float(fraction), 6)
 
 

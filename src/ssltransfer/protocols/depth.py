@@ -32,13 +32,13 @@ DRAWN, DRAWN_HEIGHT = 6, 120  # test images in the report, and their height in p
 
 @PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
-    """Errors over all pixels with a depth value that the network sees, pooled over the test images.
+    """Errors over all pixels in the network's view with a depth value, pooled over the test images.
 
     `d1`, `d2`, `d3`: percent of the pixels with max(d/p, p/d) below 1.25, 1.25^2, 1.25^3; `mae`: mean absolute error in
     meters; `rel`: mean absolute error relative to the true depth. Each image counts at the resolution of its depth map.
 
     Raises:
-        ArtifactError: a depth map cannot be read any more.
+        ArtifactError: a depth map can no longer be read.
         LayerError: the model has no such layer, or it is not a map of stride 4 or more.
     """
     options = context.options(Options)
@@ -58,7 +58,7 @@ def evaluate(context: EvalContext) -> EvalResult:
             "chance": of_median.values(),
             "lines": [
                 curve_figure(trained.curve, "loss", "berHu", "loss"),
-                curve_figure(trained.curve, "d1", "within a factor of 1.25", "share of pixels"),
+                curve_figure(trained.curve, "d1", "within a factor of 1.25", "fraction of pixels"),
             ],
             "pixels": errors.pixels,
             "drawn": drawn,
@@ -112,12 +112,12 @@ class DepthTask(Task):
 
     @property
     def transform(self) -> RgbdResize:
-        """The whole image; it is cropped on the device."""
+        """The whole image, which is cropped on the device."""
         return RgbdResize(*self.options.resize)
 
     @property
     def val_transform(self) -> RgbdCenterCrop:
-        """The center, with depth in its own resolution."""
+        """The center, with depth at its own resolution."""
         return RgbdCenterCrop(self.transform, *self.options.crop)
 
     def predict(self, images: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class DepthTask(Task):
             shape = self.backbone(torch.zeros(1, 3, height, width), [self.layer])[self.layer].shape[1:]
         except RuntimeError:
             raise LayerError(
-                f"{where}: images of {width} x {height} pixels vanish on the way to {self.layer}; make `crop` larger."
+                f"{where}: images of {width} x {height} pixels are too small for {self.layer}; increase `crop`."
             ) from None
         if len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector; name a map as `layer`.")

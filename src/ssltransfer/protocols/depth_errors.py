@@ -26,8 +26,8 @@ def berhu(predicted: Tensor, truth: Tensor, *, together: bool = False) -> Tensor
 
     Args:
         predicted, truth: float32 of one shape, meters; truth is 0 where there is no value.
-        together: all processes have parts of one batch: c is that of the whole batch, and the mean of the processes'
-            losses is the mean over the batch's pixels.
+        together: all processes have parts of one batch: c is computed over the whole batch, and the mean of the
+            processes' losses is the mean over the pixels of the batch.
     """
     valid = truth > 0
     error = torch.where(valid, (predicted - truth).abs(), 0.0)
@@ -112,7 +112,7 @@ def median_depth(train: Index) -> Median:
     """Median over all pixels with a value, of at most 1000 evenly spaced images.
 
     Raises:
-        ArtifactError: a depth map cannot be read any more.
+        ArtifactError: a depth map can no longer be read.
     """
     counts = np.zeros(1, np.int64)
     for sample in evenly_spaced(len(train), MEDIAN_IMAGES):

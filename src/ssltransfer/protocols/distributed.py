@@ -41,7 +41,7 @@ def distributed_map(
         times: number of passes; `epochs` of a batch is the pass.
 
     Raises:
-        ArtifactError: an image cannot be read any more.
+        ArtifactError: an image can no longer be read.
     """
     n, world = len(index), devices.world
     spans = [range(start, min(n, start + batch)) for start in range(0, n, batch)]

@@ -28,7 +28,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     """Average precision at one short side of the test images, and at several (`..._multi`).
 
     Raises:
-        ArtifactError: a set has no boxes, or no proposals can be had.
+        ArtifactError: a set has no boxes, or proposals are missing.
         LayerError: the backbone has neither fully-connected layers nor residual blocks.
     """
     options = context.options(Options)
@@ -119,7 +119,7 @@ def _body(model: PretrainedModel, where: str, options: Options, seed: int) -> De
         return Res5Backbone(model, options.pooling, seed)
     raise LayerError(
         f"{where}: a {backbone.name} has neither fully-connected layers nor residual blocks for a box head; "
-        "measure another backbone."
+        "name another backbone."
     )
 
 

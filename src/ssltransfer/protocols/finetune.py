@@ -13,12 +13,12 @@ from ssltransfer.training.devices import Devices
 def prepare_for_finetuning(
     model: PretrainedModel, options: FineTuning, index: Index, devices: Devices, seed: int
 ) -> PretrainedModel:
-    """The model as `fuse_bn` and `data_dependent_init` want it; its backbone is changed in place.
+    """Apply `fuse_bn` and `data_dependent_init` to the model's backbone, in place.
 
     Arguments and errors are those of `init_from_data`; index: the training images.
     """
     if options.fuse_bn:
-        print(f"{fuse_conv_bn(model.backbone)} batch norms folded into the convolutions before them", flush=True)
+        print(f"{fuse_conv_bn(model.backbone)} batch norms fused into the convolutions before them", flush=True)
     if options.data_dependent_init:
         init_from_data(model, index, devices, seed)
     return model

@@ -1,4 +1,4 @@
-"""The loop that evaluations share: for each seed build a task, train it, test it, and collect the metrics."""
+"""The common loop of evaluations: for each seed, build a task, train it, test it, and collect the metrics."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_seeds(context: EvalContext, run: Callable[[int, Path], SeedResult], suff
 
     Args:
         context: of the evaluation.
-        run: seed and work directory, which survives an interruption -> result.
+        run: seed and work directory (kept after an interruption) -> result.
         suffix: of the work directories, for evaluations with several trainings per seed.
     """
     results: list[SeedResult] = []

@@ -106,7 +106,7 @@ def _improve(best: Tensor, ids: Tensor, scores: Tensor, start: int) -> None:
 
 
 def _first(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row; a stable sort leaves ties are broken by the lowest sample."""
+    """The k largest of each row; ties are broken by the lowest sample, by a stable sort."""
     values, order = values.sort(dim=1, descending=True, stable=True)
     return values[:, :k].contiguous(), ids.gather(1, order[:, :k])
 

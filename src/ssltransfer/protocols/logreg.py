@@ -1,8 +1,8 @@
 """L2-regularized logistic regression by L-BFGS on cached features (Kolesnikov et al. 2019; protocols 4.5).
 
 The objective is mean cross-entropy + lambda ||W||^2, W (C, M), without a penalty on the bias; lambda = 100 / (M C)
-[recalled: the supplement gives the penalty, not whether the loss is a mean or a sum; beside a sum of 1.2 million losses
-it would vanish, so it is a mean]. scikit-learn's C is 1 / (2 N lambda).
+[recalled: the supplement gives the penalty, not whether the loss is a mean or a sum; compared with a sum of 1.2 million
+losses it would be negligible, so it is a mean]. scikit-learn's C is 1 / (2 N lambda).
 
 The protocol uses scipy's defaults, but scipy's L-BFGS-B keeps no state between calls and cannot resume. This is torch's
 L-BFGS with the same memory (10), gradient tolerance (1e-5), change tolerance (2.2e-9) and number of updates, a
@@ -110,7 +110,7 @@ class Objective:
         classes: C.
         penalties: G values of lambda.
         standard: float32 (M,) and (M,), mean and standard deviation of the features, or None.
-        without: samples to leave out.
+        without: samples to exclude.
 
     Attributes:
         parameters: float64 (G, C, M + 1), the bias in the last column; initially zero.

@@ -110,7 +110,7 @@ class ProbeTask(Task):
         self.mix = None if l1_layer_mix is None else LayerMix(model.backbone)
         shape = model.backbone.shapes()[self.layer]
         if options.pool and len(shape) != 3:
-            raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; leave `pool` out.")
+            raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; remove `pool`.")
         self.shape = pooled_shape(shape, options.pool)
         dims, self.num_classes = math.prod(self.shape), num_classes
         with torch.random.fork_rng(devices=[]):
@@ -129,7 +129,7 @@ class ProbeTask(Task):
 
     @property
     def schedule(self) -> Schedule:
-        """The protocol's, with the weight decay of `vtab_l2`: half the gradient of ||W||^2 is W."""
+        """The protocol's schedule, with the weight decay of `vtab_l2`: half the gradient of ||W||^2 is W."""
         if not self.options.vtab_l2:
             return self.options.schedule
         penalty = 100 / (math.prod(self.shape) * self.num_classes)

@@ -59,7 +59,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     options, spec = context.options(Options), context.spec
     for index, name in ((context.train, spec.train), (context.test, spec.test)):
         if index.targets is None or index.targets.kind != "masks":
-            raise ArtifactError(f"{name}: has no class for each pixel; name a set of format voc or sbd with masks.")
+            raise ArtifactError(f"{name}: has no masks; name a dataset of format voc or sbd with masks.")
     check_same_classes(context)
     names = [BACKGROUND, *context.test.classes]
     frequencies, _ = (
@@ -111,7 +111,7 @@ def mask_of(index: Index, sample: int) -> Tensor:
     """uint8 (H, W), 0 background, 1.. the classes, 255 void.
 
     Raises:
-        ArtifactError: it cannot be read any more.
+        ArtifactError: it can no longer be read.
     """
     mask = read_target(index, sample)
     assert isinstance(mask, np.ndarray)
@@ -228,5 +228,5 @@ def _class_frequencies(index: Index, name: str, names: list[str]) -> np.ndarray:
     frequencies = class_shares(index, len(names))
     if (frequencies > 0).sum() < 2:
         only = names[int(frequencies.argmax())]
-        raise ArtifactError(f"{name}: its masks hold {only} alone; name a set of other images.")
+        raise ArtifactError(f"{name}: its masks contain only {only}; name another dataset.")
     return frequencies

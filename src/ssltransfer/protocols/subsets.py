@@ -71,6 +71,6 @@ def _listed(paths: Sequence[str], listing: NameFile) -> np.ndarray:
             fault = (
                 "names several images of the training set; give paths" if positions else "is not in the training set"
             )
-            raise ArtifactError(f"{listing.path}: {name} {fault}; give the list that belongs to this set.")
+            raise ArtifactError(f"{listing.path}: {name} {fault}; use a list of this dataset.")
         listed.add(positions[0])
     return np.array(sorted(listed), np.int64)

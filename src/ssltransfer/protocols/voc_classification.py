@@ -210,7 +210,9 @@ def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
 def _multi_labels(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
     for index, name in ((context.train, context.spec.train), (context.test, context.spec.test)):
         if index.multi_label is None:
-            raise ArtifactError(f"{name}: does not have VOC's labels (several per image); name a set of format voc.")
+            raise ArtifactError(
+                f"{name}: does not have VOC's labels (several per image); name a dataset of format voc."
+            )
     check_same_classes(context)
     assert context.train.multi_label is not None and context.test.multi_label is not None
     if not (context.test.multi_label > 0).any():

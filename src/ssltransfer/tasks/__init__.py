@@ -1,1 +1,1 @@
-"""What is trained: pretext tasks, distillation methods and supervised classification."""
+"""Trainable tasks: pretext tasks, distillation methods and supervised classification."""

@@ -1,4 +1,4 @@
-"""What all student methods share: their inputs, and a backbone that is trained on views of images."""
+"""The base of the student methods: their inputs, and a backbone that is trained on views of images."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class StudentTask(BackboneTask):
 
     @property
     def transform(self) -> Transform:
-        """CPU part: an image from which the device crops, or the random or center crop itself."""
+        """CPU part: an image that is cropped on the device, or the random or center crop."""
         backbone = self.spec.backbone
         if self.spec.method.augment == "random-resized-crop":
             return RandomResizedCrop(backbone.img_size)

@@ -1,4 +1,4 @@
-"""Supervised baseline, and the classifier that it shares with cluster classification."""
+"""Supervised baseline, and the classifier that cluster classification uses too."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Classifier(StudentTask):
         last = self.backbone.layers[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + 1)
-            # Caffe's and VGG's networks have dropout before their last layer; torchvision's others have not.
+            # Caffe's networks and VGGs have dropout before their last layer; torchvision's others do not.
             before = nn.Dropout(dropout) if spec.backbone.dropout_before_classifier else nn.Identity()
             last_layer = nn.Linear(self.backbone.shapes()[last][0], classes)
             initialize_last(last_layer)

@@ -34,8 +34,8 @@ class Checkpoint:
     Within `with checkpoint:`, SIGTERM, SIGINT and SIGUSR1 make the job save a checkpoint and end. Afterwards the former
     signal handlers are restored, and a signal that was not handled in time is raised again.
 
-    With several processes the first one writes. A signal takes effect when all processes know of it: the loop sets
-    `signal` in each.
+    With several processes the first one writes. A signal takes effect when all processes have been notified: the loop
+    sets `signal` in each.
 
     Args:
         file: path.
@@ -108,7 +108,7 @@ class Checkpoint:
         self._last = time.monotonic()
         if self.signal is not None:
             if self._world > 1:
-                dist.barrier()  # a process that ends would take the others along
+                dist.barrier()  # a process that ends would end the others too
             name = signal.Signals(self.signal).name
             logger.info(f"{name}: saved after step {step}; run the same command again to resume.")
             raise Interrupted(128 + self.signal)

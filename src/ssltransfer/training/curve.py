@@ -85,7 +85,7 @@ class Curve:
         return done // interval > before // interval or done == self.total
 
     def add_row(self, row: dict[str, float]) -> None:
-        """Append a row. The means of the next one start anew."""
+        """Append a row and reset the means."""
         self.rows.append(row)
         self.meter = MeanMeter()
 

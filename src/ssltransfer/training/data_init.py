@@ -1,6 +1,6 @@
 """Data-dependent initialization (Krähenbühl et al. 2016, philkr/magic_init; protocols 4.1).
 
-It rescales learned and new layers alike, so that one learning rate suits all of them. First every channel of every
+It rescales both learned and new layers, so that one learning rate suits all of them. First every channel of every
 layer gets mean 0 and variance 1 before its ReLU. Then the layers are balanced: the gradient of each becomes the same
 fraction of its weights.
 """
@@ -29,12 +29,12 @@ CONSTANT = 1e-6  # std, relative to the root mean square, below which a channel 
 
 
 def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed: int) -> None:
-    """Rescale a layers of the backbone by some images of a data set, in place. afterwards it is on the CPU.
+    """Rescale the layers of a backbone by images of a data set, in place. Afterwards the backbone is on the CPU.
 
     Args:
         model: its backbone has all layers that will be trained, new ones too.
-        index: images, of which `IMAGES` are drawn and prepared subset is features.
-        devices: all processes get the weights of the first.
+        index: images, of which `IMAGES` are drawn and prepared as for features.
+        devices: of this process; all processes get the weights of the first.
         seed: of the draw and of the gradients.
 
     Raises:
@@ -67,10 +67,10 @@ def rescale(backbone: Backbone, batches: Sequence[Tensor], *, seed: int = 0) -> 
     name = backbone.options.name
     if not backbone.options.is_feed_forward:
         raise LayerError(
-            f"{name}: a layer's scale is not its own, as in residual networks; leave `data_dependent_init` out."
+            f"{name}: its layers have no scale of their own, as in residual networks; remove `data_dependent_init`."
         )
     if any(isinstance(module, BATCH_NORMS) for module in backbone.modules()):
-        raise LayerError(f"{name} has batch norms, which undo every scale; fold them in first (`fuse_bn`).")
+        raise LayerError(f"{name} has batch norms, which undo every scale; fuse them first (`fuse_bn`).")
     backbone.eval()
     normalize_channels(backbone, batches)
     balance(backbone, batches, seed)
@@ -131,9 +131,7 @@ def balance(backbone: Backbone, batches: Sequence[Tensor], seed: int) -> None:
         ratios = gradient_ratios(backbone, batches, seed)
         for name, ratio in zip(backbone.layers, ratios.tolist(), strict=True):
             if not 0 < ratio < math.inf:
-                raise LayerError(
-                    f"{backbone.options.name}: no gradient reaches {name}; leave `data_dependent_init` out."
-                )
+                raise LayerError(f"{backbone.options.name}: no gradient reaches {name}; remove `data_dependent_init`.")
         apart = ratios.log() - ratios.log().mean()
         if float(apart.abs().max()) < CLOSE:
             return

@@ -1,4 +1,4 @@
-"""Data parallelism: each process takes a share of every batch, and all end with the same weights."""
+"""Data parallelism: each process computes a part of every batch, and all keep equal weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DataParallel:
 
     Args:
         task: on its device, with equal weights in all processes.
-        checkpoint: has the signal that this process received, and is given the signal that any process received.
+        checkpoint: its `received_signal` is exchanged with the other processes, and its `signal` is set.
     """
 
     def __init__(self, task: Task, checkpoint: Checkpoint):
@@ -63,7 +63,7 @@ class DataParallel:
 
 
 class _Differentiable(nn.Module):
-    """A task of which only the loss has a gradient: torch waits for the gradients of all outputs."""
+    """A task whose loss alone has a gradient, because torch waits for the gradients of all outputs."""
 
     def __init__(self, task: Task):
         super().__init__()

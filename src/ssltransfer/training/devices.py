@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssltransfer.config.schedule import Precision
 from ssltransfer.training.gpu_lock import DeviceError
 
-TIMEOUT = timedelta(minutes=30)  # for a process that works alone, such as while it writes a checkpoint
+TIMEOUT = timedelta(minutes=30)  # the other processes wait while one works alone, for example to write a checkpoint
 
 T = TypeVar("T")
 

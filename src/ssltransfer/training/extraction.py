@@ -56,7 +56,7 @@ class FeatureExtractor:
         backbone.require([spec.layer], manifest)
         shapes = backbone.shapes()
         if spec.pool and len(shapes[spec.layer]) != 3:
-            raise LayerError(f"{manifest}: {spec.layer} is a vector and cannot be pooled; leave `pool` out.")
+            raise LayerError(f"{manifest}: {spec.layer} is a vector and cannot be pooled; remove `pool`.")
         self._cuda = devices.device.type == "cuda"
         if self._cuda:
             backbone.to(memory_format=torch.channels_last)
@@ -120,7 +120,7 @@ class FeatureExtractor:
         if not math.isfinite(largest):
             raise ArtifactError(f"{where} that are not finite; the model is broken.")
         if largest > float(np.finfo(self.dtype).max):
-            raise ArtifactError(f"{where} up to {largest:.0f}, which float16 cannot hold; set precision: float32.")
+            raise ArtifactError(f"{where} up to {largest:.0f}, which exceed float16; set precision: float32.")
         return rows
 
 

@@ -40,8 +40,8 @@ def fit(
 
     Order of images, random numbers and learning rate are functions of the global step. So an interrupted training ends
     with the same bytes as an undisturbed one, on a CPU with the same number of threads and processes. Several processes
-    take equal shares of each batch and compute the weights that one process would compute, up to rounding. Batch norms
-    see only their share unless `sync_bn` is set, and dropout differs.
+    take equal parts of each batch and compute the weights that one process would compute, up to rounding. Batch norms
+    use only the part of their process unless `sync_bn` is set, and dropout differs.
 
     Args:
         task: network, head and loss; moved to the device and trained in place.
@@ -117,7 +117,7 @@ def train_loader(
     *,
     workers: int | None = None,
 ) -> Iterator[Batch]:
-    """This process's share of the batch of each step.
+    """This process's part of the batch of each step.
 
     Args:
         steps: of this task alone.
@@ -181,8 +181,8 @@ def check_data(index: Index, schedule: Schedule, world: int) -> None:
     if world > 1 and (not divides or share % 2):
         passes = f" in micro-batches of {micro}" if micro else ""
         raise TrainingError(
-            f"A batch of {schedule.batch_size} images{passes} cannot be shared by {world} devices, each with the same "
-            "even number; change the number of devices (--devices), batch_size or micro_batch_size."
+            f"A batch of {schedule.batch_size} images{passes} cannot be divided among {world} devices, each "
+            "with the same even number; change the number of devices (--devices), batch_size or micro_batch_size."
         )
 
 
@@ -195,8 +195,8 @@ def check_ranks_agree(folder: Path, start: int, devices: Devices) -> None:
     starts = devices.all_gather(start)
     if len(set(starts)) > 1:
         raise TrainingError(
-            f"{folder}: the processes see checkpoints of different steps ({', '.join(map(str, starts))}); this folder "
-            "must be on a file system that all of them share; run the same command again."
+            f"{folder}: the processes read checkpoints of different steps ({', '.join(map(str, starts))}); this folder "
+            "must be on a shared file system; run the same command again."
         )
 
 
@@ -206,7 +206,7 @@ def resume_text(start: int) -> str:
 
 
 def not_finite(trainer: Trainer, batch: Batch | None, step: int, n: int, folder: Path, name: str = "") -> TrainingError:
-    """The error for a loss that is not finite. Saves the batch beside the checkpoint.
+    """The error for a loss that is not finite. Saves the batch next to the checkpoint.
 
     Args:
         batch: of this process, if it took part in the step.

@@ -15,7 +15,7 @@ from ssltransfer.errors import UserError
 from ssltransfer.logs import logger
 
 POLL_SECONDS = 0.5
-_held: list[FileLock] = []  # keeps the locks; the kernel releases them however the process ends
+_held: list[FileLock] = []  # keeps the locks until the process ends, when the kernel releases them
 
 
 class DeviceError(UserError):
@@ -34,7 +34,7 @@ def set_visible_gpus(count: int) -> None:
         return
     import torch
 
-    available = torch.cuda.device_count()  # asks the driver's management library, which initializes nothing
+    available = torch.cuda.device_count()  # queries the driver's management library, which does not initialize CUDA
     if available:
         folder = Path(tempfile.gettempdir()) / f"ssltransfer-{os.getuid()}"
         ids = acquire_gpus([str(number) for number in range(available)], count, folder)

@@ -23,7 +23,7 @@ SHUTDOWN_SECONDS = "120"  # for the last checkpoint of a large network; torch's 
 
 
 def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) -> int:
-    """Make this process one of those that do the job.
+    """Make this process one of the processes of the job.
 
     If torchrun or srun has started several processes, this one joins them. Otherwise GPUs are locked, and for more than
     one device the command is started once per device. In that case this call does not return: the program exits with
@@ -32,7 +32,7 @@ def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) 
     Args:
         words: command line, without the program.
         devices: number of devices; 0 counts as 1.
-        distributed: whether several devices can do the job. If not, one process on one device does it.
+        distributed: whether the job supports several devices. If not, it runs in one process on one device.
         gpu: whether the job uses a GPU if there is one.
 
     Returns:
@@ -116,7 +116,7 @@ def _torchrun(words: Sequence[str], count: int) -> int:
 
 
 def report_error(text: str, *, expected: bool) -> bool:
-    """Leave an error message to the launcher.
+    """Pass an error message to the launcher.
 
     Args:
         text: one sentence, or a traceback.

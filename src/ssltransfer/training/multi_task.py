@@ -71,7 +71,7 @@ def fit_multi_task(
 ) -> TrainResult:
     """Train tasks with common modules. Resumes from the checkpoint in `folder`, if there is one.
 
-    What `fit` states about restarts and several processes holds here. Each task has its own optimizer, over its head
+    Restarts and several processes work as in `fit`. Each task has its own optimizer, over its head
     and the common modules. Batch norms in common modules, with their statistics, belong to all tasks.
 
     Args:

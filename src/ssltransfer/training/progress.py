@@ -20,7 +20,7 @@ class Progress:
     """Steps, throughput, fraction of time spent waiting for data, and remaining time.
 
     Args:
-        what: what is done, such as "train".
+        what: name of the job, such as "train".
         start: steps that an interrupted run has completed.
         total: steps altogether.
         batch: images per step.

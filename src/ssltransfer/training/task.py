@@ -29,7 +29,7 @@ class Task(nn.Module, ABC):
     Tensors that must survive a restart (queues, moving averages, counters) are parameters or buffers. In evaluation
     mode the loss is the validation loss.
 
-    With several processes each sees its share of a batch. `fit` averages gradients and batch norm statistics. A task
+    With several processes each gets a part of every batch. `fit` averages gradients and batch norm statistics. A task
     keeps its other buffers equal in all processes (a queue gathers the features of all).
 
     Attributes:

@@ -29,7 +29,7 @@ class TaskParallel:
     Args:
         tasks: with equal weights in all processes.
         devices: of this process.
-        checkpoint: has the signal that this process received, and is given the signal that any process received.
+        checkpoint: its `received_signal` is exchanged with the other processes, and its `signal` is set.
         group_per_task: each task has its own group of processes, instead of all processes.
 
     Attributes:
@@ -66,7 +66,7 @@ class TaskParallel:
         has_gradient = torch.tensor([float(gradient is not None) for gradient in given], device=self._devices.device)
         dist.all_reduce(has_gradient)
         means: list[Tensor | None] = [None] * len(parameters)
-        # What is sent is a sum over all processes, to which the other groups add zeros. That costs as much as a sum
+        # The exchange is a sum over all processes, to which the other groups add zeros. That costs as much as a sum
         # within the group that is then broadcast.
         for positions in _buckets(parameters, [i for i, count in enumerate(has_gradient.tolist()) if count]):
             flat = torch.cat([_flat(given[i], parameters[i]) for i in positions])

@@ -25,8 +25,8 @@ class Trainer:
         schedule: optimizer, precision, accumulation.
         seed: of augmentation.
         devices: of this process.
-        checkpoint: given where several processes share each batch: their gradients and metrics are averaged, and the
-            checkpoint learns of signals that any of them received.
+        checkpoint: set if several processes share each batch: their gradients and metrics are averaged, and its
+            `signal` is set when any of them received one.
     """
 
     def __init__(

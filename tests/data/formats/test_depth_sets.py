@@ -34,7 +34,7 @@ def nyu(root: Path, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_nyus_frames_survive(tmp_path: Path, split: str) -> None:
+def test_nyu_frames_are_preserved(tmp_path: Path, split: str) -> None:
     images, depths = nyu(tmp_path)
     make_index(NyuDepthV2(root=str(tmp_path), split=split), output=tmp_path / "i.parquet", threads=1)
     index = read_index(tmp_path / "i.parquet")
@@ -45,7 +45,7 @@ def test_nyus_frames_survive(tmp_path: Path, split: str) -> None:
         assert isinstance(depth, np.ndarray) and np.array_equal(depth, depths[number - 1])
 
 
-def test_once_unpacked_the_archive_may_go_and_a_killed_export_begins_again(tmp_path: Path) -> None:
+def test_nyu_export_needs_no_archive_and_restarts_when_killed(tmp_path: Path) -> None:
     nyu(tmp_path)
     leftover = tmp_path / "nyu-depth-v2-png" / ".train.partial" / "rgb" / "99999.png"
     leftover.parent.mkdir(parents=True)
@@ -60,11 +60,11 @@ def test_once_unpacked_the_archive_may_go_and_a_killed_export_begins_again(tmp_p
         find(NyuDepthV2(root=str(tmp_path), split="test"))
 
 
-def test_damaged_files_are_named_and_nothing_half_stays(tmp_path: Path) -> None:
+def test_nyu_reports_damaged_files_without_partial_output(tmp_path: Path) -> None:
     spec = NyuDepthV2(root=str(tmp_path), split="train")
     with pytest.raises(LayoutError, match="missing; `root` must hold"):
         find(spec)
-    with pytest.raises(LayoutError, match="there is no such folder"):
+    with pytest.raises(LayoutError, match="no such folder"):
         find(NyuDepthV2(root=str(tmp_path / "nowhere"), split="train"))
     nyu(tmp_path)
     whole = (tmp_path / "nyu_depth_v2_labeled.mat").read_bytes()
@@ -77,7 +77,7 @@ def test_damaged_files_are_named_and_nothing_half_stays(tmp_path: Path) -> None:
         find(spec)
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
         file["images"], file["depths"] = np.zeros((3, 3, 32, 24), np.uint8), np.ones((3, 32, 24), np.float32)
-    with pytest.raises(LayoutError, match=r"splits.mat: names frame 4, nyu_depth_v2_labeled.mat has 3"):
+    with pytest.raises(LayoutError, match=r"splits.mat: lists frame 4 of 3"):
         find(spec)
     savemat(tmp_path / "splits.mat", {"other": [1]})
     with pytest.raises(LayoutError, match=r"splits.mat: has no trainNdxs"):
@@ -85,7 +85,7 @@ def test_damaged_files_are_named_and_nothing_half_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "nyu-depth-v2-png" / "train").exists()
 
 
-def test_fastdepths_frames_survive(tmp_path: Path) -> None:
+def test_fastdepth_frames_are_preserved(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     frames = {}
     for name in ("a_room/00002", "a_room/00001", "b.room/1"):
@@ -101,11 +101,11 @@ def test_fastdepths_frames_survive(tmp_path: Path) -> None:
         assert np.array_equal(read(index.path(sample)).numpy(), frames[name][0])
         depth = read_target(index, sample)
         assert isinstance(depth, np.ndarray) and np.array_equal(depth, frames[name][1])
-    with pytest.raises(LayoutError, match=r"val: holds no .h5 files"):
+    with pytest.raises(LayoutError, match=r"val: contains no .h5 files"):
         find(FastDepth(root=str(tmp_path), split="val"))
 
 
-def test_a_list_of_pairs_is_the_set_that_it_names(tmp_path: Path) -> None:
+def test_rgbd_list_gives_listed_pairs(tmp_path: Path) -> None:
     generate("rgbd", tmp_path / "rgbd-48px-seed0-n3", split="train", num_images=3, size=48)
     listed = find(Rgbd(root=str(tmp_path / "rgbd-48px-seed0-n3"), split="train"))
     world = find(Synthetic(root=str(tmp_path), subset="rgbd", split="train", num_images=3, size=48, targets="depth"))
@@ -114,7 +114,7 @@ def test_a_list_of_pairs_is_the_set_that_it_names(tmp_path: Path) -> None:
     assert [listed.root / path for path in listed.targets] == [world.root / path for path in world.targets]
 
 
-def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
+def test_index_skips_invalid_depth_maps(tmp_path: Path) -> None:
     fine = np.full((16, 20), 2500, np.uint16)
     fine[0, :3] = 0, 65535, 65534
     Image.fromarray(fine).save(tmp_path / "fine.png")
@@ -140,22 +140,22 @@ def test_depth_that_cannot_be_meant_is_left_out(tmp_path: Path) -> None:
     assert {path: reason.split(" (")[0] for path, reason in index.skipped.items() if path != "gone.jpg"} == {
         "1.jpg": "depth map has no value anywhere",
         "2.jpg": "depth map has no value anywhere",
-        **dict.fromkeys(["3.jpg", "4.jpg", "5.jpg"], "depth map holds values that are not distances"),
+        **dict.fromkeys(["3.jpg", "4.jpg", "5.jpg"], "depth map contains values that are not distances"),
         "6.jpg": "depth map of 20 x 8 pixels, the image has 20 x 16",
         "7.jpg": "gone.png is missing",
     }
     assert "gone.jpg" in index.skipped
 
 
-def test_lists_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"train.txt: missing; there are: no lists"):
+def test_rgbd_list_refuses_invalid_lists(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"train.txt: missing; available: no lists"):
         find(Rgbd(root=str(tmp_path), split="train"))
     (tmp_path / "train.txt").write_text("1305031102.17 rgb/1.png 1305031102.16 depth/1.png\n")
     with pytest.raises(LayoutError, match=r"train.txt: line 1 is not an image and a depth map"):
         find(Rgbd(root=str(tmp_path), split="train"))
 
 
-def test_published_sizes() -> None:
+def test_depth_sets_have_published_sizes() -> None:
     assert (
         NyuDepthV2(root="x", split="train").estimated_num_images == 795
         and NyuDepthV2(root="x", split="test").estimated_num_images == 654
@@ -169,7 +169,7 @@ def test_published_sizes() -> None:
 
 
 @pytest.mark.real
-def test_real_frames_in_every_layout(real_data: Path, kitchen: Path, tmp_path: Path) -> None:
+def test_depth_sets_read_real_frames(real_data: Path, kitchen: Path, tmp_path: Path) -> None:
     layout = real_data / "rgbd" / "nyu_layout"
     for split, n in (("train", 44), ("test", 12)):
         make_index(Rgbd(root=str(kitchen), split=split), output=tmp_path / f"{split}.parquet", threads=1)

@@ -61,7 +61,7 @@ def cars(root: Path, *, single: bool) -> Path:
     ("split", "expected"),
     [("train", [0, 3]), ("test", [1, 2]), ("zero-shot-train", [0, 1, 2]), ("zero-shot-test", [3])],
 )
-def test_birds(tmp_path: Path, split: str, expected: list[int]) -> None:
+def test_cub_splits_and_labels(tmp_path: Path, split: str, expected: list[int]) -> None:
     found = find(Cub200(root=str(cub(tmp_path)), split=split))
     assert found.paths == [f"images/{BIRDS[place][0]}" for place in expected]
     assert found.labels == [BIRDS[place][1] - 1 for place in expected]
@@ -70,7 +70,7 @@ def test_birds(tmp_path: Path, split: str, expected: list[int]) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_cars_as_torchvision_reads_them(tmp_path: Path, split: str) -> None:
+def test_cars_match_torchvision(tmp_path: Path, split: str) -> None:
     root = tmp_path / "stanford_cars"
     root.mkdir()
     cars(root, single=False)
@@ -82,18 +82,18 @@ def test_cars_as_torchvision_reads_them(tmp_path: Path, split: str) -> None:
 
 
 @pytest.mark.parametrize("single", [False, True])
-def test_halves_of_the_cars(tmp_path: Path, single: bool) -> None:
+def test_cars_zero_shot_halves(tmp_path: Path, single: bool) -> None:
     root = cars(tmp_path, single=single)
     first, second = (find(Cars196(root=str(root), split=f"zero-shot-{half}")) for half in ("train", "test"))
     assert first.labels == [1, 0, 0] and second.labels == [3, 2]
     assert second.paths[0] == ("car_ims/test-00001.jpg" if single else "cars_test/00001.jpg")
 
 
-def test_missing_and_damaged_lists_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"images\.txt: missing; `root` must be the folder CUB_200_2011"):
+def test_fine_grained_reports_missing_and_damaged_lists(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"images\.txt: missing; `root` must be the folder CUB_200_2011, with"):
         find(Cub200(root=str(tmp_path), split="train"))
     (cub(tmp_path) / "image_class_labels.txt").write_text("1 1\n2 1\n3 2\n")
-    with pytest.raises(LayoutError, match="the lists do not fit together at '4'"):
+    with pytest.raises(LayoutError, match="the lists do not match at '4'"):
         find(Cub200(root=str(tmp_path), split="train"))
     with pytest.raises(LayoutError, match=r"cars_train_annos\.mat: missing"):
         find(Cars196(root=str(tmp_path), split="train"))

@@ -17,7 +17,7 @@ def image(path: Path, value: int = 0) -> None:
     Image.fromarray(np.full((12, 12, 3), value, np.uint8)).save(path, format="PNG")
 
 
-def test_class_ids_and_files_are_torchvisions(tmp_path: Path) -> None:
+def test_class_folders_match_torchvision(tmp_path: Path) -> None:
     for name in ("zebra/1.jpg", "Ant/b.jpg", "Ant/deep/er/a.png", "bee/c.JPEG", "bee/a b.jpg", "ant/x.jpg"):
         image(tmp_path / "train" / name)
     reference = Reference(tmp_path / "train")
@@ -29,14 +29,14 @@ def test_class_ids_and_files_are_torchvisions(tmp_path: Path) -> None:
     assert found.paths == sorted(found.paths)
 
 
-def test_every_file_is_found_or_left_out_with_a_reason(tmp_path: Path) -> None:
+def test_folders_list_or_skip_every_file(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "a/2.PNG", "top.jpg", "b/.hidden.jpg", "b/3.gif", ".git/4.jpg", "b/notes.txt", "b/none"):
         image(tmp_path / name)
     found = find(Folder(root=str(tmp_path), labels="folder"))
     assert found.paths == ["a/1.jpg", "a/2.PNG", "b/3.gif"]
     assert found.labels == [0, 0, 1]
     assert found.skipped == {
-        "top.jpg": "beside the class folders",
+        "top.jpg": "outside the class folders",
         "b/.hidden.jpg": "hidden file",
         ".git/": "hidden folder",
         "b/notes.txt": "not an image's file name",
@@ -45,7 +45,7 @@ def test_every_file_is_found_or_left_out_with_a_reason(tmp_path: Path) -> None:
     assert find(Folder(root=str(tmp_path))).paths == [*found.paths, "top.jpg"]
 
 
-def test_names_of_every_kind(tmp_path: Path) -> None:
+def test_folders_support_unusual_names(tmp_path: Path) -> None:
     names = [
         "a b/c d.jpg",
         'it\'s/"so".jpg',
@@ -60,7 +60,7 @@ def test_names_of_every_kind(tmp_path: Path) -> None:
     assert find(Folder(root=str(tmp_path))).paths == sorted(names)
 
 
-def test_a_name_that_is_no_text_is_left_out(tmp_path: Path) -> None:
+def test_folders_skip_names_of_invalid_utf8(tmp_path: Path) -> None:
     image(tmp_path / "good.jpg")
     try:
         (Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xffd.jpg"))).write_bytes(b"x")
@@ -71,7 +71,7 @@ def test_a_name_that_is_no_text_is_left_out(tmp_path: Path) -> None:
     assert found.skipped == {"b\\xffd.jpg": "the file name is not valid UTF-8; rename it"}
 
 
-def test_links_are_followed_but_never_in_a_circle(tmp_path: Path) -> None:
+def test_folders_follow_links_but_not_cycles(tmp_path: Path) -> None:
     image(tmp_path / "elsewhere" / "1.jpg")
     image(tmp_path / "root" / "a" / "2.jpg")
     (tmp_path / "root" / "b").symlink_to(tmp_path / "elsewhere")
@@ -81,33 +81,33 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path: Path) -> None:
     assert found.skipped == {"a/up/": "a link back to a folder above it"}
 
 
-def test_home_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_expands_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     image(tmp_path / "images" / "1.jpg")
     assert find(Folder(root="~/images")).root == tmp_path / "images"
 
 
-def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="there is no such folder; check root and split"):
+def test_folders_report_layout_errors(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="no such folder; check root and split"):
         find(Folder(root=str(tmp_path / "none")))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LayoutError, match="no images here"):
+    with pytest.raises(LayoutError, match="no images found"):
         find(Folder(root=str(tmp_path / "empty")))
     image(tmp_path / "flat" / "1.jpg")
-    with pytest.raises(LayoutError, match="no class folders here; give labels: none"):
+    with pytest.raises(LayoutError, match="no class folders found; set labels: none"):
         find(Folder(root=str(tmp_path / "flat"), labels="folder"))
     image(tmp_path / "sets" / "train" / "a" / "1.jpg")
     (tmp_path / "sets" / "train" / "b").mkdir()
-    with pytest.raises(LayoutError, match="class folder 'b' holds no images; fill or remove it"):
+    with pytest.raises(LayoutError, match="class folder 'b' has no images; fill or remove it"):
         find(ImageFolder(root=str(tmp_path / "sets"), split="train"))
-    with pytest.raises(LayoutError, match="there is no split 'test'; there are: train"):
+    with pytest.raises(LayoutError, match="no split 'test'; available: train"):
         find(ImageFolder(root=str(tmp_path / "sets"), split="test"))
     with pytest.raises(LayoutError, match="its folders train are splits rather than classes; set split: train"):
         find(ImageFolder(root=str(tmp_path / "sets")))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")
-def test_a_folder_that_cannot_be_opened_is_no_empty_folder(tmp_path: Path) -> None:
+def test_folders_report_unreadable_folder(tmp_path: Path) -> None:
     image(tmp_path / "a" / "1.jpg")
     image(tmp_path / "b" / "2.jpg")
     (tmp_path / "b").chmod(0)
@@ -115,9 +115,9 @@ def test_a_folder_that_cannot_be_opened_is_no_empty_folder(tmp_path: Path) -> No
         find(Folder(root=str(tmp_path)))
 
 
-def test_what_is_expected_changes_no_result() -> None:
-    plain, chance_level = Folder(root="x"), Folder(root="x", num_images_hint=12_000)
-    assert chance_level.canonical() == plain.canonical()
-    assert (plain.estimated_num_images, chance_level.estimated_num_images) == (None, 12_000)
+def test_num_images_hint_is_not_in_canonical_spec() -> None:
+    plain, hinted = Folder(root="x"), Folder(root="x", num_images_hint=12_000)
+    assert hinted.canonical() == plain.canonical()
+    assert (plain.estimated_num_images, hinted.estimated_num_images) == (None, 12_000)
     assert Folder(root="x", num_images_hint=12_000, limit=500).estimated_num_images == 500
     assert Folder(root="x", num_images_hint=300, limit=500).estimated_num_images == 300

@@ -42,7 +42,7 @@ def flat(root: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".", "data", "ILSVRC2012_devkit_t12/data", "archive"])
-def test_flat_val_has_torchvisions_labels(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flat_val_labels_match_torchvision(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root, spare = tmp_path / "root", tmp_path / "spare"
     root.mkdir()
     flat(root)
@@ -63,7 +63,7 @@ def test_flat_val_has_torchvisions_labels(tmp_path: Path, place: str, monkeypatc
     assert found.paths == [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 7)]
 
 
-def test_a_missing_image_does_not_shift_the_others(tmp_path: Path) -> None:
+def test_flat_val_missing_image_keeps_other_labels(tmp_path: Path) -> None:
     flat(tmp_path)
     devkit(tmp_path)
     whole = find(ImageNet(root=str(tmp_path), split="val"))
@@ -73,7 +73,7 @@ def test_a_missing_image_does_not_shift_the_others(tmp_path: Path) -> None:
     assert part.labels == [whole.labels[place] for place in (0, 2, 3, 4, 5)]
 
 
-def test_a_part_of_the_set_keeps_one_numbering(tmp_path: Path) -> None:
+def test_imagenet_part_has_consistent_class_ids(tmp_path: Path) -> None:
     for wnid in ("n02", "n03"):
         image(tmp_path / "train" / wnid / "1.JPEG")
     flat(tmp_path)
@@ -84,7 +84,7 @@ def test_a_part_of_the_set_keeps_one_numbering(tmp_path: Path) -> None:
     assert list(val.skipped.values()) == ["its class n01 is not in train"] * 2
 
 
-def test_val_in_folders_is_numbered_by_train(tmp_path: Path) -> None:
+def test_val_folders_are_numbered_by_train(tmp_path: Path) -> None:
     for name in ("train/n01/1.JPEG", "train/n02/1.JPEG", "train/n03/1.JPEG", "val/n03/1.JPEG"):
         image(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / name)
     val = find(ImageNet(root=str(tmp_path), split="val"))
@@ -94,16 +94,16 @@ def test_val_in_folders_is_numbered_by_train(tmp_path: Path) -> None:
         find(ImageNet(root=str(tmp_path), split="val"))
 
 
-def test_sizes_are_remarked_upon_and_never_refused(tmp_path: Path) -> None:
+def test_imagenet_unexpected_size_gives_note(tmp_path: Path) -> None:
     image(tmp_path / "train" / "n01" / "1.JPEG")
     found = find(ImageNet(root=str(tmp_path), split="train"))
-    assert found.notes == [f"{found.root}: 1 images are listed, the published number is 1281167."]
+    assert found.notes == [f"{found.root}: found 1 images; the published number is 1281167."]
     assert ImageNet(root="x", split="val").estimated_num_images == 50_000
     assert ImageNet(root="x", split="val", limit=100).estimated_num_images == 100
 
 
-def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="root must hold train/WNID or val"):
+def test_imagenet_reports_layout_errors(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="root must contain train/WNID or val"):
         find(ImageNet(root=str(tmp_path), split="val"))
     flat(tmp_path)
     with pytest.raises(LayoutError, match=r"put ILSVRC2012_devkit_t12.tar.gz here"):
@@ -114,7 +114,7 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(ImageNet(root=str(tmp_path), split="val"))
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("other"), io.BytesIO())
-    with pytest.raises(LayoutError, match=r"meta.mat is not in it"):
+    with pytest.raises(LayoutError, match=r"does not contain .*meta.mat"):
         find(ImageNet(root=str(tmp_path), split="val"))
     devkit(tmp_path)
     (tmp_path / "meta.mat").write_bytes(b"\0" * 200)
@@ -122,5 +122,5 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(ImageNet(root=str(tmp_path), split="val"))
     devkit(tmp_path)
     image(tmp_path / "val" / "ILSVRC2012_val_00000007.JPEG")
-    with pytest.raises(LayoutError, match=r"no line of .* is this image's; it has 6 lines"):
+    with pytest.raises(LayoutError, match=r"has no line for this image; it has 6 lines"):
         find(ImageNet(root=str(tmp_path), split="val"))

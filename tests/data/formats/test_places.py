@@ -25,7 +25,7 @@ def lay_out(root: Path, folders: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(("split", "theirs"), [("train", "train-standard"), ("val", "val")])
-def test_places365_as_torchvision_reads_it(
+def test_places365_matches_torchvision(
     tmp_path: Path, split: str, theirs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lay_out(tmp_path, ("data_256_standard", "val_256"))
@@ -42,14 +42,14 @@ def test_places365_as_torchvision_reads_it(
     assert [f"/{name}" for name in found.classes] == reference.classes
 
 
-def test_places365_as_its_archive_unpacks(tmp_path: Path) -> None:
+def test_places365_reads_unpacked_archive(tmp_path: Path) -> None:
     lay_out(tmp_path, ("data_256",))
     assert find(Places365(root=str(tmp_path), split="train", download=False)).root == tmp_path / "data_256"
-    with pytest.raises(LayoutError, match="places365 is not here, or damaged; set download: true"):
+    with pytest.raises(LayoutError, match="places365 is missing or damaged; set download: true"):
         find(Places365(root=str(tmp_path), split="val", download=False))
 
 
-def test_half_unpacked_images_are_not_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places365_repeats_interrupted_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while unpacking: torchvision by itself would go on with what lies there."""
     kind = torchvision.datasets.Places365
     names: list[str] = []
@@ -82,7 +82,7 @@ def test_half_unpacked_images_are_not_taken_for_whole(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("folder", ["images256", "data/vision/torralba/deeplearning/images256"])
 @pytest.mark.parametrize("lists", [".", "trainvalsplit_places205"])
-def test_places205(tmp_path: Path, folder: str, lists: str) -> None:
+def test_places205_lists(tmp_path: Path, folder: str, lists: str) -> None:
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / lists).mkdir(exist_ok=True)
     listing = tmp_path / lists / "val_places205.csv"
@@ -95,11 +95,11 @@ def test_places205(tmp_path: Path, folder: str, lists: str) -> None:
     assert "published number is 20500" in found.notes[0]
 
 
-def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"train_places205.csv is not here; unpack the lists and images"):
+def test_places_report_layout_errors(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"train_places205.csv is missing; unpack the lists and images"):
         find(Places205(root=str(tmp_path), split="train"))
     (tmp_path / "train_places205.csv").write_text("a/abbey/1.jpg\n")
-    with pytest.raises(LayoutError, match="images256 is not here"):
+    with pytest.raises(LayoutError, match="images256 is missing"):
         find(Places205(root=str(tmp_path), split="train"))
     (tmp_path / "images256").mkdir()
     with pytest.raises(LayoutError, match="line 1 is not a path and a number"):

@@ -37,7 +37,7 @@ def release(root: Path, ids: dict[str, int]) -> Path:
 
 
 @pytest.mark.parametrize("spelling", [".", "benchmark_RELEASE", "benchmark_RELEASE/dataset"])
-def test_images_masks_and_classes(tmp_path: Path, spelling: str) -> None:
+def test_sbd_lists_images_masks_and_classes(tmp_path: Path, spelling: str) -> None:
     home = release(tmp_path, {"2008_000002": 7, "2008_000007": 12})
     found = find(Sbd(root=str(tmp_path / spelling), split="train"))
     assert found.root.resolve() == home.resolve()
@@ -46,7 +46,7 @@ def test_images_masks_and_classes(tmp_path: Path, spelling: str) -> None:
     assert find(Sbd(root=str(tmp_path / spelling), split="train", targets=None)).targets is None
 
 
-def test_masks_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_sbd_masks_round_trip(tmp_path: Path) -> None:
     release(tmp_path, {"a": 7, "b": 12})
     make_index(Sbd(root=str(tmp_path), split="train"), output=tmp_path / "sbd.parquet", threads=1)
     index = read_index(tmp_path / "sbd.parquet")
@@ -57,7 +57,7 @@ def test_masks_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert np.array_equal(found, mask_of(number))
 
 
-def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path: Path) -> None:
+def test_sbd_invalid_masks_are_skipped_with_reason(tmp_path: Path) -> None:
     home = release(tmp_path, dict.fromkeys(["good", "also", "cut", "size", "field", "value", "gone"], 3))
     (home / "cls" / "cut.mat").write_bytes((home / "cls" / "cut.mat").read_bytes()[:90])
     savemat(home / "cls" / "size.mat", {"GTcls": {"Segmentation": np.zeros((16, 12), np.uint8)}})
@@ -75,12 +75,12 @@ def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path: Path) -> None:
     assert reasons["cut"] == "mask is damaged (not a readable MATLAB file)"
     assert reasons["size"] == "mask of 12 x 16 pixels, the image has 16 x 12"
     assert reasons["field"] == "mask has no GTcls.Segmentation, where SBD keeps the class of each pixel"
-    assert reasons["value"] == "mask holds the value 21, there are 20 classes and 255 for void"
+    assert reasons["value"] == "mask contains the value 21; expected 0 to 20, or 255 for void"
     assert reasons["gone"] == "gone.mat is missing"
     assert set(reasons) == {"cut", "size", "field", "value", "gone", "neither"}
 
 
-def test_a_part_of_the_images_keeps_its_own_masks(tmp_path: Path) -> None:
+def test_sbd_limit_keeps_masks_of_images(tmp_path: Path) -> None:
     numbers = {f"{number:02}": number for number in range(1, 15)}
     release(tmp_path, numbers)
     make_index(Sbd(root=str(tmp_path), split="train", limit=5), output=tmp_path / "s.parquet", threads=1)
@@ -92,15 +92,15 @@ def test_a_part_of_the_images_keeps_its_own_masks(tmp_path: Path) -> None:
         assert np.array_equal(found, mask_of(numbers[Path(path).stem]))
 
 
-def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="no img/ and cls/ here or in dataset/"):
+def test_sbd_reports_layout_errors(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="no img/ and cls/ in it or in dataset/"):
         find(Sbd(root=str(tmp_path), split="train"))
     release(tmp_path, {"a": 1})
-    with pytest.raises(LayoutError, match=r"val\.txt: missing; there are: train\."):
+    with pytest.raises(LayoutError, match=r"val\.txt: missing; available: train\."):
         find(Sbd(root=str(tmp_path), split="val"))
 
 
-def test_voc_without_sbds_images(tmp_path: Path) -> None:
+def test_voc_excludes_sbd_images(tmp_path: Path) -> None:
     sbd = release(tmp_path / "sbd", {"2008_1": 1, "2008_3": 2, "2009_7": 3})
     home = tmp_path / "VOC2012"
     for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):

@@ -19,7 +19,7 @@ from ssltransfer.data.formats import LayoutError, find
         ("retrieval", "single"),
     ],
 )
-def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, label_type: str) -> None:
+def test_synthetic_subsets_have_declared_content(tmp_path: Path, kind: str, label_type: str) -> None:
     n = 48 if kind == "retrieval" else 2 if kind == "clips" else 14
     splits = ("trainval", "test") if kind == "voc" else ("train", "test")
     paths: list[set[Path]] = []
@@ -38,6 +38,6 @@ def test_every_set_holds_what_it_promises(tmp_path: Path, kind: str, label_type:
     assert not paths[0] & paths[1]
 
 
-def test_a_wrong_split_is_one_sentence(tmp_path: Path) -> None:
+def test_synthetic_reports_wrong_split(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="has no split 'mine'; choose one of"):
         find(Synthetic(root=str(tmp_path), subset="voc", split="mine", num_images=2, size=32))

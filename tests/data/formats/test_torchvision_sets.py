@@ -45,7 +45,7 @@ def cifar(root: Path, kind: Any, monkeypatch: pytest.MonkeyPatch, n: int = 12) -
 @pytest.mark.parametrize(
     ("kind", "spec"), [(torchvision.datasets.CIFAR10, Cifar10), (torchvision.datasets.CIFAR100, Cifar100)]
 )
-def test_cifar_pixels_and_labels_survive(
+def test_cifar_pixels_and_labels_are_preserved(
     tmp_path: Path, kind: Any, spec: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = cifar(tmp_path, kind, monkeypatch)
@@ -60,7 +60,7 @@ def test_cifar_pixels_and_labels_survive(
     assert len(find(spec(root=str(tmp_path), split="train", download=False)).paths) == 12 * batches
 
 
-def test_once_written_the_archive_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_needs_no_archive_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cifar(tmp_path, torchvision.datasets.CIFAR10, monkeypatch)
     spec = Cifar10(root=str(tmp_path), split="test", download=False)
     before = find(spec)
@@ -69,7 +69,7 @@ def test_once_written_the_archive_may_go(tmp_path: Path, monkeypatch: pytest.Mon
     assert find(spec) == before
 
 
-def test_a_killed_export_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_restarts_when_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cifar(tmp_path, torchvision.datasets.CIFAR10, monkeypatch)
     leftover = tmp_path / "cifar10-png" / ".test.partial" / "ape" / "99999.png"
     leftover.parent.mkdir(parents=True)
@@ -79,7 +79,7 @@ def test_a_killed_export_is_begun_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert not leftover.parent.parent.exists()
 
 
-def test_stl10_with_its_unlabeled_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stl10_includes_unlabeled_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = torchvision.datasets.STL10
     folder = tmp_path / kind.base_folder
     folder.mkdir()
@@ -131,17 +131,17 @@ def test_flowers_are_used_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ],
     ids=lambda spec: spec.format,
 )
-def test_missing_and_not_to_be_fetched(tmp_path: Path, spec: Cifar10) -> None:
+def test_missing_set_without_download_is_reported(tmp_path: Path, spec: Cifar10) -> None:
     with pytest.raises(LayoutError) as refusal:
         find(spec.model_copy(update={"root": str(tmp_path)}))
-    assert f"{spec.format} is not here, or damaged; set download: true" in str(refusal.value)
+    assert f"{spec.format} is missing or damaged; set download: true" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
     "spec", [Cifar10(split="train"), Flowers102(split="val"), Places365(split="val")], ids=lambda spec: spec.format
 )
-def test_no_network(tmp_path: Path, spec: Cifar10, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_reports_missing_network(tmp_path: Path, spec: Cifar10, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise URLError("no route to host")
 
@@ -150,14 +150,14 @@ def test_no_network(tmp_path: Path, spec: Cifar10, monkeypatch: pytest.MonkeyPat
         find(spec.model_copy(update={"root": str(tmp_path)}))
 
 
-def test_a_damaged_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_reports_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, max_hops: url)
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", lambda url, path: Path(path).write_bytes(b"half"))
     with pytest.raises(LayoutError, match=r"was downloaded but is damaged \(File not found or corrupted"):
         find(Cifar10(root=str(tmp_path), split="train"))
 
 
-def test_what_is_fetched_is_unpacked_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_is_unpacked_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way with a network that hands out a small archive."""
     kind = torchvision.datasets.CIFAR10
     cifar(tmp_path / "far", kind, monkeypatch)
@@ -186,7 +186,7 @@ def _hold(root: Path, name: str, begun: Path, done: Path) -> None:
         done.touch()
 
 
-def test_two_jobs_do_not_fetch_at_once(tmp_path: Path) -> None:
+def test_download_is_exclusive(tmp_path: Path) -> None:
     begun, done = tmp_path / "begun", tmp_path / "done"
     other = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path, "cifar10", begun, done))
     other.start()
@@ -199,14 +199,14 @@ def test_two_jobs_do_not_fetch_at_once(tmp_path: Path) -> None:
     other.join()
 
 
-def test_a_full_disk_leaves_no_half_set(small_disk: Path) -> None:
+def test_export_leaves_no_partial_set_on_full_disk(small_disk: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), np.uint8)
     with pytest.raises(ArtifactError, match="the disk is full"):
         torchvision_sets._export(small_disk / "cifar10-png" / "train", images, ["a"] * 600, 1)
     assert not (small_disk / "cifar10-png" / "train").exists()
 
 
-def test_published_sizes() -> None:
+def test_torchvision_sets_have_published_sizes() -> None:
     assert Stl10(split="unlabeled").estimated_num_images == 100_000
     assert Cifar10(split="train", limit=10).estimated_num_images == 10
     assert sum(Flowers102(split=split).estimated_num_images or 0 for split in ("train", "val", "test")) == 8_189

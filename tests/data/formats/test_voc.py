@@ -40,50 +40,50 @@ def devkit(root: Path, *, lists: bool = True, boxes: bool = True) -> Path:
 
 
 @pytest.mark.parametrize("spelling", [".", "VOCdevkit", "VOCdevkit/VOC2007"])
-def test_spellings_of_the_root(tmp_path: Path, spelling: str) -> None:
+def test_voc_accepts_root_variants(tmp_path: Path, spelling: str) -> None:
     home = devkit(tmp_path)
     found = find(Voc(root=str(tmp_path / spelling), split="trainval"))
     assert [found.root / path for path in found.paths] == [home / "JPEGImages" / f"{name}.jpg" for name in OBJECTS]
     assert all((found.root / path).is_file() for path in found.paths)
 
 
-def test_presence_counts_difficult_apart(tmp_path: Path) -> None:
+def test_voc_presence_marks_difficult(tmp_path: Path) -> None:
     devkit(tmp_path)
     found = find(Voc(root=str(tmp_path), split="trainval"))
     assert found.multi_label is not None
     said = [{CLASSES[c]: int(row[c]) for c in np.flatnonzero(row >= 0)} for row in found.multi_label]
     assert said == [{"cat": 1, "dog": 0}, {}, {"dog": 0, "person": 1}]
-    assert found.notes == [f"{found.root}: 3 images are listed, the published number is 5011."]
+    assert found.notes == [f"{found.root}: found 3 images; the published number is 5011."]
 
 
-def test_boxes_give_what_the_lists_give(tmp_path: Path) -> None:
+def test_voc_presence_from_boxes_equals_lists(tmp_path: Path) -> None:
     devkit(tmp_path / "a")
     devkit(tmp_path / "b", lists=False)
     listed, boxed = (find(Voc(root=str(tmp_path / name), split="trainval")) for name in "ab")
     assert listed.multi_label is not None
     assert boxed.multi_label is not None
     assert np.array_equal(listed.multi_label, boxed.multi_label)
-    assert "classes are read from Annotations" in boxed.notes[0]
+    assert "reading classes from Annotations" in boxed.notes[0]
 
 
-def test_published_sizes() -> None:
+def test_voc_has_published_sizes() -> None:
     assert Voc(root="x", split="test").estimated_num_images == 4_952
     assert Voc(root="x", year="2012", split="trainval").estimated_num_images == 11_540
     assert Voc(root="x", split="mine").estimated_num_images is None
 
 
-def test_refusals_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="no VOC2012/ImageSets/Main here or in VOCdevkit"):
+def test_voc_reports_layout_errors(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="no VOC2012/ImageSets/Main in it or in VOCdevkit"):
         find(Voc(root=str(tmp_path), year="2012", split="trainval"))
     home = devkit(tmp_path)
-    with pytest.raises(LayoutError, match=r"there are: trainval; the test split comes in an archive of its own"):
+    with pytest.raises(LayoutError, match=r"available: trainval; the test split is in a separate archive"):
         find(Voc(root=str(tmp_path), split="test"))
     lists = home / "ImageSets" / "Main"
     (lists / "cat_trainval.txt").write_text("000001 yes\n")
     with pytest.raises(LayoutError, match=r"cat_trainval.txt: line 1 is not an image and -1, 0 or 1"):
         find(Voc(root=str(tmp_path), split="trainval"))
     (lists / "cat_trainval.txt").unlink()
-    with pytest.raises(LayoutError, match=r"cat_trainval.txt: missing; each of the 20 classes"):
+    with pytest.raises(LayoutError, match=r"cat_trainval.txt: missing; expected a list for each of the 20 classes"):
         find(Voc(root=str(tmp_path), split="trainval"))
     for path in lists.glob("*_trainval.txt"):
         path.unlink()
@@ -95,7 +95,7 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
         find(Voc(root=str(tmp_path), split="trainval"))
 
 
-def test_palette_has_the_colors_of_the_development_kit():
+def test_palette_equals_devkit():
     # Background, aeroplane, bicycle, bird, tvmonitor and the border.
     assert palette()[[0, 1, 2, 3, 20, 255]].tolist() == [
         [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 64, 128], [224, 224, 192],

@@ -193,12 +193,12 @@ def test_res5_backbone_of_other_networks(options: BackboneOptions, stride: int, 
 
 
 def test_res5_backbone_rejects_library_networks() -> None:
-    with pytest.raises(LayerError, match="a torchvision has no block3 and block4"):
+    with pytest.raises(LayerError, match="torchvision has no block3 and block4"):
         Res5Backbone(model(Torchvision(model="resnet18", img_size=32)), "align", 0)
 
 
 def test_res5_backbone_rejects_other_networks() -> None:
-    with pytest.raises(LayerError, match="a caffenet has no block3 and block4"):
+    with pytest.raises(LayerError, match="caffenet has no block3 and block4"):
         Res5Backbone(model(CAFFE), "align", 0)
 
 

@@ -60,7 +60,7 @@ def test_proposal_files_are_matched_and_clipped(tmp_path: Path) -> None:
     [
         ([{"1": [], "2": []}], r"test: no proposals for 1 of its 1 images, such as 3, in 0\.pkl"),
         ([{"1": [], "3": []}], "train: no proposals for 1 of its 2 images, such as 2"),
-        ([{"1": [], "2": [], "3": []}, {"7": []}], r"1\.pkl: holds proposals for no image of train and test"),
+        ([{"1": [], "2": [], "3": []}, {"7": []}], r"1\.pkl: contains no proposals for images of train and test"),
         ([{"1": [], "2": [], "3": []}, {"2": []}], r"1\.pkl: 2 is in another file of proposals too"),
         ([[[], [], [], []]], "a list of 4 images without names; train and test have 2 and 1"),
     ],

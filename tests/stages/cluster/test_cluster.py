@@ -20,7 +20,7 @@ def spec(**options):
     return Cluster(**({"features": "f", "data": "d", "k": 10} | options))
 
 
-def test_manifest_centroids_and_curve_belong_together(make_features, tmp_path):
+def test_cluster_outputs_are_consistent(make_features, tmp_path):
     x = blobs()
     features, _ = make_features(x)
     output = tmp_path / "cluster" / "c" / "manifest.json"
@@ -50,7 +50,7 @@ def test_manifest_centroids_and_curve_belong_together(make_features, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["torch", "faiss"])
-def test_equal_runs_give_equal_bytes_and_seeds_matter(make_features, tmp_path, backend):
+def test_cluster_is_deterministic_per_seed(make_features, tmp_path, backend):
     features, _ = make_features(blobs())
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         options = spec(backend=backend, seed=seed)
@@ -71,7 +71,7 @@ def test_equal_runs_give_equal_bytes_and_seeds_matter(make_features, tmp_path, b
         (blobs(), {"backend": "faiss", "empty_cluster": "keep"}, "faiss cannot keep"),
     ],
 )
-def test_what_cannot_be_clustered_is_refused_and_leaves_no_result(make_features, tmp_path, values, options, said):
+def test_cluster_refuses_invalid_features(make_features, tmp_path, values, options, said):
     features, _ = make_features(values)
     output = tmp_path / "cluster" / "manifest.json"
     with pytest.raises(ArtifactError, match=said) as refusal:
@@ -80,15 +80,15 @@ def test_what_cannot_be_clustered_is_refused_and_leaves_no_result(make_features,
     assert [path.name for path in output.parent.iterdir()] == ["work"]
 
 
-def test_a_missing_store_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match="missing; run the stage that makes it"):
+def test_cluster_refuses_missing_store(tmp_path):
+    with pytest.raises(ArtifactError, match="missing; run the stage that writes it"):
         cluster.run(spec(), features=tmp_path / "none.json", output=tmp_path / "manifest.json")
 
 
-def test_faiss_refuses_what_does_not_fit(make_features, tmp_path, monkeypatch):
+def test_cluster_faiss_refuses_too_many_points(make_features, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLTRANSFER_MEMORY_MB", "160")
     features, _ = make_features(np.zeros((45_000, 1000), np.float16))
-    with pytest.raises(ArtifactError, match=r"needs all points in memory as float32, 171 MB, and the budget is 160"):
+    with pytest.raises(ArtifactError, match=r"needs all points in memory as float32, 171 MB, but the budget is 160"):
         cluster.run(
             spec(backend="faiss", init="random"), features=features, output=tmp_path / "manifest.json", threads=1
         )

@@ -12,7 +12,7 @@ from tests.helpers import HELPERS
 DRIVER = HELPERS / "killed_cluster.py"
 
 
-def test_killed_anywhere_ends_with_the_same_bytes(make_features, tmp_path):
+def test_cluster_resumes_with_equal_bytes_when_killed(make_features, tmp_path):
     features, _ = make_features(np.random.default_rng(0).normal(size=(600, 10)).astype(np.float32))
     ended = subprocess.run(
         [sys.executable, DRIVER, features, tmp_path / "cluster"],

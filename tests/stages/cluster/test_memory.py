@@ -1,4 +1,4 @@
-"""A store four times larger than the budget is clustered and labelled within it."""
+"""A store four times larger than the budget is clustered and labeled within it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ DRIVER = HELPERS / "cluster_memory.py"
 BUDGET_MB = 96
 
 
-def test_four_times_the_budget(make_features, tmp_path, monkeypatch):
+def test_cluster_and_label_stay_within_memory_budget(make_features, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "CHUNK_BYTES", 6 << 20)
     rng = np.random.default_rng(0)
     part = rng.normal(size=(4096, 1024)).astype(np.float32)

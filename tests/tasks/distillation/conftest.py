@@ -41,7 +41,7 @@ ATTENTION: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Manifest of a random ResNet-18 of width 1/8: 64 numbers a image."""
+    """Manifest of a random ResNet-18 of width 1/8: 64 numbers an image."""
     manifest = tmp_path_factory.mktemp("teacher") / "teacher" / "manifest.json"
     with WorkDir("pretext", manifest, "{}", {}) as work:
         work.finish(write_model(manifest.parent, build_backbone(TEACHER, include_top=True, seed=5), "half", {}))

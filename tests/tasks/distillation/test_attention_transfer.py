@@ -288,7 +288,7 @@ def test_attention_transfer_refuses_unknown_layers(
         ),
         ({"augment": "none"}, "`augment` is not used by this method"),
         ({"dropout": 0.5}, "`dropout` is not used by this method"),
-        ({"precompute_teacher": True}, "leave `precompute_teacher` out"),
+        ({"precompute_teacher": True}, "remove `precompute_teacher`"),
         ({"teacher_layers": ["conv4_3"]}, "3 layers of the student and 1 of the teacher"),
         ({"beta": -1}, "greater than or equal to 0"),
     ],

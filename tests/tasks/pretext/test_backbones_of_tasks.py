@@ -74,7 +74,9 @@ def test_puzzle_heads_fit_every_backbone(options: BackboneOptions, vector: str, 
 
 
 def test_last_map_names_the_size_that_fc6_needs() -> None:
-    with pytest.raises(LayerError, match=r"Tiles of 48 pixels vanish .*or its fc6 wants another size.*size: 48"):
+    with pytest.raises(
+        LayerError, match=r"Tiles of 48 pixels are too small .*or its fc6 expects another size.*size: 48"
+    ):
         ContextFreeNetwork(
             Vgg19BN(width_mult=0.06, img_size=96),
             JigsawPP().tiles.model_copy(update={"tile": 48}),

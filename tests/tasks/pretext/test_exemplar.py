@@ -96,7 +96,7 @@ def test_squared_distances_ignore_autocast():
 
 
 def test_exemplar_views_are_different_crops():
-    """A image whose pixels say where they lie: every view is a box of it, no two the same."""
+    """An image whose pixels say where they lie: every view is a box of it, no two the same."""
     down, across = torch.meshgrid(torch.arange(200), torch.arange(160), indexing="ij")
     image = torch.stack([down, across, torch.zeros_like(down)]).to(torch.uint8)
     made = task(num_views=8).transform
@@ -136,9 +136,9 @@ def test_exemplar_views_have_own_flip_and_color():
         assert not (own[:, a] == own[:, b]).flatten(1).all(1).any()
     # upright or mirrored: the brighter pixels stay where they were, or change sides
     plain = source[:, 0].float().mean(1)
-    centerd = plain - plain.mean((1, 2), keepdim=True)
-    as_it_was = (own.mean(2) * centerd[:, None]).mean((2, 3))
-    mirrored = (own.mean(2) * centerd[:, None].flip(-1)).mean((2, 3))
+    centered = plain - plain.mean((1, 2), keepdim=True)
+    as_it_was = (own.mean(2) * centered[:, None]).mean((2, 3))
+    mirrored = (own.mean(2) * centered[:, None].flip(-1)).mean((2, 3))
     flips = mirrored > as_it_was
     assert flips.float().mean() == pytest.approx(0.5, abs=0.12)
     assert (flips.any(1) & ~flips.all(1)).float().mean() > 0.7

@@ -122,7 +122,7 @@ def test_exemplar_patches_refuses_odd_batches():
     ("more", "message"),
     [
         ({"patch": 80}, "larger than the image of 64"),
-        ({"scale": (1.4, 0.7)}, "two positive numbers that rise"),
+        ({"scale": (1.4, 0.7)}, "two positive numbers in ascending order"),
         ({"contrast": (0, 2)}, "contrast must be two positive numbers"),
     ],
 )

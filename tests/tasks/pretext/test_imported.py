@@ -553,7 +553,7 @@ def test_imported_own_file_is_verified(tmp_path: Path, form: str) -> None:
     assert model.normalization == "per-image" and read_json(output)["normalize"] == "per-image"
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(model.layers_of(images, ["fc7"])["fc7"], source.layers_of(images, ["fc7"])["fc7"])
-    with pytest.raises(ArtifactError, match="normalized by `per-image`, not `imagenet`; leave `normalize`"):
+    with pytest.raises(ArtifactError, match="normalized by `per-image`, not `imagenet`; remove `normalize`"):
         pretext.run(imported(file, normalize="imagenet"), output=tmp_path / "n" / "manifest.json", threads=1)
     if form == "backbone":
         about = read_json(folder / "backbone.json")
@@ -615,7 +615,7 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "another architecture": (
         "w.pth",
         lambda: saved(torchvision.models.shufflenet_v2_x0_5().state_dict()),
-        r"does not fit the backbone alexnet-w0\.125-64px: .* \(0 of 10 tensors match; the file has conv1\.0\.weight, ",
+        r"does not match the backbone alexnet-w0\.125-64px: .* \(0 of 10 tensors match; the file has conv1\.0\.weight",
     ),
     "another width": (
         "w.pth",
@@ -640,7 +640,7 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a malicious pickle": (
         "w.pth",
         lambda: saved({"state_dict": network(), "more": Evil()}),
-        r"a pickle of more than tensors \((posix|nt)\.system\), which could run code, and is not opened",
+        r"a pickle of more than tensors \((posix|nt)\.system\), which could run code",
     ),
     "an old malicious pickle": (
         "w.pth",
@@ -652,11 +652,11 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: saved(nn.Linear(2, 2)),
         r"\(torch\.nn\.modules\.linear\.Linear\), which could run",
     ),
-    "truncated": ("w.pth", lambda: saved(network())[:-5000], "cut off or damaged"),
+    "truncated": ("w.pth", lambda: saved(network())[:-5000], "truncated or damaged"),
     "truncated, old": (
         "w.pth.tar",
         lambda: saved(network(), _use_new_zipfile_serialization=False)[:-5000],
-        "cut off or damaged .*; fetch it again",
+        "truncated or damaged .*; download it again",
     ),
     "a web page": (
         "w.pth",
@@ -664,13 +664,13 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "not a file of weights: it begins with b'<!DOC",
     ),
     "a pointer of Git LFS": ("w.safetensors", lambda: b"version https://git-lfs", "not a file of weights"),
-    "an empty file": ("w.pth", lambda: b"", "is empty"),
-    "truncated safetensors": ("w.safetensors", lambda: safetensors.torch.save(network())[:-9], "cut off or damaged"),
-    "half of its head": ("w.safetensors", lambda: safetensors.torch.save(network())[:90], "cut off or damaged"),
+    "an empty file": ("w.pth", lambda: b"", "empty file"),
+    "truncated safetensors": ("w.safetensors", lambda: safetensors.torch.save(network())[:-9], "truncated or damaged"),
+    "half of its head": ("w.safetensors", lambda: safetensors.torch.save(network())[:90], "truncated or damaged"),
     "an npz": ("w.npz", npz, r"an archive of module\.classifier.*npy, not a state dict"),
     "a program": ("w.pt", program, "a TorchScript program, not a state dict"),
     "a dict in itself": ("w.pth", lambda: saved(in_itself()), "damaged .maximum recursion depth"),
-    "no tensors": ("w.pth", lambda: saved({"lr": 0.1}), "no tensors in this file"),
+    "no tensors": ("w.pth", lambda: saved({"lr": 0.1}), "contains no tensors"),
 }
 
 

@@ -40,7 +40,7 @@ TINY = MotionSegmentation(input=(96, 128), hidden_dim=32)
 SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2, bn=True)
 
 
-def labelled(folder: Path, split: str, films: int) -> Path:
+def labeled(folder: Path, split: str, films: int) -> Path:
     generate("clips", folder / "world", split=split, num_images=films, size=48)
     index_stage.run(Video(root=str(folder / "world"), split=split), output=folder / f"v-{split}.parquet", threads=1)
     motion.run(LABELS, data=folder / f"v-{split}.parquet", output=folder / f"{split}.parquet", threads=1)
@@ -50,7 +50,7 @@ def labelled(folder: Path, split: str, films: int) -> Path:
 @pytest.fixture(scope="module")
 def clips_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two clips of each of eight films."""
-    return labelled(tmp_path_factory.mktemp("clips"), "train", 8)
+    return labeled(tmp_path_factory.mktemp("clips"), "train", 8)
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +181,9 @@ def test_motion_segmentation_trains_a_shared_backbone():
 
 def test_motion_segmentation_refuses_errors(objects: Index):
     task = MotionSegmentationTask(TINY, SMALL, 0)
-    with pytest.raises(ArtifactError, match="nobody looked for what moves in it; give a dataset of format video"):
+    with pytest.raises(ArtifactError, match="has no motion masks; name a dataset of format video"):
         batch_of(task, objects)
-    with pytest.raises(LayerError, match="Images of 32 x 32 pixels vanish on the way through caffenet"):
+    with pytest.raises(LayerError, match="Images of 32 x 32 pixels are too small for caffenet"):
         MotionSegmentationTask(
             MotionSegmentation(input=(32, 32), hidden_dim=8), CaffeNet(width_mult=0.125, stem_stride=8), 0
         )
@@ -206,7 +206,7 @@ def test_motion_segmentation_overfits_a_few_clips(backbone: BackboneOptions, cli
 @pytest.mark.slow
 def test_motion_segmentation_generalizes(tmp_path: Path):
     """On films that were not seen the loss falls below the entropy of their share of foreground."""
-    train, test = (read_index(labelled(tmp_path, split, n)) for split, n in (("train", 100), ("val", 16)))
+    train, test = (read_index(labeled(tmp_path, split, n)) for split, n in (("train", 100), ("val", 16)))
     task = MotionSegmentationTask(TINY, CaffeNet(width_mult=0.25, img_size=48, stem_stride=2, bn=True), 0)
     schedule = Schedule(steps=120, batch_size=16, lr=0.002, optimizer="adam", weight_decay=1e-3, lr_schedule="cosine")
     found = fit(task, train, schedule, seed=0, folder=tmp_path, devices=CPU, val=test).summary(task.chance_loss)

@@ -145,9 +145,9 @@ def test_label_shares_match_sampled_labels(more: dict[str, int]):
     ("more", "message"),
     [
         ({"crop_size": 40}, "more than crop_size 40"),
-        ({"jitter": 5}, "lets patches touch"),
-        ({"area_range": (3000, 5000)}, "start at 3600"),
-        ({"area_range": (5000, 4000)}, "must rise"),
+        ({"jitter": 5}, "so patches may touch"),
+        ({"area_range": (3000, 5000)}, "from 3600 or more"),
+        ({"area_range": (5000, 4000)}, "must be ascending"),
         ({"grids_per_image": 1, "pairs_per_image": 13}, "more than 12, the fewest pairs of 1 grids"),
     ],
 )

@@ -116,7 +116,7 @@ def test_residual_embeds_each_patch_once():
 
 
 def test_residual_options_refuse_errors():
-    with pytest.raises(LayerError, match="Patches of 12 pixels vanish"):
+    with pytest.raises(LayerError, match="Patches of 12 pixels are too small"):
         task(patch=12, gap=6)
     with pytest.raises(ValidationError, match="more than crop_size 60"):
         task(crop_size=60, area_range=(3600, 3600))

@@ -116,7 +116,7 @@ def test_sample_descriptors_spreads_over_images(objects: Index):
     options = HogWords(img_size=64)
     cpu = Devices(torch.device("cpu"), 0)
     found, images = sample_descriptors(objects, 48 * 49, options, 0, cpu)
-    assert found.shape == (48 * 49, 36) and images == 48  # all there are: 7x7 a image
+    assert found.shape == (48 * 49, 36) and images == 48  # all there are: 7x7 an image
     some, images = sample_descriptors(objects, 500, options, 0, cpu)
     assert images == 10 and len(some) == 490  # 49 of 49 from every fifth image or so
     rows = {row.tobytes() for row in found}
@@ -127,5 +127,5 @@ def test_sample_descriptors_spreads_over_images(objects: Index):
 
 
 def test_hog_refuses_more_words_than_descriptors(tmp_path: Path, objects_path: Path):
-    with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images cannot make 16 words"):
+    with pytest.raises(ArtifactError, match="10 HOG descriptors of 1 images are too few for 16 words"):
         pretext.run(hog_spec(num_descriptors=10), output=tmp_path / "manifest.json", data=objects_path, threads=1)

@@ -232,9 +232,9 @@ def test_task_trains_other_backbones(name: str, backbone: BackboneOptions, objec
 
 
 def test_task_refuses_tiles_that_are_too_small():
-    with pytest.raises(LayerError, match="Tiles of 16 pixels vanish on the way through caffenet"):
+    with pytest.raises(LayerError, match="Tiles of 16 pixels are too small for caffenet"):
         build("jigsaw", tiles=TILES | {"stem_stride": 4})
-    with pytest.raises(LayerError, match="Patches of 20 pixels vanish"):
+    with pytest.raises(LayerError, match="Patches of 20 pixels are too small"):
         build("drop", stem_stride=4)
 
 

@@ -1,4 +1,4 @@
-"""Options of backbones, one module per family. A new options class here is found by itself."""
+"""Options of backbones, one module per family. A new options class is registered automatically."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ class CaffeNet(AlexNetOptions):
     crop_pct: ClassVar[float] = 227 / 256
     dropout_before_classifier: ClassVar[bool] = True
     img_size: int = Field(227, ge=16, le=2048)
-    bn: bool = Field(False, description="Batch normalization instead of LRN: not the papers', but learns in minutes.")
+    bn: bool = Field(
+        False, description="Batch normalization instead of LRN: not as in the papers, but learns in minutes."
+    )
 
 
 class AlexNet(AlexNetOptions):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ssltransfer.config.base import Options
 
-# How an option that differs from its default shows in a baseline's name, in this order. A flag without {}: X or no-X.
+# Part of a baseline's name for each option that differs from its default, in this order. Flags without {}: X or no-X.
 _SLUG_PARTS = {
     "model": "{}",
     "width_mult": "w{}",
@@ -35,9 +35,9 @@ class BackboneOptions(Options):
     Attributes:
         base_layers: names of the layers that the network always has, in order.
         top_layers: names of the layers after them that it has with `include_top`: fc6 and fc7.
-        flat_layers: names of those `base_layers` whose features are vectors (B, C) and not maps (B, C, H, W).
-        patch_overrides: options for networks that see small tiles; their weights have the same shapes.
-        crop_pct: side of the center crop divided by the short side of the resized image (timm's word).
+        flat_layers: names of the `base_layers` whose features are vectors (B, C) instead of maps (B, C, H, W).
+        patch_overrides: options for networks on small tiles; their weights have the same shapes.
+        crop_pct: side of the center crop divided by the short side of the resized image, as in timm.
         pool5_kernel: kernel of the stride-2 pooling between the last map and a head; 0: no pooling.
         is_network: has weights that can be trained.
         is_feed_forward: every layer has exactly one module with weights, without shortcuts.

@@ -10,7 +10,7 @@ from ssltransfer.config.backbones.base import BackboneOptions
 
 
 class HogWords(BackboneOptions):
-    """Bag of visual words of HOG descriptors: not a network, but its features are used like those of one."""
+    """Bag of visual words of HOG descriptors: not a network, but its features can be used like those of one."""
 
     name: Literal["hog-words"] = "hog-words"
     reference: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"

@@ -1,4 +1,4 @@
-"""torchvision's residual networks, and what other networks of four blocks share with them."""
+"""torchvision's residual networks, and the common options of networks of four blocks."""
 
 from __future__ import annotations
 

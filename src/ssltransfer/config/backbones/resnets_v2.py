@@ -14,7 +14,7 @@ class PreActResNet(FourBlocks):
     """Options of pre-activation networks, which may end with an embedding of any size."""
 
     can_fuse_bn: ClassVar[bool] = False
-    last_relu: bool = Field(True, description="ReLU after the last norm, before the average; the papers' (-): false.")
+    last_relu: bool = Field(True, description="ReLU after the last norm, before the average; false: the papers' (-).")
     embed_dim: int | None = Field(
         None, ge=1, description="Size of a linear layer after the average, `representation`; null: no such layer."
     )
@@ -33,7 +33,7 @@ class ResNetV2(PreActResNet):
     output_stride: Literal[8, 16] = Field(
         8, description="Stride of block3's map; 8: block3 is dilated. Both have the same weights."
     )
-    block4: bool = Field(False, description="Go on to block4, which halves the map; else the network ends with block3.")
+    block4: bool = Field(False, description="Include block4, which halves the map; else the network ends with block3.")
 
 
 class ResNet50V2(ResNetV2, BatchNormOptions):
@@ -44,7 +44,7 @@ class ResNet50V2(ResNetV2, BatchNormOptions):
     depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
     patch_overrides: ClassVar[dict[str, int]] = PATCH_STRIDES
     output_stride: Literal[8, 16] = Field(16, description="Stride of block3's map; 8: block3 is dilated.")
-    block4: bool = Field(True, description="With block4; else the network ends with block3.")
+    block4: bool = Field(True, description="Include block4; else the network ends with block3.")
 
 
 class ResNet101V2(ResNetV2):

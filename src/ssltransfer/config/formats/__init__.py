@@ -1,4 +1,4 @@
-"""Options of the formats of data sets, one file per family. A new file needs no entry here."""
+"""Options of data set formats, one file per family. A new file is registered automatically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the data sets of all formats share."""
+"""Options of all data set formats."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pydantic import Field, model_validator
 
 from ssltransfer.config.base import NameFile, Spec
 
-# JPEG quality, bytes per pixel at 4:4:4: 58 VOC and COCO photographs at short side 256; a line between them.
+# (JPEG quality, bytes per pixel at 4:4:4) of 58 VOC and COCO photographs at short side 256; interpolated linearly.
 _JPEG_BYTES = ((1, 0.04), (50, 0.15), (75, 0.23), (90, 0.39), (95, 0.58), (98, 0.87), (100, 1.37))
 
 
 class CacheOptions(Spec):
-    """How the images of a dataset are kept once they were decoded."""
+    """Size and encoding of the cached images of a dataset."""
 
     short_side: int = Field(256, ge=8, description="Short side in pixels; smaller images keep their size.")
     format: Literal["jpeg", "raw"] = "jpeg"
-    quality: int = Field(95, ge=1, le=100, description="Of JPEG, 4:4:4.")
+    quality: int = Field(95, ge=1, le=100, description="JPEG quality (4:4:4).")
 
     @model_validator(mode="after")
     def _fits(self) -> CacheOptions:
         if self.format == "raw" and "quality" in self.model_fields_set:
-            raise ValueError("raw pixels have no quality; leave `quality` out")
+            raise ValueError("raw pixels have no quality; remove `quality`")
         return self
 
     @property
     def bytes_per_pixel(self) -> float:
-        """Exact for raw pixels, usual for JPEG: shards are cut and costs are estimated by it."""
+        """Expected bytes, exact for raw pixels; used to divide the images into shards and to estimate costs."""
         if self.format == "raw":
             return 3.0
         low, high = next(pair for pair in pairwise(_JPEG_BYTES) if self.quality <= pair[1][0])
@@ -39,7 +39,7 @@ class Holdout(Spec):
     """Divide a split into a validation part, drawn at random, and a training part (protocols 4.5)."""
 
     num_images: int = Field(ge=1, description="Size of the validation part, drawn by name.")
-    part: Literal["val", "train"] = Field(description="Which of the two parts this dataset is.")
+    part: Literal["val", "train"] = Field(description="The part that this dataset consists of.")
     seed: int = 0
 
 
@@ -47,11 +47,11 @@ LabelType = Literal["none", "single", "multi"]
 """Number of true class labels per image."""
 
 TargetKind = Literal["boxes", "masks", "depth", "motion"]
-"""Ground truth beside labels: boxes of objects, a class per pixel, meters per pixel, cells that move."""
+"""Ground truth other than labels: object boxes, a class per pixel, depth in meters, moving cells."""
 
 
 class Dataset(Spec):
-    """What all formats share."""
+    """Options of all formats."""
 
     format: Any
     root: str = Field(description="Folder of the data set, relative to the working directory.")
@@ -81,7 +81,7 @@ class Dataset(Spec):
 
     @property
     def target(self) -> TargetKind | None:
-        """What the index holds of each image beside labels."""
+        """Targets in the index other than labels."""
         kind: TargetKind | None = getattr(self, "targets", None)
         return kind
 

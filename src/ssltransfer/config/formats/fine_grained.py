@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ssltransfer.config.formats.base import Dataset
 
-_ZERO_SHOT = "zero-shot: the first or second half of the classes, all images of them (Oh Song et al. 2016)."
+_ZERO_SHOT = "zero-shot: all images of the first or second half of the classes (Oh Song et al. 2016)."
 
 
 class Cub200(Dataset):

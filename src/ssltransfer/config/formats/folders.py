@@ -10,7 +10,7 @@ from ssltransfer.config.formats.base import Dataset, LabelType
 
 
 class FolderDataset(Dataset):
-    """What folders of images share: nobody has published their size."""
+    """Options of folders of images, whose size is not published."""
 
     # Not in the canonical text: a better estimate must not invalidate the index.
     num_images_hint: int | None = Field(
@@ -19,7 +19,7 @@ class FolderDataset(Dataset):
 
     @property
     def published(self) -> int | None:
-        """The hint."""
+        """`num_images_hint`."""
         return self.num_images_hint
 
 

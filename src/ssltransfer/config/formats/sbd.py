@@ -16,5 +16,5 @@ class Sbd(Dataset):
     reference: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
     _label_type: ClassVar[LabelType] = "none"
     published_sizes: ClassVar[dict[str, int]] = {"train": 8_498, "val": 2_857}
-    split: str = Field(description="train, val, or a list of your own beside them.")
+    split: str = Field(description="train, val, or a list of your own next to them.")
     targets: Literal["masks"] | None = "masks"

@@ -27,18 +27,18 @@ class Synthetic(Dataset):
         there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.subset, ())
         if self.targets and self.targets not in there:
             raise ValueError(
-                f"the subset {self.subset} has no {self.targets}; leave `targets` out, or take another set"
+                f"the subset {self.subset} has no {self.targets}; remove `targets`, or name another subset"
             )
         return self
 
     @property
     def label_type(self) -> LabelType:
-        """One class for objects, scenes and retrieval, several for voc, none for the rest."""
+        """One label for objects, scenes and retrieval, several for voc, none for the others."""
         if self.targets == "masks":
             return "none"
         return {"voc": "multi", "rgbd": "none", "clips": "none"}.get(self.subset, "single")  # type: ignore[return-value]
 
     @property
     def published(self) -> int | None:
-        """As many as are drawn; a clip has 12 frames."""
+        """The number of images drawn; a clip has 12 frames."""
         return self.num_images * 12 if self.subset == "clips" else self.num_images

@@ -8,7 +8,7 @@ from ssltransfer.config.formats.base import Dataset, LabelType
 
 
 class Torchvision(Dataset):
-    """What the self-downloading sets share: fetched and checked by torchvision into `root`."""
+    """Options of the sets that torchvision downloads into `root` and verifies."""
 
     root: str = "data/torchvision"
     download: bool = True

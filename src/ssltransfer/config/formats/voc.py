@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ssltransfer.config.formats.base import Dataset, LabelType
 
-_VOC_TARGETS = "boxes: of Annotations. masks: of SegmentationClass, and the split is a list of ImageSets/Segmentation."
+_VOC_TARGETS = "boxes: from Annotations. masks: from SegmentationClass; the split is a list of ImageSets/Segmentation."
 
 
 class Voc(Dataset):
@@ -29,7 +29,7 @@ class Voc(Dataset):
 
     @property
     def label_type(self) -> LabelType:
-        """Masks carry the classes themselves."""
+        """None for masks, which contain the classes."""
         return "none" if self.targets == "masks" else "multi"
 
     @property

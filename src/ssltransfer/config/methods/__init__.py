@@ -1,4 +1,4 @@
-"""Options of the student methods, one file per method. A new file needs no entry here."""
+"""Options of the student methods, one file per method. A new file is registered automatically."""
 
 from __future__ import annotations
 

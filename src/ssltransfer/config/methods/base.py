@@ -1,4 +1,4 @@
-"""What all student methods share."""
+"""Options of all student methods."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from ssltransfer.config.methods.distillation import Distillation
 
 
 class Compress(Distillation):
-    """What both variants of CompRess share."""
+    """Options of both variants of CompRess."""
 
     reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020, section 3; protocols 3.3"
     queue_size: int = Field(128_000, ge=2, description="Past features that each image is compared with.")
@@ -24,7 +24,7 @@ class Compress1q(Compress):
 
 
 class Compress2q(Compress):
-    """CompRess-2q: one queue each; the student is compared with past features of its momentum encoder."""
+    """CompRess-2q: the student has its own queue, of past features of its momentum encoder."""
 
     name: Literal["compress-2q"] = "compress-2q"
     has_momentum_encoder: ClassVar[bool] = True

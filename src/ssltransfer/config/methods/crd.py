@@ -14,7 +14,7 @@ class Crd(Distillation):
 
     name: Literal["crd"] = "crd"
     reference: ClassVar[str] = "Tian et al. 2020; Abbasi Koohpayegani et al. 2020, section 4; protocols 3.4"
-    embed_dim: int = Field(128, ge=1, description="Dimension of the space in which both are compared.")
+    embed_dim: int = Field(128, ge=1, description="Dimension of the common space of student and teacher features.")
     num_negatives: int = Field(16_384, ge=1, description="Random other images for each image.")
     temperature: float = Field(0.07, gt=0)
     momentum: float = Field(0.5, ge=0, lt=1, description="Momentum of the memory banks.")

@@ -1,4 +1,4 @@
-"""What the distillation methods share: a teacher whose features the student learns, without labels."""
+"""Options of the distillation methods, in which the student learns features of a teacher, without labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ssltransfer.config.protocols.base import Pool
 
 
 class Distillation(MethodOptions):
-    """A teacher, which is any model of the configuration, and the layers that are compared."""
+    """A teacher, which is any model of the configuration, and the compared layers."""
 
     teacher: str = Field(description="Name of the teacher model.")
-    teacher_layer: str | None = Field(None, description="Layer of the teacher; default the last.")
+    teacher_layer: str | None = Field(None, description="Layer of the teacher; default: the last.")
     teacher_pool: Pool | None = Field(None, description="Pooling of the teacher's layer if it is a map.")
-    layer: str | None = Field(None, description="Layer of the student; default the last. Maps are averaged.")
+    layer: str | None = Field(None, description="Layer of the student; default: the last. Maps are averaged.")
     precompute_teacher: bool = Field(
         False, description="Read cached teacher features of each whole image instead of running the teacher on views."
     )
@@ -27,10 +27,12 @@ class Distillation(MethodOptions):
 
 
 class LayerDistillation(Distillation):
-    """What the methods share that compare several layers with those of a teacher."""
+    """Options of the methods that compare several layers with those of a teacher."""
 
     layers: tuple[str, ...] = Field(("conv4", "conv5"), min_length=1, description="Layers of the student.")
-    teacher_layers: tuple[str, ...] | None = Field(None, description="One teacher layer for each; default the same.")
+    teacher_layers: tuple[str, ...] | None = Field(
+        None, description="One teacher layer for each; default: the same names."
+    )
 
     @model_validator(mode="after")
     def _paired(self) -> LayerDistillation:
@@ -40,7 +42,7 @@ class LayerDistillation(Distillation):
                 "teacher's layer for each"
             )
         if self.precompute_teacher:
-            raise ValueError("the maps of several layers are not kept in a store; leave `precompute_teacher` out")
+            raise ValueError("maps of several layers cannot be precomputed; remove `precompute_teacher`")
         for key in ("layer", "teacher_layer", "teacher_pool"):
             if getattr(self, key) is not None:
                 raise ValueError(f"`{key}` is not used by this method; use `layers` and `teacher_layers`")

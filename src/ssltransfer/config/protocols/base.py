@@ -38,7 +38,7 @@ class ProtocolOptions(Options):
     """The base class of protocol options.
 
     Attributes:
-        input_kind: what it reads: a model and images, or features of the features stage.
+        input_kind: its input: a model and images, or features of the features stage.
         needs_train: whether it needs a training set.
         label_type, targets: annotations that every image must have.
         finetunes: whether the backbone itself is trained.
@@ -81,11 +81,11 @@ class TrainedProtocol(ProtocolOptions):
 
 
 class FineTuning(TrainedProtocol):
-    """A protocol that fine-tunes the model, which may be changed before."""
+    """A protocol that fine-tunes the model, optionally after changing its weights."""
 
     finetunes: ClassVar[bool] = True
     fuse_bn: bool = Field(
-        False, description="Fold each batch norm into the convolution before it; nothing where there are none."
+        False, description="Fold each batch norm into the convolution before it; no effect without batch norms."
     )
     data_dependent_init: bool = Field(
         False,

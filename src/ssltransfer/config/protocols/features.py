@@ -47,7 +47,7 @@ class LogReg(FeatureProtocol):
     l2: L2 | Annotated[tuple[L2, ...], Field(min_length=1)] | None = Field(
         None,
         description="lambda in mean loss + lambda*||W||^2; default 100/(M*C). Of several values the one with the best "
-        "accuracy on a validation tenth of each class is selected, then fitted to all.",
+        "accuracy on a validation tenth of each class is selected, and refitted on all images.",
     )
     max_iter: int = Field(800, ge=1)
     standardize: bool = False

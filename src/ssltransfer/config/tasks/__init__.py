@@ -1,4 +1,4 @@
-"""Options of the pretext tasks, one file per task. A new file needs no entry here."""
+"""Options of the pretext tasks, one file per task. A new file is registered automatically."""
 
 from __future__ import annotations
 

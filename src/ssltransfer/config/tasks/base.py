@@ -1,4 +1,4 @@
-"""What all pretext tasks share."""
+"""Options of all pretext tasks."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from ssltransfer.config.tasks.relative_position_residual import ResidualHead
 
 
 class ExemplarPatches(TaskOptions):
-    """Exemplar, patches: two views of one location are nearer to each other than to a view of another image."""
+    """Exemplar on patches: two views of one location closer to each other than to a view of another image."""
 
     name: Literal["exemplar-patches"] = "exemplar-patches"
     reference: ClassVar[str] = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
@@ -38,7 +38,7 @@ class ExemplarPatches(TaskOptions):
         for name in ("scale", "saturation", "brightness", "contrast"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(f"{name} must be two positive numbers that rise, not {[low, high]}")
+                raise ValueError(f"{name} must be two positive numbers in ascending order, not {[low, high]}")
         return self
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:

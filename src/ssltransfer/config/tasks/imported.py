@@ -19,7 +19,7 @@ class Imported(TaskOptions):
     needs_data: ClassVar[bool] = False
     exports_fc: ClassVar[bool] = True
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
-    prefix: str | None = Field(None, description="Prefix of the tensor names, where several sets of tensors match.")
+    prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
     allow_missing: tuple[str, ...] = Field((), description="Patterns of tensors that may be missing; they stay random.")
     normalize: Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"] | None = Field(
         None, description="Normalization of the images; null: that of the file if this package wrote it, else imagenet."

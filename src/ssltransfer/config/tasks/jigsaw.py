@@ -30,7 +30,7 @@ class Tiles(Spec):
         jitter = self.jitter or 0
         if jitter + self.channel_shift > cell - self.tile:
             raise ValueError(
-                f"jitter {jitter} + channel_shift {self.channel_shift} is more than the room in a cell "
+                f"jitter {jitter} + channel_shift {self.channel_shift} is more than the margin in a cell "
                 f"({cell} - {self.tile} = {cell - self.tile})"
             )
         return self
@@ -44,7 +44,9 @@ class PuzzleOptions(TaskOptions):
     resize: int = Field(256, ge=12, description="Short side in pixels before the crop.")
     hidden_dim: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")
     dropout: float = Field(0.5, ge=0, lt=1)
-    bn: bool = Field(False, description="Batch normalization in fc6 and fc7: a small run leaves chance level sooner.")
+    bn: bool = Field(
+        False, description="Batch normalization in fc6 and fc7: small runs leave the chance level earlier."
+    )
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """Nine tiles."""
@@ -52,7 +54,7 @@ class PuzzleOptions(TaskOptions):
 
 
 class Jigsaw(PuzzleOptions):
-    """Jigsaw puzzles: which of N permutations were the nine tiles put in?"""
+    """Jigsaw puzzles: which of N permutations was applied to the nine tiles?"""
 
     name: Literal["jigsaw"] = "jigsaw"
     reference: ClassVar[str] = "Noroozi & Favaro 2016; protocols 1.1"

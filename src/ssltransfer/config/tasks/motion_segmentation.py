@@ -15,7 +15,7 @@ _Side = Annotated[int, Field(ge=32, le=2048)]
 
 
 class MotionSegmentation(TaskOptions):
-    """Motion segmentation: which pixels of a single frame are going to move by themselves?"""
+    """Motion segmentation: which pixels of a single frame move independently of the camera?"""
 
     name: Literal["motion-segmentation"] = "motion-segmentation"
     reference: ClassVar[str] = "Pathak et al. 2017; Doersch & Zisserman 2017; protocols 1.8"

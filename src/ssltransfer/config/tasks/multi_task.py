@@ -44,7 +44,7 @@ class TaskSpec(Spec):
 
 
 class MultiTask(TaskOptions):
-    """Several tasks train one backbone in turns, each with its own head, optimizer and data."""
+    """Several tasks train one backbone alternately, each with its own head, optimizer and data."""
 
     name: Literal["multi-task"] = "multi-task"
     needs_data: ClassVar[bool] = False  # each of the tasks may have its own

@@ -10,7 +10,7 @@ from ssltransfer.config.tasks.base import TaskOptions
 
 
 class RandomNetwork(TaskOptions):
-    """No training at all: the random network that the paper clusters as a control."""
+    """No training: a random network, which the paper clusters as a baseline."""
 
     name: Literal["random"] = "random"
     reference: ClassVar[str] = "Noroozi et al. 2018, section 5 (5); protocols 1.12"

@@ -32,10 +32,10 @@ class PatchGrid(TaskOptions):
                 f"more than crop_size {self.crop_size}"
             )
         if 2 * self.jitter > self.gap:
-            raise ValueError(f"jitter {self.jitter} lets patches touch across a gap of {self.gap}: half of it at most")
+            raise ValueError(f"jitter {self.jitter} is more than half the gap of {self.gap}, so patches may touch")
         if not self.crop_size**2 <= self.area_range[0] <= self.area_range[1]:
             raise ValueError(
-                f"area_range must rise and start at {self.crop_size**2} or more: smaller images do not fill a crop "
+                f"area_range must be ascending from {self.crop_size**2} or more: smaller images cannot fill a crop "
                 f"of {self.crop_size} x {self.crop_size}"
             )
         fewest = 12 * self.grids_per_image

@@ -36,5 +36,5 @@ class RelativePositionResidual(PatchGrid):
     head: ResidualHead = ResidualHead()
     hidden_dim: int = Field(512, ge=1, description="Width inside the three fully-connected residual units.")
     width: int | None = Field(
-        None, ge=1, description="Width between them, after a linear layer; default that of two patches (2 x 4608)."
+        None, ge=1, description="Width between them, after a linear layer; default: that of two patches (2 x 4608)."
     )

@@ -1,4 +1,4 @@
-"""Formats of data sets: from a published folder layout to its images and labels. One file per family."""
+"""Data set formats: list the images and labels of a published folder layout. One file per family."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class LayoutError(UserError):
 
 @dataclass(frozen=True)
 class DatasetListing:
-    """Images of a data set, before any of them is opened.
+    """Image paths and labels of a data set, before any image is opened.
 
     Attributes:
         root: folder that `paths` start from.
-        paths: relative path of each image, in the set's own fixed order.
-        labels: class of each image, or None where the set has no single label per image.
+        paths: relative path of each image, in a fixed order.
+        labels: class of each image, or None if the set does not have one label per image.
         classes: names of the classes.
         multi_label: int8 (N, C): 1 present, 0 difficult, -1 absent, for sets with several labels per image.
         skipped: path -> reason, for files that are not images.
-        targets: relative path of each image's ground truth, if the dataset asks for it.
-        notes: lines to print, such as a size that differs from the published one.
+        targets: relative path of each image's ground truth, if the dataset has `targets`.
+        notes: warnings to print, such as a size that differs from the published one.
     """
 
     root: Path
@@ -51,26 +51,26 @@ def find(dataset: Dataset, *, workers: int = 1) -> DatasetListing:
     """List the images of a data set; some formats download or generate them first.
 
     Args:
-        dataset: what to find; ~ in its root is the home directory.
-        workers: threads or processes, if images are written first.
+        dataset: options of the format; ~ in its root is the home directory.
+        workers: threads or processes to write images, if the format writes them.
 
     Raises:
-        LayoutError: the folder is missing, empty, or laid out otherwise.
+        LayoutError: the folder is missing, empty, or has another layout.
         ArtifactError: the disk is full where images are fetched or written.
     """
     dataset = dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())})
     found = FORMATS[type(dataset)](dataset, workers=workers)
     if not found.paths:
-        raise LayoutError(f"{found.root}: no images here; check root and split of this dataset.")
+        raise LayoutError(f"{found.root}: no images found; check root and split of this dataset.")
     if dataset.published not in (None, len(found.paths)):
         found.notes.append(
-            f"{found.root}: {len(found.paths)} images are listed, the published number is {dataset.published}."
+            f"{found.root}: found {len(found.paths)} images; the published number is {dataset.published}."
         )
     return found
 
 
 def folder_of(root: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder, sorted by name.
+    """List the entries of a folder, sorted by name.
 
     Raises:
         LayoutError: it is missing or cannot be opened.
@@ -79,7 +79,7 @@ def folder_of(root: Path) -> list[os.DirEntry[str]]:
         with os.scandir(root) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
-        raise LayoutError(f"{root}: there is no such folder; check root and split of this dataset.") from None
+        raise LayoutError(f"{root}: no such folder; check root and split of this dataset.") from None
     except OSError as error:
         raise LayoutError(
             f"{root}: this folder cannot be opened ({error.strerror}); fix its permissions or remove it."

@@ -1,4 +1,4 @@
-"""Images with depth: NYU Depth v2, its many frames of Ma & Karaman, and lists of images and depth maps."""
+"""Images with depth: NYU Depth v2, the frames of Ma & Karaman, and lists of images and depth maps."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H,
 def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> DatasetListing:
     """Images of a split and their depth maps.
 
-    NYU's and Ma & Karaman's are HDF5 files; they are written once, at the first call, as
+    NYU's and Ma & Karaman's are HDF5 files. The first call converts them to
     root/<format>-png/<split>/rgb/<name>.png and depth/<name>.npy, float32 meters.
 
     Args:
-        dataset: which.
+        dataset: options of the format.
         workers: not used.
 
     Raises:
@@ -55,7 +55,7 @@ def _listed(root: Path, dataset: Rgbd) -> DatasetListing:
         lines = file.read_text("utf-8").splitlines()
     except FileNotFoundError:
         there = ", ".join(sorted(path.stem for path in root.glob("*.txt"))) or "no lists"
-        raise LayoutError(f"{file}: missing; there are: {there}.") from None
+        raise LayoutError(f"{file}: missing; available: {there}.") from None
     except (OSError, ValueError) as error:
         raise LayoutError(f"{file}: not a list of images and depth maps ({error}); restore it.") from None
     pairs = []
@@ -71,19 +71,19 @@ def _listed(root: Path, dataset: Rgbd) -> DatasetListing:
 
 
 def _nyu(root: Path, split: str) -> Iterator[Frame]:
-    """Frames of nyu_depth_v2_labeled.mat that splits.mat counts to this split, named by their number in the file."""
+    """Frames of nyu_depth_v2_labeled.mat that splits.mat assigns to this split, named by their number in the file."""
     file, lists = root / "nyu_depth_v2_labeled.mat", root / "splits.mat"
     for path in (file, lists):
         if not path.is_file():
             raise LayoutError(f"{path}: missing; `root` must hold nyu_depth_v2_labeled.mat and splits.mat.")
     numbers = read_mat(lists.read_bytes(), str(lists)).get(f"{split}Ndxs")
     if numbers is None:
-        raise LayoutError(f"{lists}: has no {split}Ndxs; remove it and fetch it again.")
+        raise LayoutError(f"{lists}: has no {split}Ndxs; remove it and download it again.")
     with _arrays(file, "images", "depths") as (images, depths):
         for number in np.atleast_1d(numbers).astype(int).tolist():
             if not 1 <= number <= len(images):
-                raise LayoutError(f"{lists}: names frame {number}, {file.name} has {len(images)}; fetch both again.")
-            # MATLAB keeps columns first: (3, W, H) and (W, H).
+                raise LayoutError(f"{lists}: lists frame {number} of {len(images)}; download it and {file.name} again.")
+            # MATLAB is column-major: (3, W, H) and (W, H).
             yield f"{number:05d}", images[number - 1].transpose(2, 1, 0), depths[number - 1].T
 
 
@@ -92,7 +92,7 @@ def _fast(root: Path, dataset: FastDepth) -> Iterator[Frame]:
     folder = root / dataset.split
     files = sorted(folder.rglob("*.h5"))
     if not files:
-        raise LayoutError(f"{folder}: holds no .h5 files; check root and split of this dataset.")
+        raise LayoutError(f"{folder}: contains no .h5 files; check root and split of this dataset.")
     for file in files:
         with _arrays(file, "rgb", "depth") as (rgb, depth):
             yield file.relative_to(folder).with_suffix("").as_posix(), rgb[:].transpose(1, 2, 0), depth[:]
@@ -109,15 +109,15 @@ def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
             if one.dtype != np.uint8 or one.shape != (*other.shape[:-2], 3, *other.shape[-2:]):
                 raise LayoutError(
                     f"{file}: {images} {one.dtype} {one.shape} and {depths} {other.shape} are not images of three "
-                    "bytes per pixel and their depth; fetch it again."
+                    "bytes per pixel and their depth; download it again."
                 )
             yield one, other
     except (OSError, KeyError, AttributeError) as error:
-        raise LayoutError(f"{file}: cannot be read ({error}); remove it and fetch it again.") from None
+        raise LayoutError(f"{file}: cannot be read ({error}); remove it and download it again.") from None
 
 
 def _write(folder: Path, frames: Iterator[Frame]) -> None:
-    """Write all frames, or nothing."""
+    """Write all frames, all or nothing."""
     print(f"{folder}: writing images and depth maps", flush=True)
     with atomic_folder(folder) as beside:
         (beside / "rgb").mkdir()
@@ -125,6 +125,6 @@ def _write(folder: Path, frames: Iterator[Frame]) -> None:
             files = beside / "rgb" / f"{name}.png", beside / "depth" / f"{name}.npy"
             for file in files:
                 file.parent.mkdir(parents=True, exist_ok=True)
-            # Not compressed: the bytes, and so the fingerprint, must not depend on the version of zlib.
+            # Not compressed: the bytes, and therefore the fingerprint, must not depend on the version of zlib.
             Image.fromarray(np.ascontiguousarray(image)).save(files[0], compress_level=0)
             np.save(files[1], np.ascontiguousarray(depth, np.float32))

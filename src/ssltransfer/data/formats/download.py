@@ -1,4 +1,4 @@
-"""Downloads by torchvision: one process at a time, with one-sentence errors."""
+"""Downloads by torchvision, one process at a time, with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ssltransfer.data.formats import LayoutError
 T = TypeVar("T")
 
 DOWNLOAD_TIMEOUT = 60
-"""Seconds without a byte from the network before a download is given up."""
+"""Network timeout in seconds of a download."""
 
 
 @contextmanager
 def download_lock(root: Path, name: str) -> Iterator[None]:
-    """Exclude other processes that fetch or write the same set, such as the jobs that index its other splits."""
+    """Lock out processes that download or write the same data set, such as jobs that index its other splits."""
     with friendly_os_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / f".{name}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            print(f"{root}: another process prepares {name}; waiting for it.", flush=True)
+            print(f"{root}: another process is preparing {name}; waiting for it.", flush=True)
             lock.acquire()
     try:
         yield
@@ -43,7 +43,7 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
     """Call `load(download)` of torchvision.
 
     Raises:
-        LayoutError: the files are not there or damaged and may not be fetched, or fetching fails.
+        LayoutError: the files are missing or damaged and may not be downloaded, or the download fails.
         ArtifactError: the disk is full.
     """
     before = socket.getdefaulttimeout()
@@ -54,8 +54,8 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
     except (URLError, TimeoutError, ConnectionError, socket.gaierror) as error:
         reason = getattr(error, "reason", None) or error
         raise LayoutError(
-            f"{root}: {dataset.format} is not here and cannot be downloaded ({reason}); check the network, or put the "
-            "files here by hand (docs/datasets.md says which)."
+            f"{root}: {dataset.format} is missing and cannot be downloaded ({reason}); check the network, or put the "
+            "files there manually (docs/datasets.md lists them)."
         ) from None
     except (RuntimeError, tarfile.TarError, EOFError, FileNotFoundError) as error:
         if type(error).__module__.startswith("ssltransfer"):
@@ -70,8 +70,8 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
 
 
 def missing_dataset_error(dataset: Torchvision, root: Path) -> LayoutError:
-    """What to say where files are missing that may not be fetched."""
+    """The message for missing files that may not be downloaded."""
     return LayoutError(
-        f"{root}: {dataset.format} is not here, or damaged; set download: true, or put its files here "
-        "(docs/datasets.md says which)."
+        f"{root}: {dataset.format} is missing or damaged; set download: true, or put its files there "
+        "(docs/datasets.md lists them)."
     )

@@ -1,4 +1,4 @@
-"""CUB-200-2011 and Stanford Cars: their own splits, and the halves of the classes of zero-shot retrieval."""
+"""CUB-200-2011 and Stanford Cars: their own splits, and the halves of the classes for zero-shot retrieval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssltransfer.config.formats import Cars196, Cub200
 from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
 from ssltransfer.data.formats.matlab import read_mat
 
-Images = list[tuple[str, int, bool]]  # path, class from 0, whether it is of the training split
+Images = list[tuple[str, int, bool]]  # path, class from 0, whether it is in the training split
 
 
 @FORMATS.register(Cub200, Cars196)
@@ -43,17 +43,17 @@ def _cub(root: Path) -> tuple[Images, list[str]]:
         numbers = {name: place for place, name in enumerate(classes)}
         found = [(f"images/{path}", numbers[labels[key]], splits[key] == "1") for key, path in paths.items()]
     except KeyError as error:
-        raise LayoutError(f"{root}: the lists do not fit together at {error}; restore them.") from None
+        raise LayoutError(f"{root}: the lists do not match at {error}; restore them.") from None
     return found, names
 
 
 def _columns(path: Path) -> dict[str, str]:
-    """Number -> the rest of its line."""
+    """Map the number at the start of each line to the rest of the line."""
     try:
         rows = [line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip()]
         return {key: value.strip() for key, value in rows}
     except FileNotFoundError:
-        raise LayoutError(f"{path}: missing; `root` must be the folder CUB_200_2011 with its lists.") from None
+        raise LayoutError(f"{path}: missing; `root` must be the folder CUB_200_2011, with its lists.") from None
     except (OSError, ValueError) as error:
         raise LayoutError(f"{path}: not a list of numbers and values ({error}); restore it.") from None
 
@@ -66,7 +66,7 @@ def _cars(root: Path) -> tuple[Images, list[str]]:
             images = [(str(row["relative_im_path"]), int(row["class"]) - 1, not int(row["test"])) for row in rows]
             return images, [str(name) for name in content["class_names"]]
         kit = root / "devkit"
-        # The first release of the kit has no labels of test images; those came in a file of their own.
+        # The first release of the devkit has no test labels; they were published in a separate file.
         tested = next(
             (
                 path
@@ -87,5 +87,5 @@ def _cars(root: Path) -> tuple[Images, list[str]]:
 
 def _mat(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise LayoutError(f"{path}: missing; `root` must hold cars_annos.mat, or devkit/ with the lists of the cars.")
+        raise LayoutError(f"{path}: missing; `root` must contain cars_annos.mat, or devkit/ with the lists.")
     return read_mat(path.read_bytes(), str(path))

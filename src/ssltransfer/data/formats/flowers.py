@@ -1,4 +1,4 @@
-"""Oxford Flowers-102: the published files as they are, fetched by torchvision where they are missing."""
+"""Oxford Flowers-102: the published files, downloaded by torchvision if they are missing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 @FORMATS.register(Flowers102)
 def find(dataset: Flowers102, *, workers: int = 1) -> DatasetListing:
-    """Images of a split in the order of setid.mat; class ids as torchvision's, published ones less 1.
+    """Images of a split in the order of setid.mat; class ids as torchvision's, the published ones minus 1.
 
     Raises:
-        LayoutError: the set is not here and may not or cannot be downloaded, or its lists are damaged.
+        LayoutError: the set is missing and may not or cannot be downloaded, or its lists are damaged.
         ArtifactError: the disk is full.
     """
     from torchvision import datasets
 
     root = Path(dataset.root)
     base = root / "flowers-102"
-    # torchvision fetches these two after the images are unpacked.
+    # torchvision downloads these two after unpacking the images.
     lists = (base / "imagelabels.mat", base / "setid.mat")
     if not (all(path.is_file() for path in lists) and (base / "jpg").is_dir()):
         with download_lock(root, dataset.format):
@@ -41,4 +41,4 @@ def find(dataset: Flowers102, *, workers: int = 1) -> DatasetListing:
             list(datasets.Flowers102.classes),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise LayoutError(f"{base}: {lists[0].name} and {lists[1].name} do not fit ({error}); restore them.") from None
+        raise LayoutError(f"{base}: {lists[0].name} and {lists[1].name} do not match ({error}); restore.") from None

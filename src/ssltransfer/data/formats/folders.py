@@ -16,10 +16,10 @@ _SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017",
 
 @FORMATS.register(Folder, ImageFolder)
 def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> DatasetListing:
-    """All images below root (and split), sorted by path; the class is the first folder of the path.
+    """List all images below root (and split), sorted by path; the class is the first folder of the path.
 
     Raises:
-        LayoutError: the folder is missing, a class folder is empty, there are none, or they are splits.
+        LayoutError: the folder is missing, there are no class folders, one is empty, or they are splits.
     """
     root = Path(dataset.root)
     if isinstance(dataset, Folder):
@@ -27,7 +27,7 @@ def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> DatasetListing:
     if dataset.split:
         if root.is_dir() and not (root / dataset.split).is_dir():
             there = ", ".join(class_names(root)[:10]) or "no folders"
-            raise LayoutError(f"{root}: there is no split {dataset.split!r}; there are: {there}.")
+            raise LayoutError(f"{root}: no split {dataset.split!r}; available: {there}.")
         return find_classes(root / dataset.split)
     found = find_classes(root)
     if _SPLITS.issuperset(found.classes):
@@ -39,7 +39,7 @@ def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> DatasetListing:
 
 
 def find_images(root: Path) -> DatasetListing:
-    """Every image below `root`, unlabeled; links are followed, but never in a circle.
+    """List every image below `root`, unlabeled; follows links, but not in a cycle.
 
     Raises:
         LayoutError: a folder is missing or cannot be opened.
@@ -57,37 +57,37 @@ def find_images(root: Path) -> DatasetListing:
 
 
 def find_classes(root: Path) -> DatasetListing:
-    """Every image below a class folder; classes are the sorted names of root's folders, as torchvision's.
+    """List every image below a class folder; classes are the sorted folder names, as in torchvision.
 
     Raises:
-        LayoutError: a folder is missing, there is no class folder, or one holds no images.
+        LayoutError: a folder is missing, there are no class folders, or one contains no images.
     """
     found = find_images(root)
     classes = class_names(root)
     if not classes:
-        raise LayoutError(f"{root}: no class folders here; give labels: none (format: folder), or another root.")
+        raise LayoutError(f"{root}: no class folders found; set labels: none (format: folder), or another root.")
     inside = [path for path in found.paths if "/" in path]
-    skipped = found.skipped | {path: "beside the class folders" for path in found.paths if "/" not in path}
+    skipped = found.skipped | {path: "outside the class folders" for path in found.paths if "/" not in path}
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[path.split("/", 1)[0]] for path in inside]
     empty = sorted(set(range(len(classes))) - set(labels))
     if empty:
-        raise LayoutError(f"{root}: class folder {_as_text(classes[empty[0]])!r} holds no images; fill or remove it.")
+        raise LayoutError(f"{root}: class folder {_as_text(classes[empty[0]])!r} has no images; fill or remove it.")
     return DatasetListing(root, inside, labels, classes, skipped=skipped)
 
 
 def class_names(root: Path) -> list[str]:
-    """Sorted names of the folders in `root` that are not hidden."""
+    """Sorted names of the visible folders in `root`."""
     return [entry.name for entry in folder_of(root) if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def _walk(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str | None]]:
-    """(relative path, reason to leave it out or None) of everything below a folder.
+    """(relative path, reason to skip it or None) of everything below a folder.
 
     Args:
         folder: where.
         prefix: its path from the root, with a slash at the end.
-        above: device and inode of the folders that lead here.
+        above: device and inode of the parent folders.
     """
     entries = folder_of(Path(folder))
     status = Path(folder).stat()
@@ -103,7 +103,7 @@ def _walk(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) ->
                 yield from _walk(entry.path, path + "/", above)
         elif entry.name.startswith("."):
             yield path, "hidden file"
-        elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:  # noqa: PTH122 - a Path each is too slow
+        elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:  # noqa: PTH122 - Path objects are too slow
             yield path, NO_IMAGE
         else:
             yield path, None

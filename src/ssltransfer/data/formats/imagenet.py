@@ -18,10 +18,10 @@ DEVKIT = "ILSVRC2012_devkit_t12"
 
 @FORMATS.register(ImageNet)
 def find(dataset: ImageNet, *, workers: int = 1) -> DatasetListing:
-    """Images of train or val; class id = place of the WordNet id among the sorted ids, as torchvision's ImageNet.
+    """Images of train or val; class id = position of the WordNet id among the sorted ids, as in torchvision.
 
-    Where train/ is there, its folders give the classes of val too, so that a part of the set keeps equal ids in both.
-    The folders may be below ILSVRC/Data/CLS-LOC or Data/CLS-LOC, as in the challenge's archive.
+    If train/ exists, its folders define the classes of val too, so that both have equal ids in a part of the set. The
+    folders may be below ILSVRC/Data/CLS-LOC or Data/CLS-LOC, as in the archive of the challenge.
 
     Raises:
         LayoutError: a folder or the devkit is missing, or a file in a flat val/ has no line in the ground truth.
@@ -31,7 +31,7 @@ def find(dataset: ImageNet, *, workers: int = 1) -> DatasetListing:
     root = next((place for place in inner if (place / dataset.split).is_dir()), top)
     folder = root / dataset.split
     if not folder.is_dir():
-        raise LayoutError(f"{folder}: there is no such folder; root must hold train/WNID or val.")
+        raise LayoutError(f"{folder}: no such folder; root must contain train/WNID or val.")
     train = folders.class_names(root / "train") if (root / "train").is_dir() else []
     if dataset.split == "train":
         return folders.find_classes(folder)
@@ -43,7 +43,7 @@ def find(dataset: ImageNet, *, workers: int = 1) -> DatasetListing:
 def _renumbered(found: DatasetListing, train: list[str]) -> DatasetListing:
     strangers = sorted(set(found.classes) - set(train))
     if train and strangers:
-        raise LayoutError(f"{found.root}: class {strangers[0]!r} is not in train; val must be of the same classes.")
+        raise LayoutError(f"{found.root}: class {strangers[0]!r} is not in train; val must have the same classes.")
     if not train or found.labels is None:
         return found
     number = {wnid: label for label, wnid in enumerate(train)}
@@ -51,7 +51,7 @@ def _renumbered(found: DatasetListing, train: list[str]) -> DatasetListing:
 
 
 def _flat(folder: Path, top: Path, train: list[str]) -> DatasetListing:
-    """val/ILSVRC2012_val_00000001.JPEG: line n of the ground truth holds the devkit's id of image n."""
+    """Read a flat val/: line n of the ground truth is the devkit's class id of ILSVRC2012_val_<n>.JPEG."""
     found = folders.find_images(folder)
     truth, wnid_of = _devkit(top)
     classes = train or sorted(wnid_of.values())
@@ -60,7 +60,7 @@ def _flat(folder: Path, top: Path, train: list[str]) -> DatasetListing:
     for path in found.paths:
         match = re.search(r"(\d{8})\.[^.]+$", path)
         if not match or not 1 <= int(match[1]) <= len(truth):
-            raise LayoutError(f"{folder / path}: no line of {TRUTH} is this image's; it has {len(truth)} lines.")
+            raise LayoutError(f"{folder / path}: {TRUTH} has no line for this image; it has {len(truth)} lines.")
         wnid = wnid_of.get(truth[int(match[1]) - 1])
         if wnid in number:
             paths.append(path)
@@ -71,15 +71,15 @@ def _flat(folder: Path, top: Path, train: list[str]) -> DatasetListing:
 
 
 def _devkit(root: Path) -> tuple[list[int], dict[int, str]]:
-    """The class id of every validation image, and the WordNet id of every class id (these are not in order)."""
+    """The class id of every validation image, and the WordNet id of every class id (not sorted)."""
     files = _devkit_files(root)
     meta = read_mat(files[META], f"{root}: the devkit's {META}")
     try:
         truth = [int(line) for line in files[TRUTH].split()]
-        # Columns: id, WordNet id, words, gloss, number of children; inner nodes of the hierarchy have children.
+        # Columns: id, WordNet id, words, gloss, number of children. Inner nodes of the hierarchy have children.
         return truth, {int(row[0]): str(row[1]) for row in meta["synsets"] if row[4] == 0}
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise LayoutError(f"{root}: the devkit's {META} or {TRUTH} is damaged ({error}); fetch it again.") from None
+        raise LayoutError(f"{root}: the devkit's {META} or {TRUTH} is damaged ({error}); download it again.") from None
 
 
 def _devkit_files(root: Path) -> dict[str, bytes]:
@@ -105,7 +105,7 @@ def _unpacked(archive: Path) -> dict[str, bytes]:
                 if content:
                     files[name] = content.read()
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise LayoutError(f"{archive}: cannot be unpacked ({error}); fetch it again.") from None
+        raise LayoutError(f"{archive}: cannot be unpacked ({error}); download it again.") from None
     if len(files) < 2:
-        raise LayoutError(f"{archive}: {TRUTH} or {META} is not in it; fetch the devkit of task 1 and 2 again.")
+        raise LayoutError(f"{archive}: does not contain {TRUTH} or {META}; download the devkit of task 1 and 2 again.")
     return files

@@ -1,4 +1,4 @@
-"""MATLAB files in which some sets keep their lists."""
+"""Reading of MATLAB files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ssltransfer.data.formats import LayoutError
 
 
 def read_mat(content: bytes, where: str) -> dict[str, Any]:
-    """The variables of a MATLAB file, singleton dimensions dropped.
+    """Read the variables of a MATLAB file, without singleton dimensions.
 
     Raises:
-        LayoutError: it is not such a file, or damaged.
+        LayoutError: it is not a MATLAB file, or damaged.
     """
     from scipy.io import loadmat
 
@@ -20,6 +20,6 @@ def read_mat(content: bytes, where: str) -> dict[str, Any]:
         variables: dict[str, Any] = loadmat(io.BytesIO(content), squeeze_me=True)
     except MemoryError:
         raise
-    except Exception as error:  # scipy raises what the damaged bytes happen to make it raise
-        raise LayoutError(f"{where}: cannot be read ({error}); remove it and fetch it again.") from None
+    except Exception as error:  # scipy raises arbitrary exceptions on damaged bytes
+        raise LayoutError(f"{where}: cannot be read ({error}); remove it and download it again.") from None
     return variables

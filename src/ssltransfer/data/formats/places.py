@@ -1,4 +1,4 @@
-"""Places205 and Places365: lists of "path label", and images of 256 px in folders beside them."""
+"""Places205 and Places365: lists of "path label", and images of 256 px in folders next to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find(dataset: Places205 | Places365, *, workers: int = 1) -> DatasetListing:
     """Images of a split in the order of its list; class ids as published.
 
     Raises:
-        LayoutError: lists or images are not here and may not or cannot be downloaded, or a line cannot be read.
+        LayoutError: lists or images are missing and may not or cannot be downloaded, or a line cannot be read.
         ArtifactError: the disk is full.
     """
     return _find205(Path(dataset.root), dataset.split) if isinstance(dataset, Places205) else _find365(dataset)
@@ -44,7 +44,7 @@ def _folder365(root: Path, split: str) -> Path | None:
 
 
 def _fetch(dataset: Places365, root: Path) -> None:
-    """torchvision takes half-unpacked images for whole ones, so they are unpacked elsewhere and moved here."""
+    """Download and unpack to a temporary folder: torchvision takes a partly unpacked archive for a complete one."""
     from torchvision.datasets import Places365 as Fetched
 
     split = "train-standard" if dataset.split == "train" else "val"
@@ -58,7 +58,7 @@ def _fetch(dataset: Places365, root: Path) -> None:
         shutil.rmtree(beside / name, ignore_errors=True)
     beside.mkdir(exist_ok=True)
     fetch(dataset, root, lambda download: Fetched(str(beside), split, small=True, download=download))
-    # Archives last: whoever is killed before that need not fetch them again.
+    # Archives last: a download that is killed before need not be repeated.
     for path in sorted(beside.iterdir(), key=lambda path: (path.suffix == ".tar", path.is_dir(), path.name)):
         path.replace(root / path.name)
     beside.rmdir()
@@ -70,8 +70,8 @@ def _find205(root: Path, split: str) -> DatasetListing:
     folder = next((root / name for name in _FOLDERS_205 if (root / name).is_dir()), None)
     if listing is None or folder is None:
         missing = name if listing is None else "images256"
-        raise LayoutError(f"{root}: {missing} is not here; unpack the lists and images of Places205 into it.")
-    # No file of class names was published: an image's folder, a/abbey, is its class.
+        raise LayoutError(f"{root}: {missing} is missing; unpack the lists and images of Places205 there.")
+    # No file of class names was published: the folder of an image, such as a/abbey, is its class.
     names = {label: path.rsplit("/", 1)[0] for path, label in _pairs(listing)}
     classes = [names.get(label, f"class {label}") for label in range(max(names, default=-1) + 1)]
     return _found(folder, listing, classes)
@@ -86,7 +86,7 @@ def _found(folder: Path, listing: Path, classes: list[str]) -> DatasetListing:
 
 
 def _pairs(listing: Path) -> list[tuple[str, int]]:
-    """(path, label) of every line; a slash in front of a path is dropped."""
+    """(path, label) of every line; a leading slash of a path is dropped."""
     pairs = []
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
         path, _, label = line.strip().rpartition(" ")

@@ -14,7 +14,7 @@ def find(dataset: Sbd, *, workers: int = 1) -> DatasetListing:
     """Images of a list, img/ID.jpg, and their masks, cls/ID.mat.
 
     Args:
-        dataset: its root may be the folder dataset/, the one above it, or the one above benchmark_RELEASE.
+        dataset: its root may be the folder dataset/, its parent, or the parent of benchmark_RELEASE.
         workers: not used.
 
     Raises:
@@ -24,11 +24,11 @@ def find(dataset: Sbd, *, workers: int = 1) -> DatasetListing:
     places = (top, top / "dataset", top / "benchmark_RELEASE" / "dataset")
     root = next((place for place in places if (place / "img").is_dir() and (place / "cls").is_dir()), None)
     if root is None:
-        raise LayoutError(f"{top}: no img/ and cls/ here or in dataset/; check root of this dataset.")
+        raise LayoutError(f"{top}: no img/ and cls/ in it or in dataset/; check root of this dataset.")
     listing = root / f"{dataset.split}.txt"
     if not listing.is_file():
         there = ", ".join(sorted(path.stem for path in root.glob("*.txt"))) or "no lists"
-        raise LayoutError(f"{listing}: missing; there are: {there}.")
+        raise LayoutError(f"{listing}: missing; available: {there}.")
     ids = ids_of(listing)
     return DatasetListing(
         root,

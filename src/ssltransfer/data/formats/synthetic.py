@@ -1,4 +1,4 @@
-"""The embedded world: drawn once, then read like any published set."""
+"""The synthetic data set: drawn once, then read like any published set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folde
 
 @FORMATS.register(Synthetic)
 def find(dataset: Synthetic, *, workers: int = 1) -> DatasetListing:
-    """Draw the images if they are not there yet; a folder of its own for each size and seed."""
+    """Draw the images if they do not exist yet, in one folder per size and seed."""
     root = Path(dataset.root) / f"{dataset.subset}-{dataset.size}px-seed{dataset.seed}-n{dataset.num_images}"
     try:
         toyworld.generate(

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and STL-10: fetched and checked by torchvision, kept as one PNG file an image."""
+"""CIFAR-10, CIFAR-100 and STL-10: downloaded and verified by torchvision, converted to one PNG file per image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ssltransfer.data.formats.download import download_lock, fetch
 
 @FORMATS.register(Cifar10, Cifar100, Stl10)
 def find(dataset: Cifar10 | Cifar100 | Stl10, *, workers: int = 1) -> DatasetListing:
-    """Images of a split as root/<format>-png/<split>/<class>/<place in the split>.png, written at the first call.
+    """Images of a split; the first call writes root/<format>-png/<split>/<class>/<position in the split>.png.
 
-    The classes' sorted names are in the order of the published ids. STL-10's unlabeled part has one folder of that
-    name and no labels.
+    The sorted class names are in the order of the published ids. STL-10's unlabeled part has one folder of that name
+    and no labels.
 
     Raises:
-        LayoutError: the set is not here and may not or cannot be downloaded.
+        LayoutError: the set is missing and may not or cannot be downloaded.
         ArtifactError: the disk is full.
     """
     root = Path(dataset.root)
@@ -52,7 +52,7 @@ def _load(dataset: Cifar10 | Cifar100 | Stl10, download: bool) -> tuple[np.ndarr
 
 
 def _export(folder: Path, images: np.ndarray, names: list[str], workers: int) -> None:
-    """Write all images, or nothing."""
+    """Write all images, all or nothing."""
     paths = [f"{name}/{number:05d}.png" for number, name in enumerate(names, 1)]
     print(f"{folder}: writing {len(paths)} images", flush=True)
     with atomic_folder(folder) as beside, ThreadPoolExecutor(workers) as pool:
@@ -61,7 +61,7 @@ def _export(folder: Path, images: np.ndarray, names: list[str], workers: int) ->
 
         def save(rows: range) -> None:
             for row in rows:
-                # Not compressed: the bytes, and so the fingerprint, must not depend on the version of zlib.
+                # Not compressed: the bytes, and therefore the fingerprint, must not depend on the version of zlib.
                 Image.fromarray(np.ascontiguousarray(images[row])).save(beside / paths[row], compress_level=0)
 
         list(pool.map(save, (range(start, min(start + 500, len(paths))) for start in range(0, len(paths), 500))))

@@ -16,12 +16,12 @@ _LISTS = Path("ImageSets/480p")
 
 @FORMATS.register(Video)
 def find(dataset: Video, *, workers: int = 1) -> DatasetListing:
-    """All videos below root, sorted by path: files, and folders that hold images.
+    """List all videos below root, sorted by path: files, and folders that contain images.
 
-    Below JPEGImages/480p, or JPEGImages, alone where there is such a folder, as masks are images too.
+    If there is a folder JPEGImages/480p or JPEGImages, only that is searched, because masks are images too.
 
     Raises:
-        LayoutError: the folder is missing, holds no videos, or the list of the split names one that is not there.
+        LayoutError: the folder is missing, contains no videos, or the list of the split names a missing one.
     """
     root = Path(dataset.root)
     folder_of(root)
@@ -40,16 +40,16 @@ def find(dataset: Video, *, workers: int = 1) -> DatasetListing:
         paths = _of_split(root, dataset.split, paths)
     if not paths:
         endings = ", ".join(sorted(VIDEO_EXTENSIONS))
-        raise LayoutError(f"{root / start}: no videos here: neither files ({endings}) nor folders of frames.")
+        raise LayoutError(f"{root / start}: no videos found: neither files ({endings}) nor folders of frames.")
     return DatasetListing(root, paths, skipped=skipped)
 
 
 def _of_split(root: Path, split: str, paths: list[str]) -> list[str]:
-    """The videos that a list of DAVIS names: by their frames (2016) or by themselves."""
+    """The videos in a list of DAVIS, which names their frames (2016) or the videos."""
     file = root / _LISTS / f"{split}.txt"
     if not file.is_file():
         there = ", ".join(sorted(path.stem for path in (root / _LISTS).glob("*.txt"))) or "none"
-        raise LayoutError(f"{file}: there is no such list (there are: {there}); correct or leave out `split`.")
+        raise LayoutError(f"{file}: no such list (available: {there}); correct or remove `split`.")
     known = {path.rpartition("/")[2]: path for path in paths}
     named: dict[str, None] = {}
     for line in filter(None, map(str.strip, file.read_text("utf-8").splitlines())):

@@ -20,12 +20,12 @@ CLASSES = (
 def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
     """Images of a split; presence of the 20 classes (1 present, 0 difficult, -1 absent).
 
-    Presence comes from the lists ImageSets/Main/<class>_<split>.txt. Where all of them are missing it is read from
-    the boxes in Annotations, by the rule that the lists were made by: difficult where every object of it is. A set with
-    `targets: masks` is a list of ImageSets/Segmentation and has no presence.
+    Presence comes from the lists ImageSets/Main/<class>_<split>.txt. If all of them are missing it is derived from the
+    boxes in Annotations as the lists were: a class is difficult if all its objects are. A set with `targets: masks` is
+    a list of ImageSets/Segmentation and has no presence.
 
     Args:
-        dataset: its root may be the folder above VOCdevkit, VOCdevkit, or VOC2007 itself.
+        dataset: its root may be the parent of VOCdevkit, VOCdevkit, or VOC2007.
         workers: not used.
 
     Raises:
@@ -38,24 +38,24 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
     root = next((place for place in places if (place / "ImageSets" / kind).is_dir()), None)
     if root is None:
         raise LayoutError(
-            f"{top}: no {year}/ImageSets/{kind} here or in VOCdevkit; check root and year of this dataset."
+            f"{top}: no {year}/ImageSets/{kind} in it or in VOCdevkit; check root and year of this dataset."
         )
     main = root / "ImageSets" / "Main"
     listing = root / "ImageSets" / kind / f"{dataset.split}.txt"
     if not listing.is_file():
         there = sorted(path.stem for path in listing.parent.glob("*.txt") if "_" not in path.stem)
-        hint = "; the test split comes in an archive of its own" if dataset.split == "test" else ""
-        raise LayoutError(f"{listing}: missing; there are: {', '.join(there) or 'no lists'}{hint}.")
+        hint = "; the test split is in a separate archive" if dataset.split == "test" else ""
+        raise LayoutError(f"{listing}: missing; available: {', '.join(there) or 'no lists'}{hint}.")
     ids = ids_of(listing)
     notes: list[str] = []
     lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
-    multi_label = None  # masks carry the classes themselves
+    multi_label = None  # masks contain the classes
     if dataset.targets is None and any(path.is_file() for path in lists.values()):
         multi_label = _from_lists(ids, lists)
     elif dataset.targets != "masks":
         multi_label = _from_boxes(ids, root / "Annotations")
         if dataset.targets is None:
-            notes.append(f"{main}: no class lists of {dataset.split}; classes are read from Annotations.")
+            notes.append(f"{main}: no class lists of {dataset.split}; reading classes from Annotations.")
     folder, suffix = {"boxes": ("Annotations", "xml"), "masks": ("SegmentationClass", "png")}.get(
         dataset.targets or "", ("", "")
     )
@@ -75,7 +75,7 @@ def ids_of(listing: Path) -> list[str]:
 
 
 def palette() -> np.ndarray:
-    """VOC's color of each mask value, uint8 (256, 3): the bits of the value spread over red, green and blue."""
+    """VOC's color of each mask value, uint8 (256, 3): the bits of the value are spread over red, green and blue."""
     values, colors = np.arange(256)[:, None], np.zeros((256, 3), np.uint8)
     for bit in range(8):
         colors |= ((values >> (3 * bit + np.arange(3)) & 1) << (7 - bit)).astype(np.uint8)
@@ -87,7 +87,7 @@ def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:
     row = {name: place for place, name in enumerate(ids)}
     for column, name in enumerate(CLASSES):
         if not lists[name].is_file():
-            raise LayoutError(f"{lists[name]}: missing; each of the 20 classes has a list for each split.")
+            raise LayoutError(f"{lists[name]}: missing; expected a list for each of the 20 classes.")
         for number, line in enumerate(lists[name].read_text().splitlines(), 1):
             fields = line.split()
             if not fields:

@@ -29,7 +29,7 @@ class Curve:
         return float(np.mean([precisions.max(initial=0.0) for precisions in reached]))
 
     def area(self) -> float:
-        """Area under the curve made to fall monotonically (VOC2010 and later)."""
+        """Area under the monotonically decreasing envelope of the curve (VOC2010 and later)."""
         recall = np.concatenate([[0.0], self.recall])
         envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
         return float((np.diff(recall) * envelope).sum())
@@ -47,7 +47,7 @@ def curves(
     Args:
         detections, truth: detections and boxes of each image.
         classes: C.
-        overlap: least IoU.
+        overlap: smallest IoU of a correct detection.
     """
     image = np.repeat(np.arange(len(detections)), [len(one.scores) for one in detections])
     # An empty array first, since `concatenate` needs at least one.

@@ -126,8 +126,8 @@ class FcBackbone(DetectorBackbone):
 class Res5Backbone(DetectorBackbone):
     """Map of block3, RoI pooling to 14 x 14, block4 on each region and the average (He et al. 2016, on VOC).
 
-    A backbone without block4 gets a fresh one, and a dilated block3 goes back to stride 16. If `mixed`, the map is a
-    mix of block3's units, whose norm has seen no image yet, and block4 reads that.
+    A backbone without block4 gets a new one, and a dilated block3 is reset to stride 16. If `mixed`, the map is a mix
+    of block3's units, whose norm has initial statistics, and block4 reads that.
 
     Raises:
         LayerError: the backbone has no such blocks, or no units to mix.
@@ -164,8 +164,8 @@ def _with_block4(model: PretrainedModel, seed: int) -> Backbone:
     )
     if not {"block3", "block4"} <= set(options.layers):
         raise LayerError(
-            f"{model.name}: a {options.name} has no block3 and block4 to detect with; name a residual network, or use "
-            "fast-rcnn where it has fully-connected layers."
+            f"{model.name}: {options.name} has no block3 and block4; name a residual network, or use fast-rcnn for "
+            "networks with fully-connected layers."
         )
     backbone = build_backbone(options, include_top=False, seed=seed_of(seed, "block4"))
     backbone.load_state_dict(given, strict=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
 FOREGROUND = 0.5
-"""Least IoU of a foreground RoI with an object (Girshick 2015, section 2.3)."""
+"""Smallest IoU of a foreground RoI with an object (Girshick 2015, section 2.3)."""
 
 STDS = (0.1, 0.1, 0.2, 0.2)
 """Regression targets are divided by these (py-faster-rcnn: BBOX_NORMALIZE_STDS; the means are 0)."""
@@ -68,7 +68,7 @@ class RoiSampler:
     """Samples the RoIs of an image that the head is trained on.
 
     Attributes:
-        batch_size_per_image: most RoIs.
+        batch_size_per_image: largest number of RoIs.
         fg_fraction: largest fraction of foreground.
         bg_iou_range: IoU of background RoIs with the nearest object, from and below.
     """
@@ -145,7 +145,7 @@ def detections(
         width, height: of the image, to which boxes are clipped.
         nms_thresh: IoU above which the box with the lower score of a class is suppressed.
         score_thresh: boxes with a lower score are dropped.
-        detections_per_img: how many are kept.
+        detections_per_img: number of detections kept.
     """
     boxes = clip_boxes_to_image(boxes, (height, width))
     not_empty = (boxes[..., 2:] - boxes[..., :2]).amin(-1) > 0

@@ -1,4 +1,4 @@
-"""The detector that Fast and Faster R-CNN share, its training and its test."""
+"""The common part of Fast and Faster R-CNN: detector, training and test."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def with_boxes(context: EvalContext) -> tuple[EvalContext, list[Boxes]]:
     """The context with the training images that have an object that is not difficult, and boxes of each test image.
 
     Raises:
-        ArtifactError: a set has no boxes, the sets have different classes, or there is nothing to learn or to find.
+        ArtifactError: a set has no boxes or only difficult ones, or the sets have different classes.
     """
     spec = context.spec
     check_same_classes(context)
@@ -59,7 +59,7 @@ def with_boxes(context: EvalContext) -> tuple[EvalContext, list[Boxes]]:
     boxes = [one for one in truth if isinstance(one, Boxes)]
     for name, empty in ((spec.train, not train), (spec.test, all(one.difficult.all() for one in boxes))):
         if empty:
-            raise ArtifactError(f"{name}: no image has a box that is not difficult; name another set.")
+            raise ArtifactError(f"{name}: no image has a non-difficult box; name another dataset.")
     return replace(context, train=context.train.subset(np.array(train))), boxes
 
 
@@ -214,7 +214,7 @@ def train_and_detect(
         task = build(read_model(context.model), seed).to(context.devices.device)
         calibrated = calibrate_bn(task.body, task.examples(context.train, context.devices))
         if calibrated:
-            print(f"seed {seed}: {calibrated} batch norms take their statistics from training images", flush=True)
+            print(f"seed {seed}: statistics of {calibrated} batch norms estimated on training images", flush=True)
         context.devices.broadcast(task)
         return task
 

@@ -1,4 +1,4 @@
-"""Drawings of detections beside the true boxes, and precision-recall curves."""
+"""Drawings of detections and true boxes, and precision-recall curves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ssltransfer.protocols.detection.ap import Curve
 from ssltransfer.protocols.detection.boxes import Detections
 
 IMAGES = 6
-HEIGHT = 180  # pixels; two images beside each other stay below 40 kB
+HEIGHT = 180  # pixels; two images side by side stay below 40 kB
 CERTAIN = 0.5  # score from which a detection is drawn
-FEW = 3  # drawn at most of an image where nothing is certain
-CLASSES = 6  # whose curves are drawn: the most frequent ones
+FEW = 3  # detections drawn if none has that score
+CLASSES = 6  # number of curves: of the most frequent classes
 LEVELS = np.arange(41) / 40  # of recall
-# Okabe & Ito 2008, in turns.
+# Okabe & Ito 2008, cyclic.
 COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 
 

@@ -43,7 +43,7 @@ def read_proposals(path: Path) -> dict[str, np.ndarray] | list[np.ndarray]:
         boxes: dict[str, np.ndarray] | list[np.ndarray] = readers[path.suffix](data)
     except MemoryError:
         raise
-    except Exception as error:  # damaged bytes make scipy and pickle raise anything
+    except Exception as error:  # scipy and pickle raise arbitrary exceptions on damaged bytes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"{path}: not a readable file of proposals ({reason}); restore it.") from None
     return boxes
@@ -121,7 +121,7 @@ class _Arrays(pickle.Unpickler):
             return _no_bytes  # and empty ones
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed in a file of boxes")
-        # numpy 2 moved `core`; its own names for older pickles warn.
+        # numpy 2 moved `core`; its aliases for older pickles warn.
         return getattr(importlib.import_module(module.replace("numpy.core", "numpy._core")), name)
 
 

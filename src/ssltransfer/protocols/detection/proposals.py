@@ -51,7 +51,7 @@ def find_proposals(
         workers: loader processes, which run selective search.
 
     Raises:
-        ArtifactError: OpenCV is missing, or a file cannot be read or does not fit the sets.
+        ArtifactError: OpenCV is missing, or a file cannot be read or does not match the sets.
     """
     if how == "grid":
         return Proposals([[grid(*size) for size in index.sizes.tolist()] for _, index in sets], "grid")
@@ -99,12 +99,12 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
             if len(fitting) != 1:
                 raise ArtifactError(
                     f"{file}: a list of {len(boxes)} images without names; {what} have "
-                    f"{' and '.join(str(len(names)) for names in stems)}, so its set is not clear; "
-                    "give a file with names."
+                    f"{' and '.join(str(len(names)) for names in stems)}, so its set is ambiguous; "
+                    "use a file with names."
                 )
             boxes = dict(zip(fitting[0], boxes, strict=True))
         if not wanted & boxes.keys():
-            raise ArtifactError(f"{file}: holds proposals for no image of {what}; name the files of these sets.")
+            raise ArtifactError(f"{file}: contains no proposals for images of {what}; name the files of these sets.")
         twice = sorted(named.keys() & boxes.keys())
         if twice:
             raise ArtifactError(f"{file}: {twice[0]} is in another file of proposals too; remove one of the files.")
@@ -140,7 +140,7 @@ def _opencv() -> Any:
     except (ImportError, AttributeError):
         raise ArtifactError(
             "fast-rcnn: selective search needs OpenCV with its contributed modules, which are not installed; install "
-            "opencv-contrib-python-headless, name files of proposals, or say `proposals: grid`."
+            "opencv-contrib-python-headless, name files of proposals, or set `proposals: grid`."
         ) from None
 
 

@@ -38,7 +38,8 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
 
     Q is a map's squared activations, summed over channels. The transfer loss is a mean over all inputs of the student's
     backbone, such as the nine tiles of each puzzle. The teacher gets the same tensors, in evaluation mode, with the
-    strides that it would have in that task. Both must use the same normalization, since the task normalizes its inputs.
+    strides that it would have in that task. Both must use the same normalization, because the task normalizes its
+    inputs.
 
     The chance-level loss is that of the task plus the transfer loss of uniform attention, over a few hundred images.
 
@@ -72,7 +73,7 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
 
     @property
     def chance_loss(self) -> float:  # type: ignore[override]
-        """That of the task plus the transfer loss of uniform attention, which `on_train_start` measures."""
+        """The task's plus the transfer loss of uniform attention, which `on_train_start` measures."""
         return super().chance_loss + float(self.uniform_transfer)
 
     def written(self) -> Backbone:

@@ -1,4 +1,4 @@
-"""What the distillation methods share: a teacher, online or with stored features."""
+"""The base of the distillation methods: a student, and a teacher that is online or has stored features."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DistillationTask(StudentTask):
     whole image from a feature store (protocols 3.3).
 
     Attributes:
-        layer: of the student, whose features learn; maps are averaged over their locations.
+        layer: of the student, whose features are trained; maps are averaged over their locations.
         student_dim, teacher_dim: dimensions of the features.
 
     Raises:
@@ -70,7 +70,7 @@ class DistillationTask(StudentTask):
 
     @property
     def transform(self) -> Transform:
-        """CPU part of the student's view, with the stored features of the teacher if there are any."""
+        """CPU part of the student's view, with the stored features of the teacher if available."""
         view = super().transform
         return WithFeatures(view, self._stores[True]) if self._stores else view
 
@@ -110,7 +110,7 @@ class OnlineTeacher:
 
     Args:
         manifest: of the model.
-        layer: default the last.
+        layer: default: the last.
         pool: pooling of the layer if it is a map.
 
     Raises:
@@ -146,14 +146,14 @@ def spaced_ids(index: Index) -> list[int]:
 
 @dataclass(frozen=True)
 class WithFeatures(Transform):
-    """A view of a image, and the row of a feature store that belongs to it."""
+    """A view of an image, and the row of a feature store that belongs to it."""
 
     view: Transform
     store: FeatureStore
 
     @property
     def min_short_side(self) -> int | None:
-        """That of the view."""
+        """As the view's."""
         return self.view.min_short_side
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:

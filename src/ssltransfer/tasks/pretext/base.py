@@ -1,4 +1,4 @@
-"""What all pretext tasks share, and the registries of tasks and of models that are not trained."""
+"""The base class of pretext tasks, and the registries of tasks and of models that are not trained."""
 
 from __future__ import annotations
 

@@ -130,6 +130,6 @@ class ColorizationTask(PretextTask):
         return [
             ("image", lab_to_rgb(lab)),
             ("input: its lightness", 127.5 * (inputs + 1)),
-            ("target: colors of places", lab_to_rgb(torch.cat([torch.full_like(lab[:, :1], 65), blocks], dim=1))),
+            ("target: colors per location", lab_to_rgb(torch.cat([torch.full_like(lab[:, :1], 65), blocks], dim=1))),
             ("both, decoded", lab_to_rgb(torch.cat([lab[:, :1], smooth], dim=1))),
         ]

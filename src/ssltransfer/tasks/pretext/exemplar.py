@@ -79,7 +79,7 @@ class ExemplarTask(PretextTask):
         return {"loss": loss, "accuracy": (image[nearest] == image).float().mean()}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """The first crop, and all views as the network sees them."""
+        """The first crop, and all views as inputs of the network."""
         seen = visible(self.inputs(batch.images, rng)[0]).unflatten(0, (len(batch), -1)).unbind(1)
         return [("first box", batch.images[:, 0]), *((f"view {n}", view) for n, view in enumerate(seen, 1))]
 

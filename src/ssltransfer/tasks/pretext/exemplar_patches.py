@@ -1,4 +1,4 @@
-"""Exemplar on patches (Doersch & Zisserman 2017): views of one location are nearer than another image's."""
+"""Exemplar on patches (Doersch & Zisserman 2017): views of one location closer than a view of another image."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ExemplarPatchesTask(PretextTask):
         height, width = images.shape[-2:]
         offset = torch.arange(patch, device=images.device) - (patch - 1) / 2
         y, x = torch.meshgrid(offset, offset, indexing="ij")
-        # Sums of products by hand: a matrix product may be rounded to TF32 or bfloat16.
+        # Explicit sums of products: a matrix product may be rounded to TF32 or bfloat16.
         at = [row[..., :1, None] * x + row[..., 1:2, None] * y + row[..., 2:, None] for row in matrices.unbind(2)]
         # grid_sample counts from -1 at the first pixel's edge to 1 at the last one's.
         grid = torch.stack([(2 * one + 1) / size - 1 for one, size in zip(at, (width, height), strict=True)], dim=-1)
@@ -120,6 +120,6 @@ class ExemplarPatchesTask(PretextTask):
         return [
             ("image", torch.stack(marked)),
             ("x1: a view", first),
-            ("x2: near to it", second),
-            ("x3: far from it", other),
+            ("x2: close to x1", second),
+            ("x3: far from x1", other),
         ]

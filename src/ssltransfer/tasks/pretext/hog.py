@@ -22,12 +22,12 @@ from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
 BATCH = 32
-MIN_PER_IMAGE = 50  # a million descriptors come from 20,000 images of ImageNet, not from a pass over all of it
+MIN_PER_IMAGE = 50  # a million descriptors come from 20,000 images of ImageNet instead of all
 
 
 @FIXED_MODELS.register(Hog)
 def build_vocabulary(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
-    """k-means of HOG descriptors of evenly spaced images, the same number from each.
+    """Cluster HOG descriptors of evenly spaced images, the same number from each.
 
     Raises:
         ArtifactError: the images have fewer descriptors than the vocabulary has words.
@@ -39,8 +39,8 @@ def build_vocabulary(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     )
     if len(descriptors) < spec.backbone.vocabulary_size:
         raise ArtifactError(
-            f"{len(descriptors)} HOG descriptors of {images} images cannot make {spec.backbone.vocabulary_size} words; "
-            "take fewer words, or raise `num_descriptors` or the number of images."
+            f"{len(descriptors)} HOG descriptors of {images} images are too few for {spec.backbone.vocabulary_size} "
+            "words; use fewer, or raise `num_descriptors` or the number of images."
         )
     faiss.omp_set_num_threads(torch.get_num_threads())
     kmeans = faiss.Kmeans(

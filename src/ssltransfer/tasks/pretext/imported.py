@@ -1,4 +1,4 @@
-"""Imported weights: a state dict becomes a model like any other."""
+"""Imported weights: a model from a state dict."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
         return BuiltModel(backbone, task.normalize or "imagenet", {"file": file_digest(file), "matched": matched})
     if task.normalize not in (None, about["normalize"]):
         raise ArtifactError(
-            f"{file}: learned from images normalized by `{about['normalize']}`, not `{task.normalize}`; leave "
-            "`normalize` of the task out."
+            f"{file}: trained on images normalized by `{about['normalize']}`, not `{task.normalize}`; remove "
+            "`normalize` of the task."
         )
     verify_activations(backbone, about, file)
     return BuiltModel(backbone, about["normalize"], {"file": file_digest(file), "matched": matched})

@@ -49,4 +49,4 @@ class JigsawKolesnikovTask(PatchTask):
         shown = visible(patches)[image, orders]  # (B, orders, 9, 3, t, t)
         back = shown[:, 0][image[:, 0], orders[:, 0].argsort(dim=1)]
         joined = [(f"input: order {number}", mosaic(one)) for number, one in enumerate(shown.unbind(1), 1)]
-        return [("image", batch.images), *joined, ("order 1 put back by the answer", mosaic(back))]
+        return [("image", batch.images), *joined, ("order 1 restored by the answer", mosaic(back))]

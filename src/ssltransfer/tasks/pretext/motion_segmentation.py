@@ -1,4 +1,4 @@
-"""Motion segmentation (Doersch & Zisserman 2017): which pixels of a single frame are going to move?"""
+"""Motion segmentation (Doersch & Zisserman 2017): which pixels of a single frame will move?"""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 
 @dataclass(frozen=True)
 class WithMotion(Transform):
-    """The first frame of a clip, squeezed to one size, and its map of what moves."""
+    """The first frame of a clip, resized to one size, and its motion mask."""
 
     height: int
     width: int
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
-        """uint8 (3, H, W) -> uint8 (3, height, width) and `motion`, uint8 (h, w), 1 what moves by itself."""
+        """uint8 (3, H, W) -> uint8 (3, height, width) and `motion`, uint8 (h, w), 1 for moving foreground."""
         if index.targets is None or index.targets.kind != "motion":
-            raise ArtifactError(f"{index.root}: nobody looked for what moves in it; give a dataset of format video.")
+            raise ArtifactError(f"{index.root}: has no motion masks; name a dataset of format video.")
         cells = torch.from_numpy(read_target(index, sample).copy())  # type: ignore[union-attr]
         return {"image": resize(image, self.height, self.width), "motion": cells}
 
@@ -85,8 +85,8 @@ class MotionSegmentationTask(PretextTask):
             found = self.backbone.eval()(weight.new_zeros(1, 3, height, width), [self.layer])[self.layer]
         except RuntimeError:
             raise LayerError(
-                f"Images of {width} x {height} pixels vanish on the way through {self.backbone.options.name}; make "
-                "`input` of motion-segmentation larger."
+                f"Images of {width} x {height} pixels are too small for {self.backbone.options.name}; increase "
+                "`input` of motion-segmentation."
             ) from None
         finally:
             self.backbone.train(was)
@@ -94,7 +94,7 @@ class MotionSegmentationTask(PretextTask):
 
     @property
     def transform(self) -> WithMotion:
-        """The whole frame, and its map."""
+        """The whole frame, and its motion mask."""
         return WithMotion(*self.options.input)
 
     def inputs(self, batch: Batch, rng: SampleRNG) -> tuple[Tensor, Tensor]:
@@ -118,13 +118,13 @@ class MotionSegmentationTask(PretextTask):
         }
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
-        """The first frame, its map, and what moves in the frame."""
+        """The first frame, its motion mask, and the moving part of the frame."""
         inputs, cells = self.inputs(batch, rng)
         seen, size = visible(inputs), inputs.shape[-2:]
         moving = F.interpolate(cells[:, None].float(), size)
         return [
             ("image", batch.images),
-            ("target: what moves", 255 * moving.expand(-1, 3, -1, -1)),
+            ("target: moving cells", 255 * moving.expand(-1, 3, -1, -1)),
             ("both", seen * (0.25 + 0.75 * moving)),
         ]
 

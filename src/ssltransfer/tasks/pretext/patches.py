@@ -1,4 +1,4 @@
-"""Tasks on nine patches (Kolesnikov et al. 2019): what jigsaw and relative patch location share."""
+"""Tasks on nine patches (Kolesnikov et al. 2019): the base of jigsaw and relative patch location."""
 
 from __future__ import annotations
 

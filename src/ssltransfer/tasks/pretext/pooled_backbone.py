@@ -30,22 +30,22 @@ def _shape(backbone: Backbone, layer: str, side: int, what: str) -> tuple[int, .
         return backbone.shapes(side)[layer]
     except RuntimeError:
         or_another = (
-            f"; or its fc6 wants another size: give the backbone img_size: {side}."
+            f"; or its fc6 expects another size: set img_size: {side} of the backbone."
             if "fc6" in options.flat_layers
             else "."
         )
         raise LayerError(
-            f"{what} of {side} pixels vanish on the way through {options.name}: make them larger, "
-            f"or the stride of the first convolution smaller (stem_stride: 1){or_another}"
+            f"{what} of {side} pixels are too small for {options.name}: increase their size, "
+            f"or reduce the stride of the first convolution (stem_stride: 1){or_another}"
         ) from None
 
 
 class PooledBackbone(nn.Module):
     """Last convolution, pooled 3/2 rounding up (VGG: 2/2), flattened: pool5 of the papers' heads.
 
-    CaffeNet's 6x6 on 64-pixel tiles become 3x3, its 13x13 on 227 pixels 6x6. Where the map is smaller than the window,
-    nothing is pooled. The last map of a residual network is not pooled. Where the backbone ends with a vector that it
-    learns (`representation`, fc7 of vgg19-bn), that vector is used.
+    CaffeNet's 6x6 on 64-pixel tiles become 3x3, its 13x13 on 227 pixels 6x6. A map smaller than the window is not
+    pooled, nor is the last map of a residual network. If the backbone ends with a learned vector (`representation`, fc7
+    of vgg19-bn), that vector is used.
 
     Args:
         backbone: is called on the inputs.

@@ -1,4 +1,4 @@
-"""What jigsaw and jigsaw++ share: the context-free network, its loss, and the drawing of a puzzle."""
+"""The base of jigsaw and jigsaw++: the context-free network, its loss, and the drawing of a puzzle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PuzzleTask(PretextTask):
     """Classification of the permutation of nine tiles.
 
     Args:
-        options: of the network and the cut.
+        options: of the network and the tiles.
         backbone: of the network.
         seed: of fresh weights.
         permutations: (N, 9). They do not depend on the seed, so that runs with different seeds are comparable.
@@ -71,5 +71,5 @@ class PuzzleTask(PretextTask):
         return [
             ("image", batch.images),
             ("input: nine tiles", mosaic(visible(puzzles))),
-            ("put back by the answer", mosaic(visible(solved))),
+            ("restored by the answer", mosaic(visible(solved))),
         ]

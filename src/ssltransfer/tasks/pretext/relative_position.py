@@ -40,7 +40,7 @@ class Canvas(ImageTransform):
 
     @property
     def min_short_side(self) -> int:
-        """What the decoder must deliver at least: a square image at its largest."""
+        """Short side of a square image at its largest size."""
         return math.ceil(math.sqrt(self.pixels[1]))
 
     def apply(self, image: Tensor, rng: Random) -> Tensor:
@@ -55,7 +55,7 @@ class Canvas(ImageTransform):
 
 
 class PairTask(PretextTask):
-    """Eight-way classification of pairs of patches. Each patch passes the backbone once, whatever its pairs."""
+    """Eight-way classification of pairs of patches. Each patch passes the backbone once, regardless of its pairs."""
 
     options: PatchGrid
 

@@ -1,4 +1,4 @@
-"""Snapshots of a pretext's backbone during its training, each a model of its own."""
+"""Snapshots of a pretext's backbone during its training, each a separate model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load_snapshot(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     digest = about.get(FOLDER, {}).get(str(spec.task.step))
     if digest is None or not file.is_file() or file_digest(file) != digest:
         raise ArtifactError(
-            f"{file}: missing or changed since {model} was written; remove {model} and run its stage again."
+            f"{file}: missing or changed since {model} was written; remove {model} and rerun its stage."
         )
     backbone = build_backbone(spec.backbone, include_top=False)
     load_tensors(backbone, read_tensors(file), file, prefix="")
