@@ -109,7 +109,7 @@ def test_task_has_published_up_projections() -> None:
 @pytest.mark.parametrize(
     ("options", "protocol", "says"),
     [
-        (NARROW, {"layer": "pool"}, "m: pool is a vector and has no depth at places"),
+        (NARROW, {"layer": "pool"}, "m: pool is a vector; name a map as `layer`"),
         (NARROW, {"layer": "block9"}, "m: no layer 'block9'; its maps are conv1, block1"),
         (NARROW, {"layer": "conv1"}, "m: conv1 is at stride 2 or less already"),
         (

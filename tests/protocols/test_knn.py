@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import read_index
-from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.artifacts.metrics import DatasetRef, read_metrics
 from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import Knn, Pool
 from ssltransfer.kmeans import ArraySource, PointLoader
@@ -79,7 +79,7 @@ def test_knn_equals_sklearn(chain, tmp_path: Path, k: int) -> None:
         )
         assert found.values["accuracy"] == [pytest.approx(100 * expected, abs=1e-4)]
     assert (found.model, found.evaluation, found.seeds, found.train_test_overlap) == ("tiny", "nn", [0], 0)
-    assert found.datasets["test"] == {"name": "b", "samples": 30, "fingerprint": test.fingerprint}
+    assert found.datasets["test"] == DatasetRef("b", 30, test.fingerprint)
     assert np.sum(found.details["confusion"]) == 30
     first = found.details["examples"][0]["neighbors"]
     assert [near["similarity"] for near in first] == sorted((near["similarity"] for near in first), reverse=True)

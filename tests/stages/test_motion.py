@@ -165,7 +165,7 @@ def test_motion_lists_skipped_videos(videos: Path, tmp_path: Path):
     shutil.rmtree(mine / "good")
     (mine / "broken.mp4").unlink()
     index_stage.run(Video(root=str(mine)), output=tmp_path / "v.parquet", threads=1)
-    with pytest.raises(ArtifactError, match=r"none of the 2 clips of its 2 videos can be used .*; give other"):
+    with pytest.raises(ArtifactError, match=r"none of the 2 clips of its 2 videos can be used .*; use other videos"):
         run(tmp_path / "v.parquet", tmp_path / "m2")
 
 

@@ -435,7 +435,7 @@ def test_imported_file_gives_the_published_activations(
 def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
     """Rows of docs/compress.md: family, backbones, what is said of the task."""
     text = (DOCS / "compress.md").read_text(encoding="utf-8")
-    rows = re.search(r"^\| file of \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = re.search(r"^\| checkpoint of \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
     assert rows
     for row in rows[1].splitlines():
         family, _, backbones, task = (cell.strip() for cell in row.strip("|").split("|"))
@@ -619,7 +619,7 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
     ),
     "another width": (
         "w.pth",
-        lambda: saved(network(width=0.25)),
+        lambda: saved(network(width_mult=0.25)),
         r"features\.0\.weight has shape \(16, 3, 11, 11\), not",
     ),
     "RotNet's network in network": (
