@@ -13,6 +13,7 @@ import torch
 
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Pretext
+from ssltransfer.models import weights
 from ssltransfer.stages import pretext
 from ssltransfer.training import checkpoint
 from ssltransfer.training.task import Task
@@ -67,7 +68,7 @@ def killing(name: str, call: Any) -> Any:
 
 Task.after_step = after_step  # type: ignore[method-assign]
 checkpoint.torch = Torch()
-pretext.write_model = killing("before the weights", pretext.write_model)
+weights.write_model = killing("before the weights", weights.write_model)
 WorkDir.finish = killing("before the manifest", WorkDir.finish)  # type: ignore[method-assign]
 
 spec = Pretext.parse(given["spec"])
