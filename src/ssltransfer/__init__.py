@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# A waiting OpenMP thread spins 300,000 times by default and takes the core from other processes, so training on a shared
-# machine is several times slower (docs/performance.md, "Busy machines"). libgomp reads this when torch loads it.
+# A waiting OpenMP thread spins 300,000 times by default and takes the core from other processes, so training on a
+# shared machine is several times slower (docs/performance.md, "Busy machines"). libgomp reads this when it is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
