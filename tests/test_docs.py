@@ -1,4 +1,4 @@
-"""What the documents say exists, exists; what protocols.md says of an option is its default."""
+"""Whatever the documents name exists, and the defaults in protocols.md are those of the options."""
 
 from __future__ import annotations
 

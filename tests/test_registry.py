@@ -1,4 +1,4 @@
-"""The registry finds implementations by their options class and imports nothing before it is asked."""
+"""The registry finds implementations by their options class and imports nothing before a lookup."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_read_index_reports_damaged_file(tmp_path: Path, index: Index, damage: s
     write_index(path, index)
     content = bytearray(path.read_bytes())
     if damage == "flipped":
-        # Of an image's digest: parquet itself would read it as another one.
+        # Parquet itself would read the changed digest of an image without an error.
         place = content.index(b"d3")
         content[place] ^= 1
     damaged: dict[str, bytes | bytearray] = {"cut": content[:-9], "text": b"text", "flipped": content}

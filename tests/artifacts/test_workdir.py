@@ -83,7 +83,7 @@ def test_workdir_key_depends_on_spec_and_content(tmp_path: Path) -> None:
     for file in (first, second):
         file.write_text("same")
     key = manifest(tmp_path, inputs={"data": [first]}).key
-    assert manifest(tmp_path, inputs={"data": [second]}).key == key, "a name is no content"
+    assert manifest(tmp_path, inputs={"data": [second]}).key == key, "the key depends on the name of an input file"
     assert manifest(tmp_path, '{"k":2}', {"data": [first]}).key != key
     assert manifest(tmp_path, inputs={"val": [first]}).key != key
     assert manifest(tmp_path, inputs={"data": [first, second]}).key != key

@@ -1,4 +1,4 @@
-"""What a configuration may ask of depth and of frozen block3, said before anything runs."""
+"""Configurations of depth and of frozen block3: validation and cost estimates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration says of detectors."""
+"""Configurations of detectors: validation and cost estimates."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_declared_features_are_used_by_evaluations() -> None:
 
 
 def test_store_features_is_not_in_cluster_spec() -> None:
-    """The clustering is not made again; what is clustered is stored in any case, other data sets are not."""
+    """The clustering is not recomputed. Only features of the clustered data set are stored in any case."""
     alone = changed("evaluations", {})
     stored = complete(alone)
     alone["clusters"]["jig-k"]["store_features"] = False

@@ -17,7 +17,7 @@ def test_bins_are_313_in_order():
 
 
 def test_bins_cover_srgb_gamut():
-    """All 256^3 colors, floored to cells of 10x10; derived from nothing but Lab."""
+    """The bins are the cells of 10x10 that contain one of the 256^3 colors, derived from Lab alone."""
     levels = torch.arange(256)
     green, blue = torch.meshgrid(levels, levels, indexing="ij")
     reached: set[tuple[int, int]] = set()

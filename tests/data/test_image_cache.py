@@ -68,7 +68,7 @@ def cached(data: Path, folder: Path, **options: Any) -> Index:
 
 @pytest.mark.parametrize("short", [32, 256])
 def test_pack_raw_equals_resized_pixels(odd: Path, tmp_path: Path, short: int):
-    """With the reduced decoding that a view of this size asks of JPEGs; smaller images are not enlarged."""
+    """JPEGs are decoded at the reduced size that a view of this size allows. Smaller images are not enlarged."""
     files, packed = read_index(odd), cached(odd, tmp_path, format="raw", short_side=short)
     for sample, path in enumerate(files.paths):
         image = read(files.path(sample), min_short_side=short)

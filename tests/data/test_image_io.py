@@ -439,7 +439,7 @@ def test_is_candidate_by_extension():
 
 
 def outcome(path: Path) -> str:
-    """What docs/images.md says of a file, in its words."""
+    """The outcome of reading a file, in the words of docs/images.md."""
     if not is_candidate(path):
         return "not looked at"
     try:

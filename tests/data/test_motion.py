@@ -113,7 +113,7 @@ def test_track_drops_points_without_texture():
     """The smaller eigenvalue of summed products of Sobel's derivatives, of plain numpy, gives the same points."""
     frame = texture(2, HEIGHT, WIDTH)
     frame[:, 80:] = 120.0
-    frame[60:62, 80:] = 121.0  # a faint edge, which is no corner
+    frame[60:62, 80:] = 121.0  # a faint edge, not a corner
     frame = np.rint(frame).astype(np.uint8)
     points = motion.grid(HEIGHT, WIDTH)
     values = frame.astype(np.float64)
@@ -137,7 +137,7 @@ def test_track_moves_from_one_pixel_in_any_frame():
     motions[5].flow[:, 80:, 1] = 1.0
     tracks = motion.follow(first, motions)
     assert np.array_equal(tracks.moves, tracks.start[:, 0] >= 80) and len(tracks.start) > 700
-    # What the camera explains is no motion: the same flow, and a camera that goes along.
+    # Movement of the camera does not count: the same flow, and a camera that moves along.
     along = [motion.Motion(m.flow + np.float32(3), np.array([[1, 0, 3], [0, 1, 3], [0, 0, 1.0]])) for m in motions]
     camera = motion.follow(first, along)
     kept = camera.start[:, 0] < 50  # they stay on their half

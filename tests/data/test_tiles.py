@@ -142,7 +142,7 @@ def test_occlude_uses_other_image_in_published_numbers():
     pairs = double[double >= 100].reshape(-1, 2)
     assert (pairs[:, 0] != pairs[:, 1]).all()
     same_slot = (sources.long() == covered.nonzero()[:, 1]).float().mean()
-    assert abs(same_slot - 1 / 9) < 0.03  # the slot says nothing of the source
+    assert abs(same_slot - 1 / 9) < 0.03  # the source is independent of the slot
 
 
 @pytest.mark.parametrize("counts", [(0,), (9,), (3, 5)])

@@ -38,8 +38,8 @@ def why_not() -> str | None:
 def cluster(folder: Path) -> Iterator[None]:
     """A running Slurm with the partitions cpu and gpu and two GPUs that are only device files.
 
-    The step that runs a job inside Slurm forgets SLURM_CONF, so the configuration must lie where Slurm looks by
-    itself: links in /etc/slurm, removed at the end.
+    The step that runs a job inside Slurm loses SLURM_CONF, so the configuration must be in the default place: links in
+    /etc/slurm, removed at the end.
     """
     folder.mkdir()
     links = _configure(folder)

@@ -129,7 +129,7 @@ def test_faiss_matches_torch():
 
 
 def test_faiss_uses_all_points():
-    """Its default trains on 256 points a cluster."""
+    """By default faiss trains on 256 points per cluster."""
     x = blobs(2000, 4)
     ours = kmeans(ArraySource(x), 2, init=x[:2], max_iter=3, tolerance=0, backend="faiss")
     reference = KMeans(2, init=x[:2], n_init=1, max_iter=3, tol=0).fit(x)
@@ -204,7 +204,7 @@ def test_random_init_is_uniform():
     for seed in range(300):
         counts[first_centroids(points, 10, "random", seed).numpy().astype(int)[:, 0]] += 1
     assert counts.sum() == 3000
-    # chi^2 of 49 degrees of freedom (draws without repetition spread less): 99.9% lie below 85
+    # chi^2 of 49 degrees of freedom (draws without repetition spread less): 99.9% are less than 85
     assert ((counts - 60) ** 2 / 60).sum() < 85
 
 

@@ -1,4 +1,4 @@
-"""Scores of pixels lie where the image is: against the published numbers, ramps, and torch's own interpolation."""
+"""Scores are aligned with the pixels: against the published numbers, ramps, and torch's own interpolation."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def classifier_input(network: nn.Module, classifier: str, x: Tensor) -> Tensor:
         ("shufflenet_v2_x0_5", "fc", ("stage3",), 64),
         ("mnasnet0_5", "classifier.1", ("layers.8",), 64),
         ("squeezenet1_1", "", (), 64),
-        ("regnet_y_400mf", "fc", ("trunk_output.block2",), 64),
+        ("regnet_y_400mf", "fc", ("trunk_output.block2",), 64),  # language: allow (a name of torchvision)
         ("efficientnet_b0", "classifier.1", ("features.3",), 64),
         ("densenet121", "classifier", ("features.denseblock1",), 64),
         ("googlenet", "fc", ("inception3a",), 64),

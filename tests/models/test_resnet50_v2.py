@@ -43,7 +43,7 @@ def test_parameters_and_pre_logits_at_the_published_widths(width: int) -> None:
 
 
 def textbook(backbone: Backbone, x: Tensor, strides: tuple[int, ...] = (1, 2, 2, 2)) -> dict[str, Tensor]:
-    """bottleneck_v2 of the released code, unit for unit, with every norm where it stands there."""
+    """bottleneck_v2 of the released code, unit for unit, with every norm in the same place."""
 
     def norm(x: Tensor, module: Any) -> Tensor:
         scale = module.weight / torch.sqrt(module.running_var + 1e-3)

@@ -38,7 +38,7 @@ def row(units: int, channels: int = 32, *, grad_checkpointing: bool) -> Reversib
 
 
 def parameters(width: int) -> int:
-    """Of the published network whose stem has 64 `width` channels before the factor of four."""
+    """Parameters of the published network whose stem has 64 `width` channels before the factor of four."""
     total = 3 * 49 * 256 * width + 2 * 2048 * width
     for units, channels in ((3, 256), (4, 512), (6, 1024), (3, 2048)):
         stream, inner = channels * width // 2, channels * width // 8

@@ -44,7 +44,7 @@ def test_up_projection_matches_laina(training: bool) -> None:
     other, norm3 = block.shortcut
     for norm in (norm1, norm2, norm3):
         assert isinstance(norm, nn.BatchNorm2d)
-        norm.momentum = 0.0  # what they have learned of the first pass counts for nothing in the second
+        norm.momentum = 0.0  # the statistics of the first pass do not change the second
     first, shortcut = (plain(x, unpooled.get_parameter("weight")) for unpooled in (one, other))
     wanted = norm2(three(F.relu(norm1(first)))) + norm3(shortcut)
     assert found.shape == (3, 4, 10, 8) and torch.allclose(found, F.relu(wanted), atol=1e-5)

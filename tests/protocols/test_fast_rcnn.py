@@ -201,7 +201,7 @@ def test_evaluate_on_real_images(real_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_evaluate_learns_to_detect(tmp_path: Path) -> None:
-    """A small network from nothing, far beyond what it finds before it has learnt (a minute or two on one core)."""
+    """A small network from scratch ends far above its score after one step (a minute or two on one core)."""
     train, test = make_sets(tmp_path, "voc", {"trainval": 300, "test": 80}, 96, targets="boxes")
     model = make_model(tmp_path / "m", CaffeNet(width_mult=0.25, img_size=64, stem_stride=2, bn=True))
     found = {}

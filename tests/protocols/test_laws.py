@@ -166,7 +166,7 @@ class Bench:
         return found
 
     def measured(self, name: str, how: str, inputs: dict[str, Path] | None = None, **changes: Any) -> Path:
-        """Run a protocol; the metrics lie in a folder of that kind of run."""
+        """Run a protocol with a folder of its own for that kind of run, and return its metrics file."""
         output = self.root / how / name / "m.json"
         inputs = inputs or self.inputs(name)
         inputs |= self.features(name, inputs, self.root / how / name / "features")
@@ -188,7 +188,7 @@ def bench(chain, voc, boxes, masks, rooms, tmp_path_factory: pytest.TempPathFact
     return Bench(root, sets, models)
 
 
-SHOWN = ("drawn", "examples")  # which test images the report shows hangs on their order
+SHOWN = ("drawn", "examples")  # which test images the report shows depends on their order
 
 
 def assert_near(one: Path, other: Path, near: float) -> None:
@@ -202,7 +202,7 @@ def assert_near(one: Path, other: Path, near: float) -> None:
 
 
 def numbers_of(content: Any, name: str = "") -> dict[str, Any]:
-    """Place in nested content -> what stands there."""
+    """Path in nested content -> value."""
     if isinstance(content, dict):
         rows = [(key, value) for key, value in content.items() if key not in SHOWN]
     elif isinstance(content, list | tuple):
@@ -283,7 +283,7 @@ def killed(bench: Bench) -> dict[str, dict[str, Any]]:
 def test_killed_run_resumes_to_same_bytes(name: str, bench: Bench, killed: dict[str, dict[str, Any]]) -> None:
     outcome = killed[name]
     assert outcome["statuses"] == [0, -signal.SIGKILL, 0]
-    assert outcome["left"], "nothing lay in the work folder to go on from"
+    assert outcome["left"], "the killed run left no files in its work folder"
     assert outcome["computed"][1] < outcome["computed"][0], "what was done before the kill was done again"
     whole, broken = (bench.root / "killed" / name / how / name / "m.json" for how in ("whole", "broken"))
     assert whole.read_bytes() == broken.read_bytes()

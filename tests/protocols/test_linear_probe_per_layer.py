@@ -83,7 +83,7 @@ def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:
     run(spec(layers=("conv3",)), output=tmp_path / "one" / "m.json", **given)
     alone = read_metrics(tmp_path / "one" / "m.json")
     assert alone.values["conv3"] == found.values["conv3"]
-    assert alone.details["curves"]["layers"]["conv3"] == curve, "a probe hangs on the others beside it"
+    assert alone.details["curves"]["layers"]["conv3"] == curve, "a probe depends on the probes of other layers"
 
 
 def test_evaluate_accepts_vector_layers(chain, tmp_path: Path) -> None:

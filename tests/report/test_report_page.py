@@ -17,7 +17,7 @@ VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Collects what the tests ask of, and fails on tags that do not close in order."""
+    """Collects what the tests check, and fails on tags that do not close in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

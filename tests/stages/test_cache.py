@@ -98,7 +98,7 @@ def test_cache_resumes_at_next_shard_when_killed(tmp_path: Path, objects_path: P
         assert job.run(kill) == -9
         assert not (job.folder / "objects.parquet").exists()
     assert job.run() == 0
-    # Only the shard that was cut in half, and the one whose table was not there yet, were made again.
+    # Only the shard that was cut in half and the one without a table were recomputed.
     assert job.log.read_text().split() == ["0", "1", "1", "2", "2", "3", "4"]
     assert made(job.folder) == made(undisturbed.folder)
     assert not list(job.folder.rglob("*.partial"))

@@ -158,7 +158,7 @@ def test_index_error_leaves_no_result(root: Path, output: Path) -> None:
         Folder(root=str(root), labels="folder", max_corrupt_fraction=1),
         output,
         ArtifactError,
-        r"none of the 1 images of class 'c2' can be read \(the first: c2/bad.jpg: not an image: text\); mend",
+        r"none of the 1 images of class 'c2' can be read \(the first: c2/bad.jpg: not an image: text\); fix or remove",
     )
     refused(
         Folder(root=str(root / "c2"), max_corrupt_fraction=1), output, ArtifactError, "1 of 1 images cannot be read"

@@ -88,7 +88,7 @@ def test_normalize_channels_keeps_constant_channels() -> None:
 
 
 def ratios(backbone: Backbone, batches: list[Tensor], seed: int) -> Tensor:
-    """Relative gradients, by the book: root mean squares of autograd's own accumulated ones, a batch each."""
+    """Relative gradients by definition: root mean squares of autograd's own gradients over the batches."""
     layers = [m for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     generator = torch.Generator().manual_seed(seed)
     squares = torch.zeros(len(layers))

@@ -123,9 +123,9 @@ def test_fit_resumes_with_the_same_bytes(stop: int, tmp_path: Path, objects: Ind
     resumed = Small()
     torch.manual_seed(99)
     for parameter in resumed.parameters():
-        parameter.data.normal_()  # whatever stood there before
+        parameter.data.normal_()  # to be overwritten by the checkpoint
     if stop < 2:
-        resumed = Small()  # no checkpoint yet: from nothing
+        resumed = Small()  # no checkpoint yet: from scratch
     _, again = run(tmp_path / "cut", objects, schedule, resumed)
     assert same(whole, resumed) and curve.curve == again.curve
     assert len(resumed.parts) == 9 - (stop // 2) * 2

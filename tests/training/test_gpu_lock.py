@@ -18,7 +18,7 @@ CODE = (
 
 
 class Job:
-    """A process that claims, says what it got, and holds it until it is told to end."""
+    """A process that acquires GPUs, prints their ids and holds them until its standard input ends."""
 
     def __init__(self, folder: Path, count: int, ids: str = "0,1"):
         words = [sys.executable, "-c", CODE, str(folder), str(count), ids]
@@ -91,5 +91,5 @@ def test_gpu_lock_rejects_more_gpus_than_exist(tmp_path: Path):
 def test_set_visible_gpus_keeps_the_choice_of_the_environment(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv(name, "7")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: pytest.fail("the machine was asked"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: pytest.fail("GPUs were counted"))
     set_visible_gpus(1)

@@ -170,7 +170,7 @@ def test_multi_task_resumes_with_the_same_bytes(
     resumed = pair(objects, val, **kw)
     for run_ in resumed:
         for parameter in run_.task.parameters():
-            nn.init.normal_(parameter)  # whatever stood there before
+            nn.init.normal_(parameter)  # to be overwritten by the checkpoint
     assert run(tmp_path / "cut", resumed, synchronous=synchronous).curve == curve
     assert same(whole, resumed)
     one, other = resumed[0].task, whole[0].task

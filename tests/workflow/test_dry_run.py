@@ -87,7 +87,7 @@ def of_the_paper(folder: Path, *arguments: str) -> str:
 
 
 def test_a_papers_setting_lists_its_jobs(papers_setting: Path):
-    """Ten data sets; two jigsaw and three context networks, HOG and random nets; 14 students and their measurements."""
+    """Ten data sets, two jigsaw and three context networks, HOG and random nets, 14 students and their evaluations."""
     said = of_the_paper(papers_setting, "--dry-run", "--cores", "2", "--quiet", "rules")
     jobs = {name: int(count) for name, count in re.findall(r"^([a-z]+) +(\d+)$", said, re.MULTILINE)}
     config = read_config(ROOT / "config/noroozi2018.yaml")

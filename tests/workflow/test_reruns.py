@@ -138,7 +138,7 @@ def test_a_printed_command_gives_the_same_bytes_by_hand(finished: Path):
 
 
 def test_early_cut_off(finished: Path):
-    """A stage that was made again with the same bytes leaves everything after it alone."""
+    """A recomputed stage with the same bytes does not rerun the stages after it."""
     write_config(finished, config())
     before = compared(finished)
     run = snakemake(finished, "--cores", "2", "--forcerun", "cluster", "--until", "cluster")

@@ -32,9 +32,9 @@ class Clustering:
         distances: float32 (N,), squared Euclidean distance to it.
         sizes: int64 (k,).
         objective: sum of the distances.
-        curve: one row per iteration: `iteration`; `objective`, the sum of squared distances to the centroids at its
-            start, and its `mean`; `moved`, the number of points that changed cluster (null with faiss); `empty`, the
-            number of clusters without points.
+        curve: one row per iteration: `iteration`, `objective` (the sum of squared distances to the centroids at its
+            start), its `mean`, `moved` (the number of points that changed cluster, null with faiss) and `empty` (the
+            number of clusters without points).
         stopped: the reason.
         residency: where the points were kept: a device, or "disk".
     """

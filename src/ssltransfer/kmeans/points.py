@@ -118,8 +118,8 @@ class PointLoader:
         mine = sum(len(range(*span.indices(n))) for span in self._spans()) * dims
         size = mine * source.dtype.itemsize
         chunk = min(n, source.rows) * dims * source.dtype.itemsize
-        # Three chunks (read ahead, processed, copied); four blocks (raw, centered, scores, ...); centroids five times
-        # as float32 and twice as float64 sums; labels and distances of each point.
+        # Three chunks (read ahead, processed, copied), four blocks (raw, centered, scores, ...), centroids five times
+        # as float32 and twice as float64 sums, and labels and distances of each point.
         on_host = device.type == "cpu"
         work = 3 * chunk + 24 * n + extra + (4 * 4 * self.step * max(k, dims) + 40 * k * dims if on_host else 0)
         if work > budget:

@@ -23,7 +23,7 @@ _CAFFENET_PARTS = {
 
 @BACKBONES.register(config.CaffeNet)
 class CaffeNet(Backbone):
-    """bvlc_reference_caffenet up to fc7: convolution, ReLU, pooling, then LRN; two groups; ceil-mode pooling.
+    """bvlc_reference_caffenet up to fc7: convolution, ReLU, ceil-mode pooling, then LRN. Two groups.
 
     Layers are after their ReLU, before pooling. Input 227: 55, 27, 13, 13, 13 pixels a side. fc7 is followed by
     dropout in the classifier, not here. With `bn`, each convolution is normalized over the batch and LRN is left out.

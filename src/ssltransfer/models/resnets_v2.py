@@ -16,10 +16,10 @@ from ssltransfer.models.backbone import BACKBONES, Backbone, ZeroPaddedMaxPool, 
 class ResNetV2(Backbone):
     """He et al. 2016 (identity mappings in deep residual networks); protocols 2.3b and 2.5.
 
-    Layers: conv1, the convolution before pooling, without norm; block1, block2, block3 (and block4), the sums of the
-    residual branches after batch norm and ReLU, which are the input of the next block; pool, the global average of the
-    last block, a vector; representation, with `embed_dim`, a linear function of pool. Without `last_relu` the last
-    block ends with the norm.
+    Layers: conv1 is the convolution before pooling, without norm. block1, block2, block3 (and block4) are the sums of
+    the residual branches after batch norm and ReLU, which are the input of the next block. pool is the global average
+    of the last block, a vector. representation, with `embed_dim`, is a linear function of pool. Without `last_relu` the
+    last block ends with the norm.
 
     At output stride 8, block3 has no stride and all its 3x3 convolutions but the first have dilation 2, so that every
     second value of its map is one of the map at stride 16. block4 halves the map in any case.

@@ -15,9 +15,9 @@ from ssltransfer.models.reversible import Reversible
 class RevNet(Backbone):
     """Gomez et al. 2017, in the version of Kolesnikov et al. 2019 (section 3.1, released resnet.py; protocols 2.4).
 
-    Layers: conv1, the convolution before pooling, without norm; block1, block2 and block3, both streams concatenated,
-    without norm; block4, the same after batch norm and (`last_relu`) ReLU; pool, the global average, a vector;
-    representation, with `embed_dim`, a linear function of pool.
+    Layers: conv1 is the convolution before pooling, without norm. block1, block2 and block3 are both streams
+    concatenated, without norm. block4 is the same after batch norm and (`last_relu`) ReLU. pool is the global average,
+    a vector. representation, with `embed_dim`, is a linear function of pool.
 
     Between blocks the map is halved by 2x2 average pooling, and its channels are doubled by zeros, half on either side.
     """

@@ -65,9 +65,9 @@ class Vgg16(Backbone):
 class Vgg19BN(Backbone):
     """Kolesnikov et al. 2019, released vggnet.py; protocols 2.2b. Width 1 is their k = 8.
 
-    Layers, all after batch norm and ReLU: conv1, the input of the first pooling; block1 to block4, the inputs of the
-    other four; fc6; fc7, in which the logits are linear. fc6 reads the whole map of an image of `img_size`: 7x7 for
-    224, 2x2 for 64.
+    Layers, all after batch norm and ReLU: conv1 is the input of the first pooling, and block1 to block4 are the inputs
+    of the other four. fc6 reads the whole map of an image of `img_size`: 7x7 for 224, 2x2 for 64. The logits are linear
+    in fc7.
     """
 
     def __init__(self, options: config.Vgg19BN, *, include_top: bool = True, dropout: float = 0.0):

@@ -89,7 +89,7 @@ class Errors:
         return Errors(self.pixels + other.pixels, within, *sums)
 
     def values(self) -> dict[str, float]:
-        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3; mae in meters; rel as a fraction."""
+        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3. mae: in meters. rel: a fraction."""
         count = max(1, self.pixels)
         shares = {name: percent(right / count) for name, right in self.within.items()}
         return shares | {"mae": round(self.absolute / count, 6), "rel": round(self.relative / count, 6)}

@@ -26,7 +26,7 @@ def knn_search(
         where: names of gallery and queries, for messages.
 
     Returns:
-        Samples int64 (Q, k), nearest first; cosines float32 (Q, k); seconds and rates.
+        Samples int64 (Q, k) with the nearest first, cosines float32 (Q, k), and a mapping of seconds and rates.
 
     Raises:
         ArtifactError: a value is not finite, or the memory is too small.

@@ -50,7 +50,7 @@ def test_places365_reads_unpacked_archive(tmp_path: Path) -> None:
 
 
 def test_places365_repeats_interrupted_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed while unpacking: torchvision by itself would go on with what lies there."""
+    """Killed while unpacking: torchvision alone would accept the partly unpacked folder."""
     kind = torchvision.datasets.Places365
     names: list[str] = []
 

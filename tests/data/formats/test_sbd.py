@@ -1,4 +1,4 @@
-"""SBD as published: MATLAB masks, lists, and what is left out of an index of it; VOC's list without SBD's images."""
+"""SBD as published: MATLAB masks, lists and skipped images. VOC's list without SBD's images."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def mask_of(number: int) -> np.ndarray:
 
 
 def release(root: Path, ids: dict[str, int]) -> Path:
-    """The released folder dataset/, as MATLAB's structures stand in it."""
+    """The released folder dataset/, with the structure of its MATLAB files."""
     home = root / "benchmark_RELEASE" / "dataset"
     for folder in ("img", "cls"):
         (home / folder).mkdir(parents=True)

@@ -38,7 +38,7 @@ def test_curve_worked_example() -> None:
     assert curve is not None
     assert curve.recall.tolist() == [0.25, 0.25, 0.5]
     assert curve.precision.tolist() == [1, 1 / 2, 2 / 3]
-    # Levels 0, .1, .2 reach 1; .3, .4, .5 reach 2/3; the rest nothing.
+    # Levels 0, .1, .2 reach 1, levels .3, .4, .5 reach 2/3, and the rest reach 0.
     assert curve.eleven_points() == pytest.approx((3 * 1 + 3 * 2 / 3) / 11)
     assert curve.area() == pytest.approx(0.25 * 1 + 0.25 * 2 / 3)
 

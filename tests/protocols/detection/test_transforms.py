@@ -92,12 +92,12 @@ def test_transform_drops_difficult_objects(voc: Index) -> None:
 
 
 def test_roi_transform_is_reproducible(voc: Index) -> None:
-    learnt = [sample for sample in range(len(voc)) if len(objects_of(voc, sample).classes)]
+    first, second, *_ = (sample for sample in range(len(voc)) if len(objects_of(voc, sample).classes))
     proposals = [grid(*size) for size in voc.sizes.tolist()]
     view = RoiTransform((64, 96), 400, proposals, RoiSampler(32, 0.25, (0.1, 0.5)))
     plain = DetectionTransform((64, 96), 400)
     for one, other, same in zip(
-        views(voc, view, learnt[0]), views(voc, plain, learnt[0]), views(voc, view, learnt[0]), strict=True
+        views(voc, view, first), views(voc, plain, first), views(voc, view, first), strict=True
     ):
         assert torch.equal(one["image"], other["image"])
         overlap, nearest = box_iou(other["boxes"], one["rois"]).max(0)
@@ -106,7 +106,7 @@ def test_roi_transform_is_reproducible(voc: Index) -> None:
         assert (overlap[shows] >= 0.5).all() and ((overlap[~shows] >= 0.1) & (overlap[~shows] < 0.5)).all()
         assert torch.equal(one["matched_boxes"], other["boxes"][nearest])
         assert all(torch.equal(one[name], same[name]) for name in one)
-    (batch,) = load_batches(voc, view, iter([[(learnt[0], 0), (learnt[1], 0)]]), seed=3)
+    (batch,) = load_batches(voc, view, iter([[(first, 0), (second, 0)]]), seed=3)
     assert batch.targets["rois"].shape[::2] == (2, 4) and batch.targets["sizes"].shape == (2, 2)
     assert batch.targets["labels"].dtype == torch.int64
 

@@ -1,4 +1,4 @@
-"""Killed at any moment, the stage goes on where it was and ends with the same bytes."""
+"""Killed at any moment, the stage resumes and ends with the same bytes."""
 
 import json
 import os

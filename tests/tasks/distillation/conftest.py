@@ -1,4 +1,4 @@
-"""A teacher, what it said of the images, and a student that is given either."""
+"""A teacher, its features of the images, and inputs of students that use either."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ATTENTION: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Manifest of a random ResNet-18 of width 1/8: 64 numbers an image."""
+    """Manifest of a random ResNet-18 of width 1/8 with 64 features per image."""
     manifest = tmp_path_factory.mktemp("teacher") / "teacher" / "manifest.json"
     with WorkDir("pretext", manifest, "{}", {}) as work:
         work.finish(write_model(manifest.parent, build_backbone(TEACHER, include_top=True, seed=5), "half", {}))
@@ -60,7 +60,7 @@ def solver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def said(teacher: Path, objects_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Manifest of what the teacher says of the central crops of `objects`."""
+    """Manifest of the teacher's features of the central crops of `objects`."""
     output = tmp_path_factory.mktemp("said") / "manifest.json"
     features.run(Features(model="t", layer="pool"), model=teacher, data=objects_path, output=output, threads=1)
     return output

@@ -98,7 +98,7 @@ def _teacher_options() -> Any:
 
 
 def test_compress_queue_is_a_ring_in_batch_order(make_given: InputsMaker) -> None:
-    """16 images a step into 40 places: the third step wraps around; what is compared is not yet in the queue."""
+    """16 images per step into 40 places: the third step wraps around. A step's own images are not yet in the queue."""
     given = make_given({**TWO, "augment": "none"})
     task = CompressTask(given).train()
     start = [task.teacher_queue.clone(), task.student_queue.clone()]  # type: ignore[operator]

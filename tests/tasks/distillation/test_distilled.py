@@ -61,7 +61,7 @@ def test_distillation_exports_the_backbone_alone(
 
 @each
 def test_precomputed_teacher_equals_online_teacher(name: str, make_given: InputsMaker, objects: Index) -> None:
-    """The store holds float16 of what the live teacher says of the central crop."""
+    """The store holds the live teacher's features of the central crop as float16."""
     values = []
     for cached in (False, True):
         # A backbone with the teacher's own view: CaffeNet's short side is another one.

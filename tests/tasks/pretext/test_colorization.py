@@ -39,7 +39,7 @@ def images(n: int, side: int = 48) -> torch.Tensor:
 
 
 def test_colorization_has_the_published_sizes():
-    """Doersch & Zisserman 2017: 256 pixels give 32x32x1024; 2x2x4096, 1x1x4096, 1x1x313; about 35M parameters."""
+    """Doersch & Zisserman 2017: a map of 32x32x1024 for 256 pixels, and a head of about 35M parameters."""
     with torch.device("meta"):
         network = ColorizationTask(Colorization(), ResNet101V2(), 0)
         assert network.map_size == (32, 32)

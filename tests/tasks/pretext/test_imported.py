@@ -81,11 +81,11 @@ class File:
 
     Attributes:
         family: as the table of docs/compress.md calls it.
-        content: what lies in it.
-        backbone: what a configuration says.
+        content: the object saved in it.
+        backbone: its options in a configuration.
         network: float (B, 3, S, S), normalized -> what the backbone's last layer must give.
         prefix: under which it must be found.
-        task: what a configuration says of the task beyond its file.
+        task: options of the task beyond its file.
     """
 
     family: str
@@ -288,7 +288,7 @@ def conv(*shape: int, norm: bool = True, **more: int) -> list[nn.Module]:
 
 
 def sobel_layers() -> nn.Sequential:
-    """Two fixed convolutions, which lie in DeepCluster's files too."""
+    """Two fixed convolutions, which DeepCluster's files contain too."""
     layers = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Conv2d(1, 2, 3, padding=1))
     across = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
     with torch.no_grad():
@@ -433,7 +433,7 @@ def test_imported_file_gives_the_published_activations(
 
 
 def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
-    """Rows of docs/compress.md: family, backbones, what is said of the task."""
+    """Rows of docs/compress.md: family, backbones, options of the task."""
     text = (DOCS / "compress.md").read_text(encoding="utf-8")
     rows = re.search(r"^\| checkpoint of \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
     assert rows
@@ -562,7 +562,7 @@ def test_imported_own_file_is_verified(tmp_path: Path, form: str) -> None:
             pretext.run(imported(file), output=tmp_path / "o" / "manifest.json", threads=1)
 
 
-# What is no file of weights, or not of this network.
+# Files without weights, or with those of another network.
 
 
 class Evil:
@@ -632,7 +632,7 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: saved(network() | {"module.features.0.weight": torch.zeros(8, 2, 11, 11)}),
         r"its first layer has two input channels: set `sobel: true` of the backbone",
     ),
-    "values that are no numbers": (
+    "values that are not finite": (
         "w.pth",
         lambda: saved(not_numbers()),
         r"features\.3\.weight has values that are not finite",

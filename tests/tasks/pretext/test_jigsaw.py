@@ -75,7 +75,7 @@ def test_jigsaw_tiles_follow_uniform_permutations(task: JigsawTask | JigsawPPTas
     counts = torch.bincount(labels, minlength=8)
     assert ((counts - n / 8).square() / (n / 8)).sum() < 30  # chi-square, 7 degrees: p < 1e-4
 
-    # Cell (i, j) holds the gray value 9 + 20 * its number, so that tiles can be told after standardization.
+    # Cell (i, j) holds the gray value 9 + 20 * its number, so that tiles differ after standardization.
     cells = torch.arange(9).view(3, 3).repeat_interleave(20, 0).repeat_interleave(20, 1) * 20
     ramp = (cells + torch.arange(60) % 20).to(torch.uint8).expand(4, 3, 60, 60)
     cut = task.options.tiles

@@ -1,4 +1,4 @@
-"""Kolesnikov's jigsaw and relative patch location: what is asked, and of which pixels."""
+"""Kolesnikov's jigsaw and relative patch location: labels and pixels of the patches."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_cast_depth_of_a_wall_is_planar(number: int) -> None:
     inside = owner == 0
     v, u = np.mgrid[:height, :width] + 0.5
     f = rgbd.FOCAL_LENGTH * width
-    # Of a plane n.p = d seen by a pinhole camera the inverse depth is linear in the pixel: n.(u', v', 1) / d.
+    # The inverse depth of a plane n.p = d seen by a pinhole camera is linear in the pixel: n.(u', v', 1) / d.
     inverse = 1 / depth.astype(np.float64)
     points_of_camera = np.stack([(u - width / 2) / f * depth, (v - height / 2) / f * depth, depth], -1)
     points_in_room = points_of_camera @ room.axes + room.eye

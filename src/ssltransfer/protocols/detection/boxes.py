@@ -89,8 +89,8 @@ class RoiSampler:
             generator: default: torch's own.
 
         Returns:
-            RoIs (K, 4), K at most `batch_size_per_image`; labels int64 (K,), 0 for background, else class + 1; the
-            object with the largest IoU (K, 4).
+            RoIs (K, 4) with K at most `batch_size_per_image`, labels int64 (K,) with 0 for background and else
+            class + 1, and the object with the largest IoU (K, 4).
         """
         proposals = torch.cat([boxes, proposals])
         iou, nearest = box_iou(boxes, proposals).max(dim=0)

@@ -22,11 +22,11 @@ EPSILON = 1e-7
 class CrdTask(DistillationTask):
     """Noise-contrastive estimation in both directions: each side's embedding against a memory bank of the other's.
 
-    Released RepDistiller crd/{criterion,memory}.py without the supervised term (protocols 3.4): linear embeddings of
-    both sides, L2-normalized; a memory bank per side with an embedding of every training image; a normalization
-    constant per side, which the first batch estimates. The memory banks are updated after the step, so that
-    micro-batches and devices do not change them. Validation images are not in the memory banks: their positive is the
-    other side's current embedding.
+    Released RepDistiller crd/{criterion,memory}.py without the supervised term (protocols 3.4). Each side has a linear,
+    L2-normalized embedding, a memory bank with an embedding of every training image, and a normalization constant,
+    which the first batch estimates. The memory banks are updated after the step, so that micro-batches and devices do
+    not change them. Validation images are not in the memory banks: their positive is the other side's current
+    embedding.
 
     The checkpoint contains the memory banks: 2 x images x embed_dim floats.
     """
