@@ -87,7 +87,7 @@ def test_task_trains_all_but_norms(boxes: tuple[Path, Path]) -> None:
 def test_task_rejects_other_backbones(chain) -> None:
     from ssltransfer.models.weights import read_model
 
-    with pytest.raises(LayerError, match="use fast-rcnn where it has fully-connected layers"):
+    with pytest.raises(LayerError, match="use fast-rcnn for networks with fully-connected layers"):
         FasterRcnn(read_model(chain.model), small(), 20, 0)
 
 

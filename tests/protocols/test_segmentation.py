@@ -279,7 +279,7 @@ def test_evaluate_with_fused_bn_and_data_dependent_init(
     )
     measured(tmp_path, model, masks, fuse_bn=True, data_dependent_init=True)
     said = capsys.readouterr().out + caplog.text
-    assert "5 batch norms folded" in said and "layers rescaled by 72 images" in said
+    assert "5 batch norms fused" in said and "layers rescaled by 72 images" in said
 
 
 def test_killed_run_resumes_to_same_bytes(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:

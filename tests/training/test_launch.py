@@ -89,7 +89,7 @@ def test_launched_job_resumes_with_the_same_bytes(objects_path: Path, labels_pat
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"batch_size": 6}, "A batch of 6 images cannot be shared"),
+        ({"batch_size": 6}, "A batch of 6 images cannot be divided"),
         ({"labels": "nowhere"}, "nowhere: missing"),
     ],
 )

@@ -75,7 +75,7 @@ def test_proposal_files_of_other_images_are_rejected(tmp_path: Path, contents: l
 
 def test_selective_search_without_opencv_names_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace())  # OpenCV without its contributed modules
-    with pytest.raises(ArtifactError, match="install opencv-contrib-python-headless, name files of proposals, or say"):
+    with pytest.raises(ArtifactError, match="install opencv-contrib-python-headless, name files of proposals, or set"):
         find("selective-search", tmp_path)
 
 
