@@ -15,7 +15,7 @@ from ssltransfer.config.formats import Synthetic
 from ssltransfer.stages import index as index_stage
 from ssltransfer.stages import pretext
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 NINE = {
     "resize": 96,
