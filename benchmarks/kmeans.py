@@ -23,7 +23,8 @@ from ssltransfer.config.entities import Student
 from ssltransfer.config.formats import ImageFolder, Synthetic
 from ssltransfer.data.loader import load_batches
 from ssltransfer.data.transforms import RandomResizedCrop
-from ssltransfer.kmeans import Init, kmeans
+from ssltransfer.kmeans import kmeans
+from ssltransfer.kmeans.lloyd import Init
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import index, student
 

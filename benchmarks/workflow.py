@@ -28,7 +28,7 @@ def run(setting: Setting) -> Iterator[Figure]:
     yield _seconds("finished run again, nothing to do: tests/workflow/tiny.yaml", finished, tiny, setting.rounds)
 
     paper = setting.folder / "paper"
-    runpy.run_path(str(ROOT / "tests/workflow/standins.py"))["stand_in"](paper / "data")
+    runpy.run_path(str(ROOT / "tests/helpers/standins.py"))["stand_in"](paper / "data")
     dry = [*_snakemake(ROOT / "config/noroozi2018.yaml"), "--cores", "2", "--dry-run", "--quiet", "rules"]
     yield _seconds("dry run of config/noroozi2018.yaml", dry, paper, setting.rounds)
 

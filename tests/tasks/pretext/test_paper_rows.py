@@ -55,12 +55,12 @@ def rows() -> dict[str, Pretext]:
         for pretext in read_config(CONFIG / f"{name}.yaml").pretexts.values():
             for part in pretext.parts.values():
                 if part.task.is_trainable:
-                    forms = ("last_relu", "representation", "bn", "output_stride", "block4")
+                    forms = ("last_relu", "embed_dim", "bn", "output_stride", "block4")
                     form = [
                         f"{key} {getattr(part.backbone, key)}" for key in forms if getattr(part.backbone, key, None)
                     ]
                     key = f"{name}: {part.task.name}, {part.backbone.name}, {', '.join(form)}".rstrip(", ")
-                    found.setdefault(key.replace(str(getattr(part.backbone, "representation", None)), "N"), part)
+                    found.setdefault(key.replace(str(getattr(part.backbone, "embed_dim", None)), "N"), part)
     return found
 
 
@@ -77,9 +77,9 @@ def test_paper_row_trains(name: str, objects: Index) -> None:
     row = ROWS[name]
     tiles = "tiles" in SMALL[row.task.name]
     smaller: dict[str, Any] = {"width_mult": 0.06 if row.backbone.name.startswith("vgg") else 0.125}
-    smaller["size"] = TILE if tiles else 96
-    if getattr(row.backbone, "representation", None):
-        smaller["representation"] = 16
+    smaller["img_size"] = TILE if tiles else 96
+    if getattr(row.backbone, "embed_dim", None):
+        smaller["embed_dim"] = 16
     backbone = row.backbone.model_copy(update=smaller)
     options = row.task.model_copy(update=SMALL[row.task.name])
     task = build_task(options, backbone, 0)

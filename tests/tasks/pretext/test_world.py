@@ -98,7 +98,7 @@ def test_task_generalizes_to_new_images(
 
 
 def test_multi_task_generalizes_in_all_tasks(tmp_path: Path, images: dict[str, Path]) -> None:
-    tasks = {"turn": {"weight": 1, "task": ROTATION}, "rp": {"share": 1, "task": POSITION}}
+    tasks = {"turn": {"weight": 1, "task": ROTATION}, "rp": {"weight": 1, "task": POSITION}}
     row = learned(
         tmp_path, images, {"name": "multi-task", "normalization_from": "turn", "tasks": tasks}, {**ADAM, "steps": 400}
     )
