@@ -63,7 +63,7 @@ def test_retrieval_rejects_k_beyond_set(chain, tmp_path: Path) -> None:
 def test_spec_requires_train_only_if_needed() -> None:
     with pytest.raises(ValueError, match="retrieval: only `test` is used; remove `train`"):
         EvaluationSpec(protocol=Retrieval(), train="a", test="b")
-    with pytest.raises(ValueError, match="knn: give `train`"):
+    with pytest.raises(ValueError, match="knn: set `train`"):
         EvaluationSpec(protocol="knn", test="b")
     with pytest.raises(ValueError, match="must hold 1"):
         Retrieval(recall_at=(2, 4))
