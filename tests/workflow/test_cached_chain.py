@@ -68,7 +68,7 @@ def test_the_same_pixels_teach_the_same(finished: Path, tmp_path: Path):
         ({"datasets.scenes-train.cache": {"short_side": 48, "quality": 95, "format": "jpeg"}}, set()),
         ({"datasets.scenes-train.cache": None}, OF_THE_SCENES),
         (
-            {"datasets.scenes-train.n": 49},
+            {"datasets.scenes-train.num_images": 49},
             {"index/scenes-train", "cache/scenes-train", *OF_THE_SCENES},
         ),
     ],

@@ -57,7 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"students.pupil.schedule.epochs": 2}, {"student/pupil", *OF_THE_PUPIL}),
         ({"pretexts.puzzle.seed": 1}, {"pretext/puzzle", *OF_THE_PUZZLE}),
         (
-            {"datasets.scenes-train.n": 49},
+            {"datasets.scenes-train.num_images": 49},
             {
                 "index/scenes-train",
                 "features/puzzle-conv4/scenes-train",
@@ -112,7 +112,7 @@ def test_another_spelling_of_the_same_reruns_nothing(finished: Path):
     reordered = {section: same[section] for section in reversed(same)}
     reordered["datasets"] = dict(reversed(same["datasets"].items()))
     write_config(finished, reordered)
-    for file in ("src/ssltransfer/stages/student/__init__.py", "workflow/rules/student.smk"):
+    for file in ("src/ssltransfer/stages/student.py", "workflow/rules/student.smk"):
         (ROOT / file).touch()
     assert planned(finished) == set()
 
