@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from threading import Thread
 
 import psutil
+
+POLL_SECONDS = 0.2
 
 
 def on_exit_of(pid: int, action: Callable[[], object]) -> None:
     """Call `action` in a thread as soon as the process `pid` has ended, however it ended."""
 
     def wait() -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended already
-            psutil.Process(pid).wait()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            # `Process.wait` would wait for its parent to collect it, which may itself wait for our output to end.
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(POLL_SECONDS)
         action()
 
     Thread(target=wait, daemon=True).start()
