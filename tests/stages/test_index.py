@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.config.base import ConfigError
 from ssltransfer.config.formats import Dataset, Folder, ImageFolder, Synthetic, Voc
+from ssltransfer.config.formats.base import Holdout
 from ssltransfer.data.formats import DatasetListing, LayoutError
 from ssltransfer.stages import index as stage
 
@@ -257,6 +259,24 @@ def test_holdout_parts_cover_the_split(root: Path, output: Path) -> None:
     assert held.classes == rest.classes == whole.classes
     assert held.num_shared_with(rest) == 0
     assert any(part("val", seed).paths != held.paths for seed in range(1, 5))
+
+
+def test_holdout_fraction_does_not_move_images(tmp_path: Path) -> None:
+    def part(names: range, name: str) -> list[str]:
+        listing = DatasetListing(tmp_path, [f"{number}.jpg" for number in names])
+        spec = Folder(root=str(tmp_path), holdout=Holdout(fraction=0.2, part=name))
+        return stage._chosen(listing, spec).paths
+
+    few, many = range(0, 2000, 2), range(2000)
+    assert set(part(few, "val")) == set(part(many, "val")) & {f"{number}.jpg" for number in few}
+    assert sorted(part(many, "val") + part(many, "train")) == sorted(f"{number}.jpg" for number in many)
+    assert abs(len(part(many, "val")) - 400) < 4 * (2000 * 0.2 * 0.8) ** 0.5  # four standard deviations
+
+
+def test_holdout_needs_one_size() -> None:
+    for sizes in ({}, {"num_images": 3, "fraction": 0.1}):
+        with pytest.raises(ValidationError, match="give num_images or fraction"):
+            Holdout.model_validate({"part": "val", **sizes})
 
 
 def test_include_and_exclude_lists(root: Path, output: Path, tmp_path: Path) -> None:

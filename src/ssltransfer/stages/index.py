@@ -186,9 +186,12 @@ def _chosen(found: DatasetListing, spec: Dataset) -> DatasetListing:
             named = _named(found, names, all_of_them=keep)
             places = places & named if keep else places - named
     if holdout := spec.holdout:
-        order = sorted(places, key=lambda place: seed_of("holdout", holdout.seed, found.paths[place]))
-        held = set(order[: holdout.num_images])
-        places = held if holdout.part == "val" else places - held
+        drawn = {place: seed_of("holdout", holdout.seed, found.paths[place]) for place in places}
+        if holdout.fraction:
+            val = {place for place in places if drawn[place] < holdout.fraction * 2**63}  # seeds have 63 bits
+        else:
+            val = set(sorted(places, key=drawn.__getitem__)[: holdout.num_images])
+        places = val if holdout.part == "val" else places - val
     if not places:
         raise LayoutError(f"{found.root}: include, exclude and holdout of this dataset leave no image.")
     return _limited(_part(found, sorted(places)), spec.limit)

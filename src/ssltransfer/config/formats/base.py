@@ -38,9 +38,23 @@ class CacheOptions(Spec):
 class Holdout(Spec):
     """Divide a split into a validation part, drawn at random, and a training part (protocols 4.5)."""
 
-    num_images: int = Field(ge=1, description="Size of the validation part, drawn by name.")
+    num_images: int | None = Field(None, ge=1, description="Size of the validation part, drawn by name.")
+    fraction: float | None = Field(
+        None, gt=0, lt=1, description="Or its share, about: other images do not change an image's part."
+    )
     part: Literal["val", "train"] = Field(description="The part that this dataset consists of.")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Holdout:
+        if (self.num_images is None) == (self.fraction is None):
+            raise ValueError("give num_images or fraction")
+        return self
+
+    def estimated_num_images(self, total: int) -> int:
+        """Number of images in this part of a split of `total` images; approximate for a fraction."""
+        val = min(self.num_images, total) if self.num_images else round((self.fraction or 0) * total)
+        return val if self.part == "val" else total - val
 
 
 LabelType = Literal["none", "single", "multi"]
@@ -97,7 +111,6 @@ class Dataset(Spec):
         if self.include and self.include.digest:
             published = len(self.include.names())
         if self.holdout and published is not None:
-            held = min(self.holdout.num_images, published)
-            published = held if self.holdout.part == "val" else published - held
+            published = self.holdout.estimated_num_images(published)
         known = [number for number in (self.limit, published) if number is not None]
         return min(known, default=None)
