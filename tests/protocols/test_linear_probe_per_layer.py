@@ -110,14 +110,14 @@ def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:
     task = PerLayerProbes(model, ("conv3",), options, 12, 3)
     for parameter in task.probes.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    predicted = task.predict(context_of(options, train, test, tmp_path))["conv3"]
+    predicted = task.predict(context_of(options, train, test, tmp_path))[0]
     for sample in range(len(test)):
         image = resize_short(read(test.path(sample)), 72)
         image = image[:, :72, :72]
         corners = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
         views = [view[:, top : top + 64, left : left + 64] for view in (image, image.flip(-1)) for top, left in corners]
         with torch.no_grad():
-            mean = torch.stack([F.softmax(task.logits(view[None])["conv3"], 1)[0] for view in views]).mean(0)
+            mean = torch.stack([F.softmax(task.logits(view[None])[0], 1)[0] for view in views]).mean(0)
         assert int(mean.argmax()) == predicted[sample]
 
 

@@ -30,8 +30,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.mask_drawing import colored
-from ssltransfer.protocols.segmentation import SegmentationTask, class_shares, mask_of, with_layers
+from ssltransfer.protocols.segmentation import SegmentationTask, class_shares, colored, mask_of, with_layers
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices

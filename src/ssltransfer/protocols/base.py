@@ -53,10 +53,8 @@ class EvalContext:
     def with_classes(self) -> tuple[EvalContext, Classes]:
         """The context with equally numbered labels in both indexes, and these labels."""
         classes = self.classes()
-        train, test = (
-            index.with_labels(labels, classes.names)
-            for index, labels in ((self.train, classes.train), (self.test, classes.test))
-        )
+        train = self.train.with_labels(classes.train, classes.names)
+        test = self.test.with_labels(classes.test, classes.names)
         return replace(self, train=train, test=test), classes
 
     @property
@@ -99,23 +97,14 @@ class Classes:
     train: np.ndarray
     test: np.ndarray
 
-    @property
-    def chance(self) -> float:
-        """Accuracy in percent of always predicting the most frequent training class."""
-        return self.top_k_chance(1)
-
-    def top_k_chance(self, k: int) -> float:
+    def chance(self, k: int = 1) -> float:
         """Top-k accuracy in percent of always predicting the k most frequent training classes."""
         counts = np.bincount(self.train, minlength=len(self.names))
         return percent(np.isin(self.test, np.argsort(-counts, kind="stable")[:k]).mean())
 
 
 def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
-    """Labels of both sets; the classes of the test set are renumbered by name.
-
-    Args:
-        train, test: the sets.
-        names: names of the sets, for messages.
+    """Labels of two sets with these names; the classes of the test set are renumbered by class name.
 
     Raises:
         ArtifactError: an image has no label, a test class is not in the training set, or there is only one class.
@@ -124,24 +113,19 @@ def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
         if (index.labels < 0).any():
             raise ArtifactError(f"{name}: not every image has a class label; name a labeled dataset.")
     number = {name: label for label, name in enumerate(train.classes)}
-    unknown = [test.classes[label] for label in np.unique(test.labels) if test.classes[label] not in number]
-    if unknown:
+    renumbered = np.array([number.get(name, -1) for name in test.classes], np.int64)[test.labels]
+    if (renumbered < 0).any():
         raise ArtifactError(
-            f"{names[1]}: class {unknown[0]!r} is not in the training set {names[0]}; "
-            "name two splits of the same classes."
+            f"{names[1]}: class {test.classes[test.labels[renumbered < 0].min()]!r} is not in the training set "
+            f"{names[0]}; name two splits of the same classes."
         )
     if len(np.unique(train.labels)) < 2:
         raise ArtifactError(f"{names[0]}: all images have the same class; name a set with several classes.")
-    renumber = np.array([number.get(name, -1) for name in test.classes], np.int64)
-    return Classes(list(train.classes), train.labels.astype(np.int64), renumber[test.labels])
+    return Classes(list(train.classes), train.labels.astype(np.int64), renumbered)
 
 
 def check_same_classes(context: EvalContext) -> None:
-    """Verify that both sets have the same classes.
-
-    Raises:
-        ArtifactError: the classes differ.
-    """
+    """Raise `ArtifactError` if the classes of both sets differ."""
     if context.train.classes != context.test.classes:
         raise ArtifactError(
             f"{context.spec.test}: its classes are not those of {context.spec.train}; name two splits of one set."

@@ -61,7 +61,7 @@ def evaluate(context: EvalContext) -> EvalResult:
             ],
             **per_class_metrics(classes, predicted),
         }
-        return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance, details)
+        return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance(), details)
 
     return run_seeds(context, run)
 

@@ -34,18 +34,12 @@ def evaluate(context: EvalContext) -> EvalResult:
     options = context.options(Options)
     context, truth = with_boxes(context)
     named = ((context.spec.train, context.train), (context.spec.test, context.test))
-    proposals = find_proposals(named, options.proposals, folder=context.folder, workers=context.devices.workers)
-    train, test = proposals.sets
-    details = {
-        "proposals": proposals.source,
-        "proposals_per_image": round(float(np.mean([len(boxes) for boxes in test])), 1),
-        "proposal_recall": covered(test, truth),
-    }
-    print(
-        f"proposals: {proposals.source}, {details['proposals_per_image']} per test image; recall at IoU 0.5: "
-        f"{details['proposal_recall']:.1f} %",
-        flush=True,
+    (train, test), source = find_proposals(
+        named, options.proposals, folder=context.folder, workers=context.devices.workers
     )
+    number, recall = round(float(np.mean([len(boxes) for boxes in test])), 1), covered(test, truth)
+    details = {"proposals": source, "proposals_per_image": number, "proposal_recall": recall}
+    print(f"proposals: {source}, {number} per test image; recall at IoU 0.5: {recall:.1f} %", flush=True)
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
     if options.multiscale_min_size:
         tests["_multi"] = [(short, options.max_size) for short in options.multiscale_min_size]
@@ -59,13 +53,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 class FastRcnn(Detector):
     """RoI pooling, then fc6 and fc7 or the last residual block.
 
-    Args:
-        model: pretrained weights.
-        where: name of the model, for messages.
-        options: of the protocol.
-        classes: C.
-        seed: of the new layers.
-        train, test: proposals of each image, float32 (n, 4) in its pixels.
+    `train` and `test` are the proposals of each image, float32 (n, 4) in its pixels.
     """
 
     def __init__(
@@ -99,15 +87,15 @@ class FastRcnn(Detector):
         factors = proposals.new_tensor([[view.shape[-1] / width, view.shape[-2] / height] for view in views])
         areas = (proposals[:, 2:] - proposals[:, :2]).prod(1)
         chosen = (areas[:, None] * factors.prod(1) - REGION).abs().argmin(1)
-        probabilities, boxes = [], []
+        # An image may have no proposals.
+        probabilities = [proposals.new_zeros(0, self.classes + 1)]
+        boxes = [proposals.new_zeros(0, self.classes, 4)]
         for number, view in enumerate(views):
             rois, factor = proposals[chosen == number], factors[number].repeat(2)
             if len(rois):
                 view_probabilities, view_boxes = self.predict_boxes(self.body(self.inputs(view)), rois * factor)
                 probabilities.append(view_probabilities)
                 boxes.append(view_boxes / factor)
-        if not boxes:
-            return proposals.new_zeros(0, self.classes + 1), proposals.new_zeros(0, self.classes, 4)
         return torch.cat(probabilities), torch.cat(boxes)
 
 

@@ -23,6 +23,8 @@ from ssltransfer.protocols.detection.boxes import subsample_mask
 from ssltransfer.protocols.detection.detector import Detector, train_and_detect, with_boxes
 from ssltransfer.protocols.detection.transforms import NO_OBJECT, DetectionTransform
 
+PHASES = ("training", "testing")  # torchvision's keys
+
 
 @PROTOCOLS.register(Options)
 def evaluate(context: EvalContext) -> EvalResult:
@@ -48,27 +50,21 @@ class Anchors(BalancedPositiveNegativeSampler):
 
     def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Labels of each image's anchors (1 object, 0 background, -1 ignored) -> uint8 masks of sampled ones."""
-        drawn = []
+        positive, negative = [], []
         for labels in matched_idxs:
-            objects = subsample_mask(
-                labels >= 1, int(self.batch_size_per_image * self.positive_fraction), self.generator
-            )
+            most = int(self.batch_size_per_image * self.positive_fraction)
+            objects = subsample_mask(labels >= 1, most, self.generator)
             rest = subsample_mask(labels == 0, self.batch_size_per_image - len(objects), self.generator)
-            drawn.append([torch.zeros_like(labels, dtype=torch.uint8).index_fill(0, one, 1) for one in (objects, rest)])
-        return [objects for objects, _ in drawn], [rest for _, rest in drawn]
+            for masks, chosen in ((positive, objects), (negative, rest)):
+                masks.append(torch.zeros_like(labels, dtype=torch.uint8).index_fill(0, chosen, 1))
+        return positive, negative
 
 
 class FasterRcnn(Detector):
     """A residual network: the RPN reads block3, block4 is the box head.
 
     torchvision's region proposal network. Unlike py-faster-rcnn it is also trained on anchors that cross the edge of
-    the image.
-
-    Args:
-        model: pretrained weights.
-        options: of the protocol; with `l1_layer_mix` the map is a mix of block3's units.
-        classes: C.
-        seed: of the new layers.
+    the image. With `l1_layer_mix` the map is a mix of block3's units.
     """
 
     multiple: ClassVar[int] = 32  # torchvision needs a map whose stride is a whole number
@@ -76,7 +72,7 @@ class FasterRcnn(Detector):
     def __init__(self, model: PretrainedModel, options: Options, classes: int, seed: int):
         body = Res5Backbone(model, options.pooling, seed, mixed=options.l1_layer_mix is not None)
         super().__init__(model, body, options, classes, seed)
-        self.mix, self.strength = body.mix, options.l1_layer_mix
+        self.mix, self.l1_layer_mix = body.mix, options.l1_layer_mix
         sides = tuple(scale * self.body.stride for scale in options.anchor_scales)
         anchors = AnchorGenerator((sides,), (options.anchor_ratios,))
         with torch.random.fork_rng(devices=[]):
@@ -90,8 +86,8 @@ class FasterRcnn(Detector):
             bg_iou_thresh=low,
             batch_size_per_image=options.rpn_batch_size_per_image,
             positive_fraction=options.rpn_positive_fraction,
-            pre_nms_top_n=dict(zip(("training", "testing"), options.rpn_pre_nms_top_n, strict=True)),
-            post_nms_top_n=dict(zip(("training", "testing"), options.rpn_post_nms_top_n, strict=True)),
+            pre_nms_top_n=dict(zip(PHASES, options.rpn_pre_nms_top_n, strict=True)),
+            post_nms_top_n=dict(zip(PHASES, options.rpn_post_nms_top_n, strict=True)),
             nms_thresh=options.rpn_nms_thresh,
         )
         self.anchors = self.rpn.fg_bg_sampler = Anchors(options.rpn_batch_size_per_image, options.rpn_positive_fraction)
@@ -106,14 +102,13 @@ class FasterRcnn(Detector):
         """See `Detector`: the losses of the RPN and of the box head, each the mean over its sample."""
         present = targets["classes"] != NO_OBJECT
         boxes, classes = targets["boxes"][present], targets["classes"][present]
-        generator = torch.Generator(image.device).manual_seed(seed)
-        self.anchors.generator = generator
+        generator = self.anchors.generator = torch.Generator(image.device).manual_seed(seed)
         maps, rois, losses = self._proposed(image, boxes)
         columns = self.roi_losses(maps, *self.roi_sampler(rois, boxes, classes, generator))
         columns |= {f"rpn_{name}": value for name, value in losses.items()}
         loss = torch.stack([columns[name] for name in columns if name != "accuracy"]).sum()
-        if self.mix is not None and self.strength is not None and self.training:
-            loss = loss + self.strength * self.mix.penalty
+        if self.mix is not None and self.l1_layer_mix is not None and self.training:
+            loss = loss + self.l1_layer_mix * self.mix.penalty
         return {"loss": loss, **columns}
 
     def _proposed(self, image: Tensor, objects: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -11,14 +11,10 @@ from ssltransfer.training.devices import Devices
 
 
 def prepare_for_finetuning(
-    model: PretrainedModel, options: FineTuning, index: Index, devices: Devices, seed: int
-) -> PretrainedModel:
-    """Apply `fuse_bn` and `data_dependent_init` to the model's backbone, in place.
-
-    Arguments and errors are those of `init_from_data`; index: the training images.
-    """
+    model: PretrainedModel, options: FineTuning, train: Index, devices: Devices, seed: int
+) -> None:
+    """Apply `fuse_bn` and `data_dependent_init` to the model's backbone, in place; errors as of `init_from_data`."""
     if options.fuse_bn:
         print(f"{fuse_conv_bn(model.backbone)} batch norms fused into the convolutions before them", flush=True)
     if options.data_dependent_init:
-        init_from_data(model, index, devices, seed)
-    return model
+        init_from_data(model, train, devices, seed)

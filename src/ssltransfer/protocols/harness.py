@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,10 +38,8 @@ class SeedResult:
 def run_seeds(context: EvalContext, run: Callable[[int, Path], SeedResult], suffix: str = "") -> EvalResult:
     """Metrics of every seed; chance, details and measurements of the first one.
 
-    Args:
-        context: of the evaluation.
-        run: seed and work directory (kept after an interruption) -> result.
-        suffix: of the work directories, for evaluations with several trainings per seed.
+    `run` maps a seed and its work directory, which survives an interruption, to a result. Evaluations with several
+    trainings per seed give each a suffix for its work directories.
     """
     results: list[SeedResult] = []
     for seed in context.spec.seeds:
@@ -60,8 +58,7 @@ def train_and_test(
     build: Callable[[int], TaskT],
     test: Callable[[TaskT, TrainResult, int], SeedResult],
     *,
-    train: Callable[[int], Index] | None = None,
-    schedule: Callable[[TaskT, Index], Schedule] | None = None,
+    plan: Callable[[TaskT, int], tuple[Index, Schedule]] | None = None,
     val: bool = True,
     suffix: str = "",
 ) -> EvalResult:
@@ -71,28 +68,19 @@ def train_and_test(
         context: of the evaluation.
         build: seed -> task with initial weights.
         test: trained task, its learning curve, seed -> result on the test images.
-        train: seed -> training images; default: all of them.
-        schedule: task, training images -> schedule; default: the protocol's.
+        plan: task, seed -> training images and schedule; default: all images, and the protocol's schedule.
         val: whether to measure the validation loss, on the test images.
         suffix: as for `run_seeds`.
     """
 
     def run(seed: int, folder: Path) -> SeedResult:
         task = build(seed)
-        index = train(seed) if train else context.train
+        train, schedule = plan(task, seed) if plan else (context.train, context.options(TrainedProtocol).schedule)
         learned = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
-        print(f"seed {seed}{suffix}: {learned} trainable parameters, {len(index)} training images", flush=True)
-        trained = fit(
-            task,
-            index,
-            schedule(task, index) if schedule else context.options(TrainedProtocol).schedule,
-            seed=seed,
-            folder=folder,
-            devices=context.devices,
-            val=context.test if val else None,
-        )
-        result = test(task, trained, seed)
-        return SeedResult(result.metrics, result.chance, result.details, trained.measured)
+        print(f"seed {seed}{suffix}: {learned} trainable parameters, {len(train)} training images", flush=True)
+        val_images = context.test if val else None
+        trained = fit(task, train, schedule, seed=seed, folder=folder, devices=context.devices, val=val_images)
+        return replace(test(task, trained, seed), measured=trained.measured)
 
     return run_seeds(context, run, suffix)
 
@@ -106,14 +94,9 @@ def predict(
     batch_size: int,
     **options: Any,
 ) -> list[T]:
-    """`forward` of each batch of test images, in order, in evaluation mode and mixed precision.
+    """`forward` of each batch of test images, in order, with `model` in evaluation mode and in mixed precision.
 
-    Args:
-        context: of the evaluation.
-        model: put into evaluation mode.
-        forward: batch on the device -> a result that can be pickled, in host memory.
-        transform, batch_size: how test images are loaded.
-        options: `seed` and `times` of `distributed_map`.
+    `forward`, `transform`, `batch_size` and `options` are those of `distributed_map`.
     """
     model.eval()
     precision = context.options(TrainedProtocol).schedule.precision

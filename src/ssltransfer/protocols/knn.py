@@ -44,7 +44,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         if not details:
             details = per_class_metrics(classes, predicted) | {"examples": examples(context, classes, ids, cosines)}
             details["num_labeled"], measured = len(chosen), took
-    return EvalResult({"accuracy": accuracies}, classes.chance, details, measured)
+    return EvalResult({"accuracy": accuracies}, classes.chance(), details, measured)
 
 
 def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> np.ndarray:

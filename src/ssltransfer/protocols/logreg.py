@@ -53,7 +53,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         accuracies.append(accuracy_of(classes, fitted["predicted"]))
         predicted = fitted.pop("predicted")
         details = details or fitted | per_class_metrics(classes, predicted)
-    return EvalResult({"accuracy": accuracies}, classes.chance, details)
+    return EvalResult({"accuracy": accuracies}, classes.chance(), details)
 
 
 def _fitted(

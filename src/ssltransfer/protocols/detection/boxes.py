@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
+from ssltransfer.config.protocols import Detection
+
+# Smallest IoU of a foreground RoI with an object (Girshick 2015, section 2.3).
 FOREGROUND = 0.5
-"""Smallest IoU of a foreground RoI with an object (Girshick 2015, section 2.3)."""
-
+# Regression targets are divided by these (py-faster-rcnn: BBOX_NORMALIZE_STDS; the means are 0).
 STDS = (0.1, 0.1, 0.2, 0.2)
-"""Regression targets are divided by these (py-faster-rcnn: BBOX_NORMALIZE_STDS; the means are 0)."""
-
 MAX_LOG_SCALE = math.log(1000 / 16)  # torchvision's limit, so that exp of an untrained network cannot overflow
 
 
@@ -80,13 +80,7 @@ class RoiSampler:
     def __call__(
         self, proposals: Tensor, boxes: Tensor, classes: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample from proposals and objects.
-
-        Args:
-            proposals: float (N, 4).
-            boxes: float (M, 4), of the objects, M >= 1.
-            classes: int64 (M,).
-            generator: default: torch's own.
+        """Sample from proposals (N, 4) and objects, boxes (M, 4) and classes int64 (M,), M >= 1.
 
         Returns:
             RoIs (K, 4) with K at most `batch_size_per_image`, labels int64 (K,) with 0 for background and else
@@ -127,35 +121,24 @@ def roi_loss(logits: Tensor, deltas: Tensor, rois: Tensor, labels: Tensor, match
     return class_loss / count, F.smooth_l1_loss(predicted, targets, reduction="sum") / count
 
 
-def detections(
-    probabilities: Tensor,
-    boxes: Tensor,
-    *,
-    width: int,
-    height: int,
-    nms_thresh: float,
-    score_thresh: float,
-    detections_per_img: int,
-) -> Detections:
+def detections(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], options: Detection) -> Detections:
     """Non-maximum suppression in each class, then the best of all classes.
 
     Args:
         probabilities: float (N, C + 1), background first.
         boxes: float (N, C, 4), in pixels of the original image.
-        width, height: of the image, to which boxes are clipped.
-        nms_thresh: IoU above which the box with the lower score of a class is suppressed.
-        score_thresh: boxes with a lower score are dropped.
-        detections_per_img: number of detections kept.
+        size: height and width of that image, to which boxes are clipped.
+        options: thresholds of the protocol.
     """
-    boxes = clip_boxes_to_image(boxes, (height, width))
+    boxes = clip_boxes_to_image(boxes, size)
     not_empty = (boxes[..., 2:] - boxes[..., :2]).amin(-1) > 0
     kept, scores, classes = [], [], []
     for label in range(boxes.shape[1]):
         score = probabilities[:, label + 1]
-        rows = ((score >= score_thresh) & not_empty[:, label]).nonzero()[:, 0]
-        rows = rows[nms(boxes[rows, label], score[rows], nms_thresh)]
+        rows = ((score >= options.score_thresh) & not_empty[:, label]).nonzero()[:, 0]
+        rows = rows[nms(boxes[rows, label], score[rows], options.nms_thresh)]
         kept.append(boxes[rows, label])
         scores.append(score[rows])
         classes.append(torch.full_like(rows, label))
-    order = torch.cat(scores).argsort(descending=True, stable=True)[:detections_per_img]
+    order = torch.cat(scores).argsort(descending=True, stable=True)[: options.detections_per_img]
     return Detections(*(torch.cat(parts)[order].cpu().numpy() for parts in (kept, scores, classes)))

@@ -18,8 +18,7 @@ from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.protocols.detection.boxes import RoiSampler
 
-NO_OBJECT = -1
-"""Class or label of a row that pads a batch."""
+NO_OBJECT = -1  # class or label of a row that pads a batch
 
 
 def fitted(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
@@ -36,8 +35,7 @@ def objects_of(index: Index, sample: int) -> Boxes:
     """
     boxes = read_target(index, sample)
     assert isinstance(boxes, Boxes)
-    plain = ~boxes.difficult
-    return Boxes(boxes.corners[plain], boxes.classes[plain], boxes.difficult[plain])
+    return boxes.subset(~boxes.difficult)
 
 
 @dataclass(frozen=True)
