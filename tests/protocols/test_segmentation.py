@@ -30,7 +30,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.segmentation import SegmentationTask, class_shares, colored, mask_of, with_layers
+from ssltransfer.protocols.segmentation import SegmentationTask, class_frequencies, colored, mask_of, with_layers
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
@@ -149,7 +149,7 @@ def test_loss_ignores_void_pixels(model: Path, masks: tuple[Path, Path]) -> None
 
 def test_chance_loss_is_entropy_of_class_frequencies(model: Path, masks: tuple[Path, Path]) -> None:
     index = read_index(masks[0]).subset(np.arange(6))
-    parts = class_shares(index, 21)
+    parts = class_frequencies(index, "a", ["background", *index.classes])
     assert parts.sum() == pytest.approx(1)
     task = SegmentationTask(with_layers(read_model(model), 0), Segmentation(padding=40), parts).eval()
     losses = []

@@ -22,24 +22,15 @@ OptionsT = TypeVar("OptionsT", bound=ProtocolOptions)
 
 @dataclass(frozen=True)
 class EvalContext:
-    """Inputs of an evaluation.
-
-    Attributes:
-        spec: protocol and seeds.
-        model: manifest of the model.
-        train, test: indexes of the images; both the test images if the protocol needs no training set.
-        folder: work directory, the same after an interruption.
-        devices: where to compute.
-        features: of the training and the test images, for protocols that read features.
-    """
+    """Inputs of an evaluation."""
 
     spec: EvaluationSpec
-    model: Path
-    train: Index
+    model: Path  # manifest
+    train: Index  # the test images if the protocol needs no training set
     test: Index
-    folder: Path
+    folder: Path  # work directory, the same after an interruption
     devices: Devices
-    features: tuple[FeatureStore, FeatureStore] | None = None
+    features: tuple[FeatureStore, FeatureStore] | None = None  # of training and test images, if the protocol reads them
 
     def options(self, kind: type[OptionsT]) -> OptionsT:
         """The options of the protocol, typed."""
@@ -66,19 +57,12 @@ class EvalContext:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Result of an evaluation.
+    """Result of an evaluation."""
 
-    Attributes:
-        values: metric -> one number per seed, or a single number if nothing is random.
-        chance: chance level of the primary metric.
-        details: what the report draws; a function of spec and inputs.
-        measured: what varies between equal runs, such as seconds.
-    """
-
-    values: dict[str, list[float]]
-    chance: float
-    details: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, list[float]]  # metric -> one number per seed, or a single number if nothing is random
+    chance: float  # of the primary metric
+    details: dict[str, Any] = field(default_factory=dict)  # what the report draws; a function of spec and inputs
+    measured: dict[str, Any] = field(default_factory=dict)  # what varies between equal runs, such as seconds
 
 
 PROTOCOLS: Registry[Callable[[EvalContext], EvalResult]] = Registry("ssltransfer.protocols")
@@ -86,12 +70,7 @@ PROTOCOLS: Registry[Callable[[EvalContext], EvalResult]] = Registry("ssltransfer
 
 @dataclass(frozen=True)
 class Classes:
-    """Class labels of both sets with the numbers of the training set.
-
-    Attributes:
-        names: classes of the training set.
-        train, test: int64 (N,), class of each image.
-    """
+    """Class labels of both sets, int64 (N,) each, with the numbers and names of the training set's classes."""
 
     names: list[str]
     train: np.ndarray

@@ -21,6 +21,7 @@ from ssltransfer.protocols.detection.proposals import find_proposals
 from ssltransfer.protocols.detection.transforms import NO_OBJECT, RoiTransform
 
 REGION = 224.0**2  # pixels; each RoI is read at the scale that brings its area nearest to this
+Proposals = Sequence[Sequence[np.ndarray]]
 
 
 @PROTOCOLS.register(Options)
@@ -34,10 +35,10 @@ def evaluate(context: EvalContext) -> EvalResult:
     options = context.options(Options)
     context, truth = with_boxes(context)
     named = ((context.spec.train, context.train), (context.spec.test, context.test))
-    (train, test), source = find_proposals(
-        named, options.proposals, folder=context.folder, workers=context.devices.workers
-    )
-    number, recall = round(float(np.mean([len(boxes) for boxes in test])), 1), covered(test, truth)
+    workers = context.devices.workers
+    proposals, source = find_proposals(named, options.proposals, folder=context.folder, workers=workers)
+    number = round(float(np.mean([len(boxes) for boxes in proposals[1]])), 1)
+    recall = covered(proposals[1], truth)
     details = {"proposals": source, "proposals_per_image": number, "proposal_recall": recall}
     print(f"proposals: {source}, {number} per test image; recall at IoU 0.5: {recall:.1f} %", flush=True)
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
@@ -45,7 +46,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         tests["_multi"] = [(short, options.max_size) for short in options.multiscale_min_size]
 
     def build(model: PretrainedModel, seed: int) -> FastRcnn:
-        return FastRcnn(model, context.model.as_posix(), options, len(context.test.classes), seed, train, test)
+        return FastRcnn(model, context.model.as_posix(), options, len(context.test.classes), seed, proposals)
 
     return train_and_detect(context, truth, build, tests, details)
 
@@ -53,21 +54,14 @@ def evaluate(context: EvalContext) -> EvalResult:
 class FastRcnn(Detector):
     """RoI pooling, then fc6 and fc7 or the last residual block.
 
-    `train` and `test` are the proposals of each image, float32 (n, 4) in its pixels.
+    `proposals` are those of the training and of the test images, float32 (n, 4) each, in pixels of the image.
     """
 
     def __init__(
-        self,
-        model: PretrainedModel,
-        where: str,
-        options: Options,
-        classes: int,
-        seed: int,
-        train: Sequence[np.ndarray],
-        test: Sequence[np.ndarray],
+        self, model: PretrainedModel, where: str, options: Options, classes: int, seed: int, proposals: Proposals
     ):
         super().__init__(model, _body(model, where, options, seed), options, classes, seed)
-        self.proposals, self.test_proposals = train, test
+        self.proposals, self.test_proposals = proposals
 
     @property
     def transform(self) -> RoiTransform:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -19,7 +18,6 @@ from ssltransfer.data.transforms import Transform
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.detection.backbones import Res5Backbone
-from ssltransfer.protocols.detection.boxes import subsample_mask
 from ssltransfer.protocols.detection.detector import Detector, train_and_detect, with_boxes
 from ssltransfer.protocols.detection.transforms import NO_OBJECT, DetectionTransform
 
@@ -41,23 +39,6 @@ def evaluate(context: EvalContext) -> EvalResult:
         return FasterRcnn(model, options, len(context.test.classes), seed)
 
     return train_and_detect(context, truth, build, {"": [(options.test_min_size, options.test_max_size)]}, {})
-
-
-class Anchors(BalancedPositiveNegativeSampler):
-    """Samples the anchors that the RPN is trained on, like torchvision, but with a generator of its own."""
-
-    generator: torch.Generator | None = None
-
-    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels of each image's anchors (1 object, 0 background, -1 ignored) -> uint8 masks of sampled ones."""
-        positive, negative = [], []
-        for labels in matched_idxs:
-            most = int(self.batch_size_per_image * self.positive_fraction)
-            objects = subsample_mask(labels >= 1, most, self.generator)
-            rest = subsample_mask(labels == 0, self.batch_size_per_image - len(objects), self.generator)
-            for masks, chosen in ((positive, objects), (negative, rest)):
-                masks.append(torch.zeros_like(labels, dtype=torch.uint8).index_fill(0, chosen, 1))
-        return positive, negative
 
 
 class FasterRcnn(Detector):
@@ -90,7 +71,6 @@ class FasterRcnn(Detector):
             post_nms_top_n=dict(zip(PHASES, options.rpn_post_nms_top_n, strict=True)),
             nms_thresh=options.rpn_nms_thresh,
         )
-        self.anchors = self.rpn.fg_bg_sampler = Anchors(options.rpn_batch_size_per_image, options.rpn_positive_fraction)
         self.chance_loss += math.log(2)  # object or not, of an anchor
 
     @property
@@ -102,9 +82,12 @@ class FasterRcnn(Detector):
         """See `Detector`: the losses of the RPN and of the box head, each the mean over its sample."""
         present = targets["classes"] != NO_OBJECT
         boxes, classes = targets["boxes"][present], targets["classes"][present]
-        generator = self.anchors.generator = torch.Generator(image.device).manual_seed(seed)
-        maps, rois, losses = self._proposed(image, boxes)
-        columns = self.roi_losses(maps, *self.roi_sampler(rois, boxes, classes, generator))
+        # torchvision samples anchors by the default generator.
+        with torch.random.fork_rng([image.device] if image.is_cuda else []):
+            torch.manual_seed(seed)
+            maps, rois, losses = self._proposed(image, boxes)
+            sampled = self.roi_sampler(rois, boxes, classes)
+        columns = self.roi_losses(maps, *sampled)
         columns |= {f"rpn_{name}": value for name, value in losses.items()}
         loss = torch.stack([columns[name] for name in columns if name != "accuracy"]).sum()
         if self.mix is not None and self.l1_layer_mix is not None and self.training:

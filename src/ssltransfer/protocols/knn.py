@@ -48,15 +48,9 @@ def evaluate(context: EvalContext) -> EvalResult:
 
 
 def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> np.ndarray:
-    """The label with the most votes; ties go to the nearest.
+    """The label with the most votes, int (Q,), from labels and cosines (Q, k), nearest first; ties go to the nearest.
 
-    Args:
-        labels: int (Q, k), nearest first.
-        cosines: float32 (Q, k).
-        temperature: None: every neighbor has one vote; else exp(cosine / temperature) votes (Caron et al. 2021, DINO).
-
-    Returns:
-        int (Q,).
+    Every neighbor has one vote, or exp(cosine / temperature) votes (Caron et al. 2021, DINO).
     """
     # Relative to the nearest: the winner is the same, and exp cannot overflow.
     weights = np.ones_like(cosines) if temperature is None else np.exp((cosines - cosines[:, :1]) / temperature)
@@ -67,20 +61,17 @@ def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> 
 
 def examples(context: EvalContext, classes: Classes, ids: np.ndarray, similarity: np.ndarray) -> list[dict[str, Any]]:
     """Some test images and their nearest neighbors in the gallery, for the report."""
+
+    def neighbor(sample: int, cosine: float) -> dict[str, Any]:
+        about = {"path": context.train.paths[sample], "class": classes.names[classes.train[sample]]}
+        return {"train": sample, **about, "similarity": round(cosine, 4)}
+
     return [
         {
             "test": sample,
             "path": context.test.paths[sample],
             "class": classes.names[classes.test[sample]],
-            "neighbors": [
-                {
-                    "train": int(near),
-                    "path": context.train.paths[near],
-                    "class": classes.names[classes.train[near]],
-                    "similarity": round(float(value), 4),
-                }
-                for near, value in zip(ids[sample, :SHOWN], similarity[sample, :SHOWN], strict=True)
-            ],
+            "neighbors": list(map(neighbor, ids[sample, :SHOWN].tolist(), similarity[sample, :SHOWN].tolist())),
         }
         for sample in evenly_spaced(len(ids), EXAMPLES)
     ]

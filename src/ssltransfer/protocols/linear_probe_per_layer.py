@@ -72,6 +72,8 @@ class PerLayerProbes(CropTask):
         pooled: layer -> input shape of its classifier.
     """
 
+    options: Options
+
     def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, num_classes: int, seed: int):
         super().__init__()
         self.model, self.layers, self.options = model, layers, options
@@ -111,9 +113,10 @@ def resized(x: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
     """A map (B, C, H, W) resized to (B, *shape); vectors are unchanged."""
     if tuple(x.shape[1:]) == shape:
         return x
+    side = shape[-1]
     if how == "bilinear":
-        return F.interpolate(x, shape[1:], mode="bilinear", align_corners=False)
-    return (F.adaptive_avg_pool2d if how == "area" else F.adaptive_max_pool2d)(x, shape[1:])
+        return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+    return F.adaptive_avg_pool2d(x, side) if how == "area" else F.adaptive_max_pool2d(x, side)
 
 
 def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Module:

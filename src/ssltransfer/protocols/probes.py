@@ -31,8 +31,7 @@ from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics, top5_of
-from ssltransfer.protocols.distributed import distributed_map
-from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
+from ssltransfer.protocols.harness import SeedResult, distributed_map, predict, train_and_test
 from ssltransfer.protocols.subsets import labeled_subsets
 from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices

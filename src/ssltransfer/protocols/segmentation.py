@@ -65,8 +65,8 @@ def evaluate(context: EvalContext) -> EvalResult:
             raise ArtifactError(f"{name}: has no masks; name a dataset of format voc or sbd with masks.")
     check_same_classes(context)
     names = [BACKGROUND, *context.test.classes]
-    frequencies = _class_frequencies(context.train, spec.train, names)
-    _class_frequencies(context.test, spec.test, names)
+    frequencies = class_frequencies(context.train, spec.train, names)
+    class_frequencies(context.test, spec.test, names)
     unseen = [name for name, frequency in zip(names, frequencies, strict=True) if not frequency]
     if unseen:
         print(f"{spec.train}: no pixel of {', '.join(unseen)}; a class without pixels cannot be learned", flush=True)
@@ -208,23 +208,20 @@ def with_layers(model: PretrainedModel, seed: int) -> PretrainedModel:
     return replace(model, backbone=with_top(model.backbone, seed=seed_of(seed, "fc6-7")))
 
 
-def class_shares(index: Index, classes: int) -> np.ndarray:
-    """Mean over the images of the fraction of each class in the pixels that are not void, float64 (C,)."""
-    total = np.zeros(classes)
+def class_frequencies(index: Index, name: str, classes: list[str]) -> np.ndarray:
+    """Mean over the images of the fraction of each class in the pixels that are not void, float64 (C,).
+
+    Raises:
+        ArtifactError: the data set of this name has a single class.
+    """
+    total = np.zeros(len(classes))
     progress = Progress("masks", 0, len(index), 1)
     for sample in range(len(index)):
-        counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
+        counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[: len(classes)]
         total += counts / counts.sum()
         progress.step()
         progress.log("pixels counted")
     progress.close()
+    if (total > 0).sum() < 2:
+        raise ArtifactError(f"{name}: its masks contain only {classes[int(total.argmax())]}; name another dataset.")
     return total / len(index)
-
-
-def _class_frequencies(index: Index, name: str, names: list[str]) -> np.ndarray:
-    """`class_shares`, of at least two classes."""
-    frequencies = class_shares(index, len(names))
-    if (frequencies > 0).sum() < 2:
-        only = names[int(frequencies.argmax())]
-        raise ArtifactError(f"{name}: its masks contain only {only}; name another dataset.")
-    return frequencies

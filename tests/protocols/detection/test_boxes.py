@@ -87,7 +87,7 @@ def test_roi_loss_without_objects_has_gradient() -> None:
 
 
 def kept(scores: torch.Tensor, where: torch.Tensor, **changes: float) -> tuple[list[float], list[int]]:
-    found = detections(scores, where, (200, 300), FastRcnn(**changes))  # type: ignore[arg-type]
+    found = detections(scores, where, (200, 300), FastRcnn(**changes))
     return [round(score, 3) for score in found.scores.tolist()], found.classes.tolist()
 
 

@@ -14,11 +14,7 @@ from ssltransfer.protocols.detection.boxes import Detections
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall of a class, over its detections by descending score; difficult objects are ignored.
-
-    Attributes:
-        recall, precision: float64 (N,), after each counted detection.
-    """
+    """Recall and precision of a class after each counted detection, by descending score, float64 (N,) each."""
 
     recall: np.ndarray
     precision: np.ndarray

@@ -26,17 +26,11 @@ MAX_LOG_SCALE = math.log(1000 / 16)  # torchvision's limit, so that exp of an un
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections in an image, best first.
+    """Detections in an image, best first."""
 
-    Attributes:
-        boxes: float32 (N, 4), in pixels of the original image.
-        scores: float32 (N,), probabilities.
-        classes: int64 (N,).
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+    boxes: np.ndarray  # float32 (N, 4), in pixels of the original image
+    scores: np.ndarray  # float32 (N,), probabilities
+    classes: np.ndarray  # int64 (N,)
 
 
 def encode(boxes: Tensor, rois: Tensor) -> Tensor:
@@ -65,17 +59,11 @@ def _size_and_center(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class RoiSampler:
-    """Samples the RoIs of an image that the head is trained on.
+    """Samples the RoIs of an image that the head is trained on."""
 
-    Attributes:
-        batch_size_per_image: largest number of RoIs.
-        fg_fraction: largest fraction of foreground.
-        bg_iou_range: IoU of background RoIs with the nearest object, from and below.
-    """
-
-    batch_size_per_image: int
-    fg_fraction: float
-    bg_iou_range: tuple[float, float]
+    batch_size_per_image: int  # at most
+    fg_fraction: float  # at most
+    bg_iou_range: tuple[float, float]  # IoU of background RoIs with the nearest object, from and below
 
     def __call__(
         self, proposals: Tensor, boxes: Tensor, classes: Tensor, generator: torch.Generator | None = None
@@ -89,16 +77,17 @@ class RoiSampler:
         proposals = torch.cat([boxes, proposals])
         iou, nearest = box_iou(boxes, proposals).max(dim=0)
         low, high = self.bg_iou_range
-        foreground = subsample_mask(iou >= FOREGROUND, round(self.batch_size_per_image * self.fg_fraction), generator)
-        background = (iou >= low) & (iou < high)
-        background = subsample_mask(background, self.batch_size_per_image - len(foreground), generator)
+        most = round(self.batch_size_per_image * self.fg_fraction)
+        foreground = _subsample(iou >= FOREGROUND, most, generator)
+        most = self.batch_size_per_image - len(foreground)
+        background = _subsample((iou >= low) & (iou < high), most, generator)
         chosen = torch.cat([foreground, background])
         labels = classes[nearest[chosen]] + 1
         labels[len(foreground) :] = 0
         return proposals[chosen], labels, boxes[nearest[chosen]]
 
 
-def subsample_mask(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def _subsample(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """Positions of at most `count` true values, drawn without replacement."""
     positions = mask.nonzero()[:, 0]
     return positions[torch.randperm(len(positions), generator=generator, device=positions.device)[:count]]
