@@ -74,16 +74,19 @@ def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:
     assert found.values["best"] == found.values[best]
     assert found.mean(best) == max(found.mean(layer) for layer in layers)
     assert found.seeds == [0, 1]
-    curve = found.details["curves"]["layers"]["conv3"]
-    assert np.mean(curve["loss"][-4:]) < np.log(12) - 0.3, "a probe that cannot fit 60 images learns nothing"
-    assert len(curve["val_accuracy"]) == len(found.details["curves"]["val_step"]) > 3
+    figures = {line.title: line.series for line in found.known_details.lines}
+    assert set(figures) == {f"{name} {layer}" for name in ("loss", "accuracy") for layer in layers}
+    steps, losses = figures["loss conv3"]["training"]
+    assert np.mean(losses[-4:]) < np.log(12) - 0.3, "a probe that cannot fit 60 images learns nothing"
+    assert len(figures["accuracy conv3"]["validation"][0]) > 3 and steps[-1] == 24
     after = read_model(chain.model).backbone.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
     run(spec(layers=("conv3",)), output=tmp_path / "one" / "m.json", **given)
     alone = read_metrics(tmp_path / "one" / "m.json")
     assert alone.values["conv3"] == found.values["conv3"]
-    assert alone.details["curves"]["layers"]["conv3"] == curve, "a probe depends on the probes of other layers"
+    same = {line.title: line.series for line in alone.known_details.lines}
+    assert same["loss conv3"] == figures["loss conv3"], "a probe depends on the probes of other layers"
 
 
 def test_evaluate_accepts_vector_layers(chain, tmp_path: Path) -> None:

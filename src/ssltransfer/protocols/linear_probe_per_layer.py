@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.harness import SeedResult, train_and_test
 from ssltransfer.protocols.layers import CropTask, best_layer, layers_to_measure
@@ -47,7 +46,9 @@ def evaluate(context: EvalContext) -> EvalResult:
         predictions.append(task.predict(context))
         metrics = {layer: accuracy_of(classes, row) for layer, row in zip(layers, predictions[-1], strict=True)}
         pooled = {layer: list(shape) for layer, shape in task.pooled.items()}
-        return SeedResult(metrics, classes.chance(), {"pooled": pooled, "curves": _curves(trained, layers)})
+        names = [f"{name}_{layer}" for layer in layers for name in ("loss", "accuracy")]
+        details = {"pooled": pooled, "lines": [curve_figure(trained.curve, name) for name in names]}
+        return SeedResult(metrics, classes.chance(), details)
 
     result = train_and_test(context, build, test)
     best = best_layer(result.values)
@@ -127,17 +128,3 @@ def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Mo
         linear = nn.Linear(math.prod(shape), classes)
         initialize_last(linear)
     return nn.Sequential(norm, nn.Flatten(), linear)
-
-
-def _curves(trained: TrainResult, layers: tuple[str, ...]) -> dict[str, Any]:
-    """Columns of the first seed's learning curve, by layer; validation values at fewer steps."""
-    columns = ("loss", "accuracy", "val_loss", "val_accuracy")
-
-    def column(name: str) -> list[float]:
-        return [round(row[name], 4) for row in trained.curve if name in row]
-
-    return {
-        "step": [int(row["step"]) for row in trained.curve],
-        "val_step": [int(row["step"]) for row in trained.curve if "val_loss" in row],
-        "layers": {layer: {name: column(f"{name}_{layer}") for name in columns} for layer in layers},
-    }

@@ -55,6 +55,9 @@ def evaluate(context: EvalContext) -> EvalResult:
     options = context.options(Options)
     train, test_labels = _multi_labels(context)
     names = context.test.classes
+    positive, counted = (test_labels > 0).sum(0), (test_labels != 0).sum(0)
+    # The mean average precision of random scores: the fraction of positive images of each class.
+    chance = percent((positive / np.maximum(counted, 1))[positive > 0].mean())
 
     def build(seed: int) -> MultiLabelFinetuneTask:
         model = read_model(context.model)
@@ -78,7 +81,7 @@ def evaluate(context: EvalContext) -> EvalResult:
                 _precision_recall(scores, test_labels, names, aps["map"]),
             ],
         }
-        return SeedResult(metrics, _chance(test_labels), details)
+        return SeedResult(metrics, chance, details)
 
     return train_and_test(context, build, test)
 
@@ -212,12 +215,6 @@ def _multi_labels(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
     if not (test > 0).any():
         raise ArtifactError(f"{context.spec.test}: no class is present in any image; name another set.")
     return train, test
-
-
-def _chance(presence: np.ndarray) -> float:
-    """Mean average precision of random scores: the fraction of positive images of each class."""
-    positive, counted = (presence > 0).sum(0), (presence != 0).sum(0)
-    return percent((positive / np.maximum(counted, 1))[positive > 0].mean())
 
 
 def _precision_recall(

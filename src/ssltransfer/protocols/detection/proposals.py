@@ -93,13 +93,11 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
             boxes = dict(zip(fitting[0], boxes, strict=True))
         if not wanted & boxes.keys():
             raise ArtifactError(f"{file}: contains no proposals for images of {what}; name the files of these sets.")
-        twice = sorted(named.keys() & boxes.keys())
-        if twice:
+        if twice := sorted(named.keys() & boxes.keys()):
             raise ArtifactError(f"{file}: {twice[0]} is in another file of proposals too; remove one of the files.")
         named |= boxes
     for (name, _), names in zip(sets, stems, strict=True):
-        missing = [stem for stem in names if stem not in named]
-        if missing:
+        if missing := [stem for stem in names if stem not in named]:
             raise ArtifactError(
                 f"{name}: no proposals for {len(missing)} of its {len(names)} images, such as {missing[0]}, in "
                 f"{', '.join(file.name for file in files)}; name the files of both sets."
