@@ -58,13 +58,13 @@ class SubsetSource:
     def read(self, span: slice) -> np.ndarray:
         """Rows, (rows, dimensions); each chunk that holds one of them is read once."""
         ids = self._ids[span]
-        found = np.empty((len(ids), self.shape[1]), self.dtype)
+        rows = np.empty((len(ids), self.shape[1]), self.dtype)
         size = self._source.rows
-        for number in np.unique(ids // size):
-            start = int(number) * size
-            mine = ids // size == number
-            found[mine] = self._source.read(slice(start, min(self._source.shape[0], start + size)))[ids[mine] - start]
-        return found
+        for start in np.unique(ids // size * size).tolist():
+            inside = ids // size * size == start
+            chunk = self._source.read(slice(start, min(self._source.shape[0], start + size)))
+            rows[inside] = chunk[ids[inside] - start]
+        return rows
 
 
 class PointLoader:
@@ -161,11 +161,11 @@ class PointLoader:
         self.center(torch.zeros((), device=self.device))
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all ranks, in place if there are several."""
+        """The sum over all ranks, in place if on_device are several."""
         if self.world > 1:
-            there = values.to(self.device)
-            dist.all_reduce(there)
-            values.copy_(there)
+            on_device = values.to(self.device)
+            dist.all_reduce(on_device)
+            values.copy_(on_device)
         return values
 
     def gather(self, items: list[Any]) -> list[Any]:

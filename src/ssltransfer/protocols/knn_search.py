@@ -77,13 +77,13 @@ def _improve(best: Tensor, ids: Tensor, scores: Tensor, start: int) -> None:
         rows, chosen = torch.arange(len(scores), device=scores.device), scores
     else:
         chosen = scores[rows]
-    there, columns = (chosen > best[rows, -1:]).nonzero().unbind(1)
-    counts = torch.bincount(there, minlength=len(rows))
-    slots = k + torch.arange(len(there), device=there.device) - (counts.cumsum(0) - counts)[there]
+    hits, columns = (chosen > best[rows, -1:]).nonzero().unbind(1)
+    counts = torch.bincount(hits, minlength=len(rows))
+    slots = k + torch.arange(len(hits), device=hits.device) - (counts.cumsum(0) - counts)[hits]
     values = torch.full((len(rows), k + int(counts.max())), -torch.inf, device=best.device)
     samples = torch.zeros(values.shape, dtype=torch.int64, device=best.device)
     values[:, :k], samples[:, :k] = best[rows], ids[rows]
-    values[there, slots], samples[there, slots] = chosen[there, columns], columns + start
+    values[hits, slots], samples[hits, slots] = chosen[hits, columns], columns + start
     best[rows], ids[rows] = _first(values, samples, k)
 
 

@@ -29,10 +29,10 @@ COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159
 
 def draw(test: Index, detections: Sequence[Detections], truth: Sequence[Boxes]) -> list[dict[str, str]]:
     """Drawings of evenly spaced test images with objects, true boxes beside detections: {title, uri of a JPEG} each."""
-    there = [sample for sample, boxes in enumerate(truth) if len(boxes.classes)]
+    with_objects = [sample for sample, boxes in enumerate(truth) if len(boxes.classes)]
     drawings = []
-    for place in evenly_spaced(len(there), IMAGES):
-        sample = there[place]
+    for position in evenly_spaced(len(with_objects), IMAGES):
+        sample = with_objects[position]
         boxes, best = truth[sample], detections[sample]
         certain = int((best.scores >= CERTAIN).sum())
         shown = slice(0, certain or FEW)
@@ -43,8 +43,8 @@ def draw(test: Index, detections: Sequence[Detections], truth: Sequence[Boxes]) 
         left = _marked(small, boxes.corners * factor, boxes.classes, marks, test.classes)
         scores = [f"{score:.2f}" for score in best.scores[shown]]
         right = _marked(small, best.boxes[shown] * factor, best.classes[shown], scores, test.classes)
-        said = "" if certain else f", nothing above {CERTAIN:g}: the best {len(scores)}"
-        title = f"{test.paths[sample].rsplit('/', 1)[-1]}: truth, found{said}"
+        note = "" if certain else f", nothing above {CERTAIN:g}: the best {len(scores)}"
+        title = f"{test.paths[sample].rsplit('/', 1)[-1]}: truth, found{note}"
         drawings.append({"title": title, "uri": data_uri(side_by_side([left, right], HEIGHT), "JPEG")})
     return drawings
 
