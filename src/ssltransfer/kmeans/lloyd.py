@@ -15,6 +15,7 @@ from ssltransfer.kmeans.assignment import assign
 from ssltransfer.kmeans.init import expand_centroids, first_centroids, pca_init_bytes, pca_project, sample_size
 from ssltransfer.kmeans.points import ArraySource, PointLoader, PointSource
 from ssltransfer.kmeans.update import Empty, FaissStep, LloydStats, Step, TorchStep
+from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.memory_budget import memory_budget
 
@@ -185,7 +186,7 @@ def _initialize(points: PointLoader, k: int, init: Init, seed: int, budget: int)
     labels = torch.from_numpy(coarse.labels if points.rank == 0 else np.zeros_like(coarse.labels))
     centroids = expand_centroids(points, points.total(labels).numpy(), k)
     if points.rank == 0:
-        print(f"k-means: initialized among principal components, {time.monotonic() - started:.1f} s", flush=True)
+        logger.info(f"k-means: initialized among principal components, {time.monotonic() - started:.1f} s")
     return centroids
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.data.targets import Boxes
+from ssltransfer.logs import logger
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, percent
@@ -41,10 +42,9 @@ def evaluate(context: EvalContext) -> EvalResult:
         "proposals_per_image": round(float(np.mean([len(boxes) for boxes in test])), 1),
         "proposal_recall": covered(test, truth),
     }
-    print(
+    logger.info(
         f"proposals: {proposals.source}, {details['proposals_per_image']} per test image; recall at IoU 0.5: "
-        f"{details['proposal_recall']:.1f} %",
-        flush=True,
+        f"{details['proposal_recall']:.1f} %"
     )
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
     if options.multiscale_min_size:

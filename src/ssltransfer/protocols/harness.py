@@ -15,6 +15,7 @@ from ssltransfer.config.protocols import TrainedProtocol
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.transforms import Transform
+from ssltransfer.logs import logger
 from ssltransfer.protocols.base import EvalContext, EvalResult
 from ssltransfer.protocols.distributed import distributed_map
 from ssltransfer.training.curve import TrainResult
@@ -48,7 +49,7 @@ def run_seeds(context: EvalContext, run: Callable[[int, Path], SeedResult], suff
         folder = context.folder / f"seed-{seed}{suffix}"
         folder.mkdir(exist_ok=True)
         result = run(seed, folder)
-        print(f"seed {seed}{suffix}: " + ", ".join(f"{k} {v:.3f}" for k, v in result.metrics.items()), flush=True)
+        logger.info(f"seed {seed}{suffix}: " + ", ".join(f"{k} {v:.3f}" for k, v in result.metrics.items()))
         results.append(result)
     first = results[0]
     values = {name: [result.metrics[name] for result in results] for name in first.metrics}
@@ -81,7 +82,7 @@ def train_and_test(
         task = build(seed)
         index = train(seed) if train else context.train
         learned = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
-        print(f"seed {seed}{suffix}: {learned} trainable parameters, {len(index)} training images", flush=True)
+        logger.info(f"seed {seed}{suffix}: {learned} trainable parameters, {len(index)} training images")
         trained = fit(
             task,
             index,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.kmeans import PointLoader, PointSource, memory_budget
+from ssltransfer.logs import logger
 from ssltransfer.training.progress import Progress
 
 QUERY_FLOATS = {"cpu": 8 << 20, "cuda": 64 << 20}
@@ -36,7 +37,7 @@ def knn_search(
         PointLoader(source, block, normalize=True, device=device, budget=memory_budget(), where=name, keep=keep)
         for source, name, keep in zip((gallery, queries), where, (True, False), strict=True)
     )
-    print(f"gallery: {gallery_points}; {block} queries at a time", flush=True)
+    logger.info(f"gallery: {gallery_points}; {block} queries at a time")
     ids, cosines = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
     progress = Progress("search", 0, -(-n // block), block)
     for start in range(0, n, block):
