@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from ssltransfer.kmeans.assignment import assign
 from ssltransfer.kmeans.init import expand_centroids, first_centroids, pca_init_bytes, pca_project, sample_size
 from ssltransfer.kmeans.points import ArraySource, PointLoader, PointSource
 from ssltransfer.kmeans.update import Empty, FaissStep, LloydStats, TorchStep
+from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
 
 Init = Literal["random", "k-means++", "pca"]
@@ -84,7 +86,7 @@ def kmeans(
         where: name of the points in messages.
         rank, world: this process and the size of torch's process group. Each process reads its part of the chunks;
             all return the same result.
-        quiet: print nothing.
+        quiet: log at level DEBUG.
 
     Raises:
         ArtifactError: k > N, fewer than k distinct points, a value that is not finite, an empty cluster with
@@ -110,12 +112,9 @@ def kmeans(
         rank=rank,
         world=world,
     )
-
-    def say(text: str) -> None:
-        if not quiet and not rank:
-            print(f"k-means: {text}", flush=True)
-
-    say(f"{k} clusters of {points if in_torch else f'{n} points in memory'}, {backend} on {device}")
+    level = logging.DEBUG if quiet or rank else logging.INFO
+    kept = points if in_torch else f"{n} points in memory"
+    logger.log(level, f"k-means: {k} clusters of {kept}, {backend} on {device}")
     step: TorchStep | FaissStep
     step = TorchStep(points, k, empty_cluster) if in_torch else FaissStep(points, k, empty_cluster, seed)
 
@@ -125,7 +124,7 @@ def kmeans(
     if state is not None:
         curve, stopped, step.labels = state["curve"], state["stopped"], state["labels"]
         centroids = state["centroids"].to(device)
-        say(f"resuming after iteration {len(curve)}")
+        logger.log(level, f"k-means: resuming after iteration {len(curve)}")
     elif isinstance(init, str):
         centroids = _initialize(points, k, init, seed)
     else:
@@ -138,7 +137,7 @@ def kmeans(
         row = {"iteration": len(curve) + 1, "objective": stats.objective, "mean": stats.objective / n}
         curve.append(row | {"moved": stats.moved, "empty": stats.empty})
         stopped = _why_stop(curve, stats, n, max_iter, tolerance)
-        say(_describe(curve[-1], n, max_iter, stopped, time.monotonic() - started))
+        logger.log(level, _describe(curve[-1], n, max_iter, stopped, time.monotonic() - started))
         if checkpoint and _due(checkpoint, points, len(curve), stopped):
             labels = None if step.labels is None else points.total(step.labels.clone()).cpu()
             state = {"centroids": centroids.cpu(), "labels": labels, "curve": curve, "stopped": stopped}
@@ -179,7 +178,7 @@ def _initialize(points: PointLoader, k: int, init: Init, seed: int) -> Tensor:
     labels = torch.from_numpy(coarse.labels if points.rank == 0 else np.zeros_like(coarse.labels))
     centroids = expand_centroids(points, points.total(labels).numpy(), k)
     if points.rank == 0:
-        print(f"k-means: initialized among principal components, {time.monotonic() - started:.1f} s", flush=True)
+        logger.info(f"k-means: initialized among principal components, {time.monotonic() - started:.1f} s")
     return centroids
 
 
@@ -208,5 +207,5 @@ def _describe(row: dict[str, Any], n: int, max_iter: int, stopped: str, seconds:
     moved = "" if row["moved"] is None else f", {row['moved'] / n:.2%} moved"
     empty = f", {row['empty']} clusters empty" if row["empty"] else ""
     end = f"; stopped: {stopped}" if stopped else ""
-    start = f"iteration {row['iteration']}/{max_iter}, mean squared distance {row['mean']:.6g}"
+    start = f"k-means: iteration {row['iteration']}/{max_iter}, mean squared distance {row['mean']:.6g}"
     return f"{start}{moved}{empty}, {seconds:.1f} s{end}"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.data.targets import Boxes
+from ssltransfer.logs import logger
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, percent
@@ -40,7 +41,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     number = round(float(np.mean([len(boxes) for boxes in proposals[1]])), 1)
     recall = covered(proposals[1], truth)
     details = {"proposals": source, "proposals_per_image": number, "proposal_recall": recall}
-    print(f"proposals: {source}, {number} per test image; recall at IoU 0.5: {recall:.1f} %", flush=True)
+    logger.info(f"proposals: {source}, {number} per test image; recall at IoU 0.5: {recall:.1f} %")
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
     if options.multiscale_min_size:
         tests["_multi"] = [(short, options.max_size) for short in options.multiscale_min_size]

@@ -16,6 +16,7 @@ from ssltransfer.config.protocols import TrainedProtocol
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches
 from ssltransfer.data.transforms import Transform
+from ssltransfer.logs import logger
 from ssltransfer.protocols.base import EvalContext, EvalResult
 from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
@@ -48,7 +49,7 @@ def run_seeds(context: EvalContext, run: Callable[[int, Path], SeedResult], suff
         folder = context.folder / f"seed-{seed}{suffix}"
         folder.mkdir(exist_ok=True)
         result = run(seed, folder)
-        print(f"seed {seed}{suffix}: " + ", ".join(f"{k} {v:.3f}" for k, v in result.metrics.items()), flush=True)
+        logger.info(f"seed {seed}{suffix}: " + ", ".join(f"{k} {v:.3f}" for k, v in result.metrics.items()))
         results.append(result)
     first = results[0]
     values = {name: [result.metrics[name] for result in results] for name in first.metrics}
@@ -79,7 +80,7 @@ def train_and_test(
         task = build(seed)
         train, schedule = plan(task, seed) if plan else (context.train, context.options(TrainedProtocol).schedule)
         learned = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
-        print(f"seed {seed}{suffix}: {learned} trainable parameters, {len(train)} training images", flush=True)
+        logger.info(f"seed {seed}{suffix}: {learned} trainable parameters, {len(train)} training images")
         val_images = context.test if val else None
         trained = fit(task, train, schedule, seed=seed, folder=folder, devices=context.devices, val=val_images)
         return replace(test(task, trained, seed), measured=trained.measured)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.kmeans import PointLoader, PointSource
+from ssltransfer.logs import logger
 from ssltransfer.training.progress import Progress
 
 QUERY_FLOATS = {"cpu": 8 << 20, "cuda": 64 << 20}
@@ -27,7 +28,7 @@ def knn_search(
     n, block = queries.shape[0], query_block(queries.shape, device)
     gallery_points = PointLoader(gallery, block, normalize=True, device=device, where=where[0])
     query_points = PointLoader(queries, block, normalize=True, device=device, where=where[1], keep=False)
-    print(f"gallery: {gallery_points}; {block} queries at a time", flush=True)
+    logger.info(f"gallery: {gallery_points}; {block} queries at a time")
     ids, cosines = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
     progress = Progress("search", 0, -(-n // block), block)
     for start in range(0, n, block):

@@ -22,6 +22,7 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import LogReg
 from ssltransfer.kmeans import PointLoader, PointSource, SubsetSource
+from ssltransfer.logs import logger
 from ssltransfer.protocols.base import PROTOCOLS, Classes, EvalContext, EvalResult, percent
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.subsets import labeled_subsets, stratified
@@ -65,7 +66,7 @@ def _fit(
     source = SubsetSource(context.stores[0], chosen) if options.label_subset else context.stores[0]
     train, test = loader(source, context.spec.train, True), loader(context.stores[1], context.spec.test, False)
     standard = standardization(train) if options.standardize else None
-    print(f"{train}, {c} classes; {context.devices}", flush=True)
+    logger.info(f"{train}, {c} classes; {context.devices}")
     details: dict[str, Any] = {"num_labeled": len(chosen)}
     penalty = options.l2
     if isinstance(penalty, tuple):
@@ -78,7 +79,7 @@ def _fit(
         minimize(grid, options.max_iter, Checkpoint(context.folder / f"grid-{number}.pt"))
         right = (grid.predict(train)[:, held] == labels[held]).mean(1)
         details["grid"] = [{"l2": one, "val": percent(share)} for one, share in zip(penalty, right, strict=True)]
-        print(f"of {len(held)} validation images: {details['grid']}", flush=True)
+        logger.info(f"of {len(held)} validation images: {details['grid']}")
         penalty = penalty[int(right.argmax())]
     elif penalty is None:
         penalty = 100 / (train.shape[1] * c)
@@ -238,7 +239,7 @@ def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
         objective.parameters.copy_(coordinates.parameters(inner))
         optimizer.load_state_dict(state["optimizer"])
         curve, done, finished = state["curve"], state["done"], state["finished"]
-        print(f"L-BFGS: resuming from update {done}", flush=True)
+        logger.info(f"L-BFGS: resuming from update {done}")
     with checkpoint:
         while not finished:
             optimizer.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
@@ -251,7 +252,7 @@ def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
                 raise ArtifactError(f"{objective.points.where}: the objective is not finite; set standardize: true.")
             finished = done < before + SEGMENT or done >= updates or largest <= GRADIENT_TOLERANCE
             curve.append({"update": done, "objective": float(f"{value:.9g}"), "gradient": float(f"{largest:.3g}")})
-            print(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}", flush=True)
+            logger.info(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}")
             if finished or checkpoint.due(len(curve)):
                 content = {"inner": inner, "optimizer": optimizer.state_dict(), "curve": curve}
                 checkpoint.save(content | {"done": done, "finished": finished}, done)

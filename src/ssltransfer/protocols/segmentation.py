@@ -22,6 +22,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import VOID, read_target
 from ssltransfer.data.transforms import Transform
+from ssltransfer.logs import logger
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalize import Normalize, normalize
@@ -69,7 +70,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     class_frequencies(context.test, spec.test, names)
     unseen = [name for name, frequency in zip(names, frequencies, strict=True) if not frequency]
     if unseen:
-        print(f"{spec.train}: no pixel of {', '.join(unseen)}; a class without pixels cannot be learned", flush=True)
+        logger.info(f"{spec.train}: no pixel of {', '.join(unseen)}; a class without pixels cannot be learned")
 
     def build(seed: int) -> SegmentationTask:
         model = with_layers(read_model(context.model), seed)

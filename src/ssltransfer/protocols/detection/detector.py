@@ -18,6 +18,7 @@ from ssltransfer.config.protocols import Detection as Options
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import Boxes, read_target
+from ssltransfer.logs import logger
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.average_precision import mean_ap
 from ssltransfer.protocols.base import (
@@ -180,7 +181,7 @@ def train_and_detect(
         task = build(read_model(context.model), seed).to(context.devices.device)
         calibrated = calibrate_bn(task.body, task.examples(context.train, context.devices))
         if calibrated:
-            print(f"seed {seed}: statistics of {calibrated} batch norms estimated on training images", flush=True)
+            logger.info(f"seed {seed}: statistics of {calibrated} batch norms estimated on training images")
         context.devices.broadcast(task)
         return task
 
