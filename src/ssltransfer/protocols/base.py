@@ -30,7 +30,7 @@ class EvalContext:
     test: Index
     folder: Path  # work directory, the same after an interruption
     devices: Devices
-    features: tuple[FeatureStore, FeatureStore] | None = None  # of training and test images, if the protocol reads them
+    features: tuple[FeatureStore, ...] = ()  # of training and test images, if the protocol reads them
 
     def options(self, kind: type[OptionsT]) -> OptionsT:
         """The options of the protocol, typed."""
@@ -47,12 +47,6 @@ class EvalContext:
         train = self.train.with_labels(classes.train, classes.names)
         test = self.test.with_labels(classes.test, classes.names)
         return replace(self, train=train, test=test), classes
-
-    @property
-    def stores(self) -> tuple[FeatureStore, FeatureStore]:
-        """Features of the training and the test images."""
-        assert self.features is not None
-        return self.features
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 
     def run(seed: int, folder: Path) -> SeedResult:
         clustering = kmeans(
-            context.stores[0],
+            context.features[0],
             k,
             max_iter=options.max_iter,
             tolerance=0,
@@ -42,7 +42,7 @@ def evaluate(context: EvalContext) -> EvalResult:
             checkpoint=Checkpoint(folder / "checkpoint.pt"),
             where=context.spec.train,
         )
-        test = PointLoader(context.stores[1], k, normalize=True, device=device, where=context.spec.test, keep=False)
+        test = PointLoader(context.features[1], k, normalize=True, device=device, where=context.spec.test, keep=False)
         nearest, _ = assign(test, torch.from_numpy(clustering.centroids).to(device))
         similarity = similarities(clustering.labels, classes.train, k, len(classes.names))
         matched = match(similarity)

@@ -35,9 +35,9 @@ def evaluate(context: EvalContext) -> EvalResult:
             raise ArtifactError(
                 f"{context.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
             )
-        gallery = SubsetSource(context.stores[0], chosen) if options.label_subset else context.stores[0]
+        gallery = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
         k, names = max(options.k, min(SHOWN, len(chosen))), (context.spec.train, context.spec.test)
-        ids, cosines, took = knn_search(gallery, context.stores[1], k, context.devices.device, names)
+        ids, cosines, took = knn_search(gallery, context.features[1], k, context.devices.device, names)
         ids = chosen[ids]
         predicted = vote(classes.train[ids[:, : options.k]], cosines[:, : options.k], options.temperature)
         accuracies.append(accuracy_of(classes, predicted))

@@ -63,8 +63,8 @@ def _fit(
     def loader(source: PointSource, where: str, keep: bool) -> PointLoader:
         return PointLoader(source, c, normalize=False, device=context.devices.device, where=where, keep=keep)
 
-    source = SubsetSource(context.stores[0], chosen) if options.label_subset else context.stores[0]
-    train, test = loader(source, context.spec.train, True), loader(context.stores[1], context.spec.test, False)
+    source = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
+    train, test = loader(source, context.spec.train, True), loader(context.features[1], context.spec.test, False)
     standard = standardization(train) if options.standardize else None
     logger.info(f"{train}, {c} classes; {context.devices}")
     details: dict[str, Any] = {"num_labeled": len(chosen)}

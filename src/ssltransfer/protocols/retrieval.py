@@ -26,7 +26,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         raise ArtifactError(
             f"{context.spec.test}: recall at {most} of only {n} images is not possible; lower `recall_at`."
         )
-    k, store, name = min(max(most, SHOWN) + 1, n), context.stores[1], context.spec.test
+    k, store, name = min(max(most, SHOWN) + 1, n), context.features[1], context.spec.test
     ids, cosines, measured = knn_search(store, store, k, context.devices.device, (name, name))
     ids, cosines = without_query(ids, cosines)
     values = {f"r@{at}": [percent(recall_at(classes.test, ids, at))] for at in options.recall_at}

@@ -64,7 +64,7 @@ def run(
         test_index = read_index(test)
         train_index = read_index(train) if train else test_index
         overlap = _train_test_overlap(spec, train_index, test_index) if train else 0
-        features = None
+        features: tuple[FeatureStore, ...] = ()
         if isinstance(spec.protocol, FeatureProtocol):
             tested = _features(spec.protocol, model, test_features, test_index)
             features = (_features(spec.protocol, model, train_features, train_index) if train else tested, tested)
