@@ -113,24 +113,24 @@ def predict(
 
 def distributed_map(
     index: Index,
-    view: Transform,
-    batch: int,
-    measure: Callable[[Batch], T],
+    transform: Transform,
+    batch_size: int,
+    forward: Callable[[Batch], T],
     devices: Devices,
     *,
     what: str = "test",
     seed: int = 0,
     times: int = 1,
 ) -> list[T]:
-    """Results of `measure` for each batch of an index, in order, in every process.
+    """Results of `forward` for each batch of an index, in order, in every process.
 
     The batches do not depend on the number of processes, so neither do the results.
 
     Args:
         index: the images, in this order.
-        view: CPU transform.
-        batch: images per batch; the last one may have fewer.
-        measure: batch on the device -> a result that can be pickled, in host memory.
+        transform: CPU part.
+        batch_size: images per batch; the last one may have fewer.
+        forward: batch on the device -> a result that can be pickled, in host memory.
         devices: of this process; all processes call this function.
         what: label of the progress display.
         seed: of the transform's random numbers.
@@ -140,13 +140,13 @@ def distributed_map(
         ArtifactError: an image can no longer be read.
     """
     n, world = len(index), devices.world
-    spans = [range(start, min(n, start + batch)) for start in range(0, n, batch)]
-    keys = ([(sample, again) for sample in span] for again in range(times) for span in spans)
-    mine = islice(keys, devices.rank, None, world)
-    progress = Progress(what, 0, -(-times * len(spans) // world), batch * world)
+    spans = [range(start, min(n, start + batch_size)) for start in range(0, n, batch_size)]
+    all_keys = ([(sample, again) for sample in span] for again in range(times) for span in spans)
+    keys = islice(all_keys, devices.rank, None, world)
+    progress = Progress(what, 0, -(-times * len(spans) // world), batch_size * world)
     results = []
-    for images in load_batches(index, view, mine, seed=seed, workers=devices.workers):
-        results.append(measure(images.to(devices.device)))
+    for batch in load_batches(index, transform, keys, seed=seed, workers=devices.workers):
+        results.append(forward(batch.to(devices.device)))
         progress.step()
         progress.log(f"{n} images" + (f", {times} times" if times > 1 else ""))
     progress.close()
