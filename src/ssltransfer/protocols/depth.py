@@ -100,10 +100,6 @@ class DepthTask(Task):
             nn.init.constant_(last.bias, median.meters)  # type: ignore[arg-type]
         self.chance_loss = median.loss
 
-    def __repr__(self) -> str:
-        size = sum(parameter.numel() for parameter in self.parameters())
-        return f"{self.backbone.options.name} to {self.layer}, {len(self.head) - 1} up-projections, {size} parameters"
-
     @property
     def transform(self) -> RgbdResize:
         """The whole image, which is cropped on the device."""
@@ -122,10 +118,10 @@ class DepthTask(Task):
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """berHu, and the fraction of pixels within a factor of 1.25."""
-        images, truth, options = batch.images, batch.targets["depth"], self.options
+        truth, options = batch.targets["depth"], self.options
         if self.training:
             images, truth = augment(
-                images,
+                batch.images,
                 truth,
                 rng,
                 crop=options.crop,
