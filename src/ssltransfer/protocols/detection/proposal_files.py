@@ -60,7 +60,8 @@ def _pickle(data: bytes) -> dict[str, np.ndarray] | list[np.ndarray]:
     # latin1: for arrays written by Python 2, as by py-faster-rcnn.
     content = _Arrays(io.BytesIO(data), encoding="latin1").load()
     if isinstance(content, dict):
-        names, boxes = content.keys(), content.values()
+        names: Any = content.keys()
+        boxes: Any = content.values()
         if "boxes" in content:
             names, boxes = content.get("images"), content["boxes"]
         if names is None:
