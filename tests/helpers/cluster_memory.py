@@ -14,6 +14,7 @@ import psutil
 
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.config.entities import Cluster
+from ssltransfer.logs import configure_logging
 from ssltransfer.stages import cluster, label
 
 
@@ -24,6 +25,7 @@ def data_bytes():
 
 def main():
     """Warm up on a small store, limit, then work on the large one."""
+    configure_logging()
     small, small_index, large, index, results = map(Path, sys.argv[1:])
     budget = int(os.environ["SSLTRANSFER_MEMORY_MB"]) << 20
     spec = Cluster(features="f", data="d", k=8, max_iter=1, tolerance=0.0, init="random")

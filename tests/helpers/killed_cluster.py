@@ -17,6 +17,7 @@ import torch
 from ssltransfer.artifacts import files
 from ssltransfer.config.entities import Cluster
 from ssltransfer.kmeans import update
+from ssltransfer.logs import configure_logging
 from ssltransfer.stages import cluster
 from ssltransfer.training.checkpoint import Checkpoint
 
@@ -97,6 +98,7 @@ def outcome(name, *preparations):
 def main():
     """All plans."""
     assert Checkpoint(Path("x")).due(1), "set SSLTRANSFER_CHECKPOINT_STEPS=1"
+    configure_logging()
     RESULTS.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     plans = [outcome("undisturbed")]

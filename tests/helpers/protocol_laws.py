@@ -22,7 +22,7 @@ import torch
 from ssltransfer import cli
 from ssltransfer.artifacts import features as stores
 from ssltransfer.config.entities import EvaluationSpec, Features
-from ssltransfer.protocols import crops, logreg, probes
+from ssltransfer.protocols import layers, logreg, probes
 from ssltransfer.protocols.base import PROTOCOLS
 from ssltransfer.stages import evaluate, features
 from ssltransfer.training.checkpoint import Checkpoint
@@ -113,7 +113,7 @@ def killed(job: Job) -> Job:
 def main(mode: str, plan: Path) -> None:
     jobs = json.loads(plan.read_text())
     if mode == "pair":
-        crops.BATCH = probes.BATCH = 7  # so that both processes have batches to test
+        layers.BATCH = probes.BATCH = 7  # so that both processes have batches to test
     if mode != "kill":
         for job in jobs:
             (measure if mode == "pair" else command)(job, Path(job["output"]))

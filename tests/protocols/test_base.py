@@ -23,7 +23,8 @@ def test_classes_of_renumbers_test_labels_by_name() -> None:
     found = classes_of(index([0, 1, 2, 2], ["ant", "bee", "cat"]), index([0, 1, 1], ["cat", "ant"]), ("a", "b"))
     assert found.test.tolist() == [2, 0, 0]
     assert found.names == ["ant", "bee", "cat"]
-    assert found.chance == pytest.approx(100 / 3, abs=1e-4)  # "cat" is the commonest in training, one of three in test
+    # "cat" is the commonest in training, one of three in test.
+    assert found.chance() == pytest.approx(100 / 3, abs=1e-4)
 
 
 def test_classes_of_rejects_incompatible_labels() -> None:

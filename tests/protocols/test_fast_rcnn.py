@@ -46,8 +46,8 @@ def small(steps: int = 4, **changes: object) -> Options:
 
 def detector(boxes: tuple[Path, Path], options: Options, backbone: BackboneOptions = BACKBONE) -> FastRcnn:
     model = PretrainedModel(build_backbone(backbone, include_top=True).eval(), "imagenet", "", "it")
-    train, test = ([grid(*size) for size in read_index(path).sizes.tolist()] for path in boxes)
-    return FastRcnn(model, "it", options, 20, 0, train, test)
+    proposals = [[grid(*size) for size in read_index(path).sizes.tolist()] for path in boxes]
+    return FastRcnn(model, "it", options, 20, 0, proposals)
 
 
 def test_options_match_published_constants() -> None:

@@ -39,7 +39,9 @@ def images(chain) -> Index:
 
 
 def ready(model: Path, images: Index, seed: int = 0, **options: bool) -> PretrainedModel:
-    return prepare_for_finetuning(read_model(model), VocClassification(**options), images, CPU, seed)
+    read = read_model(model)
+    prepare_for_finetuning(read, VocClassification(**options), images, CPU, seed)
+    return read
 
 
 def test_prepare_changes_nothing_by_default(model: Path, images: Index) -> None:

@@ -86,10 +86,10 @@ def test_detector_reads_layer_mix(model: PretrainedModel):
                 if "mix" not in name
             }
         )
-        x, boxes, owner = images[0], torch.tensor([[4.0, 4, 40, 40]]), torch.zeros(1, dtype=torch.int64)
+        x, boxes = images[0], torch.tensor([[4.0, 4, 40, 40]])
         maps = [body.eval()(x) for body in (plain, mixed)]
         assert torch.equal(*maps)
-        found = [body.roi_features(one, boxes, owner) for body, one in zip((plain, mixed), maps, strict=True)]
+        found = [body.roi_features(one, boxes) for body, one in zip((plain, mixed), maps, strict=True)]
         assert torch.equal(*found)
     assert FasterRcnn(l1_layer_mix=0.1).l1_layer_mix == 0.1
 

@@ -58,7 +58,7 @@ class Case:
 
 FEATURES = {"layer": "conv4", "pool": {"max": 3}}
 EXTRACTION = ("ssltransfer.training.extraction", "BATCH", 7)
-CROPS = (f"{PACKAGE}.crops", "BATCH", 7)
+CROPS = (f"{PACKAGE}.layers", "BATCH", 7)
 ROIS_PER_PASS = (f"{PACKAGE}.detection.detector", "ROIS_PER_PASS", 16)
 PROBE = {**FEATURES, "schedule": schedule()}
 PROBES = (f"{PACKAGE}.probes", "BATCH", 7)

@@ -74,16 +74,19 @@ def test_evaluate_is_reproducible(chain, tmp_path: Path) -> None:
     assert found.values["best"] == found.values[best]
     assert found.mean(best) == max(found.mean(layer) for layer in layers)
     assert found.seeds == [0, 1]
-    curve = found.details["curves"]["layers"]["conv3"]
-    assert np.mean(curve["loss"][-4:]) < np.log(12) - 0.3, "a probe that cannot fit 60 images learns nothing"
-    assert len(curve["val_accuracy"]) == len(found.details["curves"]["val_step"]) > 3
+    figures = {line.title: line.series for line in found.known_details.lines}
+    assert set(figures) == {f"{name} {layer}" for name in ("loss", "accuracy") for layer in layers}
+    steps, losses = figures["loss conv3"]["training"]
+    assert np.mean(losses[-4:]) < np.log(12) - 0.3, "a probe that cannot fit 60 images learns nothing"
+    assert len(figures["accuracy conv3"]["validation"][0]) > 3 and steps[-1] == 24
     after = read_model(chain.model).backbone.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
     run(spec(layers=("conv3",)), output=tmp_path / "one" / "m.json", **given)
     alone = read_metrics(tmp_path / "one" / "m.json")
     assert alone.values["conv3"] == found.values["conv3"]
-    assert alone.details["curves"]["layers"]["conv3"] == curve, "a probe depends on the probes of other layers"
+    same = {line.title: line.series for line in alone.known_details.lines}
+    assert same["loss conv3"] == figures["loss conv3"], "a probe depends on the probes of other layers"
 
 
 def test_evaluate_accepts_vector_layers(chain, tmp_path: Path) -> None:
@@ -110,14 +113,14 @@ def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:
     task = PerLayerProbes(model, ("conv3",), options, 12, 3)
     for parameter in task.probes.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    predicted = task.predict(context_of(options, train, test, tmp_path))["conv3"]
+    predicted = task.predict(context_of(options, train, test, tmp_path))[0]
     for sample in range(len(test)):
         image = resize_short(read(test.path(sample)), 72)
         image = image[:, :72, :72]
         corners = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
         views = [view[:, top : top + 64, left : left + 64] for view in (image, image.flip(-1)) for top, left in corners]
         with torch.no_grad():
-            mean = torch.stack([F.softmax(task.logits(view[None])["conv3"], 1)[0] for view in views]).mean(0)
+            mean = torch.stack([F.softmax(task.logits(view[None])[0], 1)[0] for view in views]).mean(0)
         assert int(mean.argmax()) == predicted[sample]
 
 

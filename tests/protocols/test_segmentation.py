@@ -30,8 +30,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.targets import read_target
 from ssltransfer.models.weights import read_model
-from ssltransfer.protocols.mask_drawing import colored
-from ssltransfer.protocols.segmentation import SegmentationTask, class_shares, mask_of, with_layers
+from ssltransfer.protocols.segmentation import SegmentationTask, class_frequencies, colored, mask_of, with_layers
 from ssltransfer.stages.evaluate import run
 from ssltransfer.stages.index import run as make_index
 from ssltransfer.training.devices import Devices
@@ -150,7 +149,7 @@ def test_loss_ignores_void_pixels(model: Path, masks: tuple[Path, Path]) -> None
 
 def test_chance_loss_is_entropy_of_class_frequencies(model: Path, masks: tuple[Path, Path]) -> None:
     index = read_index(masks[0]).subset(np.arange(6))
-    parts = class_shares(index, 21)
+    parts = class_frequencies(index, "a", ["background", *index.classes])
     assert parts.sum() == pytest.approx(1)
     task = SegmentationTask(with_layers(read_model(model), 0), Segmentation(padding=40), parts).eval()
     losses = []
@@ -243,8 +242,9 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     "options", [SMALL, ResNet18(width_mult=0.125, img_size=64, stem_stride=1)], ids=lambda o: o.name
 )
 def test_evaluate_finds_blocks(
-    options: BackboneOptions, blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: BackboneOptions, blocks: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "ssltransfer")
     schedule = Schedule(steps=60, batch_size=4, micro_batch_size=1, lr=0.002, milestones=(45,), optimizer="adam")
     found = measured(
         tmp_path, make_model(tmp_path / "m", options, include_top=False, seed=1), blocks, schedule=schedule
@@ -252,8 +252,7 @@ def test_evaluate_finds_blocks(
     print(options.slug, {name: values[0] for name, values in found.values.items()}, "chance", found.chance)
     assert found.chance is not None and found.chance < 35 and found.mean() > 60
     assert set(found.details["unseen_classes"]) == set(found.details["classes"]) - {"background", "aeroplane", "bus"}
-    said = capsys.readouterr().out
-    assert "no pixel of bicycle, bird" in said
+    assert "no pixel of bicycle, bird" in caplog.text
     assert found.details["classes_ignored_in_mean"] and found.details["per_class"]["dog"] is None
 
 
@@ -271,15 +270,14 @@ def test_evaluate_beats_chance(masks: tuple[Path, Path], tmp_path: Path) -> None
 
 
 def test_evaluate_with_fused_bn_and_data_dependent_init(
-    masks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    masks: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "ssltransfer")
     model = make_model(
         tmp_path / "m", CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=False, seed=1
     )
     measured(tmp_path, model, masks, fuse_bn=True, data_dependent_init=True)
-    said = capsys.readouterr().out + caplog.text
-    assert "5 batch norms fused" in said and "layers rescaled by 72 images" in said
+    assert "5 batch norms fused" in caplog.text and "layers rescaled by 72 images" in caplog.text
 
 
 def test_killed_run_resumes_to_same_bytes(model: Path, masks: tuple[Path, Path], tmp_path: Path) -> None:

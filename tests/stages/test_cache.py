@@ -217,8 +217,8 @@ def test_clean_removes_old_caches(tmp_path: Path, objects_path: Path):
     assert json.loads((tmp_path / "cache" / "a.b.run.json").read_text())["work"] == packed.folder.name
 
 
-def test_cache_prints_expected_size(tmp_path: Path, objects_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_cache_prints_expected_size(tmp_path: Path, objects_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "ssltransfer")
     cache.run(RAW, data=objects_path, output=tmp_path / "c.parquet", threads=1)
-    said = capsys.readouterr().out
-    assert "48 images, 1 of 1 shards to make: 0.3 MB to write (3.00 bytes per pixel)" in said
+    assert "48 images, 1 of 1 shards to make: 0.3 MB to write (3.00 bytes per pixel)" in caplog.text
     assert read(read_index(objects_path).path(0)).shape == (3, 64, 64)  # 48 x 48 x 48 x 3 bytes

@@ -87,7 +87,8 @@ def test_index_is_independent_of_threads(root: Path, output: Path, monkeypatch: 
     assert len(read_index(output).skipped) == 9
 
 
-def test_index_skips_minority_with_reasons(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_index_skips_minority_with_reasons(root: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ssltransfer")
     bad(root / "c0" / "text.jpg")
     (root / "c1" / "empty.jpg").touch()
     (root / "c1" / "gone.jpg").symlink_to(root / "nowhere")
@@ -102,7 +103,7 @@ def test_index_skips_minority_with_reasons(root: Path, output: Path, capfd: pyte
     }
     lines = output.with_suffix(".skipped.tsv").read_text().splitlines()
     assert lines == ["path\treason", *(f"{path}\t{reason}" for path, reason in index.skipped.items())]
-    assert "8 images, 0 classes, 4 files left out" in capfd.readouterr().out
+    assert "8 images, 0 classes, 4 files left out" in caplog.text
 
 
 def test_index_notes_unexpected_decoding(root: Path, output: Path) -> None:
@@ -111,11 +112,12 @@ def test_index_notes_unexpected_decoding(root: Path, output: Path) -> None:
     assert index.notes == {"c0/0.jpg": "content is PNG though the name ends in .jpg"}
 
 
-def test_index_keeps_and_counts_duplicates(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_index_keeps_and_counts_duplicates(root: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ssltransfer")
     (root / "c1" / "copy.png").write_bytes((root / "c0" / "0.png").read_bytes())
     index = made(Folder(root=str(root)), output)
     assert len(index) == 9
-    assert "1 images repeat another's content" in capfd.readouterr().out
+    assert "1 images repeat another's content" in caplog.text
 
 
 def test_index_of_moved_folder_has_equal_fingerprint(root: Path, output: Path) -> None:
@@ -232,10 +234,11 @@ def test_limit_draw_is_spread_over_names() -> None:
     assert abs(np.mean(places) - 1499.5) < 4 * 50
 
 
-def test_limit_below_number_of_classes_is_reported(root: Path, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_limit_below_number_of_classes_is_reported(root: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ssltransfer")
     index = made(Folder(root=str(root), labels="folder", limit=1), output)
     assert (len(index), index.classes) == (1, ["c0", "c1"])
-    assert "limit 1 leaves 1 classes without an image" in capfd.readouterr().out
+    assert "limit 1 leaves 1 classes without an image" in caplog.text
     assert len(made(Folder(root=str(root), limit=100), output)) == 8
 
 

@@ -26,6 +26,7 @@ from typing import IO, Any, Self
 
 from ssltransfer import __version__
 from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, text_digest, write_json, write_text
+from ssltransfer.logs import logger
 
 MANIFEST = "manifest.json"
 DONE = "done.json"
@@ -141,7 +142,7 @@ class WorkDir:
             return False
         if self._first:
             write_text(self.output, done["output"])
-        print(f"{self.output}: made before by the same code from the same inputs; nothing to do.", flush=True)
+        logger.info(f"{self.output}: made before by the same code from the same inputs; nothing to do.")
         return True
 
     def write_run_info(self, **measured: Any) -> None:

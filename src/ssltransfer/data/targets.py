@@ -46,6 +46,10 @@ class Boxes:
     classes: np.ndarray
     difficult: np.ndarray
 
+    def subset(self, mask: np.ndarray) -> Boxes:
+        """The objects for which a mask, bool (N,), is true."""
+        return Boxes(self.corners[mask], self.classes[mask], self.difficult[mask])
+
 
 Target = Boxes | np.ndarray
 

@@ -87,11 +87,7 @@ def _decide(x: Tensor, candidates: Tensor, centroids: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def assign(points: PointLoader, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """One pass over all points, by all ranks together.
-
-    Args:
-        points: N points, not centered.
-        centroids: float32 (k, D).
+    """One pass over all points, which are not centered, by all ranks together.
 
     Returns:
         Labels int32 (N,) and squared distances float32 (N,) from explicit differences, both on the CPU.

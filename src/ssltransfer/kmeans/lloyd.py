@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,9 +15,9 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.kmeans.assignment import assign
 from ssltransfer.kmeans.init import expand_centroids, first_centroids, pca_init_bytes, pca_project, sample_size
 from ssltransfer.kmeans.points import ArraySource, PointLoader, PointSource
-from ssltransfer.kmeans.update import Empty, FaissStep, LloydStats, Step, TorchStep
+from ssltransfer.kmeans.update import Empty, FaissStep, LloydStats, TorchStep
+from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
-from ssltransfer.training.memory_budget import memory_budget
 
 Init = Literal["random", "k-means++", "pca"]
 PCA_ITERATIONS, PCA_TOLERANCE = 20, 1e-3  # among principal components, where an iteration is cheap
@@ -26,27 +27,19 @@ PCA_ITERATIONS, PCA_TOLERANCE = 20, 1e-3  # among principal components, where an
 class Clustering:
     """The result of k-means.
 
-    Attributes:
-        centroids: float32 (k, D).
-        labels: int32 (N,), index of the nearest centroid of each point, the lowest one for ties.
-        distances: float32 (N,), squared Euclidean distance to it.
-        sizes: int64 (k,).
-        objective: sum of the distances.
-        curve: one row per iteration: `iteration`, `objective` (the sum of squared distances to the centroids at its
-            start), its `mean`, `moved` (the number of points that changed cluster, null with faiss) and `empty` (the
-            number of clusters without points).
-        stopped: the reason.
-        residency: where the points were kept: a device, or "disk".
+    `curve` has one row per iteration: `iteration`, `objective` (the sum of squared distances to the centroids at its
+    start), its `mean`, `moved` (the number of points that changed cluster, null with faiss) and `empty` (the number of
+    clusters without points).
     """
 
-    centroids: np.ndarray
-    labels: np.ndarray
-    distances: np.ndarray
-    sizes: np.ndarray
-    objective: float
+    centroids: np.ndarray  # float32 (k, D)
+    labels: np.ndarray  # int32 (N,), index of the nearest centroid of each point, the lowest one for ties
+    distances: np.ndarray  # float32 (N,), squared Euclidean distance to it
+    sizes: np.ndarray  # int64 (k,)
+    objective: float  # sum of the distances
     curve: list[dict[str, Any]]
-    stopped: str
-    residency: str
+    stopped: str  # the reason
+    residency: str  # where the points were kept: a device, or "disk"
 
 
 def kmeans(
@@ -93,7 +86,7 @@ def kmeans(
         where: name of the points in messages.
         rank, world: this process and the size of torch's process group. Each process reads its part of the chunks;
             all return the same result.
-        quiet: print nothing.
+        quiet: log at level DEBUG.
 
     Raises:
         ArtifactError: k > N, fewer than k distinct points, a value that is not finite, an empty cluster with
@@ -103,8 +96,8 @@ def kmeans(
     n, dims = source.shape
     if k > n:
         raise ArtifactError(f"{where}: cannot form {k} clusters from {n} points; use k <= {n}.")
-    device, budget = device or torch.device("cpu"), memory_budget() if budget is None else budget
-    extra = 0
+    device = device or torch.device("cpu")
+    extra, in_torch = 0, backend == "torch"
     if isinstance(init, str) and init != "random":
         extra = 4 * dims * sample_size(n, dims, k) if init == "k-means++" else pca_init_bytes(n, dims)
     points = PointLoader(
@@ -115,16 +108,15 @@ def kmeans(
         budget=budget,
         where=where,
         extra=extra,
-        keep=backend == "torch",
+        keep=in_torch,
         rank=rank,
         world=world,
     )
-    say = _silent if quiet or rank else print
-    kept = points if backend == "torch" else f"{n} points in memory"
-    say(f"k-means: {k} clusters of {kept}, {backend} on {device}", flush=True)
-    step: Step = (
-        TorchStep(points, k, empty_cluster) if backend == "torch" else FaissStep(points, k, empty_cluster, seed, budget)
-    )
+    level = logging.DEBUG if quiet or rank else logging.INFO
+    kept = points if in_torch else f"{n} points in memory"
+    logger.log(level, f"k-means: {k} clusters of {kept}, {backend} on {device}")
+    step: TorchStep | FaissStep
+    step = TorchStep(points, k, empty_cluster) if in_torch else FaissStep(points, k, empty_cluster, seed)
 
     curve: list[dict[str, Any]] = []
     stopped = ""
@@ -132,9 +124,9 @@ def kmeans(
     if state is not None:
         curve, stopped, step.labels = state["curve"], state["stopped"], state["labels"]
         centroids = state["centroids"].to(device)
-        say(f"k-means: resuming after iteration {len(curve)}", flush=True)
+        logger.log(level, f"k-means: resuming after iteration {len(curve)}")
     elif isinstance(init, str):
-        centroids = _initialize(points, k, init, seed, budget)
+        centroids = _initialize(points, k, init, seed)
     else:
         centroids = torch.from_numpy(np.array(init, np.float32)).to(device)
 
@@ -142,9 +134,10 @@ def kmeans(
         started = time.monotonic()
         stats = step(centroids)
         centroids = stats.centroids
-        curve.append(_row(len(curve) + 1, n, stats))
+        row = {"iteration": len(curve) + 1, "objective": stats.objective, "mean": stats.objective / n}
+        curve.append(row | {"moved": stats.moved, "empty": stats.empty})
         stopped = _why_stop(curve, stats, n, max_iter, tolerance)
-        say(_describe(curve[-1], n, max_iter, stopped, time.monotonic() - started), flush=True)
+        logger.log(level, _describe(curve[-1], n, max_iter, stopped, time.monotonic() - started))
         if checkpoint and _due(checkpoint, points, len(curve), stopped):
             labels = None if step.labels is None else points.total(step.labels.clone()).cpu()
             state = {"centroids": centroids.cpu(), "labels": labels, "curve": curve, "stopped": stopped}
@@ -165,7 +158,7 @@ def kmeans(
     )
 
 
-def _initialize(points: PointLoader, k: int, init: Init, seed: int, budget: int) -> Tensor:
+def _initialize(points: PointLoader, k: int, init: Init, seed: int) -> Tensor:
     """Initial centroids, float32 (k, D)."""
     if init != "pca":
         return first_centroids(points, k, init, seed)
@@ -178,14 +171,14 @@ def _initialize(points: PointLoader, k: int, init: Init, seed: int, budget: int)
         tolerance=PCA_TOLERANCE,
         seed=seed,
         device=points.device,
-        budget=budget,
+        budget=points.budget,
         where=points.where,
         quiet=True,
     )
     labels = torch.from_numpy(coarse.labels if points.rank == 0 else np.zeros_like(coarse.labels))
     centroids = expand_centroids(points, points.total(labels).numpy(), k)
     if points.rank == 0:
-        print(f"k-means: initialized among principal components, {time.monotonic() - started:.1f} s", flush=True)
+        logger.info(f"k-means: initialized among principal components, {time.monotonic() - started:.1f} s")
     return centroids
 
 
@@ -194,20 +187,6 @@ def _due(checkpoint: Checkpoint, points: PointLoader, step: int, stopped: str) -
     states = points.gather([(checkpoint.received_signal, checkpoint.due(step))])
     checkpoint.signal = next((signal for signal, _ in states if signal is not None), None)
     return bool(stopped) or states[0][1] or checkpoint.signal is not None
-
-
-def _silent(*words: object, flush: bool = False) -> None:
-    """Print nothing, on ranks other than the first."""
-
-
-def _row(iteration: int, n: int, stats: LloydStats) -> dict[str, Any]:
-    return {
-        "iteration": iteration,
-        "objective": stats.objective,
-        "mean": stats.objective / n,
-        "moved": stats.moved,
-        "empty": stats.empty,
-    }
 
 
 def _why_stop(curve: list[dict[str, Any]], stats: LloydStats, n: int, max_iter: int, tolerance: float) -> str:
@@ -228,7 +207,5 @@ def _describe(row: dict[str, Any], n: int, max_iter: int, stopped: str, seconds:
     moved = "" if row["moved"] is None else f", {row['moved'] / n:.2%} moved"
     empty = f", {row['empty']} clusters empty" if row["empty"] else ""
     end = f"; stopped: {stopped}" if stopped else ""
-    return (
-        f"k-means: iteration {row['iteration']}/{max_iter}, mean squared distance {row['mean']:.6g}{moved}{empty}, "
-        f"{seconds:.1f} s{end}"
-    )
+    start = f"k-means: iteration {row['iteration']}/{max_iter}, mean squared distance {row['mean']:.6g}"
+    return f"{start}{moved}{empty}, {seconds:.1f} s{end}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,22 +14,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.training.memory_budget import memory_budget
 
 BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 64 << 20}  # 16 MB and 256 MB of float32
 BLOCK_ROWS = {"cpu": 2048, "cuda": 1 << 20}  # more rows multiply no faster, and leave the cache
 
 
 class PointSource(Protocol):
-    """A matrix that is read in chunks of rows, such as a feature store.
+    """A matrix that is read in chunks of rows, such as a feature store."""
 
-    Attributes:
-        shape: (points, dimensions).
-        rows: rows per chunk.
-    """
-
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # points, dimensions
     dtype: np.dtype
-    rows: int
+    rows: int  # per chunk
 
     def read(self, span: slice) -> np.ndarray:
         """Rows, (rows, dimensions)."""
@@ -50,12 +47,7 @@ class ArraySource:
 
 
 class SubsetSource:
-    """Some rows of a source, as a source.
-
-    Args:
-        source: all rows.
-        ids: int64, rising.
-    """
+    """Some rows of a source, with ascending int64 `ids`, as a source."""
 
     def __init__(self, source: PointSource, ids: np.ndarray):
         self._source, self._ids = source, ids
@@ -66,13 +58,13 @@ class SubsetSource:
     def read(self, span: slice) -> np.ndarray:
         """Rows, (rows, dimensions); each chunk that holds one of them is read once."""
         ids = self._ids[span]
-        found = np.empty((len(ids), self.shape[1]), self.dtype)
+        rows = np.empty((len(ids), self.shape[1]), self.dtype)
         size = self._source.rows
-        for number in np.unique(ids // size):
-            start = int(number) * size
-            mine = ids // size == number
-            found[mine] = self._source.read(slice(start, min(self._source.shape[0], start + size)))[ids[mine] - start]
-        return found
+        for start in np.unique(ids // size * size).tolist():
+            inside = ids // size * size == start
+            chunk = self._source.read(slice(start, min(self._source.shape[0], start + size)))
+            rows[inside] = chunk[ids[inside] - start]
+        return rows
 
 
 class PointLoader:
@@ -86,8 +78,9 @@ class PointLoader:
         k: number of clusters that they are compared with.
         normalize: divide each row by its length; rows of zeros stay.
         device: of the blocks.
-        budget: bytes of host memory. The rows are kept in memory if they fit beside the working memory.
         where: name of the rows in messages.
+        budget: bytes of host memory, default `memory_budget()`. The rows are kept in memory if they fit beside the
+            working memory.
         extra: bytes of additional working memory.
         keep: the rows are read more than once.
         rank, world: this process and the number of processes.
@@ -103,8 +96,8 @@ class PointLoader:
         *,
         normalize: bool,
         device: torch.device,
-        budget: int,
         where: str,
+        budget: int | None = None,
         extra: int = 0,
         keep: bool = True,
         rank: int = 0,
@@ -112,16 +105,17 @@ class PointLoader:
     ):
         self.source, self.normalize, self.device, self.where = source, normalize, device, where
         self.rank, self.world = rank, world
-        self.shape = source.shape
-        n, dims = source.shape
+        self.shape = n, dims = source.shape
         self.step = max(1, min(BLOCK_ROWS[device.type], BLOCK_FLOATS[device.type] // max(k, dims)))
-        mine = sum(len(range(*span.indices(n))) for span in self._spans()) * dims
+        self._starts = range(rank * source.rows, n, world * source.rows)  # first rows of this rank's chunks
+        mine = sum(min(source.rows, n - start) for start in self._starts) * dims
         size = mine * source.dtype.itemsize
         chunk = min(n, source.rows) * dims * source.dtype.itemsize
         # Three chunks (read ahead, processed, copied), four blocks (raw, centered, scores, ...), centroids five times
         # as float32 and twice as float64 sums, and labels and distances of each point.
         on_host = device.type == "cpu"
         work = 3 * chunk + 24 * n + extra + (4 * 4 * self.step * max(k, dims) + 40 * k * dims if on_host else 0)
+        self.budget = budget = memory_budget() if budget is None else budget
         if work > budget:
             raise ArtifactError(
                 f"{where}: {k} clusters in {dims} dimensions need {work >> 20} MB of memory, but the budget is "
@@ -167,11 +161,11 @@ class PointLoader:
         self.center(torch.zeros((), device=self.device))
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all ranks, in place if there are several."""
+        """The sum over all ranks, in place if on_device are several."""
         if self.world > 1:
-            there = values.to(self.device)
-            dist.all_reduce(there)
-            values.copy_(there)
+            on_device = values.to(self.device)
+            dist.all_reduce(on_device)
+            values.copy_(on_device)
         return values
 
     def gather(self, items: list[Any]) -> list[Any]:
@@ -190,19 +184,24 @@ class PointLoader:
         Raises:
             ArtifactError: a value is not finite.
         """
-        for start, chunk in self._chunks():
-            if self.resident_on and start not in self._kept:
-                chunk = self._kept[start] = self._keepable(start, chunk)
-            yield from self._blocks(start, chunk)
-            self._finite.add(start)
+        with ThreadPoolExecutor(1) as reader:
+            # A thread reads the next chunk ahead: a pair holds the reads of this chunk and the next.
+            reads = pairwise(chain((reader.submit(self._chunk, start) for start in self._starts), [None]))
+            for start, (read, _) in zip(self._starts, reads, strict=True):
+                assert read is not None
+                chunk = read.result()
+                if self.resident_on and start not in self._kept:
+                    chunk = self._kept[start] = self._keepable(start, chunk)
+                yield from self._blocks(start, chunk)
+                self._finite.add(start)
 
     def _keepable(self, start: int, chunk: Tensor) -> Tensor:
         if self._makes_ready:
-            made = torch.empty(chunk.shape, dtype=self.dtype, device=self.device)
+            ready = torch.empty(chunk.shape, dtype=self.dtype, device=self.device)
             for span, rows in self._blocks(start, chunk):
-                made[span.start - start : span.stop - start] = rows
+                ready[span.start - start : span.stop - start] = rows
             self._ready.add(start)
-            return made
+            return ready
         if self.device.type == "cpu":
             return chunk
         return chunk.to(self.device) if self.resident_on == self.device else chunk.pin_memory()
@@ -211,28 +210,18 @@ class PointLoader:
         for first in range(0, len(chunk), self.step):
             part = chunk[first : first + self.step]
             span = slice(start + first, start + first + len(part))
-            ids = range(span.start, span.stop)
-            yield span, part if start in self._ready else self._prepared(part, ids)
+            yield span, self._prepared(part, range(span.start, span.stop))
 
     def pick(self, ids: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """This rank's part of some points, in blocks.
-
-        Args:
-            ids: int64, in any order.
-
-        Yields:
-            Positions in `ids`, and (rows, dimensions).
-        """
-        order = np.argsort(ids, kind="stable")
-        for starts in np.split(order, np.flatnonzero(np.diff(ids[order] // self.source.rows)) + 1):
-            if not len(starts) or not self._is_mine(number := int(ids[starts[0]]) // self.source.rows):
+        """This rank's part of some points, int64 in any order, in blocks: positions in `ids`, (rows, dimensions)."""
+        order, size = np.argsort(ids, kind="stable"), self.source.rows
+        for positions in np.split(order, np.flatnonzero(np.diff(ids[order] // size)) + 1):
+            if not len(positions) or (start := int(ids[positions[0]]) // size * size) not in self._starts:
                 continue
-            start = number * self.source.rows
             chunk = self._chunk(start)
-            for first in range(0, len(starts), self.step):
-                part = starts[first : first + self.step]
+            for part in np.split(positions, range(self.step, len(positions), self.step)):
                 rows = chunk[torch.from_numpy(ids[part] - start).to(chunk.device)]
-                yield part, rows if start in self._ready else self._prepared(rows, ids[part])
+                yield part, self._prepared(rows, ids[part])
 
     def take(self, ids: np.ndarray) -> Tensor:
         """float32 (len(ids), dimensions), in the order of `ids`."""
@@ -249,39 +238,21 @@ class PointLoader:
                 found.append((position, hashlib.blake2b(row.tobytes(), digest_size=16).digest()))
         return [digest for _, digest in sorted(self.gather(found))]
 
-    def _is_mine(self, number: int) -> bool:
-        return number % self.world == self.rank
-
-    def _spans(self) -> Iterator[slice]:
-        """This rank's chunks."""
-        for number, start in enumerate(range(0, self.shape[0], self.source.rows)):
-            if self._is_mine(number):
-                yield slice(start, min(self.shape[0], start + self.source.rows))
-
-    def _chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """First row number and rows of each of this rank's chunks; a thread reads the next chunk ahead."""
-        with ThreadPoolExecutor(1) as reader:
-            waiting: tuple[int, Future[np.ndarray] | None] | None = None
-            for span in [*self._spans(), None]:
-                read = None if span is None or span.start in self._kept else reader.submit(self._read, span.start)
-                if waiting is not None:
-                    start, raw = waiting
-                    yield start, self._chunk(start, raw.result() if raw else None)
-                waiting = None if span is None else (span.start, read)
-
-    def _read(self, start: int) -> np.ndarray:
-        return self.source.read(slice(start, min(self.shape[0], start + self.source.rows)))
-
-    def _chunk(self, start: int, raw: np.ndarray | None = None) -> Tensor:
+    def _chunk(self, start: int) -> Tensor:
         if start in self._kept:
             return self._kept[start]
-        return torch.from_numpy(np.require(self._read(start) if raw is None else raw, requirements=["C", "W"]))
+        rows = self.source.read(slice(start, min(self.shape[0], start + self.source.rows)))
+        return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
 
     def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
+        """Some rows of one chunk, checked, normalized and centered."""
+        start = ids[0] // self.source.rows * self.source.rows
+        if start in self._ready:
+            return part
         unchanged = part.dtype == torch.float32 and part.device == self.device and not self.normalize
         unchanged = unchanged and not self._offset.ndim and self.dtype == torch.float32
         x = part if unchanged else self._block[: len(part)].copy_(part, non_blocking=True)
-        if self.normalize or ids[0] // self.source.rows * self.source.rows not in self._finite:
+        if self.normalize or start not in self._finite:
             lengths = torch.linalg.vector_norm(x, dim=1)
             bad = ~lengths.isfinite()
             if bad.any():

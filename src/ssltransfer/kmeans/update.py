@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,43 +19,21 @@ OFFSET_POINTS = 1024
 
 @dataclass(frozen=True)
 class LloydStats:
-    """Result of an iteration.
+    """Result of an iteration."""
 
-    Attributes:
-        centroids: the new ones, float32 (k, D).
-        objective: sum of squared distances to the old centroids.
-        moved: number of points that changed cluster; None with faiss.
-        empty: number of clusters without points.
-        refilled: number of those that got a point.
-    """
-
-    centroids: Tensor
-    objective: float
-    moved: int | None
-    empty: int
-    refilled: int
-
-
-class Step(Protocol):
-    """Maps old centroids to new ones. Its only state is `labels`, int32 (N,) or None."""
-
-    labels: Tensor | None
-
-    def __call__(self, centroids: Tensor) -> LloydStats:
-        """One iteration over all points."""
-        ...
+    centroids: Tensor  # the new ones, float32 (k, D)
+    objective: float  # sum of squared distances to the old centroids
+    moved: int | None  # number of points that changed cluster; None with faiss
+    empty: int  # number of clusters without points
+    refilled: int  # number of those that got a point
 
 
 class TorchStep:
     """One matrix product per block; sums in float32 over a few blocks and in float64 beyond, in a fixed order.
 
     Points are centered from the first iteration on, which makes rounding errors of the products smaller. On CUDA,
-    float16 points are multiplied as float16 and accumulated in float32; norms and sums are float32 or more.
-
-    Args:
-        points: this step calls `points.center`.
-        k: number of clusters.
-        empty: how to treat clusters without points.
+    float16 points are multiplied as float16 and accumulated in float32; norms and sums are float32 or more. The only
+    state is `labels`, int32 (N,), or None before the first iteration.
     """
 
     def __init__(self, points: PointLoader, k: int, empty: Empty):
@@ -64,12 +42,6 @@ class TorchStep:
         self._half = points.device.type == "cuda" and points.source.dtype == np.float16
         self._scale = 0.5 if self._half else 1.0
         self._offset = self._squares = torch.empty(0)
-
-    def _center(self) -> None:
-        # The mean of some points is good enough, and costs one chunk.
-        self._offset = self.points.take(np.arange(min(self.points.shape[0], OFFSET_POINTS))).mean(0)
-        self.points.center(self._offset, torch.float16 if self._half else torch.float32, self._scale)
-        self._squares = torch.zeros(self.points.shape[0], device=self.points.device)
 
     @torch.inference_mode()
     def __call__(self, centroids: Tensor) -> LloydStats:
@@ -81,7 +53,10 @@ class TorchStep:
         points, (n, dims), device = self.points, self.points.shape, self.points.device
         first = not len(self._squares)
         if first:
-            self._center()
+            # The mean of some points is good enough, and costs one chunk.
+            self._offset = points.take(np.arange(min(n, OFFSET_POINTS))).mean(0)
+            points.center(self._offset, torch.float16 if self._half else torch.float32, self._scale)
+            self._squares = torch.zeros(n, device=device)
         centered = (centroids - self._offset) * self._scale
         nearest = NearestCentroid(centered, points.step, points.dtype)
         labels = torch.zeros(n, dtype=torch.int32, device=device)
@@ -126,14 +101,13 @@ class TorchStep:
         donors = [donor for _, _, donor in farthest]
         exact = (rows.double() - centered[donors].double()).square_().sum(1)
         moved: set[bytes] = set()
-        clusters = iter(empty)
         for position in exact.argsort(descending=True, stable=True).tolist():
             donor, content = donors[position], rows[position].cpu().numpy().tobytes()
+            if len(moved) == len(empty):
+                break
             if exact[position] == 0 or sums.counts[donor] <= 1 or content in moved:
                 continue
-            cluster = next(clusters, None)
-            if cluster is None:
-                break
+            cluster = empty[len(moved)]
             moved.add(content)
             sums.rows[donor] -= rows[position]
             sums.rows[cluster] = rows[position].double()
@@ -143,29 +117,18 @@ class TorchStep:
 
 
 class ClusterSums:
-    """Sums of an iteration in one float64 vector, so that ranks need one all-reduce.
-
-    Attributes:
-        rows: (k, D), sum of the points of each cluster.
-        counts: (k,), number of points of each cluster.
-        objective, moved: scalars.
-    """
+    """Sums of an iteration in one float64 vector, so that ranks need one all-reduce."""
 
     def __init__(self, k: int, dims: int, device: torch.device):
         self._flat = torch.zeros(k * dims + k + 2, dtype=torch.float64, device=device)
-        self.rows = self._flat[: k * dims].view(k, dims)
-        self.counts = self._flat[k * dims : -2]
+        self.rows = self._flat[: k * dims].view(k, dims)  # sum of the points of each cluster
+        self.counts = self._flat[k * dims : -2]  # number of points of each cluster
         self.objective, self.moved = self._flat[-2], self._flat[-1]
         self._part = torch.zeros(k, dims, device=device)
         self._pending, self._flush_at = 0, max(8192, 8 * k)
 
     def add(self, labels: Tensor, x: Tensor) -> None:
-        """Add the points of a block to their clusters, in a deterministic order.
-
-        Args:
-            labels: int64 (B,).
-            x: (B, D), float32 or float16.
-        """
+        """Add the points of a block, (B, D), to their clusters, int64 (B,), in a deterministic order."""
         self.counts += torch.bincount(labels, minlength=len(self.counts))
         if x.is_cuda:
             order = labels.argsort(stable=True)
@@ -197,7 +160,7 @@ class FaissStep:
 
     labels: Tensor | None = None
 
-    def __init__(self, points: PointLoader, k: int, empty: Empty, seed: int, budget: int):
+    def __init__(self, points: PointLoader, k: int, empty: Empty, seed: int):
         try:
             import faiss
         except ImportError:
@@ -209,10 +172,10 @@ class FaissStep:
         if points.world > 1:
             raise ArtifactError("backend: faiss works in one process; use backend: torch, or one device.")
         size = 4 * points.shape[0] * points.shape[1]
-        if size > budget:
+        if size > points.budget:
             raise ArtifactError(
                 f"{points.where}: backend faiss needs all points in memory as float32, {size >> 20} MB, but the budget "
-                f"is {budget >> 20} MB; use backend: torch, which reads them in blocks."
+                f"is {points.budget >> 20} MB; use backend: torch, which reads them in blocks."
             )
         faiss.omp_set_num_threads(torch.get_num_threads())
         self._faiss, self.k, self.seed, self.empty, self.where = faiss, k, seed, empty, points.where
@@ -222,11 +185,7 @@ class FaissStep:
             self._x[span] = x.cpu().numpy()
 
     def __call__(self, centroids: Tensor) -> LloydStats:
-        """One iteration.
-
-        Raises:
-            ArtifactError: a cluster is empty and `empty` is "error".
-        """
+        """See `TorchStep`."""
         n, dims = self._x.shape
         engine: Any = self._faiss.Kmeans(
             dims,

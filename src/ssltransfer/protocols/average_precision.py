@@ -9,14 +9,10 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 
 
 def area(scores: np.ndarray, presence: np.ndarray) -> float | None:
-    """Area under the precision-recall curve as a sum of steps, without interpolation (scikit-learn's).
+    """Area under the precision-recall curve as a sum of steps, without interpolation (scikit-learn's), 0 to 1.
 
-    Args:
-        scores: float (N,).
-        presence: int (N,): 1 present, -1 absent, 0 difficult; difficult images are ignored.
-
-    Returns:
-        0 to 1, or None if the class is in no image.
+    From scores (N,) and presence (N,): 1 present, -1 absent, 0 difficult. Difficult images are ignored. None if the
+    class is in no image.
     """
     scores, positive = _counted(scores, presence)
     return float(average_precision_score(positive, scores)) if positive.any() else None
@@ -38,9 +34,13 @@ def precisions(scores: np.ndarray, presence: np.ndarray, levels: int) -> np.ndar
         return None
     precision, recall, _ = precision_recall_curve(positive, scores)
     # The last point (precision 1 at recall 0) is scikit-learn's convention, not a measurement.
-    precision, recall = precision[:-1], recall[:-1]
+    return best_precisions(recall[:-1], precision[:-1], np.linspace(0, 1, levels))
+
+
+def best_precisions(recall: np.ndarray, precision: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Largest precision at or above each of these recalls, float64; 0 beyond the largest recall."""
     # The tolerance lets a recall of 3/10 reach the level 0.3.
-    return np.array([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, levels)])
+    return np.array([precision[recall >= level - 1e-9].max(initial=0.0) for level in levels])
 
 
 def mean_ap(values: Sequence[float | None]) -> float:

@@ -22,24 +22,15 @@ OptionsT = TypeVar("OptionsT", bound=ProtocolOptions)
 
 @dataclass(frozen=True)
 class EvalContext:
-    """Inputs of an evaluation.
-
-    Attributes:
-        spec: protocol and seeds.
-        model: manifest of the model.
-        train, test: indexes of the images; both the test images if the protocol needs no training set.
-        folder: work directory, the same after an interruption.
-        devices: where to compute.
-        features: of the training and the test images, for protocols that read features.
-    """
+    """Inputs of an evaluation."""
 
     spec: EvaluationSpec
-    model: Path
-    train: Index
+    model: Path  # manifest
+    train: Index  # the test images if the protocol needs no training set
     test: Index
-    folder: Path
+    folder: Path  # work directory, the same after an interruption
     devices: Devices
-    features: tuple[FeatureStore, FeatureStore] | None = None
+    features: tuple[FeatureStore, ...] = ()  # of training and test images, if the protocol reads them
 
     def options(self, kind: type[OptionsT]) -> OptionsT:
         """The options of the protocol, typed."""
@@ -53,34 +44,19 @@ class EvalContext:
     def with_classes(self) -> tuple[EvalContext, Classes]:
         """The context with equally numbered labels in both indexes, and these labels."""
         classes = self.classes()
-        train, test = (
-            index.with_labels(labels, classes.names)
-            for index, labels in ((self.train, classes.train), (self.test, classes.test))
-        )
+        train = self.train.with_labels(classes.train, classes.names)
+        test = self.test.with_labels(classes.test, classes.names)
         return replace(self, train=train, test=test), classes
-
-    @property
-    def stores(self) -> tuple[FeatureStore, FeatureStore]:
-        """Features of the training and the test images."""
-        assert self.features is not None
-        return self.features
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Result of an evaluation.
+    """Result of an evaluation."""
 
-    Attributes:
-        values: metric -> one number per seed, or a single number if nothing is random.
-        chance: chance level of the primary metric.
-        details: what the report draws; a function of spec and inputs.
-        measured: what varies between equal runs, such as seconds.
-    """
-
-    values: dict[str, list[float]]
-    chance: float
-    details: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, list[float]]  # metric -> one number per seed, or a single number if nothing is random
+    chance: float  # of the primary metric
+    details: dict[str, Any] = field(default_factory=dict)  # what the report draws; a function of spec and inputs
+    measured: dict[str, Any] = field(default_factory=dict)  # what varies between equal runs, such as seconds
 
 
 PROTOCOLS: Registry[Callable[[EvalContext], EvalResult]] = Registry("ssltransfer.protocols")
@@ -88,34 +64,20 @@ PROTOCOLS: Registry[Callable[[EvalContext], EvalResult]] = Registry("ssltransfer
 
 @dataclass(frozen=True)
 class Classes:
-    """Class labels of both sets with the numbers of the training set.
-
-    Attributes:
-        names: classes of the training set.
-        train, test: int64 (N,), class of each image.
-    """
+    """Class labels of both sets, int64 (N,) each, with the numbers and names of the training set's classes."""
 
     names: list[str]
     train: np.ndarray
     test: np.ndarray
 
-    @property
-    def chance(self) -> float:
-        """Accuracy in percent of always predicting the most frequent training class."""
-        return self.top_k_chance(1)
-
-    def top_k_chance(self, k: int) -> float:
+    def chance(self, k: int = 1) -> float:
         """Top-k accuracy in percent of always predicting the k most frequent training classes."""
         counts = np.bincount(self.train, minlength=len(self.names))
         return percent(np.isin(self.test, np.argsort(-counts, kind="stable")[:k]).mean())
 
 
 def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
-    """Labels of both sets; the classes of the test set are renumbered by name.
-
-    Args:
-        train, test: the sets.
-        names: names of the sets, for messages.
+    """Labels of two sets with these names; the classes of the test set are renumbered by class name.
 
     Raises:
         ArtifactError: an image has no label, a test class is not in the training set, or there is only one class.
@@ -124,24 +86,19 @@ def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
         if (index.labels < 0).any():
             raise ArtifactError(f"{name}: not every image has a class label; name a labeled dataset.")
     number = {name: label for label, name in enumerate(train.classes)}
-    unknown = [test.classes[label] for label in np.unique(test.labels) if test.classes[label] not in number]
-    if unknown:
+    renumbered = np.array([number.get(name, -1) for name in test.classes], np.int64)[test.labels]
+    if (renumbered < 0).any():
         raise ArtifactError(
-            f"{names[1]}: class {unknown[0]!r} is not in the training set {names[0]}; "
-            "name two splits of the same classes."
+            f"{names[1]}: class {test.classes[test.labels[renumbered < 0].min()]!r} is not in the training set "
+            f"{names[0]}; name two splits of the same classes."
         )
     if len(np.unique(train.labels)) < 2:
         raise ArtifactError(f"{names[0]}: all images have the same class; name a set with several classes.")
-    renumber = np.array([number.get(name, -1) for name in test.classes], np.int64)
-    return Classes(list(train.classes), train.labels.astype(np.int64), renumber[test.labels])
+    return Classes(list(train.classes), train.labels.astype(np.int64), renumbered)
 
 
 def check_same_classes(context: EvalContext) -> None:
-    """Verify that both sets have the same classes.
-
-    Raises:
-        ArtifactError: the classes differ.
-    """
+    """Raise `ArtifactError` if the classes of both sets differ."""
     if context.train.classes != context.test.classes:
         raise ArtifactError(
             f"{context.spec.test}: its classes are not those of {context.spec.train}; name two splits of one set."

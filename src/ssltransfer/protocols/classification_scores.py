@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssltransfer.protocols.base import Classes, percent
+from ssltransfer.protocols.confusion import confusion
 
 MATRIX_CLASSES = 50  # largest confusion matrix in the report
 
@@ -23,15 +24,10 @@ def top5_of(classes: Classes, scores: np.ndarray) -> float:
 
 
 def per_class_metrics(classes: Classes, predicted: np.ndarray) -> dict[str, Any]:
-    """Details of a classification for the report.
+    """Details of a classification for the report, from the predicted class of each test image, int (N,), -1 for none.
 
-    Args:
-        classes: true classes.
-        predicted: int (N,), class of each test image; -1: none.
-
-    Returns:
-        `classes`; `per_class`: class -> accuracy in percent, None without test images; `confusion`, for up to 50
-        classes: rows are true classes, columns predicted ones.
+    `classes`; `per_class`: class -> accuracy in percent, None without test images; `confusion`, for up to 50 classes:
+    rows are true classes, columns predicted ones.
     """
     names = classes.names
     correct = np.bincount(classes.test[predicted == classes.test], minlength=len(names))
@@ -40,7 +36,5 @@ def per_class_metrics(classes: Classes, predicted: np.ndarray) -> dict[str, Any]
     details: dict[str, Any] = {"classes": names, "per_class": per_class}
     if len(names) <= MATRIX_CLASSES:
         valid = predicted >= 0
-        matrix = np.zeros((len(names), len(names)), np.int64)
-        np.add.at(matrix, (classes.test[valid], predicted[valid]), 1)
-        details["confusion"] = matrix.tolist()
+        details["confusion"] = confusion(classes.test[valid], predicted[valid], len(names)).tolist()
     return details

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ssltransfer.config.protocols import ClusterAlignment
-from ssltransfer.kmeans import PointLoader, assign, kmeans, memory_budget
+from ssltransfer.kmeans import PointLoader, assign, kmeans
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.harness import SeedResult, run_seeds
@@ -27,52 +27,42 @@ def evaluate(context: EvalContext) -> EvalResult:
         ArtifactError: fewer different training images than clusters.
     """
     options, classes = context.options(ClusterAlignment), context.classes()
-    device, budget = context.devices.device, memory_budget()
+    device = context.devices.device
     k = options.k or len(classes.names)
 
     def run(seed: int, folder: Path) -> SeedResult:
         clustering = kmeans(
-            context.stores[0],
+            context.features[0],
             k,
             max_iter=options.max_iter,
             tolerance=0,
             l2_normalize=True,
             seed=seed,
             device=device,
-            budget=budget,
             checkpoint=Checkpoint(folder / "checkpoint.pt"),
             where=context.spec.train,
         )
-        test = PointLoader(
-            context.stores[1], k, normalize=True, device=device, budget=budget, where=context.spec.test, keep=False
-        )
+        test = PointLoader(context.features[1], k, normalize=True, device=device, where=context.spec.test, keep=False)
         nearest, _ = assign(test, torch.from_numpy(clustering.centroids).to(device))
         similarity = similarities(clustering.labels, classes.train, k, len(classes.names))
         matched = match(similarity)
         predicted = matched[nearest.numpy()]
-        details = {
-            "k": k,
-            "curve": clustering.curve,
-            "sizes": clustering.sizes.tolist(),
-            "clusters": [
-                {"cluster": c, "class": classes.names[label], "purity": round(float(similarity[c, label]), 4)}
-                for c, label in enumerate(matched.tolist())
-                if label >= 0
-            ],
-            **per_class_metrics(classes, predicted),
-        }
-        return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance, details)
+        clusters = [
+            {"cluster": c, "class": classes.names[label], "purity": round(float(similarity[c, label]), 4)}
+            for c, label in enumerate(matched.tolist())
+            if label >= 0
+        ]
+        details = {"k": k, "curve": clustering.curve, "sizes": clustering.sizes.tolist(), "clusters": clusters}
+        details |= per_class_metrics(classes, predicted)
+        return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance(), details)
 
     return run_seeds(context, run)
 
 
 def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int) -> np.ndarray:
-    """Fraction of each class in each cluster's training images, float64 (k, C); zeros for an empty cluster.
+    """Fraction of each class in each cluster, float64 (k, C), from clusters and classes (N,) of training images.
 
-    Args:
-        clusters: int (N,), cluster of each training image.
-        labels: int (N,), its class.
-        k, classes: numbers of clusters and of classes.
+    Zeros for an empty cluster.
     """
     counts = np.zeros((k, classes))
     np.add.at(counts, (clusters, labels), 1)
@@ -81,13 +71,9 @@ def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int)
 
 
 def match(similarity: np.ndarray) -> np.ndarray:
-    """The one-to-one mapping of clusters to classes with the largest sum of similarities (Hungarian method).
+    """The one-to-one mapping of clusters to classes with the largest sum of similarities (k, C) (Hungarian method).
 
-    Args:
-        similarity: (k, C).
-
-    Returns:
-        int64 (k,), class of each cluster; -1 for unmatched clusters.
+    Returns the class of each cluster, int64 (k,), -1 for unmatched clusters.
     """
     mapping = np.full(len(similarity), -1, np.int64)
     clusters, classes = linear_sum_assignment(similarity, maximize=True)

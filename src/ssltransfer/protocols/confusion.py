@@ -1,4 +1,4 @@
-"""Scores of semantic segmentation, from one confusion matrix of all test images (Long et al. 2015; protocols 4.3)."""
+"""Confusion matrices, and the scores of semantic segmentation from them (Long et al. 2015; protocols 4.3)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from ssltransfer.data.targets import VOID
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """int64 (C, C): pixels by true (row) and predicted class (column); void pixels are ignored.
+    """Counts by true class (row) and predicted class (column), int64 (C, C).
 
-    Args:
-        truth: uint8, 0 to C - 1 or 255 for void.
-        predicted: 0 to C - 1, of the same shape.
-        classes: C, with the background.
+    `truth` holds 0 to C - 1, or 255 for void, which is ignored; `predicted` has the same shape and holds 0 to C - 1.
     """
     counted = truth != VOID
     pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
@@ -21,11 +18,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
 
 
 def intersection_over_union(matrix: np.ndarray) -> np.ndarray:
-    """float64 (C,), IoU of each class; NaN for classes in neither truth nor prediction.
-
-    Args:
-        matrix: int64 (C, C), of `confusion`.
-    """
+    """IoU of each class from `confusion`, float64 (C,); NaN for classes in neither truth nor prediction."""
     right = np.diag(matrix).astype(np.float64)
     union = matrix.sum(0) + matrix.sum(1) - right
     return np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)

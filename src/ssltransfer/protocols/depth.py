@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,14 +15,14 @@ from ssltransfer.data.drawing import data_uri, depth_colors, side_by_side
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rgbd import RgbdCenterCrop, RgbdResize, augment, bilinear_sample, channel_jitter
 from ssltransfer.data.rng import SampleRNG, seed_of
-from ssltransfer.models.backbone import Backbone, LayerError, initialize
+from ssltransfer.models.backbone import LayerError, initialize
 from ssltransfer.models.build import rebuild
 from ssltransfer.models.layer_mix import MixedBackbone
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.up_projection import UpProjection
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure, evenly_spaced
-from ssltransfer.protocols.depth_errors import Errors, Median, berhu, median_depth, share_within
+from ssltransfer.protocols.depth_errors import Median, berhu, depth_metrics, error_sums, median_depth, share_within
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
 from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.task import Task
@@ -48,22 +49,23 @@ def evaluate(context: EvalContext) -> EvalResult:
         return DepthTask(model, options, median, seed, context.model.as_posix())
 
     def test(task: DepthTask, trained: TrainResult, seed: int) -> SeedResult:
-        errors, of_median, drawn = task.test(context)
+        errors, errors_of_median, drawn = task.test(context)
+        chance = depth_metrics(errors_of_median)
         details = {
             **({"mix": task.backbone.mix.rounded} if isinstance(task.backbone, MixedBackbone) else {}),
             "layer": task.layer,
             "up_projections": len(task.head) - 1,
             "median_depth": median.meters,
             "chance_loss": round(median.loss, 6),
-            "chance": of_median.values(),
+            "chance": chance,
             "lines": [
                 curve_figure(trained.curve, "loss", "berHu", "loss"),
                 curve_figure(trained.curve, "d1", "within a factor of 1.25", "fraction of pixels"),
             ],
-            "pixels": errors.pixels,
+            "pixels": int(errors[0]),
             "drawn": drawn,
         }
-        return SeedResult(errors.values(), of_median.values()["d1"], details)
+        return SeedResult(depth_metrics(errors), chance["d1"], details)
 
     return train_and_test(context, build, test)
 
@@ -73,14 +75,7 @@ class DepthTask(Task):
 
     The whole backbone is trained. The up-projections bring the map to stride 2; the prediction spans the image and is
     sampled bilinearly at its pixels. The last convolution starts with the training set's median as its bias and weights
-    N(0, 0.01) [chosen], so that the first loss is at chance level.
-
-    Args:
-        model: pretrained weights; not changed.
-        options: of the protocol.
-        median: depth of the training set.
-        seed: of the new layers.
-        where: name of the model, for messages.
+    N(0, 0.01) [chosen], so that the first loss is at chance level. The given model is not changed.
     """
 
     def __init__(self, model: PretrainedModel, options: Options, median: Median, seed: int, where: str):
@@ -88,7 +83,8 @@ class DepthTask(Task):
         self.options, self.normalization, self.median = options, model.normalization, median
         backbone = rebuild(model.backbone, include_top=False, output_stride=options.output_stride)
         self.backbone = (backbone if options.l1_layer_mix is None else MixedBackbone(backbone)).requires_grad_(True)
-        self.layer = options.layer or _default_layer(self.backbone)
+        last_map = (backbone.options.spatial_layers or backbone.layers)[-1]
+        self.layer = options.layer or ("block3" if "block3" in backbone.layers else last_map)
         channels, stride = self._map(where)
         ups = round(math.log2(stride)) - 1
         if ups < 1:
@@ -103,12 +99,6 @@ class DepthTask(Task):
             nn.init.normal_(last.weight, std=0.01)
             nn.init.constant_(last.bias, median.meters)  # type: ignore[arg-type]
         self.chance_loss = median.loss
-
-    def __repr__(self) -> str:
-        learning = sum(parameter.numel() for parameter in self.parameters())
-        return (
-            f"{self.backbone.options.name} to {self.layer}, {len(self.head) - 1} up-projections, {learning} parameters"
-        )
 
     @property
     def transform(self) -> RgbdResize:
@@ -128,11 +118,11 @@ class DepthTask(Task):
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """berHu, and the fraction of pixels within a factor of 1.25."""
+        truth, options = batch.targets["depth"], self.options
         if self.training:
-            options = self.options
             images, truth = augment(
                 batch.images,
-                batch.targets["depth"],
+                truth,
                 rng,
                 crop=options.crop,
                 zoom=options.scale,
@@ -142,17 +132,17 @@ class DepthTask(Task):
             meters = self.predict(channel_jitter(images, rng, *options.color_jitter))
             predicted = F.interpolate(meters[:, None], options.crop, mode="bilinear", align_corners=False)[:, 0]
         else:
-            predicted, truth = self._measured(batch), batch.targets["depth"]
+            predicted = self._measured(batch)
         loss = berhu(predicted, truth, together=self.training)
-        if isinstance(self.backbone, MixedBackbone) and self.options.l1_layer_mix is not None and self.training:
-            loss = loss + self.options.l1_layer_mix * self.backbone.mix.penalty
+        if isinstance(self.backbone, MixedBackbone) and options.l1_layer_mix is not None and self.training:
+            loss = loss + options.l1_layer_mix * self.backbone.mix.penalty
         return {"loss": loss, "d1": share_within(predicted, truth, together=self.training)}
 
-    def test(self, context: EvalContext) -> tuple[Errors, Errors, list[dict[str, str]]]:
-        """Errors of the predictions, errors of the training set's median, and drawings of some test images."""
+    def test(self, context: EvalContext) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
+        """`error_sums` of the predictions and of the training set's median, and drawings of some test images."""
         drawn = set(evenly_spaced(len(context.test), DRAWN))
 
-        def measure(batch: Batch) -> tuple[Errors, Errors, list[dict[str, str]]]:
+        def measure(batch: Batch) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
             truth = batch.targets["depth"]
             predicted = self._measured(batch).clamp(*self.options.depth_range)
             constant = torch.full_like(truth, self.median.meters).clamp(*self.options.depth_range)
@@ -161,10 +151,10 @@ class DepthTask(Task):
                 for row, sample in enumerate(batch.ids.tolist())
                 if sample in drawn
             ]
-            return Errors.of(predicted, truth), Errors.of(constant, truth), drawings
+            return error_sums(predicted, truth), error_sums(constant, truth), drawings
 
         errors, of_median, drawings = zip(*predict(context, self, measure, self.val_transform, TEST_BATCH), strict=True)
-        return sum(errors, Errors()), sum(of_median, Errors()), [one for batch in drawings for one in batch]
+        return np.sum(errors, axis=0), np.sum(of_median, axis=0), list(chain(*drawings))
 
     def _measured(self, batch: Batch) -> Tensor:
         """Predicted meters at the pixels of the measured depth, float32 (B, H, W)."""
@@ -187,23 +177,16 @@ class DepthTask(Task):
         return shape[0], math.sqrt(height * width / (shape[1] * shape[2]))
 
 
-def _default_layer(backbone: Backbone) -> str:
-    if "block3" in backbone.layers:
-        return "block3"
-    return (backbone.options.spatial_layers or backbone.layers)[-1]
-
-
 def _drawing(path: str, batch: Batch, row: int, predicted: Tensor) -> dict[str, str]:
     """A test image, its depth and the prediction; the colors span the range of the true depth."""
     height, width = (int((batch.targets[name][row] <= 1).sum()) for name in ("rows", "columns"))
     truth = batch.targets["depth"][row]
-    errors = Errors.of(predicted, truth)
     true, measured = (one[:height, :width].cpu().numpy() for one in (truth, predicted))
-    near, far = float(true[true > 0].min(initial=np.inf)), float(true.max(initial=0.0))
-    near = min(near, far)
+    far = float(true.max(initial=0.0))
+    near = float(true[true > 0].min(initial=far))
     image = batch.images[row].permute(1, 2, 0).cpu().numpy()
     panels = side_by_side([image, *(depth_colors(one, near, far) for one in (true, measured))], DRAWN_HEIGHT)
-    about = errors.values()
+    about = depth_metrics(error_sums(predicted, truth))
     title = (
         f"{path}: image, measured depth, prediction, {near:.2f} to {far:.2f} m; "
         f"d1 {about['d1']:.1f} %, mae {about['mae']:.2f} m"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,11 +23,9 @@ def berhu(predicted: Tensor, truth: Tensor, *, together: bool = False) -> Tensor
     """Reverse Huber loss (Laina et al. 2016, equation 1), the mean over pixels with a value; 0 without such pixels.
 
     |e| up to c, (e^2 + c^2) / (2 c) beyond; c is a fifth of the largest |e| of the batch, without a gradient.
-
-    Args:
-        predicted, truth: float32 of one shape, meters; truth is 0 where there is no value.
-        together: all processes have parts of one batch: c is computed over the whole batch, and the mean of the
-            processes' losses is the mean over the pixels of the batch.
+    `predicted` and `truth` are float32 of one shape in meters; truth is 0 where there is no value. `together`: all
+    processes have parts of one batch, c is computed over the whole batch, and the mean of the processes' losses is the
+    mean over the pixels of the batch.
     """
     valid = truth > 0
     error = torch.where(valid, (predicted - truth).abs(), 0.0)
@@ -59,53 +57,34 @@ def _count(valid: Tensor, together: bool) -> Tensor:
     return count.clamp(min=1)
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Sums over pixels for the metrics of Eigen et al. 2014 (protocols 4.7).
+def error_sums(predicted: Tensor, truth: Tensor) -> np.ndarray:
+    """Sums over the pixels with a value, float64 (6,); add them up for `depth_metrics` of several images.
 
-    Attributes:
-        pixels: number of pixels with a value.
-        within: number of them within each of the factors.
-        absolute, relative: sums of |d - p| in meters, and of |d - p| / d.
+    1, 1 where within each of the three factors, |d - p| in meters, |d - p| / d; predictions are positive.
     """
+    valid = truth > 0
+    d, p = truth[valid].double(), predicted[valid].double()
+    ratio, error = torch.maximum(d / p, p / d), (d - p).abs()
+    within = [int((ratio < factor).sum()) for factor in FACTORS.values()]
+    return np.array([len(d), *within, float(error.sum()), float((error / d).sum())])
 
-    pixels: int = 0
-    within: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FACTORS, 0))
-    absolute: float = 0.0
-    relative: float = 0.0
 
-    @classmethod
-    def of(cls, predicted: Tensor, truth: Tensor) -> Errors:
-        """Sums over the pixels with a value; predictions (positive) and truth in meters, of one shape."""
-        valid = truth > 0
-        d, p = truth[valid].double(), predicted[valid].double()
-        ratio, error = torch.maximum(d / p, p / d), (d - p).abs()
-        within = {name: int((ratio < factor).sum()) for name, factor in FACTORS.items()}
-        return cls(len(d), within, float(error.sum()), float((error / d).sum()))
+def depth_metrics(sums: np.ndarray) -> dict[str, float]:
+    """The metrics of Eigen et al. 2014 (protocols 4.7) from `error_sums`.
 
-    def __add__(self, other: Errors) -> Errors:
-        within = {name: count + other.within[name] for name, count in self.within.items()}
-        sums = (a + b for a, b in ((self.absolute, other.absolute), (self.relative, other.relative)))
-        return Errors(self.pixels + other.pixels, within, *sums)
-
-    def values(self) -> dict[str, float]:
-        """d1, d2, d3: percent of all pixels within 1.25, 1.25^2 and 1.25^3. mae: in meters. rel: a fraction."""
-        count = max(1, self.pixels)
-        shares = {name: percent(right / count) for name, right in self.within.items()}
-        return shares | {"mae": round(self.absolute / count, 6), "rel": round(self.relative / count, 6)}
+    d1, d2, d3: percent of the pixels within 1.25, 1.25^2 and 1.25^3. mae: in meters. rel: a fraction.
+    """
+    *within, mae, rel = (sums[1:] / max(1, sums[0])).tolist()
+    shares = {name: percent(share) for name, share in zip(FACTORS, within, strict=True)}
+    return shares | {"mae": round(mae, 6), "rel": round(rel, 6)}
 
 
 @dataclass(frozen=True)
 class Median:
-    """The median depth of the training set, the constant prediction at chance level.
+    """The median depth of the training set, the constant prediction at chance level."""
 
-    Attributes:
-        meters: the median, to a millimeter.
-        loss: berHu of predicting it everywhere.
-    """
-
-    meters: float
-    loss: float
+    meters: float  # to a millimeter
+    loss: float  # berHu of predicting it everywhere
 
 
 def median_depth(train: Index) -> Median:
@@ -118,11 +97,9 @@ def median_depth(train: Index) -> Median:
     for sample in evenly_spaced(len(train), MEDIAN_IMAGES):
         depth = read_target(train, sample)
         assert isinstance(depth, np.ndarray)
-        histogram = np.bincount(
-            np.rint(depth[depth > 0].clip(max=MAX_METERS) * 1000).astype(np.int64), minlength=len(counts)
-        )
-        histogram[: len(counts)] += counts
-        counts = histogram
+        millimeters = np.rint(depth[depth > 0].clip(max=MAX_METERS) * 1000).astype(np.int64)
+        before, counts = counts, np.bincount(millimeters, minlength=len(counts))
+        counts[: len(before)] += before
     meters = np.arange(len(counts)) / 1000
     median = float(meters[np.searchsorted(counts.cumsum(), counts.sum() / 2)])
     error = np.abs(meters - median)

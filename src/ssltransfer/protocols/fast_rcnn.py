@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssltransfer.config.protocols import FastRcnn as Options
 from ssltransfer.data.targets import Boxes
+from ssltransfer.logs import logger
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, percent
@@ -21,6 +22,7 @@ from ssltransfer.protocols.detection.proposals import find_proposals
 from ssltransfer.protocols.detection.transforms import NO_OBJECT, RoiTransform
 
 REGION = 224.0**2  # pixels; each RoI is read at the scale that brings its area nearest to this
+Proposals = Sequence[Sequence[np.ndarray]]
 
 
 @PROTOCOLS.register(Options)
@@ -34,24 +36,18 @@ def evaluate(context: EvalContext) -> EvalResult:
     options = context.options(Options)
     context, truth = with_boxes(context)
     named = ((context.spec.train, context.train), (context.spec.test, context.test))
-    proposals = find_proposals(named, options.proposals, folder=context.folder, workers=context.devices.workers)
-    train, test = proposals.sets
-    details = {
-        "proposals": proposals.source,
-        "proposals_per_image": round(float(np.mean([len(boxes) for boxes in test])), 1),
-        "proposal_recall": covered(test, truth),
-    }
-    print(
-        f"proposals: {proposals.source}, {details['proposals_per_image']} per test image; recall at IoU 0.5: "
-        f"{details['proposal_recall']:.1f} %",
-        flush=True,
-    )
+    workers = context.devices.workers
+    proposals, source = find_proposals(named, options.proposals, folder=context.folder, workers=workers)
+    number = round(float(np.mean([len(boxes) for boxes in proposals[1]])), 1)
+    recall = covered(proposals[1], truth)
+    details = {"proposals": source, "proposals_per_image": number, "proposal_recall": recall}
+    logger.info(f"proposals: {source}, {number} per test image; recall at IoU 0.5: {recall:.1f} %")
     tests: dict[str, Sequence[tuple[int, int]]] = {"": [(options.test_min_size, options.test_max_size)]}
     if options.multiscale_min_size:
         tests["_multi"] = [(short, options.max_size) for short in options.multiscale_min_size]
 
     def build(model: PretrainedModel, seed: int) -> FastRcnn:
-        return FastRcnn(model, context.model.as_posix(), options, len(context.test.classes), seed, train, test)
+        return FastRcnn(model, context.model.as_posix(), options, len(context.test.classes), seed, proposals)
 
     return train_and_detect(context, truth, build, tests, details)
 
@@ -59,27 +55,14 @@ def evaluate(context: EvalContext) -> EvalResult:
 class FastRcnn(Detector):
     """RoI pooling, then fc6 and fc7 or the last residual block.
 
-    Args:
-        model: pretrained weights.
-        where: name of the model, for messages.
-        options: of the protocol.
-        classes: C.
-        seed: of the new layers.
-        train, test: proposals of each image, float32 (n, 4) in its pixels.
+    `proposals` are those of the training and of the test images, float32 (n, 4) each, in pixels of the image.
     """
 
     def __init__(
-        self,
-        model: PretrainedModel,
-        where: str,
-        options: Options,
-        classes: int,
-        seed: int,
-        train: Sequence[np.ndarray],
-        test: Sequence[np.ndarray],
+        self, model: PretrainedModel, where: str, options: Options, classes: int, seed: int, proposals: Proposals
     ):
         super().__init__(model, _body(model, where, options, seed), options, classes, seed)
-        self.proposals, self.test_proposals = train, test
+        self.proposals, self.test_proposals = proposals
 
     @property
     def transform(self) -> RoiTransform:
@@ -99,15 +82,15 @@ class FastRcnn(Detector):
         factors = proposals.new_tensor([[view.shape[-1] / width, view.shape[-2] / height] for view in views])
         areas = (proposals[:, 2:] - proposals[:, :2]).prod(1)
         chosen = (areas[:, None] * factors.prod(1) - REGION).abs().argmin(1)
-        probabilities, boxes = [], []
+        # An image may have no proposals.
+        probabilities = [proposals.new_zeros(0, self.classes + 1)]
+        boxes = [proposals.new_zeros(0, self.classes, 4)]
         for number, view in enumerate(views):
             rois, factor = proposals[chosen == number], factors[number].repeat(2)
             if len(rois):
                 view_probabilities, view_boxes = self.predict_boxes(self.body(self.inputs(view)), rois * factor)
                 probabilities.append(view_probabilities)
                 boxes.append(view_boxes / factor)
-        if not boxes:
-            return proposals.new_zeros(0, self.classes + 1), proposals.new_zeros(0, self.classes, 4)
         return torch.cat(probabilities), torch.cat(boxes)
 
 

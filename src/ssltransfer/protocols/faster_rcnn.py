@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -19,9 +18,10 @@ from ssltransfer.data.transforms import Transform
 from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.detection.backbones import Res5Backbone
-from ssltransfer.protocols.detection.boxes import subsample_mask
 from ssltransfer.protocols.detection.detector import Detector, train_and_detect, with_boxes
 from ssltransfer.protocols.detection.transforms import NO_OBJECT, DetectionTransform
+
+PHASES = ("training", "testing")  # torchvision's keys
 
 
 @PROTOCOLS.register(Options)
@@ -41,34 +41,11 @@ def evaluate(context: EvalContext) -> EvalResult:
     return train_and_detect(context, truth, build, {"": [(options.test_min_size, options.test_max_size)]}, {})
 
 
-class Anchors(BalancedPositiveNegativeSampler):
-    """Samples the anchors that the RPN is trained on, like torchvision, but with a generator of its own."""
-
-    generator: torch.Generator | None = None
-
-    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels of each image's anchors (1 object, 0 background, -1 ignored) -> uint8 masks of sampled ones."""
-        drawn = []
-        for labels in matched_idxs:
-            objects = subsample_mask(
-                labels >= 1, int(self.batch_size_per_image * self.positive_fraction), self.generator
-            )
-            rest = subsample_mask(labels == 0, self.batch_size_per_image - len(objects), self.generator)
-            drawn.append([torch.zeros_like(labels, dtype=torch.uint8).index_fill(0, one, 1) for one in (objects, rest)])
-        return [objects for objects, _ in drawn], [rest for _, rest in drawn]
-
-
 class FasterRcnn(Detector):
     """A residual network: the RPN reads block3, block4 is the box head.
 
     torchvision's region proposal network. Unlike py-faster-rcnn it is also trained on anchors that cross the edge of
-    the image.
-
-    Args:
-        model: pretrained weights.
-        options: of the protocol; with `l1_layer_mix` the map is a mix of block3's units.
-        classes: C.
-        seed: of the new layers.
+    the image. With `l1_layer_mix` the map is a mix of block3's units.
     """
 
     multiple: ClassVar[int] = 32  # torchvision needs a map whose stride is a whole number
@@ -76,7 +53,7 @@ class FasterRcnn(Detector):
     def __init__(self, model: PretrainedModel, options: Options, classes: int, seed: int):
         body = Res5Backbone(model, options.pooling, seed, mixed=options.l1_layer_mix is not None)
         super().__init__(model, body, options, classes, seed)
-        self.mix, self.strength = body.mix, options.l1_layer_mix
+        self.mix, self.l1_layer_mix = body.mix, options.l1_layer_mix
         sides = tuple(scale * self.body.stride for scale in options.anchor_scales)
         anchors = AnchorGenerator((sides,), (options.anchor_ratios,))
         with torch.random.fork_rng(devices=[]):
@@ -90,11 +67,10 @@ class FasterRcnn(Detector):
             bg_iou_thresh=low,
             batch_size_per_image=options.rpn_batch_size_per_image,
             positive_fraction=options.rpn_positive_fraction,
-            pre_nms_top_n=dict(zip(("training", "testing"), options.rpn_pre_nms_top_n, strict=True)),
-            post_nms_top_n=dict(zip(("training", "testing"), options.rpn_post_nms_top_n, strict=True)),
+            pre_nms_top_n=dict(zip(PHASES, options.rpn_pre_nms_top_n, strict=True)),
+            post_nms_top_n=dict(zip(PHASES, options.rpn_post_nms_top_n, strict=True)),
             nms_thresh=options.rpn_nms_thresh,
         )
-        self.anchors = self.rpn.fg_bg_sampler = Anchors(options.rpn_batch_size_per_image, options.rpn_positive_fraction)
         self.chance_loss += math.log(2)  # object or not, of an anchor
 
     @property
@@ -106,14 +82,16 @@ class FasterRcnn(Detector):
         """See `Detector`: the losses of the RPN and of the box head, each the mean over its sample."""
         present = targets["classes"] != NO_OBJECT
         boxes, classes = targets["boxes"][present], targets["classes"][present]
-        generator = torch.Generator(image.device).manual_seed(seed)
-        self.anchors.generator = generator
-        maps, rois, losses = self._proposed(image, boxes)
-        columns = self.roi_losses(maps, *self.roi_sampler(rois, boxes, classes, generator))
+        # torchvision samples anchors by the default generator.
+        with torch.random.fork_rng([image.device] if image.is_cuda else []):
+            torch.manual_seed(seed)
+            maps, rois, losses = self._proposed(image, boxes)
+            sampled = self.roi_sampler(rois, boxes, classes)
+        columns = self.roi_losses(maps, *sampled)
         columns |= {f"rpn_{name}": value for name, value in losses.items()}
         loss = torch.stack([columns[name] for name in columns if name != "accuracy"]).sum()
-        if self.mix is not None and self.strength is not None and self.training:
-            loss = loss + self.strength * self.mix.penalty
+        if self.mix is not None and self.l1_layer_mix is not None and self.training:
+            loss = loss + self.l1_layer_mix * self.mix.penalty
         return {"loss": loss, **columns}
 
     def _proposed(self, image: Tensor, objects: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

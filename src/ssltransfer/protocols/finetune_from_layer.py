@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,9 +16,8 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
-from ssltransfer.protocols.crops import CropTask, mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
-from ssltransfer.protocols.layers import best_layer, layers_to_measure
+from ssltransfer.protocols.layers import CropTask, best_layer, layers_to_measure
 from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.task import accuracy
 
@@ -46,41 +44,33 @@ def evaluate(context: EvalContext) -> EvalResult:
             predicted = task.predict(context)
             figure = curve_figure(trained.curve, "loss", f"loss, frozen up to {layer}")
             details = {"figure": figure, **per_class_metrics(classes, predicted)}
-            return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance, details)
+            return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance(), details)
 
         return train_and_test(context, build, test, suffix=f"-{layer}")
 
     results = {layer: of_layer(layer) for layer in layers}
     values = {layer: result.values["accuracy"] for layer, result in results.items()}
-    figures = [result.details.pop("figure") for result in results.values()]
     best = best_layer(values)
     details = {
         "best_layer": best,
         "layers": list(layers),
-        "lines": figures,
+        "lines": [result.details.pop("figure") for result in results.values()],
         "chance_loss": round(math.log(len(classes.names)), 6),
         **results[best].details,
     }
-    return EvalResult({"best": values[best], **values}, classes.chance, details, results[best].measured)
+    return EvalResult({"best": values[best], **values}, classes.chance(), details, results[best].measured)
 
 
 class PartialFinetuneTask(CropTask):
-    """A frozen lower part, and the rest of the same architecture from scratch with a classifier.
+    """A network that is frozen up to a layer, and the rest of the same architecture from scratch with a classifier.
 
-    In a network without fully-connected layers (ResNet) the classifier reads the pooled features.
-
-    Args:
-        model: on its device, in evaluation mode; neither trained nor in the checkpoint.
-        layer: the last frozen layer.
-        options: of the protocol.
-        num_classes: K.
-        seed: of the new weights.
+    In a network without fully-connected layers (ResNet) the classifier reads the pooled features. The model is on its
+    device and in evaluation mode; it is neither trained nor in the checkpoint.
     """
 
     def __init__(self, model: PretrainedModel, layer: str, options: Options, num_classes: int, seed: int):
         super().__init__()
-        self.model, self.layer = model, layer
-        self.crops = options.crops
+        self.model, self.layer, self.options = model, layer, options
         # By layer, so that a training does not depend on the other layers that are measured.
         seed = seed_of(seed, "retrained", layer)
         self.backbone = build_backbone(model.backbone.options, include_top=True, seed=seed, dropout=options.dropout)
@@ -91,18 +81,13 @@ class PartialFinetuneTask(CropTask):
             initialize_last(last)
         before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
         self.head = nn.Sequential(before, nn.Flatten(), last)
-        for parameter in self._never_used():
-            parameter.requires_grad_(False)
-        self.chance_loss = math.log(num_classes)
-
-    def _never_used(self) -> list[nn.Parameter]:
-        """Parameters of the new backbone up to the frozen layer: those without a gradient."""
         self.eval()
-        x = torch.zeros(1, *self.backbone.shapes()[self.layer])
-        self._rest(x).sum().backward()
-        unused = [parameter for parameter in self.parameters() if parameter.grad is None]
+        self._rest(torch.zeros(1, *self.backbone.shapes()[layer])).sum().backward()
+        for parameter in self.parameters():
+            # The new backbone's layers up to the frozen one get no gradient.
+            parameter.requires_grad_(parameter.grad is not None)
         self.zero_grad(set_to_none=True)
-        return unused
+        self.chance_loss = math.log(num_classes)
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy of the labels."""
@@ -121,11 +106,3 @@ class PartialFinetuneTask(CropTask):
             x = self.backbone.forward_layer(layer, x)
         logits: Tensor = self.head(x)
         return logits
-
-    def predict(self, context: EvalContext) -> np.ndarray:
-        """Predicted class of each test image."""
-
-        def classify(crops: list[Tensor]) -> np.ndarray:
-            return mean_softmax([self.logits(crop) for crop in crops]).argmax(1)
-
-        return np.concatenate(predict_crops(context, self, self.crops, classify))

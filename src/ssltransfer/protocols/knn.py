@@ -35,28 +35,22 @@ def evaluate(context: EvalContext) -> EvalResult:
             raise ArtifactError(
                 f"{context.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
             )
-        gallery = SubsetSource(context.stores[0], chosen) if options.label_subset else context.stores[0]
+        gallery = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
         k, names = max(options.k, min(SHOWN, len(chosen))), (context.spec.train, context.spec.test)
-        ids, cosines, took = knn_search(gallery, context.stores[1], k, context.devices.device, names)
+        ids, cosines, took = knn_search(gallery, context.features[1], k, context.devices.device, names)
         ids = chosen[ids]
         predicted = vote(classes.train[ids[:, : options.k]], cosines[:, : options.k], options.temperature)
         accuracies.append(accuracy_of(classes, predicted))
         if not details:
             details = per_class_metrics(classes, predicted) | {"examples": examples(context, classes, ids, cosines)}
             details["num_labeled"], measured = len(chosen), took
-    return EvalResult({"accuracy": accuracies}, classes.chance, details, measured)
+    return EvalResult({"accuracy": accuracies}, classes.chance(), details, measured)
 
 
 def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> np.ndarray:
-    """The label with the most votes; ties go to the nearest.
+    """The label with the most votes, int (Q,), from labels and cosines (Q, k), nearest first; ties go to the nearest.
 
-    Args:
-        labels: int (Q, k), nearest first.
-        cosines: float32 (Q, k).
-        temperature: None: every neighbor has one vote; else exp(cosine / temperature) votes (Caron et al. 2021, DINO).
-
-    Returns:
-        int (Q,).
+    Every neighbor has one vote, or exp(cosine / temperature) votes (Caron et al. 2021, DINO).
     """
     # Relative to the nearest: the winner is the same, and exp cannot overflow.
     weights = np.ones_like(cosines) if temperature is None else np.exp((cosines - cosines[:, :1]) / temperature)
@@ -67,20 +61,17 @@ def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> 
 
 def examples(context: EvalContext, classes: Classes, ids: np.ndarray, similarity: np.ndarray) -> list[dict[str, Any]]:
     """Some test images and their nearest neighbors in the gallery, for the report."""
+
+    def neighbor(sample: int, cosine: float) -> dict[str, Any]:
+        about = {"path": context.train.paths[sample], "class": classes.names[classes.train[sample]]}
+        return {"train": sample, **about, "similarity": round(cosine, 4)}
+
     return [
         {
             "test": sample,
             "path": context.test.paths[sample],
             "class": classes.names[classes.test[sample]],
-            "neighbors": [
-                {
-                    "train": int(near),
-                    "path": context.train.paths[near],
-                    "class": classes.names[classes.train[near]],
-                    "similarity": round(float(value), 4),
-                }
-                for near, value in zip(ids[sample, :SHOWN], similarity[sample, :SHOWN], strict=True)
-            ],
+            "neighbors": list(map(neighbor, ids[sample, :SHOWN].tolist(), similarity[sample, :SHOWN].tolist())),
         }
         for sample in evenly_spaced(len(ids), EXAMPLES)
     ]

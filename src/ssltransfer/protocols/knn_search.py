@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer.kmeans import PointLoader, PointSource, memory_budget
+from ssltransfer.kmeans import PointLoader, PointSource
+from ssltransfer.logs import logger
 from ssltransfer.training.progress import Progress
 
 QUERY_FLOATS = {"cpu": 8 << 20, "cuda": 64 << 20}
@@ -16,14 +17,7 @@ MOST_QUERIES = 2048
 def knn_search(
     gallery: PointSource, queries: PointSource, k: int, device: torch.device, where: tuple[str, str]
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """The k nearest of a gallery, by cosine.
-
-    Args:
-        gallery: N vectors.
-        queries: Q vectors.
-        k: at most N.
-        device: where to compute.
-        where: names of gallery and queries, for messages.
+    """The k nearest of a gallery of N vectors to each of Q queries, by cosine; `where` names both in messages.
 
     Returns:
         Samples int64 (Q, k) with the nearest first, cosines float32 (Q, k), and a mapping of seconds and rates.
@@ -32,11 +26,9 @@ def knn_search(
         ArtifactError: a value is not finite, or the memory is too small.
     """
     n, block = queries.shape[0], query_block(queries.shape, device)
-    gallery_points, query_points = (
-        PointLoader(source, block, normalize=True, device=device, budget=memory_budget(), where=name, keep=keep)
-        for source, name, keep in zip((gallery, queries), where, (True, False), strict=True)
-    )
-    print(f"gallery: {gallery_points}; {block} queries at a time", flush=True)
+    gallery_points = PointLoader(gallery, block, normalize=True, device=device, where=where[0])
+    query_points = PointLoader(queries, block, normalize=True, device=device, where=where[1], keep=False)
+    logger.info(f"gallery: {gallery_points}; {block} queries at a time")
     ids, cosines = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
     progress = Progress("search", 0, -(-n // block), block)
     for start in range(0, n, block):
@@ -55,12 +47,7 @@ def query_block(shape: tuple[int, int], device: torch.device) -> int:
 
 @torch.inference_mode()
 def topk_products(gallery: PointLoader, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest inner products of each query with the gallery; ties are broken by the lowest sample.
-
-    Args:
-        gallery: N points of D dimensions, a block at a time.
-        queries: float32 (Q, D).
-        k: at most N.
+    """The k largest inner products of each query (Q, D) with the gallery (N, D); ties go to the lowest sample.
 
     Returns:
         Products float32 (Q, k), descending, and samples int64 (Q, k).
@@ -73,16 +60,11 @@ def topk_products(gallery: PointLoader, queries: Tensor, k: int) -> tuple[Tensor
         room = room if len(room) >= size else torch.empty(size, device=queries.device)
         scores = torch.mm(queries, block.T, out=room[:size].view(len(queries), len(block)))
         if best.shape[1] < k:
-            best, ids = _merged(best, ids, scores, span.start, k)
+            values, columns = _top(scores, min(k, scores.shape[1]))
+            best, ids = _first(torch.cat([best, values], 1), torch.cat([ids, columns + span.start], 1), k)
         else:
             _improve(best, ids, scores, span.start)
     return best, ids
-
-
-def _merged(best: Tensor, ids: Tensor, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of the previous ones and of a later block, whose first sample is `start`."""
-    values, columns = _top(scores, min(k, scores.shape[1]))
-    return _first(torch.cat([best, values], 1), torch.cat([ids, columns + start], 1), k)
 
 
 def _improve(best: Tensor, ids: Tensor, scores: Tensor, start: int) -> None:
@@ -92,16 +74,17 @@ def _improve(best: Tensor, ids: Tensor, scores: Tensor, start: int) -> None:
     rows = (scores.amax(1) > best[:, -1]).nonzero()[:, 0]
     if not len(rows):
         return
-    chosen = scores if len(rows) > len(scores) / 4 else scores[rows]
-    if chosen is scores:
-        rows = torch.arange(len(scores), device=scores.device)
-    there, columns = (chosen > best[rows, -1:]).nonzero().unbind(1)
-    counts = torch.bincount(there, minlength=len(rows))
-    slots = k + torch.arange(len(there), device=there.device) - (counts.cumsum(0) - counts)[there]
+    if len(rows) > len(scores) / 4:  # then a copy of these rows costs more than it saves
+        rows, chosen = torch.arange(len(scores), device=scores.device), scores
+    else:
+        chosen = scores[rows]
+    hits, columns = (chosen > best[rows, -1:]).nonzero().unbind(1)
+    counts = torch.bincount(hits, minlength=len(rows))
+    slots = k + torch.arange(len(hits), device=hits.device) - (counts.cumsum(0) - counts)[hits]
     values = torch.full((len(rows), k + int(counts.max())), -torch.inf, device=best.device)
     samples = torch.zeros(values.shape, dtype=torch.int64, device=best.device)
     values[:, :k], samples[:, :k] = best[rows], ids[rows]
-    values[there, slots], samples[there, slots] = chosen[there, columns], columns + start
+    values[hits, slots], samples[hits, slots] = chosen[hits, columns], columns + start
     best[rows], ids[rows] = _first(values, samples, k)
 
 

@@ -1,23 +1,87 @@
-"""Evaluations of several layers of a model."""
+"""The common part of evaluations of several layers: crops of training and test images, and the choice of layers."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssltransfer.config.protocols import FinetuneFromLayer, LinearProbePerLayer
+from ssltransfer.data.device_ops import center_crop, random_crop, random_hflip
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.weights import PretrainedModel
+from ssltransfer.protocols.base import EvalContext
+from ssltransfer.protocols.harness import predict
+from ssltransfer.training.task import Task
+
+BATCH = 64
+
+
+class CropTask(Task):
+    """A task on crops of the central square, random and flipped half the time in training.
+
+    Attributes:
+        model: the evaluated model.
+        options: of the protocol.
+    """
+
+    model: PretrainedModel
+    options: LinearProbePerLayer | FinetuneFromLayer
+
+    @property
+    def transform(self) -> ResizeCenterCrop:
+        """The central square; it is cropped on the device."""
+        side = self.model.backbone.options.short_side
+        return ResizeCenterCrop(side, side)
+
+    @property
+    def val_transform(self) -> ResizeCenterCrop:
+        """The center crop."""
+        return self.model.view
+
+    def augment(self, images: Tensor, rng: SampleRNG) -> Tensor:
+        """uint8 (B, 3, H, W) -> uint8 (B, 3, S, S) while training; unchanged otherwise."""
+        if not self.training:
+            return images
+        return random_hflip(random_crop(images, rng, self.model.backbone.options.img_size), rng)
+
+    @abstractmethod
+    def logits(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) -> float (..., B, K), with a leading axis if there are several classifiers."""
+
+    def predict(self, context: EvalContext) -> np.ndarray:
+        """Predicted class of each test image, int64 (..., N), by the mean softmax of its center crop or ten crops."""
+        size = self.model.backbone.options.img_size
+
+        def classify(batch: Batch) -> np.ndarray:
+            crops = [center_crop(batch.images, size)] if self.options.crops == 1 else ten_crops(batch.images, size)
+            probabilities = torch.stack([self.logits(crop).float().softmax(-1) for crop in crops]).mean(0)
+            classes: np.ndarray = probabilities.cpu().numpy().argmax(-1)
+            return classes
+
+        return np.concatenate(predict(context, self, classify, self.transform, BATCH), axis=-1)
+
+
+def ten_crops(images: Tensor, size: int) -> list[Tensor]:
+    """(B, C, H, W) -> the four corners and the center, size x size, and their mirror images."""
+    top, left = images.shape[-2] - size, images.shape[-1] - size
+    five = [images[..., y : y + size, x : x + size] for y, x in ((0, 0), (0, left), (top, 0), (top, left))]
+    five.append(center_crop(images, size))
+    return [*five, *(crop.flip(-1) for crop in five)]
 
 
 def layers_to_measure(backbone: Backbone, layers: tuple[str, ...] | None, where: Path) -> tuple[str, ...]:
     """The given layers, or `default_layers`.
 
-    Args:
-        backbone: of the model.
-        layers: their names.
-        where: manifest of the model, for messages.
-
     Raises:
-        LayerError: the model has no such layer.
+        LayerError: the model whose manifest is `where` has no such layer.
     """
     layers = layers or default_layers(backbone)
     backbone.require(layers, where)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,10 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.models.backbone import initialize_last
 from ssltransfer.models.weights import PretrainedModel, read_model
-from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
+from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
-from ssltransfer.protocols.crops import CropTask, mean_softmax, predict_crops
 from ssltransfer.protocols.harness import SeedResult, train_and_test
-from ssltransfer.protocols.layers import best_layer, layers_to_measure
+from ssltransfer.protocols.layers import CropTask, best_layer, layers_to_measure
 from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.task import accuracy
 
@@ -39,16 +37,18 @@ def evaluate(context: EvalContext) -> EvalResult:
     context, classes = context.with_classes()
     model = read_model(context.model, context.devices.device)
     layers = layers_to_measure(model.backbone, options.layers, context.model)
-    predictions: list[dict[str, np.ndarray]] = []
+    predictions: list[np.ndarray] = []
 
     def build(seed: int) -> PerLayerProbes:
         return PerLayerProbes(model, layers, options, len(classes.names), seed)
 
     def test(task: PerLayerProbes, trained: TrainResult, seed: int) -> SeedResult:
         predictions.append(task.predict(context))
-        metrics = {layer: accuracy_of(classes, predictions[-1][layer]) for layer in layers}
+        metrics = {layer: accuracy_of(classes, row) for layer, row in zip(layers, predictions[-1], strict=True)}
         pooled = {layer: list(shape) for layer, shape in task.pooled.items()}
-        return SeedResult(metrics, classes.chance, {"pooled": pooled, "curves": _curves(trained, layers)})
+        names = [f"{name}_{layer}" for layer in layers for name in ("loss", "accuracy")]
+        details = {"pooled": pooled, "lines": [curve_figure(trained.curve, name) for name in names]}
+        return SeedResult(metrics, classes.chance(), details)
 
     result = train_and_test(context, build, test)
     best = best_layer(result.values)
@@ -57,7 +57,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         "layers": list(layers),
         **result.details,
         "chance_loss": round(math.log(len(classes.names)), 6),
-        **per_class_metrics(classes, predictions[0][best]),
+        **per_class_metrics(classes, predictions[0][layers.index(best)]),
     }
     return replace(result, values={"best": result.values[best], **result.values}, details=details)
 
@@ -66,18 +66,14 @@ class PerLayerProbes(CropTask):
     """A frozen backbone with one linear classifier per layer; the losses are independent and summed.
 
     Each map is resized until channels x side^2 is at most `max_features`, then normalized by batch norm without
-    parameters, then classified. The classifiers start at N(0, 0.01) [chosen: Caffe's usual filler].
-
-    Args:
-        model: on its device, in evaluation mode; neither trained nor in the checkpoint.
-        layers: their names.
-        options: of the protocol.
-        num_classes: K.
-        seed: of the classifiers' weights.
+    parameters, then classified. The classifiers start at N(0, 0.01) [chosen: Caffe's usual filler]. The model is on its
+    device and in evaluation mode; it is neither trained nor in the checkpoint.
 
     Attributes:
         pooled: layer -> input shape of its classifier.
     """
+
+    options: Options
 
     def __init__(self, model: PretrainedModel, layers: tuple[str, ...], options: Options, num_classes: int, seed: int):
         super().__init__()
@@ -92,28 +88,18 @@ class PerLayerProbes(CropTask):
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of every layer."""
         target, logits = batch.targets["label"], self.logits(self.augment(batch.images, rng))
-        losses = {layer: F.cross_entropy(value, target) for layer, value in logits.items()}
-        columns = {"loss": torch.stack(list(losses.values())).sum()}
-        for layer in self.layers:
-            columns |= {f"loss_{layer}": losses[layer], f"accuracy_{layer}": accuracy(logits[layer], target)}
+        losses = torch.stack([F.cross_entropy(one, target) for one in logits])
+        columns = {"loss": losses.sum()}
+        for layer, loss, one in zip(self.layers, losses, logits, strict=True):
+            columns |= {f"loss_{layer}": loss, f"accuracy_{layer}": accuracy(one, target)}
         return columns
 
-    def logits(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 (B, 3, S, S) -> layer -> float (B, K)."""
+    def logits(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) -> float (layers, B, K)."""
         with torch.no_grad():
             maps = self.model.layers_of(images, list(self.layers))
             maps = {layer: resized(maps[layer], self.pooled[layer], self.options.resize) for layer in self.layers}
-        return {layer: self.probes[layer](maps[layer]) for layer in self.layers}
-
-    def predict(self, context: EvalContext) -> dict[str, np.ndarray]:
-        """Layer -> predicted class of each test image."""
-
-        def classify(crops: list[Tensor]) -> dict[str, np.ndarray]:
-            outputs = [self.logits(crop) for crop in crops]
-            return {layer: mean_softmax([output[layer] for output in outputs]).argmax(1) for layer in self.layers}
-
-        parts = predict_crops(context, self, self.options.crops, classify)
-        return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
+        return torch.stack([self.probes[layer](maps[layer]) for layer in self.layers])
 
 
 def probe_shape(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
@@ -129,40 +115,16 @@ def resized(x: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
     if tuple(x.shape[1:]) == shape:
         return x
     side = shape[-1]
-    if how == "area":
-        return F.adaptive_avg_pool2d(x, side)
-    if how == "max":
-        return F.adaptive_max_pool2d(x, side)
-    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+    if how == "bilinear":
+        return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+    return F.adaptive_avg_pool2d(x, side) if how == "area" else F.adaptive_max_pool2d(x, side)
 
 
 def _probe(shape: tuple[int, ...], classes: int, seed: int, layer: str) -> nn.Module:
-    norm = nn.BatchNorm2d(shape[0], affine=False) if len(shape) == 3 else nn.BatchNorm1d(shape[0], affine=False)
+    norm = (nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d)(shape[0], affine=False)
     with torch.random.fork_rng(devices=[]):
         # By layer, so that a probe does not depend on the other layers.
         torch.manual_seed(seed_of(seed, "probe", layer))
         linear = nn.Linear(math.prod(shape), classes)
         initialize_last(linear)
     return nn.Sequential(norm, nn.Flatten(), linear)
-
-
-def _curves(trained: TrainResult, layers: tuple[str, ...]) -> dict[str, Any]:
-    """Columns of the first seed's learning curve, by layer; validation values at fewer steps."""
-    val = [row for row in trained.curve if "val_loss" in row]
-
-    def column(rows: list[dict[str, float]], name: str) -> list[float]:
-        return [round(row[name], 4) for row in rows]
-
-    return {
-        "step": [int(row["step"]) for row in trained.curve],
-        "val_step": [int(row["step"]) for row in val],
-        "layers": {
-            layer: {
-                "loss": column(trained.curve, f"loss_{layer}"),
-                "accuracy": column(trained.curve, f"accuracy_{layer}"),
-                "val_loss": column(val, f"val_loss_{layer}"),
-                "val_accuracy": column(val, f"val_accuracy_{layer}"),
-            }
-            for layer in layers
-        },
-    }

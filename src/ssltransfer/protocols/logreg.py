@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.protocols import LogReg
-from ssltransfer.kmeans import PointLoader, PointSource, SubsetSource, memory_budget
+from ssltransfer.kmeans import PointLoader, PointSource, SubsetSource
+from ssltransfer.logs import logger
 from ssltransfer.protocols.base import PROTOCOLS, Classes, EvalContext, EvalResult, percent
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.subsets import labeled_subsets, stratified
@@ -45,33 +46,27 @@ def evaluate(context: EvalContext) -> EvalResult:
     options, classes = context.options(LogReg), context.classes()
     accuracies: list[float] = []
     details: dict[str, Any] = {}
-    for number, chosen in enumerate(
-        labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds)
-    ):
-        source = SubsetSource(context.stores[0], chosen) if options.label_subset else context.stores[0]
-        fitted = _fitted(context, options, source, classes, chosen, number)
-        accuracies.append(accuracy_of(classes, fitted["predicted"]))
-        predicted = fitted.pop("predicted")
-        details = details or fitted | per_class_metrics(classes, predicted)
-    return EvalResult({"accuracy": accuracies}, classes.chance, details)
+    subsets = labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds)
+    for number, chosen in enumerate(subsets):
+        predicted, fit = _fit(context, options, classes, chosen, number)
+        accuracies.append(accuracy_of(classes, predicted))
+        details = details or fit | per_class_metrics(classes, predicted)
+    return EvalResult({"accuracy": accuracies}, classes.chance(), details)
 
 
-def _fitted(
-    context: EvalContext, options: LogReg, source: PointSource, classes: Classes, chosen: np.ndarray, number: int
-) -> dict[str, Any]:
-    """Fit to the chosen training images. Returns details and `predicted`, the class of each test image."""
+def _fit(
+    context: EvalContext, options: LogReg, classes: Classes, chosen: np.ndarray, number: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Fit to the chosen training images. Returns the predicted class of each test image, and details."""
     labels, c = classes.train[chosen], len(classes.names)
-    train, test = (
-        PointLoader(
-            one, c, normalize=False, device=context.devices.device, budget=memory_budget(), where=name, keep=keep
-        )
-        for one, name, keep in (
-            (source, context.spec.train, True),
-            (context.stores[1], context.spec.test, False),
-        )
-    )
+
+    def loader(source: PointSource, where: str, keep: bool) -> PointLoader:
+        return PointLoader(source, c, normalize=False, device=context.devices.device, where=where, keep=keep)
+
+    source = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
+    train, test = loader(source, context.spec.train, True), loader(context.features[1], context.spec.test, False)
     standard = standardization(train) if options.standardize else None
-    print(f"{train}, {c} classes; {context.devices}", flush=True)
+    logger.info(f"{train}, {c} classes; {context.devices}")
     details: dict[str, Any] = {"num_labeled": len(chosen)}
     penalty = options.l2
     if isinstance(penalty, tuple):
@@ -84,19 +79,15 @@ def _fitted(
         minimize(grid, options.max_iter, Checkpoint(context.folder / f"grid-{number}.pt"))
         right = (grid.predict(train)[:, held] == labels[held]).mean(1)
         details["grid"] = [{"l2": one, "val": percent(share)} for one, share in zip(penalty, right, strict=True)]
-        print(f"of {len(held)} validation images: {details['grid']}", flush=True)
+        logger.info(f"of {len(held)} validation images: {details['grid']}")
         penalty = penalty[int(right.argmax())]
     elif penalty is None:
         penalty = 100 / (train.shape[1] * c)
     objective = Objective(train, labels, c, (penalty,), standard)
     curve = minimize(objective, options.max_iter, Checkpoint(context.folder / f"checkpoint-{number}.pt"))
-    return details | {
-        "l2": penalty,
-        "curve": curve,
-        "converged": curve[-1]["update"] < options.max_iter,
-        "train_accuracy": percent((objective.predict(train)[0] == labels).mean()),
-        "predicted": objective.predict(test)[0],
-    }
+    train_accuracy = percent((objective.predict(train)[0] == labels).mean())
+    details |= {"l2": penalty, "curve": curve, "converged": curve[-1]["update"] < options.max_iter}
+    return objective.predict(test)[0], details | {"train_accuracy": train_accuracy}
 
 
 class Objective:
@@ -106,10 +97,10 @@ class Objective:
 
     Args:
         points: N features of M dimensions.
-        labels: int64 (N,).
+        labels: int64 (N,), C classes.
         classes: C.
         penalties: G values of lambda.
-        standard: float32 (M,) and (M,), mean and standard deviation of the features, or None.
+        standard: mean and standard deviation of the features, float32 (M,) each, or None.
         without: samples to exclude.
 
     Attributes:
@@ -124,14 +115,12 @@ class Objective:
         classes: int,
         penalties: Sequence[float],
         standard: tuple[Tensor, Tensor] | None = None,
-        without: np.ndarray | None = None,
+        without: Sequence[int] | np.ndarray = (),
     ):
         self.points, self._standardization = points, standard
         self.labels = torch.from_numpy(labels).to(points.device)
-        self._out = None if without is None else torch.zeros(len(labels), dtype=torch.bool, device=points.device)
-        if self._out is not None and without is not None:
-            self._out[torch.from_numpy(without).to(points.device)] = True
-        self._n = len(labels) - (0 if without is None else len(without))
+        self._excluded = torch.from_numpy(np.isin(np.arange(len(labels)), without)).to(points.device)
+        self._n = len(labels) - len(without)
         shape = (len(penalties), classes, points.shape[1] + 1)
         self.parameters = torch.zeros(shape, dtype=torch.float64, device=points.device)
         self.penalty = torch.tensor(penalties, dtype=torch.float64, device=points.device).view(-1, 1, 1)
@@ -151,9 +140,9 @@ class Objective:
             losses = scores[rows, :, target].double()
             residual = scores.exp_()
             residual[rows, :, target] -= 1
-            if self._out is not None:
-                losses[self._out[span]] = 0
-                residual[self._out[span]] = 0
+            if self._n < len(self.labels):
+                losses[self._excluded[span]] = 0
+                residual[self._excluded[span]] = 0
             total -= losses.sum(0)
             flat[:, :-1] += residual.flatten(1).T @ x
             flat[:, -1] += residual.flatten(1).double().sum(0)
@@ -171,9 +160,7 @@ class Objective:
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each dimension, float64 (M,), approximately: a variance is at least 1e-4 mean^2."""
-        total, squares = (
-            torch.zeros(self.points.shape[1], dtype=torch.float64, device=self.labels.device) for _ in "ab"
-        )
+        total, squares = torch.zeros(2, self.points.shape[1], dtype=torch.float64, device=self.labels.device)
         for _, x in self.points:
             x = self._standard(x)
             total += x.sum(0)
@@ -194,18 +181,15 @@ class Coordinates:
 
     At zero every class has the probability 1/C. The second derivative along a weight of dimension j, with centered
     features, is h var_j + 2 lambda with h = (1 - 1/C) / C, and along a bias h (Jacobi preconditioning).
-
-    Args:
-        objective: read once, for the moments of its features.
     """
 
     def __init__(self, objective: Objective):
         classes = objective.parameters.shape[1]
-        share = (1 - 1 / classes) / classes
+        h = (1 - 1 / classes) / classes
         self.center, variance = objective.moments()
-        self._weight = (share * variance + 2 * objective.penalty).rsqrt()
+        self._weight = (h * variance + 2 * objective.penalty).rsqrt()
         self._weight[self._weight.isinf()] = 1.0
-        self._bias = share**-0.5
+        self._bias = h**-0.5
 
     def parameters(self, inner: Tensor) -> Tensor:
         """float64 (G, C, M + 1) in these coordinates -> weights and bias."""
@@ -255,21 +239,20 @@ def minimize(objective: Objective, updates: int, checkpoint: Checkpoint) -> list
         objective.parameters.copy_(coordinates.parameters(inner))
         optimizer.load_state_dict(state["optimizer"])
         curve, done, finished = state["curve"], state["done"], state["finished"]
-        print(f"L-BFGS: resuming from update {done}", flush=True)
+        logger.info(f"L-BFGS: resuming from update {done}")
     with checkpoint:
         while not finished:
             optimizer.param_groups[0]["max_iter"] = min(SEGMENT, updates - done)
             optimizer.step(evaluated)
-            made = int(optimizer.state[inner].get("n_iter", 0))
+            before, done = done, int(optimizer.state[inner].get("n_iter", 0))
             value, gradient = float(evaluated()), objective.parameters.grad
             assert gradient is not None
             largest = float(gradient.abs().max())
             if not np.isfinite(value):
                 raise ArtifactError(f"{objective.points.where}: the objective is not finite; set standardize: true.")
-            finished = made < done + SEGMENT or made >= updates or largest <= GRADIENT_TOLERANCE
-            done = made
+            finished = done < before + SEGMENT or done >= updates or largest <= GRADIENT_TOLERANCE
             curve.append({"update": done, "objective": float(f"{value:.9g}"), "gradient": float(f"{largest:.3g}")})
-            print(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}", flush=True)
+            logger.info(f"L-BFGS: update {done}/{updates}, objective {value:.6f}, largest gradient {largest:.2g}")
             if finished or checkpoint.due(len(curve)):
                 content = {"inner": inner, "optimizer": optimizer.state_dict(), "curve": curve}
                 checkpoint.save(content | {"done": done, "finished": finished}, done)

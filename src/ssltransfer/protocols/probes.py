@@ -31,8 +31,7 @@ from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult, curve_figure
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics, top5_of
-from ssltransfer.protocols.distributed import distributed_map
-from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
+from ssltransfer.protocols.harness import SeedResult, distributed_map, predict, train_and_test
 from ssltransfer.protocols.subsets import labeled_subsets
 from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.devices import Devices
@@ -54,47 +53,40 @@ def evaluate(context: EvalContext) -> EvalResult:
     model = read_model(context.model, context.devices.device)
     if options.output_stride:
         model = replace(model, backbone=rebuild(model.backbone, output_stride=options.output_stride))
-    seeds = context.spec.seeds
-    drawn = list(labeled_subsets(context.train.paths, classes.train, options.label_subset, seeds))
-    subsets = dict(zip(seeds, drawn if options.label_subset else drawn * len(seeds), strict=True))
-
-    def train_images(seed: int) -> Index:
-        return context.train.subset(subsets[seed]) if options.label_subset else context.train
+    train = dict.fromkeys(context.spec.seeds, context.train)
+    if options.label_subset:
+        subsets = labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds)
+        train = {seed: context.train.subset(chosen) for seed, chosen in zip(train, subsets, strict=True)}
 
     def build(seed: int) -> ProbeTask:
         task = ProbeTask(model, options, len(classes.names), seed, str(context.model))
         if options.standardize:
-            task.standardize(train_images(seed), context.devices)
+            task.standardize(train[seed], context.devices)
         return task
 
-    def schedule(task: ProbeTask, train: Index) -> Schedule:
-        return task.schedule.scaled_to_full_set(len(context.train) / len(train))
+    def plan(task: ProbeTask, seed: int) -> tuple[Index, Schedule]:
+        return train[seed], task.schedule.scaled_to_full_set(len(context.train) / len(train[seed]))
 
     def test(task: ProbeTask, trained: TrainResult, seed: int) -> SeedResult:
         scores = task.scores(context)
         predicted = scores.argmax(1)
         metrics = {"accuracy": accuracy_of(classes, predicted), "top5": top5_of(classes, scores)}
         details = {
-            "num_labeled": len(subsets[seed]),
+            "num_labeled": len(train[seed]),
             "shape": list(task.shape),
             **per_class_metrics(classes, predicted),
             **({"mix": task.mix.rounded} if task.mix is not None else {}),
             "lines": [curve_figure(trained.curve, "loss"), curve_figure(trained.curve, "accuracy")],
         }
-        return SeedResult(metrics, classes.top_k_chance(5 if options.primary_metric == "top5" else 1), details)
+        return SeedResult(metrics, classes.chance(5 if options.primary_metric == "top5" else 1), details)
 
-    return train_and_test(context, build, test, train=train_images, schedule=schedule)
+    return train_and_test(context, build, test, plan=plan)
 
 
 class ProbeTask(Task):
     """A frozen layer and a classifier that starts at N(0, 0.01) [chosen: Caffe's usual filler].
 
-    Args:
-        model: on its device, in evaluation mode; neither trained nor in the checkpoint.
-        options: of the protocol.
-        num_classes: C.
-        seed: of the classifier's weights.
-        where: name of the model, for messages.
+    The model is on its device and in evaluation mode; it is neither trained nor in the checkpoint.
 
     Attributes:
         shape: of the layer after pooling.
@@ -105,9 +97,8 @@ class ProbeTask(Task):
         self.model, self.options = model, options
         self.layer = options.layer or model.backbone.layers[-1]
         model.backbone.require([self.layer], where)
-        l1_layer_mix: float | None = getattr(options, "l1_layer_mix", None)
-        self.strength = l1_layer_mix
-        self.mix = None if l1_layer_mix is None else LayerMix(model.backbone)
+        self.l1_layer_mix: float | None = getattr(options, "l1_layer_mix", None)
+        self.mix = None if self.l1_layer_mix is None else LayerMix(model.backbone)
         shape = model.backbone.shapes()[self.layer]
         if options.pool and len(shape) != 3:
             raise LayerError(f"{where}: {self.layer} is a vector and cannot be pooled; remove `pool`.")
@@ -115,17 +106,15 @@ class ProbeTask(Task):
         dims, self.num_classes = math.prod(self.shape), num_classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(options.hidden_dim or dims, self.num_classes)
+            last = nn.Linear(options.hidden_dim or dims, num_classes)
             initialize_last(last)
-            hidden = (
-                [nn.Linear(dims, options.hidden_dim), nn.ReLU(), nn.Dropout(options.dropout)]
-                if options.hidden_dim
-                else []
-            )
+            hidden: list[nn.Module] = []
+            if options.hidden_dim:
+                hidden = [nn.Linear(dims, options.hidden_dim), nn.ReLU(), nn.Dropout(options.dropout)]
             self.classifier = nn.Sequential(*hidden, last)
         self.register_buffer("mean", torch.zeros(dims))
         self.register_buffer("deviation", torch.ones(dims))
-        self.chance_loss = math.log(self.num_classes)
+        self.chance_loss = math.log(num_classes)
 
     @property
     def schedule(self) -> Schedule:
@@ -162,20 +151,20 @@ class ProbeTask(Task):
         target = batch.targets["label"]
         logits = self.classifier(self._inputs(images))
         loss = F.cross_entropy(logits, target)
-        if self.mix is not None and self.strength is not None and self.training:
-            loss = loss + self.strength * self.mix.penalty
+        if self.mix is not None and self.l1_layer_mix is not None and self.training:
+            loss = loss + self.l1_layer_mix * self.mix.penalty
         return {"loss": loss, "accuracy": accuracy(logits, target)}
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 or float (B, 3, S, S), 0 to 255 -> float32 (B, dims), pooled, optionally l2-normalized."""
-        with torch.no_grad():
-            if self.mix is not None:
-                units = units_of(self.model, images)
-            else:
-                layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
-                maps = layers_of(images, [self.layer])[self.layer]
         if self.mix is not None:
-            maps = self.mix(units)  # trained: the frozen part ends with the units
+            with torch.no_grad():
+                units = units_of(self.model, images)
+            maps = self.mix(units)
+        else:
+            layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
+            with torch.no_grad():
+                maps = layers_of(images, [self.layer])[self.layer]
         x = pooled(maps.float(), self.options.pool).flatten(1)
         return F.normalize(x) if self.options.l2_normalize else x
 

@@ -26,9 +26,8 @@ def evaluate(context: EvalContext) -> EvalResult:
         raise ArtifactError(
             f"{context.spec.test}: recall at {most} of only {n} images is not possible; lower `recall_at`."
         )
-    k = min(max(most, SHOWN) + 1, n)
-    names = (context.spec.test, context.spec.test)
-    ids, cosines, measured = knn_search(context.stores[1], context.stores[1], k, context.devices.device, names)
+    k, store, name = min(max(most, SHOWN) + 1, n), context.features[1], context.spec.test
+    ids, cosines, measured = knn_search(store, store, k, context.devices.device, (name, name))
     ids, cosines = without_query(ids, cosines)
     values = {f"r@{at}": [percent(recall_at(classes.test, ids, at))] for at in options.recall_at}
     details = {"examples": examples(context, classes, ids, cosines)}
@@ -38,10 +37,7 @@ def evaluate(context: EvalContext) -> EvalResult:
 def recall_at(labels: np.ndarray, neighbors: np.ndarray, k: int) -> float:
     """Fraction of the images of which one of the k nearest has the same label.
 
-    Args:
-        labels: int (N,).
-        neighbors: int (N, K), nearest first, without the image itself.
-        k: at most K.
+    Neighbors, int (N, K), have the nearest first and do not include the image itself.
     """
     return float((labels[neighbors[:, :k]] == labels[:, None]).any(1).mean())
 
@@ -53,8 +49,7 @@ def without_query(ids: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.
     """
     own = ids == np.arange(len(ids))[:, None]
     own[~own.any(1), -1] = True
-    shape = (ids.shape[0], ids.shape[1] - 1)
-    return ids[~own].reshape(shape), cosines[~own].reshape(shape)
+    return ids[~own].reshape(len(ids), -1), cosines[~own].reshape(len(ids), -1)
 
 
 def chance(labels: np.ndarray) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from random import Random
 from typing import ClassVar
 
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import Segmentation as Options
+from ssltransfer.data.drawing import data_uri, side_by_side
+from ssltransfer.data.formats.voc import palette
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import VOID, read_target
 from ssltransfer.data.transforms import Transform
+from ssltransfer.logs import logger
 from ssltransfer.models.build import with_top
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.normalize import Normalize, normalize
@@ -36,13 +40,13 @@ from ssltransfer.protocols.base import (
 from ssltransfer.protocols.confusion import all_background, confusion, intersection_over_union, mean_iou, shares
 from ssltransfer.protocols.finetune import prepare_for_finetuning
 from ssltransfer.protocols.harness import SeedResult, predict, train_and_test
-from ssltransfer.protocols.mask_drawing import beside
 from ssltransfer.training.curve import TrainResult
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 
 BACKGROUND = "background"
 DRAWN = 6  # test images
+DRAWN_HEIGHT = 120  # pixels, and at most twice as wide: a drawing stays below 40 kB
 
 
 @PROTOCOLS.register(Options)
@@ -62,20 +66,16 @@ def evaluate(context: EvalContext) -> EvalResult:
             raise ArtifactError(f"{name}: has no masks; name a dataset of format voc or sbd with masks.")
     check_same_classes(context)
     names = [BACKGROUND, *context.test.classes]
-    frequencies, _ = (
-        _class_frequencies(index, name, names)
-        for index, name in ((context.train, spec.train), (context.test, spec.test))
-    )
+    frequencies = class_frequencies(context.train, spec.train, names)
+    class_frequencies(context.test, spec.test, names)
     unseen = [name for name, frequency in zip(names, frequencies, strict=True) if not frequency]
     if unseen:
-        print(f"{spec.train}: no pixel of {', '.join(unseen)}; a class without pixels cannot be learned", flush=True)
+        logger.info(f"{spec.train}: no pixel of {', '.join(unseen)}; a class without pixels cannot be learned")
 
     def build(seed: int) -> SegmentationTask:
         model = with_layers(read_model(context.model), seed)
-        seed = seed_of(seed, "prepare")
-        return SegmentationTask(
-            prepare_for_finetuning(model, options, context.train, context.devices, seed), options, frequencies
-        )
+        prepare_for_finetuning(model, options, context.train, context.devices, seed_of(seed, "prepare"))
+        return SegmentationTask(model, options, frequencies)
 
     def test(task: SegmentationTask, trained: TrainResult, seed: int) -> SeedResult:
         matrix, drawn = task.evaluate(context)
@@ -123,30 +123,20 @@ class SegmentationTask(Task):
 
     Every image is processed alone and in its own size, and its loss is the mean over its pixels, so the result does not
     depend on batches or micro-batches. Therefore batch norms keep the model's statistics; their scales and shifts are
-    trained.
-
-    Args:
-        model: with fully-connected layers, if its backbone can have them; its layers are moved into the task.
-        options: of the protocol.
-        parts: float64 (C,), mean fraction of each class in a training image, for the chance-level loss.
+    trained. The layers of the model, which has fully-connected ones if its backbone can have them, are moved into the
+    task. `frequencies`, float64 (C,), is the mean fraction of each class in a training image.
     """
 
-    def __init__(self, model: PretrainedModel, options: Options, parts: np.ndarray):
+    def __init__(self, model: PretrainedModel, options: Options, frequencies: np.ndarray):
         super().__init__()
         self.normalization: Normalize = model.normalization
-        self.options, self.classes = options, len(parts)
-        self.network = Fcn(model.backbone, len(parts), padding=options.padding, dropout=options.dropout)
-        network = self.network
-        frozen: dict[str, list[nn.Module]] = {
-            "all": [],
-            "fc6-8": [network.backbone],
-            "score": [network.backbone, network.head],
-        }
+        self.options, self.classes = options, len(frequencies)
+        self.network = Fcn(model.backbone, len(frequencies), padding=options.padding, dropout=options.dropout)
         self.requires_grad_(True)
-        for part in frozen[options.trainable]:
-            part.requires_grad_(False)
-        there = parts[parts > 0]
-        self.chance_loss = float(-(there * np.log(there)).sum())
+        self.network.backbone.requires_grad_(options.trainable == "all")
+        self.network.head.requires_grad_(options.trainable != "score")
+        present = frequencies[frequencies > 0]
+        self.chance_loss = float(-(present * np.log(present)).sum())
 
     @property
     def transform(self) -> WithMask:
@@ -164,9 +154,10 @@ class SegmentationTask(Task):
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Mean over the images of the mean over their pixels."""
         losses = []
-        for image, mask in _cut(batch):
-            logits = self.network(normalize(image[None], self.normalization))
-            losses.append(F.cross_entropy(logits, mask[None].long(), ignore_index=VOID))
+        for row, (height, width) in enumerate(batch.targets["sizes"].tolist()):  # without padding
+            logits = self.network(normalize(batch.images[row : row + 1, :, :height, :width], self.normalization))
+            mask = batch.targets["mask"][row : row + 1, :height, :width]
+            losses.append(F.cross_entropy(logits, mask.long(), ignore_index=VOID))
         return {"loss": torch.stack(losses).mean()}
 
     def evaluate(self, context: EvalContext) -> tuple[np.ndarray, list[dict[str, str]]]:
@@ -183,20 +174,28 @@ class SegmentationTask(Task):
             if sample not in drawn:
                 return None
             image = batch.images[0].permute(1, 2, 0).cpu().numpy()
-            return beside(test.paths[sample], image, truth, predicted, test.classes)
+            return _drawing(test.paths[sample], image, truth, predicted, test.classes)
 
         drawings = predict(context, self, count, self.transform, 1)
         return np.sum(context.devices.all_gather(total), axis=0), [one for one in drawings if one]
 
 
-def _cut(batch: Batch) -> list[tuple[Tensor, Tensor]]:
-    """Each image (3, H, W) and its mask (H, W), without padding."""
-    return [
-        (image[:, :height, :width], mask[:height, :width])
-        for image, mask, (height, width) in zip(
-            batch.images, batch.targets["mask"], batch.targets["sizes"].tolist(), strict=True
-        )
-    ]
+def colored(mask: np.ndarray) -> np.ndarray:
+    """uint8 (H, W) of class numbers -> (H, W, 3): VOC's colors, void white."""
+    colors = palette()
+    colors[VOID] = 255
+    return colors[mask]
+
+
+def _drawing(
+    path: str, image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
+) -> dict[str, str]:
+    """Image | truth | prediction as {title, uri}."""
+    named = [", ".join(classes[c - 1] for c in np.unique(mask) if 0 < c < VOID) for mask in (truth, predicted)]
+    title = f"{PurePosixPath(path).stem}: {named[0] or 'nothing'}; found: {named[1] or 'nothing'}"
+    height = min(DRAWN_HEIGHT, 2 * DRAWN_HEIGHT * image.shape[0] // image.shape[1])
+    panels = side_by_side([image, colored(truth), colored(predicted)], max(1, height))
+    return {"title": title, "uri": data_uri(panels, "JPEG")}
 
 
 def with_layers(model: PretrainedModel, seed: int) -> PretrainedModel:
@@ -210,23 +209,20 @@ def with_layers(model: PretrainedModel, seed: int) -> PretrainedModel:
     return replace(model, backbone=with_top(model.backbone, seed=seed_of(seed, "fc6-7")))
 
 
-def class_shares(index: Index, classes: int) -> np.ndarray:
-    """float64 (C,), mean over the images of the fraction of each class in the pixels that are not void."""
-    total = np.zeros(classes)
+def class_frequencies(index: Index, name: str, classes: list[str]) -> np.ndarray:
+    """Mean over the images of the fraction of each class in the pixels that are not void, float64 (C,).
+
+    Raises:
+        ArtifactError: the data set of this name has a single class.
+    """
+    total = np.zeros(len(classes))
     progress = Progress("masks", 0, len(index), 1)
     for sample in range(len(index)):
-        counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[:classes]
+        counts = np.bincount(mask_of(index, sample).numpy().ravel(), minlength=VOID + 1)[: len(classes)]
         total += counts / counts.sum()
         progress.step()
         progress.log("pixels counted")
     progress.close()
+    if (total > 0).sum() < 2:
+        raise ArtifactError(f"{name}: its masks contain only {classes[int(total.argmax())]}; name another dataset.")
     return total / len(index)
-
-
-def _class_frequencies(index: Index, name: str, names: list[str]) -> np.ndarray:
-    """`class_shares`, of at least two classes."""
-    frequencies = class_shares(index, len(names))
-    if (frequencies > 0).sum() < 2:
-        only = names[int(frequencies.argmax())]
-        raise ArtifactError(f"{name}: its masks contain only {only}; name another dataset.")
-    return frequencies

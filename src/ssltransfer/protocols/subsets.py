@@ -14,16 +14,13 @@ from ssltransfer.data.rng import seed_of
 
 
 def stratified(labels: np.ndarray, count: float, seed: int, *, keep: int = 0) -> np.ndarray:
-    """Draw samples from each class.
+    """Draw samples from each class of `labels` (N,); int64, ascending.
 
     Args:
-        labels: int (N,), class of each sample.
+        labels: class of each sample.
         count: below 1 a fraction of each class, rounded, at least one sample; else a number of samples per class.
         seed: of the draw.
         keep: samples of each class that are never drawn.
-
-    Returns:
-        int64, ascending.
     """
     chosen = []
     for label in np.unique(labels):
@@ -38,12 +35,6 @@ def labeled_subsets(
     paths: Sequence[str], labels: np.ndarray, options: LabelSubset | None, seeds: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
     """The labeled training images of each seed, int64, ascending; without options all images, once.
-
-    Args:
-        paths: of the training images.
-        labels: int (N,), class of each.
-        options: size of the subset, or a file.
-        seeds: of the draws.
 
     Raises:
         ArtifactError: a listed image is not in the set, or its name is ambiguous.
@@ -60,17 +51,15 @@ def labeled_subsets(
 
 def _listed(paths: Sequence[str], listing: NameFile) -> np.ndarray:
     """Positions of the images that a file lists by path, or by file name as SimCLR's lists do."""
-    by_path = {path: [position] for position, path in enumerate(paths)}
-    by_name = defaultdict(list)
+    positions = defaultdict(list)
     for position, path in enumerate(paths):
-        by_name[path.rpartition("/")[2]].append(position)
+        positions[path.rpartition("/")[2]].append(position)
+    positions |= {path: [position] for position, path in enumerate(paths)}
     listed = set()
     for name in listing.names():
-        positions = by_path.get(name) or by_name.get(name, [])
-        if len(positions) != 1:
-            fault = (
-                "names several images of the training set; give paths" if positions else "is not in the training set"
-            )
+        if len(positions[name]) != 1:
+            fault = "names several images of the training set; give paths"
+            fault = fault if positions[name] else "is not in the training set"
             raise ArtifactError(f"{listing.path}: {name} {fault}; use a list of this dataset.")
-        listed.add(positions[0])
+        listed.add(positions[name][0])
     return np.array(sorted(listed), np.int64)

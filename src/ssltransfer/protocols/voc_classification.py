@@ -55,6 +55,9 @@ def evaluate(context: EvalContext) -> EvalResult:
     options = context.options(Options)
     train, test_labels = _multi_labels(context)
     names = context.test.classes
+    positive, counted = (test_labels > 0).sum(0), (test_labels != 0).sum(0)
+    # The mean average precision of random scores: the fraction of positive images of each class.
+    chance = percent((positive / np.maximum(counted, 1))[positive > 0].mean())
 
     def build(seed: int) -> MultiLabelFinetuneTask:
         model = read_model(context.model)
@@ -78,7 +81,7 @@ def evaluate(context: EvalContext) -> EvalResult:
                 _precision_recall(scores, test_labels, names, aps["map"]),
             ],
         }
-        return SeedResult(metrics, _chance(test_labels), details)
+        return SeedResult(metrics, chance, details)
 
     return train_and_test(context, build, test)
 
@@ -111,27 +114,24 @@ class MultiLabelFinetuneTask(Task):
     A network without fc layers (ResNet) has fc8 on its pooled features; then fc6-8 means fc8. Frozen batch norms keep
     their statistics. Dropout before trained layers stays on, as in the released code.
 
-    Args:
-        model: pretrained weights.
-        where: name of the model, for messages.
-        options: of the protocol.
-        train: int8 (N, C), labels of the training images: 1 present, 0 difficult, -1 absent.
-        seed: of the new layers.
+    `train` holds the labels of the training images, int8 (N, C): 1 present, 0 difficult, -1 absent.
     """
 
     def __init__(self, model: PretrainedModel, where: str, options: Options, train: np.ndarray, seed: int):
         super().__init__()
-        self.normalization, self.options, classes = model.normalization, options, train.shape[1]
-        self.backbone, learning = _backbone(model, where, options, seed)
+        self.normalization, self.options = model.normalization, options
+        self.backbone, new = _backbone(model, where, options, seed)
         before = nn.Dropout(options.dropout) if self.backbone.options.top_layers else nn.Identity()
-        self.head = nn.Sequential(before, nn.Linear(self.backbone.shapes()[self.backbone.layers[-1]][0], classes))
-        _afresh([self.head[1]], seed, "fc8")
-        for name, parameter in self.backbone.named_parameters():
-            parameter.requires_grad_(options.trainable == "all" or name in learning)
-        share = (train != 0).mean(0)
-        p = np.clip((train > 0).sum(0) / np.maximum((train != 0).sum(0), 1), 1e-12, 1 - 1e-12)
+        fc8 = nn.Linear(self.backbone.shapes()[self.backbone.layers[-1]][0], train.shape[1])
+        self.head = nn.Sequential(before, fc8)
+        _reset([fc8], seed, "fc8")
+        self.backbone.requires_grad_(options.trainable == "all")
+        for layer in new:
+            layer.requires_grad_(True)
+        counted, present = train != 0, train > 0
+        p = np.clip(present.sum(0) / np.maximum(counted.sum(0), 1), 1e-12, 1 - 1e-12)
         entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
-        self.chance_loss = float(options.loss_weight * (share * entropy).mean())
+        self.chance_loss = float(options.loss_weight * (counted.mean(0) * entropy).mean())
 
     @property
     def transform(self) -> ScaledCrop:
@@ -174,11 +174,11 @@ class MultiLabelFinetuneTask(Task):
         return np.concatenate(parts).reshape(crops, len(context.test), -1).sum(0)
 
 
-def _backbone(model: PretrainedModel, where: str, options: Options, seed: int) -> tuple[Backbone, set[str]]:
-    """The network, and the names of the parameters that fc6-8 trains besides fc8."""
+def _backbone(model: PretrainedModel, where: str, options: Options, seed: int) -> tuple[Backbone, list[nn.Linear]]:
+    """The network, and its new layers fc6 and fc7."""
     fc = model.backbone.options.top_layers
     if not fc:
-        return model.backbone, set()
+        return model.backbone, []
     if options.trainable == "fc8":
         missing = [layer for layer in fc if layer not in model.backbone.layers]
         if missing:
@@ -189,41 +189,32 @@ def _backbone(model: PretrainedModel, where: str, options: Options, seed: int) -
         for module in model.backbone.modules():
             if isinstance(module, nn.Dropout):
                 module.p = options.dropout
-        return model.backbone, set()
+        return model.backbone, []
     backbone = with_top(model.backbone, seed=seed, dropout=options.dropout)
     fuse_conv_bn(backbone, linear_only=True)
-    linear = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
-    _afresh(list(linear.values()), seed, "fc6-7")
-    return backbone, {f"{name}.{part}" for name in linear for part in ("weight", "bias")}
+    new = [module for module in backbone.modules() if isinstance(module, nn.Linear)]
+    _reset(new, seed, "fc6-7")
+    return backbone, new
 
 
-def _afresh(layers: Sequence[nn.Module], seed: int, purpose: str) -> None:
+def _reset(layers: Sequence[nn.Linear], seed: int, purpose: str) -> None:
     """N(0, 0.01), bias 0.1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, purpose))
         for layer in layers:
-            assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.constant_(layer.bias, 0.1)
 
 
 def _multi_labels(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
-    for index, name in ((context.train, context.spec.train), (context.test, context.spec.test)):
-        if index.multi_label is None:
-            raise ArtifactError(
-                f"{name}: does not have VOC's labels (several per image); name a dataset of format voc."
-            )
+    train, test = context.train.multi_label, context.test.multi_label
+    if train is None or test is None:
+        name = context.spec.train if train is None else context.spec.test
+        raise ArtifactError(f"{name}: does not have VOC's labels (several per image); name a dataset of format voc.")
     check_same_classes(context)
-    assert context.train.multi_label is not None and context.test.multi_label is not None
-    if not (context.test.multi_label > 0).any():
+    if not (test > 0).any():
         raise ArtifactError(f"{context.spec.test}: no class is present in any image; name another set.")
-    return context.train.multi_label, context.test.multi_label
-
-
-def _chance(presence: np.ndarray) -> float:
-    """Mean average precision of random scores: the fraction of positive images of each class."""
-    positive, counted = (presence > 0).sum(0), (presence != 0).sum(0)
-    return percent((positive / np.maximum(counted, 1))[positive > 0].mean())
+    return train, test
 
 
 def _precision_recall(
@@ -233,11 +224,8 @@ def _precision_recall(
     every = (precisions(scores[:, c], presence[:, c], RECALLS) for c in range(len(classes)))
     curves = {c: curve for c, curve in enumerate(every) if curve is not None}
     ordered = sorted(curves, key=lambda c: aps[c] or 0.0)
-    drawn = {
-        "mean of the classes": np.mean(list(curves.values()), axis=0),
-        classes[ordered[-1]]: curves[ordered[-1]],
-        classes[ordered[0]]: curves[ordered[0]],
-    }
+    drawn = {classes[c]: curves[c] for c in (ordered[-1], ordered[0])}
+    drawn = {"mean of the classes": np.mean(list(curves.values()), axis=0), **drawn}
     recalls = [percent(recall) for recall in np.linspace(0, 1, RECALLS)]
     series = {name: [recalls, [percent(one) for one in curve]] for name, curve in drawn.items()}
     return {"title": "precision, %", "x": "recall, %", "y": "", "series": series}

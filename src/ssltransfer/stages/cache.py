@@ -19,6 +19,7 @@ from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.image_cache import pack, read_sample
 from ssltransfer.data.parallel import parallel_imap
+from ssltransfer.logs import logger
 
 SAMPLED = 32  # images packed first to estimate the size of the cache
 
@@ -57,7 +58,7 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
         total = sum(shard.size for shard in shards)
         work.write_run_info(device=f"CPU ({threads} processes)", cache_bytes=total)
         write_index(output, replace(index, cache=packed, spec=index.spec | {"cache": json.loads(spec.canonical())}))
-    print(f"{len(index)} images in {len(shards)} shards, {total / 1e6:.1f} MB", flush=True)
+    logger.info(f"{len(index)} images in {len(shards)} shards, {total / 1e6:.1f} MB")
 
 
 def cached_pixels(index: Index, spec: CacheOptions) -> np.ndarray:
@@ -105,7 +106,7 @@ def _refuse_too_much(job: _ShardWriter, pixels: np.ndarray) -> None:
     needed = each * sum(float(pixels[span.start : span.stop].sum()) for span in missing)
     free = shutil.disk_usage(job.folder).free
     said = f"{needed / 1e6:.1f} MB to write ({each:.2f} bytes per pixel), {free / 1e6:.1f} MB free"
-    print(f"{len(job.index)} images, {len(missing)} of {len(job)} shards to make: {said}", flush=True)
+    logger.info(f"{len(job.index)} images, {len(missing)} of {len(job)} shards to make: {said}")
     if needed > free:
         raise ArtifactError(
             f"{job.folder}: the disk cannot hold the images: {said}; free some space, or use a smaller `short_side` or "

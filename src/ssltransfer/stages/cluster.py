@@ -13,6 +13,7 @@ from ssltransfer.artifacts.files import atomic_write, file_digest, write_text
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Cluster
 from ssltransfer.kmeans import kmeans
+from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import plan_devices
 
@@ -83,10 +84,9 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             "layer_shape": about["layer_shape"],
             "pool": about["spec"].get("pool"),
         }
-        print(
+        logger.info(
             f"k-means: {n} points in {spec.k} clusters of {found.sizes.min()} to {found.sizes.max()}, "
-            f"mean squared distance {found.objective / n:.6g}",
-            flush=True,
+            f"mean squared distance {found.objective / n:.6g}"
         )
         work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), residency=found.residency)
         checkpoint.file.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from ssltransfer.artifacts.metrics import DatasetRef, Metrics, write_metrics
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import FeatureProtocol
+from ssltransfer.logs import logger
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext
 from ssltransfer.training.devices import plan_devices
 
@@ -63,7 +64,7 @@ def run(
         test_index = read_index(test)
         train_index = read_index(train) if train else test_index
         overlap = _train_test_overlap(spec, train_index, test_index) if train else 0
-        features = None
+        features: tuple[FeatureStore, ...] = ()
         if isinstance(spec.protocol, FeatureProtocol):
             tested = _features(spec.protocol, model, test_features, test_index)
             features = (_features(spec.protocol, model, train_features, train_index) if train else tested, tested)
@@ -91,10 +92,9 @@ def run(
             inputs=work.inputs,
         )
         unit = metrics.unit
-        print(
+        logger.info(
             f"{metrics.primary_metric} {metrics.mean():.2f} {unit} (chance {result.chance:.2f} {unit}), "
-            f"{len(train_index) if train else 'no'} training and {len(test_index)} test images",
-            flush=True,
+            f"{len(train_index) if train else 'no'} training and {len(test_index)} test images"
         )
         work.write_run_info(device=str(devices), **result.measured)
         write_metrics(output, metrics)
@@ -115,7 +115,7 @@ def _train_test_overlap(spec: EvaluationSpec, train: Index, test: Index) -> int:
             f"{spec.test}: {overlap} of its {len(test)} images also occur in the training set {spec.train} "
             "(same content); name two sets that share at most 1 %."
         )
-    print(f"{overlap} of {len(test)} test images also occur in the training set (same content)", flush=True)
+    logger.info(f"{overlap} of {len(test)} test images also occur in the training set (same content)")
     return overlap
 
 

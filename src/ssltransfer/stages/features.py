@@ -13,6 +13,7 @@ from ssltransfer.artifacts.files import ArtifactError, file_digest, write_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.workdir import MANIFEST, WorkDir
 from ssltransfer.config.entities import Features
+from ssltransfer.logs import logger
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.extraction import FeatureExtractor
 
@@ -53,11 +54,10 @@ def run(
         store = FeatureStore.create(path, len(index), extraction.dims, spec.precision, compression=spec.compression)
         chunks = range(number, store.chunks, shards)
         missing = [chunk for chunk in store.missing() if chunk in chunks]
-        print(
+        logger.info(
             f"{len(index)} images, {spec.layer} {extraction.shape} = {extraction.dims} dimensions, "
             f"{len(missing)} of {len(chunks)} chunks{f' of shard {name}' if shard else ''} to compute, "
-            f"{len(index) * extraction.dims * store.dtype.itemsize / 1e6:.0f} MB; {devices}",
-            flush=True,
+            f"{len(index) * extraction.dims * store.dtype.itemsize / 1e6:.0f} MB; {devices}"
         )
         if devices.world > 1:
             dist.barrier()  # every rank has listed the missing chunks

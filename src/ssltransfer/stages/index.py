@@ -25,6 +25,7 @@ from ssltransfer.data.image_io import CorruptImageError, ImageInfo, check
 from ssltransfer.data.rng import seed_of
 from ssltransfer.data.targets import CorruptTargetError, check_target
 from ssltransfer.data.videos import check_video
+from ssltransfer.logs import logger
 
 
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
@@ -46,7 +47,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     threads = threads or len(os.sched_getaffinity(0))
     found = _chosen(find(spec, workers=threads), spec)
     for note in found.notes:
-        print(note, flush=True)
+        logger.info(note)
     readable = _Readable(found, spec, threads)
     _judge(found, readable, spec)
     labels = np.full(len(found.paths), -1, np.int32) if found.labels is None else np.array(found.labels, np.int32)
@@ -65,7 +66,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     )
     write_index(output, index)
     write_run_info(output, started, device=f"CPU ({threads} threads)")
-    print("; ".join(_summary(index)), flush=True)
+    logger.info("; ".join(_summary(index)))
 
 
 def _targets(found: DatasetListing, readable: _Readable, spec: Dataset) -> Targets | None:

@@ -17,6 +17,7 @@ from ssltransfer.artifacts.labels import Labels, write_labels
 from ssltransfer.artifacts.workdir import write_run_info
 from ssltransfer.config.entities import Features
 from ssltransfer.kmeans import PointLoader, PointSource, assign, memory_budget
+from ssltransfer.logs import logger
 from ssltransfer.training.devices import Devices, plan_devices
 from ssltransfer.training.extraction import FeatureExtractor, StreamingSource
 
@@ -81,10 +82,9 @@ def run(
         index=images.fingerprint,
         cluster=file_digest(cluster),
     )
-    print(
+    logger.info(
         f"{len(images)} images, {(found.sizes > 0).sum()} of {found.k} clusters in use, the largest holds "
-        f"{found.sizes.max()}; mean squared distance {distances.mean(dtype=torch.float64):.6g}",
-        flush=True,
+        f"{found.sizes.max()}; mean squared distance {distances.mean(dtype=torch.float64):.6g}"
     )
     write_labels(output, found)
     measured = source.progress.close() if isinstance(source, StreamingSource) else {}
@@ -99,7 +99,7 @@ def _stored(features: Path, images: Index) -> tuple[PointSource, dict[str, Any]]
 def _passing(spec: str, model: Path, images: Index, devices: Devices) -> tuple[PointSource, dict[str, Any]]:
     features = Features.parse(spec)
     extraction = FeatureExtractor(features, model, devices)
-    print(f"{len(images)} images, {features.layer} {extraction.shape}, not stored; {devices}", flush=True)
+    logger.info(f"{len(images)} images, {features.layer} {extraction.shape}, not stored; {devices}")
     return StreamingSource(extraction, images), {
         "model": extraction.digest,
         "layer": features.layer,

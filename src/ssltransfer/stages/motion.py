@@ -24,6 +24,7 @@ from ssltransfer.data.motion import Motion, gray, label, motion_between, prepare
 from ssltransfer.data.parallel import parallel_imap
 from ssltransfer.data.videos import opencv, read_frames, video_digest
 from ssltransfer.digests import bytes_digest
+from ssltransfer.logs import logger
 
 VIDEOS_A_SHARD = 64  # at most; fewer in a small set, so that several processes share it
 
@@ -51,13 +52,13 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
             raise ArtifactError(f"{data}: an index of images; give one of a dataset of format video.")
         torch.set_num_threads(1)  # each process reads its own videos
         job = _ShardWriter(videos, spec, work.folder)
-        print(f"{len(videos)} videos in {len(job)} shards", flush=True)
+        logger.info(f"{len(videos)} videos in {len(job)} shards")
         made = list(parallel_imap(job, map(len, job.spans), threads=threads, unit="video", preload=__name__))
         index = _index(videos, spec, work.folder, made)
         total = sum(part.shard.size for part in made)
         work.write_run_info(device=f"CPU ({threads} processes)", cache_bytes=total)
         write_index(output, index)
-    print("; ".join(_summary(index, made, total)), flush=True)
+    logger.info("; ".join(_summary(index, made, total)))
 
 
 @dataclass(frozen=True)

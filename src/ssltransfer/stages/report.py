@@ -7,6 +7,7 @@ from pathlib import Path
 from ssltransfer.artifacts.files import write_text
 from ssltransfer.config.entities import Report
 from ssltransfer.config.references import check_references
+from ssltransfer.logs import logger
 from ssltransfer.report.load_results import load_results
 from ssltransfer.report.page import render
 from ssltransfer.report.tables import as_csv, as_text, build_tables
@@ -51,4 +52,4 @@ def run(
     write_text(output.with_name("tables.csv"), as_csv(tables))
     write_text(output.with_name("summary.txt"), terminal)
     write_text(output, page)
-    print(f"{terminal}\nreport: {output} ({len(page.encode()) / 1e6:.1f} MB)", flush=True)
+    logger.info(f"{terminal}\nreport: {output} ({len(page.encode()) / 1e6:.1f} MB)")

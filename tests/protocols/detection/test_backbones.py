@@ -109,17 +109,17 @@ def test_roi_features_pool_like_caffe() -> None:
     found = body(CAFFE)
     found.vectors = lambda cut: cut.flatten(1)  # type: ignore[method-assign]
     generator = torch.Generator().manual_seed(0)
-    maps = torch.rand(2, found.channels, 20, 20, generator=generator)
+    maps = torch.rand(1, found.channels, 20, 20, generator=generator)
     boxes = torch.tensor([[8.0, 16, 80, 104], [3, 3, 150, 60]])
-    got = found.roi_features(maps, boxes, torch.tensor([1, 0])).reshape(2, found.channels, 3, 3)
-    for row, (owner, (x1, y1, x2, y2)) in enumerate(zip((1, 0), boxes.tolist(), strict=True)):
+    got = found.roi_features(maps, boxes).reshape(2, found.channels, 3, 3)
+    for row, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
         left, top, right, bottom = (int(v / 8 + 0.5) for v in (x1, y1, x2 - 1, y2 - 1))
         for i in range(3):
             for j in range(3):
                 down, across = (bottom - top + 1) / 3, (right - left + 1) / 3
                 rows = slice(top + int(i * down), top + -int(-(i + 1) * down // 1))
                 columns = slice(left + int(j * across), left + -int(-(j + 1) * across // 1))
-                torch.testing.assert_close(got[row, :, i, j], maps[owner, :, rows, columns].amax((1, 2)))
+                torch.testing.assert_close(got[row, :, i, j], maps[0, :, rows, columns].amax((1, 2)))
 
 
 def test_res5_backbone_equals_network() -> None:
@@ -131,7 +131,7 @@ def test_res5_backbone_equals_network() -> None:
     wanted = given.backbone(x, ["block4"])["block4"].mean((2, 3))
     torch.testing.assert_close(found.vectors(found(x)), wanted)
     for align in (found, Res5Backbone(given, "pool", 0).eval()):
-        near = align.roi_features(found(x), torch.tensor([[0.0, 0, 224, 224]]), torch.zeros(1).long())
+        near = align.roi_features(found(x), torch.tensor([[0.0, 0, 224, 224]]))
         assert float(torch.cosine_similarity(near, wanted)[0].detach()) > 0.95
 
 

@@ -6,6 +6,7 @@ import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, box_iou
 
+from ssltransfer.config.protocols import FastRcnn
 from ssltransfer.protocols.detection.boxes import RoiSampler, decode, detections, encode, roi_loss
 
 
@@ -86,15 +87,7 @@ def test_roi_loss_without_objects_has_gradient() -> None:
 
 
 def kept(scores: torch.Tensor, where: torch.Tensor, **changes: float) -> tuple[list[float], list[int]]:
-    settings = {
-        "width": 300.0,
-        "height": 200.0,
-        "nms_thresh": 0.3,
-        "score_thresh": 0.05,
-        "detections_per_img": 100,
-        **changes,
-    }
-    found = detections(scores, where, **settings)  # type: ignore[arg-type]
+    found = detections(scores, where, (200, 300), FastRcnn(**changes))
     return [round(score, 3) for score in found.scores.tolist()], found.classes.tolist()
 
 
@@ -111,15 +104,7 @@ def test_detections_suppress_overlapping_boxes() -> None:
 
 def test_detections_clip_boxes_and_drop_empty_ones() -> None:
     where = torch.tensor([[[-5.0, 10.0, 20.0, 500.0]], [[400.0, 0.0, 500.0, 10.0]]])
-    found = detections(
-        torch.tensor([[0.1, 0.9], [0.1, 0.9]]),
-        where,
-        width=300,
-        height=200,
-        nms_thresh=0.3,
-        score_thresh=0.05,
-        detections_per_img=9,
-    )
+    found = detections(torch.tensor([[0.1, 0.9], [0.1, 0.9]]), where, (200, 300), FastRcnn())
     assert found.boxes.tolist() == [[0.0, 10.0, 20.0, 200.0]]
 
 
@@ -127,9 +112,8 @@ def test_detections_equal_torchvision_nms() -> None:
     generator = torch.Generator().manual_seed(3)
     where = boxes(200, 8)[:, None].expand(200, 5, 4) + torch.rand(200, 5, 4, generator=generator)
     scores = torch.rand(200, 6, generator=generator)
-    found = detections(
-        scores, where, width=10_000, height=10_000, nms_thresh=0.3, score_thresh=0.4, detections_per_img=10_000
-    )
+    options = FastRcnn(nms_thresh=0.3, score_thresh=0.4, detections_per_img=10_000)
+    found = detections(scores, where, (10_000, 10_000), options)
     flat, score = where.reshape(-1, 4), scores[:, 1:].reshape(-1)
     likely = (score >= 0.4).nonzero()[:, 0]
     places = likely[batched_nms(flat[likely], score[likely], likely % 5, 0.3)]

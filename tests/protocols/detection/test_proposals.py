@@ -22,7 +22,7 @@ def index_of(names: list[str], width: int = 40, height: int = 30) -> Index:
 SETS = [("train", index_of(["JPEGImages/1.jpg", "JPEGImages/2.jpg"])), ("test", index_of(["JPEGImages/3.jpg"]))]
 
 
-def find(how: object, folder: Path) -> module.Proposals:
+def find(how: object, folder: Path) -> tuple[list[list[np.ndarray]], str]:
     return find_proposals(SETS, how, folder=folder, workers=0)  # type: ignore[arg-type]
 
 
@@ -50,9 +50,9 @@ def test_proposal_files_are_matched_and_clipped(tmp_path: Path) -> None:
     one = {"2.png": np.array([[-5, 2, 9, 99], [50, 0, 60, 9]]), "1": np.zeros((0, 4)), "unknown": np.zeros((1, 4))}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(one))
     (tmp_path / "b.pkl").write_bytes(pickle.dumps([np.array([[1, 1, 3, 3]])]))
-    found = find([str(tmp_path / "a.pkl"), str(tmp_path / "b.pkl")], tmp_path)
-    assert [[boxes.tolist() for boxes in one] for one in found.sets] == [[[], [[0, 2, 10, 30]]], [[[1, 1, 4, 4]]]]
-    assert found.source.startswith("a.pkl ") and "b.pkl " in found.source
+    found, source = find([str(tmp_path / "a.pkl"), str(tmp_path / "b.pkl")], tmp_path)
+    assert [[boxes.tolist() for boxes in one] for one in found] == [[[], [[0, 2, 10, 30]]], [[[1, 1, 4, 4]]]]
+    assert source.startswith("a.pkl ") and "b.pkl " in source
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_selective_search_resumes(objects: Index, tmp_path: Path, monkeypatch: p
     """Things of the embedded world are proposed, and what was searched is not searched again."""
     monkeypatch.setattr(module, "CHUNK", 4)
     few = objects.subset(np.arange(6))
-    found = find_proposals([("few", few)], "selective-search", folder=tmp_path, workers=0).sets[0]
+    (found,), _ = find_proposals([("few", few)], "selective-search", folder=tmp_path, workers=0)
     assert len(found) == 6 and all(len(boxes) > 10 for boxes in found)
     assert all((boxes >= 0).all() and (boxes <= 64).all() for boxes in found)
     (tmp_path / "proposals-0" / "4.npz").unlink()
     before = (tmp_path / "proposals-0" / "0.npz").stat().st_mtime_ns
-    again = find_proposals([("few", few)], "selective-search", folder=tmp_path, workers=0).sets[0]
+    (again,), _ = find_proposals([("few", few)], "selective-search", folder=tmp_path, workers=0)
     assert (tmp_path / "proposals-0" / "0.npz").stat().st_mtime_ns == before
     assert all(np.array_equal(one, other) for one, other in zip(found, again, strict=True))

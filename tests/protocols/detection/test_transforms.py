@@ -14,11 +14,11 @@ from ssltransfer.models.normalize import normalize
 from ssltransfer.protocols.detection.boxes import RoiSampler
 from ssltransfer.protocols.detection.proposals import grid
 from ssltransfer.protocols.detection.transforms import (
-    BoxTransform,
     DetectionTransform,
     MultiScaleTransform,
     RoiTransform,
     fitted,
+    moved,
     objects_of,
     preprocess_image,
 )
@@ -46,12 +46,12 @@ def test_fitted_equals_fast_rcnn(size: tuple[int, int], short: int, longest: int
     assert fitted(*size, short, longest) == wanted
 
 
-def test_placement_flipped_twice_is_identity() -> None:
+def test_moved_boxes_flipped_twice_are_unchanged() -> None:
     boxes = torch.tensor([[0.0, 1, 10, 20], [30, 0, 40, 30]])
-    there = BoxTransform(2.0, 1.5, 80, True)(boxes)
+    there = moved(boxes, (2.0, 1.5), flip_width=80)
     assert there.tolist() == [[60, 1.5, 80, 30], [0, 0, 20, 45]]
-    assert torch.equal(BoxTransform(1, 1, 80, True)(BoxTransform(1, 1, 80, True)(there)), there)
-    assert torch.equal(there, BoxTransform(1, 1, 80, True)(BoxTransform(2.0, 1.5, 80, False)(boxes)))
+    assert torch.equal(moved(moved(there, (1, 1), flip_width=80), (1, 1), flip_width=80), there)
+    assert torch.equal(there, moved(moved(boxes, (2.0, 1.5)), (1, 1), flip_width=80))
 
 
 def views(voc: Index, view: DetectionTransform, sample: int, n: int = 12) -> list[dict[str, torch.Tensor]]:

@@ -408,8 +408,9 @@ FAMILIES = (
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_imported_file_gives_the_published_activations(
-    family: Callable[[], File], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: Callable[[], File], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "ssltransfer")
     torch.manual_seed(7)
     made = family()
     file, output = tmp_path / "weights.pth.tar", tmp_path / "m" / "manifest.json"
@@ -417,8 +418,7 @@ def test_imported_file_gives_the_published_activations(
     torch.save(made.content, file, _use_new_zipfile_serialization=False)
     task = {"name": "imported", "file": str(file), **(made.task or {})}
     pretext.run(Pretext.model_validate({"task": task, "backbone": made.backbone}), output=output, threads=1)
-    said = capsys.readouterr().out
-    assert f"(100 % of the numbers), prefix {made.prefix!r}" in said
+    assert f"(100 % of the numbers), prefix {made.prefix!r}" in caplog.text
     model = read_model(output)
     size = model.backbone.options.img_size
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
@@ -492,7 +492,8 @@ def imported(file: Path, **more: Any) -> Pretext:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_imported_network_has_all_layers(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]):
+def test_imported_network_has_all_layers(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "ssltransfer")
     source = build_backbone(SMALL, include_top=True, seed=4)
     tensors = {f"module.{key}": value for key, value in source.state_dict().items()}
     tensors["module.classifier.6.weight"] = torch.zeros(10, 512)
@@ -502,10 +503,7 @@ def test_imported_network_has_all_layers(tmp_path: Path, suffix: str, capsys: py
     else:
         safetensors.torch.save_file(tensors, file)
     pretext.run(imported(file, normalize="half"), output=tmp_path / "m" / "manifest.json", threads=1)
-    assert (
-        f"{file}: 14 of 14 tensors (100 % of the numbers), prefix 'module.', 1 left in the file"
-        in capsys.readouterr().out
-    )
+    assert f"{file}: 14 of 14 tensors (100 % of the numbers), prefix 'module.', 1 left in the file" in caplog.text
     model = read_model(tmp_path / "m" / "manifest.json")
     assert model.normalization == "half" and model.backbone.layers[-1] == "fc7"
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.backbone.state_dict().items())
@@ -515,11 +513,12 @@ def test_imported_network_has_all_layers(tmp_path: Path, suffix: str, capsys: py
     assert f"- Origin: `{file.name}`, BLAKE2b {file_digest(file)}: 14 of 14 tensors" in card
 
 
-def test_imported_convolutions_give_convolutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_imported_convolutions_give_convolutions(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "ssltransfer")
     tensors = build_backbone(SMALL, include_top=False, seed=4).state_dict()
     torch.save(tensors, tmp_path / "w.pth")
     pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
-    assert "no fully-connected layers; the layers are conv1, conv2" in capsys.readouterr().out
+    assert "no fully-connected layers; the layers are conv1, conv2" in caplog.text
     assert read_model(tmp_path / "m" / "manifest.json").backbone.layers[-1] == "conv5"
 
 
@@ -696,15 +695,21 @@ def test_imported_refuses_wrong_files(
     ],
 )
 def test_imported_refuses_wrong_prefix_and_classes(
-    more: dict[str, Any], said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    more: dict[str, Any],
+    said: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "ssltransfer")
     monkeypatch.chdir(tmp_path)
     Path("w.pth").write_bytes(saved(network()))
     if said is not None:
         refused(Path("w.pth"), said, capsys, **more)
         return
     pretext.run(imported(Path("w.pth"), **more), output=Path("m/manifest.json"), threads=1)
-    assert "14 of 14 tensors (100 % of the numbers), prefix 'module.', 2 left" in capsys.readouterr().out
+    assert "14 of 14 tensors (100 % of the numbers), prefix 'module.', 2 left" in caplog.text
 
 
 def refused(file: Path, said: str, capsys: pytest.CaptureFixture[str], **more: Any) -> None:

@@ -35,27 +35,17 @@ class Pool(Spec):
 
 
 class ProtocolOptions(Options):
-    """The base class of protocol options.
+    """The base class of protocol options."""
 
-    Attributes:
-        input_kind: its input: a model and images, or features of the features stage.
-        needs_train: whether it needs a training set.
-        label_type, targets: annotations that every image must have.
-        finetunes: whether the backbone itself is trained.
-        primary_metric: the metric that tables show.
-        unit: of all metrics that `units` does not name.
-        lower_is_better: metrics of which smaller values are better.
-    """
-
-    input_kind: ClassVar[Literal["model", "features"]] = "model"
-    needs_train: ClassVar[bool] = True
-    label_type: ClassVar[Literal["single", "multi"] | None] = "single"
-    targets: ClassVar[TargetKind | None] = None
-    finetunes: ClassVar[bool] = False
-    primary_metric: ClassVar[str] = "accuracy"
-    unit: ClassVar[str] = "%"
-    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    input_kind: ClassVar[Literal["model", "features"]] = "model"  # a model and images, or features of that stage
+    needs_train: ClassVar[bool] = True  # a training set
+    label_type: ClassVar[Literal["single", "multi"] | None] = "single"  # that every image must have
+    targets: ClassVar[TargetKind | None] = None  # that every image must have
+    finetunes: ClassVar[bool] = False  # the backbone itself is trained
+    primary_metric: ClassVar[str] = "accuracy"  # that tables show
+    unit: ClassVar[str] = "%"  # of all metrics that `units` does not name
     units: ClassVar[Mapping[str, str]] = {}
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()  # metrics of which smaller values are better
 
 
 class TrainedProtocol(ProtocolOptions):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.formats import TargetKind
 from ssltransfer.config.protocols.base import LASSO, TrainedProtocol
 from ssltransfer.config.schedule import Schedule
 
@@ -18,13 +16,13 @@ class Depth(TrainedProtocol):
     """Depth of indoor scenes by fine-tuning with up-projections: pixels within a factor of 1.25, errors."""
 
     name: Literal["depth"] = "depth"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
-    label_type: ClassVar[Literal["single", "multi"] | None] = None
-    targets: ClassVar[TargetKind | None] = "depth"
-    finetunes: ClassVar[bool] = True
-    primary_metric: ClassVar[str] = "d1"
-    lower_is_better: ClassVar[frozenset[str]] = frozenset({"mae", "rel"})
-    units: ClassVar[Mapping[str, str]] = {"mae": "m", "rel": ""}
+    reference = "Doersch & Zisserman 2017 after Laina et al. 2016; protocols 4.7"
+    label_type = None
+    targets = "depth"
+    finetunes = True
+    primary_metric = "d1"
+    lower_is_better = frozenset({"mae", "rel"})
+    units = {"mae": "m", "rel": ""}
     layer: str | None = Field(None, description="Default: block3, or the last map of a backbone that has none.")
     output_stride: Literal[8, 16] | None = Field(16, description="For backbones with this option; null: as trained.")
     resize: tuple[int, int] = Field((240, 320), description="Height and width of resized images.")

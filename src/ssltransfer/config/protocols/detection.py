@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import USUAL_ASPECT
-from ssltransfer.config.formats import TargetKind
 from ssltransfer.config.protocols.base import LASSO, TrainedProtocol
 from ssltransfer.config.schedule import Schedule
 
@@ -20,10 +19,10 @@ USUAL_PROPOSALS = 2000  # per image, of selective search
 class Detection(TrainedProtocol):
     """Options of detectors; sizes are in pixels."""
 
-    label_type: ClassVar[Literal["single", "multi"] | None] = None
-    targets: ClassVar[TargetKind | None] = "boxes"
-    finetunes: ClassVar[bool] = True
-    primary_metric: ClassVar[str] = "map"
+    label_type = None
+    targets = "boxes"
+    finetunes = True
+    primary_metric = "map"
     min_size: tuple[Side, ...] = Field(
         min_length=1, description="Short sides of training images; one is drawn per image."
     )
@@ -64,8 +63,8 @@ class FastRcnn(Detection):
     """VOC07 detection: Fast R-CNN on precomputed proposals, mean average precision."""
 
     name: Literal["fast-rcnn"] = "fast-rcnn"
-    version: ClassVar[int] = 2
-    reference: ClassVar[str] = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
+    version = 2
+    reference = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
     proposals: Literal["selective-search", "grid"] | tuple[str, ...] = Field(
         "selective-search",
         description="Files (.mat, .pkl), OpenCV's selective search, or a regular grid of boxes.",
@@ -101,8 +100,8 @@ class FasterRcnn(Detection):
     """VOC07 detection: Faster R-CNN on block3 and block4, mean average precision."""
 
     name: Literal["faster-rcnn"] = "faster-rcnn"
-    version: ClassVar[int] = 2
-    reference: ClassVar[str] = "Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b"
+    version = 2
+    reference = "Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b"
     min_size: tuple[Side, ...] = Field((480, 576, 688, 864), min_length=1)
     max_size: Side = 1400
     roi_batch_size_per_image: int = Field(128, ge=2)

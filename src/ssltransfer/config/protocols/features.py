@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,7 @@ class Knn(FeatureProtocol):
     """k nearest neighbors by cosine on cached features."""
 
     name: Literal["knn"] = "knn"
-    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int = Field(1, ge=1, description="If more than 1: majority vote, ties to the nearest.")
     temperature: float | None = Field(
         None, gt=0, description="Votes are weighted by exp(cosine / temperature); DINO: k 20, temperature 0.07."
@@ -26,7 +26,7 @@ class ClusterAlignment(FeatureProtocol):
     """k-means on training features, clusters matched to classes by the Hungarian method."""
 
     name: Literal["cluster-alignment"] = "cluster-alignment"
-    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     k: int | None = Field(None, ge=2, description="Default: the number of classes (ImageNet: 1000).")
     max_iter: int = Field(20, ge=1)
 
@@ -42,8 +42,8 @@ class LogReg(FeatureProtocol):
     """L2-regularized logistic regression by L-BFGS on cached features."""
 
     name: Literal["logreg"] = "logreg"
-    version: ClassVar[int] = 2
-    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    version = 2
+    reference = "Kolesnikov et al. 2019; protocols 4.5"
     l2: L2 | Annotated[tuple[L2, ...], Field(min_length=1)] | None = Field(
         None,
         description="lambda in mean loss + lambda*||W||^2; default 100/(M*C). Of several values the one with the best "
@@ -62,9 +62,9 @@ class Retrieval(FeatureProtocol):
     """Retrieval within the test set: recall at K."""
 
     name: Literal["retrieval"] = "retrieval"
-    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
-    needs_train: ClassVar[bool] = False
-    primary_metric: ClassVar[str] = "r@1"
+    reference = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    needs_train = False
+    primary_metric = "r@1"
     label_subset: None = None
     recall_at: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 2, 4, 8), min_length=1, description="The values of K."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -24,8 +24,8 @@ class LinearProbePerLayer(TrainedProtocol):
     """Linear classifier on each frozen convolutional layer, trained together."""
 
     name: Literal["linear-probe-per-layer"] = "linear-probe-per-layer"
-    reference: ClassVar[str] = "Zhang et al. 2016/2017; protocols 4.4"
-    primary_metric: ClassVar[str] = "best"
+    reference = "Zhang et al. 2016/2017; protocols 4.4"
+    primary_metric = "best"
     layers: tuple[str, ...] | None = Field(None, description="Default: every convolutional layer of the backbone.")
     max_features: int = Field(9600, ge=16, description="Maps are resized so that channels x side^2 is at most this.")
     resize: Literal["bilinear", "area", "max"] = "area"
@@ -39,9 +39,9 @@ class FinetuneFromLayer(TrainedProtocol):
     """Freeze the network up to each convolutional layer and train the rest from scratch with labels."""
 
     name: Literal["finetune-from-layer"] = "finetune-from-layer"
-    reference: ClassVar[str] = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
-    finetunes: ClassVar[bool] = True
-    primary_metric: ClassVar[str] = "best"
+    reference = "Noroozi & Favaro 2016; Noroozi et al. 2018, table 6; protocols 4.4"
+    finetunes = True
+    primary_metric = "best"
     layers: tuple[str, ...] | None = Field(
         None, description="Last frozen layer of each training. Default: every convolutional map."
     )
@@ -99,7 +99,7 @@ class Linear(ProbeOptions):
     """Linear classifier on l2-normalized and standardized features, by SGD (CompRess)."""
 
     name: Literal["linear"] = "linear"
-    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
+    reference = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
     l2_normalize: bool = True
     standardize: bool = True
     augment: Literal["random-resized-crop", "random-crop"] = "random-resized-crop"
@@ -111,7 +111,7 @@ class LinearProbe(ProbeOptions):
     """Linear classifier on the features, by SGD (Kolesnikov et al. 2019, table 2 and figure 8)."""
 
     name: Literal["linear-probe"] = "linear-probe"
-    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    reference = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     hflip: bool = False
     schedule: Schedule = Schedule(epochs=520, batch_size=2048, lr=0.8, milestones=(480, 500), weight_decay=0.0)
@@ -121,7 +121,7 @@ class MlpProbe(ProbeOptions):
     """Classifier with a hidden layer on the features, by SGD (Kolesnikov et al. 2019)."""
 
     name: Literal["mlp-probe"] = "mlp-probe"
-    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 4.5"
+    reference = "Kolesnikov et al. 2019; protocols 4.5"
     augment: Literal["random-resized-crop", "random-crop"] = "random-crop"
     hflip: bool = False
     hidden_dim: int | None = 1000
@@ -134,8 +134,8 @@ class FrozenBlock3(ProbeOptions):
     """Linear classifier on block3, max-pooled to 3x3, by RMSProp (Doersch & Zisserman 2017): recall at 5."""
 
     name: Literal["frozen-block3"] = "frozen-block3"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 4.7"
-    primary_metric: ClassVar[str] = "top5"
+    reference = "Doersch & Zisserman 2017; protocols 4.7"
+    primary_metric = "top5"
     layer: str | None = Field(
         "block3", description="For other backbones name another layer, such as conv5; null: the last."
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from ssltransfer.config.formats import TargetKind
 from ssltransfer.config.protocols.base import FineTuning
 from ssltransfer.config.schedule import Schedule
 
@@ -15,10 +14,10 @@ class Segmentation(FineTuning):
     """FCN-32s on any backbone, fine-tuned: mean intersection over union of the classes and the background."""
 
     name: Literal["segmentation"] = "segmentation"
-    reference: ClassVar[str] = "Long, Shelhamer & Darrell 2015, voc-fcn-alexnet; protocols 4.3"
-    label_type: ClassVar[Literal["single", "multi"] | None] = None
-    targets: ClassVar[TargetKind | None] = "masks"
-    primary_metric: ClassVar[str] = "miou"
+    reference = "Long, Shelhamer & Darrell 2015, voc-fcn-alexnet; protocols 4.3"
+    label_type = None
+    targets = "masks"
+    primary_metric = "miou"
     trainable: Literal["all", "fc6-8", "score"] = Field(
         "all", description="Trained layers. fc6-8: fc6, fc7 and the score layer; score: the score layer only."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -14,9 +14,9 @@ class VocClassification(FineTuning):
     """VOC07 classification by fine-tuning: mean average precision over 20 classes."""
 
     name: Literal["voc-classification"] = "voc-classification"
-    reference: ClassVar[str] = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
-    label_type: ClassVar[Literal["single", "multi"]] = "multi"
-    primary_metric: ClassVar[str] = "map"
+    reference = "Krähenbühl et al. 2016, voc-classification; protocols 4.1"
+    label_type = "multi"
+    primary_metric = "map"
     trainable: Literal["all", "fc6-8", "fc8"] = Field(
         "all", description="Trained layers. all, fc6-8: fc6, fc7 and fc8 are reinitialized; fc8: only fc8 is trained."
     )

@@ -16,6 +16,7 @@ from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folde
 from ssltransfer.data.formats.download import download_lock
 from ssltransfer.data.formats.folders import find_images
 from ssltransfer.data.formats.matlab import read_mat
+from ssltransfer.logs import logger
 
 Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H, W) in meters
 
@@ -118,7 +119,7 @@ def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
 
 def _write(folder: Path, frames: Iterator[Frame]) -> None:
     """Write all frames, all or nothing."""
-    print(f"{folder}: writing images and depth maps", flush=True)
+    logger.info(f"{folder}: writing images and depth maps")
     with atomic_folder(folder) as beside:
         (beside / "rgb").mkdir()
         for name, image, depth in frames:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from ssltransfer.artifacts.files import friendly_os_errors
 from ssltransfer.config.formats import Torchvision
 from ssltransfer.data.formats import LayoutError
+from ssltransfer.logs import logger
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ def download_lock(root: Path, name: str) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            print(f"{root}: another process is preparing {name}; waiting for it.", flush=True)
+            logger.info(f"{root}: another process is preparing {name}; waiting for it.")
             lock.acquire()
     try:
         yield

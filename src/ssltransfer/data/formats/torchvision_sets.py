@@ -13,6 +13,7 @@ from ssltransfer.artifacts.files import atomic_folder
 from ssltransfer.config.formats import Cifar10, Cifar100, Stl10
 from ssltransfer.data.formats import FORMATS, DatasetListing, folders
 from ssltransfer.data.formats.download import download_lock, fetch
+from ssltransfer.logs import logger
 
 
 @FORMATS.register(Cifar10, Cifar100, Stl10)
@@ -54,7 +55,7 @@ def _load(dataset: Cifar10 | Cifar100 | Stl10, download: bool) -> tuple[np.ndarr
 def _export(folder: Path, images: np.ndarray, names: list[str], workers: int) -> None:
     """Write all images, all or nothing."""
     paths = [f"{name}/{number:05d}.png" for number, name in enumerate(names, 1)]
-    print(f"{folder}: writing {len(paths)} images", flush=True)
+    logger.info(f"{folder}: writing {len(paths)} images")
     with atomic_folder(folder) as beside, ThreadPoolExecutor(workers) as pool:
         for name in set(names):
             (beside / name).mkdir()

@@ -8,25 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssltransfer.data.targets import Boxes
+from ssltransfer.protocols.average_precision import best_precisions
 from ssltransfer.protocols.detection.boxes import Detections
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall of a class, over its detections by descending score; difficult objects are ignored.
-
-    Attributes:
-        recall, precision: float64 (N,), after each counted detection.
-    """
+    """Recall and precision of a class after each counted detection, by descending score, float64 (N,) each."""
 
     recall: np.ndarray
     precision: np.ndarray
 
     def eleven_points(self) -> float:
         """Mean over recalls 0, .1, ..., 1 of the largest precision at that recall or more (VOC2007)."""
-        # The tolerance lets a recall of 3/10 reach the level 0.3.
-        reached = [self.precision[self.recall >= level / 10 - 1e-9] for level in range(11)]
-        return float(np.mean([precisions.max(initial=0.0) for precisions in reached]))
+        return float(best_precisions(self.recall, self.precision, np.linspace(0, 1, 11)).mean())
 
     def area(self) -> float:
         """Area under the monotonically decreasing envelope of the curve (VOC2010 and later)."""
@@ -38,39 +33,29 @@ class Curve:
 def curves(
     detections: Sequence[Detections], truth: Sequence[Boxes], classes: int, *, overlap: float = 0.5
 ) -> list[Curve | None]:
-    """The curve of each class, or None if all of its objects are difficult.
+    """The curve of each class over all images, or None if all of its objects are difficult.
 
     Detections of a class are sorted by descending score; the sort is stable, as in the devkit. Each is matched to the
     object of its class and image with the largest IoU. It is correct if the IoU is at least `overlap` and the object
     was not detected before, ignored if the object is difficult, and wrong otherwise.
-
-    Args:
-        detections, truth: detections and boxes of each image.
-        classes: C.
-        overlap: smallest IoU of a correct detection.
     """
     image = np.repeat(np.arange(len(detections)), [len(one.scores) for one in detections])
     # An empty array first, since `concatenate` needs at least one.
     kinds = np.concatenate([np.zeros(0, np.int64), *(one.classes for one in detections)])
     scores = np.concatenate([np.zeros(0, np.float32), *(one.scores for one in detections)])
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in detections)])
-    made: list[Curve | None] = []
-    for kind in range(classes):
-        objects = [_of_class(one, kind) for one in truth]
+    order = np.argsort(-scores, kind="stable")
+
+    def curve(kind: int) -> Curve | None:
+        objects = [one.subset(one.classes == kind) for one in truth]
         positives = sum(int((~one.difficult).sum()) for one in objects)
         if not positives:
-            made.append(None)
-            continue
-        mine = np.flatnonzero(kinds == kind)
-        mine = mine[np.argsort(-scores[mine], kind="stable")]
-        right = np.cumsum(verdicts := np.array(_verdicts(boxes[mine], image[mine], objects, overlap), float))
-        made.append(Curve(right / positives, right / np.arange(1, len(verdicts) + 1)))
-    return made
+            return None
+        mine = order[kinds[order] == kind]
+        right = np.cumsum(_verdicts(boxes[mine], image[mine], objects, overlap), dtype=float)
+        return Curve(right / positives, right / np.arange(1, len(right) + 1))
 
-
-def _of_class(boxes: Boxes, kind: int) -> Boxes:
-    mine = boxes.classes == kind
-    return Boxes(boxes.corners[mine], boxes.classes[mine], boxes.difficult[mine])
+    return [curve(kind) for kind in range(classes)]
 
 
 def _verdicts(boxes: np.ndarray, images: np.ndarray, objects: Sequence[Boxes], overlap: float) -> list[int]:
@@ -78,12 +63,11 @@ def _verdicts(boxes: np.ndarray, images: np.ndarray, objects: Sequence[Boxes], o
     verdicts = []
     taken = [np.zeros(len(one.difficult), bool) for one in objects]
     for box, image in zip(boxes, images, strict=True):
-        there = objects[image]
-        shares = overlaps(box, there.corners)
-        nearest = int(shares.argmax()) if len(shares) else -1
-        if nearest < 0 or shares[nearest] < overlap:
+        iou = overlaps(box, objects[image].corners)
+        nearest = int(iou.argmax()) if len(iou) else -1
+        if nearest < 0 or iou[nearest] < overlap:
             verdicts.append(0)
-        elif not there.difficult[nearest]:
+        elif not objects[image].difficult[nearest]:
             verdicts.append(int(not taken[image][nearest]))
             taken[image][nearest] = True
     return verdicts

@@ -25,13 +25,14 @@ class DetectorBackbone(nn.Module, ABC):
     """A backbone that is split at a layer: RoIs are pooled from its map.
 
     Attributes:
-        backbone: the part up to `layer`.
-        layer: the layer whose map RoIs are pooled from.
+        backbone: the part up to `layer`, whose map RoIs are pooled from.
         stride: pixels of the image per pixel of the map.
         channels: of the map.
         side: of a pooled RoI.
         dims: of a RoI's vector.
     """
+
+    dims: int
 
     def __init__(self, backbone: Backbone, layer: str, side: int, pooling: Literal["pool", "align"]):
         super().__init__()
@@ -39,25 +40,20 @@ class DetectorBackbone(nn.Module, ABC):
         small, large = (_map_of(backbone, layer, size) for size in (64, 128))
         self.stride = 64 / (large.shape[-1] - small.shape[-1])
         self.channels = large.shape[1]
-        self.dims: int = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Images float (B, 3, H, W) -> map (B, C, H / stride, W / stride)."""
         maps: Tensor = self.backbone(x, [self.layer])[self.layer]
         return maps
 
-    def roi_features(self, maps: Tensor, boxes: Tensor, owners: Tensor) -> Tensor:
-        """Pool RoIs, float (N, 4) in pixels of the images `owners` int64 (N,), from maps (B, C, h, w) -> (N, dims)."""
-        if self.pooling == "pool":
-            # Caffe's corners are inclusive.
-            boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - 1], dim=1)
-        rows = torch.cat([owners[:, None].to(boxes), boxes], dim=1)
+    def roi_features(self, maps: Tensor, boxes: Tensor) -> Tensor:
+        """Vectors (N, dims) of RoIs, float (N, 4) in pixels of an image, pooled from its map (1, C, h, w)."""
         scale = 1 / self.stride
-        if self.pooling == "pool":
-            cut = roi_pool(maps.float(), rows, self.side, scale)
-        else:
-            cut = roi_align(maps.float(), rows, self.side, scale, sampling_ratio=2, aligned=True)
-        return self.vectors(cut)
+        if self.pooling == "align":
+            return self.vectors(roi_align(maps.float(), [boxes], self.side, scale, sampling_ratio=2, aligned=True))
+        # Caffe's corners are inclusive.
+        boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - 1], dim=1)
+        return self.vectors(roi_pool(maps.float(), [boxes], self.side, scale))
 
     @abstractmethod
     def vectors(self, cut: Tensor) -> Tensor:
@@ -76,12 +72,14 @@ class DetectorBackbone(nn.Module, ABC):
         Raises:
             LayerError: the map has fewer layers.
         """
-        there = self.backbone.layers.index(self.layer) + 1
-        if layers > there:
-            raise LayerError(f"{self.backbone.options.name}: `freeze_at: {layers}`, but its map has {there} layers.")
-        kept = _below(self.backbone, self.backbone.layers[layers - 1]) if layers else []
-        for part in (*kept, *(parameter for norm in norms_of(self) for parameter in norm.parameters())):
-            part.requires_grad_(False)
+        depth = self.backbone.layers.index(self.layer) + 1
+        if layers > depth:
+            raise LayerError(f"{self.backbone.options.name}: `freeze_at: {layers}`, but its map has {depth} layers.")
+        if layers:
+            for parameter in _parameters_up_to(self.backbone, self.backbone.layers[layers - 1]):
+                parameter.requires_grad_(False)
+        for norm in norms_of(self):
+            norm.requires_grad_(False)
 
 
 class FcBackbone(DetectorBackbone):
@@ -92,12 +90,7 @@ class FcBackbone(DetectorBackbone):
     """
 
     def __init__(
-        self,
-        model: PretrainedModel,
-        reinit_fc: bool,
-        dropout: float,
-        pooling: Literal["pool", "align"],
-        seed: int,
+        self, model: PretrainedModel, reinit_fc: bool, dropout: float, pooling: Literal["pool", "align"], seed: int
     ):
         options = model.backbone.options
         backbone = build_backbone(options, include_top=False)
@@ -110,7 +103,8 @@ class FcBackbone(DetectorBackbone):
         # Norms of fc6 and fc7 are frozen like all norms of a detector.
         fuse_conv_bn(whole, linear_only=True)
         first, second = (module for module in whole.modules() if isinstance(module, nn.Linear))
-        _pad(backbone)
+        if options.caffe_padding:
+            _pad(backbone)
         layer = options.base_layers[-1]
         channels = _map_of(backbone, layer, 128).shape[1]
         super().__init__(backbone, layer, round((first.in_features / channels) ** 0.5), pooling)
@@ -156,30 +150,26 @@ class Res5Backbone(DetectorBackbone):
 
 def _with_block4(model: PretrainedModel, seed: int) -> Backbone:
     """The backbone up to block4."""
-    options, given = model.backbone.options, model.backbone.state_dict()
-    # The weights fit: a missing block4 is initialized, and dilation does not change shapes.
+    options = model.backbone.options
     wanted = {"block4": True, "output_stride": 16}
-    options = options.model_copy(
-        update={name: wanted[name] for name in wanted.keys() & type(options).model_fields.keys()}
-    )
+    options = options.model_copy(update={name: wanted[name] for name in wanted if name in type(options).model_fields})
     if not {"block3", "block4"} <= set(options.layers):
         raise LayerError(
             f"{model.name}: {options.name} has no block3 and block4; name a residual network, or use fast-rcnn for "
             "networks with fully-connected layers."
         )
     backbone = build_backbone(options, include_top=False, seed=seed_of(seed, "block4"))
-    backbone.load_state_dict(given, strict=False)
+    # The weights fit: a missing block4 is initialized, and dilation does not change shapes.
+    backbone.load_state_dict(model.backbone.state_dict(), strict=False)
     return backbone
 
 
 def _pad(backbone: Backbone) -> None:
     """Pad an AlexNet so that its map is aligned with the image."""
-    if backbone.options.caffe_padding:
-        stem = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
-        stem.padding = (5, 5)
-        for module in backbone.modules():
-            if isinstance(module, nn.MaxPool2d):
-                module.padding = 1
+    next(module for module in backbone.modules() if isinstance(module, nn.Conv2d)).padding = (5, 5)
+    for module in backbone.modules():
+        if isinstance(module, nn.MaxPool2d):
+            module.padding = 1
 
 
 @torch.no_grad()
@@ -191,7 +181,7 @@ def _map_of(backbone: Backbone, layer: str, size: int) -> Tensor:
     return maps
 
 
-def _below(backbone: Backbone, layer: str) -> list[nn.Parameter]:
+def _parameters_up_to(backbone: Backbone, layer: str) -> list[nn.Parameter]:
     """Parameters that the output of a layer depends on: those with a gradient."""
     parameters = list(backbone.parameters())
     with torch.enable_grad():
@@ -207,16 +197,12 @@ def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def calibrate_bn(body: DetectorBackbone, images: Iterable[Tensor]) -> int:
-    """Set the statistics of batch norms that were never trained from some images. Returns the number of these norms.
+    """Set the statistics of batch norms that were never trained from preprocessed images, float (1, 3, H, W) each.
 
     Norms are frozen while a detector trains. Those of a random network or of a new block4 have mean 0 and variance 1,
-    with which activations would double in every residual unit. [chosen]
-
-    Args:
-        body: changed in place.
-        images: preprocessed, float (1, 3, H, W) each.
+    with which activations would double in every residual unit. [chosen] Returns the number of these norms.
     """
-    new = [norm for norm in norms_of(body) if _untouched(norm)]
+    new = [norm for norm in norms_of(body) if _is_untrained(norm)]
     if not new:
         return 0
     momenta = [norm.momentum for norm in new]
@@ -227,14 +213,13 @@ def calibrate_bn(body: DetectorBackbone, images: Iterable[Tensor]) -> int:
         norm.momentum = None  # the mean over all images
     for x in images:
         boxes = torch.from_numpy(grid(x.shape[-1], x.shape[-2])).to(x.device)
-        boxes = boxes[:: max(1, len(boxes) // CALIBRATION_ROIS)]
-        body.roi_features(body(x), boxes, torch.zeros(len(boxes), dtype=torch.int64, device=x.device))
+        body.roi_features(body(x), boxes[:: max(1, len(boxes) // CALIBRATION_ROIS)])
     for norm, momentum in zip(new, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
     return len(new)
 
 
-def _untouched(norm: nn.BatchNorm2d) -> bool:
+def _is_untrained(norm: nn.BatchNorm2d) -> bool:
     assert norm.running_mean is not None and norm.running_var is not None
     return bool((norm.running_mean == 0).all() and (norm.running_var == 1).all())

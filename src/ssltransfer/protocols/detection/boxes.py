@@ -15,28 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
+from ssltransfer.config.protocols import Detection
+
+# Smallest IoU of a foreground RoI with an object (Girshick 2015, section 2.3).
 FOREGROUND = 0.5
-"""Smallest IoU of a foreground RoI with an object (Girshick 2015, section 2.3)."""
-
+# Regression targets are divided by these (py-faster-rcnn: BBOX_NORMALIZE_STDS; the means are 0).
 STDS = (0.1, 0.1, 0.2, 0.2)
-"""Regression targets are divided by these (py-faster-rcnn: BBOX_NORMALIZE_STDS; the means are 0)."""
-
 MAX_LOG_SCALE = math.log(1000 / 16)  # torchvision's limit, so that exp of an untrained network cannot overflow
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections in an image, best first.
+    """Detections in an image, best first."""
 
-    Attributes:
-        boxes: float32 (N, 4), in pixels of the original image.
-        scores: float32 (N,), probabilities.
-        classes: int64 (N,).
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+    boxes: np.ndarray  # float32 (N, 4), in pixels of the original image
+    scores: np.ndarray  # float32 (N,), probabilities
+    classes: np.ndarray  # int64 (N,)
 
 
 def encode(boxes: Tensor, rois: Tensor) -> Tensor:
@@ -65,28 +59,16 @@ def _size_and_center(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class RoiSampler:
-    """Samples the RoIs of an image that the head is trained on.
+    """Samples the RoIs of an image that the head is trained on."""
 
-    Attributes:
-        batch_size_per_image: largest number of RoIs.
-        fg_fraction: largest fraction of foreground.
-        bg_iou_range: IoU of background RoIs with the nearest object, from and below.
-    """
-
-    batch_size_per_image: int
-    fg_fraction: float
-    bg_iou_range: tuple[float, float]
+    batch_size_per_image: int  # at most
+    fg_fraction: float  # at most
+    bg_iou_range: tuple[float, float]  # IoU of background RoIs with the nearest object, from and below
 
     def __call__(
         self, proposals: Tensor, boxes: Tensor, classes: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample from proposals and objects.
-
-        Args:
-            proposals: float (N, 4).
-            boxes: float (M, 4), of the objects, M >= 1.
-            classes: int64 (M,).
-            generator: default: torch's own.
+        """Sample from proposals (N, 4) and objects, boxes (M, 4) and classes int64 (M,), M >= 1.
 
         Returns:
             RoIs (K, 4) with K at most `batch_size_per_image`, labels int64 (K,) with 0 for background and else
@@ -95,16 +77,17 @@ class RoiSampler:
         proposals = torch.cat([boxes, proposals])
         iou, nearest = box_iou(boxes, proposals).max(dim=0)
         low, high = self.bg_iou_range
-        foreground = subsample_mask(iou >= FOREGROUND, round(self.batch_size_per_image * self.fg_fraction), generator)
-        background = (iou >= low) & (iou < high)
-        background = subsample_mask(background, self.batch_size_per_image - len(foreground), generator)
+        most = round(self.batch_size_per_image * self.fg_fraction)
+        foreground = _subsample(iou >= FOREGROUND, most, generator)
+        most = self.batch_size_per_image - len(foreground)
+        background = _subsample((iou >= low) & (iou < high), most, generator)
         chosen = torch.cat([foreground, background])
         labels = classes[nearest[chosen]] + 1
         labels[len(foreground) :] = 0
         return proposals[chosen], labels, boxes[nearest[chosen]]
 
 
-def subsample_mask(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def _subsample(mask: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """Positions of at most `count` true values, drawn without replacement."""
     positions = mask.nonzero()[:, 0]
     return positions[torch.randperm(len(positions), generator=generator, device=positions.device)[:count]]
@@ -127,35 +110,24 @@ def roi_loss(logits: Tensor, deltas: Tensor, rois: Tensor, labels: Tensor, match
     return class_loss / count, F.smooth_l1_loss(predicted, targets, reduction="sum") / count
 
 
-def detections(
-    probabilities: Tensor,
-    boxes: Tensor,
-    *,
-    width: int,
-    height: int,
-    nms_thresh: float,
-    score_thresh: float,
-    detections_per_img: int,
-) -> Detections:
+def detections(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], options: Detection) -> Detections:
     """Non-maximum suppression in each class, then the best of all classes.
 
     Args:
         probabilities: float (N, C + 1), background first.
         boxes: float (N, C, 4), in pixels of the original image.
-        width, height: of the image, to which boxes are clipped.
-        nms_thresh: IoU above which the box with the lower score of a class is suppressed.
-        score_thresh: boxes with a lower score are dropped.
-        detections_per_img: number of detections kept.
+        size: height and width of that image, to which boxes are clipped.
+        options: thresholds of the protocol.
     """
-    boxes = clip_boxes_to_image(boxes, (height, width))
+    boxes = clip_boxes_to_image(boxes, size)
     not_empty = (boxes[..., 2:] - boxes[..., :2]).amin(-1) > 0
     kept, scores, classes = [], [], []
     for label in range(boxes.shape[1]):
         score = probabilities[:, label + 1]
-        rows = ((score >= score_thresh) & not_empty[:, label]).nonzero()[:, 0]
-        rows = rows[nms(boxes[rows, label], score[rows], nms_thresh)]
+        rows = ((score >= options.score_thresh) & not_empty[:, label]).nonzero()[:, 0]
+        rows = rows[nms(boxes[rows, label], score[rows], options.nms_thresh)]
         kept.append(boxes[rows, label])
         scores.append(score[rows])
         classes.append(torch.full_like(rows, label))
-    order = torch.cat(scores).argsort(descending=True, stable=True)[:detections_per_img]
+    order = torch.cat(scores).argsort(descending=True, stable=True)[: options.detections_per_img]
     return Detections(*(torch.cat(parts)[order].cpu().numpy() for parts in (kept, scores, classes)))

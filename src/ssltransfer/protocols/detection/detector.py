@@ -18,6 +18,7 @@ from ssltransfer.config.protocols import Detection as Options
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.targets import Boxes, read_target
+from ssltransfer.logs import logger
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.average_precision import mean_ap
 from ssltransfer.protocols.base import (
@@ -55,12 +56,12 @@ def with_boxes(context: EvalContext) -> tuple[EvalContext, list[Boxes]]:
         if index.targets is None or index.targets.kind != "boxes":
             raise ArtifactError(f"{name}: was indexed without boxes; set `targets: boxes` of this dataset.")
     train = [sample for sample in range(len(context.train)) if len(objects_of(context.train, sample).classes)]
-    truth = [read_target(context.test, sample) for sample in range(len(context.test))]
-    boxes = [one for one in truth if isinstance(one, Boxes)]
-    for name, empty in ((spec.train, not train), (spec.test, all(one.difficult.all() for one in boxes))):
+    targets = (read_target(context.test, sample) for sample in range(len(context.test)))
+    truth = [boxes for boxes in targets if isinstance(boxes, Boxes)]
+    for name, empty in ((spec.train, not train), (spec.test, all(boxes.difficult.all() for boxes in truth))):
         if empty:
             raise ArtifactError(f"{name}: no image has a non-difficult box; name another dataset.")
-    return replace(context, train=context.train.subset(np.array(train))), boxes
+    return replace(context, train=context.train.subset(np.array(train))), truth
 
 
 class Detector(Task):
@@ -69,19 +70,9 @@ class Detector(Task):
     The linear layers start at N(0, 0.01) and N(0, 0.001), biases at 0 (fast-rcnn's train.prototxt). Batch norms are
     frozen. Each image is processed alone and in its own size, in training and test. Its loss is the mean over its own
     RoIs, so that the other images of a batch and micro-batches do not matter.
-
-    Args:
-        model: pretrained weights.
-        body: backbone made of the model.
-        options: of the protocol.
-        classes: C.
-        seed: of the new layers.
-
-    Attributes:
-        multiple: the sides of input images are padded to multiples of this.
     """
 
-    multiple: ClassVar[int] = 1
+    multiple: ClassVar[int] = 1  # the sides of input images are padded to multiples of this
 
     def __init__(self, model: PretrainedModel, body: DetectorBackbone, options: Options, classes: int, seed: int):
         super().__init__()
@@ -111,17 +102,14 @@ class Detector(Task):
 
     @abstractmethod
     def losses(self, image: Tensor, targets: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """Losses of a training image, their sum `loss`, and other columns of the curve; all scalars.
+        """Losses of a training image uint8 (1, 3, h, w), their sum `loss`, and other columns of the curve; all scalars.
 
-        Args:
-            image: uint8 (1, 3, h, w).
-            targets: of the image, padded with rows of class or label `NO_OBJECT`.
-            seed: of random numbers on the device.
+        The targets are padded with rows of class or label `NO_OBJECT`. Random numbers on the device depend on the seed.
         """
 
     def box_head(self, maps: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
         """RoIs (N, 4) of the image of maps (1, D, h, w) -> logits (N, C + 1), deltas (N, C, 4)."""
-        x = self.body.roi_features(maps, rois, torch.zeros(len(rois), dtype=torch.int64, device=rois.device))
+        x = self.body.roi_features(maps, rois)
         return self.scores(x), self.boxes(x).unflatten(1, (self.classes, 4))
 
     def roi_losses(self, maps: Tensor, rois: Tensor, labels: Tensor, matched: Tensor) -> dict[str, Tensor]:
@@ -142,40 +130,20 @@ class Detector(Task):
 
     @abstractmethod
     def predict(self, sample: int, views: Sequence[Tensor], width: int, height: int) -> tuple[Tensor, Tensor]:
-        """Predictions for a test image.
+        """Probabilities (N, C + 1) and boxes (N, C, 4), in pixels of the original image, for a test image.
 
-        Args:
-            sample: position in the test index.
-            views: the image at one or several sizes, uint8 (1, 3, h, w).
-            width, height: of the original image.
-
-        Returns:
-            Probabilities (N, C + 1) and boxes (N, C, 4) in pixels of the original image.
+        `sample` is its position in the index, `views` are the image at one or several sizes, uint8 (1, 3, h, w), and
+        `width` and `height` are those of the original.
         """
 
     def detect(self, context: EvalContext, scales: Sequence[tuple[int, int]]) -> list[Detections]:
-        """Detections in each test image; images are processed one at a time.
-
-        Args:
-            context: of the evaluation.
-            scales: (short side, longest side) of each view.
-        """
-        options, test = self.options, context.test
+        """Detections in each test image, one at a time, from views of these (short side, longest side)."""
 
         def detect(batch: Batch) -> Detections:
             views = [batch.images, *(batch.targets[f"scale-{place}"] for place in range(1, len(scales)))]
             sample = int(batch.ids[0])
-            width, height = test.sizes[sample].tolist()
-            probabilities, boxes = self.predict(sample, views, width, height)
-            return detections(
-                probabilities,
-                boxes,
-                width=width,
-                height=height,
-                nms_thresh=options.nms_thresh,
-                score_thresh=options.score_thresh,
-                detections_per_img=options.detections_per_img,
-            )
+            width, height = context.test.sizes[sample].tolist()
+            return detections(*self.predict(sample, views, width, height), (height, width), self.options)
 
         return predict(context, self, detect, MultiScaleTransform(scales), 1)
 
@@ -197,16 +165,15 @@ def train_and_detect(
 ) -> EvalResult:
     """Train a detector for each seed and test it.
 
+    `map`: mean over classes of the 11-point average precision at IoU 0.5, classes without objects ignored; `map_area`:
+    the same by area; `map75`: by 11 points at IoU 0.75. Chance is 0.
+
     Args:
-        context: of the evaluation; `train` holds images with an object that is not difficult.
+        context: of `with_boxes`.
         truth: boxes of each test image.
         build: model and seed -> detector.
         tests: suffix of the metrics' names -> (short side, longest side) of each view of a test image.
         details: further details.
-
-    Returns:
-        `map`: mean over classes of the 11-point average precision at IoU 0.5, classes without objects ignored;
-        `map_area`: the same by area; `map75`: by 11 points at IoU 0.75. Chance is 0.
     """
     names = context.test.classes
 
@@ -214,7 +181,7 @@ def train_and_detect(
         task = build(read_model(context.model), seed).to(context.devices.device)
         calibrated = calibrate_bn(task.body, task.examples(context.train, context.devices))
         if calibrated:
-            print(f"seed {seed}: statistics of {calibrated} batch norms estimated on training images", flush=True)
+            logger.info(f"seed {seed}: statistics of {calibrated} batch norms estimated on training images")
         context.devices.broadcast(task)
         return task
 

@@ -12,6 +12,7 @@ from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
 from ssltransfer.data.image_cache import read_sample
 from ssltransfer.data.targets import Boxes
 from ssltransfer.data.transforms import resize
+from ssltransfer.protocols.average_precision import best_precisions
 from ssltransfer.protocols.base import evenly_spaced
 from ssltransfer.protocols.detection.ap import Curve
 from ssltransfer.protocols.detection.boxes import Detections
@@ -27,27 +28,23 @@ COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159
 
 
 def draw(test: Index, detections: Sequence[Detections], truth: Sequence[Boxes]) -> list[dict[str, str]]:
-    """Drawings of some evenly spaced test images with objects: true boxes, and detections.
-
-    Returns:
-        {title, uri} each, the uri holding a JPEG.
-    """
-    there = [sample for sample, boxes in enumerate(truth) if len(boxes.classes)]
+    """Drawings of evenly spaced test images with objects, true boxes beside detections: {title, uri of a JPEG} each."""
+    with_objects = [sample for sample, boxes in enumerate(truth) if len(boxes.classes)]
     drawings = []
-    for place in evenly_spaced(len(there), IMAGES):
-        sample = there[place]
+    for position in evenly_spaced(len(with_objects), IMAGES):
+        sample = with_objects[position]
         boxes, best = truth[sample], detections[sample]
         certain = int((best.scores >= CERTAIN).sum())
         shown = slice(0, certain or FEW)
         image = read_sample(test, sample)
         factor = HEIGHT / image.shape[-2]
         small = resize(image, HEIGHT, max(1, round(image.shape[-1] * factor))).permute(1, 2, 0).numpy()
-        marks = ["" if not hard else "difficult" for hard in boxes.difficult]
+        marks = ["difficult" if hard else "" for hard in boxes.difficult]
         left = _marked(small, boxes.corners * factor, boxes.classes, marks, test.classes)
         scores = [f"{score:.2f}" for score in best.scores[shown]]
         right = _marked(small, best.boxes[shown] * factor, best.classes[shown], scores, test.classes)
-        said = "" if certain else f", nothing above {CERTAIN:g}: the best {len(scores)}"
-        title = f"{test.paths[sample].rsplit('/', 1)[-1]}: truth, found{said}"
+        note = "" if certain else f", nothing above {CERTAIN:g}: the best {len(scores)}"
+        title = f"{test.paths[sample].rsplit('/', 1)[-1]}: truth, found{note}"
         drawings.append({"title": title, "uri": data_uri(side_by_side([left, right], HEIGHT), "JPEG")})
     return drawings
 
@@ -68,6 +65,6 @@ def precision_lines(
     for kind in np.argsort(-counts, kind="stable")[:CLASSES]:
         curve = curves[kind]
         if curve is not None:
-            best = [curve.precision[curve.recall >= level - 1e-9].max(initial=0.0) for level in LEVELS]
+            best = best_precisions(curve.recall, curve.precision, LEVELS)
             series[names[kind]] = [LEVELS.tolist(), [round(float(value), 4) for value in best]]
     return [{"title": "precision over recall", "x": "recall", "y": "precision", "series": series}]

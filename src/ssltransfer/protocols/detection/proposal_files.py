@@ -14,9 +14,6 @@ import numpy as np
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.data.image_io import EXTENSIONS
 
-NAMES = ("images", "image_ids", "names")
-"""Possible keys for the names of images in a dictionary with `boxes`."""
-
 
 def read_proposals(path: Path) -> dict[str, np.ndarray] | list[np.ndarray]:
     """Boxes by the image's name without folder and extension, or a list in the file's order if it has no names.
@@ -62,13 +59,14 @@ def _mat(data: bytes) -> dict[str, np.ndarray]:
 def _pickle(data: bytes) -> dict[str, np.ndarray] | list[np.ndarray]:
     # latin1: for arrays written by Python 2, as by py-faster-rcnn.
     content = _Arrays(io.BytesIO(data), encoding="latin1").load()
-    if isinstance(content, dict) and "boxes" in content:
-        names = next((content[key] for key in NAMES if key in content), None)
-        if names is None:
-            raise ValueError(f"boxes without names; give these as {NAMES[0]!r}")
-        return _named([str(name) for name in names], [_exclusive(rows) for rows in content["boxes"]])
     if isinstance(content, dict):
-        return _named([str(name) for name in content], [_exclusive(rows) for rows in content.values()])
+        names: Any = content.keys()
+        boxes: Any = content.values()
+        if "boxes" in content:
+            names, boxes = content.get("images"), content["boxes"]
+        if names is None:
+            raise ValueError("boxes without names; give these as 'images'")
+        return _named([str(name) for name in names], [_exclusive(rows) for rows in boxes])
     if not isinstance(content, list):
         raise ValueError(f"expected a list or a dictionary of arrays, not {type(content).__name__}")
     return [_exclusive(rows).astype(np.float32) for rows in content]

@@ -26,22 +26,9 @@ SEARCHED_SIDE = 500  # longest side for selective search: VOC's own size, as in 
 CHUNK = 64  # images per file of proposals in the work directory
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """Proposals of some data sets.
-
-    Attributes:
-        sets: per data set and image, float32 (n, 4): x1, y1, x2, y2 in pixels, inside the image.
-        source: how they were made, or names and digests of files.
-    """
-
-    sets: list[list[np.ndarray]]
-    source: str
-
-
 def find_proposals(
     sets: Sequence[tuple[str, Index]], how: str | Sequence[str], *, folder: Path, workers: int
-) -> Proposals:
+) -> tuple[list[list[np.ndarray]], str]:
     """Proposals for the images of some data sets, clipped to the images.
 
     Args:
@@ -50,19 +37,21 @@ def find_proposals(
         folder: work directory, for results of selective search: an interrupted job resumes.
         workers: loader processes, which run selective search.
 
+    Returns:
+        Per data set and image, float32 (n, 4): x1, y1, x2, y2 in pixels, inside the image; and how they were made, or
+        names and digests of files.
+
     Raises:
         ArtifactError: OpenCV is missing, or a file cannot be read or does not match the sets.
     """
     if how == "grid":
-        return Proposals([[grid(*size) for size in index.sizes.tolist()] for _, index in sets], "grid")
+        return [[grid(*size) for size in index.sizes.tolist()] for _, index in sets], "grid"
     if how == "selective-search":
         _opencv()
-        return Proposals(
-            [_searched(index, folder / f"proposals-{place}", workers) for place, (_, index) in enumerate(sets)],
-            "selective search (OpenCV, fast)",
-        )
+        searched = [_searched(index, folder / f"proposals-{place}", workers) for place, (_, index) in enumerate(sets)]
+        return searched, "selective search (OpenCV, fast)"
     files = [Path(name).expanduser() for name in how]
-    return Proposals(_of_files(files, sets), ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files))
+    return _of_files(files, sets), ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files)
 
 
 def grid(width: int, height: int) -> np.ndarray:
@@ -76,8 +65,7 @@ def grid(width: int, height: int) -> np.ndarray:
     for side in GRID_SIDES:
         for aspect in GRID_ASPECTS:
             w, h = min(width, unit * side / aspect**0.5), min(height, unit * side * aspect**0.5)
-            lefts, tops = (_starts(room, window) for room, window in ((width, w), (height, h)))
-            x, y = (axis.ravel() for axis in np.meshgrid(lefts, tops))
+            x, y = (axis.ravel() for axis in np.meshgrid(_starts(width, w), _starts(height, h)))
             windows.append(np.stack([x, y, x + w, y + h], axis=1))
     # float32 may round an edge past the image's.
     return np.unique(np.concatenate(windows), axis=0).astype(np.float32).clip(max=_edges(width, height))
@@ -105,13 +93,11 @@ def _of_files(files: Sequence[Path], sets: Sequence[tuple[str, Index]]) -> list[
             boxes = dict(zip(fitting[0], boxes, strict=True))
         if not wanted & boxes.keys():
             raise ArtifactError(f"{file}: contains no proposals for images of {what}; name the files of these sets.")
-        twice = sorted(named.keys() & boxes.keys())
-        if twice:
+        if twice := sorted(named.keys() & boxes.keys()):
             raise ArtifactError(f"{file}: {twice[0]} is in another file of proposals too; remove one of the files.")
         named |= boxes
     for (name, _), names in zip(sets, stems, strict=True):
-        missing = [stem for stem in names if stem not in named]
-        if missing:
+        if missing := [stem for stem in names if stem not in named]:
             raise ArtifactError(
                 f"{name}: no proposals for {len(missing)} of its {len(names)} images, such as {missing[0]}, in "
                 f"{', '.join(file.name for file in files)}; name the files of both sets."
@@ -172,12 +158,7 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
     """Proposals of every image; files of an earlier run in the folder are reused."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {start: folder / f"{start}.npz" for start in range(0, len(index), CHUNK)}
-    todo = [
-        sample
-        for start, file in files.items()
-        if not file.is_file()
-        for sample in range(start, min(start + CHUNK, len(index)))
-    ]
+    todo = [sample for sample in range(len(index)) if not files[sample // CHUNK * CHUNK].is_file()]
     progress = Progress("proposals", len(index) - len(todo), len(index), 1)
     chunk: list[np.ndarray] = []
     for batch in load_batches(index, _Search(), sequential_keys(todo, 1), seed=0, workers=workers):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import ClassVar
 
@@ -18,8 +19,7 @@ from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.protocols.detection.boxes import RoiSampler
 
-NO_OBJECT = -1
-"""Class or label of a row that pads a batch."""
+NO_OBJECT = -1  # class or label of a row that pads a batch
 
 
 def fitted(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
@@ -36,8 +36,7 @@ def objects_of(index: Index, sample: int) -> Boxes:
     """
     boxes = read_target(index, sample)
     assert isinstance(boxes, Boxes)
-    plain = ~boxes.difficult
-    return Boxes(boxes.corners[plain], boxes.classes[plain], boxes.difficult[plain])
+    return boxes.subset(~boxes.difficult)
 
 
 @dataclass(frozen=True)
@@ -55,35 +54,29 @@ class DetectionTransform(Transform):
         """See the class."""
         return self.resized(index, sample, image, rng)[0]
 
-    def resized(self, index: Index, sample: int, image: Tensor, rng: Random) -> tuple[dict[str, Tensor], BoxTransform]:
+    def resized(
+        self, index: Index, sample: int, image: Tensor, rng: Random
+    ) -> tuple[dict[str, Tensor], Callable[[Tensor], Tensor]]:
         """The result, and the mapping of boxes of the image."""
         objects = objects_of(index, sample)
         height, width = fitted(image.shape[-2], image.shape[-1], rng.choice(self.min_size), self.max_size)
-        move = BoxTransform(width / image.shape[-1], height / image.shape[-2], width, rng.random() < 0.5)
+        scale, flip = (width / image.shape[-1], height / image.shape[-2]), rng.random() < 0.5
+        move = partial(moved, scale=scale, flip_width=width if flip else None)
         view = resize(image, height, width)
         return {
-            "image": view.flip(-1) if move.flipped else view,
+            "image": view.flip(-1) if flip else view,
             "boxes": move(torch.from_numpy(objects.corners)),
             "classes": torch.from_numpy(objects.classes),
         }, move
 
 
-@dataclass(frozen=True)
-class BoxTransform:
-    """Moves boxes from pixels of the original image to those of the resized and possibly flipped one."""
-
-    scale_x: float
-    scale_y: float
-    width: int
-    flipped: bool
-
-    def __call__(self, boxes: Tensor) -> Tensor:
-        """float (N, 4) -> float (N, 4)."""
-        boxes = boxes * boxes.new_tensor([self.scale_x, self.scale_y] * 2)
-        if self.flipped:
-            left, top, right, bottom = boxes.unbind(-1)
-            boxes = torch.stack([self.width - right, top, self.width - left, bottom], dim=-1)
+def moved(boxes: Tensor, scale: tuple[float, float], flip_width: int | None = None) -> Tensor:
+    """Boxes, float (N, 4), in an image scaled by (x, y), which is then flipped if its width is given."""
+    boxes = boxes * boxes.new_tensor(scale * 2)
+    if flip_width is None:
         return boxes
+    left, top, right, bottom = boxes.unbind(-1)
+    return torch.stack([flip_width - right, top, flip_width - left, bottom], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -108,14 +101,10 @@ class RoiTransform(DetectionTransform):
 
 @dataclass(frozen=True)
 class MultiScaleTransform(Transform):
-    """An image at one or several sizes: `image` is the first, `scale-1`, ... are the others.
-
-    Attributes:
-        sizes: (min_size, max_size) of each.
-    """
+    """An image at one or several sizes: `image` is the first, `scale-1`, ... are the others."""
 
     padding: ClassVar[Mapping[str, float]] = {}
-    sizes: Sequence[tuple[int, int]]
+    sizes: Sequence[tuple[int, int]]  # min_size and max_size of each
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """See the class."""

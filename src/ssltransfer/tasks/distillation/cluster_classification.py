@@ -6,6 +6,7 @@ import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.methods import ClusterClassification
+from ssltransfer.logs import logger
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.tasks.supervised import Classifier
 
@@ -22,5 +23,5 @@ def cluster_classification(given: StudentInputs) -> Classifier:
     used = int((sizes > 0).sum())
     if used < 2:
         raise ArtifactError(f"{given.spec.data}: all images are in one cluster; cluster with another k.")
-    print(f"{clusters} clusters, {used} with images, {sizes.max()} images in the largest", flush=True)
+    logger.info(f"{clusters} clusters, {used} with images, {sizes.max()} images in the largest")
     return Classifier(given.spec, clusters)

@@ -17,6 +17,7 @@ from ssltransfer.data.lab import lab_to_rgb, lightness_alone, rgb_to_lab
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Warp
+from ssltransfer.logs import logger
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
@@ -83,7 +84,7 @@ class ColorizationTask(PretextTask):
         """Measure the color prior, over colored images at the resolution of the targets."""
         ids = list(range(0, len(index), -(-len(index) // self.options.prior_images)))
         if devices.rank == 0:
-            print(f"measuring the colors of {len(ids)} training images", flush=True)
+            logger.info(f"measuring the colors of {len(ids)} training images")
         # Row: the nearest bin; column: the bin. In float64 on the CPU: a GPU adds in any order, with other last bits.
         table = torch.zeros(len(BINS), len(BINS), dtype=torch.float64)
         keys = sequential_keys(ids[devices.rank :: devices.world], _PRIOR_BATCH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
+from ssltransfer.logs import logger
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
@@ -30,9 +31,9 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     full = set(backbone.state_dict()) - set(convolutions.state_dict())
     if full and not full & endings(tensors):
         backbone = convolutions
-        print(f"{file}: no fully-connected layers; the layers are {', '.join(backbone.layers)}.", flush=True)
+        logger.info(f"{file}: no fully-connected layers; the layers are {', '.join(backbone.layers)}.")
     matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing)
-    print(f"{file}: {matched}", flush=True)
+    logger.info(f"{file}: {matched}")
     about = read_metadata(file)
     if about is None:
         return BuiltModel(backbone, task.normalize or "imagenet", {"file": file_digest(file), "matched": matched})
