@@ -7,12 +7,12 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from ssltransfer import stages
 from ssltransfer.config import ConfigError, read_config
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
 from ssltransfer.config.formats import AnyDataset, CacheOptions, MotionOptions
@@ -59,15 +59,17 @@ def _parse_dataset(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Stage:
-    """A command that runs a stage of the pipeline, `ssltransfer.stages.NAME.run`.
+    """A command that runs a stage of the pipeline.
 
     Attributes:
+        load: imports the stage's `run`.
         parse: reads --spec.
         gpu: whether it uses GPUs.
         distributed: whether several devices share the work of this spec; otherwise there is one process.
     """
 
     name: str
+    load: Callable[[], Callable[..., None]]
     help: str
     parse: Callable[[str], Any]
     arguments: tuple[Argument, ...] = ()
@@ -97,8 +99,7 @@ class Stage:
         if rank and not distributed:
             return
         with rank_context(rank):
-            run = import_module(f"ssltransfer.stages.{self.name}").run
-            run(spec=spec, output=arguments.output, threads=arguments.threads, **inputs)
+            self.load()(spec=spec, output=arguments.output, threads=arguments.threads, **inputs)
             if distributed:
                 shutdown()
 
@@ -109,16 +110,29 @@ VAL = Argument("--val", "INDEX", "index of the validation images", "optional")
 REPORTED = ("indexes", "models", "features", "clusters", "labels", "metrics")
 
 STAGES = (
-    Stage("index", "images of a dataset -> index/{dataset}.parquet and {dataset}.skipped.tsv", _parse_dataset),
-    Stage("cache", "index -> decoded images: cache/{dataset}.parquet and packed files", CacheOptions.parse, (IMAGES,)),
+    Stage(
+        "index",
+        lambda: stages.index.run,
+        "images of a dataset -> index/{dataset}.parquet and {dataset}.skipped.tsv",
+        _parse_dataset,
+    ),
+    Stage(
+        "cache",
+        lambda: stages.cache.run,
+        "index -> decoded images: cache/{dataset}.parquet and packed files",
+        CacheOptions.parse,
+        (IMAGES,),
+    ),
     Stage(
         "motion",
+        lambda: stages.motion.run,
         "index of videos -> first frames and motion masks: motion/{dataset}.parquet",
         MotionOptions.parse,
         (Argument("--data", "INDEX", "index of the videos"),),
     ),
     Stage(
         "pretext",
+        lambda: stages.pretext.run,
         "index -> a model: backbone.safetensors, backbone.json, curve.jsonl, manifest.json",
         Pretext.parse,
         (
@@ -132,6 +146,7 @@ STAGES = (
     ),
     Stage(
         "features",
+        lambda: stages.features.run,
         "model and index -> a feature store (Zarr) and manifest.json",
         Features.parse,
         (MODEL, IMAGES),
@@ -140,6 +155,7 @@ STAGES = (
     ),
     Stage(
         "cluster",
+        lambda: stages.cluster.run,
         "features -> centroids, curve.jsonl, manifest.json",
         Cluster.parse,
         (Argument("--features", "MANIFEST", "manifest of the features"),),
@@ -148,6 +164,7 @@ STAGES = (
     ),
     Stage(
         "label",
+        lambda: stages.label.run,
         "clustering, and features or a model -> label/{cluster}/{dataset}.parquet",
         str,
         (
@@ -160,6 +177,7 @@ STAGES = (
     ),
     Stage(
         "student",
+        lambda: stages.student.run,
         "index, and labels or a teacher -> a model with the files of `pretext`",
         Student.parse,
         (
@@ -176,6 +194,7 @@ STAGES = (
     ),
     Stage(
         "evaluate",
+        lambda: stages.evaluate.run,
         "model, training and test images -> metrics (one JSON format for all protocols)",
         EvaluationSpec.parse,
         (
@@ -190,6 +209,7 @@ STAGES = (
     ),
     Stage(
         "report",
+        lambda: stages.report.run,
         "all results -> report/index.html, one file",
         Report.parse,
         tuple(Argument(f"--{kind}", "FILE", f"{kind} in the report", "many") for kind in REPORTED),
@@ -229,8 +249,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="The whole pipeline: snakemake --cores all --configfile CONFIG. Each stage below is one job of it.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    stages = {stage.name: stage.add_to(commands) for stage in STAGES}
-    stages["features"].add_argument(
+    parsers = {stage.name: stage.add_to(commands) for stage in STAGES}
+    parsers["features"].add_argument(
         "--shard", metavar="3/8", help="compute only this shard of the store; --output is a file of its own"
     )
     _add_utility_commands(commands)
