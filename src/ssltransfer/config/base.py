@@ -8,7 +8,7 @@ import json
 import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,9 @@ from pydantic import (
 
 from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
+
+Normalize = Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"]
+"""Names of the normalizations of images (`ssltransfer.models.normalize`)."""
 
 # Long by short side of an image whose size is unknown, for cost estimates.
 USUAL_ASPECT = 4 / 3

@@ -19,14 +19,7 @@ from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
-from ssltransfer.planning.networks import (
-    dims_of,
-    flops,
-    parameters,
-    protocol_flops,
-    task_flops,
-    training_memory,
-)
+from ssltransfer.planning.networks import dims_of, flops, parameters, protocol_flops, task_flops, training_memory
 from ssltransfer.stages.cache import cached_pixels
 
 CHECKED_PER_CORE = 900.0  # images per second: the strict decoding of the index stage

@@ -62,8 +62,7 @@ class Dataset(Spec):
     include: NameFile | None = Field(None, description="A text file with one name per line: use only these images.")
     exclude: NameFile | None = Field(None, description="A text file with one name per line: skip these images.")
     on_corrupt: Literal["skip", "error"] = Field(
-        "skip",
-        description="Unreadable images: skip and list them, or stop with an error.",
+        "skip", description="Unreadable images: skip and list them, or stop with an error."
     )
     max_corrupt_fraction: float = Field(
         0.5, ge=0, le=1, description="Stop with an error if more than this fraction of the images is unreadable."

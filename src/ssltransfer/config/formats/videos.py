@@ -56,9 +56,7 @@ class Video(Dataset):
     split: str | None = Field(None, description="A list in DAVIS's ImageSets/480p: use only its clips.")
     # Not in the canonical text: the index lists the videos only.
     motion: MotionOptions = Field(
-        MotionOptions(),
-        exclude=True,
-        description="{clip_length, clip_stride, size, flow, ...}: how clips are labeled.",
+        MotionOptions(), exclude=True, description="{clip_length, clip_stride, size, flow, ...}: how clips are labeled."
     )
     num_images_hint: int | None = Field(
         None, ge=1, exclude=True, description="Approximate number of clips, for `ssltransfer estimate`."

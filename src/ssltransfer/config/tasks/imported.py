@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.base import TaskOptions
 
 
@@ -21,6 +22,6 @@ class Imported(TaskOptions):
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
     allow_missing: tuple[str, ...] = Field((), description="Patterns of tensors that may be missing; they stay random.")
-    normalize: Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"] | None = Field(
+    normalize: Normalize | None = Field(
         None, description="Normalization of the images; null: that of the file if this package wrote it, else imagenet."
     )
