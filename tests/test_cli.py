@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssltransfer import cli
-from ssltransfer.cli import build_parser, main
+from ssltransfer.cli import KINDS, build_parser, listed, main
 
 STAGES = ("index", "cache", "motion", "pretext", "features", "cluster", "label", "student", "evaluate", "report")
 
@@ -67,8 +67,6 @@ def test_main_prints_user_errors_as_one_sentence(
 
 @pytest.mark.parametrize("kind", ["formats", "backbones", "tasks", "methods", "protocols"])
 def test_list_prints_every_option_class(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from ssltransfer.registry_list import KINDS, listed
-
     assert main(["list", kind]) == 0
     text = capsys.readouterr().out
     rows = listed(kind)

@@ -1,10 +1,11 @@
 """The command line: parse arguments, call one function, and print user errors as one sentence."""
 
-from __future__ import annotations
-
 import argparse
+import inspect
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from ssltransfer import stages
 from ssltransfer.config import ConfigError, read_config
+from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
-from ssltransfer.config.formats import AnyDataset, CacheOptions, MotionOptions
-from ssltransfer.config.protocols import TrainedProtocol
+from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, MotionOptions
+from ssltransfer.config.methods import METHODS
+from ssltransfer.config.protocols import PROTOCOLS, TrainedProtocol
+from ssltransfer.config.tasks import TASKS
 from ssltransfer.errors import UserError
 from ssltransfer.logs import configure_logging
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
@@ -216,6 +220,15 @@ STAGES = (
     ),
 )
 
+# What `ssltransfer list` shows.
+KINDS: dict[str, tuple[Any, ...]] = {
+    "formats": FORMATS,
+    "backbones": BACKBONES,
+    "tasks": TASKS,
+    "methods": METHODS,
+    "protocols": PROTOCOLS,
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
@@ -258,9 +271,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_utility_commands(commands: Any) -> None:
-    kinds = ("formats", "backbones", "tasks", "methods", "protocols")
-    parser = commands.add_parser("list", help=f"available {', '.join(kinds)}")
-    parser.add_argument("what", choices=kinds)
+    parser = commands.add_parser("list", help=f"available {', '.join(KINDS)}")
+    parser.add_argument("what", choices=KINDS)
     parser.set_defaults(call=_list)
 
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
@@ -282,10 +294,23 @@ def _add_utility_commands(commands: Any) -> None:
     parser.set_defaults(call=_clean)
 
 
-def _list(arguments: argparse.Namespace) -> None:
-    from ssltransfer.registry_list import print_list
+def listed(kind: str) -> list[tuple[str, str, str]]:
+    """(name, description, source) of each format, backbone, task, method or protocol."""
+    rows = []
+    for entry in KINDS[kind]:
+        tag = "format" if kind == "formats" else "name"
+        first = (inspect.getdoc(entry) or "").splitlines()[0]
+        rows.append((str(entry.model_fields[tag].default), first, entry.reference))
+    return rows
 
-    print_list(arguments.what)
+
+def _list(arguments: argparse.Namespace) -> None:
+    rows = listed(arguments.what)
+    width = max(len(name) for name, _, _ in rows)
+    columns = max(60, shutil.get_terminal_size((110, 24)).columns)
+    for name, line, source in rows:
+        text = f"{line} [{source}]" if source else line
+        print(textwrap.fill(text, columns, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2)))
 
 
 def _estimate(arguments: argparse.Namespace) -> None:

@@ -5,8 +5,6 @@ The default codec pipeline writes a chunk to a temporary file and renames it, so
 complete. Several processes may write one store at the same time, each its own chunks.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -40,7 +38,7 @@ class FeatureStore:
         self.rows: int = array.chunks[0]
 
     @classmethod
-    def create(cls, path: Path, n: int, dims: int, dtype: str, *, compression: str | None = None) -> FeatureStore:
+    def create(cls, path: Path, n: int, dims: int, dtype: str, *, compression: str | None = None) -> Self:
         """Open the store at `path` or create it; another process may do the same.
 
         `compression` is None, or zstd for features with many zeros.
@@ -63,7 +61,7 @@ class FeatureStore:
         return cls.open(path)._checked((n, dims), dtype)
 
     @classmethod
-    def open(cls, path: Path) -> FeatureStore:
+    def open(cls, path: Path) -> Self:
         """Open an existing store.
 
         Raises:
@@ -78,7 +76,7 @@ class FeatureStore:
             raise ArtifactError(f"{path}: zarr.json is damaged; remove this store, run the features stage.") from None
         return cls(path, array)
 
-    def _checked(self, shape: tuple[int, int], dtype: str) -> FeatureStore:
+    def _checked(self, shape: tuple[int, int], dtype: str) -> Self:
         if self.shape != shape or self.dtype != np.dtype(dtype):
             raise ArtifactError(
                 f"{self.path}: contains {self.shape} {self.dtype}, not {shape} {dtype}; remove it and run again."

@@ -5,8 +5,6 @@ contains their lengths and the digest of the shard. Readers read single images b
 each, which detects truncated, foreign or corrupt data.
 """
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Iterable

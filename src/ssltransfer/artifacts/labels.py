@@ -1,7 +1,5 @@
 """Pseudo-labels of a dataset: one parquet row per image."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reading of manifests and run information as typed objects."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

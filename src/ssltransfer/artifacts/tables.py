@@ -1,7 +1,5 @@
 """Reading of parquet artifacts, with one-sentence errors."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ always does. An output that shares its folder with others (metrics of several mo
 and `<stem>.run.json`.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

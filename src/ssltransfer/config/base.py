@@ -1,7 +1,5 @@
 """The base classes of all specs: no unknown keys, one canonical text, and errors that suggest the fix."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import json

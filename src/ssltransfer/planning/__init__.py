@@ -4,8 +4,6 @@ Hours are floating-point operations and images to decode, divided by the rates o
 are assumed, given, or measured by the benchmarks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ssltransfer.config import Config

@@ -1,7 +1,5 @@
 """Cost of each job of a configuration."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

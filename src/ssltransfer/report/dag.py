@@ -1,7 +1,5 @@
 """The data flow as an SVG graph: one column per stage, every box a link."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

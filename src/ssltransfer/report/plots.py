@@ -1,7 +1,5 @@
 """Plots as inline SVG with the colors and fonts of the page: one plot serves light mode, dark mode and print."""
 
-from __future__ import annotations
-
 import io
 import math
 import re

@@ -1,7 +1,5 @@
 """Cache stage: decode and resize each image once, and pack the images into a few large files."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

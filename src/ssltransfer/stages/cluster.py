@@ -1,7 +1,5 @@
 """Cluster stage: k-means on the features of all images of a dataset."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

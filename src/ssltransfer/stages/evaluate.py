@@ -1,7 +1,5 @@
 """Evaluate stage: evaluate a model under a protocol."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

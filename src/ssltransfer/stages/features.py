@@ -1,7 +1,5 @@
 """Features stage: write the features of a layer for each image into a chunked store."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Label stage: the nearest centroid of each image of a dataset."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

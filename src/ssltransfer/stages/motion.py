@@ -1,7 +1,5 @@
 """Motion stage: the first frame of each clip of each video, with a mask of the pixels that move by themselves."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter, deque

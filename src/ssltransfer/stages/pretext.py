@@ -1,7 +1,5 @@
 """Pretext stage: train a pretext task, or build a model that is not trained by gradient descent."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Report stage: all results in one self-contained HTML file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ssltransfer.artifacts.files import write_text

@@ -1,7 +1,5 @@
 """Student stage: train a network on labels or by a teacher."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ssltransfer.artifacts.labels import read_labeled_index

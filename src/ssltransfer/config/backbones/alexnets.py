@@ -1,7 +1,5 @@
 """AlexNets: four different networks under one name in the literature."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

@@ -1,8 +1,6 @@
 """Networks of torchvision and timm, by their names there."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -36,7 +34,7 @@ class LibraryModel(BackboneOptions):
         return return_nodes
 
     @model_validator(mode="after")
-    def _check_unchanged(self) -> LibraryModel:
+    def _check_unchanged(self) -> Self:
         if self.width_mult != 1 or self.stem_stride is not None:
             raise ValueError(f"networks of {self.name} have no width_mult and no stem_stride; remove them")
         return self

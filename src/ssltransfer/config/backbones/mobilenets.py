@@ -1,7 +1,5 @@
 """MobileNets."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from ssltransfer.config.backbones.base import BackboneOptions

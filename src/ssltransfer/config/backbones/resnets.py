@@ -1,7 +1,5 @@
 """torchvision's residual networks, and the common options of networks of four blocks."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Pre-activation residual networks: ResNets v2, and the base of RevNet's options."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

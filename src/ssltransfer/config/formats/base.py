@@ -1,9 +1,7 @@
 """Options of all data set formats."""
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,7 +19,7 @@ class CacheOptions(Spec):
     quality: int = Field(95, ge=1, le=100, description="JPEG quality (4:4:4).")
 
     @model_validator(mode="after")
-    def _fits(self) -> CacheOptions:
+    def _fits(self) -> Self:
         if self.format == "raw" and "quality" in self.model_fields_set:
             raise ValueError("raw pixels have no quality; remove `quality`")
         return self

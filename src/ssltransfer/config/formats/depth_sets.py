@@ -1,7 +1,5 @@
 """Options of RGB-D data sets."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

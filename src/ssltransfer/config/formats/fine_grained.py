@@ -1,7 +1,5 @@
 """Options of CUB-200-2011 and Stanford Cars."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Options of Oxford Flowers-102."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from ssltransfer.config.formats.torchvision_sets import Torchvision

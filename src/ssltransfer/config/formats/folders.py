@@ -1,7 +1,5 @@
 """Options of folders of images."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

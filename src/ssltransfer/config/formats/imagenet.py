@@ -1,7 +1,5 @@
 """Options of ImageNet 2012."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from ssltransfer.config.formats.base import Dataset

@@ -1,7 +1,5 @@
 """Options of Places365 and Places205."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from ssltransfer.config.formats.base import Dataset

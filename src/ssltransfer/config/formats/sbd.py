@@ -1,7 +1,5 @@
 """Options of the Semantic Boundaries Dataset."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Options of the sets that torchvision downloads."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from ssltransfer.config.formats.base import Dataset, LabelType

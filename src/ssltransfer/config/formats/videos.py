@@ -1,8 +1,6 @@
 """Options of videos, and of how their clips are labeled."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,7 +29,7 @@ class MotionOptions(Spec):
     quality: int = Field(95, ge=1, le=100, description="JPEG quality (4:4:4).")
 
     @model_validator(mode="after")
-    def _fits(self) -> MotionOptions:
+    def _fits(self) -> Self:
         if any(side % 8 for side in self.size):
             raise ValueError(f"size {list(self.size)} is not a multiple of the cell size; use multiples of 8")
         if not 0 <= self.foreground_range[0] < self.foreground_range[1] <= 1:

@@ -1,7 +1,5 @@
 """Options of PASCAL VOC."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

@@ -1,8 +1,6 @@
 """Attention transfer."""
 
-from __future__ import annotations
-
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -30,7 +28,7 @@ class AttentionTransfer(LayerDistillation):
         return task
 
     @model_validator(mode="after")
-    def _own_inputs(self) -> AttentionTransfer:
+    def _own_inputs(self) -> Self:
         for key in ("augment", "dropout"):
             if key in self.model_fields_set:
                 raise ValueError(f"`{key}` is not used by this method: set the options of its `task`")

@@ -1,7 +1,5 @@
 """Regression of maps."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from ssltransfer.config.methods.distillation import LayerDistillation

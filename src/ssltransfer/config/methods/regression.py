@@ -1,7 +1,5 @@
 """Regression of features."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

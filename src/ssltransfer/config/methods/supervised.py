@@ -1,7 +1,5 @@
 """Supervised training."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from ssltransfer.config.methods.base import MethodOptions

@@ -1,7 +1,5 @@
 """Exemplar: every image is a class of its own."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

@@ -1,8 +1,6 @@
 """Exemplar on patches."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,7 +30,7 @@ class ExemplarPatches(TaskOptions):
     head: ResidualHead = ResidualHead()
 
     @model_validator(mode="after")
-    def _fits(self) -> ExemplarPatches:
+    def _fits(self) -> Self:
         if self.patch > self.resize:
             raise ValueError(f"a patch of {self.patch} is larger than the image of {self.resize}")
         for name in ("scale", "saturation", "brightness", "contrast"):

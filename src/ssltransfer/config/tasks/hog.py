@@ -1,7 +1,5 @@
 """HOG words."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

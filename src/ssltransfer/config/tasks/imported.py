@@ -1,7 +1,5 @@
 """Imported weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """Motion segmentation."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, ClassVar, Literal
 

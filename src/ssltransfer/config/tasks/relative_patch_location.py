@@ -1,7 +1,5 @@
 """Relative patch location."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from ssltransfer.config.tasks.jigsaw_kolesnikov import PatchOptions

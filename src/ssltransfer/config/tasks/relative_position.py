@@ -1,9 +1,7 @@
 """Relative position of two patches."""
 
-from __future__ import annotations
-
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,7 +22,7 @@ class PatchGrid(TaskOptions):
     pairs_per_image: int | None = Field(None, ge=1, description="Pairs drawn from each image; default all neighbors.")
 
     @model_validator(mode="after")
-    def _fits(self) -> PatchGrid:
+    def _fits(self) -> Self:
         need = 2 * self.patch + self.gap + 2 * self.jitter
         if need > self.crop_size:
             raise ValueError(

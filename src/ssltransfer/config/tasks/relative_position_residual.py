@@ -1,8 +1,6 @@
 """Relative position with a residual head (Doersch & Zisserman 2017)."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,7 +15,7 @@ class ResidualHead(Spec):
     bottleneck_dim: int = Field(128, ge=1, description="Channels of their 3x3 convolutions.")
 
     @model_validator(mode="after")
-    def _positive(self) -> ResidualHead:
+    def _positive(self) -> Self:
         if min(self.head_dims) < 1:
             raise ValueError(f"head_dims {list(self.head_dims)} must be positive")
         return self

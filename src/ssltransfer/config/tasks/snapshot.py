@@ -1,7 +1,5 @@
 """Snapshots of a training."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
