@@ -1,6 +1,6 @@
 """Options of the synthetic data set."""
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ class Synthetic(Dataset):
     """Images drawn by a seeded program (toyworld); nothing is downloaded."""
 
     format: Literal["synthetic"] = "synthetic"
-    reference: ClassVar[str] = "toyworld"
+    reference = "toyworld"
     root: str = "data/synthetic"
     subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
     split: str

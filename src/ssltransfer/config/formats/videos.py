@@ -49,7 +49,7 @@ class Video(Dataset):
     """Videos at any depth, files or folders of frames; each clip gives its first frame and a motion mask."""
 
     format: Literal["video"] = "video"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
+    reference = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
     _label_type: ClassVar[LabelType] = "none"
     split: str | None = Field(None, description="A list in DAVIS's ImageSets/480p: use only its clips.")
     # Not in the canonical text: the index lists the videos only.

@@ -1,6 +1,6 @@
 """Attention transfer."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,8 +12,8 @@ class AttentionTransfer(LayerDistillation):
     """A pretext task's own loss plus the attention maps of a teacher: Noroozi's second distillation baseline."""
 
     name: Literal["attention-transfer"] = "attention-transfer"
-    reference: ClassVar[str] = "Noroozi et al. 2018, section 5 (6 ii); Zagoruyko & Komodakis 2017; protocols 3.2"
-    is_self_contained: ClassVar[bool] = False
+    reference = "Noroozi et al. 2018, section 5 (6 ii); Zagoruyko & Komodakis 2017; protocols 3.2"
+    is_self_contained = False
     task: AnyTask = Field(description="Pretext task whose loss is added; any trainable task but multi-task.")
     layers: tuple[str, ...] = Field(("conv3", "conv4", "conv5"), min_length=1, description="Maps of the student.")
     beta: float = Field(

@@ -1,6 +1,6 @@
 """Cluster classification."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,5 +11,5 @@ class ClusterClassification(MethodOptions):
     """Cluster classification: a network from scratch learns the pseudo-labels of a clustering."""
 
     name: Literal["cluster-classification"] = "cluster-classification"
-    reference: ClassVar[str] = "Noroozi et al. 2018, section 3; protocols 3.2"
+    reference = "Noroozi et al. 2018, section 3; protocols 3.2"
     cluster: str = Field(description="Name of the clustering that gives the labels.")

@@ -1,6 +1,6 @@
 """Regression of features."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,5 +11,5 @@ class Regression(Distillation):
     """Regression of the teacher's features; `bn` standardizes both sides by the batch first (Reg-BN)."""
 
     name: Literal["regression"] = "regression"
-    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020, section 4; protocols 3.4"
+    reference = "Abbasi Koohpayegani et al. 2020, section 4; protocols 3.4"
     bn: bool = Field(False, description="Batch normalization without parameters on both sides: Reg-BN.")

@@ -1,6 +1,6 @@
 """Exemplar on patches."""
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,10 +13,10 @@ class ExemplarPatches(TaskOptions):
     """Exemplar on patches: two views of one location closer to each other than to a view of another image."""
 
     name: Literal["exemplar-patches"] = "exemplar-patches"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
-    supports_multi_task: ClassVar[bool] = True
-    images_per_group: ClassVar[int] = 2
-    gpu_hours_per_epoch: ClassVar[float | None] = 60.0
+    reference = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
+    supports_multi_task = True
+    images_per_group = 2
+    gpu_hours_per_epoch = 60.0
     resize: int = Field(256, ge=16, description="Side in pixels of the square that the whole image is resized to.")
     patch: int = Field(96, ge=8, description="Side of a patch in pixels.")
     translation: float = Field(0.2, ge=0, le=1, description="Largest shift in x and in y, in sides of a patch.")

@@ -1,6 +1,6 @@
 """Jigsaw puzzles."""
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,6 @@ class Jigsaw(PuzzleOptions):
     """Jigsaw puzzles: which of N permutations was applied to the nine tiles?"""
 
     name: Literal["jigsaw"] = "jigsaw"
-    reference: ClassVar[str] = "Noroozi & Favaro 2016; protocols 1.1"
+    reference = "Noroozi & Favaro 2016; protocols 1.1"
     permutations: int = Field(1000, ge=2, le=40320)
     grayscale_prob: float = Field(0.3, ge=0, le=1, description="Probability that an image is gray.")

@@ -1,6 +1,6 @@
 """Jigsaw of embedded patches (Kolesnikov et al. 2019)."""
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,7 +38,7 @@ class JigsawKolesnikov(PatchOptions):
     """Jigsaw of embedded patches: each image in several of 100 permutations; which ones?"""
 
     name: Literal["jigsaw-kolesnikov"] = "jigsaw-kolesnikov"
-    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 1.4"
+    reference = "Kolesnikov et al. 2019; protocols 1.4"
     permutations: int = Field(100, ge=2, le=40320)
     permutations_per_image: int = Field(8, ge=1, description="Different permutations of each image (paper: 16).")
 

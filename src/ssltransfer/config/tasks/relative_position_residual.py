@@ -1,6 +1,6 @@
 """Relative position with a residual head (Doersch & Zisserman 2017)."""
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,9 +25,9 @@ class RelativePositionResidual(PatchGrid):
     """Relative position with a residual head: which of eight neighbors of the first patch is the second?"""
 
     name: Literal["relative-position-residual"] = "relative-position-residual"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 1.3c"
-    supports_multi_task: ClassVar[bool] = True
-    gpu_hours_per_epoch: ClassVar[float | None] = 350.0
+    reference = "Doersch & Zisserman 2017; protocols 1.3c"
+    supports_multi_task = True
+    gpu_hours_per_epoch = 350.0
     lightness_input: bool = Field(
         False, description="Lightness in all three channels, as in colorization, instead of color dropping."
     )
