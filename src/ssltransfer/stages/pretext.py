@@ -41,8 +41,9 @@ def run(
         content: dict[str, object] = {}
         measured: dict[str, object] = {"device": str(devices)}
         if spec.task.is_trainable:
-            paths = {**dict(zip(spec.task_datasets, task_data, strict=True)), spec.data: data, spec.val: val}
-            trained = _trainable(spec, {name: read_index(path) for name, path in paths.items() if name and path})
+            paths: list[tuple[str | None, Path | None]] = [(spec.data, data), (spec.val, val)]
+            paths += zip(spec.task_datasets, task_data, strict=True)
+            trained = _trainable(spec, {name: read_index(path) for name, path in paths if name and path})
             assert spec.schedule is not None
 
             def snapshot(step: int) -> None:
