@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ssltransfer.cli import build_parser, main
+from ssltransfer import cli
+from ssltransfer.cli import KINDS, build_parser, listed, main
 
 STAGES = ("index", "cache", "motion", "pretext", "features", "cluster", "label", "student", "evaluate", "report")
 
@@ -20,6 +21,17 @@ def test_help_names_inputs_and_outputs(stage: str, capsys: pytest.CaptureFixture
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert "->" in text and "--spec" in text and "--output" in text
+
+
+@pytest.mark.parametrize("stage", cli.STAGES, ids=lambda stage: stage.name)
+def test_stage_loads_the_module_of_its_name(stage: cli.Stage) -> None:
+    run = stage.load()
+    assert (run.__module__, run.__name__) == (f"ssltransfer.stages.{stage.name}", "run")
+
+
+def test_command_line_imports_a_stage_only_when_it_runs() -> None:
+    code = "import sys, ssltransfer.cli as c; c.build_parser(); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -55,8 +67,6 @@ def test_main_prints_user_errors_as_one_sentence(
 
 @pytest.mark.parametrize("kind", ["formats", "backbones", "tasks", "methods", "protocols"])
 def test_list_prints_every_option_class(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from ssltransfer.registry_list import KINDS, listed
-
     assert main(["list", kind]) == 0
     text = capsys.readouterr().out
     rows = listed(kind)

@@ -11,13 +11,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from ssltransfer.cli import main
+from ssltransfer.cli import KINDS, listed, main
 from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.entities import Cluster, Features
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.tasks import TASKS
-from ssltransfer.registry_list import KINDS, listed
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -1,22 +1,26 @@
 """The command line: parse arguments, call one function, and print user errors as one sentence."""
 
-from __future__ import annotations
-
 import argparse
+import inspect
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from ssltransfer import stages
 from ssltransfer.config import ConfigError, read_config
+from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
-from ssltransfer.config.formats import AnyDataset, CacheOptions, MotionOptions
-from ssltransfer.config.protocols import TrainedProtocol
+from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, MotionOptions
+from ssltransfer.config.methods import METHODS
+from ssltransfer.config.protocols import PROTOCOLS, TrainedProtocol
+from ssltransfer.config.tasks import TASKS
 from ssltransfer.errors import UserError
 from ssltransfer.logs import configure_logging
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
@@ -59,15 +63,17 @@ def _parse_dataset(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Stage:
-    """A command that runs a stage of the pipeline, `ssltransfer.stages.NAME.run`.
+    """A command that runs a stage of the pipeline.
 
     Attributes:
+        load: imports the stage's `run`.
         parse: reads --spec.
         gpu: whether it uses GPUs.
         distributed: whether several devices share the work of this spec; otherwise there is one process.
     """
 
     name: str
+    load: Callable[[], Callable[..., None]]
     help: str
     parse: Callable[[str], Any]
     arguments: tuple[Argument, ...] = ()
@@ -97,8 +103,7 @@ class Stage:
         if rank and not distributed:
             return
         with rank_context(rank):
-            run = import_module(f"ssltransfer.stages.{self.name}").run
-            run(spec=spec, output=arguments.output, threads=arguments.threads, **inputs)
+            self.load()(spec=spec, output=arguments.output, threads=arguments.threads, **inputs)
             if distributed:
                 shutdown()
 
@@ -109,16 +114,29 @@ VAL = Argument("--val", "INDEX", "index of the validation images", "optional")
 REPORTED = ("indexes", "models", "features", "clusters", "labels", "metrics")
 
 STAGES = (
-    Stage("index", "images of a dataset -> index/{dataset}.parquet and {dataset}.skipped.tsv", _parse_dataset),
-    Stage("cache", "index -> decoded images: cache/{dataset}.parquet and packed files", CacheOptions.parse, (IMAGES,)),
+    Stage(
+        "index",
+        lambda: stages.index.run,
+        "images of a dataset -> index/{dataset}.parquet and {dataset}.skipped.tsv",
+        _parse_dataset,
+    ),
+    Stage(
+        "cache",
+        lambda: stages.cache.run,
+        "index -> decoded images: cache/{dataset}.parquet and packed files",
+        CacheOptions.parse,
+        (IMAGES,),
+    ),
     Stage(
         "motion",
+        lambda: stages.motion.run,
         "index of videos -> first frames and motion masks: motion/{dataset}.parquet",
         MotionOptions.parse,
         (Argument("--data", "INDEX", "index of the videos"),),
     ),
     Stage(
         "pretext",
+        lambda: stages.pretext.run,
         "index -> a model: backbone.safetensors, backbone.json, curve.jsonl, manifest.json",
         Pretext.parse,
         (
@@ -132,6 +150,7 @@ STAGES = (
     ),
     Stage(
         "features",
+        lambda: stages.features.run,
         "model and index -> a feature store (Zarr) and manifest.json",
         Features.parse,
         (MODEL, IMAGES),
@@ -140,6 +159,7 @@ STAGES = (
     ),
     Stage(
         "cluster",
+        lambda: stages.cluster.run,
         "features -> centroids, curve.jsonl, manifest.json",
         Cluster.parse,
         (Argument("--features", "MANIFEST", "manifest of the features"),),
@@ -148,6 +168,7 @@ STAGES = (
     ),
     Stage(
         "label",
+        lambda: stages.label.run,
         "clustering, and features or a model -> label/{cluster}/{dataset}.parquet",
         str,
         (
@@ -160,6 +181,7 @@ STAGES = (
     ),
     Stage(
         "student",
+        lambda: stages.student.run,
         "index, and labels or a teacher -> a model with the files of `pretext`",
         Student.parse,
         (
@@ -176,6 +198,7 @@ STAGES = (
     ),
     Stage(
         "evaluate",
+        lambda: stages.evaluate.run,
         "model, training and test images -> metrics (one JSON format for all protocols)",
         EvaluationSpec.parse,
         (
@@ -190,11 +213,21 @@ STAGES = (
     ),
     Stage(
         "report",
+        lambda: stages.report.run,
         "all results -> report/index.html, one file",
         Report.parse,
         tuple(Argument(f"--{kind}", "FILE", f"{kind} in the report", "many") for kind in REPORTED),
     ),
 )
+
+# What `ssltransfer list` shows.
+KINDS: dict[str, tuple[Any, ...]] = {
+    "formats": FORMATS,
+    "backbones": BACKBONES,
+    "tasks": TASKS,
+    "methods": METHODS,
+    "protocols": PROTOCOLS,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -229,8 +262,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="The whole pipeline: snakemake --cores all --configfile CONFIG. Each stage below is one job of it.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    stages = {stage.name: stage.add_to(commands) for stage in STAGES}
-    stages["features"].add_argument(
+    parsers = {stage.name: stage.add_to(commands) for stage in STAGES}
+    parsers["features"].add_argument(
         "--shard", metavar="3/8", help="compute only this shard of the store; --output is a file of its own"
     )
     _add_utility_commands(commands)
@@ -238,9 +271,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_utility_commands(commands: Any) -> None:
-    kinds = ("formats", "backbones", "tasks", "methods", "protocols")
-    parser = commands.add_parser("list", help=f"available {', '.join(kinds)}")
-    parser.add_argument("what", choices=kinds)
+    parser = commands.add_parser("list", help=f"available {', '.join(KINDS)}")
+    parser.add_argument("what", choices=KINDS)
     parser.set_defaults(call=_list)
 
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
@@ -262,10 +294,23 @@ def _add_utility_commands(commands: Any) -> None:
     parser.set_defaults(call=_clean)
 
 
-def _list(arguments: argparse.Namespace) -> None:
-    from ssltransfer.registry_list import print_list
+def listed(kind: str) -> list[tuple[str, str, str]]:
+    """(name, description, source) of each format, backbone, task, method or protocol."""
+    rows = []
+    for entry in KINDS[kind]:
+        tag = "format" if kind == "formats" else "name"
+        first = (inspect.getdoc(entry) or "").splitlines()[0]
+        rows.append((str(entry.model_fields[tag].default), first, entry.reference))
+    return rows
 
-    print_list(arguments.what)
+
+def _list(arguments: argparse.Namespace) -> None:
+    rows = listed(arguments.what)
+    width = max(len(name) for name, _, _ in rows)
+    columns = max(60, shutil.get_terminal_size((110, 24)).columns)
+    for name, line, source in rows:
+        text = f"{line} [{source}]" if source else line
+        print(textwrap.fill(text, columns, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2)))
 
 
 def _estimate(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,5 @@
 """The content digest of this package: BLAKE2b with 128 bits."""
 
-from __future__ import annotations
-
 import hashlib
 
 

@@ -1,7 +1,5 @@
 """The base class of errors that a user caused and can fix."""
 
-from __future__ import annotations
-
 
 class UserError(Exception):
     """Something that the user can fix: the message is one sentence that says what is wrong, where, and what to do.

@@ -1,7 +1,5 @@
 """Log messages: one logger, plain lines on standard output (Snakemake keeps them in the job's log file)."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from typing import TextIO

@@ -1,7 +1,5 @@
 """A typed, lazy registry: which class or function implements which options class."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Callable

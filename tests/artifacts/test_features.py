@@ -206,9 +206,10 @@ def test_open_features_refuses_other_inputs(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
     store = filled(tmp_path / "work" / "k1" / "store.zarr", [0, 1, 2])
     content = {"stage": "features", "work": "k1", "index": "f1" * 16, "chunks": store.digests()}
-    write_json(manifest, content)
+    source = {"spec": {"model": "m", "layer": "conv4"}, "model": "0" * 32, "layer": "conv4", "layer_shape": [DIMS]}
+    write_json(manifest, content | source)
     opened, read = open_features(manifest, index="f1" * 16)
-    assert read == content
+    assert read.chunks == store.digests() and read.spec.layer == "conv4"
     assert np.array_equal(opened.read(slice(0, N)), VALUES)
     with pytest.raises(ArtifactError, match=r"belong to another index \(f1f1f1f1, not f2f2f2f2\); run the features"):
         open_features(manifest, index="f2" * 16)
@@ -216,5 +217,5 @@ def test_open_features_refuses_other_inputs(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"1 of 3 chunks are missing; remove .* run the features stage again"):
         open_features(manifest, index="f1" * 16)
     write_json(manifest, {"stage": "cluster"})
-    with pytest.raises(ArtifactError, match="not a manifest of features"):
+    with pytest.raises(ArtifactError, match="not a manifest of the features stage"):
         open_features(manifest)

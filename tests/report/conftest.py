@@ -95,7 +95,8 @@ class Chain:
         return self._manifest("models", folder, stage, spec, content)
 
     def feature(self, name: str, data: str, model: str) -> Path:
-        content = {"shape": [20, 4], "layer": "conv4", "index": self.indexes[data].fingerprint, "model": "ef56"}
+        content = {"layer": "conv4", "layer_shape": [4], "index": self.indexes[data].fingerprint, "model": "ef56"}
+        content["chunks"] = []
         spec = {"model": model, "layer": "conv4"}
         return self._manifest("features", self.root / "features" / name / data, "features", spec, content)
 
@@ -113,6 +114,9 @@ class Chain:
             "centroids": "ab12",
             "index": self.indexes[data].fingerprint,
             "model": "ef56",
+            "layer": "conv4",
+            "layer_shape": [4],
+            "pool": None,
         }
         return self._manifest("clusters", folder, "cluster", {"features": features, "data": data, "k": k}, content)
 

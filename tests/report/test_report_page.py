@@ -151,7 +151,7 @@ def test_nothing_made_yet_is_a_page_too(chain) -> None:
 
 def test_a_wrong_input_is_refused_by_name_and_nothing_is_written(filled, chain) -> None:
     chain.inputs["models"] = filled.inputs["clusters"]
-    with pytest.raises(ArtifactError, match=r"jig-k5.*not a manifest of pretext or student"):
+    with pytest.raises(ArtifactError, match=r"jig-k5.*not a manifest of the pretext or student stage"):
         chain.report()
     assert not (chain.root / "report").exists()
 

@@ -212,7 +212,7 @@ def models(folder: Path) -> dict[str, ArtifactRecord[ModelManifest]]:
         spec = Pretext.model_validate({"task": task, "backbone": "caffenet"})
         path = place / "manifest.json"
         manifest = ModelManifest.model_validate(
-            {"path": path, "stage": "pretext", "spec": spec, "weights": "", **content}
+            {"path": path, "stage": "pretext", "spec": spec, "weights": "", "normalize": "imagenet", **content}
         )
         records[name] = ArtifactRecord("pretext", name, manifest, None)
     return records

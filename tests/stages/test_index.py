@@ -200,7 +200,7 @@ def test_index_multi_label(tmp_path: Path, output: Path) -> None:
 def drawn(counts: dict[str, int], limit: int) -> list[str]:
     paths = [f"{name}/{place}.jpg" for name, count in counts.items() for place in range(count)]
     labels = [place for place, count in enumerate(counts.values()) for _ in range(count)]
-    found = stage._limited(DatasetListing(Path("x"), paths, labels, list(counts)), limit)
+    found = stage._subsample(DatasetListing(Path("x"), paths, labels, list(counts)), limit)
     assert found.labels is not None
     assert [found.classes[label] for label in found.labels] == [path.split("/")[0] for path in found.paths]
     assert found.paths == [path for path in paths if path in set(found.paths)]
@@ -245,7 +245,7 @@ def test_limit_below_number_of_classes_is_reported(root: Path, output: Path, cap
 def test_limit_keeps_multi_labels_aligned(tmp_path: Path) -> None:
     presence = np.arange(20, dtype=np.int8)[:, None]
     whole = DatasetListing(tmp_path, [f"{place}.jpg" for place in range(20)], classes=["x"], multi_label=presence)
-    part = stage._limited(whole, 7)
+    part = stage._subsample(whole, 7)
     assert part.multi_label is not None
     assert [f"{place}.jpg" for place in part.multi_label[:, 0]] == part.paths
 

@@ -116,7 +116,7 @@ def test_label_refuses_bad_input(clustering, make_features, tmp_path):
     _, stranger = make_features(x, "stranger")
     with pytest.raises(ArtifactError, match="these features belong to another index"):
         labeled(manifest, features, stranger, output)
-    with pytest.raises(ArtifactError, match="not a manifest of a clustering"):
+    with pytest.raises(ArtifactError, match="not a manifest of the cluster stage"):
         labeled(features, features, index, output)
     x[4, 4] = np.nan
     broken, index_of_broken = make_features(x, "broken")

@@ -5,22 +5,20 @@ The default codec pipeline writes a chunk to a temporary file and renames it, so
 complete. Several processes may write one store at the same time, each its own chunks.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, read_json, sync
+from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, sync
+from ssltransfer.artifacts.manifest import FeaturesManifest, read_manifest
 
 CHUNK_BYTES = 24 << 20  # 16-32 MB per chunk: the fastest measured layout for writing and sequential reading
 
@@ -40,15 +38,10 @@ class FeatureStore:
         self.rows: int = array.chunks[0]
 
     @classmethod
-    def create(cls, path: Path, n: int, dims: int, dtype: str, *, compression: str | None = None) -> FeatureStore:
+    def create(cls, path: Path, n: int, dims: int, dtype: str, *, compression: str | None = None) -> Self:
         """Open the store at `path` or create it; another process may do the same.
 
-        Args:
-            path: folder of the store.
-            n: rows.
-            dims: dimensions of a row.
-            dtype: numpy's name of the type.
-            compression: None, or zstd for features with many zeros.
+        `compression` is None, or zstd for features with many zeros.
 
         Raises:
             ArtifactError: the disk is full, or the existing store has another shape or type.
@@ -68,7 +61,7 @@ class FeatureStore:
         return cls.open(path)._checked((n, dims), dtype)
 
     @classmethod
-    def open(cls, path: Path) -> FeatureStore:
+    def open(cls, path: Path) -> Self:
         """Open an existing store.
 
         Raises:
@@ -83,7 +76,7 @@ class FeatureStore:
             raise ArtifactError(f"{path}: zarr.json is damaged; remove this store, run the features stage.") from None
         return cls(path, array)
 
-    def _checked(self, shape: tuple[int, int], dtype: str) -> FeatureStore:
+    def _checked(self, shape: tuple[int, int], dtype: str) -> Self:
         if self.shape != shape or self.dtype != np.dtype(dtype):
             raise ArtifactError(
                 f"{self.path}: contains {self.shape} {self.dtype}, not {shape} {dtype}; remove it and run again."
@@ -190,9 +183,6 @@ class Writer:
     """Writes chunks in a thread while the next ones are computed; at most one waits for the thread.
 
     A context manager: its end waits for the chunk being written, and drops the waiting one if the block failed.
-
-    Args:
-        store: where they are written.
     """
 
     def __init__(self, store: FeatureStore):
@@ -203,9 +193,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
                 self._wait(0)
@@ -238,30 +226,21 @@ def chunk_rows(n: int, dims: int, dtype: np.dtype) -> int:
     return max(1, min(n, CHUNK_BYTES // (dims * dtype.itemsize)))
 
 
-def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureStore, dict[str, Any]]:
-    """Open the store of a features manifest; verify that it is complete and belongs to the index.
-
-    Args:
-        manifest: features/{features}/{dataset}/manifest.json.
-        index: fingerprint of the index whose rows are expected.
-
-    Returns:
-        The store and the manifest's content.
+def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureStore, FeaturesManifest]:
+    """Open the store of a manifest; verify that it is complete and belongs to the index with this fingerprint.
 
     Raises:
         ArtifactError: missing, incomplete, or of other images.
     """
-    content = read_json(manifest)
-    if content.get("stage") != "features":
-        raise ArtifactError(f"{manifest}: not a manifest of features.")
-    store = FeatureStore.open(manifest.parent / "work" / content["work"] / "store.zarr")
-    if index is not None and content["index"] != index:
+    content = read_manifest(manifest, FeaturesManifest)
+    store = FeatureStore.open(manifest.parent / "work" / content.work / "store.zarr")
+    if index is not None and content.index != index:
         raise ArtifactError(
-            f"{manifest}: these features belong to another index ({content['index'][:8]}, not {index[:8]}); "
+            f"{manifest}: these features belong to another index ({content.index[:8]}, not {index[:8]}); "
             "run the features stage again."
         )
     missing = store.missing()
-    if missing or store.chunks != len(content["chunks"]):
+    if missing or store.chunks != len(content.chunks):
         raise ArtifactError(
             f"{store.path}: {len(missing)} of {store.chunks} chunks are missing; remove {manifest} and "
             "run the features stage again: it computes the missing ones."

@@ -1,7 +1,5 @@
 """Atomic writes and digests: a file with its final name is complete and synced."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

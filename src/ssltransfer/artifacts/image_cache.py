@@ -5,8 +5,6 @@ contains their lengths and the digest of the shard. Readers read single images b
 each, which detects truncated, foreign or corrupt data.
 """
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Iterable
@@ -35,13 +33,7 @@ ROW = np.dtype(
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard on disk.
-
-    Attributes:
-        size: of the file in bytes.
-        digest: of its content.
-        rows: `ROW` of each of its images, in order.
-    """
+    """A shard on disk: size in bytes and digest of its file, and `ROW` of each of its images, in order."""
 
     size: int
     digest: str
@@ -117,12 +109,7 @@ def table_file(folder: Path, number: int) -> Path:
 
 
 def write_shard(folder: Path, number: int, images: Iterable[tuple[bytes, int, int]]) -> Shard:
-    """Write a shard, then the table of its images.
-
-    Args:
-        folder: of the shards.
-        number: of the shard.
-        images: packed bytes, width and height of each.
+    """Write a shard, then the table of its images; `images` yields packed bytes, width and height of each.
 
     Raises:
         ArtifactError: the disk is full or not writable; the shard is then missing.
@@ -140,13 +127,7 @@ def write_shard(folder: Path, number: int, images: Iterable[tuple[bytes, int, in
 
 
 def read_shard(folder: Path, number: int, images: int) -> Shard | None:
-    """Read and verify a shard that was written before; None if it must be written.
-
-    Args:
-        folder: of the shards.
-        number: of the shard.
-        images: expected number of images.
-    """
+    """Read and verify a shard of so many images that was written before; None if it must be written."""
     path = shard_file(folder, number)
     if not path.is_file():
         return None

@@ -83,12 +83,7 @@ class Index:
         return bool((self.labels >= 0).any())
 
     def with_labels(self, labels: np.ndarray, classes: list[str]) -> Index:
-        """The same images with other class labels, such as pseudo-labels or renumbered classes.
-
-        Args:
-            labels: int (N,), -1 for none.
-            classes: names of the classes.
-        """
+        """The same images with other class labels, int (N,), -1 for none: pseudo-labels or renumbered classes."""
         return replace(self, labels=labels.astype(np.int32), classes=list(classes))
 
     @cached_property
@@ -107,7 +102,6 @@ class Index:
 
     def subset(self, ids: np.ndarray) -> Index:
         """The index of the images at these positions, int64, renumbered in this order."""
-        cache = _some(self.cache, ids)
         targets = self.targets
         if targets is not None:
             paths, digests = ([column[sample] for sample in ids] for column in (targets.paths, targets.digests))
@@ -119,7 +113,7 @@ class Index:
             sizes=self.sizes[ids],
             digests=[self.digests[sample] for sample in ids],
             multi_label=None if self.multi_label is None else self.multi_label[ids],
-            cache=cache,
+            cache=_some(self.cache, ids),
             targets=targets,
         )
 
@@ -144,12 +138,7 @@ def write_index(path: Path, index: Index) -> None:
         ArtifactError: the disk is full or not writable.
     """
     lines = (f"{_one_line(name)}\t{_one_line(reason)}\n" for name, reason in sorted(index.skipped.items()))
-    about = {
-        "root": str(index.root),
-        "classes": index.classes,
-        "fingerprint": index.fingerprint,
-        "spec": index.spec,
-    }
+    about = {"root": str(index.root), "classes": index.classes, "fingerprint": index.fingerprint, "spec": index.spec}
     if index.cache is not None:
         about["cache"] = {
             # Relative to the index, so that results can be moved.

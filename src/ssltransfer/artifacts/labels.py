@@ -1,7 +1,5 @@
 """Pseudo-labels of a dataset: one parquet row per image."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +39,7 @@ class Labels:
         return np.bincount(self.labels, minlength=self.k)
 
     def check(self, index: Index, path: Path) -> None:
-        """Verify that the labels belong to an index.
-
-        Args:
-            index: of the images that should have these labels.
-            path: of the labels, for the message.
+        """Verify that the labels, which were read from `path`, belong to an index.
 
         Raises:
             ArtifactError: they were computed for other images.

@@ -1,7 +1,5 @@
 """Reading of manifests and run information as typed objects."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssltransfer.artifacts.files import ArtifactError, read_json
 from ssltransfer.artifacts.workdir import run_info_file
-from ssltransfer.config.base import ConfigError, Spec
+from ssltransfer.config.base import ConfigError, Normalize, Spec
 from ssltransfer.config.entities import Cluster, Features, Pretext, Student
 
 S = TypeVar("S", bound=Spec)
@@ -58,36 +56,62 @@ class ModelManifest(Manifest[Pretext | Student]):
 
     Attributes:
         weights: digest of backbone.safetensors.
+        normalize: normalization of the training images.
         layers: layer names in the network's order.
         summary: last values of the curve and `chance_loss`; None if the model was not trained.
         chance_losses: task -> chance-level loss, for multi-task training.
+        snapshots: step -> digest of the backbone's weights after it.
     """
 
     specs: ClassVar[Mapping[str, type[Spec]]] = {"pretext": Pretext, "student": Student}
 
     weights: str
+    normalize: Normalize
     layers: list[str] = []
     summary: dict[str, float] | None = None
     chance_losses: dict[str, float] = {}
+    snapshots: dict[str, str] = {}
 
 
 class FeaturesManifest(Manifest[Features]):
-    """Features of one dataset; `index` is the dataset's fingerprint, `model` the digest of the weights."""
+    """Features of one dataset.
+
+    Attributes:
+        index: fingerprint of the dataset.
+        model: digest of the weights.
+        layer_shape: shape of the layer after pooling, for one image.
+        chunks: digest of every chunk.
+    """
 
     specs: ClassVar[Mapping[str, type[Spec]]] = {"features": Features}
 
     index: str
     model: str
+    layer: str
+    layer_shape: list[int]
+    chunks: list[str]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Weights, layer, its shape and pooling. Only features of one origin can be compared."""
+        pool = json.loads(self.spec.pool.canonical()) if self.spec.pool else None
+        return {"model": self.model, "layer": self.layer, "layer_shape": self.layer_shape, "pool": pool}
 
 
 class ClusterManifest(Manifest[Cluster]):
-    """A clustering; `sizes` counts the points of each cluster, `stopped` names the criterion that ended k-means."""
+    """A clustering; `sizes` counts the points of each cluster, `stopped` names the criterion that ended k-means.
+
+    The keys of `FeaturesManifest.origin` are those of the clustered features.
+    """
 
     specs: ClassVar[Mapping[str, type[Spec]]] = {"cluster": Cluster}
 
     centroids: str
     index: str
     model: str
+    layer: str
+    layer_shape: list[int]
+    pool: dict[str, Any] | None
     points: int
     sizes: list[int]
     iterations: int
@@ -106,7 +130,7 @@ def read_manifest(path: Path, kind: type[M]) -> M:
     content = read_json(path)
     stage = str(content.get("stage")) if isinstance(content, dict) else ""
     if stage not in kind.specs:
-        raise ArtifactError(f"{path}: not a manifest of {' or '.join(kind.specs)}.")
+        raise ArtifactError(f"{path}: not a manifest of the {' or '.join(kind.specs)} stage.")
     try:
         spec = kind.specs[stage].parse(json.dumps(content.get("spec")))
         return kind.model_validate({**content, "path": path, "spec": spec})

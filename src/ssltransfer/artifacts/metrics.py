@@ -1,7 +1,5 @@
 """Metrics of all protocols, in one JSON schema."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field

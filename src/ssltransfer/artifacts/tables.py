@@ -1,7 +1,5 @@
 """Reading of parquet artifacts, with one-sentence errors."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,7 @@ from ssltransfer.artifacts.files import ArtifactError
 def read_table(path: Path, what: str, stage: str) -> tuple[pa.Table, dict[str, Any]]:
     """Read the table of a parquet file and its metadata under the key "ssltransfer".
 
-    Args:
-        path: the file.
-        what: the expected content, for messages: "index of images".
-        stage: the stage that writes it.
+    Messages say what was expected ("index of images") and which stage writes it.
 
     Raises:
         ArtifactError: it is missing, damaged (pages have checksums), or another kind of file.

@@ -6,8 +6,6 @@ always does. An output that shares its folder with others (metrics of several mo
 and `<stem>.run.json`.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -16,12 +14,11 @@ import resource
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from ssltransfer import __version__
@@ -30,6 +27,7 @@ from ssltransfer.logs import logger
 
 MANIFEST = "manifest.json"
 DONE = "done.json"
+InputFiles = Mapping[str, Path | Sequence[Path] | None]
 
 
 class WorkDir:
@@ -39,8 +37,6 @@ class WorkDir:
     the first process holds the lock and writes; the others only get the folder.
 
     Args:
-        stage: name of the stage.
-        output: path of the manifest.
         spec: canonical text of the spec.
         inputs: role -> input files; their content is part of the key.
         shard: "3-of-8" for the third of eight jobs that share the folder and the work; they write no manifest.
@@ -49,9 +45,10 @@ class WorkDir:
         folder: created when the block is entered; its path is a function of output and key.
     """
 
-    def __init__(self, stage: str, output: Path, spec: str, inputs: dict[str, list[Path]], *, shard: str = ""):
+    def __init__(self, stage: str, output: Path, spec: str, inputs: InputFiles, *, shard: str = ""):
         self.stage, self.output, self.spec, self.shard = stage, output, spec, shard
-        self.inputs = {role: [self._digest(path) for path in paths] for role, paths in inputs.items() if paths}
+        files = {role: [paths] if isinstance(paths, Path) else paths for role, paths in inputs.items()}
+        self.inputs = {role: [self._digest(path) for path in paths] for role, paths in files.items() if paths}
         self.key = text_digest(stage, spec, json.dumps(self.inputs, sort_keys=True))
         alone = output.name == MANIFEST
         self.folder = output.parent.joinpath("work", *([] if alone else [output.stem]), self.key)
@@ -71,10 +68,10 @@ class WorkDir:
             return self
         if self.shard:
             self._lock_part()
-            return self
-        self._lock("lock", fcntl.LOCK_EX)
-        for leftover in self.folder.glob(".*.partial"):
-            leftover.unlink()
+        else:
+            self._lock("lock", fcntl.LOCK_EX)
+            for leftover in self.folder.glob(".*.partial"):
+                leftover.unlink()
         return self
 
     def _lock_part(self) -> None:
@@ -94,7 +91,7 @@ class WorkDir:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            self._unlock()
+            self.__exit__()
             raise ArtifactError(
                 f"{self.output}: another copy of this job is running ({holder}); wait for it or stop it, "
                 "then run the same command again: its work is kept."
@@ -103,14 +100,9 @@ class WorkDir:
         file.write(f"host {socket.gethostname()}, process {os.getpid()}{_slurm_job()}")
         file.flush()
 
-    def _unlock(self) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in self._locks:
             file.close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._unlock()
 
     def finish(self, content: dict[str, Any], *, files: Sequence[str] = (), **measured: Any) -> None:
         """Write run.json (information that varies between equal runs), then the manifest (the rest).
@@ -155,13 +147,7 @@ class WorkDir:
 
 
 def write_run_info(output: Path, started: float, **measured: Any) -> None:
-    """Write the information that varies between equal runs next to an output.
-
-    Args:
-        output: path of the output.
-        started: time.monotonic() at the start.
-        measured: further measurements.
-    """
+    """Write the information that varies between equal runs next to an output; `started` is in time.monotonic()."""
     seconds = round(time.monotonic() - started, 2)
     run = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), **environment(), **measured}
     write_json(run_info_file(output), run)

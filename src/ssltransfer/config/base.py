@@ -1,14 +1,12 @@
 """The base classes of all specs: no unknown keys, one canonical text, and errors that suggest the fix."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import json
 import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union
 
 from pydantic import (
     BaseModel,
@@ -23,6 +21,9 @@ from pydantic import (
 
 from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
+
+Normalize = Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"]
+"""Names of the normalizations of images (`ssltransfer.models.normalize`)."""
 
 # Long by short side of an image whose size is unknown, for cost estimates.
 USUAL_ASPECT = 4 / 3

@@ -1,7 +1,5 @@
 """Checks of a completed configuration that need more than one entry, before any job starts."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import Any

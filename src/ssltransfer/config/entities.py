@@ -152,8 +152,7 @@ class Cluster(NamedSpec):
         1e-4, ge=0, description="Stop when a smaller fraction of points moves or of the objective is gained."
     )
     empty_cluster: Literal["farthest", "keep", "error"] = Field(
-        "farthest",
-        description="farthest: restart at the point farthest from its centroid; keep: keep the centroid.",
+        "farthest", description="farthest: restart at the point farthest from its centroid; keep: keep the centroid."
     )
     backend: Literal["torch", "faiss"] = "torch"
     seed: int = 0
@@ -214,8 +213,7 @@ class Evaluation(EvaluationSpec):
         "random weights with data-dependent initialization, if the backbone supports it.",
     )
     supervised_data: str | None = Field(
-        None,
-        description="Dataset of the supervised baseline; default: `train`, or the first labeled of the models.",
+        None, description="Dataset of the supervised baseline; default: `train`, or the first labeled of the models."
     )
 
     @property

@@ -5,8 +5,6 @@
 - features that an evaluation or a student reads, unless equal features are declared.
 """
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

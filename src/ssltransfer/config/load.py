@@ -1,7 +1,5 @@
 """Read, expand, complete and check a configuration file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Result tables of the papers, with the provenance of each number."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache

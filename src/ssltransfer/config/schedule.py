@@ -1,9 +1,7 @@
 """Training schedule of pretexts, students, baselines and probes."""
 
-from __future__ import annotations
-
 from math import cos, pi
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,7 +41,7 @@ class Schedule(Spec):
     sync_bn: bool = Field(False, description="Synchronize batch normalization over all devices.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Schedule:
+    def _consistent(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
         if self.milestones and self.step_size:
@@ -54,7 +52,7 @@ class Schedule(Spec):
             )
         return self
 
-    def scaled_to_full_set(self, ratio: float) -> Schedule:
+    def scaled_to_full_set(self, ratio: float) -> Self:
         """The schedule for a subset, `ratio` times smaller than the full set, with as many updates."""
         if self.steps is not None or ratio == 1:
             return self

@@ -1,7 +1,5 @@
 """Sweeps: `name-k{k}: {for: {k: [500, 1000]}, ..., k: "{k}"}` becomes plain entries."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from ssltransfer.config.base import Normalize as Normalize
 from ssltransfer.data.lab import lightness_alone, rgb_to_lab
-
-Normalize = Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_BGR = (104.0, 117.0, 123.0)

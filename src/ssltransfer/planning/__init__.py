@@ -4,8 +4,6 @@ Hours are floating-point operations and images to decode, divided by the rates o
 are assumed, given, or measured by the benchmarks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ssltransfer.config import Config
@@ -28,9 +26,9 @@ def print_estimate(config: Config, machine: Machine | None = None) -> None:
         rows = [cost for cost in costs if cost.stage == stage]
         width = min(48, max(len(cost.name) for cost in rows))
         for cost in rows:
-            made = " (by itself)" if cost.name.split(" on ")[0] in config.derived else ""
+            implicit = " (implicit)" if cost.name.split(" on ")[0] in config.derived else ""
             needs = f"  <- {', '.join(cost.needs)}" if cost.needs else ""
-            print(f"  {cost.name:<{width}} {_hours(cost.hours):>9} {_size(cost.disk_gb):>9}{made}{needs}")
+            print(f"  {cost.name:<{width}} {_hours(cost.hours):>9} {_size(cost.disk_gb):>9}{implicit}{needs}")
     print(f"\n{'stage':<10} {'jobs':>5} {'hours':>10} {'disk':>10} {'memory of the largest job':>26}  limited by")
     for stage in dict.fromkeys(cost.stage for cost in costs):
         rows = [cost for cost in costs if cost.stage == stage]

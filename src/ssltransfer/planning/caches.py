@@ -1,7 +1,5 @@
 """Caches whose images are smaller than a job needs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Cost of each job of a configuration."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,14 +17,7 @@ from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
-from ssltransfer.planning.networks import (
-    dims_of,
-    flops,
-    parameters,
-    protocol_flops,
-    task_flops,
-    training_memory,
-)
+from ssltransfer.planning.networks import dims_of, flops, parameters, protocol_flops, task_flops, training_memory
 from ssltransfer.stages.cache import cached_pixels
 
 CHECKED_PER_CORE = 900.0  # images per second: the strict decoding of the index stage
@@ -68,78 +59,94 @@ def images(config: Config, dataset: str) -> int | None:
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
     """The cost of every job, in the order of the stages."""
-    for name, dataset in config.datasets.items():
-        n = images(config, name)
-        decoded = n * dataset.motion.clip_stride if n and isinstance(dataset, Video) else n
-        hours = decoded / CHECKED_PER_CORE / machine.cores / 3600 if decoded else None
-        yield CostEstimate("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
+    for name in config.datasets:
+        yield _index(config, machine, name)
     for name, dataset in config.datasets.items():
         if isinstance(dataset, Video):
-            n = images(config, name)
-            flows = min(dataset.motion.clip_stride, dataset.motion.clip_length - 1)
-            pixels = math.prod(dataset.motion.size)
-            hours = n * flows * pixels / FLOW_PIXELS / machine.cores / 3600 if n else None
-            disk = n * pixels * dataset.motion.cache.bytes_per_pixel / 1e9 if n else None
-            yield CostEstimate("motion", name, (name,), hours, disk, None, "optical flow")
+            yield _motion(config, machine, name, dataset)
         if dataset.cache:
-            n = images(config, name)
-            hours = n / machine.images(None) / 3600 if n else None
-            yield CostEstimate("cache", name, (name,), hours, _cache_gb(config, name), None, "decoding")
+            yield _cache(config, machine, name)
     for name, pretext in config.pretexts.items():
         yield _pretext(config, machine, name, pretext)
-    for name, features in config.features.items():
-        backbone = config.model(features.model).backbone
-        dims = dims_of(backbone, features.layer, features.pool)
-        size = 2 if features.precision == "float16" else 4
+    for name in config.features:
         for data in sorted(config.datasets_of_features(name)):
-            n = images(config, data)
-            reading = machine.images(config.datasets[data])
-            forward = flops(backbone) * (GRID**2 if features.patches else 1)
-            hours, limit = _passes(n, reading, forward, machine.rate("forward", backbone.name)) if n else (None, "")
-            disk = n * dims * size / 1e9 if n else None
-            yield CostEstimate("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
-    for name, cluster in config.clusters.items():
-        source = config.features[cluster.features]
-        dims = dims_of(config.model(source.model).backbone, source.layer, source.pool)
-        n = images(config, cluster.data)
-        work = 2.0 * n * dims * cluster.k * cluster.max_iter if n else None
-        hours = work / machine.rate("products") / 3600 if work else None
-        memory = n * dims * 2 / 1e9 if n else None
-        yield CostEstimate(
-            "cluster", name, (cluster.features, cluster.data), hours, cluster.k * dims * 4e-9, memory, "products"
-        )
-    for cluster_name, data in sorted(config.labels()):
-        n = images(config, data)
-        made_of = config.clusters[cluster_name].features
-        hours, limit = (0.0, "") if n else (None, "")
-        if not config.reads_features(cluster_name, data):
-            made_of = config.features[made_of].model
-            backbone, reading = config.model(made_of).backbone, machine.images(config.datasets[data])
-            hours, limit = (
-                _passes(n, reading, flops(backbone), machine.rate("forward", backbone.name)) if n else (None, "")
-            )
-        disk = n * 5e-8 if n else None
-        yield CostEstimate(
-            "label", f"{cluster_name} on {data}", (cluster_name, made_of, data), hours, disk, None, limit
-        )
+            yield _features(config, machine, name, data)
+    for name in config.clusters:
+        yield _cluster(config, machine, name)
+    for name, data in sorted(config.labels()):
+        yield _label(config, machine, name, data)
     for name, student in config.students.items():
-        n = images(config, student.data)
-        learned = getattr(student.method, "cluster", None) or config.teacher_features_of(name)
-        teacher = None if learned else getattr(student.method, "teacher", None)
-        needs = tuple(filter(None, (learned or teacher, student.data)))
-        seen = student.schedule.total_steps(n) * student.schedule.batch_size if n else None
-        reading = machine.images(config.datasets[student.data])
-        work = _student_flops(student, config.model(teacher).backbone if teacher else None)
-        hours, limit = (
-            _passes(seen, reading, work, machine.rate("training", student.backbone.name)) if seen else (None, "")
-        )
-        disk = parameters(student.backbone, include_top=student.method.is_self_contained) * 4e-9
-        yield CostEstimate(
-            "student", name, needs, hours, disk, training_memory(student.backbone, student.schedule.batch_size), limit
-        )
+        yield _student(config, machine, name, student)
     for name, models in config.rows.items():
         for model in models:
             yield _evaluation(config, machine, name, model)
+
+
+def _index(config: Config, machine: Machine, name: str) -> CostEstimate:
+    dataset, n = config.datasets[name], images(config, name)
+    decoded = n * dataset.motion.clip_stride if n and isinstance(dataset, Video) else n
+    hours = decoded / CHECKED_PER_CORE / machine.cores / 3600 if decoded else None
+    return CostEstimate("index", name, (), hours, n * 1e-7 if n else None, None, "decoding")
+
+
+def _motion(config: Config, machine: Machine, name: str, dataset: Video) -> CostEstimate:
+    n, options = images(config, name), dataset.motion
+    flows = min(options.clip_stride, options.clip_length - 1)
+    pixels = math.prod(options.size)
+    hours = n * flows * pixels / FLOW_PIXELS / machine.cores / 3600 if n else None
+    disk = n * pixels * options.cache.bytes_per_pixel / 1e9 if n else None
+    return CostEstimate("motion", name, (name,), hours, disk, None, "optical flow")
+
+
+def _cache(config: Config, machine: Machine, name: str) -> CostEstimate:
+    n = images(config, name)
+    hours = n / machine.images(None) / 3600 if n else None
+    return CostEstimate("cache", name, (name,), hours, _cache_gb(config, name), None, "decoding")
+
+
+def _features(config: Config, machine: Machine, name: str, data: str) -> CostEstimate:
+    features, n = config.features[name], images(config, data)
+    backbone = config.model(features.model).backbone
+    passes = GRID**2 if features.patches else 1
+    hours, limit = _forward_passes(config, machine, backbone, data, passes)
+    size = 2 if features.precision == "float16" else 4
+    disk = n * dims_of(backbone, features.layer, features.pool) * size / 1e9 if n else None
+    return CostEstimate("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
+
+
+def _cluster(config: Config, machine: Machine, name: str) -> CostEstimate:
+    cluster = config.clusters[name]
+    source = config.features[cluster.features]
+    dims = dims_of(config.model(source.model).backbone, source.layer, source.pool)
+    n = images(config, cluster.data)
+    work = 2.0 * n * dims * cluster.k * cluster.max_iter if n else None
+    hours = work / machine.rate("products") / 3600 if work else None
+    memory = n * dims * 2 / 1e9 if n else None
+    needs = (cluster.features, cluster.data)
+    return CostEstimate("cluster", name, needs, hours, cluster.k * dims * 4e-9, memory, "products")
+
+
+def _label(config: Config, machine: Machine, cluster: str, data: str) -> CostEstimate:
+    n, source = images(config, data), config.clusters[cluster].features
+    hours, limit = (0.0, "") if n else (None, "")
+    if not config.reads_features(cluster, data):
+        source = config.features[source].model
+        hours, limit = _forward_passes(config, machine, config.model(source).backbone, data)
+    disk = n * 5e-8 if n else None
+    return CostEstimate("label", f"{cluster} on {data}", (cluster, source, data), hours, disk, None, limit)
+
+
+def _student(config: Config, machine: Machine, name: str, student: Student) -> CostEstimate:
+    backbone, schedule = student.backbone, student.schedule
+    learned = getattr(student.method, "cluster", None) or config.teacher_features_of(name)
+    teacher = None if learned else getattr(student.method, "teacher", None)
+    needs = tuple(filter(None, (learned or teacher, student.data)))
+    n, reading = images(config, student.data), machine.images(config.datasets[student.data])
+    seen = schedule.total_steps(n) * schedule.batch_size if n else None
+    work = _student_flops(student, config.model(teacher).backbone if teacher else None)
+    hours, limit = _passes(seen, reading, work, machine.rate("training", backbone.name)) if seen else (None, "")
+    disk = parameters(backbone, include_top=student.method.is_self_contained) * 4e-9
+    return CostEstimate("student", name, needs, hours, disk, training_memory(backbone, schedule.batch_size), limit)
 
 
 def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
@@ -227,6 +234,14 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     return CostEstimate(
         "evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products"
     )
+
+
+def _forward_passes(
+    config: Config, machine: Machine, backbone: BackboneOptions, data: str, passes: int = 1
+) -> tuple[float | None, str]:
+    """`_passes` of all images of a dataset; unknown if their number is."""
+    n, reading = images(config, data), machine.images(config.datasets[data])
+    return _passes(n, reading, passes * flops(backbone), machine.rate("forward", backbone.name)) if n else (None, "")
 
 
 def _passes(seen: float, reading: float, flop: float, rate: float) -> tuple[float, str]:

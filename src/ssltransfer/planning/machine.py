@@ -1,7 +1,5 @@
 """Rates of a machine: assumed, given, or measured by the benchmarks."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Time to complete all jobs on a number of devices."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Sequence
 from graphlib import TopologicalSorter

@@ -1,7 +1,5 @@
 """Cost of networks, from their shapes: no weights are allocated."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

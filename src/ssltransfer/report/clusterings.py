@@ -1,7 +1,5 @@
 """Clusterings: curve, sizes, agreement with true classes, montages."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,9 +1,8 @@
 """The data flow as an SVG graph: one column per stage, every box a link."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.methods import ClusterClassification, Distillation
@@ -124,16 +123,12 @@ def _find(results: Results, *names: str | None) -> list[Key]:
 
 
 def _set_cycles(nodes: dict[Key, Node]) -> None:
-    """Largest number of returns to an earlier stage on any path. The graph has no cycles: len(nodes) sweeps suffice."""
-    for _ in nodes:
-        changed = False
-        for node in nodes.values():
-            for parent in (nodes[key] for key in node.parents):
-                back = STAGES.index(parent.stage) >= STAGES.index(node.stage)
-                if parent.cycle + back > node.cycle:
-                    node.cycle, changed = parent.cycle + back, True
-        if not changed:
-            return
+    """Largest number of returns to an earlier stage on any path."""
+    for key in TopologicalSorter({key: node.parents for key, node in nodes.items()}).static_order():
+        node = nodes[key]
+        for parent in node.parents:
+            returned = STAGES.index(parent[0]) >= STAGES.index(node.stage)
+            node.cycle = max(node.cycle, nodes[parent].cycle + returned)
 
 
 def _fill(column: list[Node], x: float, nodes: dict[Key, Node]) -> None:

@@ -1,7 +1,5 @@
 """Evaluations: values per class, confusion matrices, nearest neighbors, and other details of a protocol."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Read all results once, as typed records."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

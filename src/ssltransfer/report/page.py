@@ -1,7 +1,5 @@
 """The HTML page."""
 
-from __future__ import annotations
-
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 

@@ -1,7 +1,5 @@
 """Plots as inline SVG with the colors and fonts of the page: one plot serves light mode, dark mode and print."""
 
-from __future__ import annotations
-
 import io
 import math
 import re
@@ -201,10 +199,7 @@ class Plots:
 
 
 def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, scale: float) -> None:
-    for key, label, color, marker in (
-        (name, "training", COLORS[0], ""),
-        (f"val_{name}", "validation", COLORS[1], "o"),
-    ):
+    for key, label, color, marker in ((name, "training", COLORS[0], ""), (f"val_{name}", "validation", COLORS[1], "o")):
         points = [(row.get("epoch", row.get("step", 0.0)), scale * row[key]) for row in rows if key in row]
         if points:
             axes.plot(*zip(*points, strict=True), color=color, label=label, marker=marker, markersize=2.6)

@@ -1,7 +1,5 @@
 """Cost, environment, specifications and fingerprints of every run."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Models and datasets: learning curves, accuracy by layer, first filters, thumbnails."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

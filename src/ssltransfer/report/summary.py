@@ -1,7 +1,5 @@
 """The summary in sentences."""
 
-from __future__ import annotations
-
 from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.report.load_results import Kind, Results
 from ssltransfer.report.text import count, join_words, number

@@ -1,7 +1,5 @@
 """Result tables: one row per model, one column per value, the paper's columns beside them."""
 
-from __future__ import annotations
-
 import csv
 import fnmatch
 import io

@@ -1,7 +1,5 @@
 """Formatting of numbers and names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Thumbnails in strips, and filters of a first convolution."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random

@@ -1,7 +1,5 @@
 """Cache stage: decode and resize each image once, and pack the images into a few large files."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -28,19 +26,14 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
     """Pack the images of an index into shards, and write an index of the same images that refers to the shards.
 
     The bytes depend neither on the number of processes nor on interruptions. Only missing or damaged shards are
-    computed.
-
-    Args:
-        spec: size and format.
-        data: index of the images.
-        output: cache/{dataset}.parquet; {dataset}.skipped.tsv beside it lists the files that the index skips.
-        threads: processes that decode (default: one per CPU).
+    computed. {dataset}.skipped.tsv beside `output` lists the files that the index
+    skips. `threads` is the number of processes.
 
     Raises:
         ArtifactError: an image has changed since it was indexed, or the disk is too small.
     """
     threads = threads or len(os.sched_getaffinity(0))
-    with WorkDir("cache", output, spec.canonical(), {"data": [data]}) as work:
+    with WorkDir("cache", output, spec.canonical(), {"data": data}) as work:
         index = read_index(data)
         if index.cache is not None:
             raise ArtifactError(f"{data}: is already a cache; give the index that it was made from.")

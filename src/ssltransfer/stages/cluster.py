@@ -1,7 +1,5 @@
 """Cluster stage: k-means on the features of all images of a dataset."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -24,21 +22,15 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
     Every iteration uses all points (Noroozi et al. 2018, implementation details; protocols 3.1). Points that do not
     fit in SSLTRANSFER_MEMORY_MB (default: half of the free memory) are read again in each iteration.
 
-    Args:
-        spec: k and the options of k-means.
-        features: manifest of the features.
-        output: manifest.json of the clustering.
-        threads: CPU threads.
-
     Raises:
         ArtifactError: the features are missing or not finite, there are fewer than k distinct points, a cluster is
             empty with `empty_cluster: error`, or too little memory is free.
     """
-    with WorkDir("cluster", output, spec.canonical(), {"features": [features]}) as work:
+    with WorkDir("cluster", output, spec.canonical(), {"features": features}) as work:
         if work.is_cached():
             return
         devices = plan_devices(threads)
-        store, about = open_features(features)
+        store, source = open_features(features)
         checkpoint = Checkpoint(work.folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
         with checkpoint:
             found = kmeans(
@@ -78,11 +70,8 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             "backend": spec.backend,
             "seed": spec.seed,
             "l2_normalize": spec.l2_normalize,
-            "index": about["index"],
-            "model": about["model"],
-            "layer": about["layer"],
-            "layer_shape": about["layer_shape"],
-            "pool": about["spec"].get("pool"),
+            "index": source.index,
+            **source.origin,
         }
         logger.info(
             f"k-means: {n} points in {spec.k} clusters of {found.sizes.min()} to {found.sizes.max()}, "

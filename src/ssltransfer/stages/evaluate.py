@@ -1,7 +1,5 @@
 """Evaluate stage: evaluate a model under a protocol."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -31,16 +29,9 @@ def run(
     test_features: Path | None = None,
     threads: int | None = None,
 ) -> None:
-    """Evaluate a model and write its metrics.
+    """Evaluate a model and write its metrics to evaluate/{evaluation}/{model}.json.
 
-    Args:
-        spec: protocol, names of the sets, seeds.
-        model: manifest of the model.
-        test: index of the test images.
-        output: evaluate/{evaluation}/{model}.json.
-        train: index of the training images, for protocols that train.
-        train_features, test_features: manifests of features, for protocols that read them.
-        threads: CPU threads.
+    `train` is for protocols that train, `train_features` and `test_features` for those that read features.
 
     Raises:
         ArtifactError: the inputs do not belong together, or more than 1 % of the test images also occur in the
@@ -48,11 +39,11 @@ def run(
         LayerError: the model has no such layer.
     """
     inputs = {
-        "model": [model],
-        "train": [train] if train else [],
-        "test": [test],
-        "train_features": [train_features] if train_features else [],
-        "test_features": [test_features] if test_features else [],
+        "model": model,
+        "train": train,
+        "test": test,
+        "train_features": train_features,
+        "test_features": test_features,
     }
     with WorkDir("evaluate", output, spec.canonical(), inputs) as work:
         if work.is_cached():
@@ -127,18 +118,18 @@ def _features(protocol: FeatureProtocol, model: Path, manifest: Path | None, ind
         )
     store, content = open_features(manifest, index=index.fingerprint)
     weights = read_json(model).get("weights")
-    if content["model"] != weights:
+    if content.model != weights:
         raise ArtifactError(
             f"{manifest}: these features were made with other weights than those of {model}; run the features "
             "stage again."
         )
     wanted, has = (
         " ".join(f"{key} {spec.get(key)}" for key in ("pool", "patches"))
-        for spec in (json.loads(protocol.canonical()), content["spec"])
+        for spec in (json.loads(protocol.canonical()), json.loads(content.spec.canonical()))
     )
-    if protocol.layer not in (None, content["layer"]) or wanted != has:
+    if protocol.layer not in (None, content.layer) or wanted != has:
         raise ArtifactError(
-            f"{manifest}: features of layer {content['layer']} ({has}), but the protocol needs "
-            f"{protocol.layer or content['layer']} ({wanted}); give the features of that layer."
+            f"{manifest}: features of layer {content.layer} ({has}), but the protocol needs "
+            f"{protocol.layer or content.layer} ({wanted}); give the features of that layer."
         )
     return store

@@ -1,7 +1,5 @@
 """Features stage: write the features of a layer for each image into a chunked store."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -28,12 +26,8 @@ def run(
     division.
 
     Args:
-        spec: layer, pooling and precision.
-        model: manifest of the model.
-        data: index of the images.
         output: manifest.json of the features. For a shard another file beside it, for the digests of its chunks.
         shard: "3-of-8" or "3/8".
-        threads: CPU threads.
 
     Raises:
         ArtifactError: a value overflows the precision, an input is invalid, or the disk is full.
@@ -41,10 +35,8 @@ def run(
     """
     number, shards = _shard(shard)
     name = f"{number + 1}-of-{shards}" if shard else ""
-    inputs = {"model": [model], "data": [data]}
-    with WorkDir(
-        "features", output.with_name(MANIFEST) if shard else output, spec.canonical(), inputs, shard=name
-    ) as work:
+    manifest = output.with_name(MANIFEST) if shard else output
+    with WorkDir("features", manifest, spec.canonical(), {"model": model, "data": data}, shard=name) as work:
         path = work.folder / "store.zarr"
         if not shard and path.is_dir() and not FeatureStore.open(path).missing() and work.is_cached():
             return

@@ -34,10 +34,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     The bytes do not depend on the number of threads. With `limit` or `holdout` images are first drawn and then
     decoded: a corrupt one is skipped and not replaced.
 
-    Args:
-        spec: the dataset.
-        output: index/{dataset}.parquet; {dataset}.skipped.tsv beside it lists the skipped files with the reasons.
-        threads: threads that decode (default: one per CPU).
+    {dataset}.skipped.tsv beside `output` lists the skipped files with the reasons.
 
     Raises:
         LayoutError: the folder does not have the layout of the format.
@@ -45,11 +42,11 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     """
     started = time.monotonic()
     threads = threads or len(os.sched_getaffinity(0))
-    found = _chosen(find(spec, workers=threads), spec)
+    found = _apply_filters(find(spec, workers=threads), spec)
     for note in found.notes:
         logger.info(note)
     readable = _Readable(found, spec, threads)
-    _judge(found, readable, spec)
+    _check_corrupt_fraction(found, readable, spec)
     labels = np.full(len(found.paths), -1, np.int32) if found.labels is None else np.array(found.labels, np.int32)
     index = Index(
         root=found.root,
@@ -153,7 +150,7 @@ def _check_some(root: Path, paths: list[str], check: Callable[[Path], ImageInfo]
     return results
 
 
-def _judge(found: DatasetListing, readable: _Readable, spec: Dataset) -> None:
+def _check_corrupt_fraction(found: DatasetListing, readable: _Readable, spec: Dataset) -> None:
     """Raise an error if too many images are corrupt, or all images of a class."""
     skipped = readable.skipped
     share = len(skipped) / len(found.paths)
@@ -175,7 +172,7 @@ def _judge(found: DatasetListing, readable: _Readable, spec: Dataset) -> None:
         )
 
 
-def _chosen(found: DatasetListing, spec: Dataset) -> DatasetListing:
+def _apply_filters(found: DatasetListing, spec: Dataset) -> DatasetListing:
     """The images selected by `include`, `exclude`, `holdout` and `limit`, in their old order.
 
     Raises:
@@ -195,7 +192,7 @@ def _chosen(found: DatasetListing, spec: Dataset) -> DatasetListing:
         places = val if holdout.part == "val" else places - val
     if not places:
         raise LayoutError(f"{found.root}: include, exclude and holdout of this dataset leave no image.")
-    return _limited(_part(found, sorted(places)), spec.limit)
+    return _subsample(_part(found, sorted(places)), spec.limit)
 
 
 def _named(found: DatasetListing, names: NameFile, *, all_of_them: bool) -> set[int]:
@@ -218,7 +215,7 @@ def _named(found: DatasetListing, names: NameFile, *, all_of_them: bool) -> set[
     return {known[name][0] for name in listed if name in known}
 
 
-def _limited(found: DatasetListing, limit: int | None) -> DatasetListing:
+def _subsample(found: DatasetListing, limit: int | None) -> DatasetListing:
     """`limit` images drawn at random by a fixed seed, in their old order, from each class in proportion to its size.
 
     The draw depends on the names, so an additional image does not change the order of the others. A smaller limit

@@ -1,7 +1,5 @@
 """Motion stage: the first frame of each clip of each video, with a mask of the pixels that move by themselves."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter, deque
@@ -33,20 +31,15 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
     """Segment the moving pixels of the clips of an index of videos, and write an index of their first frames.
 
     The bytes depend neither on the number of processes nor on interruptions. Only missing or damaged shards are
-    computed.
-
-    Args:
-        spec: how clips are cut and labeled.
-        data: index of the videos.
-        output: motion/{dataset}.parquet; {dataset}.skipped.tsv beside it lists the skipped clips.
-        threads: processes (default: one per CPU).
+    computed. {dataset}.skipped.tsv beside `output` lists the skipped clips. `threads` is
+    the number of processes.
 
     Raises:
         ArtifactError: a video has changed since it was indexed, no clip can be used, or the disk is full.
     """
     threads = threads or len(os.sched_getaffinity(0))
     opencv()
-    with WorkDir("motion", output, spec.canonical(), {"data": [data]}) as work:
+    with WorkDir("motion", output, spec.canonical(), {"data": data}) as work:
         videos = read_index(data)
         if videos.spec.get("format") != "video":
             raise ArtifactError(f"{data}: an index of images; give one of a dataset of format video.")

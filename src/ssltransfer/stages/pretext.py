@@ -1,7 +1,5 @@
 """Pretext stage: train a pretext task, or build a model that is not trained by gradient descent."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,30 +31,19 @@ def run(
 ) -> None:
     """Make the model and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
-    Args:
-        spec: task, backbone and schedule.
-        output: manifest.json.
-        data: index of the training images, if the task needs any.
-        val: index of the validation images.
-        task_data: indexes of `spec.task_datasets`, further datasets of a multi-task pretext.
-        model: manifest of the pretext that a snapshot belongs to.
-        threads: CPU threads.
+    `task_data` are the indexes of `spec.task_datasets`, `model` is the manifest of the pretext of a snapshot.
     """
-    inputs = {"data": [data] if data else [], "val": [val] if val else []}
-    if task_data:
-        inputs["task_data"] = list(task_data)
-    if model:
-        inputs["model"] = [model]
+    inputs = {"data": data, "val": val, "task_data": task_data, "model": model}
     with WorkDir("pretext", output, spec.canonical(), inputs) as work:
         if work.is_cached():
             return
         devices = plan_devices(threads)
-        index = _index(data)
         content: dict[str, object] = {}
         measured: dict[str, object] = {"device": str(devices)}
         if spec.task.is_trainable:
-            named = {name: read_index(path) for name, path in zip(spec.task_datasets, task_data, strict=True)}
-            trained = _trainable(spec, named | _named(spec.data, index) | _named(spec.val, _index(val)))
+            paths: list[tuple[str | None, Path | None]] = [(spec.data, data), (spec.val, val)]
+            paths += zip(spec.task_datasets, task_data, strict=True)
+            trained = _trainable(spec, {name: read_index(path) for name, path in paths if name and path})
             assert spec.schedule is not None
 
             def snapshot(step: int) -> None:
@@ -86,7 +73,7 @@ def run(
                 content["snapshots"] = {str(step): file_digest(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured
         else:
-            made = FIXED_MODELS[type(spec.task)](spec, ModelInputs(devices, index, model))
+            made = FIXED_MODELS[type(spec.task)](spec, ModelInputs(devices, read_index(data) if data else None, model))
             backbone, rule = made.backbone, made.normalization
             content |= made.content
         files = [str(file_of(work.folder, step).relative_to(output.parent)) for step in spec.snapshots]
@@ -102,11 +89,3 @@ def _trainable(spec: Pretext, images: dict[str, Index]) -> Trainable:
     val = images.get(spec.val or "")
     task_run = TaskRun(task, images[spec.data], spec.schedule, spec.seed, val)
     return Trainable([task_run], task.backbone, task.normalization)
-
-
-def _named(name: str | None, index: Index | None) -> dict[str, Index]:
-    return {name: index} if name is not None and index is not None else {}
-
-
-def _index(path: Path | None) -> Index | None:
-    return read_index(path) if path else None

@@ -1,7 +1,5 @@
 """Report stage: all results in one self-contained HTML file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ssltransfer.artifacts.files import write_text
@@ -29,16 +27,8 @@ def run(
 
     Equal inputs, including the run.json files, give equal bytes: the report contains no date.
 
-    Args:
-        spec: title, tables and size of the montages.
-        output: the HTML file, written last.
-        indexes: index/{dataset}.parquet of every dataset.
-        models: manifests of pretexts and students; weights and learning curves are read from the same folders.
-        features: manifests of features.
-        clusters: manifests of clusterings.
-        labels: label/{cluster}/{dataset}.parquet.
-        metrics: evaluate/{evaluation}/{model}.json.
-        threads: unused; every stage takes it.
+    `models` are manifests of pretexts and students; weights and learning curves are read from the same folders.
+    `threads` is not used, but every stage takes it.
 
     Raises:
         ArtifactError: an input is missing or belongs to another stage.

@@ -1,7 +1,5 @@
 """Student stage: train a network on labels or by a teacher."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ssltransfer.artifacts.labels import read_labeled_index
@@ -29,19 +27,13 @@ def run(
     """Train the student and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
     Args:
-        spec: method, backbone and schedule.
-        data: index of the training images.
-        output: manifest.json.
-        labels: pseudo-labels of the training images, for methods that learn them.
-        val, val_labels: validation images and their pseudo-labels.
+        labels, val_labels: pseudo-labels of the images, for methods that learn them.
         teacher: manifest of the teacher, for methods that run it during training.
         features, val_features: manifests of its precomputed features, for other methods with a teacher.
-        threads: CPU threads.
     """
     learned = {"teacher": teacher, "features": features, "val_features": val_features}
     inputs = {"data": data, "val": val, "labels": labels, "val_labels": val_labels, **learned}
-    given = {role: [path] if path else [] for role, path in inputs.items()}
-    with WorkDir("student", output, spec.canonical(), given) as work:
+    with WorkDir("student", output, spec.canonical(), inputs) as work:
         if work.is_cached():
             return
         devices = plan_devices(threads)

@@ -1,7 +1,5 @@
 """Options of backbones, one module per family. A new options class is registered automatically."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from ssltransfer.config.backbones.alexnets import AlexNet, AlexNetBN, AlexNetDeepCluster, CaffeNet

@@ -1,7 +1,5 @@
 """AlexNets: four different networks under one name in the literature."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -17,22 +15,22 @@ class AlexNetOptions(BackboneOptions):
     """
 
     channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)
-    base_layers: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
-    top_layers: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
-    patch_overrides: ClassVar[dict[str, int]] = {"stem_stride": 2}
-    pool5_kernel: ClassVar[int] = 3
-    is_feed_forward: ClassVar[bool] = True
-    caffe_padding: ClassVar[bool] = True
+    base_layers = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    top_layers = ("fc6", "fc7")
+    patch_overrides = {"stem_stride": 2}
+    pool5_kernel = 3
+    is_feed_forward = True
+    caffe_padding = True
 
 
 class CaffeNet(AlexNetOptions):
     """CaffeNet: AlexNet with groups, LRN after pooling, ceil-mode pooling (Noroozi's AlexNet)."""
 
     name: Literal["caffenet"] = "caffenet"
-    reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
-    channels: ClassVar[tuple[int, ...]] = (96, 256, 384, 384, 256)
-    crop_pct: ClassVar[float] = 227 / 256
-    dropout_before_classifier: ClassVar[bool] = True
+    reference = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
+    channels = (96, 256, 384, 384, 256)
+    crop_pct = 227 / 256
+    dropout_before_classifier = True
     img_size: int = Field(227, ge=16, le=2048)
     bn: bool = Field(
         False, description="Batch normalization instead of LRN: not as in the papers, but learns in minutes."
@@ -43,22 +41,22 @@ class AlexNet(AlexNetOptions):
     """torchvision's AlexNet: no groups, no LRN (CompRess's AlexNet)."""
 
     name: Literal["alexnet"] = "alexnet"
-    reference: ClassVar[str] = "Krizhevsky 2014; torchvision.models.alexnet"
+    reference = "Krizhevsky 2014; torchvision.models.alexnet"
 
 
 class AlexNetBN(AlexNetOptions):
     """RotNet's AlexNet: torchvision's channels, batch normalization after every layer, no dropout."""
 
     name: Literal["alexnet-bn"] = "alexnet-bn"
-    reference: ClassVar[str] = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
-    always_bn: ClassVar[bool] = True
+    reference = "Gidaris et al. 2018, FeatureLearningRotNet; protocols 2.1c"
+    always_bn = True
 
 
 class AlexNetDeepCluster(AlexNetOptions):
     """DeepCluster's AlexNet: the original's channels without groups, batch normalization in the convolutions."""
 
     name: Literal["alexnet-deepcluster"] = "alexnet-deepcluster"
-    reference: ClassVar[str] = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
-    channels: ClassVar[tuple[int, ...]] = (96, 256, 384, 384, 256)
+    reference = "Caron et al. 2018, facebookresearch/deepcluster; protocols 2.1d"
+    channels = (96, 256, 384, 384, 256)
     sobel: bool = Field(False, description="Input: the two Sobel gradients of the gray image instead of its colors.")
-    always_bn: ClassVar[bool] = True
+    always_bn = True

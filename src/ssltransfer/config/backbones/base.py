@@ -1,7 +1,5 @@
 """Options of all backbones, and the properties that other stages read without building the network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 

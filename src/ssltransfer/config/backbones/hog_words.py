@@ -1,8 +1,6 @@
 """Bags of visual words."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,11 +11,11 @@ class HogWords(BackboneOptions):
     """Bag of visual words of HOG descriptors: not a network, but its features can be used like those of one."""
 
     name: Literal["hog-words"] = "hog-words"
-    reference: ClassVar[str] = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
+    reference = "Dalal & Triggs 2005; Noroozi et al. 2018 (CC+HOG)"
     img_size: int = Field(256, ge=32, le=2048)
     vocabulary_size: int = Field(4096, ge=2)
     hog_cell: int = Field(8, ge=2, description="Side of a HOG cell in pixels.")
-    base_layers: ClassVar[tuple[str, ...]] = ("words",)
-    flat_layers: ClassVar[tuple[str, ...]] = ("words",)
-    crop_pct: ClassVar[float] = 1.0
-    is_network: ClassVar[bool] = False
+    base_layers = ("words",)
+    flat_layers = ("words",)
+    crop_pct = 1.0
+    is_network = False

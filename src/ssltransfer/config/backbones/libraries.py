@@ -1,8 +1,6 @@
 """Networks of torchvision and timm, by their names there."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,9 +17,9 @@ class LibraryModel(BackboneOptions):
     return_nodes: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], ...] = Field(
         (), description="Modules that are layers too, by their paths in the network (layer3, features.8)."
     )
-    flat_layers: ClassVar[tuple[str, ...]] = ("pool",)
-    can_fuse_bn: ClassVar[bool] = False
-    supports_layerwise_forward: ClassVar[bool] = False
+    flat_layers = ("pool",)
+    can_fuse_bn = False
+    supports_layerwise_forward = False
 
     @property
     def base_layers(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -36,7 +34,7 @@ class LibraryModel(BackboneOptions):
         return return_nodes
 
     @model_validator(mode="after")
-    def _check_unchanged(self) -> LibraryModel:
+    def _check_unchanged(self) -> Self:
         if self.width_mult != 1 or self.stem_stride is not None:
             raise ValueError(f"networks of {self.name} have no width_mult and no stem_stride; remove them")
         return self
@@ -51,11 +49,11 @@ class Torchvision(LibraryModel):
     """Any classification network of torchvision, by its name there."""
 
     name: Literal["torchvision"] = "torchvision"
-    reference: ClassVar[str] = "torchvision.models.list_models; protocols 2.8"
+    reference = "torchvision.models.list_models; protocols 2.8"
 
 
 class Timm(LibraryModel):
     """Any network of timm, by its name there; timm must be installed."""
 
     name: Literal["timm"] = "timm"
-    reference: ClassVar[str] = "timm.list_models; protocols 2.8"
+    reference = "timm.list_models; protocols 2.8"

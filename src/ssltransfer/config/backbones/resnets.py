@@ -1,7 +1,5 @@
 """torchvision's residual networks, and the common options of networks of four blocks."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -21,16 +19,16 @@ class FourBlocks(BackboneOptions):
     """
 
     depths: ClassVar[tuple[int, int, int, int]]
-    flat_layers: ClassVar[tuple[str, ...]] = ("pool", "representation")
-    always_bn: ClassVar[bool] = True
+    flat_layers = ("pool", "representation")
+    always_bn = True
     block4_stride: Literal[1, 2] = Field(2, description="Stride of block4; 1, with stem_stride 1, for patches of 64.")
 
 
 class ResNet(FourBlocks):
     """Options of torchvision's ResNets."""
 
-    base_layers: ClassVar[tuple[str, ...]] = (*BLOCKS, "pool")
-    patch_overrides: ClassVar[dict[str, int]] = PATCH_STRIDES
+    base_layers = (*BLOCKS, "pool")
+    patch_overrides = PATCH_STRIDES
     bottleneck: ClassVar[bool] = True
 
 
@@ -38,14 +36,14 @@ class ResNet18(ResNet):
     """torchvision's ResNet-18."""
 
     name: Literal["resnet18"] = "resnet18"
-    reference: ClassVar[str] = "He et al. 2016; torchvision.models.resnet18"
-    depths: ClassVar[tuple[int, int, int, int]] = (2, 2, 2, 2)
-    bottleneck: ClassVar[bool] = False
+    reference = "He et al. 2016; torchvision.models.resnet18"
+    depths = (2, 2, 2, 2)
+    bottleneck = False
 
 
 class ResNet50(ResNet):
     """torchvision's ResNet-50 (v1, stride in the 3x3 convolution)."""
 
     name: Literal["resnet50"] = "resnet50"
-    reference: ClassVar[str] = "He et al. 2016; torchvision.models.resnet50"
-    depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
+    reference = "He et al. 2016; torchvision.models.resnet50"
+    depths = (3, 4, 6, 3)

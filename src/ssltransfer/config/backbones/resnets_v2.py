@@ -1,8 +1,6 @@
 """Pre-activation residual networks: ResNets v2, and the base of RevNet's options."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,7 +11,7 @@ from ssltransfer.config.backbones.resnets import BLOCKS, PATCH_STRIDES, FourBloc
 class PreActResNet(FourBlocks):
     """Options of pre-activation networks, which may end with an embedding of any size."""
 
-    can_fuse_bn: ClassVar[bool] = False
+    can_fuse_bn = False
     last_relu: bool = Field(True, description="ReLU after the last norm, before the average; false: the papers' (-).")
     embed_dim: int | None = Field(
         None, ge=1, description="Size of a linear layer after the average, `representation`; null: no such layer."
@@ -29,7 +27,7 @@ class PreActResNet(FourBlocks):
 class ResNetV2(PreActResNet):
     """Options of ResNets v2."""
 
-    supports_layer_mix: ClassVar[bool] = True
+    supports_layer_mix = True
     output_stride: Literal[8, 16] = Field(
         8, description="Stride of block3's map; 8: block3 is dilated. Both have the same weights."
     )
@@ -40,9 +38,9 @@ class ResNet50V2(ResNetV2, BatchNormOptions):
     """ResNet-50 v2 (pre-activation), width k / 4 for Kolesnikov's widening factor k."""
 
     name: Literal["resnet50-v2"] = "resnet50-v2"
-    reference: ClassVar[str] = "He et al. 2016, identity mappings; Kolesnikov et al. 2019; protocols 2.3b"
-    depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
-    patch_overrides: ClassVar[dict[str, int]] = PATCH_STRIDES
+    reference = "He et al. 2016, identity mappings; Kolesnikov et al. 2019; protocols 2.3b"
+    depths = (3, 4, 6, 3)
+    patch_overrides = PATCH_STRIDES
     output_stride: Literal[8, 16] = Field(16, description="Stride of block3's map; 8: block3 is dilated.")
     block4: bool = Field(True, description="Include block4; else the network ends with block3.")
 
@@ -51,5 +49,5 @@ class ResNet101V2(ResNetV2):
     """ResNet-101 v2 (pre-activation) up to the end of block3, at output stride 8 or 16."""
 
     name: Literal["resnet101-v2"] = "resnet101-v2"
-    reference: ClassVar[str] = "He et al. 2016, identity mappings; Doersch & Zisserman 2017; protocols 2.5"
-    depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 23, 3)
+    reference = "He et al. 2016, identity mappings; Doersch & Zisserman 2017; protocols 2.5"
+    depths = (3, 4, 23, 3)

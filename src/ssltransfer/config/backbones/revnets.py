@@ -1,8 +1,6 @@
 """Reversible residual networks."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,9 +13,9 @@ class RevNet50(PreActResNet, BatchNormOptions):
     """RevNet-50: a ResNet-50 v2 whose units can be inverted, width k / 4 for Kolesnikov's widening factor k."""
 
     name: Literal["revnet50"] = "revnet50"
-    reference: ClassVar[str] = "Gomez et al. 2017; Kolesnikov et al. 2019; protocols 2.4"
-    depths: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
-    patch_overrides: ClassVar[dict[str, int]] = PATCH_STRIDES
+    reference = "Gomez et al. 2017; Kolesnikov et al. 2019; protocols 2.4"
+    depths = (3, 4, 6, 3)
+    patch_overrides = PATCH_STRIDES
     grad_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, a third more time."
     )

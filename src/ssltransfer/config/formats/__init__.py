@@ -1,7 +1,5 @@
 """Options of data set formats, one file per family. A new file is registered automatically."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from ssltransfer.config.base import one_of, options_in

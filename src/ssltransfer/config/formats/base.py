@@ -1,9 +1,7 @@
 """Options of all data set formats."""
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,7 +19,7 @@ class CacheOptions(Spec):
     quality: int = Field(95, ge=1, le=100, description="JPEG quality (4:4:4).")
 
     @model_validator(mode="after")
-    def _fits(self) -> CacheOptions:
+    def _fits(self) -> Self:
         if self.format == "raw" and "quality" in self.model_fields_set:
             raise ValueError("raw pixels have no quality; remove `quality`")
         return self
@@ -76,8 +74,7 @@ class Dataset(Spec):
     include: NameFile | None = Field(None, description="A text file with one name per line: use only these images.")
     exclude: NameFile | None = Field(None, description="A text file with one name per line: skip these images.")
     on_corrupt: Literal["skip", "error"] = Field(
-        "skip",
-        description="Unreadable images: skip and list them, or stop with an error.",
+        "skip", description="Unreadable images: skip and list them, or stop with an error."
     )
     max_corrupt_fraction: float = Field(
         0.5, ge=0, le=1, description="Stop with an error if more than this fraction of the images is unreadable."

@@ -1,7 +1,5 @@
 """Options of RGB-D data sets."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -20,8 +18,8 @@ class NyuDepthV2(RgbdDataset):
     """NYU Depth v2: nyu_depth_v2_labeled.mat and splits.mat, unpacked once next to them."""
 
     format: Literal["nyu-depth-v2"] = "nyu-depth-v2"
-    reference: ClassVar[str] = "Silberman et al. 2012"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 795, "test": 654}
+    reference = "Silberman et al. 2012"
+    published_sizes = {"train": 795, "test": 654}
     split: Literal["train", "test"]
 
 
@@ -29,8 +27,8 @@ class FastDepth(RgbdDataset):
     """NYU Depth v2 in frames of Ma & Karaman: train/, val/ with .h5 files at any depth, unpacked once next to them."""
 
     format: Literal["fastdepth"] = "fastdepth"
-    reference: ClassVar[str] = "Ma & Karaman 2018; Wofk et al. 2019"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 47_584, "val": 654}
+    reference = "Ma & Karaman 2018; Wofk et al. 2019"
+    published_sizes = {"train": 47_584, "val": 654}
     split: Literal["train", "val"]
 
 

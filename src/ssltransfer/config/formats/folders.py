@@ -1,8 +1,6 @@
 """Options of folders of images."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -39,5 +37,5 @@ class ImageFolder(FolderDataset):
     """root/[split/]CLASS/...: ImageNet's, Places' and torchvision's ImageFolder layout."""
 
     format: Literal["imagefolder"] = "imagefolder"
-    reference: ClassVar[str] = "torchvision.datasets.ImageFolder"
+    reference = "torchvision.datasets.ImageFolder"
     split: str | None = None

@@ -1,8 +1,6 @@
 """Options of ImageNet 2012."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ssltransfer.config.formats.base import Dataset
 
@@ -11,6 +9,6 @@ class ImageNet(Dataset):
     """ImageNet 2012: train/WNID/, val/WNID/, or a flat val/ with the devkit's ground truth."""
 
     format: Literal["imagenet"] = "imagenet"
-    reference: ClassVar[str] = "Russakovsky et al. 2015; torchvision.datasets.ImageNet"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 1_281_167, "val": 50_000}
+    reference = "Russakovsky et al. 2015; torchvision.datasets.ImageNet"
+    published_sizes = {"train": 1_281_167, "val": 50_000}
     split: Literal["train", "val"]

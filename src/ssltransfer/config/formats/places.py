@@ -1,8 +1,6 @@
 """Options of Places365 and Places205."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ssltransfer.config.formats.base import Dataset
 from ssltransfer.config.formats.torchvision_sets import Torchvision
@@ -12,8 +10,8 @@ class Places365(Torchvision):
     """Places365-Standard in 256 px files, downloaded by torchvision."""
 
     format: Literal["places365"] = "places365"
-    reference: ClassVar[str] = "Zhou et al. 2017; torchvision.datasets.Places365"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 1_803_460, "val": 36_500}
+    reference = "Zhou et al. 2017; torchvision.datasets.Places365"
+    published_sizes = {"train": 1_803_460, "val": 36_500}
     split: Literal["train", "val"]
 
 
@@ -21,6 +19,6 @@ class Places205(Dataset):
     """Places205: images256/ and the lists train_places205.csv, val_places205.csv ("path label")."""
 
     format: Literal["places205"] = "places205"
-    reference: ClassVar[str] = "Zhou et al. 2014"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 2_448_873, "val": 20_500}
+    reference = "Zhou et al. 2014"
+    published_sizes = {"train": 2_448_873, "val": 20_500}
     split: Literal["train", "val"]

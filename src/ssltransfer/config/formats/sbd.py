@@ -1,7 +1,5 @@
 """Options of the Semantic Boundaries Dataset."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -13,8 +11,8 @@ class Sbd(Dataset):
     """Semantic Boundaries Dataset: images of VOC 2011 with one mask per image, classes numbered as VOC's."""
 
     format: Literal["sbd"] = "sbd"
-    reference: ClassVar[str] = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
+    reference = "Hariharan et al. 2011; its dataset/{img,cls,train.txt,val.txt}"
     _label_type: ClassVar[LabelType] = "none"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 8_498, "val": 2_857}
+    published_sizes = {"train": 8_498, "val": 2_857}
     split: str = Field(description="train, val, or a list of your own next to them.")
     targets: Literal["masks"] | None = "masks"

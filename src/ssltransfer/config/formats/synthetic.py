@@ -1,8 +1,6 @@
 """Options of the synthetic data set."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +11,7 @@ class Synthetic(Dataset):
     """Images drawn by a seeded program (toyworld); nothing is downloaded."""
 
     format: Literal["synthetic"] = "synthetic"
-    reference: ClassVar[str] = "toyworld"
+    reference = "toyworld"
     root: str = "data/synthetic"
     subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
     split: str
@@ -23,7 +21,7 @@ class Synthetic(Dataset):
     targets: TargetKind | None = Field(None, description="voc: boxes or masks; rgbd: depth.")
 
     @model_validator(mode="after")
-    def _has_targets(self) -> Synthetic:
+    def _has_targets(self) -> Self:
         there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.subset, ())
         if self.targets and self.targets not in there:
             raise ValueError(

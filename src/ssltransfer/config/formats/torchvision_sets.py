@@ -1,8 +1,6 @@
 """Options of the sets that torchvision downloads."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ssltransfer.config.formats.base import Dataset, LabelType
 
@@ -18,8 +16,8 @@ class Cifar10(Torchvision):
     """CIFAR-10, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["cifar10"] = "cifar10"
-    reference: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR10"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
+    reference = "Krizhevsky 2009; torchvision.datasets.CIFAR10"
+    published_sizes = {"train": 50_000, "test": 10_000}
     split: Literal["train", "test"]
 
 
@@ -27,8 +25,8 @@ class Cifar100(Torchvision):
     """CIFAR-100, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["cifar100"] = "cifar100"
-    reference: ClassVar[str] = "Krizhevsky 2009; torchvision.datasets.CIFAR100"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
+    reference = "Krizhevsky 2009; torchvision.datasets.CIFAR100"
+    published_sizes = {"train": 50_000, "test": 10_000}
     split: Literal["train", "test"]
 
 
@@ -36,8 +34,8 @@ class Stl10(Torchvision):
     """STL-10 with its unlabeled part, downloaded by torchvision, kept as PNG files."""
 
     format: Literal["stl10"] = "stl10"
-    reference: ClassVar[str] = "Coates et al. 2011; torchvision.datasets.STL10"
-    published_sizes: ClassVar[dict[str, int]] = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
+    reference = "Coates et al. 2011; torchvision.datasets.STL10"
+    published_sizes = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
     split: Literal["train", "test", "unlabeled"]
 
     @property

@@ -1,8 +1,6 @@
 """Options of videos, and of how their clips are labeled."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,7 +29,7 @@ class MotionOptions(Spec):
     quality: int = Field(95, ge=1, le=100, description="JPEG quality (4:4:4).")
 
     @model_validator(mode="after")
-    def _fits(self) -> MotionOptions:
+    def _fits(self) -> Self:
         if any(side % 8 for side in self.size):
             raise ValueError(f"size {list(self.size)} is not a multiple of the cell size; use multiples of 8")
         if not 0 <= self.foreground_range[0] < self.foreground_range[1] <= 1:
@@ -51,14 +49,12 @@ class Video(Dataset):
     """Videos at any depth, files or folders of frames; each clip gives its first frame and a motion mask."""
 
     format: Literal["video"] = "video"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
+    reference = "Doersch & Zisserman 2017; Perazzi et al. 2016 (DAVIS); protocols 1.8"
     _label_type: ClassVar[LabelType] = "none"
     split: str | None = Field(None, description="A list in DAVIS's ImageSets/480p: use only its clips.")
     # Not in the canonical text: the index lists the videos only.
     motion: MotionOptions = Field(
-        MotionOptions(),
-        exclude=True,
-        description="{clip_length, clip_stride, size, flow, ...}: how clips are labeled.",
+        MotionOptions(), exclude=True, description="{clip_length, clip_stride, size, flow, ...}: how clips are labeled."
     )
     num_images_hint: int | None = Field(
         None, ge=1, exclude=True, description="Approximate number of clips, for `ssltransfer estimate`."

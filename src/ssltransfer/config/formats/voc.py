@@ -1,7 +1,5 @@
 """Options of PASCAL VOC."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -15,9 +13,9 @@ class Voc(Dataset):
     """PASCAL VOC devkit (VOCdevkit/VOC2007): several labels per image, difficult ones marked; boxes or masks."""
 
     format: Literal["voc"] = "voc"
-    reference: ClassVar[str] = "Everingham et al. 2010; protocols of the VOC devkit"
+    reference = "Everingham et al. 2010; protocols of the VOC devkit"
     _label_type: ClassVar[LabelType] = "multi"
-    published_sizes: ClassVar[dict[str, int]] = {
+    published_sizes = {
         **{"2007 train": 2_501, "2007 val": 2_510, "2007 trainval": 5_011, "2007 test": 4_952},
         **{"2012 train": 5_717, "2012 val": 5_823, "2012 trainval": 11_540, "2012 test": 10_991},
         **{"2007 train masks": 209, "2007 val masks": 213, "2007 trainval masks": 422, "2007 test masks": 210},

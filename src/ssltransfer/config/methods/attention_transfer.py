@@ -1,8 +1,6 @@
 """Attention transfer."""
 
-from __future__ import annotations
-
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,8 +12,8 @@ class AttentionTransfer(LayerDistillation):
     """A pretext task's own loss plus the attention maps of a teacher: Noroozi's second distillation baseline."""
 
     name: Literal["attention-transfer"] = "attention-transfer"
-    reference: ClassVar[str] = "Noroozi et al. 2018, section 5 (6 ii); Zagoruyko & Komodakis 2017; protocols 3.2"
-    is_self_contained: ClassVar[bool] = False
+    reference = "Noroozi et al. 2018, section 5 (6 ii); Zagoruyko & Komodakis 2017; protocols 3.2"
+    is_self_contained = False
     task: AnyTask = Field(description="Pretext task whose loss is added; any trainable task but multi-task.")
     layers: tuple[str, ...] = Field(("conv3", "conv4", "conv5"), min_length=1, description="Maps of the student.")
     beta: float = Field(
@@ -30,7 +28,7 @@ class AttentionTransfer(LayerDistillation):
         return task
 
     @model_validator(mode="after")
-    def _own_inputs(self) -> AttentionTransfer:
+    def _own_inputs(self) -> Self:
         for key in ("augment", "dropout"):
             if key in self.model_fields_set:
                 raise ValueError(f"`{key}` is not used by this method: set the options of its `task`")

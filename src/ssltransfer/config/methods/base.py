@@ -1,7 +1,5 @@
 """Options of all student methods."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

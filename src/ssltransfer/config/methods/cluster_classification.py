@@ -1,8 +1,6 @@
 """Cluster classification."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,5 +11,5 @@ class ClusterClassification(MethodOptions):
     """Cluster classification: a network from scratch learns the pseudo-labels of a clustering."""
 
     name: Literal["cluster-classification"] = "cluster-classification"
-    reference: ClassVar[str] = "Noroozi et al. 2018, section 3; protocols 3.2"
+    reference = "Noroozi et al. 2018, section 3; protocols 3.2"
     cluster: str = Field(description="Name of the clustering that gives the labels.")

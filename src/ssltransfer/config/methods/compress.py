@@ -1,8 +1,6 @@
 """CompRess."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +10,7 @@ from ssltransfer.config.methods.distillation import Distillation
 class Compress(Distillation):
     """Options of both variants of CompRess."""
 
-    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020, section 3; protocols 3.3"
+    reference = "Abbasi Koohpayegani et al. 2020, section 3; protocols 3.3"
     queue_size: int = Field(128_000, ge=2, description="Past features that each image is compared with.")
     temperature: float = Field(0.04, gt=0, description="Temperature of both softmaxes (0.07 for a SwAV teacher).")
 
@@ -27,7 +25,7 @@ class Compress2q(Compress):
     """CompRess-2q: the student has its own queue, of past features of its momentum encoder."""
 
     name: Literal["compress-2q"] = "compress-2q"
-    has_momentum_encoder: ClassVar[bool] = True
+    has_momentum_encoder = True
     momentum: float = Field(0.999, ge=0, lt=1, description="Momentum of the momentum encoder (0: a copy).")
     projection_dim: int | None = Field(
         None, ge=1, description="Width of a linear layer on the student's features (R50x4: 8192)."

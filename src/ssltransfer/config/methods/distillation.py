@@ -1,8 +1,6 @@
 """Options of the distillation methods, in which the student learns features of a teacher, without labels."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +33,7 @@ class LayerDistillation(Distillation):
     )
 
     @model_validator(mode="after")
-    def _paired(self) -> LayerDistillation:
+    def _paired(self) -> Self:
         if self.teacher_layers and len(self.teacher_layers) != len(self.layers):
             raise ValueError(
                 f"{len(self.layers)} layers of the student and {len(self.teacher_layers)} of the teacher: name a "

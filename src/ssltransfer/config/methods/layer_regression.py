@@ -1,8 +1,6 @@
 """Regression of maps."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ssltransfer.config.methods.distillation import LayerDistillation
 
@@ -11,4 +9,4 @@ class LayerRegression(LayerDistillation):
     """Regression of a teacher's maps, layer by layer: Noroozi's first distillation baseline, or hints (FitNets)."""
 
     name: Literal["layer-regression"] = "layer-regression"
-    reference: ClassVar[str] = "Noroozi et al. 2018, section 5 (6 i); Romero et al. 2015; protocols 3.2"
+    reference = "Noroozi et al. 2018, section 5 (6 i); Romero et al. 2015; protocols 3.2"

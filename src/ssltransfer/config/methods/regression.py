@@ -1,8 +1,6 @@
 """Regression of features."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,5 +11,5 @@ class Regression(Distillation):
     """Regression of the teacher's features; `bn` standardizes both sides by the batch first (Reg-BN)."""
 
     name: Literal["regression"] = "regression"
-    reference: ClassVar[str] = "Abbasi Koohpayegani et al. 2020, section 4; protocols 3.4"
+    reference = "Abbasi Koohpayegani et al. 2020, section 4; protocols 3.4"
     bn: bool = Field(False, description="Batch normalization without parameters on both sides: Reg-BN.")

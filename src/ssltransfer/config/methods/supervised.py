@@ -1,8 +1,6 @@
 """Supervised training."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ssltransfer.config.methods.base import MethodOptions
 
@@ -11,5 +9,5 @@ class Supervised(MethodOptions):
     """Supervised baseline: the same recipe on the true labels."""
 
     name: Literal["supervised"] = "supervised"
-    reference: ClassVar[str] = "Jia et al. 2014, bvlc_reference_caffenet; protocols 2.1"
-    uses_ground_truth: ClassVar[bool] = True
+    reference = "Jia et al. 2014, bvlc_reference_caffenet; protocols 2.1"
+    uses_ground_truth = True

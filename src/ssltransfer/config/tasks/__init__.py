@@ -1,7 +1,5 @@
 """Options of the pretext tasks, one file per task. A new file is registered automatically."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from ssltransfer.config.base import one_of, options_in

@@ -1,7 +1,5 @@
 """Options of all pretext tasks."""
 
-from __future__ import annotations
-
 from typing import ClassVar, NamedTuple
 
 from ssltransfer.config.backbones import BackboneOptions

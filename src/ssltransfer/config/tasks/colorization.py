@@ -1,8 +1,6 @@
 """Colorization."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -14,9 +12,9 @@ class Colorization(TaskOptions):
     """Colorization: which of 313 colors does each location of a gray image have?"""
 
     name: Literal["colorization"] = "colorization"
-    reference: ClassVar[str] = "Zhang et al. 2016; Doersch & Zisserman 2017; protocols 1.7"
-    supports_multi_task: ClassVar[bool] = True
-    gpu_hours_per_epoch: ClassVar[float | None] = 90.0
+    reference = "Zhang et al. 2016; Doersch & Zisserman 2017; protocols 1.7"
+    supports_multi_task = True
+    gpu_hours_per_epoch = 90.0
     resize: int = Field(256, ge=16, description="Side in pixels of the square that the whole image is resized to.")
     hidden_dim: int = Field(4096, ge=1, description="Channels of the 2x2 and 1x1 convolutions of the head.")
     num_soft_bins: int = Field(10, ge=1, le=313, description="Nearest bins that encode a color.")

@@ -1,8 +1,6 @@
 """Exemplar: every image is a class of its own."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -14,8 +12,8 @@ class Exemplar(TaskOptions):
     """Exemplar: views of one image closer to each other than to views of others (triplet loss)."""
 
     name: Literal["exemplar"] = "exemplar"
-    reference: ClassVar[str] = "Dosovitskiy et al. 2014; Kolesnikov et al. 2019; protocols 1.6a"
-    min_images: ClassVar[int] = 2
+    reference = "Dosovitskiy et al. 2014; Kolesnikov et al. 2019; protocols 1.6a"
+    min_images = 2
     num_views: int = Field(8, ge=2, description="Views of each image.")
     grayscale_prob: float = Field(0.66, ge=0, le=1, description="Probability that all views of an image are gray.")
     min_scale: float = Field(0.05, gt=0, le=1, description="Smallest fraction of the image area in a view.")

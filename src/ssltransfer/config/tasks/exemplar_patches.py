@@ -1,8 +1,6 @@
 """Exemplar on patches."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,10 +13,10 @@ class ExemplarPatches(TaskOptions):
     """Exemplar on patches: two views of one location closer to each other than to a view of another image."""
 
     name: Literal["exemplar-patches"] = "exemplar-patches"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
-    supports_multi_task: ClassVar[bool] = True
-    images_per_group: ClassVar[int] = 2
-    gpu_hours_per_epoch: ClassVar[float | None] = 60.0
+    reference = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
+    supports_multi_task = True
+    images_per_group = 2
+    gpu_hours_per_epoch = 60.0
     resize: int = Field(256, ge=16, description="Side in pixels of the square that the whole image is resized to.")
     patch: int = Field(96, ge=8, description="Side of a patch in pixels.")
     translation: float = Field(0.2, ge=0, le=1, description="Largest shift in x and in y, in sides of a patch.")
@@ -32,7 +30,7 @@ class ExemplarPatches(TaskOptions):
     head: ResidualHead = ResidualHead()
 
     @model_validator(mode="after")
-    def _fits(self) -> ExemplarPatches:
+    def _fits(self) -> Self:
         if self.patch > self.resize:
             raise ValueError(f"a patch of {self.patch} is larger than the image of {self.resize}")
         for name in ("scale", "saturation", "brightness", "contrast"):

@@ -1,8 +1,6 @@
 """HOG words."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,8 +11,8 @@ class Hog(TaskOptions):
     """Vocabulary of HOG descriptors by k-means, for bags of words."""
 
     name: Literal["hog"] = "hog"
-    reference: ClassVar[str] = "Noroozi et al. 2018 (CC+HOG); protocols 1.11"
-    is_trainable: ClassVar[bool] = False
-    is_network: ClassVar[bool] = False
+    reference = "Noroozi et al. 2018 (CC+HOG); protocols 1.11"
+    is_trainable = False
+    is_network = False
     num_descriptors: int = Field(1_000_000, ge=1, description="Descriptors that k-means clusters.")
     max_iter: int = Field(20, ge=1, description="Iterations of k-means.")

@@ -1,12 +1,11 @@
 """Imported weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.base import TaskOptions
 
 
@@ -14,13 +13,13 @@ class Imported(TaskOptions):
     """Weights from a file; prefixes are detected, and every tensor must match."""
 
     name: Literal["imported"] = "imported"
-    reference: ClassVar[str] = "any file of weights; protocols 2.6 and 6"
-    is_trainable: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
-    exports_fc: ClassVar[bool] = True
+    reference = "any file of weights; protocols 2.6 and 6"
+    is_trainable = False
+    needs_data = False
+    exports_fc = True
     file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
     allow_missing: tuple[str, ...] = Field((), description="Patterns of tensors that may be missing; they stay random.")
-    normalize: Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"] | None = Field(
+    normalize: Normalize | None = Field(
         None, description="Normalization of the images; null: that of the file if this package wrote it, else imagenet."
     )

@@ -1,8 +1,6 @@
 """Jigsaw puzzles."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,7 +19,7 @@ class Tiles(Spec):
     stem_stride: int | None = Field(None, ge=1, description="First stride on tiles; default the paper's (CaffeNet: 2).")
 
     @model_validator(mode="after")
-    def _fits(self) -> Tiles:
+    def _fits(self) -> Self:
         if self.crop % 3:
             raise ValueError(f"crop {self.crop} is not a multiple of 3")
         cell = self.crop // 3
@@ -57,6 +55,6 @@ class Jigsaw(PuzzleOptions):
     """Jigsaw puzzles: which of N permutations was applied to the nine tiles?"""
 
     name: Literal["jigsaw"] = "jigsaw"
-    reference: ClassVar[str] = "Noroozi & Favaro 2016; protocols 1.1"
+    reference = "Noroozi & Favaro 2016; protocols 1.1"
     permutations: int = Field(1000, ge=2, le=40320)
     grayscale_prob: float = Field(0.3, ge=0, le=1, description="Probability that an image is gray.")

@@ -1,8 +1,6 @@
 """Jigsaw of embedded patches (Kolesnikov et al. 2019)."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,7 +24,7 @@ class PatchOptions(TaskOptions):
     )
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> PatchOptions:
+    def _crop_fits(self) -> Self:
         if self.tiles.crop > self.resize:
             raise ValueError(f"a crop of {self.tiles.crop} does not fit in images of {self.resize} (resize)")
         return self
@@ -40,12 +38,12 @@ class JigsawKolesnikov(PatchOptions):
     """Jigsaw of embedded patches: each image in several of 100 permutations; which ones?"""
 
     name: Literal["jigsaw-kolesnikov"] = "jigsaw-kolesnikov"
-    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 1.4"
+    reference = "Kolesnikov et al. 2019; protocols 1.4"
     permutations: int = Field(100, ge=2, le=40320)
     permutations_per_image: int = Field(8, ge=1, description="Different permutations of each image (paper: 16).")
 
     @model_validator(mode="after")
-    def _enough(self) -> JigsawKolesnikov:
+    def _enough(self) -> Self:
         shown, total = self.permutations_per_image, self.permutations
         if shown > total:
             raise ValueError(f"permutations_per_image {shown} is more than the {total} permutations")

@@ -1,8 +1,6 @@
 """Jigsaw++."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,8 +11,8 @@ class JigsawPP(PuzzleOptions):
     """Jigsaw++: 701 permutations at Hamming distance >= 3, up to two tiles replaced by another image's."""
 
     name: Literal["jigsaw++"] = "jigsaw++"
-    reference: ClassVar[str] = "Noroozi et al. 2018, section 4; protocols 1.2"
-    images_per_group: ClassVar[int] = 2
+    reference = "Noroozi et al. 2018, section 4; protocols 1.2"
+    images_per_group = 2
     permutations: int = Field(701, ge=2, le=2000)
     min_distance: int = Field(3, ge=2, le=9, description="Smallest Hamming distance of two permutations.")
     target_mean_hamming: float | None = Field(

@@ -1,14 +1,11 @@
 """Motion segmentation."""
 
-from __future__ import annotations
-
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.formats import TargetKind
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 _Side = Annotated[int, Field(ge=32, le=2048)]
@@ -18,10 +15,10 @@ class MotionSegmentation(TaskOptions):
     """Motion segmentation: which pixels of a single frame move independently of the camera?"""
 
     name: Literal["motion-segmentation"] = "motion-segmentation"
-    reference: ClassVar[str] = "Pathak et al. 2017; Doersch & Zisserman 2017; protocols 1.8"
-    supports_multi_task: ClassVar[bool] = True
-    targets: ClassVar[TargetKind | None] = "motion"
-    gpu_hours_per_epoch: ClassVar[float | None] = 400.0
+    reference = "Pathak et al. 2017; Doersch & Zisserman 2017; protocols 1.8"
+    supports_multi_task = True
+    targets = "motion"
+    gpu_hours_per_epoch = 400.0
     input: tuple[_Side, _Side] = Field(
         (240, 320), description="Height and width of the input in pixels; the backbone's `img_size` is ignored."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
@@ -47,8 +47,8 @@ class MultiTask(TaskOptions):
     """Several tasks train one backbone alternately, each with its own head, optimizer and data."""
 
     name: Literal["multi-task"] = "multi-task"
-    needs_data: ClassVar[bool] = False  # each of the tasks may have its own
-    reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 1.9"
+    needs_data = False  # each of the tasks may have its own
+    reference = "Doersch & Zisserman 2017; protocols 1.9"
     tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], TaskSpec] = Field(min_length=1)
     synchronous: bool = Field(
         False, description="Compute the gradients of all tasks at the same weights, in parallel on enough devices."

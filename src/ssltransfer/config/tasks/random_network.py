@@ -1,8 +1,6 @@
 """The random network."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,10 +11,10 @@ class RandomNetwork(TaskOptions):
     """No training: a random network, which the paper clusters as a baseline."""
 
     name: Literal["random"] = "random"
-    reference: ClassVar[str] = "Noroozi et al. 2018, section 5 (5); protocols 1.12"
-    is_trainable: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
-    exports_fc: ClassVar[bool] = True
+    reference = "Noroozi et al. 2018, section 5 (5); protocols 1.12"
+    is_trainable = False
+    needs_data = False
+    exports_fc = True
     data_dependent_init: bool = Field(
         False,
         description="Rescale by images: unit variance, equal relative gradients (Krähenbühl et al. 2016); needs data.",

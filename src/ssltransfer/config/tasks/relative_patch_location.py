@@ -1,8 +1,6 @@
 """Relative patch location."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ssltransfer.config.tasks.jigsaw_kolesnikov import PatchOptions
 
@@ -11,4 +9,4 @@ class RelativePatchLocation(PatchOptions):
     """Relative patch location: which of the eight neighbors of the center patch is a patch?"""
 
     name: Literal["relative-patch-location"] = "relative-patch-location"
-    reference: ClassVar[str] = "Kolesnikov et al. 2019; protocols 1.3b"
+    reference = "Kolesnikov et al. 2019; protocols 1.3b"

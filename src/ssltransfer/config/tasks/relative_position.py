@@ -1,9 +1,7 @@
 """Relative position of two patches."""
 
-from __future__ import annotations
-
 import math
-from typing import ClassVar, Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,7 +22,7 @@ class PatchGrid(TaskOptions):
     pairs_per_image: int | None = Field(None, ge=1, description="Pairs drawn from each image; default all neighbors.")
 
     @model_validator(mode="after")
-    def _fits(self) -> PatchGrid:
+    def _fits(self) -> Self:
         need = 2 * self.patch + self.gap + 2 * self.jitter
         if need > self.crop_size:
             raise ValueError(
@@ -60,9 +58,9 @@ class RelativePosition(PatchGrid):
     """Context: which of eight neighbors of the first patch is the second?"""
 
     name: Literal["relative-position"] = "relative-position"
-    reference: ClassVar[str] = "Doersch et al. 2015; protocols 1.3a"
-    supports_multi_task: ClassVar[bool] = True
-    gpu_hours_per_epoch: ClassVar[float | None] = 350.0
+    reference = "Doersch et al. 2015; protocols 1.3a"
+    supports_multi_task = True
+    gpu_hours_per_epoch = 350.0
     color_mode: Literal["drop", "project"] = Field("drop", description="Against the chromatic aberration shortcut.")
     stem_stride: int | None = Field(None, ge=1, le=8, description="First stride on patches; default the backbone's.")
     hidden_dim: int = Field(4096, ge=1, description="Width of fc6 (for each patch), fc7 and fc8.")

@@ -1,8 +1,6 @@
 """Relative position with a residual head (Doersch & Zisserman 2017)."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,7 +15,7 @@ class ResidualHead(Spec):
     bottleneck_dim: int = Field(128, ge=1, description="Channels of their 3x3 convolutions.")
 
     @model_validator(mode="after")
-    def _positive(self) -> ResidualHead:
+    def _positive(self) -> Self:
         if min(self.head_dims) < 1:
             raise ValueError(f"head_dims {list(self.head_dims)} must be positive")
         return self
@@ -27,9 +25,9 @@ class RelativePositionResidual(PatchGrid):
     """Relative position with a residual head: which of eight neighbors of the first patch is the second?"""
 
     name: Literal["relative-position-residual"] = "relative-position-residual"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017; protocols 1.3c"
-    supports_multi_task: ClassVar[bool] = True
-    gpu_hours_per_epoch: ClassVar[float | None] = 350.0
+    reference = "Doersch & Zisserman 2017; protocols 1.3c"
+    supports_multi_task = True
+    gpu_hours_per_epoch = 350.0
     lightness_input: bool = Field(
         False, description="Lightness in all three channels, as in colorization, instead of color dropping."
     )

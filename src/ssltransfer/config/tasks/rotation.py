@@ -1,8 +1,6 @@
 """Rotation."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -14,8 +12,8 @@ class Rotation(TaskOptions):
     """Rotation: by how many quarter turns was the image rotated?"""
 
     name: Literal["rotation"] = "rotation"
-    reference: ClassVar[str] = "Gidaris et al. 2018; protocols 1.5"
-    supports_multi_task: ClassVar[bool] = True
+    reference = "Gidaris et al. 2018; protocols 1.5"
+    supports_multi_task = True
     augment: Literal["random-resized-crop", "inception", "crop"] = Field(
         "random-resized-crop",
         description="RotNet's random resized crop, Inception's (Kolesnikov 2019), or a random crop.",

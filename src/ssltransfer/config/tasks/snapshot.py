@@ -1,8 +1,6 @@
 """Snapshots of a training."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,8 +11,8 @@ class Snapshot(TaskOptions):
     """Backbone of a pretext after a step of its training; an entry is added for each of its `snapshots`."""
 
     name: Literal["snapshot"] = "snapshot"
-    reference: ClassVar[str] = "Doersch & Zisserman 2017, figure 3; protocols 1.9"
-    is_trainable: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
+    reference = "Doersch & Zisserman 2017, figure 3; protocols 1.9"
+    is_trainable = False
+    needs_data = False
     source: str = Field(description="Name of the pretext.")
     step: int = Field(ge=1, description="Step of its training.")

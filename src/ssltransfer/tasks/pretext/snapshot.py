@@ -7,7 +7,8 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest
+from ssltransfer.artifacts.manifest import ModelManifest, read_manifest
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Snapshot
 from ssltransfer.models.backbone import Backbone
@@ -27,16 +28,16 @@ def load_snapshot(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     """
     assert isinstance(spec.task, Snapshot) and inputs.source is not None
     model = inputs.source
-    about = read_json(model)
-    file = file_of(model.parent / "work" / about["work"], spec.task.step)
-    digest = about.get(FOLDER, {}).get(str(spec.task.step))
+    trained = read_manifest(model, ModelManifest)
+    file = file_of(model.parent / "work" / trained.work, spec.task.step)
+    digest = trained.snapshots.get(str(spec.task.step))
     if digest is None or not file.is_file() or file_digest(file) != digest:
         raise ArtifactError(
             f"{file}: missing or changed since {model} was written; remove {model} and rerun its stage."
         )
     backbone = build_backbone(spec.backbone, include_top=False)
     load_tensors(backbone, read_tensors(file), file, prefix="")
-    return BuiltModel(backbone, about["normalize"])
+    return BuiltModel(backbone, trained.normalize)
 
 
 def file_of(folder: Path, step: int) -> Path:
