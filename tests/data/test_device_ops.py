@@ -63,9 +63,10 @@ def test_standardize_matches_numpy(per_channel: bool):
 
 
 @pytest.mark.parametrize("value", [0.0, 85.0 + 1 / 3, 255.0])
-@pytest.mark.parametrize("kw", [{}, {"per_channel": True, "floor": 1e-5}])
-def test_standardize_constant_tile_is_zero(value: float, kw: dict):
-    assert torch.equal(ops.standardize(torch.full((2, 9, 3, 64, 64), value), **kw), torch.zeros(2, 9, 3, 64, 64))
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_standardize_constant_tile_is_zero(value: float, per_channel: bool):
+    found = ops.standardize(torch.full((2, 9, 3, 64, 64), value), per_channel=per_channel)
+    assert torch.equal(found, torch.zeros(2, 9, 3, 64, 64))
 
 
 def test_standardize_floor_matches_kolesnikov():
@@ -111,15 +112,15 @@ def test_scale_by_rms_gives_unit_rms(center: bool):
     x = pixels(3, 2, 3, 6, 6)
     plain = x.numpy().astype(np.float64)
     plain -= plain.mean((-2, -1), keepdims=True) if center else 0
-    expected = plain / np.sqrt((plain**2).mean((-3, -2, -1), keepdims=True)) * 50
-    np.testing.assert_allclose(ops.scale_by_rms(x, center=center).numpy(), expected, atol=1e-3)
+    expected = plain / np.sqrt((plain**2).mean((-3, -2, -1), keepdims=True))
+    np.testing.assert_allclose(ops.scale_by_rms(x, center=center).numpy(), expected, atol=1e-5)
     assert torch.equal(ops.scale_by_rms(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 3, 4, 4))
 
 
 @pytest.mark.parametrize(("size", "low", "high"), [(96, 100, 9025), (24, 100, 529)])
 def test_random_downsample_interpolates_both_ways(size: int, low: int, high: int):
     x, rng = pixels(30, 4, 3, size, size), draws_of(30)
-    found = ops.random_downsample(x, rng)
+    found = ops.random_downsample(x, rng, 0.33)
     chosen = rng.uniform("downsample/which", 4) < 0.33
     sides = (low + (high - low) * rng.uniform("downsample/pixels", 4).double()).sqrt().long()
     assert 20 < chosen.sum() < 60 and sides.min() >= 10 and sides.max() < size
@@ -130,21 +131,15 @@ def test_random_downsample_interpolates_both_ways(size: int, low: int, high: int
         assert torch.allclose(got, back, atol=0.02)
 
 
-def test_random_downsample_probability_and_size():
+def test_random_downsample_changes_a_third_of_the_patches():
     x = pixels(1500, 3, 12, 12)
-    found = ops.random_downsample(x, draws_of(1500), pixels=(9, 9))
+    found = ops.random_downsample(x, draws_of(1500), 0.33)
     changed = (found != x.float()).flatten(1).any(1)
     assert stats.binomtest(int(changed.sum()), 1500, 0.33).pvalue > 1e-3
-    small = functional.interpolate(x.float(), size=(3, 3), mode="bilinear")
+    # A side of 10 or, for 1 of 21 patches, of 11: the square root of 100 to 121 pixels.
+    small = functional.interpolate(x.float(), size=(10, 10), mode="bilinear")
     expected = functional.interpolate(small, size=(12, 12), mode="bilinear")
-    assert torch.allclose(found[changed], expected[changed], atol=1e-3)
-
-
-def test_random_downsample_refuses_impossible_sizes():
-    with pytest.raises(ValueError, match="square"):
-        ops.random_downsample(pixels(1, 3, 8, 9), draws_of(1))
-    with pytest.raises(ValueError, match="cannot be downsampled"):
-        ops.random_downsample(pixels(1, 3, 8, 8), draws_of(1), pixels=(1, 100))
+    assert (found[changed] - expected[changed]).abs().amax((1, 2, 3)).quantile(0.9) < 1e-3
 
 
 def test_rotate4_matches_protocol():
@@ -157,8 +152,6 @@ def test_rotate4_matches_protocol():
         expected = [image, transposed[::-1], image[::-1, ::-1], image[::-1].transpose(1, 0, 2)]
         for k in range(4):
             assert np.array_equal(found[4 * i + k].numpy().transpose(1, 2, 0), expected[k])
-    with pytest.raises(ValueError, match="square"):
-        ops.rotate4(pixels(1, 3, 4, 5))
 
 
 def test_mirror_flips_half_the_samples():
@@ -186,10 +179,10 @@ EVERY = {
     "random_grayscale": lambda x, d: ops.random_grayscale(x, d, 0.5),
     "gray_each": lambda x, d: ops.random_grayscale(x, d, 0.5, each=True),
     "standardize": lambda x, d: ops.standardize(x),
-    "standardize_channels": lambda x, d: ops.standardize(ops.gray(x), per_channel=True, floor=1e-5),
+    "standardize_channels": lambda x, d: ops.standardize(ops.gray(x), per_channel=True),
     "drop_colors": lambda x, d: ops.scale_by_rms(ops.drop_colors(x, d)),
     "project_colors": lambda x, d: ops.scale_by_rms(ops.project_colors(x), center=True),
-    "downsample": lambda x, d: ops.random_downsample(x, d, probability=0.8),
+    "downsample": lambda x, d: ops.random_downsample(x, d, 0.8),
     "mirror": lambda x, d: ops.random_hflip(x, d),
     "crop": lambda x, d: ops.random_crop(x[:, 0], d, 20),
 }

@@ -46,21 +46,11 @@ class JigsawPPTask(PuzzleTask):
         Raises:
             TrainingError: B is odd.
         """
-        cut = self.options.tiles
-        tiles, others = (
-            cut_tiles(
-                source,
-                rng,
-                crop=cut.crop,
-                tile=cut.tile,
-                jitter=cut.jitter,
-                channel_shift=cut.channel_shift,
-                purpose=purpose,
-            )
-            for source, purpose in ((images, "tiles"), (images[paired_indices(len(images), "Jigsaw++")], "occluders"))
-        )
+        partners = images[paired_indices(len(images), "Jigsaw++")]
+        tiles = cut_tiles(images, rng, self.options.tiles)
+        others = cut_tiles(partners, rng, self.options.tiles, purpose="occluders")
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, rng, counts=self.options.occluders)
+        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, rng, self.options.occluders)
         # Once for the puzzle with its occluders: a difference in color would reveal them.
         puzzle = random_grayscale(puzzle, rng, self.options.grayscale_prob)
         if self.options.color_projection_prob:
