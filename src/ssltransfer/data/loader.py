@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from random import Random
 from typing import Any
 
@@ -45,24 +46,17 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device; the copy of pinned memory is asynchronous."""
-        images, ids, epochs = (part.to(device, non_blocking=True) for part in (self.images, self.ids, self.epochs))
-        targets = {name: part.to(device, non_blocking=True) for name, part in self.targets.items()}
-        return Batch(images, ids, epochs, targets)
+        return self._map(lambda part: part.to(device, non_blocking=True))
 
     def split(self, size: int | None) -> list[Batch]:
         """Micro-batches of at most `size` images."""
         if size is None or size >= len(self):
             return [self]
-        spans = [slice(start, start + size) for start in range(0, len(self), size)]
-        return [
-            Batch(
-                self.images[span],
-                self.ids[span],
-                self.epochs[span],
-                {name: part[span] for name, part in self.targets.items()},
-            )
-            for span in spans
-        ]
+        return [self._map(itemgetter(slice(start, start + size))) for start in range(0, len(self), size)]
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        targets = {name: change(part) for name, part in self.targets.items()}
+        return Batch(change(self.images), change(self.ids), change(self.epochs), targets)
 
     def rng(self, seed: int) -> SampleRNG:
         """Random numbers of each image."""
