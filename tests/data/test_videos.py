@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from pathlib import Path
 
@@ -97,6 +98,12 @@ def test_check_video_refuses_broken_files(kind: str, said: str, tmp_path: Path):
         check_video(path)
     with pytest.raises(CorruptImageError, match=said):
         list(read_frames(path))
+
+
+def test_check_video_refuses_a_named_pipe(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(CorruptImageError, match="not a file"):
+        check_video(tmp_path / "pipe.mp4")
 
 
 def test_videos_are_found_at_any_depth(tmp_path: Path):

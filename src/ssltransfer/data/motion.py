@@ -163,4 +163,5 @@ def label(first: np.ndarray, motions: Sequence[Motion], options: MotionOptions) 
 
     `first` is the first frame, gray, uint8 (H, W); `motions` lead from each frame to the next.
     """
-    return paint(*follow(first, motions), *first.shape, options.default_label)
+    height, width = first.shape
+    return paint(*follow(first, motions), height, width, options.default_label)

@@ -38,7 +38,7 @@ class RgbdResize(Transform):
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> image uint8 (3, height, width), depth float32 (height, width)."""
-        depth = _depth(index, sample)
+        depth = np.asarray(read_target(index, sample))
         top, left, height, width = self.part(*depth.shape)
         rows = top + (np.arange(self.height) + 0.5) * height // self.height
         columns = left + (np.arange(self.width) + 0.5) * width // self.width
@@ -59,12 +59,7 @@ class RgbdResize(Transform):
 
 @dataclass(frozen=True)
 class RgbdCenterCrop(Transform):
-    """Resize and center-crop the image; crop the depth map at its own resolution.
-
-    Args:
-        whole: how the image is resized first.
-        height, width: of the center.
-    """
+    """Resize the image to `whole` and crop its center of height x width; crop the depth map at its own resolution."""
 
     whole: RgbdResize
     height: int
@@ -84,7 +79,7 @@ class RgbdCenterCrop(Transform):
         """
         small = self.whole.image(image)
         up, across = (self.whole.height - self.height) // 2, (self.whole.width - self.width) // 2
-        depth = _depth(index, sample)
+        depth = np.asarray(read_target(index, sample))
         top, left, high, wide = self.whole.part(*depth.shape)
         rows = _places(depth.shape[0], top, high, self.whole.height, up, self.height)
         columns = _places(depth.shape[1], left, wide, self.whole.width, across, self.width)
@@ -95,12 +90,6 @@ class RgbdCenterCrop(Transform):
             "rows": torch.from_numpy(rows[inside[0]].astype(np.float32)),
             "columns": torch.from_numpy(columns[inside[1]].astype(np.float32)),
         }
-
-
-def _depth(index: Index, sample: int) -> np.ndarray:
-    depth = read_target(index, sample)
-    assert isinstance(depth, np.ndarray)
-    return depth
 
 
 def _places(length: int, start: int, span: int, size: int, offset: int, crop: int) -> np.ndarray:

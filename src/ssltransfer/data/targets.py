@@ -19,8 +19,7 @@ from PIL import Image
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.data.formats import LayoutError
-from ssltransfer.data.formats.matlab import read_mat
+from ssltransfer.data.formats import LayoutError, read_mat
 from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
@@ -47,10 +46,7 @@ class Boxes:
     difficult: np.ndarray
 
 
-Target = Boxes | np.ndarray
-
-
-def read_target(index: Index, sample: int) -> Target:
+def read_target(index: Index, sample: int) -> Boxes | np.ndarray:
     """The target of a sample.
 
     Returns:
@@ -89,20 +85,16 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
     except FileNotFoundError:
         raise CorruptTargetError(f"{path.name} is missing") from None
     found = _READERS[kind](data, path.suffix, classes)
-    if isinstance(found, Boxes):
-        _check_boxes(found, width, height)
-    else:
+    if not isinstance(found, Boxes):
         _check_map(kind, found, width, height, len(classes))
-    return bytes_digest(data)
-
-
-def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
-    for x1, y1, x2, y2 in boxes.corners.tolist():
+        return bytes_digest(data)
+    for x1, y1, x2, y2 in found.corners.tolist():
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise CorruptTargetError(
                 f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) is not inside the image "
                 f"of {width} x {height}"
             )
+    return bytes_digest(data)
 
 
 def _check_map(kind: TargetKind, found: np.ndarray, width: int, height: int, classes: int) -> None:
@@ -141,9 +133,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
             kinds.append(number[name])
             difficult.append((item.findtext("difficult") or "0").strip() == "1")
     except (ElementTree.ParseError, ValueError) as error:
-        raise (
-            error if isinstance(error, CorruptTargetError) else CorruptTargetError(f"annotation is damaged ({error})")
-        ) from None
+        raise CorruptTargetError(f"annotation is damaged ({error})") from None
     return Boxes(np.array(corners, np.float32).reshape(-1, 4), np.array(kinds, np.int64), np.array(difficult, bool))
 
 

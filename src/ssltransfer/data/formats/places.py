@@ -17,12 +17,7 @@ _FOLDERS_205 = ("images256", "data/vision/torralba/deeplearning/images256")
 
 @FORMATS.register(Places365, Places205)
 def find(dataset: Places205 | Places365, *, workers: int = 1) -> DatasetListing:
-    """Images of a split in the order of its list; class ids as published.
-
-    Raises:
-        LayoutError: lists or images are missing and may not or cannot be downloaded, or a line cannot be read.
-        ArtifactError: the disk is full.
-    """
+    """Images of a split in the order of its list; class ids as published."""
     return _find205(Path(dataset.root), dataset.split) if isinstance(dataset, Places205) else _find365(dataset)
 
 

@@ -19,9 +19,6 @@ def find(dataset: Video, *, workers: int = 1) -> DatasetListing:
     """List all videos below root, sorted by path: files, and folders that contain images.
 
     If there is a folder JPEGImages/480p or JPEGImages, only that is searched, because masks are images too.
-
-    Raises:
-        LayoutError: the folder is missing, contains no videos, or the list of the split names a missing one.
     """
     root = Path(dataset.root)
     folder_of(root)

@@ -22,14 +22,8 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
 
     Presence comes from the lists ImageSets/Main/<class>_<split>.txt. If all of them are missing it is derived from the
     boxes in Annotations as the lists were: a class is difficult if all its objects are. A set with `targets: masks` is
-    a list of ImageSets/Segmentation and has no presence.
-
-    Args:
-        dataset: its root may be the parent of VOCdevkit, VOCdevkit, or VOC2007.
-        workers: not used.
-
-    Raises:
-        LayoutError: a folder, a list or an annotation is missing or damaged.
+    a list of ImageSets/Segmentation and has no presence. The root may be the parent of VOCdevkit, VOCdevkit, or
+    VOC2007.
     """
     top = Path(dataset.root)
     year = f"VOC{dataset.year}"
