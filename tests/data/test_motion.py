@@ -160,6 +160,14 @@ def test_track_drops_jumps_and_leaving_points():
     assert motion.follow(first, out)[0][:, 1].max() <= HEIGHT - 1 - 45
 
 
+def test_cells_of_two_points():
+    """The left cell has 25 moving pixels and 15 still ones, the right cell the other 10 still ones."""
+    start, moves = np.array([[2.0, 2.0], [7.0, 2.0]]), np.array([True, False])
+    assert motion.paint(start, moves, 8, 16, "background").tolist() == [[1, 0]]
+    assert motion.paint(start, ~moves, 8, 16, "background").tolist() == [[0, 1]]
+    assert motion.paint(start[:1], moves[:1], 8, 16, "foreground").tolist() == [[1, 1]]
+
+
 def test_cells_are_labeled_by_majority():
     start = np.array([[2.0, 2.0], [7.0, 2.0], [2.0, 7.0], [42.0, 42.0], [47.0, 42.0]])
     moves = np.array([True, False, False, True, False])

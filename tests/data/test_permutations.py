@@ -49,6 +49,11 @@ def test_scan_matches_plain_loop():
         perm.min_distance_set(len(kept) + 1, min_distance=4, tilt=0.5, seed=4, cells=6)
 
 
+def test_scan_skips_permutations_that_are_too_close():
+    """In lexicographic order: 021 and 102 agree with 012 in one slot, 120 and 201 in none, 210 agrees with each."""
+    assert perm._scan(np.arange(6), 6, 3, 3).tolist() == [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
+
+
 def test_jigsawpp_set_depends_on_seed(default):
     assert np.array_equal(perm.min_distance_set(seed=0), default)
     assert not np.array_equal(perm.min_distance_set(seed=1), default)

@@ -104,9 +104,8 @@ class ExemplarPatchesTask(PretextTask):
         vectors = self.vectors(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
         one, two = vectors.unbind(1)
         three = one[paired_indices(len(one), "Exemplar on patches").to(one.device)]
-        alike, unlike = (1 - F.cosine_similarity(one, other) for other in (two, three))
-        loss = (alike - unlike + self.options.margin).clamp(min=0).mean()
-        return {"loss": loss, "accuracy": (alike < unlike).float().mean()}
+        loss, accuracy = triplet_loss(one, two, three, self.options.margin)
+        return {"loss": loss, "accuracy": accuracy}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """The image with its two views, and the partner's first view."""
@@ -123,3 +122,9 @@ class ExemplarPatchesTask(PretextTask):
             ("x2: close to x1", second),
             ("x3: far from x1", other),
         ]
+
+
+def triplet_loss(one: Tensor, two: Tensor, three: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """Hinge loss of cosine distances, and how often `two` is nearer to `one` than `three` is; vectors are (N, D)."""
+    alike, unlike = (1 - F.cosine_similarity(one, other) for other in (two, three))
+    return (alike - unlike + margin).clamp(min=0).mean(), (alike < unlike).float().mean()
