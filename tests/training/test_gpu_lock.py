@@ -51,7 +51,7 @@ def test_gpu_lock_gives_each_job_its_own_gpu(jobs):
     assert {job.says() for job in pair} == {"0", "1"}
 
 
-def test_gpu_lock_waits_when_busy_and_frees_the_gpu_of_a_killed_job(jobs):
+def test_gpu_lock_waits_and_frees_gpu_of_killed_job(jobs):
     first = jobs(1)
     second = jobs(1)
     had = {first: first.says(), second: second.says()}
