@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssltransfer.data.device_ops import to_float
 from ssltransfer.data.rng import SampleRNG
 
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights
@@ -35,7 +34,7 @@ def color_jitter(
     Returns:
         float32 (B, 3, H, W), 0 to 255.
     """
-    values = to_float(x) / 255
+    values = x.float() / 255
     ranges = (brightness, contrast, saturation, (-hue, hue))
     low, high = torch.tensor(ranges, dtype=torch.float64).unbind(1)
     center, spread = (((high + sign * low) / 2).float().to(x.device) for sign in (1, -1))

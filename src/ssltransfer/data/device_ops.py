@@ -15,11 +15,6 @@ from torch import Tensor
 from ssltransfer.data.rng import SampleRNG
 
 
-def to_float(x: Tensor) -> Tensor:
-    """Convert to float32; values stay on the scale 0 to 255."""
-    return x.to(torch.float32)
-
-
 def _tiles_of(x: Tensor) -> int:
     """Number of (C, H, W) tiles of each sample of x."""
     return math.prod(x.shape[1:-3])
@@ -39,7 +34,7 @@ def _some(x: Tensor, rng: SampleRNG, purpose: str, probability: float, each: boo
 def gray(x: Tensor) -> Tensor:
     """The mean of R, G and B in all three channels: float32, same shape (protocols.md 1.2 and 1.4)."""
     # A reduction kernel multiplies by 1/3 on one device and divides by 3 on the other. This rounds equally on both.
-    red, green, blue = to_float(x).unbind(dim=-3)
+    red, green, blue = x.float().unbind(dim=-3)
     return ((red + green + blue) / 3).unsqueeze(-3).expand(x.shape).contiguous()
 
 
@@ -49,7 +44,7 @@ def random_grayscale(x: Tensor, rng: SampleRNG, probability: float, *, each: boo
     Decided once for all tiles of a sample, so that a mixture of gray and color never gives an occluder away
     (protocols.md 1.2). With `each`, decided for each tile (Kolesnikov et al. 2019, section 3.2).
     """
-    return torch.where(_some(x, rng, "gray", probability, each), gray(x), to_float(x))
+    return torch.where(_some(x, rng, "gray", probability, each), gray(x), x.float())
 
 
 def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -65,7 +60,7 @@ def standardize(x: Tensor, *, per_channel: bool = False) -> Tensor:
     """
     dims = (-2, -1) if per_channel else (-3, -2, -1)
     least = 1e-5 if per_channel else 1.0 / math.sqrt(math.prod(x.shape[d] for d in dims))
-    values = to_float(x)
+    values = x.float()
     centered = values - _mean(values, dims).float()
     return centered / _mean(centered.square(), dims).sqrt().float().clamp(min=least)
 
@@ -79,7 +74,7 @@ def drop_colors(x: Tensor, rng: SampleRNG) -> Tensor:
     patches = _tiles_of(x)
     kept = _per_tile(rng.integers("drop_colors/channel", patches, 3), x)
     is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
-    values = to_float(x)
+    values = x.float()
     centered = values - _mean(values, (-2, -1)).float()
     # 17 bits are enough for noise, so that one draw of 53 bits serves the three channels of a pixel.
     bits = rng.bits("drop_colors/noise", patches * x.shape[-2] * x.shape[-1])
@@ -94,7 +89,7 @@ def project_colors(x: Tensor) -> Tensor:
 
     Doersch et al. 2015, section 3.1; protocols.md 1.3(a). Channels R, G, B (or B, G, R); float32, same shape.
     """
-    red, green, blue = to_float(x).unbind(dim=-3)
+    red, green, blue = x.float().unbind(dim=-3)
     along = (2 * green - red - blue) / 6
     return torch.stack((red + along, green - 2 * along, blue + along), dim=-3)
 
@@ -105,7 +100,7 @@ def scale_by_rms(x: Tensor, *, center: bool = False) -> Tensor:
     With `center`, each channel's mean is subtracted first. Doersch et al. 2015 subtract the mean before they project
     the colors; the projection is linear, so the order does not matter.
     """
-    values = to_float(x)
+    values = x.float()
     if center:
         values = values - _mean(values, (-2, -1)).float()
     return values / _mean(values.square(), (-3, -2, -1)).sqrt().float().clamp(min=1e-5)
@@ -148,7 +143,7 @@ def random_downsample(x: Tensor, rng: SampleRNG, probability: float) -> Tensor:
     patches = _tiles_of(x)
     chosen = rng.uniform("downsample/which", patches) < probability
     side = rng.uniform("downsample/pixels", patches, min(100, high), high).sqrt().floor()
-    values = to_float(x).reshape(-1, channels, height, width).clone()
+    values = x.float().reshape(-1, channels, height, width).clone()
     rows = chosen.flatten().nonzero()[:, 0]
     some, sides = values[rows], side.flatten()[rows]
     for _ in range(2):  # columns, then rows

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -106,10 +106,10 @@ class ImageInfo:
     note: str | None
 
 
-def is_candidate(path: str | os.PathLike[str]) -> bool:
+def is_candidate(path: str | os.PathLike[str], extensions: Collection[str] = EXTENSIONS) -> bool:
     """Whether a folder scan treats this name as an image: a known extension in any case, and not hidden."""
     name = Path(path)
-    return name.suffix.lower() in EXTENSIONS and not name.name.startswith(".")
+    return name.suffix.lower() in extensions and not name.name.startswith(".")
 
 
 def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> torch.Tensor:

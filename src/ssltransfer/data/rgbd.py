@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.data.device_ops import to_float
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.transforms import Transform, resize
@@ -149,7 +148,7 @@ def augment(
     y = (sin * xs + cos * ys) / factor + (room_y * rng.uniform("crop/y", 1, -1.0, 1.0))[:, :, None]
     x = (cos * xs - sin * ys) / factor + (room_x * rng.uniform("crop/x", 1, -1.0, 1.0))[:, :, None]
     grid = torch.stack((x / (width / 2), y / (height / 2)), dim=-1)
-    seen = F.grid_sample(to_float(images), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    seen = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     far = F.grid_sample(depth[:, None], grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return seen, far[:, 0] / factor
 
@@ -157,4 +156,4 @@ def augment(
 def channel_jitter(images: Tensor, rng: SampleRNG, low: float, high: float) -> Tensor:
     """Multiply each channel of each image by its own random factor and clip: float32 (B, 3, H, W), 0 to 255."""
     factors = rng.uniform("tint", 3, low, high)
-    return (to_float(images) * factors[:, :, None, None]).clamp(0, 255)
+    return (images.float() * factors[:, :, None, None]).clamp(0, 255)

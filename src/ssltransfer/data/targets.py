@@ -20,6 +20,7 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import TargetKind
 from ssltransfer.data.formats import LayoutError, read_mat
+from ssltransfer.data.formats.voc import annotated_objects
 from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
@@ -120,8 +121,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
     number = {name: place for place, name in enumerate(classes)}
     corners, kinds, difficult = [], [], []
     try:
-        for item in ElementTree.fromstring(data).iter("object"):
-            name = (item.findtext("name") or "").strip()
+        for name, is_difficult, item in annotated_objects(data):
             if name not in number:
                 continue
             box = item.find("bndbox")
@@ -131,7 +131,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
             xmin, ymin, xmax, ymax = (float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             corners.append((xmin - 1, ymin - 1, xmax, ymax))
             kinds.append(number[name])
-            difficult.append((item.findtext("difficult") or "0").strip() == "1")
+            difficult.append(is_difficult)
     except (ElementTree.ParseError, ValueError) as error:
         raise CorruptTargetError(f"annotation is damaged ({error})") from None
     return Boxes(np.array(corners, np.float32).reshape(-1, 4), np.array(kinds, np.int64), np.array(difficult, bool))

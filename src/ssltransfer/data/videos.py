@@ -39,12 +39,6 @@ VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", "
 _QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "ERROR"}
 
 
-def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder scan treats this name as a video: a known extension in any case, and not hidden."""
-    name = Path(path)
-    return name.suffix.lower() in VIDEO_EXTENSIONS and not name.name.startswith(".")
-
-
 def frame_files(folder: Path) -> list[Path]:
     """The images in a folder, in the order of the numbers in their names: 2.jpg before 10.jpg."""
     return sorted(filter(is_candidate, folder.iterdir()), key=_by_numbers)
@@ -63,7 +57,11 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
         OSError: the storage failed; the video itself may be intact.
         ArtifactError: OpenCV is not installed.
     """
-    yield from _of_folder(path) if path.is_dir() else _of_file(path)
+    if not path.is_dir():
+        yield from _decode(path)
+        return
+    for _, frame in _same_size(path, _pixels, lambda frame: (frame.shape[1], frame.shape[0])):
+        yield frame
 
 
 def check_video(path: Path) -> ImageInfo:
@@ -74,12 +72,16 @@ def check_video(path: Path) -> ImageInfo:
     Raises:
         CorruptImageError, OSError, ArtifactError: as `read_frames`.
     """
-    if path.is_dir():
-        return _check_folder(path)
-    height = width = 0
-    for frame in _of_file(path):
-        height, width = frame.shape[:2]
-    return ImageInfo(width, height, path.suffix[1:].upper(), "RGB", file_digest(path), None)
+    if not path.is_dir():
+        height = width = 0
+        for frame in _decode(path):
+            height, width = frame.shape[:2]
+        return ImageInfo(width, height, path.suffix[1:].upper(), "RGB", file_digest(path), None)
+    infos = dict(_same_size(path, check, lambda info: (info.width, info.height)))
+    if not infos:
+        raise CorruptImageError("no frames")
+    digest = _digest([(file.name, info.digest) for file, info in infos.items()])
+    return replace(next(iter(infos.values())), digest=digest, note=None)
 
 
 def video_digest(path: Path) -> str:
@@ -94,20 +96,8 @@ def _digest(frames: list[tuple[str, str]]) -> str:
     return bytes_digest(text.encode())
 
 
-def _check_folder(path: Path) -> ImageInfo:
-    infos = dict(_same_size(path, check, lambda info: (info.width, info.height)))
-    if not infos:
-        raise CorruptImageError("no frames")
-    digest = _digest([(file.name, info.digest) for file, info in infos.items()])
-    return replace(next(iter(infos.values())), digest=digest, note=None)
-
-
-def _of_folder(path: Path) -> Iterator[np.ndarray]:
-    def pixels(file: Path) -> np.ndarray:
-        return np.ascontiguousarray(read(file).permute(1, 2, 0).numpy())
-
-    for _, frame in _same_size(path, pixels, lambda frame: (frame.shape[1], frame.shape[0])):
-        yield frame
+def _pixels(file: Path) -> np.ndarray:
+    return np.ascontiguousarray(read(file).permute(1, 2, 0).numpy())
 
 
 def _same_size(
@@ -127,7 +117,7 @@ def _same_size(
         yield file, frame
 
 
-def _of_file(path: Path) -> Iterator[np.ndarray]:
+def _decode(path: Path) -> Iterator[np.ndarray]:
     cv2 = opencv()
     open_file(path).close()
     capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])

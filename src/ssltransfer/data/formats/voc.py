@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -68,6 +69,14 @@ def ids_of(listing: Path) -> list[str]:
     return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
 
 
+def annotated_objects(xml: bytes) -> list[tuple[str, bool, Element]]:
+    """Class, whether it is difficult, and element of each object in an annotation."""
+    return [
+        ((item.findtext("name") or "").strip(), (item.findtext("difficult") or "0").strip() == "1", item)
+        for item in ElementTree.fromstring(xml).iter("object")
+    ]
+
+
 def palette() -> np.ndarray:
     """VOC's color of each mask value, uint8 (256, 3): the bits of the value are spread over red, green and blue."""
     values, colors = np.arange(256)[:, None], np.zeros((256, 3), np.uint8)
@@ -99,16 +108,14 @@ def _from_boxes(ids: list[str], annotations: Path) -> np.ndarray:
     for row, name in enumerate(ids):
         file = annotations / f"{name}.xml"
         try:
-            objects = ElementTree.parse(file).getroot().iter("object")
+            objects = annotated_objects(file.read_bytes())
         except FileNotFoundError:
             raise LayoutError(
                 f"{file}: missing, and there are no class lists in ImageSets/Main either; fetch one or the other."
             ) from None
         except ElementTree.ParseError as error:
             raise LayoutError(f"{file}: not valid XML ({error}); restore this file.") from None
-        for item in objects:
-            kind = (item.findtext("name") or "").strip()
+        for kind, difficult, _ in objects:
             if kind in column:
-                plain = int((item.findtext("difficult") or "0").strip() != "1")
-                multi_label[row, column[kind]] = max(multi_label[row, column[kind]], plain)
+                multi_label[row, column[kind]] = max(multi_label[row, column[kind]], int(not difficult))
     return multi_label

@@ -11,7 +11,6 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import ExemplarPatches
 from ssltransfer.data.colors import color_jitter
-from ssltransfer.data.device_ops import to_float
 from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
@@ -76,7 +75,7 @@ class ExemplarPatchesTask(PretextTask):
         # grid_sample counts from -1 at the first pixel's edge to 1 at the last one's.
         grid = torch.stack([(2 * one + 1) / size - 1 for one, size in zip(at, (width, height), strict=True)], dim=-1)
         sampled = F.grid_sample(
-            to_float(images), grid.flatten(1, 2), mode="bilinear", padding_mode="reflection", align_corners=False
+            images.float(), grid.flatten(1, 2), mode="bilinear", padding_mode="reflection", align_corners=False
         )
         return sampled.unflatten(2, (2, patch)).transpose(1, 2)
 
