@@ -79,19 +79,17 @@ def test_standardize_floor_matches_kolesnikov():
 
 
 def test_color_dropping_keeps_one_channel():
-    x = pixels(600, 2, 3, 8, 8)
-    found = ops.drop_colors(x, draws_of(600))
+    x = pixels(1200, 3, 8, 8)
+    found = ops.drop_colors(x, draws_of(1200))
     plain = x.double() - x.double().mean(dim=(-2, -1), keepdim=True)
     kept = (found - plain).abs().amax(dim=(-2, -1)) < 1e-4
     assert (kept.sum(-1) == 1).all()
-    for patch in range(2):
-        assert stats.chisquare(kept[:, patch].sum(0).numpy()).pvalue > 1e-3
-    assert not torch.equal(kept[:, 0], kept[:, 1])
+    assert stats.chisquare(kept.sum(0).numpy()).pvalue > 1e-3
     noise = found[~kept]
     assert noise.abs().max() < 0.5
     assert stats.kstest(noise.flatten()[::7].numpy(), "uniform", args=(-0.5, 1)).pvalue > 1e-3
-    two = noise.reshape(600, 2, 2, 64)
-    assert abs(np.corrcoef(two[:, :, 0].flatten(), two[:, :, 1].flatten())[0, 1]) < 0.02
+    one, other = noise.reshape(1200, 2, 64).unbind(1)
+    assert abs(np.corrcoef(one.flatten(), other.flatten())[0, 1]) < 0.02
 
 
 def test_color_projection_matches_paper():
@@ -119,10 +117,10 @@ def test_scale_by_rms_gives_unit_rms(center: bool):
 
 @pytest.mark.parametrize(("size", "low", "high"), [(96, 100, 9025), (24, 100, 529)])
 def test_random_downsample_interpolates_both_ways(size: int, low: int, high: int):
-    x, rng = pixels(30, 4, 3, size, size), draws_of(30)
+    x, rng = pixels(120, 3, size, size), draws_of(120)
     found = ops.random_downsample(x, rng, 0.33)
-    chosen = rng.uniform("downsample/which", 4) < 0.33
-    sides = (low + (high - low) * rng.uniform("downsample/pixels", 4).double()).sqrt().long()
+    chosen = rng.uniform("downsample/which", 1)[:, 0] < 0.33
+    sides = (low + (high - low) * rng.uniform("downsample/pixels", 1)[:, 0].double()).sqrt().long()
     assert 20 < chosen.sum() < 60 and sides.min() >= 10 and sides.max() < size
     assert torch.equal(found[~chosen], x[~chosen].float())
     for patch, side, got in zip(x[chosen].float(), sides[chosen], found[chosen], strict=True):
@@ -180,9 +178,9 @@ EVERY = {
     "gray_each": lambda x, d: ops.random_grayscale(x, d, 0.5, each=True),
     "standardize": lambda x, d: ops.standardize(x),
     "standardize_channels": lambda x, d: ops.standardize(ops.gray(x), per_channel=True),
-    "drop_colors": lambda x, d: ops.scale_by_rms(ops.drop_colors(x, d)),
+    "drop_colors": lambda x, d: ops.scale_by_rms(ops.drop_colors(x[:, 0], d)),
     "project_colors": lambda x, d: ops.scale_by_rms(ops.project_colors(x), center=True),
-    "downsample": lambda x, d: ops.random_downsample(x, d, 0.8),
+    "downsample": lambda x, d: ops.random_downsample(x[:, 0], d, 0.8),
     "mirror": lambda x, d: ops.random_hflip(x, d),
     "crop": lambda x, d: ops.random_crop(x[:, 0], d, 20),
 }

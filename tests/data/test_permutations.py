@@ -33,10 +33,6 @@ def test_mean_distance_of_three_permutations():
     assert perm.mean_distance(perms) == pytest.approx((2 + 3 + 4) / 3 / 4)
 
 
-def test_mean_distance_matches_scipy(default):
-    assert perm.mean_distance(default[:120]) == pytest.approx(plain_distances(default[:120]).mean() / 9)
-
-
 def test_scan_matches_plain_loop():
     order = perm._tilted_order(0.5, 4, 6)
     kept: list[np.ndarray] = []

@@ -15,20 +15,11 @@ from torch import Tensor
 from ssltransfer.data.rng import SampleRNG
 
 
-def _tiles_of(x: Tensor) -> int:
-    """Number of (C, H, W) tiles of each sample of x."""
-    return math.prod(x.shape[1:-3])
-
-
-def _per_tile(values: Tensor, x: Tensor) -> Tensor:
-    """(B, tiles) or (B, 1) values, shaped to broadcast over x (B, ..., C, H, W)."""
-    middle = x.shape[1:-3] if values.shape[1] == _tiles_of(x) else (1,) * (x.ndim - 4)
-    return values.reshape(x.shape[0], *middle, 1, 1, 1)
-
-
 def _some(x: Tensor, rng: SampleRNG, purpose: str, probability: float, each: bool) -> Tensor:
-    """bool, broadcastable over x: one decision per sample, or with `each` per tile."""
-    return _per_tile(rng.uniform(purpose, _tiles_of(x) if each else 1) < probability, x)
+    """bool, broadcastable over x (B, ..., C, H, W): one decision per sample, or with `each` per tile."""
+    tiles = x.shape[1:-3] if each else (1,) * (x.ndim - 4)
+    chosen = rng.uniform(purpose, math.prod(tiles)) < probability
+    return chosen.reshape(len(x), *tiles, 1, 1, 1)
 
 
 def gray(x: Tensor) -> Tensor:
@@ -69,19 +60,16 @@ def drop_colors(x: Tensor, rng: SampleRNG) -> Tensor:
     """Color dropping: one random channel of each patch, mean-subtracted; the others uniform noise.
 
     Doersch et al. 2015, section 3.1; noise in (-0.5, 0.5) on the scale 0 to 255 (protocols.md 1.3a).
-    float32, same shape. Follow with `scale_by_rms`.
+    (N, 3, H, W) -> float32, same shape. Follow with `scale_by_rms`.
     """
-    patches = _tiles_of(x)
-    kept = _per_tile(rng.integers("drop_colors/channel", patches, 3), x)
-    is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
+    channel = torch.arange(3, device=x.device).reshape(3, 1, 1)
+    is_kept = rng.integers("drop_colors/channel", 1, 3)[:, :, None, None] == channel
     values = x.float()
     centered = values - _mean(values, (-2, -1)).float()
     # 17 bits are enough for noise, so that one draw of 53 bits serves the three channels of a pixel.
-    bits = rng.bits("drop_colors/noise", patches * x.shape[-2] * x.shape[-1])
-    part = (17 * torch.arange(3, device=x.device)).reshape(3, 1, 1)
-    bits = (bits.reshape(*x.shape[:-3], 1, *x.shape[-2:]) >> part) & 0x1FFFF
-    random = (bits.float() + 0.5) * 2.0**-17 - 0.5
-    return torch.where(is_kept, centered, random)
+    bits = rng.bits("drop_colors/noise", x.shape[-2] * x.shape[-1]).reshape(-1, 1, *x.shape[-2:])
+    noise = (bits >> (17 * channel)) & 0x1FFFF
+    return torch.where(is_kept, centered, (noise.float() + 0.5) * 2.0**-17 - 0.5)
 
 
 def project_colors(x: Tensor) -> Tensor:
@@ -136,21 +124,19 @@ def random_downsample(x: Tensor, rng: SampleRNG, probability: float) -> Tensor:
 
     Removes the shortcuts of chromatic aberration and lens sharpness (Doersch et al. 2015, section 3.1). Both resizes
     are bilinear, as in the authors' code. The side is floor(sqrt(uniform(100, (W-1)^2))): 100 to 9025 pixels for
-    patches of 96 (protocols.md 1.3a). Each patch (W, W) of x (B, ..., C, W, W) is decided separately.
+    patches of 96 (protocols.md 1.3a). Patches are (N, C, W, W).
     """
-    channels, height, width = x.shape[-3:]
-    high = (width - 1) ** 2
-    patches = _tiles_of(x)
-    chosen = rng.uniform("downsample/which", patches) < probability
-    side = rng.uniform("downsample/pixels", patches, min(100, high), high).sqrt().floor()
-    values = x.float().reshape(-1, channels, height, width).clone()
-    rows = chosen.flatten().nonzero()[:, 0]
-    some, sides = values[rows], side.flatten()[rows]
+    channels, width = x.shape[1], x.shape[-1]
+    most = (width - 1) ** 2
+    rows = (rng.uniform("downsample/which", 1)[:, 0] < probability).nonzero()[:, 0]
+    sides = rng.uniform("downsample/pixels", 1, min(100, most), most)[rows, 0].sqrt().floor()
+    values = x.float().clone()
+    some = values[rows]
     for _ in range(2):  # columns, then rows
-        flat = some.reshape(len(rows), channels * height, width)
+        flat = some.reshape(len(rows), channels * width, width)
         some = _resample_axis(flat, sides).reshape(some.shape).transpose(-2, -1).contiguous()
     values[rows] = some
-    return values.reshape(x.shape)
+    return values
 
 
 def rotate4(x: Tensor) -> tuple[Tensor, Tensor]:

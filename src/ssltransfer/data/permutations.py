@@ -12,8 +12,7 @@ import itertools
 
 import numpy as np
 from numpy.typing import NDArray
-
-_BLOCK = 1024  # candidates compared with the accepted ones at once
+from scipy.spatial.distance import pdist
 
 
 @functools.lru_cache(maxsize=2)
@@ -23,13 +22,6 @@ def _all_permutations(cells: int) -> NDArray[np.uint8]:
     out = np.fromiter(flat, dtype=np.uint8).reshape(-1, cells)
     out.flags.writeable = False
     return out
-
-
-def _agreements(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Number of slots in which each row of `a` equals each row of `b`: float32 (len(a), len(b)), exact."""
-    cells = a.shape[1]
-    one_hot = np.eye(cells, dtype=np.float32)
-    return one_hot[a].reshape(len(a), cells * cells) @ one_hot[b].reshape(len(b), cells * cells).T
 
 
 def _tilted_order(tilt: float, seed: int, cells: int) -> NDArray[np.intp]:
@@ -47,16 +39,12 @@ def _scan(order: NDArray[np.intp], n: int, min_distance: int, cells: int) -> NDA
     """The first n permutations of `order` at `min_distance` or more from all chosen before; fewer if it ends."""
     accepted = np.empty((n, cells), dtype=np.uint8)
     count = 0
-    for start in range(0, len(order), _BLOCK):
-        block = _all_permutations(cells)[order[start : start + _BLOCK]]
-        alive = (_agreements(block, accepted[:count]) <= cells - min_distance).all(axis=1)
-        while count < n and alive.any():
-            chosen = block[alive.argmax()]
-            accepted[count] = chosen
+    for candidate in _all_permutations(cells)[order]:
+        if ((accepted[:count] != candidate).sum(axis=1) >= min_distance).all():
+            accepted[count] = candidate
             count += 1
-            alive &= (block != chosen).sum(axis=1) >= min_distance
-        if count == n:
-            break
+            if count == n:
+                break
     return accepted[:count]
 
 
@@ -133,6 +121,4 @@ def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint
 
 def mean_distance(perms: NDArray[np.uint8]) -> float:
     """Mean distance of all pairs of (n, cells) permutations over the cells: the ".86" of Noroozi et al. 2018."""
-    n, cells = perms.shape
-    distance = cells - _agreements(perms, perms)[np.triu_indices(n, k=1)].astype(np.int64)
-    return float(distance.mean()) / cells
+    return float(pdist(perms, "hamming").mean())
