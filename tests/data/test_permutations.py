@@ -71,7 +71,7 @@ def test_jigsawpp_set_refuses_unreachable_mean():
 
 
 def test_max_hamming_set_adds_the_farthest_permutation():
-    """Of three cells: rotations of 012 differ from each other in all slots, and from each reflection in two."""
+    """Three cells: the rotations of 012 differ from each other in all slots, and from each reflection in two."""
     chosen = perm.max_hamming_set(6, seed=0, cells=3).tolist()
     rotations, reflections = [[0, 1, 2], [1, 2, 0], [2, 0, 1]], [[0, 2, 1], [1, 0, 2], [2, 1, 0]]
     first, second = sorted(chosen[:3]), sorted(chosen[3:])

@@ -51,16 +51,14 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
         multi_label = _from_boxes(ids, root / "Annotations")
         if dataset.targets is None:
             notes.append(f"{main}: no class lists of {dataset.split}; reading classes from Annotations.")
-    folder, suffix = {"boxes": ("Annotations", "xml"), "masks": ("SegmentationClass", "png")}.get(
-        dataset.targets or "", ("", "")
-    )
+    target_of = {"boxes": "Annotations/{}.xml", "masks": "SegmentationClass/{}.png"}.get(dataset.targets or "")
     return DatasetListing(
         root,
         [f"JPEGImages/{name}.jpg" for name in ids],
         classes=list(CLASSES),
         multi_label=multi_label,
         notes=notes,
-        targets=[f"{folder}/{name}.{suffix}" for name in ids] if folder else None,
+        targets=[target_of.format(name) for name in ids] if target_of else None,
     )
 
 
