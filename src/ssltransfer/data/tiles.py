@@ -69,7 +69,7 @@ def permute(tiles: Tensor, perms: Tensor, label: Tensor) -> Tensor:
     return tiles[torch.arange(len(tiles), device=tiles.device)[:, None], order]
 
 
-def occlude(tiles: Tensor, occluders: Tensor, rng: SampleRNG, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+def occlude(tiles: Tensor, occluders: Tensor, rng: SampleRNG, counts: Sequence[int]) -> Tensor:
     """Cover some slots of each puzzle by tiles of another image (Noroozi et al. 2018, section 4).
 
     The number of slots is uniform over `counts`. The slots are distinct and random, each covered by a random and
@@ -80,9 +80,6 @@ def occlude(tiles: Tensor, occluders: Tensor, rng: SampleRNG, counts: Sequence[i
         occluders: like tiles, row i from an image other than row i of tiles.
         rng: random numbers of the puzzles.
         counts: the numbers of covered slots, each at most T.
-
-    Returns:
-        The puzzles, and which slots are covered: bool (B, T).
     """
     slots = tiles.shape[1]
     if not counts or not all(0 <= c <= slots for c in counts):
@@ -92,7 +89,7 @@ def occlude(tiles: Tensor, occluders: Tensor, rng: SampleRNG, counts: Sequence[i
     covered = rng.permutation("occlude/slots", slots) < count
     source = rng.permutation("occlude/source", slots)
     other = occluders[torch.arange(len(tiles), device=tiles.device)[:, None], source]
-    return torch.where(covered[:, :, None, None, None], other, tiles), covered
+    return torch.where(covered[:, :, None, None, None], other, tiles)
 
 
 @dataclass(frozen=True)
@@ -149,11 +146,8 @@ def patch_pairs(images: Tensor, rng: SampleRNG, options: PatchGrid) -> PatchPair
         valid = valid & (rank <= last)
     sample, grid, pair = valid.reshape(batch, grids, -1).nonzero(as_tuple=True)
 
-    ends = [(sample * grids + grid) * rows * columns + cell[pair] for cell in (one, two)]
-    used = torch.zeros(batch * grids * rows * columns, dtype=torch.bool, device=device)
-    used[torch.cat(ends)] = True
-    kept = used.nonzero()[:, 0]
-    position = used.long().cumsum(0) - 1
+    ends = (sample * grids + grid) * rows * columns + torch.stack((one, two))[:, pair]
+    kept, (first, second) = ends.unique(return_inverse=True)
     cell_of = kept % (grids * rows * columns)
     image = kept // (grids * rows * columns)
     top, left = (place.flatten()[kept] for place in places)
@@ -163,8 +157,8 @@ def patch_pairs(images: Tensor, rng: SampleRNG, options: PatchGrid) -> PatchPair
         # A number drawn from the sample's stream is the patch's id and its cell the epoch: no other patch has this
         # stream.
         rng=SampleRNG(rng.seed, cell_of, rng.bits("pairs/patch", 1)[image, 0]),
-        first=position[ends[0]],
-        second=position[ends[1]],
+        first=first,
+        second=second,
         label=labels[pair],
     )
 

@@ -50,7 +50,7 @@ class JigsawPPTask(PuzzleTask):
         tiles = cut_tiles(images, rng, self.options.tiles)
         others = cut_tiles(partners, rng, self.options.tiles, purpose="occluders")
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, rng, self.options.occluders)
+        puzzle = occlude(permute(tiles, self.permutations, label), others, rng, self.options.occluders)
         # Once for the puzzle with its occluders: a difference in color would reveal them.
         puzzle = random_grayscale(puzzle, rng, self.options.grayscale_prob)
         if self.options.color_projection_prob:
