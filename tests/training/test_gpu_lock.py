@@ -61,7 +61,7 @@ def test_gpu_lock_waits_and_frees_gpu_of_killed_job(jobs):
     assert late.says() == had[second]
 
 
-def test_gpu_lock_does_not_starve_a_job_that_needs_all_gpus(jobs):
+def test_gpu_lock_serves_job_that_needs_all_gpus(jobs):
     small = jobs(1, "0,1,2")
     assert small.says() == "0"
     large = jobs(3, "0,1,2")
