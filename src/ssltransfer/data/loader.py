@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from random import Random
+from threading import Thread
 from typing import Any
 
 import torch
@@ -126,9 +128,17 @@ def load_batches(
 
 def _ignore_signals(worker: int) -> None:
     # Slurm and terminals signal every process of a job. A worker killed by the signal would end the main process before
-    # it has written its checkpoint; workers end with the main process anyway.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    # it has written its checkpoint. Only the main process itself may terminate a worker.
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    Thread(target=wait, daemon=True).start()
 
 
 _Item = tuple[int, int, dict[str, Tensor]]

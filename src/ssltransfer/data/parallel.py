@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -65,7 +66,11 @@ def original_errors() -> Iterator[None]:
     """
     try:
         yield
-    except UserError as error:
+    except Exception as error:
+        # The frames refer to the loader in a cycle, and the process cannot end before the loader's workers.
+        traceback.clear_frames(error.__traceback__)
+        if not isinstance(error, UserError):
+            raise
         kind = type(error)
         _, from_worker, message = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
         if not from_worker:
