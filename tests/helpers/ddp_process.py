@@ -63,7 +63,7 @@ class Nine(Task):
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         if self.training:
             self.seen.append(batch.ids.tolist())
-        x = batch.images.float() / 255 + 0.2 * rng.uniform("noise", 1, -1.0, 1.0)[:, :, None, None]
+        x = batch.images.float() / 255 + 0.1 * rng.normal("noise", 1)[:, :, None, None]
         logits = self.last(self.dropout(self.norm(self.first(x))).flatten(1))
         if self.sometimes is not None and int(batch.ids[0]) % 2:
             logits = logits + self.sometimes(logits)

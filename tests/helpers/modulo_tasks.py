@@ -51,7 +51,7 @@ class Modulo(Task):
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         if self.training:
             self.seen.append((self.k, batch.ids.tolist()))
-        x = batch.images.float().flatten(1) / 255 + 0.2 * rng.uniform("noise", 1, -1.0, 1.0)
+        x = batch.images.float().flatten(1) / 255 + 0.1 * rng.normal("noise", 1)
         logits = self.head(self.common(x))
         return {"loss": F.cross_entropy(logits, batch.ids % self.k)}
 

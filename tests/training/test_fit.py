@@ -51,7 +51,7 @@ class Small(Task):
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         self.parts.append(len(batch))
-        noise = rng.uniform("noise", 8, -1.0, 1.0)
+        noise = rng.normal("noise", 8)
         return {"loss": F.cross_entropy(self.logits(batch) + 0.1 * noise, batch.ids % 8)}
 
     def after_step(self, step: int) -> None:
