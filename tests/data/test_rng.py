@@ -45,7 +45,7 @@ def test_sample_rng_is_independent_of_batch():
     batch = SampleRNG(1, epochs, ids)
     for row in range(4):
         alone = SampleRNG(1, int(epochs[row]), ids[row : row + 1])
-        for name, args in [("bits", ("p", 9)), ("uniform", ("p", 9)), ("permutation", ("p", 9))]:
+        for name, args in [("bits", ("p", 9)), ("uniform", ("p", 9)), ("normal", ("p", 9)), ("permutation", ("p", 9))]:
             assert torch.equal(getattr(batch, name)(*args)[row], getattr(alone, name)(*args)[0])
 
 
@@ -69,6 +69,7 @@ def test_sample_rng_keys_give_independent_numbers(other: torch.Tensor):
 def test_sample_rng_has_expected_distributions():
     rng = many()
     assert stats.kstest(rng.uniform("u", 1)[:, 0].numpy(), "uniform").pvalue > 1e-3
+    assert stats.kstest(rng.normal("n", 1)[:, 0].numpy(), "norm").pvalue > 1e-3
     assert stats.chisquare(torch.bincount(rng.integers("i", 1, 701)[:, 0], minlength=701).numpy()).pvalue > 1e-3
     assert rng.uniform("u", 50).min() >= 0 and rng.uniform("u", 50).max() < 1
 
@@ -94,3 +95,4 @@ def test_sample_rng_cuda_equals_cpu():
     assert torch.equal(cpu.bits("x", 50), gpu.bits("x", 50).cpu())
     assert torch.equal(cpu.uniform("x", 50, -1, 1), gpu.uniform("x", 50, -1, 1).cpu())
     assert torch.equal(cpu.permutation("x", 50), gpu.permutation("x", 50).cpu())
+    assert torch.allclose(cpu.normal("x", 50), gpu.normal("x", 50).cpu(), atol=1e-5)

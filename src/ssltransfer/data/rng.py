@@ -65,6 +65,12 @@ class SampleRNG:
         """int64 (B, n), uniform over {0, ..., count-1}."""
         return self.bits(purpose, n) % count
 
+    def normal(self, purpose: str, n: int) -> Tensor:
+        """float32 (B, n), standard normal (Box and Muller)."""
+        u = self.uniform(purpose, 2 * n)
+        radius = torch.sqrt(-2.0 * torch.log1p(-u[:, :n]))
+        return radius * torch.cos(2.0 * torch.pi * u[:, n:])
+
     def permutation(self, purpose: str, n: int) -> Tensor:
         """int64 (B, n), a uniformly random permutation of 0..n-1 for each sample."""
         return self.bits(purpose, n).argsort(dim=1, stable=True)
