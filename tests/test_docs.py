@@ -47,7 +47,7 @@ def code_of(path: Path) -> list[str]:
     return lines + re.findall(r"^ {4}(\S.*)$", prose, re.MULTILINE) + re.findall(r"`([^`\n]+)`", prose)
 
 
-def test_sections_are_found() -> None:
+def test_docs_sections_are_found() -> None:
     assert sections_named("see protocols.md 1.1 and 1.2; protocols 1.3(a), protocols 2.1c") == {
         "1.1",
         "1.2",
@@ -56,14 +56,14 @@ def test_sections_are_found() -> None:
     }
 
 
-def test_sources_name_sections_that_exist() -> None:
+def test_sources_cite_existing_sections() -> None:
     sources = [source for kind in KINDS for _, _, source in listed(kind)]
     named = set().union(*map(sections_named, sources))
     assert len(named) >= 10
     assert named <= HEADINGS
 
 
-def test_docstrings_name_sections_that_exist() -> None:
+def test_docstrings_cite_existing_sections() -> None:
     wrong = {
         f"{path.relative_to(ROOT)}: {number}"
         for path in (ROOT / "src").rglob("*.py")
@@ -73,12 +73,12 @@ def test_docstrings_name_sections_that_exist() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_every_name_is_in_the_docs(kind: str) -> None:
+def test_docs_mention_every_option_class(kind: str) -> None:
     said = {code for path in DOCS for code in code_of(path)}
     assert {name for name, _, _ in listed(kind)} <= said
 
 
-def test_protocol_options_are_the_defaults() -> None:
+def test_docs_protocol_options_match_defaults() -> None:
     claims = list(_claims())
     assert len(claims) > 80
     wrong = [f"{where}: {key} is {found!r}, not {said!r}" for where, key, said, found in claims if said != found]
@@ -122,7 +122,7 @@ def _of_spec(owner: type[BaseModel], key: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
-def test_relative_links_lead_somewhere(path: Path) -> None:
+def test_docs_relative_links_resolve(path: Path) -> None:
     broken = []
     for target in re.findall(r"\]\(<?([^)\s>]+)>?[^)]*\)", path.read_text(encoding="utf-8")):
         if re.match(r"[a-z][a-z+.-]*:", target):
@@ -141,7 +141,7 @@ def _anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
-def test_make_targets_exist(path: Path) -> None:
+def test_docs_make_targets_exist(path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE))
     assert "demo" in targets
@@ -150,7 +150,7 @@ def test_make_targets_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
-def test_commands_exist(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_docs_commands_exist(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = re.compile(r"(?:^|&& |\$ |bin/)ssltransfer ([a-z][\w-]*)((?: [\w|]+)?)")
     for name, what in {found for code in code_of(path) for found in command.findall(code.strip())}:
         with pytest.raises(SystemExit) as ended:

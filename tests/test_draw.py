@@ -34,7 +34,7 @@ def images(draw: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @each
-def test_every_trained_task_has_a_small_image_in_its_section(task: Any, draw: ModuleType):
+def test_draw_every_trained_task_has_an_image_in_docs(task: Any, draw: ModuleType):
     file = draw.file_of(task)
     assert file.stat().st_size < 60_000
     sections = (DOCS / "protocols.md").read_text(encoding="utf-8").split("\n## ")
@@ -44,14 +44,14 @@ def test_every_trained_task_has_a_small_image_in_its_section(task: Any, draw: Mo
 
 @pytest.mark.slow
 @each
-def test_it_is_what_the_task_draws_today(task: Any, draw: ModuleType, images: Any):
+def test_draw_images_are_current(task: Any, draw: ModuleType, images: Any):
     drawn = np.asarray(draw.montage(draw.columns_of(task, images)), dtype=float)
     kept = np.asarray(Image.open(draw.file_of(task)).convert("RGB"), dtype=float)
     assert kept.shape == drawn.shape
     assert np.abs(kept - drawn).mean() < 8  # what WebP loses
 
 
-def test_a_montage_has_a_row_for_each_image(draw: ModuleType):
+def test_draw_montage_has_a_row_per_image(draw: ModuleType):
     columns = [("gray", torch.full((2, 3, 300, 150), 100, dtype=torch.uint8)), ("red", torch.zeros(2, 3, 40, 40))]
     columns[1][1][:, 0] = 255
     shown = np.asarray(draw.montage(columns))

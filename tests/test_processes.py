@@ -9,7 +9,7 @@ from threading import Event
 from ssltransfer.processes import on_exit_of
 
 
-def test_on_exit_of_a_process_that_nobody_has_waited_for():
+def test_on_exit_of_zombie_process():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     ended = Event()
     on_exit_of(process.pid, ended.set)
@@ -19,7 +19,7 @@ def test_on_exit_of_a_process_that_nobody_has_waited_for():
     process.wait()
 
 
-def test_on_exit_of_a_process_that_has_ended():
+def test_on_exit_of_ended_process():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     ended = Event()

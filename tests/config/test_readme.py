@@ -28,11 +28,11 @@ def test_sweep_adds_an_entry_per_value() -> None:
     assert expand("clusters", SWEEP["clusters"]).keys() <= complete(swept).clusters.keys()
 
 
-def test_every_section_has_a_paragraph() -> None:
+def test_readme_has_paragraph_per_section() -> None:
     assert re.findall(r"^\*\*`(\w+)`\*\*", TEXT, re.MULTILINE) == list(ConfigFile.model_fields)
 
 
-def test_every_key_of_a_schedule_is_explained() -> None:
+def test_readme_explains_schedule_keys() -> None:
     keys = set(re.findall(r"`(\w+)`", TEXT.partition("### Schedules")[2].partition("### Sweeps")[0]))
     assert set(Schedule.model_fields) - {"version"} <= keys
 

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torchvision.transforms.v2 import functional as tv
 from ssltransfer.data.colors import color_jitter
 from ssltransfer.data.rng import SampleRNG
 
+STILL: dict[str, Any] = {"contrast": (1, 1), "saturation": (1, 1), "hue": 0}
 STEPS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 
 
@@ -39,7 +41,7 @@ def test_color_distortion_covers_orders_and_ranges():
 
 def test_color_distortion_zero_strength_is_identity():
     source = images(10)
-    still = color_jitter(source, SampleRNG(0, 0, torch.arange(10)), brightness=0, contrast=0, saturation=0, hue=0)
+    still = color_jitter(source, SampleRNG(0, 0, torch.arange(10)), brightness=(1, 1), **STILL)
     assert torch.allclose(still, source.float(), atol=1e-3)
 
 
@@ -47,13 +49,9 @@ def test_color_distortion_covers_given_range():
     """Brightness alone, of images so dark that nothing is clipped."""
     source = torch.full((2000, 3, 1, 1), 100, dtype=torch.uint8)
     rng = SampleRNG(0, 0, torch.arange(2000))
-    factor = color_jitter(source, rng, brightness=(0.7, 1.4), contrast=0, saturation=0, hue=0)[:, 0, 0, 0] / 100
+    factor = color_jitter(source, rng, brightness=(0.7, 1.4), **STILL)[:, 0, 0, 0] / 100
     assert 0.7 <= factor.min() < 0.71 and 1.39 < factor.max() <= 1.4 + 1e-6
     assert float(factor.mean()) == pytest.approx(1.05, abs=0.01)
-    about_one = color_jitter(source, rng, brightness=(0.6, 1.4), contrast=0.5, saturation=0.2)
-    assert torch.allclose(
-        about_one, color_jitter(source, rng, brightness=0.4, contrast=(0.5, 1.5), saturation=(0.8, 1.2)), atol=1e-3
-    )
 
 
 @pytest.mark.parametrize("row", [0, 4])

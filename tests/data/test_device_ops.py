@@ -63,9 +63,10 @@ def test_standardize_matches_numpy(per_channel: bool):
 
 
 @pytest.mark.parametrize("value", [0.0, 85.0 + 1 / 3, 255.0])
-@pytest.mark.parametrize("kw", [{}, {"per_channel": True, "floor": 1e-5}])
-def test_standardize_constant_tile_is_zero(value: float, kw: dict):
-    assert torch.equal(ops.standardize(torch.full((2, 9, 3, 64, 64), value), **kw), torch.zeros(2, 9, 3, 64, 64))
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_standardize_constant_tile_is_zero(value: float, per_channel: bool):
+    found = ops.standardize(torch.full((2, 9, 3, 64, 64), value), per_channel=per_channel)
+    assert torch.equal(found, torch.zeros(2, 9, 3, 64, 64))
 
 
 def test_standardize_floor_matches_kolesnikov():
@@ -78,19 +79,17 @@ def test_standardize_floor_matches_kolesnikov():
 
 
 def test_color_dropping_keeps_one_channel():
-    x = pixels(600, 2, 3, 8, 8)
-    found = ops.drop_colors(x, draws_of(600))
+    x = pixels(1200, 3, 8, 8)
+    found = ops.drop_colors(x, draws_of(1200))
     plain = x.double() - x.double().mean(dim=(-2, -1), keepdim=True)
     kept = (found - plain).abs().amax(dim=(-2, -1)) < 1e-4
     assert (kept.sum(-1) == 1).all()
-    for patch in range(2):
-        assert stats.chisquare(kept[:, patch].sum(0).numpy()).pvalue > 1e-3
-    assert not torch.equal(kept[:, 0], kept[:, 1])
+    assert stats.chisquare(kept.sum(0).numpy()).pvalue > 1e-3
     noise = found[~kept]
     assert noise.abs().max() < 0.5
     assert stats.kstest(noise.flatten()[::7].numpy(), "uniform", args=(-0.5, 1)).pvalue > 1e-3
-    two = noise.reshape(600, 2, 2, 64)
-    assert abs(np.corrcoef(two[:, :, 0].flatten(), two[:, :, 1].flatten())[0, 1]) < 0.02
+    one, other = noise.reshape(1200, 2, 64).unbind(1)
+    assert abs(np.corrcoef(one.flatten(), other.flatten())[0, 1]) < 0.02
 
 
 def test_color_projection_matches_paper():
@@ -111,17 +110,17 @@ def test_scale_by_rms_gives_unit_rms(center: bool):
     x = pixels(3, 2, 3, 6, 6)
     plain = x.numpy().astype(np.float64)
     plain -= plain.mean((-2, -1), keepdims=True) if center else 0
-    expected = plain / np.sqrt((plain**2).mean((-3, -2, -1), keepdims=True)) * 50
-    np.testing.assert_allclose(ops.scale_by_rms(x, center=center).numpy(), expected, atol=1e-3)
+    expected = plain / np.sqrt((plain**2).mean((-3, -2, -1), keepdims=True))
+    np.testing.assert_allclose(ops.scale_by_rms(x, center=center).numpy(), expected, atol=1e-5)
     assert torch.equal(ops.scale_by_rms(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 3, 4, 4))
 
 
 @pytest.mark.parametrize(("size", "low", "high"), [(96, 100, 9025), (24, 100, 529)])
 def test_random_downsample_interpolates_both_ways(size: int, low: int, high: int):
-    x, rng = pixels(30, 4, 3, size, size), draws_of(30)
-    found = ops.random_downsample(x, rng)
-    chosen = rng.uniform("downsample/which", 4) < 0.33
-    sides = (low + (high - low) * rng.uniform("downsample/pixels", 4).double()).sqrt().long()
+    x, rng = pixels(120, 3, size, size), draws_of(120)
+    found = ops.random_downsample(x, rng, 0.33)
+    chosen = rng.uniform("downsample/which", 1)[:, 0] < 0.33
+    sides = (low + (high - low) * rng.uniform("downsample/pixels", 1)[:, 0].double()).sqrt().long()
     assert 20 < chosen.sum() < 60 and sides.min() >= 10 and sides.max() < size
     assert torch.equal(found[~chosen], x[~chosen].float())
     for patch, side, got in zip(x[chosen].float(), sides[chosen], found[chosen], strict=True):
@@ -130,21 +129,15 @@ def test_random_downsample_interpolates_both_ways(size: int, low: int, high: int
         assert torch.allclose(got, back, atol=0.02)
 
 
-def test_random_downsample_probability_and_size():
+def test_random_downsample_changes_a_third_of_the_patches():
     x = pixels(1500, 3, 12, 12)
-    found = ops.random_downsample(x, draws_of(1500), pixels=(9, 9))
+    found = ops.random_downsample(x, draws_of(1500), 0.33)
     changed = (found != x.float()).flatten(1).any(1)
     assert stats.binomtest(int(changed.sum()), 1500, 0.33).pvalue > 1e-3
-    small = functional.interpolate(x.float(), size=(3, 3), mode="bilinear")
+    # A side of 10 or, for 1 of 21 patches, of 11: the square root of 100 to 121 pixels.
+    small = functional.interpolate(x.float(), size=(10, 10), mode="bilinear")
     expected = functional.interpolate(small, size=(12, 12), mode="bilinear")
-    assert torch.allclose(found[changed], expected[changed], atol=1e-3)
-
-
-def test_random_downsample_refuses_impossible_sizes():
-    with pytest.raises(ValueError, match="square"):
-        ops.random_downsample(pixels(1, 3, 8, 9), draws_of(1))
-    with pytest.raises(ValueError, match="cannot be downsampled"):
-        ops.random_downsample(pixels(1, 3, 8, 8), draws_of(1), pixels=(1, 100))
+    assert (found[changed] - expected[changed]).abs().amax((1, 2, 3)).quantile(0.9) < 1e-3
 
 
 def test_rotate4_matches_protocol():
@@ -157,8 +150,6 @@ def test_rotate4_matches_protocol():
         expected = [image, transposed[::-1], image[::-1, ::-1], image[::-1].transpose(1, 0, 2)]
         for k in range(4):
             assert np.array_equal(found[4 * i + k].numpy().transpose(1, 2, 0), expected[k])
-    with pytest.raises(ValueError, match="square"):
-        ops.rotate4(pixels(1, 3, 4, 5))
 
 
 def test_mirror_flips_half_the_samples():
@@ -186,10 +177,10 @@ EVERY = {
     "random_grayscale": lambda x, d: ops.random_grayscale(x, d, 0.5),
     "gray_each": lambda x, d: ops.random_grayscale(x, d, 0.5, each=True),
     "standardize": lambda x, d: ops.standardize(x),
-    "standardize_channels": lambda x, d: ops.standardize(ops.gray(x), per_channel=True, floor=1e-5),
-    "drop_colors": lambda x, d: ops.scale_by_rms(ops.drop_colors(x, d)),
+    "standardize_channels": lambda x, d: ops.standardize(ops.gray(x), per_channel=True),
+    "drop_colors": lambda x, d: ops.scale_by_rms(ops.drop_colors(x[:, 0], d)),
     "project_colors": lambda x, d: ops.scale_by_rms(ops.project_colors(x), center=True),
-    "downsample": lambda x, d: ops.random_downsample(x, d, probability=0.8),
+    "downsample": lambda x, d: ops.random_downsample(x[:, 0], d, 0.8),
     "mirror": lambda x, d: ops.random_hflip(x, d),
     "crop": lambda x, d: ops.random_crop(x[:, 0], d, 20),
 }

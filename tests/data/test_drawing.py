@@ -16,12 +16,12 @@ def test_inputs_are_scaled_equally_in_all_channels():
 
 def test_tile_grid_is_row_major_with_white_gaps():
     tiles = torch.arange(9, dtype=torch.uint8).view(1, 9, 1, 1, 1).expand(2, 9, 3, 5, 5)
-    found = mosaic(tiles, gap=2)
-    assert found.shape == (2, 3, 19, 19)
+    found = mosaic(tiles)
+    assert found.shape == (2, 3, 23, 23)
     for place in range(9):
-        top, left = place // 3 * 7, place % 3 * 7
+        top, left = place // 3 * 9, place % 3 * 9
         assert (found[:, :, top : top + 5, left : left + 5] == place).all()
-    assert (found[:, :, 5:7] == 255).all() and (found[:, :, :, 12:14] == 255).all()
+    assert (found[:, :, 5:9] == 255).all() and (found[:, :, :, 14:18] == 255).all()
 
 
 def test_outlines_are_blue_then_orange_on_a_copy():

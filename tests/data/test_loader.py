@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -5,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -139,6 +142,33 @@ def test_load_batches_names_unreadable_image(objects: Index, tmp_path: Path, wor
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'x.jpg'}: was readable when the index was made and no longer is")
     assert "\n" not in message
+
+
+UNREADABLE = """
+import numpy as np
+import psutil
+from pathlib import Path
+from ssltransfer.artifacts.index import Index
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.data.transforms import Warp
+index = Index(Path("/nowhere"), ["x.jpg"] * 9, np.zeros(9, np.int32), ["a"], np.ones((9, 2), np.int32), ["0"] * 9)
+list(load_batches(index, Warp(16), sequential_keys(range(9), 1), seed=0, workers=2))
+"""
+
+
+def test_load_batches_error_ends_the_process_with_its_workers():
+    run = subprocess.run([sys.executable, "-c", UNREADABLE], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1 and "x.jpg: was readable when the index was made" in run.stderr
+
+
+def test_load_batches_workers_survive_signals_of_other_processes(objects: Index):
+    before = {child.pid for child in psutil.Process().children()}
+    batches = load_batches(objects, ResizeCenterCrop(16, 16), sequential_keys(range(48), 1), seed=0, workers=1)
+    next(batches)
+    (worker,) = (child.pid for child in psutil.Process().children() if child.pid not in before)
+    for name in ("TERM", "INT", "USR1"):
+        subprocess.run(["kill", f"-{name}", str(worker)], check=True)
+    assert len(list(batches)) == 47
 
 
 def test_load_batches_does_not_read_ahead_of_keys(objects: Index):

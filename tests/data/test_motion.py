@@ -135,38 +135,47 @@ def test_track_moves_from_one_pixel_in_any_frame():
     motions = still(9)
     motions[4].flow[:, :80, 0] = 0.99
     motions[5].flow[:, 80:, 1] = 1.0
-    tracks = motion.follow(first, motions)
-    assert np.array_equal(tracks.moves, tracks.start[:, 0] >= 80) and len(tracks.start) > 700
+    start, moves = motion.follow(first, motions)
+    assert np.array_equal(moves, start[:, 0] >= 80) and len(start) > 700
     # Movement of the camera does not count: the same flow, and a camera that moves along.
     along = [motion.Motion(m.flow + np.float32(3), np.array([[1, 0, 3], [0, 1, 3], [0, 0, 1.0]])) for m in motions]
-    camera = motion.follow(first, along)
-    kept = camera.start[:, 0] < 50  # they stay on their half
-    assert not camera.moves[kept].any() and camera.start[:, 0].max() <= WIDTH - 1 - 27
+    start, moves = motion.follow(first, along)
+    kept = start[:, 0] < 50  # they stay on their half
+    assert not moves[kept].any() and start[:, 0].max() <= WIDTH - 1 - 27
 
 
 def test_track_drops_jumps_and_leaving_points():
     first = np.rint(texture(0, HEIGHT, WIDTH)).astype(np.uint8)
-    everything = len(motion.follow(first, still(9)).start)
+    everything = len(motion.follow(first, still(9))[0])
     jump = still(9)
     jump[3].flow[:, :60, 0] = 21.0
-    assert len(motion.follow(first, jump).start[:, 0]) < everything
-    assert motion.follow(first, jump).start[:, 0].min() > 59
+    start, _ = motion.follow(first, jump)
+    assert len(start) < everything and start[:, 0].min() > 59
     smaller = still(9)
     smaller[3].flow[:, :60, 0] = 20.0
-    assert len(motion.follow(first, smaller).start) == everything
+    assert len(motion.follow(first, smaller)[0]) == everything
     out = still(9)
     for step in out:
         step.flow[..., 1] = 5.0
-    assert motion.follow(first, out).start[:, 1].max() <= HEIGHT - 1 - 45
+    assert motion.follow(first, out)[0][:, 1].max() <= HEIGHT - 1 - 45
+
+
+def test_cells_of_two_points():
+    """The left cell has 25 moving pixels and 15 still ones, the right cell the other 10 still ones."""
+    start, moves = np.array([[2.0, 2.0], [7.0, 2.0]]), np.array([True, False])
+    assert motion.paint(start, moves, 8, 16, "background").tolist() == [[1, 0]]
+    assert motion.paint(start, ~moves, 8, 16, "background").tolist() == [[0, 1]]
+    assert motion.paint(start[:1], moves[:1], 8, 16, "foreground").tolist() == [[1, 1]]
 
 
 def test_cells_are_labeled_by_majority():
     start = np.array([[2.0, 2.0], [7.0, 2.0], [2.0, 7.0], [42.0, 42.0], [47.0, 42.0]])
-    found = motion.paint(motion.Tracks(start, np.array([True, False, False, True, False])), 64, 64, "background")
+    moves = np.array([True, False, False, True, False])
+    found = motion.paint(start, moves, 64, 64, "background")
     assert found.shape == (8, 8)
     # In the first cell 25 pixels move and 30 do not; in the one at (5, 5) 25 do and 15 do not.
     assert found[0, 0] == 0 and found[5, 5] == 1 and found.sum() == 1
-    literal = motion.paint(motion.Tracks(start, np.array([True, False, False, True, False])), 64, 64, "foreground")
+    literal = motion.paint(start, moves, 64, 64, "foreground")
     assert literal[0, 0] == 0 and literal[0, 1] == 0 and literal[3, 3] == 1 and literal.sum() == 64 - 4
 
 

@@ -118,7 +118,7 @@ def test_features_are_not_changed_by_inplace_modules() -> None:
     assert (found["bn1"] < 0).any()  # ReLU follows
 
 
-def test_the_first_call_of_a_module_counts() -> None:
+def test_feature_hooks_keep_first_call_of_module() -> None:
     path = "layer1.0.relu"
     backbone = build_backbone(
         Torchvision(model="resnet18", return_nodes=(path, "layer1.0"), img_size=64), include_top=True
@@ -222,7 +222,7 @@ def test_invalid_options_are_refused(wrong: dict[str, Any]) -> None:
         Torchvision(**wrong)
 
 
-def test_missing_timm_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_timm_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(LayerError, match="needs timm, which is not installed: pip install"):
         build_backbone(Timm(model="resnet18"), include_top=True)

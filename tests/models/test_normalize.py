@@ -23,7 +23,7 @@ def test_half_and_none_by_hand():
 
 
 @pytest.mark.parametrize(("rule", "axes"), [("per-image", (1, 2, 3)), ("per-channel", (2, 3))])
-def test_per_image_and_per_channel_have_zero_mean_and_unit_std(rule: str, axes: tuple[int, ...]):
+def test_normalize_per_image_and_per_channel_standardizes(rule: str, axes: tuple[int, ...]):
     found = normalize(IMAGES, rule)  # type: ignore[arg-type]
     plain = IMAGES.numpy().astype(np.float64)
     expected = (plain - plain.mean(axes, keepdims=True)) / plain.std(axes, keepdims=True)

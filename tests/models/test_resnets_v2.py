@@ -120,7 +120,7 @@ def test_units_match_a_plain_implementation() -> None:
     assert torch.allclose(found["pool"], wanted["block3"].mean((2, 3)), rtol=1e-6, atol=1e-8)
 
 
-def test_all_parameters_get_gradients() -> None:
+def test_resnet_v2_all_parameters_get_gradients() -> None:
     backbone = build_backbone(SMALL, include_top=True).train()
     x = noise(2, 3, 64, 64, seed=3)
     backbone(x)["pool"].square().sum().backward()

@@ -287,7 +287,7 @@ def test_random_features_are_of_order_one() -> None:
             assert layer == "pool" or 0.2 < float(value.std()) < 10, layer
 
 
-def test_all_parameters_get_gradients() -> None:
+def test_revnet_all_parameters_get_gradients() -> None:
     backbone = build_backbone(
         SMALL.model_copy(update={"grad_checkpointing": True, "embed_dim": 6}), include_top=True
     ).train()

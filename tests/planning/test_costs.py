@@ -75,7 +75,7 @@ def test_estimate_of_noroozi2018_matches_hand_calculation() -> None:
     assert beside.disk_gb == pytest.approx(costs["pretext jigsawpp"].disk_gb)
 
 
-def test_estimate_of_labels_without_stored_features_adds_a_pass_and_no_disk(tmp_path: Path) -> None:
+def test_estimate_without_stored_features_adds_a_pass(tmp_path: Path) -> None:
     text = (
         (REPOSITORY / "config/noroozi2018.yaml")
         .read_text()

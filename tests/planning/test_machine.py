@@ -39,7 +39,7 @@ def test_measured_rate_is_the_amount_over_the_median(tmp_path: Path) -> None:
     assert "Measured on A, 2026-01-01" in str(found) and "forward/vgg16 8 TFLOP/s" in str(found)
 
 
-def test_images_reads_a_cache_at_least_as_fast_as_files() -> None:
+def test_machine_reads_cache_at_least_as_fast_as_files() -> None:
     machine = Machine(cores=1, paces={"decoding/files": 100.0, "decoding/jpeg": 400.0, "decoding/raw": 900.0})
     for options, expected in (
         (CacheOptions(format="jpeg", short_side=256), 400.0),

@@ -305,7 +305,7 @@ def pair(bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
-def test_two_processes_equal_one(name: str, bench: Bench, pair: None) -> None:
+def test_protocols_two_processes_equal_one(name: str, bench: Bench, pair: None) -> None:
     assert_near(bench.root / "pair" / name / "m.json", bench.once(name), CASES[name].near)
 
 

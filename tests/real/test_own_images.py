@@ -20,7 +20,7 @@ SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_folders_become_a_student_and_a_report(real_data: Path, tmp_path: Path) -> None:
+def test_own_images_config_gives_student_and_report(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "learn").symlink_to(real_data / "objects" / "tiny_imagenet")
     (tmp_path / "data" / "train").symlink_to(real_data / "scenes" / "intel")

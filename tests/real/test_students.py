@@ -12,7 +12,7 @@ from tests.helpers.workflow import ROOT, measured, write_config
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(5400)]
 
 
-def test_every_method_keeps_some_of_its_teacher(real_objects: Path, tmp_path: Path) -> None:
+def test_methods_keep_some_of_teacher(real_objects: Path, tmp_path: Path) -> None:
     """config/compress_small.yaml on 1,600 photographs of 16 classes and 400 others."""
     config = yaml.safe_load((ROOT / "config/compress_small.yaml").read_text())
     for name, split, limit in (("objects", "train", 1600), ("objects-val", "val", 400)):

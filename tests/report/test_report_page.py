@@ -70,34 +70,34 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-def test_every_tag_closes_in_order_and_ids_stand_once(page: Page) -> None:
+def test_page_is_well_formed_with_unique_ids(page: Page) -> None:
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_nothing_comes_from_outside(html: str, page: Page) -> None:
+def test_page_loads_nothing_external(html: str, page: Page) -> None:
     assert page.sources and all(source.startswith("data:") for source in page.sources)
     assert not re.findall(r"url\((?!#)", html)
     assert "@import" not in html
     assert page.scripts == 0
 
 
-def test_every_link_leads_somewhere(page: Page) -> None:
+def test_page_links_resolve(page: Page) -> None:
     assert {unquote(link) for link in page.links} <= set(page.ids)
 
 
-def test_every_named_thing_is_a_link_of_the_flow(filled, html: str) -> None:
+def test_page_graph_links_every_entry(filled, html: str) -> None:
     flow = html[html.index('<svg class="flow"') : html.index("</svg>")]
     titles = set(re.findall(r"<title>(.*?)</title>", flow))
     names = {path.parent.name for path in filled.inputs["models"] + filled.inputs["clusters"]}
     assert names | set(filled.indexes) | {"nn", "linear", "jig-conv4", "jig-k5/scenes_b"} <= titles
 
 
-def test_every_image_is_described(page: Page) -> None:
+def test_page_images_have_alt_text(page: Page) -> None:
     assert page.images and all(image.get("alt") for image in page.images)
 
 
-def test_class_names_and_reasons_are_text_not_markup(html: str, page: Page) -> None:
+def test_page_escapes_class_names_and_reasons(html: str, page: Page) -> None:
     text = "".join(page.text)
     assert "</style><script>x()</script>" in text
     assert "<b>bold</b> & 'quoted'" in text
@@ -105,13 +105,13 @@ def test_class_names_and_reasons_are_text_not_markup(html: str, page: Page) -> N
     assert "<script>x()" not in html and "<b>bold</b>" not in html
 
 
-def test_a_title_with_markup_is_text(filled) -> None:
+def test_page_escapes_title(filled) -> None:
     spec = Report(title="</title><i>T</i> & \u00fc", montage_clusters=1, montage_images=1)
     text = filled.report(spec, name="title").read_text(encoding="utf-8")
     assert "<i>T" not in text and text.count("&lt;/title&gt;&lt;i&gt;T&lt;/i&gt; &amp; \u00fc") == 2
 
 
-def test_equal_inputs_give_equal_bytes(filled, html: str) -> None:
+def test_page_is_deterministic(filled, html: str) -> None:
     again = filled.report(name="again")
     assert again.read_text(encoding="utf-8") == html
     page = again.parent.parent / "page"
@@ -119,12 +119,12 @@ def test_equal_inputs_give_equal_bytes(filled, html: str) -> None:
         assert again.with_name(name).read_bytes() == (page / name).read_bytes()
 
 
-def test_no_half_written_file_is_left(filled, html: str) -> None:
+def test_page_write_leaves_no_temporary_file(filled, html: str) -> None:
     names = {path.name for path in (filled.root / "page").iterdir()}
     assert names == {"index.html", "summary.txt", "tables.csv"}
 
 
-def test_missing_run_json_and_missing_images_do_not_end_the_report(filled, tmp_path: Path) -> None:
+def test_page_survives_missing_run_json_and_images(filled, tmp_path: Path) -> None:
     copy = type(filled)(tmp_path / "copy")
     shutil.copytree(filled.root, copy.root)
     copy.inputs = {
@@ -143,20 +143,20 @@ def test_missing_run_json_and_missing_images_do_not_end_the_report(filled, tmp_p
     assert page.images and {unquote(link) for link in page.links} <= set(page.ids)
 
 
-def test_nothing_made_yet_is_a_page_too(chain) -> None:
+def test_page_of_empty_results(chain) -> None:
     text = chain.report().read_text(encoding="utf-8")
     assert Page(text).open == []
     assert "No evaluations." in text and "No clusterings." in text
 
 
-def test_a_wrong_input_is_refused_by_name_and_nothing_is_written(filled, chain) -> None:
+def test_page_refuses_wrong_input(filled, chain) -> None:
     chain.inputs["models"] = filled.inputs["clusters"]
     with pytest.raises(ArtifactError, match=r"jig-k5.*not a manifest of the pretext or student stage"):
         chain.report()
     assert not (chain.root / "report").exists()
 
 
-def test_recalled_numbers_are_marked_as_unverified(filled) -> None:
+def test_page_marks_unverified_references(filled) -> None:
     table = Table(
         title="VOC",
         columns=("nn",),

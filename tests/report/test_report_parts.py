@@ -36,7 +36,7 @@ def image(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
 
 
-def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:
+def test_graph_places_boxes_right_of_their_inputs(filled) -> None:
     flow = lay_out(load_results(**filled.inputs))
     nodes = {(node.stage, node.name): node for node in flow.nodes}
     edges = [(nodes[key], node) for node in flow.nodes for key in node.parents]
@@ -46,7 +46,7 @@ def test_every_box_stands_right_of_what_it_was_made_of(filled) -> None:
     assert nodes["student", "cc-jig"].parents == [("label", "jig-k5/scenes_b")]
 
 
-def test_a_line_goes_from_a_teacher_to_its_students(chain) -> None:
+def test_graph_connects_teacher_and_students(chain) -> None:
     """A student may teach the next one, in a column of its own."""
     chain.dataset("d", classes=["a", "b"])
     chain.model("file", "pretext", {"task": {"name": "imported", "file": "w.pth"}}, trained=False)
@@ -61,7 +61,7 @@ def test_a_line_goes_from_a_teacher_to_its_students(chain) -> None:
     assert [title for _, title in flow.titles] == ["datasets", "pretexts", "students", "students, again"]
 
 
-def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:
+def test_graph_places_teaching_student_further_right(filled, chain) -> None:
     chain.indexes = filled.indexes
     chain.inputs = {kind: list(paths) for kind, paths in filled.inputs.items()}
     chain.feature("second-fc7", "scenes_b", "cc-jig")
@@ -73,7 +73,7 @@ def test_a_student_that_teaches_goes_on_to_the_right(filled, chain) -> None:
     assert max(node.x for node in flow.nodes) == nodes["evaluate", "nn"].x
 
 
-def test_purity_and_sizes_are_those_of_a_plain_count(filled) -> None:
+def test_clusters_purity_and_sizes_match_plain_count(filled) -> None:
     (found,) = clusterings(Report(montage_clusters=2, montage_images=3), load_results(**filled.inputs), Plots())
     own, other = found.datasets
     assert own.labels.dataset == "objects.v1+x" and other.labels.dataset == "scenes_b"
@@ -92,7 +92,7 @@ def _shares(labels: np.ndarray) -> list[float]:
     return [float((labels == k).mean()) for k in range(5)]
 
 
-def test_a_montage_shows_the_images_nearest_to_the_center(filled) -> None:
+def test_montage_shows_nearest_images(filled) -> None:
     (found,) = clusterings(Report(montage_clusters=9, montage_images=3), load_results(**filled.inputs), Plots())
     assert [cluster for cluster, _ in found.montage] == [0, 1, 2, 3]
     index = filled.indexes["objects.v1+x"]
@@ -100,7 +100,7 @@ def test_a_montage_shows_the_images_nearest_to_the_center(filled) -> None:
     assert found.montage[1][1][0].uri == strip([index.path(i) for i in (17, 13, 9)])
 
 
-def test_a_broken_or_missing_image_is_a_gray_tile(tmp_path: Path) -> None:
+def test_montage_replaces_unreadable_images_by_gray(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red.png")
     assert (thumbnail(tmp_path / "broken.jpg") == 128).all()
@@ -110,8 +110,8 @@ def test_a_broken_or_missing_image_is_a_gray_tile(tmp_path: Path) -> None:
     assert np.abs(tiles[8:24, 42:58].mean((0, 1)) - 128).max() < 8
 
 
-def test_packed_pixels_are_shown_where_there_is_no_file(objects_path: Path, tmp_path: Path) -> None:
-    """As of a frame of a video."""
+def test_thumbnails_read_cached_images(objects_path: Path, tmp_path: Path) -> None:
+    """Frames of videos have no image file."""
     cache.run(CacheOptions(format="raw", short_side=64), data=objects_path, output=tmp_path / "c.parquet", threads=1)
     index = read_index(tmp_path / "c.parquet")
     from_file = thumbnail(thumbnail_source(index, 3))
@@ -120,14 +120,14 @@ def test_packed_pixels_are_shown_where_there_is_no_file(objects_path: Path, tmp_
     assert np.array_equal(thumbnail(thumbnail_source(elsewhere, 3)), from_file)
 
 
-def test_a_sample_spreads_over_the_classes(filled) -> None:
+def test_thumbnails_sample_covers_classes(filled) -> None:
     index = filled.indexes["objects.v1+x"]
     taken = sample_images(index, 10)
     assert np.bincount(index.labels[taken]).tolist() == [2] * 5
     assert sample_images(index, 100) != list(range(20)) and sorted(sample_images(index, 100)) == list(range(20))
 
 
-def test_filters_are_stretched_to_their_own_range(tmp_path: Path) -> None:
+def test_filters_are_scaled_to_their_range(tmp_path: Path) -> None:
     kernels = torch.zeros(2, 3, 11, 11)
     kernels[0, 0] = torch.linspace(-3, 5, 121).view(11, 11)
     kernels[1, :, 0, 0] = 1e-3
@@ -138,33 +138,33 @@ def test_filters_are_stretched_to_their_own_range(tmp_path: Path) -> None:
     assert shown[0, 24].tolist() == [255] * 3 and shown[10, 40].tolist() == [0] * 3
 
 
-def test_a_model_without_convolutions_or_weights_has_no_filters(tmp_path: Path) -> None:
+def test_filters_need_convolution_weights(tmp_path: Path) -> None:
     save_file({"words": torch.ones(4, 2)}, tmp_path / "words.safetensors")
     assert filters(tmp_path / "words.safetensors") is None
     assert filters(tmp_path / "missing.safetensors") is None
 
 
-def test_left_out_files_are_counted_by_reason(chain) -> None:
+def test_skipped_files_are_counted_by_reason(chain) -> None:
     chain.dataset("d", n=2, **{"a.jpg": "truncated: 10 bytes", "b.jpg": "truncated: 11 bytes", "c": "not an image"})
     (found,) = datasets(load_results(**chain.inputs))
     assert found.reasons == [("truncated", 2), ("not an image", 1)]
 
 
 @given(st.text(), st.text())
-def test_no_two_names_share_an_anchor(one: str, other: str) -> None:
+def test_anchors_are_unique(one: str, other: str) -> None:
     ids = anchor("student", one), anchor("student", other)
     assert (ids[0] == ids[1]) == (one == other)
     assert all(id.isascii() and not set(id) & set(" \"'<>&#%") for id in ids)
 
 
 @given(st.text(min_size=1), st.integers(5, 30))
-def test_a_shortened_name_fits_and_keeps_both_ends(name: str, length: int) -> None:
+def test_shortened_name_fits_and_keeps_ends(name: str, length: int) -> None:
     short = shorten(name, length)
     assert len(short) == min(len(name), length)
     assert short[0] == name[0] and short[-1] == name[-1]
 
 
-def test_what_a_protocol_draws_is_shown() -> None:
+def test_drawings_of_protocol_are_shown() -> None:
     pixels = np.zeros((20, 30, 3), np.uint8)
     pixels[:, 15:] = (10, 200, 30)
     framed = with_boxes(pixels, np.array([[2, 3, 12, 17]]), [""], [(255, 0, 0)])
@@ -177,14 +177,14 @@ def test_what_a_protocol_draws_is_shown() -> None:
     assert svg.startswith("<svg") and "loss of net" in svg
 
 
-def test_a_nearly_flat_curve_has_whole_numbers_at_its_ticks() -> None:
-    """Not what must be added to an offset, which would stand over the title."""
+def test_curve_plot_of_flat_curve_has_short_tick_labels() -> None:
+    """The labels are whole numbers, without an offset above the axis."""
     rows = [{"iteration": i, "objective": 521.7 + 0.1 / i, "moved": 0} for i in (1, 2, 3)]
     objective, *_ = Plots().clustering(rows, np.array([1, 2]), 1, "flat")
     assert ">521.76<" in objective and "+5.2" not in objective
 
 
-def test_numbers_in_words() -> None:
+def test_format_numbers_and_durations() -> None:
     assert [duration(s) for s in (None, 0.44, 9.99, 59.4, 61, 7265)] == [
         *("\u2013", "0.4 s", "10.0 s", "59 s"),
         *("1 min 01 s", "2 h 01 min"),
@@ -218,7 +218,7 @@ def models(folder: Path) -> dict[str, ArtifactRecord[ModelManifest]]:
     return records
 
 
-def test_snapshots_are_a_line_to_the_end_of_their_training(tmp_path: Path):
+def test_snapshots_plot_ends_at_last_step(tmp_path: Path):
     metrics = [
         ArtifactRecord(
             "evaluate",
@@ -240,7 +240,7 @@ def test_snapshots_are_a_line_to_the_end_of_their_training(tmp_path: Path):
     assert snapshot_curves(Results({}, models(tmp_path), {}, {}, {}, metrics[2:]), Kept()) == []
 
 
-def test_each_of_several_tasks_has_its_curve(tmp_path: Path):
+def test_curves_of_multi_task_are_separate(tmp_path: Path):
     (found,) = learning_curves(Results({}, models(tmp_path), {}, {}, {}), Plots())
     assert len(found.plots) == 2
     assert "loss of a of rp" in found.plots[0] and "loss of b of rp" in found.plots[1]

@@ -25,20 +25,20 @@ def table(**given: object) -> Report:
     return Report(tables=(Table(title="T", **{"columns": ("nn",), **given}),))
 
 
-def test_without_tables_there_is_one_of_all_models_and_evaluations(results: Results) -> None:
+def test_tables_default_covers_all_models_and_evaluations(results: Results) -> None:
     (built,) = build_tables(Report(), results)
     assert [column.key for column in built.columns] == ["nn", "linear"]
     assert {row.model for _, _, rows in built.groups for row in rows} == set(results.models)
 
 
-def test_controls_stand_apart_and_the_best_is_never_a_supervised_row(results: Results) -> None:
+def test_tables_separate_baselines_from_best(results: Results) -> None:
     (built,) = build_tables(Report(), results)
     assert [kind for _, kind, _ in built.groups] == ["supervised", "learned", "random"]
     best = {row.model for _, _, rows in built.groups for row in rows if row.cells[0].best}
     assert best == {"cc-jig"}
 
 
-def test_a_random_network_that_is_best_is_said_to_be(chain) -> None:
+def test_tables_note_when_random_network_is_best(chain) -> None:
     chain.dataset("d", classes=["a", "b"])
     chain.model("m", "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
     chain.model("random", "pretext", {"task": {"name": "random"}}, trained=False)
@@ -53,7 +53,7 @@ def test_a_random_network_that_is_best_is_said_to_be(chain) -> None:
     )
 
 
-def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> None:
+def test_tables_std_is_sample_deviation_over_seeds(filled, results: Results) -> None:
     values = [35.25 + 2, 35.25 - 2]
     (built,) = build_tables(table(columns=("linear:conv2",), rows=("cc-*",)), results)
     ((_, _, (row,)),) = built.groups
@@ -62,7 +62,7 @@ def test_spread_is_the_sample_deviation_over_seeds(filled, results: Results) -> 
     assert row.cells[0].text == "35.2 \u00b1 2.8"
 
 
-def test_seeds_of_one_model_share_a_row(chain) -> None:
+def test_tables_group_seeds_of_a_model(chain) -> None:
     """Of two seeds each, one of them measured twice: the spread is that of trainings, not of measurements."""
     chain.dataset("d", classes=["a", "b"])
     values = {"a-s0": [10.0, 14.0], "b-s0": [30.0], "a-s1": [20.0], "b-s1": [37.0], "alone": [33.0]}
@@ -84,7 +84,7 @@ def test_seeds_of_one_model_share_a_row(chain) -> None:
     assert one.groups[0][2][0].cells[0].text == "12.0 \u00b1 2.8"  # alone in its row: its own seeds
 
 
-def test_csv_holds_every_number(filled) -> None:
+def test_csv_contains_all_numbers(filled) -> None:
     output: Path = filled.report(name="csv")
     rows = list(csv.DictReader(output.with_name("tables.csv").open(encoding="utf-8")))
     assert len(rows) == 8
@@ -94,7 +94,7 @@ def test_csv_holds_every_number(filled) -> None:
     assert found["random-caffenet", "nn"]["kind"] == "random"
 
 
-def test_the_terminal_shows_models_down_and_evaluations_across(results: Results) -> None:
+def test_terminal_table_has_models_as_rows(results: Results) -> None:
     lines = as_text(build_tables(Report(), results)).splitlines()
     assert lines[0].split()[-2:] == ["nn", "linear"]
     row = next(line for line in lines if line.startswith("cc-jig"))
@@ -120,14 +120,14 @@ def test_the_terminal_shows_models_down_and_evaluations_across(results: Results)
         ({"reference_columns": {"nn": "cls"}}, "need `reference`"),
     ],
 )
-def test_a_wrong_name_is_answered_with_the_nearest_one(filled, given: dict[str, object], says: str) -> None:
+def test_tables_suggest_nearest_name(filled, given: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         filled.report(table(**given), name="refused")
     assert says in str(caught.value)
     assert not (filled.root / "refused").exists()
 
 
-def test_the_papers_columns_are_never_ours(results: Results) -> None:
+def test_tables_keep_reference_columns_apart(results: Results) -> None:
     spec = table(
         columns=("nn", "linear:conv1", "linear:conv3"),
         reference="noroozi2018-table4",
@@ -142,7 +142,7 @@ def test_the_papers_columns_are_never_ours(results: Results) -> None:
     assert rows["jigsaw++.a_b"].paper == (None,)
 
 
-def test_every_reference_is_a_whole_table_of_numbers_with_provenance() -> None:
+def test_references_are_complete_and_have_provenance() -> None:
     assert {f"noroozi2018-table{i}" for i in range(1, 7)} <= set(references())
     for reference in references().values():
         assert reference.source and reference.title and reference.unit
@@ -165,12 +165,12 @@ def test_every_reference_is_a_whole_table_of_numbers_with_provenance() -> None:
         ("compress2020-table1-alexnet", "2q", "nn", "48.4", "verified"),
     ],
 )
-def test_numbers_of_the_papers(name: str, row: str, column: str, text: str, provenance: str) -> None:
+def test_references_match_published_numbers(name: str, row: str, column: str, text: str, provenance: str) -> None:
     value = references()[name].value(row, column)
     assert value is not None and (value.text, value.provenance) == (text, provenance)
 
 
-def test_of_errors_the_least_is_the_best_in_a_unit_of_its_own(chain) -> None:
+def test_tables_best_error_is_lowest_with_unit(chain) -> None:
     chain.dataset("d")
     for model, d1, mae in (("near", 70.0, 0.4126), ("far", 60.0, 0.6)):
         chain.model(model, "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)

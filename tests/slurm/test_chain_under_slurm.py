@@ -104,7 +104,7 @@ def state_of(job: str) -> str:
     return said_of(job).split("JobState=")[1].split()[0]
 
 
-def test_cancelled_and_out_of_time_the_chain_ends_with_the_same_result(
+def test_slurm_chain_resumes_after_cancel_and_timeout(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, running: Callable[[], str]
 ):
     jobs: dict[str, str] = {}

@@ -3,6 +3,7 @@
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,14 +179,14 @@ def test_index_error_keeps_old_index(root: Path, output: Path) -> None:
 
 
 def test_index_storage_error_is_not_a_corrupt_image(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_bytes = Path.read_bytes
+    opened = Path.open
 
-    def failing(path: Path) -> bytes:
+    def failing(path: Path, *args: Any, **kw: Any) -> Any:
         if path.name == "3.png":
             raise OSError(5, "Input/output error")
-        return read_bytes(path)
+        return opened(path, *args, **kw)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(Path, "open", failing)
     refused(Folder(root=str(root)), output, ArtifactError, r"3.png: the storage failed \(Input/output error\)")
 
 

@@ -114,7 +114,7 @@ def test_plain_sentence_is_accepted(sentence: str) -> None:
     assert phrases(sentence) == []
 
 
-def test_phrase_is_found_across_lines_of_a_comment_a_docstring_and_adjacent_strings() -> None:
+def test_phrase_spans_lines_and_adjacent_strings() -> None:
     text = (
         '"""The key stands\n\ntwice; it stands\n    twice."""\n'  # a blank line ends the phrase
         "# The key stands\n# twice.\n"
@@ -127,7 +127,7 @@ def test_semicolons_of_strings_that_are_not_docstrings_are_accepted() -> None:
     assert found('"""Read; write; stop."""\nx = "a; b; c"\n') == [(1, "; write;", "two sentences")]
 
 
-def test_allow_exempts_its_line_and_the_string_that_ends_on_it() -> None:
+def test_allow_exempts_line_and_string_that_ends_on_it() -> None:
     text = (
         "colour = 1  # language: allow\n"
         'x = """a colour\nof a report\n"""  # language: allow\n'

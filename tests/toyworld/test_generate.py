@@ -43,7 +43,7 @@ def test_generate_is_deterministic_and_splits_share_no_image(subset: str, tmp_pa
     assert not image_digests(digests(tmp_path / "c")) & image_digests(both)
 
 
-def test_generate_does_not_depend_on_workers_and_larger_sets_extend_smaller_ones(tmp_path: Path) -> None:
+def test_generate_is_independent_of_workers_and_set_size(tmp_path: Path) -> None:
     for workers, n in ((1, 70), (2, 70), (3, 40)):
         generate("objects", tmp_path / f"{workers}", split="train", num_images=n, size=32, workers=workers)
     one, two, three = (digests(tmp_path / f"{workers}") for workers in (1, 2, 3))

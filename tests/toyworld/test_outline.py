@@ -14,18 +14,18 @@ def area(outline: Points) -> float:
     return abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
 
 
-def test_box_has_the_area_of_a_rectangle_less_its_rounded_corners() -> None:
+def test_box_area_excludes_rounded_corners() -> None:
     assert area(box(0, 0, 3, 2)) == 6
     # Each corner, a square of side 0.5, becomes a fan of 4 triangles with angle pi / 8 between sides of length 0.5.
     assert area(box(0, 0, 3, 2, 0.5)) == pytest.approx(6 - 4 * 0.25 + 4 * 4 * 0.5 * 0.25 * np.sin(np.pi / 8))
 
 
-def test_oval_has_the_area_of_an_ellipse_at_any_angle() -> None:
+def test_oval_area_is_that_of_an_ellipse() -> None:
     for angle in (0.0, 0.7):
         assert area(oval(1, 2, 3, 0.5, angle)) == pytest.approx(np.pi * 1.5, rel=0.01)
 
 
-def test_rod_is_a_rectangle_of_its_length_and_width() -> None:
+def test_rod_area_is_length_times_width() -> None:
     assert area(rod(0, 0, 3, 4, 0.2)) == pytest.approx(5 * 0.2)
     assert area(rod(0, 0, 3, 4, 0.2, 0.0)) == pytest.approx(5 * 0.2 / 2)
 

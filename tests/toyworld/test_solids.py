@@ -15,7 +15,7 @@ def vector(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_box_intersect_returns_the_distance_to_the_nearest_face() -> None:
+def test_box_intersect_returns_nearest_distance() -> None:
     box = Box(vector(0, 0, 5), vector(1, 1, 1), 0.0, (WHITE,))
     rays = np.stack([vector(0, 0, 1), vector(0, 0, 2), vector(0.2, 0.2, 1), vector(1, 0, 1)], 1)
     assert box.intersect(ORIGIN, rays).tolist() == [4, 2, 4, np.inf]

@@ -14,7 +14,7 @@ def test_make_rng_depends_on_seed_and_key() -> None:
     assert make_rng(0, "a", 1).random() == make_rng(0, "a", 1).random()
 
 
-def test_split_writer_makes_a_second_writer_wait_for_the_first(tmp_path: Path) -> None:
+def test_split_writer_serializes_writers(tmp_path: Path) -> None:
     second: list[Path | None] = []
 
     def write_again() -> None:

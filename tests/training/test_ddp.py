@@ -77,7 +77,7 @@ def test_ddp_matches_one_process(case: str, tolerance: float, folder: Path):
     assert all(torch.equal(value, both[1]["weights"][name]) for name, value in both[0]["weights"].items())
 
 
-def test_ddp_without_sync_bn_differs_but_is_equal_in_all_processes(folder: Path):
+def test_ddp_without_sync_bn_is_equal_in_all_processes(folder: Path):
     """So that the test above can fail: statistics of a share are others than those of the batch."""
     alone, both = results(folder, "shares")
     assert not close(alone, both[0], 1e-3)
@@ -108,7 +108,7 @@ def test_ddp_rejects_a_batch_that_does_not_divide(folder: Path):
         assert result["seen"] == []
 
 
-def test_ddp_stops_all_processes_at_a_loss_that_is_not_finite(folder: Path):
+def test_ddp_stops_all_processes_at_nonfinite_loss(folder: Path):
     _, both = results(folder, "broken")
     assert both[0]["said"] == both[1]["said"] and "The loss is not finite at step" in both[0]["said"]
     assert sorted(path.name for path in (folder / "2" / "broken").iterdir()) == ["not_finite-0.pt", "not_finite-1.pt"]

@@ -198,7 +198,7 @@ def test_fit_with_micro_batches_equals_fit_without(tmp_path: Path, objects: Inde
     assert [row["loss"] for row in one.curve] == pytest.approx([row["loss"] for row in two.curve], rel=1e-5)
 
 
-def test_fit_stops_at_a_loss_that_is_not_finite(tmp_path: Path, objects: Index):
+def test_fit_stops_at_nonfinite_loss(tmp_path: Path, objects: Index):
     class Broken(Small):
         def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
             loss = super().forward(batch, rng)["loss"]

@@ -51,7 +51,7 @@ def test_gpu_lock_gives_each_job_its_own_gpu(jobs):
     assert {job.says() for job in pair} == {"0", "1"}
 
 
-def test_gpu_lock_waits_when_busy_and_frees_the_gpu_of_a_killed_job(jobs):
+def test_gpu_lock_waits_and_frees_gpu_of_killed_job(jobs):
     first = jobs(1)
     second = jobs(1)
     had = {first: first.says(), second: second.says()}
@@ -61,7 +61,7 @@ def test_gpu_lock_waits_when_busy_and_frees_the_gpu_of_a_killed_job(jobs):
     assert late.says() == had[second]
 
 
-def test_gpu_lock_does_not_starve_a_job_that_needs_all_gpus(jobs):
+def test_gpu_lock_serves_job_that_needs_all_gpus(jobs):
     small = jobs(1, "0,1,2")
     assert small.says() == "0"
     large = jobs(3, "0,1,2")

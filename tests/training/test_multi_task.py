@@ -199,7 +199,7 @@ def test_multi_task_saves_snapshots(tmp_path: Path, objects: Index):
         assert kept == expected
 
 
-def test_multi_task_names_the_task_whose_loss_is_not_finite(tmp_path: Path, objects: Index):
+def test_multi_task_names_task_of_nonfinite_loss(tmp_path: Path, objects: Index):
     with pytest.raises(TrainingError, match=r"The loss of (three|five) is not finite at step"):
         run(tmp_path, pair(objects, optimizer="sgd", lr=1e30))
     assert math.isfinite(pair(objects)[0].task.chance_loss)

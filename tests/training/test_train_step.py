@@ -78,7 +78,7 @@ class WithNorm(nn.Module):
         self.linear = nn.Linear(48, 8)
 
 
-def test_build_optimizer_gives_biases_and_norms_their_own_lr_and_weight_decay():
+def test_build_optimizer_groups_biases_and_norms():
     schedule = Schedule(steps=1, lr=0.1, bias_lr_mult=2.0, weight_decay=0.01, decay_norm_and_bias=False)
     task = WithNorm()
     task.linear.bias.requires_grad_(False)

@@ -27,7 +27,7 @@ OF_THE_SCENES = {
 }
 
 
-def test_only_datasets_that_ask_for_it_are_cached(tmp_path: Path):
+def test_cache_rule_runs_for_configured_datasets_only(tmp_path: Path):
     write_config(tmp_path, tiny())
     plain = planned(tmp_path)
     write_config(tmp_path, tiny(**CACHES))
@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_same_pixels_teach_the_same(finished: Path, tmp_path: Path):
+def test_cached_chain_equals_uncached_chain(finished: Path, tmp_path: Path):
     write_config(finished, tiny(**CACHES))
     assert planned(finished) == set()
     write_config(tmp_path, tiny())
@@ -74,6 +74,6 @@ def test_the_same_pixels_teach_the_same(finished: Path, tmp_path: Path):
     ],
     ids=["quality", "defaults", "none", "images"],
 )
-def test_a_change_of_the_cache_leaves_the_index_alone(finished: Path, changes: dict[str, Any], reruns: set[str]):
+def test_cache_change_keeps_index(finished: Path, changes: dict[str, Any], reruns: set[str]):
     write_config(finished, tiny(**CACHES | changes))
     assert planned(finished) == reruns

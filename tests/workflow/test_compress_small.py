@@ -12,7 +12,7 @@ from ssltransfer.config import read_config
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]  # some minutes
 
 
-def test_every_method_brings_a_student_nearer_to_its_teacher(tmp_path: Path) -> None:
+def test_methods_bring_student_nearer_to_teacher(tmp_path: Path) -> None:
     config = ROOT / "config/compress_small.yaml"
     found = {model: metrics.mean() for model, metrics in measured(config, tmp_path)["neighbors"].items()}
     print(found)

@@ -66,7 +66,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: (model / name).read_bytes() for name in ("manifest.json", "backbone.safetensors", "curve.jsonl")}
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path, undisturbed: Path):
+def test_ctrl_c_saves_and_rerun_resumes(tmp_path: Path, undisturbed: Path):
     log = tmp_path / "results/logs/pretext/puzzle.log"
     with interrupted(tmp_path) as (main, trainer):
         os.killpg(main.pid, signal.SIGINT)
@@ -80,7 +80,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path, undisturbed: 
     assert content(tmp_path) == content(undisturbed)
 
 
-def test_an_orphan_of_a_killed_snakemake_is_never_doubled(tmp_path: Path, undisturbed: Path):
+def test_killed_snakemake_leaves_one_job_at_most(tmp_path: Path, undisturbed: Path):
     with interrupted(tmp_path) as (main, trainer):
         main.kill()
         main.wait()

@@ -10,7 +10,7 @@ from tests.helpers.workflow import ROOT, measured
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]  # some minutes
 
 
-def test_the_tables_are_made(tmp_path: Path) -> None:
+def test_doersch2017_small_writes_tables(tmp_path: Path) -> None:
     """Alone and together, mixes of units, quality against compute."""
     frozen = measured(ROOT / "config/doersch2017_small.yaml", tmp_path)["frozen"]
     assert frozen.keys() >= {"rp", "col", "together", "together@20", "together@40", "lasso", "at-once"}

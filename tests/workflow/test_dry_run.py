@@ -35,7 +35,7 @@ WHOLE_CHAIN = {
 }
 
 
-def test_a_bare_call_at_the_root_lists_the_demo():
+def test_dry_run_without_config_lists_demo():
     run = subprocess.run(
         [sys.executable, "-m", "snakemake", "--dry-run", "--nocolor"],
         cwd=ROOT,
@@ -51,13 +51,13 @@ def test_a_bare_call_at_the_root_lists_the_demo():
     assert "MissingInput" not in run.stdout
 
 
-def test_ones_own_configuration_is_the_whole_of_it(tmp_path: Path):
+def test_dry_run_uses_own_config_only(tmp_path: Path):
     """Neither the demo's datasets nor its models are mixed in."""
     write_config(tmp_path, tiny())
     assert planned(tmp_path) == WHOLE_CHAIN
 
 
-def test_an_extraction_is_scattered_as_asked(tmp_path: Path):
+def test_dry_run_scatters_extraction(tmp_path: Path):
     """With one part there are no part jobs, with three each store has three."""
     write_config(tmp_path, tiny())
     assert planned(tmp_path, "--set-scatter", "features=1") == WHOLE_CHAIN
@@ -66,7 +66,7 @@ def test_an_extraction_is_scattered_as_asked(tmp_path: Path):
     assert planned(tmp_path, "--set-scatter", "features=3") == WHOLE_CHAIN | parts
 
 
-def test_labels_without_stored_features_extract_nothing_more(tmp_path: Path):
+def test_dry_run_labels_need_no_stored_features(tmp_path: Path):
     write_config(tmp_path, tiny(**{"clusters.puzzle-k4.store_features": False}))
     assert planned(tmp_path) == WHOLE_CHAIN - {"features/puzzle-conv4/scenes-train"}
 
@@ -86,7 +86,7 @@ def of_the_paper(folder: Path, *arguments: str) -> str:
     return run.stdout
 
 
-def test_a_papers_setting_lists_its_jobs(papers_setting: Path):
+def test_dry_run_of_paper_config_lists_jobs(papers_setting: Path):
     """Ten data sets, two jigsaw and three context networks, HOG and random nets, 14 students and their evaluations."""
     said = of_the_paper(papers_setting, "--dry-run", "--cores", "2", "--quiet", "rules")
     jobs = {name: int(count) for name, count in re.findall(r"^([a-z]+) +(\d+)$", said, re.MULTILINE)}
@@ -99,7 +99,7 @@ def test_a_papers_setting_lists_its_jobs(papers_setting: Path):
 
 
 @pytest.mark.slow
-def test_a_papers_setting_finds_its_images(papers_setting: Path):
+def test_dry_run_of_paper_config_finds_images(papers_setting: Path):
     of_the_paper(papers_setting, "--cores", "2", "--until", "index")
     found = {file.stem: read_index(file) for file in (papers_setting / "results/noroozi2018/index").glob("*.parquet")}
     sizes = {name: len(index) for name, index in found.items()}
@@ -121,7 +121,7 @@ def test_a_papers_setting_finds_its_images(papers_setting: Path):
         ({"results": "a{b}c"}, "results: it contains a brace, which is a wildcard in Snakemake; rename it"),
     ],
 )
-def test_a_fault_is_one_line_and_no_job_starts(tmp_path: Path, changes: dict[str, object], sentence: str):
+def test_dry_run_reports_error_in_one_line(tmp_path: Path, changes: dict[str, object], sentence: str):
     write_config(tmp_path, tiny(**changes))
     run = snakemake(tmp_path, "--cores", "2")
     assert run.returncode == 1
@@ -131,7 +131,7 @@ def test_a_fault_is_one_line_and_no_job_starts(tmp_path: Path, changes: dict[str
     assert not (tmp_path / "results").exists()
 
 
-def test_the_slurm_profile_speaks_of_every_stage():
+def test_slurm_profile_sets_resources_of_every_stage():
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     texts = [file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk")]
     rules = {name: body for text in texts for name, body in re.findall(r"^rule (\w+):\n((?:(?: .*)?\n)+)", text, re.M)}

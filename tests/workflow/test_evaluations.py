@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder, measured(CONFIG, folder))
 
 
-def test_every_protocol_is_there() -> None:
+def test_evaluations_config_uses_every_protocol() -> None:
     config = read_config(CONFIG)
     assert {evaluation.protocol.name for evaluation in config.evaluations.values()} == {
         kind.model_fields["name"].default for kind in PROTOCOLS
@@ -42,7 +42,7 @@ def test_every_protocol_is_there() -> None:
 
 
 @pytest.mark.parametrize("evaluation", sorted(read_config(CONFIG).evaluations))
-def test_a_supervised_network_beats_chance_and_a_random_one(run: Run, evaluation: str) -> None:
+def test_evaluations_rank_supervised_above_chance_and_random(run: Run, evaluation: str) -> None:
     models = run.found[evaluation]
     random = next(metrics for model, metrics in models.items() if model.startswith("random-"))
     supervised = next(metrics for model, metrics in models.items() if not model.startswith("random-"))
@@ -52,7 +52,7 @@ def test_a_supervised_network_beats_chance_and_a_random_one(run: Run, evaluation
         assert supervised.mean() > random.mean()
 
 
-def test_the_report_shows_what_they_draw(run: Run) -> None:
+def test_evaluations_report_shows_drawings(run: Run) -> None:
     page = (run.folder / "results/evaluations-small/report/index.html").read_text("utf-8")
     found = [metrics for models in run.found.values() for metrics in models.values()]
     drawings = [one for metrics in found for one in metrics.details.get("drawn", ())]

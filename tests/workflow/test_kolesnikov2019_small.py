@@ -10,7 +10,7 @@ from tests.helpers.workflow import ROOT, measured
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]  # some minutes
 
 
-def test_the_tables_are_made(tmp_path: Path) -> None:
+def test_kolesnikov2019_small_writes_tables(tmp_path: Path) -> None:
     """Two data sets, widths, classifiers, layers, few labels."""
     found = measured(ROOT / "config/kolesnikov2019_small.yaml", tmp_path)
     for split in ("objects", "scenes"):

@@ -33,14 +33,14 @@ def of_videos(**motion: Any) -> dict[str, Any]:
     }
 
 
-def test_videos_are_labeled_before_they_are_learned_from(tmp_path: Path):
+def test_motion_rule_runs_before_pretext(tmp_path: Path):
     write_config(tmp_path, of_videos())
     (tmp_path / "world").mkdir()
     assert planned(tmp_path) == CHAIN
 
 
 @pytest.mark.slow
-def test_from_videos_to_a_model(tmp_path: Path):
+def test_motion_chain_trains_from_videos(tmp_path: Path):
     for split, number in (("train", 6), ("val", 3)):
         generate("clips", tmp_path / "world", split=split, num_images=number, size=48)
     write_config(tmp_path, of_videos())

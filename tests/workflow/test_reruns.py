@@ -94,14 +94,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["k", "epochs", "seed", "images", "layer", "another model", "title"],
 )
-def test_a_change_reruns_what_was_changed_and_what_hangs_on_it(
+def test_change_reruns_entry_and_dependents(
     finished: Path, changes: dict[str, Any], reruns: set[str]
 ):
     write_config(finished, config(**changes))
     assert planned(finished) == reruns
 
 
-def test_another_spelling_of_the_same_reruns_nothing(finished: Path):
+def test_equivalent_config_reruns_nothing(finished: Path):
     """Order of keys, 1 for 1.0, a default written out, and code that was only touched."""
     same = config(
         **{
@@ -117,7 +117,7 @@ def test_another_spelling_of_the_same_reruns_nothing(finished: Path):
     assert planned(finished) == set()
 
 
-def test_a_printed_command_gives_the_same_bytes_by_hand(finished: Path):
+def test_printed_command_gives_same_bytes(finished: Path):
     """And Snakemake takes the result for its own: the same bytes upstream rerun nothing downstream."""
     write_config(finished, config())
     before = compared(finished)
@@ -137,7 +137,7 @@ def test_a_printed_command_gives_the_same_bytes_by_hand(finished: Path):
     assert planned(finished) == set()
 
 
-def test_early_cut_off(finished: Path):
+def test_unchanged_output_stops_reruns(finished: Path):
     """A recomputed stage with the same bytes does not rerun the stages after it."""
     write_config(finished, config())
     before = compared(finished)
@@ -147,7 +147,7 @@ def test_early_cut_off(finished: Path):
     assert planned(finished) == set()
 
 
-def test_snakemakes_own_report_has_the_caption(finished: Path):
+def test_snakemake_report_has_caption(finished: Path):
     write_config(finished, config())
     run = snakemake(finished, "--report", "report.html")
     assert run.returncode == 0, run.stdout

@@ -19,7 +19,7 @@ def scattered(number: int) -> tuple[str, ...]:
     return "--cores", "2", "--set-threads", *threads, "--set-scatter", f"features={number}"
 
 
-def test_another_number_of_parts_computes_nothing_again(tmp_path: Path):
+def test_scatter_count_change_reruns_nothing(tmp_path: Path):
     write_config(tmp_path, tiny())
     found = []
     for number, computed in ((2, "0 of 1 chunks to compute"), (1, "made before"), (3, "made before")):

@@ -27,15 +27,8 @@ def bins(device: torch.device | None = None) -> Tensor:
 def soft_code(ab: Tensor, *, neighbors: int = 10, sigma: float = 5.0) -> Tensor:
     """Soft encoding of colors: Gaussian weights of the nearest bins, which sum to 1.
 
+    float (B, 2, H, W) -> float32 (B, 313, H, W) with `neighbors` nonzero shares each; `sigma` is in Lab units.
     Zhang et al. 2016, section 2.1; richzhang/colorization, NNEncLayer (protocols 1.7).
-
-    Args:
-        ab: float (B, 2, H, W).
-        neighbors: number of bins with a nonzero share.
-        sigma: standard deviation of the Gaussian, in Lab units.
-
-    Returns:
-        float32 (B, 313, H, W).
     """
     place = bins(ab.device)
     points = ab.float().permute(0, 2, 3, 1)  # (B, H, W, 2)
@@ -50,29 +43,19 @@ def soft_code(ab: Tensor, *, neighbors: int = 10, sigma: float = 5.0) -> Tensor:
 def decode(logits: Tensor, *, temperature: float = 0.38) -> Tensor:
     """Color of a distribution over the bins: its annealed mean (Zhang et al. 2016, equation 5).
 
-    Args:
-        logits: float (B, 313, H, W), or logarithms of shares.
-        temperature: 1 gives the mean, values near 0 the most likely bin.
-
-    Returns:
-        float32 (B, 2, H, W), a and b.
+    Logits or logarithms of shares, float (B, 313, H, W) -> a and b, float32 (B, 2, H, W). Temperature 1 gives the mean,
+    values near 0 the most likely bin.
     """
     share = torch.softmax(logits.float() / temperature, dim=1)
     return torch.stack([(share * one.view(1, -1, 1, 1)).sum(1) for one in bins(logits.device).unbind(1)], dim=1)
 
 
 def balance(prior: Tensor, *, uniform: float = 0.5) -> Tensor:
-    """Loss weight of the pixels of each bin, larger for rare colors (Zhang et al. 2016, equation 4).
+    """Loss weight of the pixels of each bin, float32 (313,), larger for rare colors (Zhang et al. 2016, equation 4).
 
-    The inverse of `prior` mixed with a uniform distribution over the bins that occur, scaled so that its mean under
-    `prior` is 1. A bin that does not occur has the largest weight.
-
-    Args:
-        prior: float (313,), shares of the bins in training images.
-        uniform: share of the uniform distribution in the mixture.
-
-    Returns:
-        float32 (313,).
+    The inverse of `prior`, the shares of the bins in training images, mixed with a share `uniform` of a uniform
+    distribution over the bins that occur, scaled so that its mean under `prior` is 1. A bin that does not occur has the
+    largest weight.
     """
     prior = prior.double() / prior.double().sum()
     weight = 1 / ((1 - uniform) * prior + uniform / (prior > 0).sum())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssltransfer.data.device_ops import to_float
 from ssltransfer.data.rng import SampleRNG
 
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights
@@ -15,9 +14,9 @@ def color_jitter(
     x: Tensor,
     rng: SampleRNG,
     *,
-    brightness: float | tuple[float, float] = 0.125,
-    contrast: float | tuple[float, float] = 0.5,
-    saturation: float | tuple[float, float] = 0.5,
+    brightness: tuple[float, float] = (0.875, 1.125),
+    contrast: tuple[float, float] = (0.5, 1.5),
+    saturation: tuple[float, float] = (0.5, 1.5),
     hue: float = 0.2,
     purpose: str = "colors",
 ) -> Tensor:
@@ -28,23 +27,22 @@ def color_jitter(
     Args:
         x: uint8 or float (B, 3, H, W) RGB on the scale 0 to 255.
         rng: random numbers of the images.
-        brightness, contrast, saturation: factors are uniform in 1 -+ this, or between these two.
+        brightness, contrast, saturation: factors are uniform between these two.
         hue: shift is uniform in -+ this, in turns of the color circle.
         purpose: of the random numbers.
 
     Returns:
         float32 (B, 3, H, W), 0 to 255.
     """
-    values = to_float(x) / 255
-    ends = [f if isinstance(f, tuple) else (1 - f, 1 + f) for f in (brightness, contrast, saturation)]
-    low, high = torch.tensor([*ends, (-hue, hue)], dtype=torch.float64).unbind(1)
+    values = x.float() / 255
+    ranges = (brightness, contrast, saturation, (-hue, hue))
+    low, high = torch.tensor(ranges, dtype=torch.float64).unbind(1)
     center, spread = (((high + sign * low) / 2).float().to(x.device) for sign in (1, -1))
     factors = center + spread * rng.uniform(f"{purpose}/factors", 4, -1.0, 1.0)
     order = rng.permutation(f"{purpose}/order", 4)
-    steps = (_brighten, _contrast, _saturate, _turn)
-    for place in range(4):
-        for number, step in enumerate(steps):
-            rows = (order[:, place] == number).nonzero()[:, 0]
+    for turn in order.unbind(1):
+        for number, step in enumerate((_brighten, _contrast, _saturate, _shift_hue)):
+            rows = (turn == number).nonzero()[:, 0]
             if len(rows):
                 values[rows] = step(values[rows], factors[rows, number].view(-1, 1, 1, 1)).clamp(0, 1)
     return values * 255
@@ -68,7 +66,7 @@ def _saturate(x: Tensor, factor: Tensor) -> Tensor:
     return factor * x + (1 - factor) * _luma(x)
 
 
-def _turn(x: Tensor, shift: Tensor) -> Tensor:
+def _shift_hue(x: Tensor, shift: Tensor) -> Tensor:
     """Shift the hue by `shift` turns: RGB to HSV and back."""
     value, lowest = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     chroma = value - lowest

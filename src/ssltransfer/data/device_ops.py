@@ -15,44 +15,27 @@ from torch import Tensor
 from ssltransfer.data.rng import SampleRNG
 
 
-def to_float(x: Tensor) -> Tensor:
-    """Convert to float32; values stay on the scale 0 to 255."""
-    return x.to(torch.float32)
-
-
-def _tiles_of(x: Tensor) -> int:
-    """Number of (C, H, W) tiles of each sample of x."""
-    return math.prod(x.shape[1:-3])
-
-
-def _per_tile(values: Tensor, x: Tensor) -> Tensor:
-    """(B, tiles) or (B, 1) values, shaped to broadcast over x (B, ..., C, H, W)."""
-    middle = x.shape[1:-3] if values.shape[1] == _tiles_of(x) else (1,) * (x.ndim - 4)
-    return values.reshape(x.shape[0], *middle, 1, 1, 1)
-
-
 def _some(x: Tensor, rng: SampleRNG, purpose: str, probability: float, each: bool) -> Tensor:
-    """bool, broadcastable over x: one decision per sample, or with `each` per tile."""
-    return _per_tile(rng.uniform(purpose, _tiles_of(x) if each else 1) < probability, x)
+    """bool, broadcastable over x (B, ..., C, H, W): one decision per sample, or with `each` per tile."""
+    tiles = x.shape[1:-3] if each else (1,) * (x.ndim - 4)
+    chosen = rng.uniform(purpose, math.prod(tiles)) < probability
+    return chosen.reshape(len(x), *tiles, 1, 1, 1)
 
 
 def gray(x: Tensor) -> Tensor:
     """The mean of R, G and B in all three channels: float32, same shape (protocols.md 1.2 and 1.4)."""
     # A reduction kernel multiplies by 1/3 on one device and divides by 3 on the other. This rounds equally on both.
-    red, green, blue = to_float(x).unbind(dim=-3)
+    red, green, blue = x.float().unbind(dim=-3)
     return ((red + green + blue) / 3).unsqueeze(-3).expand(x.shape).contiguous()
 
 
-def random_grayscale(
-    x: Tensor, rng: SampleRNG, probability: float, *, each: bool = False, purpose: str = "gray"
-) -> Tensor:
+def random_grayscale(x: Tensor, rng: SampleRNG, probability: float, *, each: bool = False) -> Tensor:
     """Random grayscale: float32, same shape.
 
     Decided once for all tiles of a sample, so that a mixture of gray and color never gives an occluder away
-    (protocols.md 1.2): pass puzzles after `tiles.occlude`, or pass the occluders with the same random numbers and
-    purpose. With `each`, decided for each tile (Kolesnikov et al. 2019, section 3.2).
+    (protocols.md 1.2). With `each`, decided for each tile (Kolesnikov et al. 2019, section 3.2).
     """
-    return torch.where(_some(x, rng, purpose, probability, each), gray(x), to_float(x))
+    return torch.where(_some(x, rng, "gray", probability, each), gray(x), x.float())
 
 
 def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -60,40 +43,33 @@ def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return x.sum(dim=dims, keepdim=True, dtype=torch.float64) / math.prod(x.shape[d] for d in dims)
 
 
-def standardize(x: Tensor, *, per_channel: bool = False, floor: float | None = None) -> Tensor:
-    """Zero mean and unit standard deviation for every tile: float32, same shape.
+def standardize(x: Tensor, *, per_channel: bool = False) -> Tensor:
+    """Zero mean and unit standard deviation for every tile, or for each of its channels: float32, same shape.
 
-    Args:
-        x: (B, ..., C, H, W).
-        per_channel: each channel separately (Jigsaw, protocols.md 1.1, with floor 1e-5) instead of all jointly
-            (Jigsaw++, 1.2; Kolesnikov et al., 1.4).
-        floor: smallest divisor, on the scale of x; default 1/sqrt(n) for n values, as in
-            Kolesnikov's code. A constant tile gives zeros.
+    A tile is divided by at least 1/sqrt(n) for n values, as in Kolesnikov's code (Jigsaw++, protocols.md 1.2; 1.4), a
+    channel by at least 1e-5 (Jigsaw, 1.1). A constant tile gives zeros.
     """
     dims = (-2, -1) if per_channel else (-3, -2, -1)
-    least = floor if floor is not None else 1.0 / math.sqrt(math.prod(x.shape[d] for d in dims))
-    values = to_float(x)
+    least = 1e-5 if per_channel else 1.0 / math.sqrt(math.prod(x.shape[d] for d in dims))
+    values = x.float()
     centered = values - _mean(values, dims).float()
     return centered / _mean(centered.square(), dims).sqrt().float().clamp(min=least)
 
 
-def drop_colors(x: Tensor, rng: SampleRNG, *, noise: float = 0.5, purpose: str = "drop_colors") -> Tensor:
+def drop_colors(x: Tensor, rng: SampleRNG) -> Tensor:
     """Color dropping: one random channel of each patch, mean-subtracted; the others uniform noise.
 
-    Doersch et al. 2015, section 3.1; noise in (-noise, noise) on the scale 0 to 255 (protocols.md 1.3a).
-    float32, same shape. Follow with `scale_by_rms`.
+    Doersch et al. 2015, section 3.1; noise in (-0.5, 0.5) on the scale 0 to 255 (protocols.md 1.3a).
+    (N, 3, H, W) -> float32, same shape. Follow with `scale_by_rms`.
     """
-    patches = _tiles_of(x)
-    kept = _per_tile(rng.integers(f"{purpose}/channel", patches, 3), x)
-    is_kept = kept == torch.arange(3, device=x.device).reshape(3, 1, 1)
-    values = to_float(x)
+    channel = torch.arange(3, device=x.device).reshape(3, 1, 1)
+    is_kept = rng.integers("drop_colors/channel", 1, 3)[:, :, None, None] == channel
+    values = x.float()
     centered = values - _mean(values, (-2, -1)).float()
     # 17 bits are enough for noise, so that one draw of 53 bits serves the three channels of a pixel.
-    bits = rng.bits(f"{purpose}/noise", patches * x.shape[-2] * x.shape[-1])
-    part = (17 * torch.arange(3, device=x.device)).reshape(3, 1, 1)
-    bits = (bits.reshape(*x.shape[:-3], 1, *x.shape[-2:]) >> part) & 0x1FFFF
-    random = (bits.float() + 0.5) * (2 * noise / 2**17) - noise
-    return torch.where(is_kept, centered, random)
+    bits = rng.bits("drop_colors/noise", x.shape[-2] * x.shape[-1]).reshape(-1, 1, *x.shape[-2:])
+    noise = (bits >> (17 * channel)) & 0x1FFFF
+    return torch.where(is_kept, centered, (noise.float() + 0.5) * 2.0**-17 - 0.5)
 
 
 def project_colors(x: Tensor) -> Tensor:
@@ -101,25 +77,21 @@ def project_colors(x: Tensor) -> Tensor:
 
     Doersch et al. 2015, section 3.1; protocols.md 1.3(a). Channels R, G, B (or B, G, R); float32, same shape.
     """
-    red, green, blue = to_float(x).unbind(dim=-3)
+    red, green, blue = x.float().unbind(dim=-3)
     along = (2 * green - red - blue) / 6
     return torch.stack((red + along, green - 2 * along, blue + along), dim=-3)
 
 
-def scale_by_rms(x: Tensor, *, scale: float = 50.0, center: bool = False, floor: float = 1e-5) -> Tensor:
-    """Each patch divided by the root of its mean square, times `scale` (protocols.md 1.3a): float32.
+def scale_by_rms(x: Tensor, *, center: bool = False) -> Tensor:
+    """Each patch divided by the root of its mean square, at least 1e-5 (protocols.md 1.3a): float32, same shape.
 
-    Args:
-        x: (B, ..., C, H, W).
-        scale: the root mean square afterwards.
-        center: first subtract each channel's mean. Doersch et al. 2015 subtract the mean before they project
-            the colors; the projection is linear, so the order does not matter.
-        floor: smallest divisor.
+    With `center`, each channel's mean is subtracted first. Doersch et al. 2015 subtract the mean before they project
+    the colors; the projection is linear, so the order does not matter.
     """
-    values = to_float(x)
+    values = x.float()
     if center:
         values = values - _mean(values, (-2, -1)).float()
-    return values / _mean(values.square(), (-3, -2, -1)).sqrt().float().clamp(min=floor) * scale
+    return values / _mean(values.square(), (-3, -2, -1)).sqrt().float().clamp(min=1e-5)
 
 
 def _resample_axis(x: Tensor, side: Tensor) -> Tensor:
@@ -147,44 +119,24 @@ def _resample_axis(x: Tensor, side: Tensor) -> Tensor:
     return halves[0] + (halves[1] - halves[0]) * upper[2][:, None]
 
 
-def random_downsample(
-    x: Tensor,
-    rng: SampleRNG,
-    *,
-    probability: float = 0.33,
-    pixels: tuple[int, int] | None = None,
-    purpose: str = "downsample",
-) -> Tensor:
+def random_downsample(x: Tensor, rng: SampleRNG, probability: float) -> Tensor:
     """Downsample random patches to a random number of pixels and resize them back: float32, same shape.
 
-    Removes the shortcuts of chromatic aberration and lens sharpness (Doersch et al. 2015, section 3.1). The side is
-    floor(sqrt(uniform(pixels))). Both resizes are bilinear, as in the authors' code.
-
-    Args:
-        x: (B, ..., C, H, W), square patches.
-        rng: random numbers of the samples; each patch is decided separately.
-        probability: of downsampling a patch.
-        pixels: range of the number of pixels; default 10^2 to (W-1)^2: 100 to 9025 for patches of 96 (protocols.md
-            1.3a).
-        purpose: of the random numbers.
+    Removes the shortcuts of chromatic aberration and lens sharpness (Doersch et al. 2015, section 3.1). Both resizes
+    are bilinear, as in the authors' code. The side is floor(sqrt(uniform(100, (W-1)^2))): 100 to 9025 pixels for
+    patches of 96 (protocols.md 1.3a). Patches are (N, C, W, W).
     """
-    channels, height, width = x.shape[-3:]
-    if height != width:
-        raise ValueError(f"random_downsample takes square patches, not {height}x{width}.")
-    low, high = pixels if pixels is not None else (min(100, (width - 1) ** 2), (width - 1) ** 2)
-    if not 1 <= low <= high <= width**2:
-        raise ValueError(f"Patches of {width}x{width} cannot be downsampled to {low}..{high} pixels.")
-    patches = _tiles_of(x)
-    chosen = rng.uniform(f"{purpose}/which", patches) < probability
-    side = rng.uniform(f"{purpose}/pixels", patches, low, high).sqrt().floor()
-    values = to_float(x).reshape(-1, channels, height, width).clone()
-    rows = chosen.flatten().nonzero()[:, 0]
-    some, sides = values[rows], side.flatten()[rows]
+    channels, width = x.shape[1], x.shape[-1]
+    most = (width - 1) ** 2
+    rows = (rng.uniform("downsample/which", 1)[:, 0] < probability).nonzero()[:, 0]
+    sides = rng.uniform("downsample/pixels", 1, min(100, most), most)[rows, 0].sqrt().floor()
+    values = x.float().clone()
+    some = values[rows]
     for _ in range(2):  # columns, then rows
-        flat = some.reshape(len(rows), channels * height, width)
+        flat = some.reshape(len(rows), channels * width, width)
         some = _resample_axis(flat, sides).reshape(some.shape).transpose(-2, -1).contiguous()
     values[rows] = some
-    return values.reshape(x.shape)
+    return values
 
 
 def rotate4(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,49 +145,44 @@ def rotate4(x: Tensor) -> tuple[Tensor, Tensor]:
     Row 4i+k is image i turned by k * 90 degrees counter-clockwise: 1 = transpose then vertical flip, 2 =
     both flips, 3 = vertical flip then transpose (Kolesnikov et al. 2019; protocols.md 1.5).
     """
-    if x.shape[-1] != x.shape[-2]:
-        raise ValueError(f"rotate4 takes square images, not {x.shape[-2]}x{x.shape[-1]}.")
     turned = torch.stack([torch.rot90(x, k, dims=(-2, -1)) for k in range(4)], dim=1)
     return turned.flatten(0, 1), torch.arange(4, device=x.device).repeat(x.shape[0])
 
 
-def random_hflip(x: Tensor, rng: SampleRNG, probability: float = 0.5, *, purpose: str = "mirror") -> Tensor:
-    """Random horizontal flip, the same for all tiles of a sample: dtype and shape of x."""
-    return torch.where(_some(x, rng, purpose, probability, each=False), x.flip(-1), x)
+def random_hflip(x: Tensor, rng: SampleRNG) -> Tensor:
+    """Horizontal flip of half the samples, of all tiles alike: dtype and shape of x."""
+    return torch.where(_some(x, rng, "mirror", 0.5, each=False), x.flip(-1), x)
 
 
 def windows(x: Tensor, size: int) -> Tensor:
-    """All size x size windows of (B, C, H, W), as a view (B, C, H-size+1, W-size+1, size, size).
-
-    Raises:
-        ValueError: the images are smaller than the window.
-    """
-    if size < 1 or min(x.shape[-2:]) < size:
-        raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no window of {size}x{size}.")
+    """All size x size windows of (B, C, H, W), as a view (B, C, H-size+1, W-size+1, size, size)."""
     return x.unfold(-2, size, 1).unfold(-2, size, 1)
+
+
+def _room(x: Tensor, size: int) -> tuple[int, int]:
+    """Pixels of the height and the width of (..., H, W) that a crop leaves."""
+    room = x.shape[-2] - size, x.shape[-1] - size
+    if min(room) < 0:
+        raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
+    return room
 
 
 def random_corners(x: Tensor, rng: SampleRNG | None, size: int, *, purpose: str = "crop") -> tuple[Tensor, Tensor]:
     """Top and left, int64 (B,), of a size x size crop of each image; the center without `rng`."""
-    room = (x.shape[-2] - size, x.shape[-1] - size)
-    if min(room) < 0:
-        raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
     if rng is None:
-        top, left = (torch.full((x.shape[0],), r // 2, dtype=torch.int64, device=x.device) for r in room)
+        top, left = (torch.full((len(x),), r // 2, dtype=torch.int64, device=x.device) for r in _room(x, size))
     else:
-        top, left = (rng.integers(f"{purpose}/{a}", 1, r + 1)[:, 0] for a, r in zip("yx", room, strict=True))
+        top, left = (rng.integers(f"{purpose}/{a}", 1, r + 1)[:, 0] for a, r in zip("yx", _room(x, size), strict=True))
     return top, left
 
 
-def random_crop(x: Tensor, rng: SampleRNG, size: int, *, purpose: str = "crop") -> Tensor:
+def random_crop(x: Tensor, rng: SampleRNG, size: int) -> Tensor:
     """Random square crop of each image: (B, C, H, W) -> (B, C, size, size)."""
-    top, left = random_corners(x, rng, size, purpose=purpose)
+    top, left = random_corners(x, rng, size)
     return windows(x, size)[torch.arange(len(x), device=x.device), :, top, left]
 
 
 def center_crop(x: Tensor, size: int) -> Tensor:
     """The size x size center of (..., H, W), rounded to the upper left: a view."""
-    top, left = (x.shape[-2] - size) // 2, (x.shape[-1] - size) // 2
-    if min(top, left) < 0:
-        raise ValueError(f"Images of {x.shape[-2]}x{x.shape[-1]} have no crop of {size}x{size}; make them larger.")
+    top, left = (room // 2 for room in _room(x, size))
     return x[..., top : top + size, left : left + size]

@@ -23,18 +23,13 @@ def data_uri(pixels: np.ndarray, form: str) -> str:
     return f"data:image/{form.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def side_by_side(panels: Sequence[np.ndarray], height: int, *, gap: int = 4) -> np.ndarray:
-    """Images side by side, uint8 (H, W, 3) each, scaled to this height on white."""
-    scaled = [
-        np.asarray(Image.fromarray(panel).resize((max(1, round(panel.shape[1] * height / panel.shape[0])), height)))
-        for panel in panels
-    ]
-    out = np.full((height, sum(one.shape[1] + gap for one in scaled) - gap, 3), 255, np.uint8)
-    left = 0
-    for one in scaled:
-        out[:, left : left + one.shape[1]] = one
-        left += one.shape[1] + gap
-    return out
+def side_by_side(panels: Sequence[np.ndarray], height: int) -> np.ndarray:
+    """Images side by side, uint8 (H, W, 3) each, scaled to this height, with 4 white pixels between them."""
+    parts: list[np.ndarray] = []
+    for panel in panels:
+        width = max(1, round(panel.shape[1] * height / panel.shape[0]))
+        parts += [np.full((height, 4, 3), 255, np.uint8), np.asarray(Image.fromarray(panel).resize((width, height)))]
+    return np.concatenate(parts[1:], axis=1)
 
 
 def with_boxes(
@@ -74,9 +69,9 @@ def visible(x: Tensor) -> Tensor:
     return ((x - low) / (high - low).clamp(min=1e-6) * 255).clamp(0, 255).to(torch.uint8)
 
 
-def mosaic(tiles: Tensor, *, gap: int = 4) -> Tensor:
-    """uint8 (B, n * n, 3, h, w), row by row -> (B, 3, H, W) with white between the tiles."""
-    side = round(tiles.shape[1] ** 0.5)
+def mosaic(tiles: Tensor) -> Tensor:
+    """uint8 (B, n * n, 3, h, w), row by row -> (B, 3, H, W) with 4 white pixels between the tiles."""
+    side, gap = round(tiles.shape[1] ** 0.5), 4
     framed = F.pad(tiles, (0, gap, 0, gap), value=255).unflatten(1, (side, side))
     return framed.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)[..., :-gap, :-gap]
 

@@ -17,15 +17,9 @@ JPEG_SIDE = 65_500  # libjpeg's limit; a longer image is stored raw
 
 
 def read_sample(index: Index, sample: int, *, min_short_side: int | None = None) -> Tensor:
-    """Read the pixels of a sample, from the cache if the index has one, else from its file.
+    """Pixels of a sample, from the cache if the index has one (`min_short_side` is ignored then), else from its file.
 
-    Args:
-        index: of the images.
-        sample: position in the index.
-        min_short_side: as in `image_io.read`; cached images ignore it.
-
-    Returns:
-        uint8 (3, H, W), RGB, upright, laid out in memory as (H, W, 3).
+    Returns uint8 (3, H, W), RGB, upright, laid out in memory as (H, W, 3).
 
     Raises:
         ArtifactError: the file or the packed image can no longer be read.

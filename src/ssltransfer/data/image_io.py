@@ -13,9 +13,10 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
@@ -105,10 +106,10 @@ class ImageInfo:
     note: str | None
 
 
-def is_candidate(path: str | os.PathLike[str]) -> bool:
+def is_candidate(path: str | os.PathLike[str], extensions: Collection[str] = EXTENSIONS) -> bool:
     """Whether a folder scan treats this name as an image: a known extension in any case, and not hidden."""
     name = Path(path)
-    return name.suffix.lower() in EXTENSIONS and not name.name.startswith(".")
+    return name.suffix.lower() in extensions and not name.name.startswith(".")
 
 
 def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> torch.Tensor:
@@ -126,10 +127,7 @@ def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> 
     Raises:
         CorruptImageError: the file cannot be read faithfully.
         OSError: the storage failed; the image itself may be intact.
-        ValueError: the hint is below 1.
     """
-    if min_short_side is not None and min_short_side < 1:
-        raise ValueError(f"min_short_side is {min_short_side}; it must be at least 1 pixel, or None.")
     data = _bytes_of(path)
     image = _open(data)
     try:
@@ -191,20 +189,31 @@ def check(path: str | os.PathLike[str]) -> ImageInfo:
     return ImageInfo(width, height, image.format, mode, digest, note)
 
 
-def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        CorruptImageError: it is missing, empty, not a regular file, or may not be read.
+        OSError: the storage failed.
+    """
     try:
         status = Path(path).stat()
         # Opening a named pipe would block forever.
         if not stat.S_ISREG(status.st_mode):
             raise CorruptImageError("not a file")
-        if status.st_size > MAX_BYTES:
-            raise CorruptImageError(f"not an image: {status.st_size} bytes, the limit is {MAX_BYTES}")
-        data = Path(path).read_bytes()
+        if not status.st_size:
+            raise CorruptImageError("empty file")
+        return Path(path).open("rb")
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise CorruptImageError(f"cannot be opened: {error.strerror}") from error
-    if not data:
-        raise CorruptImageError("empty file")
-    return data
+
+
+def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise CorruptImageError(f"not an image: {size} bytes, the limit is {MAX_BYTES}")
+        return file.read()
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

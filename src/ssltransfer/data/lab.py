@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssltransfer.data.device_ops import to_float
-
 # Linear sRGB to XYZ under D65 for the 2-degree standard observer, as in scikit-image.
 _XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 _RGB = torch.tensor(_XYZ, dtype=torch.float64).inverse().tolist()
@@ -21,7 +19,7 @@ def rgb_to_lab(x: Tensor) -> Tensor:
 
     CIE 1976 under D65 with the constants of scikit-image's `rgb2lab`, to about 1e-3 (protocols 1.7).
     """
-    value = to_float(x) / 255
+    value = x.float() / 255
     linear = torch.where(value > 0.04045, ((value + 0.055) / 1.055).clamp(min=0).pow(2.4), value / 12.92)
     # Explicit sums of products: a matrix product may be rounded to TF32 or bfloat16.
     xyz = (part / white for part, white in zip(_mixed(linear, _XYZ), _WHITE, strict=True))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from random import Random
+from threading import Thread
 from typing import Any
 
 import torch
@@ -45,24 +48,17 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device; the copy of pinned memory is asynchronous."""
-        images, ids, epochs = (part.to(device, non_blocking=True) for part in (self.images, self.ids, self.epochs))
-        targets = {name: part.to(device, non_blocking=True) for name, part in self.targets.items()}
-        return Batch(images, ids, epochs, targets)
+        return self._map(lambda part: part.to(device, non_blocking=True))
 
     def split(self, size: int | None) -> list[Batch]:
         """Micro-batches of at most `size` images."""
         if size is None or size >= len(self):
             return [self]
-        spans = [slice(start, start + size) for start in range(0, len(self), size)]
-        return [
-            Batch(
-                self.images[span],
-                self.ids[span],
-                self.epochs[span],
-                {name: part[span] for name, part in self.targets.items()},
-            )
-            for span in spans
-        ]
+        return [self._map(itemgetter(slice(start, start + size))) for start in range(0, len(self), size)]
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        targets = {name: change(part) for name, part in self.targets.items()}
+        return Batch(change(self.images), change(self.ids), change(self.epochs), targets)
 
     def rng(self, seed: int) -> SampleRNG:
         """Random numbers of each image."""
@@ -132,9 +128,17 @@ def load_batches(
 
 def _ignore_signals(worker: int) -> None:
     # Slurm and terminals signal every process of a job. A worker killed by the signal would end the main process before
-    # it has written its checkpoint; workers end with the main process anyway.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    # it has written its checkpoint. Only the main process itself may terminate a worker.
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    Thread(target=wait, daemon=True).start()
 
 
 _Item = tuple[int, int, dict[str, Tensor]]

@@ -42,14 +42,12 @@ class Motion:
     def moved(self, points: np.ndarray) -> np.ndarray:
         """Move points, float64 (N, 2), x and y in pixels, by the flow at the nearest pixel."""
         column, row = np.rint(points).astype(np.int64).T
-        moved: np.ndarray = points + self.flow[row, column]
-        return moved
+        return np.asarray(points + self.flow[row, column])
 
     def seen(self, points: np.ndarray) -> np.ndarray:
         """Move points by the motion of the camera alone: float64 (N, 2)."""
         lifted = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ self.camera.T
-        seen: np.ndarray = lifted[:, :2] / lifted[:, 2:]
-        return seen
+        return np.asarray(lifted[:, :2] / lifted[:, 2:])
 
 
 def prepare(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -58,25 +56,20 @@ def prepare(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if frame.shape[:2] == size:
         return frame
     shrinks = frame.shape[0] >= height and frame.shape[1] >= width
-    small: np.ndarray = cv2.resize(
-        frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return small
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(frame, (width, height), interpolation=method))
 
 
 def gray(frame: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) RGB -> uint8 (H, W)."""
     cv2 = opencv()
-    found: np.ndarray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    return found
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
 
 
 def motion_between(first: np.ndarray, second: np.ndarray, method: str) -> Motion:
     """Flow and camera motion from one gray frame to the next, uint8 (H, W) each.
 
-    Args:
-        first, second: the frames.
-        method: dis (Kroeger et al. 2016, OpenCV's medium preset) or farneback (its tutorial's constants).
+    `method` is dis (Kroeger et al. 2016, OpenCV's medium preset) or farneback (its tutorial's constants).
     """
     cv2 = opencv()
     if method == "dis":
@@ -101,18 +94,14 @@ def _camera(first: np.ndarray, flow: np.ndarray) -> np.ndarray:
         return _PLAIN
     points = corners.reshape(-1, 2).astype(np.float64)
     found, agree = cv2.findHomography(points, Motion(flow, _PLAIN).moved(points), cv2.RANSAC, REPROJECTION)
-    if found is None or int(agree.sum()) < INLIERS:
-        return _PLAIN
-    camera: np.ndarray = found
-    return camera
+    return _PLAIN if found is None or int(agree.sum()) < INLIERS else np.asarray(found)
 
 
 def textured(first: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Which points can be tracked: bool (N,), by the smaller eigenvalue of the structure tensor around them."""
     values = opencv().cornerMinEigenVal(first, 3)
     column, row = points.astype(np.int64).T
-    found: np.ndarray = values[row, column] > QUALITY * values.max()
-    return found
+    return np.asarray(values[row, column] > QUALITY * values.max())
 
 
 def grid(height: int, width: int) -> np.ndarray:
@@ -121,24 +110,15 @@ def grid(height: int, width: int) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class Tracks:
-    """Points that were tracked through a clip.
-
-    Attributes:
-        start: float64 (N, 2), x and y in the first frame.
-        moves: bool (N,), whether the point moves independently of the camera in at least one frame.
-    """
-
-    start: np.ndarray
-    moves: np.ndarray
-
-
-def follow(first: np.ndarray, motions: Sequence[Motion]) -> Tracks:
+def follow(first: np.ndarray, motions: Sequence[Motion]) -> tuple[np.ndarray, np.ndarray]:
     """Track a grid of points from the first frame, uint8 (H, W), to the last.
 
     Drops points without texture, points that leave the frame and points with a sudden jump (more than 70 % of their
     whole path, and more than 20 pixels).
+
+    Returns:
+        float64 (N, 2), x and y of the points in the first frame; bool (N,), whether each moves independently of the
+        camera in at least one frame.
     """
     height, width = first.shape
     start = grid(height, width)
@@ -155,23 +135,24 @@ def follow(first: np.ndarray, motions: Sequence[Motion]) -> Tracks:
         place = np.where(inside[:, None], there, place)
     longest = ways.max(axis=0)
     valid = inside & ~((longest > JUMP) & (longest > JUMP_SHARE * ways.sum(axis=0)))
-    return Tracks(start[valid], own.max(axis=0)[valid] >= STILL)
+    return start[valid], own.max(axis=0)[valid] >= STILL
 
 
-def paint(tracks: Tracks, height: int, width: int, default_label: str) -> np.ndarray:
+def paint(start: np.ndarray, moves: np.ndarray, height: int, width: int, default_label: str) -> np.ndarray:
     """Label cells of 8x8 pixels, uint8 (height / 8, width / 8): 1 if at least half of the painted pixels move.
 
-    Each track paints the 5x5 pixels around its start. A cell without painted pixels gets `default_label`.
+    Each point that `follow` returns paints the 5x5 pixels around its start. A cell without painted pixels gets
+    `default_label`.
     """
     painted, moving = np.zeros((height, width)), np.zeros((height, width))
-    column, row = tracks.start.astype(np.int64).T
+    column, row = start.astype(np.int64).T
     reach = STEP // 2
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
             y, x = row + down, column + right
             there = (y < height) & (x < width)
             painted[y[there], x[there]] = 1
-            moving[y[there], x[there]] = tracks.moves[there]
+            moving[y[there], x[there]] = moves[there]
     cells = [part.reshape(height // CELL, CELL, width // CELL, CELL).sum((1, 3)) for part in (painted, moving)]
     foreground = np.where(cells[0] > 0, 2 * cells[1] >= cells[0], default_label == "foreground")
     return foreground.astype(np.uint8)
@@ -180,10 +161,7 @@ def paint(tracks: Tracks, height: int, width: int, default_label: str) -> np.nda
 def label(first: np.ndarray, motions: Sequence[Motion], options: MotionOptions) -> np.ndarray:
     """Segment the independently moving foreground of a clip: uint8 (height / 8, width / 8), 1 foreground.
 
-    Args:
-        first: gray, uint8 (H, W).
-        motions: from each frame to the next.
-        options: how cells are labeled.
+    `first` is the first frame, gray, uint8 (H, W); `motions` lead from each frame to the next.
     """
     height, width = first.shape
-    return paint(follow(first, motions), height, width, options.default_label)
+    return paint(*follow(first, motions), height, width, options.default_label)

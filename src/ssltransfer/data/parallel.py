@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -15,42 +16,34 @@ from tqdm import tqdm
 from ssltransfer.errors import UserError
 from ssltransfer.processes import on_exit_of
 
-T = TypeVar("T", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Job(Protocol[T]):
-    """A job whose parts can be computed in any order; it is pickled for the processes."""
+class Job(Dataset[T_co]):
+    """A job in parts that can be computed in any order by `job[number]`; it is pickled for the processes.
 
-    def __len__(self) -> int: ...
+    Attributes:
+        spans: the items of each part.
+    """
 
-    def __getitem__(self, number: int) -> T:
-        """Compute a part.
+    spans: Sequence[range]
 
-        Raises:
-            ArtifactError: it cannot be computed.
-        """
+    def __len__(self) -> int:
+        return len(self.spans)
 
 
-def parallel_imap(job: Job[T], sizes: Iterable[int], *, threads: int, unit: str, preload: str) -> Iterator[T]:
-    """Compute the parts of a job in parallel; yields them in order.
+def parallel_imap(job: Job[T_co], *, threads: int, unit: str) -> Iterator[T_co]:
+    """Compute the parts of a job in `threads` processes (1: in this one); yields them in order.
 
-    Args:
-        job: the parts.
-        sizes: number of units in each part, for the progress bar.
-        threads: number of processes; 1: this process.
-        unit: what the progress bar counts.
-        preload: module that the processes need.
-
-    Raises:
-        ArtifactError: as a part raises it.
+    `unit` is the name of an item in the progress bar. An `ArtifactError` of a part is raised again.
     """
     workers = min(threads, len(job)) if threads > 1 else 0
     # Not forked from this process: a worker that outlives a killed job must not hold its lock.
     context = multiprocessing.get_context("forkserver") if workers else None
     if context:
-        context.set_forkserver_preload([preload])
+        context.set_forkserver_preload([type(job).__module__])
     loader: DataLoader[Any] = DataLoader(
-        _Parts(job),
+        job,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=1 if workers else None,
@@ -58,10 +51,10 @@ def parallel_imap(job: Job[T], sizes: Iterable[int], *, threads: int, unit: str,
         worker_init_fn=_start_worker,
         collate_fn=_identity,
     )
-    sizes = list(sizes)
-    with tqdm(total=sum(sizes), unit=unit, disable=None, leave=False) as bar, original_errors():
-        for size, part in zip(sizes, loader, strict=True):
-            bar.update(size)
+    total = sum(map(len, job.spans))
+    with tqdm(total=total, unit=unit, disable=None, leave=False) as bar, original_errors():
+        for span, part in zip(job.spans, loader, strict=True):
+            bar.update(len(span))
             yield part
 
 
@@ -73,23 +66,16 @@ def original_errors() -> Iterator[None]:
     """
     try:
         yield
-    except UserError as error:
+    except Exception as error:
+        # The frames refer to the loader in a cycle, and the process cannot end before the loader's workers.
+        traceback.clear_frames(error.__traceback__)
+        if not isinstance(error, UserError):
+            raise
         kind = type(error)
         _, from_worker, message = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
         if not from_worker:
             raise
         raise kind(message.rstrip("\n")) from None
-
-
-class _Parts(Dataset[Any]):
-    def __init__(self, job: Job[Any]):
-        self.job = job
-
-    def __len__(self) -> int:
-        return len(self.job)
-
-    def __getitem__(self, number: int) -> Any:
-        return self.job[number]
 
 
 def _start_worker(worker: int) -> None:

@@ -9,42 +9,19 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-
-_BLOCK = 1024  # candidates compared with the accepted ones at once
-
-
-class Statistics(TypedDict):
-    """Distances over all pairs of a set, in slots, as the papers report them."""
-
-    n: int
-    min: int
-    mean: float
-    mean_fraction: float
-    """Mean distance over the number of cells: the ".86" of Noroozi et al. 2018."""
-    histogram: dict[int, int]
-    """Distance -> number of pairs."""
+from scipy.spatial.distance import pdist
 
 
 @functools.lru_cache(maxsize=2)
 def _all_permutations(cells: int) -> NDArray[np.uint8]:
     """uint8 (cells!, cells) in lexicographic order, the identity first; read-only."""
-    if not 2 <= cells <= 9:
-        raise ValueError(f"Permutations of {cells} cells cannot be listed; use 2 to 9 cells (a grid up to 3x3).")
     flat = itertools.chain.from_iterable(itertools.permutations(range(cells)))
     out = np.fromiter(flat, dtype=np.uint8).reshape(-1, cells)
     out.flags.writeable = False
     return out
-
-
-def _agreements(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Number of slots in which each row of `a` equals each row of `b`: float32 (len(a), len(b)), exact."""
-    cells = a.shape[1]
-    one_hot = np.eye(cells, dtype=np.float32)
-    return one_hot[a].reshape(len(a), cells * cells) @ one_hot[b].reshape(len(b), cells * cells).T
 
 
 def _tilted_order(tilt: float, seed: int, cells: int) -> NDArray[np.intp]:
@@ -62,83 +39,58 @@ def _scan(order: NDArray[np.intp], n: int, min_distance: int, cells: int) -> NDA
     """The first n permutations of `order` at `min_distance` or more from all chosen before; fewer if it ends."""
     accepted = np.empty((n, cells), dtype=np.uint8)
     count = 0
-    for start in range(0, len(order), _BLOCK):
-        block = _all_permutations(cells)[order[start : start + _BLOCK]]
-        alive = (_agreements(block, accepted[:count]) <= cells - min_distance).all(axis=1)
-        while count < n and alive.any():
-            chosen = block[alive.argmax()]
-            accepted[count] = chosen
+    for candidate in _all_permutations(cells)[order]:
+        if ((accepted[:count] != candidate).sum(axis=1) >= min_distance).all():
+            accepted[count] = candidate
             count += 1
-            alive &= (block != chosen).sum(axis=1) >= max(min_distance, 1)
-        if count == n:
-            break
+            if count == n:
+                break
     return accepted[:count]
 
 
 def min_distance_set(
-    n: int = 701,
-    *,
-    min_distance: int = 3,
-    tilt: float = 0.0,
-    mean_target: float | None = None,
-    seed: int = 0,
-    cells: int = 9,
+    n: int = 701, *, min_distance: int = 3, tilt: float = 0.0, seed: int = 0, cells: int = 9
 ) -> NDArray[np.uint8]:
-    """The set of Jigsaw++: random permutations with a minimum pairwise distance.
+    """The set of Jigsaw++: random permutations with a minimum pairwise distance, uint8 (n, cells).
 
     All permutations except the identity are scanned in random order; one is accepted if it differs in at
     least `min_distance` slots from each accepted one. With 2 occluded tiles, permutations that differ in 2
     slots would be indistinguishable, hence 3 (Noroozi et al. 2018, section 4; protocols.md 1.2).
 
-    Args:
-        n: how many.
-        min_distance: slots.
-        tilt: the order favors permutations with many fixed points by exp(tilt * number), which lowers the
-            mean distance: 0 gives 8/9 = .889 as in the authors' released file, about 1.0 the .86 of the
-            paper.
-        mean_target: find, by bisection, the tilt in [0, 4] that gives this mean distance over `cells` to within .001;
-            `tilt` must then be 0.
-        seed: of the random order.
-        cells: tiles in a puzzle, at most 9.
-
-    Returns:
-        uint8 (n, cells), from 0.
+    The order favors permutations with many fixed points by exp(tilt * number), which lowers the mean distance:
+    0 gives 8/9 = .889 as in the authors' released file, about 1.0 the .86 of the paper.
 
     Raises:
-        ValueError: the set cannot be filled or the mean not reached.
+        ValueError: the set cannot be filled.
     """
-    if n < 1 or not 0 <= min_distance <= cells:
+    perms = _scan(_tilted_order(tilt, seed, cells), n, min_distance, cells)
+    if len(perms) < n:
         raise ValueError(
-            f"A set of {n} permutations at distance {min_distance} is impossible; "
-            f"use n >= 1 and a distance of 0 to {cells}."
+            f"Only {len(perms)} permutations of {cells} cells were found with distance >= {min_distance} "
+            f"between any two, not {n}; lower n or the distance, or use another seed."
         )
+    return perms
 
-    def made(beta: float) -> NDArray[np.uint8]:
-        perms = _scan(_tilted_order(beta, seed, cells), n, min_distance, cells)
-        if len(perms) < n:
-            raise ValueError(
-                f"Only {len(perms)} permutations of {cells} cells were found with distance >= {min_distance} "
-                f"between any two, not {n}; lower n or the distance, or use another seed."
-            )
-        return perms
 
-    if mean_target is None:
-        return made(tilt)
-    if tilt != 0.0 or n < 2:
-        raise ValueError("mean_target needs n >= 2 and determines the tilt; leave tilt at 0.")
-    low, high, beta = 0.0, 4.0, 0.0
+def min_distance_set_of_mean(mean: float, n: int = 701, *, min_distance: int = 3, seed: int = 0) -> NDArray[np.uint8]:
+    """The set of Jigsaw++ whose mean distance is `mean` of the 9 cells to within .001; the tilt is found by bisection.
+
+    Raises:
+        ValueError: the set cannot be filled, or no tilt in [0, 4] gives this mean.
+    """
+    low, high, tilt = 0.0, 4.0, 0.0
     for _ in range(24):
-        perms = made(beta)
-        off = statistics(perms)["mean_fraction"] - mean_target
+        perms = min_distance_set(n, min_distance=min_distance, tilt=tilt, seed=seed)
+        off = mean_distance(perms) - mean
         if abs(off) <= 0.001:
             return perms
-        if beta == 0.0 and off < 0:
+        if tilt == 0.0 and off < 0:
             break
-        low, high = (beta, high) if off > 0 else (low, beta)
-        beta = (low + high) / 2
+        low, high = (tilt, high) if off > 0 else (low, tilt)
+        tilt = (low + high) / 2
     raise ValueError(
-        f"No tilt in [0, 4] gives {n} permutations with a mean distance of {mean_target} of the cells; "
-        f"use a value a little below {1 - 1 / cells:.3f}, or a smaller n."
+        f"No tilt in [0, 4] gives {n} permutations with a mean distance of {mean} of the cells; "
+        f"use a value a little below {1 - 1 / 9:.3f}, or a smaller n."
     )
 
 
@@ -146,10 +98,7 @@ def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint
     """The set of Jigsaw: greedily adds the permutation that is farthest on average from those already chosen.
 
     The first is uniformly random. Ties are broken at random (protocols.md 1.1 and Noroozi & Favaro 2016,
-    algorithm 1). The mean distance of 100 of 9 cells is .898 of the cells, of 1000 .890.
-
-    Returns:
-        uint8 (n, cells), from 0.
+    algorithm 1). The mean distance of 100 of 9 cells is .898 of the cells, of 1000 .890. Returns uint8 (n, cells).
 
     Raises:
         ValueError: n is below 1 or above the number of permutations.
@@ -170,50 +119,6 @@ def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint
     return candidates[rows]
 
 
-def statistics(perms: NDArray[np.uint8]) -> Statistics:
-    """Distances over all pairs of (n, cells) permutations, n >= 2."""
-    n, cells = perms.shape
-    if n < 2:
-        raise ValueError(f"The distances of {n} permutation(s) are undefined; give at least 2.")
-    pairs = np.triu_indices(n, k=1)
-    distance = cells - _agreements(perms, perms)[pairs].astype(np.int64)
-    counts = np.bincount(distance, minlength=cells + 1)
-    mean = float(distance.mean())
-    return Statistics(
-        n=n,
-        min=int(distance.min()),
-        mean=mean,
-        mean_fraction=mean / cells,
-        histogram={d: int(c) for d, c in enumerate(counts) if c},
-    )
-
-
-def accept(
-    perms: NDArray[np.uint8],
-    *,
-    n: int = 701,
-    min_distance: int = 3,
-    mean_range: tuple[float, float] = (0.85, 0.90),
-) -> Statistics:
-    """The acceptance test of protocols.md 1.2; the statistics of the set if it passes.
-
-    Raises:
-        ValueError: not n permutations, an invalid or repeated one, two closer than `min_distance` slots, or a
-            mean distance over the number of cells outside `mean_range`.
-    """
-    if perms.ndim != 2 or len(perms) != n:
-        raise ValueError(f"The permutation set has shape {perms.shape}; expected {n} rows.")
-    wrong = np.flatnonzero((np.sort(perms, axis=1) != np.arange(perms.shape[1])).any(axis=1))
-    if len(wrong):
-        raise ValueError(f"Row {wrong[0]} of the permutation set, {perms[wrong[0]].tolist()}, is not a permutation.")
-    if len(np.unique(perms, axis=0)) < n:
-        raise ValueError("The permutation set contains a duplicate; make or read it again.")
-    found = statistics(perms)
-    if found["min"] < min_distance:
-        raise ValueError(f"Two permutations of the set differ in only {found['min']} slots; {min_distance} are needed.")
-    if not mean_range[0] <= found["mean_fraction"] <= mean_range[1]:
-        raise ValueError(
-            f"The mean distance of the permutation set is {found['mean_fraction']:.4f} of the cells; "
-            f"it should be in [{mean_range[0]}, {mean_range[1]}]."
-        )
-    return found
+def mean_distance(perms: NDArray[np.uint8]) -> float:
+    """Mean distance of all pairs of (n, cells) permutations over the cells: the ".86" of Noroozi et al. 2018."""
+    return float(pdist(perms, "hamming").mean())

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.data.device_ops import to_float
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.transforms import Transform, resize
@@ -38,7 +37,7 @@ class RgbdResize(Transform):
 
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
         """uint8 (3, H, W) -> image uint8 (3, height, width), depth float32 (height, width)."""
-        depth = _depth(index, sample)
+        depth = np.asarray(read_target(index, sample))
         top, left, height, width = self.part(*depth.shape)
         rows = top + (np.arange(self.height) + 0.5) * height // self.height
         columns = left + (np.arange(self.width) + 0.5) * width // self.width
@@ -59,12 +58,7 @@ class RgbdResize(Transform):
 
 @dataclass(frozen=True)
 class RgbdCenterCrop(Transform):
-    """Resize and center-crop the image; crop the depth map at its own resolution.
-
-    Args:
-        whole: how the image is resized first.
-        height, width: of the center.
-    """
+    """Resize the image to `whole` and crop its center of height x width; crop the depth map at its own resolution."""
 
     whole: RgbdResize
     height: int
@@ -84,7 +78,7 @@ class RgbdCenterCrop(Transform):
         """
         small = self.whole.image(image)
         up, across = (self.whole.height - self.height) // 2, (self.whole.width - self.width) // 2
-        depth = _depth(index, sample)
+        depth = np.asarray(read_target(index, sample))
         top, left, high, wide = self.whole.part(*depth.shape)
         rows = _places(depth.shape[0], top, high, self.whole.height, up, self.height)
         columns = _places(depth.shape[1], left, wide, self.whole.width, across, self.width)
@@ -95,12 +89,6 @@ class RgbdCenterCrop(Transform):
             "rows": torch.from_numpy(rows[inside[0]].astype(np.float32)),
             "columns": torch.from_numpy(columns[inside[1]].astype(np.float32)),
         }
-
-
-def _depth(index: Index, sample: int) -> np.ndarray:
-    depth = read_target(index, sample)
-    assert isinstance(depth, np.ndarray)
-    return depth
 
 
 def _places(length: int, start: int, span: int, size: int, offset: int, crop: int) -> np.ndarray:
@@ -160,7 +148,7 @@ def augment(
     y = (sin * xs + cos * ys) / factor + (room_y * rng.uniform("crop/y", 1, -1.0, 1.0))[:, :, None]
     x = (cos * xs - sin * ys) / factor + (room_x * rng.uniform("crop/x", 1, -1.0, 1.0))[:, :, None]
     grid = torch.stack((x / (width / 2), y / (height / 2)), dim=-1)
-    seen = F.grid_sample(to_float(images), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    seen = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     far = F.grid_sample(depth[:, None], grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return seen, far[:, 0] / factor
 
@@ -168,4 +156,4 @@ def augment(
 def channel_jitter(images: Tensor, rng: SampleRNG, low: float, high: float) -> Tensor:
     """Multiply each channel of each image by its own random factor and clip: float32 (B, 3, H, W), 0 to 255."""
     factors = rng.uniform("tint", 3, low, high)
-    return (to_float(images) * factors[:, :, None, None]).clamp(0, 255)
+    return (images.float() * factors[:, :, None, None]).clamp(0, 255)

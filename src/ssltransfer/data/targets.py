@@ -19,8 +19,8 @@ from PIL import Image
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.formats import TargetKind
-from ssltransfer.data.formats import LayoutError
-from ssltransfer.data.formats.matlab import read_mat
+from ssltransfer.data.formats import LayoutError, read_mat
+from ssltransfer.data.formats.voc import annotated_objects
 from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
@@ -51,10 +51,7 @@ class Boxes:
         return Boxes(self.corners[mask], self.classes[mask], self.difficult[mask])
 
 
-Target = Boxes | np.ndarray
-
-
-def read_target(index: Index, sample: int) -> Target:
+def read_target(index: Index, sample: int) -> Boxes | np.ndarray:
     """The target of a sample.
 
     Returns:
@@ -93,20 +90,16 @@ def check_target(kind: TargetKind, path: Path, width: int, height: int, classes:
     except FileNotFoundError:
         raise CorruptTargetError(f"{path.name} is missing") from None
     found = _READERS[kind](data, path.suffix, classes)
-    if isinstance(found, Boxes):
-        _check_boxes(found, width, height)
-    else:
+    if not isinstance(found, Boxes):
         _check_map(kind, found, width, height, len(classes))
-    return bytes_digest(data)
-
-
-def _check_boxes(boxes: Boxes, width: int, height: int) -> None:
-    for x1, y1, x2, y2 in boxes.corners.tolist():
+        return bytes_digest(data)
+    for x1, y1, x2, y2 in found.corners.tolist():
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise CorruptTargetError(
                 f"box {x1 + 1:g}, {y1 + 1:g}, {x2:g}, {y2:g} (xmin, ymin, xmax, ymax) is not inside the image "
                 f"of {width} x {height}"
             )
+    return bytes_digest(data)
 
 
 def _check_map(kind: TargetKind, found: np.ndarray, width: int, height: int, classes: int) -> None:
@@ -132,8 +125,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
     number = {name: place for place, name in enumerate(classes)}
     corners, kinds, difficult = [], [], []
     try:
-        for item in ElementTree.fromstring(data).iter("object"):
-            name = (item.findtext("name") or "").strip()
+        for name, is_difficult, item in annotated_objects(data):
             if name not in number:
                 continue
             box = item.find("bndbox")
@@ -143,11 +135,9 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
             xmin, ymin, xmax, ymax = (float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             corners.append((xmin - 1, ymin - 1, xmax, ymax))
             kinds.append(number[name])
-            difficult.append((item.findtext("difficult") or "0").strip() == "1")
+            difficult.append(is_difficult)
     except (ElementTree.ParseError, ValueError) as error:
-        raise (
-            error if isinstance(error, CorruptTargetError) else CorruptTargetError(f"annotation is damaged ({error})")
-        ) from None
+        raise CorruptTargetError(f"annotation is damaged ({error})") from None
     return Boxes(np.array(corners, np.float32).reshape(-1, 4), np.array(kinds, np.int64), np.array(difficult, bool))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssltransfer.config.tasks import PatchGrid, Tiles
 from ssltransfer.data.device_ops import random_corners, windows
 from ssltransfer.data.rng import SampleRNG
 
@@ -21,94 +22,54 @@ from ssltransfer.data.rng import SampleRNG
 OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 
 
-def cut_tiles(
-    images: Tensor,
-    rng: SampleRNG | None,
-    *,
-    grid: int = 3,
-    crop: int = 255,
-    tile: int = 64,
-    jitter: int | None = None,
-    channel_shift: int = 2,
-    purpose: str = "tiles",
-) -> Tensor:
-    """Cut the tiles of a jigsaw puzzle, in the order of the image.
+def cut_tiles(images: Tensor, rng: SampleRNG | None, options: Tiles, *, purpose: str = "tiles") -> Tensor:
+    """Cut the 3x3 tiles of a jigsaw puzzle, in the order of the image.
 
-    A random square crop is divided in cells of crop/grid. The upper left corner of each tile is offset by 0..jitter
+    A random square crop is divided in cells of a third. The upper left corner of each tile is offset by 0..jitter
     from that of its cell in x and y, and each color channel of a tile by 0..channel_shift more, against the chromatic
-    aberration shortcut (Noroozi & Favaro 2016; protocols.md 1.1, 1.2). Jigsaw++ uses jitter 18 and shift 2,
-    Kolesnikov's Jigsaw 21 and 0, both with crop 255 and tiles of 64. Small runs scale all of them, for example crop 75
-    and tiles of 20.
+    aberration shortcut (Noroozi & Favaro 2016; protocols.md 1.1, 1.2).
 
     Args:
         images: (B, C, H, W), H and W at least `crop`.
         rng: random numbers of the samples. None takes the center crop and the center of each cell, with no shift: for
             features of tiles. A validation loss uses random puzzles as in training, of a fixed epoch.
-        grid: cells a side.
-        crop: side in pixels, a multiple of grid.
-        tile: side in pixels.
-        jitter: pixels; default the largest that fits, crop/grid - tile - channel_shift.
-        channel_shift: pixels.
+        options: sizes in pixels.
         purpose: of the random numbers; the occluders of a puzzle, cut with the same random numbers, need another.
 
     Returns:
-        (B, grid * grid, C, tile, tile), dtype of the images.
-
-    Raises:
-        ValueError: images, crop, cells and tiles do not fit in each other.
+        (B, 9, C, tile, tile), dtype of the images.
     """
-    if crop % grid:
-        raise ValueError(f"A crop of {crop} cannot be divided in {grid}x{grid} equal cells; use a multiple of {grid}.")
-    room = crop // grid - tile
-    if jitter is None:
-        jitter = room - channel_shift
-    if jitter < 0 or channel_shift < 0 or jitter + channel_shift > room:
-        raise ValueError(
-            f"Tiles of {tile} with jitter {jitter} and channel shift {channel_shift} do not fit in cells of "
-            f"{crop // grid}; jitter + shift may be 0 to {room}."
-        )
     batch, channels = images.shape[:2]
     device = images.device
-    cells = grid * grid
-    corner = random_corners(images, rng, crop, purpose=f"{purpose}/crop")
-    cell = torch.arange(cells, device=device)
+    cell = options.crop // 3
+    room = cell - options.tile
+    jitter = room - options.channel_shift if options.jitter is None else options.jitter
+    corner = random_corners(images, rng, options.crop, purpose=f"{purpose}/crop")
+    number = torch.arange(9, device=device)
     starts = []
-    for axis, base, index in zip("yx", corner, (cell // grid, cell % grid), strict=True):
-        start = (base[:, None] + index * (crop // grid))[:, :, None].expand(batch, cells, channels)
+    for axis, base, place in zip("yx", corner, (number // 3, number % 3), strict=True):
+        start = (base[:, None] + place * cell)[:, :, None].expand(batch, 9, channels)
         if rng is None:
             start = start + room // 2
         else:
-            offset = rng.integers(f"{purpose}/jitter/{axis}", cells, jitter + 1)
-            shift = rng.integers(f"{purpose}/channels/{axis}", cells * channels, channel_shift + 1)
-            start = start + offset[:, :, None] + shift.reshape(batch, cells, channels)
+            offset = rng.integers(f"{purpose}/jitter/{axis}", 9, jitter + 1)
+            shift = rng.integers(f"{purpose}/channels/{axis}", 9 * channels, options.channel_shift + 1)
+            start = start + offset[:, :, None] + shift.reshape(batch, 9, channels)
         starts.append(start)
     sample = torch.arange(batch, device=device)[:, None, None]
-    return windows(images, tile)[sample, torch.arange(channels, device=device), starts[0], starts[1]]
+    return windows(images, options.tile)[sample, torch.arange(channels, device=device), starts[0], starts[1]]
 
 
 def permute(tiles: Tensor, perms: Tensor, label: Tensor) -> Tensor:
-    """Tiles in the order of permutation `label`: slot i of the result shows tile perms[label][i].
+    """Tiles (B, T, ...) in the order of permutation `label`: slot i of the result shows tile perms[label][i].
 
-    Args:
-        tiles: (B, T, ...).
-        perms: integers (N, T), from 0.
-        label: int64 (B,), rows of perms.
-
-    Returns:
-        The shape and dtype of tiles.
+    `perms` are integers (N, T), from 0, and `label` int64 (B,) their rows.
     """
     order = perms.to(tiles.device)[label].long()
     return tiles[torch.arange(len(tiles), device=tiles.device)[:, None], order]
 
 
-def occlude(
-    tiles: Tensor,
-    occluders: Tensor,
-    rng: SampleRNG,
-    *,
-    counts: Sequence[int] = (0, 1, 2),
-    purpose: str = "occlude",
-) -> tuple[Tensor, Tensor]:
+def occlude(tiles: Tensor, occluders: Tensor, rng: SampleRNG, counts: Sequence[int]) -> Tensor:
     """Cover some slots of each puzzle by tiles of another image (Noroozi et al. 2018, section 4).
 
     The number of slots is uniform over `counts`. The slots are distinct and random, each covered by a random and
@@ -119,22 +80,16 @@ def occlude(
         occluders: like tiles, row i from an image other than row i of tiles.
         rng: random numbers of the puzzles.
         counts: the numbers of covered slots, each at most T.
-        purpose: of the random numbers.
-
-    Returns:
-        The puzzles, and which slots are covered: bool (B, T).
     """
     slots = tiles.shape[1]
-    if tiles.shape != occluders.shape:
-        raise ValueError(f"Tiles {tuple(tiles.shape)} and occluders {tuple(occluders.shape)} must have the same shape.")
     if not counts or not all(0 <= c <= slots for c in counts):
         raise ValueError(f"Of {slots} tiles, {list(counts)} cannot be occluded; use numbers from 0 to {slots}.")
-    which = rng.integers(f"{purpose}/count", 1, len(counts))
+    which = rng.integers("occlude/count", 1, len(counts))
     count = torch.tensor(counts, device=tiles.device)[which]
-    covered = rng.permutation(f"{purpose}/slots", slots) < count
-    source = rng.permutation(f"{purpose}/source", slots)
+    covered = rng.permutation("occlude/slots", slots) < count
+    source = rng.permutation("occlude/source", slots)
     other = occluders[torch.arange(len(tiles), device=tiles.device)[:, None], source]
-    return torch.where(covered[:, :, None, None, None], other, tiles), covered
+    return torch.where(covered[:, :, None, None, None], other, tiles)
 
 
 @dataclass(frozen=True)
@@ -155,17 +110,7 @@ class PatchPairs:
     """int64 (M,), 0..7: position of the second relative to the first, a row of OFFSETS."""
 
 
-def patch_pairs(
-    images: Tensor,
-    rng: SampleRNG,
-    *,
-    patch: int = 96,
-    gap: int = 48,
-    jitter: int = 7,
-    grids: int = 4,
-    pairs: int | None = None,
-    purpose: str = "pairs",
-) -> PatchPairs:
+def patch_pairs(images: Tensor, rng: SampleRNG, options: PatchGrid) -> PatchPairs:
     """Cut patches on random grids and pair all neighbors in both orders (protocols.md 1.3a).
 
     As cdoersch/deepcontext train.py: the grid starts at a random position in [0, patch + gap), has as many columns and
@@ -176,33 +121,18 @@ def patch_pairs(
     Args:
         images: (B, C, H, W), H and W at least 2 * patch + gap.
         rng: random numbers of the images.
-        patch: side in pixels.
-        gap: pixels between the patches of a grid.
-        jitter: pixels, below half the gap and so never an overlap.
-        grids: number of grids per image.
-        pairs: take this many pairs of each image at random, at most 12 * grids; default all.
-        purpose: of the random numbers.
-
-    Raises:
-        ValueError: the images are too small, or `pairs` is too large.
+        options: sizes in pixels, and the numbers of grids and of pairs per image.
     """
     batch, _, height, width = images.shape
-    device, pitch = images.device, patch + gap
-    if min(height, width) < patch + pitch:
-        raise ValueError(
-            f"Images of {height}x{width} are too small for two patches of {patch} with a gap of {gap}; "
-            f"make them {patch + pitch} or larger, or the patches smaller."
-        )
-    if pairs is not None and not 1 <= pairs <= 12 * grids:
-        raise ValueError(f"{pairs} pairs cannot be guaranteed from {grids} grid(s); use 1 to {12 * grids}.")
-
-    rows, columns = (height + gap) // pitch, (width + gap) // pitch
+    patch, grids, device = options.patch, options.grids_per_image, images.device
+    pitch = patch + options.gap
+    rows, columns = (height + options.gap) // pitch, (width + options.gap) // pitch
     places: list[Tensor] = []  # top, left: (B, grids, rows, columns)
     fits: list[Tensor] = []  # likewise, bool: the cell is inside
     for axis, size, shape in (("y", height, (rows, 1)), ("x", width, (1, columns))):
         starts = min(pitch, size - patch - pitch + 1)
-        origin = rng.integers(f"{purpose}/origin/{axis}", grids, starts)[:, :, None, None]
-        moved = rng.integers(f"{purpose}/jitter/{axis}", grids * rows * columns, 2 * jitter + 1) - jitter
+        origin = rng.integers(f"pairs/origin/{axis}", grids, starts)[:, :, None, None]
+        moved = rng.integers(f"pairs/jitter/{axis}", grids * rows * columns, 2 * options.jitter + 1) - options.jitter
         on_grid = origin + pitch * torch.arange(max(shape), device=device).reshape(shape)
         places.append((on_grid + moved.reshape(batch, grids, rows, columns)).clamp(0, size - patch))
         fits.append(on_grid + patch <= size)
@@ -210,17 +140,14 @@ def patch_pairs(
 
     one, two, labels = (torch.tensor(t, device=device) for t in zip(*_neighbors(rows, columns), strict=True))
     valid = (inside[:, :, one] & inside[:, :, two]).flatten(1)  # (B, grids * pairs of a grid)
-    if pairs is not None:
-        rank = rng.permutation(f"{purpose}/choice", valid.shape[1]).masked_fill(~valid, valid.shape[1])
+    if (pairs := options.pairs_per_image) is not None:
+        rank = rng.permutation("pairs/choice", valid.shape[1]).masked_fill(~valid, valid.shape[1])
         last = rank.sort(dim=1).values[:, pairs - 1 : pairs]
         valid = valid & (rank <= last)
     sample, grid, pair = valid.reshape(batch, grids, -1).nonzero(as_tuple=True)
 
-    ends = [(sample * grids + grid) * rows * columns + cell[pair] for cell in (one, two)]
-    used = torch.zeros(batch * grids * rows * columns, dtype=torch.bool, device=device)
-    used[torch.cat(ends)] = True
-    kept = used.nonzero()[:, 0]
-    position = used.long().cumsum(0) - 1
+    ends = (sample * grids + grid) * rows * columns + torch.stack((one, two))[:, pair]
+    kept, (first, second) = ends.unique(return_inverse=True)
     cell_of = kept % (grids * rows * columns)
     image = kept // (grids * rows * columns)
     top, left = (place.flatten()[kept] for place in places)
@@ -229,9 +156,9 @@ def patch_pairs(
         corners=torch.stack((image, top, left), dim=1),
         # A number drawn from the sample's stream is the patch's id and its cell the epoch: no other patch has this
         # stream.
-        rng=SampleRNG(rng.seed, cell_of, rng.bits(f"{purpose}/patch", 1)[image, 0]),
-        first=position[ends[0]],
-        second=position[ends[1]],
+        rng=SampleRNG(rng.seed, cell_of, rng.bits("pairs/patch", 1)[image, 0]),
+        first=first,
+        second=second,
         label=labels[pair],
     )
 

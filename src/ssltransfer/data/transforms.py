@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
+from ssltransfer.data.device_ops import center_crop
 
 
 class Transform(ABC):
@@ -36,19 +37,9 @@ class Transform(ABC):
 
     @abstractmethod
     def __call__(self, index: Index, sample: int, image: Tensor, rng: Random) -> dict[str, Tensor]:
-        """Transform one image.
+        """Transform an image, uint8 (3, H, W), of a sample: returns `image`, uint8 (3, h, w), and targets by name.
 
-        Args:
-            index: of the images.
-            sample: position in the index.
-            image: uint8 (3, H, W).
-            rng: seeded by (seed, epoch, sample).
-
-        Returns:
-            `image`, uint8 (3, h, w), and targets by name.
-
-        Raises:
-            ArtifactError: a target cannot be read.
+        `rng` is seeded by (seed, epoch, sample). Raises `ArtifactError` if a target cannot be read.
         """
 
 
@@ -93,9 +84,7 @@ class ResizeCenterCrop(ImageTransform):
 
     def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        resized = resize_short(image, self.short_side)
-        top, left = (resized.shape[-2] - self.size) // 2, (resized.shape[-1] - self.size) // 2
-        return resized[:, top : top + self.size, left : left + self.size]
+        return center_crop(resize_short(image, self.short_side), self.size)
 
 
 @dataclass(frozen=True)

@@ -10,29 +10,33 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
-from ssltransfer.data.image_io import MAX_PIXELS, MIN_SIDE, CorruptImageError, ImageInfo, check, is_candidate, read
+from ssltransfer.data.image_io import (
+    MAX_PIXELS,
+    MIN_SIDE,
+    CorruptImageError,
+    ImageInfo,
+    check,
+    is_candidate,
+    open_file,
+    read,
+)
 from ssltransfer.digests import bytes_digest
+
+T = TypeVar("T")
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
 """Lower-case file extensions of videos in a folder scan."""
 
 _QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "ERROR"}
-
-
-def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder scan treats this name as a video: a known extension in any case, and not hidden."""
-    name = Path(path)
-    return name.suffix.lower() in VIDEO_EXTENSIONS and not name.name.startswith(".")
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -53,10 +57,11 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
         OSError: the storage failed; the video itself may be intact.
         ArtifactError: OpenCV is not installed.
     """
-    if path.is_dir():
-        yield from _of_folder(path)
-    else:
-        yield from _of_file(path)
+    if not path.is_dir():
+        yield from _decode(path)
+        return
+    for _, frame in _same_size(path, _pixels, lambda frame: (frame.shape[1], frame.shape[0])):
+        yield frame
 
 
 def check_video(path: Path) -> ImageInfo:
@@ -67,20 +72,20 @@ def check_video(path: Path) -> ImageInfo:
     Raises:
         CorruptImageError, OSError, ArtifactError: as `read_frames`.
     """
-    if path.is_dir():
-        return _check_folder(path)
-    height = width = 0
-    for frame in _of_file(path):
-        height, width = frame.shape[:2]
-    return ImageInfo(width, height, path.suffix[1:].upper(), "RGB", file_digest(path), None)
+    if not path.is_dir():
+        height = width = 0
+        for frame in _decode(path):
+            height, width = frame.shape[:2]
+        return ImageInfo(width, height, path.suffix[1:].upper(), "RGB", file_digest(path), None)
+    infos = dict(_same_size(path, check, lambda info: (info.width, info.height)))
+    if not infos:
+        raise CorruptImageError("no frames")
+    digest = _digest([(file.name, info.digest) for file, info in infos.items()])
+    return replace(next(iter(infos.values())), digest=digest, note=None)
 
 
 def video_digest(path: Path) -> str:
-    """The digest that `check_video` found.
-
-    Raises:
-        OSError: it can no longer be read.
-    """
+    """The digest that `check_video` found; raises `OSError` if the video can no longer be read."""
     if not path.is_dir():
         return file_digest(path)
     return _digest([(file.name, file_digest(file)) for file in frame_files(path)])
@@ -91,55 +96,30 @@ def _digest(frames: list[tuple[str, str]]) -> str:
     return bytes_digest(text.encode())
 
 
-def _check_folder(path: Path) -> ImageInfo:
-    frames, first = [], None
-    for file in frame_files(path):
-        with _named(file):
-            found = check(file)
-        first = first or found
-        if (found.width, found.height) != (first.width, first.height):
-            raise _another_size(file.name, found.width, found.height, first.width, first.height)
-        frames.append((file.name, found.digest))
-    if first is None:
-        raise CorruptImageError("no frames")
-    return ImageInfo(first.width, first.height, first.format, first.mode, _digest(frames), None)
+def _pixels(file: Path) -> np.ndarray:
+    return np.ascontiguousarray(read(file).permute(1, 2, 0).numpy())
 
 
-def _of_folder(path: Path) -> Iterator[np.ndarray]:
-    size: tuple[int, ...] | None = None
-    for file in frame_files(path):
-        with _named(file):
-            frame = np.ascontiguousarray(read(file).permute(1, 2, 0).numpy())
-        size = size or frame.shape
-        if frame.shape != size:
-            raise _another_size(file.name, frame.shape[1], frame.shape[0], size[1], size[0])
-        yield frame
+def _same_size(
+    folder: Path, load: Callable[[Path], T], size_of: Callable[[T], tuple[int, int]]
+) -> Iterator[tuple[Path, T]]:
+    """Each frame of a folder, loaded; raises an error if one differs from the first in width or height."""
+    first: tuple[int, int] | None = None
+    for file in frame_files(folder):
+        try:
+            frame = load(file)
+        except CorruptImageError as error:
+            raise CorruptImageError(f"{file.name}: {error}") from error
+        size = size_of(frame)
+        first = first or size
+        if size != first:
+            raise CorruptImageError(f"{file.name}: {size[0]}x{size[1]}, the frames before have {first[0]}x{first[1]}")
+        yield file, frame
 
 
-@contextmanager
-def _named(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except CorruptImageError as error:
-        raise CorruptImageError(f"{file.name}: {error}") from error
-
-
-def _another_size(name: str, width: int, height: int, first_width: int, first_height: int) -> CorruptImageError:
-    return CorruptImageError(f"{name}: {width}x{height}, the frames before have {first_width}x{first_height}")
-
-
-def _of_file(path: Path) -> Iterator[np.ndarray]:
+def _decode(path: Path) -> Iterator[np.ndarray]:
     cv2 = opencv()
-    try:
-        status = path.stat()
-        with path.open("rb"):
-            pass
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise CorruptImageError(f"cannot be opened: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise CorruptImageError("not a file")
-    if not status.st_size:
-        raise CorruptImageError("empty file")
+    open_file(path).close()
     capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         if not capture.isOpened():

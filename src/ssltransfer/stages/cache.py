@@ -16,7 +16,7 @@ from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.image_cache import pack, read_sample
-from ssltransfer.data.parallel import parallel_imap
+from ssltransfer.data.parallel import Job, parallel_imap
 from ssltransfer.logs import logger
 
 SAMPLED = 32  # images packed first to estimate the size of the cache
@@ -45,7 +45,7 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
         pixels = cached_pixels(index, spec)
         job = _ShardWriter(index, spec, work.folder, cut(pixels * spec.bytes_per_pixel))
         _refuse_too_much(job, pixels)
-        shards = list(parallel_imap(job, map(len, job.spans), threads=threads, unit="image", preload=__name__))
+        shards = list(parallel_imap(job, threads=threads, unit="image"))
         rows = np.concatenate([shard.rows for shard in shards])
         packed = ImageCache(work.folder, spec, [(shard.size, shard.digest) for shard in shards], rows)
         total = sum(shard.size for shard in shards)
@@ -61,14 +61,11 @@ def cached_pixels(index: Index, spec: CacheOptions) -> np.ndarray:
     return np.asarray(sides.prod(axis=1) * scale**2)
 
 
-class _ShardWriter:
+class _ShardWriter(Job[Shard]):
     """Shard number -> the shard, written if it is missing or damaged."""
 
     def __init__(self, index: Index, spec: CacheOptions, folder: Path, spans: list[range]):
         self.index, self.spec, self.folder, self.spans = index, spec, folder, spans
-
-    def __len__(self) -> int:
-        return len(self.spans)
 
     def __getitem__(self, number: int) -> Shard:
         span = self.spans[number]

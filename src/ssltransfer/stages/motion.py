@@ -19,7 +19,7 @@ from ssltransfer.config.formats import MotionOptions
 from ssltransfer.data.image_cache import pack
 from ssltransfer.data.image_io import CorruptImageError
 from ssltransfer.data.motion import Motion, gray, label, motion_between, prepare
-from ssltransfer.data.parallel import parallel_imap
+from ssltransfer.data.parallel import Job, parallel_imap
 from ssltransfer.data.videos import opencv, read_frames, video_digest
 from ssltransfer.digests import bytes_digest
 from ssltransfer.logs import logger
@@ -46,7 +46,7 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
         torch.set_num_threads(1)  # each process reads its own videos
         job = _ShardWriter(videos, spec, work.folder)
         logger.info(f"{len(videos)} videos in {len(job)} shards")
-        made = list(parallel_imap(job, map(len, job.spans), threads=threads, unit="video", preload=__name__))
+        made = list(parallel_imap(job, threads=threads, unit="video"))
         index = _index(videos, spec, work.folder, made)
         total = sum(part.shard.size for part in made)
         work.write_run_info(device=f"CPU ({threads} processes)", cache_bytes=total)
@@ -70,16 +70,13 @@ class Clips:
     skipped: dict[str, str]
 
 
-class _ShardWriter:
+class _ShardWriter(Job[Clips]):
     """Shard number -> its clips, computed if they are missing or damaged."""
 
     def __init__(self, videos: Index, spec: MotionOptions, folder: Path):
         self.videos, self.spec, self.folder = videos, spec, folder
         each = min(VIDEOS_A_SHARD, max(1, len(videos) // 16))
         self.spans = [range(start, min(start + each, len(videos))) for start in range(0, len(videos), each)]
-
-    def __len__(self) -> int:
-        return len(self.spans)
 
     def __getitem__(self, number: int) -> Clips:
         return self._read(number) or self._make(number)

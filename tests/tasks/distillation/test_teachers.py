@@ -55,7 +55,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) -> di
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_method_trains_from_every_teacher(
+def test_methods_train_from_every_teacher(
     kind: str, cached: bool, teachers: dict[str, Path], objects_path: Path, tmp_path: Path
 ) -> None:
     layer, pool = KINDS[kind]

@@ -11,7 +11,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet101V2, Vgg16
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Colorization
-from ssltransfer.data.ab_bins import balance, decode
+from ssltransfer.data.ab_bins import BINS, balance, decode
 from ssltransfer.data.lab import rgb_to_lab
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG
@@ -90,6 +90,23 @@ def test_colorization_targets_are_colors_of_locations():
     for y, (top, bottom) in enumerate(bounds[0]):
         for x, (left, right) in enumerate(bounds[1]):
             assert np.abs(found[:, y, x] - ab[:, top:bottom, left:right].mean((1, 2))).max() < 2.5
+
+
+def test_colorization_targets_of_one_color():
+    """Columns of (a, b) = (0, 0) and (6, 8) have the mean (3, 4); its four nearest bins are 5 to 9.2 away."""
+    network = task(num_soft_bins=4)
+    lab = torch.full((1, 3, 48, 48), 50.0)
+    lab[:, 1:, :, 0::2] = 0
+    lab[:, 1, :, 1::2], lab[:, 2, :, 1::2] = 6, 8
+    code, colored = network.targets(lab)
+    squares = {(0, 0): 9 + 16, (0, 10): 9 + 36, (10, 0): 49 + 16, (10, 10): 49 + 36}
+    weights = {ab: math.exp(-square / (2 * 5**2)) for ab, square in squares.items()}
+    for number, ab in enumerate(BINS):
+        share = weights.get(ab, 0) / sum(weights.values())  # .413, .277, .186 and .124
+        assert (
+            code[0, number].tolist() == [[pytest.approx(share, abs=1e-6)] * network.map_size[1]] * network.map_size[0]
+        )
+    assert colored.tolist() == [True]
 
 
 def test_colorization_flips_in_training_alone():

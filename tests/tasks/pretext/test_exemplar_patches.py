@@ -11,7 +11,7 @@ from ssltransfer.config.tasks import ExemplarPatches
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
-from ssltransfer.tasks.pretext.exemplar_patches import ExemplarPatchesTask
+from ssltransfer.tasks.pretext.exemplar_patches import ExemplarPatchesTask, triplet_loss
 from ssltransfer.training.task import TrainingError
 
 SMALL = {"resize": 64, "patch": 32, "head": {"head_dims": (16, 8), "bottleneck_dim": 8}}
@@ -93,6 +93,15 @@ def test_exemplar_patches_distorts_each_view():
     inputs, places = plain.inputs(source, rng(4))
     expected = normalize(plain.views(source, places).flatten(0, 1), "imagenet").unflatten(0, (4, 2))
     assert torch.allclose(inputs, expected, atol=1e-4) and plain.normalization == "imagenet"
+
+
+def test_triplet_loss_of_two_triplets():
+    """Distances of 1 to the other view and 2 to the other image cost nothing; .2 and 0 cost .2 - 0 + .5 = .7."""
+    one = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    two = torch.tensor([[0.0, 1.0], [3.0, 4.0]])
+    three = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+    loss, accuracy = triplet_loss(one, two, three, 0.5)
+    assert loss.item() == pytest.approx((0 + 0.7) / 2) and accuracy.item() == 0.5
 
 
 def test_exemplar_patches_loss_matches_numpy():

@@ -78,9 +78,7 @@ def test_jigsaw_tiles_follow_uniform_permutations(task: JigsawTask | JigsawPPTas
     # Cell (i, j) holds the gray value 9 + 20 * its number, so that tiles differ after standardization.
     cells = torch.arange(9).view(3, 3).repeat_interleave(20, 0).repeat_interleave(20, 1) * 20
     ramp = (cells + torch.arange(60) % 20).to(torch.uint8).expand(4, 3, 60, 60)
-    cut = task.options.tiles
-    order = rng(4)
-    expected = cut_tiles(ramp, order, crop=60, tile=16, jitter=cut.jitter, channel_shift=cut.channel_shift)
+    expected = cut_tiles(ramp, rng(4), task.options.tiles)
     found, label = with_options(task, occluders=(0,)).puzzles(ramp, rng(4))
     assert isinstance(task.permutations, torch.Tensor)
     for puzzle, tiles, one in zip(found, expected, label, strict=True):

@@ -90,7 +90,7 @@ def test_relative_position_embeds_each_patch_once():
     sizes: list[int] = []
     network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
     source, order = images(6), rng(6)
-    pairs = network.patches(source, order)
+    pairs = patch_pairs(source, order, network.options)
     from ssltransfer.data.loader import Batch
 
     network(Batch(source, torch.arange(6), torch.zeros(6, dtype=torch.int64)), order)
@@ -100,27 +100,27 @@ def test_relative_position_embeds_each_patch_once():
 def test_relative_position_inputs_have_unit_scale():
     for color in ("drop", "project"):
         network = task(color_mode=color)
-        pairs = network.patches(images(8), rng(8))
+        pairs = patch_pairs(images(8), rng(8), network.options)
         inputs = network.prepare(pairs)
         assert torch.allclose(inputs.square().mean((1, 2, 3)).sqrt(), torch.ones(len(inputs)), atol=1e-4)
 
 
 def test_relative_position_color_modes_remove_color():
     network = task(color_mode="drop", downsample_prob=0.0)
-    pairs = network.patches(images(40), rng(40))
+    pairs = patch_pairs(images(40), rng(40), network.options)
     loud = network.prepare(pairs).std((-1, -2))  # (N, 3)
     assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
     assert set(loud.argmax(1).tolist()) == {0, 1, 2}
 
     network = task(color_mode="project", downsample_prob=0.0)
-    red, green, blue = network.prepare(network.patches(images(8), rng(8))).unbind(1)
+    red, green, blue = network.prepare(patch_pairs(images(8), rng(8), network.options)).unbind(1)
     assert (2 * green - red - blue).abs().max() < 1e-4
 
 
 def test_relative_position_downsamples_a_third():
     source = images(60)  # white noise: blur halves its deviation
     sharp, some = task(color_mode="project", downsample_prob=0.0), task(color_mode="project")
-    pairs = some.patches(source, rng(60))
+    pairs = patch_pairs(source, rng(60), some.options)
     same = (sharp.prepare(pairs) - some.prepare(pairs)).abs().amax((1, 2, 3)) < 1e-5
     assert abs((~same).float().mean() - 0.33) < 0.06
 
@@ -128,14 +128,7 @@ def test_relative_position_downsamples_a_third():
 @pytest.mark.parametrize("more", [{}, {"patch": 12, "gap": 6, "jitter": 2}], ids=["2x2", "up to 4x4"])
 def test_label_shares_match_sampled_labels(more: dict[str, int]):
     options = RelativePosition.model_validate(SMALL | more)
-    pairs = patch_pairs(
-        images(400),
-        rng(400),
-        patch=options.patch,
-        gap=options.gap,
-        jitter=options.jitter,
-        grids=options.grids_per_image,
-    )
+    pairs = patch_pairs(images(400), rng(400), options)
     found = torch.bincount(pairs.label, minlength=8) / len(pairs.label)
     assert torch.allclose(found, torch.tensor(label_shares(options)), atol=0.01)
     assert len(OFFSETS) == 8

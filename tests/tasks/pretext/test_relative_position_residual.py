@@ -10,7 +10,7 @@ from ssltransfer.config.tasks import RelativePositionResidual
 from ssltransfer.data.lab import rgb_to_lab
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.data.tiles import OFFSETS, PatchPairs
+from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.relative_position_residual import RelativePositionResidualTask
@@ -59,7 +59,7 @@ def test_residual_defaults_match_the_papers():
 def test_residual_label_is_the_neighbor():
     network = task(downsample_prob=0.0)
     source = images(20)
-    pairs = network.patches(source, SampleRNG(0, 0, torch.arange(20)))
+    pairs = patch_pairs(source, SampleRNG(0, 0, torch.arange(20)), network.options)
     pitch = network.options.patch + network.options.gap
     for one, two, label in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.label.tolist(), strict=True):
         image, top, left = pairs.corners[one].tolist()
@@ -73,7 +73,7 @@ def test_residual_label_is_the_neighbor():
 
 def test_residual_inputs_keep_one_color():
     network = task(downsample_prob=0.0)
-    inputs = network.prepare(network.patches(images(40), SampleRNG(0, 0, torch.arange(40))))
+    inputs = network.prepare(patch_pairs(images(40), SampleRNG(0, 0, torch.arange(40)), network.options))
     loud = inputs.std((-1, -2))
     assert ((loud > 1).sum(1) == 1).all() and ((loud < 0.02).sum(1) == 2).all()
     assert torch.allclose(inputs.square().mean((1, 2, 3)), torch.ones(len(inputs)), atol=1e-3)
@@ -97,7 +97,7 @@ def test_residual_lightness_input_has_no_hue():
     sharp = task(lightness_input=True, downsample_prob=0.0)
     seen = [sharp.prepare(pairs_of(x)) for x in inputs]
     assert (seen[0] - seen[1]).abs().max() < 1e-3 and (seen[0] - seen[2]).abs().max() < 1e-3
-    some = network.prepare(network.patches(images(8), SampleRNG(0, 0, torch.arange(8))))
+    some = network.prepare(patch_pairs(images(8), SampleRNG(0, 0, torch.arange(8)), network.options))
     assert torch.equal(some[:, 0], some[:, 1]) and torch.equal(some[:, 0], some[:, 2])
     whole = images(2)
     assert network.normalization == "lab-lightness"
@@ -110,7 +110,7 @@ def test_residual_embeds_each_patch_once():
     sizes: list[int] = []
     network.backbone.get_submodule("conv1").register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
     source, order = images(6), SampleRNG(0, 0, torch.arange(6))
-    pairs = network.patches(source, order)
+    pairs = patch_pairs(source, order, network.options)
     network(Batch(source, torch.arange(6), torch.zeros(6, dtype=torch.int64)), order)
     assert sizes == [len(pairs.patches)] and len(pairs.label) > len(pairs.patches)
 

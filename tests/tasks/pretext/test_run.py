@@ -52,7 +52,7 @@ def test_pretext_stage_writes_model_and_manifest(tmp_path: Path, objects_path: P
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
 
 
-def test_pretext_stage_stops_at_a_loss_that_is_not_finite(tmp_path: Path, objects_path: Path):
+def test_pretext_stage_stops_at_nonfinite_loss(tmp_path: Path, objects_path: Path):
     spec = spec_of(ROTATION, data="d", schedule={"steps": 20, "batch_size": 8, "lr": 1e30})
     output = tmp_path / "manifest.json"
     with pytest.raises(TrainingError) as caught:

@@ -17,6 +17,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import TASKS as OPTIONS
 from ssltransfer.config.tasks import AnyTask
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
+from ssltransfer.data.tiles import patch_pairs
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import PretextTask, build_task
@@ -139,7 +140,7 @@ def inputs_of(task: Any, batch: Batch) -> Tensor:
     elif hasattr(task, "inputs"):
         found = task.inputs(batch.images, rng)[0]
     else:
-        found = task.prepare(task.patches(batch.images, rng))
+        found = task.prepare(patch_pairs(batch.images, rng, task.options))
     return found
 
 

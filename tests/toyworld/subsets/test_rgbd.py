@@ -77,7 +77,7 @@ def test_cast_returns_the_nearest_solid_and_round_balls() -> None:
     assert seen > 0
 
 
-def test_image_and_depth_show_the_same_room() -> None:
+def test_rgbd_image_and_depth_show_same_room() -> None:
     """Where the nearest solid changes, the image changes more than elsewhere."""
     ratios = []
     for number in range(4):

@@ -96,7 +96,7 @@ def test_voc_masks_have_the_palette_of_the_kit(root: Path) -> None:
     ]  # fmt: skip
 
 
-def test_voc_objects_are_separated_from_the_background_by_void_pixels(root: Path) -> None:
+def test_voc_objects_have_void_borders(root: Path) -> None:
     for file in (root / "VOCdevkit" / "VOC2007" / "SegmentationObject").glob("*.png"):
         numbers = np.asarray(Image.open(file)).astype(int)
         for a, b in ((numbers[1:], numbers[:-1]), (numbers[:, 1:], numbers[:, :-1])):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,14 +50,13 @@ FORMATS: Registry[Callable[..., DatasetListing]] = Registry(__name__)
 
 
 def find(dataset: Dataset, *, workers: int = 1) -> DatasetListing:
-    """List the images of a data set; some formats download or generate them first.
+    """List the images of a data set; some formats download or generate them first, with `workers` threads or processes.
 
-    Args:
-        dataset: options of the format; ~ in its root is the home directory.
-        workers: threads or processes to write images, if the format writes them.
+    A ~ in the root is the home directory.
 
     Raises:
-        LayoutError: the folder is missing, empty, or has another layout.
+        LayoutError: the folder is missing, empty or has another layout, a list is missing or damaged, or the set cannot
+            be downloaded.
         ArtifactError: the disk is full where images are fetched or written.
     """
     dataset = dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())})
@@ -84,3 +85,20 @@ def folder_of(root: Path) -> list[os.DirEntry[str]]:
         raise LayoutError(
             f"{root}: this folder cannot be opened ({error.strerror}); fix its permissions or remove it."
         ) from None
+
+
+def read_mat(content: bytes, where: str) -> dict[str, Any]:
+    """Read the variables of a MATLAB file, without singleton dimensions.
+
+    Raises:
+        LayoutError: it is not a MATLAB file, or damaged.
+    """
+    from scipy.io import loadmat
+
+    try:
+        variables: dict[str, Any] = loadmat(io.BytesIO(content), squeeze_me=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # scipy raises arbitrary exceptions on damaged bytes
+        raise LayoutError(f"{where}: cannot be read ({error}); remove it and download it again.") from None
+    return variables

@@ -12,10 +12,9 @@ from PIL import Image
 
 from ssltransfer.artifacts.files import atomic_folder
 from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of, read_mat
 from ssltransfer.data.formats.download import download_lock
 from ssltransfer.data.formats.folders import find_images
-from ssltransfer.data.formats.matlab import read_mat
 from ssltransfer.logs import logger
 
 Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H, W) in meters
@@ -27,14 +26,6 @@ def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> Dataset
 
     NYU's and Ma & Karaman's are HDF5 files. The first call converts them to
     root/<format>-png/<split>/rgb/<name>.png and depth/<name>.npy, float32 meters.
-
-    Args:
-        dataset: options of the format.
-        workers: not used.
-
-    Raises:
-        LayoutError: a file or a list is missing or damaged.
-        ArtifactError: the disk is full.
     """
     root = Path(dataset.root)
     if isinstance(dataset, Rgbd):
@@ -66,9 +57,8 @@ def _listed(root: Path, dataset: Rgbd) -> DatasetListing:
             if len(fields) != 2:
                 raise LayoutError(f"{file}: line {number} is not an image and a depth map; fix this line.")
             pairs.append(fields)
-    return DatasetListing(
-        root, [path for path, _ in pairs], targets=[path for _, path in pairs] if dataset.targets else None
-    )
+    targets = [path for _, path in pairs] if dataset.targets else None
+    return DatasetListing(root, [path for path, _ in pairs], targets=targets)
 
 
 def _nyu(root: Path, split: str) -> Iterator[Frame]:
@@ -123,9 +113,9 @@ def _write(folder: Path, frames: Iterator[Frame]) -> None:
     with atomic_folder(folder) as beside:
         (beside / "rgb").mkdir()
         for name, image, depth in frames:
-            files = beside / "rgb" / f"{name}.png", beside / "depth" / f"{name}.npy"
-            for file in files:
+            png, npy = beside / "rgb" / f"{name}.png", beside / "depth" / f"{name}.npy"
+            for file in (png, npy):
                 file.parent.mkdir(parents=True, exist_ok=True)
             # Not compressed: the bytes, and therefore the fingerprint, must not depend on the version of zlib.
-            Image.fromarray(np.ascontiguousarray(image)).save(files[0], compress_level=0)
-            np.save(files[1], np.ascontiguousarray(depth, np.float32))
+            Image.fromarray(np.ascontiguousarray(image)).save(png, compress_level=0)
+            np.save(npy, np.ascontiguousarray(depth, np.float32))

@@ -59,8 +59,6 @@ def fetch(dataset: Torchvision, root: Path, load: Callable[[bool], T]) -> T:
             "files there manually (docs/datasets.md lists them)."
         ) from None
     except (RuntimeError, tarfile.TarError, EOFError, FileNotFoundError) as error:
-        if type(error).__module__.startswith("ssltransfer"):
-            raise
         if dataset.download:
             raise LayoutError(
                 f"{root}: {dataset.format} was downloaded but is damaged ({error}); remove it and run again."

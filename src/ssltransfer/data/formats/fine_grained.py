@@ -7,19 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.config.formats import Cars196, Cub200
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
-from ssltransfer.data.formats.matlab import read_mat
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, read_mat
 
 Images = list[tuple[str, int, bool]]  # path, class from 0, whether it is in the training split
 
 
 @FORMATS.register(Cub200, Cars196)
 def find(dataset: Cub200 | Cars196, *, workers: int = 1) -> DatasetListing:
-    """Images of a split in the order of the published lists.
-
-    Raises:
-        LayoutError: a list is missing or damaged.
-    """
+    """Images of a split in the order of the published lists."""
     root = Path(dataset.root)
     everything, classes = _cub(root) if isinstance(dataset, Cub200) else _cars(root)
     half = len(classes) // 2
@@ -38,13 +33,12 @@ def _cub(root: Path) -> tuple[Images, list[str]]:
         _columns(root / name)
         for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
     )
-    names = list(classes.values())
+    number_of = {key: number for number, key in enumerate(classes)}
     try:
-        numbers = {name: place for place, name in enumerate(classes)}
-        found = [(f"images/{path}", numbers[labels[key]], splits[key] == "1") for key, path in paths.items()]
+        found = [(f"images/{path}", number_of[labels[key]], splits[key] == "1") for key, path in paths.items()]
     except KeyError as error:
         raise LayoutError(f"{root}: the lists do not match at {error}; restore them.") from None
-    return found, names
+    return found, list(classes.values())
 
 
 def _columns(path: Path) -> dict[str, str]:
@@ -67,14 +61,9 @@ def _cars(root: Path) -> tuple[Images, list[str]]:
             return images, [str(name) for name in content["class_names"]]
         kit = root / "devkit"
         # The first release of the devkit has no test labels; they were published in a separate file.
-        tested = next(
-            (
-                path
-                for path in (kit / "cars_test_annos_withlabels.mat", root / "cars_test_annos_withlabels.mat")
-                if path.is_file()
-            ),
-            kit / "cars_test_annos_withlabels.mat",
-        )
+        tested = root / "cars_test_annos_withlabels.mat"
+        if not tested.is_file() or (kit / tested.name).is_file():
+            tested = kit / tested.name
         images = [
             (f"{folder}/{row['fname']}", int(row["class"]) - 1, folder == "cars_train")
             for folder, path in (("cars_train", kit / "cars_train_annos.mat"), ("cars_test", tested))

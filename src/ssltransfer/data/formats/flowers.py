@@ -7,21 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.config.formats import Flowers102
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, read_mat
 from ssltransfer.data.formats.download import download_lock, fetch
-from ssltransfer.data.formats.matlab import read_mat
 
 _SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 @FORMATS.register(Flowers102)
 def find(dataset: Flowers102, *, workers: int = 1) -> DatasetListing:
-    """Images of a split in the order of setid.mat; class ids as torchvision's, the published ones minus 1.
-
-    Raises:
-        LayoutError: the set is missing and may not or cannot be downloaded, or its lists are damaged.
-        ArtifactError: the disk is full.
-    """
+    """Images of a split in the order of setid.mat; class ids as torchvision's, the published ones minus 1."""
     from torchvision import datasets
 
     root = Path(dataset.root)

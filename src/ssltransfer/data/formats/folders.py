@@ -16,11 +16,7 @@ _SPLITS = frozenset({"train", "val", "valid", "validation", "test", "train2017",
 
 @FORMATS.register(Folder, ImageFolder)
 def find(dataset: Folder | ImageFolder, *, workers: int = 1) -> DatasetListing:
-    """List all images below root (and split), sorted by path; the class is the first folder of the path.
-
-    Raises:
-        LayoutError: the folder is missing, there are no class folders, one is empty, or they are splits.
-    """
+    """List all images below root (and split), sorted by path; the class is the first folder of the path."""
     root = Path(dataset.root)
     if isinstance(dataset, Folder):
         return find_classes(root) if dataset.labels == "folder" else find_images(root)
@@ -47,8 +43,8 @@ def find_images(root: Path) -> DatasetListing:
     paths: list[str] = []
     skipped: dict[str, str] = {}
     for path, reason in _walk(root, "", frozenset()):
-        if not _is_text(path):
-            skipped[_as_text(path)] = "the file name is not valid UTF-8; rename it"
+        if (readable := _as_text(path)) != path:
+            skipped[readable] = "the file name is not valid UTF-8; rename it"
         elif reason:
             skipped[path] = reason
         else:
@@ -81,26 +77,22 @@ def class_names(root: Path) -> list[str]:
     return [entry.name for entry in folder_of(root) if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def _walk(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str | None]]:
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str | None]]:
     """(relative path, reason to skip it or None) of everything below a folder.
 
-    Args:
-        folder: where.
-        prefix: its path from the root, with a slash at the end.
-        above: device and inode of the parent folders.
+    `prefix` is its path from the root, with a slash at the end; `above` are the identities of its parent folders.
     """
-    entries = folder_of(Path(folder))
-    status = Path(folder).stat()
-    above |= {(status.st_dev, status.st_ino)}
+    entries = folder_of(folder)
+    above |= {_identity(folder.stat())}
     for entry in entries:
         path = prefix + entry.name
         if entry.is_dir():
             if entry.name.startswith("."):
                 yield path + "/", "hidden folder"
-            elif entry.is_symlink() and _identity(entry) in above:
+            elif entry.is_symlink() and _identity(entry.stat()) in above:
                 yield path + "/", "a link back to a folder above it"
             else:
-                yield from _walk(entry.path, path + "/", above)
+                yield from _walk(Path(entry.path), path + "/", above)
         elif entry.name.startswith("."):
             yield path, "hidden file"
         elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:  # noqa: PTH122 - Path objects are too slow
@@ -109,17 +101,8 @@ def _walk(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) ->
             yield path, None
 
 
-def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
-    status = entry.stat()
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _as_text(path: str) -> str:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssltransfer.config.formats import ImageNet
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folders
-from ssltransfer.data.formats.matlab import read_mat
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folders, read_mat
 
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
@@ -22,9 +21,6 @@ def find(dataset: ImageNet, *, workers: int = 1) -> DatasetListing:
 
     If train/ exists, its folders define the classes of val too, so that both have equal ids in a part of the set. The
     folders may be below ILSVRC/Data/CLS-LOC or Data/CLS-LOC, as in the archive of the challenge.
-
-    Raises:
-        LayoutError: a folder or the devkit is missing, or a file in a flat val/ has no line in the ground truth.
     """
     top = Path(dataset.root)
     inner = (top, top / "ILSVRC" / "Data" / "CLS-LOC", top / "Data" / "CLS-LOC")
@@ -101,8 +97,7 @@ def _unpacked(archive: Path) -> dict[str, bytes]:
         with tarfile.open(archive) as tar:
             for member in tar:
                 name = Path(member.name).name
-                content = tar.extractfile(member) if name in (TRUTH, META) else None
-                if content:
+                if name in (TRUTH, META) and (content := tar.extractfile(member)):
                     files[name] = content.read()
     except (tarfile.TarError, OSError, EOFError) as error:
         raise LayoutError(f"{archive}: cannot be unpacked ({error}); download it again.") from None

@@ -17,12 +17,7 @@ _FOLDERS_205 = ("images256", "data/vision/torralba/deeplearning/images256")
 
 @FORMATS.register(Places365, Places205)
 def find(dataset: Places205 | Places365, *, workers: int = 1) -> DatasetListing:
-    """Images of a split in the order of its list; class ids as published.
-
-    Raises:
-        LayoutError: lists or images are missing and may not or cannot be downloaded, or a line cannot be read.
-        ArtifactError: the disk is full.
-    """
+    """Images of a split in the order of its list; class ids as published."""
     return _find205(Path(dataset.root), dataset.split) if isinstance(dataset, Places205) else _find365(dataset)
 
 
@@ -35,8 +30,7 @@ def _find365(dataset: Places365) -> DatasetListing:
     folder = _folder365(root, dataset.split)
     assert folder is not None
     names = {label: name for name, label in _pairs(root / _CATEGORIES_365)}
-    classes = [names.get(label, f"class {label}") for label in range(max(names) + 1)]
-    return _found(folder, listing, classes)
+    return _listed(folder, listing, names)
 
 
 def _folder365(root: Path, split: str) -> Path | None:
@@ -73,13 +67,13 @@ def _find205(root: Path, split: str) -> DatasetListing:
         raise LayoutError(f"{root}: {missing} is missing; unpack the lists and images of Places205 there.")
     # No file of class names was published: the folder of an image, such as a/abbey, is its class.
     names = {label: path.rsplit("/", 1)[0] for path, label in _pairs(listing)}
-    classes = [names.get(label, f"class {label}") for label in range(max(names, default=-1) + 1)]
-    return _found(folder, listing, classes)
+    return _listed(folder, listing, names)
 
 
-def _found(folder: Path, listing: Path, classes: list[str]) -> DatasetListing:
+def _listed(folder: Path, listing: Path, names: dict[int, str]) -> DatasetListing:
     pairs = _pairs(listing)
-    largest = max((label for _, label in pairs), default=0)
+    classes = [names.get(label, f"class {label}") for label in range(max(names, default=-1) + 1)]
+    largest = max((label for _, label in pairs), default=-1)
     if largest >= len(classes):
         raise LayoutError(f"{listing}: label {largest} has no name in {_CATEGORIES_365}; restore these files.")
     return DatasetListing(folder, [path for path, _ in pairs], [label for _, label in pairs], classes)

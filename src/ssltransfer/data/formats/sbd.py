@@ -13,12 +13,7 @@ from ssltransfer.data.formats.voc import CLASSES, ids_of
 def find(dataset: Sbd, *, workers: int = 1) -> DatasetListing:
     """Images of a list, img/ID.jpg, and their masks, cls/ID.mat.
 
-    Args:
-        dataset: its root may be the folder dataset/, its parent, or the parent of benchmark_RELEASE.
-        workers: not used.
-
-    Raises:
-        LayoutError: a folder or the list is missing.
+    The root may be the folder dataset/, its parent, or the parent of benchmark_RELEASE.
     """
     top = Path(dataset.root)
     places = (top, top / "dataset", top / "benchmark_RELEASE" / "dataset")

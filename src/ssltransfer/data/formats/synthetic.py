@@ -37,11 +37,7 @@ def find(dataset: Synthetic, *, workers: int = 1) -> DatasetListing:
         images, depth = [f"rgb/{name}.jpg" for name in names], [f"depth/{name}.png" for name in names]
         return DatasetListing(root / dataset.split, images, targets=depth)
     if dataset.subset == "clips":
-        return _clips(root, dataset.split)
+        # All splits share one folder, and a list per split names the frames of its clips (DAVIS layout).
+        lines = (root / "ImageSets" / "480p" / f"{dataset.split}.txt").read_text().splitlines()
+        return DatasetListing(root, [line.split(" /Annotations/")[0].lstrip("/") for line in lines])
     return folders.find_classes(root / dataset.split)
-
-
-def _clips(root: Path, split: str) -> DatasetListing:
-    """Frames of the split's clips; all splits share one folder, and a list per split names its clips (DAVIS layout)."""
-    lines = (root / "ImageSets" / "480p" / f"{split}.txt").read_text().splitlines()
-    return DatasetListing(root, [line.split(" /Annotations/")[0].lstrip("/") for line in lines])

@@ -22,10 +22,6 @@ def find(dataset: Cifar10 | Cifar100 | Stl10, *, workers: int = 1) -> DatasetLis
 
     The sorted class names are in the order of the published ids. STL-10's unlabeled part has one folder of that name
     and no labels.
-
-    Raises:
-        LayoutError: the set is missing and may not or cannot be downloaded.
-        ArtifactError: the disk is full.
     """
     root = Path(dataset.root)
     folder = root / f"{dataset.format}-png" / dataset.split

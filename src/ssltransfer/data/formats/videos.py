@@ -9,7 +9,7 @@ from ssltransfer.config.formats import Video
 from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
 from ssltransfer.data.formats.folders import NO_IMAGE, find_images
 from ssltransfer.data.image_io import is_candidate
-from ssltransfer.data.videos import VIDEO_EXTENSIONS, is_video
+from ssltransfer.data.videos import VIDEO_EXTENSIONS
 
 _LISTS = Path("ImageSets/480p")
 
@@ -19,9 +19,6 @@ def find(dataset: Video, *, workers: int = 1) -> DatasetListing:
     """List all videos below root, sorted by path: files, and folders that contain images.
 
     If there is a folder JPEGImages/480p or JPEGImages, only that is searched, because masks are images too.
-
-    Raises:
-        LayoutError: the folder is missing, contains no videos, or the list of the split names a missing one.
     """
     root = Path(dataset.root)
     folder_of(root)
@@ -30,7 +27,7 @@ def find(dataset: Video, *, workers: int = 1) -> DatasetListing:
     prefix = f"{start}/" if start else ""
     skipped = {prefix + path: reason for path, reason in found.skipped.items()}
     others = {path for path, reason in skipped.items() if reason == NO_IMAGE}
-    files = set(filter(is_video, others))
+    files = {path for path in others if is_candidate(path, VIDEO_EXTENSIONS)}
     folders = {prefix + os.path.dirname(path) for path in found.paths if "/" in path}  # noqa: PTH120 - a Path is slow
     skipped |= dict.fromkeys(others, "not a video's file name")
     skipped = {path: reason for path, reason in skipped.items() if path not in files}

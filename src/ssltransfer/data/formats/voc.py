@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -22,14 +23,8 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
 
     Presence comes from the lists ImageSets/Main/<class>_<split>.txt. If all of them are missing it is derived from the
     boxes in Annotations as the lists were: a class is difficult if all its objects are. A set with `targets: masks` is
-    a list of ImageSets/Segmentation and has no presence.
-
-    Args:
-        dataset: its root may be the parent of VOCdevkit, VOCdevkit, or VOC2007.
-        workers: not used.
-
-    Raises:
-        LayoutError: a folder, a list or an annotation is missing or damaged.
+    a list of ImageSets/Segmentation and has no presence. The root may be the parent of VOCdevkit, VOCdevkit, or
+    VOC2007.
     """
     top = Path(dataset.root)
     year = f"VOC{dataset.year}"
@@ -56,22 +51,28 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
         multi_label = _from_boxes(ids, root / "Annotations")
         if dataset.targets is None:
             notes.append(f"{main}: no class lists of {dataset.split}; reading classes from Annotations.")
-    folder, suffix = {"boxes": ("Annotations", "xml"), "masks": ("SegmentationClass", "png")}.get(
-        dataset.targets or "", ("", "")
-    )
+    target_of = {"boxes": "Annotations/{}.xml", "masks": "SegmentationClass/{}.png"}.get(dataset.targets or "")
     return DatasetListing(
         root,
         [f"JPEGImages/{name}.jpg" for name in ids],
         classes=list(CLASSES),
         multi_label=multi_label,
         notes=notes,
-        targets=[f"{folder}/{name}.{suffix}" for name in ids] if folder else None,
+        targets=[target_of.format(name) for name in ids] if target_of else None,
     )
 
 
 def ids_of(listing: Path) -> list[str]:
     """The first word of each line: the ids."""
     return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+
+
+def annotated_objects(xml: bytes) -> list[tuple[str, bool, Element]]:
+    """Class, whether it is difficult, and element of each object in an annotation."""
+    return [
+        ((item.findtext("name") or "").strip(), (item.findtext("difficult") or "0").strip() == "1", item)
+        for item in ElementTree.fromstring(xml).iter("object")
+    ]
 
 
 def palette() -> np.ndarray:
@@ -105,16 +106,14 @@ def _from_boxes(ids: list[str], annotations: Path) -> np.ndarray:
     for row, name in enumerate(ids):
         file = annotations / f"{name}.xml"
         try:
-            objects = ElementTree.parse(file).getroot().iter("object")
+            objects = annotated_objects(file.read_bytes())
         except FileNotFoundError:
             raise LayoutError(
                 f"{file}: missing, and there are no class lists in ImageSets/Main either; fetch one or the other."
             ) from None
         except ElementTree.ParseError as error:
             raise LayoutError(f"{file}: not valid XML ({error}); restore this file.") from None
-        for item in objects:
-            kind = (item.findtext("name") or "").strip()
+        for kind, difficult, _ in objects:
             if kind in column:
-                plain = int((item.findtext("difficult") or "0").strip() != "1")
-                multi_label[row, column[kind]] = max(multi_label[row, column[kind]], plain)
+                multi_label[row, column[kind]] = max(multi_label[row, column[kind]], int(not difficult))
     return multi_label

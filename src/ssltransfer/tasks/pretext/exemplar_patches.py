@@ -11,7 +11,6 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import ExemplarPatches
 from ssltransfer.data.colors import color_jitter
-from ssltransfer.data.device_ops import to_float
 from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
@@ -76,7 +75,7 @@ class ExemplarPatchesTask(PretextTask):
         # grid_sample counts from -1 at the first pixel's edge to 1 at the last one's.
         grid = torch.stack([(2 * one + 1) / size - 1 for one, size in zip(at, (width, height), strict=True)], dim=-1)
         sampled = F.grid_sample(
-            to_float(images), grid.flatten(1, 2), mode="bilinear", padding_mode="reflection", align_corners=False
+            images.float(), grid.flatten(1, 2), mode="bilinear", padding_mode="reflection", align_corners=False
         )
         return sampled.unflatten(2, (2, patch)).transpose(1, 2)
 
@@ -104,9 +103,8 @@ class ExemplarPatchesTask(PretextTask):
         vectors = self.vectors(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
         one, two = vectors.unbind(1)
         three = one[paired_indices(len(one), "Exemplar on patches").to(one.device)]
-        alike, unlike = (1 - F.cosine_similarity(one, other) for other in (two, three))
-        loss = (alike - unlike + self.options.margin).clamp(min=0).mean()
-        return {"loss": loss, "accuracy": (alike < unlike).float().mean()}
+        loss, accuracy = triplet_loss(one, two, three, self.options.margin)
+        return {"loss": loss, "accuracy": accuracy}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """The image with its two views, and the partner's first view."""
@@ -123,3 +121,9 @@ class ExemplarPatchesTask(PretextTask):
             ("x2: close to x1", second),
             ("x3: far from x1", other),
         ]
+
+
+def triplet_loss(one: Tensor, two: Tensor, three: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """Hinge loss of cosine distances, and how often `two` is nearer to `one` than `three` is; vectors are (N, D)."""
+    alike, unlike = (1 - F.cosine_similarity(one, other) for other in (two, three))
+    return (alike - unlike + margin).clamp(min=0).mean(), (alike < unlike).float().mean()

@@ -32,8 +32,7 @@ class JigsawTask(PuzzleTask):
 
     def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
-        cut = self.options.tiles
-        tiles = cut_tiles(images, rng, crop=cut.crop, tile=cut.tile, jitter=cut.jitter, channel_shift=cut.channel_shift)
+        tiles = cut_tiles(images, rng, self.options.tiles)
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
         puzzle = random_grayscale(permute(tiles, self.permutations, label), rng, self.options.grayscale_prob)
-        return standardize(puzzle, per_channel=True, floor=1e-5), label
+        return standardize(puzzle, per_channel=True), label

@@ -8,7 +8,7 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import JigsawPP
 from ssltransfer.data.device_ops import project_colors, random_grayscale, standardize
-from ssltransfer.data.permutations import accept, min_distance_set
+from ssltransfer.data.permutations import mean_distance, min_distance_set, min_distance_set_of_mean
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.models.normalize import Normalize
@@ -26,12 +26,17 @@ class JigsawPPTask(PuzzleTask):
     normalization: Normalize = "per-image"
 
     def __init__(self, options: JigsawPP, backbone: BackboneOptions, seed: int):
-        permutations = min_distance_set(
-            options.permutations, min_distance=options.min_distance, mean_target=options.target_mean_hamming
-        )
+        n, target = options.permutations, options.target_mean_hamming
+        if target is None:
+            permutations = min_distance_set(n, min_distance=options.min_distance)
+        else:
+            permutations = min_distance_set_of_mean(target, n, min_distance=options.min_distance)
+        mean = mean_distance(permutations)
         # The published range is for hundreds of permutations; the mean of a few varies widely.
-        mean_range = (0.85, 0.90) if options.permutations >= 100 else (0.0, 1.0)
-        accept(permutations, n=options.permutations, min_distance=options.min_distance, mean_range=mean_range)
+        if n >= 100 and not 0.85 <= mean <= 0.9:
+            raise ValueError(
+                f"The mean distance of the permutation set is {mean:.4f} of the cells; it should be in [0.85, 0.9]."
+            )
         super().__init__(options, backbone, seed, permutations)
         self.options = options
 
@@ -41,21 +46,11 @@ class JigsawPPTask(PuzzleTask):
         Raises:
             TrainingError: B is odd.
         """
-        cut = self.options.tiles
-        tiles, others = (
-            cut_tiles(
-                source,
-                rng,
-                crop=cut.crop,
-                tile=cut.tile,
-                jitter=cut.jitter,
-                channel_shift=cut.channel_shift,
-                purpose=purpose,
-            )
-            for source, purpose in ((images, "tiles"), (images[paired_indices(len(images), "Jigsaw++")], "occluders"))
-        )
+        partners = images[paired_indices(len(images), "Jigsaw++")]
+        tiles = cut_tiles(images, rng, self.options.tiles)
+        others = cut_tiles(partners, rng, self.options.tiles, purpose="occluders")
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle, _ = occlude(permute(tiles, self.permutations, label), others, rng, counts=self.options.occluders)
+        puzzle = occlude(permute(tiles, self.permutations, label), others, rng, self.options.occluders)
         # Once for the puzzle with its occluders: a difference in color would reveal them.
         puzzle = random_grayscale(puzzle, rng, self.options.grayscale_prob)
         if self.options.color_projection_prob:

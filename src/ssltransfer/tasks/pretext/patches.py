@@ -94,15 +94,8 @@ class PatchTask(PretextTask):
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> patches, normalized, float (B, 9, 3, t, t), and labels, int64 (B, M)."""
-        options, cut = self.patch_options, self.patch_options.tiles
-        patches = cut_tiles(
-            images,
-            rng if self.training else None,
-            crop=cut.crop,
-            tile=cut.tile,
-            jitter=cut.jitter,
-            channel_shift=cut.channel_shift,
-        )
+        options = self.patch_options
+        patches = cut_tiles(images, rng if self.training else None, options.tiles)
         patches = random_grayscale(patches, rng, options.grayscale_prob, each=options.grayscale_per_patch)
         return standardize(patches), self.labels(rng)
 

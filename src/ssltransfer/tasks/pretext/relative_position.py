@@ -69,19 +69,6 @@ class PairTask(PretextTask):
         """Resize by area, crop a square."""
         return Canvas(self.options.area_range, self.options.crop_size)
 
-    def patches(self, images: Tensor, rng: SampleRNG) -> PatchPairs:
-        """uint8 (B, 3, S, S) -> patches (uint8) and their pairs."""
-        options = self.options
-        return patch_pairs(
-            images,
-            rng,
-            patch=options.patch,
-            gap=options.gap,
-            jitter=options.jitter,
-            grids=options.grids_per_image,
-            pairs=options.pairs_per_image,
-        )
-
     @abstractmethod
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Inputs of the network: float (N, 3, patch, patch)."""
@@ -96,14 +83,14 @@ class PairTask(PretextTask):
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Cross-entropy over the eight positions, averaged over the pairs."""
-        pairs = self.patches(batch.images, rng)
+        pairs = patch_pairs(batch.images, rng, self.options)
         each = self.embed(self.prepare(pairs))
         logits = self.classify(torch.cat([each[pairs.first], each[pairs.second]], dim=1))
         return {"loss": F.cross_entropy(logits, pairs.label), "accuracy": accuracy(logits, pairs.label)}
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
         """A pair of each image, with various labels: positions of its patches, and the inputs of the network."""
-        pairs = self.patches(batch.images, rng)
+        pairs = patch_pairs(batch.images, rng, self.options)
         inputs = self.prepare(pairs)
         rows = [(pairs.corners[pairs.first, 0] == image).nonzero()[:, 0] for image in range(len(batch))]
         chosen = torch.stack([of_image[7 * image % len(of_image)] for image, of_image in enumerate(rows)])
@@ -165,10 +152,10 @@ class RelativePositionTask(PairTask):
 
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Inputs of the network: float (N, 3, patch, patch), root mean square 1."""
-        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.downsample_prob)
+        x = random_downsample(pairs.patches, pairs.rng, self.options.downsample_prob)
         if self.color_mode == "drop":
-            return scale_by_rms(drop_colors(x, pairs.rng), scale=1.0)
-        return scale_by_rms(project_colors(x), scale=1.0, center=True)
+            return scale_by_rms(drop_colors(x, pairs.rng))
+        return scale_by_rms(project_colors(x), center=True)
 
     def embed(self, patches: Tensor) -> Tensor:
         """float (N, 3, patch, patch) -> (N, hidden_dim)."""

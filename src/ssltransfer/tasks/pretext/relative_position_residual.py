@@ -54,10 +54,10 @@ class RelativePositionResidualTask(PairTask):
 
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Inputs of the network: float (N, 3, patch, patch)."""
-        x = random_downsample(pairs.patches, pairs.rng, probability=self.options.downsample_prob)
+        x = random_downsample(pairs.patches, pairs.rng, self.options.downsample_prob)
         if self.lightness_input:
             return lightness_alone(rgb_to_lab(x))
-        return scale_by_rms(drop_colors(x, pairs.rng), scale=1.0)
+        return scale_by_rms(drop_colors(x, pairs.rng))
 
     def embed(self, patches: Tensor) -> Tensor:
         """float (N, 3, patch, patch) -> (N, D)."""
