@@ -22,7 +22,7 @@ from ssltransfer.config.tasks import JigsawPP, Rotation, Tiles
 from ssltransfer.data.loader import Batch
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
+from ssltransfer.tasks.pretext.puzzle import ContextFreeNetwork
 from ssltransfer.tasks.pretext.rotation import RotationTask
 
 TILE = 48

@@ -6,9 +6,9 @@ from ssltransfer.config.backbones import CaffeNet, Vgg16
 from ssltransfer.config.tasks import Jigsaw, JigsawPP, Tiles
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles
-from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
 from ssltransfer.tasks.pretext.jigsaw import JigsawTask
 from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
+from ssltransfer.tasks.pretext.puzzle import ContextFreeNetwork
 from ssltransfer.training.task import TrainingError
 
 CUT = Tiles(crop=60, tile=16, jitter=3, channel_shift=1, stem_stride=1)

@@ -17,7 +17,7 @@ from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
-from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
+from ssltransfer.tasks.pretext.pooled_backbone import PatchEmbed
 from ssltransfer.training.task import TrainingError
 
 

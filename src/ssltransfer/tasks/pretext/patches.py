@@ -17,10 +17,10 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import initialize, initialize_last
-from ssltransfer.models.build import build_tile_backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
+from ssltransfer.tasks.pretext.pooled_backbone import PatchEmbed
 from ssltransfer.training.task import accuracy
 
 
@@ -44,7 +44,7 @@ class PatchNetwork(nn.Module):
 
     def __init__(self, backbone: BackboneOptions, task: PatchOptions, *, joined: int, answers: int, seed: int):
         super().__init__()
-        self.backbone = build_tile_backbone(backbone, seed=seed, stem_stride=task.tiles.stem_stride)
+        self.backbone = build_backbone(backbone.for_tiles(task.tiles.stem_stride), include_top=False, seed=seed)
         self.embedding = PatchEmbed(self.backbone, task.tiles.tile, "Patches", task.embed_dim, seed=seed + 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 2)
