@@ -23,10 +23,7 @@ class LayerError(UserError):
 class Backbone(nn.Module, ABC):
     """A network without its classifier.
 
-    Args:
-        options: as in the configuration.
-        include_top: with the layers `options.top_layers` (fc6 and fc7), if there are any.
-        dropout: probability in those layers.
+    `include_top`: with `options.top_layers` (fc6 and fc7), if there are any, and this dropout probability in them.
 
     Attributes:
         layers: names of its layers, in order.
@@ -49,14 +46,9 @@ class Backbone(nn.Module, ABC):
                 raise LayerError(f"{where}: no layer {layer!r}; it has {', '.join(self.layers)}.")
 
     def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Features of some layers. Nothing after the last of them is computed.
+        """Features of some layers (default: the last one) by name. Nothing after the last of them is computed.
 
-        Args:
-            x: normalized images, float (B, 3, S, S).
-            layers: names; default: the last layer.
-
-        Returns:
-            By layer name, float (B, C, H, W) or (B, C).
+        Normalized images, float (B, 3, S, S) -> float (B, C, H, W) or (B, C) each.
 
         Raises:
             LayerError: the network has no such layer.

@@ -25,10 +25,6 @@ class Classifier(StudentTask):
 
     The standard supervised CaffeNet recipe (bvlc_reference_caffenet; Noroozi et al. 2018: pseudo-labels are learned
     with it): 256 x 256 warp, random 227 crop, flip. The head is not exported.
-
-    Args:
-        spec: backbone, augmentation and seed.
-        classes: number of classes.
     """
 
     def __init__(self, spec: Student, classes: int):

@@ -84,13 +84,13 @@ def fit(
             if not math.isfinite(values["loss"]):
                 raise not_finite(trainer, batch, step, len(index), folder)
             task.after_step(step)
-            curve.meter.update(values)
+            curve.update(values)
             progress.step()
 
             done = step + 1
             if curve.row_due(step, done):
                 epoch = round(done * schedule.batch_size / len(index), 4)
-                row = {"step": done, "epoch": epoch, "lr": schedule.lr_at(step, len(index))} | curve.meter.means()
+                row = {"step": done, "epoch": epoch, "lr": schedule.lr_at(step, len(index))} | curve.means()
                 if val is not None and curve.validation_due(step, done):
                     row |= validate(task, val, schedule, seed=seed, devices=devices)
                 curve.add_row(row)

@@ -137,11 +137,11 @@ def fit_multi_task(
                 if not math.isfinite(values[task]["loss"]):
                     raise not_finite(trainers[task], batches.get(task), step, len(run.index), folder, run.name)
                 run.task.after_step(step)
-                curve.meter.update(run.columns(values[task]) | {"loss": values[task]["loss"]})
+                curve.update(run.columns(values[task]) | {"loss": values[task]["loss"]})
                 progress.step(run.schedule.batch_size)
 
             if curve.row_due(first, done):
-                row = _position(runs, schedule, done) | curve.meter.means()
+                row = _position(runs, schedule, done) | curve.means()
                 for run in runs:
                     if run.val is not None and curve.validation_due(first, done):
                         row |= run.columns(validate(run.task, run.val, run.schedule, seed=run.seed, devices=devices))

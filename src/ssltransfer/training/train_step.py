@@ -71,8 +71,9 @@ class Trainer:
         return dict(zip(means, values.tolist(), strict=True))
 
     def optimizer_step(self, lr: float) -> None:
-        """Update the weights with the gradients, at a learning rate."""
-        set_lr(self.optimizer, lr)
+        """Update the weights with the gradients, at a learning rate times the multiplier of each parameter group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_mult"]
         if self.schedule.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.task.parameters(), self.schedule.clip_grad_norm)
@@ -125,9 +126,3 @@ def build_optimizer(task: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         return torch.optim.RMSprop(settings, lr=schedule.lr, alpha=0.9, eps=1e-3, momentum=schedule.momentum)
     optimizer = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
     return optimizer(settings, lr=schedule.lr, betas=(schedule.momentum, 0.999), fused=fused)
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of a step, times the multiplier of each parameter group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_mult"]

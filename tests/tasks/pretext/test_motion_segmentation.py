@@ -168,13 +168,10 @@ def test_motion_segmentation_ignores_workers_and_micro_batches(clips: Index):
 
 def test_motion_segmentation_trains_a_shared_backbone():
     backbone = build_backbone(SMALL, include_top=False, seed=5)
-    task = MotionSegmentationTask(TINY, SMALL, 0, shared=backbone)
+    task = MotionSegmentationTask(TINY, backbone, 0)
     assert task.backbone is backbone and MotionSegmentation.supports_multi_task
     mixed = MixedBackbone(build_backbone(ResNet101V2(width_mult=0.125), include_top=False))
-    assert (
-        MotionSegmentationTask(TINY, ResNet101V2(width_mult=0.125), 0, shared=mixed).layer == "block3"
-        and mixed.training
-    )
+    assert MotionSegmentationTask(TINY, mixed, 0).layer == "block3" and mixed.training
     alone = MotionSegmentationTask(TINY, SMALL, 0)
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
 

@@ -90,11 +90,7 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
         return {**values, **terms, "loss": torch.stack(list(terms.values())).sum()}
 
     def transfer(self, calls: Sequence[Call]) -> dict[str, Tensor]:
-        """beta / 2 times the attention distance per spatial location, averaged over all inputs, for each layer.
-
-        Args:
-            calls: inputs of the student's backbone with its layers; at least one.
-        """
+        """beta / 2 times the attention distance per spatial location, averaged over all inputs, for each layer."""
         parts: dict[str, list[Tensor]] = {f"{layer}_loss": [] for layer in self.layers}
         for inputs, student in calls:
             with torch.no_grad():

@@ -100,7 +100,6 @@ def semi_hard_loss(distance: Tensor, same: Tensor, margin: float) -> Tensor:
     Args:
         distance: float32 (N, N), squared.
         same: bool (N, N), whether two rows have the same class; each row has other classes too.
-        margin: of squared distances.
     """
     negatives = distance.masked_fill(same, torch.inf).sort(dim=1).values
     farther = torch.searchsorted(negatives.detach(), distance.detach(), right=True)

@@ -9,7 +9,7 @@ from ssltransfer.config.tasks import Jigsaw
 from ssltransfer.data.device_ops import random_grayscale, standardize
 from ssltransfer.data.permutations import max_hamming_set
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.data.tiles import cut_tiles, permute
+from ssltransfer.data.tiles import permute
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
@@ -32,8 +32,7 @@ class JigsawTask(PuzzleTask):
 
     def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""
-        cut = self.options.tiles
-        tiles = cut_tiles(images, rng, crop=cut.crop, tile=cut.tile, jitter=cut.jitter, channel_shift=cut.channel_shift)
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
-        puzzle = random_grayscale(permute(tiles, self.permutations, label), rng, self.options.grayscale_prob)
+        puzzle = permute(self.tiles(images, rng), self.permutations, label)
+        puzzle = random_grayscale(puzzle, rng, self.options.grayscale_prob)
         return standardize(puzzle, per_channel=True, floor=1e-5), label

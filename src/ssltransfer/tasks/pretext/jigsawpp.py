@@ -10,7 +10,7 @@ from ssltransfer.config.tasks import JigsawPP
 from ssltransfer.data.device_ops import project_colors, random_grayscale, standardize
 from ssltransfer.data.permutations import accept, min_distance_set
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.data.tiles import cut_tiles, occlude, permute
+from ssltransfer.data.tiles import occlude, permute
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, paired_indices
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
@@ -41,19 +41,8 @@ class JigsawPPTask(PuzzleTask):
         Raises:
             TrainingError: B is odd.
         """
-        cut = self.options.tiles
-        tiles, others = (
-            cut_tiles(
-                source,
-                rng,
-                crop=cut.crop,
-                tile=cut.tile,
-                jitter=cut.jitter,
-                channel_shift=cut.channel_shift,
-                purpose=purpose,
-            )
-            for source, purpose in ((images, "tiles"), (images[paired_indices(len(images), "Jigsaw++")], "occluders"))
-        )
+        tiles = self.tiles(images, rng)
+        others = self.tiles(images[paired_indices(len(images), "Jigsaw++")], rng, "occluders")
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
         puzzle, _ = occlude(permute(tiles, self.permutations, label), others, rng, counts=self.options.occluders)
         # Once for the puzzle with its occluders: a difference in color would reveal them.

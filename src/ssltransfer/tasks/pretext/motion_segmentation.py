@@ -20,9 +20,8 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
-from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,10 @@ class MotionSegmentationTask(PretextTask):
     normalization: Normalize = "imagenet"
     chance_loss = math.log(2)
 
-    def __init__(
-        self, options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-    ):
+    def __init__(self, options: MotionSegmentation, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        self.backbone = backbone_of(backbone, seed)
         self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
         hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):

@@ -9,12 +9,9 @@ from ssltransfer.models.backbone import Backbone, LayerError, initialize
 
 
 def last_map(backbone: Backbone, side: int, what: str) -> tuple[str, tuple[int, int, int]]:
-    """The backbone's last spatial layer, and its channels, height and width.
+    """The backbone's last spatial layer, and its channels, height and width for square inputs of `side` pixels.
 
-    Args:
-        backbone: is called on the inputs.
-        side: of the square inputs, in pixels.
-        what: name of the inputs in errors.
+    `what` is the name of the inputs in errors.
 
     Raises:
         LayerError: the inputs are too small for the backbone.
@@ -48,7 +45,6 @@ class PooledBackbone(nn.Module):
     of vgg19-bn), that vector is used.
 
     Args:
-        backbone: is called on the inputs.
         side: of the square inputs, in pixels.
         what: name of the inputs in errors.
 
@@ -80,14 +76,8 @@ class PooledBackbone(nn.Module):
 class PatchEmbed(nn.Module):
     """A linear layer on the pre-logits, as Kolesnikov et al. 2019 use the 1000 logits of a network.
 
-    For backbones that do not end in a vector it is on pool5.
-
-    Args:
-        backbone: is called on the inputs.
-        side: of the square inputs, in pixels.
-        what: name of the inputs in errors.
-        size: dimension of the embedding.
-        seed: of the layer's weights.
+    For backbones that do not end in a vector it is on pool5. `side` and `what` are as for `PooledBackbone`, `size` is
+    the dimension of the embedding, and `seed` belongs to the layer's weights.
 
     Raises:
         LayerError: the inputs are too small for the backbone.

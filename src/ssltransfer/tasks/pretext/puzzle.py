@@ -15,7 +15,7 @@ from ssltransfer.config.tasks import Jigsaw, JigsawPP, Tiles
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.data.tiles import permute
+from ssltransfer.data.tiles import cut_tiles, permute
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import initialize, initialize_last
 from ssltransfer.models.build import build_backbone
@@ -73,11 +73,7 @@ class ContextFreeNetwork(nn.Module):
 class PuzzleTask(PretextTask):
     """Classification of the permutation of nine tiles.
 
-    Args:
-        options: of the network and the tiles.
-        backbone: of the network.
-        seed: of fresh weights.
-        permutations: (N, 9). They do not depend on the seed, so that runs with different seeds are comparable.
+    The `permutations`, (N, 9), do not depend on the seed, so that runs with different seeds are comparable.
     """
 
     def __init__(self, options: Jigsaw | JigsawPP, backbone: BackboneOptions, seed: int, permutations: np.ndarray):
@@ -101,6 +97,19 @@ class PuzzleTask(PretextTask):
     def transform(self) -> ResizeCenterCrop:
         """Short side to 256, central 255 x 255."""
         return ResizeCenterCrop(self.resize, self.cut.crop)
+
+    def tiles(self, images: Tensor, rng: SampleRNG, purpose: str = "tiles") -> Tensor:
+        """uint8 (B, 3, S, S) -> nine tiles of each, uint8 (B, 9, 3, t, t)."""
+        cut = self.cut
+        return cut_tiles(
+            images,
+            rng,
+            crop=cut.crop,
+            tile=cut.tile,
+            jitter=cut.jitter,
+            channel_shift=cut.channel_shift,
+            purpose=purpose,
+        )
 
     @abstractmethod
     def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
