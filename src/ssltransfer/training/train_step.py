@@ -18,15 +18,10 @@ from ssltransfer.training.task import Task
 
 
 class Trainer:
-    """A task with its optimizer.
+    """A task with its optimizer. The task is moved to the device and set to training mode.
 
-    Args:
-        task: network and loss. It is moved to the device and set to training mode.
-        schedule: optimizer, precision, accumulation.
-        seed: of augmentation.
-        devices: of this process.
-        checkpoint: set if several processes share each batch: their gradients and metrics are averaged, and its
-            `signal` is set when any of them received one.
+    With a checkpoint, gradients and metrics are averaged over all processes, which share each batch, and its `signal`
+    is set when any of them received one.
     """
 
     def __init__(
