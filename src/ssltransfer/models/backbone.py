@@ -71,13 +71,17 @@ class Backbone(nn.Module, ABC):
         initialize(self)
 
     @torch.no_grad()
-    def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
-        """Shape of each layer's features without the batch axis, for images of `size` (default: `img_size`) a side."""
+    def shapes(self, size: int | tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
+        """Shape of each layer's features without the batch axis.
+
+        `size` of the images is a side (default: `img_size`), or height and width.
+        """
         # A real pass: torch's shapes without values (the meta device) import compilers for four seconds.
         size = size or self.options.img_size
+        height, width = (size, size) if isinstance(size, int) else size
         was_training = self.training
         device = next(iter(self.state_dict().values())).device
-        features = self.eval()(torch.zeros(1, 3, size, size, device=device), self.layers)
+        features = self.eval()(torch.zeros(1, 3, height, width, device=device), self.layers)
         self.train(was_training)
         return {name: tuple(value.shape[1:]) for name, value in features.items()}
 

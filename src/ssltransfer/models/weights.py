@@ -70,22 +70,27 @@ class PretrainedModel:
         return {name: value.float().unflatten(0, (-1, GRID**2)).mean(1) for name, value in features.items()}
 
 
+def write_weights(file: Path, backbone: Backbone) -> None:
+    """Write the tensors of a backbone as safetensors."""
+    # Contiguous copies, so that equal weights give equal bytes.
+    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
+    with atomic_write(file) as beside:
+        safetensors.torch.save_file(tensors, beside)
+
+
 def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made: dict[str, Any]) -> dict[str, Any]:
     """Write backbone.safetensors and backbone.json into `folder`; the result is for the manifest.
 
     Tensors of torchvision's architectures have torchvision's names. `made` is the spec of the training, as JSON.
     """
-    # Contiguous copies, so that equal weights give equal bytes.
-    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    with atomic_write(folder / "backbone.safetensors") as beside:
-        safetensors.torch.save_file(tensors, beside)
+    write_weights(folder / "backbone.safetensors", backbone)
     digest = file_digest(folder / "backbone.safetensors")
     about = {
         "backbone": json.loads(backbone.options.canonical()),
         "layers": {name: list(shape) for name, shape in backbone.shapes().items()},
         "include_top": backbone.include_top,
         "normalize": normalization,
-        "tensors": {name: list(value.shape) for name, value in tensors.items()},
+        "tensors": {name: list(value.shape) for name, value in backbone.state_dict().items()},
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "made": made,
         "activations": _activations(backbone, normalization),

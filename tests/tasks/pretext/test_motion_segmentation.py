@@ -14,7 +14,7 @@ import torch
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet101V2
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet50V2, ResNet101V2
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import MotionOptions, Video
 from ssltransfer.config.schedule import Schedule
@@ -172,6 +172,8 @@ def test_motion_segmentation_trains_a_shared_backbone():
     assert task.backbone is backbone and MotionSegmentation.supports_multi_task
     mixed = MixedBackbone(build_backbone(ResNet101V2(width_mult=0.125), include_top=False))
     assert MotionSegmentationTask(TINY, mixed, 0).layer == "block3" and mixed.training
+    embedding = MotionSegmentationTask(TINY, ResNet50V2(width_mult=0.125, embed_dim=8), 0)
+    assert embedding.layer == "block4"  # not the vector after it
     alone = MotionSegmentationTask(TINY, SMALL, 0)
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
 

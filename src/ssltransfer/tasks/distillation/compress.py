@@ -34,13 +34,13 @@ class CompressTask(DistillationTask):
     that loss as `uniform`.
     """
 
-    def __init__(self, given: StudentInputs):
-        super().__init__(given)
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs)
         assert isinstance(self.method, Compress1q | Compress2q)
         self.temperature, size = self.method.temperature, self.method.queue_size
         self.head: nn.Module = nn.Identity()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(given.spec.seed + 1)
+            torch.manual_seed(inputs.spec.seed + 1)
             width = self.teacher_dim if isinstance(self.method, Compress1q) else self.method.projection_dim
             if width:
                 self.head = nn.Linear(self.student_dim, width)

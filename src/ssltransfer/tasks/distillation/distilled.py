@@ -44,24 +44,24 @@ class DistillationTask(StudentTask):
         ArtifactError: the teacher or its features cannot be read, or the features belong to other images.
     """
 
-    def __init__(self, given: StudentInputs):
-        super().__init__(given.spec)
-        assert isinstance(given.spec.method, Distillation)
-        self.method = given.spec.method
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs.spec)
+        assert isinstance(inputs.spec.method, Distillation)
+        self.method = inputs.spec.method
         self.layer = self.method.layer or self.backbone.layers[-1]
         self.backbone.require([self.layer], "students.method.layer")
         self.student_dim = self.backbone.shapes()[self.layer][0]
         self._online: OnlineTeacher | None = None
         self._stores: dict[bool, FeatureStore] = {}  # by "training"
-        if given.features:
-            sources = {True: (given.features, given.index), False: (given.val_features, given.val)}
+        if inputs.features:
+            sources = {True: (inputs.features, inputs.index), False: (inputs.val_features, inputs.val)}
             for training, (manifest, index) in sources.items():
                 if manifest and index:
                     self._stores[training] = open_features(manifest, index=index.fingerprint)[0]
             self.teacher_dim = self._stores[True].shape[1]
         else:
-            assert given.teacher is not None
-            self._online = OnlineTeacher(given.teacher, self.method.teacher_layer, self.method.teacher_pool)
+            assert inputs.teacher is not None
+            self._online = OnlineTeacher(inputs.teacher, self.method.teacher_layer, self.method.teacher_pool)
             self.teacher_dim = self._online.dim
 
     @property

@@ -27,19 +27,19 @@ class LayerRegressionTask(DistillationTask):
     The chance-level loss is that of the teacher's mean of each channel: the variance over a few hundred images.
     """
 
-    def __init__(self, given: StudentInputs):
-        super().__init__(given)
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs)
         assert isinstance(self.method, LayerRegression) and self._online is not None
         self.layers = list(self.method.layers)
         self.teacher_layers = list(self.method.teacher_layers or self.method.layers)
         student, teacher = self.backbone.shapes(), self._online.model.backbone.shapes()
         self.heads = nn.ModuleList()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(given.spec.seed + 1)
+            torch.manual_seed(inputs.spec.seed + 1)
             for layer, teacher_layer in zip(self.layers, self.teacher_layers, strict=True):
                 channels, target = student[layer][0], teacher[teacher_layer][0]
                 self.heads.append(nn.Identity() if channels == target else nn.Conv2d(channels, target, 1))
-        self.chance_loss = self._map_variance(given.index)
+        self.chance_loss = self._map_variance(inputs.index)
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared errors: a mean over batch, channels and locations for each layer, and their sum."""

@@ -58,7 +58,7 @@ class MotionSegmentationTask(PretextTask):
         super().__init__()
         self.options = options
         self.backbone = backbone_of(backbone, seed)
-        self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
+        self.layer = self.backbone.options.spatial_layers[-1]
         hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
@@ -73,21 +73,15 @@ class MotionSegmentationTask(PretextTask):
             initialize(self.head)
             nn.init.normal_(last.weight, std=0.01)
 
-    @torch.no_grad()
     def _channels(self) -> int:
         height, width = self.options.input
-        weight = next(self.backbone.parameters())
-        was = self.backbone.training
         try:
-            found = self.backbone.eval()(weight.new_zeros(1, 3, height, width), [self.layer])[self.layer]
+            return self.backbone.shapes((height, width))[self.layer][0]
         except RuntimeError:
             raise LayerError(
                 f"Images of {width} x {height} pixels are too small for {self.backbone.options.name}; increase "
                 "`input` of motion-segmentation."
             ) from None
-        finally:
-            self.backbone.train(was)
-        return int(found.shape[1])
 
     @property
     def transform(self) -> WithMotion:
