@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.tasks import Jigsaw, JigsawPP, Tiles
+from ssltransfer.config.tasks.jigsaw import PuzzleOptions
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
@@ -35,31 +35,21 @@ class ContextFreeNetwork(nn.Module):
         LayerError: tiles are too small for the backbone.
     """
 
-    def __init__(
-        self,
-        options: BackboneOptions,
-        cut: Tiles,
-        *,
-        permutations: int,
-        hidden_dim: int,
-        dropout: float,
-        seed: int,
-        bn: bool = False,
-    ):
+    def __init__(self, backbone: BackboneOptions, task: PuzzleOptions, *, seed: int):
         super().__init__()
-        self.backbone = build_backbone(options.for_tiles(cut.stem_stride), include_top=False, seed=seed)
-        self.pool5 = PooledBackbone(self.backbone, cut.tile, "Tiles")
-        shared = max(1, hidden_dim // 4)
+        self.backbone = build_backbone(backbone.for_tiles(task.tiles.stem_stride), include_top=False, seed=seed)
+        self.pool5 = PooledBackbone(self.backbone, task.tiles.tile, "Tiles")
+        shared = max(1, task.hidden_dim // 4)
 
         def layer(inputs: int, outputs: int) -> nn.Sequential:
-            norm = [nn.BatchNorm1d(outputs)] if bn else []
-            return nn.Sequential(nn.Linear(inputs, outputs), *norm, nn.ReLU(inplace=True), nn.Dropout(dropout))
+            norm = [nn.BatchNorm1d(outputs)] if task.bn else []
+            return nn.Sequential(nn.Linear(inputs, outputs), *norm, nn.ReLU(inplace=True), nn.Dropout(task.dropout))
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             self.fc6 = layer(self.pool5.features, shared)
-            self.fc7 = layer(9 * shared, hidden_dim)
-            self.fc8 = nn.Linear(hidden_dim, permutations)
+            self.fc7 = layer(9 * shared, task.hidden_dim)
+            self.fc8 = nn.Linear(task.hidden_dim, task.permutations)
             for part in (self.fc6, self.fc7):
                 initialize(part)
             initialize_last(self.fc8)
@@ -76,20 +66,12 @@ class PuzzleTask(PretextTask):
     The `permutations`, (N, 9), do not depend on the seed, so that runs with different seeds are comparable.
     """
 
-    def __init__(self, options: Jigsaw | JigsawPP, backbone: BackboneOptions, seed: int, permutations: np.ndarray):
+    def __init__(self, options: PuzzleOptions, backbone: BackboneOptions, seed: int, permutations: np.ndarray):
         super().__init__()
         self.cut, self.resize = options.tiles, options.resize
         self.permutations: Tensor
         self.register_buffer("permutations", torch.from_numpy(permutations))
-        self.network = ContextFreeNetwork(
-            backbone,
-            options.tiles,
-            permutations=options.permutations,
-            hidden_dim=options.hidden_dim,
-            dropout=options.dropout,
-            bn=options.bn,
-            seed=seed,
-        )
+        self.network = ContextFreeNetwork(backbone, options, seed=seed)
         self.backbone = self.network.backbone
         self.chance_loss = math.log(options.permutations)
 
