@@ -138,6 +138,7 @@ class RelativePositionTask(PairTask):
     and 1 is the root mean square under the normalization that later stages use.
     """
 
+    options: RelativePosition
     normalization: Normalize = "per-image"
 
     def __init__(self, options: RelativePosition, backbone: BackboneOptions | Backbone, seed: int):

@@ -28,6 +28,8 @@ class RelativePositionResidualTask(PairTask):
     channels, as in colorization, so that tasks which share a backbone have the same kind of input.
     """
 
+    options: RelativePositionResidual
+
     def __init__(self, options: RelativePositionResidual, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
