@@ -40,9 +40,9 @@ class StudentInputs:
 
 
 class StudentTask(BackboneTask):
-    """A backbone, and the views of images that it is trained on; by default that of `spec` with all its layers.
+    """A backbone (default: that of `spec` with all its layers), and the views of images that it is trained on.
 
-    It is exported without heads, queues and momentum encoders.
+    The backbone alone is exported, without heads, queues and momentum encoders.
     """
 
     normalization: Normalize = "imagenet"
