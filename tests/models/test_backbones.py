@@ -27,7 +27,7 @@ from ssltransfer.config.backbones import (
 from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.models.backbone import BACKBONES as REGISTRY
 from ssltransfer.models.backbone import Backbone, LayerError, scaled
-from ssltransfer.models.build import build_backbone, build_tile_backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors
 from tests.helpers.networks import shaken
 
@@ -157,20 +157,20 @@ def test_caffenet_has_the_published_sizes():
 
 
 def test_caffenet_on_tiles_has_the_published_sizes():
-    tiles = build_tile_backbone(CaffeNet(), seed=0)
+    tiles = build_backbone(CaffeNet().for_tiles(None), include_top=False)
     sizes = {"conv1": (96, 27, 27), "conv2": (256, 13, 13), "conv3": (384, 6, 6), "conv4": (384, 6, 6)}
     assert tiles.shapes(64) == sizes | {"conv5": (256, 6, 6)}
 
 
 @names("kind", [ResNet18, ResNet50, ResNet50V2, RevNet50])
 def test_tile_resnets_have_the_strides_of_kolesnikov(kind: Callable[..., BackboneOptions]):
-    shapes = build_tile_backbone(kind(width_mult=0.125), seed=0).shapes(64)
+    shapes = build_backbone(kind(width_mult=0.125).for_tiles(None), include_top=False).shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
 
 
 @names("options", SMALL, ids=lambda o: o.slug)
 def test_tile_backbone_has_the_same_tensors(options: BackboneOptions):
-    tiles = build_tile_backbone(options, seed=3)
+    tiles = build_backbone(options.for_tiles(None), include_top=False, seed=3)
     own = build_backbone(options, include_top=False, seed=4)
     own.load_state_dict(tiles.state_dict())
     assert own.options == options

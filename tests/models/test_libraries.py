@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import Timm, Torchvision
 from ssltransfer.models.backbone import LayerError
-from ssltransfer.models.build import build_backbone, build_tile_backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.state_dicts import load_tensors
 from ssltransfer.models.weights import read_model, write_model
@@ -170,7 +170,7 @@ def test_tensor_names_inside_a_task_are_the_librarys() -> None:
     assert "backbone.layer1.0.conv1.weight" in state and not any("network" in name for name in state)
     other.load_state_dict(state)
     assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
-    assert isinstance(build_tile_backbone(Torchvision(model="resnet18"), seed=0), nn.Module)
+    assert isinstance(build_backbone(Torchvision(model="resnet18").for_tiles(None), include_top=False), nn.Module)
 
 
 def test_flops_and_parameters_on_the_meta_device() -> None:

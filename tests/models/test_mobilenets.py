@@ -7,7 +7,7 @@ import torch
 from torchvision.models.mobilenetv2 import mobilenet_v2
 
 from ssltransfer.config.backbones import MobileNetV2
-from ssltransfer.models.build import build_backbone, build_tile_backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors
 
 
@@ -44,4 +44,5 @@ def test_layers_and_tile_strides() -> None:
         **{"conv1": (32, 112, 112), "block1": (24, 56, 56), "block2": (32, 28, 28), "block3": (96, 14, 14)},
         **{"block4": (320, 7, 7), "conv18": (1280, 7, 7), "pool": (1280,)},
     }
-    assert build_tile_backbone(MobileNetV2(width_mult=0.25), seed=0).shapes(64)["block4"][1:] == (4, 4)
+    tiles = build_backbone(MobileNetV2(width_mult=0.25).for_tiles(None), include_top=False)
+    assert tiles.shapes(64)["block4"][1:] == (4, 4)

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import RevNet50
 from ssltransfer.models.backbone import Backbone, initialize
-from ssltransfer.models.build import build_backbone, build_tile_backbone
-from ssltransfer.models.reversible import Reversible
-from ssltransfer.models.revnets import branch
+from ssltransfer.models.build import build_backbone
+from ssltransfer.models.revnets import Reversible, branch
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.training.sync_bn import CpuSyncBatchNorm, convert_sync_bn
 from tests.helpers.networks import noise, shaken
@@ -72,7 +71,7 @@ def test_map_sides(size: int, sides: tuple[int, ...]) -> None:
 
 
 def test_patch_strides_keep_the_tensors() -> None:
-    tiles = build_tile_backbone(SMALL, seed=0)
+    tiles = build_backbone(SMALL.for_tiles(None), include_top=False)
     shapes = tiles.shapes(64)
     assert [shapes[name][-1] for name in ("conv1", "block1", "block2", "block3", "block4")] == [64, 32, 16, 8, 8]
     build_backbone(SMALL, include_top=True).load_state_dict(tiles.state_dict())

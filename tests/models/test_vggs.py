@@ -11,7 +11,7 @@ from torch import nn
 
 from ssltransfer.config.backbones import Vgg19BN
 from ssltransfer.models.backbone import BATCH_NORMS
-from ssltransfer.models.build import build_backbone, build_tile_backbone
+from ssltransfer.models.build import build_backbone
 
 SMALL = Vgg19BN(width_mult=0.125, img_size=64)
 
@@ -81,7 +81,7 @@ def test_layers() -> None:
     with torch.device("meta"):
         shapes = build_backbone(Vgg19BN(), include_top=True).shapes()
     assert shapes["block1"] == (128, 112, 112) and shapes["block4"] == (512, 14, 14) and shapes["fc7"] == (4096,)
-    shapes = build_tile_backbone(SMALL, seed=0).shapes()
+    shapes = build_backbone(SMALL.for_tiles(None), include_top=False).shapes()
     assert [shapes[name][-1] for name in SMALL.spatial_layers] == [64, 32, 16, 8, 4]
     # Layers below fc6 take images of any size.
     backbone = build_backbone(SMALL, include_top=True).eval()

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from ssltransfer.training.curve import Curve, MeanMeter, TrainResult, describe_losses
+from ssltransfer.training.curve import Curve, TrainResult, describe_losses
 
 
-def test_mean_meter_averages_over_the_steps_with_the_value():
-    meter = MeanMeter()
-    meter.update({"loss": 1.0, "a.loss": 1.0})
-    meter.update({"loss": 2.0})
-    meter.update({"loss": 6.0, "a.loss": 4.0})
-    assert meter.means() == {"loss": 3.0, "a.loss": 2.5}
+def test_curve_averages_over_the_steps_with_the_value():
+    curve = Curve(100)
+    curve.update({"loss": 1.0, "a.loss": 1.0})
+    curve.update({"loss": 2.0})
+    curve.update({"loss": 6.0, "a.loss": 4.0})
+    assert curve.means() == {"loss": 3.0, "a.loss": 2.5}
 
 
 def test_curve_has_100_rows_and_20_validations():
@@ -29,10 +29,10 @@ def test_curve_has_a_row_after_the_round_with_its_step():
 def test_curve_resumes_within_a_row():
     curve, resumed = Curve(100), Curve(100)
     curve.add_row({"step": 1})
-    curve.meter.update({"loss": 1.0})
+    curve.update({"loss": 1.0})
     resumed.load_state_dict(curve.state_dict())
-    resumed.meter.update({"loss": 2.0})
-    assert resumed.rows == [{"step": 1}] and resumed.meter.means() == {"loss": 1.5}
+    resumed.update({"loss": 2.0})
+    assert resumed.rows == [{"step": 1}] and resumed.means() == {"loss": 1.5}
 
 
 def test_summary_is_the_last_value_of_each_column():

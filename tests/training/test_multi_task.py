@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +18,7 @@ from ssltransfer.data.loader import load_batches, training_keys
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
-from ssltransfer.training.multi_task import TaskRun, fit_multi_task, task_order, task_schedule
+from ssltransfer.training.multi_task import TaskRun, fit_multi_task, task_order
 from ssltransfer.training.task import TrainingError
 from tests.helpers.modulo_tasks import Common, Modulo, pair
 
@@ -71,7 +71,8 @@ def test_multi_task_with_one_task_equals_fit(tmp_path: Path, objects: Index, obj
 
 def plainly(runs: list[TaskRun], total: int, *, synchronous: bool) -> list[float]:
     """Two separate optimizers of torch, two streams of batches, and a list of turns."""
-    plan = task_schedule([run.weight for run in runs], total, synchronous=synchronous)
+    order = cycle(range(len(runs))) if synchronous else task_order([run.weight for run in runs])
+    plan = list(islice(order, total))
     optimizers = [
         torch.optim.RMSprop(
             run_.task.parameters(),
@@ -125,7 +126,7 @@ def test_multi_task_equals_plain_loops_with_an_optimizer_per_task(
     losses = plainly(plain, 12, synchronous=synchronous)
     assert same(found, plain)
     if not synchronous:
-        plan = task_schedule([run.weight for run in found], 12, synchronous=False)
+        plan = list(islice(task_order([run.weight for run in found]), 12))
         assert [row["loss"] for row in fitted.curve] == losses
         assert [
             row["three.loss" if turn == 0 else "five.loss"] for turn, row in zip(plan, fitted.curve, strict=True)

@@ -11,7 +11,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import Task
-from ssltransfer.training.train_step import Trainer, build_optimizer, set_lr
+from ssltransfer.training.train_step import Trainer, build_optimizer
 
 CPU = Devices(torch.device("cpu"), 0)
 
@@ -62,6 +62,27 @@ def test_trainer_clips_the_norm_of_the_gradient():
     assert trainer.task.get_parameter("w").item() == pytest.approx(1 - 0.1 * 0.5, rel=1e-5)
 
 
+class SquareOfBias(Square):
+    """The same loss of a parameter that is a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = self.w
+        del self.w
+
+    def forward(self, batch: Batch, rng: object) -> dict[str, Tensor]:
+        return {"loss": (self.bias * batch.ids).square().mean()}
+
+
+def test_trainer_multiplies_the_lr_of_biases():
+    """The gradient is 2 * 4 = 8, and the bias becomes 1 - 2 * 0.01 * 8."""
+    schedule = Schedule(steps=1, batch_size=1, lr=0.1, momentum=0.0, weight_decay=0.0, bias_lr_mult=2.0)
+    trainer = Trainer(SquareOfBias(), schedule, 0, CPU)
+    trainer.forward_backward(batch_of(2))
+    trainer.optimizer_step(0.01)
+    assert trainer.task.get_parameter("bias").item() == pytest.approx(0.84)
+
+
 def test_pop_grads_and_set_grads_move_the_gradients():
     trainer = Trainer(Square(), Schedule(steps=1, batch_size=1), 0, CPU)
     trainer.forward_backward(batch_of(2))
@@ -83,16 +104,15 @@ def test_build_optimizer_groups_biases_and_norms():
     task = WithNorm()
     task.linear.bias.requires_grad_(False)
     optimizer = build_optimizer(task, schedule)
-    set_lr(optimizer, 0.5)
     settings = {
-        id(parameter): (group["lr"], group["weight_decay"])
+        id(parameter): (group["lr_mult"], group["weight_decay"])
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
     assert settings == {
-        id(task.norm.weight): (0.5, 0.0),
-        id(task.norm.bias): (1.0, 0.0),
-        id(task.linear.weight): (0.5, 0.01),
+        id(task.norm.weight): (1.0, 0.0),
+        id(task.norm.bias): (2.0, 0.0),
+        id(task.linear.weight): (1.0, 0.01),
     }
 
 

@@ -23,10 +23,7 @@ class LayerError(UserError):
 class Backbone(nn.Module, ABC):
     """A network without its classifier.
 
-    Args:
-        options: as in the configuration.
-        include_top: with the layers `options.top_layers` (fc6 and fc7), if there are any.
-        dropout: probability in those layers.
+    `include_top`: with `options.top_layers` (fc6 and fc7), if there are any, and this dropout probability in them.
 
     Attributes:
         layers: names of its layers, in order.
@@ -49,14 +46,9 @@ class Backbone(nn.Module, ABC):
                 raise LayerError(f"{where}: no layer {layer!r}; it has {', '.join(self.layers)}.")
 
     def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Features of some layers. Nothing after the last of them is computed.
+        """Features of some layers (default: the last one) by name. Nothing after the last of them is computed.
 
-        Args:
-            x: normalized images, float (B, 3, S, S).
-            layers: names; default: the last layer.
-
-        Returns:
-            By layer name, float (B, C, H, W) or (B, C).
+        Normalized images, float (B, 3, S, S) -> float (B, C, H, W) or (B, C) each.
 
         Raises:
             LayerError: the network has no such layer.
@@ -79,13 +71,17 @@ class Backbone(nn.Module, ABC):
         initialize(self)
 
     @torch.no_grad()
-    def shapes(self, size: int | None = None) -> dict[str, tuple[int, ...]]:
-        """Shape of each layer's features without the batch axis, for images of `size` (default: `img_size`) a side."""
+    def shapes(self, size: int | tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
+        """Shape of each layer's features without the batch axis.
+
+        `size` of the images is a side (default: `img_size`), or height and width.
+        """
         # A real pass: torch's shapes without values (the meta device) import compilers for four seconds.
         size = size or self.options.img_size
+        height, width = (size, size) if isinstance(size, int) else size
         was_training = self.training
         device = next(iter(self.state_dict().values())).device
-        features = self.eval()(torch.zeros(1, 3, size, size, device=device), self.layers)
+        features = self.eval()(torch.zeros(1, 3, height, width, device=device), self.layers)
         self.train(was_training)
         return {name: tuple(value.shape[1:]) for name, value in features.items()}
 

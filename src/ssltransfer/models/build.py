@@ -9,13 +9,9 @@ from ssltransfer.models.backbone import BACKBONES, Backbone
 
 
 def build_backbone(options: BackboneOptions, *, include_top: bool, seed: int = 0, dropout: float = 0.5) -> Backbone:
-    """A backbone with random weights, a function of the options and the seed.
+    """A backbone with random weights, which are a function of the options and the seed.
 
-    Args:
-        options: as in the configuration.
-        include_top: with its fully-connected layers, if it has any.
-        seed: of the weights.
-        dropout: probability in the fully-connected layers.
+    `include_top`: with its fully-connected layers, if it has any, and this dropout probability in them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -25,12 +21,7 @@ def build_backbone(options: BackboneOptions, *, include_top: bool, seed: int = 0
 
 
 def with_top(backbone: Backbone, *, seed: int, dropout: float = 0.5) -> Backbone:
-    """A copy whose base layers are those of `backbone`, with new fully-connected layers.
-
-    Args:
-        backbone: of an architecture with fully-connected layers, which it may lack.
-        seed, dropout: as for `build_backbone`.
-    """
+    """A copy with new fully-connected layers, for an architecture that has them; `backbone` itself may lack them."""
     built = build_backbone(backbone.options, include_top=True, seed=seed, dropout=dropout)
     given = backbone.state_dict()
     names = build_backbone(backbone.options, include_top=False).state_dict().keys()
@@ -41,10 +32,7 @@ def with_top(backbone: Backbone, *, seed: int, dropout: float = 0.5) -> Backbone
 def rebuild(backbone: Backbone, *, include_top: bool | None = None, output_stride: int | None = None) -> Backbone:
     """A frozen copy in evaluation mode, without top layers or with another output stride.
 
-    Args:
-        backbone: whose weights are copied.
-        include_top: with its fully-connected layers; default: like `backbone`.
-        output_stride: for backbones with this option; others keep their strides.
+    Backbones without the option `output_stride` keep their strides.
     """
     options = backbone.options
     if output_stride is not None and "output_stride" in type(options).model_fields:
@@ -53,17 +41,3 @@ def rebuild(backbone: Backbone, *, include_top: bool | None = None, output_strid
     weights = backbone.state_dict()
     other.load_state_dict({name: weights[name] for name in other.state_dict()})
     return other.to(next(iter(weights.values())).device).eval().requires_grad_(False)
-
-
-def build_tile_backbone(options: BackboneOptions, *, seed: int, stem_stride: int | None = None) -> Backbone:
-    """A backbone for small tiles: the same tensors, finer strides.
-
-    Noroozi & Favaro 2016: conv1 has stride 2. Kolesnikov et al. 2019: no stride in the stem and in the last block. The
-    trained weights are exported in a backbone with its usual strides.
-
-    Args:
-        options: of the exported backbone.
-        seed: as for `build_backbone`.
-        stem_stride: instead of the published one.
-    """
-    return build_backbone(options.for_tiles(stem_stride), include_top=False, seed=seed)

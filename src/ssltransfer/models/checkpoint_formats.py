@@ -14,12 +14,7 @@ Tensors = dict[str, Tensor]
 
 
 def renamed(tensors: Tensors, wanted: Iterable[str]) -> Tensors:
-    """Rename tensors by the known format that yields most of a backbone's names; unchanged if none is better.
-
-    Args:
-        tensors: of a file, with any prefix.
-        wanted: names of the backbone's tensors.
-    """
+    """Rename tensors, with any prefix, by the format that yields most of the `wanted` names; unchanged if none does."""
     keys = set(wanted)
     # max returns the first of equals, here the unchanged tensors.
     candidates = (tensors, *(convert(tensors) for convert in _FORMATS))

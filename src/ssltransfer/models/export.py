@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,7 @@ TOLERANCE = 1e-4  # of an exported network's outputs, relative to the largest on
 
 
 class FeatureExtractor(nn.Module):
-    """Images to the features of one layer, normalization included.
-
-    Args:
-        model: its backbone and normalization.
-        layer: of the features; maps are averaged over positions.
-    """
+    """Images to the features of one layer, normalization included; maps are averaged over positions."""
 
     def __init__(self, model: PretrainedModel, layer: str):
         super().__init__()
@@ -37,7 +33,7 @@ class FeatureExtractor(nn.Module):
         return features.mean((2, 3)) if features.ndim == 4 else features
 
 
-def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: list[Path] | None = None) -> str:
+def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: Sequence[Path] = ()) -> str:
     """Write a model for use without this package, and its card, {output}.md.
 
     .pth and .safetensors are the backbone's state dict, with torchvision's names for torchvision's architectures. .pt2
@@ -67,7 +63,7 @@ def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: l
         summary = _write_tensors(model, read_json(manifest.parent / "backbone.json"), output)
     else:
         summary = _write_network(FeatureExtractor(model, layer).eval(), output, model.backbone.options.img_size)
-    write_text(output.with_suffix(output.suffix + ".md"), card(manifest, model, layer, output, summary, metrics or []))
+    write_text(output.with_suffix(output.suffix + ".md"), card(manifest, model, output, summary, metrics))
     return f"{output}: {summary}"
 
 
@@ -133,9 +129,9 @@ def _export_onnx(network: FeatureExtractor, images: Tensor, batch: Any, file: Pa
     return torch.cat([torch.from_numpy(part) for part in parts])
 
 
-def card(manifest: Path, model: PretrainedModel, layer: str, output: Path, summary: str, metrics: list[Path]) -> str:
+def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, metrics: Sequence[Path]) -> str:
     """The model card as Markdown: network, training, preprocessing, metrics."""
-    about, options = read_json(manifest.parent / "backbone.json"), model.backbone.options
+    content, about, options = read_json(manifest), read_json(manifest.parent / "backbone.json"), model.backbone.options
     view, made = model.view, about["made"]
     method = (made.get("task") or made.get("method") or {}).get("name", "unknown")
     lines = [
@@ -148,7 +144,10 @@ def card(manifest: Path, model: PretrainedModel, layer: str, output: Path, summa
         f"- Images: short side to {view.short_side}, central {view.size} x {view.size}, RGB; normalization "
         f"`{model.normalization}`{', inside the network' if output.suffix in ('.pt2', '.onnx') else ''}",
         f"- Weights: {model.digest} (BLAKE2b of backbone.safetensors)",
-        *_origin(read_json(manifest), made),
+    ]
+    if "matched" in content:  # an imported model
+        lines.append(f"- Origin: `{Path(made['task']['file']).name}`, BLAKE2b {content['file']}: {content['matched']}")
+    lines += [
         "",
         "## Training",
         "",
@@ -169,10 +168,3 @@ def card(manifest: Path, model: PretrainedModel, layer: str, output: Path, summa
             protocol = result.protocol_name
             lines.append(f"| {result.evaluation} | {protocol} | {result.mean():.2f} | {chance} | {result.unit} |")
     return "\n".join(lines) + "\n"
-
-
-def _origin(content: dict[str, Any], made: dict[str, Any]) -> list[str]:
-    """For an imported model: its file, and the number of matched tensors."""
-    if "matched" not in content:
-        return []
-    return [f"- Origin: `{Path(made['task']['file']).name}`, BLAKE2b {content['file']}: {content['matched']}"]

@@ -50,12 +50,7 @@ class HogWords(Backbone):
 def hog(gray: Tensor, cell: int) -> Tensor:
     """HOG descriptors (Dalal & Triggs 2005): 9 unsigned orientations, 2x2-cell blocks, L2-Hys, stride one cell.
 
-    Args:
-        gray: float (B, S, S).
-        cell: side of a cell in pixels.
-
-    Returns:
-        float32 (B, (S // cell - 1)^2, 36), as scikit-image's `hog` computes it.
+    float (B, S, S) -> float32 (B, (S // cell - 1)^2, 36) for cells of `cell` pixels a side, as scikit-image's `hog`.
     """
     rows, columns = torch.zeros_like(gray), torch.zeros_like(gray)
     rows[:, 1:-1] = gray[:, 2:] - gray[:, :-2]

@@ -20,9 +20,6 @@ class LayerMix(nn.Module):
     The units' outputs are the sums of a pre-activation network, without norm. alpha is v / |v|; v starts at 1 for every
     unit, so that alpha is 1 / sqrt(M). The batch norm starts as a copy of the backbone's norm3.
 
-    Args:
-        backbone: a ResNet v2.
-
     Raises:
         LayerError: the backbone has no such units.
     """
@@ -61,13 +58,10 @@ class LayerMix(nn.Module):
 
 
 class MixedBackbone(Backbone):
-    """A view of a backbone whose block3 is a mix of its units. Later layers read the mix.
+    """A view of a backbone, with the same weights, whose block3 is a mix of its units. Later layers read the mix.
 
     The backbone's own norm after block3 is not used here. It still tracks the statistics of the last unit, so that the
     backbone remains usable without the mix.
-
-    Args:
-        base: the backbone, whose weights are shared.
     """
 
     def __init__(self, base: Backbone):

@@ -25,10 +25,6 @@ class Library(Backbone):
     the output of the network without classifier. Tensors have the library's names. The weights are initialized by the
     library, because Kaiming's initialization does not suit all of its networks.
 
-    Args:
-        options, include_top: see `Backbone`.
-        network: (B, 3, S, S) -> (B, C).
-
     Raises:
         LayerError: the network has no such module.
     """

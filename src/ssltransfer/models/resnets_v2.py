@@ -74,11 +74,11 @@ class ResNetV2(Backbone):
 
     def units_of(self, x: Tensor) -> list[Tensor]:
         """Output of each unit of block3, the sum without norm and ReLU, from block2's map (B, C, H, W)."""
-        found = []
+        outputs = []
         for unit in self.units:
             x = unit(x)
-            found.append(x)
-        return found
+            outputs.append(x)
+        return outputs
 
     def reset_parameters(self) -> None:
         """Kaiming's weights, but the last convolution of each of the n residual branches is scaled by 1 / sqrt(n).
@@ -102,14 +102,8 @@ def scale_branches(branches: Sequence[nn.Sequential]) -> None:
 class Unit(nn.Module):
     """A pre-activation bottleneck: norm and ReLU before each of a 1x1, a 3x3 and a 1x1 convolution, plus a shortcut.
 
-    The input of a block's first unit has been through norm and ReLU already. Its shortcut is a 1x1 convolution.
-
-    Args:
-        channels: of the input.
-        planes: channels of the 3x3 convolution.
-        stride, dilation: of the 3x3 convolution.
-        first: of its block.
-        out: channels of a first unit's output; default 4 * planes.
+    The input of a block's first unit has been through norm and ReLU already. Its shortcut is a 1x1 convolution, and its
+    output may have other than 4 * `planes` channels. The 3x3 convolution has `planes` channels, stride and dilation.
     """
 
     def __init__(

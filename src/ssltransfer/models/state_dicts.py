@@ -56,10 +56,9 @@ def _unpickled(file: Path, start: bytes) -> Any:
     """Load a file of torch.save (zip archive or the older format)."""
     if start[:2] == b"PK":
         names = {Path(name).name for name in zipfile.ZipFile(file).namelist()}
-        if "data.pkl" not in names or "constants.pkl" in names:
-            kind = (
-                "a TorchScript program" if "constants.pkl" in names else f"an archive of {min(names, default='none')}"
-            )
+        script = "constants.pkl" in names
+        if script or "data.pkl" not in names:
+            kind = "a TorchScript program" if script else f"an archive of {min(names, default='none')}"
             raise ArtifactError(f"{file}: {kind}, not a state dict; save the network's state_dict with torch.save.")
     elif start[:1] != b"\x80":
         raise ArtifactError(
@@ -115,8 +114,6 @@ def load_tensors(
     are resampled.
 
     Args:
-        backbone: changed in place.
-        tensors: by name.
         where: the file, for messages.
         prefix: instead of detecting it.
         fresh: patterns of the backbone's tensors that may be missing, such as `classifier.*`.
@@ -166,18 +163,18 @@ def _hint(key: str, given: Tensor | None, tensors: dict[str, Tensor], fits: int,
     if fits:
         return ""
     names = ", ".join(sorted(tensors)[:3])
-    remedy = "; remove `prefix` so that it is detected" if prefix and any(map(key_ends(key), tensors)) else ""
+    remedy = "; remove `prefix` so that it is detected" if prefix and any(_names(name, key) for name in tensors) else ""
     return f"; the file has {names}, ...{remedy}"
 
 
-def key_ends(key: str) -> Callable[[str], bool]:
-    """A test whether a name is `key`, with or without a prefix."""
-    return lambda name: name == key or name.endswith("." + key)
+def _names(name: str, key: str) -> bool:
+    """Whether a name is `key`, with or without a prefix."""
+    return name == key or name.endswith("." + key)
 
 
 def _prefix(wanted: Iterable[str], tensors: dict[str, Tensor], fit: Callable[[str], int], where: Path | str) -> str:
     """The prefix of the best matching tensors."""
-    prefixes = {name.removesuffix(key) for key in wanted for name in tensors if key_ends(key)(name)} or {""}
+    prefixes = {name.removesuffix(key) for key in wanted for name in tensors if _names(name, key)} or {""}
     best = max(map(fit, prefixes))
     alike = sorted(prefix for prefix in prefixes if fit(prefix) == best)
     published = [prefix for prefix in alike if any(name in prefix for name in _PUBLISHED)]

@@ -13,9 +13,6 @@ class UnpooledConvolution(nn.Conv2d):
     Three quarters of the products would be with zeros. The entries of the kernel that meet a value depend only on
     whether row and column of the output are even or odd. So four smaller convolutions (3x3, 3x2, 2x3 and 2x2) of the
     map itself, interleaved, give the same result (Laina et al. 2016, section 3.2 and released code).
-
-    Args:
-        inputs, outputs: channels.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -35,11 +32,7 @@ class UnpooledConvolution(nn.Conv2d):
 
 
 class UpProjection(nn.Module):
-    """Doubles the sides: unpooling, 5x5 and 3x3 convolution, plus a 5x5 convolution of the same unpooled map.
-
-    Args:
-        inputs, outputs: channels.
-    """
+    """Doubles the sides: unpooling, 5x5 and 3x3 convolution, plus a 5x5 convolution of the same unpooled map."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()

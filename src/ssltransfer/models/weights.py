@@ -70,29 +70,27 @@ class PretrainedModel:
         return {name: value.float().unflatten(0, (-1, GRID**2)).mean(1) for name, value in features.items()}
 
 
-def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made: dict[str, Any]) -> dict[str, Any]:
-    """Write backbone.safetensors and backbone.json into `folder`.
-
-    Args:
-        folder: of the model.
-        backbone: tensors of torchvision's architectures have torchvision's names.
-        normalization: of its training images.
-        made: the spec of its training, as JSON.
-
-    Returns:
-        Entries of the manifest.
-    """
+def write_weights(file: Path, backbone: Backbone) -> None:
+    """Write the tensors of a backbone as safetensors."""
     # Contiguous copies, so that equal weights give equal bytes.
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    with atomic_write(folder / "backbone.safetensors") as beside:
+    with atomic_write(file) as beside:
         safetensors.torch.save_file(tensors, beside)
+
+
+def write_model(folder: Path, backbone: Backbone, normalization: Normalize, made: dict[str, Any]) -> dict[str, Any]:
+    """Write backbone.safetensors and backbone.json into `folder`; the result is for the manifest.
+
+    Tensors of torchvision's architectures have torchvision's names. `made` is the spec of the training, as JSON.
+    """
+    write_weights(folder / "backbone.safetensors", backbone)
     digest = file_digest(folder / "backbone.safetensors")
     about = {
         "backbone": json.loads(backbone.options.canonical()),
         "layers": {name: list(shape) for name, shape in backbone.shapes().items()},
         "include_top": backbone.include_top,
         "normalize": normalization,
-        "tensors": {name: list(value.shape) for name, value in tensors.items()},
+        "tensors": {name: list(value.shape) for name, value in backbone.state_dict().items()},
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "made": made,
         "activations": _activations(backbone, normalization),
@@ -115,7 +113,6 @@ def finish_model(
 
     Args:
         work: of the stage; curve.jsonl is copied from its folder.
-        backbone, normalization: as for `write_model`.
         content: further entries of the manifest.
         files: further files beside the manifest.
         measured: entries of run.json.
@@ -154,8 +151,7 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
 def read_metadata(file: Path) -> dict[str, Any] | None:
     """Metadata of a weights file of this package, from backbone.json or the header of an export; None for other files.
 
-    Returns:
-        At least backbone, include_top, normalize and activations, as in backbone.json.
+    It has at least backbone, include_top, normalize and activations, as in backbone.json.
     """
     beside = file.with_name("backbone.json")
     if file.name == "backbone.safetensors" and beside.is_file():
@@ -171,11 +167,6 @@ def read_metadata(file: Path) -> dict[str, Any] | None:
 
 def verify_activations(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
     """Compare a backbone's activations with those in the metadata, if both are of the same architecture.
-
-    Args:
-        backbone: with the weights of the file.
-        about: from `read_metadata`.
-        file: for messages.
 
     Raises:
         ArtifactError: the activations differ.

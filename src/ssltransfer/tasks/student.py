@@ -40,14 +40,9 @@ class StudentInputs:
 
 
 class StudentTask(BackboneTask):
-    """A fresh backbone, and the views of images that it is trained on.
+    """A backbone (default: that of `spec` with all its layers), and the views of images that it is trained on.
 
-    Args:
-        spec: of the student.
-        backbone: default: that of `spec`, with its fully-connected layers.
-
-    Attributes:
-        backbone: the model that is exported, without heads, queues and momentum encoders.
+    The backbone alone is exported, without heads, queues and momentum encoders.
     """
 
     normalization: Normalize = "imagenet"
@@ -66,14 +61,12 @@ class StudentTask(BackboneTask):
     @property
     def transform(self) -> Transform:
         """CPU part: an image that is cropped on the device, or the random or center crop."""
-        backbone = self.spec.backbone
-        if self.spec.method.augment == "random-resized-crop":
+        backbone, augment = self.spec.backbone, self.spec.method.augment
+        if augment == "random-resized-crop":
             return RandomResizedCrop(backbone.img_size)
-        if self.spec.method.augment == "warp-crop":
+        if augment == "warp-crop":
             return Warp(backbone.short_side)
-        if self.spec.method.augment == "none":
-            return ResizeCenterCrop(backbone.short_side, backbone.img_size)
-        return ResizeCenterCrop(backbone.short_side, backbone.short_side)
+        return ResizeCenterCrop(backbone.short_side, backbone.img_size if augment == "none" else backbone.short_side)
 
     @property
     def val_transform(self) -> Transform:

@@ -25,10 +25,6 @@ class Classifier(StudentTask):
 
     The standard supervised CaffeNet recipe (bvlc_reference_caffenet; Noroozi et al. 2018: pseudo-labels are learned
     with it): 256 x 256 warp, random 227 crop, flip. The head is not exported.
-
-    Args:
-        spec: backbone, augmentation and seed.
-        classes: number of classes.
     """
 
     def __init__(self, spec: Student, classes: int):
@@ -52,12 +48,12 @@ class Classifier(StudentTask):
 
 
 @STUDENT_METHODS.register(Supervised)
-def supervised(given: StudentInputs) -> Classifier:
+def supervised(inputs: StudentInputs) -> Classifier:
     """The classifier of the true labels.
 
     Raises:
         ArtifactError: there are fewer than two classes.
     """
-    if len(np.unique(given.index.labels)) < 2:
-        raise ArtifactError(f"{given.spec.data}: all images have the same class; name another dataset.")
-    return Classifier(given.spec, len(given.index.classes))
+    if len(np.unique(inputs.index.labels)) < 2:
+        raise ArtifactError(f"{inputs.spec.data}: all images have the same class; name another dataset.")
+    return Classifier(inputs.spec, len(inputs.index.classes))

@@ -35,43 +35,28 @@ class TrainResult:
         return last | {"chance_loss": chance_loss}
 
 
-class MeanMeter:
-    """Mean of each named value over the steps in which it occurred.
-
-    Attributes:
-        sums: name -> [sum, number of steps]; the state.
-    """
-
-    def __init__(self, sums: dict[str, list[float]] | None = None):
-        self.sums = sums or {}
-
-    def update(self, values: Mapping[str, float]) -> None:
-        """Add the values of one step."""
-        for name, value in values.items():
-            total, count = self.sums.get(name, [0.0, 0])
-            self.sums[name] = [total + value, count + 1]
-
-    def means(self) -> dict[str, float]:
-        """The mean of each value."""
-        return {name: total / count for name, (total, count) in self.sums.items()}
-
-
 class Curve:
-    """Rows of a learning curve: about `ROWS` in a training, `VALIDATIONS` of them with validation values.
-
-    Args:
-        total: steps of the training.
+    """Rows of a learning curve: about `ROWS` in a training of `total` steps, `VALIDATIONS` with validation values.
 
     Attributes:
         rows: the rows so far.
-        meter: values since the last row.
     """
 
     def __init__(self, total: int):
         self.total = total
         self.rows: list[dict[str, float]] = []
-        self.meter = MeanMeter()
+        self._sums: dict[str, list[float]] = {}  # since the last row: name -> [sum, number of steps]
         self._every = max(1, total // ROWS)
+
+    def update(self, values: Mapping[str, float]) -> None:
+        """Add the values of one step."""
+        for name, value in values.items():
+            total, count = self._sums.get(name, [0.0, 0])
+            self._sums[name] = [total + value, count + 1]
+
+    def means(self) -> dict[str, float]:
+        """The mean of each value since the last row, over the steps in which it occurred."""
+        return {name: total / count for name, (total, count) in self._sums.items()}
 
     def row_due(self, before: int, done: int) -> bool:
         """Whether a row is due after `done` steps, when the last check was after `before` steps."""
@@ -87,15 +72,15 @@ class Curve:
     def add_row(self, row: dict[str, float]) -> None:
         """Append a row and reset the means."""
         self.rows.append(row)
-        self.meter = MeanMeter()
+        self._sums = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Rows, and the sums of the next row."""
-        return {"rows": self.rows, "sums": self.meter.sums}
+        return {"rows": self.rows, "sums": self._sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self.rows, self.meter = state["rows"], MeanMeter(state["sums"])
+        self.rows, self._sums = state["rows"], state["sums"]
 
     def write(self, file: Path) -> None:
         """Write the rows as JSON lines."""

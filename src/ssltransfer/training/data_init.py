@@ -29,13 +29,10 @@ CONSTANT = 1e-6  # std, relative to the root mean square, below which a channel 
 
 
 def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed: int) -> None:
-    """Rescale the layers of a backbone by images of a data set, in place. Afterwards the backbone is on the CPU.
+    """Rescale the layers of a backbone, new ones too, by `IMAGES` images that are drawn from the index, in place.
 
-    Args:
-        model: its backbone has all layers that will be trained, new ones too.
-        index: images, of which `IMAGES` are drawn and prepared as for features.
-        devices: of this process; all processes get the weights of the first.
-        seed: of the draw and of the gradients.
+    Images are prepared as for features. All processes get the weights of the first. Afterwards the backbone is on the
+    CPU.
 
     Raises:
         LayerError: see `rescale`.
@@ -56,10 +53,7 @@ def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed:
 def rescale(backbone: Backbone, batches: Sequence[Tensor], *, seed: int = 0) -> None:
     """Normalize within the layers, then balance between them, in place; the backbone is then in evaluation mode.
 
-    Args:
-        backbone: a feed-forward network without batch norms.
-        batches: normalized images, float (B, 3, S, S) each; with fully-connected layers S is `img_size`.
-        seed: of the random gradients in `balance`.
+    `batches` are normalized images, float (B, 3, S, S) each; with fully-connected layers S is `img_size`.
 
     Raises:
         LayerError: the network has shortcuts or batch norms, or no gradient reaches a layer.

@@ -22,9 +22,7 @@ class DataParallel:
     buckets of gradients after the first backward pass. So gradients are added in the same order after a restart, and a
     resumed training ends with the same bytes at any number of processes.
 
-    Args:
-        task: on its device, with equal weights in all processes.
-        checkpoint: its `received_signal` is exchanged with the other processes, and its `signal` is set.
+    The checkpoint's `received_signal` is exchanged with the other processes, and its `signal` is set.
     """
 
     def __init__(self, task: Task, checkpoint: Checkpoint):

@@ -80,13 +80,10 @@ class Devices:
 def plan_devices(threads: int | None = None) -> Devices:
     """Select the CUDA device of this process, or its share of the CPU cores, and join the process group.
 
-    On a CPU, threads and loader workers together take no more than the cores. The number of threads decides the order
-    of floating-point sums and so the last bits of a result. `SSLTRANSFER_WORKERS` sets the number of loader workers.
-    Results do not depend on it. RANK and WORLD_SIZE (set by torch's launcher) make this process one of several, which
-    communicate by nccl on CUDA and by gloo on a CPU.
-
-    Args:
-        threads: CPU cores of the job (default: those this process may use).
+    On a CPU, threads and loader workers together take no more than `threads` cores (default: those this process may
+    use). The number of threads decides the order of floating-point sums and so the last bits of a result.
+    `SSLTRANSFER_WORKERS` sets the number of loader workers. Results do not depend on it. RANK and WORLD_SIZE (set by
+    torch's launcher) make this process one of several, which communicate by nccl on CUDA and by gloo on a CPU.
 
     Raises:
         DeviceError: CUDA_VISIBLE_DEVICES names GPUs that cannot be used.

@@ -33,11 +33,6 @@ class FeatureExtractor:
     normalization of its training (Noroozi et al. 2018, implementation details; protocols 3.1). With `patches` the
     features are the mean over nine patches, pooled afterwards (Kolesnikov et al. 2019; protocols 4.5).
 
-    Args:
-        spec: layer, pooling and precision.
-        manifest: of the model.
-        devices: of this process.
-
     Attributes:
         digest: of the model's weights.
         shape: of the layer after pooling, for one image.
@@ -126,10 +121,6 @@ class FeatureExtractor:
 
 class StreamingSource:
     """The features of all images of an index as a source for k-means, computed while they are read, once and in order.
-
-    Args:
-        extraction: computes the features.
-        index: the images.
 
     Attributes:
         shape: (images, dims).

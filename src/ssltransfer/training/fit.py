@@ -84,13 +84,13 @@ def fit(
             if not math.isfinite(values["loss"]):
                 raise not_finite(trainer, batch, step, len(index), folder)
             task.after_step(step)
-            curve.meter.update(values)
+            curve.update(values)
             progress.step()
 
             done = step + 1
             if curve.row_due(step, done):
                 epoch = round(done * schedule.batch_size / len(index), 4)
-                row = {"step": done, "epoch": epoch, "lr": schedule.lr_at(step, len(index))} | curve.meter.means()
+                row = {"step": done, "epoch": epoch, "lr": schedule.lr_at(step, len(index))} | curve.means()
                 if val is not None and curve.validation_due(step, done):
                     row |= validate(task, val, schedule, seed=seed, devices=devices)
                 curve.add_row(row)
@@ -117,12 +117,9 @@ def train_loader(
     *,
     workers: int | None = None,
 ) -> Iterator[Batch]:
-    """This process's part of the batch of each step.
+    """This process's part of the batch of each of the task's own steps.
 
-    Args:
-        steps: of this task alone.
-        part: (rank, number of processes that share each batch).
-        workers: loader processes (default: those of `devices`).
+    `part`: rank, and number of processes that share each batch. `workers`: loader processes, by default of `devices`.
     """
     rank, world = part
     share = schedule.batch_size // world
@@ -206,12 +203,9 @@ def resume_text(start: int) -> str:
 
 
 def not_finite(trainer: Trainer, batch: Batch | None, step: int, n: int, folder: Path, name: str = "") -> TrainingError:
-    """The error for a loss that is not finite. Saves the batch next to the checkpoint.
+    """The error for a loss of a task (`name`) on `n` images that is not finite.
 
-    Args:
-        batch: of this process, if it took part in the step.
-        n: training images.
-        name: of the task.
+    Saves the batch of this process, if it took part in the step, next to the checkpoint.
     """
     devices = trainer.devices
     parameters = [name for name, p in trainer.task.named_parameters() if not torch.isfinite(p).all()]

@@ -45,12 +45,7 @@ def acquire_gpus(ids: Sequence[str], count: int, folder: Path) -> list[str]:
     """Lock `count` of the GPUs `ids`. Waits until that many are free.
 
     Jobs wait behind one lock. So a job that needs several GPUs is not overtaken forever by jobs that need one, and two
-    jobs that need several never hold half each.
-
-    Args:
-        ids: all GPUs.
-        count: number of GPUs to lock.
-        folder: for the lock files, common to the jobs that share the GPUs.
+    jobs that need several never hold half each. They share `folder`, which has the lock files.
 
     Returns:
         The locked GPUs, in the order of `ids`.

@@ -70,13 +70,7 @@ def _torchrun(words: Sequence[str], count: int) -> int:
     """Run the command `count` times on this machine, as `torchrun --standalone` does.
 
     Signals are forwarded to all processes, which get SHUTDOWN_SECONDS to save their work. A process writes its error
-    to a file (`report_error`), so that it is printed once.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        DeviceError: fewer GPUs are visible.
+    to a file (`report_error`), so that it is printed once. Returns the exit code.
     """
     import torch
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -116,14 +110,9 @@ def _torchrun(words: Sequence[str], count: int) -> int:
 
 
 def report_error(text: str, *, expected: bool) -> bool:
-    """Pass an error message to the launcher.
+    """Pass an error message, one sentence or a traceback, to the launcher; `expected` marks a user-facing error.
 
-    Args:
-        text: one sentence, or a traceback.
-        expected: whether it is a user-facing error.
-
-    Returns:
-        False if this process was not started by `launch`. The caller then prints the message.
+    Returns False if this process was not started by `launch`. The caller then prints the message.
     """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not file or "SSLTRANSFER_LAUNCHER" not in os.environ:

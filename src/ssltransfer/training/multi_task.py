@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import count, cycle, islice
 from pathlib import Path
 
 from torch import Tensor
@@ -71,13 +71,12 @@ def fit_multi_task(
 ) -> TrainResult:
     """Train tasks with common modules. Resumes from the checkpoint in `folder`, if there is one.
 
-    Restarts and several processes work as in `fit`. Each task has its own optimizer, over its head
-    and the common modules. Batch norms in common modules, with their statistics, belong to all tasks.
+    Restarts and several processes work as in `fit`. Each task has its own optimizer, over its head and the common
+    modules. Batch norms in common modules, with their statistics, belong to all tasks.
 
     Args:
         runs: the tasks; moved to the device and trained in place.
         total: steps of all tasks together.
-        folder, devices: as for `fit`.
         synchronous: the gradients of all tasks are taken at the same weights, then the optimizers step one after the
             other. If the number of processes is a multiple of the number of tasks, each process computes one task.
         save_snapshot: called after each of `snapshot_steps` (if synchronous, after its round), in every process.
@@ -106,7 +105,8 @@ def fit_multi_task(
     described = (f"{run.name} ({len(run.index)} images, batches of {run.schedule.batch_size})" for run in runs)
     logger.info(f"{total} steps of the tasks {', '.join(described)}, {resume_text(start)}; {devices}")
 
-    schedule = task_schedule([run.weight for run in runs], total, synchronous=synchronous)
+    order = cycle(range(len(runs))) if synchronous else task_order([run.weight for run in runs])
+    schedule = list(islice(order, total))
     mine = [task for task in range(len(runs)) if parallel.computes(task)]
     workers = max(1, devices.workers // len(mine)) if devices.workers else 0
     loaders = {}
@@ -137,11 +137,11 @@ def fit_multi_task(
                 if not math.isfinite(values[task]["loss"]):
                     raise not_finite(trainers[task], batches.get(task), step, len(run.index), folder, run.name)
                 run.task.after_step(step)
-                curve.meter.update(run.columns(values[task]) | {"loss": values[task]["loss"]})
+                curve.update(run.columns(values[task]) | {"loss": values[task]["loss"]})
                 progress.step(run.schedule.batch_size)
 
             if curve.row_due(first, done):
-                row = _position(runs, schedule, done) | curve.meter.means()
+                row = _position(runs, schedule, done) | curve.means()
                 for run in runs:
                     if run.val is not None and curve.validation_due(first, done):
                         row |= run.columns(validate(run.task, run.val, run.schedule, seed=run.seed, devices=devices))
@@ -179,17 +179,8 @@ def task_order(weights: Sequence[float]) -> Iterator[int]:
     shares = [int(weight * denominator) for weight in exact]
     total = sum(shares)
     had = [0] * len(shares)
-    step = 0
-    while True:
-        step += 1
+    for step in count(1):
         behind = [task for task, share in enumerate(shares) if had[task] * total < share * step]
         task = min(behind, key=lambda task: (had[task] + 1) / shares[task])
         had[task] += 1
         yield task
-
-
-def task_schedule(weights: Sequence[float], steps: int, *, synchronous: bool) -> list[int]:
-    """The task of each step: by weight, or if `synchronous` one task after the other."""
-    if synchronous:
-        return [step % len(weights) for step in range(steps)]
-    return list(islice(task_order(weights), steps))

@@ -17,13 +17,9 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Steps, throughput, fraction of time spent waiting for data, and remaining time.
+    """Steps, throughput, fraction of time spent waiting for data, and remaining time of a job (`what`, as "train").
 
-    Args:
-        what: name of the job, such as "train".
-        start: steps that an interrupted run has completed.
-        total: steps altogether.
-        batch: images per step.
+    `start` of its `total` steps were completed by an interrupted run. A step has `batch` images.
     """
 
     def __init__(self, what: str, start: int, total: int, batch: int):
@@ -82,11 +78,7 @@ class Progress:
         )
 
     def close(self) -> dict[str, float]:
-        """End the display.
-
-        Returns:
-            Throughput, for run.json.
-        """
+        """End the display, and return the throughput for run.json."""
         if self._bar:
             self._bar.close()
         return {"images_per_second": round(self.rate, 1), "data_wait_fraction": round(self.data_wait_fraction, 3)}

@@ -56,11 +56,7 @@ class Task(nn.Module, ABC):
         """Compute statistics of the training images. `fit` calls this once, before the first step.
 
         The task is on its device. Results belong in buffers, since a resumed training does not call this again. Every
-        process calls it and must compute identical values.
-
-        Args:
-            index: training images.
-            devices: of this process; `all_gather` gives the values of all processes.
+        process calls it and must compute identical values, if need be by `devices.all_gather`.
         """
 
     def after_step(self, step: int) -> None:
@@ -68,23 +64,14 @@ class Task(nn.Module, ABC):
 
 
 class BackboneTask(Task):
-    """A task with a backbone to export.
-
-    Attributes:
-        backbone: is exported.
-        normalization: of images when the backbone is used afterwards.
-    """
+    """A task with a backbone to export, and the normalization of images when it is used afterwards."""
 
     backbone: Backbone
     normalization: Normalize
 
 
 class TaskWrapper(Task):
-    """A task that changes the loss of another task and delegates everything else.
-
-    Attributes:
-        task: the other task.
-    """
+    """A task that changes the loss of another task and delegates everything else."""
 
     task: Task
 
@@ -113,10 +100,5 @@ class TaskWrapper(Task):
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
-    """Fraction of correct predictions, a scalar.
-
-    Args:
-        logits: float (B, C).
-        target: int64 (B,).
-    """
+    """Fraction of correct predictions, a scalar, of logits, float (B, C, ...), for a target, int64 (B, ...)."""
     return (logits.argmax(1) == target).float().mean()

@@ -26,11 +26,8 @@ class TaskParallel:
     torch's DistributedDataParallel cannot do this: two instances on a common backbone would both react to each
     backward pass.
 
-    Args:
-        tasks: with equal weights in all processes.
-        devices: of this process.
-        checkpoint: its `received_signal` is exchanged with the other processes, and its `signal` is set.
-        group_per_task: each task has its own group of processes, instead of all processes.
+    The tasks have equal weights in all processes. The checkpoint's `received_signal` is exchanged with the other
+    processes, and its `signal` is set.
 
     Attributes:
         part: (rank, number of processes) of this process in its group.
@@ -54,9 +51,7 @@ class TaskParallel:
     def all_reduce_gradients(self, task: int, gradients: list[Tensor | None] | None) -> list[Tensor | None]:
         """The mean gradient over the processes that compute the task, in every process.
 
-        Args:
-            task: position.
-            gradients: of this process, one per parameter, if it computes the task.
+        `gradients` are those of this process, one per parameter, if it computes the task.
         """
         if self._devices.world == 1:
             assert gradients is not None

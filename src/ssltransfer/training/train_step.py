@@ -18,15 +18,10 @@ from ssltransfer.training.task import Task
 
 
 class Trainer:
-    """A task with its optimizer.
+    """A task with its optimizer. The task is moved to the device and set to training mode.
 
-    Args:
-        task: network and loss. It is moved to the device and set to training mode.
-        schedule: optimizer, precision, accumulation.
-        seed: of augmentation.
-        devices: of this process.
-        checkpoint: set if several processes share each batch: their gradients and metrics are averaged, and its
-            `signal` is set when any of them received one.
+    With a checkpoint, gradients and metrics are averaged over all processes, which share each batch, and its `signal`
+    is set when any of them received one.
     """
 
     def __init__(
@@ -71,8 +66,9 @@ class Trainer:
         return dict(zip(means, values.tolist(), strict=True))
 
     def optimizer_step(self, lr: float) -> None:
-        """Update the weights with the gradients, at a learning rate."""
-        set_lr(self.optimizer, lr)
+        """Update the weights with the gradients, at a learning rate times the multiplier of each parameter group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_mult"]
         if self.schedule.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.task.parameters(), self.schedule.clip_grad_norm)
@@ -125,9 +121,3 @@ def build_optimizer(task: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         return torch.optim.RMSprop(settings, lr=schedule.lr, alpha=0.9, eps=1e-3, momentum=schedule.momentum)
     optimizer = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
     return optimizer(settings, lr=schedule.lr, betas=(schedule.momentum, 0.999), fused=fused)
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of a step, times the multiplier of each parameter group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_mult"]

@@ -23,7 +23,7 @@ from ssltransfer.config.load import complete
 from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.backbone import LayerError
-from ssltransfer.models.build import build_backbone, build_tile_backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext, student
 from ssltransfer.tasks.distillation.attention_transfer import AttentionTransferTask, calls_of, distances
@@ -118,7 +118,7 @@ def test_attention_transfer_loss_is_task_loss_plus_transfer(make_given: InputsMa
     tiles = alone.puzzles(batch.images, batch.rng(7))[0].flatten(0, 1)
     assert tiles.shape == (36, 3, 24, 24)
     model = read_model(solver)
-    theirs = build_tile_backbone(model.backbone.options, seed=0, stem_stride=1).eval()
+    theirs = build_backbone(model.backbone.options.for_tiles(1), include_top=False).eval()
     theirs.load_state_dict(model.backbone.state_dict(), strict=False)  # its fully-connected layers stay behind
     total = own["loss"].item()
     for layer, other in (("conv4", "conv3_3"), ("conv5", "conv3_2")):

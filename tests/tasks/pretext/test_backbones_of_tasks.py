@@ -18,11 +18,11 @@ from ssltransfer.config.backbones import (
     Torchvision,
     Vgg19BN,
 )
-from ssltransfer.config.tasks import JigsawPP, Rotation, Tiles
+from ssltransfer.config.tasks import Jigsaw, Rotation, Tiles
 from ssltransfer.data.loader import Batch
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
-from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
+from ssltransfer.tasks.pretext.puzzle import ContextFreeNetwork
 from ssltransfer.tasks.pretext.rotation import RotationTask
 
 TILE = 48
@@ -63,7 +63,9 @@ def test_rotation_head_fits_every_backbone(options: BackboneOptions, vector: str
 @each
 def test_puzzle_heads_fit_every_backbone(options: BackboneOptions, vector: str, features: int) -> None:
     cut = Tiles(crop=3 * options.img_size, tile=options.img_size, channel_shift=0)
-    network = ContextFreeNetwork(options, cut, permutations=6, hidden_dim=16, dropout=0.0, seed=0, bn=True)
+    network = ContextFreeNetwork(
+        options, Jigsaw(tiles=cut, permutations=6, hidden_dim=16, dropout=0.0, bn=True), seed=0
+    )
     assert network.pool5.features == features
     tiles = torch.randn(2, 9, 3, options.img_size, options.img_size, generator=torch.Generator().manual_seed(1))
     logits = network.train()(tiles)
@@ -79,10 +81,7 @@ def test_last_map_names_the_size_that_fc6_needs() -> None:
     ):
         ContextFreeNetwork(
             Vgg19BN(width_mult=0.06, img_size=96),
-            JigsawPP().tiles.model_copy(update={"tile": 48}),
-            permutations=6,
-            hidden_dim=16,
-            dropout=0.0,
+            Jigsaw(tiles=Tiles(tile=48), permutations=6, hidden_dim=16),
             seed=0,
         )
 

@@ -6,9 +6,9 @@ from ssltransfer.config.backbones import CaffeNet, Vgg16
 from ssltransfer.config.tasks import Jigsaw, JigsawPP, Tiles
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles
-from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
 from ssltransfer.tasks.pretext.jigsaw import JigsawTask
 from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
+from ssltransfer.tasks.pretext.puzzle import ContextFreeNetwork
 from ssltransfer.training.task import TrainingError
 
 CUT = Tiles(crop=60, tile=16, jitter=3, channel_shift=1, stem_stride=1)
@@ -37,7 +37,7 @@ def rng(n: int, epoch: int = 0) -> SampleRNG:
 def test_context_free_network_has_the_published_sizes():
     """Released train_val_cfn_jps++.prototxt: pool5 256x3x3, fc6 2304 -> 1024, fc7 9216 -> 4096, fc8 4096 -> N."""
     with torch.device("meta"):
-        network = ContextFreeNetwork(CaffeNet(), Tiles(), permutations=701, hidden_dim=4096, dropout=0.5, seed=0)
+        network = ContextFreeNetwork(CaffeNet(), JigsawPP(), seed=0)
     assert network.backbone.shapes(64)["conv1"] == (96, 27, 27)
     linears = [part for part in network.modules() if isinstance(part, torch.nn.Linear)]
     assert [(part.in_features, part.out_features) for part in linears] == [(2304, 1024), (9216, 4096), (4096, 701)]
@@ -55,7 +55,7 @@ def test_context_free_network_bn_is_optional():
 
 def test_context_free_network_of_vgg16_has_its_sizes():
     with torch.device("meta"):
-        network = ContextFreeNetwork(Vgg16(), Tiles(), permutations=701, hidden_dim=4096, dropout=0.5, seed=0)
+        network = ContextFreeNetwork(Vgg16(), JigsawPP(), seed=0)
     assert network.fc6[0].in_features == 2048 and network.pool5.features == 512 * 2 * 2
 
 

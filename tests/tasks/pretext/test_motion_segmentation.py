@@ -14,7 +14,7 @@ import torch
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, read_index
-from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet101V2
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet50V2, ResNet101V2
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import MotionOptions, Video
 from ssltransfer.config.schedule import Schedule
@@ -168,13 +168,12 @@ def test_motion_segmentation_ignores_workers_and_micro_batches(clips: Index):
 
 def test_motion_segmentation_trains_a_shared_backbone():
     backbone = build_backbone(SMALL, include_top=False, seed=5)
-    task = MotionSegmentationTask(TINY, SMALL, 0, shared=backbone)
+    task = MotionSegmentationTask(TINY, backbone, 0)
     assert task.backbone is backbone and MotionSegmentation.supports_multi_task
     mixed = MixedBackbone(build_backbone(ResNet101V2(width_mult=0.125), include_top=False))
-    assert (
-        MotionSegmentationTask(TINY, ResNet101V2(width_mult=0.125), 0, shared=mixed).layer == "block3"
-        and mixed.training
-    )
+    assert MotionSegmentationTask(TINY, mixed, 0).layer == "block3" and mixed.training
+    embedding = MotionSegmentationTask(TINY, ResNet50V2(width_mult=0.125, embed_dim=8), 0)
+    assert embedding.layer == "block4"  # not the vector after it
     alone = MotionSegmentationTask(TINY, SMALL, 0)
     assert all(torch.equal(a, b) for a, b in zip(task.head.parameters(), alone.head.parameters(), strict=True))
 

@@ -183,7 +183,7 @@ def test_build_task_trains_a_shared_backbone(name: str, objects: Index):
     # A stem of the task's own would not be the shared one.
     backbone = SMALL.model_copy(update={"stem_stride": 1}) if getattr(options, "stem_stride", None) else SMALL
     shared = build_backbone(backbone, include_top=False, seed=7)
-    task, alone = build_task(options, backbone, 0, shared), build(name, backbone)
+    task, alone = build_task(options, shared, 0), build(name, backbone)
     assert task.backbone is shared
     names = {key.rpartition("backbone.")[2]: parameter for key, parameter in task.named_parameters()}
     for key, parameter in alone.named_parameters():

@@ -48,22 +48,22 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
         LayerError: the teacher or the student has no such layer, or it is not a map.
     """
 
-    def __init__(self, given: StudentInputs):
-        method, spec = given.spec.method, given.spec
-        assert isinstance(method, AttentionTransfer) and given.teacher is not None
+    def __init__(self, inputs: StudentInputs):
+        method, spec = inputs.spec.method, inputs.spec
+        assert isinstance(method, AttentionTransfer) and inputs.teacher is not None
         task = build_task(method.task, spec.backbone, spec.seed)
         super().__init__(spec, task.backbone)
         self.task, self.normalization, self.beta = task, task.normalization, method.beta
         self.layers = list(method.layers)
         self.teacher_layers = list(method.teacher_layers or method.layers)
-        model = read_model(given.teacher)
+        model = read_model(inputs.teacher)
         if model.normalization != self.normalization:
             raise ArtifactError(
-                f"{given.teacher}: it was trained on images normalized as {model.normalization!r}, but "
+                f"{inputs.teacher}: it was trained on images normalized as {model.normalization!r}, but "
                 f"{method.task.name} normalizes them as {self.normalization!r}; name a teacher with that normalization."
             )
         _require_maps(self.backbone, self.layers, "students.method.layers")
-        _require_maps(model.backbone, self.teacher_layers, given.teacher)
+        _require_maps(model.backbone, self.teacher_layers, inputs.teacher)
         teacher = build_task(method.task, model.backbone.options, spec.seed).backbone
         weights = model.backbone.state_dict()
         teacher.load_state_dict({name: weights[name] for name in teacher.state_dict()})
@@ -90,11 +90,7 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
         return {**values, **terms, "loss": torch.stack(list(terms.values())).sum()}
 
     def transfer(self, calls: Sequence[Call]) -> dict[str, Tensor]:
-        """beta / 2 times the attention distance per spatial location, averaged over all inputs, for each layer.
-
-        Args:
-            calls: inputs of the student's backbone with its layers; at least one.
-        """
+        """beta / 2 times the attention distance per spatial location, averaged over all inputs, for each layer."""
         parts: dict[str, list[Tensor]] = {f"{layer}_loss": [] for layer in self.layers}
         for inputs, student in calls:
             with torch.no_grad():

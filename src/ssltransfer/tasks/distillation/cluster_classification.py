@@ -12,16 +12,16 @@ from ssltransfer.tasks.supervised import Classifier
 
 
 @STUDENT_METHODS.register(ClusterClassification)
-def cluster_classification(given: StudentInputs) -> Classifier:
+def cluster_classification(inputs: StudentInputs) -> Classifier:
     """The classifier of pseudo-labels, which are the labels of the index.
 
     Raises:
         ArtifactError: all images are in one cluster.
     """
-    clusters = len(given.index.classes)
-    sizes = np.bincount(given.index.labels, minlength=clusters)
+    clusters = len(inputs.index.classes)
+    sizes = np.bincount(inputs.index.labels, minlength=clusters)
     used = int((sizes > 0).sum())
     if used < 2:
-        raise ArtifactError(f"{given.spec.data}: all images are in one cluster; cluster with another k.")
+        raise ArtifactError(f"{inputs.spec.data}: all images are in one cluster; cluster with another k.")
     logger.info(f"{clusters} clusters, {used} with images, {sizes.max()} images in the largest")
-    return Classifier(given.spec, clusters)
+    return Classifier(inputs.spec, clusters)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssltransfer.config.methods import Compress, Compress1q, Compress2q
+from ssltransfer.config.methods import Compress1q, Compress2q
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.models.normalize import normalize
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
@@ -34,18 +34,14 @@ class CompressTask(DistillationTask):
     that loss as `uniform`.
     """
 
-    def __init__(self, given: StudentInputs):
-        super().__init__(given)
-        assert isinstance(self.method, Compress)
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs)
+        assert isinstance(self.method, Compress1q | Compress2q)
         self.temperature, size = self.method.temperature, self.method.queue_size
         self.head: nn.Module = nn.Identity()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(given.spec.seed + 1)
-            width = (
-                self.teacher_dim
-                if isinstance(self.method, Compress1q)
-                else getattr(self.method, "projection_dim", None)
-            )
+            torch.manual_seed(inputs.spec.seed + 1)
+            width = self.teacher_dim if isinstance(self.method, Compress1q) else self.method.projection_dim
             if width:
                 self.head = nn.Linear(self.student_dim, width)
             self.register_buffer("teacher_queue", _queue(size, self.teacher_dim))
@@ -86,8 +82,9 @@ class CompressTask(DistillationTask):
     @torch.no_grad()
     def _encode_key(self, views: Tensor) -> Tensor:
         assert self.momentum_encoder is not None
-        features = self.momentum_encoder["backbone"](normalize(views, self.normalization), [self.layer])[self.layer]
-        features = features.mean((2, 3)) if features.ndim == 4 else features
+        backbone = self.momentum_encoder["backbone"]
+        assert isinstance(backbone, Backbone)
+        features = self.student_features(views, backbone)
         return F.normalize(self.momentum_encoder["head"](features).float(), dim=1)
 
     @torch.no_grad()
@@ -110,14 +107,9 @@ class CompressTask(DistillationTask):
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """KL(teacher || student) of softmax(similarities / temperature), averaged over the batch.
+    """KL(teacher || student) of softmax(similarities (B, K) / temperature), averaged over the batch.
 
-    Args:
-        student, teacher: similarities (B, K). Only the student's get a gradient.
-        temperature: of both softmaxes.
-
-    Returns:
-        The loss, and the loss of a uniform student.
+    The second value is the loss of a uniform student. Only the student's similarities get a gradient.
     """
     target_log_prob = F.log_softmax(teacher.detach() / temperature, dim=1)
     log_prob = F.log_softmax(student / temperature, dim=1)

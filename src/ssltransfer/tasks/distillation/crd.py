@@ -31,12 +31,12 @@ class CrdTask(DistillationTask):
     The checkpoint contains the memory banks: 2 x images x embed_dim floats.
     """
 
-    def __init__(self, given: StudentInputs):
-        super().__init__(given)
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs)
         assert isinstance(self.method, Crd)
-        self.options, n, dim = self.method, len(given.index), self.method.embed_dim
+        self.options, n, dim = self.method, len(inputs.index), self.method.embed_dim
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(given.spec.seed + 1)
+            torch.manual_seed(inputs.spec.seed + 1)
             self.student_head, self.teacher_head = nn.Linear(self.student_dim, dim), nn.Linear(self.teacher_dim, dim)
             bound = math.sqrt(3 / dim)
             for name in ("student_memory", "teacher_memory"):

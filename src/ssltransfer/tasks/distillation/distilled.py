@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -18,7 +19,7 @@ from ssltransfer.config.protocols import Pool
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.transforms import Transform
-from ssltransfer.models.backbone import LayerError
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import read_model
@@ -43,29 +44,24 @@ class DistillationTask(StudentTask):
         ArtifactError: the teacher or its features cannot be read, or the features belong to other images.
     """
 
-    def __init__(self, given: StudentInputs):
-        super().__init__(given.spec)
-        assert isinstance(given.spec.method, Distillation)
-        self.method = given.spec.method
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs.spec)
+        assert isinstance(inputs.spec.method, Distillation)
+        self.method = inputs.spec.method
         self.layer = self.method.layer or self.backbone.layers[-1]
-        shapes = self.backbone.shapes()
-        if self.layer not in shapes:
-            raise LayerError(
-                f"students.method.layer: {self.backbone.options.name} has no layer {self.layer!r}; "
-                f"it has {', '.join(shapes)}."
-            )
-        self.student_dim = shapes[self.layer][0]
+        self.backbone.require([self.layer], "students.method.layer")
+        self.student_dim = self.backbone.shapes()[self.layer][0]
         self._online: OnlineTeacher | None = None
         self._stores: dict[bool, FeatureStore] = {}  # by "training"
-        if given.features:
-            sources = {True: (given.features, given.index), False: (given.val_features, given.val)}
+        if inputs.features:
+            sources = {True: (inputs.features, inputs.index), False: (inputs.val_features, inputs.val)}
             for training, (manifest, index) in sources.items():
                 if manifest and index:
                     self._stores[training] = open_features(manifest, index=index.fingerprint)[0]
             self.teacher_dim = self._stores[True].shape[1]
         else:
-            assert given.teacher is not None
-            self._online = OnlineTeacher(given.teacher, self.method.teacher_layer, self.method.teacher_pool)
+            assert inputs.teacher is not None
+            self._online = OnlineTeacher(inputs.teacher, self.method.teacher_layer, self.method.teacher_pool)
             self.teacher_dim = self._online.dim
 
     @property
@@ -81,17 +77,13 @@ class DistillationTask(StudentTask):
         return WithFeatures(view, self._stores[False]) if self._stores else view
 
     def teacher_features(self, batch: Batch, views: Tensor) -> Tensor:
-        """Features of the teacher, float32 (B, teacher_dim), without gradient.
-
-        Args:
-            batch: loaded by `transform`.
-            views: uint8 (B, 3, S, S), the student's views.
-        """
+        """Features of the teacher for the student's views: uint8 (B, 3, S, S) -> float32 (B, teacher_dim)."""
         return self._online(views) if self._online else batch.targets["teacher"].float()
 
-    def student_features(self, views: Tensor) -> Tensor:
-        """Features of the student: uint8 (B, 3, S, S) -> float (B, student_dim)."""
-        features: Tensor = self.backbone(normalize(views, self.normalization), [self.layer])[self.layer]
+    def student_features(self, views: Tensor, backbone: Backbone | None = None) -> Tensor:
+        """Features of the student, or of a copy of it: uint8 (B, 3, S, S) -> float (B, student_dim)."""
+        backbone = backbone or self.backbone
+        features: Tensor = backbone(normalize(views, self.normalization), [self.layer])[self.layer]
         return features.mean((2, 3)) if features.ndim == 4 else features
 
     @torch.no_grad()
@@ -106,12 +98,7 @@ class DistillationTask(StudentTask):
 
 
 class OnlineTeacher:
-    """A teacher that computes features of every view; not a part of the student's state.
-
-    Args:
-        manifest: of the model.
-        layer: default: the last.
-        pool: pooling of the layer if it is a map.
+    """A teacher that computes features of every view, of a layer (default: the last); not in the student's state.
 
     Raises:
         LayerError: the model has no such layer.
@@ -121,9 +108,8 @@ class OnlineTeacher:
         self.model = read_model(manifest)
         backbone = self.model.backbone
         self.layer, self.pool = layer or backbone.layers[-1], pool
-        if self.layer not in backbone.layers:
-            raise LayerError(f"{manifest}: no layer {self.layer!r}; it has {', '.join(backbone.layers)}.")
-        self.dim = int(torch.Size(pooled_shape(backbone.shapes()[self.layer], pool)).numel())
+        backbone.require([self.layer], manifest)
+        self.dim = math.prod(pooled_shape(backbone.shapes()[self.layer], pool))
 
     def __call__(self, views: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) -> float32 (B, dim)."""

@@ -27,25 +27,25 @@ class LayerRegressionTask(DistillationTask):
     The chance-level loss is that of the teacher's mean of each channel: the variance over a few hundred images.
     """
 
-    def __init__(self, given: StudentInputs):
-        super().__init__(given)
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs)
         assert isinstance(self.method, LayerRegression) and self._online is not None
+        self.teacher = self._online
         self.layers = list(self.method.layers)
         self.teacher_layers = list(self.method.teacher_layers or self.method.layers)
-        student, teacher = self.backbone.shapes(), self._online.model.backbone.shapes()
+        student, teacher = self.backbone.shapes(), self.teacher.model.backbone.shapes()
         self.heads = nn.ModuleList()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(given.spec.seed + 1)
+            torch.manual_seed(inputs.spec.seed + 1)
             for layer, teacher_layer in zip(self.layers, self.teacher_layers, strict=True):
                 channels, target = student[layer][0], teacher[teacher_layer][0]
                 self.heads.append(nn.Identity() if channels == target else nn.Conv2d(channels, target, 1))
-        self.chance_loss = self._map_variance(given.index)
+        self.chance_loss = self._map_variance(inputs.index)
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared errors: a mean over batch, channels and locations for each layer, and their sum."""
         views = self.views(batch, rng)
-        assert self._online is not None
-        teacher = self._online.maps(views, self.teacher_layers)
+        teacher = self.teacher.maps(views, self.teacher_layers)
         student = self.backbone(normalize(views, self.normalization), self.layers)
         losses = {}
         for layer, teacher_layer, head in zip(self.layers, self.teacher_layers, self.heads, strict=True):
@@ -55,10 +55,9 @@ class LayerRegressionTask(DistillationTask):
 
     @torch.no_grad()
     def _map_variance(self, index: Index) -> float:
-        assert self._online is not None
         total, count = torch.zeros(()), 0
         for batch in load_batches(index, self.val_transform, sequential_keys(spaced_ids(index), 64), seed=0):
-            maps = self._online.maps(center_crop(batch.images, self.spec.backbone.img_size), self.teacher_layers)
+            maps = self.teacher.maps(center_crop(batch.images, self.spec.backbone.img_size), self.teacher_layers)
             for value in map(_map, maps.values()):
                 total += value.float().var((0, 2, 3), correction=0).mean() * len(batch)
             count += len(batch)

@@ -24,14 +24,14 @@ class RegressionTask(DistillationTask):
     that is `explained`.
     """
 
-    def __init__(self, given: StudentInputs):
-        super().__init__(given)
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs)
         assert isinstance(self.method, Regression)
         self.bn = self.method.bn
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(given.spec.seed + 1)
+            torch.manual_seed(inputs.spec.seed + 1)
             self.head = nn.Linear(self.student_dim, self.teacher_dim)
-        self.chance_loss = 2.0 if self.bn else self.feature_variance(given.index)
+        self.chance_loss = 2.0 if self.bn else self.feature_variance(inputs.index)
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared error, averaged over batch and dimensions."""

@@ -18,6 +18,7 @@ from ssltransfer.config.tasks.base import TaskOptions
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.registry import Registry
 from ssltransfer.training.devices import Devices
@@ -28,8 +29,8 @@ from ssltransfer.training.task import BackboneTask, TrainingError
 class PretextTask(BackboneTask):
     """A task that needs no labels, and that can draw its inputs and targets.
 
-    A class with `@PRETEXT_TASKS.register(Options)` has the signature (options, backbone options, seed), and `shared`, a
-    backbone or None, if its options have `supports_multi_task`.
+    A class with `@PRETEXT_TASKS.register(Options)` has the signature (options, backbone options, seed). If its options
+    have `supports_multi_task`, it also takes a backbone instead of backbone options (`backbone_of`).
     """
 
     @abstractmethod
@@ -94,12 +95,14 @@ PRETEXT_TASKS: Registry[Callable[..., PretextTask]] = Registry("ssltransfer.task
 FIXED_MODELS: Registry[Callable[[Pretext, ModelInputs], BuiltModel]] = Registry("ssltransfer.tasks.pretext")
 
 
-def build_task(
-    options: TaskOptions, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-) -> PretextTask:
-    """The task with a fresh head, on a fresh backbone or on one that other tasks train too (`shared`)."""
-    common = {} if shared is None else {"shared": shared}
-    return PRETEXT_TASKS[type(options)](options, backbone, seed, **common)
+def build_task(options: TaskOptions, backbone: BackboneOptions | Backbone, seed: int) -> PretextTask:
+    """The task with a fresh head, on a fresh backbone or on one that other tasks train too."""
+    return PRETEXT_TASKS[type(options)](options, backbone, seed)
+
+
+def backbone_of(backbone: BackboneOptions | Backbone, seed: int) -> Backbone:
+    """`backbone` itself, or a fresh one with these options."""
+    return backbone if isinstance(backbone, Backbone) else build_backbone(backbone, include_top=False, seed=seed)
 
 
 def paired_indices(n: int, task: str) -> Tensor:

@@ -19,9 +19,8 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Warp
 from ssltransfer.logs import logger
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
-from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 from ssltransfer.tasks.pretext.pooled_backbone import last_map
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.task import accuracy
@@ -47,10 +46,10 @@ class ColorizationTask(PretextTask):
     weights: Tensor
     constant: Tensor
 
-    def __init__(self, options: Colorization, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
+    def __init__(self, options: Colorization, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        self.backbone = backbone_of(backbone, seed)
         self.layer, (channels, *map_size) = last_map(self.backbone, options.resize, "Images")
         self.map_size = (map_size[0], map_size[1])
         self.register_buffer("weights", torch.ones(len(BINS)))

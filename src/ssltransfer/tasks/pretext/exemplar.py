@@ -17,7 +17,7 @@ from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
-from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
+from ssltransfer.tasks.pretext.pooled_backbone import PatchEmbed
 from ssltransfer.training.task import TrainingError
 
 
@@ -100,7 +100,6 @@ def semi_hard_loss(distance: Tensor, same: Tensor, margin: float) -> Tensor:
     Args:
         distance: float32 (N, N), squared.
         same: bool (N, N), whether two rows have the same class; each row has other classes too.
-        margin: of squared distances.
     """
     negatives = distance.masked_fill(same, torch.inf).sort(dim=1).values
     farther = torch.searchsorted(negatives.detach(), distance.detach(), right=True)

@@ -16,9 +16,8 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone
-from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, paired_indices
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of, paired_indices
 from ssltransfer.tasks.pretext.residual_head import PatchVectors
 
 
@@ -33,10 +32,10 @@ class ExemplarPatchesTask(PretextTask):
 
     normalization: Normalize = "imagenet"
 
-    def __init__(self, options: ExemplarPatches, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
+    def __init__(self, options: ExemplarPatches, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        self.backbone = backbone_of(backbone, seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         self.chance_loss = options.margin
 

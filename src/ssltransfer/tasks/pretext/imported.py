@@ -34,13 +34,13 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
         logger.info(f"{file}: no fully-connected layers; the layers are {', '.join(backbone.layers)}.")
     matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing)
     logger.info(f"{file}: {matched}")
-    about = read_metadata(file)
+    content, about = {"file": file_digest(file), "matched": matched}, read_metadata(file)
     if about is None:
-        return BuiltModel(backbone, task.normalize or "imagenet", {"file": file_digest(file), "matched": matched})
+        return BuiltModel(backbone, task.normalize or "imagenet", content)
     if task.normalize not in (None, about["normalize"]):
         raise ArtifactError(
             f"{file}: trained on images normalized by `{about['normalize']}`, not `{task.normalize}`; remove "
             "`normalize` of the task."
         )
     verify_activations(backbone, about, file)
-    return BuiltModel(backbone, about["normalize"], {"file": file_digest(file), "matched": matched})
+    return BuiltModel(backbone, about["normalize"], content)

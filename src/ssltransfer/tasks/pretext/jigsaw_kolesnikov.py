@@ -24,9 +24,10 @@ class JigsawKolesnikovTask(PatchTask):
     permutations is a file of the authors; here the set is made by the same algorithm.
     """
 
+    options: JigsawKolesnikov
+
     def __init__(self, options: JigsawKolesnikov, backbone: BackboneOptions, seed: int):
         super().__init__(options, options.permutations)
-        self.options = options
         # The set does not depend on the seed, so that runs with different seeds are comparable.
         self.register_buffer("permutations", torch.from_numpy(max_hamming_set(options.permutations)))
         self.network = PatchNetwork(backbone, options, joined=9, answers=options.permutations, seed=seed)

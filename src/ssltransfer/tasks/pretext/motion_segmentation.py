@@ -20,9 +20,8 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
-from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,11 @@ class MotionSegmentationTask(PretextTask):
     normalization: Normalize = "imagenet"
     chance_loss = math.log(2)
 
-    def __init__(
-        self, options: MotionSegmentation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-    ):
+    def __init__(self, options: MotionSegmentation, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
-        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
-        self.layer = [name for name in self.backbone.layers if name != "pool"][-1]
+        self.backbone = backbone_of(backbone, seed)
+        self.layer = self.backbone.options.spatial_layers[-1]
         hidden = options.hidden_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
@@ -76,21 +73,15 @@ class MotionSegmentationTask(PretextTask):
             initialize(self.head)
             nn.init.normal_(last.weight, std=0.01)
 
-    @torch.no_grad()
     def _channels(self) -> int:
         height, width = self.options.input
-        weight = next(self.backbone.parameters())
-        was = self.backbone.training
         try:
-            found = self.backbone.eval()(weight.new_zeros(1, 3, height, width), [self.layer])[self.layer]
+            return self.backbone.shapes((height, width))[self.layer][0]
         except RuntimeError:
             raise LayerError(
                 f"Images of {width} x {height} pixels are too small for {self.backbone.options.name}; increase "
                 "`input` of motion-segmentation."
             ) from None
-        finally:
-            self.backbone.train(was)
-        return int(found.shape[1])
 
     @property
     def transform(self) -> WithMotion:

@@ -24,11 +24,7 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
     """The tasks of a multi-task pretext on their common backbone, in the order of their names.
 
     The first task has the pretext's seed, so that a single task gives the same result as without multi-task. The seeds
-    of the others depend on it and on their names.
-
-    Args:
-        spec: of a pretext whose task is `multi-task`.
-        images: index of each of its datasets.
+    of the others depend on it and on their names. `images` has the index of each dataset.
     """
     multi = spec.task
     assert isinstance(multi, MultiTask)
@@ -41,7 +37,7 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
         assert part.data is not None and part.schedule is not None
         seed = seed_of(spec.seed, "member", name) if runs else spec.seed
         shared = backbone if multi.l1_layer_mix is None else MixedBackbone(backbone)
-        task = build_task(part.task, part.backbone, seed, shared)
+        task = build_task(part.task, shared, seed)
         normalizations[name] = task.normalization
         val = images[part.val] if part.val else None
         learned = task if multi.l1_layer_mix is None else WithL1Penalty(task, multi.l1_layer_mix)
@@ -56,12 +52,7 @@ def together(spec: Pretext, images: Mapping[str, Index]) -> Trainable:
 
 
 class WithL1Penalty(TaskWrapper):
-    """A task on a mixed backbone, with an L1 penalty of its layer mix in training.
-
-    Args:
-        task: its backbone is a `MixedBackbone`.
-        strength: factor of the penalty.
-    """
+    """A task on a `MixedBackbone`, with `strength` times the L1 norm of its layer mix as a penalty in training."""
 
     def __init__(self, task: PretextTask, strength: float):
         super().__init__()

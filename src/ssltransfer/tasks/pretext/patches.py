@@ -17,10 +17,10 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import initialize, initialize_last
-from ssltransfer.models.build import build_tile_backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.patch_embed import PatchEmbed
+from ssltransfer.tasks.pretext.pooled_backbone import PatchEmbed
 from ssltransfer.training.task import accuracy
 
 
@@ -31,12 +31,7 @@ class PatchNetwork(nn.Module):
     ReLU and dropout, the classes (protocols 1.4). The released code interleaves the embeddings instead of concatenating
     them, which is the same network with its weights in another order.
 
-    Args:
-        backbone: built for patches, with finer stem and last block (2.3).
-        task: sizes.
-        joined: number of embeddings that are concatenated.
-        answers: number of classes.
-        seed: of all weights.
+    The backbone has the finer strides for tiles (2.3). `joined` embeddings are concatenated.
 
     Raises:
         LayerError: patches are too small for the backbone.
@@ -44,7 +39,7 @@ class PatchNetwork(nn.Module):
 
     def __init__(self, backbone: BackboneOptions, task: PatchOptions, *, joined: int, answers: int, seed: int):
         super().__init__()
-        self.backbone = build_tile_backbone(backbone, seed=seed, stem_stride=task.tiles.stem_stride)
+        self.backbone = build_backbone(backbone.for_tiles(task.tiles.stem_stride), include_top=False, seed=seed)
         self.embedding = PatchEmbed(self.backbone, task.tiles.tile, "Patches", task.embed_dim, seed=seed + 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 2)
@@ -59,12 +54,7 @@ class PatchNetwork(nn.Module):
             initialize_last(self.fc8)
 
     def forward(self, patches: Tensor, order: Tensor) -> Tensor:
-        """Logits (B * M, answers) of M orders of each image.
-
-        Args:
-            patches: float (B, 9, 3, t, t), row by row as in the image.
-            order: int64 (B, M, joined), indices of the patches that are concatenated.
-        """
+        """Patches, float (B, 9, 3, t, t), and M orders of them, int64 (B, M, joined) -> logits (B * M, answers)."""
         each = self.embedding(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
         image = torch.arange(len(each), device=each.device)[:, None, None]
         logits: Tensor = self.fc8(self.fc7(each[image, order].flatten(2).flatten(0, 1)))
@@ -80,21 +70,22 @@ class PatchTask(PretextTask):
     """
 
     normalization: Normalize = "per-image"
+    options: PatchOptions
     network: PatchNetwork
 
     def __init__(self, options: PatchOptions, answers: int):
         super().__init__()
-        self.patch_options = options
+        self.options = options
         self.chance_loss = math.log(answers)
 
     @property
     def transform(self) -> Warp:
         """The whole image, resized to a square."""
-        return Warp(self.patch_options.resize)
+        return Warp(self.options.resize)
 
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> patches, normalized, float (B, 9, 3, t, t), and labels, int64 (B, M)."""
-        options = self.patch_options
+        options = self.options
         patches = cut_tiles(images, rng if self.training else None, options.tiles)
         patches = random_grayscale(patches, rng, options.grayscale_prob, each=options.grayscale_per_patch)
         return standardize(patches), self.labels(rng)

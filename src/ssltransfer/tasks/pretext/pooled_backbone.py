@@ -5,16 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.backbone import Backbone, LayerError, initialize
 
 
 def last_map(backbone: Backbone, side: int, what: str) -> tuple[str, tuple[int, int, int]]:
-    """The backbone's last spatial layer, and its channels, height and width.
+    """The backbone's last spatial layer, and its channels, height and width for square inputs of `side` pixels.
 
-    Args:
-        backbone: is called on the inputs.
-        side: of the square inputs, in pixels.
-        what: name of the inputs in errors.
+    `what` is the name of the inputs in errors.
 
     Raises:
         LayerError: the inputs are too small for the backbone.
@@ -48,7 +45,6 @@ class PooledBackbone(nn.Module):
     of vgg19-bn), that vector is used.
 
     Args:
-        backbone: is called on the inputs.
         side: of the square inputs, in pixels.
         what: name of the inputs in errors.
 
@@ -75,3 +71,32 @@ class PooledBackbone(nn.Module):
         """float (N, 3, side, side) -> (N, features)."""
         pooled: Tensor = self.pool(self.backbone(x, [self.layer])[self.layer])
         return pooled.flatten(1)
+
+
+class PatchEmbed(nn.Module):
+    """A linear layer on the pre-logits, as Kolesnikov et al. 2019 use the 1000 logits of a network.
+
+    For backbones that do not end in a vector it is on pool5. `side` and `what` are as for `PooledBackbone`, `size` is
+    the dimension of the embedding, and `seed` belongs to the layer's weights.
+
+    Raises:
+        LayerError: the inputs are too small for the backbone.
+    """
+
+    def __init__(self, backbone: Backbone, side: int, what: str, size: int, *, seed: int):
+        super().__init__()
+        self.backbone = backbone
+        # The layers after the global average, if there are any, are vectors too.
+        self.layer = backbone.layers[-1] if "pool" in backbone.layers else None
+        self.pool5 = None if self.layer else PooledBackbone(backbone, side, what)
+        features = self.pool5.features if self.pool5 else backbone.shapes(side)[self.layer or ""][0]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.linear = nn.Linear(features, size)
+            initialize(self.linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float (N, 3, side, side) -> (N, size)."""
+        vector = self.pool5(x) if self.pool5 else self.backbone(x, [self.layer])[self.layer]
+        embedded: Tensor = self.linear(vector)
+        return embedded

@@ -8,44 +8,70 @@ from abc import abstractmethod
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.tasks import Jigsaw, JigsawPP
+from ssltransfer.config.tasks.jigsaw import PuzzleOptions
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import permute
 from ssltransfer.data.transforms import ResizeCenterCrop
+from ssltransfer.models.backbone import initialize, initialize_last
+from ssltransfer.models.build import build_backbone
 from ssltransfer.tasks.pretext.base import PretextTask
-from ssltransfer.tasks.pretext.context_free_network import ContextFreeNetwork
+from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
+
+
+class ContextFreeNetwork(nn.Module):
+    """Logits of the permutations of nine tiles.
+
+    Noroozi & Favaro 2016, section 3; released train_val_cfn_jps++.prototxt: fc6 shared by the tiles (2304 -> 1024 for
+    CaffeNet, 2048 -> 1024 for VGG16), their concatenation into fc7 (9216 -> 4096), fc8. With `bn` fc6 and fc7 are
+    batch-normalized, which no paper does: without it training stays at the chance-level loss for thousands of steps.
+
+    Raises:
+        LayerError: tiles are too small for the backbone.
+    """
+
+    def __init__(self, backbone: BackboneOptions, task: PuzzleOptions, *, seed: int):
+        super().__init__()
+        self.backbone = build_backbone(backbone.for_tiles(task.tiles.stem_stride), include_top=False, seed=seed)
+        self.pool5 = PooledBackbone(self.backbone, task.tiles.tile, "Tiles")
+        shared = max(1, task.hidden_dim // 4)
+
+        def layer(inputs: int, outputs: int) -> nn.Sequential:
+            norm = [nn.BatchNorm1d(outputs)] if task.bn else []
+            return nn.Sequential(nn.Linear(inputs, outputs), *norm, nn.ReLU(inplace=True), nn.Dropout(task.dropout))
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            self.fc6 = layer(self.pool5.features, shared)
+            self.fc7 = layer(9 * shared, task.hidden_dim)
+            self.fc8 = nn.Linear(task.hidden_dim, task.permutations)
+            for part in (self.fc6, self.fc7):
+                initialize(part)
+            initialize_last(self.fc8)
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """float (B, 9, 3, t, t) -> logits (B, permutations)."""
+        each = self.fc6(self.pool5(tiles.flatten(0, 1)))
+        return self.fc8(self.fc7(each.reshape(len(tiles), -1)))
 
 
 class PuzzleTask(PretextTask):
     """Classification of the permutation of nine tiles.
 
-    Args:
-        options: of the network and the tiles.
-        backbone: of the network.
-        seed: of fresh weights.
-        permutations: (N, 9). They do not depend on the seed, so that runs with different seeds are comparable.
+    The `permutations`, (N, 9), do not depend on the seed, so that runs with different seeds are comparable.
     """
 
-    def __init__(self, options: Jigsaw | JigsawPP, backbone: BackboneOptions, seed: int, permutations: np.ndarray):
+    def __init__(self, options: PuzzleOptions, backbone: BackboneOptions, seed: int, permutations: np.ndarray):
         super().__init__()
         self.cut, self.resize = options.tiles, options.resize
         self.permutations: Tensor
         self.register_buffer("permutations", torch.from_numpy(permutations))
-        self.network = ContextFreeNetwork(
-            backbone,
-            options.tiles,
-            permutations=options.permutations,
-            hidden_dim=options.hidden_dim,
-            dropout=options.dropout,
-            bn=options.bn,
-            seed=seed,
-        )
+        self.network = ContextFreeNetwork(backbone, options, seed=seed)
         self.backbone = self.network.backbone
         self.chance_loss = math.log(options.permutations)
 

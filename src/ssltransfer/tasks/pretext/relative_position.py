@@ -20,9 +20,8 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
 from ssltransfer.data.transforms import ImageTransform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
-from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
@@ -126,15 +125,15 @@ class RelativePositionTask(PairTask):
     and 1 is the root mean square under the normalization that later stages use.
     """
 
+    options: RelativePosition
     normalization: Normalize = "per-image"
 
-    def __init__(self, options: RelativePosition, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
+    def __init__(self, options: RelativePosition, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
-        self.color_mode = options.color_mode
-        if options.stem_stride:
-            backbone = backbone.model_copy(update={"stem_stride": options.stem_stride})
-        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        if isinstance(backbone, BackboneOptions):
+            backbone = backbone.with_stem_stride(options.stem_stride)
+        self.backbone = backbone_of(backbone, seed)
         self.pool5 = PooledBackbone(self.backbone, options.patch, "Patches")
         dim = options.hidden_dim
 
@@ -153,7 +152,7 @@ class RelativePositionTask(PairTask):
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Inputs of the network: float (N, 3, patch, patch), root mean square 1."""
         x = random_downsample(pairs.patches, pairs.rng, self.options.downsample_prob)
-        if self.color_mode == "drop":
+        if self.options.color_mode == "drop":
             return scale_by_rms(drop_colors(x, pairs.rng))
         return scale_by_rms(project_colors(x), center=True)
 

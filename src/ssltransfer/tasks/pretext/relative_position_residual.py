@@ -11,9 +11,8 @@ from ssltransfer.data.device_ops import drop_colors, random_downsample, scale_by
 from ssltransfer.data.lab import lightness_alone, rgb_to_lab
 from ssltransfer.data.tiles import OFFSETS, PatchPairs
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
-from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, backbone_of
 from ssltransfer.tasks.pretext.relative_position import PairTask
 from ssltransfer.tasks.pretext.residual_head import ConnectedUnit, PatchVectors
 
@@ -29,13 +28,13 @@ class RelativePositionResidualTask(PairTask):
     channels, as in colorization, so that tasks which share a backbone have the same kind of input.
     """
 
-    def __init__(
-        self, options: RelativePositionResidual, backbone: BackboneOptions, seed: int, shared: Backbone | None = None
-    ):
+    options: RelativePositionResidual
+
+    def __init__(self, options: RelativePositionResidual, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
-        self.options, self.lightness_input = options, options.lightness_input
+        self.options = options
         self.normalization: Normalize = "lab-lightness" if options.lightness_input else "per-image"
-        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
+        self.backbone = backbone_of(backbone, seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         both = 2 * self.vectors.features
         width = options.width or both
@@ -55,7 +54,7 @@ class RelativePositionResidualTask(PairTask):
     def prepare(self, pairs: PatchPairs) -> Tensor:
         """Inputs of the network: float (N, 3, patch, patch)."""
         x = random_downsample(pairs.patches, pairs.rng, self.options.downsample_prob)
-        if self.lightness_input:
+        if self.options.lightness_input:
             return lightness_alone(rgb_to_lab(x))
         return scale_by_rms(drop_colors(x, pairs.rng))
 

@@ -12,16 +12,10 @@ from ssltransfer.tasks.pretext.pooled_backbone import last_map
 
 
 class PatchVectors(nn.Module):
-    """Patches -> vectors: the backbone's last map through two residual units of stride 2, flattened.
+    """Patches -> vectors: the backbone's last map, after the ReLU, through two residual units of stride 2, flattened.
 
-    12x12x1024 become 6x6x1024 and 3x3x512, a vector of 4608. The units are of version 2, each with a
-    projection of its normalized input. The output is their sum, without a norm.
-
-    Args:
-        backbone: its last map, after the ReLU, is the input of the units.
-        options: sizes of the units.
-        patch: side in pixels.
-        seed: of the units' weights.
+    12x12x1024 become 6x6x1024 and 3x3x512, a vector of 4608. The units are of version 2, each with a projection of its
+    normalized input. The output is their sum, without a norm.
 
     Attributes:
         features: length of the vectors.
@@ -53,12 +47,7 @@ class PatchVectors(nn.Module):
 
 
 class ConnectedUnit(nn.Module):
-    """A version 2 bottleneck on vectors: its three convolutions are linear layers.
-
-    Args:
-        width: of the input and the output.
-        hidden: between them.
-    """
+    """A version 2 bottleneck on vectors: its three convolutions are linear layers, with `hidden` units inside."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()

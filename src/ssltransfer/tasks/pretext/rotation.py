@@ -17,9 +17,8 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
-from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
 
@@ -37,20 +36,21 @@ class RotationTask(PretextTask):
     (RotNet's AlexNet-BN, protocols 2.1c), and a linear layer.
     """
 
-    def __init__(self, options: Rotation, backbone: BackboneOptions, seed: int, shared: Backbone | None = None):
+    def __init__(self, options: Rotation, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
         self.normalization: Normalize = "half" if options.augment == "inception" else "imagenet"
-        self.backbone = shared if shared is not None else build_backbone(backbone, include_top=False, seed=seed)
-        self.size, self.short_side = backbone.img_size, backbone.short_side
+        self.backbone = backbone_of(backbone, seed)
+        self.size, self.short_side = self.backbone.options.img_size, self.backbone.options.short_side
+        vector = self.backbone.options.embedding_layer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             last = nn.Linear(options.hidden_dim, 4)
-            if backbone.embedding_layer:
-                last = nn.Linear(self.backbone.shapes()[backbone.embedding_layer][0], 4)
+            if vector:
+                last = nn.Linear(self.backbone.shapes()[vector][0], 4)
                 self.head = nn.Sequential(last)
             else:
-                pooled = PooledBackbone(self.backbone, backbone.img_size, "Images")
+                pooled = PooledBackbone(self.backbone, self.size, "Images")
                 fc6, fc7 = _block(pooled.features, options.hidden_dim), _block(options.hidden_dim, options.hidden_dim)
                 self.head = nn.Sequential(pooled, *fc6, *fc7, last)
                 for layer in (*fc6, *fc7):

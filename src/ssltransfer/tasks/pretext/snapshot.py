@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import safetensors.torch
-import torch
-
-from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.manifest import ModelManifest, read_manifest
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Snapshot
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
+from ssltransfer.models.weights import write_weights
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
 FOLDER = "snapshots"  # in the work directory of the pretext
@@ -45,11 +43,8 @@ def file_of(folder: Path, step: int) -> Path:
     return folder / FOLDER / f"{step}.safetensors"
 
 
-@torch.no_grad()
 def save_snapshot(backbone: Backbone, folder: Path, step: int) -> None:
     """Write the snapshot after a step."""
     file = file_of(folder, step)
     file.parent.mkdir(exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    with atomic_write(file) as beside:
-        safetensors.torch.save_file(tensors, beside)
+    write_weights(file, backbone)

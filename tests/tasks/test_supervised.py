@@ -1,4 +1,4 @@
-"""Students: what is learned, what is left behind, and that a killed training ends with the same bytes."""
+"""Students that learn labels: what they learn and export, and the bytes of a training that was killed."""
 
 from __future__ import annotations
 
