@@ -269,7 +269,7 @@ def test_holdout_fraction_does_not_move_images(tmp_path: Path) -> None:
     def part(names: range, name: str) -> list[str]:
         listing = DatasetListing(tmp_path, [f"{number}.jpg" for number in names])
         spec = Folder(root=str(tmp_path), holdout=Holdout(fraction=0.2, part=name))
-        return stage._chosen(listing, spec).paths
+        return stage._apply_filters(listing, spec).paths
 
     few, many = range(0, 2000, 2), range(2000)
     assert set(part(few, "val")) == set(part(many, "val")) & {f"{number}.jpg" for number in few}

@@ -1,7 +1,5 @@
 """The 313 color bins of Zhang et al. 2016: table, soft encoding of a color, decoding."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

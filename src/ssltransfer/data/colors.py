@@ -1,7 +1,5 @@
 """Color distortion of batches on the device: brightness, contrast, saturation and hue, in a random order."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ depends neither on its batch nor on the device: decisions come from `SampleRNG`,
 are computed in float64 and rounded once. `...` are the tiles of a sample, if any.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

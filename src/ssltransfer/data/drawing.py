@@ -1,7 +1,5 @@
 """Drawing for reports and tools: annotated images, montages and data URIs."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Read a sample from its file or the image cache, and pack images for the cache."""
 
-from __future__ import annotations
-
 import numpy as np
 import simplejpeg
 import torch

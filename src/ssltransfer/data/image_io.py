@@ -8,8 +8,6 @@ JPEG is decoded by simplejpeg, because libjpeg only warns about damaged data and
 would silently decode to garbage. Pillow decodes everything else. No global state of either is changed.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import stat

@@ -1,7 +1,5 @@
 """Conversion of batches of images to CIE Lab and back, on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ The parts of improved dense trajectories (Wang & Schmid 2013) that Doersch & Zis
 OpenCV (protocols 1.8).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Parallel jobs in parts, computed by processes that never outlive the main one."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

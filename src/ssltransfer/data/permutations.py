@@ -5,8 +5,6 @@ permutations are uint8 (n, cells), counted from 0. The distance of two is Hammin
 which they differ.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 

@@ -1,7 +1,5 @@
 """Images with depth maps: resized on the CPU, augmented together on the device (protocols 4.7)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ never on earlier calls. The mixer is the finalizer of splitmix64 (Steele, Lea & 
 counter in turn. It is integer tensor arithmetic, so CPU and CUDA give the same bits.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -5,8 +5,6 @@ from `SampleRNG`: the tiles of a sample do not depend on its batch or the device
 row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

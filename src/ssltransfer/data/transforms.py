@@ -3,8 +3,6 @@
 Everything else (tiles, flips, grayscale, normalization) is batched work on the device.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

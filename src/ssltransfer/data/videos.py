@@ -6,8 +6,6 @@ containers that cannot be opened. Frames of a folder are read by `image_io`, str
 frame in a compressed file is known only after decoding the frames before it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

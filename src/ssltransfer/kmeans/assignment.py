@@ -1,7 +1,5 @@
 """Exact nearest centroids: near-ties are decided in float64, and ties go to the lowest cluster."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Initial centroids: random points, k-means++, or k-means among the leading principal components."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Lloyd's algorithm: every point in every iteration, with a checkpoint after each."""
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sources of points, and a loader of blocks on the device that keeps points in memory if they fit."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

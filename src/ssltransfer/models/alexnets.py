@@ -1,7 +1,5 @@
 """AlexNets: CaffeNet, torchvision's, DeepCluster's and RotNet's are different networks."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The base class of backbones: named layers in order, computed only as far as needed."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Build backbones from their options."""
 
-from __future__ import annotations
-
 import torch
 
 from ssltransfer.config.backbones import BackboneOptions

@@ -1,7 +1,5 @@
 """Conversion of published checkpoints: tensor names of other code, position embeddings for another image size."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from math import isqrt

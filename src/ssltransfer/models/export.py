@@ -1,7 +1,5 @@
 """Export models as state dicts, torch.export programs or ONNX files, each with a model card."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

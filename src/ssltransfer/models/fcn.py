@@ -4,8 +4,6 @@ Long, Shelhamer & Darrell 2015 and their voc-fcn-alexnet, voc-fcn32s: the stream
 upsampled by fixed bilinear weights and cropped so that they are aligned with the image.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Fuse batch norms into the layers before them, as in richzhang/colorization (protocols 4.1)."""
 
-from __future__ import annotations
-
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 

@@ -1,7 +1,5 @@
 """Bag of visual words of HOG descriptors, as a backbone with one layer."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """A learned mix of the units of block3 for each head (Doersch & Zisserman 2017, section 3.2; protocols 1.9)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

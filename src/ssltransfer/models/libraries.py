@@ -1,7 +1,5 @@
 """Any network of torchvision or timm as a backbone: layers are modules of it, and the input of its classifier."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext

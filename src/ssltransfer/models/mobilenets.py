@@ -1,7 +1,5 @@
 """MobileNetV2, with torchvision's blocks and tensor names."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import mobilenet_v2
 

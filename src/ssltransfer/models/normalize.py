@@ -1,7 +1,5 @@
 """Normalization of uint8 images for a network; its kind is stored with the weights."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Pooling of a layer before it is used as a feature."""
 
-from __future__ import annotations
-
 import math
 
 import torch.nn.functional as F

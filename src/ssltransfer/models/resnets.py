@@ -1,7 +1,5 @@
 """ResNet-18 and ResNet-50 (v1), with torchvision's blocks and tensor names."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 

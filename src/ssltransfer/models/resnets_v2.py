@@ -1,7 +1,5 @@
 """Pre-activation residual networks: ResNet-50 v2 and ResNet-101 v2."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """RevNet-50, whose residual units can be inverted: the backward pass can recompute activations from outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

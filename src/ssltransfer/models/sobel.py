@@ -1,7 +1,5 @@
 """The input of DeepCluster's networks: gradients instead of colors."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

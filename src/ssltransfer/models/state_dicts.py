@@ -1,7 +1,5 @@
 """State dicts: read files without running code in them, and load them into a backbone."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import warnings

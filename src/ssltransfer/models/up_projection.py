@@ -1,7 +1,5 @@
 """Up-projections: residual blocks that double the side of a map (Laina et al. 2016; protocols 4.7)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

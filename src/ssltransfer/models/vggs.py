@@ -1,7 +1,5 @@
 """VGG16 with torchvision's tensor names, and Kolesnikov's VGG19."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from ssltransfer.config.backbones import vggs as config

@@ -1,7 +1,5 @@
 """Models on disk: weights as safetensors, and a JSON with the architecture and activations to verify on reading."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

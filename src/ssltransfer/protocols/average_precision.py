@@ -1,7 +1,5 @@
 """Average precision of one class, by the area under the curve and by VOC2007's eleven points."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

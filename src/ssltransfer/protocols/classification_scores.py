@@ -1,7 +1,5 @@
 """Accuracy, top-5 accuracy and the confusion matrix of a classifier."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

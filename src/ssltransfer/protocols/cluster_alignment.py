@@ -1,7 +1,5 @@
 """Cluster alignment (Abbasi Koohpayegani et al. 2020; protocols 4.6): do clusters of features match the classes?"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Confusion matrices, and the scores of semantic segmentation from them (Long et al. 2015; protocols 4.3)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ssltransfer.data.targets import VOID

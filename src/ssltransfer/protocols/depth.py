@@ -1,7 +1,5 @@
 """Depth prediction by fine-tuning with up-projections (Doersch & Zisserman 2017, Laina et al. 2016; protocols 4.7)."""
 
-from __future__ import annotations
-
 import math
 from itertools import chain
 

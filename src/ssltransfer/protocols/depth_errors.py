@@ -1,7 +1,5 @@
 """Loss and metrics of depth prediction."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

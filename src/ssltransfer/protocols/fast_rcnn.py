@@ -1,7 +1,5 @@
 """Fast R-CNN on VOC07 (Girshick 2015, released fast-rcnn; Noroozi et al. 2018; protocols 4.2a)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Faster R-CNN on block3 and block4 (Ren et al. 2015; Doersch & Zisserman 2017; protocols 4.2b)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Changes of a model before fine-tuning: fused batch norms and data-dependent initialization (protocols 4.1)."""
 
-from __future__ import annotations
-
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.protocols import FineTuning
 from ssltransfer.logs import logger

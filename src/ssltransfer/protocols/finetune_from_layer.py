@@ -1,7 +1,5 @@
 """Train all layers after a frozen one from scratch (Noroozi & Favaro 2016, table 2; protocols 4.4)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The common loop of evaluations: for each seed, build a task, train it, test it, and collect the metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice

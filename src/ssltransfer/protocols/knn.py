@@ -1,7 +1,5 @@
 """Nearest neighbors by cosine (Abbasi Koohpayegani et al. 2020; protocols 4.6): gallery train, queries test, exact."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Exact k-nearest-neighbor search by cosine similarity, in bounded memory."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

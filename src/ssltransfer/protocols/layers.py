@@ -1,7 +1,5 @@
 """The common part of evaluations of several layers: crops of training and test images, and the choice of layers."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Linear classifiers on all frozen layers, trained together (Zhang et al. 2016, 2017; protocols 4.4)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -10,8 +10,6 @@ strong-Wolfe line search, float64 parameters and float32 products. It finds the 
 preconditioned coordinates it needs a third of the evaluations or less.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ flips. Kolesnikov et al. 2019 (protocols 4.5): plain features, random crops. Doe
 block3 pooled to 3x3, random crops and color distortion.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Retrieval within the test set by cosine (Abbasi Koohpayegani et al. 2020; protocols 4.6): recall at K."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError

@@ -1,7 +1,5 @@
 """Subsets of the training images: stratified draws and lists of files."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 

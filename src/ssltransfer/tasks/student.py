@@ -1,7 +1,5 @@
 """The base of the student methods: their inputs, and a backbone that is trained on views of images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Supervised baseline, and the classifier that cluster classification uses too."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

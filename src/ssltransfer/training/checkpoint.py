@@ -1,7 +1,5 @@
 """Checkpoints: periodic, complete, and on signals."""
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle

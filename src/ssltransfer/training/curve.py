@@ -1,7 +1,5 @@
 """The learning curve: rows of mean values, when they are due, and what a training returns."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ layer gets mean 0 and variance 1 before its ReLU. Then the layers are balanced: 
 fraction of its weights.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

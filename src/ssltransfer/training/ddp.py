@@ -1,7 +1,5 @@
 """Data parallelism: each process computes a part of every batch, and all keep equal weights."""
 
-from __future__ import annotations
-
 import contextlib
 
 import torch

@@ -1,7 +1,5 @@
 """Allocation of a workstation's GPUs to jobs: one lock file per GPU, held until the process ends."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

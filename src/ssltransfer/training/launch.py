@@ -1,7 +1,5 @@
 """Start of a job on several devices: as one process per device, through torchrun's launcher."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Multi-task training: tasks with common modules, such as a backbone, and a step of one of them at a time."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

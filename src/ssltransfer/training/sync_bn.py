@@ -1,7 +1,5 @@
 """Batch normalization over the batch of all processes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The interface of a trainable task: pretexts, students, baselines and fine-tuned evaluations."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Multi-task training with several processes: all share each batch, or each task has a group of processes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

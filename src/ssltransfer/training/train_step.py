@@ -1,7 +1,5 @@
 """One training step of one task: forward, backward, optimizer step."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -44,7 +44,7 @@ class Holdout(Spec):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _one_size(self) -> Holdout:
+    def _one_size(self) -> Self:
         if (self.num_images is None) == (self.fraction is None):
             raise ValueError("give num_images or fraction")
         return self

@@ -1,9 +1,7 @@
 """Options that evaluation protocols share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,7 +21,7 @@ class Pool(Spec):
     )
 
     @model_validator(mode="after")
-    def _one(self) -> Pool:
+    def _one(self) -> Self:
         if [self.max, self.avg, self.max_dim].count(None) != 2:
             raise ValueError("give one of max, avg and max_dim")
         return self
@@ -94,7 +92,7 @@ class LabelSubset(Spec):
     )
 
     @model_validator(mode="after")
-    def _one(self) -> LabelSubset:
+    def _one(self) -> Self:
         if [self.fraction, self.per_class, self.file].count(None) != 2:
             raise ValueError("give one of fraction, per_class and file")
         return self

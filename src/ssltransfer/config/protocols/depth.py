@@ -1,9 +1,7 @@
 """Depth prediction."""
 
-from __future__ import annotations
-
 import math
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,7 +37,7 @@ class Depth(TrainedProtocol):
     schedule: Schedule = Schedule(epochs=20, batch_size=16, lr=0.01, step_size=7, gamma=0.5)
 
     @model_validator(mode="after")
-    def _fits(self) -> Depth:
+    def _fits(self) -> Self:
         if not (0 < self.crop[0] <= self.resize[0] and 0 < self.crop[1] <= self.resize[1]):
             raise ValueError(f"crop {self.crop} must fit in resize {self.resize}")
         for name, (low, high), least in (("scale", self.scale, 1.0), ("color_jitter", self.color_jitter, 0.0)):

@@ -1,8 +1,6 @@
 """Object detection on PASCAL VOC: Fast and Faster R-CNN."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,7 +37,7 @@ class Detection(TrainedProtocol):
     detections_per_img: int = Field(100, ge=1, description="Detections kept per image.")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Detection:
+    def _ordered(self) -> Self:
         low, high = self.bg_iou_range
         if not low < high <= 0.5:
             raise ValueError(

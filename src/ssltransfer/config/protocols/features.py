@@ -1,8 +1,6 @@
 """Protocols on cached features: neighbors, clusters, logistic regression, retrieval."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -71,7 +69,7 @@ class Retrieval(FeatureProtocol):
     )
 
     @model_validator(mode="after")
-    def _has_headline(self) -> Retrieval:
+    def _has_headline(self) -> Self:
         if 1 not in self.recall_at:
             raise ValueError(f"recall_at {list(self.recall_at)} must hold 1, the primary metric")
         return self

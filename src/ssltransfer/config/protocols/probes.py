@@ -1,8 +1,6 @@
 """Classifiers on frozen layers."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -85,7 +83,7 @@ class ProbeOptions(TrainedProtocol):
     )
 
     @model_validator(mode="after")
-    def _hidden_drops(self) -> ProbeOptions:
+    def _hidden_drops(self) -> Self:
         if self.dropout and self.hidden_dim is None:
             raise ValueError("dropout needs a hidden layer; set `hidden_dim` too")
         return self

@@ -1,8 +1,6 @@
 """Fine-tuning on PASCAL VOC."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,7 +38,7 @@ class VocClassification(FineTuning):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> VocClassification:
+    def _ordered(self) -> Self:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale {self.scale} must be two positive numbers, the smaller first")
         return self

@@ -1,7 +1,5 @@
 """Data set formats: list the images and labels of a published folder layout. One file per family."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Images with depth: NYU Depth v2, the frames of Ma & Karaman, and lists of images and depth maps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Downloads by torchvision, one process at a time, with one-sentence errors."""
 
-from __future__ import annotations
-
 import socket
 import tarfile
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """CUB-200-2011 and Stanford Cars: their own splits, and the halves of the classes for zero-shot retrieval."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

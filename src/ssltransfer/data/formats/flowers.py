@@ -1,7 +1,5 @@
 """Oxford Flowers-102: the published files, downloaded by torchvision if they are missing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Folders of images: any nesting, unlabeled or labeled by the first folder level."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

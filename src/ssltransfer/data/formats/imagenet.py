@@ -1,7 +1,5 @@
 """ImageNet 2012 (ILSVRC): folders by WordNet id, or a flat val/ with the devkit's ground truth."""
 
-from __future__ import annotations
-
 import re
 import tarfile
 from dataclasses import replace

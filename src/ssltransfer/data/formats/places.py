@@ -1,7 +1,5 @@
 """Places205 and Places365: lists of "path label", and images of 256 px in folders next to them."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Semantic Boundaries Dataset: a class per pixel for the images of VOC 2011's detection sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ssltransfer.config.formats import Sbd

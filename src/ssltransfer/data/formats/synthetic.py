@@ -1,7 +1,5 @@
 """The synthetic data set: drawn once, then read like any published set."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

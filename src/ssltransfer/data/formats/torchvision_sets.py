@@ -1,7 +1,5 @@
 """CIFAR-10, CIFAR-100 and STL-10: downloaded and verified by torchvision, converted to one PNG file per image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Videos: files and folders of frames at any depth; DAVIS."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """PASCAL VOC devkit: several labels per image; boxes or masks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element

@@ -1,7 +1,5 @@
 """Average precision of detections as the VOC development kit defines it (VOCevaldet.m; Everingham et al. 2010)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Boxes are x1, y1, x2, y2. The first pixel spans 0 to 1, so areas are plain produ
 devkit and of Caffe describe the same boxes with + 1.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The common part of Fast and Faster R-CNN: detector, training and test."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence

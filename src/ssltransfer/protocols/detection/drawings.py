@@ -1,7 +1,5 @@
 """Drawings of detections and true boxes, and precision-recall curves."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Readers of proposals: .mat as published with Fast R-CNN, .pkl as written by py-faster-rcnn."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import pickle

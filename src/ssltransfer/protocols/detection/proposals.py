@@ -1,7 +1,5 @@
 """Proposals for Fast R-CNN: from files, by OpenCV's selective search, or a regular grid."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

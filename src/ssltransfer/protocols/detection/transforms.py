@@ -1,7 +1,5 @@
 """Transforms of detectors: whole images at a short side, with their boxes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Attention transfer: a pretext loss plus a teacher's attention (distillation baseline of Noroozi et al. 2018)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

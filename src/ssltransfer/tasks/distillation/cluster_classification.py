@@ -1,7 +1,5 @@
 """Cluster classification (Noroozi et al. 2018, section 3): classify images by their cluster."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ssltransfer.artifacts.files import ArtifactError

@@ -1,7 +1,5 @@
 """CRD without labels: contrastive representation distillation (Tian et al. 2020; a baseline of CompRess)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

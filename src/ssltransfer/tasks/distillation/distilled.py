@@ -1,7 +1,5 @@
 """The base of the distillation methods: a student, and a teacher that is online or has stored features."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

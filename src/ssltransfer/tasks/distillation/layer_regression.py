@@ -1,7 +1,5 @@
 """Regression of a teacher's maps: the first distillation baseline of Noroozi et al. 2018; hints of FitNets."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

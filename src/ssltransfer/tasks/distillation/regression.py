@@ -1,7 +1,5 @@
 """Regression of the teacher's features (the baselines Reg and Reg-BN of CompRess)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The base class of pretext tasks, and the registries of tasks and of models that are not trained."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Colorization (Zhang et al. 2016; Doersch & Zisserman 2017): predict the colors of an image from its lightness."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Exemplar (Dosovitskiy et al. 2014; Kolesnikov et al. 2019): views of one image have similar embeddings."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Exemplar on patches (Doersch & Zisserman 2017): views of one location closer than a view of another image."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The vocabulary of a bag of HOG words (CC+HOG of Noroozi et al. 2018; choices of protocols 1.11)."""
 
-from __future__ import annotations
-
 import faiss
 import numpy as np
 import torch

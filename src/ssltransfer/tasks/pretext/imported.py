@@ -1,7 +1,5 @@
 """Imported weights: a model from a state dict."""
 
-from __future__ import annotations
-
 from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported

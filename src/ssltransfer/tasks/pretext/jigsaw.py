@@ -1,7 +1,5 @@
 """Jigsaw (Noroozi & Favaro 2016): classify the permutation of nine tiles of an image."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from ssltransfer.config.backbones import BackboneOptions

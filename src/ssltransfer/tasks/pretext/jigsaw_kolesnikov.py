@@ -1,7 +1,5 @@
 """Jigsaw of embedded patches (Kolesnikov et al. 2019): classify several permutations of each image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

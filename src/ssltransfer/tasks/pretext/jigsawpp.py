@@ -1,7 +1,5 @@
 """Jigsaw++ (Noroozi et al. 2018, section 4): a puzzle in which up to two tiles come from another image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Motion segmentation (Doersch & Zisserman 2017): which pixels of a single frame will move?"""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from random import Random

@@ -1,7 +1,5 @@
 """Multi-task training on one backbone (Doersch & Zisserman 2017; protocols 1.9)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tasks on nine patches (Kolesnikov et al. 2019): the base of jigsaw and relative patch location."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 

@@ -1,7 +1,5 @@
 """The part of a backbone below the head of a pretext task."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

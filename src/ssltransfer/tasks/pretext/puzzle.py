@@ -1,7 +1,5 @@
 """The base of jigsaw and jigsaw++: the context-free network, its loss, and the drawing of a puzzle."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 

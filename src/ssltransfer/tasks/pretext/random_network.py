@@ -1,7 +1,5 @@
 """The random network (Noroozi et al. 2018, section 5 (5)): a baseline without training."""
 
-from __future__ import annotations
-
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.models.build import build_backbone

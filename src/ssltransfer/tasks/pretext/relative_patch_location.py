@@ -1,7 +1,5 @@
 """Relative patch location (Kolesnikov et al. 2019): which neighbor of the center patch is a patch?"""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Context prediction (Doersch et al. 2015): which of eight neighbors of the first patch is the second?"""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Relative position as in Doersch & Zisserman 2017: eight positions, a residual head, color dropping or lightness."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

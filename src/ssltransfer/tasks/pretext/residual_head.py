@@ -1,7 +1,5 @@
 """Heads of residual units on patches (Doersch & Zisserman 2017, section 3.1; protocols 1.3c)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

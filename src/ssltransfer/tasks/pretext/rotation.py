@@ -1,7 +1,5 @@
 """Rotation (Gidaris et al. 2018): classify the rotation of an image by quarter turns."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Snapshots of a pretext's backbone during its training, each a separate model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
