@@ -36,11 +36,23 @@ def test_makespan_runs_a_chain_in_sequence_on_shared_devices() -> None:
     assert makespan_hours(chain, 8) == makespan_hours(chain, 64) == 1 + 2 + 1 + 0.5
 
 
+def test_jobs_before_keeps_entries_of_different_sections_apart() -> None:
+    jobs = [
+        cost("index", "images", 1.0),
+        cost("pretext", "a", 1.0, "images"),
+        cost("features", "a on images", 1.0, "a", "images"),
+        cost("cluster", "a", 1.0, "a", "images"),
+        cost("label", "a on images", 1.0, "a", "a", "images"),
+        cost("student", "b", 1.0, "a", "images"),
+    ]
+    assert jobs_before(jobs) == {0: set(), 1: {0}, 2: {0, 1}, 3: {0, 2}, 4: {0, 1, 2, 3}, 5: {0, 1, 2, 4}}
+
+
 def test_makespan_starts_the_longest_path_first() -> None:
     jobs = [
         cost("evaluate", "short", 2.0),
-        cost("label", "long on images", 1.0),
-        cost("evaluate", "after", 3.0, "long", "images"),
+        cost("index", "long", 1.0),
+        cost("evaluate", "after", 3.0, "long"),
     ]
     assert makespan_hours(jobs, 2) == 4
 

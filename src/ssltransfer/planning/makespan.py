@@ -10,6 +10,22 @@ NODE = 8  # devices that one job may share
 SHARED = {"pretext", "features", "cluster", "student"}  # stages whose jobs share several
 
 
+DATA = {"index", "motion", "cache"}
+MODELS = {"pretext", "student"}
+# The stages whose results each stage reads: entries of different sections may have the same name.
+READS = {
+    "index": set[str](),
+    "motion": {"index"},
+    "cache": {"index", "motion"},
+    "pretext": DATA | {"pretext"},
+    "features": DATA | MODELS,
+    "cluster": DATA | {"features"},
+    "label": DATA | MODELS | {"features", "cluster"},
+    "student": DATA | MODELS | {"features", "label"},
+    "evaluate": DATA | MODELS | {"features"},
+}
+
+
 def makespan_hours(costs: Sequence[CostEstimate], devices: int) -> float:
     """Hours from the start of the first job to the end of the last, with perfect scaling and no queueing.
 
@@ -45,5 +61,6 @@ def jobs_before(costs: Sequence[CostEstimate]) -> dict[int, set[int]]:
     found = {}
     for job, cost in enumerate(costs):
         names = {*cost.needs, *(f"{thing} on {data}" for thing in cost.needs for data in cost.needs)}
-        found[job] = set[int]().union(*(jobs.get(name, set()) for name in names)) - {job}
+        named = set[int]().union(*(jobs.get(name, set()) for name in names)) - {job}
+        found[job] = {other for other in named if costs[other].stage in READS[cost.stage]}
     return found
