@@ -250,7 +250,7 @@ def test_additional_model_keeps_other_metric_specs() -> None:
     assert EvaluationSpec.parse(before.canonical()) == before
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "config").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "config").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid(path: Path) -> None:
     config = read_config(path)
     assert config.rows

@@ -39,5 +39,5 @@ def test_readme_explains_schedule_keys() -> None:
 
 def test_table_lists_the_shipped_files() -> None:
     assert sorted(re.findall(r"^\| \[(\S+)\]\(\1\)", TEXT, re.MULTILINE)) == sorted(
-        path.name for path in CONFIG.glob("*.yaml")
+        path.relative_to(CONFIG).as_posix() for path in CONFIG.rglob("*.yaml")
     )

@@ -7,6 +7,7 @@ are assumed, given, or measured by the benchmarks.
 from collections.abc import Sequence
 
 from ssltransfer.config import Config
+from ssltransfer.planning.advice import advice
 from ssltransfer.planning.caches import enlarged
 from ssltransfer.planning.costs import CostEstimate, estimate, images
 from ssltransfer.planning.machine import Machine, measured
@@ -40,9 +41,11 @@ def print_estimate(config: Config, machine: Machine | None = None) -> None:
     print(f"Hours are of one device. From the first job to the last: {walls} (a job shares at most {NODE}).")
     unknown = sorted({name for name in config.datasets if images(config, name) is None})
     if unknown:
-        print(f"Not counted: jobs on {', '.join(unknown)} (unknown size: index them first, or give `expected`).")
+        print(f"Not counted: jobs on {', '.join(unknown)} (unknown size: index them first, or set `num_images_hint`).")
     for line in enlarged(config):
         print(line)
+    for line in advice(config):
+        print(f"Warning: {line}")
     print(machine)
 
 
