@@ -26,8 +26,8 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
     """Pack the images of an index into shards, and write an index of the same images that refers to the shards.
 
     The bytes depend neither on the number of processes nor on interruptions. Only missing or damaged shards are
-    computed. {dataset}.skipped.tsv beside `output` lists the files that the index
-    skips. `threads` is the number of processes.
+    computed. {dataset}.skipped.tsv beside `output` lists the files that the index skips. `threads` is the number of
+    processes.
 
     Raises:
         ArtifactError: an image has changed since it was indexed, or the disk is too small.
