@@ -16,7 +16,7 @@ demo: .venv/ready
 	@cat results/demo/report/summary.txt
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
-# A study of docs/results.md from nothing, on two cores: demo takes half an hour, noroozi2018 needs images and hours.
+# A study of docs/results.md from scratch, on two cores: demo takes half an hour, noroozi2018 needs images and hours.
 STUDY ?= demo
 results: .venv/ready
 	$(BIN)/snakemake --cores all --quiet rules --configfile config/studies/$(STUDY).yaml
