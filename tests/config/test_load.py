@@ -97,6 +97,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("datasets/b/format", "foldr", "unknown name 'foldr'; did you mean 'folder'?"),
         ("pretexts/cc", {"task": "random", "backbone": "caffenet"}, "the name of both a pretext and a student"),
         ("report", {"tables": [{"title": "t", "columns": ["nm"]}]}, "no evaluation is called 'nm'"),
+        (
+            "report",
+            {"figures": [{"title": "t", "columns": ["nn"], "layers": {"a": "jgi"}}]},
+            "report.figures: 't': no model",
+        ),
         ("report", {"tables": [{"title": "t", "columns": ["nn"], "rows": ["jgi"]}]}, "'jgi'; did you mean 'jig'?"),
         (
             "report",

@@ -34,6 +34,8 @@ def check(config: Config) -> None:
     check_references(config.report)
     for table in config.report.tables:
         _check_table(config, table)
+    for figure in config.report.figures:
+        _check_patterns(config, figure.columns, figure.patterns, f"report.figures: {figure.title!r}")
     _check_cycles(config)
 
 
@@ -200,17 +202,23 @@ def _check_cache(dataset: AnyDataset, where: str) -> None:
 
 def _check_table(config: Config, table: Table) -> None:
     where = f"report.tables: {table.title!r}"
-    models: list[str] = []
-    for column in table.columns:
-        evaluation = column.split(":")[0]
-        _known(config.evaluations, evaluation, f"report.tables: column of {table.title!r}", "evaluation")
-        models += config.rows[evaluation]
-    for pattern in (*table.rows, *table.aggregate.values()):
-        if not fnmatch.filter(models, pattern):
-            raise ConfigError(f"{where}: no model in its columns matches {pattern!r}{suggest(pattern, models)}")
+    models = _check_patterns(config, table.columns, (*table.rows, *table.aggregate.values()), where)
     for row in table.aggregate:
         if row in models:
             raise ConfigError(f"{where}: aggregate.{row} is the name of a model; rename the row.")
+
+
+def _check_patterns(config: Config, columns: Iterable[str], patterns: Iterable[str], where: str) -> list[str]:
+    """The models of some columns, which exist; every pattern matches one of them."""
+    models: list[str] = []
+    for column in columns:
+        evaluation = column.split(":")[0]
+        _known(config.evaluations, evaluation, f"{where}: columns", "evaluation")
+        models += config.rows[evaluation]
+    for pattern in patterns:
+        if not fnmatch.filter(models, pattern):
+            raise ConfigError(f"{where}: no model in its columns matches {pattern!r}{suggest(pattern, models)}")
+    return models
 
 
 def _check_targets(config: Config, data: str | None, user: str, targets: TargetKind | None, where: str) -> None:

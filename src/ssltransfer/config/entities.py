@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
@@ -236,11 +236,41 @@ class Table(Spec):
     reference_columns: dict[str, str] = Field({}, description="Column -> column of the reference table.")
 
 
+class Figure(Spec):
+    """A figure of the report: a panel per column, with lines of means and standard deviations over models."""
+
+    title: str
+    columns: tuple[str, ...] = Field(min_length=1, description="Evaluations, or evaluation:metric.")
+    lines: dict[str, dict[float, str]] = Field({}, description="Line -> x -> model, or a pattern of seeds.")
+    layers: dict[str, str] = Field({}, description="Instead of lines: line -> model or pattern, over the layers.")
+    levels: dict[str, str] = Field({}, description="Horizontal line -> model or pattern.")
+    x: str = Field("", description="Label of the x axis.")
+    log_x: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if bool(self.lines) == bool(self.layers):
+            raise ValueError(f"figure {self.title!r}: give either lines or layers")
+        if self.layers and (self.levels or self.log_x):
+            raise ValueError(f"figure {self.title!r}: levels and log_x belong to lines over numbers")
+        return self
+
+    @property
+    def patterns(self) -> list[str]:
+        """All models and patterns."""
+        return [
+            *(p for line in self.lines.values() for p in line.values()),
+            *self.layers.values(),
+            *self.levels.values(),
+        ]
+
+
 class Report(Spec):
     """Options of the report."""
 
     title: str = "Transfer of self-supervised knowledge"
     tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = Field((), description="Drawn in the report, and as files in report/figures.")
     montage_clusters: int = Field(12, ge=1, description="Clusters in a montage.")
     montage_images: int = Field(11, ge=1, description="Images per cluster, nearest to the centroid first.")
 

@@ -8,13 +8,14 @@ from ssltransfer.report import provenance, sections, text
 from ssltransfer.report.clusterings import clusterings
 from ssltransfer.report.dag import lay_out
 from ssltransfer.report.evaluations import evaluation_details
+from ssltransfer.report.figures import FigureData
 from ssltransfer.report.load_results import Results
 from ssltransfer.report.plots import Plots
 from ssltransfer.report.summary import summary
 from ssltransfer.report.tables import Table
 
 
-def render(spec: Report, results: Results, tables: list[Table]) -> str:
+def render(spec: Report, results: Results, tables: list[Table], figures: list[FigureData]) -> str:
     """The page as one HTML text that loads nothing from elsewhere; equal results give equal text."""
     loader = PackageLoader("ssltransfer.report")
     environment = Environment(
@@ -31,6 +32,7 @@ def render(spec: Report, results: Results, tables: list[Table]) -> str:
         summary=summary(results),
         flow=lay_out(results),
         tables=tables,
+        figures=[(figure, plots.panels(figure)) for figure in figures],
         curves=list(sections.learning_curves(results, plots)),
         snapshot_curves=sections.snapshot_curves(results, plots),
         layer_tables=list(sections.layer_tables(results, plots)),

@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssltransfer.artifacts.metrics import LineFigure
+from ssltransfer.report.figures import FigureData
 from ssltransfer.report.load_results import Kind
 from ssltransfer.report.text import shorten
 
 INK, RULE, FAINT = "#010203", "#020304", "#030405"  # placeholders for the page's colors
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
+_FILE = {INK: "#1a1a1a", RULE: "#e4e4e4", FAINT: "#767676"}  # on white, for files that stand alone
 MAX_NAMES = 21  # class names beside a confusion matrix
 SMALL = (2.75, 2.05)  # inches
 # Okabe & Ito 2008: distinguishable for color-blind readers.
@@ -175,11 +177,14 @@ class Plots:
                 axes.legend(loc="best")
             return self._svg(drawn, f"{figure.title} of {model}")
 
+    def panels(self, figure: FigureData) -> Markup:
+        """Lines of means with error bars, one panel per evaluation; levels dashed."""
+        with matplotlib.rc_context(_STYLE):
+            return self._svg(_panels(figure), figure.spec.title)
+
     def _svg(self, figure: Figure, title: str) -> Markup:
         """The figure as an <svg> element with a title for screen readers."""
-        out = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        text = out.getvalue()
+        text = _print(figure)
         text = text[text.index("<svg") :]
         mark = f"p{next(self._numbers)}-"
         text = re.sub(r'\bid="', f'id="{mark}', text)
@@ -196,6 +201,61 @@ class Plots:
         opened = text.index(">") + 1
         # Safe as markup: matplotlib's SVG, and escaped parts.
         return Markup(f"{text[:opened]}<title>{escape(title)}</title>{text[opened:]}")
+
+
+def svg_file(figure: FigureData) -> str:
+    """The figure of `Plots.panels` as an SVG document with colors of its own on a white ground."""
+    with matplotlib.rc_context(_STYLE):
+        drawn = _panels(figure)
+        drawn.set_facecolor("white")
+        text = _print(drawn)
+    for color, own in _FILE.items():
+        text = text.replace(color, own)
+    return text
+
+
+def _print(figure: Figure) -> str:
+    out = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return out.getvalue()
+
+
+def _panels(figure: FigureData) -> Figure:
+    columns = min(len(figure.panels), 3)
+    rows = -(-len(figure.panels) // columns)
+    drawn = Figure(figsize=(max(4.4, 2.9 * columns), 2.5 * rows + 0.4), layout="constrained")
+    grid = drawn.subplots(rows, columns, squeeze=False).flat
+    for axes, panel in zip(grid, figure.panels, strict=False):
+        for i, (name, points) in enumerate(panel.lines.items()):
+            axes.errorbar(
+                [point.x for point in points],
+                [point.mean for point in points],
+                [point.std for point in points],
+                label=name,
+                color=COLORS[i % len(COLORS)],
+                marker=MARKERS[i % len(MARKERS)],
+                linestyle="-" if i < len(COLORS) else ":",
+                markersize=4,
+                capsize=2,
+            )
+        for i, (name, level) in enumerate(panel.levels.items()):
+            axes.axhline(level, label=name, color=INK, linewidth=0.9, linestyle=("--", ":", "-.")[i % 3])
+        if panel.layers:
+            axes.set_xticks(range(len(panel.layers)), panel.layers, rotation=0 if len(panel.layers) < 6 else 60)
+        else:
+            if figure.spec.log_x:
+                axes.set_xscale("log")
+            ticks = sorted({point.x for points in panel.lines.values() for point in points})
+            if len(ticks) < 8:
+                axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+                axes.minorticks_off()
+            axes.set_xlabel(figure.spec.x)
+        axes.set_title(f"{panel.title}, {panel.unit}")
+    for axes in list(drawn.axes)[len(figure.panels) :]:
+        axes.remove()
+    handles, names = drawn.axes[0].get_legend_handles_labels()
+    drawn.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 if columns == 1 else 4))
+    return drawn
 
 
 def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, scale: float) -> None:

@@ -6,8 +6,10 @@ from ssltransfer.artifacts.files import write_text
 from ssltransfer.config.entities import Report
 from ssltransfer.config.references import check_references
 from ssltransfer.logs import logger
+from ssltransfer.report.figures import build_figures
 from ssltransfer.report.load_results import load_results
 from ssltransfer.report.page import render
+from ssltransfer.report.plots import svg_file
 from ssltransfer.report.tables import as_csv, as_text, build_tables
 
 
@@ -23,7 +25,7 @@ def run(
     metrics: list[Path],
     threads: int | None = None,
 ) -> None:
-    """Write the report, with tables.csv and summary.txt beside it, and print the summary.
+    """Write the report, with tables.csv, summary.txt and figures/*.svg beside it, and print the summary.
 
     Equal inputs, including the run.json files, give equal bytes: the report contains no date.
 
@@ -37,9 +39,12 @@ def run(
     check_references(spec)
     results = load_results(indexes, models, features, clusters, labels, metrics)
     tables = build_tables(spec, results)
-    page = render(spec, results, tables)
+    figures = build_figures(spec, results)
+    page = render(spec, results, tables, figures)
     terminal = as_text(tables)
     write_text(output.with_name("tables.csv"), as_csv(tables))
     write_text(output.with_name("summary.txt"), terminal)
+    for figure in figures:
+        write_text(output.parent / "figures" / f"{figure.file}.svg", svg_file(figure))
     write_text(output, page)
     logger.info(f"{terminal}\nreport: {output} ({len(page.encode()) / 1e6:.1f} MB)")

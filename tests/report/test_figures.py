@@ -1,0 +1,82 @@
+"""Figures that a configuration asks for."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ssltransfer.config import ConfigError
+from ssltransfer.config.entities import Figure, Report
+from ssltransfer.report.figures import build_figures
+from ssltransfer.report.load_results import Results, load_results
+
+SWEEP = {"lines": {"students": {50: "jig*", 1000: "cc-jig"}}, "levels": {"random": "random-*"}, "log_x": True}
+
+
+@pytest.fixture(scope="module")
+def results(filled) -> Results:
+    return load_results(**filled.inputs)
+
+
+def figure(**given: object) -> Report:
+    return Report(figures=(Figure.model_validate({"title": "Table 1: k", "columns": ["nn"], **given}),))
+
+
+def test_figures_point_is_mean_and_sample_deviation_over_models(results: Results) -> None:
+    (built,) = build_figures(figure(lines={"all": {1: "*jig*", 2: "random-*"}}), results)
+    (panel,) = built.panels
+    several, one = panel.lines["all"]
+    values = [31.0, 35.25]
+    assert (several.x, several.mean, several.std) == (1, np.mean(values), pytest.approx(np.std(values, ddof=1)))
+    assert (one.x, one.mean, one.std) == (2, 20.0, 0.0)
+
+
+def test_figures_over_layers_keep_the_order_of_the_network(results: Results) -> None:
+    (built,) = build_figures(figure(columns=["linear"], layers={"students": "cc-*"}), results)
+    (panel,) = built.panels
+    assert list(panel.layers) == ["conv1", "conv2", "conv3"]
+    assert [point.mean for point in panel.lines["students"]] == [35.25] * 3
+
+
+def test_figures_are_files_that_stand_alone(chain) -> None:
+    chain.dataset("d", classes=["a", "b"])
+    for k in (50, 100):
+        chain.model(f"cc-k{k}", "student", {"method": {"name": "supervised"}, "data": "d"}, trained=False)
+        chain.measure("nn", f"cc-k{k}", {"accuracy": [k / 2]})
+    spec = figure(lines={"a<b": {50: "cc-k50", 100: "cc-k100"}}, x="clusters")
+    page = chain.report(spec).read_text(encoding="utf-8")
+    path = chain.root / "report" / "figures" / "table-1-k.svg"
+    drawn = ET.parse(path)
+    shown = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"a<b", "clusters", "nn, %", "50", "100"} <= shown
+    assert "var(--" not in path.read_text(encoding="utf-8")
+    assert "figures/table-1-k.svg" in page
+    first = path.read_bytes()
+    chain.report(spec)
+    assert path.read_bytes() == first
+
+
+def test_figures_name_what_has_no_results(results: Results) -> None:
+    with pytest.raises(ConfigError, match=r"report.figures: 'Table 1: k': no result of nn matches 'cc-jog'"):
+        build_figures(figure(lines={"a": {1: "cc-jog"}}), results)
+    with pytest.raises(ConfigError, match="no evaluation named 'mm' has results"):
+        build_figures(figure(columns=["mm"], **SWEEP), results)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"lines": {"a": {1: "m"}}, "layers": {"a": "m"}}, {"layers": {"a": "m"}, "log_x": True}]
+)
+def test_figures_have_one_kind_of_axis(given: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="Table 1: k"):
+        figure(**given)
+
+
+def test_figures_of_several_columns_have_a_panel_each(filled) -> None:
+    spec = figure(columns=["nn", "linear", "linear:conv2", "linear:conv1"], **SWEEP)
+    built = build_figures(spec, load_results(**filled.inputs))[0]
+    assert [panel.title for panel in built.panels] == ["nn", "linear", "linear:conv2", "linear:conv1"]
+    filled.report(spec, "several")
+    assert (filled.root / "several" / "figures" / "table-1-k.svg").exists()
