@@ -41,7 +41,7 @@ def test_figures_over_layers_keep_the_order_of_the_network(results: Results) -> 
     assert [point.mean for point in panel.lines["students"]] == [35.25] * 3
 
 
-def test_figures_are_files_that_stand_alone(chain) -> None:
+def test_figures_are_files_of_their_own(chain) -> None:
     chain.dataset("d", classes=["a", "b"])
     for k in (50, 100):
         chain.model(f"cc-k{k}", "student", {"method": {"name": "supervised"}, "data": "d"}, trained=False)

@@ -22,7 +22,7 @@ from ssltransfer.report.text import shorten
 
 INK, RULE, FAINT = "#010203", "#020304", "#030405"  # placeholders for the page's colors
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
-_FILE = {INK: "#1a1a1a", RULE: "#e4e4e4", FAINT: "#767676"}  # on white, for files that stand alone
+_FILE = {INK: "#1a1a1a", RULE: "#e4e4e4", FAINT: "#767676"}  # on white, for files outside the page
 MAX_NAMES = 21  # class names beside a confusion matrix
 SMALL = (2.75, 2.05)  # inches
 # Okabe & Ito 2008: distinguishable for color-blind readers.
