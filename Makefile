@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo results test test-all test-long check bench docs-images lock clean
+.PHONY: demo results weights test test-all test-long check bench docs-images lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
@@ -21,6 +21,14 @@ STUDY ?= demo
 results: .venv/ready
 	$(BIN)/snakemake --cores all --quiet rules --configfile config/studies/$(STUDY).yaml
 	@cat results/studies/$(STUDY)/report/summary.txt
+
+# Weights of models of a study with their cards, for a release: results/studies/STUDY/weights.
+MODELS ?= cc-jigsawpp-deep-s0 jigsawpp-deep-s0
+weights: .venv/ready
+	@cd results/studies/$(STUDY) && mkdir -p weights && for model in $(MODELS); do \
+		$(CURDIR)/$(BIN)/ssltransfer export */$$model/manifest.json weights/$$model.safetensors \
+			--metrics $$(ls evaluate/*/$$model.json) || exit 1; \
+	done
 
 # One process per core, one test file at a time; each test computes on one thread.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
