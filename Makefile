@@ -23,7 +23,7 @@ results: .venv/ready
 	@cat results/studies/$(STUDY)/report/summary.txt
 
 # Weights of models of a study with their cards, for a release: results/studies/STUDY/weights.
-MODELS ?= cc-jigsawpp-deep-s0 jigsawpp-deep-s0
+MODELS ?= cc-jigsawpp-deep-s0 jigsawpp-deep
 weights: .venv/ready
 	@cd results/studies/$(STUDY) && mkdir -p weights && for model in $(MODELS); do \
 		$(CURDIR)/$(BIN)/ssltransfer export */$$model/manifest.json weights/$$model.safetensors \
