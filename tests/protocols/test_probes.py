@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ssltransfer.artifacts.index import read_index
@@ -103,17 +104,22 @@ def test_evaluate_runs_with_label_subset(chain, tmp_path: Path, kind: type[Optio
     assert found.values["accuracy"][0] == pytest.approx(100 * right, abs=1e-4)
 
 
-def test_patches_are_averaged(chain) -> None:
+def test_patches_are_pooled_before_their_mean(chain) -> None:
+    """Kolesnikov et al. 2019, code: each patch is pooled, then averaged over the nine."""
     task = probe_of(chain, LinearProbe(layer="conv4", pool=Pool(max=2), patches=True, schedule=SHORT))
     assert (task.view.short_side, task.view.size) == (224, 192)  # protocols 4.5, at patches of 64 pixels
-    images = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
-    maps = [
-        task.model.layers_of(images[..., y : y + 64, x : x + 64].contiguous(), ["conv4"])["conv4"]
-        for y in (0, 64, 128)
-        for x in (0, 64, 128)
-    ]
-    mean = nn.functional.adaptive_max_pool2d(torch.stack(maps).mean(0), 2).flatten(1)
-    assert torch.allclose(task.features(images), mean, atol=1e-5)
+    images = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    maps = torch.stack(
+        [
+            task.model.layers_of(images[..., y : y + 64, x : x + 64].contiguous(), ["conv4"])["conv4"]
+            for y in (0, 64, 128)
+            for x in (0, 64, 128)
+        ]
+    )
+    expected = F.adaptive_max_pool2d(maps.flatten(0, 1), 2).unflatten(0, (9, 2)).mean(0).flatten(1)
+    reverse = F.adaptive_max_pool2d(maps.mean(0), 2).flatten(1)
+    assert torch.allclose(task.features(images), expected, atol=1e-5)
+    assert not torch.allclose(expected, reverse, atol=1e-3)
     assert task.transform == ResizeCenterCrop(224, 224)
 
 

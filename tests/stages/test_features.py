@@ -60,6 +60,29 @@ def test_features_have_published_dimensions(options: BackboneOptions, layer: str
     assert np.prod(pooled_shape(shape, Pool(max=side))) == dims
 
 
+def test_features_of_patches_are_the_mean_of_pooled_patches(tmp_path: Path, objects_path: Path):
+    """Kolesnikov et al. 2019, code: maps of B x 9 patches are pooled, then averaged over the nine."""
+    model, output = model_of(tmp_path / "m"), tmp_path / "f" / "manifest.json"
+    spec = spec_of(pool={"max": 2}, patches=True, precision="float32")
+    features.run(spec, model=model, data=objects_path, output=output, threads=1)
+    found, index, loaded = values_of(output), read_index(objects_path), read_model(model)
+    for row in (0, 47):
+        # Short side 168, the center 144, nine patches of 48.
+        image = read(index.path(row))[None].float()
+        resized = F.interpolate(image, (168, 168), mode="bilinear", antialias=True, align_corners=False).round()
+        maps = []
+        for y in (12, 60, 108):
+            for x in (12, 60, 108):
+                patch = resized[:, :, y : y + 48, x : x + 48]
+                patch = (patch - patch.mean()) / patch.std(correction=0)
+                maps.append(loaded.backbone(patch, ["conv4"])["conv4"][0])
+        expected = F.adaptive_max_pool2d(torch.stack(maps), 2).mean(0).flatten()
+        reverse = F.adaptive_max_pool2d(torch.stack(maps).mean(0), 2).flatten()
+        tolerance = 0.02 * float(expected.max())
+        assert np.allclose(found[row], expected, atol=tolerance)
+        assert not np.allclose(reverse, expected, atol=tolerance)
+
+
 @pytest.mark.parametrize("pool", [{"max": 4}, {"avg": 3}, None], ids=["max", "avg", "whole"])
 def test_features_rows_are_in_index_order(
     pool: dict[str, int] | None, tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch

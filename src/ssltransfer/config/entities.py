@@ -127,6 +127,7 @@ class Pretext(NamedSpec):
 class Features(NamedSpec):
     """Features of a layer for every image of a dataset."""
 
+    version = 2  # patches are pooled before their mean is taken
     model: str
     layer: str
     pool: Pool | None = None

@@ -15,10 +15,12 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json, write_text
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import AnyBackbone
+from ssltransfer.config.protocols import Pool
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
+from ssltransfer.models.pooling import pooled
 from ssltransfer.models.state_dicts import load_tensors, read_tensors
 
 _BACKBONE: TypeAdapter[AnyBackbone] = TypeAdapter(AnyBackbone)
@@ -59,13 +61,18 @@ class PretrainedModel:
         features: dict[str, Tensor] = self.backbone(normalize(images, self.normalization), layers)
         return features
 
-    def layers_of_patches(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
-        """Features of some layers, averaged over the nine patches of images uint8 (B, 3, 3S, 3S) (protocols 4.5)."""
-        size = self.backbone.options.img_size
-        grid = images.unfold(2, size, size).unfold(3, size, size)  # B, 3, 3, 3, S, S: channel, row, column
-        patches = grid.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        features = self.layers_of(patches, layers)
-        return {name: value.float().unflatten(0, (-1, GRID**2)).mean(1) for name, value in features.items()}
+    def features_of(self, images: Tensor, layer: str, pool: Pool | None, *, patches: bool = False) -> Tensor:
+        """A layer for images uint8 or float (B, 3, S, S), pooled and flattened, float32 (B, dims).
+
+        With `patches` the images are (B, 3, 3S, 3S): each of the nine patches is pooled, and their mean is taken
+        afterwards (Kolesnikov et al. 2019; protocols 4.5).
+        """
+        if patches:
+            size = self.backbone.options.img_size
+            grid = images.unfold(2, size, size).unfold(3, size, size)  # B, 3, 3, 3, S, S: channel, row, column
+            images = grid.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        features = pooled(self.layers_of(images, [layer])[layer].float(), pool).flatten(1)
+        return features.unflatten(0, (-1, GRID**2)).mean(1) if patches else features
 
 
 def write_weights(file: Path, backbone: Backbone) -> None:

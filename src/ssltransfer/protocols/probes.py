@@ -158,12 +158,10 @@ class ProbeTask(Task):
         if self.mix is not None:
             with torch.no_grad():
                 units = units_of(self.model, images)
-            maps = self.mix(units)
+            x = pooled(self.mix(units).float(), self.options.pool).flatten(1)
         else:
-            layers_of = self.model.layers_of_patches if self.options.patches else self.model.layers_of
             with torch.no_grad():
-                maps = layers_of(images, [self.layer])[self.layer]
-        x = pooled(maps.float(), self.options.pool).flatten(1)
+                x = self.model.features_of(images, self.layer, self.options.pool, patches=self.options.patches)
         return F.normalize(x) if self.options.l2_normalize else x
 
     @torch.no_grad()

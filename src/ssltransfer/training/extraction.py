@@ -17,7 +17,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.entities import Features
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.backbone import LayerError
-from ssltransfer.models.pooling import pooled, pooled_shape
+from ssltransfer.models.pooling import pooled_shape
 from ssltransfer.models.weights import GRID, read_model
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
@@ -31,7 +31,7 @@ class FeatureExtractor:
 
     Images get the model's evaluation view: short side 256, center crop 227 or 224 (or in proportion), and the
     normalization of its training (Noroozi et al. 2018, implementation details; protocols 3.1). With `patches` the
-    features are the mean over nine patches, pooled afterwards (Kolesnikov et al. 2019; protocols 4.5).
+    features are the mean over nine patches, each of which is pooled before (Kolesnikov et al. 2019; protocols 4.5).
 
     Attributes:
         digest: of the model's weights.
@@ -104,10 +104,8 @@ class FeatureExtractor:
         images = images.to(self._devices.device, non_blocking=True)
         if self._cuda:
             images = images.contiguous(memory_format=torch.channels_last)
-        layers_of = self._model.layers_of_patches if self._spec.patches else self._model.layers_of
         with self._devices.autocast():
-            found = layers_of(images, [self._spec.layer])[self._spec.layer].float()
-        return pooled(found, self._spec.pool).flatten(1)
+            return self._model.features_of(images, self._spec.layer, self._spec.pool, patches=self._spec.patches)
 
     def _fitting(self, chunk: _Chunk) -> np.ndarray:
         rows, largest = chunk.result()

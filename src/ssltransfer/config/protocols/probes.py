@@ -57,6 +57,7 @@ class FinetuneFromLayer(TrainedProtocol):
 class ProbeOptions(TrainedProtocol):
     """Options of classifiers on one frozen layer, trained by gradient descent on augmented images."""
 
+    version = 2  # patches are pooled before their mean is taken
     layer: str | None = Field(None, description=LAYER)
     pool: Pool | None = Field(None, description=POOL)
     patches: bool = Field(False, description=PATCHES)
