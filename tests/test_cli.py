@@ -10,6 +10,7 @@ import pytest
 
 from ssltransfer import cli
 from ssltransfer.cli import KINDS, build_parser, listed, main
+from ssltransfer.config.references import references
 
 STAGES = ("index", "cache", "motion", "pretext", "features", "cluster", "label", "student", "evaluate", "report")
 
@@ -73,6 +74,15 @@ def test_list_prints_every_option_class(kind: str, capsys: pytest.CaptureFixture
     assert len(rows) == len(KINDS[kind]) == len({name for name, _, _ in rows})
     for name, line, _ in rows:
         assert name in text and line.endswith((".", "?")), name
+
+
+def test_list_prints_the_tables_of_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    """`report.tables.reference` takes these names."""
+    assert main(["list", "references"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    named = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert named == list(references()) and "compress2020-table5-alexnet" in named
+    assert "Noroozi et al. 2018, Table 1" in lines[0]
 
 
 def test_config_imports_no_torch() -> None:

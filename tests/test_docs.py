@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from ssltransfer.cli import KINDS, listed, main
+from ssltransfer.cli import KINDS, build_parser, listed
 from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.entities import Cluster, Features
 from ssltransfer.config.methods import METHODS
@@ -21,6 +24,8 @@ from ssltransfer.config.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 READ = [ROOT / "README.md", ROOT / "config" / "README.md", *DOCS]
+CONFIGS = sorted((ROOT / "config").rglob("*.yaml"))
+COMMANDED = [*READ, ROOT / "CONTRIBUTING.md", *CONFIGS]
 PROTOCOLS_MD = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
 HEADINGS = set(re.findall(r"^#+ (\d+\.\d+[a-z]?)\b", PROTOCOLS_MD, re.MULTILINE))
 # "protocols 1.2", "protocols.md 1.3(a)", "protocols 1.1 and 1.2": each number after the word.
@@ -149,13 +154,64 @@ def test_docs_make_targets_exist(path: Path) -> None:
     assert said <= targets
 
 
-@pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
-def test_docs_commands_exist(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = re.compile(r"(?:^|&& |\$ |bin/)ssltransfer ([a-z][\w-]*)((?: [\w|]+)?)")
-    for name, what in {found for code in code_of(path) for found in command.findall(code.strip())}:
-        with pytest.raises(SystemExit) as ended:
-            main([name, "--help"])
-        assert ended.value.code == 0, f"{path.name}: ssltransfer {name}"
-        if name == "list" and what:
-            assert set(what.strip().split("|")) <= set(KINDS), f"{path.name}: ssltransfer list{what}"
-    capsys.readouterr()
+def commands_of(path: Path) -> list[list[str]]:
+    """Words of each `ssltransfer` command in the code of a document, or in the comments at the top of a YAML file.
+
+    Alternatives (`list formats|tasks`) are separate commands.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+        text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in head)
+    fence = re.compile(r"^ *```.*?\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+    text = fence.sub(lambda block: textwrap.indent(block[1], "    "), text)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    blocks = re.findall(r"^ +(\S.*)$", text, re.MULTILINE)
+    command = re.compile(r"(?:.*&& |\$ |\S*bin/)?ssltransfer ([a-z].*)")
+    lines = [match[1] for code in (*blocks, *spans) if (match := command.fullmatch(code))]
+    found = []
+    for line in lines:
+        first, *rest = shlex.split(line, comments=True)
+        found += [[first, *choice] for choice in itertools.product(*(word.split("|") for word in rest))]
+    return found
+
+
+def check_command(words: list[str]) -> None:
+    """Parse a command without running it. Exits as the command line does, if it is not valid.
+
+    A command that is only named, or has an ellipsis, may lack arguments.
+    """
+    parser = build_parser()
+    if len(words) == 1 or "..." in words:
+        (commands,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+        for action in commands[words[0]]._actions if words[0] in commands else ():
+            action.required = False
+            if not action.option_strings:
+                action.nargs = "?"
+                action.choices = None
+    parser.parse_args([word for place, word in enumerate(words) if word != "..." or words[place - 1].startswith("--")])
+
+
+@pytest.mark.parametrize("words", ["estimat x.yaml", "list nothing", "student --specs ...", "features --shard"])
+def test_check_command_detects_a_wrong_command(words: str) -> None:
+    with pytest.raises(SystemExit):
+        check_command(words.split())
+
+
+@pytest.mark.parametrize("path", COMMANDED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_documented_commands_parse(path: Path) -> None:
+    for words in commands_of(path):
+        try:
+            check_command(words)
+        except SystemExit:
+            pytest.fail(f"{path.name}: ssltransfer {shlex.join(words)}")
+
+
+def test_documented_commands_are_found() -> None:
+    named = {path.relative_to(ROOT).as_posix(): commands_of(path) for path in COMMANDED}
+    assert ["estimate", "config/studies/noroozi2018.yaml"] in named["config/studies/noroozi2018.yaml"]
+    assert ["list", "backbones"] in named["config/evaluations.yaml"]
+    assert ["list", "tasks"] in named["CONTRIBUTING.md"]
+    assert ["list", "methods"] in named["README.md"] and ["list", "methods"] in named["config/README.md"]
+    assert ["features", "--shard", "3/8", "...", "--output", "FILE"] in named["docs/running.md"]
+    assert ["list", "references"] in named["docs/protocols.md"]

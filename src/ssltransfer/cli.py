@@ -20,6 +20,7 @@ from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Prete
 from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, MotionOptions
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS, TrainedProtocol
+from ssltransfer.config.references import references
 from ssltransfer.config.tasks import TASKS
 from ssltransfer.errors import UserError
 from ssltransfer.logs import configure_logging
@@ -220,7 +221,7 @@ STAGES = (
     ),
 )
 
-# What `ssltransfer list` shows.
+# What `ssltransfer list` shows, besides the references.
 KINDS: dict[str, tuple[Any, ...]] = {
     "formats": FORMATS,
     "backbones": BACKBONES,
@@ -271,8 +272,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_utility_commands(commands: Any) -> None:
-    parser = commands.add_parser("list", help=f"available {', '.join(KINDS)}")
-    parser.add_argument("what", choices=KINDS)
+    kinds = (*KINDS, "references")
+    parser = commands.add_parser("list", help=f"available {', '.join(kinds)}")
+    parser.add_argument("what", choices=kinds)
     parser.set_defaults(call=_list)
 
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
@@ -295,7 +297,9 @@ def _add_utility_commands(commands: Any) -> None:
 
 
 def listed(kind: str) -> list[tuple[str, str, str]]:
-    """(name, description, source) of each format, backbone, task, method or protocol."""
+    """(name, description, source) of each format, backbone, task, method, protocol or table of a paper."""
+    if kind == "references":
+        return [(name, reference.title, reference.source) for name, reference in references().items()]
     rows = []
     for entry in KINDS[kind]:
         tag = "format" if kind == "formats" else "name"

@@ -8,6 +8,7 @@ from sklearn.cluster import KMeans
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.config.entities import Cluster
+from ssltransfer.kmeans import lloyd
 from ssltransfer.stages import cluster
 
 
@@ -47,6 +48,24 @@ def test_cluster_outputs_are_consistent(make_features, tmp_path):
     assert not list(output.parent.rglob("checkpoint.pt"))
     refit = KMeans(10, init=centroids.astype(np.float64), n_init=1, tol=0).fit(x.astype(np.float64))
     assert refit.inertia_ == pytest.approx(manifest["objective"], rel=1e-6)  # a fixed point of Lloyd's
+
+
+def test_cluster_writes_rows_as_they_come(make_features, tmp_path, monkeypatch):
+    """The curve is in the work directory when the second iteration has been computed."""
+    real, seen = lloyd._why_stop, []
+
+    def why_stop(curve, *arguments):
+        files = list((tmp_path / "work").rglob("curve.jsonl"))
+        seen.append(files[0].read_text().count("\n") if files else 0)
+        return real(curve, *arguments)
+
+    monkeypatch.setattr(lloyd, "_why_stop", why_stop)
+    features, _ = make_features(blobs())
+    options = spec(init="random", max_iter=3, tolerance=0)
+    cluster.run(options, features=features, output=tmp_path / "manifest.json", threads=1)
+    assert seen == [0, 1, 2]
+    assert (tmp_path / "curve.jsonl").read_text().count("\n") == 3
+    assert not list((tmp_path / "work").rglob("curve.jsonl"))
 
 
 @pytest.mark.parametrize("backend", ["torch", "faiss"])

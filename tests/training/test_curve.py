@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from ssltransfer.training.curve import Curve, TrainResult, describe_losses
 
 
@@ -33,6 +36,30 @@ def test_curve_resumes_within_a_row():
     resumed.load_state_dict(curve.state_dict())
     resumed.update({"loss": 2.0})
     assert resumed.rows == [{"step": 1}] and resumed.means() == {"loss": 1.5}
+
+
+def test_curve_writes_rows_as_they_come(tmp_path: Path):
+    file = tmp_path / "work" / "curve.jsonl"
+    curve = Curve(100, file)
+    for step in (1, 2, 3):
+        curve.add_row({"step": step, "loss": 0.5})
+        assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == list(range(1, step + 1))
+    before = file.read_bytes()
+    curve.write()
+    assert file.read_bytes() == before
+
+
+def test_curve_replaces_rows_after_its_checkpoint(tmp_path: Path):
+    """Killed after step 3, resumed from step 1."""
+    file = tmp_path / "curve.jsonl"
+    killed, resumed = Curve(100, file), Curve(100, file)
+    killed.add_row({"step": 1})
+    state = json.loads(json.dumps(killed.state_dict()))
+    killed.add_row({"step": 2})
+    killed.add_row({"step": 3})
+    resumed.load_state_dict(state)
+    resumed.add_row({"step": 2})
+    assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_summary_is_the_last_value_of_each_column():

@@ -111,7 +111,11 @@ def test_ddp_rejects_a_batch_that_does_not_divide(folder: Path):
 def test_ddp_stops_all_processes_at_nonfinite_loss(folder: Path):
     _, both = results(folder, "broken")
     assert both[0]["said"] == both[1]["said"] and "The loss is not finite at step" in both[0]["said"]
-    assert sorted(path.name for path in (folder / "2" / "broken").iterdir()) == ["not_finite-0.pt", "not_finite-1.pt"]
+    assert sorted(path.name for path in (folder / "2" / "broken").iterdir()) == [
+        "curve.jsonl",
+        "not_finite-0.pt",
+        "not_finite-1.pt",
+    ]
 
 
 def test_ddp_writes_files_in_the_first_process(folder: Path):

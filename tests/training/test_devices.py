@@ -114,11 +114,23 @@ def test_devices_describe_the_number_of_processes():
     assert str(Devices(torch.device("cpu"), 3, rank=1, world=2)).endswith("3 loader workers each")
 
 
-def test_plan_devices_rejects_unusable_gpus():
-    """In a process of its own: torch looks for GPUs once."""
-    words = [sys.executable, "-c", "from ssltransfer.training.devices import plan_devices; plan_devices(1)"]
-    run = subprocess.run(words, env={**os.environ, "CUDA_VISIBLE_DEVICES": "99"}, capture_output=True, text=True)
-    assert run.returncode and "CUDA_VISIBLE_DEVICES is '99', but torch finds no usable GPU" in run.stderr
+def planned(visible: str) -> subprocess.CompletedProcess[str]:
+    """`plan_devices` in a process of its own: torch looks for GPUs once."""
+    code = "from ssltransfer.training.devices import plan_devices; print(plan_devices(1).device.type)"
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("visible", ["99", "99,-1"])
+def test_plan_devices_rejects_unusable_gpus(visible: str):
+    run = planned(visible)
+    assert run.returncode and f"CUDA_VISIBLE_DEVICES is '{visible}', but torch finds no usable GPU" in run.stderr
+
+
+@pytest.mark.parametrize("visible", ["-1", "-1,0", "", ",0", "NoDevFiles"])
+def test_plan_devices_takes_the_cpu_when_gpus_are_hidden(visible: str):
+    run = planned(visible)
+    assert (run.returncode, run.stdout.strip()) == (0, "cpu"), run.stderr
 
 
 def test_schedule_spec_omits_defaults():

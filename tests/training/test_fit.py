@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training import curve as curve_module
 from ssltransfer.training import fit as module
+from ssltransfer.training import progress as progress_module
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit, validate
 from ssltransfer.training.task import Task, TrainingError
@@ -119,7 +121,11 @@ def test_fit_resumes_with_the_same_bytes(stop: int, tmp_path: Path, objects: Ind
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", objects, schedule, Cut())
-    assert not (tmp_path / "cut" / "curve.jsonl").exists()
+    rows = (tmp_path / "cut" / "curve.jsonl").read_text().splitlines() if stop >= 3 else []
+    assert [json.loads(row)["step"] for row in rows] == [3][: stop // 3]  # rows as they come
+    assert [json.loads(row) for row in rows] == curve.curve[: len(rows)]
+    if rows:
+        (tmp_path / "cut" / "curve.jsonl").write_text('{"step": 3}\n{"st')  # a row after the checkpoint, half a row
     resumed = Small()
     torch.manual_seed(99)
     for parameter in resumed.parameters():
@@ -128,6 +134,8 @@ def test_fit_resumes_with_the_same_bytes(stop: int, tmp_path: Path, objects: Ind
         resumed = Small()  # no checkpoint yet: from scratch
     _, again = run(tmp_path / "cut", objects, schedule, resumed)
     assert same(whole, resumed) and curve.curve == again.curve
+    files = [(tmp_path / name / "curve.jsonl").read_bytes() for name in ("whole", "cut")]
+    assert files[0] == files[1]
     assert len(resumed.parts) == 9 - (stop // 2) * 2
 
 
@@ -178,6 +186,22 @@ def test_validate_averages_over_images(batch: int, objects: Index):
     assert found == {"val_loss": pytest.approx(float(expected), rel=1e-5)}
 
 
+def test_validate_logs_every_30_seconds(
+    objects: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "ssltransfer")
+    now = [0.0]
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Slow(Small):
+        def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
+            now[0] += 20
+            return super().forward(batch, rng)
+
+    validate(Slow(), objects, Schedule(steps=1, batch_size=8), seed=5, devices=CPU)
+    assert [line.split(",")[0] for line in caplog.messages] == [f"validate: step {step}/6" for step in (2, 4, 6)]
+
+
 def test_validate_takes_evenly_spaced_images(objects: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "VAL_IMAGES", 10)
     task = Small()
@@ -206,4 +230,4 @@ def test_fit_stops_at_nonfinite_loss(tmp_path: Path, objects: Index):
 
     with pytest.raises(TrainingError, match=r"The loss is not finite at step 2 \(learning rate 0\.1"):
         run(tmp_path, objects, Schedule(steps=5, batch_size=8, lr=0.1), Broken())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["not_finite.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.jsonl", "not_finite.pt"]

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ def kmeans(
     rank: int = 0,
     world: int = 1,
     quiet: bool = False,
+    save_curve: Callable[[list[dict[str, Any]]], None] = lambda curve: None,
 ) -> Clustering:
     """Lloyd's k-means over all points (Lloyd 1982; Noroozi et al. 2018 give no further details).
 
@@ -85,6 +87,7 @@ def kmeans(
         rank, world: this process and the size of torch's process group. Each process reads its part of the chunks;
             all return the same result.
         quiet: log at level DEBUG.
+        save_curve: called with the rows so far after each iteration, in every process.
 
     Raises:
         ArtifactError: k > N, fewer than k distinct points, a value that is not finite, an empty cluster with
@@ -135,6 +138,7 @@ def kmeans(
         row = {"iteration": len(curve) + 1, "objective": stats.objective, "mean": stats.objective / n}
         curve.append(row | {"moved": stats.moved, "empty": stats.empty})
         stopped = _why_stop(curve, stats, n, max_iter, tolerance)
+        save_curve(curve)
         logger.log(level, _describe(curve[-1], n, max_iter, stopped, time.monotonic() - started))
         if checkpoint and _due(checkpoint, points, len(curve), stopped):
             labels = None if step.labels is None else points.total(step.labels.clone()).cpu()

@@ -32,6 +32,11 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
         devices = plan_devices(threads)
         store, source = open_features(features)
         checkpoint = Checkpoint(work.folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
+
+        def save_curve(rows: list[dict[str, Any]]) -> None:
+            if devices.rank == 0:
+                (work.folder / "curve.jsonl").write_text(_lines(rows), encoding="utf-8")
+
         with checkpoint:
             found = kmeans(
                 store,
@@ -48,13 +53,14 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
                 where=str(features),
                 rank=devices.rank,
                 world=devices.world,
+                save_curve=save_curve,
             )
         if devices.rank:
             return
         centroids, curve = output.parent / "centroids.npy", output.parent / "curve.jsonl"
         with atomic_write(centroids) as beside, beside.open("wb") as file:
             np.save(file, found.centroids)
-        write_text(curve, "".join(json.dumps(row) + "\n" for row in found.curve))
+        write_text(curve, _lines(found.curve))
         n, dims = store.shape
         content: dict[str, Any] = {
             "centroids": file_digest(centroids),
@@ -78,4 +84,9 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             f"mean squared distance {found.objective / n:.6g}"
         )
         work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), residency=found.residency)
-        checkpoint.file.unlink(missing_ok=True)
+        for leftover in (checkpoint.file, work.folder / "curve.jsonl"):
+            leftover.unlink(missing_ok=True)
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index, Targets, write_index
@@ -26,6 +25,7 @@ from ssltransfer.data.rng import seed_of
 from ssltransfer.data.targets import CorruptTargetError, check_target
 from ssltransfer.data.videos import check_video
 from ssltransfer.logs import logger
+from ssltransfer.training.progress import Progress
 
 
 def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
@@ -92,8 +92,9 @@ class _Readable:
         self.notes: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         results = _check_all(found.root, found.paths, threads, check_video if isinstance(spec, Video) else check)
-        bar = tqdm(results, total=len(found.paths), unit="image", disable=None, leave=False)
-        for place, result in enumerate(bar):
+        progress = Progress("index", 0, len(found.paths), 1)
+        for place, result in enumerate(results):
+            progress.step()
             path = found.paths[place]
             if isinstance(result, ImageInfo) and found.targets and spec.target:
                 try:
@@ -110,6 +111,7 @@ class _Readable:
             self.digests.append(result.digest)
             if result.note:
                 self.notes[path] = result.note
+        progress.close()
 
 
 def _check_all(

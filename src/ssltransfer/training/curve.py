@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.files import write_text
+from ssltransfer.artifacts.files import friendly_os_errors, write_text
 
 ROWS = 100  # of a learning curve
 VALIDATIONS = 20  # along a training
@@ -36,12 +36,16 @@ class TrainResult:
 class Curve:
     """Rows of a learning curve: about `ROWS` in a training of `total` steps, `VALIDATIONS` with validation values.
 
+    Each row is written to `file`, if given, when it is added, as a line of JSON.
+
     Attributes:
         rows: the rows so far.
     """
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, file: Path | None = None):
         self.total = total
+        self._file = file
+        self._appending = False  # the file has the rows so far
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, list[float]] = {}  # since the last row: name -> [sum, number of steps]
         self._every = max(1, total // ROWS)
@@ -68,9 +72,16 @@ class Curve:
         return done // interval > before // interval or done == self.total
 
     def add_row(self, row: dict[str, float]) -> None:
-        """Append a row and reset the means."""
+        """Append a row, also to the file, and reset the means."""
         self.rows.append(row)
         self._sums = {}
+        if self._file:
+            # After a restart the file is replaced: it may have rows after the checkpoint, or half a row.
+            rows, mode = (self.rows[-1:], "a") if self._appending else (self.rows, "w")
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with friendly_os_errors(self._file), self._file.open(mode, encoding="utf-8") as file:
+                file.write("".join(map(_line, rows)))
+            self._appending = True
 
     def state_dict(self) -> dict[str, Any]:
         """Rows, and the sums of the next row."""
@@ -80,9 +91,14 @@ class Curve:
         """Continue from a saved state."""
         self.rows, self._sums = state["rows"], state["sums"]
 
-    def write(self, file: Path) -> None:
-        """Write the rows as JSON lines."""
-        write_text(file, "".join(json.dumps(row, sort_keys=True) + "\n" for row in self.rows))
+    def write(self) -> None:
+        """Write all rows, all or nothing."""
+        if self._file:
+            write_text(self._file, "".join(map(_line, self.rows)))
+
+
+def _line(row: Mapping[str, float]) -> str:
+    return json.dumps(row, sort_keys=True) + "\n"
 
 
 def describe_losses(row: Mapping[str, float], chance_losses: Mapping[str, float]) -> str:

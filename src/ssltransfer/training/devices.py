@@ -75,6 +75,16 @@ class Devices:
                 dist.broadcast(value, 0)
 
 
+def gpus_hidden() -> bool:
+    """Whether CUDA_VISIBLE_DEVICES hides all GPUs, or is not set.
+
+    CUDA ignores the first invalid id and all ids after it. So an empty value and -1 at the front hide all GPUs, as does
+    Slurm's NoDevFiles.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    return not first or first.startswith("-") or first == "NoDevFiles"
+
+
 def plan_devices(threads: int | None = None) -> Devices:
     """Select the CUDA device of this process, or its share of the CPU cores, and join the process group.
 
@@ -94,7 +104,7 @@ def plan_devices(threads: int | None = None) -> Devices:
     # faster than a loader process that takes a core from the network.
     workers = cores if cuda else int(cores >= 4)
     torch.set_num_threads(cores if cuda else cores - workers)
-    if os.environ.get("CUDA_VISIBLE_DEVICES") and not cuda:
+    if not cuda and not gpus_hidden():
         raise DeviceError(
             f"CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}, but torch finds no usable GPU; "
             "check the driver, or unset it to run on the CPU."

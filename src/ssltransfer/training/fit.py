@@ -60,7 +60,7 @@ def fit(
     total = schedule.total_steps(len(index))
     checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
     trainer = Trainer(task, schedule, seed, devices, checkpoint)
-    curve = Curve(total)
+    curve = Curve(total, folder / "curve.jsonl" if devices.rank == 0 else None)
     state = checkpoint.load()
     start: int = state["step"] if state else 0
     check_ranks_agree(folder, start, devices)
@@ -99,8 +99,7 @@ def fit(
             if done == total or checkpoint.due(done):
                 state = {"step": done, "trainer": trainer.state_dict(), "curve": curve.state_dict()}
                 checkpoint.save(state, done)
-    if devices.rank == 0:
-        curve.write(folder / "curve.jsonl")
+    curve.write()
     return TrainResult(curve.rows, progress.close())
 
 
@@ -145,17 +144,22 @@ def validate(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: 
     ids = list(range(0, len(val), step))
     if len(ids) % 2:  # for tasks that take images in pairs
         ids = ids[:-1] or ids
-    batches = sequential_keys(ids, schedule.micro_batch_size or schedule.batch_size)
-    keys = islice(batches, devices.rank, None, devices.world)
+    size = schedule.micro_batch_size or schedule.batch_size
+    keys = islice(sequential_keys(ids, size), devices.rank, None, devices.world)
     was_training = task.training
     task.eval()
     sums: dict[str, float] = {}
-    for batch in load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers):
-        batch = batch.to(devices.device)
+    batches = load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers)
+    steps = len(range(devices.rank, -(-len(ids) // size), devices.world))
+    progress = Progress("validate", 0, steps, size)
+    for _ in range(steps):
+        batch = progress.next(batches).to(devices.device)
         with devices.autocast(schedule.precision):
             outputs = task(batch, batch.rng(seed_of(seed, "val")))
         for name, value in outputs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
+        progress.step(len(batch))
+    progress.close()
     task.train(was_training)
     total: dict[str, float] = {}
     for part in devices.all_gather(sums):

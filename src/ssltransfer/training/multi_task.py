@@ -88,7 +88,7 @@ def fit_multi_task(
         check_data(run.index, run.schedule, devices.world // len(runs) if per_task else devices.world)
     checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
     trainers = [Trainer(run.task, run.schedule, run.seed, devices) for run in runs]
-    curve = Curve(total)
+    curve = Curve(total, folder / "curve.jsonl" if devices.rank == 0 else None)
     state = checkpoint.load()
     start: int = state["step"] if state else 0
     check_ranks_agree(folder, start, devices)
@@ -150,8 +150,7 @@ def fit_multi_task(
             if done == total or checkpoint.due(done):
                 states = [trainer.state_dict() for trainer in trainers]
                 checkpoint.save({"step": done, "tasks": states, "curve": curve.state_dict()}, done)
-    if devices.rank == 0:
-        curve.write(folder / "curve.jsonl")
+    curve.write()
     return TrainResult(curve.rows, progress.close())
 
 
