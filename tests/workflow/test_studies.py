@@ -1,4 +1,4 @@
-"""config/studies: each configuration is complete, and one model of each kind is trained and evaluated, tiny."""
+"""config/studies: each configuration is complete, and its models are trained and evaluated at a tiny size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tests.helpers.workflow import ROOT, results, snakemake, write_config
+from tests.helpers.workflow import ROOT, snakemake, write_config
 
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config import Config, read_config
@@ -84,29 +84,42 @@ def test_study_names_its_results_and_data_like_the_others(study: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_study_starts(study: Path, tmp_path: Path) -> None:
-    images(tmp_path / "images")
-    file = write_config(tmp_path, shrunk(yaml.safe_load(study.read_text("utf-8")), tmp_path / "images"))
-    config = read_config(file)
+    """From images to the first evaluation of the first student, or of the first pretext where there are no students."""
+    config = tiny_study(study, tmp_path)
+    first = next(iter(config.students or config.pretexts))
+    evaluation = next(name for name in config.evaluations if first in config.rows[name])
+    evaluate(tmp_path, {(evaluation, first)})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_study_starts_with_every_kind_of_model(study: Path, tmp_path: Path) -> None:
+    """One model of each kind under one evaluation, and one of them under all."""
+    config = tiny_study(study, tmp_path)
     chosen = one_of_each_kind(config)
-    targets = {
-        f"results/evaluate/{name}/{model}.json": (name, model)
-        for model in chosen
-        for name in [name for name in config.evaluations if model in config.rows[name]][:1]
-    }
-    # One model under every evaluation.
-    measured_model = max(chosen, key=lambda model: sum(model in rows for rows in config.rows.values()))
-    targets |= {
-        f"results/evaluate/{name}/{measured_model}.json": (name, measured_model)
-        for name in config.evaluations
-        if measured_model in config.rows[name]
-    }
-    run = snakemake(tmp_path, "--cores", "1", *targets)
+    most = max(chosen, key=lambda model: sum(model in rows for rows in config.rows.values()))
+    wanted = {(name, most) for name in config.evaluations if most in config.rows[name]}
+    for model in chosen:
+        wanted |= {(name, model) for name in [name for name in config.evaluations if model in config.rows[name]][:1]}
+    evaluate(tmp_path, wanted)
+
+
+def tiny_study(study: Path, folder: Path) -> Config:
+    """Write images and the small configuration into `folder`."""
+    images(folder / "images")
+    return read_config(write_config(folder, shrunk(yaml.safe_load(study.read_text("utf-8")), folder / "images")))
+
+
+def evaluate(folder: Path, wanted: set[tuple[str, str]]) -> None:
+    """Run everything that leads to some (evaluation, model)."""
+    targets = {f"results/evaluate/{name}/{model}.json": (name, model) for name, model in sorted(wanted)}
+    run = snakemake(folder, "--cores", "1", *targets)
     assert run.returncode == 0, run.stdout[-6000:]
     for target, (name, model) in targets.items():
-        metrics = read_metrics(tmp_path / target)
+        metrics = read_metrics(folder / target)
         assert (metrics.evaluation, metrics.model) == (name, model)
         assert np.isfinite(metrics.mean())
-    assert {path.name for path in results(tmp_path).iterdir()} >= {"index", "pretext", "evaluate"}
