@@ -114,8 +114,8 @@ class NameFile(Spec):
 def listed_names(text: str, is_known: Callable[[str], bool] = lambda name: False) -> list[str]:
     """The names in a list with one name per line: `name`, `name<TAB>label` or `name label` with an integer label.
 
-    Names may have blanks. So a line is first compared as a whole, then up to its tab, and only then without an integer
-    at its end. Empty lines and lines that begin with # are ignored.
+    Names may have blanks. So a line is first compared as a whole, then up to its tab, and only then without the
+    integer at its end. Empty lines and lines that begin with # are ignored.
 
     Args:
         text: content of the file.
