@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from ssltransfer import cli
 from ssltransfer.cli import KINDS, build_parser, listed, main
 from ssltransfer.config.references import references
 
+ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("index", "cache", "motion", "pretext", "features", "cluster", "label", "student", "evaluate", "report")
 
 
@@ -84,6 +87,31 @@ def test_list_prints_the_tables_of_the_papers(capsys: pytest.CaptureFixture[str]
     assert named == list(references()) and "compress2020-table5-alexnet" in named
     # On narrow terminals the source follows on the next line.
     assert "Noroozi et al. 2018, Table 1" in " ".join(lines[:2])
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "references"], ["estimate", "config/noroozi2018.yaml"], ["--help"], ["list", "tasks"]]
+)
+@pytest.mark.parametrize("buffered", [True, False])
+def test_output_may_end_early(words: list[str], buffered: bool) -> None:
+    """As with `| head`: the reader has ended before the first line is written."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, *([] if buffered else ["-u"]), "-m", "ssltransfer.cli", *words]
+    run = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_broken_pipe_of_a_job_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of a loader worker: not the standard output."""
+
+    def fail(arguments: object) -> None:
+        raise BrokenPipeError("worker")
+
+    monkeypatch.setattr(cli, "_list", fail)
+    with pytest.raises(BrokenPipeError, match="worker"):
+        main(["list", "tasks"])
 
 
 def test_config_imports_no_torch() -> None:

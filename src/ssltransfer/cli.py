@@ -2,6 +2,8 @@
 
 import argparse
 import inspect
+import os
+import select
 import shutil
 import signal
 import sys
@@ -235,8 +237,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 1 after an error, 130 after an interrupt.
+        The exit code: 0, 1 after an error, 130 after an interrupt, 141 if the reader of the output ended (`| head`).
     """
+    try:
+        code = _run(arguments)
+        print(end="", flush=True)
+    except (BrokenPipeError, SystemExit):
+        if not _output_is_broken():
+            raise
+        # The interpreter writes the rest of its buffer when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _output_is_broken() -> bool:
+    """Whether the standard output is a pipe without a reader."""
+    if sys.__stdout__ is None:
+        return False
+    poll = select.poll()
+    poll.register(sys.__stdout__, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _run(arguments: list[str] | None) -> int:
     given = build_parser().parse_args(arguments)
     given.words = sys.argv[1:] if arguments is None else arguments
     configure_logging()

@@ -13,6 +13,11 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Ignore a pipe without a reader: the job does not need its output."""
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout

@@ -43,6 +43,32 @@ def test_doersch_tasks_get_equal_compute(config: Config):
     assert [round(shares[name] * 64 * cost, 6) for name, cost in costs.items()] == [1, 1, 1, 1]
 
 
+def test_doersch_networks_get_equal_compute(config: Config):
+    """16.8 thousand GPU-hours, of which each task of a network gets the same part (figures 3 and 4)."""
+    hours = {"rp": 350, "col": 90, "ex": 60, "ms": 400}
+    networks = {name: one for name, one in config.pretexts.items() if isinstance(one.task, MultiTask)}
+    assert len(networks) == 12
+    for name, pretext in networks.items():
+        assert isinstance(pretext.task, MultiTask) and pretext.schedule is not None and pretext.schedule.steps
+        tasks = pretext.task.tasks
+        steps = sum(16_800 / len(tasks) / hours[task] * 1_281_167 / 64 for task in tasks)
+        assert pretext.schedule.steps == pytest.approx(steps, rel=0.003), name
+        if pretext.snapshots:
+            sevenths = [part * pretext.schedule.steps / 7 for part in range(1, 7)]
+            assert pretext.snapshots == pytest.approx(sevenths, rel=0.003), name
+    (figure,) = config.report.figures
+    for model, points in zip(("rp", "all"), figure.lines.values(), strict=True):
+        snapshots = [f"{model}@{step}" for step in config.pretexts[model].snapshots]
+        assert list(points.values()) == [*snapshots, model]
+        assert list(points) == pytest.approx([2.4 * part for part in range(1, 8)])
+
+
+def test_doersch_labels_train_block4_for_the_detector(config: Config):
+    backbone = config.students["imagenet-labels"].backbone
+    assert backbone.layers[-2:] == ("block4", "pool")
+    assert all("block4" not in one.backbone.layers for one in config.pretexts.values())
+
+
 def test_doersch_videos_are_inputs_of_motion_tasks(config: Config):
     assert config.pretexts["all"].task_datasets == ("videos",) and config.pretexts["rp-col"].task_datasets == ()
     parts = config.pretexts["all"].parts

@@ -145,6 +145,14 @@ def test_davis_ignores_masks_and_reads_lists(tmp_path: Path):
         find(Video(root=str(tmp_path), split="train"))
 
 
+def test_video_lists_may_have_a_byte_order_mark_and_blanks(tmp_path: Path):
+    davis(tmp_path)
+    folder(tmp_path / "JPEGImages/480p/two dogs", FRAMES[:2])
+    (tmp_path / "ImageSets/480p/train.txt").write_text("dog\ntwo dogs\n", "utf-8-sig")
+    found = find(Video(root=str(tmp_path), split="train"))
+    assert found.paths == ["JPEGImages/480p/dog", "JPEGImages/480p/two dogs"]
+
+
 def test_videos_report_empty_folder(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(LayoutError, match=r"no videos found: neither files \(\.avi, .*\) nor folders of frames\.$"):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -106,10 +107,11 @@ def test_task_trains_only_probes(chain) -> None:
     assert not model.backbone.training
 
 
-def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scores", ["softmax", "logits"])
+def test_predict_averages_scores_of_ten_crops(chain, tmp_path: Path, scores: Literal["softmax", "logits"]) -> None:
     train, test = read_index(chain.train), read_index(chain.test)
     model = read_model(chain.model)
-    options = LinearProbePerLayer(crops=10, max_features=400)
+    options = LinearProbePerLayer(crops=10, crop_scores=scores, max_features=400)
     task = PerLayerProbes(model, ("conv3",), options, 12, 3)
     for parameter in task.probes.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -120,7 +122,8 @@ def test_predict_averages_softmax_of_ten_crops(chain, tmp_path: Path) -> None:
         corners = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
         views = [view[:, top : top + 64, left : left + 64] for view in (image, image.flip(-1)) for top, left in corners]
         with torch.no_grad():
-            mean = torch.stack([F.softmax(task.logits(view[None])[0], 1)[0] for view in views]).mean(0)
+            logits = torch.stack([task.logits(view[None])[0, 0] for view in views])
+            mean = (F.softmax(logits, 1) if scores == "softmax" else logits).mean(0)
         assert int(mean.argmax()) == predicted[sample]
 
 

@@ -33,6 +33,8 @@ def test_label_file_matches_path_or_name(tmp_path: Path) -> None:
         return found[0].tolist()
 
     assert chosen("# SimCLR's lists hold file names", "3.jpg", "a/1.jpg 0", "") == [0, 3]
+    paths[3] = "b/IMG 3.jpg"
+    assert chosen("IMG 3.jpg", "\ta/1.jpg") == [0, 3] and chosen("IMG 3.jpg\t5", "a/2.jpg 1") == [1, 3]
     with pytest.raises(ArtifactError, match=r"1\.jpg names several images"):
         chosen("1.jpg")
     with pytest.raises(ArtifactError, match=r"c/9\.jpg is not in the training set"):

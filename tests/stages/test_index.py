@@ -301,6 +301,37 @@ def test_include_and_exclude_lists(root: Path, output: Path, tmp_path: Path) -> 
         stage.run(missing, output=output)
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("line", ["{}", "{}\t7", "{} 7", "  {}  ", "{}\r"])
+def test_lists_may_have_blanks_marks_and_labels(line: str, mark: str, output: Path, tmp_path: Path) -> None:
+    """Names are listed by path, by file name, and by file name without suffix, which may end with a number."""
+    names = ["a/IMG 1.png", "a/IMG 2.png", "a/IMG.png", "a/plain.png", "a/rest.png"]
+    for value, name in enumerate(names):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9, 3), value, np.uint8)).save(tmp_path / "p" / name)
+    listed = ["a/IMG 1.png", "IMG 2", "plain.png"]
+    file = tmp_path / "names.txt"
+    file.write_bytes((mark + "\n".join(line.format(name) for name in listed)).encode())
+    without = made(Folder(root=str(tmp_path / "p"), exclude=str(file)), output)
+    assert without.paths == ["a/IMG.png", "a/rest.png"]
+    within = made(Folder(root=str(tmp_path / "p"), include=str(file)), output)
+    assert within.paths == ["a/IMG 1.png", "a/IMG 2.png", "a/plain.png"]
+
+
+def test_exclude_reports_names_that_were_not_found(
+    root: Path, output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ssltransfer")
+    whole = made(Folder(root=str(root)), output)
+    names = tmp_path / "names.txt"
+    names.write_text(f"{whole.paths[1]}\nnobody.png\n")
+    made(Folder(root=str(root), exclude=str(names)), output)
+    assert f"{names}: 1 of its 2 names were not found (the first: nobody.png)." in caplog.messages
+    names.write_bytes("Bär.png\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not UTF-8 text; save this list as UTF-8"):
+        made(Folder(root=str(root), exclude=str(names)), output)
+
+
 @pytest.mark.real
 def test_index_of_real_images(real_data: Path, output: Path) -> None:
     sets: list[tuple[Dataset, int, int]] = [

@@ -4,7 +4,8 @@ import difflib
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union
 
@@ -76,8 +77,8 @@ def _without_version(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class NameFile(Spec):
     """A text file with one name per line; its content is part of the spec.
 
-    Empty lines and lines that begin with # are ignored, and so is everything after the first word of a line. A
-    configuration can be read, for example to estimate its cost, without the file: only `names` needs it.
+    `listed_names` describes the lines. A configuration can be read, for example to estimate its cost, without the file:
+    only `names` needs it.
     """
 
     path: str
@@ -95,17 +96,38 @@ class NameFile(Spec):
             raise ValueError(f"{given['path']} has changed since the configuration was read; re-run snakemake")
         return given | {"digest": digest}
 
-    def names(self) -> list[str]:
-        """The first word of each line.
+    def names(self, is_known: Callable[[str], bool] = lambda name: False) -> list[str]:
+        """The name in each line.
 
         Raises:
-            ConfigError: the file does not exist.
+            ConfigError: the file does not exist, or is not UTF-8.
         """
         content = _bytes_of(self.path)
         if content is None:
             raise ConfigError(f"{self.path}: no such file; expected a text file with one name per line.")
-        lines = content.decode("utf-8").splitlines()
-        return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+        try:
+            return listed_names(content.decode("utf-8-sig"), is_known)
+        except UnicodeDecodeError:
+            raise ConfigError(f"{self.path}: not UTF-8 text; save this list as UTF-8.") from None
+
+
+def listed_names(text: str, is_known: Callable[[str], bool] = lambda name: False) -> list[str]:
+    """The names in a list with one name per line: `name`, `name<TAB>label` or `name label` with an integer label.
+
+    Names may have blanks. So a line is first compared as a whole, then up to its tab, and only then without the
+    integer at its end. Empty lines and lines that begin with # are ignored.
+
+    Args:
+        text: content of the file.
+        is_known: whether a name exists.
+    """
+    names = []
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            spellings = [line, line.strip(), line.strip().partition("\t")[0]]
+            spellings.append(re.sub(r"\s+-?\d+$", "", spellings[-1]))
+            names.append(next(filter(is_known, spellings), spellings[-1]))
+    return names
 
 
 def _bytes_of(path: str) -> bytes | None:

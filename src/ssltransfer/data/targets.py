@@ -136,7 +136,7 @@ def _read_boxes(data: bytes, suffix: str, classes: Sequence[str]) -> Boxes:
             corners.append((xmin - 1, ymin - 1, xmax, ymax))
             kinds.append(number[name])
             difficult.append(is_difficult)
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise CorruptTargetError(f"annotation is damaged ({error})") from None
     return Boxes(np.array(corners, np.float32).reshape(-1, 4), np.array(kinds, np.int64), np.array(difficult, bool))
 

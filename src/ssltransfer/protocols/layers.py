@@ -55,13 +55,14 @@ class CropTask(Task):
         """uint8 (B, 3, S, S) -> float (..., B, K), with a leading axis if there are several classifiers."""
 
     def predict(self, context: EvalContext) -> np.ndarray:
-        """Predicted class of each test image, int64 (..., N), by the mean softmax of its center crop or ten crops."""
+        """Predicted class of each test image, int64 (..., N), by the mean score of its crops (`crop_scores`)."""
         size = self.model.backbone.options.img_size
 
         def classify(batch: Batch) -> np.ndarray:
             crops = [center_crop(batch.images, size)] if self.options.crops == 1 else ten_crops(batch.images, size)
-            probabilities = torch.stack([self.logits(crop).float().softmax(-1) for crop in crops]).mean(0)
-            classes: np.ndarray = probabilities.cpu().numpy().argmax(-1)
+            logits = torch.stack([self.logits(crop).float() for crop in crops])
+            scores = logits if self.options.crop_scores == "logits" else logits.softmax(-1)
+            classes: np.ndarray = scores.mean(0).cpu().numpy().argmax(-1)
             return classes
 
         return np.concatenate(predict(context, self, classify, self.transform, BATCH), axis=-1)

@@ -26,7 +26,7 @@ def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy of each layer, and of the layer with the best mean over seeds.
 
     Training images: short side 256, central square, random 227 crop, flipped half the time. Test images: the center
-    crop, or the mean softmax of ten crops.
+    crop, or ten crops, of which the mean softmax or the mean logits count.
 
     Raises:
         LayerError: the model has no such layer.

@@ -54,7 +54,7 @@ def _listed(paths: Sequence[str], listing: NameFile) -> np.ndarray:
         positions[path.rpartition("/")[2]].append(position)
     positions |= {path: [position] for position, path in enumerate(paths)}
     listed = set()
-    for name in listing.names():
+    for name in listing.names(positions.__contains__):
         if len(positions[name]) != 1:
             fault = "names several images of the training set; give paths"
             fault = fault if positions[name] else "is not in the training set"

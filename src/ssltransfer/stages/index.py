@@ -204,12 +204,16 @@ def _named(found: DatasetListing, names: NameFile, *, all_of_them: bool) -> set[
         name = path.rpartition("/")[2]
         for called in {path, name, name.rpartition(".")[0]}:
             known[called].append(place)
-    listed = names.names()
+    listed = names.names(known.__contains__)
     missing = [name for name in listed if name not in known]
     if missing and (all_of_them or len(missing) == len(listed)):
         raise LayoutError(
             f"{names.path}: {len(missing)} of its {len(listed)} images are not in {found.root} (the first: "
             f"{missing[0]}); give the list that belongs to this dataset."
+        )
+    if missing:
+        logger.info(
+            f"{names.path}: {len(missing)} of its {len(listed)} names were not found (the first: {missing[0]})."
         )
     several = next((name for name in listed if len(known.get(name, ())) > 1), None)
     if several:

@@ -114,6 +114,13 @@ def test_rgbd_list_gives_listed_pairs(tmp_path: Path) -> None:
     assert [listed.root / path for path in listed.targets] == [world.root / path for path in world.targets]
 
 
+def test_rgbd_list_may_have_a_byte_order_mark_and_blanks(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("rgb/1.png depth/1.png\nrgb/IMG 2.png\tdepth/IMG 2.png\n", "utf-8-sig")
+    found = find(Rgbd(root=str(tmp_path), split="train"))
+    assert found.paths == ["rgb/1.png", "rgb/IMG 2.png"]
+    assert found.targets == ["depth/1.png", "depth/IMG 2.png"]
+
+
 def test_index_skips_invalid_depth_maps(tmp_path: Path) -> None:
     fine = np.full((16, 20), 2500, np.uint16)
     fine[0, :3] = 0, 65535, 65534

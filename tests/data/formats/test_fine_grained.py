@@ -69,6 +69,12 @@ def test_cub_splits_and_labels(tmp_path: Path, split: str, expected: list[int]) 
     assert "the published number is" in found.notes[0]
 
 
+def test_cub_lists_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    plain = find(Cub200(root=str(cub(tmp_path)), split="train"))
+    (tmp_path / "images.txt").write_text((tmp_path / "images.txt").read_text(), "utf-8-sig")
+    assert find(Cub200(root=str(tmp_path), split="train")).paths == plain.paths
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_cars_match_torchvision(tmp_path: Path, split: str) -> None:
     root = tmp_path / "stanford_cars"

@@ -86,7 +86,7 @@ def test_places205_lists(tmp_path: Path, folder: str, lists: str) -> None:
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / lists).mkdir(exist_ok=True)
     listing = tmp_path / lists / "val_places205.csv"
-    listing.write_text("b/bar/outdoor/x.jpg 2\na/abbey/y z.jpg 0\n")
+    listing.write_text("b/bar/outdoor/x.jpg 2\na/abbey/y z.jpg 0\n", "utf-8" if lists == "." else "utf-8-sig")
     found = find(Places205(root=str(tmp_path), split="val"))
     assert found.root == tmp_path / folder
     assert found.paths == ["b/bar/outdoor/x.jpg", "a/abbey/y z.jpg"]

@@ -66,6 +66,50 @@ def test_voc_presence_from_boxes_equals_lists(tmp_path: Path) -> None:
     assert "reading classes from Annotations" in boxed.notes[0]
 
 
+def test_voc_ids_listed_twice_keep_their_labels(tmp_path: Path) -> None:
+    home = devkit(tmp_path)
+    (home / "ImageSets/Main/trainval.txt").write_text("000001\n000003\n000001\n")
+    found = find(Voc(root=str(tmp_path), split="trainval"))
+    assert found.multi_label is not None
+    assert found.multi_label.max(1).tolist() == [1, 1, 1]
+    assert (found.multi_label[0] == found.multi_label[2]).all()
+
+
+def test_voc_lists_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    plain = devkit(tmp_path / "plain")
+    marked = devkit(tmp_path / "marked")
+    for path in (marked / "ImageSets" / "Main").glob("*.txt"):
+        path.write_bytes("\ufeff".encode() + path.read_bytes())
+    (one, other) = (find(Voc(root=str(home), split="trainval")) for home in (plain, marked))
+    assert one.multi_label is not None and other.multi_label is not None
+    assert one.paths == other.paths and np.array_equal(one.multi_label, other.multi_label)
+
+
+def test_voc_lists_may_have_blanks(tmp_path: Path) -> None:
+    home = devkit(tmp_path)
+    (home / "JPEGImages/000001.jpg").rename(home / "JPEGImages/IMG 1.jpg")
+    for path in (home / "ImageSets" / "Main").glob("*.txt"):
+        path.write_text(path.read_text().replace("000001", "IMG 1"))
+    found = find(Voc(root=str(tmp_path), split="trainval"))
+    assert found.paths[0] == "JPEGImages/IMG 1.jpg"
+    assert found.multi_label is not None
+    assert found.multi_label[0, CLASSES.index("cat")] == 1
+
+
+@pytest.mark.parametrize("targets", [None, "boxes"])
+def test_voc_reports_objects_of_other_classes(tmp_path: Path, targets: str | None) -> None:
+    home = devkit(tmp_path, lists=False)
+    spec = Voc.model_validate({"root": str(tmp_path), "split": "trainval", "targets": targets})
+    assert any("objects of other classes than VOC's are left out (1): 'not a class' 1" in n for n in find(spec).notes)
+    for path in (home / "Annotations").glob("*.xml"):
+        path.write_text(path.read_text().replace("person", "Person").replace("cat", "airplane").replace("dog", "kite"))
+    with pytest.raises(LayoutError, match=r"'airplane' 2 \(nearest: aeroplane\).* rename them to the 20 classes"):
+        find(spec)
+    (home / "Annotations/000001.xml").write_text('<?xml version="1.0" encoding="gb2312"?><annotation/>')
+    with pytest.raises(LayoutError, match=r"000001\.xml: not valid XML"):
+        find(spec)
+
+
 def test_voc_has_published_sizes() -> None:
     assert Voc(root="x", split="test").estimated_num_images == 4_952
     assert Voc(root="x", year="2012", split="trainval").estimated_num_images == 11_540

@@ -28,6 +28,7 @@ class LinearProbePerLayer(TrainedProtocol):
     max_features: int = Field(9600, ge=16, description="Maps are resized so that channels x side^2 is at most this.")
     resize: Literal["bilinear", "area", "max"] = "area"
     crops: Literal[1, 10] = Field(1, description="Test crops. 1: center; 10: corners and center, with flips.")
+    crop_scores: Literal["softmax", "logits"] = Field("softmax", description="Averaged over the test crops.")
     schedule: Schedule = Schedule(
         steps=140_000, batch_size=256, lr=0.01, step_size=40_000, bias_lr_mult=2.0, decay_norm_and_bias=False
     )
@@ -44,6 +45,7 @@ class FinetuneFromLayer(TrainedProtocol):
         None, description="Last frozen layer of each training. Default: every convolutional map."
     )
     crops: Literal[1, 10] = Field(10, description="Test crops. 1: center; 10: corners and center, with flips.")
+    crop_scores: Literal["softmax", "logits"] = Field("softmax", description="Averaged over the test crops.")
     dropout: float = Field(0.5, ge=0, lt=1, description="In fc6 and fc7.")
     schedule: Schedule = Schedule(
         steps=450_000, batch_size=256, lr=0.01, step_size=100_000, bias_lr_mult=2.0, decay_norm_and_bias=False

@@ -85,6 +85,19 @@ def folder_of(root: Path) -> list[os.DirEntry[str]]:
         ) from None
 
 
+def read_list(path: Path) -> str:
+    """Read a published or hand-made list, UTF-8 with or without a byte-order mark.
+
+    Raises:
+        LayoutError: it is not UTF-8.
+        OSError: it cannot be opened.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise LayoutError(f"{path}: not UTF-8 text; save this list as UTF-8.") from None
+
+
 def read_mat(content: bytes, where: str) -> dict[str, Any]:
     """Read the variables of a MATLAB file, without singleton dimensions.
 

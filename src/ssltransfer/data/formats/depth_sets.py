@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssltransfer.artifacts.files import atomic_folder
 from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of, read_mat
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of, read_list, read_mat
 from ssltransfer.data.formats.download import download_lock
 from ssltransfer.data.formats.folders import find_images
 from ssltransfer.logs import logger
@@ -42,15 +42,15 @@ def find(dataset: NyuDepthV2 | FastDepth | Rgbd, *, workers: int = 1) -> Dataset
 def _listed(root: Path, dataset: Rgbd) -> DatasetListing:
     file = root / f"{dataset.split}.txt"
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = read_list(file).splitlines()
     except FileNotFoundError:
         there = ", ".join(sorted(path.stem for path in root.glob("*.txt"))) or "no lists"
         raise LayoutError(f"{file}: missing; available: {there}.") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise LayoutError(f"{file}: not a list of images and depth maps ({error}); restore it.") from None
     pairs = []
     for number, line in enumerate(lines, 1):
-        fields = line.split()
+        fields = line.strip().split("\t" if "\t" in line else None)
         if fields and not line.startswith("#"):
             if len(fields) != 2:
                 raise LayoutError(f"{file}: line {number} is not an image and a depth map; fix this line.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.config.formats import Cars196, Cub200
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, read_mat
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, read_list, read_mat
 
 Images = list[tuple[str, int, bool]]  # path, class from 0, whether it is in the training split
 
@@ -42,7 +42,7 @@ def _cub(root: Path) -> tuple[Images, list[str]]:
 def _columns(path: Path) -> dict[str, str]:
     """Map the number at the start of each line to the rest of the line."""
     try:
-        rows = [line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        rows = [line.split(maxsplit=1) for line in read_list(path).splitlines() if line.strip()]
         return {key: value.strip() for key, value in rows}
     except FileNotFoundError:
         raise LayoutError(f"{path}: missing; `root` must be the folder CUB_200_2011, with its lists.") from None

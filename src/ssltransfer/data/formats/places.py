@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from ssltransfer.config.formats import Places205, Places365
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, read_list
 from ssltransfer.data.formats.download import download_lock, fetch, missing_dataset_error
 
 _LISTS_365 = {"train": "places365_train_standard.txt", "val": "places365_val.txt"}
@@ -80,7 +80,7 @@ def _listed(folder: Path, listing: Path, names: dict[int, str]) -> DatasetListin
 def _pairs(listing: Path) -> list[tuple[str, int]]:
     """(path, label) of every line; a leading slash of a path is dropped."""
     pairs = []
-    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_list(listing).splitlines(), 1):
         path, _, label = line.strip().rpartition(" ")
         if path and label.isdecimal():
             pairs.append((path.strip().lstrip("/"), int(label)))

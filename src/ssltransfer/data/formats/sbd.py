@@ -22,7 +22,7 @@ def find(dataset: Sbd, *, workers: int = 1) -> DatasetListing:
     if not listing.is_file():
         there = ", ".join(sorted(path.stem for path in root.glob("*.txt"))) or "no lists"
         raise LayoutError(f"{listing}: missing; available: {there}.")
-    ids = ids_of(listing)
+    ids = ids_of(listing, root / "img")
     return DatasetListing(
         root,
         [f"img/{name}.jpg" for name in ids],

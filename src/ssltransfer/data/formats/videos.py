@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ssltransfer.config.formats import Video
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of, read_list
 from ssltransfer.data.formats.folders import NO_IMAGE, find_images
 from ssltransfer.data.image_io import is_candidate
 from ssltransfer.data.videos import VIDEO_EXTENSIONS
@@ -47,8 +47,8 @@ def _of_split(root: Path, split: str, paths: list[str]) -> list[str]:
         raise LayoutError(f"{file}: no such list (available: {there}); correct or remove `split`.")
     known = {path.rpartition("/")[2]: path for path in paths}
     named: dict[str, None] = {}
-    for line in filter(None, map(str.strip, file.read_text("utf-8").splitlines())):
-        first = Path(line.split()[0])
+    for line in filter(None, map(str.strip, read_list(file).splitlines())):
+        first = Path(line if Path(line).name in known else line.split()[0])
         named[first.parent.name if is_candidate(first) else first.name] = None
     missing = [name for name in named if name not in known]
     if missing:

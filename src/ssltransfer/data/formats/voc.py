@@ -1,13 +1,16 @@
 """PASCAL VOC devkit: several labels per image; boxes or masks."""
 
+import difflib
+from collections import Counter, defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from ssltransfer.config.base import listed_names
 from ssltransfer.config.formats import Voc
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, read_list
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -39,16 +42,18 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
         there = sorted(path.stem for path in listing.parent.glob("*.txt") if "_" not in path.stem)
         hint = "; the test split is in a separate archive" if dataset.split == "test" else ""
         raise LayoutError(f"{listing}: missing; available: {', '.join(there) or 'no lists'}{hint}.")
-    ids = ids_of(listing)
+    ids = ids_of(listing, root / "JPEGImages")
     notes: list[str] = []
     lists = {name: main / f"{name}_{dataset.split}.txt" for name in CLASSES}
     multi_label = None  # masks contain the classes
     if dataset.targets is None and any(path.is_file() for path in lists.values()):
         multi_label = _from_lists(ids, lists)
     elif dataset.targets != "masks":
-        multi_label = _from_boxes(ids, root / "Annotations")
+        multi_label, unknown = _from_boxes(ids, root / "Annotations")
         if dataset.targets is None:
             notes.append(f"{main}: no class lists of {dataset.split}; reading classes from Annotations.")
+        if unknown:
+            notes.append(f"{root / 'Annotations'}: {_describe_unknown(unknown)}.")
     target_of = {"boxes": "Annotations/{}.xml", "masks": "SegmentationClass/{}.png"}.get(dataset.targets or "")
     return DatasetListing(
         root,
@@ -60,9 +65,9 @@ def find(dataset: Voc, *, workers: int = 1) -> DatasetListing:
     )
 
 
-def ids_of(listing: Path) -> list[str]:
-    """The first word of each line: the ids."""
-    return [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+def ids_of(listing: Path, images: Path) -> list[str]:
+    """The ids in a list of the JPEG files in the folder `images`."""
+    return listed_names(read_list(listing), lambda name: (images / f"{name}.jpg").is_file())
 
 
 def annotated_objects(xml: bytes) -> list[tuple[str, bool, Element]]:
@@ -83,22 +88,25 @@ def palette() -> np.ndarray:
 
 def _from_lists(ids: list[str], lists: dict[str, Path]) -> np.ndarray:
     multi_label = np.full((len(ids), len(CLASSES)), -1, np.int8)
-    row = {name: place for place, name in enumerate(ids)}
+    rows = defaultdict(list)  # a list may have an id twice
+    for place, name in enumerate(ids):
+        rows[name].append(place)
     for column, name in enumerate(CLASSES):
         if not lists[name].is_file():
             raise LayoutError(f"{lists[name]}: missing; expected a list for each of the 20 classes.")
-        for number, line in enumerate(lists[name].read_text().splitlines(), 1):
-            fields = line.split()
+        for number, line in enumerate(read_list(lists[name]).splitlines(), 1):
+            fields = line.strip().rsplit(maxsplit=1)
             if not fields:
                 continue
             if len(fields) != 2 or fields[1] not in ("-1", "0", "1"):
                 raise LayoutError(f"{lists[name]}: line {number} is not an image and -1, 0 or 1; restore this file.")
-            if fields[0] in row:
-                multi_label[row[fields[0]], column] = int(fields[1])
+            multi_label[rows.get(fields[0], []), column] = int(fields[1])
     return multi_label
 
 
-def _from_boxes(ids: list[str], annotations: Path) -> np.ndarray:
+def _from_boxes(ids: list[str], annotations: Path) -> tuple[np.ndarray, Counter[str]]:
+    """Presence, and the number of objects of each name that is not a class of VOC."""
+    unknown: Counter[str] = Counter()
     multi_label = np.full((len(ids), len(CLASSES)), -1, np.int8)
     column = {name: place for place, name in enumerate(CLASSES)}
     for row, name in enumerate(ids):
@@ -109,9 +117,23 @@ def _from_boxes(ids: list[str], annotations: Path) -> np.ndarray:
             raise LayoutError(
                 f"{file}: missing, and there are no class lists in ImageSets/Main either; fetch one or the other."
             ) from None
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two: encodings
             raise LayoutError(f"{file}: not valid XML ({error}); restore this file.") from None
         for kind, difficult, _ in objects:
             if kind in column:
                 multi_label[row, column[kind]] = max(multi_label[row, column[kind]], int(not difficult))
-    return multi_label
+            else:
+                unknown[kind] += 1
+    if unknown and (multi_label < 0).all():
+        raise LayoutError(f"{annotations}: {_describe_unknown(unknown)}; rename them to the 20 classes of VOC.")
+    return multi_label, unknown
+
+
+def _describe_unknown(unknown: Counter[str]) -> str:
+    """Such as "objects of other classes than VOC's are left out (12): 'Person' 8 (nearest: person), 'kite' 4"."""
+    named = []
+    for name, count in unknown.most_common(10):
+        nearest = difflib.get_close_matches(name.lower(), CLASSES, n=1, cutoff=0.7)
+        named.append(f"{name!r} {count}" + (f" (nearest: {nearest[0]})" if nearest else ""))
+    more = f" and {len(unknown) - 10} more names" if len(unknown) > 10 else ""
+    return f"objects of other classes than VOC's are left out ({unknown.total()}): {', '.join(named)}{more}"

@@ -1,0 +1,34 @@
+"""The configurations of the papers have the papers' settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssltransfer.config import read_config
+from ssltransfer.config.tasks import Imported
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+
+
+def test_kolesnikov_decays_all_kernels_of_all_networks_alike():
+    """The original's flags replace the default of its VGG19, 5e-4."""
+    pretexts = read_config(CONFIG / "kolesnikov2019.yaml").pretexts
+    schedules = {name: pretext.schedule for name, pretext in pretexts.items() if pretext.schedule}
+    assert any(name.startswith("rotation-vgg19-bn") for name in schedules)
+    assert {name for name, one in schedules.items() if one.weight_decay != 1e-4 or one.decay_norm_and_bias} == set()
+
+
+def test_compress_imports_its_supervised_rows():
+    config = read_config(CONFIG / "compress2020.yaml")
+    supervised = {name: pretext.task for name, pretext in config.pretexts.items() if name.startswith("supervised-")}
+    assert len(supervised) == 4 and all(isinstance(task, Imported) for task in supervised.values())
+    assert not [name for name in config.students if name.startswith("supervised-")]
+
+
+def test_compress_table6_has_no_network_trained_on_all_labels():
+    """Its supervised row is trained on 1 % or 10 % of the labels alone."""
+    config = read_config(CONFIG / "compress2020.yaml")
+    (table,) = (table for table in config.report.tables if table.reference == "compress2020-table6")
+    assert set(table.reference_rows.values()) == {"2q", "1q"} and set(table.rows) == set(table.reference_rows)
+    for name in ("linear-01pct", "linear-10pct"):
+        assert "supervised-resnet50" not in config.rows[name] and "2q-resnet50-x4" in config.rows[name]
