@@ -38,6 +38,22 @@ def test_command_line_imports_a_stage_only_when_it_runs() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_main_prints_known_errors_of_torch_as_one_sentence(
+    objects_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = (
+        '{"data":"d","method":{"name":"supervised"},"schedule":{"batch_size":1,"steps":2},'
+        '"backbone":{"name":"resnet18","img_size":32,"width_mult":0.125}}'
+    )
+    words = ["student", "--spec", spec, "--data", str(objects_path), "--output", str(tmp_path / "s" / "manifest.json")]
+    assert main([*words, "--threads", "1"]) == 1
+    text = capsys.readouterr().err
+    assert text == (
+        "ssltransfer student: a batch norm needs more than one value per channel; raise batch_size, micro_batch_size "
+        "or img_size.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -24,7 +24,7 @@ from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS, TrainedProtocol
 from ssltransfer.config.references import references
 from ssltransfer.config.tasks import TASKS
-from ssltransfer.errors import UserError
+from ssltransfer.errors import UserError, advice_on
 from ssltransfer.logs import configure_logging
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
@@ -269,8 +269,9 @@ def _run(arguments: list[str] | None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        expected = isinstance(error, UserError)
-        message = f"ssltransfer {given.command}: {error}" if expected else traceback_of(error)
+        advice = advice_on(error)
+        expected = advice is not None
+        message = f"ssltransfer {given.command}: {advice}" if expected else traceback_of(error)
         if not report_error(message, expected=expected):
             if not expected:
                 raise
