@@ -144,7 +144,9 @@ def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, met
         f"- Weights: {model.digest} (BLAKE2b of backbone.safetensors)",
     ]
     if "matched" in content:  # an imported model
-        lines.append(f"- Origin: `{Path(made['task']['file']).name}`, BLAKE2b {content['file']}: {content['matched']}")
+        lines.append(
+            f"- Origin: `{Path(made['task']['file']['path']).name}`, BLAKE2b {content['file']}: {content['matched']}"
+        )
     lines += [
         "",
         "## Training",
