@@ -319,6 +319,21 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
             assert yaml.safe_load(text) and "\n" not in text
 
 
+@pytest.mark.parametrize("spelling", ["~/x", "~/x/", "~/./x//", "~/y/../x"])
+def test_results_have_one_spelling(spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert complete({"results": spelling}).results == str(tmp_path / "x")
+    assert complete({"results": "./out/"}).results == "out"
+
+
+def test_read_config_refuses_other_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+        read_config(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"# \xfc\nresults: x\n")
+    with pytest.raises(ConfigError, match=r"latin\.yaml: not UTF-8 text"):
+        read_config(tmp_path / "latin.yaml")
+
+
 def test_read_config_refuses_duplicate_keys(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("datasets:\n  a: {format: folder, root: x}\n  a: {format: folder, root: y}\n")
     with pytest.raises(ConfigError, match="line 2: duplicate key 'a'"):
