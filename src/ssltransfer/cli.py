@@ -265,6 +265,11 @@ def _run(arguments: list[str] | None) -> int:
     given.words = sys.argv[1:] if arguments is None else arguments
     configure_logging()
     try:
+        if sys.getfilesystemencoding() != "utf-8":
+            raise UserError(
+                f"the locale's encoding is {sys.getfilesystemencoding()}, in which names of images would be garbled; "
+                "set PYTHONUTF8=1."
+            )
         given.call(given)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

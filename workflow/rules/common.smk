@@ -26,9 +26,11 @@ if OUTDATED:
         f"remove outdated outputs and run again: rm {shlex.join(OUTDATED)}"
     )
 
-# Find the command `ssltransfer` next to this Python even if its environment is not activated.
+# Find the command `ssltransfer` next to this Python even if its environment is not activated. Names of images are UTF-8
+# whatever the locale.
 os.environ.update(
-    PATH=os.pathsep.join([*os.get_exec_path(), str(Path(sys.executable).parent)])
+    PYTHONUTF8="1",
+    PATH=os.pathsep.join([*os.get_exec_path(), str(Path(sys.executable).parent)]),
 )
 
 
