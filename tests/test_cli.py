@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -36,6 +37,31 @@ def test_stage_loads_the_module_of_its_name(stage: cli.Stage) -> None:
 def test_command_line_imports_a_stage_only_when_it_runs() -> None:
     code = "import sys, ssltransfer.cli as c; c.build_parser(); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_main_refuses_a_locale_that_garbles_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    words = ["index", "--spec", json.dumps({"format": "folder", "root": str(tmp_path)}), "--output", "i.parquet"]
+    assert main(words) == 1
+    assert "the locale's encoding is iso8859-1" in capsys.readouterr().err
+
+
+def test_main_prints_known_errors_of_torch_as_one_sentence(
+    objects_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = (
+        '{"data":"d","method":{"name":"supervised"},"schedule":{"batch_size":1,"steps":2},'
+        '"backbone":{"name":"resnet18","img_size":32,"width_mult":0.125}}'
+    )
+    words = ["student", "--spec", spec, "--data", str(objects_path), "--output", str(tmp_path / "s" / "manifest.json")]
+    assert main([*words, "--threads", "1"]) == 1
+    text = capsys.readouterr().err
+    assert text == (
+        "ssltransfer student: a batch norm needs more than one value per channel; raise batch_size, micro_batch_size "
+        "or img_size.\n"
+    )
 
 
 @pytest.mark.parametrize(

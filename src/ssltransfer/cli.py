@@ -24,7 +24,7 @@ from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS, TrainedProtocol
 from ssltransfer.config.references import references
 from ssltransfer.config.tasks import TASKS
-from ssltransfer.errors import UserError
+from ssltransfer.errors import UserError, advice_on
 from ssltransfer.logs import configure_logging
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
@@ -265,12 +265,18 @@ def _run(arguments: list[str] | None) -> int:
     given.words = sys.argv[1:] if arguments is None else arguments
     configure_logging()
     try:
+        if sys.getfilesystemencoding() != "utf-8":
+            raise UserError(
+                f"the locale's encoding is {sys.getfilesystemencoding()}, in which names of images would be garbled; "
+                "set PYTHONUTF8=1."
+            )
         given.call(given)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        expected = isinstance(error, UserError)
-        message = f"ssltransfer {given.command}: {error}" if expected else traceback_of(error)
+        advice = advice_on(error)
+        expected = advice is not None
+        message = f"ssltransfer {given.command}: {advice}" if expected else traceback_of(error)
         if not report_error(message, expected=expected):
             if not expected:
                 raise

@@ -41,6 +41,41 @@ def test_workdir_refuses_second_copy(tmp_path: Path) -> None:
         assert (again.folder / "checkpoint").read_text() == "half"
 
 
+WITHOUT = """
+#include <errno.h>
+#include <sys/stat.h>
+int flock(int file, int how) { errno = ENOSYS; return -1; }
+int fsync(int file) {
+    struct stat status;
+    fstat(file, &status);
+    if (S_ISDIR(status.st_mode)) { errno = EINVAL; return -1; }
+    return 0;
+}
+"""
+JOB = """
+import sys
+from pathlib import Path
+from ssltransfer.artifacts.workdir import WorkDir
+with WorkDir("cluster", Path(sys.argv[1]), "{}", {}) as work:
+    work.finish({"made": True})
+"""
+
+
+def test_workdir_works_without_flock_and_without_fsync_of_folders(tmp_path: Path) -> None:
+    """As on Lustre, and on CIFS."""
+    (tmp_path / "without.c").write_text(WITHOUT)
+    library = tmp_path / "without.so"
+    try:
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "without.c"], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs a C compiler")
+    output = tmp_path / "c" / "manifest.json"
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    run = subprocess.run([sys.executable, "-c", JOB, output], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(output.read_text())["made"] and "this file system has no locks" in run.stderr
+
+
 def test_workdir_shards_share_folder_only_with_shards(tmp_path: Path) -> None:
     output = manifest(tmp_path).output
 

@@ -56,6 +56,7 @@ def test_bg_iou_range_must_end_below_foreground() -> None:
 
 
 def test_proposals_accept_a_list_of_files() -> None:
-    assert FastRcnn.model_validate({"proposals": ["a.mat", "b.mat"]}).proposals == ("a.mat", "b.mat")
+    files = FastRcnn.model_validate({"proposals": ["a.mat", "b.mat"]}).proposals
+    assert [file.path for file in files if not isinstance(file, str)] == ["a.mat", "b.mat"]
     with pytest.raises(ValidationError):
         FastRcnn.model_validate({"proposals": "edge-boxes"})

@@ -12,7 +12,8 @@ import yaml
 from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.backbones import BACKBONES, BackboneOptions
 from ssltransfer.config.backbones.libraries import LibraryModel
-from ssltransfer.config.entities import EvaluationSpec, Pretext, Student
+from ssltransfer.config.base import InputFile
+from ssltransfer.config.entities import ConfigFile, EvaluationSpec, Pretext, Student
 from ssltransfer.config.formats import Video
 
 REPOSITORY = Path(__file__).parents[2]
@@ -165,6 +166,59 @@ def test_baseline_names_include_backbone_options(kind: type[BackboneOptions]) ->
             assert other.slug != plain.slug, key
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("pretexts/new", {"task": {"name": "imported", "file": "named"}, "backbone": "resnet18"}),
+        ("datasets/new", {"format": "folder", "root": "b", "include": "named"}),
+        ("datasets/new", {"format": "folder", "root": "b", "exclude": "named"}),
+        (
+            "evaluations/new",
+            {
+                "protocol": {"name": "linear-probe", "label_subset": {"file": "named"}},
+                "models": ["jig"],
+                "train": "a-train",
+                "test": "a-val",
+            },
+        ),
+        (
+            "evaluations/new",
+            {"protocol": {"name": "fast-rcnn", "proposals": ["named"]}, "models": ["jig"], "train": "v", "test": "w"},
+        ),
+    ],
+)
+def test_spec_changes_with_the_content_of_a_named_file(
+    path: str, value: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every kind of file that a configuration names by its path."""
+    section, name = path.split("/")
+    monkeypatch.chdir(tmp_path)
+
+    def canonical() -> str:
+        content = copy.deepcopy(BASE)
+        content[section][name] = value
+        entry = getattr(ConfigFile.model_validate(content), section)[name]
+        return str(getattr(entry, "measurement", entry).canonical())
+
+    specs = []
+    for text in ("one", "two", "one"):
+        (tmp_path / "named").write_text(text)
+        specs.append(canonical())
+    assert specs[0] == specs[2] != specs[1]
+    (tmp_path / "named").unlink()
+    assert '"path":"named"' in canonical()  # a cost estimate needs no files
+
+
+def test_input_file_is_refused_if_it_changed_after_the_configuration_was_read(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_text("one")
+    file = InputFile.model_validate(str(tmp_path / "w.pth"))
+    assert file.checked() == tmp_path / "w.pth"
+    (tmp_path / "w.pth").write_text("another")
+    again = InputFile.parse(file.canonical())  # of the manifest of a model, whose file may be gone
+    with pytest.raises(ConfigError, match="has changed since the configuration was read; run snakemake again"):
+        again.checked()
+
+
 def test_supervised_baseline_has_schedule_of_student() -> None:
     config = complete(BASE)
     control = config.students["supervised-caffenet-a-train"]
@@ -263,6 +317,21 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
         for entry in getattr(config, section).values():
             text = entry.canonical()
             assert yaml.safe_load(text) and "\n" not in text
+
+
+@pytest.mark.parametrize("spelling", ["~/x", "~/x/", "~/./x//", "~/y/../x"])
+def test_results_have_one_spelling(spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert complete({"results": spelling}).results == str(tmp_path / "x")
+    assert complete({"results": "./out/"}).results == "out"
+
+
+def test_read_config_refuses_other_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+        read_config(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"# \xfc\nresults: x\n")
+    with pytest.raises(ConfigError, match=r"latin\.yaml: not UTF-8 text"):
+        read_config(tmp_path / "latin.yaml")
 
 
 def test_read_config_refuses_duplicate_keys(tmp_path: Path) -> None:

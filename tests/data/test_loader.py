@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -161,12 +162,51 @@ def test_load_batches_error_ends_the_process_with_its_workers():
     assert run.returncode == 1 and "x.jpg: was readable when the index was made" in run.stderr
 
 
+BATCHES = """
+import sys
+from pathlib import Path
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.data.loader import load_batches, sequential_keys
+from ssltransfer.data.transforms import ResizeCenterCrop
+index = read_index(Path(sys.argv[1]))
+for batch in load_batches(index, ResizeCenterCrop(64, 64), sequential_keys(range(48), 24), seed=0, workers=2):
+    raise KeyError("a bug outside the loader")
+"""
+
+
+def test_load_batches_error_of_its_reader_ends_the_process(objects_path: Path):
+    run = subprocess.run([sys.executable, "-c", BATCHES, objects_path], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1 and run.stderr.rstrip().endswith("KeyError: 'a bug outside the loader'")
+
+
+def test_load_batches_names_a_temporary_folder_too_long_for_sockets(objects_path: Path, tmp_path: Path):
+    folder = tmp_path / ("x" * 110)
+    folder.mkdir()
+    run = subprocess.run(
+        [sys.executable, "-c", BATCHES, objects_path],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 1 and f"TMPDIR ({folder}, " in run.stderr.splitlines()[-1]
+
+
+def test_load_batches_names_shared_memory_too_small(objects_path: Path):
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "bash", "-c", mount], capture_output=True).returncode:
+        pytest.skip("mounting a small /dev/shm needs root")
+    command = ["unshare", "-m", "bash", "-c", f'{mount}; exec "$@"', "bash", sys.executable, "-c", BATCHES]
+    run = subprocess.run([*command, objects_path], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1 and "/dev/shm (0 MB) is too small" in run.stderr.splitlines()[-1]
+
+
 def test_load_batches_workers_survive_signals_of_other_processes(objects: Index):
     before = {child.pid for child in psutil.Process().children()}
     batches = load_batches(objects, ResizeCenterCrop(16, 16), sequential_keys(range(48), 1), seed=0, workers=1)
     next(batches)
     (worker,) = (child.pid for child in psutil.Process().children() if child.pid not in before)
-    for name in ("TERM", "INT", "USR1"):
+    for name in ("TERM", "INT", "USR1", "HUP"):
         subprocess.run(["kill", f"-{name}", str(worker)], check=True)
     assert len(list(batches)) == 47
 

@@ -206,6 +206,16 @@ def test_export_refuses_wrong_arguments(tmp_path: Path, monkeypatch: pytest.Monk
     manifest = model(tmp_path)
     with pytest.raises(ArtifactError, match=r"use one of .pth, .safetensors, .pt2, .onnx"):
         export(manifest, tmp_path / "net.bin")
+    for other in (manifest.parent, manifest.parent / "backbone.safetensors"):
+        with pytest.raises(ArtifactError, match=r"not a manifest; give manifest\.json of the model"):
+            export(other, tmp_path / "net.pth")
+    (tmp_path / "x.run.json").write_text("{}")
+    (tmp_path / "x.json").write_text("{}")
+    export(manifest, tmp_path / "good.pth", metrics=[tmp_path / "x.run.json"])
+    with pytest.raises(ArtifactError, match=r"x\.json"):
+        export(manifest, tmp_path / "net.pth", metrics=[tmp_path / "x.json"])
+    assert not (tmp_path / "net.pth").exists()
+    (tmp_path / "good.pth.md").unlink()
     with pytest.raises(LayerError, match="no layer 'fc9'"):
         export(manifest, tmp_path / "net.onnx", layer="fc9")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

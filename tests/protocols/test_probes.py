@@ -145,7 +145,14 @@ def test_label_subset_from_file(chain, tmp_path: Path) -> None:
     assert read_metrics(output).details["num_labeled"] == len(first)
     (tmp_path / "few.txt").write_text("nobody.jpg\n")
     with pytest.raises(ValueError, match="has changed since the configuration was read"):
-        EvaluationSpec.parse(spec.canonical())
+        run(
+            EvaluationSpec.parse(spec.canonical()),
+            model=chain.model,
+            train=chain.train,
+            test=chain.test,
+            output=tmp_path / "head" / "other.json",
+            threads=1,
+        )
 
 
 def test_top5_equals_sorting(rng: np.random.Generator) -> None:

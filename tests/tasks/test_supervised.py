@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
-from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.index import Index, write_index
 from ssltransfer.artifacts.labels import Labels, write_labels
 from ssltransfer.config.backbones import AlexNet, AnyBackbone, CaffeNet, ResNet18
 from ssltransfer.config.entities import Student
@@ -102,6 +102,31 @@ def test_cluster_classification_refuses_one_cluster(objects: Index, objects_path
     write_labels(tmp_path / "l.parquet", labels)
     with pytest.raises(ArtifactError, match="all images are in one cluster"):
         student.run(spec(), data=objects_path, labels=tmp_path / "l.parquet", output=tmp_path / "m.json", threads=1)
+
+
+def test_supervised_matches_validation_classes_by_name(objects: Index, objects_path: Path, tmp_path: Path) -> None:
+    """The same images, in a set that lacks the first class, give the same validation values."""
+    ids = np.flatnonzero(objects.labels > 0)
+    part = objects.subset(ids)
+    write_index(tmp_path / "same.parquet", part)
+    write_index(tmp_path / "fewer.parquet", part.with_labels(part.labels - 1, part.classes[1:]))
+    write_index(tmp_path / "more.parquet", part.with_labels(part.labels, [*part.classes[:-1], "unicorn"]))
+    curves = []
+    for name in ("same", "fewer"):
+        output, val = tmp_path / name / "manifest.json", tmp_path / f"{name}.parquet"
+        student.run(spec(steps=2, supervised=True), data=objects_path, val=val, output=output, threads=1)
+        curves.append((output.parent / "curve.jsonl").read_text())
+    assert "val_accuracy" in curves[0] and curves[0] == curves[1]
+    with pytest.raises(ArtifactError, match="class 'unicorn' is not in the training set objects"):
+        val = tmp_path / "more.parquet"
+        student.run(
+            spec(supervised=True), data=objects_path, val=val, output=tmp_path / "more" / "manifest.json", threads=1
+        )
+    write_index(tmp_path / "none.parquet", objects.with_labels(np.full(len(objects), -1), []))
+    with pytest.raises(ArtifactError, match="objects: not every image has a class label"):
+        student.run(
+            spec(supervised=True), data=tmp_path / "none.parquet", output=tmp_path / "none" / "m.json", threads=1
+        )
 
 
 def test_student_stops_at_a_loss_that_is_not_finite(objects_path: Path, labels_path: Path, tmp_path: Path) -> None:

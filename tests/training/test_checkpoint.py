@@ -14,7 +14,7 @@ STATE: dict[str, Any] = {"step": 7, "task": {"w": torch.arange(1000.0)}, "curve"
 
 @pytest.fixture(autouse=True)
 def handlers() -> Any:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
     before: list[Any] = [signal.getsignal(number) for number in numbers]
     yield
     for number, handler in zip(numbers, before, strict=True):
@@ -65,7 +65,7 @@ def test_checkpoint_is_due_after_n_seconds(tmp_path: Path, monkeypatch: pytest.M
     assert Checkpoint(tmp_path / "c.pt").due(1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_checkpoint_saves_on_a_signal(number: signal.Signals, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     checkpoint = Checkpoint(tmp_path / "c.pt")
     with checkpoint:
@@ -79,6 +79,13 @@ def test_checkpoint_saves_on_a_signal(number: signal.Signals, tmp_path: Path, ca
     assert caught.value.code == 128 + number
     assert f"{number.name}: saved after step 7" in caplog.text
     assert checkpoint.load() is not None
+
+
+def test_checkpoint_leaves_a_hangup_ignored_as_nohup_does(tmp_path: Path):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Checkpoint(tmp_path / "c.pt") as checkpoint:
+        signal.raise_signal(signal.SIGHUP)
+    assert checkpoint.received_signal is None
 
 
 def test_checkpoint_restores_signal_handlers(tmp_path: Path):

@@ -14,6 +14,7 @@ from tests.helpers.standins import stand_in
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config import read_config
+from ssltransfer.stages.index import run as run_index
 
 WHOLE_CHAIN = {
     "index/objects-train",
@@ -55,6 +56,28 @@ def test_dry_run_uses_own_config_only(tmp_path: Path):
     """Neither the demo's datasets nor its models are mixed in."""
     write_config(tmp_path, tiny())
     assert planned(tmp_path) == WHOLE_CHAIN
+
+
+def test_dry_run_refuses_duplicate_keys(tmp_path: Path):
+    """Snakemake itself keeps the last of two entries with one name."""
+    text = write_config(tmp_path, tiny()).read_text()
+    (tmp_path / "config.yaml").write_text(text.replace('"clusters": {', '"clusters": {"puzzle-k4": {"k": 9}, ', 1))
+    run = snakemake(tmp_path, "--dry-run", "--cores", "1")
+    assert run.returncode != 0
+    assert run.stdout.rstrip().endswith("config.yaml: line 1: duplicate key 'puzzle-k4'.")
+
+
+def test_dry_run_refuses_copied_outputs_of_other_options(tmp_path: Path):
+    """Snakemake has no record of copied results, and would take them all."""
+    write_config(tmp_path, tiny())
+    folder = tmp_path / tiny()["results"]
+    dataset = read_config(tmp_path / "config.yaml").datasets["scenes-train"]
+    run_index(dataset, output=folder / "index" / "scenes-train.parquet", threads=1)
+    assert "index/scenes-train" not in planned(tmp_path)
+    write_config(tmp_path, tiny(**{"datasets.scenes-train.num_images": 47}))
+    run = snakemake(tmp_path, "--dry-run", "--cores", "1")
+    assert run.returncode != 0 and "run again: rm results/index/scenes-train.parquet" in run.stdout
+    assert "made with other options, and Snakemake has no record of it" in run.stdout
 
 
 def test_dry_run_scatters_extraction(tmp_path: Path):

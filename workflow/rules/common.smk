@@ -1,12 +1,16 @@
 # Paths and specs of the entries of the configuration. No stage logic and no torch: every job loads this file.
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
-from ssltransfer.config import ConfigError, complete
+from ssltransfer.artifacts.outdated import outdated_outputs
+from ssltransfer.config import ConfigError, check_keys, complete
 
 try:
+    for file in workflow.configfiles:
+        check_keys(file)
     CONFIG = complete(dict(config))
 except ConfigError as error:
     # Not an exception: Snakemake would print lines of this file.
@@ -14,9 +18,19 @@ except ConfigError as error:
 
 RESULTS = CONFIG.results
 
-# Find the command `ssltransfer` next to this Python even if its environment is not activated.
+# Snakemake takes outputs of which it has no record, such as copied results, for up to date.
+OUTDATED = outdated_outputs(CONFIG)
+if OUTDATED:
+    sys.exit(
+        f"ssltransfer: {OUTDATED[0]}: made with other options, and Snakemake has no record of it (copied results?); "
+        f"remove outdated outputs and run again: rm {shlex.join(OUTDATED)}"
+    )
+
+# Find the command `ssltransfer` next to this Python even if its environment is not activated. Names of images are UTF-8
+# whatever the locale.
 os.environ.update(
-    PATH=os.pathsep.join([*os.get_exec_path(), str(Path(sys.executable).parent)])
+    PYTHONUTF8="1",
+    PATH=os.pathsep.join([*os.get_exec_path(), str(Path(sys.executable).parent)]),
 )
 
 

@@ -14,6 +14,9 @@ from typing import Any
 from ssltransfer.digests import hasher
 from ssltransfer.errors import UserError
 
+UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+"""Errors of a call that the file system does not have."""
+
 
 class ArtifactError(UserError):
     """An artifact is missing, belongs to other inputs, or cannot be written."""
@@ -29,8 +32,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: the disk is full or read-only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".partial")
+    with friendly_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".partial")
     os.close(handle)
     beside = Path(name)
     try:
@@ -82,10 +86,16 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Sync the content of a file, or the entries of a folder, to the disk."""
+    """Sync the content of a file, or the entries of a folder, to the disk.
+
+    Some file systems, such as CIFS, cannot sync a folder. They write its entries in their own time.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, *UNSUPPORTED) or not path.is_dir():
+            raise
     finally:
         os.close(handle)
 
@@ -113,6 +123,8 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: missing; run the stage that writes it.") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise ArtifactError(f"{path}: not valid JSON; remove it and rerun the stage that writes it.") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); name a JSON file.") from None
 
 
 def file_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssltransfer.artifacts.files import atomic_write, text_digest
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, text_digest
 from ssltransfer.artifacts.image_cache import ROW, ImageCache
 from ssltransfer.artifacts.tables import read_table
 from ssltransfer.config.formats import CacheOptions, TargetKind
@@ -121,6 +121,27 @@ class Index:
         """Number of images of `other` that also occur in this index (same content)."""
         mine = set(self.digests)
         return sum(digest in mine for digest in other.digests)
+
+
+def labels_by_name(train: Index, test: Index, names: tuple[str, str]) -> np.ndarray:
+    """Labels of the test images, int64 (N,), numbered like the classes of the training set with the same name.
+
+    `names` are those of the two data sets, for errors.
+
+    Raises:
+        ArtifactError: an image of one of the sets has no label, or a test class is not in the training set.
+    """
+    for index, name in zip((train, test), names, strict=True):
+        if (index.labels < 0).any():
+            raise ArtifactError(f"{name}: not every image has a class label; name a labeled dataset.")
+    number = {name: label for label, name in enumerate(train.classes)}
+    renumbered = np.array([number.get(name, -1) for name in test.classes], np.int64)[test.labels]
+    if (renumbered < 0).any():
+        raise ArtifactError(
+            f"{names[1]}: class {test.classes[test.labels[renumbered < 0].min()]!r} is not in the training set "
+            f"{names[0]}; name two splits of the same classes."
+        )
+    return renumbered
 
 
 def _some(cache: ImageCache | None, ids: np.ndarray) -> ImageCache | None:

@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from ssltransfer import __version__
-from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, text_digest, write_json, write_text
+from ssltransfer.artifacts.files import (
+    UNSUPPORTED,
+    ArtifactError,
+    file_digest,
+    friendly_os_errors,
+    read_json,
+    text_digest,
+    write_json,
+    write_text,
+)
 from ssltransfer.logs import logger
 
 MANIFEST = "manifest.json"
@@ -63,7 +72,8 @@ class WorkDir:
         return file_digest(path)
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with friendly_os_errors(self.output):
+            self.folder.mkdir(parents=True, exist_ok=True)
         if not self._first:
             return self
         if self.shard:
@@ -88,7 +98,15 @@ class WorkDir:
         self._locks.append(file)
         try:
             fcntl.flock(file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno in UNSUPPORTED:
+                logger.warning(
+                    f"{self.output}: this file system has no locks, so a second copy of this job is not refused; mount "
+                    "it with flock (Lustre), or choose another results folder."
+                )
+                return
+            if not isinstance(error, BlockingIOError):
+                raise
             file.seek(0)
             holder = file.read().strip() or "unknown"
             self.__exit__()
@@ -207,6 +225,13 @@ def clean(results: Path) -> list[Path]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                raise ArtifactError(
+                    f"{folder}: this file system has no locks, so a running job cannot be recognized; remove old work "
+                    "directories by hand."
+                ) from None
             shutil.rmtree(folder)
             removed.append(folder)
     return removed

@@ -1,11 +1,13 @@
 """The base classes of all specs: no unknown keys, one canonical text, and errors that suggest the fix."""
 
 import difflib
+import hashlib
 import importlib
 import json
 import pkgutil
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union
 
@@ -20,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from ssltransfer.digests import bytes_digest
+from ssltransfer.digests import hasher
 from ssltransfer.errors import UserError
 
 Normalize = Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"]
@@ -74,11 +76,11 @@ def _without_version(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in pairs if key != "version"}
 
 
-class NameFile(Spec):
-    """A text file with one name per line; its content is part of the spec.
+class InputFile(Spec):
+    """A file that a configuration names by its path; its content is part of the spec.
 
-    `listed_names` describes the lines. A configuration can be read, for example to estimate its cost, without the file:
-    only `names` needs it.
+    So a replaced file changes the spec, and what depends on it runs again. A configuration can be read, for example to
+    estimate its cost, without the file: only its readers need it.
     """
 
     path: str
@@ -87,26 +89,35 @@ class NameFile(Spec):
     @model_validator(mode="before")
     @classmethod
     def _with_digest(cls, value: Any) -> Any:
-        given = {"path": value} if isinstance(value, str) else value
+        given = {"path": str(value)} if isinstance(value, str | Path) else value
         if not isinstance(given, dict) or not isinstance(given.get("path"), str):
             return given
-        content = _bytes_of(given["path"])
-        digest = "" if content is None else bytes_digest(content)
-        if given.get("digest") not in (None, "", digest):
-            raise ValueError(f"{given['path']} has changed since the configuration was read; re-run snakemake")
-        return given | {"digest": digest}
+        return given | {"digest": given.get("digest") or _digest_of(given["path"])}
+
+    def checked(self) -> Path:
+        """The path; "~" is expanded.
+
+        Raises:
+            ConfigError: the content has changed since the configuration was read.
+        """
+        if self.digest and _digest_of(self.path) not in ("", self.digest):
+            raise ConfigError(f"{self.path}: has changed since the configuration was read; run snakemake again.")
+        return Path(self.path).expanduser()
+
+
+class NameFile(InputFile):
+    """A text file with one name per line; `listed_names` describes the lines."""
 
     def names(self, is_known: Callable[[str], bool] = lambda name: False) -> list[str]:
         """The name in each line.
 
         Raises:
-            ConfigError: the file does not exist, or is not UTF-8.
+            ConfigError: the file does not exist, has changed, or is not UTF-8.
         """
-        content = _bytes_of(self.path)
-        if content is None:
-            raise ConfigError(f"{self.path}: no such file; expected a text file with one name per line.")
         try:
-            return listed_names(content.decode("utf-8-sig"), is_known)
+            return listed_names(self.checked().read_text(encoding="utf-8-sig"), is_known)
+        except OSError:
+            raise ConfigError(f"{self.path}: no such file; expected a text file with one name per line.") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{self.path}: not UTF-8 text; save this list as UTF-8.") from None
 
@@ -130,11 +141,21 @@ def listed_names(text: str, is_known: Callable[[str], bool] = lambda name: False
     return names
 
 
-def _bytes_of(path: str) -> bytes | None:
+def _digest_of(path: str) -> str:
+    """Digest of a file's content; empty if it cannot be read."""
+    file = Path(path).expanduser()
     try:
-        return Path(path).expanduser().read_bytes()
+        state = file.stat()
+        return _cached_digest(file, state.st_mtime_ns, state.st_size, state.st_ino)
     except OSError:
-        return None
+        return ""
+
+
+@cache
+def _cached_digest(file: Path, *state: int) -> str:
+    # Weights of a gigabyte take a second; a configuration is validated several times.
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, hasher).hexdigest()
 
 
 def coerce_name(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -280,16 +282,17 @@ def _none_as_empty(value: object) -> object:
     return {} if value is None else value
 
 
-def _reject_braces(path: str) -> str:
+def _one_spelling(path: str) -> str:
+    """The path without "~", "." and a slash at its end: Snakemake knows an output by the text of its path."""
     if set("{}") & set(path):
         raise ValueError("it contains a brace, which is a wildcard in Snakemake; rename it")
-    return path
+    return os.path.normpath(Path(path).expanduser())
 
 
 class ConfigFile(Spec):
     """A configuration file after sweeps are expanded."""
 
-    results: Annotated[str, AfterValidator(_reject_braces)] = Field(
+    results: Annotated[str, AfterValidator(_one_spelling)] = Field(
         "results", min_length=1, description="Output directory."
     )
     datasets: Annotated[dict[Name, AnyDataset], BeforeValidator(_none_as_empty)] = {}

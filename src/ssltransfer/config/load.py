@@ -1,5 +1,6 @@
 """Read, expand, complete and check a configuration file."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,32 @@ def read_config(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as file:
-            content = yaml.load(file, UniqueKeyLoader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file.") from None
+        content = _read_yaml(path)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return complete(content, str(path))
+
+
+def check_keys(path: str | Path) -> None:
+    """Refuse duplicate keys in a file that Snakemake reads too: it keeps the last one silently.
+
+    Raises:
+        ConfigError: a key occurs twice.
+    """
+    with suppress(yaml.YAMLError):  # JSON may be indented by tabs
+        _read_yaml(Path(path))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return yaml.load(file, UniqueKeyLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save the configuration as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a configuration file.") from None
 
 
 class UniqueKeyLoader(yaml.SafeLoader):

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.image_cache import read_sample
-from ssltransfer.data.parallel import original_errors
+from ssltransfer.data.parallel import original_errors, report_undelivered
 from ssltransfer.data.rng import SampleRNG, seed_of
 from ssltransfer.data.transforms import Transform
 
@@ -110,6 +110,7 @@ def load_batches(
 
     Raises:
         ArtifactError: an image of the index, its cached copy or its target cannot be read.
+        WorkerError: a worker cannot send its batches.
     """
     if index.cache is not None:
         index.cache.check()
@@ -120,16 +121,17 @@ def load_batches(
         collate_fn=partial(_collate, padding=transform.padding),
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_start_worker,
     )
     with original_errors():
         yield from loader
 
 
-def _ignore_signals(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    report_undelivered()
     # Slurm and terminals signal every process of a job. A worker killed by the signal would end the main process before
     # it has written its checkpoint. Only the main process itself may terminate a worker.
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.device_ops import center_crop
 
+LONGEST_ASPECT = 20  # [chosen] photographs and panoramas stay whole
+
 
 class Transform(ABC):
     """Prepares an image, and the targets that belong to it, in a worker of the loader.
@@ -68,6 +70,16 @@ def resize_short(image: Tensor, short: int) -> Tensor:
     return resize(image, max(short, round(height * short / width)), short)
 
 
+def _central(image: Tensor) -> Tensor:
+    """The central part of a very long strip: enlarging all of it would take gigabytes of memory.
+
+    Images with an aspect ratio of up to LONGEST_ASPECT stay whole.
+    """
+    height, width = image.shape[-2:]
+    top, left = (max(0, (long - LONGEST_ASPECT * short) // 2) for long, short in ((height, width), (width, height)))
+    return image[..., top : height - top, left : width - left]
+
+
 @dataclass(frozen=True)
 class ResizeCenterCrop(ImageTransform):
     """Short side to `short_side`, then the central `size` x `size` (Noroozi: 256, then 255, 227 or 224)."""
@@ -82,7 +94,7 @@ class ResizeCenterCrop(ImageTransform):
 
     def apply(self, image: Tensor, rng: Random) -> Tensor:
         """(3, H, W) -> (3, size, size)."""
-        return center_crop(resize_short(image, self.short_side), self.size)
+        return center_crop(resize_short(_central(image), self.short_side), self.size)
 
 
 @dataclass(frozen=True)

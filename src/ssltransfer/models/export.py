@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, read_json, write_text
 from ssltransfer.artifacts.metrics import read_metrics
+from ssltransfer.artifacts.workdir import MANIFEST
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import HEADER, PretrainedModel, read_model
 
@@ -53,6 +54,11 @@ def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: S
     """
     if output.suffix not in SUFFIXES:
         raise ArtifactError(f"{output}: the suffix selects the format; use one of {', '.join(SUFFIXES)}.")
+    if manifest.suffix != ".json":
+        raise ArtifactError(f"{manifest}: not a manifest; give {MANIFEST} of the model, in its results folder.")
+    metrics = [file for file in metrics if not file.name.endswith(".run.json")]  # of a pattern such as *.json
+    for file in metrics:
+        read_metrics(file)  # fails before anything is written
     model = read_model(manifest)
     layer = layer or model.backbone.layers[-1]
     model.backbone.require([layer], manifest)
@@ -144,7 +150,9 @@ def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, met
         f"- Weights: {model.digest} (BLAKE2b of backbone.safetensors)",
     ]
     if "matched" in content:  # an imported model
-        lines.append(f"- Origin: `{Path(made['task']['file']).name}`, BLAKE2b {content['file']}: {content['matched']}")
+        lines.append(
+            f"- Origin: `{Path(made['task']['file']['path']).name}`, BLAKE2b {content['file']}: {content['matched']}"
+        )
     lines += [
         "",
         "## Training",

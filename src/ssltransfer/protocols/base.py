@@ -11,7 +11,7 @@ import numpy as np
 
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.index import Index, labels_by_name
 from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import ProtocolOptions
 from ssltransfer.registry import Registry
@@ -82,16 +82,7 @@ def classes_of(train: Index, test: Index, names: tuple[str, str]) -> Classes:
     Raises:
         ArtifactError: an image has no label, a test class is not in the training set, or there is only one class.
     """
-    for index, name in zip((train, test), names, strict=True):
-        if (index.labels < 0).any():
-            raise ArtifactError(f"{name}: not every image has a class label; name a labeled dataset.")
-    number = {name: label for label, name in enumerate(train.classes)}
-    renumbered = np.array([number.get(name, -1) for name in test.classes], np.int64)[test.labels]
-    if (renumbered < 0).any():
-        raise ArtifactError(
-            f"{names[1]}: class {test.classes[test.labels[renumbered < 0].min()]!r} is not in the training set "
-            f"{names[0]}; name two splits of the same classes."
-        )
+    renumbered = labels_by_name(train, test, names)
     if len(np.unique(train.labels)) < 2:
         raise ArtifactError(f"{names[0]}: all images have the same class; name a set with several classes.")
     return Classes(list(train.classes), train.labels.astype(np.int64), renumbered)

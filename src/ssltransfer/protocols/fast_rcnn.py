@@ -35,7 +35,9 @@ def evaluate(context: EvalContext) -> EvalResult:
     context, truth = with_boxes(context)
     named = ((context.spec.train, context.train), (context.spec.test, context.test))
     workers = context.devices.workers
-    proposals, source = find_proposals(named, options.proposals, folder=context.folder, workers=workers)
+    given = options.proposals
+    how = given if isinstance(given, str) else [file.checked() for file in given]
+    proposals, source = find_proposals(named, how, folder=context.folder, workers=workers)
     number = round(float(np.mean([len(boxes) for boxes in proposals[1]])), 1)
     recall = covered(proposals[1], truth)
     details = {"proposals": source, "proposals_per_image": number, "proposal_recall": recall}

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from ssltransfer.artifacts.index import labels_by_name
 from ssltransfer.artifacts.labels import read_labeled_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
+from ssltransfer.config.methods import Supervised
 from ssltransfer.models.weights import finish_model
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.training.devices import plan_devices
@@ -39,6 +41,9 @@ def run(
         devices = plan_devices(threads)
         index = read_labeled_index(data, labels)
         held = read_labeled_index(val, val_labels) if val else None
+        if held and isinstance(spec.method, Supervised):
+            # The validation set may lack a class, or have more of them.
+            held = held.with_labels(labels_by_name(index, held, (spec.data, spec.val or "val")), index.classes)
         task = STUDENT_METHODS[type(spec.method)](StudentInputs(spec, index, held, **learned))
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
         if devices.rank:

@@ -50,8 +50,10 @@ def supervised(inputs: StudentInputs) -> Classifier:
     """The classifier of the true labels.
 
     Raises:
-        ArtifactError: there are fewer than two classes.
+        ArtifactError: an image has no label, or there are fewer than two classes.
     """
+    if (inputs.index.labels < 0).any():
+        raise ArtifactError(f"{inputs.spec.data}: not every image has a class label; name a labeled dataset.")
     if len(np.unique(inputs.index.labels)) < 2:
         raise ArtifactError(f"{inputs.spec.data}: all images have the same class; name another dataset.")
     return Classifier(inputs.spec, len(inputs.index.classes))

@@ -15,12 +15,12 @@ import torch.distributed as dist
 from ssltransfer.artifacts.files import atomic_write
 from ssltransfer.logs import logger
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 VERSION = 3  # of the format of states; checkpoints of other versions are ignored
 
 
 class Interrupted(SystemExit):
-    """The job received a signal to end (Slurm's time limit, scancel, Ctrl-C) and has saved its work."""
+    """The job received a signal to end (time limit, scancel, Ctrl-C, closed terminal) and has saved its work."""
 
 
 class Checkpoint:
@@ -29,8 +29,9 @@ class Checkpoint:
     It is written every SSLTRANSFER_CHECKPOINT_SECONDS (300) seconds, or every SSLTRANSFER_CHECKPOINT_STEPS steps, and
     immediately after a signal. No more than that interval is ever computed twice.
 
-    Within `with checkpoint:`, SIGTERM, SIGINT and SIGUSR1 make the job save a checkpoint and end. Afterwards the former
-    signal handlers are restored, and a signal that was not handled in time is raised again.
+    Within `with checkpoint:`, SIGTERM, SIGINT, SIGUSR1 and SIGHUP (unless `nohup` ignores it) make the job save a
+    checkpoint and end. Afterwards the former signal handlers are restored, and a signal that was not handled in time is
+    raised again.
 
     With several processes the first one writes. A signal takes effect when all processes have been notified: the loop
     sets `signal` in each.
@@ -71,6 +72,8 @@ class Checkpoint:
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._on_signal)
         return self
 

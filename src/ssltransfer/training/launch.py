@@ -81,6 +81,7 @@ def _torchrun(words: Sequence[str], count: int) -> int:
     logging.disable()  # torch's launcher would repeat the error
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
     os.environ["SSLTRANSFER_LAUNCHER"] = str(os.getpid())
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # by nohup
     with tempfile.TemporaryDirectory(prefix="ssltransfer-launch-") as folder:
         config = LaunchConfig(
             min_nodes=1,
@@ -92,7 +93,7 @@ def _torchrun(words: Sequence[str], count: int) -> int:
             local_addr="localhost",
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
-            signals_to_handle="SIGTERM,SIGINT,SIGUSR1",
+            signals_to_handle="SIGTERM,SIGINT,SIGUSR1" + ("" if ignored else ",SIGHUP"),
         )
         try:
             elastic_launch(config, sys.executable)("-P", "-m", "ssltransfer.cli", *words)

@@ -81,6 +81,17 @@ def test_folders_follow_links_but_not_cycles(tmp_path: Path) -> None:
     assert found.skipped == {"a/up/": "a link back to a folder above it"}
 
 
+def test_folders_skip_links_that_lead_nowhere(tmp_path: Path) -> None:
+    image(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "loop").symlink_to("loop")
+    for labels in ("folder", "none"):
+        found = find(Folder(root=str(tmp_path), labels=labels))
+        assert found.paths == ["a/1.png"]
+        assert found.skipped.keys() == {"a/loop.png", "loop"}
+        assert found.skipped["loop"].startswith("a link that leads nowhere")
+
+
 def test_root_expands_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     image(tmp_path / "images" / "1.jpg")

@@ -1,10 +1,12 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from skimage import color
 
 from ssltransfer.artifacts.index import Index
@@ -19,6 +21,7 @@ from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.colorization import ColorizationTask
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
+from ssltransfer.training.task import TrainingError
 
 CPU = Devices(torch.device("cpu"), 0)
 BACKBONE = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
@@ -117,6 +120,19 @@ def test_colorization_flips_in_training_alone():
     mirrored = (lab == rgb_to_lab(source.flip(-1))).flatten(1).all(1)
     assert (straight | mirrored).all() and 5 < straight.sum() < 25
     assert torch.equal(network.eval().inputs(source, rng)[1], rgb_to_lab(source))
+
+
+def test_colorization_refuses_gray_images_alone(objects: Index, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "ssltransfer")
+    for number in range(4):
+        drawn = images(4)[number] if number else images(4)[number, :1].expand(3, -1, -1)
+        Image.fromarray(drawn.permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
+    paths = [f"{number}.png" for number in range(4)]
+    index = replace(objects.subset(np.arange(4)), root=tmp_path, paths=paths, sizes=np.full((4, 2), 48))
+    task().on_train_start(index, CPU)
+    assert "1 of 4 images are gray and teach nothing" in caplog.text
+    with pytest.raises(TrainingError, match=r"None of 1 images has a color .* nothing to learn"):
+        task().on_train_start(index.subset(np.arange(1)), CPU)
 
 
 def test_colorization_gray_images_have_zero_loss():

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.base import USUAL_ASPECT
+from ssltransfer.config.base import USUAL_ASPECT, InputFile
 from ssltransfer.config.protocols.base import LASSO, TrainedProtocol
 from ssltransfer.config.schedule import Schedule
 
@@ -63,7 +63,7 @@ class FastRcnn(Detection):
     name: Literal["fast-rcnn"] = "fast-rcnn"
     version = 2
     reference = "Girshick 2015, fast-rcnn; Noroozi et al. 2018; protocols 4.2a"
-    proposals: Literal["selective-search", "grid"] | tuple[str, ...] = Field(
+    proposals: Literal["selective-search", "grid"] | tuple[InputFile, ...] = Field(
         "selective-search",
         description="Files (.mat, .pkl), OpenCV's selective search, or a regular grid of boxes.",
     )

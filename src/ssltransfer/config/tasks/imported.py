@@ -1,11 +1,10 @@
 """Imported weights."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from ssltransfer.config.base import Normalize
+from ssltransfer.config.base import InputFile, Normalize
 from ssltransfer.config.tasks.base import TaskOptions
 
 
@@ -17,7 +16,7 @@ class Imported(TaskOptions):
     is_trainable = False
     needs_data = False
     exports_fc = True
-    file: Path = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
+    file: InputFile = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
     allow_missing: tuple[str, ...] = Field((), description="Patterns of tensors that may be missing; they stay random.")
     normalize: Normalize | None = Field(

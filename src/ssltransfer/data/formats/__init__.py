@@ -85,6 +85,14 @@ def folder_of(root: Path) -> list[os.DirEntry[str]]:
         ) from None
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool | None:
+    """Whether an entry is a folder; None for a link in a circle or into a folder that cannot be opened."""
+    try:
+        return entry.is_dir()
+    except OSError:  # all but a missing target
+        return None
+
+
 def read_list(path: Path) -> str:
     """Read a published or hand-made list, UTF-8 with or without a byte-order mark.
 

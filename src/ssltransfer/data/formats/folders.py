@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssltransfer.config.formats import Folder, ImageFolder
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of, is_folder
 from ssltransfer.data.image_io import EXTENSIONS
 
 NO_IMAGE = "not an image's file name"
@@ -72,7 +72,7 @@ def find_classes(root: Path) -> DatasetListing:
 
 def class_names(root: Path) -> list[str]:
     """Sorted names of the visible folders in `root`."""
-    return [entry.name for entry in folder_of(root) if entry.is_dir() and not entry.name.startswith(".")]
+    return [entry.name for entry in folder_of(root) if is_folder(entry) and not entry.name.startswith(".")]
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str | None]]:
@@ -84,7 +84,10 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
     above |= {_identity(folder.stat())}
     for entry in entries:
         path = prefix + entry.name
-        if entry.is_dir():
+        kind = is_folder(entry)
+        if kind is None:
+            yield path, "a link that leads nowhere, or into a folder that cannot be opened"
+        elif kind:
             if entry.name.startswith("."):
                 yield path + "/", "hidden folder"
             elif entry.is_symlink() and _identity(entry.stat()) in above:

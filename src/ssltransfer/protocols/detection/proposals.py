@@ -25,7 +25,7 @@ CHUNK = 64  # images per file of proposals in the work directory
 
 
 def find_proposals(
-    sets: Sequence[tuple[str, Index]], how: str | Sequence[str], *, folder: Path, workers: int
+    sets: Sequence[tuple[str, Index]], how: str | Sequence[Path], *, folder: Path, workers: int
 ) -> tuple[list[list[np.ndarray]], str]:
     """Proposals for the images of some data sets, clipped to the images.
 
@@ -48,7 +48,7 @@ def find_proposals(
         _opencv()
         searched = [_searched(index, folder / f"proposals-{place}", workers) for place, (_, index) in enumerate(sets)]
         return searched, "selective search (OpenCV, fast)"
-    files = [Path(name).expanduser() for name in how]
+    files = [Path(name) for name in how]
     return _of_files(files, sets), ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files)
 
 

@@ -21,7 +21,7 @@ from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 from ssltransfer.tasks.pretext.pooled_backbone import last_map
 from ssltransfer.training.devices import Devices
-from ssltransfer.training.task import accuracy
+from ssltransfer.training.task import TrainingError, accuracy
 
 _PRIOR_BATCH = 32  # images
 
@@ -78,20 +78,32 @@ class ColorizationTask(PretextTask):
 
     @torch.no_grad()
     def on_train_start(self, index: Index, devices: Devices) -> None:
-        """Measure the color prior, over colored images at the resolution of the targets."""
+        """Measure the color prior, over colored images at the resolution of the targets.
+
+        Raises:
+            TrainingError: all images are gray.
+        """
         ids = list(range(0, len(index), -(-len(index) // self.options.prior_images)))
         if devices.rank == 0:
             logger.info(f"measuring the colors of {len(ids)} training images")
         # Row: the nearest bin; column: the bin. In float64 on the CPU: a GPU adds in any order, with other last bits.
         table = torch.zeros(len(BINS), len(BINS), dtype=torch.float64)
+        gray = 0
         keys = sequential_keys(ids[devices.rank :: devices.world], _PRIOR_BATCH)
         for batch in load_batches(index, self.val_transform, keys, seed=0, workers=devices.workers):
             code, colored = self.targets(rgb_to_lab(batch.images.to(devices.device)))
+            gray += int((~colored).sum())
             rows = code[colored].permute(0, 2, 3, 1).flatten(0, 2).cpu().double()
             table.index_add_(0, rows.argmax(1), rows)
         table = torch.stack(devices.all_gather(table)).sum(0)
-        if not table.any():  # all images are gray
-            return
+        if not table.any():
+            raise TrainingError(
+                f"None of {len(ids)} images has a color above min_chroma {self.options.min_chroma:g}, so there is "
+                "nothing to learn; name a dataset of color images."
+            )
+        gray = sum(devices.all_gather(gray))
+        if gray:
+            logger.info(f"{gray} of {len(ids)} images are gray and teach nothing")
         if self.options.prior == "training":
             self.weights.copy_(balance(table.sum(0), uniform=self.options.prior_smoothing))
         weighted = (self.weights.cpu().double()[:, None] * table).sum(0) / (len(ids) * math.prod(self.map_size))

@@ -22,7 +22,7 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
             or the task's normalization differs from the file's.
     """
     assert isinstance(spec.task, Imported)
-    task, file = spec.task, spec.task.file.expanduser()
+    task, file = spec.task, spec.task.file.checked()
     backbone = build_backbone(spec.backbone, include_top=True)
     tensors = renamed(read_tensors(file), backbone.state_dict())
     convolutions = build_backbone(spec.backbone, include_top=False)
