@@ -15,6 +15,8 @@ from ssltransfer.config.backbones import libraries as config
 from ssltransfer.config.base import suggest
 from ssltransfer.models.backbone import BACKBONES, Backbone, LayerError
 
+_KINDS = ("weight", "bias", "running_mean", "running_var")
+
 
 class Library(Backbone):
     """A network of a library without its classifier.
@@ -134,6 +136,25 @@ class Torchvision(Library):
             network = torchvision.models.get_model(model, weights=None, **more).to(device)
         super().__init__(options, _without_classifier(network, model), include_top=include_top)
         self.channels_last = model.startswith("swin")
+
+
+def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first network of torchvision whose tensors, but for its classifier, all occur under one prefix.
+
+    RegNets are not tried, because their networks cannot be built without memory for their weights.
+    """
+    for model in torchvision.models.list_models(module=torchvision.models, exclude="regnet*"):
+        with torch.device("meta"):
+            more = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
+            state = torchvision.models.get_model(model, weights=None, **more).state_dict()
+        shapes = {name: value.shape for name, value in list(state.items())[:-2] if name.split(".")[-1] in _KINDS}
+        first = next(iter(shapes))
+        prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")}
+        for prefix in prefixes:
+            found = {name: tensors[prefix + name].shape for name in shapes if prefix + name in tensors}
+            if found == shapes:
+                return model
+    return None
 
 
 def _without_classifier(network: nn.Module, model: str) -> nn.Module:

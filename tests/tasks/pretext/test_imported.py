@@ -215,6 +215,15 @@ def simclr_of_compress() -> File:
     return File("SimCLR", content, RESNET | {"width_mult": 0.5}, network, task={"normalize": "none"})
 
 
+def torchvision_sequential() -> File:
+    """As in tutorials: nn.Sequential(*resnet.children()), and a projection head."""
+    tensors, network = resnet()
+    numbers = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+    parts = {name: name.partition(".") for name in tensors if not name.startswith("fc")}
+    content = {f"backbone.{numbers[parts[name][0]]}.{parts[name][2]}": tensors[name] for name in parts}
+    return File("torchvision", content | linear("projection_head.0", 512, 512), RESNET, network)
+
+
 def dino_heads(prefix: str) -> Names:
     return under(prefix, linear("mlp.0", 64, 192) | {"last_layer.weight_g": torch.ones(9, 1)})
 
@@ -397,7 +406,7 @@ def rotnet() -> File:
 
 
 FAMILIES = (
-    *(torchvision_resnet, torchvision_by_name, timm_resnet, timm_vit),
+    *(torchvision_resnet, torchvision_sequential, torchvision_by_name, timm_resnet, timm_vit),
     *(moco_v1, moco_v2, moco_v2_query_alone, moco_v3_resnet, moco_v3_vit),
     *(swav, deepcluster_v2, simclr_converted, simclr_of_compress),
     *(dino, dino_resnet, dino_backbone, dinov2, dinov2_smaller, dinov2_registers),
@@ -489,6 +498,21 @@ SMALL = AlexNet(width_mult=0.125, img_size=64)
 
 def imported(file: Path, **more: Any) -> Pretext:
     return Pretext.model_validate({"task": {"name": "imported", "file": str(file), **more}, "backbone": ALEX})
+
+
+def test_imported_file_of_another_network_is_named(tmp_path: Path) -> None:
+    torch.save(torchvision.models.get_model("squeezenet1_1").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(
+        ArtifactError, match=r"these are torchvision's names of squeezenet1_1: use `backbone: \{name: torch"
+    ):
+        pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
+
+
+def test_imported_weights_without_activations_are_refused(tmp_path: Path) -> None:
+    state = build_backbone(SMALL, include_top=True).state_dict()
+    torch.save({key: torch.zeros_like(value) for key, value in state.items()}, tmp_path / "w.pth")
+    with pytest.raises(ArtifactError, match=r"the last layer of alexnet-w0\.125-64px is constant or not finite"):
+        pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -6,8 +6,9 @@ from ssltransfer.config.tasks import Imported
 from ssltransfer.logs import logger
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
-from ssltransfer.models.state_dicts import load_tensors, read_tensors
-from ssltransfer.models.weights import read_metadata, verify_activations
+from ssltransfer.models.libraries import model_of_torchvision
+from ssltransfer.models.state_dicts import by_order, load_tensors, read_tensors
+from ssltransfer.models.weights import read_metadata, require_activations, verify_activations
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
 
@@ -15,7 +16,8 @@ from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     """The backbone with the weights of the file, with fully-connected layers if the file has any of them.
 
-    A file of this package contains its normalization and activations, which are verified.
+    A file whose tensors have other names is matched by order and shape if all of them agree. A file of this package
+    contains its normalization and activations, which are verified.
 
     Raises:
         ArtifactError: the file is missing or has other content than tensors, a tensor is missing or has another shape,
@@ -26,15 +28,34 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     backbone = build_backbone(spec.backbone, include_top=True)
     tensors = renamed(read_tensors(file), backbone.state_dict())
     convolutions = build_backbone(spec.backbone, include_top=False)
+    by_name = {key for key in convolutions.state_dict() if not key.endswith("num_batches_tracked")}
+    note = ""
+    if task.prefix is None and not by_name <= endings(tensors):
+        for candidate in (backbone, convolutions):
+            if ordered := by_order(tensors, candidate.state_dict()):
+                other = next(name for name in tensors if tensors[name] is next(iter(ordered.values())))
+                note = f", matched by order and shape under other names: {next(iter(ordered))} is {other}, ..."
+                tensors, backbone = ordered, candidate
+                break
     full = set(backbone.state_dict()) - set(convolutions.state_dict())
     if full and not full & endings(tensors):
         backbone = convolutions
         logger.info(f"{file}: no fully-connected layers; the layers are {', '.join(backbone.layers)}.")
-    matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing)
+    try:
+        matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing) + note
+    except ArtifactError as error:
+        if model := model_of_torchvision(tensors):
+            raise ArtifactError(
+                f"{str(error).removesuffix('.')}; these are torchvision's names of {model}: use "
+                f"`backbone: {{name: torchvision, model: {model}}}`."
+            ) from None
+        raise
     logger.info(f"{file}: {matched}")
     content, about = {"file": file_digest(file), "matched": matched}, read_metadata(file)
     if about is None:
-        return BuiltModel(backbone, task.normalize or "imagenet", content)
+        normalization = task.normalize or "imagenet"
+        require_activations(backbone, normalization, file)
+        return BuiltModel(backbone, normalization, content)
     if task.normalize not in (None, about["normalize"]):
         raise ArtifactError(
             f"{file}: trained on images normalized by `{about['normalize']}`, not `{task.normalize}`; remove "
