@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssltransfer.config.backbones import libraries as config
 from ssltransfer.config.base import suggest
 from ssltransfer.models.backbone import BACKBONES, Backbone, LayerError
+from ssltransfer.models.normalize import Normalize, normalization_by_values
 
 _KINDS = ("weight", "bias", "running_mean", "running_var")
 
@@ -155,6 +156,18 @@ def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
             if found == shapes:
                 return model
     return None
+
+
+def normalizations_of_timm(model: str) -> list[Normalize]:
+    """The different normalizations that timm records for its weights of a network; of one, if `model` has a tag."""
+    timm = import_module("timm")
+    names = [model] if "." in model else timm.list_pretrained(f"{model}.*")
+    found: list[Normalize] = []
+    for record in map(timm.get_pretrained_cfg, names):
+        normalization = normalization_by_values(record.mean, record.std)
+        if normalization not in found:
+            found.append(normalization)
+    return found
 
 
 def _without_classifier(network: nn.Module, model: str) -> nn.Module:

@@ -31,6 +31,7 @@ from ssltransfer.config.backbones import AlexNet, ResNet50
 from ssltransfer.config.entities import Pretext
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.export import export
+from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import pretext
 from tests.helpers.networks import shaken
@@ -166,12 +167,26 @@ def moco_v3(tensors: Names, other: Names, head: str, dims: int) -> dict[str, Any
 
 def moco_v3_resnet() -> File:
     (tensors, network), (other, _) = resnet(), resnet()
-    return File("MoCo v3", moco_v3(tensors, other, "fc", 512), RESNET, network, "module.base_encoder.")
+    return File(
+        "MoCo v3",
+        moco_v3(tensors, other, "fc", 512),
+        RESNET,
+        network,
+        "module.base_encoder.",
+        task={"normalize": "imagenet"},
+    )
 
 
 def moco_v3_vit() -> File:
     (tensors, network), (other, _) = vit(), vit()
-    return File("MoCo v3", moco_v3(tensors, other, "head", 192), VIT, network, "module.base_encoder.")
+    return File(
+        "MoCo v3",
+        moco_v3(tensors, other, "head", 192),
+        VIT,
+        network,
+        "module.base_encoder.",
+        task={"normalize": "imagenet"},
+    )
 
 
 def swav() -> File:
@@ -238,7 +253,7 @@ def dino() -> File:
         "args": argparse.Namespace(arch="vit_tiny", patch_size=16),
         "dino_loss": {"center": torch.zeros(1, 9)},
     }
-    return File("DINO", content, VIT, network, "teacher.backbone.")
+    return File("DINO", content, VIT, network, "teacher.backbone.", task={"normalize": "imagenet"})
 
 
 def dino_resnet() -> File:
@@ -247,12 +262,12 @@ def dino_resnet() -> File:
         "student": under("module.backbone.", other) | dino_heads("module.head."),
         "teacher": under("module.backbone.", tensors) | dino_heads("module.head."),
     }
-    return File("DINO", content, RESNET, network, "teacher.backbone.")
+    return File("DINO", content, RESNET, network, "teacher.backbone.", task={"normalize": "imagenet"})
 
 
 def dino_backbone() -> File:
     tensors, network = vit()
-    return File("DINO", tensors, VIT, network)
+    return File("DINO", tensors, VIT, network, task={"normalize": "imagenet"})
 
 
 DINOV2 = {"name": "timm", "model": "vit_small_patch14_dinov2"}
@@ -432,8 +447,10 @@ def test_imported_file_gives_the_published_activations(
     size = model.backbone.options.img_size
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     given = images / 255
-    if made.task is None:
-        given = torchvision.transforms.functional.normalize(given, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    stated = (made.task or {}).get("normalize", "half" if family is timm_vit else "imagenet")
+    if stated != "none":
+        values = ([0.5] * 3,) * 2 if stated == "half" else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        given = torchvision.transforms.functional.normalize(given, *values)
     layer = model.backbone.layers[-1]
     with torch.no_grad():
         found, wanted = model.layers_of(images, [layer])[layer], made.network(given)
@@ -498,6 +515,54 @@ SMALL = AlexNet(width_mult=0.125, img_size=64)
 
 def imported(file: Path, **more: Any) -> Pretext:
     return Pretext.model_validate({"task": {"name": "imported", "file": str(file), **more}, "backbone": ALEX})
+
+
+def timm_file(model: str, folder: Path, **task: Any) -> Any:
+    torch.save(timm.create_model(model, num_classes=0).state_dict(), folder / "w.pth")
+    spec = {
+        "task": {"name": "imported", "file": str(folder / "w.pth"), **task},
+        "backbone": {"name": "timm", "model": model},
+    }
+    pretext.run(Pretext.model_validate(spec), output=folder / "m" / "manifest.json", threads=1)
+    return read_model(folder / "m" / "manifest.json").normalization
+
+
+def test_imported_weights_of_timm_have_its_normalization(tmp_path: Path) -> None:
+    assert timm_file("vit_tiny_patch16_224", tmp_path) == "half"
+
+
+def test_imported_normalization_that_contradicts_timm_is_refused(tmp_path: Path) -> None:
+    model = "vit_tiny_patch16_224.augreg_in21k"
+    with pytest.raises(ArtifactError, match="normalized by `half`, not `imagenet`; remove `normalize` of the task"):
+        timm_file(model, tmp_path, normalize="imagenet")
+
+
+def test_imported_normalization_must_be_stated_where_timm_has_several(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="different normalizations; state `normalize` of the task: `"):
+        timm_file("vit_small_patch16_224", tmp_path)
+
+
+def test_imported_normalization_by_mean_and_std(tmp_path: Path) -> None:
+    torch.save(build_backbone(SMALL, include_top=True).state_dict(), tmp_path / "w.pth")
+    values: dict[str, list[float]] = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28]}
+    for n in range(2):  # the second file is one of this package
+        output = tmp_path / str(n) / "manifest.json"
+        pretext.run(imported(tmp_path / "w.pth", normalize=values), output=output, threads=1)
+        normalization: Any = read_model(output).normalization
+        assert normalization == values
+        images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+        wanted = torchvision.transforms.functional.normalize(images / 255, values["mean"], values["std"])
+        assert torch.allclose(normalize(images, normalization), wanted)
+        (tmp_path / "w.pth").unlink()
+        (tmp_path / "w.pth").symlink_to(output.parent / "backbone.safetensors")
+
+
+@pytest.mark.parametrize(
+    "values", [{"mean": [0, 0, 0]}, {"mean": [0.5], "std": [1]}, {"mean": [0, 0, 0], "std": [1, 0, 1]}]
+)
+def test_imported_normalization_needs_three_channels(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="normalize"):
+        imported(Path("w.pth"), normalize=values)
 
 
 def test_imported_file_of_another_network_is_named(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """Imported weights: a model from a state dict."""
 
+from pathlib import Path
+
 from ssltransfer.artifacts.files import ArtifactError, file_digest
+from ssltransfer.config.backbones import BackboneOptions, Timm
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
 from ssltransfer.logs import logger
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
-from ssltransfer.models.libraries import model_of_torchvision
+from ssltransfer.models.libraries import model_of_torchvision, normalizations_of_timm
+from ssltransfer.models.normalize import Normalize
 from ssltransfer.models.state_dicts import by_order, load_tensors, read_tensors
 from ssltransfer.models.weights import read_metadata, require_activations, verify_activations
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
@@ -53,7 +57,7 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     logger.info(f"{file}: {matched}")
     content, about = {"file": file_digest(file), "matched": matched}, read_metadata(file)
     if about is None:
-        normalization = task.normalize or "imagenet"
+        normalization = _normalization(spec.backbone, task.normalize, file)
         require_activations(backbone, normalization, file)
         return BuiltModel(backbone, normalization, content)
     if task.normalize not in (None, about["normalize"]):
@@ -63,3 +67,27 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
         )
     verify_activations(backbone, about, file)
     return BuiltModel(backbone, about["normalize"], content)
+
+
+def _normalization(backbone: BackboneOptions, stated: Normalize | None, file: Path) -> Normalize:
+    """The stated normalization, else that of timm's record, else ImageNet's.
+
+    Raises:
+        ArtifactError: it contradicts timm's record of these weights, or timm has weights with different normalizations.
+    """
+    records = normalizations_of_timm(backbone.model) if isinstance(backbone, Timm) else []
+    if stated is not None:
+        if isinstance(backbone, Timm) and "." in backbone.model and stated not in records:
+            raise ArtifactError(
+                f"{file}: timm's {backbone.model} is trained on images normalized by `{records[0]}`, not `{stated}`; "
+                "remove `normalize` of the task, or the tag of the model if the weights are others."
+            )
+        return stated
+    if len(records) > 1:
+        raise ArtifactError(
+            f"{file}: timm has weights of {backbone.slug} with different normalizations; state `normalize` of the "
+            f"task: {' or '.join(f'`{record}`' for record in records)}."
+        )
+    if records:
+        logger.info(f"{file}: images are normalized by `{records[0]}`, as timm records for its weights.")
+    return records[0] if records else "imagenet"
