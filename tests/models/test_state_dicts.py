@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.backbones import AlexNet, ResNet18
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.state_dicts import load_tensors, read_tensors
+from ssltransfer.models.libraries import model_of_torchvision
+from ssltransfer.models.state_dicts import by_order, load_tensors, read_tensors
 
 SMALL = {"width_mult": 0.125, "img_size": 64}
 
@@ -56,16 +58,85 @@ def test_load_tensors_refuses_ambiguous_prefixes():
 
 
 def test_load_tensors_names_missing_and_misshapen_tensors():
-    tensors = dict(build_backbone(AlexNet(width_mult=0.25, img_size=64), include_top=True).state_dict())
     backbone = build_backbone(AlexNet(**SMALL), include_top=True)
-    with pytest.raises(
-        ArtifactError, match=r"f: does not match the backbone alexnet-w0.125-64px: features\.0\.weight has shape"
-    ):
-        load_tensors(backbone, tensors, "f")
     tensors = {f"m.{key}": value for key, value in backbone.state_dict().items()}
     del tensors["m.features.3.bias"]
     with pytest.raises(ArtifactError, match=r"m\.features\.3\.bias is missing \(13 of 14 tensors match\)"):
         load_tensors(backbone, tensors, "f")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_load_tensors_advises_another_width(prefix: str) -> None:
+    state = build_backbone(ResNet18(width_mult=0.25, img_size=64), include_top=True).state_dict()
+    backbone = build_backbone(ResNet18(img_size=64), include_top=True)
+    with pytest.raises(ArtifactError, match=r"f: has the names of resnet18 with other widths; use `width_mult: 0\.25`"):
+        load_tensors(backbone, {prefix + key: value for key, value in state.items()}, "f")
+
+
+def test_load_tensors_of_part_of_a_network_does_not_say_several() -> None:
+    """A ResNet for CIFAR has three groups of equal blocks, which are not three networks."""
+    block = {
+        f"layer{n}.{k}.conv{c}.weight": torch.zeros(16, 16, 3, 3) for n in (1, 2, 3) for k in (0, 1) for c in (1, 2)
+    }
+    tensors = {"module.conv1.weight": torch.zeros(16, 3, 3, 3)} | {
+        f"module.{key}": value for key, value in block.items()
+    }
+    with pytest.raises(
+        ArtifactError, match=r"does not match the backbone resnet18-64px: module\.conv1\.weight has shape"
+    ):
+        load_tensors(build_backbone(ResNet18(img_size=64), include_top=True), tensors, "f")
+
+
+def test_load_tensors_prefers_names_to_shapes() -> None:
+    """A small network under its own names, beside another of fitting shapes under some of them."""
+    source = build_backbone(AlexNet(**SMALL), include_top=True, seed=1).state_dict()
+    tensors = {f"a.{key}": value for key, value in source.items() if key != "features.0.weight"}
+    tensors |= {f"b.{key}": torch.zeros(3) for key in source}
+    with pytest.raises(ArtifactError, match=r"b\.features\.0\.weight has shape"):
+        load_tensors(build_backbone(AlexNet(**SMALL), include_top=True), tensors, "f")
+
+
+SEQUENTIAL = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+
+
+def other_names(source: dict[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
+    """As `nn.Sequential(*resnet.children())` names them."""
+    split = {key: key.partition(".") for key in source}
+    return {f"{prefix}{SEQUENTIAL[split[key][0]]}.{split[key][2]}": value for key, value in source.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_by_order_finds_tensors_under_other_names(prefix: str) -> None:
+    source = build_backbone(ResNet18(**SMALL), include_top=True, seed=5).state_dict()
+    tensors = other_names(source, prefix)
+    if prefix:
+        tensors["projection_head.0.weight"] = torch.zeros(7, 64)
+    else:
+        tensors |= {"9.weight": torch.zeros(10, 64), "9.bias": torch.zeros(10)}
+    found = by_order(tensors, build_backbone(ResNet18(**SMALL), include_top=True).state_dict())
+    assert found is not None and all(torch.equal(value, source[key]) for key, value in found.items())
+
+
+def test_by_order_needs_agreement_of_all() -> None:
+    source = build_backbone(ResNet18(**SMALL), include_top=True, seed=5).state_dict()
+    wanted = build_backbone(ResNet18(**SMALL), include_top=True).state_dict()
+    tensors = other_names(source)
+    names = list(tensors)
+    assert by_order({name: tensors[name] for name in reversed(names)}, wanted) is None
+    assert by_order({name: tensors[name] for name in names[1:]}, wanted) is None
+    assert by_order(tensors | {"0.weight": torch.zeros(1)}, wanted) is None
+    assert by_order({name.replace("weight", "gamma"): value for name, value in tensors.items()}, wanted) is None
+    twice = other_names(source, "a.") | other_names(source, "b.")
+    assert by_order(twice, wanted) is None
+    published = by_order(twice | other_names(source, "encoder_q."), wanted)
+    assert published is not None and published.keys() == {key for key in wanted if "num_batches" not in key}
+
+
+def test_model_of_torchvision_names_the_network_of_a_file() -> None:
+    state = torchvision.models.get_model("mobilenet_v2").state_dict()
+    assert model_of_torchvision({f"m.{key}": value for key, value in state.items()}) == "mobilenet_v2"
+    del state["features.4.conv.0.0.weight"]
+    assert model_of_torchvision(state) is None
 
 
 def test_load_tensors_fresh_tensors_may_be_missing() -> None:

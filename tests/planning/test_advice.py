@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ssltransfer.config import complete
+from ssltransfer.config import ConfigError, complete
 from ssltransfer.planning.advice import advice
 
 
@@ -17,7 +17,7 @@ def warnings(folder: Path, *, k: int = 50, epochs: float = 16, method: dict[str,
                 {
                     "results": str(folder),
                     "datasets": {
-                        "d": {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 1000}
+                        "d": {"format": "imagefolder", "root": "d", "split": "train", "num_images_hint": 1000}
                     },
                     "pretexts": {
                         "p": {"task": "rotation", "backbone": "resnet18", "data": "d", "schedule": {"steps": 500}}
@@ -50,10 +50,29 @@ def test_advice_is_silent_at_the_limits(tmp_path: Path) -> None:
         ({"epochs": 15}, "students.s.schedule: 469 updates rarely suffice"),
         (
             {"method": {"name": "compress-1q", "teacher": "p", "queue_size": 1000}},
-            "students.s.method.queue_size: a queue of 1000 features holds each of the 1000 images more than once",
+            "students.s.method.queue_size: 1000 features of 1000 images include each image more than once",
         ),
     ],
 )
 def test_advice_names_the_entry(tmp_path: Path, changes: dict[str, Any], start: str) -> None:
     (line,) = warnings(tmp_path, **changes)
     assert line.startswith(start)
+
+
+def test_queue_of_a_limited_dataset_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"students\.s\.method\.num_negatives: 300 features of 300 images"):
+        complete(
+            {
+                "results": str(tmp_path),
+                "datasets": {"d": {"format": "imagefolder", "root": "d", "split": "train", "limit": 300}},
+                "pretexts": {"p": {"task": "random", "backbone": "resnet18"}},
+                "students": {
+                    "s": {
+                        "method": {"name": "crd", "teacher": "p", "num_negatives": 300},
+                        "data": "d",
+                        "backbone": "resnet18",
+                        "schedule": {"steps": 500, "batch_size": 32},
+                    }
+                },
+            }
+        )

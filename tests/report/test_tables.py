@@ -53,6 +53,38 @@ def test_tables_note_when_random_network_is_best(chain) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("labels", "teacher", "student", "best"),
+    [
+        (None, "unranked", "unranked", "m"),
+        (True, "supervised", "unranked", "m"),
+        (False, "learned", "learned", "imported"),
+    ],
+)
+def test_tables_do_not_rank_imported_weights(chain, labels: bool | None, teacher: str, student: str, best: str) -> None:
+    """Unless they are said to be without labels; so for students, by features or clusters, and snapshots."""
+    chain.dataset("d", classes=["a", "b"])
+    task = {"name": "imported", "file": "w.pth"} | ({} if labels is None else {"labels": labels})
+    chain.model("imported", "pretext", {"task": task}, trained=False)
+    chain.model("m", "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
+    chain.model("s", "student", {"method": {"name": "regression", "teacher": "imported"}, "data": "d"})
+    chain.model("s2", "student", {"method": {"name": "regression", "teacher": "s"}, "data": "d"})
+    chain.feature("f", "d", "imported")
+    chain.cluster("k", "f", "d")
+    chain.model("c", "student", {"method": {"name": "cluster-classification", "cluster": "k"}, "data": "d"})
+    for model, value in (("imported", 90.0), ("m", 50.0), ("s", 80.0), ("c", 70.0)):
+        chain.measure("e", model, {"accuracy": [value]})
+    found = load_results(**chain.inputs)
+    kinds = {name: found.kind(name) for name in found.models}
+    assert kinds == {"imported": teacher, "m": "learned", "s": student, "s2": student, "c": student}
+    (built,) = build_tables(Report(), found)
+    starred = [row.model for _, _, rows in built.groups for row in rows if row.cells[0].best]
+    assert starred == ([best] if labels is False else [])
+    if labels is None:
+        assert [title for title, _, _ in built.groups][1].startswith("Imported weights")
+        assert "4 models imported or of an imported or supervised teacher" in summary(found)[0]
+
+
 def test_tables_std_is_sample_deviation_over_seeds(filled, results: Results) -> None:
     values = [35.25 + 2, 35.25 - 2]
     (built,) = build_tables(table(columns=("linear:conv2",), rows=("cc-*",)), results)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,13 +21,33 @@ from pydantic import (
     ValidationError,
     model_serializer,
     model_validator,
+    with_config,
 )
+from typing_extensions import TypedDict
 
 from ssltransfer.digests import hasher
 from ssltransfer.errors import UserError
 
-Normalize = Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"]
-"""Names of the normalizations of images (`ssltransfer.models.normalize`)."""
+
+def _positive(values: list[float]) -> list[float]:
+    if min(values) <= 0:
+        raise ValueError("use positive standard deviations of values in [0, 1]")
+    return values
+
+
+Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class MeanStd(TypedDict):
+    """Mean and standard deviation of the red, green and blue values in [0, 1]."""
+
+    mean: Channels
+    std: Annotated[Channels, AfterValidator(_positive)]
+
+
+Normalize = Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"] | MeanStd
+"""Normalizations of images by name (`ssltransfer.models.normalize`), or by mean and standard deviation."""
 
 # Long by short side of an image whose size is unknown, for cost estimates.
 USUAL_ASPECT = 4 / 3

@@ -8,7 +8,13 @@ from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.config import Config, ModelEntry
 from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, Student, Table
 from ssltransfer.config.formats import AnyDataset, TargetKind, Video
-from ssltransfer.config.methods import AttentionTransfer, ClusterClassification, Distillation, LayerDistillation
+from ssltransfer.config.methods import (
+    AttentionTransfer,
+    ClusterClassification,
+    ContrastWithOthers,
+    Distillation,
+    LayerDistillation,
+)
 from ssltransfer.config.protocols import Detection, FasterRcnn, FinetuneFromLayer, FineTuning, Segmentation
 from ssltransfer.config.references import check_references
 
@@ -82,10 +88,14 @@ def _check_features(config: Config, features: Features, where: str) -> None:
 def _check_cluster(config: Config, cluster: Cluster, where: str) -> None:
     _known(config.features, cluster.features, f"{where}.features", "features entry")
     _known(config.datasets, cluster.data, f"{where}.data", "dataset")
-    dataset = config.datasets[cluster.data]
-    images = min(filter(None, (getattr(dataset, "num_images", None), dataset.limit)), default=None)
+    images = _max_images(config.datasets[cluster.data])
     if images is not None and cluster.k > images:
         raise ConfigError(f"{where}.k: cannot form {cluster.k} clusters from {images} images; use k <= {images}.")
+
+
+def _max_images(dataset: AnyDataset) -> int | None:
+    """The largest possible number of images; None if unknown."""
+    return min(filter(None, (getattr(dataset, "num_images", None), dataset.limit)), default=None)
 
 
 def _check_student(config: Config, student: Student, where: str) -> None:
@@ -112,6 +122,10 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
     _check_layers(teacher, [layer], f"{where}.method.teacher_layer")
     if method.teacher_pool and layer in teacher.backbone.top_layers:
         raise ConfigError(f"{where}.method.teacher_pool: {layer} is a vector and cannot be pooled; remove the key.")
+    if isinstance(method, ContrastWithOthers):
+        images = _max_images(config.datasets[student.data])
+        if images and (refusal := method.refusal(images)):
+            raise ConfigError(f"{where}.method.{refusal}")
     layers: Iterable[str] = filter(None, (method.layer,))
     if isinstance(method, LayerDistillation):
         layers, teacher_layers = method.layers, method.teacher_layers or method.layers

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from ssltransfer.config.backbones import libraries as config
 from ssltransfer.config.base import suggest
 from ssltransfer.models.backbone import BACKBONES, Backbone, LayerError
+from ssltransfer.models.normalize import Normalize, normalization_by_values
+
+_KINDS = ("weight", "bias", "running_mean", "running_var")
 
 
 class Library(Backbone):
@@ -134,6 +137,37 @@ class Torchvision(Library):
             network = torchvision.models.get_model(model, weights=None, **more).to(device)
         super().__init__(options, _without_classifier(network, model), include_top=include_top)
         self.channels_last = model.startswith("swin")
+
+
+def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first network of torchvision whose tensors, but for its classifier, all occur under one prefix.
+
+    RegNets are not tried, because their networks cannot be built without memory for their weights.
+    """
+    for model in torchvision.models.list_models(module=torchvision.models, exclude="regnet*"):
+        with torch.device("meta"):
+            more = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
+            state = torchvision.models.get_model(model, weights=None, **more).state_dict()
+        shapes = {name: value.shape for name, value in list(state.items())[:-2] if name.split(".")[-1] in _KINDS}
+        first = next(iter(shapes))
+        prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")}
+        for prefix in prefixes:
+            found = {name: tensors[prefix + name].shape for name in shapes if prefix + name in tensors}
+            if found == shapes:
+                return model
+    return None
+
+
+def normalizations_of_timm(model: str) -> list[Normalize]:
+    """The different normalizations that timm records for its weights of a network; of one, if `model` has a tag."""
+    timm = import_module("timm")
+    names = [model] if "." in model else timm.list_pretrained(f"{model}.*")
+    found: list[Normalize] = []
+    for record in map(timm.get_pretrained_cfg, names):
+        normalization = normalization_by_values(record.mean, record.std)
+        if normalization not in found:
+            found.append(normalization)
+    return found
 
 
 def _without_classifier(network: nn.Module, model: str) -> nn.Module:

@@ -4,7 +4,7 @@ import argparse
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import at_size
 
 _PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # the published one of two networks in a file
@@ -106,8 +107,8 @@ def load_tensors(
 ) -> str:
     """Load tensors into a backbone. All of its tensors must be present with their shapes, except those in `fresh`.
 
-    Prefixes such as `module.encoder_q.` are detected by the best match, and other tensors (a head) are ignored. If a
-    file has two networks, the one that its authors publish is loaded: MoCo's query encoder (base encoder in its third
+    Prefixes such as `module.encoder_q.` are detected by the names, and other tensors (a head) are ignored. If a file
+    has two whole networks, the one that its authors publish is loaded: MoCo's query encoder (base encoder in its third
     version), DINO's teacher. Counters of batch norms may be missing. Position embeddings for another number of patches
     are resampled.
 
@@ -120,14 +121,11 @@ def load_tensors(
         One line: the number of matched tensors and parameters, the prefix, and the number of ignored tensors.
 
     Raises:
-        ArtifactError: a tensor is missing, has another shape or is not finite, or several prefixes match equally.
+        ArtifactError: a tensor is missing, has another shape or is not finite, or several whole networks match.
     """
     wanted = {key: value.shape for key, value in backbone.state_dict().items() if not key.endswith(_COUNTER)}
 
-    def fit(prefix: str) -> int:
-        return sum(prefix + key in tensors and tensors[prefix + key].shape == wanted[key] for key in wanted)
-
-    found = _prefix(wanted, tensors, fit, where) if prefix is None else prefix
+    found = _prefix(wanted, tensors, fresh, where) if prefix is None else prefix
     filled = {key: tensors[found + key] for key in backbone.state_dict() if found + key in tensors}
     resampled = []
     for key, shape in wanted.items():
@@ -139,9 +137,12 @@ def load_tensors(
             resampled.append(key)
         if given is None or given.shape != shape:
             has = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(shape)}"
+            fits = sum(found + name in tensors and tensors[found + name].shape == wanted[name] for name in wanted)
+            if given is not None and (remedy := _other_width(backbone, found, tensors, key)):
+                raise ArtifactError(f"{where}: {remedy}: {found + key} {has}.")
             raise ArtifactError(
                 f"{where}: does not match the backbone {backbone.options.slug}: {found + key} {has} "
-                f"({fit(found)} of {len(wanted)} tensors match{_hint(key, given, tensors, fit(found), prefix)})."
+                f"({fits} of {len(wanted)} tensors match{_hint(key, given, tensors, fits, prefix)})."
             )
         if not bool(given.isfinite().all()):
             raise ArtifactError(f"{where}: {found + key} has values that are not finite; its training failed.")
@@ -170,15 +171,72 @@ def _names(name: str, key: str) -> bool:
     return name == key or name.endswith("." + key)
 
 
-def _prefix(wanted: Iterable[str], tensors: dict[str, Tensor], fit: Callable[[str], int], where: Path | str) -> str:
-    """The prefix of the best matching tensors."""
+def _fits(key: str, given: Tensor, shape: torch.Size) -> bool:
+    """Whether a tensor can be loaded, perhaps resampled."""
+    return given.shape == shape or at_size(key, given, shape) is not None
+
+
+def _prefix(wanted: dict[str, torch.Size], tensors: dict[str, Tensor], fresh: Sequence[str], where: Path | str) -> str:
+    """The prefix with the most names, and of those with the most shapes; of two whole networks the published one."""
     prefixes = {name.removesuffix(key) for key in wanted for name in tensors if _names(name, key)} or {""}
-    best = max(map(fit, prefixes))
-    alike = sorted(prefix for prefix in prefixes if fit(prefix) == best)
+
+    def score(prefix: str) -> tuple[int, int]:
+        present = [key for key in wanted if prefix + key in tensors]
+        return len(present), sum(_fits(key, tensors[prefix + key], wanted[key]) for key in present)
+
+    scores = {prefix: score(prefix) for prefix in prefixes}
+    best = max(scores.values())
+    alike = sorted(prefix for prefix in prefixes if scores[prefix] == best)
     published = [prefix for prefix in alike if any(name in prefix for name in _PUBLISHED)]
-    if len(alike) > 1 and best and len(published) != 1:
+    if len(published) == 1 or len(alike) == 1:
+        return (published or alike)[0]
+    needed = [key for key in wanted if not any(fnmatchcase(key, pattern) for pattern in fresh)]
+    if best[0] == best[1] and all(alike[0] + key in tensors for key in needed):
         raise ArtifactError(
             f"{where}: this network occurs {len(alike)} times, under {', '.join(map(repr, alike[:4]))}; "
             "select one by `prefix` of the task."
         )
-    return published[0] if len(alike) > 1 and published else alike[0]
+    return alike[0]
+
+
+def by_order(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """The tensors of a file with other names under the `wanted` names; None unless all of them agree.
+
+    Number, order, last part of the name (`weight`, `running_mean`) and shape must agree, for all tensors of the file or
+    for those with a common prefix. A classifier after them is ignored. Of two networks the published one is used.
+    """
+    kinds = [(key.split(".")[-1], value.shape) for key, value in wanted.items() if not key.endswith(_COUNTER)]
+    names = [name for name in tensors if not name.endswith(_COUNTER)]
+    prefixes = {"", *(name[: match.end()] for name in names for match in re.finditer(r"\.", name))}
+    matches: dict[tuple[str, ...], str] = {}
+    for prefix in sorted(prefixes):
+        group = [name for name in names if name.startswith(prefix)]
+        head = [tensors[name].ndim for name in group[len(kinds) :]]
+        group = group[: len(kinds)]
+        if head in ([], [2], [2, 1]) and kinds == [(name.split(".")[-1], tensors[name].shape) for name in group]:
+            matches[tuple(group)] = prefix
+    found = list(matches)
+    if len(found) > 1:
+        found = [group for group in found if any(name in matches[group] for name in _PUBLISHED)]
+    if len(found) != 1:
+        return None
+    keys = [key for key in wanted if not key.endswith(_COUNTER)]
+    return {key: tensors[name] for key, name in zip(keys, found[0], strict=True)}
+
+
+def _other_width(backbone: Backbone, prefix: str, tensors: dict[str, Tensor], key: str) -> str | None:
+    """What to do with a file that has all names of the backbone with other shapes, of which `key` is the first."""
+    options, state = backbone.options, backbone.state_dict()
+    names = [name for name in state if not name.endswith(_COUNTER)]
+    if not all(prefix + name in tensors for name in names):
+        return None
+    width = options.width_mult * tensors[prefix + key].shape[0] / state[key].shape[0]
+    try:
+        other = type(options).model_validate(options.model_dump() | {"width_mult": width})
+        with torch.device("meta"):
+            shapes = build_backbone(other, include_top=backbone.include_top).state_dict()
+    except (ValueError, RuntimeError):
+        return None
+    if any(shapes[name].shape != tensors[prefix + name].shape for name in names):
+        return None
+    return f"has the names of {options.name} with other widths; use `width_mult: {width:g}` of the backbone"

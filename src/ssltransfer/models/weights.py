@@ -181,6 +181,20 @@ def verify_activations(backbone: Backbone, about: dict[str, Any], file: Path) ->
         _verify(backbone, about, file)
 
 
+def require_activations(backbone: Backbone, normalization: Normalize, file: Path) -> None:
+    """Compute the activations of imported weights, which other code has not verified.
+
+    Raises:
+        ArtifactError: the last layer is constant or not finite, so the weights do not belong to this network.
+    """
+    values = torch.tensor(_activations(backbone, normalization))
+    if not values.isfinite().all() or values[1] == 0:
+        raise ArtifactError(
+            f"{file}: on a fixed image the last layer of {backbone.options.slug} is constant or not finite; the "
+            "weights belong to another network."
+        )
+
+
 def _verify(backbone: Backbone, about: dict[str, Any], file: Path) -> None:
     computed, stored = _activations(backbone, about["normalize"]), about["activations"]
     if not torch.allclose(torch.tensor(computed), torch.tensor(stored), rtol=1e-2, atol=1e-4):

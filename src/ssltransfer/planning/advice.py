@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ssltransfer.config import Config
+from ssltransfer.config.methods import ContrastWithOthers
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.planning.costs import images
 
@@ -23,12 +24,9 @@ def advice(config: Config) -> Iterator[str]:
                 f"with fewer than {IMAGES_PER_CLUSTER} the labels are mostly noise."
             )
     for name, student in config.students.items():
-        n, queue = images(config, student.data), getattr(student.method, "queue_size", 0)
-        if n and queue >= n:
-            yield (
-                f"students.{name}.method.queue_size: a queue of {queue} features holds each of the {n} images more "
-                "than once; use a fraction of the images."
-            )
+        n, method = images(config, student.data), student.method
+        if n and isinstance(method, ContrastWithOthers) and (refusal := method.refusal(n)):
+            yield f"students.{name}.method.{refusal}"
         yield from _few_updates(student.schedule, n, f"students.{name}")
     for name, pretext in config.pretexts.items():
         if pretext.schedule and pretext.data:

@@ -17,10 +17,12 @@ from ssltransfer.artifacts.manifest import (
 )
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config.entities import Student
-from ssltransfer.config.tasks import RandomNetwork
+from ssltransfer.config.methods import ClusterClassification, Distillation
+from ssltransfer.config.tasks import Imported, RandomNetwork, Snapshot
 
 T = TypeVar("T")
-Kind = Literal["learned", "random", "supervised"]
+Kind = Literal["learned", "unranked", "random", "supervised"]
+"""`unranked`: labels may have been used: imported weights, and students of imported or supervised teachers."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,26 @@ class Results:
             return "learned"
         spec = self.models[model].content.spec
         if isinstance(spec, Student):
-            return "supervised" if spec.method.uses_ground_truth else "learned"
+            if spec.method.uses_ground_truth:
+                return "supervised"
+            teacher = self._teacher(spec)
+            return "unranked" if teacher and self.kind(teacher) in ("unranked", "supervised") else "learned"
+        if isinstance(spec.task, Imported):
+            return {None: "unranked", True: "supervised", False: "learned"}[spec.task.labels]  # type: ignore[return-value]
+        if isinstance(spec.task, Snapshot):
+            return self.kind(spec.task.source)
         return "random" if isinstance(spec.task, RandomNetwork) else "learned"
+
+    def _teacher(self, student: Student) -> str | None:
+        """The model whose features or clusters the student learns, if its results are known."""
+        method = student.method
+        if isinstance(method, Distillation):
+            return method.teacher
+        if not isinstance(method, ClusterClassification) or method.cluster not in self.clusters:
+            return None
+        features = self.clusters[method.cluster].content.spec.features
+        models = (r.content.spec.model for name, r in self.features.items() if name.startswith(f"{features}/"))
+        return next(models, None)
 
     def ordered_layers(self, metrics: Metrics) -> list[str]:
         """Layers with a value in `metrics`, in the network's order."""

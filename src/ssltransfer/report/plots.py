@@ -97,7 +97,7 @@ class Plots:
             learned = 0
             for name, kind, values in rows:
                 style: dict[str, Any]
-                if kind == "learned":
+                if kind in ("learned", "unranked"):
                     style = {"color": COLORS[learned % 6], "marker": MARKERS[learned % 6], "markersize": 4}
                     learned += 1
                 else:

@@ -9,12 +9,14 @@ MAX_SENTENCES = 8  # evaluations that the summary describes
 
 def summary(results: Results) -> list[str]:
     """Counts, and for each evaluation the best model without labels beside chance level and baselines."""
-    learned = sum(results.kind(model) == "learned" for model in results.models)
+    kinds = [results.kind(model) for model in results.models]
+    learned, unranked = kinds.count("learned"), kinds.count("unranked")
     images = sum(len(record.content) for record in results.datasets.values())
     parts = [
         f"{count(len(results.datasets), 'dataset')} with {count(images, 'image')}",
         f"{count(learned, 'model')} trained without labels",
-        count(len(results.models) - learned, "baseline"),
+        *([f"{count(unranked, 'model')} imported or of an imported or supervised teacher"] if unranked else []),
+        count(len(results.models) - learned - unranked, "baseline"),
         count(len(results.clusters), "clustering"),
         count(len(results.evaluations), "evaluation"),
     ]
@@ -25,8 +27,10 @@ def summary(results: Results) -> list[str]:
 
 
 def _sentence(results: Results, name: str, measured: list[Metrics]) -> str:
-    """The best model without labels; empty if there are only baselines."""
-    learned = [metrics for metrics in measured if results.kind(metrics.model) == "learned"]
+    """The best model without labels, else of those that are not ranked; empty if there are only baselines."""
+    kinds = {metrics.model: results.kind(metrics.model) for metrics in measured}
+    group = "learned" if "learned" in kinds.values() else "unranked"
+    learned = [metrics for metrics in measured if kinds[metrics.model] == group]
     if not learned:
         return ""
     best = max(learned, key=lambda metrics: round(metrics.mean(), 6))

@@ -20,8 +20,10 @@ from ssltransfer.report.text import NOTHING, number, with_std
 GROUPS: tuple[tuple[Kind, str], ...] = (
     ("supervised", "Supervised baselines"),
     ("learned", "Without labels"),
+    ("unranked", "Imported weights, and students of imported or supervised teachers"),
     ("random", "Random baselines"),
 )
+UNRANKED: tuple[Kind, ...] = ("supervised", "unranked")
 _PROTOCOLS = {str(kind.model_fields["name"].default): kind for kind in PROTOCOLS}
 
 
@@ -129,7 +131,7 @@ def _build(spec: TableSpec, results: Results) -> Table:
     kinds = {row: results.kind(models[0]) for row, models in members.items()}
     found = {row: [_metrics(results, column, models) for column in columns] for row, models in members.items()}
     best = [
-        _best({row: found[row][i] for row in found if kinds[row] != "supervised"}, c) for i, c in enumerate(columns)
+        _best({row: found[row][i] for row in found if kinds[row] not in UNRANKED}, c) for i, c in enumerate(columns)
     ]
     rows = [
         Row(

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssltransfer.config.methods import Compress1q, Crd
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.tasks.distillation.compress import CompressTask, divergence
-from ssltransfer.tasks.student import StudentInputs
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
+from ssltransfer.training.task import TrainingError
 
 from .conftest import InputsMaker
 
@@ -95,6 +97,62 @@ def _teacher_options() -> Any:
     from .conftest import TEACHER
 
     return TEACHER
+
+
+def test_divergence_leaves_out_excluded_similarities() -> None:
+    torch.manual_seed(0)
+    student = (torch.rand(3, 6, dtype=torch.float64) * 2 - 1).requires_grad_()
+    teacher = torch.rand(3, 6, dtype=torch.float64) * 2 - 1
+    excluded = torch.zeros(3, 6, dtype=torch.bool)
+    excluded[0, 2] = excluded[1, :5] = True
+    loss, uniform = divergence(student, teacher, 0.04, excluded)
+    rows = [divergence(student[i][~excluded[i]][None], teacher[i][~excluded[i]][None], 0.04) for i in range(3)]
+    assert loss.item() == pytest.approx(sum(row[0].item() for row in rows) / 3, rel=1e-12)
+    assert uniform.item() == pytest.approx(sum(row[1].item() for row in rows) / 3, rel=1e-6)
+    loss.backward()
+    assert student.grad is not None and not student.grad[excluded].any() and student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("method", [ONE, TWO])
+def test_compress_leaves_out_own_copies(method: dict[str, Any], make_given: InputsMaker) -> None:
+    """An image in the queue has no probability there, unless `exclude_self` is off or it is a validation image."""
+    given = make_given({**method, "augment": "none"})
+    task = CompressTask(given).train()
+    batch = batch_of(task, given)
+    for part in batch.split(4):
+        task(part, part.rng(0))
+    task.after_step(0)
+    assert task.get_buffer("queue_ids").tolist() == [*range(16), *[-1] * 24]
+    own = task._own_copies(batch)
+    assert own is not None and torch.equal(own, torch.eye(16, 40, dtype=torch.bool))
+    loss = task(batch, batch.rng(0))["uniform"]
+    for queue in (name for name, _ in task.named_buffers() if name.endswith("_queue")):
+        task.get_buffer(queue)[:16] = F.normalize(torch.randn(16, task.get_buffer(queue).shape[1]))
+    one = batch.split(1)[0]
+    task.get_buffer("teacher_queue")[0] = 0
+    before = task(one, one.rng(0))["loss"]
+    task.get_buffer("teacher_queue")[0] = 1000.0  # the place of the image itself
+    assert torch.equal(task(one, one.rng(0))["loss"], before) and loss.isfinite()
+    assert task.eval()._own_copies(batch) is None
+    assert CompressTask(make_given({**method, "exclude_self": False})).train()._own_copies(batch) is None
+
+
+def test_queue_follows_the_number_of_images() -> None:
+    options = Compress1q(teacher="t")
+    sizes = {n: options.num_others(n) for n in (4, 100, 2000, 5000, 1_281_167)}
+    assert sizes == {4: 2, 100: 50, 2000: 256, 5000: 500, 1_281_167: 128_000}
+    assert Crd(teacher="t").num_others(1_281_167) == 16_384 and Crd(teacher="t", num_negatives=7).num_others(9) == 7
+
+
+@pytest.mark.parametrize("method", [{"name": "compress-2q", "queue_size": 48}, {"name": "crd", "num_negatives": 48}])
+def test_queue_as_large_as_the_dataset_is_refused(method: dict[str, Any], make_given: InputsMaker) -> None:
+    given = make_given(method)
+    assert len(given.index) == 48
+    key = list(method)[1]
+    with pytest.raises(
+        TrainingError, match=f"method.{key}: 48 features of 48 images include each image more than once"
+    ):
+        STUDENT_METHODS[type(given.spec.method)](given)
 
 
 def test_compress_queue_is_a_ring_in_batch_order(make_given: InputsMaker) -> None:

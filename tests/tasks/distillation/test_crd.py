@@ -70,6 +70,18 @@ def test_crd_memory_banks_follow_the_embeddings(make_given: InputsMaker) -> None
     assert torch.allclose(task.student_memory, expected, atol=1e-5)  # type: ignore[arg-type]
 
 
+def test_crd_never_draws_the_image_itself(make_given: InputsMaker) -> None:
+    given = make_given({**CRD, "num_negatives": 47, "augment": "none"})
+    task = CrdTask(given).train()
+    batch = next(load_batches(given.index, task.transform, sequential_keys(range(1), 1), seed=0))
+    drawn: set[int] = set()
+    for epoch in range(20):
+        rng = type(batch)(batch.images, batch.ids, batch.epochs + epoch).rng(0)
+        negatives = task.negatives(batch, rng, 48)
+        drawn |= set(negatives[0].tolist())
+    assert drawn == set(range(1, 48))
+
+
 def test_crd_validation_uses_no_memory(make_given: InputsMaker) -> None:
     """Their ids are those of another index: the positive is what the other side says now."""
     given = make_given(CRD)

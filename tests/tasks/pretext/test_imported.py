@@ -31,6 +31,7 @@ from ssltransfer.config.backbones import AlexNet, ResNet50
 from ssltransfer.config.entities import Pretext
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.export import export
+from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import pretext
 from tests.helpers.networks import shaken
@@ -166,12 +167,26 @@ def moco_v3(tensors: Names, other: Names, head: str, dims: int) -> dict[str, Any
 
 def moco_v3_resnet() -> File:
     (tensors, network), (other, _) = resnet(), resnet()
-    return File("MoCo v3", moco_v3(tensors, other, "fc", 512), RESNET, network, "module.base_encoder.")
+    return File(
+        "MoCo v3",
+        moco_v3(tensors, other, "fc", 512),
+        RESNET,
+        network,
+        "module.base_encoder.",
+        task={"normalize": "imagenet"},
+    )
 
 
 def moco_v3_vit() -> File:
     (tensors, network), (other, _) = vit(), vit()
-    return File("MoCo v3", moco_v3(tensors, other, "head", 192), VIT, network, "module.base_encoder.")
+    return File(
+        "MoCo v3",
+        moco_v3(tensors, other, "head", 192),
+        VIT,
+        network,
+        "module.base_encoder.",
+        task={"normalize": "imagenet"},
+    )
 
 
 def swav() -> File:
@@ -215,6 +230,15 @@ def simclr_of_compress() -> File:
     return File("SimCLR", content, RESNET | {"width_mult": 0.5}, network, task={"normalize": "none"})
 
 
+def torchvision_sequential() -> File:
+    """As in tutorials: nn.Sequential(*resnet.children()), and a projection head."""
+    tensors, network = resnet()
+    numbers = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+    parts = {name: name.partition(".") for name in tensors if not name.startswith("fc")}
+    content = {f"backbone.{numbers[parts[name][0]]}.{parts[name][2]}": tensors[name] for name in parts}
+    return File("torchvision", content | linear("projection_head.0", 512, 512), RESNET, network)
+
+
 def dino_heads(prefix: str) -> Names:
     return under(prefix, linear("mlp.0", 64, 192) | {"last_layer.weight_g": torch.ones(9, 1)})
 
@@ -229,7 +253,7 @@ def dino() -> File:
         "args": argparse.Namespace(arch="vit_tiny", patch_size=16),
         "dino_loss": {"center": torch.zeros(1, 9)},
     }
-    return File("DINO", content, VIT, network, "teacher.backbone.")
+    return File("DINO", content, VIT, network, "teacher.backbone.", task={"normalize": "imagenet"})
 
 
 def dino_resnet() -> File:
@@ -238,12 +262,12 @@ def dino_resnet() -> File:
         "student": under("module.backbone.", other) | dino_heads("module.head."),
         "teacher": under("module.backbone.", tensors) | dino_heads("module.head."),
     }
-    return File("DINO", content, RESNET, network, "teacher.backbone.")
+    return File("DINO", content, RESNET, network, "teacher.backbone.", task={"normalize": "imagenet"})
 
 
 def dino_backbone() -> File:
     tensors, network = vit()
-    return File("DINO", tensors, VIT, network)
+    return File("DINO", tensors, VIT, network, task={"normalize": "imagenet"})
 
 
 DINOV2 = {"name": "timm", "model": "vit_small_patch14_dinov2"}
@@ -397,7 +421,7 @@ def rotnet() -> File:
 
 
 FAMILIES = (
-    *(torchvision_resnet, torchvision_by_name, timm_resnet, timm_vit),
+    *(torchvision_resnet, torchvision_sequential, torchvision_by_name, timm_resnet, timm_vit),
     *(moco_v1, moco_v2, moco_v2_query_alone, moco_v3_resnet, moco_v3_vit),
     *(swav, deepcluster_v2, simclr_converted, simclr_of_compress),
     *(dino, dino_resnet, dino_backbone, dinov2, dinov2_smaller, dinov2_registers),
@@ -423,8 +447,10 @@ def test_imported_file_gives_the_published_activations(
     size = model.backbone.options.img_size
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     given = images / 255
-    if made.task is None:
-        given = torchvision.transforms.functional.normalize(given, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    stated = (made.task or {}).get("normalize", "half" if family is timm_vit else "imagenet")
+    if stated != "none":
+        values = ([0.5] * 3,) * 2 if stated == "half" else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        given = torchvision.transforms.functional.normalize(given, *values)
     layer = model.backbone.layers[-1]
     with torch.no_grad():
         found, wanted = model.layers_of(images, [layer])[layer], made.network(given)
@@ -489,6 +515,69 @@ SMALL = AlexNet(width_mult=0.125, img_size=64)
 
 def imported(file: Path, **more: Any) -> Pretext:
     return Pretext.model_validate({"task": {"name": "imported", "file": str(file), **more}, "backbone": ALEX})
+
+
+def timm_file(model: str, folder: Path, **task: Any) -> Any:
+    torch.save(timm.create_model(model, num_classes=0).state_dict(), folder / "w.pth")
+    spec = {
+        "task": {"name": "imported", "file": str(folder / "w.pth"), **task},
+        "backbone": {"name": "timm", "model": model},
+    }
+    pretext.run(Pretext.model_validate(spec), output=folder / "m" / "manifest.json", threads=1)
+    return read_model(folder / "m" / "manifest.json").normalization
+
+
+def test_imported_weights_of_timm_have_its_normalization(tmp_path: Path) -> None:
+    assert timm_file("vit_tiny_patch16_224", tmp_path) == "half"
+
+
+def test_imported_normalization_that_contradicts_timm_is_refused(tmp_path: Path) -> None:
+    model = "vit_tiny_patch16_224.augreg_in21k"
+    with pytest.raises(ArtifactError, match="normalized by `half`, not `imagenet`; remove `normalize` of the task"):
+        timm_file(model, tmp_path, normalize="imagenet")
+
+
+def test_imported_normalization_must_be_stated_where_timm_has_several(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="different normalizations; state `normalize` of the task: `"):
+        timm_file("vit_small_patch16_224", tmp_path)
+
+
+def test_imported_normalization_by_mean_and_std(tmp_path: Path) -> None:
+    torch.save(build_backbone(SMALL, include_top=True).state_dict(), tmp_path / "w.pth")
+    values: dict[str, list[float]] = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28]}
+    for n in range(2):  # the second file is one of this package
+        output = tmp_path / str(n) / "manifest.json"
+        pretext.run(imported(tmp_path / "w.pth", normalize=values), output=output, threads=1)
+        normalization: Any = read_model(output).normalization
+        assert normalization == values
+        images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+        wanted = torchvision.transforms.functional.normalize(images / 255, values["mean"], values["std"])
+        assert torch.allclose(normalize(images, normalization), wanted)
+        (tmp_path / "w.pth").unlink()
+        (tmp_path / "w.pth").symlink_to(output.parent / "backbone.safetensors")
+
+
+@pytest.mark.parametrize(
+    "values", [{"mean": [0, 0, 0]}, {"mean": [0.5], "std": [1]}, {"mean": [0, 0, 0], "std": [1, 0, 1]}]
+)
+def test_imported_normalization_needs_three_channels(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="normalize"):
+        imported(Path("w.pth"), normalize=values)
+
+
+def test_imported_file_of_another_network_is_named(tmp_path: Path) -> None:
+    torch.save(torchvision.models.get_model("squeezenet1_1").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(
+        ArtifactError, match=r"these are torchvision's names of squeezenet1_1: use `backbone: \{name: torch"
+    ):
+        pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
+
+
+def test_imported_weights_without_activations_are_refused(tmp_path: Path) -> None:
+    state = build_backbone(SMALL, include_top=True).state_dict()
+    torch.save({key: torch.zeros_like(value) for key, value in state.items()}, tmp_path / "w.pth")
+    with pytest.raises(ArtifactError, match=r"the last layer of alexnet-w0\.125-64px is constant or not finite"):
+        pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -10,6 +10,7 @@ from ssltransfer.config.methods.compress import Compress as Compress
 from ssltransfer.config.methods.compress import Compress1q as Compress1q
 from ssltransfer.config.methods.compress import Compress2q as Compress2q
 from ssltransfer.config.methods.crd import Crd as Crd
+from ssltransfer.config.methods.distillation import ContrastWithOthers as ContrastWithOthers
 from ssltransfer.config.methods.distillation import Distillation as Distillation
 from ssltransfer.config.methods.distillation import LayerDistillation as LayerDistillation
 from ssltransfer.config.methods.layer_regression import LayerRegression as LayerRegression

@@ -4,14 +4,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssltransfer.config.methods.distillation import Distillation
+from ssltransfer.config.methods.distillation import ContrastWithOthers
 
 
-class Compress(Distillation):
+class Compress(ContrastWithOthers):
     """Options of both variants of CompRess."""
 
     reference = "Abbasi Koohpayegani et al. 2020, section 3; protocols 3.3"
-    queue_size: int = Field(128_000, ge=2, description="Past features that each image is compared with.")
+    others_key = "queue_size"
+    max_others = 128_000
+    queue_size: int | None = Field(
+        None,
+        ge=2,
+        description="Past features that each image is compared with; default: a tenth of the images, at most 128,000.",
+    )
     temperature: float = Field(0.04, gt=0, description="Temperature of both softmaxes (0.07 for a SwAV teacher).")
 
 

@@ -1,6 +1,6 @@
 """Options of the distillation methods, in which the student learns features of a teacher, without labels."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,39 @@ class Distillation(MethodOptions):
         "random-resized-crop", description="random-resized-crop: a random resized crop and flip (CompRess)."
     )
     dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class ContrastWithOthers(Distillation):
+    """Options of the methods that compare an image with many others of the dataset.
+
+    `others_key`: name of the option with their number. `max_others`: its value in the paper, for 1.28 million images.
+    """
+
+    others_key: ClassVar[str]
+    max_others: ClassVar[int]
+    exclude_self: bool = Field(
+        True, description="Never compare an image with past features of itself; false: as the released code."
+    )
+
+    @property
+    def stated_others(self) -> int | None:
+        """The number of others in the configuration, if any."""
+        number: int | None = getattr(self, self.others_key)
+        return number
+
+    def num_others(self, num_images: int) -> int:
+        """The number of others: as stated, or a tenth of the images, between 256 (or half of them) and the paper's."""
+        default = min(self.max_others, max(num_images // 10, min(256, num_images // 2), 2))
+        return self.stated_others or default
+
+    def refusal(self, num_images: int) -> str | None:
+        """Why the stated number does not suit a dataset of `num_images`; None if it does."""
+        if self.stated_others is None or self.stated_others < num_images:
+            return None
+        return (
+            f"{self.others_key}: {self.stated_others} features of {num_images} images include each image more than "
+            "once; use a fraction of the images, or remove the key."
+        )
 
 
 class LayerDistillation(Distillation):

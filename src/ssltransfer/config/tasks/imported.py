@@ -19,6 +19,12 @@ class Imported(TaskOptions):
     file: InputFile = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
     allow_missing: tuple[str, ...] = Field((), description="Patterns of tensors that may be missing; they stay random.")
+    labels: bool | None = Field(
+        None,
+        description="Whether the weights were trained with labels; null: unknown, so that reports do not rank them.",
+    )
     normalize: Normalize | None = Field(
-        None, description="Normalization of the images; null: that of the file if this package wrote it, else imagenet."
+        None,
+        description="Normalization of the images, or {mean, std} of values in [0, 1]; null: that of the file if this "
+        "package wrote it, else timm's record of its weights, else imagenet.",
     )

@@ -17,6 +17,8 @@ from ssltransfer.models.backbone import Backbone
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
+EXCLUDED = -1e6  # a logit whose probability is 0
+
 
 @STUDENT_METHODS.register(Compress1q, Compress2q)
 class CompressTask(DistillationTask):
@@ -27,8 +29,9 @@ class CompressTask(DistillationTask):
     which holds the features of a momentum encoder. The momentum encoder is in evaluation mode, except for its batch
     norms.
 
-    A batch enters the queues after its update, in the order of the whole batch. Hence an image is never compared with
-    itself, and neither micro-batches nor devices change a queue.
+    A batch enters the queues after its update, in the order of the whole batch. Hence neither micro-batches nor devices
+    change a queue. `queue_ids` has the index of the image of each feature (-1: initial content), so that an image is
+    not compared with past features of itself (`exclude_self`).
 
     `chance_loss` is the logarithm of the queue size. The loss of uniform probabilities never exceeds it; the curve has
     that loss as `uniform`.
@@ -37,7 +40,7 @@ class CompressTask(DistillationTask):
     def __init__(self, inputs: StudentInputs):
         super().__init__(inputs)
         assert isinstance(self.method, Compress1q | Compress2q)
-        self.temperature, size = self.method.temperature, self.method.queue_size
+        self.temperature, size = self.method.temperature, self.method.num_others(len(inputs.index))
         self.head: nn.Module = nn.Identity()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(inputs.spec.seed + 1)
@@ -51,6 +54,7 @@ class CompressTask(DistillationTask):
                 self.momentum_encoder = nn.ModuleDict(encoder)
                 self.momentum_encoder.requires_grad_(False)
                 self.register_buffer("student_queue", _queue(size, width or self.student_dim))
+        self.register_buffer("queue_ids", torch.full((size,), -1))
         self.register_buffer("queue_ptr", torch.zeros((), dtype=torch.int64))
         self.chance_loss = math.log(size)
         self._pending: list[tuple[Tensor, ...]] = []  # features of the micro-batches of this step
@@ -73,11 +77,21 @@ class CompressTask(DistillationTask):
         teacher_queue: Tensor = self.teacher_queue  # type: ignore[assignment]
         student_queue: Tensor = teacher_queue if self.momentum_encoder is None else self.student_queue  # type: ignore[assignment]
         if self.training:
-            self._pending.append((teacher,) if self.momentum_encoder is None else (teacher, self._encode_key(views)))
+            keys = () if self.momentum_encoder is None else (self._encode_key(views),)
+            self._pending.append((batch.ids, teacher, *keys))
         # Without autocast: at a temperature of 0.04 a rounding error of bfloat16 is a tenth of a logit.
         with torch.autocast(views.device.type, enabled=False):
-            loss, uniform = divergence(student @ student_queue.T, teacher @ teacher_queue.T, self.temperature)
+            similarities = student @ student_queue.T, teacher @ teacher_queue.T
+            loss, uniform = divergence(*similarities, self.temperature, self._own_copies(batch))
         return {"loss": loss, "uniform": uniform}
+
+    def _own_copies(self, batch: Batch) -> Tensor | None:
+        """Bool (B, K): the queue's past features of the image itself. Validation images are never in the queue."""
+        assert isinstance(self.method, Compress1q | Compress2q)
+        if not self.training or not self.method.exclude_self:
+            return None
+        queue_ids: Tensor = self.queue_ids  # type: ignore[assignment]
+        return batch.ids[:, None] == queue_ids
 
     @torch.no_grad()
     def _encode_key(self, views: Tensor) -> Tensor:
@@ -93,7 +107,7 @@ class CompressTask(DistillationTask):
         keys = [concat_all_gather(torch.cat(parts)) for parts in zip(*self._pending, strict=True)]
         self._pending = []
         queue_ptr: Tensor = self.queue_ptr  # type: ignore[assignment]
-        for name, rows in zip(("teacher_queue", "student_queue"), keys, strict=False):
+        for name, rows in zip(("queue_ids", "teacher_queue", "student_queue"), keys, strict=False):
             queue: Tensor = getattr(self, name)
             rows = rows[-len(queue) :]
             queue.index_copy_(0, (queue_ptr + torch.arange(len(rows), device=queue.device)) % len(queue), rows)
@@ -106,15 +120,24 @@ class CompressTask(DistillationTask):
                     key.lerp_(query, 1 - self.method.momentum)
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def divergence(
+    student: Tensor, teacher: Tensor, temperature: float, excluded: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """KL(teacher || student) of softmax(similarities (B, K) / temperature), averaged over the batch.
 
-    The second value is the loss of a uniform student. Only the student's similarities get a gradient.
+    The second value is the loss of a uniform student. Only the student's similarities get a gradient. Similarities of
+    `excluded`, bool (B, K), have the probability 0.
     """
-    target_log_prob = F.log_softmax(teacher.detach() / temperature, dim=1)
-    log_prob = F.log_softmax(student / temperature, dim=1)
+    logits = student / temperature, teacher.detach() / temperature
+    log_count: Tensor | float = math.log(teacher.shape[1])
+    if excluded is not None:
+        # A finite value, because the divergence of two infinite ones is not a number.
+        logits = logits[0].masked_fill(excluded, EXCLUDED), logits[1].masked_fill(excluded, EXCLUDED)
+        log_count = (~excluded).sum(1).log()
+    log_prob, target_log_prob = (F.log_softmax(values, dim=1) for values in logits)
     loss = F.kl_div(log_prob, target_log_prob, log_target=True, reduction="batchmean")
-    uniform = math.log(teacher.shape[1]) + (target_log_prob.exp() * target_log_prob).sum(1).mean()
+    entropy = -(target_log_prob.exp() * target_log_prob).sum(1)
+    uniform = (log_count - entropy).mean()
     return loss, uniform
 
 

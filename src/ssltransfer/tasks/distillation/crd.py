@@ -40,7 +40,7 @@ class CrdTask(DistillationTask):
             for name in ("student_memory", "teacher_memory"):
                 self.register_buffer(name, torch.empty(n, dim).uniform_(-bound, bound))
         self.register_buffer("constants", torch.zeros(2))  # student, teacher; 0: not estimated yet
-        negatives = self.options.num_negatives
+        self.num_negatives = negatives = self.options.num_others(n)
         self.chance_loss = 2 * (math.log1p(negatives) + negatives * math.log1p(1 / negatives))
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []  # of the micro-batches of this step
 
@@ -51,7 +51,7 @@ class CrdTask(DistillationTask):
         student = F.normalize(self.student_head(self.student_features(views)).float(), dim=1)
         memories: tuple[Tensor, Tensor] = (self.teacher_memory, self.student_memory)  # type: ignore[assignment]
         n = len(memories[0])
-        negatives = rng.integers("negatives", self.options.num_negatives, n)
+        negatives = self.negatives(batch, rng, n)
         with torch.autocast(views.device.type, enabled=False):
             scores = []
             for anchor, memory, current in ((student, memories[0], teacher), (teacher, memories[1], student)):
@@ -63,6 +63,13 @@ class CrdTask(DistillationTask):
         if self.training:
             self._pending.append((batch.ids, student.detach(), teacher.detach()))
         return {"loss": torch.stack(losses).sum()}
+
+    def negatives(self, batch: Batch, rng: SampleRNG, n: int) -> Tensor:
+        """Rows of the memory banks, int64 (B, num_negatives), uniform over the n images, or over all others."""
+        if not self.training or not self.options.exclude_self:
+            return rng.integers("negatives", self.num_negatives, n)
+        others = rng.integers("negatives", self.num_negatives, n - 1)
+        return others + (others >= batch.ids[:, None])
 
     @torch.no_grad()
     def _normalization_constants(self, scores: list[Tensor], n: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.features import FeatureStore, open_features
 from ssltransfer.artifacts.index import Index
-from ssltransfer.config.methods import Distillation
+from ssltransfer.config.methods import ContrastWithOthers, Distillation
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
@@ -22,6 +22,7 @@ from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import read_model
 from ssltransfer.tasks.student import StudentInputs, StudentTask
+from ssltransfer.training.task import TrainingError
 
 CHANCE_IMAGES = 256  # training images on which chance-level losses are estimated
 
@@ -38,6 +39,7 @@ class DistillationTask(StudentTask):
         student_dim, teacher_dim: dimensions of the features.
 
     Raises:
+        TrainingError: the stated queue or number of negatives is as large as the dataset.
         LayerError: the teacher or the student has no such layer.
         ArtifactError: the teacher or its features cannot be read, or the features belong to other images.
     """
@@ -46,6 +48,8 @@ class DistillationTask(StudentTask):
         super().__init__(inputs.spec)
         assert isinstance(inputs.spec.method, Distillation)
         self.method = inputs.spec.method
+        if isinstance(self.method, ContrastWithOthers) and (refusal := self.method.refusal(len(inputs.index))):
+            raise TrainingError(f"students.method.{refusal}")
         self.layer = self.method.layer or self.backbone.layers[-1]
         self.backbone.require([self.layer], "students.method.layer")
         self.student_dim = self.backbone.shapes()[self.layer][0]
