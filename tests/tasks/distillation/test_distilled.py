@@ -28,8 +28,8 @@ from tests.helpers import HELPERS
 from .conftest import ATTENTION, InputsMaker, spec_of
 
 METHODS: dict[str, dict[str, Any]] = {
-    "compress-1q": {"name": "compress-1q", "queue_size": 40},
-    "compress-2q": {"name": "compress-2q", "queue_size": 40, "momentum": 0.9},
+    "compress-1q": {"name": "compress-1q", "queue_size": 16},
+    "compress-2q": {"name": "compress-2q", "queue_size": 16, "momentum": 0.9},
     "regression": {"name": "regression"},
     "regression-bn": {"name": "regression", "bn": True},
     "crd": {"name": "crd", "embed_dim": 8, "num_negatives": 20},
