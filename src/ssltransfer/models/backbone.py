@@ -14,6 +14,16 @@ from ssltransfer.registry import Registry
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
+def move(module: nn.Module, device: torch.device | str) -> None:
+    """Move a module to a device, on CUDA in channels_last, unless it is there: torch would visit every tensor."""
+    first, device = next(module.parameters(), None), torch.device(device)
+    if first is not None and first.device == device:
+        return
+    module.to(device)
+    if device.type == "cuda":
+        module.to(memory_format=torch.channels_last)
+
+
 class LayerError(UserError):
     """The network does not have or support the requested layer."""
 

@@ -53,8 +53,6 @@ class FeatureExtractor:
         if spec.pool and len(shapes[spec.layer]) != 3:
             raise LayerError(f"{manifest}: {spec.layer} is a vector and cannot be pooled; remove `pool`.")
         self._cuda = devices.device.type == "cuda"
-        if self._cuda:
-            backbone.to(memory_format=torch.channels_last)
         # A function of the backbone alone, since the batch size may change the last bits.
         passes = GRID**2 if spec.patches else 1
         self._batch = max(1, min(BATCH, ACTIVATIONS // (4 * passes * max(math.prod(one) for one in shapes.values()))))
