@@ -233,7 +233,7 @@ class PretendCuda(TorchDispatchMode):
 
 
 _GET = {
-    torch.Tensor.device.__get__: lambda cuda: CUDA if cuda else torch.device("cpu"),  # type: ignore[attr-defined]
+    torch.Tensor.device.__get__: lambda cuda: CUDA if cuda else torch.device("cpu"),
     torch.Tensor.is_cuda.__get__: lambda cuda: cuda,  # type: ignore[attr-defined]
     torch.Tensor.is_cpu.__get__: lambda cuda: not cuda,  # type: ignore[attr-defined]
 }

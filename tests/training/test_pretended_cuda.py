@@ -66,10 +66,7 @@ def test_pretended_gpu_finds_faults() -> None:
         torch.nn.functional.interpolate(images, (6, 6), mode="bilinear", antialias=True)
         images.float() + torch.ones(8)
         bool(images.sum() > 0)
-    assert [fault.split(": ", 1)[1].split(":")[0] for fault in cuda.faults] == [
-        "aten::_upsample_bilinear2d_aa",
-        "aten::add",
-    ]
+    assert [fault.split(": ")[1] for fault in cuda.faults] == ["aten::_upsample_bilinear2d_aa", "aten::add"]
     assert len(cuda.waits) == 2, "a pageable copy, and the truth of a tensor"
 
 
@@ -85,7 +82,9 @@ def test_fit_on_a_pretended_gpu_equals_the_cpu(objects: Index, tmp_path: Path) -
             found = fit(task, objects, schedule, seed=0, folder=folder, devices=devices, val=objects)
         assert not cuda.faults
         curves.append([row["loss"] for row in found.curve])
-    assert len(curves[0]) == 7 and curves[0] == pytest.approx(curves[1], rel=1e-5)
+    # channels_last adds in another order.
+    assert len(curves[0]) == 7 and curves[0] == pytest.approx(curves[1], rel=5e-3)
+    assert curves[0][:4] == pytest.approx(curves[1][:4], rel=1e-5)
 
 
 @pytest.mark.parametrize("synchronous", [False, True])

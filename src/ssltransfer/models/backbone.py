@@ -15,9 +15,12 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def move(module: nn.Module, device: torch.device | str) -> None:
-    """Move a module to a device, on CUDA in channels_last, unless it is there: torch would visit every tensor."""
-    first, device = next(module.parameters(), None), torch.device(device)
-    if first is not None and first.device == device:
+    """Move a frozen module to a device, on CUDA in channels_last.
+
+    Takes no time if it is there already. torch's own `to` takes milliseconds.
+    """
+    device = torch.device(device)
+    if all(parameter.device == device for parameter in module.parameters()):
         return
     module.to(device)
     if device.type == "cuda":

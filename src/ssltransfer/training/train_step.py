@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
-from ssltransfer.models.backbone import move
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.ddp import DataParallel
 from ssltransfer.training.devices import Devices
@@ -28,7 +27,9 @@ class Trainer:
         self, task: Task, schedule: Schedule, seed: int, devices: Devices, checkpoint: Checkpoint | None = None
     ):
         self.task, self.schedule, self.seed, self.devices = task, schedule, seed, devices
-        move(task, devices.device)
+        task.to(devices.device)
+        if devices.cuda:
+            task.to(memory_format=torch.channels_last)
         task.train()
         # With images of ever new sizes cuDNN would try all its algorithms for each size.
         torch.backends.cudnn.benchmark = task.transform.padding is None
