@@ -364,6 +364,8 @@ def _patches(mode: PretendCuda) -> Iterator[Any]:
     yield mock.patch.object(torch.cuda, "get_device_name", lambda *_: "pretended GPU")
     about = types.SimpleNamespace(total_memory=80 << 30)
     yield mock.patch.object(torch.cuda, "get_device_properties", lambda *_: about)
+    fork = torch.random.fork_rng
+    yield mock.patch.object(torch.random, "fork_rng", lambda devices: fork(devices=[]))
     mm = torch.mm
 
     def with_dtype(one: Tensor, two: Tensor, **given: Any) -> Tensor:

@@ -25,10 +25,11 @@ from tests.helpers.small_tasks import TASKS
 
 GPU = Devices(CUDA, 0)
 SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
-# Kernels of a step of the small network without the optimizer's, 10 % above the count.
+# At most this many kernels in a step, about 10 % more than counted: no loop over images or draws.
 LAUNCHES = {
-    "jigsaw": 210,
-    "jigsaw++": 225,
+    **{"jigsaw": 205, "jigsaw++": 215, "jigsaw-kolesnikov": 205, "gray patches": 205, "relative-patch-location": 205},
+    **{"exemplar": 555, "exemplar-batch": 555, "drop": 385, "project": 350, "residual": 520, "harmonized": 520},
+    **{"rotation": 185, "rotation-inception": 480, "rotation-crop": 190, "colorization": 250, "exemplar-patches": 940},
 }
 
 
@@ -49,15 +50,14 @@ def test_pretext_task_trains_on_a_pretended_gpu(name: str, objects: Index) -> No
         trainer.optimizer_step(0.01)
         task.after_step(0)
         cuda.reset()  # constants are on the device now
-        values = trainer.forward_backward(batch.pin_memory().to(CUDA))
+        trainer.forward_backward(batch.pin_memory().to(CUDA))
         trainer.optimizer_step(0.01)
         task.after_step(1)
         loss = before.read()["loss"]
-    print(name, cuda.launches, dict(cuda.waits))
     assert not cuda.faults
     assert loss == pytest.approx(task.chance_loss, abs=1)
-    assert sum(cuda.waits.values()) == 1, "the values of the step before"
-    assert values.read()["loss"] > 0
+    assert list(cuda.waits.values()) == [1], "for the values of the step before"
+    assert cuda.launches <= LAUNCHES[name]
 
 
 def test_pretended_gpu_finds_faults() -> None:

@@ -86,6 +86,7 @@ class CrdTask(DistillationTask):
             dist.all_reduce(estimate)
             estimate /= dist.get_world_size()
         constants.copy_(estimate)
+        self._estimated = True
         return constants
 
     @torch.no_grad()
