@@ -112,14 +112,14 @@ class PretendCuda(TorchDispatchMode):
 
     @contextlib.contextmanager
     def onto(self, cuda: bool) -> Iterator[None]:
-        """What is made meanwhile lies there, whatever it is made of."""
+        """Tensors made in this context are on the GPU, or on the CPU, whatever they are made from."""
         before, self._target = self._target, cuda
         try:
             yield
         finally:
             self._target = before
 
-    # ---- what is said
+    # ---- records
 
     def _where(self) -> str:
         frame: types.FrameType | None = sys._getframe(2)
@@ -246,7 +246,7 @@ def _is_cuda_device(device: Any) -> bool:
 
 
 class _Spoof(TorchFunctionMode):
-    """What Python code is told of devices."""
+    """Spoofs the devices that Python code reads."""
 
     def __init__(self, mode: PretendCuda):
         super().__init__()
@@ -339,7 +339,7 @@ class _Event:
 
 def _patches(mode: PretendCuda) -> Iterator[Any]:
     """What asks for a real device, not through tensors."""
-    import torch._dynamo  # an optimiser imports it, which must not happen under the patches
+    import torch._dynamo  # an optimizer imports it, which must not happen under the patches
 
     init, scaler = torch.autocast.__init__, torch.amp.GradScaler
 

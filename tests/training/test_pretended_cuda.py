@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18
@@ -68,6 +69,17 @@ def test_pretended_gpu_finds_faults() -> None:
         bool(images.sum() > 0)
     assert [fault.split(": ")[1] for fault in cuda.faults] == ["aten::_upsample_bilinear2d_aa", "aten::add"]
     assert len(cuda.waits) == 2, "a pageable copy, and the truth of a tensor"
+
+
+def test_batches_are_pinned_and_keep_their_keys_on_the_cpu() -> None:
+    image = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    batch = Batch(image, torch.arange(2), torch.zeros(2), {"label": torch.arange(2), "sizes": torch.ones(2, 2)})
+    with PretendCuda() as cuda:
+        pinned = pin_memory(batch)  # as torch's loader does it
+        moved = pinned.to(CUDA)
+        assert moved.images.is_cuda and moved.targets["label"].is_cuda
+        assert not (moved.ids.is_cuda or moved.epochs.is_cuda or moved.targets["sizes"].is_cuda)
+    assert not cuda.waits and len(cuda.copied) == 2
 
 
 def test_fit_on_a_pretended_gpu_equals_the_cpu(objects: Index, tmp_path: Path) -> None:
