@@ -171,6 +171,8 @@ class PretendCuda(TorchDispatchMode):
         if self._target is None and cuda:
             self.dtypes.add((name, tensors[0].dtype))
             self._check(func, name, tensors, marks, args)
+            if name in WAITING and marks[0] and not kwargs.get("unsafe"):  # segment_reduce without its checks
+                self.wait(name, WAITING[name])
         out = func(*args, **kwargs)
         place = cuda if self._target is None else self._target
         if name == "aten::copy_":
@@ -208,8 +210,6 @@ class PretendCuda(TorchDispatchMode):
                 self.fault(f"{name}: operands on different devices: {shapes}", DeviceMismatch)
         if name in FLOAT_ONLY and tensors[0].dtype in INTEGRAL:
             self.fault(f"{name}: CUDA has no kernel for {tensors[0].dtype}")
-        if name in WAITING and marks[0]:
-            self.wait(name, WAITING[name])
         if name in INDEXED:
             masks = [x for x in tensors[1:] if x.dtype in (torch.bool, torch.uint8) and x.ndim]
             if masks and isinstance(args[1], list | tuple) and any(m is i for m in masks for i in args[1]):
@@ -361,6 +361,8 @@ def _patches(mode: PretendCuda) -> Iterator[Any]:
     yield mock.patch.object(torch.cuda, "current_stream", lambda *_: None)
     yield mock.patch.object(torch.cuda, "is_bf16_supported", lambda **_: True)
     yield mock.patch.object(torch.cuda, "mem_get_info", lambda *_: (70 << 30, 80 << 30))
+    for name in ("memory_reserved", "memory_allocated"):
+        yield mock.patch.object(torch.cuda, name, lambda *_: 0)
     yield mock.patch.object(torch.cuda, "get_device_name", lambda *_: "pretended GPU")
     about = types.SimpleNamespace(total_memory=80 << 30)
     yield mock.patch.object(torch.cuda, "get_device_properties", lambda *_: about)

@@ -13,7 +13,8 @@ from ssltransfer.kmeans import ArraySource, PointLoader, SubsetSource, kmeans
 from ssltransfer.kmeans import points as points_module
 from ssltransfer.kmeans.assignment import NearestCentroid
 from ssltransfer.kmeans.init import first_centroids
-from ssltransfer.kmeans.update import ClusterSums
+from ssltransfer.kmeans.update import ClusterSums, TorchStep
+from tests.helpers.pretended_cuda import CUDA, PretendCuda
 
 CPU = torch.device("cpu")
 
@@ -406,3 +407,19 @@ def test_take_keeps_the_requested_order():
     points = PointLoader(Chunks(x, 128), 2, normalize=False, device=CPU, budget=1 << 30, where="x")
     ids = np.array([999, 3, 500, 3, 127, 128])
     np.testing.assert_array_equal(points.take(ids).numpy(), x[ids])
+
+
+@pytest.mark.parametrize("blocks", [2, 8])
+def test_lloyd_iteration_waits_for_a_gpu_a_few_times_whatever_the_number_of_blocks(blocks, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(800, 12)).astype(np.float16)
+    monkeypatch.setitem(points_module.BLOCK_ROWS, "cuda", len(x) // blocks)
+    with PretendCuda() as cuda:
+        loader = PointLoader(ArraySource(x), 5, normalize=False, device=CUDA, where="x", budget=1 << 30)
+        step = TorchStep(loader, 5, "farthest")
+        first = step(torch.from_numpy(x[:5].astype(np.float32)).to(CUDA))
+        cuda.reset()
+        second = step(first.centroids)
+    assert not cuda.faults
+    assert second.objective < first.objective
+    assert sum(cuda.waits.values()) == 3, "empty clusters, the objective, and how many points moved"
+    assert cuda.launches < 20 * blocks + 60

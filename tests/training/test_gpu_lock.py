@@ -107,9 +107,9 @@ def test_set_visible_gpus_divides_those_that_the_environment_names(slurm: dict[s
     """Four jobs of one allocation, or behind one variable, would otherwise all use the first GPU."""
     named = "GPU-5a,MIG-GPU-5b/1/0,3"
     environment = {**os.environ, **slurm, "CUDA_VISIBLE_DEVICES": named, "TMPDIR": str(tmp_path)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     words = [sys.executable, "-c", VISIBLE]
-    jobs = [subprocess.Popen([*words, count], env=environment, text=True, **pipes) for count in "111"]
+    pipe = subprocess.PIPE
+    jobs = [subprocess.Popen([*words, "1"], env=environment, text=True, stdin=pipe, stdout=pipe) for _ in range(3)]
     seen = [job.stdout.readline().strip() for job in jobs if job.stdout]
     whole = subprocess.run([*words, "3"], env=environment, input="", capture_output=True, text=True)
     for job in jobs:

@@ -65,6 +65,12 @@ class SubsetSource:
         return rows
 
 
+def _free_memory(device: torch.device) -> int:
+    """Bytes on a GPU, with those that torch holds without need."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
 class PointLoader:
     """Rows of a source in blocks on the device, float32 unless `center` changes that.
 
@@ -122,7 +128,7 @@ class PointLoader:
             )
         self.resident_on: torch.device | None = None
         self._numbers, self._room = mine, budget - work
-        if keep and not on_host and size <= (free := int(0.6 * torch.cuda.mem_get_info(device)[0])):
+        if keep and not on_host and size <= (free := int(0.6 * _free_memory(device))):
             self.resident_on, self._room = device, free
         elif keep and size <= self._room:
             self.resident_on = torch.device("cpu")
