@@ -133,8 +133,9 @@ class StreamingSource:
         self._chunks = extraction.chunks(index, spans, self.progress)
 
     def read(self, span: slice) -> np.ndarray:
-        """The next chunk; `span` must be its rows."""
-        rows = next(self._chunks)
+        """The next chunks; `span` must be their rows."""
+        count = -(-(span.stop - span.start) // self.rows)
+        rows = np.concatenate([next(self._chunks) for _ in range(count)])
         assert len(rows) == span.stop - span.start
         self.progress.log(f"image {span.stop}/{self.shape[0]}")
         return rows
