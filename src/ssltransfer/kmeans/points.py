@@ -14,7 +14,7 @@ from torch import Tensor
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.training.memory_budget import memory_budget
 
-BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 64 << 20}  # 16 MB and 256 MB of float32
+BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 128 << 20}  # 16 MB and 512 MB of float32
 BLOCK_ROWS = {"cpu": 2048, "cuda": 1 << 20}  # more rows multiply no faster, and leave the cache
 
 

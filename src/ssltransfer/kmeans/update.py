@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -134,8 +136,12 @@ class ClusterSums:
             # bincount, unique and segment lengths would wait for the GPU. A search in the sorted labels does not.
             starts = torch.searchsorted(labels[order], self._clusters)
             self.counts += starts.diff()
+            if add_rows := _triton_sums():
+                add_rows(x, order, starts, self.rows)
+                return
+            rows = x[order].float()
             # Without the check of the offsets, which waits.
-            self._part += torch.segment_reduce(x[order].float(), "sum", offsets=starts, axis=0, initial=0, unsafe=True)
+            self._part += torch.segment_reduce(rows, "sum", offsets=starts, axis=0, initial=0, unsafe=True)
         else:
             self.counts += torch.bincount(labels, minlength=len(self.counts))
             self._part.index_add_(0, labels, x.float())
@@ -150,6 +156,18 @@ class ClusterSums:
         self._part.zero_()
         self._pending = 0
         return self._flat
+
+
+@cache
+def _triton_sums() -> Callable[[Tensor, Tensor, Tensor, Tensor], None] | None:
+    """The kernel, if there is a GPU and torch was installed with Triton."""
+    if not torch.cuda.is_available():
+        return None
+    try:
+        from ssltransfer.kmeans.triton_sums import add_rows
+    except ImportError:
+        return None
+    return add_rows
 
 
 class FaissStep:

@@ -1,0 +1,29 @@
+"""Compares Triton's sums of clusters with torch's, on a CPU; started with TRITON_INTERPRET=1 by test_triton_sums.py."""
+
+from __future__ import annotations
+
+import torch
+
+from ssltransfer.kmeans.triton_sums import add_rows
+
+
+def main() -> None:
+    """Random points of several shapes, in two blocks; empty clusters, one cluster, clusters of more than 64 points."""
+    torch.manual_seed(0)
+    for dtype in (torch.float16, torch.float32):
+        for n, dims, k in ((150, 70, 37), (200, 513, 1), (300, 5, 3), (4, 1024, 50)):
+            sums = torch.zeros(k, dims, dtype=torch.float64)
+            expected = sums.clone()
+            for _ in range(2):
+                x = torch.randn(n, dims).to(dtype)
+                labels = torch.randint(0, max(1, k - 1), (n,))  # the last cluster is empty
+                order = labels.argsort(stable=True)
+                starts = torch.searchsorted(labels[order], torch.arange(k + 1))
+                add_rows(x, order, starts, sums)
+                expected.index_add_(0, labels, x.double())
+            torch.testing.assert_close(sums, expected, rtol=1e-5, atol=1e-4)
+            print(dtype, n, dims, k)
+
+
+if __name__ == "__main__":
+    main()

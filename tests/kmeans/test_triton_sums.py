@@ -1,0 +1,18 @@
+"""The Triton kernel in Triton's interpreter."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import HELPERS
+
+
+def test_triton_sums_agree_with_torch_in_the_interpreter():
+    pytest.importorskip("triton", reason="torch has no Triton for this platform")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    words = [sys.executable, str(HELPERS / "triton_interpreted.py")]
+    run = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.splitlines()) == 8
