@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo results weights test test-all test-long check bench docs-images lock clean
+.PHONY: demo results weights test test-all test-long check platforms bench docs-images lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
@@ -51,6 +51,10 @@ check: .venv/ready
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+# Whether the lock can be installed on every platform; asks the package index.
+platforms: .venv/ready
+	$(BIN)/python tools/check_platforms.py
 
 # Benchmarks at full size (docs/performance.md): an hour on two cores.
 bench: .venv/ready

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 
 from ssltransfer.artifacts.workdir import environment
 
-BASELINES = ("faiss-gpu", "pillow", "scikit-learn", "scipy", "simplejpeg")
+FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"  # pyproject.toml
+BASELINES = (FAISS, "pillow", "scikit-learn", "scipy", "simplejpeg")
 
 
 def describe(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
