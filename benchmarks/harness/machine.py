@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import psutil
 import torch
 
 from ssltransfer.artifacts.workdir import environment
+from ssltransfer.processes import available_cores
 
 FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"  # pyproject.toml
 BASELINES = (FAISS, "pillow", "scikit-learn", "scipy", "simplejpeg")
@@ -25,7 +25,7 @@ def describe(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
         "sizes": "small (for testing only)" if small else "full",
         "rounds": rounds,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "threads": threads,
         "memory": f"{psutil.virtual_memory().total >> 30} GB",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

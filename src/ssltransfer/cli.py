@@ -257,7 +257,8 @@ def _output_is_broken() -> bool:
         return False
     poll = select.poll()
     poll.register(sys.__stdout__, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    # Linux reports an error, macOS a hang-up.
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _run(arguments: list[str] | None) -> int:
