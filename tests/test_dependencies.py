@@ -23,7 +23,6 @@ WRITTEN = {"zoo", "zoo_options"}  # by the tests themselves
 USED_OTHERWISE = {
     "onnx": "imported by torch's exporter",
     "snakemake": "runs the workflow",
-    "snakemake-executor-plugin-slurm": "`executor: slurm` of the Slurm profile",
 }
 # Names at conda-forge.
 CONDA = {"matplotlib-base": "matplotlib", "py-opencv": "opencv-contrib-python-headless", "pytorch-cpu": "torch"}
