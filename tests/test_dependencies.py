@@ -100,6 +100,6 @@ def test_lock_holds_every_dependency_and_names_no_index():
 
 def test_cpu_conda_environment_is_that_of_pyproject():
     content = yaml.safe_load((ROOT / "envs" / "cpu.yaml").read_text())
-    packages = {re.split("[<>=]", line)[0] for line in content["dependencies"]} - {"python", "pip"}
+    packages = {re.split("[<>=]", line)[0] for line in content["dependencies"]} - {"python"}
     expected = (REQUIRED | names(EXTRAS["hdf5"] + EXTRAS["opencv"])) - {"snakemake"}
     assert {name_of(CONDA.get(package, package)) for package in packages} == expected

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from ssltransfer.extras import MissingExtraError
 from ssltransfer.pipeline import FOLDER, SNAKEFILE, find_config, snakemake_command
 from tests.helpers.workflow import ROOT, results, tiny, write_config
 
-REPOSITORY_ONLY = (".venv", ".git", ".snakemake", "results", "data", "tests", "docs", "benchmarks", "__pycache__")
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "Snakefile", "config", "envs", "workflow", "src")
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +84,10 @@ def test_run_plans_the_jobs_of_a_configuration_of_another_folder(tmp_path: Path)
 def test_wheel_runs_the_chain_from_another_folder(tmp_path: Path):
     """In an environment with the dependencies of this one, but without this package and the repository."""
     source, folder = tmp_path / "source", tmp_path / "folder"
-    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(*REPOSITORY_ONLY, "build", "*.egg-info"))
+    source.mkdir()
+    for name in BUILT_FROM:
+        copy = shutil.copy if (ROOT / name).is_file() else partial(shutil.copytree, symlinks=True)
+        copy(ROOT / name, source / name)
     uv, environment = Path(sys.executable).with_name("uv"), tmp_path / "venv"
     build = ["build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable]
     subprocess.run([uv, *build, "--out-dir", tmp_path / "wheel", source], check=True)
