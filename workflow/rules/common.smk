@@ -19,6 +19,9 @@ except ConfigError as error:
 
 RESULTS = CONFIG.results
 
+# An image made by Containerfile, for `--sdm apptainer`.
+CONTAINER = os.environ.get("SSLTRANSFER_CONTAINER")
+
 # Snakemake takes outputs of which it has no record, such as copied results, for up to date.
 OUTDATED = outdated_outputs(CONFIG)
 if OUTDATED:
